@@ -1,0 +1,51 @@
+# Everything runs in .venv, which each target makes for itself. Needs python3 >= 3.11 with venv, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: demo test soak bench lint format image requirements clean
+
+demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
+	@$(BIN)/watcher demo $(ARGS)
+
+test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not soak and not bench" --cov --cov-report=term $(ARGS)
+
+soak: .venv/dev  ## the kill and fault tests at full length
+	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)
+
+bench: .venv/dev  ## the figures, as ratios inside one run
+	$(BIN)/python -m bench $(ARGS)
+bench: export PYTHONPATH = tests
+
+lint: .venv/dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+image:  ## needs a container engine
+	docker build --tag clerk-watcher .
+
+UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
+
+requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml
+	$(PIP) install uv
+	$(UV_COMPILE) pyproject.toml -o .ci/requirements.txt
+	$(UV_COMPILE) --group build -o .ci/requirements-build.txt
+	$(UV_COMPILE) --group dev -c .ci/requirements.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
+
+.venv/runtime: .ci/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(PIP) install --require-hashes -r .ci/requirements-build.txt -r .ci/requirements.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/dev: .venv/runtime .ci/requirements-dev.txt
+	$(PIP) install --require-hashes -r .ci/requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .coverage*
