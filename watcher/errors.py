@@ -1,0 +1,53 @@
+"""The error tree and the exit codes: what each failure means to whoever started the program."""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every command (SPEC 6)."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    TIMEOUT = 3
+    UNREACHABLE = 4
+    NOT_FOUND = 5
+
+
+class WatcherError(Exception):
+    """A failure with a message fit for the user: what is wrong, where, and what would be right. Never a secret."""
+
+    exit_code = Exit.FAILED
+
+
+class ConfigError(WatcherError):
+    """The configuration cannot be used; the message holds one line per problem."""
+
+    exit_code = Exit.USAGE
+
+
+class StoreError(WatcherError):
+    """The store could not be read or written. Nothing was recorded; the same work may be tried again."""
+
+
+class StoreUnusableError(StoreError):
+    """The store cannot be used at all, now or by trying again: in use, corrupt, or of a newer version."""
+
+    exit_code = Exit.USAGE
+
+
+class OwnershipLostError(StoreError):
+    """Somebody else owns this account or sink by now; what was to be written is theirs to find out."""
+
+
+class OutputClosedError(WatcherError):
+    """Stdout was closed by its reader: events can no longer be told there."""
+
+
+class TransportFailedError(Exception):
+    """A request got no usable answer. `kind` is `timeout`, `connection`, `tls`, `dns`, `reset` or `too_large`."""
+
+    def __init__(self, kind: str) -> None:
+        """Keep the kind only: the texts of network errors carry addresses and paths, and paths are secrets."""
+        super().__init__(kind)
+        self.kind = kind

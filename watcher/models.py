@@ -1,0 +1,219 @@
+"""What the program talks about: statuses, executions, watches, events and deliveries. Frozen values, no I/O."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
+from uuid import UUID
+
+
+class Status(StrEnum):
+    """The statuses the API documents. Anything else is an unrecognized word, kept raw."""
+
+    NEW = "new"
+    RUNNING = "running"
+    PAUSED = "paused"
+    SUCCESS = "success"
+    FAILED = "failed"
+
+
+OPEN_STATUSES = frozenset({Status.NEW, Status.RUNNING, Status.PAUSED})
+TERMINAL_STATUSES = frozenset({Status.SUCCESS, Status.FAILED})
+LOST = "lost"
+"""Stands where a status stands, in `previousStatus` and in the store, for an execution the API no longer knows."""
+
+
+class EventType(StrEnum):
+    """Every event type of this version (SPEC 5)."""
+
+    EXECUTION_NEW = "execution.new"
+    EXECUTION_RUNNING = "execution.running"
+    EXECUTION_PAUSED = "execution.paused"
+    EXECUTION_SUCCESS = "execution.success"
+    EXECUTION_FAILED = "execution.failed"
+    EXECUTION_UNRECOGNIZED = "execution.unrecognized"
+    EXECUTION_OVERDUE = "execution.overdue"
+    EXECUTION_LOST = "execution.lost"
+    ACCOUNT_DEGRADED = "account.degraded"
+    ACCOUNT_RECOVERED = "account.recovered"
+    SINK_FAILING = "sink.failing"
+    SINK_RECOVERED = "sink.recovered"
+    SINK_DISABLED = "sink.disabled"
+
+
+class LostReason(StrEnum):
+    """Why an execution is told as lost."""
+
+    NOT_FOUND = "not_found"
+    REJECTED = "rejected"
+    FORBIDDEN = "forbidden"
+    UNREADABLE = "unreadable"
+
+
+class AccountTrouble(StrEnum):
+    """Why an account is told as degraded."""
+
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    UNREACHABLE = "unreachable"
+    INVALID = "invalid"
+    OVER_BUDGET = "over_budget"
+
+
+class Outcome(StrEnum):
+    """What became of one request to the API; also the values of the metrics' `outcome` label (SPEC 8)."""
+
+    OK = "ok"
+    NOT_FOUND = "not_found"
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    RATE_LIMITED = "rate_limited"
+    REJECTED = "rejected"
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION = "connection"
+    REDIRECT = "redirect"
+    INVALID = "invalid"
+
+
+@dataclass(frozen=True, slots=True)
+class FailedNode:
+    """A node of an execution that failed. The API's texts, cut."""
+
+    id: str | None
+    name: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What one answer of the API said of an execution: the allowed fields and no others (SPEC 5).
+
+    `status` is the raw word. Times are aware UTC. Texts are as the API gave them; events cut them.
+    """
+
+    id: str
+    status: str
+    pipeline_id: str | None = None
+    version_id: str | None = None
+    pipeline_name: str | None = None
+    version_number: float | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    error: str | None = None
+    ai_tokens_used: float | None = None
+    nodes_started: float | None = None
+    triggered_by: str | None = None
+    triggered_by_entity_id: str | None = None
+    conversation_id: str | None = None
+    failed_nodes: tuple[FailedNode, ...] = ()
+    goals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What the configuration asks of one pipeline. `overdue_after_s` maps a status to its dwell limit in seconds."""
+
+    account: str
+    pipeline: str
+    executions: tuple[str, ...]
+    name: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    overdue_after_s: Mapping[str, float] = field(default_factory=dict)
+
+
+Counts = tuple[tuple[str, int], ...]
+"""How many events of each kind an execution had: (`running`, 2), (`unrecognized:odd`, 1), …"""
+
+
+class Bumped(NamedTuple):
+    """The counts after one more of a kind, and the how-manieth that was."""
+
+    counts: Counts
+    nth: int
+
+
+@lru_cache(maxsize=4096)
+def bump(counts: Counts, kind: str) -> Bumped:
+    """Count one more of `kind`. Executions with the same history share the same tuple, so 100,000 cost nothing."""
+    tally = dict(counts)
+    tally[kind] = tally.get(kind, 0) + 1
+    return Bumped(tuple(tally.items()), tally[kind])
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is recorded of one execution: one row of the store. Times are microseconds UTC on the steady clock.
+
+    `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is told as lost;
+    `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of this stay's
+    `execution.overdue`, if it was told.
+    """
+
+    execution: str
+    pipeline: str
+    status: str | None = None
+    since_at: int = 0
+    looked_at: int = 0
+    sequence: int = 0
+    counts: Counts = ()
+    overdue_sequence: int | None = None
+    lost: LostReason | None = None
+    lost_at: int | None = None
+    ended_at: int | None = None
+    was_paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
+
+    `stream` is the key of (source, subject), by which events are ordered; `sequence` counts within it from 1.
+    """
+
+    id: UUID
+    type: EventType
+    stream: bytes
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event and the sinks it goes to. `with_sinks_of` adds those that were sent that sequence of the stream."""
+
+    event: Event
+    sinks: tuple[str, ...]
+    with_sinks_of: int | None = None
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands. Everything but `waiting` is settled."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one sink.
+
+    `recorded_at` and `due_at` are microseconds UTC on the steady clock. `first_tried_at_s` is the reading of the
+    sink's own clock (seconds during which the sink was served) at the first attempt; `rejections` counts the
+    answers in a row that said the body itself is unacceptable.
+    """
+
+    sink: str
+    event_id: UUID
+    type: str
+    stream: bytes
+    sequence: int
+    body: bytes
+    recorded_at: int
+    due_at: int
+    attempts: int = 0
+    rejections: int = 0
+    first_tried_at_s: float | None = None

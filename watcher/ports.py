@@ -1,0 +1,232 @@
+"""The seams on one page: the API that is watched, the store between the owners, the sinks that are told."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from watcher.models import Delivery, DeliveryState, Execution, Known, Outcome, Outgoing
+
+Wake = Callable[[], None]
+"""Asks a round to run now; never blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one request. `execution` is there if and only if `outcome` is `ok`.
+
+    `sent_at` is a monotonic reading taken just before the request went out; `retry_after_s` is the server's wish,
+    as it gave it; `status_code` is absent when there was no answer.
+    """
+
+    outcome: Outcome
+    sent_at: float
+    execution: Execution | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+
+
+class Api(Protocol):
+    """The Clerk Chat API with one key."""
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
+        """Fetch one execution. Trouble is a `Reply`, never an exception; only cancellation comes through."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Proof that this process owns an account or a sink: `kind` is `account` or `sink`, `epoch` is random per taking.
+
+    Every write names its lease; a write whose epoch is no longer the stored one changes nothing.
+    """
+
+    kind: str
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionChange:
+    """A new state of one execution with what it tells, written in one transaction or not at all.
+
+    `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet.
+    """
+
+    lease: Lease
+    before: int | None
+    known: Known
+    outgoing: tuple[Outgoing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChange:
+    """A new state of the leased account or sink itself, with what it tells.
+
+    `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
+    sink's `failing` or `disabled`; `None` is well.
+    """
+
+    lease: Lease
+    before: int
+    sequence: int
+    state: str | None
+    outgoing: tuple[Outgoing, ...]
+
+
+Change = ExecutionChange | SourceChange
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`.
+
+    `answer` is a word or code for people (`204`, `timeout`), `clock_s` the sink's own clock now, kept with the sink.
+    """
+
+    lease: Lease
+    stream: bytes
+    sequence: int
+    state: DeliveryState
+    attempts: int
+    due_at: int
+    rejections: int
+    first_tried_at_s: float
+    answer: str
+    clock_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRecord:
+    """What the store knows of an account: its own events' sequence, its trouble if degraded, its executions."""
+
+    sequence: int
+    trouble: str | None
+    executions: Sequence[Known]
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRecord:
+    """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock."""
+
+    sequence: int
+    state: str | None
+    clock_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DueDeliveries:
+    """Deliveries that may be tried now, in the order they came due, and when the next one after them is (or `None`).
+
+    At most one per stream: the earliest that is not settled.
+    """
+
+    deliveries: Sequence[Delivery]
+    next_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for one sink: how many, and the oldest one's `recorded_at` (microseconds UTC, steady)."""
+
+    pending_count: int
+    oldest_at: int | None
+
+
+class Store(Protocol):
+    """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
+
+    A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease, or the sequence
+    believed recorded, is not the stored one: somebody else won, and nothing of that change was written.
+    """
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership of an account or a sink, whoever had it before."""
+        ...
+
+    async def load_account(self, lease: Lease) -> AccountRecord:
+        """Return all that is recorded of the leased account."""
+        ...
+
+    async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
+        """Return what is recorded of the leased sink.
+
+        `fingerprint` stands for its block in the configuration: a change of it ends `disabled`. A sink that was
+        absent is present again.
+        """
+        ...
+
+    async def record(self, change: Change) -> None:
+        """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
+        ...
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        """Keep when unchanged executions were last looked at: execution to microseconds UTC, steady."""
+        ...
+
+    async def next_deliveries(
+        self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
+    ) -> DueDeliveries:
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight)."""
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Write how an attempt ended. Later deliveries of the same stream come due no earlier than this one."""
+        ...
+
+    async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
+        """Note which sinks are no longer configured; those absent for `dead_after_us` have their deliveries made dead.
+
+        Returns how many died.
+        """
+        ...
+
+    async def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> int:
+        """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
+
+        `keep(account, pipeline, execution)` says whose id must stay behind. In short transactions. Returns the
+        number of executions whose events went.
+        """
+        ...
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Return what waits, by sink."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in, then let go of the files."""
+        ...
+
+
+class Verdict(Enum):
+    """What an attempt at a delivery means for it."""
+
+    DELIVERED = "delivered"
+    RETRY = "retry"
+    BUSY = "busy"
+    """As `RETRY`, and the whole sink wants a pause (429, 503)."""
+    REFUSED = "refused"
+    """The receiver will not take this body (400, 413, 422)."""
+    GONE = "gone"
+    """The receiver wants nothing more (410)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The answer to one attempt: the verdict, a word or code for people, and the receiver's `Retry-After` in s."""
+
+    verdict: Verdict
+    answer: str
+    retry_after_s: float | None = None
+
+
+class Sink(Protocol):
+    """One place events are sent to."""
+
+    async def send(self, delivery: Delivery) -> Receipt:
+        """Try once. Trouble is a `Receipt`; `OutputClosedError` ends the program."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and threads."""
+        ...

@@ -1,0 +1,42 @@
+"""Delay arithmetic: doubling, caps, jitter (its source passed in) and the `Retry-After` header."""
+
+import math
+from collections.abc import Callable
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+
+Jitter = Callable[[], float]
+"""A source of numbers in [0, 1), such as `random.random`."""
+
+
+def doubling(attempt: int, *, base_s: float, cap_s: float) -> float:
+    """Return the wait in seconds before try `attempt` + 1 (counted from 1): base, 2 base, 4 base, … up to the cap."""
+    exponent = min(attempt - 1, 62)
+    return min(cap_s, base_s * math.ldexp(1.0, exponent))
+
+
+def spread(delay_s: float, *, share: float, jitter: Jitter) -> float:
+    """Return the delay moved by up to ± `share` of itself."""
+    return delay_s * (1 + share * (2 * jitter() - 1))
+
+
+def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
+    """Return a `Retry-After` header in seconds, never negative; `None` if it is absent or unreadable.
+
+    RFC 9110, 10.2.3: a number of seconds, or an HTTP date. Fractions are not in the RFC but are sent by some.
+    """
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _seconds_until(value, now=now)
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _seconds_until(value: str, *, now: datetime) -> float | None:
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (moment - now).total_seconds()) if moment.tzinfo else None
