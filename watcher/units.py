@@ -1,28 +1,78 @@
-"""Durations and rates as people write them: `500ms`, `15m`, `3d`; `5/s`, `300/m`."""
+"""Durations, rates and addresses as people write them: `500ms`, `3d`; `5/s`, `300/m`; `[::1]:8080`."""
 
 import re
+from typing import NamedTuple
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST_S = 36_500 * _SECONDS["d"]
+"""A century: beyond it microseconds overflow the store's integers."""
+_FASTEST_PER_S = 1_000_000.0
+_ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/\[\]]*)):(?P<port>\d{1,5})", re.ASCII)
+
+
+class UnfitError(ValueError):
+    """A value that cannot be used: what is wrong with it, and what would be right.
+
+    `problem` never holds the value. With `quote` it reads on after the quoted value ("is not a rate"), without it
+    stands alone. `blind_remedy` is for values nobody may see, where `remedy` holds the value itself.
+    """
+
+    def __init__(self, problem: str, *, remedy: str, quote: bool = True, blind_remedy: str | None = None) -> None:
+        """Keep the parts; the text of the exception is safe wherever `remedy` is."""
+        super().__init__(f"{problem}; {remedy}")
+        self.problem = problem
+        self.remedy = remedy
+        self.quote = quote
+        self.blind_remedy = blind_remedy or remedy
+
+
+class Address(NamedTuple):
+    """Where to listen. An empty host means every interface; port 0 means any free one."""
+
+    host: str
+    port: int
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration in seconds. Raises `ValueError` with what would be right."""
-    if match := _DURATION.fullmatch(text.strip()):
-        return float(match[1]) * _SECONDS[match[2]]
-    if re.fullmatch(r"\d+(?:\.\d+)?", text.strip()):
-        raise ValueError(f'"{text}" has no unit; write {text.strip()}s')
-    raise ValueError(f'"{text}" is not a duration; write 500ms, 10s, 15m, 48h or 3d')
+    """Return a duration in seconds, 0 to a century. Raises `UnfitError`."""
+    text = text.strip()
+    if match := _DURATION.fullmatch(text):
+        seconds = float(match[1]) * _SECONDS[match[2]]
+        if seconds <= _LONGEST_S:
+            return seconds
+        raise UnfitError("is longer than a century", remedy="write at most 36500d")
+    if _NUMBER.fullmatch(text):
+        raise UnfitError("has no unit", remedy=f"write {text}s", blind_remedy="write it with a unit, such as 10s")
+    raise UnfitError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
 
 
 def parse_rate(text: str) -> float:
-    """Return a rate per second. Raises `ValueError` with what would be right."""
-    if match := _RATE.fullmatch(text.strip()):
-        rate = float(match[1]) / _SECONDS[match[2]]
-        if rate > 0:
-            return rate
-        raise ValueError(f'"{text}" would never send anything; write a rate above 0, such as 5/s')
-    if re.fullmatch(r"\d+(?:\.\d+)?", text.strip()):
-        raise ValueError(f'"{text}" has no unit; write {text.strip()}/s or {60 * float(text):g}/m')
-    raise ValueError(f'"{text}" is not a rate; write 5/s or 300/m')
+    """Return a rate per second, above 0. Raises `UnfitError`."""
+    text = text.strip()
+    if match := _RATE.fullmatch(text):
+        return _usable_rate(float(match[1]) / _SECONDS[match[2]])
+    if _NUMBER.fullmatch(text):
+        remedy = f"write {text}/s or {60 * float(text):g}/m"
+        raise UnfitError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 5/s")
+    raise UnfitError("is not a rate", remedy="write 5/s or 300/m")
+
+
+def _usable_rate(per_s: float) -> float:
+    if per_s == 0:
+        raise UnfitError("would never send anything", remedy="write a rate above 0, such as 5/s")
+    if per_s > _FASTEST_PER_S:
+        raise UnfitError("is faster than anything can be", remedy="write at most 1000000/s")
+    return per_s
+
+
+def parse_address(text: str) -> Address:
+    """Return where to listen, from `host:port`, `[::1]:8080` or `:8080`. Raises `UnfitError`."""
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None:
+        raise UnfitError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
+    if int(match["port"]) > 65_535:  # noqa: PLR2004 - the largest port
+        raise UnfitError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
+    return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
