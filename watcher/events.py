@@ -1,0 +1,254 @@
+"""What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields, the sizes (SPEC 5)."""
+
+import json
+import re
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from watcher.models import AccountTrouble, Event, EventType, Execution, Known, LostReason, Status, Watch
+from watcher.transitions import Happening
+
+NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
+"""The namespace of all our UUIDv5. Changing it would give every event a second id."""
+
+TEXT_BYTES = 2048
+LIST_LENGTH = 20
+LINE_BYTES = 16 * 1024 - 1
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """When a change was seen (wall clock), and the last look that still saw the old status, if any did."""
+
+    at: datetime
+    not_before: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionNews:
+    """All that an event of an execution is made from. `facts` is absent where the API had nothing to say."""
+
+    watch: Watch
+    happening: Happening
+    known: Known
+    sighting: Sighting
+    pipeline_name: str | None = None
+    facts: Execution | None = None
+    link: str | None = None
+    reason: LostReason | None = None
+    overdue_s: float | None = None
+
+
+def execution_event(news: ExecutionNews) -> Event:
+    """Build an event of an execution. Its id is the same for ever, from whatever store it is told."""
+    happening, watch, execution = news.happening, news.watch, news.known.execution
+    source = f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
+    name = "/".join((watch.account, watch.pipeline, execution, happening.type, happening.kind, str(happening.nth)))
+    moment = _moment(news)
+    data = {
+        **_where(news),
+        "execution": _execution(news),
+        "reason": news.reason,
+        "overdueSeconds": None if news.overdue_s is None else round(news.overdue_s, 3),
+        "observed": _observed(news.sighting, since=moment),
+    }
+    return _event(
+        uuid.uuid5(NAMESPACE, name), happening.type, source, execution, moment, sequence=happening.sequence, data=data
+    )
+
+
+def account_event(
+    type_: EventType, *, account: str, reason: AccountTrouble, sequence: int, at: datetime, now_ms: int
+) -> Event:
+    """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended."""
+    data = {"account": account, "reason": reason, "observed": {"at": timestamp(at)}}
+    return _event(uuid7(now_ms), type_, f"/accounts/{account}", None, at, sequence=sequence, data=data)
+
+
+def sink_event(type_: EventType, *, sink: str, sequence: int, at: datetime, now_ms: int) -> Event:
+    """Build an event of the sink itself, for the other sinks."""
+    data = {"sink": sink, "observed": {"at": timestamp(at)}}
+    return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=sequence, data=data)
+
+
+def timestamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC with milliseconds: `2026-11-24T10:00:01.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def uuid7(now_ms: int) -> uuid.UUID:
+    """Return a UUIDv7 of that Unix time in milliseconds (RFC 9562, 5.7)."""
+    value = (now_ms & (2**48 - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value)
+
+
+def cut(text: str, *, limit: int = TEXT_BYTES) -> str:
+    """Cut a text to so many bytes of UTF-8, between characters."""
+    raw = text.encode("utf-8", "replace")
+    return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
+
+
+def _event(
+    id_: uuid.UUID, type_: EventType, source: str, subject: str | None, time: datetime, *, sequence: int, data: Json
+) -> Event:
+    envelope = {
+        "specversion": "1.0",
+        "id": str(id_),
+        "source": source,
+        "type": type_,
+        "subject": subject,
+        "time": timestamp(time),
+        "datacontenttype": "application/json",
+        "sequence": f"{sequence:010d}",
+        "data": data,
+    }
+    stream = uuid.uuid5(NAMESPACE, f"{source}#{subject or ''}").bytes
+    return Event(id_, type_, stream, sequence, _fit(_present(envelope)))
+
+
+def _present(value: Json) -> Json:
+    """Leave out what is absent: `None` and empty containers, at every depth."""
+    kept = {key: _present(item) if isinstance(item, dict) else item for key, item in value.items()}
+    return {key: item for key, item in kept.items() if item is not None and item not in ({}, [])}
+
+
+def _where(news: ExecutionNews) -> Json:
+    facts = news.facts
+    return {
+        "account": news.watch.account,
+        "labels": dict(news.watch.labels),
+        "link": _link(news),
+        "pipeline": {
+            "id": news.watch.pipeline,
+            "name": _text(news.watch.name or (facts and facts.pipeline_name) or news.pipeline_name),
+            "versionId": _text(facts and facts.version_id),
+            "versionNumber": facts and facts.version_number,
+        },
+    }
+
+
+def _link(news: ExecutionNews) -> str | None:
+    if news.link is None:
+        return None
+    return news.link.replace("{pipelineId}", news.watch.pipeline).replace("{executionId}", news.known.execution)
+
+
+def _execution(news: ExecutionNews) -> Json:
+    head: Json = {
+        "id": news.known.execution,
+        "status": _text(news.happening.status),
+        "previousStatus": _text(news.happening.previous),
+    }
+    return head if news.facts is None else head | _facts(news.facts)
+
+
+def _facts(facts: Execution) -> Json:
+    nodes = facts.failed_nodes[:LIST_LENGTH]
+    return {
+        "startedAt": facts.started_at and timestamp(facts.started_at),
+        "finishedAt": facts.finished_at and timestamp(facts.finished_at),
+        "durationSeconds": _duration_s(facts),
+        "error": _text(facts.error),
+        "aiTokensUsed": facts.ai_tokens_used,
+        "nodesStarted": facts.nodes_started,
+        "triggeredBy": _text(facts.triggered_by),
+        "triggeredByEntityId": _text(facts.triggered_by_entity_id),
+        "conversationId": _text(facts.conversation_id),
+        "failedNodes": [
+            _present({"id": _text(node.id), "name": _text(node.name), "error": _text(node.error)}) for node in nodes
+        ],
+        "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH]],
+    }
+
+
+def _text(value: str | None) -> str | None:
+    return cut(value) if value else None
+
+
+def _duration_s(facts: Execution) -> float | None:
+    if facts.started_at is None or facts.finished_at is None:
+        return None
+    return round((facts.finished_at - facts.started_at).total_seconds(), 3)
+
+
+def _moment(news: ExecutionNews) -> datetime:
+    """Return the event's `time`: when it happened as far as the API tells, else when it was seen (SPEC 5)."""
+    facts, happening = news.facts, news.happening
+    reported = None
+    if facts and happening.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
+        reported = facts.finished_at
+    elif facts and happening.kind == Status.RUNNING and happening.nth == 1 and not news.known.was_paused:
+        reported = facts.started_at
+    return reported or news.sighting.at
+
+
+def _observed(sighting: Sighting, *, since: datetime) -> Json:
+    return {
+        "at": timestamp(sighting.at),
+        "notBefore": sighting.not_before and timestamp(sighting.not_before),
+        "delaySeconds": round(max(timedelta(), sighting.at - since).total_seconds(), 3),
+    }
+
+
+# What JSON allows raw but a line reader or a terminal would obey: DEL, the C1 controls, the Unicode line ends.
+_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
+
+
+def encode(value: Mapping[str, Any]) -> bytes:
+    """Return one line of JSON in UTF-8 without any character that a terminal or a line reader would obey."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+
+
+def _fit(envelope: Json) -> bytes:
+    """Encode, giving up the least needed until the line is short enough. Ids and statuses are never given up."""
+    body = encode(envelope)
+    for sacrifice in _SACRIFICES:
+        if len(body) <= LINE_BYTES:
+            break
+        sacrifice(envelope["data"])
+        body = encode(envelope)
+    return body
+
+
+def _shorten_lists(data: Json) -> None:
+    execution = data.get("execution", {})
+    for key in ("failedNodes", "goals"):
+        if key in execution:
+            execution[key] = execution[key][:5]
+
+
+def _shorten_texts(limit: int) -> Callable[[Json], None]:
+    """Return a sacrifice that cuts every free text of the execution and the pipeline's name to so many bytes."""
+
+    def shorten(data: Json) -> None:
+        for block in (
+            data.get("execution", {}),
+            data.get("pipeline", {}),
+            *data.get("execution", {}).get("failedNodes", []),
+        ):
+            block.update({key: cut(text, limit=limit) for key, text in block.items() if isinstance(text, str)})
+        if goals := data.get("execution", {}).get("goals"):
+            data["execution"]["goals"] = [cut(goal, limit=limit) for goal in goals]
+
+    return shorten
+
+
+def _drop(key: str) -> Callable[[Json], None]:
+    return lambda data: data.pop(key, None)
+
+
+def _drop_lists(data: Json) -> None:
+    for key in ("failedNodes", "goals"):
+        data.get("execution", {}).pop(key, None)
+
+
+_SACRIFICES = (_shorten_lists, _shorten_texts(512), _drop("labels"), _shorten_texts(128), _drop("link"), _drop_lists)

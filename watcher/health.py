@@ -1,0 +1,159 @@
+"""How an account is doing, judged from its replies: pauses, trouble, probes. No I/O; monotonic seconds come in."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from watcher.models import AccountTrouble, Outcome
+from watcher.ports import Reply
+from watcher.retry import doubling
+
+PAUSING_CODES = frozenset({429, 503})
+PAUSE_CAP_S = 15 * 60.0
+PAUSE_BASE_S = 1.0
+PAUSE_DOUBLING_CAP_S = 60.0
+PROBE_EVERY_S = 10.0
+UNAUTHORIZED_PROBE_EVERY_S = 60.0
+OVER_BUDGET_AFTER_S = 300.0
+
+_TROUBLES = {
+    Outcome.UNAUTHORIZED: AccountTrouble.UNAUTHORIZED,
+    Outcome.FORBIDDEN: AccountTrouble.UNAUTHORIZED,
+    Outcome.RATE_LIMITED: AccountTrouble.RATE_LIMITED,
+    Outcome.INVALID: AccountTrouble.INVALID,
+    Outcome.NOT_FOUND: AccountTrouble.INVALID,
+    Outcome.REJECTED: AccountTrouble.INVALID,
+}
+"""Every other outcome but `ok` means the API cannot be reached."""
+
+_ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+
+
+class Permission(Enum):
+    """What may be sent now."""
+
+    ALL = "all"
+    PROBE = "probe"
+    NOTHING = "nothing"
+
+
+@dataclass(slots=True)
+class _Pause:
+    until: float = float("-inf")
+    began_at: float = float("-inf")
+    count: int = 0
+
+
+class Health:
+    """One account's health.
+
+    `trouble` is what is to be told as `account.degraded` now, or `None`; `failing_since` is the first failure after
+    the last success. Trouble begins when nothing has succeeded
+    for `degraded_after_s` since the first failure, at once with a 401, and ends with the next success.
+    """
+
+    def __init__(self, *, degraded_after_s: float, trouble: AccountTrouble | None = None) -> None:
+        """Start with the trouble that was recorded last."""
+        self.trouble = trouble
+        self.failing_since: float | None = None
+        self._degraded_after_s = degraded_after_s
+        self._last_reason = trouble or AccountTrouble.UNREACHABLE
+        self._last_probe_at = float("-inf")
+        self._pause = _Pause()
+        self._over_since: float | None = None
+        self._over_last_at = float("-inf")
+
+    @property
+    def unusable(self) -> bool:
+        """Whether the account is in trouble that stops its looks; being over budget does not."""
+        return self.trouble not in {None, AccountTrouble.OVER_BUDGET}
+
+    def permission(self, now: float) -> Permission:
+        """Return what may be sent at `now`."""
+        if now < self.opens_at():
+            return Permission.NOTHING
+        return Permission.PROBE if self.unusable else Permission.ALL
+
+    def opens_at(self) -> float:
+        """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
+        if not self.unusable:
+            return self._pause.until
+        unauthorized = self.trouble is AccountTrouble.UNAUTHORIZED
+        every_s = UNAUTHORIZED_PROBE_EVERY_S if unauthorized else PROBE_EVERY_S
+        return max(self._pause.until, self._last_probe_at + every_s)
+
+    def probed(self, now: float) -> None:
+        """Note that the one request of this interval goes out."""
+        self._last_probe_at = now
+
+    def note(self, reply: Reply, *, now: float, alone: bool) -> None:
+        """Judge a reply. `alone` says the account watches one execution: a 404 then says nothing of the account."""
+        if reply.outcome is Outcome.OK:
+            self._succeed()
+        elif not (alone and reply.outcome in _ABOUT_THE_EXECUTION):
+            self._fail(reply, now=now)
+
+    def suspects(self, now: float) -> bool:
+        """Tell whether half the time to trouble has passed: time to ask what last succeeded."""
+        return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
+
+    def check(self, now: float) -> None:
+        """Let time pass: failures old enough become trouble, and so do five minutes beyond the budget."""
+        if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s:
+            self._degrade(self._last_reason, now=now)
+        if self._over_since is not None and self.trouble is None and now - self._over_since >= OVER_BUDGET_AFTER_S:
+            self.trouble = AccountTrouble.OVER_BUDGET
+
+    def next_check_at(self) -> float:
+        """Return when `check` may first find something new."""
+        if self.failing_since is None or self.unusable:
+            return float("inf")
+        return self.failing_since + self._degraded_after_s
+
+    def note_gap(self, gap_s: float, *, allowed_s: float, now: float) -> None:
+        """Note how long an execution went without a look; beyond `allowed_s` the budget was too small for it.
+
+        Whoever cannot hold `max_interval` for 5 minutes is over budget, until it was held for one `max_interval`.
+        """
+        if gap_s > allowed_s:
+            self._over_since = now if self._over_since is None else self._over_since
+            self._over_last_at = now
+        elif self._over_since is not None and now - self._over_last_at > allowed_s:
+            self._over_since = None
+            if self.trouble is AccountTrouble.OVER_BUDGET:
+                self.trouble = None
+
+    def _succeed(self) -> None:
+        self.failing_since = None
+        self._pause.count = 0
+        if self.unusable:
+            self.trouble = None
+
+    def _fail(self, reply: Reply, *, now: float) -> None:
+        self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
+        if self.failing_since is None:
+            self.failing_since = now
+        if reply.status_code in PAUSING_CODES:
+            self._extend_pause(reply, now=now)
+        if reply.outcome is Outcome.UNAUTHORIZED:
+            self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
+        self.check(now)
+
+    def _degrade(self, trouble: AccountTrouble, *, now: float) -> None:
+        """Enter trouble, once: another reason for the same silence is not told again."""
+        if not self.unusable:
+            self.trouble = trouble
+            self._last_probe_at = now
+
+    def _extend_pause(self, reply: Reply, *, now: float) -> None:
+        """Pause for as long as the server asks, else 1 s doubling to 60 s (SPEC 4).
+
+        Requests that were in flight when the pause began do not double it.
+        """
+        if reply.sent_at >= self._pause.began_at:
+            self._pause.count += 1
+            self._pause.began_at = now
+        backoff_s = doubling(self._pause.count, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
+        wanted_s = (
+            backoff_s if reply.retry_after_s is None else min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
+        )
+        self._pause.until = max(self._pause.until, now + wanted_s)

@@ -1,0 +1,211 @@
+"""From a reply to what is recorded and when to look next: the rules of SPEC 4, bound to one account."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from watcher.agenda import Entry
+from watcher.cadence import Cadence
+from watcher.clock import Clock
+from watcher.events import ExecutionNews, Sighting, execution_event
+from watcher.health import PAUSING_CODES
+from watcher.models import EventType, Execution, Known, LostReason, Outcome, Outgoing
+from watcher.ports import ExecutionChange, Lease, Reply
+from watcher.retry import Jitter, doubling, spread
+from watcher.routing import Router
+from watcher.transitions import (
+    EXECUTION_REASONS,
+    Happening,
+    Look,
+    Observed,
+    give_up,
+    lose,
+    means_lost,
+    observe,
+    prolong,
+)
+
+LOST_LOOK_EVERY_S = 600.0
+LOST_LOOKS_FOR_US = 24 * 3600 * 1_000_000
+UNREADABLE_AFTER_S = 3600.0
+ERROR_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What the configuration says of polling: bounds in seconds, `lost_after` in answers."""
+
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """How the rest of the account is doing: whether nothing else is watched, the last success, whether it is usable.
+
+    `success_at` is monotonic seconds.
+    """
+
+    alone: bool
+    success_at: float | None
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What a reply led to. `change` is to be recorded, if there is one; `known` holds from then on.
+
+    `next_s` is the time from the request to the next look; `None` ends the watching. `looked_at` is set by a look
+    that counts. `contradicts` marks an ended execution of which another status was answered.
+    """
+
+    known: Known
+    change: ExecutionChange | None
+    next_s: float | None
+    looked_at: int | None = None
+    contradicts: bool = False
+
+
+class Judge:
+    """The judge of one account's replies."""
+
+    def __init__(
+        self,
+        *,
+        lease: Lease,
+        router: Router,
+        clock: Clock,
+        policy: Policy,
+        cadence: Cadence,
+        jitter: Jitter,
+        link: str | None,
+    ) -> None:
+        """Bind the account's policy; `link` is its template for links to an execution."""
+        self._lease = lease
+        self._router = router
+        self._clock = clock
+        self._policy = policy
+        self._cadence = cadence
+        self._jitter = jitter
+        self._link = link
+        self._pipeline_names: dict[str, str] = {}
+
+    def judge(self, entry: Entry, reply: Reply, around: Surroundings) -> Judged:
+        """Judge one reply to a look at `entry`, whose counters of trouble it keeps."""
+        if reply.execution is not None:
+            return self._success(entry, reply, reply.execution)
+        return self._failure(entry, reply, around)
+
+    def _success(self, entry: Entry, reply: Reply, execution: Execution) -> Judged:
+        entry.failure_count, entry.streak, entry.unreadable_since = 0, None, None
+        if execution.pipeline_name:
+            self._pipeline_names[entry.watch.pipeline] = execution.pipeline_name
+        seen_at = self._clock.steady_us()
+        elapsed_us = round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
+        look = Look(execution, sent_at=seen_at - elapsed_us, seen_at=seen_at)
+        observed = observe(entry.known, look, looked_at=entry.looked_at, overdue_after_s=entry.watch.overdue_after_s)
+        known = observed.known
+        next_s = None if known.ended_at else self._cadence((seen_at - known.since_at) / 1_000_000)
+        return Judged(
+            known,
+            self._change(entry, observed, facts=execution, seen_at=seen_at),
+            next_s,
+            None if observed.dropped else seen_at,
+            observed.contradicts,
+        )
+
+    def _failure(self, entry: Entry, reply: Reply, around: Surroundings) -> Judged:
+        if around.usable and reply.status_code not in PAUSING_CODES:
+            entry.failure_count += 1
+        if entry.known.lost is not None and entry.known.lost is not LostReason.UNREADABLE:
+            return self._still_lost(entry)
+        reason = self._lost_for(entry, reply, around)
+        if reason is None or entry.known.lost is not None:
+            return Judged(entry.known, None, self._error_interval_s(entry))
+        at = self._clock.steady_us()
+        observed = lose(entry.known, reason, at=at, looked_at=entry.looked_at)
+        next_s = self._error_interval_s(entry) if reason is LostReason.UNREADABLE else LOST_LOOK_EVERY_S
+        return Judged(observed.known, self._change(entry, observed, facts=None, seen_at=at), next_s)
+
+    def _still_lost(self, entry: Entry) -> Judged:
+        """Look at a lost execution every 10 minutes, for a day (SPEC 4)."""
+        at = self._clock.steady_us()
+        if at - (entry.known.lost_at or 0) < LOST_LOOKS_FOR_US:
+            return Judged(entry.known, None, LOST_LOOK_EVERY_S)
+        known = give_up(entry.known, at=at)
+        return Judged(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+
+    def _lost_for(self, entry: Entry, reply: Reply, around: Surroundings) -> LostReason | None:
+        now = self._clock.monotonic()
+        if reason := EXECUTION_REASONS.get(reply.outcome):
+            entry.streak = prolong(entry.streak, reason, at=now, other_success_at=around.success_at)
+            lost = means_lost(
+                entry.streak,
+                lost_after=self._policy.lost_after,
+                lost_grace_s=self._policy.lost_grace_s,
+                alone=around.alone,
+            )
+            return reason if lost else None
+        if reply.outcome is Outcome.INVALID:
+            return self._unreadable(entry, around, now=now)
+        return None
+
+    def _unreadable(self, entry: Entry, around: Surroundings, *, now: float) -> LostReason | None:
+        """Lose what could not be read for an hour in which something else of the account could."""
+        if entry.unreadable_since is None:
+            entry.unreadable_since = now
+        vouched = around.success_at is not None and around.success_at >= entry.unreadable_since
+        return LostReason.UNREADABLE if vouched and now - entry.unreadable_since >= UNREADABLE_AFTER_S else None
+
+    def _error_interval_s(self, entry: Entry) -> float:
+        policy = self._policy
+        delay_s = doubling(max(1, entry.failure_count), base_s=policy.min_interval_s, cap_s=policy.max_interval_s)
+        return min(policy.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
+
+    def _change(
+        self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int
+    ) -> ExecutionChange | None:
+        before = entry.known
+        if observed.known is before:
+            return None
+        sighting = self._sighting(entry, seen_at=seen_at)
+        outgoing = tuple(
+            self._outgoing(entry, happening, observed.known, facts=facts, sighting=sighting)
+            for happening in observed.happenings
+        )
+        if outgoing and before.overdue_sequence is not None:
+            outgoing = (replace(outgoing[0], with_sinks_of=before.overdue_sequence), *outgoing[1:])
+        recorded = before.status is not None or before.lost is not None
+        return ExecutionChange(self._lease, before.sequence if recorded else None, observed.known, outgoing)
+
+    def _outgoing(
+        self, entry: Entry, happening: Happening, known: Known, *, facts: Execution | None, sighting: Sighting
+    ) -> Outgoing:
+        overdue = happening.type is EventType.EXECUTION_OVERDUE
+        stayed_us = self._clock.steady_us() - known.since_at
+        event = execution_event(
+            ExecutionNews(
+                watch=entry.watch,
+                happening=happening,
+                known=known,
+                sighting=sighting,
+                pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
+                facts=facts,
+                link=self._link,
+                reason=known.lost,
+                overdue_s=self._overdue_s(entry.watch.overdue_after_s, known, stayed_us=stayed_us) if overdue else None,
+            )
+        )
+        return Outgoing(event, self._router.sinks_for(happening.type, watch=entry.watch))
+
+    def _overdue_s(self, overdue_after_s: Mapping[str, float], known: Known, *, stayed_us: int) -> float:
+        return stayed_us / 1_000_000 - overdue_after_s[known.status or ""]
+
+    def _sighting(self, entry: Entry, *, seen_at: int) -> Sighting:
+        """Date what was seen by the wall clock, and the last look before it by the time that went by since."""
+        at = self._clock.now()
+        if entry.known.status is None:
+            return Sighting(at, None)
+        return Sighting(at, at - timedelta(microseconds=max(0, seen_at - entry.looked_at)))

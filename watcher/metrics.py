@@ -1,0 +1,129 @@
+"""Every metric, declared once (SPEC 8). Label sets that are known start at 0; children are kept, for they are hot."""
+
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from watcher.models import DeliveryState, EventType, Outcome, Status
+
+OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Metrics:
+    """The registry of one daemon and the metrics that belong to no account or sink."""
+
+    def __init__(self) -> None:
+        """Declare all metrics in a registry of their own."""
+        self.registry = CollectorRegistry()
+        self._declare_account_metrics()
+        self._declare_sink_metrics()
+        self._declare_daemon_metrics()
+
+    def account(self, name: str) -> "AccountMetrics":
+        """Return the metrics of one account."""
+        return AccountMetrics(self, name)
+
+    def sink(self, name: str) -> "SinkMetrics":
+        """Return the metrics of one sink."""
+        return SinkMetrics(self, name)
+
+    def _declare_account_metrics(self) -> None:
+        labels, registry = ["account", "endpoint"], self.registry
+        self.api_requests = Counter(
+            "watcher_api_requests_total", "Requests to the API.", [*labels, "outcome"], registry=registry
+        )
+        self.api_request_duration = Histogram(
+            "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
+        )
+        self.polls = Counter("watcher_polls_total", "Looks at executions.", ["account", "outcome"], registry=registry)
+        self.open_executions = Gauge(
+            "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
+        )
+        self.poll_lateness = Histogram(
+            "watcher_poll_lateness_seconds", "Due to sent.", ["account"], buckets=_LONG_SECONDS, registry=registry
+        )
+        self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)
+        self.last_successful_poll = Gauge(
+            "watcher_last_successful_poll_timestamp_seconds", "Last answer that counts.", ["account"], registry=registry
+        )
+
+    def _declare_sink_metrics(self) -> None:
+        registry = self.registry
+        self.deliveries = Counter(
+            "watcher_deliveries_total", "Attempts at deliveries.", ["sink", "outcome"], registry=registry
+        )
+        self.delivery_delay = Histogram(
+            "watcher_delivery_delay_seconds", "Recorded to 2xx.", ["sink"], buckets=_LONG_SECONDS, registry=registry
+        )
+        self.outbox_pending = Gauge("watcher_outbox_pending", "Deliveries that wait.", ["sink"], registry=registry)
+        self.outbox_oldest = Gauge(
+            "watcher_outbox_oldest_timestamp_seconds", "When the oldest was recorded.", ["sink"], registry=registry
+        )
+        self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
+
+    def _declare_daemon_metrics(self) -> None:
+        registry = self.registry
+        self.events = Counter("watcher_events_total", "Events recorded.", ["type"], registry=registry)
+        for type_ in EventType:
+            self.events.labels(type_)
+        self.detection_delay = Histogram(
+            "watcher_detection_delay_seconds", "Finished to observed.", buckets=_LONG_SECONDS, registry=registry
+        )
+        self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
+        self.reload_successful = Gauge(
+            "watcher_config_last_reload_successful", "1 if the file on disk is in use.", registry=registry
+        )
+        self.reload_success_at = Gauge(
+            "watcher_config_last_reload_success_timestamp_seconds", "When it was taken into use.", registry=registry
+        )
+        build = Gauge("watcher_build_info", "Always 1.", ["version"], registry=registry)
+        build.labels(version("clerk-watcher")).set(1)
+
+
+class AccountMetrics:
+    """The children of one account. The attributes are hot and used directly."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        """Create every known label set."""
+        for outcome in Outcome:
+            metrics.api_requests.labels(name, "list", outcome)
+        metrics.api_request_duration.labels(name, "list")
+        self.requests = {outcome: metrics.api_requests.labels(name, "get", outcome) for outcome in Outcome}
+        self.request_duration = metrics.api_request_duration.labels(name, "get")
+        self.polls = {outcome: metrics.polls.labels(name, outcome) for outcome in Outcome}
+        self.open = {label: metrics.open_executions.labels(name, label) for label in OPEN_LABELS}
+        self.lateness = metrics.poll_lateness.labels(name)
+        self.up = metrics.account_up.labels(name)
+        self.last_success = metrics.last_successful_poll.labels(name)
+        self.events = metrics.events
+        self.detection_delay = metrics.detection_delay
+
+
+class SinkMetrics:
+    """The children of one sink."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        """Create every known label set."""
+        outcomes = (DeliveryState.DELIVERED, "retried", DeliveryState.DEAD, "silenced")
+        self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
+        self._delay = metrics.delivery_delay.labels(name)
+        self._up = metrics.sink_up.labels(name)
+
+    def delivered(self, delay_s: float) -> None:
+        """Count a delivery that got through, so many seconds after its event was recorded."""
+        self._outcomes[DeliveryState.DELIVERED].inc()
+        self._delay.observe(delay_s)
+
+    def retried(self) -> None:
+        """Count an attempt that will be repeated."""
+        self._outcomes["retried"].inc()
+
+    def dead(self) -> None:
+        """Count a dead letter."""
+        self._outcomes[DeliveryState.DEAD].inc()
+
+    def up(self, well: bool) -> None:  # noqa: FBT001 (the gauge's value)
+        """Say whether the sink is neither failing nor disabled."""
+        self._up.set(well)

@@ -1,0 +1,130 @@
+"""The daemon's clock: rounds that say when they want to run next. The only file that imports APScheduler.
+
+APScheduler lives on the wall clock, which may be set back or stand still; a guard on the monotonic clock wakes what
+is overdue by it (docs: a clock set back an hour leaves every job waiting for that hour).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.job import Job
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from watcher.clock import Clock
+from watcher.ports import Wake
+
+log = structlog.get_logger()
+
+Round = Callable[[], Awaitable[float]]
+"""Does what is due and returns the seconds until it wants to run again."""
+
+LONGEST_S = 10.0
+GUARD_EVERY_S = 0.5
+ALIVE_WITHIN_S = 30.0
+
+
+@dataclass(slots=True)
+class Loop:
+    """One round that repeats. Times are monotonic seconds; `again` asks for another run right after this one."""
+
+    name: str
+    run: Round
+    due_at: float
+    woke_at: float | None = None
+    has_run: bool = False
+    again: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    job: Job | None = None
+
+
+class Schedule:
+    """Runs rounds on the event loop until stopped; a round that raises ends the daemon through `fatal`."""
+
+    def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
+        """Start nothing yet. `lag` is told how late the event loop woke, in seconds."""
+        self._clock = clock
+        self._fatal = fatal
+        self._lag = lag
+        self._loops: dict[str, Loop] = {}
+        self._guard: asyncio.TimerHandle | None = None
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+        )
+
+    def add(self, name: str, run: Round) -> Wake:
+        """Add a round that first runs at once; return what wakes it early."""
+        loop = Loop(name, run, self._clock.monotonic())
+        loop.idle.set()
+        loop.job = self._scheduler.add_job(
+            self._run, IntervalTrigger(seconds=int(LONGEST_S)), args=(loop,), id=name, next_run_time=datetime.now(UTC)
+        )
+        self._loops[name] = loop
+        return lambda: self._wake(loop)
+
+    def start(self) -> None:
+        """Let the rounds run."""
+        self._scheduler.start()
+        self._arm_guard()
+
+    async def stop(self) -> None:
+        """Start no more rounds and wait for those under way. What the rounds started is theirs to drain."""
+        if self._guard is not None:
+            self._guard.cancel()
+        if self._scheduler.running:
+            self._scheduler.pause()
+            for loop in self._loops.values():
+                await loop.idle.wait()
+            self._scheduler.shutdown(wait=False)
+
+    def stuck(self) -> list[str]:
+        """Return the rounds that have not woken within 30 s (SPEC 7)."""
+        now = self._clock.monotonic()
+        return [loop.name for loop in self._loops.values() if now - (loop.woke_at or loop.due_at) > ALIVE_WITHIN_S]
+
+    def unborn(self) -> list[str]:
+        """Return the rounds that have not run once."""
+        return [loop.name for loop in self._loops.values() if not loop.has_run]
+
+    async def _run(self, loop: Loop) -> None:
+        loop.idle.clear()
+        loop.again = False
+        loop.woke_at = self._clock.monotonic()
+        try:
+            delay_s = min(LONGEST_S, await loop.run())
+        except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead round must end the daemon)
+            self._fatal(error)
+            return
+        finally:
+            loop.idle.set()
+        loop.has_run = True
+        # A wake that came while the round ran would have been dropped (max_instances): it runs again at once.
+        self._run_in(loop, 0.0 if loop.again else delay_s)
+
+    def _wake(self, loop: Loop) -> None:
+        if not loop.idle.is_set():
+            loop.again = True
+        elif loop.due_at > self._clock.monotonic():
+            self._run_in(loop, 0.0)
+
+    def _run_in(self, loop: Loop, delay_s: float) -> None:
+        loop.due_at = self._clock.monotonic() + delay_s
+        if self._scheduler.running and loop.job is not None:
+            loop.job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
+
+    def _arm_guard(self) -> None:
+        self._guard = asyncio.get_running_loop().call_later(
+            GUARD_EVERY_S, self._guard_rounds, self._clock.monotonic() + GUARD_EVERY_S
+        )
+
+    def _guard_rounds(self, expected_at: float) -> None:
+        """Wake what the wall clock has left behind, and measure how late this very call is."""
+        now = self._clock.monotonic()
+        self._lag(max(0.0, now - expected_at))
+        for loop in self._loops.values():
+            if loop.idle.is_set() and now - loop.due_at > GUARD_EVERY_S:
+                self._run_in(loop, 0.0)
+        self._arm_guard()
