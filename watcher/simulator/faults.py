@@ -1,0 +1,100 @@
+"""What can go wrong with an answer, and when it does: by chance, or in a window of time. Knows no HTTP."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+
+
+class Fault(StrEnum):
+    """One way to misbehave."""
+
+    RATE_LIMITED = "rate_limited"
+    """429 without a word on when to come back."""
+    RATE_LIMITED_SECONDS = "rate_limited_seconds"
+    """429 with `Retry-After` in seconds."""
+    RATE_LIMITED_DATE = "rate_limited_date"
+    """429 with `Retry-After` as an HTTP date."""
+    SERVER_ERROR = "server_error"
+    """500 with JSON."""
+    BAD_GATEWAY = "bad_gateway"
+    """502 with a proxy's HTML."""
+    UNAVAILABLE = "unavailable"
+    """503 with `Retry-After` in seconds and no body."""
+    GATEWAY_TIMEOUT = "gateway_timeout"
+    """504 with a proxy's HTML."""
+    UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    NOT_FOUND = "not_found"
+    BAD_REQUEST = "bad_request"
+    REDIRECT = "redirect"
+    """302 to a path of this server, where the journal shows who followed."""
+    HTML = "html"
+    """200 with a page for people."""
+    TRUNCATED = "truncated"
+    """A whole HTTP answer with half of the JSON."""
+    WRONG_EXECUTION = "wrong_execution"
+    """The answer about another execution."""
+    SLOW = "slow"
+    """The right answer after `slow_s`."""
+    DRIP = "drip"
+    """The right answer, a sixteenth at a time over `slow_s`."""
+    HANG = "hang"
+    """No answer until the client leaves."""
+    RESET = "reset"
+    """A TCP reset instead of an answer."""
+    DROPPED = "dropped"
+    """The connection closes in the middle of the body."""
+    OVERSIZE = "oversize"
+    """The right answer and more than 8 MiB of blanks, of unannounced length."""
+    BOMB = "bomb"
+    """The same, deflated to a few kilobytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time, in seconds of the world, in which every answer, or every one about `execution`, has the same fault."""
+
+    fault: Fault
+    from_s: float = 0.0
+    until_s: float = math.inf
+    execution: str | None = None
+
+    def covers(self, now_s: float, *, execution: str | None) -> bool:
+        """Say whether an answer at this moment falls into the window."""
+        return self.from_s <= now_s < self.until_s and self.execution in {None, execution}
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """How to misbehave. `odds` are probabilities per answer and add up to at most 1; windows go before them."""
+
+    odds: Mapping[Fault, float] = field(default_factory=dict)
+    windows: tuple[Window, ...] = ()
+    retry_after_s: int = 2
+    slow_s: float = 3.0
+
+
+class Dice:
+    """Decides, answer by answer, what goes wrong; the same seed decides the same."""
+
+    def __init__(self, faults: Faults, *, seed: int) -> None:
+        """Begin a new row of throws."""
+        self.faults = faults
+        self._random = Random(f"{seed}/dice")
+
+    def throw(self, now_s: float, *, execution: str | None) -> Fault | None:
+        """Return what goes wrong with an answer at `now_s`, if anything does."""
+        for window in self.faults.windows:
+            if window.covers(now_s, execution=execution):
+                return window.fault
+        return self._by_chance() if self.faults.odds else None
+
+    def _by_chance(self) -> Fault | None:
+        left = self._random.random()
+        for fault, odds in self.faults.odds.items():
+            left -= odds
+            if left < 0:
+                return fault
+        return None
