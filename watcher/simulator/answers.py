@@ -22,7 +22,7 @@ PRIVATE = "PRIVATE-"
 
 PAGE_LIMIT = 50
 _KEPT_BYTES = 65_536
-_KEPT_COUNT = 20_000
+KEPT_COUNT = 20_000
 
 JsonObject = dict[str, object]
 
@@ -45,9 +45,10 @@ class Rendered(NamedTuple):
 class AnswerBook:
     """Answers of single executions, kept until they change: a benchmark asks for the same ones over and over."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, kept_count: int = KEPT_COUNT) -> None:
         """Start empty."""
         self._world = world
+        self._kept_count = kept_count
         self._kept: dict[str, Rendered] = {}
 
     def answer(self, execution: SimExecution, *, now_s: float) -> Rendered:
@@ -61,7 +62,7 @@ class AnswerBook:
         return rendered
 
     def _keep(self, execution: str, *, rendered: Rendered) -> None:
-        if len(self._kept) >= _KEPT_COUNT:
+        if len(self._kept) >= self._kept_count:
             self._kept.clear()
         if len(rendered.body) <= _KEPT_BYTES:
             self._kept[execution] = rendered

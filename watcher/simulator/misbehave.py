@@ -104,29 +104,27 @@ async def _drip(scene: Scene) -> web.StreamResponse:
     response = await _begun(scene)
     size = -(-len(scene.body) // _DRIPS)
     for first in range(0, len(scene.body), size):
-        await response.write(scene.body[first : first + size])
         await asyncio.sleep(scene.faults.slow_s / _DRIPS)
+        await response.write(scene.body[first : first + size])
     await response.write_eof()
     return response
 
 
-async def _hang(scene: Scene) -> web.StreamResponse:
-    await asyncio.Event().wait()
-    return await _reset(scene)
+async def _hang(_: Scene) -> web.StreamResponse:
+    answer: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+    return await answer
 
 
 async def _reset(scene: Scene) -> web.StreamResponse:
-    if transport := scene.request.transport:
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
-        transport.abort()
+    scene.request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    scene.request.protocol.force_close()
     return web.Response()
 
 
 async def _dropped(scene: Scene) -> web.StreamResponse:
     response = await _begun(scene)
     await response.write(scene.body[: len(scene.body) // 2])
-    if transport := scene.request.transport:
-        transport.close()
+    scene.request.protocol.force_close()
     return response
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -62,9 +63,7 @@ class Simulator:
         now = world.clock.monotonic()
         self._buckets = [Bucket(rate_limit, now=now) for _ in api_keys] if rate_limit else []
         self._address = (host, port)
-        self._runner = web.ServerRunner(
-            web.Server(self._serve, handler_cancellation=True, access_log=None), shutdown_timeout=0.1
-        )
+        self._listening = AsyncExitStack()
 
     @property
     def faults(self) -> Faults:
@@ -77,13 +76,14 @@ class Simulator:
 
     async def __aenter__(self) -> Self:
         """Listen. Raises `OSError` if the port is taken."""
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, *self._address).start()
-        except OSError:
-            await self._runner.cleanup()
-            raise
-        host, port = self._runner.addresses[0][:2]
+        server = web.Server(self._serve, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=0.1)
+        await runner.setup()
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, *self._address).start()
+            self._listening = stack.pop_all()
+        host, port = runner.addresses[0][:2]
         self.base_url = f"http://{host}:{port}"
         return self
 
@@ -91,7 +91,7 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop; whoever waits for an answer gets none."""
-        await self._runner.cleanup()
+        await self._listening.aclose()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith(_CONTROL):
