@@ -1,11 +1,42 @@
-"""The webhook sink: signed POSTs as Standard Webhooks asks for."""
+"""The webhook sink: signed POSTs as Standard Webhooks asks for, and what each answer means.
 
+When to try, and how often, is the lane's. Of the URL only scheme and host are ever shown: its path is a secret.
+"""
+
+import asyncio
+from contextlib import suppress
 from typing import Literal
 
+import aiohttp
+from multidict import CIMultiDict
 from pydantic import Field
+from yarl import URL
 
+from watcher.client import USER_AGENT, failure_kind
+from watcher.clock import Clock
 from watcher.fields import Block, Duration, Rate, as_written
+from watcher.models import Delivery
+from watcher.ports import Receipt, Verdict
+from watcher.proxy import proxy_for
+from watcher.retry import parse_retry_after
 from watcher.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl
+from watcher.sinks.signing import sign, signing_key
+
+CONNECTIONS = 16
+"""At most so many requests in flight per sink (SPEC 5)."""
+
+SMALL_BODY_BYTES = 4096
+BODY_GRACE_S = 0.1
+"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
+
+_VERDICTS = {
+    400: Verdict.REFUSED,
+    410: Verdict.GONE,
+    413: Verdict.REFUSED,
+    422: Verdict.REFUSED,
+    429: Verdict.BUSY,
+    503: Verdict.BUSY,
+}
 
 
 class RetrySettings(Block):
@@ -29,3 +60,91 @@ class WebhookSettings(SinkSettings):
     timeout_s: Duration = Field(default=as_written("15s"), alias="timeout")
     rate_limit: Rate = Field(default=as_written("100/s"))
     retry: RetrySettings = RetrySettings()
+
+
+def verdict_on(status: int) -> Verdict:
+    """Return what a status code means for a delivery (SPEC 5)."""
+    if 200 <= status <= 299:  # noqa: PLR2004 (HTTP)
+        return Verdict.DELIVERED
+    return _VERDICTS.get(status, Verdict.RETRY)
+
+
+def shown_url(url: str) -> str:
+    """Return as much of a URL as may be shown: scheme and host."""
+    parts = URL(url)
+    return str(URL.build(scheme=parts.scheme, host=parts.host or ""))
+
+
+class WebhookSink:
+    """Posts events to one URL."""
+
+    def __init__(self, settings: WebhookSettings, *, clock: Clock) -> None:
+        """Open no connection yet. Needs a running event loop."""
+        self._clock = clock
+        self._url = URL(settings.url.get_secret_value())
+        self._keys = [signing_key(secret.get_secret_value()) for secret in settings.secret]
+        self._headers = CIMultiDict({name: value.get_secret_value() for name, value in settings.headers.items()})
+        if "Authorization" in self._headers:
+            self._url = self._url.with_user(None)  # aiohttp refuses to choose between the two
+        self._headers.update({"Content-Type": "application/cloudevents+json; charset=utf-8", "User-Agent": USER_AGENT})
+        self._proxy = proxy_for(self._url)
+        if self._url.scheme == "http":
+            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
+            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=SMALL_BODY_BYTES,
+        )
+
+    async def send(self, delivery: Delivery) -> Receipt:
+        """Post once. A redirect is not followed: the event, and its signature, would go to a stranger."""
+        try:
+            async with self._session.post(
+                self._url,
+                data=delivery.body,
+                headers=self._headers_for(delivery),
+                allow_redirects=False,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
+            ) as response:
+                await _let_go(response)
+                return self._receipt(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            return Receipt(Verdict.RETRY, failure_kind(error))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    def _headers_for(self, delivery: Delivery) -> CIMultiDict[str]:
+        headers = self._headers.copy()
+        message_id = str(delivery.event_id)
+        timestamp = str(int(self._clock.now().timestamp()))
+        headers["webhook-id"] = message_id
+        headers["webhook-timestamp"] = timestamp
+        if self._keys:
+            headers["webhook-signature"] = sign(
+                delivery.body, message_id=message_id, timestamp=timestamp, keys=self._keys
+            )
+        return headers
+
+    def _receipt(self, response: aiohttp.ClientResponse) -> Receipt:
+        verdict = verdict_on(response.status)
+        if verdict is Verdict.DELIVERED:
+            return Receipt(verdict, str(response.status))
+        wish = parse_retry_after(response.headers.get("Retry-After"), now=self._clock.now())
+        return Receipt(verdict, str(response.status), wish)
+
+
+async def _let_go(response: aiohttp.ClientResponse) -> None:
+    """Let go of an answer of which only the head is wanted.
+
+    A connection can be used again once the body is through, which is waited for if it is small and all but there.
+    """
+    if (response.content_length or 0) <= SMALL_BODY_BYTES:
+        with suppress(aiohttp.ClientError, TimeoutError):
+            async with asyncio.timeout(BODY_GRACE_S):
+                await response.content.wait_eof()
+    response.close()

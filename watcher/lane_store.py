@@ -1,0 +1,84 @@
+"""The store as one lane uses it: what a store error means there. It decides nothing about deliveries.
+
+A store error means that nothing was read or written, so the same work comes due again, after a growing wait.
+"""
+
+import structlog
+
+from watcher.clock import Clock
+from watcher.errors import OwnershipLostError, StoreError
+from watcher.ports import DueDeliveries, Lease, Settlement, SourceChange, Store
+from watcher.retry import doubling
+
+BATCH = 128
+"""So many deliveries are taken from the store at a time."""
+
+WAIT_S = 1.0
+WAIT_CAP_S = 30.0
+
+log = structlog.get_logger()
+
+
+class LaneStore:
+    """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked."""
+
+    def __init__(self, store: Store, *, lease: Lease, clock: Clock) -> None:
+        """Take the store to be well."""
+        self.lease = lease
+        self.retry_at = float("-inf")
+        self._store = store
+        self._clock = clock
+        self._failures = 0
+        self._log = log.bind(sink=lease.name)
+
+    async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
+        """Return what may be sent now, leaving out the streams in `skip`; `None` if the store is in trouble."""
+        now = self._clock.steady_us()
+        try:
+            due = await self._store.next_deliveries(self.lease, now=now, limit=BATCH, skip=skip)
+        except StoreError as error:
+            self._failed(error)
+            return None
+        if not due.deliveries:  # else what is taken shows whether the store can be written, too
+            self._works()
+        return due
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write how an attempt ended; return whether that is recorded."""
+        try:
+            await self._store.settle(settlement)
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._works()
+        return True
+
+    async def record(self, change: SourceChange) -> bool:
+        """Write a new state of the sink and what it tells; return whether that is recorded.
+
+        If the store says that somebody else won, then somebody else, or a write of ours that seemed to fail, did it.
+        """
+        try:
+            await self._store.record(change)
+        except OwnershipLostError:
+            self._log.debug("sink.outrun")
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._works()
+        return True
+
+    def _failed(self, error: StoreError) -> None:
+        """Wait longer each time; failures within one wait, such as of all that was in flight, are one."""
+        now = self._clock.monotonic()
+        if now < self.retry_at:
+            return
+        self._failures += 1
+        self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)
+        if self._failures == 1:
+            self._log.error("lane.store_failing", error=type(error).__name__)
+
+    def _works(self) -> None:
+        if self._failures:
+            self._log.info("lane.store_recovered")
+        self._failures = 0
