@@ -7,6 +7,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from watcher.config.later import NOT_YET, REPLICAS
 from watcher.fields import (
     ApiKey,
     Block,
@@ -63,6 +64,8 @@ def _listen(value: str) -> str:
 def _store_url(value: str) -> str:
     if _SQLITE.fullmatch(value):
         return value
+    if value.startswith("postgres"):
+        raise UnfitError(f"PostgreSQL is {NOT_YET}", remedy=f"{REPLICAS}; use sqlite:///watcher.db", quote=False)
     remedy = "write sqlite:///watcher.db, or sqlite:////var/lib/watcher/watcher.db with a path from the root"
     raise UnfitError("is not the address of a SQLite file", remedy=remedy, quote=False)
 

@@ -1,0 +1,190 @@
+"""A configuration file while it is read: its tree for places, its data for values, and the problems found so far.
+
+The data is plain: mappings, lists, text and `None`. It knows how to name a place and when not to show a value, and
+no rule about any key.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from watcher.config.problems import Problem
+from watcher.config.tree import Items, Node, Path, Scalar, Table
+from watcher.config.variables import fill
+
+_SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_SHOWN_LIMIT = 60
+_TWINS = ("api_key", "secret", "url")
+
+
+class Document:
+    """One file. A path leads to a value: `("watch", 0, "pipeline")`; it need not be there."""
+
+    def __init__(self, *, file: str) -> None:
+        """Start empty."""
+        self.file = file
+        self.problems: list[Problem] = []
+        self.data: dict[str, Any] = {}
+        self._root: Table = Table({}, 1, 1)
+        self._told: set[Path] = set()
+        self._hidden: set[Path] = set()
+        self._read_from: dict[Path, Path] = {}
+        self._environment: dict[Path, str] = {}
+
+    def load(self, root: Table, *, environ: Mapping[str, str]) -> None:
+        """Take over a tree, filling in variables; those that are not set are problems."""
+        self._root = root
+        self.data = self._plain(root, (), environ)
+
+    def get(self, path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+        """Return what is there, or `None`."""
+        value: Any = self.data
+        for part in path:
+            value = _child(value, part)
+        return value
+
+    def text(self, path: Path) -> str | None:
+        """Return the text there, or `None` if there is none that can be relied on."""
+        value = self.get(path)
+        return value if isinstance(value, str) and not self.is_told(path) else None
+
+    def table(self, path: Path) -> dict[str, Any]:
+        """Return the mapping there, or an empty one."""
+        value = self.get(path)
+        return value if isinstance(value, dict) else {}
+
+    def items(self, path: Path) -> list[Any]:
+        """Return the list there, or an empty one."""
+        value = self.get(path)
+        return value if isinstance(value, list) else []
+
+    def put_from_file(self, path: Path, value: object) -> None:
+        """Set a value that was read from the file its twin names; the twin is where its problems are."""
+        self.table(path[:-1])[str(path[-1])] = value
+        self._read_from[path] = (*path[:-1], f"{path[-1]}_file")
+
+    def put_from_environment(self, path: Path, value: str, *, variable: str) -> None:
+        """Set a value unless the file has it."""
+        block = self.data.get(str(path[0]))
+        if block is None:
+            block = self.data[str(path[0])] = {}
+        if isinstance(block, dict) and block.get(path[1]) is None:
+            block[path[1]] = value
+            self._environment[path] = variable
+
+    def is_told(self, path: Path) -> bool:
+        """Tell whether a problem with this value, or with one around it, is known."""
+        return bool(self._told) and any(path[:end] in self._told for end in range(1, len(path) + 1))
+
+    def is_hidden(self, path: Path) -> bool:
+        """Tell whether nobody may see the value: a variable stands in it, or it was read from a secret's file."""
+        return any(path[:end] in self._hidden or path[:end] in self._read_from for end in range(1, len(path) + 1))
+
+    def line(self, path: Path) -> int:
+        """Return the line of a value."""
+        return self._place(self._shown(path), key=False).line
+
+    def tell(self, path: Path) -> None:
+        """Note that nothing more need be said of this value."""
+        self._told.add(path)
+
+    def report(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
+        """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key."""
+        self.tell(path)
+        shown = self._shown(path)
+        self._add(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
+
+    def report_at(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
+        """Add a problem at a place of the file (`line` 0: the whole file)."""
+        self._add(place, path, problem, remedy)
+
+    def subject(self, path: Path) -> str:
+        """Return how to speak of the value there: quoted and cut, or not at all."""
+        value = self.get(path)
+        if self.is_hidden(path) or not isinstance(value, str):
+            return "the filled-in value"
+        return quoted(value)
+
+    def _add(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
+        variable = self._environment.get(path)
+        file, line, column = (f"${variable}", 0, 0) if variable else (self.file, place.line, place.column)
+        self.problems.append(Problem(file, line, column, write_path(path), problem, remedy))
+
+    def _shown(self, path: Path) -> Path:
+        for end in range(1, len(path) + 1):
+            if path[:end] in self._read_from:
+                return self._read_from[path[:end]]
+        return path
+
+    def _place(self, path: Path, *, key: bool) -> Scalar:
+        """Return where a value or its key is; for what is not there, the key of the block that lacks it."""
+        spot: Node = self._root
+        name: Node = self._root
+        for part in path:
+            found = _step(spot, part)
+            if found is None:
+                key = True
+                break
+            name, spot = found
+        place = name if key else spot
+        return Scalar(None, place.line, place.column)
+
+    def _plain(self, node: Node, path: Path, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - any shape
+        if isinstance(node, Scalar):
+            return self._filled(node.text, path, environ) if node.text and "$" in node.text else node.text
+        if isinstance(node, Items):
+            return [self._plain(item, (*path, index), environ) for index, item in enumerate(node.items)]
+        return {name: self._plain(entry.value, (*path, name), environ) for name, entry in node.entries.items()}
+
+    def _filled(self, text: str, path: Path, environ: Mapping[str, str]) -> str:
+        filled = fill(text, environ=environ)
+        if filled.used:
+            self._hidden.add(path)
+        for name in filled.unset:
+            self.report(path, f"${{{name}}} is not set", remedy=_how_to_set(name, path))
+        if filled.malformed:
+            remedy = "write ${NAME} or ${NAME:-default}; $$ is a dollar"
+            self.report(path, "holds a ${ that begins no variable", remedy=remedy)
+        return filled.text
+
+
+def _how_to_set(name: str, path: Path) -> str:
+    if path[-1] in _TWINS:
+        return f"export it, or use {path[-1]}_file: /run/secrets/{name.lower()}"
+    return f"export it, or write ${{{name}:-default}}"
+
+
+def quoted(text: str) -> str:
+    """Return a text as it may be shown: in quotes, on one line, not too long."""
+    cut = text if len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT]}…"
+    return json.dumps(cut, ensure_ascii=not cut.isprintable())
+
+
+def is_safe_key(part: str | int) -> bool:
+    """Tell whether a key looks like one: anything else may be a secret in the wrong place."""
+    return isinstance(part, int) or _SAFE_KEY.fullmatch(part) is not None
+
+
+def write_path(path: Path) -> str:
+    """Return a path as people write it: `watch[0].pipeline`. A key that does not look like one becomes `…`."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part if is_safe_key(part) else '…'}" for part in path)
+    return "".join(parts).removeprefix(".")
+
+
+def _child(value: object, part: str | int) -> object:
+    if isinstance(value, dict):
+        return value.get(part)
+    if isinstance(value, list) and isinstance(part, int) and part < len(value):
+        return value[part]
+    return None
+
+
+def _step(node: Node, part: str | int) -> tuple[Node, Node] | None:
+    """Return the key (an item stands for its own) and the value of a child."""
+    if isinstance(node, Table) and part in node.entries:
+        entry = node.entries[str(part)]
+        return entry.key, entry.value
+    if isinstance(node, Items) and isinstance(part, int) and part < len(node.items):
+        return node.items[part], node.items[part]
+    return None

@@ -1,0 +1,92 @@
+"""From a file to `Settings`, or to all that is wrong with it at once."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from watcher.config.document import Document
+from watcher.config.models import Settings
+from watcher.config.problems import ConfigProblemsError
+from watcher.config.rules import check, fill_in
+from watcher.config.syntax import BadYamlError, decode
+from watcher.config.translate import translate
+from watcher.config.tree import Node, Scalar, Table, compose
+from watcher.config.twins import read_twins
+from watcher.errors import ConfigError
+
+VARIABLE = "WATCHER_CONFIG"
+PLACES = (Path("watcher.yaml"), Path("/etc/watcher/watcher.yaml"))
+DEFAULTS = {
+    "WATCHER_STORE_URL": ("store", "url"),
+    "WATCHER_HTTP_LISTEN": ("http", "listen"),
+    "WATCHER_LOG_LEVEL": ("log", "level"),
+}
+"""Variables that change a default; what the file says wins. An empty one is as good as none."""
+
+
+def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
+    """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that is there.
+
+    Raises `ConfigError` naming every place that was tried.
+    """
+    if explicit is not None:
+        return explicit
+    if named := environ.get(VARIABLE):
+        return Path(named)
+    if found := next((place for place in PLACES if os.path.lexists(place)), None):
+        return found
+    tried = f"--config is not given, ${VARIABLE} is not set, there is no ./{PLACES[0]} and no {PLACES[1]}"
+    raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
+
+
+def load_config(path: Path, *, environ: Mapping[str, str]) -> Settings:
+    """Read the file and the files it names. Raises `ConfigProblemsError` with everything that is wrong."""
+    document = Document(file=str(path))
+    settings = _read(path, document=document, environ=environ)
+    if settings is None or document.problems:
+        raise ConfigProblemsError(document.problems, file=document.file)
+    return settings
+
+
+def _read(path: Path, *, document: Document, environ: Mapping[str, str]) -> Settings | None:
+    root = _compose(path, document=document)
+    if not isinstance(root, Table):
+        return None
+    document.load(root, environ=environ)
+    for variable, key in DEFAULTS.items():
+        if value := environ.get(variable):
+            document.put_from_environment(key, value, variable=variable)
+    read_twins(document, directory=path.parent)
+    fill_in(document)
+    settings = _validate(document)
+    check(document)
+    return settings
+
+
+def _compose(path: Path, *, document: Document) -> Node | None:
+    """Return the tree of the file, or `None` once it is reported why there is none."""
+    try:
+        root = compose(decode(path.read_bytes()), report=document.report_at)
+    except OSError as error:
+        reason = (error.strerror or "I/O error").lower()
+        problem = f"cannot read this file ({reason}, running as uid {os.getuid()})"
+        document.report_at(Scalar(None, 0, 0), (), problem, "correct the path or its permissions")
+        return None
+    except BadYamlError as error:
+        document.report_at(Scalar(None, error.line, error.column), (), error.problem, error.remedy)
+        return None
+    if isinstance(root, Scalar) and root.text is None:
+        return Table({}, root.line, root.column)
+    if not isinstance(root, Table):
+        document.report_at(Scalar(None, root.line, root.column), (), "no keys", "begin with a key such as accounts:")
+    return root
+
+
+def _validate(document: Document) -> Settings | None:
+    try:
+        return Settings.model_validate(document.data)
+    except ValidationError as error:
+        translate(error.errors(include_url=False, include_input=False), document=document)
+        return None

@@ -1,0 +1,42 @@
+"""`${VAR}`, `${VAR:-default}` and `$$` in one value. Whatever a variable holds is text and nothing else."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?P<default>:-[^{}]*)?\}|(?P<odd>\{))")
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A value with its variables filled in, and what kept some of them empty.
+
+    `unset` are the variables that are not there, `malformed` says that some `${` begins no variable. `used` says
+    that a variable stands in it at all: then nobody may show it.
+    """
+
+    text: str
+    used: bool
+    unset: tuple[str, ...] = ()
+    malformed: bool = False
+
+
+def fill(text: str, *, environ: Mapping[str, str]) -> Filled:
+    """Fill in the variables. As in a shell, `:-` counts an empty variable as missing; a lone `$` stays."""
+    found = tuple(_VARIABLE.finditer(text))
+    missing = (match["name"] for match in found if match["name"] and match["default"] is None)
+    return Filled(
+        text=_VARIABLE.sub(lambda match: _value(match, environ=environ), text),
+        used=any(match["dollar"] is None for match in found),
+        unset=tuple(dict.fromkeys(name for name in missing if name not in environ)),
+        malformed=any(match["odd"] for match in found),
+    )
+
+
+def _value(match: re.Match[str], *, environ: Mapping[str, str]) -> str:
+    if match["name"] is None:
+        return match["dollar"] or match[0]
+    value = environ.get(match["name"], "")
+    if value or match["default"] is None:
+        return value
+    return match["default"].removeprefix(":-")
