@@ -23,7 +23,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return best if edits <= FARTHEST and edits < len(word) else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return `did you mean "…"? ` with the nearest known word, or nothing."""
+def did_you_mean(word: str, known: Iterable[str], *, rest: str) -> str:
+    """Return `rest`, behind `did you mean "…"?` if there is a near word."""
     best = nearest(word, known)
-    return f'did you mean "{best}"? ' if best else ""
+    return f'did you mean "{best}"? {rest[0].upper()}{rest[1:]}' if best else rest

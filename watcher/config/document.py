@@ -90,8 +90,12 @@ class Document:
         self._told.add(path)
 
     def report(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
-        """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key."""
-        self.tell(path)
+        """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key.
+
+        Of a value with a problem nothing more is told; behind a key with one the value may have its own.
+        """
+        if not key:
+            self.tell(path)
         shown = self._shown(path)
         self._add(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
 

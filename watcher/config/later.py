@@ -10,7 +10,7 @@ NOT_YET = f"not in this version ({VERSION})"
 PIPELINES = "comes with watching whole pipelines"
 ALERTS = "comes with alert rules"
 CONSOLE = "comes with the console"
-REPLICAS = "comes with PostgreSQL and replicas"
+REPLICAS = "comes with replicas"
 CADENCE = "comes with the adaptive cadence"
 
 _KEYS = {

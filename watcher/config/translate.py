@@ -38,21 +38,19 @@ _WANTED = {
 def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
     """Report each error, unless a problem with the same value is known."""
     for error in errors:
-        path = _path(error["loc"])
-        if error["type"].startswith("union_tag"):
-            path = (*path, "type")
+        path = _path(error, document=document)
         if not document.is_told(path):
             _REPORTS.get(error["type"], _report_other)(document, path, error)
 
 
-def _path(loc: tuple[int | str, ...]) -> Path:
-    """Return the path without the word of a union's type, which pydantic puts behind a sink's name."""
-    path = tuple(part for part in loc if part != _OF_KEY)
-    return path[:2] + path[3:] if path[:1] == ("sinks",) and _of_union(loc) else path
-
-
-def _of_union(loc: tuple[int | str, ...]) -> bool:
-    return len(loc) > 2 and loc[2] in SINK_KINDS  # noqa: PLR2004 - behind "sinks" and the name
+def _path(error: ErrorDetails, *, document: Document) -> Path:
+    """Return where in the file an error is: pydantic puts a sink's type behind its name, and counts a single text."""
+    path = tuple(part for part in error["loc"] if part != _OF_KEY)
+    if path[:1] == ("sinks",) and path[2:3] and path[2] in SINK_KINDS:
+        path = path[:2] + path[3:]
+    if error["type"].startswith("union_tag"):
+        return (*path, "type")
+    return path[:-1] if isinstance(path[-1], int) and isinstance(document.get(path[:-1]), str) else path
 
 
 def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
@@ -84,8 +82,11 @@ def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
     key = str(path[-1])
     problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
-    remedy = f"{did_you_mean(key, allowed)}Allowed: {', '.join(allowed)}"
-    document.report(path, problem, remedy=remedy, key=True)
+    document.report(path, problem, remedy=_allowed(key, allowed), key=True)
+
+
+def _allowed(word: str, words: list[str]) -> str:
+    return did_you_mean(word, words, rest=f"allowed: {', '.join(words)}")
 
 
 def _model_at(document: Document, path: Path) -> type[BaseModel]:
@@ -142,9 +143,8 @@ def _report_word(document: Document, path: Path, words: list[str]) -> None:
     elif comes := later_value(path, value):
         document.report(path, f"{quoted(value)} is {NOT_YET}", remedy=comes)
     else:
-        hint = "" if document.is_hidden(path) else did_you_mean(value, words)
-        problem = f"{document.subject(path)} is not known"
-        document.report(path, problem, remedy=f"{hint}Allowed: {', '.join(words)}")
+        word = "" if document.is_hidden(path) else value
+        document.report(path, f"{document.subject(path)} is not known", remedy=_allowed(word, words))
 
 
 def _report_wanted(document: Document, path: Path, error: ErrorDetails) -> None:
@@ -175,7 +175,9 @@ def _report_small(document: Document, path: Path, error: ErrorDetails) -> None:
 
 
 def _report_short(document: Document, path: Path, _: ErrorDetails) -> None:
-    document.report(path, "is empty", remedy="give at least one")
+    """Report an empty list; one whose items are all wrong is as good as empty to pydantic, but not to people."""
+    if not document.get(path):
+        document.report(path, "is empty", remedy="give at least one")
 
 
 def _report_long(document: Document, path: Path, error: ErrorDetails) -> None:

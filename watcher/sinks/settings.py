@@ -21,6 +21,7 @@ from watcher.units import UnfitError
 LATER_EVENTS = ("pipeline.failing", "pipeline.recovered", "pipeline.silent", "pipeline.active", "pipeline.gap")
 """Types of SPEC 5 that this version never tells."""
 
+_WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OURS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
@@ -33,8 +34,9 @@ def _glob(value: str) -> str:
         return value
     if any(fnmatchcase(type_, value) for type_ in LATER_EVENTS):
         raise UnfitError("matches only events of a later version", remedy="remove it until then")
-    hint = did_you_mean(value, (*EventType, *(f"{type_.split('.')[0]}.*" for type_ in EventType)))
-    raise UnfitError("matches no event type", remedy=f'{hint}Globs such as "execution.*" work')
+    meant = next((type_ for type_ in EventType if type_.endswith(f".{value}")), value)
+    rest = 'globs such as "execution.*" work'
+    raise UnfitError("matches no event type", remedy=did_you_mean(meant, _WRITTEN, rest=rest))
 
 
 EventGlob = Annotated[str, AfterValidator(_glob)]
