@@ -1,0 +1,183 @@
+"""The deliveries of a sink: which may be sent, in which order, and how an attempt is written down.
+
+A delivery is a head when no earlier one of its stream waits for the same sink. Only heads are sent. Its followers are
+due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import bindparam, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from watcher.models import Delivery, DeliveryState
+from watcher.ports import Backlog, DueDeliveries, Settlement
+from watcher.store.rows import AnyRow
+from watcher.store.sources import SourceNumbers, sink
+from watcher.store.tables import WAITING, delivery, event, source
+
+_OF_SINK = (
+    delivery.c.stream == bindparam("of_stream"),
+    delivery.c.sink_id == bindparam("of_sink"),
+    delivery.c.state == WAITING,
+)
+_SETTLE = (
+    update(delivery)
+    .where(*_OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .values(
+        state=bindparam("new_state"),
+        attempts=bindparam("new_attempts"),
+        due_at=bindparam("new_due_at"),
+        rejections=bindparam("new_rejections"),
+        first_tried_us=bindparam("new_first_tried_us"),
+        settled_at=bindparam("new_settled_at"),
+        answer=bindparam("new_answer"),
+    )
+)
+_HOLD_BACK = (
+    update(delivery)
+    .where(
+        *_OF_SINK,
+        delivery.c.sequence > bindparam("of_sequence"),
+        delivery.c.due_at < bindparam("new_due_at"),
+    )
+    .values(due_at=bindparam("new_due_at"))
+)
+# The next one only: those after it are held back by it.
+_waiting = delivery.alias("waiting")
+_NEXT = (
+    select(func.min(_waiting.c.sequence))
+    .where(
+        _waiting.c.stream == bindparam("of_stream"),
+        _waiting.c.sink_id == bindparam("of_sink"),
+        _waiting.c.state == WAITING,
+        _waiting.c.sequence > bindparam("of_sequence"),
+    )
+    .scalar_subquery()
+)
+_LET_GO = (
+    update(delivery)
+    .where(*_OF_SINK, delivery.c.sequence == _NEXT, delivery.c.due_at > bindparam("now"))
+    .values(due_at=bindparam("now"))
+)
+_CLOCK = update(source).where(source.c.id == bindparam("of_sink")).values(clock_us=bindparam("new_clock_us"))
+
+_earlier = delivery.alias("earlier")
+HEADS = (
+    select(
+        delivery.c.stream,
+        delivery.c.sequence,
+        delivery.c.recorded_at,
+        delivery.c.due_at,
+        delivery.c.attempts,
+        delivery.c.rejections,
+        delivery.c.first_tried_us,
+        event.c.event_id,
+        event.c.type,
+        event.c.body,
+    )
+    .join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == WAITING,
+        ~select(_earlier.c.sequence)
+        .where(
+            _earlier.c.stream == delivery.c.stream,
+            _earlier.c.sequence < delivery.c.sequence,
+            _earlier.c.sink_id == delivery.c.sink_id,
+            _earlier.c.state == WAITING,
+        )
+        .exists(),
+    )
+    .order_by(delivery.c.due_at, delivery.c.recorded_at)
+    .limit(bindparam("limit"))
+)
+"""The heads of a sink in the order they come due; a test holds that it walks the index and sorts nothing."""
+
+
+async def write_settlements(
+    connection: AsyncConnection, settlements: Iterable[Settlement], *, numbers: SourceNumbers, now: int
+) -> set[str]:
+    """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
+
+    One that is settled already is left as it is: this write was tried before, or the sink was removed meanwhile.
+    """
+    ordered = sorted(settlements, key=lambda each: (each.stream, each.sequence, each.lease.name))
+    if not ordered:
+        return set()
+    rows = [_settlement_row(each, sink_id=numbers[sink(each.lease.name)], now=now) for each in ordered]
+    await connection.execute(_SETTLE, rows)
+    await connection.execute(_CLOCK, _clock_rows(rows))
+    if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
+        await connection.execute(_HOLD_BACK, failed)
+    if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
+        freed = await connection.execute(_LET_GO, settled)
+        if freed.rowcount:
+            return {each.lease.name for each in ordered}
+    return set()
+
+
+def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:
+    return {
+        "of_stream": settlement.stream,
+        "of_sink": sink_id,
+        "of_sequence": settlement.sequence,
+        "new_state": settlement.state,
+        "new_attempts": settlement.attempts,
+        "new_due_at": settlement.due_at,
+        "new_rejections": settlement.rejections,
+        "new_first_tried_us": round(settlement.first_tried_at_s * 1_000_000),
+        "new_settled_at": None if settlement.state == DeliveryState.WAITING else now,
+        "new_answer": settlement.answer,
+        "new_clock_us": round(settlement.clock_s * 1_000_000),
+        "now": now,
+    }
+
+
+def _clock_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, int]]:
+    clocks: dict[int, int] = {}
+    for row in rows:
+        clocks[row["of_sink"]] = max(row["new_clock_us"], clocks.get(row["of_sink"], 0))
+    return [{"of_sink": sink_id, "new_clock_us": clock_us} for sink_id, clock_us in sorted(clocks.items())]
+
+
+async def next_deliveries(
+    connection: AsyncConnection, *, sink_id: int, name: str, now: int, limit: int, skip: Collection[bytes]
+) -> DueDeliveries:
+    """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
+    wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
+    found = await connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
+    rows = [row for row in found if row.stream not in skip]
+    due = [_delivery(row, name=name) for row in rows[:limit] if row.due_at <= now]
+    return DueDeliveries(due, rows[len(due)].due_at if len(rows) > len(due) else None)
+
+
+def _delivery(row: AnyRow, *, name: str) -> Delivery:
+    return Delivery(
+        sink=name,
+        event_id=UUID(bytes=row.event_id),
+        type=row.type,
+        stream=row.stream,
+        sequence=row.sequence,
+        body=row.body,
+        recorded_at=row.recorded_at,
+        due_at=row.due_at,
+        attempts=row.attempts,
+        rejections=row.rejections,
+        first_tried_at_s=None if row.first_tried_us is None else row.first_tried_us / 1_000_000,
+    )
+
+
+async def backlog(connection: AsyncConnection) -> dict[str, Backlog]:
+    """Return what waits, by sink; reads the index alone."""
+    counted = (
+        select(delivery.c.sink_id, func.count().label("pending"), func.min(delivery.c.recorded_at).label("oldest"))
+        .where(delivery.c.state == WAITING)
+        .group_by(delivery.c.sink_id)
+        .subquery()
+    )
+    rows = await connection.execute(
+        select(source.c.name, counted.c.pending, counted.c.oldest).join(counted, counted.c.sink_id == source.c.id)
+    )
+    return {row.name: Backlog(row.pending, row.oldest) for row in rows}

@@ -1,0 +1,45 @@
+"""What is written together: changes, settlements and looks of one group, in one transaction."""
+
+from collections.abc import Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from watcher.ports import Change, ExecutionChange, Settlement, SourceChange
+from watcher.store import leases
+from watcher.store.deliveries import write_settlements
+from watcher.store.outbox import write_outgoing
+from watcher.store.sources import Source, SourceNumbers, pipeline, sink
+from watcher.store.states import Looks, write_executions, write_looks, write_sources
+
+Item = Change | Settlement | Looks
+
+
+def sources_of(items: Sequence[Item]) -> set[Source]:
+    """Return every source the items speak of."""
+    found: set[Source] = set()
+    for item in items:
+        found.add(Source(item.lease.kind, item.lease.name))
+        if isinstance(item, ExecutionChange):
+            found.add(pipeline(item.lease.name, item.known.pipeline))
+        if isinstance(item, Change):
+            found.update(sink(name) for outgoing in item.outgoing for name in outgoing.sinks)
+    return found
+
+
+async def write_group(
+    connection: AsyncConnection, items: Sequence[Item], *, numbers: SourceNumbers, now: int
+) -> set[str]:
+    """Write all of the items; return the names of the sinks that have something new to look at.
+
+    Raises `OwnershipLostError` when a lease or a sequence is not the stored one: then none of them is to be kept.
+    """
+    await leases.check(connection, {item.lease for item in items})
+    changes = [item for item in items if isinstance(item, Change)]
+    executions = [change for change in changes if isinstance(change, ExecutionChange)]
+    sources = [change for change in changes if isinstance(change, SourceChange)]
+    settlements = [item for item in items if isinstance(item, Settlement)]
+    await write_executions(connection, executions, numbers=numbers)
+    await write_sources(connection, sources, numbers=numbers)
+    await write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
+    told = await write_outgoing(connection, changes, numbers=numbers, now=now)
+    return told | await write_settlements(connection, settlements, numbers=numbers, now=now)

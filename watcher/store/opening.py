@@ -1,0 +1,86 @@
+"""Opens a store: the lock, the file, the schema. What is wrong with any of them is said here, before anything runs."""
+
+import os
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from watcher.clock import Clock
+from watcher.errors import StoreUnusableError
+from watcher.store.lock import file_lock
+from watcher.store.schema import prepare
+from watcher.store.sql import SqlStore
+from watcher.store.sqlite import reader_engine, writer_engine
+from watcher.store.trouble import explain
+
+_RIGHT = "write sqlite:///watcher.db (beside the working directory) or sqlite:////var/lib/watcher/watcher.db"
+
+
+async def open_store(
+    url: str,
+    *,
+    clock: Clock,
+    on_recorded: Callable[[Collection[str]], None],
+    busy_timeout_s: float = 5.0,
+) -> SqlStore:
+    """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
+
+    `on_recorded` is called after a commit with the names of the sinks that have something new to send; it must not
+    raise. `busy_timeout_s` is how long a write waits for another program's lock. Raises `StoreUnusableError` when the
+    file is in use, unwritable, damaged, somebody else's or newer, and `StoreError` for what may pass (locked, full).
+    """
+    path = _path_of(url)
+    async with AsyncExitStack() as stack:
+        _take_file(path, clock=clock, stack=stack)
+        writer = writer_engine(path, busy_timeout_s=busy_timeout_s)
+        stack.push_async_callback(writer.dispose)
+        created = await _prepare(writer, where=str(path))
+        reader = reader_engine(path, busy_timeout_s=busy_timeout_s)
+        stack.push_async_callback(reader.dispose)
+        return SqlStore(
+            writer=writer,
+            reader=reader,
+            where=str(path),
+            created=created,
+            clock=clock,
+            on_recorded=on_recorded,
+            resources=stack.pop_all(),
+        )
+
+
+def _path_of(url: str) -> Path:
+    """Return the file, links resolved, so that one file has one lock whatever it is called."""
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreUnusableError(f"store.url is not a URL; {_RIGHT}") from None
+    if parts.drivername != "sqlite":
+        raise StoreUnusableError(f"store.url names {parts.drivername}, this version knows sqlite alone; {_RIGHT}")
+    if parts.database in {None, "", ":memory:"} or parts.query:
+        raise StoreUnusableError(f"store.url names no file to keep; {_RIGHT}")
+    return Path(str(parts.database)).resolve()
+
+
+def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> None:
+    try:
+        stack.enter_context(file_lock(path, now=clock.now()))
+        # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreUnusableError(
+            f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
+        ) from None
+
+
+async def _prepare(writer: AsyncEngine, *, where: str) -> bool:
+    try:
+        async with writer.begin() as connection:
+            return await connection.run_sync(partial(prepare, where=where))
+    except SQLAlchemyError as error:
+        trouble = explain(error, where=where)
+    raise trouble.error()

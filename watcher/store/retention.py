@@ -1,0 +1,180 @@
+"""What goes in the end, and when: ended executions with their events, old events of sources, deliveries of sinks gone.
+
+Each function writes one short page of it in the transaction of its caller, and says how to go on.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BindParameter, bindparam, delete, or_, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from watcher.models import DeliveryState
+from watcher.store.rows import AnyRow, execution_id
+from watcher.store.sources import pipeline_id
+from watcher.store.tables import WAITING, delivery, event, execution, source
+
+EXECUTIONS_COUNT = 250
+"""Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
+
+ROWS_COUNT = 1_000
+"""Events or deliveries of one page."""
+
+Keep = Callable[[str, str, str], bool]
+"""Says of an account, a pipeline and an execution whether its id must stay behind."""
+
+SINK_REMOVED = "sink_removed"
+"""The answer in deliveries that died because their sink is gone from the configuration."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What one page came to: how many went, and where the next one begins (`None` after the last)."""
+
+    gone_count: int
+    next_after: tuple[Any, ...] | None
+
+
+FIRST: tuple[Any, ...] = (-1, -1, b"")
+"""Where the first page begins: before every moment."""
+
+_account = source.alias("account")
+_pipeline = source.alias("pipeline")
+_position = tuple_(execution.c.ended_at, execution.c.account_id, execution.c.execution)
+_ENDED = (
+    select(
+        execution.c.ended_at,
+        execution.c.account_id,
+        execution.c.execution,
+        execution.c.stream,
+        _account.c.name.label("account"),
+        _pipeline.c.name.label("pipeline"),
+    )
+    .join(_account, _account.c.id == execution.c.account_id)
+    .join(_pipeline, _pipeline.c.id == execution.c.pipeline_id)
+    .where(
+        execution.c.ended_at < bindparam("before"),
+        _position > tuple_(bindparam("ended_at"), bindparam("account_id"), bindparam("after")),
+    )
+    .order_by(execution.c.ended_at, execution.c.account_id, execution.c.execution)
+    .limit(EXECUTIONS_COUNT)
+)
+
+# A dead letter can be replayed, so it stays as long again, from its death.
+_PAST_USE = (
+    delivery.c.state != WAITING,
+    or_(delivery.c.state != DeliveryState.DEAD, delivery.c.settled_at < bindparam("before")),
+)
+_WITHOUT_DELIVERY = (
+    ~select(delivery.c.sink_id)
+    .where(delivery.c.stream == event.c.stream, delivery.c.sequence == event.c.sequence)
+    .exists()
+)
+_OF_STREAM: BindParameter[Any] = bindparam("of_stream")
+_DELETE_STREAM_DELIVERIES = delete(delivery).where(delivery.c.stream == _OF_STREAM, *_PAST_USE)
+_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY)
+_OF_EXECUTION = (
+    execution.c.account_id == bindparam("of_account"),
+    execution.c.execution == bindparam("of_execution"),
+)
+_NOTE_EMPTY = (
+    update(execution)
+    .where(*_OF_EXECUTION, ~select(event.c.id).where(event.c.stream == execution.c.stream).exists())
+    .values(stream=None)
+)
+_DELETE_EMPTY = delete(execution).where(*_OF_EXECUTION, execution.c.stream.is_(None))
+
+
+async def prune_executions(connection: AsyncConnection, *, before: int, after: tuple[Any, ...], keep: Keep) -> Page:
+    """Delete what may go of a page of executions that ended before that moment; count those whose events all went.
+
+    A row whose events are not all gone stays: another first sight of it would tell sequence 1 again.
+    """
+    ended_at, account_id, key = after
+    parameters = {"before": before, "ended_at": ended_at, "account_id": account_id, "after": key}
+    rows = (await connection.execute(_ENDED, parameters)).all()
+    gone_count = await _empty([row for row in rows if row.stream is not None], connection=connection, before=before)
+    forgotten = [row for row in rows if not keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution))]
+    if forgotten:
+        await connection.execute(_DELETE_EMPTY, _keys(forgotten))
+    last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
+    return Page(gone_count, last and (last.ended_at, last.account_id, last.execution))
+
+
+async def _empty(rows: Sequence[AnyRow], *, connection: AsyncConnection, before: int) -> int:
+    if not rows:
+        return 0
+    streams = [{"of_stream": stream, "before": before} for stream in sorted(row.stream for row in rows)]
+    await connection.execute(_DELETE_STREAM_DELIVERIES, streams)
+    await connection.execute(_DELETE_STREAM_EVENTS, streams)
+    return (await connection.execute(_NOTE_EMPTY, _keys(rows))).rowcount
+
+
+def _keys(rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
+    keys = sorted((row.account_id, row.execution) for row in rows)
+    return [{"of_account": account_id, "of_execution": key} for account_id, key in keys]
+
+
+_OLD_EVENTS = (
+    select(event.c.id, event.c.recorded_at, event.c.stream, event.c.sequence)
+    .where(
+        event.c.execution.is_(None),
+        event.c.recorded_at < bindparam("before"),
+        tuple_(event.c.recorded_at, event.c.id) > tuple_(bindparam("recorded_at"), bindparam("after")),
+    )
+    .order_by(event.c.recorded_at, event.c.id)
+    .limit(ROWS_COUNT)
+)
+_DELETE_EVENT_DELIVERIES = delete(delivery).where(
+    delivery.c.stream == _OF_STREAM, delivery.c.sequence == bindparam("of_sequence"), *_PAST_USE
+)
+_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY)
+
+
+async def prune_source_events(connection: AsyncConnection, *, before: int, after: tuple[Any, ...]) -> Page:
+    """Delete what may go of a page of events of accounts and sinks told before that moment."""
+    recorded_at, event_id, *_ = after
+    rows = (
+        await connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id})
+    ).all()
+    if rows:
+        keys = sorted((row.stream, row.sequence) for row in rows)
+        deliveries = [{"of_stream": stream, "of_sequence": number, "before": before} for stream, number in keys]
+        await connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
+        await connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
+    last = rows[-1] if len(rows) == ROWS_COUNT else None
+    return Page(len(rows), last and (last.recorded_at, last.id))
+
+
+_MARK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
+
+
+async def mark_absent_sinks(connection: AsyncConnection, *, present: Collection[str], now: int) -> dict[int, int]:
+    """Note which sinks are not configured; return since when, by number, for those that are not."""
+    sinks = (
+        await connection.execute(
+            select(source.c.id, source.c.name, source.c.absent_since).where(source.c.kind == "sink")
+        )
+    ).all()
+    absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
+    if sinks:
+        await connection.execute(_MARK, [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks])
+    return absent
+
+
+_SOME_WAITING = (
+    select(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id)
+    .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING)
+    .limit(ROWS_COUNT)
+)
+_BURY = (
+    update(delivery)
+    .where(tuple_(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id).in_(_SOME_WAITING))
+    .values(state=DeliveryState.DEAD, settled_at=bindparam("now"), answer=SINK_REMOVED)
+)
+
+
+async def bury_deliveries(connection: AsyncConnection, *, sink_id: int, now: int) -> int:
+    """Make some of a sink's waiting deliveries dead letters; return how many, 0 when none is left."""
+    return (await connection.execute(_BURY, {"of_sink": sink_id, "now": now})).rowcount

@@ -1,0 +1,63 @@
+"""The numbers of accounts, pipelines and sinks: given once, never changed, so each is asked for once."""
+
+from collections.abc import Mapping, Set
+from typing import NamedTuple
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from watcher.store.tables import source
+
+
+class Source(NamedTuple):
+    """What has events of its own, or deliveries: an account, a sink, or a pipeline (named `account/pipeline`)."""
+
+    kind: str
+    name: str
+
+
+def sink(name: str) -> Source:
+    """Return a sink as a source."""
+    return Source("sink", name)
+
+
+def pipeline(account: str, pipeline_id: str) -> Source:
+    """Return a pipeline of an account as a source. A pipeline's id holds no slash; an account's name may."""
+    return Source("pipeline", f"{account}/{pipeline_id}")
+
+
+def pipeline_id(name: str) -> str:
+    """Return the pipeline's id in a pipeline source's name."""
+    return name.rpartition("/")[2]
+
+
+class SourceNumbers:
+    """Numbers sources and remembers their numbers."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """Start knowing none. `engine` writes."""
+        self._engine = engine
+        self._ids: Mapping[Source, int] = {}
+
+    def __getitem__(self, source: Source) -> int:
+        """Return a number that was provided before."""
+        return self._ids[source]
+
+    async def provide(self, wanted: Set[Source]) -> None:
+        """Give a number to each source that has none, in a transaction of its own.
+
+        Of its own, so that what is remembered here cannot be rolled back with somebody's write.
+        """
+        if wanted <= self._ids.keys():
+            return
+        async with self._engine.begin() as connection:
+            known = await _read(connection)
+            if missing := sorted(wanted - known.keys()):
+                await connection.execute(insert(source), [each._asdict() for each in missing])
+                known = await _read(connection)
+        self._ids = known
+
+
+async def _read(connection: AsyncConnection) -> dict[Source, int]:
+    rows = await connection.execute(select(source.c.kind, source.c.name, source.c.id))
+    return {Source(row.kind, row.name): row.id for row in rows}

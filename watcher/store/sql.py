@@ -1,0 +1,180 @@
+"""The store in an SQL database: `ports.Store` over an engine that writes and one that reads.
+
+Owns when a transaction begins, that nobody's cancellation interrupts one, and that a database's error comes out as a
+`StoreError`. The statements are its neighbours'.
+"""
+
+import os
+import socket
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
+from typing import Any, TypeVar
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from watcher.clock import Clock
+from watcher.errors import StoreError
+from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord
+from watcher.store import deliveries, leases, retention, states
+from watcher.store.group import Item, sources_of, write_group
+from watcher.store.shield import Shield
+from watcher.store.sources import Source, SourceNumbers
+from watcher.store.trouble import explain
+from watcher.store.writer import GroupWriter
+
+LOOKS_COUNT = 1_000
+"""How many looks are written at once: each is its own, and changes need not wait for all of them."""
+
+T = TypeVar("T")
+_Work = Callable[[AsyncConnection], Awaitable[T]]
+
+
+class SqlStore:
+    """State, events and deliveries in SQLite. Made by `opening.open_store`."""
+
+    def __init__(
+        self,
+        *,
+        writer: AsyncEngine,
+        reader: AsyncEngine,
+        where: str,
+        created: bool,
+        clock: Clock,
+        on_recorded: Callable[[Collection[str]], None],
+        resources: AsyncExitStack,
+    ) -> None:
+        """Start writing.
+
+        `created` is kept for whoever warns of an empty store, `on_recorded` is told after a commit which sinks have
+        something new to send, `resources` are let go of at the end.
+        """
+        self.created = created
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+        self._resources = resources
+        self._explain = partial(explain, where=where)
+        self._numbers = SourceNumbers(writer)
+        self._shield = Shield()
+        self._group = GroupWriter(write=self._write_group, explain=self._explain, on_written=on_recorded)
+        self._closed = False
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership of an account or a sink, whoever had it before."""
+        owner = f"{os.getpid()}@{socket.gethostname()}"
+        await self._shielded(self._numbers.provide({Source(kind, name)}))
+        return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
+
+    async def load_account(self, lease: Lease) -> AccountRecord:
+        """Return all that is recorded of the leased account."""
+        return await self._read(partial(states.load_account, account_id=self._number(lease)))
+
+    async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
+        """Return what is recorded of the leased sink, which is present again; a new fingerprint ends `disabled`."""
+        sink_id = self._number(lease)
+
+        async def load(connection: AsyncConnection) -> SinkRecord:
+            await leases.check(connection, [lease])
+            return await states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint)
+
+        return await self._write(load)
+
+    async def record(self, change: Change) -> None:
+        """Write a change, its events and their deliveries in one transaction."""
+        await self._write_item(change)
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        """Keep when unchanged executions were last looked at."""
+        looks = list(looked_at.items())
+        for start in range(0, len(looks), LOOKS_COUNT):
+            await self._write_item(states.Looks(lease, dict(looks[start : start + LOOKS_COUNT])))
+
+    async def next_deliveries(
+        self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
+    ) -> DueDeliveries:
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
+        return await self._read(
+            partial(
+                deliveries.next_deliveries,
+                sink_id=self._number(lease),
+                name=lease.name,
+                now=now,
+                limit=limit,
+                skip=skip,
+            )
+        )
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Write how an attempt ended."""
+        await self._write_item(settlement)
+
+    async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
+        """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
+        absent = await self._write(partial(retention.mark_absent_sinks, present=present, now=now))
+        died_count = 0
+        for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
+            while count := await self._write(partial(retention.bury_deliveries, sink_id=sink_id, now=now)):
+                died_count += count
+        return died_count
+
+    async def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> int:
+        """Delete what ended before that moment. Returns the number of executions whose events went."""
+        await self._every_page(partial(retention.prune_source_events, before=ended_before))
+        return await self._every_page(partial(retention.prune_executions, before=ended_before, keep=keep))
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Return what waits, by sink."""
+        return await self._read(deliveries.backlog)
+
+    async def close(self) -> None:
+        """Finish what was handed in, then let go of the files."""
+        self._closed = True
+        await self._group.close()
+        await self._shield.drain()
+        await self._resources.aclose()
+
+    def _number(self, lease: Lease) -> int:
+        return self._numbers[Source(lease.kind, lease.name)]
+
+    async def _every_page(self, work: Callable[..., Awaitable[retention.Page]]) -> int:
+        gone_count, page = 0, retention.Page(0, retention.FIRST)
+        while page.next_after is not None:
+            page = await self._write(partial(work, after=page.next_after))
+            gone_count += page.gone_count
+        return gone_count
+
+    async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
+        await self._numbers.provide(sources_of(items))
+        async with self._writer.begin() as connection:
+            return await write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+
+    async def _write_item(self, item: Item) -> None:
+        self._check_open()
+        await self._group.write(item)
+
+    async def _write(self, work: _Work[T]) -> T:
+        return await self._alone(self._writer.begin, work=work)
+
+    async def _read(self, work: _Work[T]) -> T:
+        return await self._alone(self._reader.connect, work=work)
+
+    async def _alone(self, connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]], *, work: _Work[T]) -> T:
+        async def run() -> T:
+            async with connect() as connection:
+                return await work(connection)
+
+        self._check_open()
+        return await self._shielded(run())
+
+    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return await self._shield.run(work)
+        except SQLAlchemyError as error:
+            trouble = self._explain(error)
+        raise trouble.error()  # outside the clause, so that the text of the database's error does not come along
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")

@@ -1,0 +1,159 @@
+"""The states of executions, accounts and sinks: written under their guards, and read back when an owner begins."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import BindParameter, bindparam, case, func, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from watcher.errors import OwnershipLostError
+from watcher.models import Known
+from watcher.ports import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
+from watcher.store.rows import KNOWN_COLUMNS, execution_key, execution_row, known_of
+from watcher.store.sources import Source, SourceNumbers, pipeline, pipeline_id
+from watcher.store.tables import execution, source
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """When unchanged executions of a leased account were last looked at, in microseconds."""
+
+    lease: Lease
+    looked_at: Mapping[str, int]
+
+
+_NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
+_INSERT = insert(execution).values(_NEW)
+_UPDATE = (
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("new_account_id"),
+        execution.c.execution == bindparam("new_execution"),
+        execution.c.sequence == bindparam("before"),
+    )
+    .values(
+        {name: value for name, value in _NEW.items() if name not in {"account_id", "execution", "stream"}}
+        | {"stream": func.coalesce(bindparam("new_stream"), execution.c.stream)}
+    )
+)
+_LOOKED = (
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("of_account"),
+        execution.c.execution == bindparam("of_execution"),
+        execution.c.looked_at < bindparam("at"),
+    )
+    .values(looked_at=bindparam("at"))
+)
+_SOURCE = (
+    update(source)
+    .where(source.c.id == bindparam("of_source"), source.c.sequence == bindparam("before"))
+    .values(sequence=bindparam("new_sequence"), state=bindparam("new_state"))
+)
+
+
+async def write_executions(
+    connection: AsyncConnection, changes: Iterable[ExecutionChange], *, numbers: SourceNumbers
+) -> None:
+    """Write executions, each from the sequence its writer believes recorded, or new if that is `None`.
+
+    A new one that has a row by now fails on its key, which means the same as a guard that does not hold.
+    """
+    added: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for change in changes:
+        row = _row(change, numbers=numbers)
+        if change.before is None:
+            added.append(row)
+        else:
+            changed.append(row | {"before": change.before})
+    # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
+    if added:
+        await connection.execute(_INSERT, sorted(added, key=_key))
+    if changed:
+        written = await connection.execute(_UPDATE, sorted(changed, key=_key))
+        _expect(written.rowcount, wanted=len(changed))
+
+
+def _row(change: ExecutionChange, *, numbers: SourceNumbers) -> dict[str, Any]:
+    account = change.lease.name
+    return execution_row(
+        change.known,
+        account_id=numbers[Source("account", account)],
+        pipeline_id=numbers[pipeline(account, change.known.pipeline)],
+        stream=change.outgoing[0].event.stream if change.outgoing else None,
+    )
+
+
+def _key(row: Mapping[str, Any]) -> tuple[int, bytes]:
+    return row["new_account_id"], row["new_execution"]
+
+
+async def write_sources(
+    connection: AsyncConnection, changes: Iterable[SourceChange], *, numbers: SourceNumbers
+) -> None:
+    """Write the states of accounts and sinks, each from the sequence its writer believes recorded."""
+    rows = [_source_row(change, numbers=numbers) for change in changes]
+    if rows:
+        written = await connection.execute(_SOURCE, sorted(rows, key=lambda row: row["of_source"]))
+        _expect(written.rowcount, wanted=len(rows))
+
+
+def _source_row(change: SourceChange, *, numbers: SourceNumbers) -> dict[str, Any]:
+    return {
+        "of_source": numbers[Source(change.lease.kind, change.lease.name)],
+        "before": change.before,
+        "new_sequence": change.sequence,
+        "new_state": change.state,
+    }
+
+
+async def write_looks(connection: AsyncConnection, several: Iterable[Looks], *, numbers: SourceNumbers) -> None:
+    """Keep the latest look of each execution; one without a row has nothing to keep."""
+    rows = [
+        {"of_account": numbers[Source("account", looks.lease.name)], "of_execution": execution_key(key), "at": at}
+        for looks in several
+        for key, at in looks.looked_at.items()
+    ]
+    if rows:
+        rows.sort(key=lambda row: (row["of_account"], row["of_execution"]))
+        await connection.execute(_LOOKED, rows)
+
+
+def _expect(written: int, *, wanted: int) -> None:
+    if written != wanted:
+        raise OwnershipLostError("the sequence believed recorded is no longer the stored one")
+
+
+async def load_account(connection: AsyncConnection, *, account_id: int) -> AccountRecord:
+    """Return all that is recorded of an account."""
+    account = (
+        await connection.execute(select(source.c.sequence, source.c.state).where(source.c.id == account_id))
+    ).one()
+    pipelines = await _pipelines(connection)
+    executions: list[Known] = []
+    rows = await connection.stream(select(*KNOWN_COLUMNS).where(execution.c.account_id == account_id))
+    async for part in rows.partitions(10_000):  # in parts, so that the loop's other tasks get their turns
+        executions.extend(known_of(row, pipelines=pipelines) for row in part)
+    return AccountRecord(account.sequence, account.state, executions)
+
+
+async def _pipelines(connection: AsyncConnection) -> dict[int, str]:
+    rows = await connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
+    return {row.id: pipeline_id(row.name) for row in rows}
+
+
+async def load_sink(connection: AsyncConnection, *, sink_id: int, fingerprint: str) -> SinkRecord:
+    """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again."""
+    same_block = source.c.fingerprint == fingerprint
+    kept = case((same_block, source.c.state), (source.c.state == "disabled", None), else_=source.c.state)
+    await connection.execute(
+        update(source).where(source.c.id == sink_id).values(fingerprint=fingerprint, absent_since=None, state=kept)
+    )
+    row = (
+        await connection.execute(
+            select(source.c.sequence, source.c.state, source.c.clock_us).where(source.c.id == sink_id)
+        )
+    ).one()
+    return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000)

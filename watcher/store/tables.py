@@ -1,0 +1,123 @@
+"""The tables, in shapes that serve SQLite and PostgreSQL alike. Knows no query and no rule.
+
+Times are microseconds UTC on the steady clock, ids 16 bytes. What is written often (execution, delivery) is narrow and
+apart from what is wide (event); a migration makes what stands here, and a test compares the two.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    literal_column,
+    text,
+)
+
+SCHEMA_VERSION = 1
+"""What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
+
+metadata = MetaData()
+
+_ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", String, nullable=False),
+)
+
+source = Table(
+    "source",
+    metadata,
+    Column("id", _ROWID, primary_key=True),
+    Column("kind", String, nullable=False),  # account, pipeline (named account/pipeline), sink
+    Column("name", String, nullable=False),
+    Column("sequence", BigInteger, nullable=False, server_default="0"),  # of its own events
+    Column("state", String),  # an account's trouble, or a sink's failing or disabled
+    Column("fingerprint", String),
+    Column("clock_us", BigInteger, nullable=False, server_default="0"),
+    Column("absent_since", BigInteger),
+    UniqueConstraint("kind", "name", name="source_kind_name"),
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("kind", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("owner", String, nullable=False),
+    Column("epoch", BigInteger, nullable=False),
+    Column("until", BigInteger),  # NULL: until somebody else claims it, as under the file lock of SQLite
+)
+
+execution = Table(
+    "execution",
+    metadata,
+    Column("account_id", ForeignKey("source.id"), primary_key=True),
+    Column("execution", LargeBinary, primary_key=True),
+    Column("pipeline_id", ForeignKey("source.id"), nullable=False),
+    Column("status", String),
+    Column("since_at", BigInteger, nullable=False),
+    Column("looked_at", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("counts", String, nullable=False),
+    Column("overdue_sequence", BigInteger),
+    Column("lost", String),
+    Column("lost_at", BigInteger),
+    Column("ended_at", BigInteger),
+    Column("was_paused", Boolean, nullable=False),
+    Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
+    Index("execution_ended", "ended_at", sqlite_where=text("ended_at IS NOT NULL")),
+    sqlite_with_rowid=False,
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", _ROWID, primary_key=True),  # a cursor: never reused
+    Column("event_id", LargeBinary, nullable=False),
+    Column("stream", LargeBinary, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("type", String, nullable=False),
+    Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink that told it
+    Column("pipeline_id", ForeignKey("source.id")),
+    Column("execution", LargeBinary),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
+    Index("event_without_execution", "recorded_at", sqlite_where=text("execution IS NULL")),
+    sqlite_autoincrement=True,
+)
+
+# The stream leads the key: an event's deliveries lie together, and so do the earlier ones that hold a later one back.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("stream", LargeBinary, primary_key=True),
+    Column("sequence", BigInteger, primary_key=True),
+    Column("sink_id", ForeignKey("source.id"), primary_key=True),
+    Column("state", String, nullable=False),
+    Column("recorded_at", BigInteger, nullable=False),
+    Column("due_at", BigInteger, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("rejections", Integer, nullable=False, server_default="0"),
+    Column("first_tried_us", BigInteger),  # on the sink's own clock
+    Column("settled_at", BigInteger),
+    Column("answer", String),
+    ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
+    Index("delivery_due", "sink_id", "due_at", "recorded_at", sqlite_where=text("state = 'waiting'")),
+    sqlite_with_rowid=False,
+)
+
+WAITING: ColumnElement[str] = literal_column("'waiting'")
+"""Spelled out in each statement: a bound value would keep SQLite from using an index that holds only what waits."""

@@ -1,0 +1,105 @@
+"""Group commit: what is handed in within a few milliseconds is written in one transaction.
+
+Owns the order of writes and who gets which result. A caller that is cancelled leaves; its write goes on. Knows no SQL:
+what writes a group, and what an error means, are passed in.
+"""
+
+import asyncio
+from asyncio import Future, Queue
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from watcher.errors import StoreError
+from watcher.store.trouble import Trouble
+
+GROUP_COUNT = 256
+"""How many are written together at most: beyond this a write costs no less, and the others wait longer."""
+
+LONGEST_WAIT_S = 0.005
+"""How long the first of a group waits for others."""
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class _Handed(Generic[ItemT]):
+    item: ItemT
+    written: Future[None] = field(default_factory=Future)
+
+    def succeed(self) -> None:
+        if not self.written.done():  # a caller that was cancelled took its future along
+            self.written.set_result(None)
+
+    def fail(self, error: StoreError) -> None:
+        if not self.written.done():
+            self.written.set_exception(error)
+
+
+class GroupWriter(Generic[ItemT]):
+    """Writes what is handed in, in order, in as few transactions as it can."""
+
+    def __init__(
+        self,
+        *,
+        write: Callable[[Sequence[ItemT]], Awaitable[Collection[str]]],
+        explain: Callable[[Exception], Trouble],
+        on_written: Callable[[Collection[str]], None],
+    ) -> None:
+        """Start the writing task. What `write` returns for a group goes to `on_written` once it is committed."""
+        self._write = write
+        self._explain = explain
+        self._on_written = on_written
+        self._queue: Queue[_Handed[ItemT]] = Queue()
+        self._task = asyncio.create_task(self._run(), name="store-writer")
+
+    async def write(self, item: ItemT) -> None:
+        """Return when the item is written; raise the `StoreError` that kept it from being written."""
+        handed = _Handed(item)
+        self._queue.put_nowait(handed)
+        await handed.written
+
+    async def close(self) -> None:
+        """Write what was handed in, then stop."""
+        await self._queue.join()
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            group = await self._gather()
+            await self._write_group(group)
+            for _ in group:
+                self._queue.task_done()
+
+    async def _gather(self) -> list[_Handed[ItemT]]:
+        group = [await self._queue.get()]
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_WAIT_S):
+                while len(group) < GROUP_COUNT:
+                    group.append(await self._queue.get())
+        return group
+
+    async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
+        """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
+        try:
+            told = await self._write([handed.item for handed in group])
+        except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
+            trouble = self._explain(error)
+        else:
+            self._settle(group, told=told)
+            return
+        if trouble.concerns_all or len(group) == 1:
+            for handed in group:
+                handed.fail(trouble.error())
+            return
+        middle = len(group) // 2
+        await self._write_group(group[:middle])
+        await self._write_group(group[middle:])
+
+    def _settle(self, group: Sequence[_Handed[ItemT]], *, told: Collection[str]) -> None:
+        for handed in group:
+            handed.succeed()
+        if told:
+            self._on_written(told)
