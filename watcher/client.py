@@ -1,7 +1,7 @@
 """The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import TracebackType
 from typing import Self
@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from watcher.errors import TransportFailedError
+from watcher.proxy import Proxy
 
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end (SPEC 4)."""
@@ -19,24 +20,27 @@ USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer. `body` is there for a 200 only: of anything else the status and `Retry-After` say enough."""
+    """An answer. `body` is there for a 200 only: of anything else the status and `Retry-After` say enough.
+
+    The body holds what customers said, so it never shows.
+    """
 
     status_code: int
     retry_after: str | None
-    body: bytes
+    body: bytes = field(repr=False)
 
 
 class Client:
-    """One session with one server and one key. Proxy and CA certificates come from the environment."""
+    """One session with one server and one key. CA certificates come from the environment, as OpenSSL reads it."""
 
-    def __init__(self, *, api_key: str, timeout_s: float, connections: int) -> None:
+    def __init__(self, *, api_key: str, timeout_s: float, connections: int, proxy: Proxy) -> None:
         """Open no connection yet. Needs a running event loop."""
+        self._proxy = proxy
         self._session = aiohttp.ClientSession(
             headers={"apiKey": api_key, "User-Agent": USER_AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=aiohttp.TCPConnector(limit=connections),
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=True,
         )
         # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
@@ -57,7 +61,9 @@ class Client:
         Raises `TransportFailedError`, whose kind is `timeout`, `dns`, `tls`, `connection`, `truncated` or `too_large`.
         """
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
+            async with self._session.get(
+                url, allow_redirects=False, proxy=self._proxy.url, proxy_headers=self._proxy.headers
+            ) as response:
                 body = await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
                 return Response(response.status, response.headers.get("Retry-After"), body)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
@@ -86,6 +92,8 @@ def failure_kind(error: Exception) -> str:
             return "dns"
         case aiohttp.ClientSSLError():
             return "tls"
+        case aiohttp.ClientPayloadError(__cause__=OSError()):
+            return "connection"  # reset in the middle, not ended too early
         case aiohttp.ClientPayloadError():
             return "truncated"
         case _:

@@ -55,15 +55,23 @@ class Schedule:
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
         )
 
-    def add(self, name: str, run: Round) -> Wake:
-        """Add a round that first runs at once; return what wakes it early."""
+    def add(self, name: str, run: Round) -> None:
+        """Add a round that first runs at once."""
         loop = Loop(name, run, self._clock.monotonic())
         loop.idle.set()
         loop.job = self._scheduler.add_job(
             self._run, IntervalTrigger(seconds=int(LONGEST_S)), args=(loop,), id=name, next_run_time=datetime.now(UTC)
         )
         self._loops[name] = loop
-        return lambda: self._wake(loop)
+
+    def waker(self, name: str) -> Wake:
+        """Return what wakes the round of that name early, once it was added."""
+
+        def wake() -> None:
+            if name in self._loops:
+                self._wake(self._loops[name])
+
+        return wake
 
     def start(self) -> None:
         """Let the rounds run."""

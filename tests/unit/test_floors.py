@@ -40,11 +40,26 @@ FLOORS = {
     f"watcher.{name}": floor
     for floor, names in enumerate(
         (
-            ("errors", "models", "clock", "retry", "pace", "cadence", "units", "logs"),
+            ("errors", "models", "clock", "retry", "proxy", "pace", "cadence", "units", "spelling", "logs"),
             ("transitions", "client", "fields", "store.tables"),
             ("events", "routing"),
             ("ports", "metrics"),
-            ("health", "agenda", "judge", "clerk", "account", "store", "sinks", "lane"),
+            (
+                "health",
+                "agenda",
+                "judge",
+                "clerk",
+                "account",
+                "store",
+                "sinks",
+                "lane",
+                "attempts",
+                "gate",
+                "standing",
+                "lane_store",
+                "courier",
+                "housekeeping",
+            ),
             ("config", "schedule", "web"),
             ("app", "simulator"),
             ("demo",),

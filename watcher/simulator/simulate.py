@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -95,15 +96,22 @@ async def simulate(
     *,
     stop: asyncio.Event,
     say: Callable[[str], None],
+    config_path: Path | None = None,
     report_every_s: float = REPORT_EVERY_S,
 ) -> None:
-    """Serve until `stop`, with a line every ten seconds. Raises `SimulateError` if it cannot listen."""
+    """Serve until `stop`, with a line every ten seconds; write a configuration that watches it, if a path is given.
+
+    Raises `SimulateError` if it cannot listen.
+    """
     simulator = build_simulator(options, world=build_world(options, clock=SystemClock()))
     try:
         await simulator.__aenter__()
     except OSError:
         raise SimulateError(f"cannot listen on {options.host}:{options.port}; is it taken? --port 0 is any") from None
     try:
+        if config_path is not None:
+            config = example_config(simulator.world, base_url=simulator.base_url, rate_limit=options.rate_limit)
+            config_path.write_text(config, encoding="utf-8")  # noqa: ASYNC240 (once, before anything is served)
         say(f"listening on {simulator.base_url} key={SIM_KEY} seed={options.seed} scenario={options.scenario}")
         await _report(simulator, stop=stop, say=say, every_s=report_every_s)
     finally:

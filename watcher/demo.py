@@ -1,0 +1,180 @@
+"""The demonstration: a simulated API, the real daemon, and a receiver that checks every signature."""
+
+import asyncio
+import json
+import os
+import random
+import tempfile
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+from rich.console import Console
+from rich.text import Text
+
+from watcher.app import Started, run
+from watcher.clock import SystemClock
+from watcher.config.models import Settings
+from watcher.models import EventType, Status
+from watcher.simulator.simulate import SimulateOptions, build_simulator, build_world, example_config
+from watcher.sinks.signing import sign, signing_key
+
+SECONDS = 30.0
+STORIES_FIT_S = 25.0
+REFUSED_SHARE = 0.08
+"""The receiver answers so many deliveries with 503 at first, to show that nothing is lost by it."""
+
+SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
+
+GLYPHS = {
+    EventType.EXECUTION_NEW: ("○", "dim"),
+    EventType.EXECUTION_RUNNING: ("▶", "blue"),
+    EventType.EXECUTION_PAUSED: ("‖", "yellow"),
+    EventType.EXECUTION_SUCCESS: ("✓", "green"),
+    EventType.EXECUTION_FAILED: ("✕", "red"),
+}
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the receiver saw."""
+
+    delivered: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    unsigned_count: int = 0
+    types: dict[str, int] = field(default_factory=dict)
+
+    def count(self, type_: EventType) -> int:
+        """Return how many events of a type were delivered."""
+        return self.types.get(type_, 0)
+
+
+class Receiver:
+    """A webhook endpoint as a user would write it: it checks the signature and takes each id once."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        """Call `tell` with every event that arrived for the first time."""
+        self.tally = Tally()
+        self._tell = tell
+        self._dice = random.Random(7)
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer one delivery."""
+        body, id_ = await request.read(), request.headers["webhook-id"]
+        if id_ not in self.tally.refused and self._dice.random() < REFUSED_SHARE:
+            self.tally.refused.add(id_)
+            return web.Response(status=500)
+        timestamp = request.headers["webhook-timestamp"]
+        expected = sign(body, message_id=id_, timestamp=timestamp, keys=[signing_key(SECRET)])
+        if request.headers["webhook-signature"] != expected:
+            self.tally.unsigned_count += 1
+            return web.Response(status=401)
+        if id_ not in self.tally.delivered:
+            self._take(id_, json.loads(body))
+        return web.Response(status=204)
+
+    def _take(self, id_: str, event: dict[str, Any]) -> None:
+        self.tally.delivered.add(id_)
+        self.tally.types[event["type"]] = self.tally.types.get(event["type"], 0) + 1
+        self._tell(event)
+
+
+async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> bool:
+    """Run everything for about 30 s, or until `stop`; return whether all that happened was told and signed.
+
+    People's lines go to stdout, or with `as_json` the daemon's own events and nothing else.
+    """
+    console = Console(highlight=False, stderr=as_json)
+    async with AsyncExitStack() as stack:
+        options = SimulateOptions(port=0, fit_s=None if forever else STORIES_FIT_S)
+        world = build_world(options, clock=SystemClock())
+        simulator = await stack.enter_async_context(build_simulator(options, world=world))
+        receiver = Receiver((lambda _: None) if as_json else (lambda event: console.print(people_line(event))))
+        sink_url = await _serve(stack, receiver)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
+        settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
+        console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
+        if not forever:
+            asyncio.get_running_loop().call_later(SECONDS, stop.set)
+        await run(settings, stop=stop, stdout_fd=1 if as_json else _nowhere(stack), started=_announce(console))
+        true_count = sum(len(path) for path in world.truth_between(0, world.now_s()).values())
+        console.print(summary(receiver.tally, true_count=true_count))
+    return receiver.tally.unsigned_count == 0
+
+
+def _announce(console: Console) -> Callable[[Started], None]:
+    return lambda started: console.print(f"demo: the watcher's metrics are on http://{started.http}/metrics")
+
+
+def _nowhere(stack: AsyncExitStack) -> int:
+    """Return a file descriptor for the daemon's own stdout: on a terminal people read the receiver's lines."""
+    fd = os.open(os.devnull, os.O_WRONLY)
+    stack.callback(os.close, fd)
+    return fd
+
+
+async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:
+    application = web.Application()
+    application.router.add_post("/clerk", receiver.receive)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    return f"http://{host}:{port}/clerk"
+
+
+def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
+    document = yaml.safe_load(example)
+    for watch in document["watch"]:
+        watch["account"] = "default"
+    document |= {
+        "polling": {"min_interval": "250ms", "max_interval": "1s"},
+        "sinks": {
+            "stdout": {"type": "stdout"},
+            "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},
+        },
+        "store": {"url": f"sqlite:///{folder}/demo.db"},
+        "http": {"listen": "127.0.0.1:0"},
+    }
+    return Settings.model_validate(document)
+
+
+def people_line(event: dict[str, Any]) -> Text:
+    """Return one event for people: when, what, which, why, how long, how soon it was seen."""
+    data = event["data"]
+    glyph, style = GLYPHS.get(event["type"], ("!", "magenta"))
+    line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
+    line.append(f"{glyph} {event['type'].partition('.')[2]:<8}", style=style)
+    line.append(f" {data.get('pipeline', {}).get('name', data['account']):<20}")
+    line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
+    line.append(f"{_detail(data.get('execution', {})):<44}")
+    line.append(f" seen after {data['observed'].get('delaySeconds', 0):.1f} s  signature ok", style="dim")
+    return line
+
+
+def _short(id_: str) -> str:
+    return f"{id_[:4]}…{id_[-4:]}" if id_ else ""
+
+
+def _detail(execution: dict[str, Any]) -> str:
+    nodes = execution.get("failedNodes", [])
+    why = f"{nodes[0].get('name', '')}: {nodes[0].get('error', '')}" if nodes else execution.get("error", "")
+    ran = f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
+    return "  ".join(part for part in (why, ran) if part)
+
+
+def summary(tally: Tally, *, true_count: int) -> str:
+    """Return the last line: what happened, what was told of it, what was lost."""
+    started = len({*tally.delivered}) and tally.count(EventType.EXECUTION_RUNNING)
+    success, failed = tally.count(EventType.EXECUTION_SUCCESS), tally.count(EventType.EXECUTION_FAILED)
+    return (
+        f"{started} started, {success} {Status.SUCCESS}, {failed} {Status.FAILED} · "
+        f"{len(tally.delivered)} events delivered and verified, {len(tally.refused)} of them after a retry, "
+        f"{tally.unsigned_count} with a wrong signature · {true_count} changes in the simulator"
+    )

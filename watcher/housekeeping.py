@@ -1,0 +1,81 @@
+"""What the daemon does beside watching and telling: flush looks, prune what is old, bury what nobody collects."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from watcher.account import AccountWatcher
+from watcher.clock import Clock
+from watcher.errors import StoreError
+from watcher.metrics import Metrics
+from watcher.ports import Store
+
+log = structlog.get_logger()
+
+FLUSH_EVERY_S = 5.0
+TIDY_EVERY_S = 3600.0
+ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HousekeepingParts:
+    """What is kept in order. `named(account, pipeline, execution)` tells what the configuration names."""
+
+    store: Store
+    clock: Clock
+    metrics: Metrics
+    accounts: Sequence[AccountWatcher]
+    sinks: Collection[str]
+    retention_s: float
+    named: Callable[[str, str, str], bool]
+
+
+class Housekeeping:
+    """One round for all of it. Trouble with the store is logged on the edge; the work is still there next time."""
+
+    def __init__(self, parts: HousekeepingParts) -> None:
+        """Tidy up with the first round."""
+        self._parts = parts
+        self._tidy_at = parts.clock.monotonic()
+        self._failing = False
+
+    async def round(self) -> float:
+        """Flush, and once an hour tidy up; return the seconds until the next round."""
+        try:
+            for account in self._parts.accounts:
+                await account.flush_looks()
+            if self._parts.clock.monotonic() >= self._tidy_at:
+                await self._tidy()
+                self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
+        except StoreError as error:
+            if not self._failing:
+                log.error("housekeeping.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
+            self._failing = True
+        else:
+            self._failing = False
+        return FLUSH_EVERY_S
+
+    async def refresh_backlog(self) -> None:
+        """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""
+        try:
+            backlog = await self._parts.store.backlog()
+        except StoreError:
+            return
+        for name in {*self._parts.sinks, *backlog}:
+            waiting = backlog.get(name)
+            oldest_at = waiting.oldest_at if waiting else None
+            self._parts.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
+            self._parts.metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
+
+    async def _tidy(self) -> None:
+        now = self._parts.clock.steady_us()
+        died = await self._parts.store.mark_absent_sinks(
+            present=self._parts.sinks, now=now, dead_after_us=ABSENT_SINK_DEAD_AFTER_US
+        )
+        if died:
+            log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
+        ended_before = now - round(self._parts.retention_s * 1_000_000)
+        pruned = await self._parts.store.prune(ended_before=ended_before, keep=self._parts.named)
+        if pruned:
+            log.info("store.pruned", executions=pruned)
