@@ -4,6 +4,7 @@ Answers carry conversations, contacts and environments; the wire models name the
 ever turned into a Python object.
 """
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -77,11 +78,8 @@ class WireExecution(_Wire):
 
 def parse_execution(body: bytes, *, asked: str) -> Execution | None:
     """Read one execution straight from the bytes; `None` if they are not it, or not the one that was asked for."""
-    try:
-        wire = WireExecution.model_validate_json(body)
-    except ValidationError:
-        return None
-    if wire.id.lower() != asked:
+    wire = _parse(body) or _parse(_without_half_pairs(body))
+    if wire is None or wire.id.lower() != asked:
         return None
     nodes = [node for node in wire.nodes_executed or () if node is not None]
     return Execution(
@@ -104,6 +102,24 @@ def parse_execution(body: bytes, *, asked: str) -> Execution | None:
     )
 
 
+def _parse(body: bytes) -> WireExecution | None:
+    try:
+        return WireExecution.model_validate_json(body)
+    except ValidationError:
+        return None
+
+
+# JavaScript sends half a surrogate pair where it cut a text within an emoji. JSON allows it, our parser does not.
+_SURROGATES = re.compile(
+    rb"(?<!\\)(?P<backslashes>(?:\\\\)*)"
+    rb"(?:(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+)
+
+
+def _without_half_pairs(body: bytes) -> bytes:
+    return _SURROGATES.sub(rb"\g<backslashes>\g<pair>", body)
+
+
 def _aware(moment: datetime | None) -> datetime | None:
     """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
     if moment is None or not 1970 <= moment.year < 9999:  # noqa: PLR2004 (before Unix time; the last year of datetime)
@@ -112,7 +128,7 @@ def _aware(moment: datetime | None) -> datetime | None:
 
 
 def _failed(node: WireNodeExecution) -> FailedNode:
-    return FailedNode(node.id, node.node_name or (node.node and node.node.name), node.error_message)
+    return FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
 
 
 _OUTCOMES = {

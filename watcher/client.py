@@ -92,8 +92,6 @@ def failure_kind(error: Exception) -> str:
             return "dns"
         case aiohttp.ClientSSLError():
             return "tls"
-        case aiohttp.ClientPayloadError(__cause__=OSError()):
-            return "connection"  # reset in the middle, not ended too early
         case aiohttp.ClientPayloadError():
             return "truncated"
         case _:

@@ -1,0 +1,17 @@
+"""What all tests share: aioresponses works with the aiohttp we use."""
+
+from typing import Any
+from unittest.mock import Mock
+
+import aiohttp
+import aioresponses.core
+
+
+class AnsweredResponse(aiohttp.ClientResponse):
+    """aiohttp ≥ 3.14 wants a `stream_writer` that aioresponses 0.7.9 does not pass (its issue 289)."""
+
+    def __init__(self, *args: Any, stream_writer: Any = None, **kwargs: Any) -> None:  # noqa: ANN401 (aiohttp's own)
+        super().__init__(*args, stream_writer=stream_writer or Mock(output_size=0), **kwargs)
+
+
+vars(aioresponses.core)["ClientResponse"] = AnsweredResponse
