@@ -36,8 +36,9 @@ class Client:
     def __init__(self, *, api_key: str, timeout_s: float, connections: int, proxy: Proxy) -> None:
         """Open no connection yet. Needs a running event loop."""
         self._proxy = proxy
+        # Not the session's own headers: those also go to a proxy, in clear, with every CONNECT.
+        self._headers = {"apiKey": api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
         self._session = aiohttp.ClientSession(
-            headers={"apiKey": api_key, "User-Agent": USER_AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=aiohttp.TCPConnector(limit=connections),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -62,7 +63,11 @@ class Client:
         """
         try:
             async with self._session.get(
-                url, allow_redirects=False, proxy=self._proxy.url, proxy_headers=self._proxy.headers
+                url,
+                headers=self._headers,
+                allow_redirects=False,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
             ) as response:
                 body = await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
                 return Response(response.status, response.headers.get("Retry-After"), body)
