@@ -10,16 +10,15 @@ from dataclasses import dataclass
 import structlog
 
 from watcher.agenda import Agenda, Entry
+from watcher.announcer import AccountAnnouncer
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError
-from watcher.events import account_event
 from watcher.health import Health, Permission
 from watcher.judge import Judge, Judged, Surroundings
 from watcher.metrics import OPEN_LABELS, AccountMetrics
-from watcher.models import AccountTrouble, EventType, Known, Outcome, Outgoing, Status, Watch
+from watcher.models import Known, Outcome, Status, Watch
 from watcher.pace import Pacer
-from watcher.ports import AccountRecord, Api, ExecutionChange, Lease, Reply, SourceChange, Store, Wake
-from watcher.routing import Router
+from watcher.ports import AccountRecord, Api, ExecutionChange, Lease, Reply, Store, Wake
 
 log = structlog.get_logger()
 
@@ -42,10 +41,10 @@ class AccountParts:
     lease: Lease
     api: Api
     store: Store
-    router: Router
     clock: Clock
     pacer: Pacer
     health: Health
+    announcer: AccountAnnouncer
     judge: Judge
     metrics: AccountMetrics
     concurrency: int
@@ -67,16 +66,12 @@ class AccountWatcher:
         self._open_count = 0
         self._witness: Entry | None = None
         self._success_at: float | None = None
-        self._sequence = record.sequence
-        self._told = AccountTrouble(record.trouble) if record.trouble else None
-        self._telling = asyncio.Lock()
         self._unflushed: dict[str, Entry] = {}
         self._in_flight_count = 0
         self._store_failing = False
         self._next_round_at = float("inf")
         self._draining = False
         self._add_all(record, watches)
-        parts.metrics.up.set(self._told is None)
 
     async def round(self) -> float:
         """Start what is due and allowed; return the seconds until the next round is wanted."""
@@ -91,9 +86,12 @@ class AccountWatcher:
     async def flush_looks(self) -> None:
         """Let the store know when unchanged executions were last looked at."""
         names = list(self._unflushed)[:FLUSH_COUNT]
-        looks = {name: self._unflushed.pop(name).looked_at for name in names}
+        looks = {name: self._unflushed[name].looked_at for name in names}
         if looks:
             await self._parts.store.note_looks(self._parts.lease, looks)
+        for name, looked_at in looks.items():
+            if name in self._unflushed and self._unflushed[name].looked_at == looked_at:
+                del self._unflushed[name]
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -208,7 +206,7 @@ class AccountWatcher:
         self._count(reply, now=now)
         judged = self._parts.judge.judge(entry, reply, self._surroundings())
         self._note(entry, reply, now=now)
-        if self._health.trouble != self._told:
+        if self._health.trouble is not self._parts.announcer.told:
             await self._tell_trouble()
         if judged.contradicts:
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
@@ -263,43 +261,12 @@ class AccountWatcher:
         if self._witness is entry:
             self._witness = None
 
-    # The account's own trouble
-
     async def _tell_trouble(self) -> None:
-        """Record the edge between what was told of the account and how it is. Trouble with the store: next time."""
-        async with self._telling:
-            trouble = self._health.trouble
-            if trouble is self._told:
-                return
-            change = self._trouble_change(trouble)
-            try:
-                await self._parts.store.record(change)
-            except StoreError as error:
-                self._store_failed(error)
-                return
-            self._sequence, self._told = change.sequence, trouble
-            self._log_trouble(change)
-
-    def _trouble_change(self, trouble: AccountTrouble | None) -> SourceChange:
-        name, at = self._parts.lease.name, self._clock.now()
-        type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
-        reason = trouble or self._told or AccountTrouble.UNREACHABLE
-        sequence = self._sequence + 1
-        event = account_event(
-            type_, account=name, reason=reason, sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000)
-        )
-        outgoing = (Outgoing(event, self._parts.router.sinks_for(type_)),)
-        return SourceChange(self._parts.lease, self._sequence, sequence, trouble, outgoing)
-
-    def _log_trouble(self, change: SourceChange) -> None:
-        self._parts.metrics.up.set(self._told is None)
-        self._parts.metrics.events.labels(change.outgoing[0].event.type).inc()
-        if self._told:
-            log.error("account.degraded", account=self._parts.lease.name, reason=self._told)
-        else:
-            log.info("account.recovered", account=self._parts.lease.name)
-
-    # The store's trouble
+        """Tell the edge between what was told of the account and how it is. Trouble with the store: next time."""
+        try:
+            await self._parts.announcer.tell(self._health.trouble)
+        except StoreError as error:
+            self._store_failed(error)
 
     def _store_failed(self, error: StoreError) -> None:
         """Log the edge. Nothing was recorded, so what was to be recorded comes due again."""

@@ -43,8 +43,7 @@ class Housekeeping:
     async def round(self) -> float:
         """Flush, and once an hour tidy up; return the seconds until the next round."""
         try:
-            for account in self._parts.accounts:
-                await account.flush_looks()
+            await self.flush()
             if self._parts.clock.monotonic() >= self._tidy_at:
                 await self._tidy()
                 self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
@@ -55,6 +54,11 @@ class Housekeeping:
         else:
             self._failing = False
         return FLUSH_EVERY_S
+
+    async def flush(self) -> None:
+        """Write what is written lazily. Raises `StoreError`."""
+        for account in self._parts.accounts:
+            await account.flush_looks()
 
     async def refresh_backlog(self) -> None:
         """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""

@@ -1,0 +1,75 @@
+"""What is told of an account itself: that it is degraded, or has recovered. On the edges only, over restarts too."""
+
+import asyncio
+
+import structlog
+
+from watcher.clock import Clock
+from watcher.events import account_event
+from watcher.metrics import AccountMetrics
+from watcher.models import AccountTrouble, EventType, Outgoing
+from watcher.ports import AccountRecord, Lease, SourceChange, Store
+from watcher.routing import Router
+
+log = structlog.get_logger()
+
+
+class AccountAnnouncer:
+    """Records the edges between what was told of one account and how it is.
+
+    `told` is the trouble that was told last and has not ended, or `None`.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: AccountRecord,
+        *,
+        store: Store,
+        router: Router,
+        clock: Clock,
+        metrics: AccountMetrics,
+    ) -> None:
+        """Go on from what is recorded."""
+        self.told = AccountTrouble(record.trouble) if record.trouble else None
+        self._lease = lease
+        self._sequence = record.sequence
+        self._store = store
+        self._router = router
+        self._clock = clock
+        self._metrics = metrics
+        self._telling = asyncio.Lock()
+        metrics.up.set(self.told is None)
+
+    async def tell(self, trouble: AccountTrouble | None) -> None:
+        """Tell that the account is in this trouble, or in none, unless that was told. Raises `StoreError`."""
+        async with self._telling:
+            if trouble is self.told:
+                return
+            change = self._change(trouble)
+            await self._store.record(change)
+            self._sequence, self.told = change.sequence, trouble
+            self._note(change)
+
+    def _change(self, trouble: AccountTrouble | None) -> SourceChange:
+        at = self._clock.now()
+        type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
+        sequence = self._sequence + 1
+        event = account_event(
+            type_,
+            account=self._lease.name,
+            reason=trouble or self.told or AccountTrouble.UNREACHABLE,
+            sequence=sequence,
+            at=at,
+            now_ms=int(at.timestamp() * 1000),
+        )
+        outgoing = (Outgoing(event, self._router.sinks_for(type_)),)
+        return SourceChange(self._lease, self._sequence, sequence, trouble, outgoing)
+
+    def _note(self, change: SourceChange) -> None:
+        self._metrics.up.set(self.told is None)
+        self._metrics.events.labels(change.outgoing[0].event.type).inc()
+        if self.told:
+            log.error("account.degraded", account=self._lease.name, reason=self.told)
+        else:
+            log.info("account.recovered", account=self._lease.name)

@@ -1,0 +1,222 @@
+"""From settings to parts: one account's watcher, one sink's lane, the housekeeping. Each is built in one place."""
+
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+
+from pydantic import SecretStr
+from yarl import URL
+
+from watcher.account import AccountParts, AccountWatcher
+from watcher.announcer import AccountAnnouncer
+from watcher.attempts import RetryRules
+from watcher.cadence import Cadence, backoff, fixed
+from watcher.clerk import ClerkApi
+from watcher.client import Client
+from watcher.clock import Clock
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings, WatchSettings
+from watcher.events import sink_event
+from watcher.health import Health
+from watcher.housekeeping import Housekeeping, HousekeepingParts
+from watcher.judge import Judge, Policy
+from watcher.lane import LaneRules, SinkLane, Surroundings
+from watcher.metrics import Metrics
+from watcher.models import EventType, Outgoing, Watch
+from watcher.pace import Pacer
+from watcher.ports import Sink, Store
+from watcher.proxy import proxy_for
+from watcher.routing import Route, Router, types_matching
+from watcher.schedule import Schedule
+from watcher.sinks.stdout import StdoutSettings, StdoutSink
+from watcher.sinks.webhook import WebhookSink
+
+GAP_TOLERANCE = 1.1
+"""A look is late against `max_interval` beyond this: jitter and one slow answer are not a budget too small."""
+
+
+@dataclass(frozen=True, slots=True)
+class Common:
+    """What every part is built with."""
+
+    settings: Settings
+    store: Store
+    clock: Clock
+    metrics: Metrics
+    router: Router
+    schedule: Schedule
+    fatal: Callable[[BaseException], None]
+
+
+class Bells:
+    """One bell per sink: rung when something was recorded for it."""
+
+    def __init__(self) -> None:
+        """Start with no bells: a store may ring before the lanes are there."""
+        self.wakes: dict[str, Callable[[], None]] = {}
+
+    def ring(self, sinks: Collection[str]) -> None:
+        """Wake the lanes of those sinks."""
+        for name in sinks:
+            if wake := self.wakes.get(name):
+                wake()
+
+
+def build_router(settings: Settings) -> Router:
+    """Return the routes of all sinks."""
+    return Router({name: _route(sink) for name, sink in settings.sinks.items()})
+
+
+def _route(sink: AnySink) -> Route:
+    pipelines = frozenset(str(pipeline) for pipeline in sink.match.pipelines)
+    return Route(types_matching(sink.events), dict(sink.match.labels), pipelines)
+
+
+async def build_lane(common: Common, stack: AsyncExitStack, *, name: str, bells: Bells, stdout_fd: int) -> SinkLane:
+    """Own a sink: claim it, build it, schedule its rounds. `stack` closes it."""
+    settings = common.settings.sinks[name]
+    sink, rules = _sink(settings, clock=common.clock, stdout_fd=stdout_fd)
+    stack.push_async_callback(sink.close)
+    lease = await common.store.claim("sink", name)
+    record = await common.store.load_sink(lease, fingerprint=_fingerprint(settings))
+    bells.wakes[name] = common.schedule.waker(f"sink:{name}")
+    surroundings = Surroundings(
+        store=common.store,
+        clock=common.clock,
+        jitter=random.random,
+        wake=bells.wakes[name],
+        tell=_teller(common, name),
+        fatal=common.fatal,
+        metrics=common.metrics.sink(name),
+    )
+    lane = SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
+    common.schedule.add(f"sink:{name}", lane.round)
+    return lane
+
+
+def _sink(settings: AnySink, *, clock: Clock, stdout_fd: int) -> tuple[Sink, LaneRules]:
+    if isinstance(settings, StdoutSettings):
+        return StdoutSink(stdout_fd), LaneRules(RetryRules((1.0,), None), float("inf"))
+    retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)
+    return WebhookSink(settings, clock=clock), LaneRules(retry, settings.rate_limit)
+
+
+def _fingerprint(settings: AnySink) -> str:
+    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`."""
+    return blake2b(repr(_revealed(settings.model_dump())).encode(), digest_size=16).hexdigest()
+
+
+def _revealed(value: object) -> object:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, Mapping):
+        return {key: _revealed(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_revealed(item) for item in value]
+    return value
+
+
+def _teller(common: Common, sink: str) -> Callable[[EventType, int], tuple[Outgoing, ...]]:
+    """Return what makes a sink's own event, for all the other sinks."""
+
+    def tell(type_: EventType, sequence: int) -> tuple[Outgoing, ...]:
+        at = common.clock.now()
+        event = sink_event(type_, sink=sink, sequence=sequence, at=at, now_ms=_ms(at))
+        return (Outgoing(event, common.router.sinks_for(type_, but=sink)),)
+
+    return tell
+
+
+def _ms(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
+
+
+async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> AccountWatcher:
+    """Own an account: claim it, load what is recorded, schedule its rounds. `stack` closes its connections."""
+    settings, polling = common.settings.accounts[name], common.settings.polling
+    client = await stack.enter_async_context(_client(settings, connections=polling.concurrency))
+    lease = await common.store.claim("account", name)
+    record = await common.store.load_account(lease)
+    judge = Judge(
+        lease=lease,
+        router=common.router,
+        clock=common.clock,
+        policy=_policy(polling),
+        cadence=_cadence(polling),
+        jitter=random.random,
+        link=settings.link,
+    )
+    metrics = common.metrics.account(name)
+    announcer = AccountAnnouncer(
+        lease, record, store=common.store, router=common.router, clock=common.clock, metrics=metrics
+    )
+    parts = AccountParts(
+        lease=lease,
+        api=ClerkApi(client, base_url=settings.base_url, clock=common.clock),
+        store=common.store,
+        clock=common.clock,
+        pacer=Pacer(settings.rate_limit),
+        health=Health(degraded_after_s=polling.degraded_after_s, trouble=announcer.told),
+        announcer=announcer,
+        judge=judge,
+        metrics=metrics,
+        concurrency=polling.concurrency,
+        gap_allowed_s=polling.max_interval_s * GAP_TOLERANCE + settings.timeout_s,
+        wake=common.schedule.waker(f"account:{name}"),
+        fatal=common.fatal,
+    )
+    watcher = AccountWatcher(parts, record, [_watch(watch) for watch in common.settings.watch if watch.account == name])
+    common.schedule.add(f"account:{name}", watcher.round)
+    return watcher
+
+
+def _client(settings: AccountSettings, *, connections: int) -> Client:
+    return Client(
+        api_key=settings.api_key.get_secret_value(),
+        timeout_s=settings.timeout_s,
+        connections=connections,
+        proxy=proxy_for(URL(settings.base_url)),
+    )
+
+
+def _policy(polling: PollingSettings) -> Policy:
+    return Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s)
+
+
+def _cadence(polling: PollingSettings) -> Cadence:
+    if polling.cadence == "fixed":
+        return fixed(min_interval_s=polling.min_interval_s)
+    return backoff(min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random)
+
+
+def _watch(settings: WatchSettings) -> Watch:
+    return Watch(
+        account=settings.account,
+        pipeline=str(settings.pipeline),
+        executions=tuple(map(str, settings.executions)),
+        name=settings.name,
+        labels=dict(settings.labels),
+        overdue_after_s={str(status): limit_s for status, limit_s in settings.overdue_after_s.items()},
+    )
+
+
+def build_housekeeping(common: Common, accounts: Sequence[AccountWatcher]) -> Housekeeping:
+    """Return the housekeeping of all accounts and sinks."""
+    named = {
+        (watch.account, str(watch.pipeline), str(execution))
+        for watch in common.settings.watch
+        for execution in watch.executions
+    }
+    return Housekeeping(
+        HousekeepingParts(
+            store=common.store,
+            clock=common.clock,
+            metrics=common.metrics,
+            accounts=accounts,
+            sinks=tuple(common.settings.sinks),
+            retention_s=common.settings.store.retention_s,
+            named=lambda account, pipeline, execution: (account, pipeline, execution) in named,
+        )
+    )
