@@ -75,13 +75,13 @@ PACKAGES = {"watcher"}
 
 
 @pytest.mark.parametrize("module", [name for name in GRAPH if name not in PACKAGES])
-def test_a_module_imports_no_higher_floor(module: str):
+def test_a_module_imports_no_higher_floor(module: str) -> None:
     known = [name for name in GRAPH[module] if name in GRAPH and name not in PACKAGES]
     higher = [name for name in known if floor_of(name) > floor_of(module)]
     assert higher == []
 
 
-def test_imports_run_in_no_circle():
+def test_imports_run_in_no_circle() -> None:
     done: set[str] = set()
 
     def visit(module: str, path: tuple[str, ...]) -> None:
@@ -97,7 +97,7 @@ def test_imports_run_in_no_circle():
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
-def test_a_module_imports_at_its_top_and_for_real(path: Path):
+def test_a_module_imports_at_its_top_and_for_real(path: Path) -> None:
     tree = ast.parse(path.read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
     late = [

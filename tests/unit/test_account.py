@@ -1,0 +1,412 @@
+"""The account watcher over the real store in virtual time."""
+
+import itertools
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from virtual import EPOCH, FakeClock, account_of, said
+
+from watcher.errors import OwnershipLostError, StoreError
+from watcher.models import Outcome
+from watcher.ports import Change
+from watcher.store.opening import open_store
+from watcher.store.sql import SqlStore
+
+A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
+    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=ignore)
+    yield store
+    await store.close()
+
+
+def ignore(_sinks: Collection[str]) -> None:
+    """Nobody waits for what is recorded here."""
+
+
+async def test_every_status_change_is_told_once_in_order(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    for status in ("new", "running", "paused", "running", "success"):
+        account.api.script[A] = said(A, status)
+        await account.run_for(70)
+    assert await account.told() == [
+        ("execution.new", "new", None),
+        ("execution.running", "running", "new"),
+        ("execution.paused", "paused", "running"),
+        ("execution.running", "running", "paused"),
+        ("execution.success", "success", "running"),
+    ]
+
+
+async def test_an_ended_execution_is_not_looked_at_again_not_even_after_a_restart(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = said(A, "failed")
+    await account.run_for(600)
+    assert len(account.api.asked) == 1
+    again = await account_of(store, clock, A)
+    await again.run_for(600)
+    assert again.api.asked == []
+
+
+async def test_a_look_comes_after_a_tenth_of_the_time_in_the_status(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
+    await account.run_for(1000)
+    times = account.api.times(A)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[:5] == pytest.approx([1.0] * 5, abs=0.01)
+    assert gaps == pytest.approx([max(1.0, min(60.0, at / 10)) for at in times[:-1]], rel=0.01)
+
+
+async def test_a_change_starts_the_cadence_anew(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(1000)
+    account.api.script[A] = said(A, "paused")
+    asked = len(account.api.asked)
+    await account.run_for(75)
+    after = account.api.times(A)[asked:]
+    assert [later - earlier for earlier, later in itertools.pairwise(after)][:5] == pytest.approx([1.0] * 5, abs=0.01)
+
+
+async def test_a_failed_poll_tells_nothing_and_doubles_the_wait_of_that_execution_only(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.SERVER_ERROR
+    await account.run_for(50)
+    assert account.api.times(A) == pytest.approx([0, 1, 3, 7, 15, 31], abs=0.05)
+    assert len(account.api.times(B)) > 15
+    assert await account.told() == [("execution.running", "running", None)]
+
+
+async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(59)
+    assert await account.told() == [("execution.running", "running", None)]
+    await account.run_for(10)
+    assert await account.told() == [("execution.lost", "lost", None)]
+    looked = len(account.api.times(A))
+    await account.run_for(590)
+    assert len(account.api.times(A)) == looked
+
+
+async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(2)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(130)
+    account.api.script[A] = said(A, "running")
+    await account.run_for(601)
+    of_a = [event for event in await account.events() if event.get("subject") == A]
+    assert [(event["type"], event["data"]["execution"].get("previousStatus")) for event in of_a] == [
+        ("execution.running", None),
+        ("execution.lost", "running"),
+        ("execution.running", "lost"),
+    ]
+    assert [event["sequence"] for event in of_a] == ["0000000001", "0000000002", "0000000003"]
+    assert of_a[1]["data"]["reason"] == "not_found"
+
+
+async def test_a_lost_execution_is_looked_at_for_a_day_and_then_no_more(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(26 * 3600)
+    times = account.api.times(A)
+    assert len(times) == pytest.approx(144 + 8, abs=3)
+    assert 24 * 3600 < times[-1] < 25 * 3600
+    again = await account_of(store, clock, A, B)
+    await again.run_for(5)
+    assert again.api.times(A) == []
+
+
+async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(10)
+    await account.told()
+    account.api.default = Outcome.NOT_FOUND
+    await account.run_for(300)
+    account.api.default = None
+    await account.run_for(30)
+    assert await account.told() == [
+        ("account.degraded", "invalid", None),
+        ("account.recovered", "invalid", None),
+    ]
+
+
+async def test_the_only_execution_of_an_account_can_be_lost(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(120)
+    assert await account.told() == [("execution.lost", "lost", None)]
+
+
+async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B, C)
+    await account.run_for(2)
+    asked = len(account.api.asked)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(301)
+    assert len(account.api.asked) - asked <= 3 + 5
+    account.api.default = None
+    await account.run_for(61)
+    told = [event for event in await account.told() if event[0].startswith("account")]
+    assert told == [("account.degraded", "unauthorized", None), ("account.recovered", "unauthorized", None)]
+
+
+async def test_trouble_is_told_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B, C)
+    await account.run_for(5)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(59)
+    assert all(not type_.startswith("account") for type_, _, _ in await account.told())
+    await account.run_for(4)
+    assert await account.told() == [("account.degraded", "unreachable", None)]
+    asked = len(account.api.asked)
+    await account.run_for(100)
+    assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
+    account.api.default = None
+    await account.run_for(11)
+    assert await account.told() == [("account.recovered", "unreachable", None)]
+
+
+async def test_the_others_are_asked_before_an_account_is_called_degraded(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(3000)
+    await account.told()
+    account.api.script[A] = Outcome.SERVER_ERROR
+    await account.run_for(300)
+    assert await account.told() == []
+
+
+async def test_degraded_is_not_told_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(1)
+    assert await account.told() == [("account.degraded", "unauthorized", None)]
+    again = await account_of(store, clock, A)
+    again.api.default = Outcome.UNAUTHORIZED
+    await again.run_for(200)
+    assert await again.told() == []
+    again.api.default = None
+    await again.run_for(61)
+    assert ("account.recovered", "unauthorized", None) in await again.told()
+
+
+async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(3)
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 30.0
+    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
+    await account.run_for(2)
+    account.api.default = None
+    asked = len(account.api.asked)
+    await account.run_for(25)
+    assert len(account.api.asked) == asked
+    await account.run_for(6)
+    assert len(account.api.asked) > asked
+
+
+async def test_requests_keep_the_pace(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
+    account = await account_of(store, clock, *names, rate_per_s=5.0)
+    await account.run_for(60)
+    times = [at for at, _ in account.api.asked]
+    assert len(times) == pytest.approx(60 * 5 * 0.98, rel=0.03)
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.18
+
+
+async def test_no_more_requests_are_in_flight_than_allowed(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
+    account = await account_of(store, clock, *names, concurrency=8)
+    account.api.gate.clear()
+    await account.run_for(1)
+    await asyncio.sleep(0)
+    assert account.api.in_flight == 8
+    account.api.gate.set()
+    await account.run_for(1)
+    assert account.api.most_in_flight == 8
+    assert {name for _, name in account.api.asked} == set(names)
+
+
+async def test_an_execution_is_never_asked_for_twice_at_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.gate.clear()
+    await account.run_for(300)
+    assert account.api.most_in_flight == 1
+    account.api.gate.set()
+    await account.settle()
+
+
+async def test_an_account_beyond_its_budget_is_told_after_five_minutes(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
+    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
+    await account.run_for(300)
+    assert all(type_ != "account.degraded" for type_, _, _ in await account.told())
+    await account.run_for(200)
+    assert ("account.degraded", "over_budget", None) in await account.told()
+    for name in names[5:]:
+        account.api.script[name] = said(name, "success")
+    await account.run_for(300)
+    assert ("account.recovered", "over_budget", None) in await account.told()
+
+
+async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
+    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
+    await account.run_for(1000)
+    fair_s = 100 / 0.98
+    for name in names:
+        times = account.api.times(name)
+        assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.3 * fair_s
+
+
+async def test_overdue_is_told_once_and_only_by_a_look_past_the_limit(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, overdue_after_s={"running": 100.0})
+    account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
+    await account.run_for(99)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(30)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+    account.api.default = None
+    await account.run_for(300)
+    events = await account.events()
+    assert [event["type"] for event in events] == ["execution.overdue"]
+    assert 0 < events[0]["data"]["overdueSeconds"] < 80
+
+
+async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, overdue_after_s={"running": 3600.0})
+    await account.run_for(10)
+    clock.wall_offset_s = 86_400.0
+    await account.run_for(10)
+    clock.wall_offset_s = -86_400.0
+    looked = len(account.api.asked)
+    await account.run_for(10)
+    assert len(account.api.asked) > looked
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+
+
+async def test_unchanged_looks_are_written_lazily_and_known_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(100)
+    await account.watcher.flush_looks()
+    again = await account_of(store, clock, A)
+    again.api.script[A] = said(A, "success")
+    await again.run_for(1)
+    event = (await again.events())[-1]
+    assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
+
+
+async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.gate.clear()
+    await account.watcher.round()
+    account.api.gate.set()
+    await account.watcher.drain()
+    await account.run_for(100)
+    assert len(account.api.asked) == 2
+    assert len(await account.told()) == 2
+
+
+async def test_what_is_cancelled_comes_due_again(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.gate.clear()
+    await account.watcher.round()
+    await account.watcher.cancel()
+    account.api.gate.set()
+    again = await account_of(store, clock, A)
+    await again.run_for(1)
+    assert await again.told() == [("execution.running", "running", None)]
+
+
+class BrokenStore:
+    """The real store, but for writes that fail as long as `error` is set."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.error: StoreError | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self._store, name)
+        return method
+
+    async def record(self, change: Change) -> None:
+        if self.error is not None:
+            raise self.error
+        await self._store.record(change)
+
+
+async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    broken.error = StoreError("the disk is full")
+    await account.run_for(60)
+    assert await account.told() == []
+    broken.error = None
+    await account.run_for(3)
+    assert await account.told() == [("execution.running", "running", None)]
+    assert account.fatal == []
+
+
+async def test_trouble_the_store_cannot_take_is_told_once_it_can(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    account.api.default = Outcome.UNAUTHORIZED
+    broken.error = StoreError("the disk is full")
+    await account.run_for(5)
+    broken.error = None
+    await account.run_for(20)
+    assert await account.told() == [("account.degraded", "unauthorized", None)]
+
+
+async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await store.claim("account", "default")
+    await account.run_for(1)
+    assert isinstance(account.fatal[0], OwnershipLostError)
+
+
+async def test_a_crash_in_one_look_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    del account.api.script[A]
+    await account.run_for(30)
+    assert len(account.api.times(B)) > 5
+    account.api.script[A] = said(A, "success")
+    await account.run_for(61)
+    assert ("execution.success", "success", None) in await account.told()
+
+
+async def test_open_executions_are_counted_by_status(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B, C)
+    registry = account.metrics.registry
+
+    def count(status: str) -> float | None:
+        return registry.get_sample_value("watcher_open_executions", {"account": "default", "status": status})
+
+    assert count("unseen") == 3
+    account.api.script |= {A: said(A, "paused"), B: said(B, "odd"), C: said(C, "success")}
+    await account.run_for(1)
+    assert [count(status) for status in ("unseen", "paused", "unrecognized", "running")] == [0, 1, 1, 0]

@@ -1,0 +1,191 @@
+"""An account and its store in virtual time: a clock that is moved by hand, an API that answers as it is told."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from watcher.account import AccountParts, AccountWatcher
+from watcher.announcer import AccountAnnouncer
+from watcher.cadence import backoff
+from watcher.health import Health
+from watcher.judge import Judge, Policy
+from watcher.metrics import Metrics
+from watcher.models import DeliveryState, EventType, Execution, Outcome, Watch
+from watcher.pace import Pacer
+from watcher.ports import Lease, Reply, Settlement, Store
+from watcher.routing import Route, Router
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+class FakeClock:
+    """Stands still until moved. The wall clock may be set; the other two never jump."""
+
+    def __init__(self) -> None:
+        self.elapsed_s = 1000.0
+        self.wall_offset_s = 0.0
+
+    def advance(self, seconds: float) -> None:
+        self.elapsed_s += seconds
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.elapsed_s + self.wall_offset_s)
+
+    def monotonic(self) -> float:
+        return self.elapsed_s
+
+    def steady_us(self) -> int:
+        return round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000)
+
+
+@dataclass
+class ScriptedApi:
+    """Answers with what `script` says now; notes who was asked when, and how many at once."""
+
+    clock: FakeClock
+    script: dict[str, Outcome | Execution] = field(default_factory=dict)
+    default: Outcome | None = None
+    status_codes: dict[Outcome, int] = field(default_factory=dict)
+    retry_after_s: float | None = None
+    asked: list[tuple[float, str]] = field(default_factory=list)
+    in_flight: int = 0
+    most_in_flight: int = 0
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
+        assert pipeline == PIPELINE
+        sent_at = self.clock.monotonic()
+        self.asked.append((sent_at, execution))
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        await self.gate.wait()
+        self.in_flight -= 1
+        answer = self.default or self.script[execution]
+        if isinstance(answer, Execution):
+            return Reply(Outcome.OK, sent_at, answer, 200)
+        return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s)
+
+    def times(self, execution: str) -> list[float]:
+        return [at - 1000.0 for at, name in self.asked if name == execution]
+
+
+def said(execution: str, status: str, **facts: Any) -> Execution:  # noqa: ANN401 (any field of an execution)
+    return Execution(id=execution, status=status, pipeline_id=PIPELINE, pipeline_name="Sales agent", **facts)
+
+
+@dataclass
+class Account:
+    """A watcher with everything around it."""
+
+    watcher: AccountWatcher
+    api: ScriptedApi
+    clock: FakeClock
+    store: Store
+    metrics: Metrics
+    sink: Lease
+    fatal: list[BaseException]
+    wakes: list[float]
+
+    async def run_for(self, seconds: float) -> None:
+        """Run rounds as a clock would: when asked for, and after a wake."""
+        end = self.clock.monotonic() + seconds
+        while True:
+            delay_s = await self.watcher.round()
+            await self.settle()
+            if self.wakes:
+                self.wakes.clear()
+                delay_s = 0.0
+            if self.clock.monotonic() + delay_s > end:
+                self.clock.elapsed_s = end
+                return
+            self.clock.advance(delay_s)
+
+    async def settle(self) -> None:
+        """Let everything that is in flight come back."""
+        await asyncio.sleep(0)
+        while self.watcher._tasks and self.api.gate.is_set():
+            await asyncio.wait(set(self.watcher._tasks))
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Return all that was told so far, settling it."""
+        from_store: list[dict[str, Any]] = []
+        while True:
+            due = await self.store.next_deliveries(self.sink, now=self.clock.steady_us() + 10**15, limit=500)
+            if not due.deliveries:
+                return from_store
+            for delivery in due.deliveries:
+                from_store.append(json.loads(delivery.body))
+                await self.store.settle(delivered(self.sink, delivery.stream, delivery.sequence))
+
+    async def told(self) -> list[tuple[str, str | None, str | None]]:
+        """Return type, status (or reason of the account's) and previous status of all told since the last call."""
+        return [
+            (
+                event["type"],
+                event["data"].get("execution", {}).get("status") or event["data"].get("reason"),
+                event["data"].get("execution", {}).get("previousStatus"),
+            )
+            for event in await self.events()
+        ]
+
+
+def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlement:
+    """Settle a delivery that got through."""
+    return Settlement(lease, stream, sequence, DeliveryState.DELIVERED, 1, 0, 0, 0.0, "204", 0.0)
+
+
+def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:
+    return Watch("default", PIPELINE, executions, labels={"team": "sales"}, overdue_after_s=overdue_after_s or {})
+
+
+async def account_of(
+    store: Store,
+    clock: FakeClock,
+    *executions: str,
+    rate_per_s: float = 1000.0,
+    concurrency: int = 64,
+    max_interval_s: float = 60.0,
+    overdue_after_s: Mapping[str, float] | None = None,
+) -> Account:
+    """Build an account over that store, as a start of the daemon would."""
+    router = Router({"ops": Route(frozenset(EventType), {}, frozenset())})
+    metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
+    lease, sink = await store.claim("account", "default"), await store.claim("sink", "ops")
+    record = await store.load_account(lease)
+    await store.load_sink(sink, fingerprint="")
+    children = metrics.account("default")
+    announcer = AccountAnnouncer(lease, record, store=store, router=router, clock=clock, metrics=children)
+    judge = Judge(
+        lease=lease,
+        router=router,
+        clock=clock,
+        policy=Policy(1.0, max_interval_s, lost_after=3, lost_grace_s=60.0),
+        cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=lambda: 0.5),
+        jitter=lambda: 0.5,
+        link=None,
+    )
+    api = ScriptedApi(clock, {name: said(name, "running") for name in executions})
+    parts = AccountParts(
+        lease=lease,
+        api=api,
+        store=store,
+        clock=clock,
+        pacer=Pacer(rate_per_s),
+        health=Health(degraded_after_s=60.0, trouble=announcer.told),
+        announcer=announcer,
+        judge=judge,
+        metrics=children,
+        concurrency=concurrency,
+        gap_allowed_s=max_interval_s * 1.1 + 10,
+        wake=lambda: wakes.append(clock.monotonic()),
+        fatal=fatal.append,
+    )
+    watcher = AccountWatcher(parts, record, [watch_of(*executions, overdue_after_s=overdue_after_s)])
+    return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)
