@@ -58,6 +58,8 @@ class Health:
         self._degraded_after_s = degraded_after_s
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_probe_at = float("-inf")
+        self._troubled_at = float("-inf")
+        self._success_sent_at = float("-inf")
         self._pause = _Pause()
         self._over_since: float | None = None
         self._over_last_at = float("-inf")
@@ -88,7 +90,7 @@ class Health:
     def note(self, reply: Reply, *, now: float, alone: bool) -> None:
         """Judge a reply. `alone` says the account watches one execution: a 404 then says nothing of the account."""
         if reply.outcome is Outcome.OK:
-            self._succeed()
+            self._succeed(reply)
         elif not (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self._fail(reply, now=now)
 
@@ -122,10 +124,12 @@ class Health:
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None
 
-    def _succeed(self) -> None:
+    def _succeed(self, reply: Reply) -> None:
+        """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
+        self._success_sent_at = max(self._success_sent_at, reply.sent_at)
         self.failing_since = None
         self._pause.count = 0
-        if self.unusable:
+        if self.unusable and reply.sent_at >= self._troubled_at:
             self.trouble = None
 
     def _fail(self, reply: Reply, *, now: float) -> None:
@@ -134,7 +138,7 @@ class Health:
             self.failing_since = now
         if reply.status_code in PAUSING_CODES:
             self._extend_pause(reply, now=now)
-        if reply.outcome is Outcome.UNAUTHORIZED:
+        if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:
             self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
         self.check(now)
 
@@ -142,7 +146,7 @@ class Health:
         """Enter trouble, once: another reason for the same silence is not told again."""
         if not self.unusable:
             self.trouble = trouble
-            self._last_probe_at = now
+            self._troubled_at = self._last_probe_at = now
 
     def _extend_pause(self, reply: Reply, *, now: float) -> None:
         """Pause for as long as the server asks, else 1 s doubling to 60 s (SPEC 4).

@@ -1,7 +1,7 @@
 """The account watcher over the real store in virtual time."""
 
-import itertools
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Collection
 from datetime import timedelta
 from pathlib import Path
