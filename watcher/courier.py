@@ -84,7 +84,7 @@ class Courier:
             case Verdict.BUSY:
                 self.standing.tried(now)
                 self.gate.shut(now + wait_s)
-            case Verdict.RETRY | Verdict.REFUSED:
+            case _:
                 self.standing.tried(now)
 
     def _report(self, delivery: Delivery, receipt: Receipt, conclusion: Conclusion) -> None:
@@ -105,5 +105,5 @@ class Courier:
                 self.metrics.delivered(delay_s)
             case DeliveryState.DEAD:
                 self.metrics.dead()
-            case DeliveryState.WAITING:
+            case _:
                 self.metrics.retried()

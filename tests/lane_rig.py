@@ -1,0 +1,217 @@
+"""A lane with a real store, a clock the test moves and a sink that answers as the test says."""
+
+import asyncio
+import sqlite3
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+from uuid import UUID, uuid5
+
+from watcher.attempts import RetryRules
+from watcher.errors import StoreError
+from watcher.lane import LaneRules, SinkLane, Surroundings
+from watcher.metrics import Metrics
+from watcher.models import Delivery, Event, EventType, Outgoing
+from watcher.ports import Change, DueDeliveries, Lease, Receipt, Settlement, SourceChange, Store, Verdict
+from watcher.store.opening import open_store
+from watcher.store.sql import SqlStore
+
+EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")
+
+DELIVERED = Receipt(Verdict.DELIVERED, "204")
+FAILED = Receipt(Verdict.RETRY, "500")
+BUSY = Receipt(Verdict.BUSY, "503")
+REFUSED = Receipt(Verdict.REFUSED, "422")
+GONE = Receipt(Verdict.GONE, "410")
+
+RULES = LaneRules(RetryRules((1.0, 5.0, 30.0), give_up_after_s=86_400.0), rate_per_s=float("inf"))
+HASTY = replace(RULES, retry=replace(RULES.retry, give_up_after_s=100.0))
+
+Answer = Receipt | Exception
+
+
+class FakeClock:
+    """Stands still until told."""
+
+    def __init__(self) -> None:
+        self.passed_s = 0.0
+
+    def now(self) -> datetime:
+        return EPOCH + timedelta(seconds=self.passed_s)
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.passed_s
+
+    def steady_us(self) -> int:
+        return round(self.now().timestamp() * 1_000_000)
+
+
+class ScriptedSink:
+    """Answers by `answer`, at once or when its future is done; remembers what it was sent."""
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Delivery], Answer | Awaitable[Answer]] = lambda _: DELIVERED
+        self.sent: list[Delivery] = []
+        self.arrived: asyncio.Queue[str] = asyncio.Queue()
+        self.in_flight_count = 0
+
+    async def send(self, delivery: Delivery) -> Receipt:
+        self.sent.append(delivery)
+        self.arrived.put_nowait(name_of(delivery))
+        self.in_flight_count += 1
+        try:
+            answer = self.answer(delivery)
+            answer = await answer if isinstance(answer, Awaitable) else answer
+        finally:
+            self.in_flight_count -= 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def close(self) -> None:
+        """Hold nothing."""
+
+    def take_sent(self) -> list[str]:
+        """Return what was sent since the last call."""
+        names = [name_of(each) for each in self.sent]
+        self.sent.clear()
+        return names
+
+
+class FlakyStore:
+    """What a lane asks of a store, of which some methods fail while they are named in `broken`."""
+
+    def __init__(self, inner: SqlStore) -> None:
+        self.inner = inner
+        self.broken: set[str] = set()
+        self.asked: Counter[str] = Counter()
+
+    async def record(self, change: Change) -> None:
+        self._ask("record")
+        await self.inner.record(change)
+
+    async def settle(self, settlement: Settlement) -> None:
+        self._ask("settle")
+        await self.inner.settle(settlement)
+
+    async def next_deliveries(self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes]) -> DueDeliveries:
+        self._ask("next_deliveries")
+        return await self.inner.next_deliveries(lease, now=now, limit=limit, skip=skip)
+
+    def _ask(self, name: str) -> None:
+        self.asked[name] += 1
+        if name in self.broken:
+            raise StoreError("broken by the test")
+
+
+def name_of(delivery: Delivery) -> str:
+    """Return `a2` for the second event of stream `a`."""
+    return f"{delivery.stream.decode()}{delivery.sequence}"
+
+
+class Rig:
+    """One sink, `ops`, from its outbox to its answers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.clock = FakeClock()
+        self.sink = ScriptedSink()
+        self.metrics = Metrics()
+        self.told: list[tuple[str, int]] = []
+        self.ends: list[BaseException] = []
+        self.woken = False
+        self._recorded: Counter[str] = Counter()
+        self._changes_count = 0
+
+    async def start(self, *, rules: LaneRules = RULES, fingerprint: str = "as written") -> None:
+        self.real_store = await open_store(f"sqlite:///{self.path}", clock=self.clock, on_recorded=lambda _: None)
+        self.store = FlakyStore(self.real_store)
+        self._account = await self.real_store.claim("account", "default")
+        lease = await self.real_store.claim("sink", "ops")
+        self.lane = SinkLane(
+            lease,
+            sink=self.sink,
+            record=await self.real_store.load_sink(lease, fingerprint=fingerprint),
+            rules=rules,
+            surroundings=Surroundings(
+                store=cast("Store", self.store),
+                clock=self.clock,
+                jitter=lambda: 0.5,
+                wake=self._wake,
+                tell=self._tell,
+                fatal=self.ends.append,
+                metrics=self.metrics.sink("ops"),
+            ),
+        )
+
+    async def stop(self) -> None:
+        await self.lane.cancel()
+        await self.real_store.close()
+
+    async def restart(self, *, rules: LaneRules = RULES, fingerprint: str = "as written") -> None:
+        await self.stop()
+        await self.start(rules=rules, fingerprint=fingerprint)
+
+    async def record(self, *streams: str) -> None:
+        """Record the next event of each stream, in this order."""
+        for stream in streams:
+            self.clock.passed_s += 0.001
+            self._recorded[stream] += 1
+            before, self._changes_count = self._changes_count, self._changes_count + 1
+            event = _event(stream, self._recorded[stream])
+            outgoing = (Outgoing(event, ("ops",)),)
+            await self.real_store.record(SourceChange(self._account, before, self._changes_count, None, outgoing))
+
+    async def go(self, after_s: float = 0.0) -> float:
+        """Let time pass, then do as the daemon's clock would until nothing moves. Return when it is to go on."""
+        self.clock.passed_s += after_s
+        self.woken = True
+        while self.woken:
+            self.woken = False
+            rest_s = await self.lane.round()
+            while self.lane._in_flight:
+                await asyncio.wait(self.lane._in_flight)
+        return rest_s
+
+    async def sent_after(self, after_s: float = 0.0) -> list[str]:
+        """Return what goes out if so much time passes."""
+        self.sink.take_sent()
+        await self.go(after_s)
+        return self.sink.take_sent()
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Return what is stored of a delivery."""
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.row_factory = sqlite3.Row
+            query = "SELECT * FROM delivery WHERE stream = ? AND sequence = ?"
+            return dict(connection.execute(query, (name[:-1].encode(), int(name[-1]))).fetchone())
+
+    def sink_state(self) -> str | None:
+        with closing(sqlite3.connect(self.path)) as connection:
+            (state,) = connection.execute("SELECT state FROM source WHERE kind = 'sink' AND name = 'ops'").fetchone()
+            return cast("str | None", state)
+
+    def counted(self, outcome: str) -> float | None:
+        labels = {"sink": "ops", "outcome": outcome}
+        return self.metrics.registry.get_sample_value("watcher_deliveries_total", labels)
+
+    def is_up(self) -> bool:
+        return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": "ops"}) == 1
+
+    def _wake(self) -> None:
+        self.woken = True
+
+    def _tell(self, type_: EventType, sequence: int) -> tuple[Outgoing, ...]:
+        self.told.append((type_, sequence))
+        return ()
+
+
+def _event(stream: str, sequence: int) -> Event:
+    body = f'{{"of": "{stream}", "sequence": {sequence}}}'.encode()
+    id_ = uuid5(NAMESPACE, f"{stream}{sequence}")
+    return Event(id_, EventType.EXECUTION_FAILED, stream.encode(), sequence, body)

@@ -1,0 +1,174 @@
+"""What a lane tells of its sink, and what it does while the store is in trouble."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, Rig, name_of
+from watcher.ports import Receipt
+
+FOREVER = 10_000.0
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start()
+    yield rig
+    await rig.stop()
+
+
+async def fail_for(rig: Rig, seconds: float) -> None:
+    for _ in range(round(seconds / 10)):
+        await rig.go(10)
+
+
+async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a", "b")
+    await rig.go()
+    await fail_for(rig, 290)
+    assert (rig.told, rig.sink_state(), rig.is_up()) == ([], None, True)
+    with capture_logs() as logs:
+        await fail_for(rig, 600)
+    assert (rig.told, rig.sink_state(), rig.is_up()) == ([("sink.failing", 1)], "failing", False)
+    assert [each for each in logs if each["event"].startswith("sink.")] == [
+        {"event": "sink.failing", "log_level": "warning", "sink": "ops"}
+    ]
+
+
+async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await fail_for(rig, 300)
+    await rig.restart()
+    await rig.record("b")
+    await fail_for(rig, 900)
+    assert (rig.told, rig.is_up()) == ([("sink.failing", 1)], False)
+    rig.sink.answer = lambda _: DELIVERED
+    with capture_logs() as logs:
+        await rig.go(30)
+    assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+    assert {"event": "sink.recovered", "log_level": "info", "sink": "ops"} in logs
+    await fail_for(rig, 600)
+    assert len(rig.told) == 2
+
+
+@pytest.mark.parametrize("receipt", [FAILED, BUSY, REFUSED])
+async def test_one_success_in_five_minutes_is_enough(rig: Rig, receipt: Receipt) -> None:
+    rig.sink.answer = lambda delivery: DELIVERED if name_of(delivery).startswith("b") else receipt
+    await rig.record("a")
+    for _ in range(5):
+        await rig.record("b")
+        await fail_for(rig, 200)
+    assert rig.told == []
+
+
+async def test_an_attempt_that_never_ends_counts_as_trying(rig: Rig) -> None:
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.lane.round()
+    rig.clock.passed_s += 300
+    await rig.lane.round()
+    assert rig.told == [("sink.failing", 1)]
+
+
+async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> None:
+    rig.sink.answer = lambda _: REFUSED
+    await rig.record("a")
+    for after_s in (0, 1, 5, 30, 30):
+        await rig.go(after_s)
+    assert rig.row("a1")["state"] == "dead"
+    await rig.go(FOREVER)
+    await rig.record("b")
+    await rig.go()
+    await rig.go(30)
+    assert rig.told == []
+
+
+async def test_a_failing_sink_can_be_disabled(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await fail_for(rig, 300)
+    rig.sink.answer = lambda _: GONE
+    await rig.go(30)
+    assert rig.told == [("sink.failing", 1), ("sink.disabled", 2)]
+
+
+async def test_a_store_that_cannot_be_read_is_asked_again_after_a_growing_wait(rig: Rig) -> None:
+    await rig.record("a")
+    rig.store.broken.add("next_deliveries")
+    with capture_logs() as logs:
+        await rig.go()
+        for asked_count, wait_s in enumerate((1, 2, 4, 8, 16, 30), start=1):
+            await rig.go(wait_s - 0.1)
+            assert rig.store.asked["next_deliveries"] == asked_count
+            await rig.go(0.1)
+        rig.store.broken.clear()
+        assert await rig.sent_after(30) == ["a1"]
+    events = [(each["event"], each["log_level"]) for each in logs]
+    assert events == [("lane.store_failing", "error"), ("lane.store_recovered", "info")]
+
+
+async def test_a_store_that_answers_with_nothing_to_send_has_recovered(rig: Rig) -> None:
+    rig.store.broken.add("next_deliveries")
+    await rig.go()
+    rig.store.broken.clear()
+    with capture_logs() as logs:
+        await rig.go(1)
+    assert [each["event"] for each in logs] == ["lane.store_recovered"]
+
+
+async def test_an_answer_that_could_not_be_recorded_comes_due_again_one_delivery_first(rig: Rig) -> None:
+    rig.store.broken.add("settle")
+    names = [f"s{index:02}-" for index in range(20)]
+    await rig.record(*names)
+    assert len(await rig.sent_after()) == 16
+    assert rig.counted("delivered") == 0
+    assert await rig.sent_after(0.9) == []
+    assert await rig.sent_after(0.1) == ["s00-1"]
+    assert await rig.sent_after(1.9) == []
+    rig.store.broken.clear()
+    assert sorted(await rig.sent_after(0.1)) == [f"{name}1" for name in names]
+    assert rig.counted("delivered") == 20
+
+
+async def test_a_state_that_could_not_be_recorded_is_told_later(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    rig.store.broken.add("record")
+    await rig.record("a")
+    await rig.go()
+    assert rig.sink_state() is None
+    rig.store.broken.clear()
+    await rig.go(0.5)
+    assert rig.sink_state() is None
+    await rig.go(0.5)
+    assert rig.sink_state() == "disabled"
+
+
+async def test_an_owner_that_was_replaced_records_nothing_and_tries_ever_less(rig: Rig) -> None:
+    await rig.record("a")
+    await rig.real_store.claim("sink", "ops")
+    assert await rig.sent_after() == ["a1"]
+    assert rig.row("a1")["state"] == "waiting"
+    assert await rig.sent_after(0.9) == []
+
+
+async def test_a_state_somebody_else_recorded_is_not_told_for_ever(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await asyncio.wait(rig.lane._in_flight)
+    await rig.real_store.claim("sink", "ops")
+    with capture_logs() as logs:
+        await rig.go()
+        await rig.go(10)
+    assert len(rig.told) == 1
+    assert {"event": "sink.outrun", "log_level": "debug", "sink": "ops"} in logs

@@ -1,0 +1,69 @@
+from collections.abc import Callable
+
+import pytest
+
+from watcher.ports import SinkRecord
+from watcher.standing import Standing
+
+
+def standing(state: str | None = None, *, clock_s: float = 0.0) -> Standing:
+    return Standing(SinkRecord(0, state, clock_s), now=1000)
+
+
+def test_a_sink_fails_once_nothing_got_through_for_five_minutes() -> None:
+    sink = standing()
+    sink.tried(1000)
+    sink.tried(1200)
+    sink.look(1299.9)
+    assert sink.state is None
+    sink.look(1300)
+    assert sink.state == "failing"
+
+
+def test_a_sink_that_was_not_tried_does_not_fail() -> None:
+    sink = standing()
+    sink.look(9999)
+    assert sink.state is None
+
+
+@pytest.mark.parametrize("way", [Standing.got_through, Standing.rested])
+def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(way: Callable[[Standing], None]) -> None:
+    sink = standing()
+    sink.tried(1000)
+    way(sink)
+    sink.tried(1200)
+    sink.look(1499)
+    assert sink.state is None
+    sink.look(1500)
+    assert sink.state == "failing"
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, None), ("failing", None), ("disabled", "disabled")])
+def test_a_success_ends_failing_and_nothing_else(before: str | None, after: str | None) -> None:
+    sink = standing(before)
+    sink.got_through()
+    assert sink.state == after
+
+
+@pytest.mark.parametrize("before", [None, "failing", "disabled"])
+def test_gone_disables(before: str | None) -> None:
+    sink = standing(before)
+    sink.gone(1001)
+    assert (sink.state, sink.disabled) == ("disabled", True)
+
+
+def test_a_disabled_sink_does_not_begin_to_fail() -> None:
+    sink = standing("disabled")
+    sink.tried(1000)
+    sink.look(9999)
+    assert sink.state == "disabled"
+
+
+def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled() -> None:
+    sink = standing(clock_s=50)
+    assert sink.clock_s(1007) == 57
+    sink.gone(1010)
+    assert (sink.clock_s(1010), sink.clock_s(5000)) == (60, 60)
+    sink.gone(6000)
+    assert sink.clock_s(7000) == 60
+    assert standing("disabled", clock_s=50).clock_s(5000) == 50
