@@ -39,6 +39,7 @@ class Housekeeping:
         self._parts = parts
         self._tidy_at = parts.clock.monotonic()
         self._failing = False
+        self._backlogged = set(parts.sinks)
 
     async def round(self) -> float:
         """Flush, and once an hour tidy up; return the seconds until the next round."""
@@ -66,7 +67,8 @@ class Housekeeping:
             backlog = await self._parts.store.backlog()
         except StoreError:
             return
-        for name in {*self._parts.sinks, *backlog}:
+        self._backlogged.update(backlog)
+        for name in self._backlogged:
             waiting = backlog.get(name)
             oldest_at = waiting.oldest_at if waiting else None
             self._parts.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)

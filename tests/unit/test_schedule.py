@@ -1,0 +1,171 @@
+"""The schedule on the real APScheduler and the real event loop, with rounds that are counted instead of timed."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from virtual import FakeClock
+
+from watcher.clock import SystemClock
+from watcher.schedule import Schedule
+
+
+class Failures(list[BaseException]):
+    """What was fatal."""
+
+
+@pytest.fixture
+def failures() -> Failures:
+    return Failures()
+
+
+@pytest.fixture
+async def schedule(failures: Failures) -> AsyncIterator[Schedule]:
+    schedule = Schedule(clock=SystemClock(), fatal=failures.append, lag=lambda _lag_s: None)
+    yield schedule
+    await schedule.stop()
+
+
+class CountedRound:
+    """A round that says when it ran; `wants` is the delay it asks for."""
+
+    def __init__(self, wants: float) -> None:
+        self.wants = wants
+        self.count = 0
+        self._ran = asyncio.Condition()
+
+    async def __call__(self) -> float:
+        async with self._ran:
+            self.count += 1
+            self._ran.notify_all()
+        return self.wants
+
+    async def reached(self, count: int) -> None:
+        async with asyncio.timeout(5), self._ran:
+            await self._ran.wait_for(lambda: self.count >= count)
+
+
+async def test_a_round_runs_at_once_and_again_after_the_delay_it_asks_for(schedule: Schedule) -> None:
+    ran = CountedRound(0.01)
+    schedule.add("account:a", ran)
+    schedule.start()
+    await ran.reached(5)
+
+
+async def test_a_wake_runs_a_round_early(schedule: Schedule) -> None:
+    ran = CountedRound(10.0)
+    schedule.add("account:a", ran)
+    wake = schedule.waker("account:a")
+    schedule.start()
+    await ran.reached(1)
+    wake()
+    await ran.reached(2)
+
+
+async def test_a_wake_for_nobody_is_nothing(schedule: Schedule) -> None:
+    schedule.waker("account:none")()
+    assert schedule.unborn() == []
+
+
+async def test_a_wake_while_the_round_runs_is_not_lost(schedule: Schedule) -> None:
+    begun, go_on, count = asyncio.Event(), asyncio.Event(), 0
+    again = asyncio.Event()
+
+    async def slow_round() -> float:
+        nonlocal count
+        count += 1
+        if count > 1:
+            again.set()
+        begun.set()
+        await go_on.wait()
+        return 10.0
+
+    schedule.add("account:a", slow_round)
+    schedule.start()
+    await begun.wait()
+    schedule.waker("account:a")()
+    go_on.set()
+    async with asyncio.timeout(5):
+        await again.wait()
+
+
+async def test_a_round_that_the_wall_clock_left_behind_is_run_by_the_guard(schedule: Schedule) -> None:
+    ran = CountedRound(0.2)
+    schedule.add("account:a", ran)
+    schedule.start()
+    await ran.reached(1)
+    job = schedule._loops["account:a"].job
+    assert job is not None
+    job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
+    await ran.reached(2)
+
+
+async def test_a_round_that_raises_is_fatal(schedule: Schedule, failures: Failures) -> None:
+    raised = asyncio.Event()
+
+    async def broken_round() -> float:
+        raised.set()
+        raise RuntimeError
+
+    schedule.add("account:a", broken_round)
+    schedule.start()
+    await raised.wait()
+    await asyncio.sleep(0)
+    assert [type(error) for error in failures] == [RuntimeError]
+    assert schedule.unborn() == ["account:a"]
+
+
+async def test_stopping_waits_for_the_round_under_way_and_starts_no_other(schedule: Schedule) -> None:
+    begun, go_on, ended = asyncio.Event(), asyncio.Event(), []
+
+    async def slow_round() -> float:
+        begun.set()
+        await go_on.wait()
+        ended.append(True)
+        return 0.0
+
+    schedule.add("account:a", slow_round)
+    schedule.start()
+    await begun.wait()
+    stopping = asyncio.create_task(schedule.stop())
+    await asyncio.sleep(0)
+    go_on.set()
+    await stopping
+    assert ended == [True]
+
+
+@pytest.mark.parametrize(("after_s", "stuck"), [(29.0, []), (31.0, ["account:a"])])
+async def test_a_round_that_has_not_woken_for_30_s_is_stuck(after_s: float, stuck: list[str]) -> None:
+    clock = FakeClock()
+    schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: None)
+    ran = CountedRound(10.0)
+    schedule.add("account:a", ran)
+    assert schedule.unborn() == ["account:a"]
+    schedule.start()
+    await ran.reached(1)
+    await asyncio.sleep(0)
+    assert schedule.unborn() == []
+    clock.advance(after_s)
+    assert schedule.stuck() == stuck
+    await schedule.stop()
+
+
+async def test_the_lag_of_the_event_loop_is_told() -> None:
+    lags: list[float] = []
+    told = asyncio.Event()
+
+    def tell(lag_s: float) -> None:
+        lags.append(lag_s)
+        told.set()
+
+    schedule = Schedule(clock=SystemClock(), fatal=_never, lag=tell)
+    schedule.start()
+    async with asyncio.timeout(5):
+        await told.wait()
+    await schedule.stop()
+    assert lags[0] >= 0
+
+
+def _never(error: BaseException) -> None:
+    raise AssertionError(error)
