@@ -219,6 +219,9 @@ def _fit(envelope: Json) -> bytes:
     return body
 
 
+_WHOLE = frozenset({"status", "previousStatus"})
+
+
 def _shorten_lists(data: Json) -> None:
     execution = data.get("execution", {})
     for key in ("failedNodes", "goals"):
@@ -235,7 +238,8 @@ def _shorten_texts(limit: int) -> Callable[[Json], None]:
             data.get("pipeline", {}),
             *data.get("execution", {}).get("failedNodes", []),
         ):
-            block.update({key: cut(text, limit=limit) for key, text in block.items() if isinstance(text, str)})
+            texts = {key: text for key, text in block.items() if isinstance(text, str) and key not in _WHOLE}
+            block.update({key: cut(text, limit=limit) for key, text in texts.items()})
         if goals := data.get("execution", {}).get("goals"):
             data["execution"]["goals"] = [cut(goal, limit=limit) for goal in goals]
 
