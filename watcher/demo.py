@@ -5,7 +5,8 @@ import json
 import os
 import random
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +21,7 @@ from rich.text import Text
 from watcher.app import Started, run
 from watcher.clock import SystemClock
 from watcher.config.models import Settings
-from watcher.models import EventType, Status
+from watcher.models import TERMINAL_STATUSES, EventType, Status
 from watcher.simulator.simulate import SimulateOptions, build_simulator, build_world, example_config
 from watcher.sinks.signing import sign, signing_key
 
@@ -47,11 +48,8 @@ class Tally:
     delivered: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     unsigned_count: int = 0
-    types: dict[str, int] = field(default_factory=dict)
-
-    def count(self, type_: EventType) -> int:
-        """Return how many events of a type were delivered."""
-        return self.types.get(type_, 0)
+    statuses: dict[str, str] = field(default_factory=dict)
+    """The status told last, by execution."""
 
 
 class Receiver:
@@ -80,16 +78,17 @@ class Receiver:
 
     def _take(self, id_: str, event: dict[str, Any]) -> None:
         self.tally.delivered.add(id_)
-        self.tally.types[event["type"]] = self.tally.types.get(event["type"], 0) + 1
+        if execution := event["data"].get("execution"):
+            self.tally.statuses[execution["id"]] = execution["status"]
         self._tell(event)
 
 
-async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> bool:
-    """Run everything for about 30 s, or until `stop`; return whether all that happened was told and signed.
+async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
+    """Run everything for about 30 s, or until `stop`.
 
     People's lines go to stdout, or with `as_json` the daemon's own events and nothing else.
     """
-    console = Console(highlight=False, stderr=as_json)
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     async with AsyncExitStack() as stack:
         options = SimulateOptions(port=0, fit_s=None if forever else STORIES_FIT_S)
         world = build_world(options, clock=SystemClock())
@@ -102,9 +101,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> b
         if not forever:
             asyncio.get_running_loop().call_later(SECONDS, stop.set)
         await run(settings, stop=stop, stdout_fd=1 if as_json else _nowhere(stack), started=_announce(console))
-        true_count = sum(len(path) for path in world.truth_between(0, world.now_s()).values())
-        console.print(summary(receiver.tally, true_count=true_count))
-    return receiver.tally.unsigned_count == 0
+        truth = {execution.id: execution.stay_at(world.now_s()).status for execution in world.executions()}
+        console.print(summary(receiver.tally, truth=truth))
 
 
 def _announce(console: Console) -> Callable[[Started], None]:
@@ -169,12 +167,13 @@ def _detail(execution: dict[str, Any]) -> str:
     return "  ".join(part for part in (why, ran) if part)
 
 
-def summary(tally: Tally, *, true_count: int) -> str:
-    """Return the last line: what happened, what was told of it, what was lost."""
-    started = len({*tally.delivered}) and tally.count(EventType.EXECUTION_RUNNING)
-    success, failed = tally.count(EventType.EXECUTION_SUCCESS), tally.count(EventType.EXECUTION_FAILED)
+def summary(tally: Tally, *, truth: Mapping[str, str]) -> str:
+    """Return the last line: what was told, and how much of what is true was not."""
+    ends = Counter(status for status in tally.statuses.values() if status in TERMINAL_STATUSES)
+    missed_count = sum(truth[id_] in TERMINAL_STATUSES and tally.statuses.get(id_) != truth[id_] for id_ in truth)
     return (
-        f"{started} started, {success} {Status.SUCCESS}, {failed} {Status.FAILED} · "
-        f"{len(tally.delivered)} events delivered and verified, {len(tally.refused)} of them after a retry, "
-        f"{tally.unsigned_count} with a wrong signature · {true_count} changes in the simulator"
+        f"{len(tally.statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
+        f"{len(tally.statuses) - ends.total()} open, {missed_count} ends missed · "
+        f"{len(tally.delivered)} events delivered, {len(tally.refused)} after a retry, "
+        f"{tally.unsigned_count} with a wrong signature"
     )
