@@ -129,7 +129,7 @@ def _where(news: ExecutionNews) -> Json:
         "pipeline": {
             "id": news.watch.pipeline,
             "name": _text(news.watch.name or (facts and facts.pipeline_name) or news.pipeline_name),
-            "versionId": _text(facts and facts.version_id),
+            "versionId": _text(facts.version_id if facts else None),
             "versionNumber": facts and facts.version_number,
         },
     }

@@ -47,8 +47,8 @@ class Health:
     """One account's health.
 
     `trouble` is what is to be told as `account.degraded` now, or `None`; `failing_since` is the first failure after
-    the last success. Trouble begins when nothing has succeeded
-    for `degraded_after_s` since the first failure, at once with a 401, and ends with the next success.
+    the last success. Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once
+    with a 401, and ends with the next success.
     """
 
     def __init__(self, *, degraded_after_s: float, trouble: AccountTrouble | None = None) -> None:
@@ -115,8 +115,10 @@ class Health:
         """Note how long an execution went without a look; beyond `allowed_s` the budget was too small for it.
 
         Whoever cannot hold `max_interval` for 5 minutes is over budget, until it was held for one `max_interval`.
+        Restored trouble goes on until then too, from the first look.
         """
-        if gap_s > allowed_s:
+        restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
+        if gap_s > allowed_s or restored:
             self._over_since = now if self._over_since is None else self._over_since
             self._over_last_at = now
         elif self._over_since is not None and now - self._over_last_at > allowed_s:
