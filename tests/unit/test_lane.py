@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from lane_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 from structlog.testing import capture_logs
 
-from tests.lane_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 from watcher.errors import OutputClosedError
 from watcher.models import Delivery
 from watcher.ports import Receipt, Verdict

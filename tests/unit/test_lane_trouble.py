@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, Rig, name_of
 from structlog.testing import capture_logs
 
-from tests.lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, Rig, name_of
 from watcher.ports import Receipt
 
 FOREVER = 10_000.0

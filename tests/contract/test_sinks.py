@@ -1,0 +1,103 @@
+"""What holds for every sink: one attempt, the body byte for byte, trouble as a receipt, cancellation let through."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from typing import Protocol
+from uuid import UUID
+
+import pytest
+from lane_rig import FakeClock
+from receiver import Receiver, hangs
+
+from watcher.models import Delivery
+from watcher.ports import Sink, Verdict
+from watcher.sinks.stdout import StdoutSink
+from watcher.sinks.webhook import WebhookSettings, WebhookSink
+
+BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
+
+
+class Target(Protocol):
+    """Where a sink sends to, seen from the other side."""
+
+    sink: Sink
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+    def stop_answering(self) -> None: ...
+    async def received(self) -> list[bytes]: ...
+
+
+class WebhookTarget:
+    async def open(self) -> None:
+        self.receiver = await Receiver().__aenter__()
+        settings = WebhookSettings.model_validate({"type": "webhook", "url": self.receiver.url})
+        self.sink: Sink = WebhookSink(settings, clock=FakeClock())
+
+    async def close(self) -> None:
+        await self.sink.close()
+        await self.receiver.__aexit__(None, None, None)
+
+    def stop_answering(self) -> None:
+        self.receiver.reply = hangs
+
+    async def received(self) -> list[bytes]:
+        return [request.body for request in self.receiver.requests]
+
+
+class StdoutTarget:
+    async def open(self) -> None:
+        self.reading, self.writing = os.pipe()
+        self.sink: Sink = StdoutSink(self.writing)
+
+    async def close(self) -> None:
+        await self.sink.close()
+        os.close(self.reading)
+        os.close(self.writing)
+
+    def stop_answering(self) -> None:
+        os.set_blocking(self.writing, False)
+        with suppress(BlockingIOError):
+            while True:
+                os.write(self.writing, b"x" * 4096)
+
+    async def received(self) -> list[bytes]:
+        return os.read(self.reading, 1_000_000).splitlines()
+
+
+@pytest.fixture(params=[WebhookTarget, StdoutTarget])
+async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
+    target: Target = request.param()
+    await target.open()
+    yield target
+    await target.close()
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
+
+
+@pytest.mark.parametrize("body", BODIES)
+async def test_a_body_arrives_byte_for_byte(target: Target, body: bytes) -> None:
+    receipt = await target.sink.send(delivery(body))
+    assert receipt.verdict is Verdict.DELIVERED
+    assert await target.received() == [body]
+
+
+async def test_sixteen_at_once_all_arrive(target: Target) -> None:
+    bodies = [f'{{"number": {number}}}'.encode() for number in range(16)]
+    receipts = await asyncio.gather(*(target.sink.send(delivery(body)) for body in bodies))
+    assert {receipt.verdict for receipt in receipts} == {Verdict.DELIVERED}
+    assert sorted(await target.received()) == sorted(bodies)
+
+
+async def test_an_attempt_can_be_broken_off(target: Target) -> None:
+    target.stop_answering()
+    sending = asyncio.create_task(target.sink.send(delivery(b"{}")))
+    done, _ = await asyncio.wait([sending], timeout=0.05)
+    assert not done
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending

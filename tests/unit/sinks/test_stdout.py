@@ -1,0 +1,194 @@
+"""Lines on a real pipe, read slowly, never, or by nobody."""
+
+import asyncio
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from watcher.errors import OutputClosedError
+from watcher.models import Delivery
+from watcher.ports import Receipt, Verdict
+from watcher.sinks.stdout import StdoutSink
+
+WRITTEN = Receipt(Verdict.DELIVERED, "written")
+
+
+class Pipe:
+    """Both ends, closed at the end of the test."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
+
+    def close(self, *fds: int) -> None:
+        for fd in fds or (self.reading, self.writing):
+            with suppress(OSError):
+                os.close(fd)
+
+    def read_to_end(self) -> bytes:
+        """Read until the writing end is closed."""
+        with os.fdopen(self.reading, "rb", closefd=False) as file:
+            return file.read()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
+
+
+def is_ready(task: asyncio.Task[Receipt]) -> bool:
+    return task.done()
+
+
+async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
+    sink = StdoutSink(pipe.writing)
+    bodies = [f'{{"number": {number}}}'.encode() for number in range(40)]
+    assert await asyncio.gather(*(sink.send(delivery(body)) for body in bodies)) == [WRITTEN] * 40
+    pipe.close(pipe.writing)
+    assert pipe.read_to_end().splitlines() == bodies
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_loop(
+    pipe: Pipe, *, blocking: bool
+) -> None:
+    os.set_blocking(pipe.writing, blocking)
+    sink = StdoutSink(pipe.writing)
+    body = b"x" * 16_000  # four times what the pipe holds
+    sending = [asyncio.create_task(sink.send(delivery(body))) for _ in range(3)]
+    first = await asyncio.to_thread(os.read, pipe.reading, 1)  # the thread has begun, and the loop goes on
+    assert not any(map(is_ready, sending))
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    assert await asyncio.gather(*sending) == [WRITTEN] * 3
+    pipe.close(pipe.writing)
+    assert first + await reading == (body + b"\n") * 3
+
+
+async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
+    sink = StdoutSink(pipe.writing)
+    pipe.close(pipe.reading)
+    for _ in range(2):
+        with pytest.raises(OutputClosedError):
+            await sink.send(delivery(b"{}"))
+
+
+async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writing, False)
+    sink = StdoutSink(pipe.writing)
+    sending = asyncio.create_task(sink.send(delivery(b"x" * 16_000)))
+    await asyncio.to_thread(os.read, pipe.reading, 1)
+    pipe.close(pipe.reading)
+    with pytest.raises(OutputClosedError):
+        await sending
+
+
+async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
+    pipe.close()
+    with pytest.raises(OutputClosedError):
+        await StdoutSink(pipe.writing).send(delivery(b"{}"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
+    waiting, gone_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def sleep(_: float) -> None:
+        loop.call_soon_threadsafe(waiting.set)
+        assert gone_on.wait(10)
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        sending = asyncio.create_task(StdoutSink(full, sleep=sleep).send(delivery(b"{}")))
+        await waiting.wait()
+        assert not sending.done()
+        os.dup2(pipe.writing, full)
+        gone_on.set()
+        assert await sending == WRITTEN
+    finally:
+        os.close(full)
+    pipe.close(pipe.writing)
+    assert pipe.read_to_end() == b"{}\n"
+
+
+async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: Pipe) -> None:
+    sink = StdoutSink(pipe.writing)
+    cancelled, kept = (asyncio.create_task(sink.send(delivery(b"x" * 16_000))) for _ in range(2))
+    await asyncio.to_thread(os.read, pipe.reading, 1)
+    cancelled.cancel()
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    assert await kept == WRITTEN
+    pipe.close(pipe.writing)
+    assert len(await reading) == 2 * 16_001 - 1
+
+
+async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
+    before = set(threading.enumerate())
+    sink = StdoutSink(pipe.writing)
+    (thread,) = set(threading.enumerate()) - before
+    await sink.send(delivery(b"{}"))
+    await sink.close()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+STUCK = """
+import asyncio, os
+from uuid import UUID
+from watcher.models import Delivery
+from watcher.sinks.stdout import StdoutSink
+
+async def main():
+    sink = StdoutSink(1)
+    delivery = Delivery("console", UUID(int=1), "execution.failed", b"s", 1, b"x" * 1_000_000, 0, 0)
+    sending = asyncio.create_task(sink.send(delivery))
+    os.write(2, b"ready")
+    try:
+        async with asyncio.timeout(0.2):
+            await sending
+    except TimeoutError:
+        await sink.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_reader_that_never_reads_does_not_keep_the_program_from_ending() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.wait(timeout=30) == 0
+
+
+async def test_a_line_written_after_the_loop_ended_troubles_nobody(pipe: Pipe) -> None:
+    def one_life() -> threading.Thread:
+        before = set(threading.enumerate())
+
+        async def live() -> None:
+            sink = StdoutSink(pipe.writing)
+            sending = asyncio.create_task(sink.send(delivery(b"x" * 16_000)))
+            await asyncio.to_thread(os.read, pipe.reading, 1)
+            sending.cancel()
+            await sink.close()
+
+        asyncio.run(live())
+        return next(thread for thread in set(threading.enumerate()) - before if thread.name == "stdout")
+
+    thread = await asyncio.to_thread(one_life)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    pipe.close(pipe.writing)
+    await reading
