@@ -26,6 +26,12 @@ LONGEST_S = 10.0
 GUARD_EVERY_S = 0.5
 ALIVE_WITHIN_S = 30.0
 
+MAX_INSTANCES = 3
+"""APScheduler counts a run as running until a moment after it returned, and would skip the next one in that moment.
+
+That a round never overlaps itself is ours to see to.
+"""
+
 
 @dataclass(slots=True)
 class Loop:
@@ -52,7 +58,7 @@ class Schedule:
         self._loops: dict[str, Loop] = {}
         self._guard: asyncio.TimerHandle | None = None
         self._scheduler = AsyncIOScheduler(
-            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": 1}
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
         )
 
     def add(self, name: str, run: Round) -> None:
@@ -98,6 +104,9 @@ class Schedule:
         return [loop.name for loop in self._loops.values() if not loop.has_run]
 
     async def _run(self, loop: Loop) -> None:
+        if not loop.idle.is_set():
+            loop.again = True
+            return
         loop.idle.clear()
         loop.again = False
         loop.woke_at = self._clock.monotonic()
@@ -109,7 +118,7 @@ class Schedule:
         finally:
             loop.idle.set()
         loop.has_run = True
-        # A wake that came while the round ran would have been dropped (max_instances): it runs again at once.
+        # What woke it while it ran may have come too late for this run to see: it runs again at once.
         self._run_in(loop, 0.0 if loop.again else delay_s)
 
     def _wake(self, loop: Loop) -> None:

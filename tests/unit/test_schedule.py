@@ -90,6 +90,39 @@ async def test_a_wake_while_the_round_runs_is_not_lost(schedule: Schedule) -> No
         await again.wait()
 
 
+async def test_a_round_that_wants_to_run_on_and_on_is_never_skipped(
+    schedule: Schedule, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran = CountedRound(0.0)
+    schedule.add("account:a", ran)
+    schedule.start()
+    await ran.reached(200)
+    assert caplog.records == []
+
+
+async def test_a_round_never_overlaps_itself(schedule: Schedule) -> None:
+    running, most, done = 0, 0, asyncio.Event()
+
+    async def overlapping_round() -> float:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        loop = schedule._loops["account:a"]
+        assert loop.job is not None
+        loop.job.modify(next_run_time=datetime.now(UTC))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running -= 1
+        done.set()
+        return 10.0
+
+    schedule.add("account:a", overlapping_round)
+    schedule.start()
+    await done.wait()
+    await asyncio.sleep(0)
+    assert most == 1
+
+
 async def test_a_round_that_the_wall_clock_left_behind_is_run_by_the_guard(schedule: Schedule) -> None:
     ran = CountedRound(0.2)
     schedule.add("account:a", ran)

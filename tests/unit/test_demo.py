@@ -1,0 +1,93 @@
+"""What the demonstration shows people, and what its receiver takes."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from watcher.demo import SECRET, Receiver, Tally, demonstrate, people_line, summary
+from watcher.logs import configure_logs
+from watcher.sinks.signing import sign, signing_key
+
+EVENT: dict[str, Any] = {
+    "id": "0b0d5d1c-0000-5000-8000-000000000001",
+    "type": "execution.failed",
+    "subject": "9a1b0000-0000-4000-8000-000000000001",
+    "data": {
+        "account": "default",
+        "pipeline": {"id": "0b5c", "name": "Sales agent"},
+        "execution": {
+            "id": "9a1b0000-0000-4000-8000-000000000001",
+            "status": "failed",
+            "durationSeconds": 5.1,
+            "failedNodes": [{"name": "Greeting", "error": "[red]upstream timeout"}],
+        },
+        "observed": {"at": "2026-11-24T10:00:01.000Z", "delaySeconds": 0.4},
+    },
+}
+
+
+def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
+    line = people_line(EVENT).plain
+    assert "✕ failed   Sales agent          9a1b…0001  Greeting: [red]upstream timeout  ran 5.1 s" in line
+    assert line.endswith("seen after 0.4 s  signature ok")
+
+
+def test_a_line_of_an_account_needs_no_execution() -> None:
+    event = {"type": "account.degraded", "data": {"account": "eu", "observed": {"at": "2026-11-24T10:00:01.000Z"}}}
+    assert "! degraded eu" in people_line(event).plain
+
+
+def test_an_error_without_a_node_is_shown_too() -> None:
+    data = EVENT["data"] | {"execution": {"id": "9", "status": "failed", "error": "out of credit"}}
+    assert "out of credit" in people_line(EVENT | {"data": data}).plain
+
+
+def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:
+    tally = Tally(delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"})
+    text = summary(tally, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
+    assert text == (
+        "3 executions: 1 success, 1 failed, 1 open, 1 ends missed · "
+        "2 events delivered, 1 after a retry, 0 with a wrong signature"
+    )
+
+
+@pytest.mark.parametrize("signed", [True, False])
+async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bool) -> None:
+    told: list[dict[str, Any]] = []
+    receiver = Receiver(told.append)
+    application = web.Application()
+    application.router.add_post("/clerk", receiver.receive)
+    body = json.dumps(EVENT).encode()
+    signature = sign(body, message_id=EVENT["id"], timestamp="1", keys=[signing_key(SECRET)]) if signed else "v1,no"
+    headers = {"webhook-id": EVENT["id"], "webhook-timestamp": "1", "webhook-signature": signature}
+    async with TestClient(TestServer(application)) as client:
+        codes = [(await client.post("/clerk", data=body, headers=headers)).status for _ in range(3)]
+    assert set(codes) - {500} == ({204} if signed else {401})
+    assert told == ([EVENT] if signed else [])
+    assert bool(receiver.tally.unsigned_count) is not signed
+
+
+@pytest.mark.parametrize("forever", [True, False])
+async def test_a_demonstration_that_is_stopped_ends_with_its_summary(
+    capfd: pytest.CaptureFixture[str], *, forever: bool
+) -> None:
+    configure_logs(level="error", format_="json")
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.5, stop.set)
+    await demonstrate(stop=stop, forever=forever, as_json=True)
+    shown = capfd.readouterr()
+    assert "ends missed" in shown.err.splitlines()[-1]
+    assert all(json.loads(line)["specversion"] == "1.0" for line in shown.out.splitlines())
+
+
+async def test_people_see_lines_instead_of_json(capfd: pytest.CaptureFixture[str]) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.5, stop.set)
+    await demonstrate(stop=stop, forever=False, as_json=False)
+    shown = capfd.readouterr().out
+    assert "signature ok" in shown
+    assert "specversion" not in shown
