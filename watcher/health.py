@@ -99,11 +99,11 @@ class Health:
         return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
 
     def check(self, now: float) -> None:
-        """Let time pass: failures old enough become trouble, and so do five minutes beyond the budget."""
+        """Let time pass: failures old enough become trouble, and so do late looks over five minutes."""
         if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s:
             self._degrade(self._last_reason, now=now)
-        if self._over_since is not None and self.trouble is None and now - self._over_since >= OVER_BUDGET_AFTER_S:
-            self.trouble = AccountTrouble.OVER_BUDGET
+        if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
+            self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
 
     def next_check_at(self) -> float:
         """Return when `check` may first find something new."""
@@ -145,10 +145,11 @@ class Health:
         self.check(now)
 
     def _degrade(self, trouble: AccountTrouble, *, now: float) -> None:
-        """Enter trouble, once: another reason for the same silence is not told again."""
+        """Enter trouble, once: another reason for the same silence is not told again, nor is its budget judged."""
         if not self.unusable:
             self.trouble = trouble
             self._troubled_at = self._last_probe_at = now
+            self._over_since = None
 
     def _extend_pause(self, reply: Reply, *, now: float) -> None:
         """Pause for as long as the server asks, else 1 s doubling to 60 s (SPEC 4).

@@ -203,6 +203,21 @@ def test_one_success_ends_trouble() -> None:
     assert account.check(5000) is None
 
 
+def test_a_success_that_was_asked_for_before_the_trouble_does_not_end_it() -> None:
+    account = an_account()
+    account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
+    assert account.answer(Outcome.OK, at=1001, sent_at=999) is UNAUTHORIZED
+    assert account.answer(Outcome.OK, at=1060, sent_at=1000) is None
+
+
+def test_a_401_that_was_asked_for_before_the_last_success_begins_no_trouble() -> None:
+    account = an_account()
+    account.answer(Outcome.OK, at=1000, sent_at=999)
+    account.answer(Outcome.OK, at=1001, sent_at=998)
+    assert account.answer(Outcome.UNAUTHORIZED, at=1002, sent_at=998.5, code=401) is None
+    assert account.answer(Outcome.UNAUTHORIZED, at=1003, sent_at=999, code=401) is UNAUTHORIZED
+
+
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
 def test_alone_an_unknown_id_says_nothing_of_the_account(outcome: Outcome) -> None:
     account = an_account(alone=True)
@@ -313,8 +328,7 @@ def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_look() -> None
     account = an_account()
     for now in range(1000, 1300, 10):
         assert account.gap(ALLOWED_S + 1, at=now) is None
-    assert account.check(1299.9) is None
-    assert account.check(1300) is OVER_BUDGET
+    assert account.gap(ALLOWED_S + 1, at=1300) is OVER_BUDGET
     assert not account.health.unusable
     assert account.health.permission(1300) is Permission.ALL
 
@@ -329,10 +343,26 @@ def test_a_short_overrun_is_forgotten() -> None:
 
 def test_punctual_looks_between_late_ones_do_not_hide_an_overrun() -> None:
     account = an_account()
-    for now in range(1000, 1300, 10):
+    for now in range(1000, 1310, 10):
         account.gap(100, at=now)
         account.gap(10, at=now + 5)
-    assert account.check(1300) is OVER_BUDGET
+    assert account.check(1310) is OVER_BUDGET
+
+
+def test_a_single_late_look_is_no_overrun_however_rare_looks_are() -> None:
+    account = an_account()
+    account.health.note_gap(1000, allowed_s=660, now=1000)
+    assert account.check(1600) is None
+
+
+def test_what_was_late_before_an_outage_is_no_overrun_after_it() -> None:
+    account = an_account()
+    account.gap(100, at=1000)
+    account.answer(Outcome.UNAUTHORIZED, at=1010, code=401)
+    account.answer(Outcome.OK, at=9000)
+    assert account.gap(8000, at=9001) is None
+    assert account.gap(10, at=9002 + ALLOWED_S) is None
+    assert account.check(9999) is None
 
 
 def test_an_overrun_ends_when_the_budget_was_held_for_one_max_interval() -> None:
