@@ -22,7 +22,8 @@ _LATEST_AHEAD = (
     select(func.max(_ahead.c.due_at))
     .where(
         _ahead.c.stream == bindparam("stream"),
-        _ahead.c.sink_id == bindparam("sink_id"),
+        _ahead.c.sequence < bindparam("sequence"),
+        _ahead.c.sink_id + 0 == bindparam("sink_id"),  # + 0: not by the index of all that waits for the sink
         _ahead.c.state == WAITING,
         _ahead.c.due_at > bindparam("recorded_at"),
     )

@@ -1,6 +1,6 @@
 """The numbers of accounts, pipelines and sinks: given once, never changed, so each is asked for once."""
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from sqlalchemy import insert, select
@@ -43,7 +43,7 @@ class SourceNumbers:
         """Return a number that was provided before."""
         return self._ids[source]
 
-    async def provide(self, wanted: Set[Source]) -> None:
+    async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each source that has none, in a transaction of its own.
 
         Of its own, so that what is remembered here cannot be rolled back with somebody's write.

@@ -64,7 +64,7 @@ class SqlStore:
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
         owner = f"{os.getpid()}@{socket.gethostname()}"
-        await self._shielded(self._numbers.provide({Source(kind, name)}))
+        await self._shielded(partial(self._numbers.provide, {Source(kind, name)}))
         return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
 
     async def load_account(self, lease: Lease) -> AccountRecord:
@@ -165,12 +165,12 @@ class SqlStore:
             async with connect() as connection:
                 return await work(connection)
 
-        self._check_open()
-        return await self._shielded(run())
+        return await self._shielded(run)
 
-    async def _shielded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _shielded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        self._check_open()
         try:
-            return await self._shield.run(work)
+            return await self._shield.run(work())
         except SQLAlchemyError as error:
             trouble = self._explain(error)
         raise trouble.error()  # outside the clause, so that the text of the database's error does not come along

@@ -1,0 +1,643 @@
+"""What every store promises (`ports.Store`), run over each kind of database."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from stores import (
+    DAY_US,
+    PIPELINE,
+    SECOND_US,
+    START_US,
+    SetClock,
+    Woken,
+    change,
+    execution_id,
+    settlement,
+    source_change,
+    stream_of,
+)
+
+from watcher.errors import OwnershipLostError, StoreError
+from watcher.models import DeliveryState, Known, LostReason
+from watcher.ports import Backlog, Lease, Store
+from watcher.store.opening import open_store
+
+DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
+LATER = START_US + 3_600 * SECOND_US
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.param}:///{tmp_path}/watcher.db"
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def woken() -> Woken:
+    return Woken()
+
+
+@pytest.fixture
+async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[Store]:
+    opened = await open_store(url, clock=clock, on_recorded=woken)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def account(store: Store) -> Lease:
+    return await store.claim("account", "default")
+
+
+@pytest.fixture
+async def ops(store: Store) -> Lease:
+    return await store.claim("sink", "ops")
+
+
+async def due(
+    store: Store, lease: Lease, *, now: int = LATER, limit: int = 100, skip: Collection[bytes] = ()
+) -> list[tuple[bytes, int]]:
+    found = await store.next_deliveries(lease, now=now, limit=limit, skip=skip)
+    return [(each.stream, each.sequence) for each in found.deliveries]
+
+
+def of(number: int, *, sequence: int = 1) -> tuple[bytes, int]:
+    return stream_of(execution_id(number)), sequence
+
+
+def drop(_account: str, _pipeline: str, _execution: str) -> bool:
+    return False
+
+
+def hold(_account: str, _pipeline: str, _execution: str) -> bool:
+    return True
+
+
+async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: Lease) -> None:
+    known = Known(
+        execution=execution_id(1),
+        pipeline=PIPELINE,
+        status="odd",
+        since_at=1,
+        looked_at=2,
+        sequence=1,
+        counts=(("running", 2), ("unrecognized:odd", 1)),
+        overdue_sequence=1,
+        lost=LostReason.FORBIDDEN,
+        lost_at=3,
+        ended_at=4,
+        was_paused=True,
+    )
+    await store.record(replace(change(account), known=known))
+    record = await store.load_account(account)
+    assert list(record.executions) == [known]
+    assert (record.sequence, record.trouble) == (0, None)
+
+
+async def test_an_execution_never_seen_is_loaded_as_it_was(store: Store, account: Lease) -> None:
+    known = Known(execution_id(1), PIPELINE)
+    await store.record(replace(change(account), known=known, outgoing=()))
+    assert list((await store.load_account(account)).executions) == [known]
+
+
+async def test_an_account_sees_its_own_executions_only(store: Store, account: Lease) -> None:
+    other = await store.claim("account", "other/with a slash")
+    await store.record(change(account, 1))
+    await store.record(change(other, 2))
+    record = await store.load_account(other)
+    assert [(each.execution, each.pipeline) for each in record.executions] == [(execution_id(2), PIPELINE)]
+
+
+async def test_executions_with_the_same_history_share_it(store: Store, account: Lease) -> None:
+    for number in (1, 2):
+        await store.record(change(account, number, counts=(("running", 1),)))
+    one, other = (await store.load_account(account)).executions
+    assert one.counts is other.counts
+    assert one.status is other.status
+
+
+async def test_a_change_replaces_what_was_recorded(store: Store, account: Lease) -> None:
+    await store.record(change(account, status="running"))
+    await store.record(change(account, sequence=2, status="success", ended_at=9))
+    (known,) = (await store.load_account(account)).executions
+    assert (known.status, known.sequence, known.ended_at) == ("success", 2, 9)
+
+
+async def test_state_survives_a_restart(store: Store, account: Lease, ops: Lease, url: str, clock: SetClock) -> None:
+    await store.record(change(account))
+    await store.close()
+    again = await open_store(url, clock=clock, on_recorded=Woken())
+    assert len((await again.load_account(await again.claim("account", "default"))).executions) == 1
+    assert await due(again, await again.claim("sink", ops.name)) == [of(1)]
+    await again.close()
+
+
+async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    await store.record(change(account, status="running"))
+    with pytest.raises(OwnershipLostError):
+        await store.record(change(account, status="failed"))
+    assert [each.status for each in (await store.load_account(account)).executions] == ["running"]
+    assert await due(store, ops) == [of(1)]
+
+
+@pytest.mark.parametrize("sequence", [2, 4])
+async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
+    store: Store, account: Lease, ops: Lease, sequence: int
+) -> None:
+    for recorded in (1, 2):
+        await store.record(change(account, sequence=recorded))
+    with pytest.raises(OwnershipLostError):
+        await store.record(change(account, sequence=sequence, status="failed"))
+    assert [each.status for each in (await store.load_account(account)).executions] == ["running"]
+    assert (await store.backlog())[ops.name].pending_count == 2
+
+
+async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    winner = await store.claim("account", account.name)
+    sink_winner = await store.claim("sink", ops.name)
+    for write in (
+        store.record(change(account, sequence=2)),
+        store.record(change(account, 2)),
+        store.record(source_change(account)),
+        store.record(source_change(ops, sinks=())),
+        store.note_looks(account, {execution_id(1): LATER}),
+        store.settle(settlement(ops, delivery)),
+        store.load_sink(ops, fingerprint="x"),
+    ):
+        with pytest.raises(OwnershipLostError):
+            await write
+    record = await store.load_account(winner)
+    assert [(each.sequence, each.looked_at) for each in record.executions] == [(1, START_US)]
+    assert record.sequence == 0
+    assert (await store.next_deliveries(sink_winner, now=LATER, limit=1)).deliveries == [delivery]
+
+
+async def test_epochs_differ_at_each_claim(store: Store) -> None:
+    epochs = {(await store.claim("account", "default")).epoch for _ in range(4)}
+    assert len(epochs) == 4
+
+
+async def test_an_account_remembers_its_trouble_and_its_sequence(store: Store, account: Lease) -> None:
+    await store.record(source_change(account, state="unauthorized"))
+    record = await store.load_account(account)
+    assert (record.sequence, record.trouble) == (1, "unauthorized")
+    await store.record(source_change(account, sequence=2, state=None))
+    record = await store.load_account(account)
+    assert (record.sequence, record.trouble) == (2, None)
+
+
+async def test_a_source_change_from_another_sequence_is_lost(store: Store, account: Lease, ops: Lease) -> None:
+    with pytest.raises(OwnershipLostError):
+        await store.record(source_change(account, sequence=2))
+    assert await due(store, ops) == []
+
+
+async def test_looks_are_kept_and_never_go_back(store: Store, account: Lease) -> None:
+    await store.record(change(account, 1))
+    await store.record(change(account, 2, looked_at=LATER))
+    await store.note_looks(account, {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER})
+    assert {each.looked_at for each in (await store.load_account(account)).executions} == {LATER}
+
+
+async def test_many_looks_are_kept(store: Store, account: Lease) -> None:
+    await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))
+    await store.note_looks(account, {execution_id(number): LATER for number in range(2_500)})
+    assert {each.looked_at for each in (await store.load_account(account)).executions} == {LATER}
+
+
+async def test_a_delivery_carries_the_event_as_it_was_recorded(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    clock.wall_jump_us = DAY_US  # a clock somebody sets does not reach what decides
+    recorded = change(account)
+    await store.record(recorded)
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    told = recorded.outgoing[0].event
+    assert (delivery.event_id, delivery.type, delivery.body) == (told.id, told.type, told.body)
+    assert (delivery.stream, delivery.sequence, delivery.sink) == (told.stream, told.sequence, "ops")
+    assert (delivery.recorded_at, delivery.due_at) == (clock.us, clock.us)
+    assert (delivery.attempts, delivery.rejections, delivery.first_tried_at_s) == (0, 0, None)
+
+
+async def test_each_sink_of_an_event_has_its_own_delivery(store: Store, account: Lease, ops: Lease) -> None:
+    log = await store.claim("sink", "log")
+    await store.record(change(account, sinks=("ops", "log")))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery))
+    assert await due(store, ops) == []
+    assert await due(store, log) == [of(1)]
+
+
+async def test_an_event_for_nobody_is_recorded_all_the_same(store: Store, account: Lease) -> None:
+    await store.record(change(account, sinks=()))
+    assert await store.backlog() == {}
+    with pytest.raises(OwnershipLostError):
+        await store.record(change(account, sinks=()))
+
+
+async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
+    store: Store, account: Lease, ops: Lease, woken: Woken
+) -> None:
+    log = await store.claim("sink", "log")
+    await store.record(change(account, sinks=("ops", "log")))
+    woken.names.clear()
+    await store.record(change(account, sequence=2, sinks=("ops",), with_sinks_of=1))
+    assert woken.names == ["log", "ops"]
+    for lease in (ops, log):
+        (delivery,) = (await store.next_deliveries(lease, now=LATER, limit=9)).deliveries
+        await store.settle(settlement(lease, delivery))
+        assert await due(store, lease) == [of(1, sequence=2)]
+
+
+async def test_an_event_that_ends_one_nobody_else_was_sent_goes_to_its_own_sinks(
+    store: Store, account: Lease, ops: Lease, woken: Woken
+) -> None:
+    await store.record(change(account, sinks=("ops",)))
+    await store.record(change(account, sequence=2, sinks=("ops",), with_sinks_of=1))
+    assert set(woken.names) == {"ops"}
+    assert (await store.backlog())["ops"].pending_count == 2
+    assert await due(store, ops) == [of(1)]
+
+
+async def test_the_end_of_an_event_of_the_same_group_finds_its_sinks(store: Store, account: Lease) -> None:
+    log = await store.claim("sink", "log")
+    both = [
+        store.record(change(account, sinks=("log",))),
+        store.record(change(account, sequence=2, sinks=(), with_sinks_of=1)),
+    ]
+    await asyncio.gather(*both)
+    assert (await store.backlog())[log.name].pending_count == 2
+
+
+async def test_deliveries_come_in_the_order_they_came_due(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    for number in (3, 1, 2):
+        clock.us += SECOND_US
+        await store.record(change(account, number))
+    assert await due(store, ops) == [of(3), of(1), of(2)]
+
+
+async def test_at_most_one_delivery_per_stream_is_due(store: Store, account: Lease, ops: Lease) -> None:
+    for sequence in (1, 2, 3):
+        await store.record(change(account, sequence=sequence))
+    found = await store.next_deliveries(ops, now=LATER, limit=9)
+    assert [each.sequence for each in found.deliveries] == [1]
+    assert found.next_due_at is None
+
+
+async def test_what_is_not_due_yet_says_when_it_is(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    found = await store.next_deliveries(ops, now=START_US - 1, limit=9)
+    assert (found.deliveries, found.next_due_at) == ([], START_US)
+
+
+async def test_what_is_beyond_the_limit_is_due_next(store: Store, account: Lease, ops: Lease, clock: SetClock) -> None:
+    for number in (1, 2, 3):
+        await store.record(change(account, number))
+        clock.us += SECOND_US
+    found = await store.next_deliveries(ops, now=LATER, limit=2)
+    assert [each.stream for each in found.deliveries] == [of(1)[0], of(2)[0]]
+    assert found.next_due_at == START_US + 2 * SECOND_US
+
+
+async def test_streams_in_flight_are_left_out_with_their_followers(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account, 1))
+    await store.record(change(account, 1, sequence=2))
+    await store.record(change(account, 2))
+    assert await due(store, ops, skip=[of(1)[0]], limit=1) == [of(2)]
+    assert await due(store, ops, skip=[of(1)[0], of(2)[0]]) == []
+
+
+async def test_a_failed_attempt_is_written_down_and_due_again_later(
+    store: Store, account: Lease, ops: Lease, url: str, clock: SetClock
+) -> None:
+    await store.record(change(account))
+    (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    again_at = START_US + 5 * SECOND_US
+    failed = settlement(ops, first, state=WAITING, due_at=again_at, rejections=2, first_tried_at_s=1.25, clock_s=8.5)
+    await store.settle(failed)
+    found = await store.next_deliveries(ops, now=again_at - 1, limit=1)
+    assert (found.deliveries, found.next_due_at) == ([], again_at)
+    (delivery,) = (await store.next_deliveries(ops, now=again_at, limit=1)).deliveries
+    assert (delivery.attempts, delivery.rejections, delivery.first_tried_at_s) == (1, 2, 1.25)
+    assert delivery.recorded_at == START_US
+    await store.close()
+    again = await open_store(url, clock=clock, on_recorded=Woken())
+    assert (await again.load_sink(await again.claim("sink", "ops"), fingerprint="x")).clock_s == 8.5
+    await again.close()
+
+
+async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    await store.record(change(account, 1))
+    await store.record(change(account, 1, sequence=2))
+    (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    again_at = LATER + SECOND_US
+    await store.settle(settlement(ops, first, state=WAITING, due_at=again_at))
+    await store.record(change(account, 1, sequence=3))
+    await store.record(change(account, 2))
+    assert await due(store, ops) == [of(2)]
+    (delivery, *others) = (await store.next_deliveries(ops, now=again_at, limit=9, skip=[of(2)[0]])).deliveries
+    assert (delivery.sequence, others) == (1, [])
+
+
+@pytest.mark.parametrize("end", [DeliveryState.DELIVERED, DEAD])
+async def test_a_settled_delivery_lets_the_next_one_go_at_once(
+    store: Store, account: Lease, ops: Lease, woken: Woken, end: DeliveryState
+) -> None:
+    for sequence in (1, 2, 3):
+        await store.record(change(account, sequence=sequence))
+    (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, first, state=WAITING, due_at=LATER))
+    woken.names.clear()
+    await store.settle(settlement(ops, first, state=end, due_at=LATER))
+    assert woken.names == ["ops"]
+    assert await due(store, ops, now=START_US) == [of(1, sequence=2)]
+
+
+async def test_a_settled_delivery_with_nothing_behind_it_wakes_nobody(
+    store: Store, account: Lease, ops: Lease, woken: Woken
+) -> None:
+    await store.record(change(account))
+    (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    woken.names.clear()
+    await store.settle(settlement(ops, first))
+    assert woken.names == []
+
+
+async def test_settling_twice_changes_nothing(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, first))
+    await store.settle(settlement(ops, first, state=WAITING))
+    assert await due(store, ops) == []
+
+
+async def test_the_sinks_of_a_record_are_woken_once_it_is_written(store: Store, account: Lease, woken: Woken) -> None:
+    await asyncio.gather(
+        store.record(change(account, 1, sinks=("ops", "log"))), store.record(change(account, 2, sinks=("ops",)))
+    )
+    assert woken.names == ["log", "ops"]
+
+
+async def test_one_bad_write_of_a_group_harms_no_other(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account, 3))
+    stolen = await store.claim("account", "stolen")
+    await store.claim("account", "stolen")
+    bad = {
+        2: change(account, 2, status="\ud800"),
+        3: change(account, 3),
+        5: change(stolen, 5),
+        6: change(account, 6, since_at=1 << 70),
+    }
+    writes = [store.record(bad.get(number, change(account, number))) for number in range(8)]
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    errors = {number: type(outcome) for number, outcome in enumerate(outcomes) if outcome is not None}
+    assert errors == {2: StoreError, 3: OwnershipLostError, 5: OwnershipLostError, 6: StoreError}
+    assert sorted(await due(store, ops)) == sorted(of(number) for number in (0, 1, 3, 4, 7))
+
+
+async def test_what_a_bad_write_holds_stays_out_of_its_error(store: Store, account: Lease) -> None:
+    with pytest.raises(StoreError) as caught:
+        await store.record(change(account, status="sensitive \ud800"))
+    assert "sensitive" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+async def test_changes_of_one_execution_in_a_group_keep_their_order(store: Store, account: Lease) -> None:
+    await asyncio.gather(*(store.record(change(account, sequence=sequence)) for sequence in range(1, 9)))
+    (known,) = (await store.load_account(account)).executions
+    assert known.sequence == 8
+
+
+async def test_more_than_a_group_is_written_in_order(store: Store, account: Lease, ops: Lease) -> None:
+    await asyncio.gather(*(store.record(change(account, number)) for number in range(700)))
+    assert len(await due(store, ops, limit=1_000)) == 700
+
+
+async def test_a_cancelled_caller_leaves_its_write_and_the_store_whole(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    writes = [asyncio.create_task(store.record(change(account, number))) for number in range(300)]
+    await asyncio.sleep(0)
+    for write in writes[:150]:
+        write.cancel()
+    outcomes = await asyncio.gather(*writes, return_exceptions=True)
+    assert sum(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes) == 150
+    await store.record(change(account, 300))
+    assert len(await due(store, ops, limit=999)) == 301
+
+
+async def test_a_cancelled_failing_write_complains_to_nobody(store: Store, account: Lease) -> None:
+    await store.record(change(account))
+    write = asyncio.create_task(store.record(change(account)))
+    await asyncio.sleep(0)
+    write.cancel()
+    await asyncio.wait([write])
+    await store.record(change(account, sequence=2))
+
+
+async def test_cancelled_readers_leave_the_store_whole(store: Store, account: Lease, ops: Lease) -> None:
+    await asyncio.gather(*(store.record(change(account, number)) for number in range(300)))
+    reads = [asyncio.create_task(store.load_account(account)) for _ in range(20)]
+    claims = [asyncio.create_task(store.claim("sink", "ops")) for _ in range(20)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for task in (*reads, *claims):
+        task.cancel()
+    await asyncio.wait([*reads, *claims])
+    assert len((await store.load_account(account)).executions) == 300
+    assert len(await due(store, ops, limit=999)) == 300
+
+
+async def test_closing_finishes_what_was_handed_in(
+    store: Store, account: Lease, ops: Lease, url: str, clock: SetClock
+) -> None:
+    writes = [asyncio.create_task(store.record(change(account, number))) for number in range(300)]
+    await asyncio.sleep(0)
+    await store.close()
+    assert all(write.done() and write.exception() is None for write in writes)
+    again = await open_store(url, clock=clock, on_recorded=Woken())
+    assert len(await due(again, await again.claim("sink", ops.name), limit=999)) == 300
+    await again.close()
+
+
+async def test_a_closed_store_refuses_and_may_be_closed_again(store: Store, account: Lease) -> None:
+    await store.close()
+    for use in (store.record(change(account)), store.load_account(account), store.claim("sink", "ops")):
+        with pytest.raises(StoreError):
+            await use
+    await store.close()
+
+
+async def test_a_new_sink_is_well(store: Store, ops: Lease) -> None:
+    record = await store.load_sink(ops, fingerprint="one")
+    assert (record.sequence, record.state, record.clock_s) == (0, None, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("state", "fingerprint", "after"),
+    [
+        ("disabled", "one", "disabled"),
+        ("disabled", "two", None),
+        ("failing", "one", "failing"),
+        ("failing", "two", "failing"),
+    ],
+)
+async def test_a_changed_block_ends_disabled_and_nothing_else(
+    store: Store, ops: Lease, state: str, fingerprint: str, after: str | None
+) -> None:
+    await store.load_sink(ops, fingerprint="one")
+    await store.record(source_change(ops, state=state, sinks=()))
+    record = await store.load_sink(ops, fingerprint=fingerprint)
+    assert (record.sequence, record.state) == (1, after)
+    assert (await store.load_sink(ops, fingerprint=fingerprint)).state == after
+
+
+async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: Store, account: Lease, ops: Lease) -> None:
+    log = await store.claim("sink", "log")
+    for number in range(3):
+        await store.record(change(account, number, sinks=("ops", "log")))
+    died = [
+        await store.mark_absent_sinks(present=["log"], now=START_US + late_us, dead_after_us=DAY_US)
+        for late_us in (0, DAY_US - 1, DAY_US, DAY_US)
+    ]
+    assert died == [0, 0, 3, 0]
+    assert await due(store, ops) == []
+    assert len(await due(store, log)) == 3
+
+
+async def test_a_sink_that_returns_has_its_whole_day_again(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    await store.mark_absent_sinks(present=[], now=START_US, dead_after_us=DAY_US)
+    await store.load_sink(ops, fingerprint="one")
+    assert await store.mark_absent_sinks(present=[], now=START_US + DAY_US, dead_after_us=DAY_US) == 0
+    await store.mark_absent_sinks(present=["ops"], now=START_US + DAY_US, dead_after_us=DAY_US)
+    assert await store.mark_absent_sinks(present=[], now=START_US + 2 * DAY_US, dead_after_us=DAY_US) == 0
+    assert await due(store, ops) == [of(1)]
+
+
+async def test_a_store_without_sinks_has_none_absent(store: Store) -> None:
+    assert await store.mark_absent_sinks(present=["ops"], now=START_US, dead_after_us=0) == 0
+
+
+async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    for number in (1, 2, 3):
+        await store.record(change(account, number, sinks=("ops", "log")))
+        clock.us += SECOND_US
+    (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, first))
+    assert await store.backlog() == {"ops": Backlog(2, START_US + SECOND_US), "log": Backlog(3, START_US)}
+
+
+async def told_and_settled(store: Store, account: Lease, ops: Lease, *, end: DeliveryState, now: int = LATER) -> None:
+    """Record an execution that ends at `START_US` with two events, and settle both."""
+    await store.record(change(account))
+    await store.record(change(account, sequence=2, status="success", ended_at=START_US))
+    for _ in range(2):
+        (delivery,) = (await store.next_deliveries(ops, now=now, limit=1)).deliveries
+        await store.settle(settlement(ops, delivery, state=end))
+
+
+async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease) -> None:
+    await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
+    assert await store.prune(ended_before=START_US, keep=drop) == 0
+    assert await store.prune(ended_before=START_US + 1, keep=drop) == 1
+    assert list((await store.load_account(account)).executions) == []
+    await store.record(change(account))  # nothing of it is left that a new beginning could collide with
+    assert await due(store, ops) == [of(1)]
+
+
+async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, account: Lease, ops: Lease) -> None:
+    asked = []
+
+    def keep(account: str, pipeline: str, execution: str) -> bool:
+        asked.append((account, pipeline, execution))
+        return True
+
+    await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
+    assert await store.prune(ended_before=LATER, keep=keep) == 1
+    assert asked == [("default", PIPELINE, execution_id(1))]
+    assert await store.prune(ended_before=LATER, keep=hold) == 0
+    (known,) = (await store.load_account(account)).executions
+    assert (known.sequence, known.ended_at) == (2, START_US)
+    with pytest.raises(OwnershipLostError):
+        await store.record(change(account))
+    assert await store.prune(ended_before=LATER, keep=drop) == 0
+    assert list((await store.load_account(account)).executions) == []
+
+
+async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
+    await store.prune(ended_before=LATER, keep=hold)
+    await store.record(change(account, sequence=3, ended_at=None))
+    assert await store.prune(ended_before=LATER, keep=drop) == 0
+    await store.record(change(account, sequence=4, ended_at=START_US, sinks=()))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery))
+    assert await store.prune(ended_before=LATER, keep=drop) == 1
+
+
+async def test_what_waits_stays_for_ever_with_its_execution(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    await store.record(change(account, sequence=2, ended_at=START_US))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery))
+    assert await store.prune(ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert await due(store, ops) == [of(1, sequence=2)]
+    assert len((await store.load_account(account)).executions) == 1
+
+
+async def test_a_dead_letter_stays_as_long_again_from_its_death(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    clock.us = START_US + 5 * DAY_US
+    await told_and_settled(store, account, ops, end=DEAD, now=clock.us)
+    assert await store.prune(ended_before=START_US + 5 * DAY_US, keep=drop) == 0
+    assert len((await store.load_account(account)).executions) == 1
+    assert await store.prune(ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
+
+
+async def test_what_is_open_is_never_pruned(store: Store, account: Lease) -> None:
+    await store.record(change(account, sinks=()))
+    assert await store.prune(ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert len((await store.load_account(account)).executions) == 1
+
+
+async def test_many_executions_are_pruned_page_by_page(store: Store, account: Lease) -> None:
+    await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
+    assert await store.prune(ended_before=LATER, keep=lambda _a, _p, name: name == execution_id(1)) == 600
+    assert [each.execution for each in (await store.load_account(account)).executions] == [execution_id(1)]
+
+
+async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    await store.record(source_change(account))
+    clock.us += DAY_US
+    await store.record(source_change(account, sequence=2, sinks=()))
+    await store.prune(ended_before=START_US + 1, keep=drop)
+    (delivery,) = (await store.next_deliveries(ops, now=clock.us, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery))
+    await store.prune(ended_before=START_US + 1, keep=drop)
+    record = await store.load_account(account)
+    assert (record.sequence, record.trouble) == (2, "unreachable")
+    await store.record(source_change(account, sequence=3))

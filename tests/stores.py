@@ -1,0 +1,100 @@
+"""What tests of the store, and with the store, are made of: a clock that is set by hand, changes, settlements."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID, uuid5
+
+from watcher.clock import from_us
+from watcher.models import Delivery, DeliveryState, Event, EventType, Known, Outgoing
+from watcher.ports import ExecutionChange, Lease, Settlement, SourceChange
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
+SECOND_US = 1_000_000
+DAY_US = 86_400 * SECOND_US
+
+
+@dataclass(slots=True)
+class SetClock:
+    """A clock that stands still until it is moved."""
+
+    us: int = START_US
+    wall_jump_us: int = 0
+
+    def now(self) -> datetime:
+        return from_us(self.us + self.wall_jump_us)
+
+    def monotonic(self) -> float:
+        return self.us / SECOND_US
+
+    def steady_us(self) -> int:
+        return self.us
+
+
+@dataclass(slots=True)
+class Woken:
+    """Remembers which sinks were told that something is recorded."""
+
+    names: list[str] = field(default_factory=list)
+
+    def __call__(self, names: Iterable[str]) -> None:
+        self.names.extend(sorted(names))
+
+
+def execution_id(number: int) -> str:
+    return str(UUID(int=(7 << 124) | number))
+
+
+def stream_of(subject: str) -> bytes:
+    return blake2b(subject.encode(), digest_size=16).digest()
+
+
+def event(subject: str, *, sequence: int, type_: EventType = EventType.EXECUTION_RUNNING) -> Event:
+    body = b'{"id":"%s-%d"}' % (subject.encode(), sequence)
+    return Event(uuid5(UUID(int=0), f"{subject}-{sequence}"), type_, stream_of(subject), sequence, body)
+
+
+def change(
+    lease: Lease,
+    number: int = 1,
+    *,
+    sequence: int = 1,
+    sinks: tuple[str, ...] = ("ops",),
+    with_sinks_of: int | None = None,
+    **known: object,
+) -> ExecutionChange:
+    """Return the next change of an execution, which tells one event."""
+    name = execution_id(number)
+    values: dict[str, Any] = {"status": "running", "since_at": START_US, "looked_at": START_US} | known
+    return ExecutionChange(
+        lease=lease,
+        before=sequence - 1 or None,
+        known=Known(name, PIPELINE, sequence=sequence, **values),
+        outgoing=(Outgoing(event(name, sequence=sequence), sinks, with_sinks_of),),
+    )
+
+
+def source_change(
+    lease: Lease, *, sequence: int = 1, state: str | None = "unreachable", sinks: tuple[str, ...] = ("ops",)
+) -> SourceChange:
+    """Return the next change of an account or sink, which tells one event."""
+    told = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
+    return SourceChange(lease, sequence - 1, sequence, state, (Outgoing(told, sinks),))
+
+
+def settlement(
+    lease: Lease, delivery: Delivery, *, state: DeliveryState = DeliveryState.DELIVERED, **changes: object
+) -> Settlement:
+    """Return how an attempt at a delivery ended."""
+    values: dict[str, Any] = {
+        "attempts": delivery.attempts + 1,
+        "due_at": delivery.due_at,
+        "rejections": 0,
+        "first_tried_at_s": 1.5,
+        "answer": "204",
+        "clock_s": 2.5,
+    } | changes
+    return Settlement(lease=lease, stream=delivery.stream, sequence=delivery.sequence, state=state, **values)
