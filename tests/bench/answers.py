@@ -1,0 +1,83 @@
+"""What the load server answers: the documented shape, about 3 kB, the same for every execution but id and status."""
+
+import json
+from dataclasses import dataclass
+from uuid import UUID
+
+PIPELINE = "77aa0000-0000-4000-8000-000000000000"
+BODY_BYTES = 3_000
+ID_LENGTH = 36
+
+
+def execution_ids(count: int) -> tuple[str, ...]:
+    """Return that many ids, always the same."""
+    return tuple(str(UUID(int=(0x9A1B << 112) | (0x40008 << 60) | number)) for number in range(count))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole HTTP answer before and after the execution's id."""
+
+    before: bytes
+    after: bytes
+
+
+def answer(status: str) -> Answer:
+    """Return the answer of an execution in that status."""
+    before, after = _body(status).split(b"{id}", 1)
+    length = len(before) + ID_LENGTH + len(after)
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
+    return Answer(head.encode() + before, after)
+
+
+def _body(status: str) -> bytes:
+    """Return a body in which `{id}` stands for the execution's id."""
+    document = _document(status)
+    text = "We would love to see you next week, what day suits you best? "
+    missing = BODY_BYTES - len(json.dumps(document, separators=(",", ":")))
+    document["conversationHistory"] = {"messages": [{"role": "contact", "text": (text * 50)[:missing]}]}
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _document(status: str) -> dict[str, object]:
+    return {
+        "id": "{id}",
+        "pipelineId": PIPELINE,
+        "pipelineVersionId": "b5c8f1e0-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
+        "status": status,
+        "pipelineName": "Sales agent",
+        "pipelineVersionNumber": 7,
+        "startedAt": "2025-11-24T10:00:00.000Z",
+        "finishedAt": None,
+        "error": None,
+        "aiTokensUsed": 512,
+        "nodesStarted": 2,
+        "contactDetails": {"name": "A contact", "phone": "+15550100"},
+        "environment": {"CRM": "https://crm.example.com"},
+        "triggeredBy": "message_received",
+        "triggeredByEntityId": "5f0c0000-0000-4000-8000-000000000000",
+        "conversationId": "6a0d0000-0000-4000-8000-000000000000",
+        "nodesExecuted": [_node(number) for number in (1, 2)],
+        "pipelineMessages": [],
+    }
+
+
+def _node(number: int) -> dict[str, object]:
+    return {
+        "nodeName": f"Step {number}",
+        "node": {
+            "id": str(number),
+            "name": f"Step {number}",
+            "staticId": str(number),
+            "isGoal": False,
+            "goalName": None,
+        },
+        "id": f"7b0e0000-0000-4000-8000-00000000000{number}",
+        "startedAt": "2025-11-24T10:00:01.000Z",
+        "finishedAt": "2025-11-24T10:00:02.000Z",
+        "status": "success",
+        "errorMessage": None,
+        "aiTokensUsed": 256,
+        "input": {"prompt": "Greet the contact and ask what they need."},
+        "output": {"text": "Hello! How can we help you today?"},
+    }

@@ -1,0 +1,35 @@
+"""The bare loop: as many workers as the watcher has requests in flight, each of which gets, parses and forgets."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+
+import aiohttp
+from yarl import URL
+
+from bench.answers import PIPELINE
+from watcher.clerk import parse_execution
+from watcher.client import USER_AGENT
+
+
+async def _work(session: aiohttp.ClientSession, *, base_url: str, turns: Iterator[str]) -> None:
+    for execution in turns:
+        url = URL(f"{base_url}/public/pipelines/{PIPELINE}/executions/{execution}", encoded=True)
+        async with session.get(url, allow_redirects=False) as response:
+            assert parse_execution(await response.read(), asked=execution)
+
+
+async def _ask(base_url: str, *, executions: Sequence[str], workers: int) -> None:
+    turns = cycle(executions)
+    async with aiohttp.ClientSession(
+        headers={"apiKey": "bench", "User-Agent": USER_AGENT, "Accept": "application/json"},
+        timeout=aiohttp.ClientTimeout(total=10),
+        connector=aiohttp.TCPConnector(limit=workers),
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
+        await asyncio.gather(*(_work(session, base_url=base_url, turns=turns) for _ in range(workers)))
+
+
+def ask_for_ever(base_url: str, executions: Sequence[str], workers: int) -> None:
+    """Ask for the executions in turn until the process is ended."""
+    asyncio.run(_ask(base_url, executions=executions, workers=workers))

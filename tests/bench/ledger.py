@@ -1,0 +1,35 @@
+"""What the servers of the bench count, in memory that the measuring process reads without asking them."""
+
+import ctypes
+import multiprocessing
+from multiprocessing.sharedctypes import RawValue
+
+spawning = multiprocessing.get_context("spawn")
+
+DELAYS_COUNT = 100_000
+
+
+class Ledger(ctypes.Structure):
+    """One server's counts. Moments are monotonic seconds, one clock for all processes.
+
+    The load server changes the status of every `change_every`-th execution it answers (0: of none). `delays_s` holds
+    the receiver's first delays, `arrived_count` of them are filled in.
+    """
+
+    _fields_ = (
+        ("port", ctypes.c_int),
+        ("served_count", ctypes.c_long),
+        ("first_at", ctypes.c_double),
+        ("change_every", ctypes.c_long),
+        ("delays_s", ctypes.c_double * DELAYS_COUNT),
+    )
+    port: int
+    served_count: int
+    first_at: float
+    change_every: int
+    delays_s: "ctypes.Array[ctypes.c_double]"
+
+
+def new_ledger() -> Ledger:
+    """Return a ledger that a process started by `spawning` may be given."""
+    return RawValue(Ledger)

@@ -1,0 +1,172 @@
+"""The measurements, one function each: what is started, what is watched, which figures come of it."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import quantiles
+
+from bench.answers import execution_ids
+from bench.figures import Figure, at_least, at_most, shown
+from bench.ledger import Ledger
+from bench.load_server import serve_load
+from bench.places import CONCURRENCY, SINK, Places, Wish
+from bench.processes import Cost, bare_loop, daemon, observe_cost, server, wait_until
+from bench.receiver import receive
+from watcher.pace import SHARE
+
+CHANGED_ONE_IN = 50
+EVENTS_PER_S = 200
+DELIVERIES_COUNT = 10_000
+FEW, MANY = execution_ids(1_000), execution_ids(100_000)
+SETTLING_S = 1.5
+"""What only a start brings is over by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What the measurements share. A `quick` one is a first impression: fewer repetitions, shorter looks."""
+
+    places: Places
+    quick: bool
+
+    @property
+    def repetitions(self) -> range:
+        """Return how often each thing is measured."""
+        return range(2 if self.quick else 5)
+
+    @property
+    def look_s(self) -> float:
+        """Return for how long a process is watched."""
+        return 2.0 if self.quick else 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What a daemon cost while it was watched, the memory it held then, and how long it took to its first poll."""
+
+    cost: Cost
+    memory_bytes: int
+    start_s: float
+
+
+def measure_polls(bench: Bench) -> Iterator[Figure]:
+    """Compare the daemon with the bare loop, in turns."""
+    pairs = [(_watch(bench, FEW).cost, _bare(bench)) for _ in bench.repetitions]
+    yield at_least(0.85, "polls per second over the bare loop's", [ours.per_s / bare.per_s for ours, bare in pairs])
+    yield at_most(
+        1.25, "CPU of a poll over the bare loop's", [ours.cpu_s_each / bare.cpu_s_each for ours, bare in pairs]
+    )
+    yield shown("  polls per second", [ours.per_s for ours, _ in pairs])
+    yield shown("  of the bare loop", [bare.per_s for _, bare in pairs])
+    yield shown("  CPU of a poll, µs", [ours.cpu_s_each * 1e6 for ours, _ in pairs])
+    yield shown("  of the bare loop, µs", [bare.cpu_s_each * 1e6 for _, bare in pairs])
+
+
+def measure_many(bench: Bench) -> Iterator[Figure]:
+    """Compare a daemon that watches 100,000 executions with one that watches 1,000, in turns."""
+    pairs = [(_watch(bench, MANY), _watch(bench, FEW)) for _ in bench.repetitions]
+    yield at_most(200, "memory with 100,000 executions, MB", [many.memory_bytes / 1e6 for many, _ in pairs])
+    yield at_most(2.0, "start to first poll with 100,000, s", [many.start_s for many, _ in pairs])
+    yield at_most(
+        1.2, "CPU of a poll over that with 1,000", [many.cost.cpu_s_each / few.cost.cpu_s_each for many, few in pairs]
+    )
+    yield shown("  memory with 1,000, MB", [few.memory_bytes / 1e6 for _, few in pairs])
+    yield shown("  start to first poll with 1,000, s", [few.start_s for _, few in pairs])
+
+
+def measure_start(bench: Bench) -> Iterator[Figure]:
+    """Measure the start from an empty store: the one with 100,000 executions recorded is measured with the others."""
+    yield at_most(2.0, "start to first poll, empty store, s", [_start_s(bench) for _ in bench.repetitions])
+
+
+def measure_latency(bench: Bench) -> Iterator[Figure]:
+    """Measure how long after a change was seen its webhook arrives, while 200 of them a second do."""
+    delays = [_delays_ms(bench) for _ in bench.repetitions]
+    yield at_most(100, "seen to webhook received, p99, ms", [_percentile(each, 99) for each in delays])
+    yield shown("  p50, ms", [_percentile(each, 50) for each in delays])
+    yield shown("  events per second", [len(each) / bench.look_s for each in delays])
+
+
+def measure_deliveries(bench: Bench) -> Iterator[Figure]:
+    """Measure how fast a full outbox empties into one sink."""
+    yield at_least(2_000, "deliveries per second to one sink", [_deliveries_per_s(bench) for _ in bench.repetitions])
+
+
+MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
+    "polls": measure_polls,
+    "many": measure_many,
+    "start": measure_start,
+    "latency": measure_latency,
+    "deliveries": measure_deliveries,
+}
+
+
+def _url(ledger: Ledger) -> str:
+    return f"http://127.0.0.1:{ledger.port}"
+
+
+def _settle(ledger: Ledger) -> None:
+    wait_until(lambda: ledger.served_count > 0)
+    time.sleep(SETTLING_S)
+
+
+def _bare(bench: Bench) -> Cost:
+    with server(serve_load) as api, bare_loop(_url(api), executions=FEW, workers=CONCURRENCY) as process:
+        api.change_every = CHANGED_ONE_IN
+        _settle(api)
+        return observe_cost(process, api, seconds=bench.look_s)
+
+
+def _watch(bench: Bench, executions: Sequence[str]) -> Watched:
+    """Run a daemon that knows these executions, and watch it look at them as fast as it can."""
+    with server(serve_load) as api:
+        api.change_every = CHANGED_ONE_IN
+        wish = Wish(base_url=_url(api), executions=executions)
+        config = bench.places.make(wish, store=bench.places.filled(executions))
+        began_at = time.monotonic()
+        with daemon(config) as process:
+            _settle(api)
+            cost = observe_cost(process, api, seconds=bench.look_s)
+            return Watched(cost, process.memory_info().rss, api.first_at - began_at)
+
+
+def _start_s(bench: Bench) -> float:
+    with server(serve_load) as api:
+        config = bench.places.make(Wish(base_url=_url(api), executions=MANY))
+        began_at = time.monotonic()
+        with daemon(config):
+            wait_until(lambda: api.served_count > 0)
+            return api.first_at - began_at
+
+
+def _delays_ms(bench: Bench) -> Sequence[float]:
+    """Let one answer in five change at a pace of 1,000 a second; return the delays of the events of one look."""
+    with server(serve_load) as api, server(receive) as hook:
+        rate_per_s = round(5 * EVENTS_PER_S / SHARE)
+        wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=rate_per_s, sink_url=_url(hook))
+        with daemon(bench.places.make(wish, store=bench.places.filled(FEW))):
+            api.change_every = 5
+            _settle(hook)
+            before = hook.served_count
+            time.sleep(bench.look_s)
+            return [1000 * delay_s for delay_s in hook.delays_s[before : hook.served_count]]
+
+
+def _percentile(values: Sequence[float], nth: int) -> float:
+    return quantiles(values, n=100)[nth - 1]
+
+
+def _deliveries_per_s(bench: Bench) -> float:
+    """Return the rate of the middle of an outbox: its first tenth warms up, its last may be thin."""
+    waiting = MANY[:DELIVERIES_COUNT]
+    with server(serve_load) as api, server(receive) as hook:
+        wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook))
+        with daemon(bench.places.make(wish, store=bench.places.filled(waiting, sinks=(SINK,)))):
+            first_at = _reached_at(hook, count=DELIVERIES_COUNT // 10)
+            last_at = _reached_at(hook, count=DELIVERIES_COUNT)
+            return DELIVERIES_COUNT * 0.9 / (last_at - first_at)
+
+
+def _reached_at(ledger: Ledger, *, count: int) -> float:
+    wait_until(lambda: ledger.served_count >= count)
+    return time.monotonic()

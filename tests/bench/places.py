@@ -1,0 +1,103 @@
+"""Where a daemon of the bench lives: a directory with its configuration, and a store that is empty or filled."""
+
+import asyncio
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bench.answers import PIPELINE, answer
+from watcher.clerk import parse_execution
+from watcher.clock import Clock, SystemClock
+from watcher.events import ExecutionNews, Sighting, execution_event
+from watcher.models import Known, Outgoing, Watch
+from watcher.ports import ExecutionChange, Lease
+from watcher.store.opening import open_store
+from watcher.transitions import Look, observe
+
+CONCURRENCY = 64
+ACCOUNT = "default"
+SINK = "ops"
+_FILLED_AT_ONCE = 5_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What a daemon is to do. `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace."""
+
+    base_url: str
+    executions: Sequence[str]
+    rate_per_s: int = 1_000_000
+    sink_url: str | None = None
+
+
+class Places:
+    """Makes directories for daemons, each with its configuration, and fills stores only once."""
+
+    def __init__(self, root: Path) -> None:
+        """Make them all within `root`."""
+        self._root = root
+        self._numbers = count(1)
+        self._filled: dict[tuple[int, tuple[str, ...]], Path] = {}
+
+    def make(self, wish: Wish, *, store: Path | None = None) -> Path:
+        """Return the configuration of a new daemon, whose store is a copy of `store`, else empty."""
+        directory = self._root / str(next(self._numbers))
+        directory.mkdir()
+        if store is not None:
+            shutil.copy(store, directory / "watcher.db")
+        path = directory / "watcher.yaml"
+        path.write_text(yaml.dump(_settings(wish, store=directory / "watcher.db"), Dumper=yaml.CSafeDumper))
+        return path
+
+    def filled(self, executions: Sequence[str], *, sinks: tuple[str, ...] = ()) -> Path:
+        """Return a store that knows these executions as running; that event of each still waits for `sinks`."""
+        key = (len(executions), sinks)
+        if key not in self._filled:
+            path = self._root / f"filled-{len(self._filled)}.db"
+            asyncio.run(_fill(path, executions, sinks=sinks))
+            self._filled[key] = path
+        return self._filled[key]
+
+
+def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
+    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s"}
+    return {
+        "accounts": {ACCOUNT: {"api_key": "bench", "base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}},
+        "watch": [{"pipeline": PIPELINE, "executions": list(wish.executions)}],
+        "polling": {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY},
+        "sinks": {} if wish.sink_url is None else {SINK: sink},
+        "store": {"url": f"sqlite:///{store}"},
+        "http": {"listen": "127.0.0.1:0"},
+        "log": {"level": "error", "format": "json"},
+    }
+
+
+async def _fill(path: Path, executions: Sequence[str], *, sinks: tuple[str, ...]) -> None:
+    clock = SystemClock()
+    store = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=lambda _sinks: None)
+    lease = await store.claim("account", ACCOUNT)
+    for start in range(0, len(executions), _FILLED_AT_ONCE):
+        some = executions[start : start + _FILLED_AT_ONCE]
+        await asyncio.gather(*(store.record(_first_sight(lease, each, sinks=sinks, clock=clock)) for each in some))
+    await store.close()
+
+
+def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock: Clock) -> ExecutionChange:
+    running = answer("running")
+    body = (running.before + execution.encode() + running.after).partition(b"\r\n\r\n")[2]
+    facts, now_us = parse_execution(body, asked=execution), clock.steady_us()
+    assert facts is not None
+    observed = observe(Known(execution, PIPELINE), Look(facts, now_us, now_us), looked_at=0, overdue_after_s={})
+    news = ExecutionNews(
+        watch=Watch(ACCOUNT, PIPELINE, ()),
+        happening=observed.happenings[0],
+        known=observed.known,
+        sighting=Sighting(clock.now(), None),
+        facts=facts,
+    )
+    return ExecutionChange(lease, None, observed.known, (Outgoing(execution_event(news), sinks),))

@@ -1,0 +1,111 @@
+"""The processes of a measurement: who runs on which core, and what one of them costs while it is watched."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from bench.bare import ask_for_ever
+from bench.ledger import Ledger, new_ledger, spawning
+
+START_WITHIN_S = 60.0
+_SLICE_S = 0.005
+_CORES = sorted(os.sched_getaffinity(0))
+SERVER_CORES = _CORES[:1]
+MEASURED_CORES = _CORES[1:2] or _CORES
+"""The measured program has one core to itself, where there are two: else its ratio to the bare loop is luck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What went by while a process was watched. Times in seconds."""
+
+    served_count: int
+    wall_s: float
+    cpu_s: float
+
+    @property
+    def per_s(self) -> float:
+        """Return how many were served a second."""
+        return self.served_count / self.wall_s
+
+    @property
+    def cpu_s_each(self) -> float:
+        """Return the CPU time of one."""
+        return self.cpu_s / self.served_count
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Return once it holds. Raises `TimeoutError` if that takes a minute."""
+    give_up_at = time.monotonic() + START_WITHIN_S
+    while not condition():
+        if time.monotonic() > give_up_at:
+            raise TimeoutError
+        time.sleep(_SLICE_S)
+
+
+def observe_cost(process: psutil.Process, ledger: Ledger, *, seconds: float) -> Cost:
+    """Watch a process for so long while the ledger's server counts what it asks for."""
+    cpu_s, served, began_at = _cpu_s(process), ledger.served_count, time.monotonic()
+    time.sleep(seconds)
+    return Cost(ledger.served_count - served, time.monotonic() - began_at, _cpu_s(process) - cpu_s)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return times.user + times.system
+
+
+@contextmanager
+def server(target: Callable[[Ledger], None]) -> Iterator[Ledger]:
+    """Run a server in a process of its own, and give its ledger once it listens."""
+    ledger = new_ledger()
+    process = spawning.Process(target=target, args=(ledger,), daemon=True)
+    process.start()
+    psutil.Process(process.pid).cpu_affinity(SERVER_CORES)
+    wait_until(lambda: ledger.port > 0)
+    try:
+        yield ledger
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def bare_loop(base_url: str, *, executions: tuple[str, ...], workers: int) -> Iterator[psutil.Process]:
+    """Run the bare loop in a process of its own."""
+    process = spawning.Process(target=ask_for_ever, args=(base_url, executions, workers), daemon=True)
+    process.start()
+    running = psutil.Process(process.pid)
+    running.cpu_affinity(MEASURED_CORES)
+    try:
+        yield running
+    finally:
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def daemon(config: Path) -> Iterator[psutil.Process]:
+    """Run the real program, its events going nowhere. Raises `RuntimeError` if it complained: it is not well."""
+    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    command = [sys.executable, "-m", "watcher", "run", "--config", str(config)]
+    complaints = config.with_name("watcher.log")
+    with (
+        complaints.open("wb") as log,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment) as process,
+    ):
+        running = psutil.Process(process.pid)
+        running.cpu_affinity(MEASURED_CORES)
+        try:
+            yield running
+        finally:
+            process.kill()
+    if complaint := complaints.read_text():
+        raise RuntimeError(complaint)

@@ -1,0 +1,51 @@
+"""The webhook receiver of the bench: takes whatever comes, and notes how long ago its event was observed."""
+
+import asyncio
+import re
+import time
+from datetime import datetime
+
+from bench.ledger import DELAYS_COUNT, Ledger
+
+_LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
+_OBSERVED_AT = re.compile(rb'"observed":\{"at":"([^"]+)"')
+_TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._begun = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._begun += data
+        head, found, body = self._begun.partition(b"\r\n\r\n")
+        length = _LENGTH.search(head + b"\r\n")
+        if not found or length is None or len(body) < int(length[1]):
+            return
+        self._begun = b""
+        self._note(body)
+        self._transport.write(_TAKEN)
+
+    def _note(self, body: bytes) -> None:
+        ledger, observed = self._ledger, _OBSERVED_AT.search(body)
+        ledger.first_at = ledger.first_at or time.monotonic()
+        if observed is not None and ledger.served_count < DELAYS_COUNT:
+            observed_at = datetime.fromisoformat(observed[1].decode()).timestamp()
+            ledger.delays_s[ledger.served_count] = time.time() - observed_at
+        ledger.served_count += 1
+
+
+async def _serve(ledger: Ledger) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(ledger), "127.0.0.1", 0)
+    ledger.port = server.sockets[0].getsockname()[1]
+    await server.serve_forever()
+
+
+def receive(ledger: Ledger) -> None:
+    """Receive until the process is ended; the port is in the ledger."""
+    asyncio.run(_serve(ledger))
