@@ -13,6 +13,7 @@ import typer
 
 from watcher.app import run as run_daemon
 from watcher.config.load import find_config, load_config
+from watcher.config.problems import ConfigProblemsError
 from watcher.demo import demonstrate
 from watcher.errors import Exit, WatcherError
 from watcher.logs import configure_logs
@@ -164,7 +165,8 @@ def main() -> None:
     try:
         app()
     except WatcherError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201 (this is the command line)
+        lines = str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}"
+        print(lines, file=sys.stderr)  # noqa: T201 (this is the command line)
         sys.exit(error.exit_code)
     except Exception as error:  # noqa: BLE001 (the one in main: the text of an unknown error may hold data)
         print(f"error: {type(error).__name__} ended the program; this is a bug", file=sys.stderr)  # noqa: T201
