@@ -59,8 +59,6 @@ FLOORS = {
                 "attempts",
                 "gate",
                 "standing",
-                "lane_store",
-                "courier",
                 "housekeeping",
             ),
             ("config", "schedule", "web"),
