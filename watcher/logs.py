@@ -26,7 +26,7 @@ def configure_logs(*, level: str, format_: LogFormat, stream: TextIO | None = No
         logger_factory=structlog.PrintLoggerFactory(out),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Forward()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward(logging.WARNING)], force=True)
 
 
 def _renderers(*, console: bool, colors: bool) -> list[structlog.typing.Processor]:

@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from watcher.models import DeliveryState, EventType, Outcome, Status
 
@@ -16,6 +16,8 @@ class Metrics:
 
     def __init__(self) -> None:
         """Declare all metrics in a registry of their own."""
+        # Or every counter would show a second time, as a gauge named `_created`.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
         self._declare_account_metrics()
         self._declare_sink_metrics()
@@ -110,6 +112,8 @@ class SinkMetrics:
         self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
         self._delay = metrics.delivery_delay.labels(name)
         self._up = metrics.sink_up.labels(name)
+        metrics.outbox_pending.labels(name)
+        metrics.outbox_oldest.labels(name)
 
     def delivered(self, delay_s: float) -> None:
         """Count a delivery that got through, so many seconds after its event was recorded."""
