@@ -1,0 +1,39 @@
+"""A store that an earlier version wrote opens, and holds what it held."""
+
+import shutil
+from pathlib import Path
+
+from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, stream_of
+
+from watcher.models import LostReason
+from watcher.ports import Backlog
+from watcher.store.opening import open_store
+
+FIXTURES = Path(__file__).parents[2] / "fixtures"
+LATER = START_US + 60 * SECOND_US
+
+
+async def test_a_store_of_schema_1_holds_what_it_held(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "store-0001.db", tmp_path / "watcher.db")
+    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=SetClock(), on_recorded=Woken())
+    assert not store.created
+    account = await store.load_account(await store.claim("account", "default"))
+    assert (account.sequence, account.trouble) == (1, "unreachable")
+    assert {each.pipeline for each in account.executions} == {PIPELINE}
+    ended, overdue, lost, odd = account.executions
+    assert (ended.execution, ended.status, ended.ended_at) == (execution_id(1), "success", LATER)
+    assert ended.counts == (("running", 1), ("success", 1))
+    assert (overdue.status, overdue.was_paused, overdue.overdue_sequence) == ("paused", True, 1)
+    assert (lost.lost, lost.lost_at, lost.sequence) == (LostReason.NOT_FOUND, LATER, 2)
+    assert odd.counts == (("unrecognized:odd", 1),)
+    ops = await store.claim("sink", "ops")
+    sink = await store.load_sink(ops, fingerprint="one")
+    assert (sink.sequence, sink.state, sink.clock_s) == (1, "failing", 2.5)
+    assert await store.backlog() == {"ops": Backlog(4, START_US), "log": Backlog(1, START_US)}
+    found = await store.next_deliveries(ops, now=LATER, limit=9)
+    assert {(each.stream, each.sequence, each.attempts) for each in found.deliveries} == {
+        (stream_of(execution_id(1)), 2, 0),
+        (stream_of(execution_id(3)), 1, 1),
+        (stream_of("accounts/default"), 1, 0),
+    }
+    await store.close()

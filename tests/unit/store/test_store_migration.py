@@ -1,0 +1,86 @@
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sqlalchemy import create_engine
+from stores import SetClock, Woken
+
+from watcher.store.opening import open_store
+from watcher.store.tables import metadata
+
+OPEN = """
+import asyncio, os, signal, sys
+from sqlalchemy import Engine, event
+from watcher.clock import SystemClock
+from watcher.store.opening import open_store
+
+url, last_words = sys.argv[1:]
+
+def kill(_connection, _cursor, statement, *_rest):
+    if last_words in statement:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+async def main():
+    store = await open_store(url, clock=SystemClock(), on_recorded=print)
+    await store.close()
+
+event.listen(Engine, "after_cursor_execute", kill)
+asyncio.run(main())
+print("alembic" in sys.modules)
+"""
+
+
+def open_elsewhere(path: Path, *, last_words: str) -> subprocess.CompletedProcess[str]:
+    """Open a store in a process that kills itself after a statement that holds `last_words`."""
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{path}", last_words]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def made(path: Path) -> dict[str, str]:
+    database = sqlite3.connect(path)
+    rows = database.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    database.close()
+    return dict(rows)
+
+
+@pytest.mark.parametrize(
+    "last_words", ["CREATE TABLE meta", "CREATE TABLE delivery", "CREATE INDEX delivery_due", "INTO alembic_version"]
+)
+async def test_a_kill_inside_the_migration_leaves_nothing_half_done(tmp_path: Path, last_words: str) -> None:
+    path = tmp_path / "watcher.db"
+    assert open_elsewhere(path, last_words=last_words).returncode == -signal.SIGKILL
+    assert made(path) == {}
+    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+    assert store.created
+    await store.close()
+
+
+async def test_the_migrations_make_what_the_tables_say(tmp_path: Path) -> None:
+    store = await open_store(f"sqlite:///{tmp_path}/migrated.db", clock=SetClock(), on_recorded=Woken())
+    await store.close()
+    engine = create_engine(f"sqlite:///{tmp_path}/tables.db")
+    metadata.create_all(engine)
+    engine.dispose()
+    migrated = made(tmp_path / "migrated.db")
+    assert migrated.pop("alembic_version")
+    assert migrated == made(tmp_path / "tables.db")
+
+
+def test_only_a_migration_loads_alembic(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    loaded = [open_elsewhere(path, last_words="never said").stdout for _ in range(2)]
+    assert loaded == ["True\n", "False\n"]
+
+
+async def test_each_store_has_its_own_salt(tmp_path: Path) -> None:
+    salts = set()
+    for name in ("one", "two"):
+        store = await open_store(f"sqlite:///{tmp_path}/{name}.db", clock=SetClock(), on_recorded=Woken())
+        await store.close()
+        database = sqlite3.connect(tmp_path / f"{name}.db")
+        salts.add(database.execute("SELECT value FROM meta WHERE key = 'salt'").fetchone())
+        database.close()
+    assert len(salts) == 2

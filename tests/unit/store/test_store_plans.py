@@ -1,0 +1,66 @@
+"""How SQLite carries out what is asked often: a dead sink with a million deliveries must cost the others nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import ClauseElement, Connection, create_engine
+from sqlalchemy.dialects.sqlite import dialect
+
+from watcher.store import deliveries, outbox, retention, states
+from watcher.store.tables import metadata
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def plan(connection: Connection, statement: ClauseElement) -> list[str]:
+    sql = str(statement.compile(dialect=dialect()))
+    rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))
+    return [row.detail for row in rows]
+
+
+def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) -> None:
+    assert plan(connection, deliveries.HEADS) == [
+        "SEARCH delivery USING INDEX delivery_due (sink_id=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH earlier USING PRIMARY KEY (stream=? AND sequence<?)",
+        "SEARCH event USING INDEX sqlite_autoindex_event_1 (stream=? AND sequence=?)",
+    ]
+
+
+def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) -> None:
+    assert plan(connection, outbox._DELIVERY) == [
+        "SCALAR SUBQUERY 1",
+        "SEARCH ahead USING PRIMARY KEY (stream=? AND sequence<?)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        deliveries._SETTLE,
+        deliveries._HOLD_BACK,
+        deliveries._LET_GO,
+        outbox._SINKS_OF,
+        states._UPDATE,
+        states._LOOKED,
+        retention._ENDED,
+        retention._DELETE_STREAM_DELIVERIES,
+        retention._DELETE_STREAM_EVENTS,
+        retention._NOTE_EMPTY,
+        retention._DELETE_EMPTY,
+        retention._OLD_EVENTS,
+        retention._DELETE_EVENT_DELIVERIES,
+        retention._DELETE_EVENT,
+        retention._BURY,
+    ],
+)
+def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: ClauseElement) -> None:
+    steps = plan(connection, statement)
+    assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]
