@@ -167,7 +167,7 @@ class AccountWatcher:
         self._in_flight_count += 1
         self._parts.pacer.spend(now)
         self._parts.metrics.lateness.observe(max(0.0, now - entry.due_at))
-        if not self._health.unusable:
+        if not self._health.unusable and entry.known.lost is None:
             self._health.note_gap(now - entry.asked_at, allowed_s=self._parts.gap_allowed_s, now=now)
         entry.asked_at = now
 
@@ -214,6 +214,7 @@ class AccountWatcher:
             await self._parts.store.record(judged.change)
             self._store_recovered()
             self._recorded(entry, judged, judged.change)
+            self._measure_delay(judged, reply)
         elif judged.looked_at is not None:
             self._unflushed[entry.known.execution] = entry
         if judged.looked_at is not None:
@@ -254,6 +255,12 @@ class AccountWatcher:
         self._unflushed.pop(entry.known.execution, None)
         for outgoing in change.outgoing:
             metrics.events.labels(outgoing.event.type).inc()
+
+    def _measure_delay(self, judged: Judged, reply: Reply) -> None:
+        finished_at = reply.execution.finished_at if reply.execution else None
+        if judged.known.ended_at is not None and finished_at is not None:
+            delay_s = (self._clock.now() - finished_at).total_seconds()
+            self._parts.metrics.detection_delay.observe(max(0.0, delay_s))
 
     def _forget(self, entry: Entry) -> None:
         self._open_count -= 1

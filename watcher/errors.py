@@ -45,7 +45,7 @@ class OutputClosedError(WatcherError):
 
 
 class TransportFailedError(Exception):
-    """A request got no usable answer. `kind` is `timeout`, `connection`, `tls`, `dns`, `reset` or `too_large`."""
+    """A request got no usable answer. `kind` is `timeout`, `dns`, `tls`, `connection`, `truncated` or `too_large`."""
 
     def __init__(self, kind: str) -> None:
         """Keep the kind only: the texts of network errors carry addresses and paths, and paths are secrets."""

@@ -88,10 +88,10 @@ class Health:
         self._last_probe_at = now
 
     def note(self, reply: Reply, *, now: float, alone: bool) -> None:
-        """Judge a reply. `alone` says the account watches one execution: a 404 then says nothing of the account."""
-        if reply.outcome is Outcome.OK:
+        """Judge a reply. `alone` says the account watches one execution: a 404 then is its own, and the API works."""
+        if reply.outcome is Outcome.OK or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self._succeed(reply)
-        elif not (alone and reply.outcome in _ABOUT_THE_EXECUTION):
+        else:
             self._fail(reply, now=now)
 
     def suspects(self, now: float) -> bool:

@@ -112,6 +112,7 @@ class SinkMetrics:
         self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
         self._delay = metrics.delivery_delay.labels(name)
         self._up = metrics.sink_up.labels(name)
+        self._events = metrics.events
         metrics.outbox_pending.labels(name)
         metrics.outbox_oldest.labels(name)
 
@@ -131,3 +132,8 @@ class SinkMetrics:
     def up(self, well: bool) -> None:  # noqa: FBT001 (the gauge's value)
         """Say whether the sink is neither failing nor disabled."""
         self._up.set(well)
+
+    def told(self, type_: EventType, *, well: bool) -> None:
+        """Count the sink's own event, and how it stands since."""
+        self._events.labels(type_).inc()
+        self.up(well)

@@ -410,3 +410,31 @@ async def test_open_executions_are_counted_by_status(store: SqlStore, clock: Fak
     account.api.script |= {A: said(A, "paused"), B: said(B, "odd"), C: said(C, "success")}
     await account.run_for(1)
     assert [count(status) for status in ("unseen", "paused", "unrecognized", "running")] == [0, 1, 1, 0]
+
+
+async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = said(A, "success", finished_at=EPOCH + timedelta(seconds=990))
+    await account.run_for(1)
+    registry = account.metrics.registry
+    assert registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
+    assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
+
+
+async def test_a_lost_execution_says_nothing_of_the_budget(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(6 * 3600)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running", "execution.lost"]
+
+
+async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(100)
+    account.api.default = Outcome.NOT_FOUND
+    await account.run_for(400)
+    types = [type_ for type_, _, _ in await account.told()]
+    assert types == ["account.degraded", "account.recovered", "execution.lost"]
