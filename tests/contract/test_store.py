@@ -596,6 +596,18 @@ async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
     assert await store.prune(ended_before=LATER, keep=drop) == 1
 
 
+async def test_an_end_that_tells_nothing_leaves_the_events_before_it_to_be_found(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    await store.record(change(account))
+    quiet = change(account, ended_at=START_US)
+    await store.record(replace(quiet, before=1, outgoing=()))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery))
+    assert await store.prune(ended_before=LATER, keep=drop) == 1
+    await store.record(change(account))
+
+
 async def test_what_waits_stays_for_ever_with_its_execution(store: Store, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.record(change(account, sequence=2, ended_at=START_US))

@@ -51,11 +51,17 @@ class SourceNumbers:
         if wanted <= self._ids.keys():
             return
         async with self._engine.begin() as connection:
-            known = await _read(connection)
-            if missing := sorted(wanted - known.keys()):
-                await connection.execute(insert(source), [each._asdict() for each in missing])
-                known = await _read(connection)
+            known = await _number(connection, wanted=wanted)
         self._ids = known
+
+
+async def _number(connection: AsyncConnection, *, wanted: set[Source]) -> dict[Source, int]:
+    known = await _read(connection)
+    missing = sorted(wanted - known.keys())
+    if not missing:
+        return known
+    await connection.execute(insert(source), [each._asdict() for each in missing])
+    return await _read(connection)
 
 
 async def _read(connection: AsyncConnection) -> dict[Source, int]:

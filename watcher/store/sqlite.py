@@ -1,7 +1,8 @@
 """SQLite's engines: one connection that writes, a few that read, and the settings of each.
 
-The writer says BEGIN IMMEDIATE itself: the driver would begin later (a reader that turns writer fails at once whatever
-the timeout) and would commit before a CREATE TABLE, so a kill inside a migration would leave half of it. Readers never
+The writer says BEGIN IMMEDIATE itself: the driver would begin at the first row that is written, too late for what was
+read before (a reader that turns writer fails at once, whatever the timeout), and not at all for a CREATE TABLE, so a
+kill inside a migration would leave half of it. Readers never
 begin: each statement is its own short read, so no reader keeps the write-ahead log from being emptied.
 """
 
@@ -41,7 +42,7 @@ def _engine(path: Path, *, connections: int, busy_timeout_s: float, pragmas: tup
         pool_size=connections,
         max_overflow=0,
         hide_parameters=True,
-        # isolation_level=None: the driver begins and commits nothing by itself.
+        # isolation_level=None: the driver begins nothing by itself.
         connect_args={"isolation_level": None, "timeout": busy_timeout_s},
     )
 
