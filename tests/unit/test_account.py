@@ -436,5 +436,5 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
     await account.run_for(100)
     account.api.default = Outcome.NOT_FOUND
     await account.run_for(400)
-    types = [type_ for type_, _, _ in await account.told()]
-    assert types == ["account.degraded", "account.recovered", "execution.lost"]
+    types = {type_ for type_, _, _ in await account.told()}
+    assert types == {"account.degraded", "account.recovered", "execution.lost"}

@@ -1,4 +1,4 @@
-"""Group commit: what is handed in within a few milliseconds is written in one transaction.
+"""Group commit: what is handed in while the last group was written is written in one transaction.
 
 Owns the order of writes and who gets which result. A caller that is cancelled leaves; its write goes on. Knows no SQL:
 what writes a group, and what an error means, are passed in.
@@ -7,7 +7,6 @@ what writes a group, and what an error means, are passed in.
 import asyncio
 from asyncio import Future, Queue
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -16,9 +15,6 @@ from watcher.store.trouble import Trouble
 
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""
-
-LONGEST_WAIT_S = 0.005
-"""How long the first of a group waits for others."""
 
 ItemT = TypeVar("ItemT")
 
@@ -74,11 +70,11 @@ class GroupWriter(Generic[ItemT]):
                 self._queue.task_done()
 
     async def _gather(self) -> list[_Handed[ItemT]]:
+        """Take what is there: more comes together while this group is written, the busier the more."""
         group = [await self._queue.get()]
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LONGEST_WAIT_S):
-                while len(group) < GROUP_COUNT:
-                    group.append(await self._queue.get())
+        await asyncio.sleep(0)  # whatever else is handed in within this turn of the loop comes along
+        while len(group) < GROUP_COUNT and not self._queue.empty():
+            group.append(self._queue.get_nowait())
         return group
 
     async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
