@@ -171,6 +171,6 @@ def one_or_list(value: object) -> object:
     """Read a single text as a list of one. Raises `UnfitError` for an empty list: better to leave the key out."""
     if isinstance(value, str | SecretStr):
         return (value,)
-    if isinstance(value, list | tuple) and not value:
+    if isinstance(value, list) and not value:
         raise UnfitError("is an empty list", remedy="give at least one value or remove the key", quote=False)
     return value

@@ -71,7 +71,7 @@ def _compose(path: Path, *, document: Document) -> Node | None:
         root = compose(decode(path.read_bytes()), report=document.report_at)
     except OSError as error:
         reason = (error.strerror or "I/O error").lower()
-        problem = f"cannot read this file ({reason}, running as uid {os.getuid()})"
+        problem = f"cannot read this file ({reason}, running as uid {os.geteuid()})"
         document.report_at(Scalar(None, 0, 0), (), problem, "correct the path or its permissions")
         return None
     except BadYamlError as error:

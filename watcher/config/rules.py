@@ -34,7 +34,7 @@ def _name_accounts(document: Document) -> None:
     for watch in watches if names else ():
         _name_account(document, watch, names)
     if watches and not names and not isinstance(document.get(("accounts",)), list | str):
-        remedy = "write accounts: {default: {api_key: ${CLERK_API_KEY}}}"
+        remedy = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
         document.report((*watches[0], "account"), "there is no account to ask with", remedy=remedy, block=True)
     for watch in () if names else watches:
         document.tell((*watch, "account"))

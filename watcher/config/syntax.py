@@ -7,6 +7,7 @@ import yaml
 _TAB = re.compile(r" *\t")
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
+_BRACES = "a variable without quotes inside { } or [ ]"
 _MEANINGS = (
     (
         "mapping values are not allowed",
@@ -60,6 +61,8 @@ def explain(error: yaml.YAMLError, *, text: str) -> BadYamlError:
     if "unexpected end of stream" in complaint and error.context_mark:
         mark = error.context_mark
         return BadYamlError(mark.line + 1, mark.column + 1, problem="a quote is never closed", remedy="close it")
+    if "expected ',' or" in complaint and "${" in text.split("\n")[mark.line]:
+        return BadYamlError(mark.line + 1, mark.column + 1, problem=_BRACES, remedy='write "${NAME}"')
     unknown = ("not YAML", "check quotes, brackets and indentation here and above")
     problem, remedy = next((rest for fragment, *rest in _MEANINGS if fragment in complaint), unknown)
     return BadYamlError(mark.line + 1, mark.column + 1, problem=problem, remedy=remedy)

@@ -127,6 +127,7 @@ class _Composer:
         if event.anchor not in self._anchors:
             raise _stop(event, "an alias (*name) without its anchor (&name) above", "quote the text if it is a glob")
         node, count = self._anchors[event.anchor]
+        self._count += count
         self._aliased_count += count
         if self._aliased_count > _MOST_ALIASED:
             raise _stop(event, f"aliases repeat more than {_MOST_ALIASED:,} values", "write them out")

@@ -79,7 +79,7 @@ def _content(file: FilePath, *, shown: str) -> str:
 
 def _why(error: OSError) -> str:
     reason = (error.strerror or "I/O error").lower()
-    return f"{reason}, running as uid {os.getuid()}"
+    return f"{reason}, running as uid {os.geteuid()}"
 
 
 def _remedy(error: OSError) -> str:

@@ -1,0 +1,269 @@
+from collections.abc import Callable
+
+import pytest
+
+Mistakes = Callable[..., list[str]]
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+OTHER = "77aa0000-0000-4000-8000-000000000000"
+RUN = "9a1b0000-0000-4000-8000-000000000001"
+ACCOUNT = "accounts: {default: {api_key: k}}\n"
+WATCH = f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
+HOOK = "sinks:\n  ops:\n    type: webhook\n    url: https://h.example\n"
+LATER = "not in this version (0.1); comes with"
+ID_REMEDY = "address in Clerk Chat"
+URL_REMEDY = "write it like https://hooks.example.com/clerk"
+SECRET_REMEDY = 'want whsec_ + base64 of 24 to 64 bytes; make one: echo "whsec_$(openssl rand -base64 32)"'
+NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
+BASE_REMEDY = "write only scheme, host and perhaps a path, such as https://web-api.clerk.chat"
+SQLITE = "write sqlite:///watcher.db, or sqlite:////var/lib/watcher/watcher.db with a path from the root"
+LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
+BLOCK = "not a block of keys; write key: value lines below it"
+LIST = "not a list; write [one, two], or lines that begin with -"
+OURS = "is set by the watcher itself; remove it or choose another header"
+TOO_LONG = "has 257 characters; shorten it to 256"
+CENTURY = "is longer than a century; write at most 36500d"
+TOP = "allowed: accounts, watch, polling, sinks, store, http, log"
+EVERY = "every execution of a pipeline: not in this version (0.1), comes with watching whole pipelines"
+
+TABLE = [
+    # unknown keys, and keys of a later version
+    ("acounts: {}", f'1:1: acounts: unknown key "acounts"; did you mean "accounts"? A{TOP[1:]}'),
+    ("colour: red", f'1:1: colour: unknown key "colour"; {TOP}'),
+    ("? https://h.example/secret\n: 1", f"1:3: …: unknown key; {TOP}"),
+    ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
+     "cadence, min_interval, max_interval, concurrency, lost_after, lost_grace, degraded_after")),
+    (WATCH + "    overdue_after: {new: 2m, runing: 15m}", ('5:30: watch[0].overdue_after.runing: unknown key "runing"; '
+     'did you mean "running"? Allowed: new, running, paused')),
+    (HOOK + "    match: {lables: {}}", ('5:13: sinks.ops.match.lables: unknown key "lables"; did you mean "labels"? '
+     "Allowed: labels, pipelines")),
+    (WATCH + "    silent_after: 6h", f"5:5: watch[0].silent_after: {LATER} alert rules"),
+    (WATCH + "    failing: {consecutive: 3}", f"5:5: watch[0].failing: {LATER} alert rules"),
+    ("polling: {lookback: 7d}", f"1:11: polling.lookback: {LATER} watching whole pipelines"),
+    ("polling: {first_sight: notify}", f"1:11: polling.first_sight: {LATER} watching whole pipelines"),
+    ("polling: {details: always}", f"1:11: polling.details: {LATER} watching whole pipelines"),
+    ("polling: {cadence: adaptive}", f'1:20: polling.cadence: "adaptive" is {LATER} the adaptive cadence'),
+    (HOOK + "    allow_private: true", f"5:5: sinks.ops.allow_private: {LATER} alert rules"),
+    (HOOK + "    template: slack", f"5:5: sinks.ops.template: {LATER} alert rules"),
+    (HOOK + "    group: {max: 100}", f"5:5: sinks.ops.group: {LATER} alert rules"),
+    ("sinks: {phone: {type: apprise}}", f'1:23: sinks.phone.type: "apprise" is {LATER} alert rules'),
+    ("silences: []", f"1:1: silences: {LATER} alert rules"),
+    ("heartbeat: {every: 1m}", f"1:1: heartbeat: {LATER} the console"),
+    ("http: {public_url: https://h}", f"1:8: http.public_url: {LATER} the console"),
+    ("http: {token: t}", f"1:8: http.token: {LATER} the console"),
+    ("store: {url: postgresql://u:p@h/db}",
+     "1:14: store.url: PostgreSQL is not in this version (0.1); comes with replicas; use sqlite:///watcher.db"),
+    # accounts
+    ("accounts: {default: {}}",
+     "1:12: accounts.default: needs api_key or api_key_file; write api_key: ${CLERK_API_KEY}"),
+    ("accounts:\n  default:\n    rate_limit: 5/s\n",
+     "2:3: accounts.default: needs api_key or api_key_file; write api_key: ${CLERK_API_KEY}"),
+    ("accounts: {default: {api_key: '${CLERK_API_KEY}'}}",
+     ("1:31: accounts.default.api_key: ${CLERK_API_KEY} is not set; "
+      "export it, or use api_key_file: /run/secrets/clerk_api_key")),
+    ("accounts:\n  default:\n    api_key: k\n    api_key_file: key",
+     "4:5: accounts.default: both api_key and api_key_file are given; keep one"),
+    ("accounts: {default: {api_key: a b}}", ("1:31: accounts.default.api_key: holds spaces or other characters no key "
+     "has; copy the key again, without quotes or line ends")),
+    ("accounts: {default: {api_key: ''}}",
+     "1:31: accounts.default.api_key: is empty; copy the key again, without quotes or line ends"),
+    ("accounts: {a: {api_key: k}, b: {api_key: k}}", ("1:42: accounts.b.api_key: the same key as another account's at "
+     "line 1; one account per key: its rate limit is one")),
+    ("accounts: {a b: {api_key: k}}", f"1:12: accounts.…: the key is not a name; {NAME_REMEDY}"),
+    ("accounts: {default: {api_key: k, rate_limit: 5}}",
+     '1:46: accounts.default.rate_limit: "5" has no unit; write 5/s or 300/m'),
+    ("accounts: {default: {api_key: k, rate_limit: 0/s}}",
+     '1:46: accounts.default.rate_limit: "0/s" would never send anything; write a rate above 0, such as 5/s'),
+    ("accounts: {default: {api_key: k, rate_limit: fast}}",
+     '1:46: accounts.default.rate_limit: "fast" is not a rate; write 5/s or 300/m'),
+    ("accounts: {default: {api_key: k, timeout: 10}}",
+     '1:43: accounts.default.timeout: "10" has no unit; write 10s'),
+    ("accounts: {default: {api_key: k, timeout: 0s}}",
+     '1:43: accounts.default.timeout: "0s" is too short; write a duration above 0, such as 10s'),
+    ("accounts: {default: {api_key: k, timeout: soon}}",
+     '1:43: accounts.default.timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
+    ("accounts: {default: {api_key: k, base_url: 'https://u:p@h'}}",
+     f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
+    ("accounts: {default: {api_key: k, base_url: 'https://h/a?b'}}",
+     f"1:44: accounts.default.base_url: holds more than an address; {BASE_REMEDY}"),
+    ("accounts: {default: {api_key: k, base_url: 'https://h/a/../b'}}",
+     f"1:44: accounts.default.base_url: has an odd path; {BASE_REMEDY}"),
+    ("accounts: {default: {api_key: k, base_url: web-api.clerk.chat}}", ("1:44: accounts.default.base_url: does not "
+     "begin with http:// or https://; write it like https://web-api.clerk.chat")),
+    ("accounts: {default: {api_key: k, link: 'https://h/{runId}'}}",
+     ("1:40: accounts.default.link: holds a placeholder "
+     "that is not known; only {pipelineId} and {executionId} are filled in")),
+    ("accounts: {default: {api_key: k, link: 'javascript:{executionId}'}}",
+     ("1:40: accounts.default.link: does not begin "
+     "with http:// or https://; write it like https://example.com/agents/{pipelineId}/runs/{executionId}")),
+    ("accounts: [a]", f"1:11: accounts: is a list, {BLOCK}"),
+    ("accounts: {default: k}", f"1:21: accounts.default: is a single value, {BLOCK}"),
+    ("accounts: {default: }", "1:12: accounts.default: has no value; give one or remove the key"),
+    ("accounts: {default: {api_key: [k]}}",
+     "1:31: accounts.default.api_key: is a list, not a single value; write one value behind the key"),
+    ("accounts: {default: {api_key: k, timeout: [10s]}}",
+     "1:43: accounts.default.timeout: is not a single value; write one value"),
+    # watches
+    (f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]",
+     "2:5: watch[0]: there is no account to ask with; write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"),
+    (WATCH + "    account: eu", '5:14: watch[0].account: "eu" is not defined; accounts are: default'),
+    (WATCH.replace("}}", "}, eu: {api_key: e}}"),
+     "3:5: watch[0]: names no account, and there are several; add account: with one of default, eu"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}", f"3:5: watch[0]: {EVERY}; name its executions"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n", f"4:16: watch[0]: {EVERY}; name its executions"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []",
+     "4:17: watch[0].executions: is empty; give at least one"),
+    (f"{ACCOUNT}watch:\n  - executions: [{RUN}]",
+     f"3:5: watch[0]: needs pipeline; copy the id from the pipeline's {ID_REMEDY}"),
+    (f"{ACCOUNT}watch:\n  - pipeline: sales\n    executions: [{RUN}]",
+     f'3:15: watch[0].pipeline: "sales" is not a UUID; copy the id from the pipeline\'s {ID_REMEDY}'),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [12345678]",
+     f'4:18: watch[0].executions[0]: "12345678" is not a UUID; copy the id from the execution\'s {ID_REMEDY}'),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: {RUN}",
+     f"4:17: watch[0].executions: is a single value, {LIST}"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}, ~]",
+     "4:56: watch[0].executions[1]: has no value; give one or remove the key"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{{a: b}}]",
+     "4:18: watch[0].executions[0]: is a block of keys, not a single value; write one value behind the key"),
+    (f"{WATCH}  - pipeline: {PIPELINE.upper()}\n    executions: [{PIPELINE}]",
+     "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
+    (f"{WATCH}  - pipeline: {OTHER}\n    executions: ['{{{RUN}}}']",
+     "6:18: watch[1].executions[0]: already watched at line 4 with the same account; remove one of them"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n      - {RUN}\n      - {RUN.replace('-', '')}",
+     "6:9: watch[0].executions[1]: already watched at line 5 with the same account; remove one of them"),
+    (WATCH + "    overdue_after: {new: 0s}",
+     '5:26: watch[0].overdue_after.new: "0s" is too short; write a duration above 0, such as 10s'),
+    (WATCH + f"    name: {'x' * 257}", "5:11: watch[0].name: has 257 characters; shorten it to 256"),
+    (WATCH + f"    labels: {{a: {'x' * 257}}}", "5:17: watch[0].labels.a: has 257 characters; shorten it to 256"),
+    (WATCH + f"    labels: {{{'x' * 257}: a}}", "5:14: watch[0].labels.…: the key " + TOO_LONG),
+    (WATCH + "    labels: {'': a}", "5:14: watch[0].labels.…: the key is empty; name the label"),
+    (WATCH + "    labels: {team: }", "5:14: watch[0].labels.team: has no value; give one or remove the key"),
+    (WATCH + "    labels: {" + ", ".join(f"k{i}: v" for i in range(33)) + "}",
+     "5:13: watch[0].labels: has more than 32 entries; keep at most 32"),
+    (ACCOUNT + "watch: {}", f"2:8: watch: is a block of keys, {LIST}"),
+    (ACCOUNT + "watch: [sales]", f"2:9: watch[0]: is a single value, {BLOCK}"),
+    # polling
+    ("polling:\n  min_interval: 1s\n  max_interval: 500ms",
+     '3:17: polling.max_interval: "500ms" is below min_interval (line 2); change max_interval or min_interval'),
+    ("polling:\n  max_interval: 500ms",
+     '2:17: polling.max_interval: "500ms" is below min_interval (the default); change max_interval or min_interval'),
+    ("polling:\n  min_interval: 2m",
+     '2:17: polling.min_interval: "2m" is above max_interval (the default); change min_interval or max_interval'),
+    ("polling: {concurrency: 0}", '1:24: polling.concurrency: "0" is too small; write at least 1'),
+    ("polling: {lost_after: three}",
+     '1:23: polling.lost_after: "three" is not a whole number; write digits only, such as 3'),
+    ("polling: {lost_after: %s}" % ("9" * 5000), '1:23: polling.lost_after: "%s…" is not a whole number; '
+     "write digits only, such as 3" % ("9" * 60)),
+    ("polling: {cadence: fix}",
+     '1:20: polling.cadence: "fix" is not known; did you mean "fixed"? Allowed: fixed, backoff'),
+    ("polling: {cadence: [fixed]}",
+     "1:20: polling.cadence: is a list, not a single value; write one value behind the key"),
+    # sinks
+    ("sinks: {ops: {}}", "1:9: sinks.ops: needs type; write type: stdout or type: webhook"),
+    ("sinks: {ops: {type: webhok}}",
+     '1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? Allowed: stdout, webhook'),
+    ("sinks: {ops: {type: [webhook]}}",
+     "1:21: sinks.ops.type: is a list, not a single value; write one value behind the key"),
+    ("sinks: {ops: x}", f"1:14: sinks.ops: is a single value, {BLOCK}"),
+    ("sinks: {a: {type: stdout}, b: {type: stdout}}",
+     "1:38: sinks.b.type: a second stdout sink, the first is at line 1; merge the two: events: takes a list"),
+    ("sinks: {ops: {type: webhook}}",
+     "1:9: sinks.ops: needs url or url_file; write url: https://hooks.example.com/clerk"),
+    ("sinks: {ops: {type: webhook, url: 'ftp://h'}}",
+     f"1:35: sinks.ops.url: does not begin with http:// or https://; {URL_REMEDY}"),
+    ("sinks: {ops: {type: webhook, url: 'https://'}}", f"1:35: sinks.ops.url: has no host; {URL_REMEDY}"),
+    ("sinks: {ops: {type: webhook, url: 'https://h:x'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
+    ("sinks: {ops: {type: webhook, url: 'https://h/a b'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
+    (HOOK + "    secret: whsec_abc", f"5:13: sinks.ops.secret: not a signing secret; {SECRET_REMEDY}"),
+    (HOOK + "    secret: [whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz, MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz]",
+     f"5:54: sinks.ops.secret[1]: not a signing secret; {SECRET_REMEDY}"),
+    (HOOK + "    secret: []", "5:13: sinks.ops.secret: is an empty list; give at least one value or remove the key"),
+    (HOOK + "    secret: {a: b}", f"5:13: sinks.ops.secret: is a block of keys, {LIST}"),
+    (HOOK + "    events: [execution.fail]", ('5:14: sinks.ops.events[0]: "execution.fail" matches no event type; '
+     'did you mean "execution.failed"? Globs such as "execution.*" work')),
+    (HOOK + "    events: [failed]", ('5:14: sinks.ops.events[0]: "failed" matches no event type; '
+     'did you mean "execution.failed"? Globs such as "execution.*" work')),
+    (HOOK + "    events: [elephant]",
+     '5:14: sinks.ops.events[0]: "elephant" matches no event type; globs such as "execution.*" work'),
+    (HOOK + '    events: ["pipeline.*"]',
+     '5:14: sinks.ops.events[0]: "pipeline.*" matches only events of a later version; remove it until then'),
+    (HOOK + "    events: []", "5:13: sinks.ops.events: is empty; give at least one"),
+    (HOOK + "    events: execution.failed", f"5:13: sinks.ops.events: is a single value, {LIST}"),
+    (HOOK + "    match: {pipelines: [sales]}",
+     f'5:25: sinks.ops.match.pipelines[0]: "sales" is not a UUID; copy the id from the pipeline\'s {ID_REMEDY}'),
+    (HOOK + "    headers: {Content-Type: x}",
+     '5:15: sinks.ops.headers.Content-Type: "Content-Type" ' + OURS),
+    (HOOK + "    headers: {Webhook-Id: x}",
+     '5:15: sinks.ops.headers.Webhook-Id: "Webhook-Id" ' + OURS),
+    (HOOK + "    headers: {a b: x}", "5:15: sinks.ops.headers.…: the key is not a header's name; write it like X-Team"),
+    (HOOK + '    headers: {X-A: "a\\nb"}',
+     "5:20: sinks.ops.headers.X-A: holds a line end or control character; write it on one line"),
+    (HOOK + "    retry: {schedule: []}", "5:23: sinks.ops.retry.schedule: is empty; give at least one"),
+    (HOOK + "    retry: {schedule: [1s, 5]}", '5:28: sinks.ops.retry.schedule[1]: "5" has no unit; write 5s'),
+    (HOOK + "    retry: {sched: [1s]}",
+     '5:13: sinks.ops.retry.sched: unknown key "sched"; allowed: schedule, give_up_after'),
+    # the rest
+    ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
+    ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
+    ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
+    ("store: {retention: 99999999d}", '1:20: store.retention: "99999999d" ' + CENTURY),
+    ("http: {listen: 8080}", f'1:16: http.listen: "8080" is not host:port; {LISTEN}'),
+    ("http: {listen: ':70000'}", f'1:16: http.listen: ":70000" has a port above 65535; {LISTEN}'),
+    ("http: {listen: '::1:8080'}", f'1:16: http.listen: "::1:8080" is not host:port; {LISTEN}'),
+    ("log: {level: inof}",
+     '1:14: log.level: "inof" is not known; did you mean "info"? Allowed: debug, info, warning, error'),
+    ("log: {format: xml}", '1:15: log.format: "xml" is not known; allowed: auto, json, console'),
+    ("log: debug", f"1:6: log: is a single value, {BLOCK}"),
+    ("log: {level: debug, level: info}", "1:21: log.level: given twice, first at line 1; remove one of them"),
+    ("log: {level: !!python/name:os.system debug}",
+     "1:14: log.level: has a tag (a word after !) that means nothing here; remove the tag"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line"), TABLE, ids=[line.split(": ")[1] for _, line in TABLE])
+def test_a_mistake_is_told_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes):
+    assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
+
+
+def test_all_mistakes_are_told_at_once_sorted_by_line(mistakes: Mistakes):
+    text = (
+        "log: {level: loud}\n"
+        'accounts:\n  default: {api_key: "${NOPE}", timeout: 10}\n'
+        f"watch:\n  - pipeline: sales\n    executions: [{RUN}]\n    acount: x\n"
+        "http: {listen: here}\n"
+        "polling: {max_interval: 500ms, cadence: never}\n"
+    )
+    *lines, total = mistakes(text)
+    assert [line.split(": ")[1] for line in lines] == [
+        "log.level",
+        "accounts.default.api_key",
+        "accounts.default.timeout",
+        "watch[0].pipeline",
+        "watch[0].acount",
+        "http.listen",
+        "polling.max_interval",
+        "polling.cadence",
+    ]
+    assert total == "8 problems in watcher.yaml"
+
+
+def test_with_several_watches_and_no_account_one_line_says_so(mistakes: Mistakes):
+    watches = (
+        f"watch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}\n  - {{pipeline: {OTHER}, executions: [{OTHER}]}}"
+    )
+    assert len(mistakes(watches)) == 2
+
+
+def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes):
+    lines = mistakes(f"accounts: [k]\nwatch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}")
+    assert lines == [f"watcher.yaml:1:11: accounts: is a list, {BLOCK}", "1 problem in watcher.yaml"]
+
+
+def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mistakes):
+    lines = mistakes("accounts: {a b: {api_key: k, timeout: 10}}")
+    assert [line.split(": ")[1] for line in lines[:-1]] == ["accounts.…", "accounts.….timeout"]
+
+
+def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]):
+    accounts = "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch:\n"
+    load(accounts + "".join(f"  - {{pipeline: {PIPELINE}, account: {name}, executions: [{RUN}]}}\n" for name in "ab"))
