@@ -21,7 +21,7 @@ def fill_in(document: Document) -> None:
 
 
 def check(document: Document) -> None:
-    """Report what contradicts something else in the file."""
+    """Report what contradicts something else in the file, once what is wrong with single values is told."""
     _check_keys(document)
     _check_pipelines(document)
     _check_executions(document)
@@ -144,8 +144,5 @@ def _check_intervals(document: Document) -> None:
 def _interval(document: Document, path: Path) -> float | None:
     if document.is_told(path):
         return None
-    default = PollingSettings.model_fields[f"{path[-1]}_s"].default
-    try:
-        return parse_duration(document.text(path) or default)
-    except ValueError:
-        return None
+    default: str = PollingSettings.model_fields[f"{path[-1]}_s"].default
+    return parse_duration(document.text(path) or default)

@@ -21,24 +21,24 @@ WATCH = f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
 ACCOUNT = "accounts:\n  default:\n    api_key: k\n"
 
 
-def test_the_file_named_on_the_command_line_goes_first():
+def test_the_file_named_on_the_command_line_goes_first() -> None:
     assert find_config(Path("a.yaml"), environ={"WATCHER_CONFIG": "b.yaml"}) == Path("a.yaml")
 
 
-def test_the_variable_goes_before_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_variable_goes_before_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("watcher.yaml").touch()
     assert find_config(None, environ={"WATCHER_CONFIG": "b.yaml"}) == Path("b.yaml")
     assert find_config(None, environ={"WATCHER_CONFIG": ""}) == Path("watcher.yaml")
 
 
-def test_a_dangling_link_counts_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_dangling_link_counts_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("watcher.yaml").symlink_to("..data/watcher.yaml")
     assert find_config(None, environ={}) == Path("watcher.yaml")
 
 
-def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         find_config(None, environ={})
@@ -49,7 +49,7 @@ def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monk
     assert caught.value.exit_code is Exit.USAGE
 
 
-def test_an_empty_file_is_all_defaults(load: Load):
+def test_an_empty_file_is_all_defaults(load: Load) -> None:
     settings = load("")
     assert settings.watch == ()
     assert settings.polling.max_interval_s == 60
@@ -60,16 +60,16 @@ def test_an_empty_file_is_all_defaults(load: Load):
 @pytest.mark.parametrize(
     "text", ["# nothing yet\n", "---\n", "accounts:\nwatch:\nsinks:\npolling:\nstore:\n", "{}", "~"]
 )
-def test_keys_with_nothing_behind_them_are_defaults(text: str, load: Load):
+def test_keys_with_nothing_behind_them_are_defaults(text: str, load: Load) -> None:
     assert load(text) == load("")
 
 
-def test_a_file_with_everything_commented_below_its_keys_keeps_the_defaults_of_a_block(load: Load):
+def test_a_file_with_everything_commented_below_its_keys_keeps_the_defaults_of_a_block(load: Load) -> None:
     settings = load("accounts:\n  default:\n    api_key: k\n    rate_limit:\n    link:\n")
     assert settings.accounts["default"].rate_limit == 5
 
 
-def test_values_mean_what_they_say(load: Load):
+def test_values_mean_what_they_say(load: Load) -> None:
     settings = load(
         f"{ACCOUNT}    base_url: https://gateway.example/clerk/\n    rate_limit: 300/m\n    timeout: 500ms\n"
         f"{WATCH}    name: 5\n    labels: {{team: yes, since: 2026-01-01, null: ~no, n: 007}}\n"
@@ -85,15 +85,15 @@ def test_values_mean_what_they_say(load: Load):
     assert (settings.polling.lost_grace_s, settings.polling.lost_after) == (0, 5)
 
 
-def test_with_one_account_watches_need_not_name_it(load: Load):
+def test_with_one_account_watches_need_not_name_it(load: Load) -> None:
     assert load(ACCOUNT + WATCH).watch[0].account == "default"
 
 
-def test_with_several_accounts_watches_name_theirs(load: Load):
+def test_with_several_accounts_watches_name_theirs(load: Load) -> None:
     assert load(f"{ACCOUNT}  eu: {{api_key: e}}\n{WATCH}    account: eu").watch[0].account == "eu"
 
 
-def test_a_webhook_has_its_settings(load: Load):
+def test_a_webhook_has_its_settings(load: Load) -> None:
     secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
     sink = load(
         f"sinks:\n  ops:\n    type: webhook\n    url: https://u:p@h.example:8443/x?y=z\n    secret: {secret}\n"
@@ -103,7 +103,7 @@ def test_a_webhook_has_its_settings(load: Load):
     assert sink.url.get_secret_value() == "https://u:p@h.example:8443/x?y=z"
     assert [each.get_secret_value() for each in sink.secret] == [secret]
     assert sink.headers["Authorization"].get_secret_value() == "Bearer t"
-    assert sink.retry.schedule == (5,)
+    assert list(sink.retry.schedule) == [5]
     assert "Bearer" not in repr(sink)
     assert secret not in repr(sink)
 
@@ -117,33 +117,33 @@ def test_a_webhook_has_its_settings(load: Load):
         (["stdout", "console", "stdout-2"], "stdout-3"),
     ],
 )
-def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load):
+def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load) -> None:
     sinks = "".join(f"  {name}: {{type: webhook, url: https://h.example}}\n" for name in taken)
     settings = load(f"sinks:\n{sinks}")
     assert list(settings.sinks) == [*taken, added]
     assert settings.sinks[added].type == "stdout"
 
 
-def test_a_stdout_sink_of_ones_own_keeps_its_name(load: Load):
+def test_a_stdout_sink_of_ones_own_keeps_its_name(load: Load) -> None:
     assert list(load("sinks: {console: {type: stdout, events: [execution.failed]}}").sinks) == ["console"]
 
 
-def test_the_environment_changes_three_defaults(load: Load):
+def test_the_environment_changes_three_defaults(load: Load) -> None:
     environ = {"WATCHER_STORE_URL": "sqlite:////d/w.db", "WATCHER_HTTP_LISTEN": ":9090", "WATCHER_LOG_LEVEL": "debug"}
     settings = load("log: {format: json}", **environ)
     assert (settings.store.url, settings.http.listen) == ("sqlite:////d/w.db", ":9090")
     assert (settings.log.level, settings.log.format) == ("debug", "json")
 
 
-def test_what_the_file_says_goes_before_the_environment(load: Load):
+def test_what_the_file_says_goes_before_the_environment(load: Load) -> None:
     assert load("log: {level: error}", WATCHER_LOG_LEVEL="loud").log.level == "error"
 
 
-def test_an_empty_variable_changes_nothing(load: Load):
+def test_an_empty_variable_changes_nothing(load: Load) -> None:
     assert load("", WATCHER_LOG_LEVEL="").log.level == "info"
 
 
-def test_a_bad_variable_is_named(mistakes: Mistakes):
+def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
     lines = mistakes("", WATCHER_HTTP_LISTEN="8080", WATCHER_STORE_URL="postgresql://u:hunter2@h/db")
     assert lines == [
         '$WATCHER_HTTP_LISTEN: http.listen: "8080" is not host:port; write 127.0.0.1:8080, [::1]:8080 or :8080',
@@ -155,12 +155,12 @@ def test_a_bad_variable_is_named(mistakes: Mistakes):
     ]
 
 
-def test_a_variable_does_not_hide_that_its_block_is_wrong(mistakes: Mistakes):
+def test_a_variable_does_not_hide_that_its_block_is_wrong(mistakes: Mistakes) -> None:
     lines = mistakes("log: [level]", WATCHER_LOG_LEVEL="debug")
     assert lines[0].startswith("watcher.yaml:1:6: log: is a list, not a block of keys")
 
 
-def test_problems_are_values(load: Load):
+def test_problems_are_values(load: Load) -> None:
     with pytest.raises(ConfigProblemsError) as caught:
         load("log: {level: loud, colour: red}")
     first, second = caught.value.problems
@@ -172,7 +172,7 @@ def test_problems_are_values(load: Load):
     assert caught.value.exit_code is Exit.USAGE
 
 
-def test_a_missing_file_is_one_line(tmp_path: Path):
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "nope.yaml"
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
@@ -182,7 +182,7 @@ def test_a_missing_file_is_one_line(tmp_path: Path):
     )
 
 
-def test_a_directory_is_one_line(tmp_path: Path):
+def test_a_directory_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigProblemsError, match=r"cannot read this file \(is a directory, running as uid"):
         load_config(tmp_path, environ={})
 
@@ -197,11 +197,11 @@ def pipe() -> Iterator[Path]:
     os.close(reader)
 
 
-def test_a_pipe_is_read_like_a_file(pipe: Path):
+def test_a_pipe_is_read_like_a_file(pipe: Path) -> None:
     assert load_config(pipe, environ={}).log.level == "debug"
 
 
-def test_a_hundred_thousand_executions_are_loaded(load: Load):
+def test_a_hundred_thousand_executions_are_loaded(load: Load) -> None:
     ids = "".join(f"      - 9a1b0000-0000-4000-8000-{number:012x}\n" for number in range(100_000))
     watch = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n{ids}").watch[0]
     assert len(watch.executions) == 100_000

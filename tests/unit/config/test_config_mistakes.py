@@ -221,11 +221,11 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "line"), TABLE, ids=[line.split(": ")[1] for _, line in TABLE])
-def test_a_mistake_is_told_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes):
+def test_a_mistake_is_told_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
     assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
 
 
-def test_all_mistakes_are_told_at_once_sorted_by_line(mistakes: Mistakes):
+def test_all_mistakes_are_told_at_once_sorted_by_line(mistakes: Mistakes) -> None:
     text = (
         "log: {level: loud}\n"
         'accounts:\n  default: {api_key: "${NOPE}", timeout: 10}\n'
@@ -247,23 +247,23 @@ def test_all_mistakes_are_told_at_once_sorted_by_line(mistakes: Mistakes):
     assert total == "8 problems in watcher.yaml"
 
 
-def test_with_several_watches_and_no_account_one_line_says_so(mistakes: Mistakes):
+def test_with_several_watches_and_no_account_one_line_says_so(mistakes: Mistakes) -> None:
     watches = (
         f"watch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}\n  - {{pipeline: {OTHER}, executions: [{OTHER}]}}"
     )
     assert len(mistakes(watches)) == 2
 
 
-def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes):
+def test_accounts_that_cannot_be_read_blame_no_watch(mistakes: Mistakes) -> None:
     lines = mistakes(f"accounts: [k]\nwatch:\n  - {{pipeline: {PIPELINE}, executions: [{RUN}]}}")
     assert lines == [f"watcher.yaml:1:11: accounts: is a list, {BLOCK}", "1 problem in watcher.yaml"]
 
 
-def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mistakes):
+def test_behind_a_name_that_is_refused_the_values_are_still_checked(mistakes: Mistakes) -> None:
     lines = mistakes("accounts: {a b: {api_key: k, timeout: 10}}")
     assert [line.split(": ")[1] for line in lines[:-1]] == ["accounts.…", "accounts.….timeout"]
 
 
-def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]):
+def test_the_same_execution_under_two_accounts_is_fine(load: Callable[..., object]) -> None:
     accounts = "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch:\n"
     load(accounts + "".join(f"  - {{pipeline: {PIPELINE}, account: {name}, executions: [{RUN}]}}\n" for name in "ab"))

@@ -30,26 +30,26 @@ FILLED = [
 
 
 @pytest.mark.parametrize(("text", "value"), FILLED)
-def test_variables_are_filled_in(text: str, value: str):
+def test_variables_are_filled_in(text: str, value: str) -> None:
     filled = fill(text, environ=ENVIRON)
     assert (filled.text, filled.unset, filled.malformed) == (value, (), False)
 
 
 @pytest.mark.parametrize("text", ["${", "${A", "${}", "${1}", "${A-b}", "${A:?b}", "${A.b}", "${A:-${EMPTY}}"])
-def test_what_only_looks_like_a_variable_is_refused(text: str):
+def test_what_only_looks_like_a_variable_is_refused(text: str) -> None:
     assert fill(text, environ=ENVIRON).malformed
 
 
-def test_a_variable_that_is_not_set_is_named_once():
+def test_a_variable_that_is_not_set_is_named_once() -> None:
     assert fill("${X}${Y}${X}", environ=ENVIRON).unset == ("X", "Y")
 
 
-def test_only_a_variable_hides_its_value():
+def test_only_a_variable_hides_its_value() -> None:
     assert fill("${A}", environ=ENVIRON).used
     assert not fill("$$5", environ=ENVIRON).used
 
 
-def test_a_variable_may_stand_in_any_value(load: Load):
+def test_a_variable_may_stand_in_any_value(load: Load) -> None:
     settings = load(
         "accounts:\n  default: {api_key: '${KEY}', rate_limit: '${N}/s'}\n"
         "polling: {concurrency: '${N}'}\nlog:\n  level: ${LEVEL:-debug}\n",
@@ -62,17 +62,17 @@ def test_a_variable_may_stand_in_any_value(load: Load):
 
 
 @pytest.mark.parametrize("value", ["a: b", "- a", "x\n  y: z", "'", '"', "# no", "null", "*a", "{a: b}", "!x"])
-def test_what_a_variable_holds_is_never_read_as_yaml(value: str, load: Load):
+def test_what_a_variable_holds_is_never_read_as_yaml(value: str, load: Load) -> None:
     settings = load("sinks:\n  ops:\n    type: stdout\n    match: {labels: {a: '${X}'}}\n", X=value)
     assert settings.sinks["ops"].match.labels == {"a": value}
 
 
-def test_a_key_is_never_filled_in(load: Load):
+def test_a_key_is_never_filled_in(load: Load) -> None:
     settings = load("sinks: {ops: {type: stdout, match: {labels: {'${X}': v}}}}", X="x")
     assert settings.sinks["ops"].match.labels == {"${X}": "v"}
 
 
-def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes):
+def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes) -> None:
     lines = mistakes(
         "log:\n  level: ${LEVEL}\nsinks:\n  ops:\n    type: webhook\n    url: ${OPS_URL}\n"
         "    headers:\n      A: ${A} and ${B}\n    secret:\n      - ${S}\n"
@@ -87,7 +87,7 @@ def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes):
     ]
 
 
-def test_an_unset_variable_is_the_only_thing_told_of_its_value(mistakes: Mistakes):
+def test_an_unset_variable_is_the_only_thing_told_of_its_value(mistakes: Mistakes) -> None:
     text = "accounts: {a: {api_key: k}, b: {api_key: l}}\n"
     text += "watch:\n  - {account: '${A}', pipeline: '${P}', executions: ['${E}']}"
     text += "\npolling: {min_interval: '${M}'}\nsinks: {x: {type: '${T}'}}"
@@ -100,7 +100,7 @@ def test_an_unset_variable_is_the_only_thing_told_of_its_value(mistakes: Mistake
     ]
 
 
-def test_a_filled_in_value_is_not_shown(mistakes: Mistakes):
+def test_a_filled_in_value_is_not_shown(mistakes: Mistakes) -> None:
     text = "accounts: {a: {api_key: k, timeout: '${T}', rate_limit: '${R}'}}\nlog: {level: '${L}'}"
     assert mistakes(text, T="10", R="5", L="inof") == [
         "watcher.yaml:1:37: accounts.a.timeout: the filled-in value has no unit; write it with a unit, such as 10s",
@@ -110,8 +110,12 @@ def test_a_filled_in_value_is_not_shown(mistakes: Mistakes):
     ]
 
 
-def test_a_brace_without_a_name_is_told_without_the_value(mistakes: Mistakes):
+def test_a_brace_without_a_name_is_told_without_the_value(mistakes: Mistakes) -> None:
     assert mistakes("accounts:\n  a:\n    api_key: hunter2${x y}")[0] == (
         "watcher.yaml:3:14: accounts.a.api_key: holds a ${ that begins no variable; "
         "write ${NAME} or ${NAME:-default}; $$ is a dollar"
     )
+
+
+def test_a_dollar_alone_hides_nothing(mistakes: Mistakes) -> None:
+    assert '"in$fo" is not known' in mistakes("log: {level: in$$fo}")[0]
