@@ -1,10 +1,14 @@
-"""What all tests share: aioresponses works with the aiohttp we use."""
+"""What all tests share: aioresponses works with the aiohttp we use, and no test inherits another's logging."""
 
+import logging
+from collections.abc import Iterator
 from typing import Any
 from unittest.mock import Mock
 
 import aiohttp
 import aioresponses.core
+import pytest
+import structlog
 
 
 class AnsweredResponse(aiohttp.ClientResponse):
@@ -15,3 +19,13 @@ class AnsweredResponse(aiohttp.ClientResponse):
 
 
 vars(aioresponses.core)["ClientResponse"] = AnsweredResponse
+
+
+@pytest.fixture(autouse=True)
+def _own_logs() -> Iterator[None]:
+    """Undo what a test configured of logging: the next one starts from nothing."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:], root.level = handlers, level
