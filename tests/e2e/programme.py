@@ -1,0 +1,240 @@
+"""The program in a process of its own: started, read line by line, signalled, waited for. Knows nothing of events."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+COMMAND = (sys.executable, "-m", "watcher")
+START_S = 15.0
+"""How long a start may take before a test gives up; how long it should take is a test of its own."""
+
+SMALLEST_BYTES = 4096
+"""No pipe can be smaller."""
+
+
+class Board:
+    """Wakes whoever waits for a condition, whenever anything was read or received anywhere."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    def notice(self) -> None:
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], object], *, within_s: float, what: str) -> None:
+        """Return once the condition holds. Raises `AssertionError`, naming `what`, when time is up."""
+        deadline = asyncio.get_running_loop().time() + within_s
+        while not condition():
+            self._changed.clear()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise AssertionError(f"waited {within_s} s in vain until {what}") from None
+
+
+class Lines(asyncio.Protocol):
+    """What a process writes into a pipe, by line; `tail` is what has no line end yet."""
+
+    def __init__(self, notice: Callable[[], None]) -> None:
+        self.lines: list[bytes] = []
+        self.tail = b""
+        self.ended = asyncio.Event()
+        self._notice = notice
+
+    def data_received(self, data: bytes) -> None:
+        *lines, self.tail = (self.tail + data).split(b"\n")
+        self.lines += lines
+        self._notice()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio passes it)
+        self.ended.set()
+        self._notice()
+
+    def everything(self) -> bytes:
+        return b"\n".join([*self.lines, self.tail])
+
+
+class Pipe:
+    """A pipe whose reader is here: it can stop reading, or leave."""
+
+    def __init__(self, notice: Callable[[], None]) -> None:
+        self.read_fd, self.write_fd = os.pipe()
+        self.lines = Lines(notice)
+        self._transport: asyncio.ReadTransport | None = None
+
+    async def open(self) -> Self:
+        pipe = os.fdopen(self.read_fd, "rb", buffering=0)
+        self._transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: self.lines, pipe)
+        return self
+
+    def stop_reading(self) -> None:
+        """Read no more, and let the system keep as little as it can."""
+        assert self._transport is not None
+        self._transport.pause_reading()
+        fcntl.fcntl(self.read_fd, fcntl.F_SETPIPE_SZ, SMALLEST_BYTES)
+
+    def read_on(self) -> None:
+        assert self._transport is not None
+        self._transport.resume_reading()
+
+    def leave(self) -> None:
+        assert self._transport is not None
+        self._transport.close()
+
+
+class Life:
+    """One life of the daemon, from its start to its end."""
+
+    def __init__(self, process: asyncio.subprocess.Process, *, stdout: Pipe, stderr: Pipe, board: Board) -> None:
+        self.process = process
+        self.stdout = stdout
+        self.stderr = stderr
+        self.began_at = time.monotonic()
+        self._board = board
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def is_over(self) -> bool:
+        return self.process.returncode is not None
+
+    @property
+    def told(self) -> list[bytes]:
+        """The lines of stdout so far."""
+        return self.stdout.lines.lines
+
+    def events(self, type_: str | None = None) -> list[dict[str, Any]]:
+        """Return what was told on stdout so far, or that of one type."""
+        events = [json.loads(line) for line in self.told]
+        return [event for event in events if type_ in {None, event["type"]}]
+
+    def logged(self, name: str) -> list[dict[str, Any]]:
+        """Return the log lines of that name so far."""
+        entries = [json.loads(line) for line in self.stderr.lines.lines if line.startswith(b"{")]
+        return [entry for entry in entries if entry["event"] == name]
+
+    async def until(self, condition: Callable[[], object], *, within_s: float, what: str) -> None:
+        """Wait for a condition; should it stay away, show what the program said last."""
+        try:
+            await self._board.until(condition, within_s=within_s, what=what)
+        except AssertionError as error:
+            said = self.stderr.lines.everything()[-2000:].decode()
+            raise AssertionError(f"{error}; the program (exit code {self.process.returncode}) said: {said}") from None
+
+    async def started(self) -> str:
+        """Wait for the start and return the address of the daemon's pages."""
+        await self.until(lambda: self.logged("started") or self._closed(), within_s=START_S, what="it had started")
+        assert self.logged("started"), self.stderr.lines.everything().decode()
+        return f"http://{self.logged('started')[0]['http']}"
+
+    def send(self, signum: signal.Signals) -> None:
+        self.process.send_signal(signum)
+
+    async def end(self, *, within_s: float) -> int:
+        """Wait for the end and return the exit code; all that was written has been read then."""
+        try:
+            async with asyncio.timeout(within_s):
+                code = await self.process.wait()
+        except TimeoutError:
+            said = self.stderr.lines.everything()[-2000:].decode()
+            raise AssertionError(f"it had not ended after {within_s} s; it said: {said}") from None
+        await self._read_to_the_end()
+        return code
+
+    async def stop(self, signum: signal.Signals = signal.SIGTERM, *, within_s: float = 9.0) -> int:
+        """Ask it to end, and return the exit code."""
+        self.send(signum)
+        return await self.end(within_s=within_s)
+
+    async def kill(self) -> None:
+        """End it as a power failure would."""
+        self.send(signal.SIGKILL)
+        await self.process.wait()
+        await self._read_to_the_end()
+
+    async def clear_away(self) -> None:
+        """Leave nothing behind, whatever a test left running."""
+        if not self.is_over:
+            self.process.kill()
+        await self.process.wait()
+        self.stdout.leave()
+        self.stderr.leave()
+        await self.stdout.lines.ended.wait()
+        await self.stderr.lines.ended.wait()
+
+    async def _read_to_the_end(self) -> None:
+        self.stdout.read_on()
+        await self.stdout.lines.ended.wait()
+        await self.stderr.lines.ended.wait()
+
+    def _closed(self) -> bool:
+        return self.stderr.lines.ended.is_set()
+
+
+async def begin(*arguments: str, folder: Path, board: Board, measured: bool) -> Life:
+    """Start the program in a folder."""
+    stdout, stderr = await Pipe(board.notice).open(), await Pipe(board.notice).open()
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        cwd=folder,
+        env=environment(measured=measured),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout.write_fd,
+        stderr=stderr.write_fd,
+    )
+    os.close(stdout.write_fd)
+    os.close(stderr.write_fd)
+    return Life(process, stdout=stdout, stderr=stderr, board=board)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a short command ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+async def outcome_of(*arguments: str, folder: Path, within_s: float = START_S) -> Outcome:
+    """Run a command that ends by itself."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *arguments,
+        cwd=folder,
+        env=environment(measured=True),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(within_s):
+            stdout, stderr = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.communicate()
+        raise AssertionError(f"{arguments} had not ended after {within_s} s") from None
+    return Outcome(process.returncode or 0, stdout.decode(), stderr.decode())
+
+
+def environment(*, measured: bool) -> dict[str, str]:
+    """Return this process's environment without what would configure the program, and without proxies.
+
+    Coverage that is not `measured` costs a start nothing: a killed process could not write it down anyway.
+    """
+    foreign = ("WATCHER_", "CLERK_") if measured else ("WATCHER_", "CLERK_", "COVERAGE_")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    return {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}

@@ -1,0 +1,144 @@
+"""What a test plays on: a simulator and receivers in this process, the program in its own, and its configuration."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import yaml
+from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
+from e2e.programme import Board, Life, begin
+
+from watcher.clock import SystemClock
+from watcher.simulator.faults import Faults
+from watcher.simulator.journal import Entry, Journal
+from watcher.simulator.scenarios import CALM, pipeline_named
+from watcher.simulator.server import Simulator
+from watcher.simulator.stories import BRISK, tell
+from watcher.simulator.world import World
+
+API_KEY = "key-e2e-8f14e45fceea167a"
+API_KEYS = (API_KEY, f"{API_KEY}-2")
+"""One per account: every simulator takes any of them."""
+
+POLLING = {"min_interval": "100ms", "max_interval": "1s", "lost_grace": "2s", "degraded_after": "2s"}
+RETRY = {"schedule": ["100ms", "200ms", "400ms"]}
+
+ENDS = frozenset({"execution.success", "execution.failed"})
+
+Document = dict[str, Any]
+
+
+class Stage:
+    """Everything a test needs, cleared away at its end."""
+
+    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+        self.folder = folder
+        self.board = Board()
+        self.lives: list[Life] = []
+        self._stack = stack
+
+    async def simulator(self, world: World, *, faults: Faults = CALM) -> Simulator:
+        simulator = Simulator(world, faults=faults, api_keys=API_KEYS)
+        simulator.journal = _Noticed(self.board.notice)
+        return await self._stack.enter_async_context(simulator)
+
+    async def receiver(self, choose: Callable[[Attempt], Answer] = take) -> Receiver:
+        return await self._stack.enter_async_context(Receiver(self.board.notice, choose=choose))
+
+    def write(self, document: Document) -> Path:
+        """Write a configuration that keeps everything in this test's folder."""
+        path = self.folder / "watcher.yaml"
+        path.write_text(yaml.safe_dump({"http": {"listen": "127.0.0.1:0"}, **document}), encoding="utf-8")
+        return path
+
+    async def start(self, document: Document, *, measured: bool = True) -> Life:
+        """Start the daemon, and do not wait until it has."""
+        path = await asyncio.to_thread(self.write, document)
+        return await self.begin("run", "--config", str(path), measured=measured)
+
+    async def begin(self, *arguments: str, measured: bool = True) -> Life:
+        """Start any command."""
+        life = await begin(*arguments, folder=self.folder, board=self.board, measured=measured)
+        self._stack.push_async_callback(life.clear_away)
+        self.lives.append(life)
+        return life
+
+
+class _Noticed(Journal):
+    """A journal that says when something was written into it."""
+
+    def __init__(self, notice: Callable[[], None]) -> None:
+        super().__init__()
+        self._notice = notice
+
+    def close(self, entry: Entry, *, code: int | None) -> None:
+        super().close(entry, code=code)
+        self._notice()
+
+
+def world_of(count: int, *, ends_within_s: float, seed: int = 1, ends_after_s: float = 1.0) -> World:
+    """Return a world of `count` executions, all under way from the start, which end at moments spread over a span."""
+    world, rng = World(SystemClock()), Random(f"{seed}/ends")
+    pipelines = [pipeline_named(name, seed=seed) for name in ("Sales agent", "Onboarding", "Support triage")]
+    for index in range(count):
+        story = tell(seed, index=index, tempo=BRISK)
+        length_s = rng.uniform(ends_after_s, ends_within_s)
+        world.add(story.stretched(length_s / story.length_s()), pipeline=pipelines[index % len(pipelines)])
+    return world
+
+
+def webhook(receiver: Receiver, **settings: object) -> Document:
+    return {
+        "type": "webhook",
+        "url": receiver.url,
+        "secret": SECRET,
+        "rate_limit": "1000/s",
+        "timeout": "2s",
+        "retry": RETRY,
+        **settings,
+    }
+
+
+def document_of(
+    simulators: Mapping[str, Simulator], sinks: Mapping[str, Document] | None = None, *, rate_limit: str = "200/s"
+) -> Document:
+    """Return a configuration that watches every execution of these simulators, one account each."""
+    return {
+        "accounts": {
+            name: {"api_key": key, "base_url": simulator.base_url, "rate_limit": rate_limit, "timeout": "2s"}
+            for key, (name, simulator) in zip(API_KEYS, simulators.items(), strict=False)
+        },
+        "watch": [watch for name, simulator in simulators.items() for watch in watches_of(simulator.world, name)],
+        "polling": POLLING,
+        "sinks": sinks or {},
+        "store": {"url": "sqlite:///watcher.db"},
+    }
+
+
+def watches_of(world: World, account_name: str) -> Sequence[Document]:
+    executions: dict[str, list[str]] = {}
+    for execution in world.executions():
+        executions.setdefault(execution.pipeline.id, []).append(execution.id)
+    return [{"pipeline": pipeline, "account": account_name, "executions": ids} for pipeline, ids in executions.items()]
+
+
+def all_have_ended(events: Sequence[Mapping[str, Any]], world: World) -> bool:
+    """Say whether an end was told of every execution."""
+    ended = {event["subject"] for event in events if event["type"] in ENDS}
+    return len(ended) == sum(1 for _ in world.executions())
+
+
+def slowest_s(receiver: Receiver, simulator: Simulator) -> float:
+    """Return the most seconds that passed from an execution's end to its arrival at the receiver."""
+    origin = simulator.world.clock.monotonic() - simulator.world.now_s()
+    ends = {
+        execution.id: simulator.world.true_path(execution.id)[-1].at_s for execution in simulator.world.executions()
+    }
+    return max(
+        attempt.at - origin - ends[attempt.event["subject"]]
+        for attempt in receiver.attempts
+        if attempt.event["type"] in ENDS and attempt.event["subject"] in ends
+    )

@@ -1,0 +1,39 @@
+"""The rate limit as the server counts it, over starts, kills, pauses and a process that stood still (SPEC 2.7)."""
+
+import asyncio
+import signal
+
+from e2e import judge
+from e2e.stage import POLLING, Stage, document_of, webhook, world_of
+
+from watcher.simulator.faults import Fault, Faults, Window
+
+RATE = 20
+
+
+async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(200, ends_after_s=60.0, ends_within_s=90.0))
+    receiver = await stage.receiver()
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit=f"{RATE}/s")
+    document["polling"] = POLLING | {"degraded_after": "10s"}
+
+    first = await stage.start(document, measured=False)
+    await first.started()
+    await asyncio.sleep(2.5)
+    await first.kill()
+
+    second = await stage.start(document, measured=False)
+    await second.started()
+    now_s = simulator.world.now_s()
+    simulator.faults = Faults(windows=(Window(Fault.RATE_LIMITED_SECONDS, now_s + 1.5, now_s + 2.0),), retry_after_s=1)
+    await asyncio.sleep(4.0)
+    second.send(signal.SIGSTOP)
+    await asyncio.sleep(2.5)
+    second.send(signal.SIGCONT)
+    await asyncio.sleep(2.0)
+    assert await second.stop() == 0
+
+    assert 0.9 * RATE <= simulator.journal.busiest_second() <= RATE * 1.05 + 2
+    assert any(entry.fault for entry in simulator.journal.entries)
+    assert judge.of_truth(receiver.kept(), simulator) == []
+    assert judge.of_alternation(receiver.kept(), troubles_count=0) == []

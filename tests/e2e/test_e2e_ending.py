@@ -1,0 +1,76 @@
+"""How the daemon ends: what is in flight ends first, but not for longer than 8 s, and not at a second signal."""
+
+import signal
+import time
+
+import pytest
+from e2e import judge
+from e2e.endpoint import Answer
+from e2e.programme import Life
+from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
+
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.server import Simulator
+
+AT_MOST_S = 8.0
+AT_ONCE_S = 1.0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, signum: signal.Signals) -> None:
+    simulator = await stage.simulator(world_of(30, ends_after_s=1.0, ends_within_s=4.0))
+    receiver = await stage.receiver(lambda _: Answer.SLOW)
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    life = await stage.start(document)
+    await life.until(lambda: receiver.attempts, within_s=15, what="something was in flight")
+    asked_at = time.monotonic()
+    assert await life.stop(signum) == 0
+    assert time.monotonic() - asked_at <= AT_MOST_S
+    assert life.logged("stopped")
+
+    second = await stage.start(document)
+    await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
+    assert await second.stop() == 0
+    assert len(receiver.attempts) == len(receiver.events())
+    assert sorted(receiver.kept()) == sorted([*life.told, *second.told])
+    assert judge.of_sequences(receiver.kept()) == []
+
+
+async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None:
+    life = await _start_hanging(stage)
+    asked_at = time.monotonic()
+    assert await life.stop() == 0
+    assert time.monotonic() - asked_at <= AT_MOST_S
+    assert life.logged("drain.cut_short")
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Signals) -> None:
+    life = await _start_hanging(stage)
+    life.send(signal.SIGTERM)
+    await life.until(lambda: life.logged("draining"), within_s=5, what="it drained")
+    asked_at = time.monotonic()
+    assert await life.stop(signum) == 128 + signum
+    assert time.monotonic() - asked_at <= AT_ONCE_S
+
+
+async def _start_hanging(stage: Stage) -> Life:
+    """Start a daemon of which a look, a delivery and a line on stdout hang."""
+    simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
+    hanging = next(simulator.world.executions()).id
+    simulator.faults = Faults(windows=(Window(Fault.HANG, execution=hanging),))
+    receiver = await stage.receiver(lambda _: Answer.HANG)
+    life = await stage.start(_patient(simulator, receiver_document=webhook(receiver, timeout="60s")))
+    life.stdout.stop_reading()
+    await life.until(
+        lambda: len(receiver.attempts) == 16 and simulator.journal.requests_of(hanging),
+        within_s=15,
+        what="everything hung",
+    )
+    return life
+
+
+def _patient(simulator: Simulator, *, receiver_document: Document) -> Document:
+    document = document_of({"default": simulator}, {"ops": receiver_document})
+    document["accounts"]["default"]["timeout"] = "60s"
+    return document

@@ -1,0 +1,67 @@
+"""The API at its worst: not one thing is told that is not so, and the account's trouble once per trouble (SPEC 2.5)."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from e2e import judge
+from e2e.stage import POLLING, Stage, document_of, webhook, world_of
+
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.scenarios import HARSH, populate
+from watcher.simulator.stories import Stay, Story, tell
+from watcher.simulator.world import World
+
+SHORT = replace(HARSH, windows=(Window(Fault.UNAVAILABLE, 5.0, 9.0),), retry_after_s=1, slow_s=1.0)
+LASTING_COUNT = 2
+FINISHED = {"execution.success", "execution.failed", "execution.lost"}
+
+
+@pytest.mark.parametrize(
+    ("faults", "length_s", "degraded_after"),
+    [(SHORT, 30.0, "3s"), pytest.param(HARSH, 600.0, "10s", marks=pytest.mark.soak)],
+)
+async def test_the_harshest_api_causes_no_false_alarm(
+    stage: Stage, faults: Faults, length_s: float, degraded_after: str
+) -> None:
+    simulator = await stage.simulator(_odd_world(length_s), faults=faults)
+    receiver = await stage.receiver()
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit="100/s")
+    document["polling"] = POLLING | {"lost_grace": "9s", "degraded_after": degraded_after}
+
+    life = await stage.start(document)
+    await life.started()
+    await asyncio.sleep(length_s - simulator.world.now_s())
+    finite_count = sum(1 for _ in simulator.world.executions()) - LASTING_COUNT
+    await life.until(
+        lambda: (
+            len({event["subject"] for event in receiver.events() if event["type"] in FINISHED}) == finite_count
+            and len(receiver.events("account.recovered")) == len(receiver.events("account.degraded"))
+        ),
+        within_s=80,
+        what="every end and every loss was told, and the account was well",
+    )
+    assert await life.stop() == 0
+
+    bodies = [*receiver.kept(), *life.told]
+    assert judge.of_truth(bodies, simulator) == []
+    assert judge.of_completeness(bodies, simulator) == []
+    assert judge.of_everything_answered(bodies, simulator) == []
+    assert receiver.events("account.degraded")
+    assert judge.of_alternation(bodies, troubles_count=len(faults.windows)) == []
+    assert judge.of_sequences(bodies) == []
+    assert judge.of_order(receiver.attempts) == []
+    assert {entry.endpoint for entry in simulator.journal.entries} == {"get"}  # nobody followed a redirect
+
+
+def _odd_world(length_s: float) -> World:
+    """Return a world with every oddity, begun within 4 s; others that end in time; and two that outlive the test.
+
+    For while nothing of an account answers, none of it can be told as lost.
+    """
+    world = world_of(20, ends_after_s=2.0, ends_within_s=length_s)
+    populate(world, seed=3, pipelines_count=3, executions_count=10, fit_s=8.0, odd_share=0.6)
+    lasting = (Stay("new", 0.0), Stay("running", 1.0), Stay("success", 10_000.0))
+    for index in range(LASTING_COUNT):
+        world.add(Story(execution=tell(4, index=index).execution, stays=lasting), pipeline=next(world.pipelines()))
+    return world

@@ -1,0 +1,44 @@
+"""One account's trouble, or one sink's, is nobody else's (SPEC 2.4)."""
+
+from e2e import judge
+from e2e.endpoint import Answer
+from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
+
+from watcher.simulator.faults import Fault, Faults
+
+PROMPT_S = 2.0
+"""A look at least every `max_interval` of 1 s, and time to send what it saw."""
+
+
+async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
+    well = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=7.0))
+    hanging = await stage.simulator(world_of(100, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
+    receiver = await stage.receiver()
+    life = await stage.start(document_of({"well": well, "hanging": hanging}, {"ops": webhook(receiver)}))
+    await life.until(lambda: all_have_ended(receiver.events(), well.world), within_s=20, what="all was told")
+    assert await life.stop() == 0
+
+    assert slowest_s(receiver, well) <= PROMPT_S
+    assert judge.of_everything_answered(receiver.kept(), well) == []
+    assert [event["source"] for event in receiver.events("account.degraded")] == ["/accounts/hanging"]
+
+
+async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_look(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=7.0))
+    ill = {
+        "hang": await stage.receiver(lambda _: Answer.HANG),
+        "drip": await stage.receiver(lambda _: Answer.DRIP),
+        "megabyte": await stage.receiver(lambda _: Answer.MEGABYTE),
+    }
+    receiver = await stage.receiver()
+    sinks = {name: webhook(each) for name, each in {**ill, "well": receiver}.items()}
+
+    life = await stage.start(document_of({"default": simulator}, sinks))
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was told")
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=2, what="all was printed")
+    assert await life.stop() == 0
+
+    assert slowest_s(receiver, simulator) <= PROMPT_S
+    assert judge.of_everything_answered(receiver.kept(), simulator) == []
+    assert all(all_have_ended(ill[name].events(), simulator.world) for name in ("drip", "megabyte"))
+    assert ill["hang"].attempts

@@ -1,0 +1,64 @@
+"""`kill -9` at random moments: nothing is lost, nothing is out of order, repetitions are the same bytes (SPEC 2)."""
+
+import asyncio
+from collections.abc import Callable
+from itertools import pairwise
+from random import Random
+from statistics import median
+
+import pytest
+from e2e import judge
+from e2e.endpoint import Answer, Attempt
+from e2e.programme import Life
+from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
+
+from watcher.simulator.journal import Journal
+
+LONGEST_LIFE_S = 4.0
+RATE = 100
+
+
+@pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.soak)])
+async def test_a_kill_at_any_moment_loses_nothing(stage: Stage, rounds: int) -> None:
+    dice = Random()
+    simulator = await stage.simulator(world_of(200, ends_after_s=2.0, ends_within_s=rounds * LONGEST_LIFE_S))
+    receiver = await stage.receiver(_refusing_a_third(dice))
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit=f"{RATE}/s")
+
+    for _ in range(rounds):
+        life = await stage.start(document, measured=False)
+        await asyncio.sleep(dice.uniform(0, LONGEST_LIFE_S))
+        await life.kill()
+    last = await stage.start(document, measured=False)
+    await last.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=60, what="every end was told")
+    assert await last.stop() == 0
+
+    printed = [line for life in stage.lives for line in life.told]
+    for bodies in (receiver.kept(), printed):
+        assert judge.of_truth(bodies, simulator) == []
+        assert judge.of_completeness(bodies, simulator) == []
+    assert judge.of_sequences([*receiver.kept(), *printed]) == []
+    assert judge.of_order(receiver.attempts) == []
+    assert receiver.forgeries == []
+    assert simulator.journal.busiest_second() <= RATE * 1.05 + 2
+    # The median: a single start may have to share its core with whatever else this machine does.
+    assert median(_back_at_work_after_s(stage.lives[1:], simulator.journal)) <= 2.0
+
+
+def _refusing_a_third(dice: Random) -> Callable[[Attempt], Answer]:
+    """Refuse a third: half of those before the event is kept, half after."""
+
+    def choose(_: Attempt) -> Answer:
+        return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(4, 1, 1))[0]
+
+    return choose
+
+
+def _back_at_work_after_s(lives: list[Life], journal: Journal) -> list[float]:
+    """Return, for each life that lasted until then, the seconds from its start to its first request."""
+    begins = [*(life.began_at for life in lives), float("inf")]
+    return [
+        next(entry.at for entry in journal.entries if entry.at > begun) - begun
+        for begun, next_one in pairwise(begins)
+        if any(begun < entry.at < next_one for entry in journal.entries)
+    ]

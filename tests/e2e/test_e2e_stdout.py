@@ -1,0 +1,58 @@
+"""stdout, and whoever reads it: one event per line, however slowly they are read, and an end when nobody is left."""
+
+from e2e import judge
+from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
+
+
+async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=6.0))
+    receiver = await stage.receiver()
+    life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
+    life.stdout.stop_reading()
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was sent")
+    unread_count = len(life.told)
+    life.stdout.read_on()
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=10, what="all was printed")
+    assert await life.stop() == 0
+
+    assert unread_count < len(life.told) / 2
+    assert slowest_s(receiver, simulator) <= 2.0
+    assert life.stdout.lines.tail == b""
+    assert sorted(life.told) == sorted(receiver.kept())
+    assert judge.of_everything_answered(life.told, simulator) == []
+
+
+async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_the_rest(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=6.0))
+    document = document_of({"default": simulator})
+    life = await stage.start(document)
+    await life.until(lambda: life.told, within_s=15, what="a line was printed")
+    life.stdout.leave()
+    assert await life.end(within_s=9.0) == 1
+    assert "stdout was closed by its reader" in life.stderr.lines.everything().decode()
+
+    second = await stage.start(document)
+    await second.until(lambda: all_have_ended(second.events(), simulator.world), within_s=20, what="all was printed")
+    assert await second.stop() == 0
+    bodies = [*life.told, *second.told]
+    assert judge.of_sequences(bodies) == []
+    assert judge.of_truth(bodies, simulator) == []
+
+
+async def test_what_no_sink_took_in_one_life_is_delivered_in_the_next(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(30, ends_after_s=1.0, ends_within_s=2.0))
+    receiver = await stage.receiver()
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    await receiver.close()
+    life = await stage.start(document)
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=20, what="all was printed")
+    assert await life.stop() == 0
+    assert receiver.attempts == []
+
+    async with receiver:
+        second = await stage.start(document)
+        await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was sent")
+        assert await second.stop() == 0
+    assert sorted(receiver.kept()) == sorted(life.told)
+    assert second.told == []
+    assert judge.of_order(receiver.attempts) == []

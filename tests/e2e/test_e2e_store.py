@@ -1,0 +1,28 @@
+"""A store that cannot be written for a while: nothing is told that is not recorded, and then everything is told."""
+
+import resource
+
+from e2e import judge
+from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
+
+
+async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(60, ends_after_s=4.0, ends_within_s=8.0))
+    receiver = await stage.receiver()
+    life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
+    await life.until(lambda: len(receiver.events()) >= 60, within_s=15, what="every execution was told")
+
+    no_limit = resource.prlimit(life.pid, resource.RLIMIT_FSIZE)
+    room = (stage.folder / "watcher.db-wal").stat().st_size
+    resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (room, no_limit[1]))
+    await life.until(lambda: life.logged("store.failed"), within_s=10, what="the store had no room")
+    told_count = len(receiver.events())
+    resource.prlimit(life.pid, resource.RLIMIT_FSIZE, no_limit)
+
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
+    assert await life.stop() == 0
+    assert told_count < len(receiver.events())
+    assert judge.of_sequences([*receiver.kept(), *life.told]) == []
+    assert judge.of_order(receiver.attempts) == []
+    assert judge.of_truth(receiver.kept(), simulator) == []
+    assert judge.of_completeness(receiver.kept(), simulator) == []
