@@ -19,18 +19,18 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
 
     first = await stage.start(document, measured=False)
     await first.started()
-    await asyncio.sleep(2.5)
+    await asyncio.sleep(2.0)
     await first.kill()
 
     second = await stage.start(document, measured=False)
     await second.started()
     now_s = simulator.world.now_s()
-    simulator.faults = Faults(windows=(Window(Fault.RATE_LIMITED_SECONDS, now_s + 1.5, now_s + 2.0),), retry_after_s=1)
-    await asyncio.sleep(4.0)
+    simulator.faults = Faults(windows=(Window(Fault.RATE_LIMITED_SECONDS, now_s + 1.0, now_s + 1.5),), retry_after_s=1)
+    await asyncio.sleep(3.5)
     second.send(signal.SIGSTOP)
-    await asyncio.sleep(2.5)
-    second.send(signal.SIGCONT)
     await asyncio.sleep(2.0)
+    second.send(signal.SIGCONT)
+    await asyncio.sleep(1.5)
     assert await second.stop() == 0
 
     assert 0.9 * RATE <= simulator.journal.busiest_second() <= RATE * 1.05 + 2

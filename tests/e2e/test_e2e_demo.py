@@ -1,18 +1,33 @@
 """The demonstration, as whoever tries the program first sees it."""
 
+import json
 import signal
 
 from e2e import judge
+from e2e.demonstration import Demonstration
 from e2e.stage import Stage
 
 
-async def test_it_ends_by_itself_and_prints_events_and_nothing_else(stage: Stage) -> None:
-    life = await stage.begin("demo", "--json")
-    assert await life.end(within_s=45) == 0
-    assert life.stdout.lines.tail == b""
-    assert judge.of_sequences(life.told) == []
-    assert {"execution.success", "execution.failed"} <= {event["type"] for event in life.events()}
-    assert not [event for event in life.events() if event["type"].endswith((".lost", ".degraded"))]
+def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(
+    demonstrations: dict[str, Demonstration],
+) -> None:
+    demonstration = demonstrations["as JSON"]
+    assert demonstration.end() == 0
+    *lines, tail = demonstration.printed().split("\n")
+    types = [json.loads(line)["type"] for line in lines]
+    assert tail == ""
+    assert judge.of_sequences(line.encode() for line in lines) == []
+    assert {"execution.success", "execution.failed"} <= set(types)
+    assert not [type_ for type_ in types if type_.endswith((".lost", ".degraded"))]
+
+
+def test_on_a_terminal_it_prints_a_line_per_change_and_a_summary(demonstrations: dict[str, Demonstration]) -> None:
+    demonstration = demonstrations["on a terminal"]
+    assert demonstration.end() == 0
+    printed = demonstration.printed()
+    assert printed.count("signature ok") > 100
+    assert "0 with a wrong signature" in printed.splitlines()[-1]
+    assert "Traceback" not in printed + demonstration.said()
 
 
 async def test_it_goes_on_for_ever_if_asked_and_ends_when_interrupted(stage: Stage) -> None:

@@ -18,7 +18,7 @@ AT_ONCE_S = 1.0
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, signum: signal.Signals) -> None:
-    simulator = await stage.simulator(world_of(30, ends_after_s=1.0, ends_within_s=4.0))
+    simulator = await stage.simulator(world_of(16, ends_after_s=1.0, ends_within_s=3.0))
     receiver = await stage.receiver(lambda _: Answer.SLOW)
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
     life = await stage.start(document)

@@ -43,8 +43,12 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     await life.until(lambda: len(simulator.journal.entries) > asked_count, within_s=5, what="the API was asked")
     await _ready(pages, within_s=2.0)
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 0
+    await life.kill()
+
     simulator.faults = CALM
-    await life.until(lambda: receiver.events("account.recovered"), within_s=15, what="the recovery was told")
+    life = await stage.start(document)
+    pages = await life.started()
+    await life.until(lambda: receiver.events("account.recovered"), within_s=5, what="the recovery was told")
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 1
     assert await life.stop() == 0
 

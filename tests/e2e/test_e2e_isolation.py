@@ -11,11 +11,12 @@ PROMPT_S = 2.0
 
 
 async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
-    well = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=7.0))
+    well = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=5.0))
     hanging = await stage.simulator(world_of(100, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"well": well, "hanging": hanging}, {"ops": webhook(receiver)}))
     await life.until(lambda: all_have_ended(receiver.events(), well.world), within_s=20, what="all was told")
+    await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was told")
     assert await life.stop() == 0
 
     assert slowest_s(receiver, well) <= PROMPT_S
@@ -24,7 +25,7 @@ async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
 
 
 async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_look(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=7.0))
+    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=5.0))
     ill = {
         "hang": await stage.receiver(lambda _: Answer.HANG),
         "drip": await stage.receiver(lambda _: Answer.DRIP),

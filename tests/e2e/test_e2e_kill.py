@@ -14,7 +14,7 @@ from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.journal import Journal
 
-LONGEST_LIFE_S = 4.0
+LONGEST_LIFE_S = 3.0
 RATE = 100
 
 

@@ -20,7 +20,7 @@ PRIVATE_WORDS = (PRIVATE, API_KEY, SECRET, SECRET.removeprefix("whsec_"), PATH, 
 
 async def test_nothing_private_shows_anywhere(stage: Stage) -> None:
     faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
-    simulator = await stage.simulator(world_of(60, ends_within_s=6.0), faults=faults)
+    simulator = await stage.simulator(world_of(40, ends_within_s=4.0), faults=faults)
     receiver, ill = await stage.receiver(), await stage.receiver(lambda _: Answer.REFUSE)
     sinks = {
         "ops": webhook(receiver, headers={"Authorization": f"Bearer {TOKEN}", "X-Team": TOKEN}),

@@ -5,7 +5,7 @@ from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, wo
 
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=6.0))
+    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=4.0))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     life.stdout.stop_reading()
@@ -23,7 +23,7 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
 
 
 async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_the_rest(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=6.0))
+    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=4.0))
     document = document_of({"default": simulator})
     life = await stage.start(document)
     await life.until(lambda: life.told, within_s=15, what="a line was printed")

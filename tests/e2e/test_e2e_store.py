@@ -7,7 +7,7 @@ from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 
 async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(60, ends_after_s=4.0, ends_within_s=8.0))
+    simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=5.0))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     await life.until(lambda: len(receiver.events()) >= 60, within_s=15, what="every execution was told")
