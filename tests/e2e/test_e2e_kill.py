@@ -30,7 +30,11 @@ async def test_a_kill_at_any_moment_loses_nothing(stage: Stage, rounds: int) -> 
         await asyncio.sleep(dice.uniform(0, LONGEST_LIFE_S))
         await life.kill()
     last = await stage.start(document, measured=False)
-    await last.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=60, what="every end was told")
+    await last.until(
+        lambda: all_have_ended(receiver.events(), simulator.world),
+        within_s=rounds * LONGEST_LIFE_S + 60,
+        what="every end was told",
+    )
     assert await last.stop() == 0
 
     printed = [line for life in stage.lives for line in life.told]
