@@ -71,6 +71,7 @@ class AccountWatcher:
         self._store_failing = False
         self._next_round_at = float("inf")
         self._draining = False
+        parts.metrics.last_success.set_function(self._last_success)
         self._add_all(record, watches)
 
     async def round(self) -> float:
@@ -142,12 +143,12 @@ class AccountWatcher:
         if self._draining or self._full() or self._parts.pacer.ready_at() > now:
             return None
         match self._health.permission(now):
-            case Permission.NOTHING:
-                return None
-            case Permission.PROBE:
-                entry = self._take_probe(now)
             case Permission.ALL:
                 entry = self._agenda.take_due(now)
+            case Permission.PROBE:
+                entry = self._take_probe(now)
+            case Permission.NOTHING:
+                return None
         if entry is not None:
             self._spend(entry, now=now)
         return entry
@@ -235,11 +236,16 @@ class AccountWatcher:
         if reply.outcome is Outcome.OK:
             self._success_at = now
             self._witness = entry
-            self._parts.metrics.last_success.set(self._clock.now().timestamp())
             return
         log.debug("look.failed", account=self._parts.lease.name, execution=entry.known.execution, outcome=reply.outcome)
         if self._health.suspects(now):
             self._ask_witness(now)
+
+    def _last_success(self) -> float:
+        """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks."""
+        if self._success_at is None:
+            return 0.0
+        return self._clock.now().timestamp() - (self._clock.monotonic() - self._success_at)
 
     def _ask_witness(self, now: float) -> None:
         """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""

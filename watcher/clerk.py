@@ -156,12 +156,14 @@ class ClerkApi:
     def __init__(self, client: Client, *, base_url: str, clock: Clock) -> None:
         """Take the base URL without a trailing slash."""
         self._client = client
-        self._base_url = base_url
+        self._base_url = URL(base_url, encoded=True)
+        self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
 
     async def get(self, *, pipeline: str, execution: str) -> Reply:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
-        url = URL(f"{self._base_url}/public/pipelines/{pipeline}/executions/{execution}", encoded=True)
+        path = f"{self._path}/public/pipelines/{pipeline}/executions/{execution}"
+        url = self._base_url.with_path(path, encoded=True)
         sent_at = self._clock.monotonic()
         try:
             response = await self._client.get(url)

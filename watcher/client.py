@@ -7,8 +7,10 @@ from types import TracebackType
 from typing import Self
 
 import aiohttp
+from multidict import CIMultiDict
 from yarl import URL
 
+from watcher.deadline import TimeLimit
 from watcher.errors import TransportFailedError
 from watcher.proxy import Proxy
 
@@ -36,10 +38,12 @@ class Client:
     def __init__(self, *, api_key: str, timeout_s: float, connections: int, proxy: Proxy) -> None:
         """Open no connection yet. Needs a running event loop."""
         self._proxy = proxy
-        # Not the session's own headers: those also go to a proxy, in clear, with every CONNECT.
-        self._headers = {"apiKey": api_key, "User-Agent": USER_AGENT, "Accept": "application/json"}
+        self._limit = TimeLimit(timeout_s)
+        # Not one of the session's own headers: those also go to a proxy, in clear, with every CONNECT.
+        self._key = CIMultiDict({"apiKey": api_key})
         self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=None),
             connector=aiohttp.TCPConnector(limit=connections),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
@@ -62,24 +66,29 @@ class Client:
         Raises `TransportFailedError`, whose kind is `timeout`, `dns`, `tls`, `connection`, `truncated` or `too_large`.
         """
         try:
-            async with self._session.get(
-                url,
-                headers=self._headers,
-                allow_redirects=False,
-                proxy=self._proxy.url,
-                proxy_headers=self._proxy.headers,
-            ) as response:
-                body = await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
-                return Response(response.status, response.headers.get("Retry-After"), body)
+            with self._limit:
+                return await self._ask(url)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportFailedError(failure_kind(error)) from None
+
+    async def _ask(self, url: URL) -> Response:
+        async with self._session.get(
+            url,
+            headers=self._key,
+            allow_redirects=False,
+            proxy=self._proxy.url,
+            proxy_headers=self._proxy.headers,
+        ) as response:
+            body = await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
+            return Response(response.status, response.headers.get("Retry-After"), body)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
     """Read a body, stopping beyond the limit: it may be endless, or small only while compressed."""
     chunks: list[bytes] = []
     size = 0
-    async for chunk in response.content.iter_any():
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
         size += len(chunk)
         if size > BODY_BYTES:
             response.close()

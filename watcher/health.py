@@ -67,7 +67,7 @@ class Health:
     @property
     def unusable(self) -> bool:
         """Whether the account is in trouble that stops its looks; being over budget does not."""
-        return self.trouble not in {None, AccountTrouble.OVER_BUDGET}
+        return self.trouble is not None and self.trouble is not AccountTrouble.OVER_BUDGET
 
     def permission(self, now: float) -> Permission:
         """Return what may be sent at `now`."""

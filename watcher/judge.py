@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import NamedTuple
 
 from watcher.agenda import Entry
 from watcher.cadence import Cadence
@@ -41,8 +42,7 @@ class Policy:
     lost_grace_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+class Surroundings(NamedTuple):
     """How the rest of the account is doing: whether nothing else is watched, the last success, whether it is usable.
 
     `success_at` is monotonic seconds.
@@ -53,8 +53,7 @@ class Surroundings:
     usable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(NamedTuple):
     """What a reply led to. `change` is to be recorded, if there is one; `known` holds from then on.
 
     `next_s` is the time from the request to the next look; `None` ends the watching. `looked_at` is set by a look

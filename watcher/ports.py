@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from watcher.models import Delivery, DeliveryState, Execution, Known, Outcome, Outgoing
 
@@ -11,8 +11,7 @@ Wake = Callable[[], None]
 """Asks a round to run now; never blocks."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What became of one request. `execution` is there if and only if `outcome` is `ok`.
 
     `sent_at` is a monotonic reading taken just before the request went out; `retry_after_s` is the server's wish,

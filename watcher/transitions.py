@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from watcher.clock import to_us
 from watcher.models import LOST, TERMINAL_STATUSES, EventType, Execution, Known, LostReason, Outcome, Status, bump
@@ -13,7 +14,7 @@ EXECUTION_REASONS = {
 }
 """The outcomes that may be about the execution rather than the account, and what it is lost for."""
 
-TYPES = {
+TYPES: Mapping[str, EventType] = {
     Status.NEW: EventType.EXECUTION_NEW,
     Status.RUNNING: EventType.EXECUTION_RUNNING,
     Status.PAUSED: EventType.EXECUTION_PAUSED,
@@ -25,8 +26,7 @@ RAW_STATUS_LENGTH = 64
 """An unrecognized word longer than this is cut: it becomes part of ids and rows."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(NamedTuple):
     """A successful look: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
 
     execution: Execution
@@ -46,8 +46,7 @@ class Happening:
     sequence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(NamedTuple):
     """What a look led to: the new state (`before` itself where nothing is to be recorded), and what is told.
 
     `dropped` marks a look that is older than what is known, `contradicts` a terminal status denied later.

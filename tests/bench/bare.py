@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from itertools import cycle
 
 import aiohttp
-from yarl import URL
 
 from bench.answers import PIPELINE
 from watcher.clerk import parse_execution
@@ -14,7 +13,7 @@ from watcher.client import USER_AGENT
 
 async def _work(session: aiohttp.ClientSession, *, base_url: str, turns: Iterator[str]) -> None:
     for execution in turns:
-        url = URL(f"{base_url}/public/pipelines/{PIPELINE}/executions/{execution}", encoded=True)
+        url = f"{base_url}/public/pipelines/{PIPELINE}/executions/{execution}"
         async with session.get(url, allow_redirects=False) as response:
             assert parse_execution(await response.read(), asked=execution)
 

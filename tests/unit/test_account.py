@@ -438,3 +438,18 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
     await account.run_for(400)
     types = {type_ for type_, _, _ in await account.told()}
     assert types == {"account.degraded", "account.recovered", "execution.lost"}
+
+
+async def test_the_metric_of_the_last_success_stays_at_it_while_looks_fail(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    registry = account.metrics.registry
+
+    def told() -> float | None:
+        return registry.get_sample_value("watcher_last_successful_poll_timestamp_seconds", {"account": "default"})
+
+    assert told() == 0
+    await account.run_for(0.5)
+    succeeded_at = clock.now().timestamp()
+    account.api.script[A] = Outcome.SERVER_ERROR
+    await account.run_for(50)
+    assert told() == pytest.approx(succeeded_at, abs=0.6)

@@ -40,7 +40,7 @@ FLOORS = {
     f"watcher.{name}": floor
     for floor, names in enumerate(
         (
-            ("errors", "models", "clock", "retry", "proxy", "pace", "cadence", "units", "spelling", "logs"),
+            ("errors", "models", "clock", "deadline", "retry", "proxy", "pace", "cadence", "units", "spelling", "logs"),
             ("transitions", "client", "fields", "store.tables"),
             ("events", "routing"),
             ("ports", "metrics"),
