@@ -1,7 +1,9 @@
 """How the daemon ends: what is in flight ends first, but not for longer than 8 s, and not at a second signal."""
 
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 from e2e import judge
@@ -42,6 +44,18 @@ async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None
     assert await life.stop() == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
     assert life.logged("drain.cut_short")
+
+
+async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
+    life = await stage.start(document_of({"default": simulator}))
+    await life.until(lambda: life.told, within_s=15, what="something was told")
+    with closing(sqlite3.connect(stage.folder / "watcher.db", isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        await life.until(lambda: life.logged("store.failed"), within_s=15, what="it met the lock")
+        asked_at = time.monotonic()
+        assert await life.stop() == 0
+        assert time.monotonic() - asked_at <= AT_MOST_S
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

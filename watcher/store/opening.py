@@ -20,13 +20,16 @@ from watcher.store.trouble import explain
 
 _RIGHT = "write sqlite:///watcher.db (beside the working directory) or sqlite:////var/lib/watcher/watcher.db"
 
+BUSY_TIMEOUT_S = 2.0
+"""Short, for nothing interrupts it: a few of these in a row must fit into the 8 s an ending may take."""
+
 
 async def open_store(
     url: str,
     *,
     clock: Clock,
     on_recorded: Callable[[Collection[str]], None],
-    busy_timeout_s: float = 5.0,
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> SqlStore:
     """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
 
