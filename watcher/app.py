@@ -20,6 +20,7 @@ from watcher.metrics import Metrics
 from watcher.ports import Store
 from watcher.schedule import Schedule
 from watcher.store.opening import open_store
+from watcher.units import parse_address
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
@@ -113,15 +114,15 @@ async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Me
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    host, _, port = listen.rpartition(":")
+    host, port = parse_address(listen)
     try:
-        await web.TCPSite(runner, host.strip("[]") or None, int(port)).start()
+        await web.TCPSite(runner, host or None, port).start()
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(
             f"http.listen: cannot listen on {listen} ({reason}); choose another address or port"
         ) from None
-    return f"{host}:{runner.addresses[0][1]}"
+    return f"{listen.rpartition(':')[0]}:{runner.addresses[0][1]}"
 
 
 def _say_started(settings: Settings, *, created: bool, address: str) -> None:
