@@ -15,7 +15,6 @@ from watcher.config.variables import fill
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHOWN_LIMIT = 60
-_TWINS = ("api_key", "secret", "url")
 
 
 class Document:
@@ -154,8 +153,9 @@ class Document:
 
 
 def _how_to_set(name: str, path: Path) -> str:
-    if path[-1] in _TWINS:
-        return f"export it, or use {path[-1]}_file: /run/secrets/{name.lower()}"
+    match path:  # those that have a twin ending in `_file`
+        case ("accounts", _, "api_key" as key) | ("sinks", _, "secret" | "url" as key):
+            return f"export it, or use {key}_file: /run/secrets/{name.lower()}"
     return f"export it, or write ${{{name}:-default}}"
 
 

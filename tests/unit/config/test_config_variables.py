@@ -75,7 +75,7 @@ def test_a_key_is_never_filled_in(load: Load) -> None:
 def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes) -> None:
     lines = mistakes(
         "log:\n  level: ${LEVEL}\nsinks:\n  ops:\n    type: webhook\n    url: ${OPS_URL}\n"
-        "    headers:\n      A: ${A} and ${B}\n    secret:\n      - ${S}\n"
+        "    headers:\n      A: ${A} and ${B}\n    secret:\n      - ${S}\nstore:\n  url: ${STORE_URL}\n"
     )
     assert lines == [
         "watcher.yaml:2:10: log.level: ${LEVEL} is not set; export it, or write ${LEVEL:-default}",
@@ -83,7 +83,8 @@ def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes) ->
         "watcher.yaml:8:10: sinks.ops.headers.A: ${A} is not set; export it, or write ${A:-default}",
         "watcher.yaml:8:10: sinks.ops.headers.A: ${B} is not set; export it, or write ${B:-default}",
         "watcher.yaml:10:9: sinks.ops.secret[0]: ${S} is not set; export it, or write ${S:-default}",
-        "5 problems in watcher.yaml",
+        "watcher.yaml:12:8: store.url: ${STORE_URL} is not set; export it, or write ${STORE_URL:-default}",
+        "6 problems in watcher.yaml",
     ]
 
 
