@@ -19,6 +19,7 @@ from pydantic import (
     StrictStr,
     model_validator,
 )
+from yarl import URL
 
 from watcher.units import UnfitError, parse_duration, parse_rate
 
@@ -156,6 +157,7 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         usable_port = parts.port != 0
+        URL(text)  # what will be asked in the end, and is stricter about hosts
     except ValueError:
         raise UnfitError("is not a URL", remedy=remedy, quote=False) from None
     if _URL_ILLEGAL.search(text) or not usable_port:

@@ -94,6 +94,8 @@ def test_a_url_has_a_scheme_and_a_host(url: str) -> None:
         "https:",
         "https://",
         "https://:80",
+        "https://a\u200bb.com",
+        "https://" + 80 * "\u00fc" + ".com",
         "https:///a",
         "https://h:0",
         "https://h:70000",
