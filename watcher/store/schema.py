@@ -24,9 +24,10 @@ def _found_version(connection: Connection, *, where: str) -> int:
     tables = inspect(connection).get_table_names()
     if not tables:
         return 0
-    if "meta" not in tables:
+    rows = connection.execute(select(meta.c.key, meta.c.value)) if "meta" in tables else ()
+    facts = {row.key: row.value for row in rows}
+    if "oldest_reader" not in facts:
         raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; set store.url to another file")
-    facts = {row.key: row.value for row in connection.execute(select(meta.c.key, meta.c.value))}
     version, oldest_reader = int(facts["schema_version"]), int(facts["oldest_reader"])
     if oldest_reader > SCHEMA_VERSION:
         raise StoreUnusableError(

@@ -116,14 +116,15 @@ async def test_a_newer_store_that_this_program_can_live_with_is_used_as_it_is(tm
     await store.close()
 
 
-async def test_a_strangers_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("table", "columns"), [("customer", "name"), ("meta", "key, value")])
+async def test_a_strangers_database_is_refused_and_left_alone(table: str, columns: str, tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     with sqlite3.connect(path) as database:
-        database.execute("CREATE TABLE customer (name)")
+        database.execute(f"CREATE TABLE {table} ({columns})")
     database.close()
     assert "not one of clerk-watcher" in await refusal(path)
     with sqlite3.connect(path) as database:
-        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [("customer",)]
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [(table,)]
     database.close()
 
 
