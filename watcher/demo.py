@@ -28,7 +28,7 @@ from watcher.sinks.signing import sign, signing_key
 SECONDS = 30.0
 STORIES_FIT_S = 25.0
 REFUSED_SHARE = 0.08
-"""The receiver answers so many deliveries with 503 at first, to show that nothing is lost by it."""
+"""The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
 
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 

@@ -22,7 +22,7 @@ def sink(name: str) -> Source:
 
 
 def pipeline(account: str, pipeline_id: str) -> Source:
-    """Return a pipeline of an account as a source. A pipeline's id holds no slash; an account's name may."""
+    """Return a pipeline of an account as a source. Its id is what stands behind the last slash."""
     return Source("pipeline", f"{account}/{pipeline_id}")
 
 
