@@ -4,8 +4,9 @@ It knows nothing of HTTP, sinks or timers: a round is called when something may 
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -15,8 +16,8 @@ from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError
 from watcher.health import Health, Permission
 from watcher.judge import Judge, Judged, Surroundings
-from watcher.metrics import OPEN_LABELS, AccountMetrics
-from watcher.models import Known, Outcome, Status, Watch
+from watcher.metrics import AccountMetrics
+from watcher.models import OPEN_STATUSES, Known, Outcome, Watch
 from watcher.pace import Pacer
 from watcher.ports import AccountRecord, Api, ExecutionChange, Lease, Reply, Store, Wake
 
@@ -109,16 +110,17 @@ class AccountWatcher:
     def _add_all(self, record: AccountRecord, watches: Iterable[Watch]) -> None:
         recorded = {known.execution: known for known in record.executions}
         now = self._clock.monotonic()
+        labels = Counter[str]()
         for watch in watches:
+            lean = replace(watch, executions=())  # else 100,000 ids are kept twice
             for execution in watch.executions:
                 known = recorded.get(execution) or Known(execution, watch.pipeline)
                 if known.ended_at is None:
-                    self._add(Entry(known, watch, asked_at=now, looked_at=known.looked_at), now=now)
-
-    def _add(self, entry: Entry, *, now: float) -> None:
-        self._open_count += 1
-        self._parts.metrics.open[_open_label(entry.known)].inc()
-        self._agenda.put(entry, due_at=now)
+                    self._agenda.put(Entry(known, lean, asked_at=now, looked_at=known.looked_at), due_at=now)
+                    labels[_open_label(known)] += 1
+        self._open_count = labels.total()
+        for label, count in labels.items():
+            self._parts.metrics.open[label].inc(count)
 
     # What may start
 
@@ -298,4 +300,4 @@ def _open_label(known: Known) -> str:
         return "lost"
     if known.status is None:
         return "unseen"
-    return known.status if known.status in OPEN_LABELS and known.status in set(Status) else "unrecognized"
+    return known.status if known.status in OPEN_STATUSES else "unrecognized"

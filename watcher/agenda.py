@@ -13,7 +13,7 @@ class Entry:
 
     `due_at` is the next look, `asked_at` the last request, `failure_count` counts poll errors in a row; `streak`
     and `unreadable_since` are what may become a loss. `looked_at` is the end of the last look that counts
-    (microseconds, steady), of which the store learns lazily. `version` tells the heap which of its items is meant.
+    (microseconds, steady), of which the store learns lazily. `number` tells the heap which of its items is meant.
     """
 
     known: Known
@@ -24,7 +24,7 @@ class Entry:
     failure_count: int = 0
     streak: Streak | None = None
     unreadable_since: float | None = None
-    version: int = 0
+    number: int = 0
     queued: bool = False
 
 
@@ -33,16 +33,14 @@ class Agenda:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._heap: list[tuple[float, int, int, Entry]] = []
+        self._heap: list[tuple[float, int, Entry]] = []
         self._put_count = 0
 
     def put(self, entry: Entry, *, due_at: float) -> None:
         """Queue an entry, or move it if it is queued already."""
-        entry.due_at = due_at
-        entry.version += 1
-        entry.queued = True
         self._put_count += 1
-        heapq.heappush(self._heap, (due_at, self._put_count, entry.version, entry))
+        entry.due_at, entry.number, entry.queued = due_at, self._put_count, True
+        heapq.heappush(self._heap, (due_at, self._put_count, entry))
 
     def take_due(self, now: float) -> Entry | None:
         """Take out the entry that has been due longest, if any is due."""
@@ -58,8 +56,8 @@ class Agenda:
         """Return the entry that is due first, dropping heap items that were moved or taken."""
         heap = self._heap
         while heap:
-            _, _, version, entry = heap[0]
-            if entry.queued and entry.version == version:
+            _, number, entry = heap[0]
+            if entry.queued and entry.number == number:
                 return entry
             heapq.heappop(heap)
         return None

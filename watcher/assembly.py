@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
+from uuid import UUID
 
 from pydantic import SecretStr
 from yarl import URL
@@ -204,11 +205,7 @@ def _watch(settings: WatchSettings) -> Watch:
 
 def build_housekeeping(common: Common, accounts: Sequence[AccountWatcher]) -> Housekeeping:
     """Return the housekeeping of all accounts and sinks."""
-    named = {
-        (watch.account, str(watch.pipeline), str(execution))
-        for watch in common.settings.watch
-        for execution in watch.executions
-    }
+    named = {(watch.account, str(watch.pipeline)): frozenset(watch.executions) for watch in common.settings.watch}
     return Housekeeping(
         HousekeepingParts(
             store=common.store,
@@ -217,6 +214,6 @@ def build_housekeeping(common: Common, accounts: Sequence[AccountWatcher]) -> Ho
             accounts=accounts,
             sinks=tuple(common.settings.sinks),
             retention_s=common.settings.store.retention_s,
-            named=lambda account, pipeline, execution: (account, pipeline, execution) in named,
+            named=lambda account, pipeline, execution: UUID(execution) in named.get((account, pipeline), ()),
         )
     )

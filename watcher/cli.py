@@ -1,6 +1,7 @@
 """The command line: arguments, signals, exit codes. What a command does is elsewhere."""
 
 import asyncio
+import gc
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from watcher.app import Started
 from watcher.app import run as run_daemon
 from watcher.config.load import find_config, load_config
 from watcher.config.problems import ConfigProblemsError
@@ -80,11 +82,18 @@ def run(
 
     Examples:  watcher run      watcher run --config /etc/watcher/watcher.yaml | jq .
     """
+    gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
     settings = load_config(find_config(config, environ=os.environ), environ=os.environ)
     configure_logs(level=settings.log.level, format_=settings.log.format)
     if not settings.watch:
         raise NothingToWatchError("nothing to watch: add a watch entry with a pipeline and its executions")
-    _run(lambda interruption: run_daemon(settings, stop=interruption.stop))
+    _run(lambda interruption: run_daemon(settings, stop=interruption.stop, started=_spare_the_collector))
+
+
+def _spare_the_collector(_started: Started) -> None:
+    """Collect garbage from here on, passing over all that is there: 100,000 executions would take 0.2 s each time."""
+    gc.freeze()
+    gc.enable()
 
 
 class NothingToWatchError(WatcherError):
