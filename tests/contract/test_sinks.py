@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Protocol
@@ -50,11 +51,14 @@ class WebhookTarget:
 class StdoutTarget:
     async def open(self) -> None:
         self.reading, self.writing = os.pipe()
+        others = set(threading.enumerate())
         self.sink: Sink = StdoutSink(self.writing)
+        (self.thread,) = set(threading.enumerate()) - others
 
     async def close(self) -> None:
         await self.sink.close()
         os.close(self.reading)
+        await asyncio.to_thread(self.thread.join)  # else it may write on into what gets this descriptor next
         os.close(self.writing)
 
     def stop_answering(self) -> None:
