@@ -203,17 +203,40 @@ async def test_a_source_change_from_another_sequence_is_lost(store: Store, accou
     assert await due(store, ops) == []
 
 
-async def test_looks_are_kept_and_never_go_back(store: Store, account: Lease) -> None:
+async def test_looks_are_kept_and_never_go_back(store: Store, account: Lease, clock: SetClock) -> None:
+    clock.us = LATER
     await store.record(change(account, 1))
     await store.record(change(account, 2, looked_at=LATER))
     await store.note_looks(account, {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER})
     assert {each.looked_at for each in (await store.load_account(account)).executions} == {LATER}
 
 
-async def test_many_looks_are_kept(store: Store, account: Lease) -> None:
+async def test_many_looks_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
+    clock.us = LATER
     await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))
     await store.note_looks(account, {execution_id(number): LATER for number in range(2_500)})
     assert {each.looked_at for each in (await store.load_account(account)).executions} == {LATER}
+
+
+async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    clock.us = LATER
+    await store.record(change(account, since_at=LATER, looked_at=LATER))
+    clock.us = START_US
+    (known,) = (await store.load_account(account)).executions
+    assert (known.since_at, known.looked_at) == (START_US, START_US)
+    assert await due(store, ops, now=START_US) == []
+    await store.load_sink(ops, fingerprint="")
+    assert await due(store, ops, now=START_US) == [of(1)]
+
+
+async def test_a_start_leaves_what_is_to_be_tried_later_for_later(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    (delivery,) = (await store.next_deliveries(ops, now=START_US, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery, state=WAITING, due_at=LATER))
+    await store.load_sink(ops, fingerprint="")
+    assert await due(store, ops, now=LATER - 1) == []
 
 
 async def test_a_delivery_carries_the_event_as_it_was_recorded(

@@ -453,3 +453,15 @@ async def test_the_metric_of_the_last_success_stays_at_it_while_looks_fail(store
     account.api.script[A] = Outcome.SERVER_ERROR
     await account.run_for(50)
     assert told() == pytest.approx(succeeded_at, abs=0.6)
+
+
+async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) -> None:
+    for started_s, status in ((10_000.0, "running"), (6_400.0, "paused")):
+        clock = FakeClock()
+        clock.elapsed_s = started_s
+        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=ignore)
+        account = await account_of(store, clock, A)
+        account.api.script[A] = said(A, status)
+        await account.run_for(5)
+        assert [type_ for type_, *_ in await account.told()] == [f"execution.{status}"]
+        await store.close()

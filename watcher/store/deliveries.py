@@ -61,6 +61,16 @@ _LET_GO = (
     .where(*_OF_SINK, delivery.c.sequence == _NEXT, delivery.c.due_at > bindparam("now"))
     .values(due_at=bindparam("now"))
 )
+_FORWARD = (
+    update(delivery)
+    .where(
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == WAITING,
+        delivery.c.due_at > bindparam("now"),
+        delivery.c.recorded_at > bindparam("now"),
+    )
+    .values(due_at=bindparam("now"))
+)
 _CLOCK = update(source).where(source.c.id == bindparam("of_sink")).values(clock_us=bindparam("new_clock_us"))
 
 _earlier = delivery.alias("earlier")
@@ -116,6 +126,11 @@ async def write_settlements(
         if freed.rowcount:
             return {each.lease.name for each in ordered}
     return set()
+
+
+async def call_forward(connection: AsyncConnection, *, sink_id: int, now: int) -> None:
+    """Make due at `now` what an earlier life recorded later than that: its clock was ahead and has been set right."""
+    await connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
 
 
 def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:

@@ -75,15 +75,19 @@ def execution_row(known: Known, *, account_id: int, pipeline_id: int, stream: by
     }
 
 
-def known_of(row: AnyRow, *, pipelines: Mapping[int, str]) -> Known:
-    """Return a row of `KNOWN_COLUMNS` as an execution; `pipelines` maps their numbers to their ids."""
+def known_of(row: AnyRow, *, pipelines: Mapping[int, str], now: int) -> Known:
+    """Return a row of `KNOWN_COLUMNS` as an execution; `pipelines` maps their numbers to their ids.
+
+    What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every look until then
+    would be older than the last one.
+    """
     key, pipeline_id, status, since_at, looked_at, sequence, counts, overdue, lost, lost_at, ended_at, paused = row
     return Known(
         execution_id(key),
         pipelines[pipeline_id],
         status and intern(status),
-        since_at,
-        looked_at,
+        min(since_at, now),
+        min(looked_at, now),
         sequence,
         counts_of(counts),
         overdue,

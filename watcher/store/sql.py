@@ -68,15 +68,20 @@ class SqlStore:
         return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
 
     async def load_account(self, lease: Lease) -> AccountRecord:
-        """Return all that is recorded of the leased account."""
-        return await self._read(partial(states.load_account, account_id=self._number(lease)))
+        """Return all that is recorded of the leased account, nothing of it later than now."""
+        now = self._clock.steady_us()
+        return await self._read(partial(states.load_account, account_id=self._number(lease), now=now))
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink, which is present again; a new fingerprint ends `disabled`."""
+        """Return what is recorded of the leased sink, which is present again; a new fingerprint ends `disabled`.
+
+        What a clock that was ahead put off is due now.
+        """
         sink_id = self._number(lease)
 
         async def load(connection: AsyncConnection) -> SinkRecord:
             await leases.check(connection, [lease])
+            await deliveries.call_forward(connection, sink_id=sink_id, now=self._clock.steady_us())
             return await states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint)
 
         return await self._write(load)

@@ -126,8 +126,8 @@ def _expect(written: int, *, wanted: int) -> None:
         raise OwnershipLostError("the sequence believed recorded is no longer the stored one")
 
 
-async def load_account(connection: AsyncConnection, *, account_id: int) -> AccountRecord:
-    """Return all that is recorded of an account."""
+async def load_account(connection: AsyncConnection, *, account_id: int, now: int) -> AccountRecord:
+    """Return all that is recorded of an account, nothing of it later than `now`."""
     account = (
         await connection.execute(select(source.c.sequence, source.c.state).where(source.c.id == account_id))
     ).one()
@@ -135,7 +135,7 @@ async def load_account(connection: AsyncConnection, *, account_id: int) -> Accou
     executions: list[Known] = []
     rows = await connection.stream(select(*KNOWN_COLUMNS).where(execution.c.account_id == account_id))
     async for part in rows.partitions(10_000):  # in parts, so that the loop's other tasks get their turns
-        executions.extend(known_of(row, pipelines=pipelines) for row in part)
+        executions.extend(known_of(row, pipelines=pipelines, now=now) for row in part)
     return AccountRecord(account.sequence, account.state, executions)
 
 
