@@ -105,8 +105,11 @@ def _sink(settings: AnySink, *, clock: Clock, stdout_fd: int) -> tuple[Sink, Lan
 
 
 def _fingerprint(settings: AnySink) -> str:
-    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`."""
-    return blake2b(repr(_revealed(settings.model_dump())).encode(), digest_size=16).hexdigest()
+    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
+
+    For what is written there alone: a later version has more keys, and other defaults.
+    """
+    return blake2b(repr(_revealed(settings.model_dump(exclude_unset=True))).encode(), digest_size=16).hexdigest()
 
 
 def _revealed(value: object) -> object:
