@@ -6,14 +6,14 @@ It knows nothing of HTTP, sinks or timers: a round is called when something may 
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
 from watcher.agenda import Agenda, Entry
 from watcher.announcer import AccountAnnouncer
 from watcher.clock import Clock
-from watcher.errors import OwnershipLostError, StoreError
+from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health, Permission
 from watcher.judge import Judge, Judged, Surroundings
 from watcher.metrics import AccountMetrics
@@ -64,7 +64,7 @@ class AccountWatcher:
         self._health = parts.health
         self._agenda = Agenda()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._open_count = 0
+        self._found_count = 0  # open and not lost
         self._witness: Entry | None = None
         self._success_at: float | None = None
         self._unflushed: dict[str, Entry] = {}
@@ -79,6 +79,8 @@ class AccountWatcher:
         """Start what is due and allowed; return the seconds until the next round is wanted."""
         now = self._clock.monotonic()
         self._health.check(now)
+        if self._health.suspects(now):
+            self._ask_witness(now)
         await self._tell_trouble()
         self._start_due()
         now = self._clock.monotonic()
@@ -103,6 +105,7 @@ class AccountWatcher:
 
     async def cancel(self) -> None:
         """Give up what is in flight; what was not recorded comes due again with the next start."""
+        self._draining = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -112,13 +115,12 @@ class AccountWatcher:
         now = self._clock.monotonic()
         labels = Counter[str]()
         for watch in watches:
-            lean = replace(watch, executions=())  # else 100,000 ids are kept twice
             for execution in watch.executions:
                 known = recorded.get(execution) or Known(execution, watch.pipeline)
                 if known.ended_at is None:
-                    self._agenda.put(Entry(known, lean, asked_at=now, looked_at=known.looked_at), due_at=now)
+                    self._agenda.put(Entry(known, watch, asked_at=now, looked_at=known.looked_at), due_at=now)
                     labels[_open_label(known)] += 1
-        self._open_count = labels.total()
+        self._found_count = labels.total() - labels["lost"]
         for label, count in labels.items():
             self._parts.metrics.open[label].inc(count)
 
@@ -176,7 +178,7 @@ class AccountWatcher:
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""
-        at = min(now + IDLE_S, self._health.next_check_at())
+        at = min(now + IDLE_S, self._health.next_check_at(now))
         first = self._agenda.peek()
         if first is not None and not self._draining and not self._full():
             due_at = now if self._health.unusable else first.due_at
@@ -189,7 +191,7 @@ class AccountWatcher:
         next_s: float | None = CRASH_RETRY_S
         try:
             next_s = await self._ask_and_record(entry)
-        except OwnershipLostError as error:
+        except (OwnershipLostError, StoreUnusableError) as error:
             self._parts.fatal(error)
         except StoreError as error:
             self._store_failed(error)
@@ -206,8 +208,8 @@ class AccountWatcher:
     async def _ask_and_record(self, entry: Entry) -> float | None:
         reply = await self._parts.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now = self._clock.monotonic()
-        self._count(reply, now=now)
-        judged = self._parts.judge.judge(entry, reply, self._surroundings())
+        self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
+        judged = self._parts.judge.judge(entry, reply, self._surroundings(entry))
         self._note(entry, reply, now=now)
         if self._health.trouble is not self._parts.announcer.told:
             await self._tell_trouble()
@@ -224,17 +226,15 @@ class AccountWatcher:
             entry.looked_at = judged.looked_at
         return judged.next_s
 
-    def _count(self, reply: Reply, *, now: float) -> None:
-        metrics = self._parts.metrics
-        metrics.requests[reply.outcome].inc()
-        metrics.polls[reply.outcome].inc()
-        metrics.request_duration.observe(now - reply.sent_at)
+    def _surroundings(self, entry: Entry) -> Surroundings:
+        return Surroundings(self._is_alone(entry), self._success_at, not self._health.unusable)
 
-    def _surroundings(self) -> Surroundings:
-        return Surroundings(self._open_count == 1, self._success_at, not self._health.unusable)
+    def _is_alone(self, entry: Entry) -> bool:
+        """Return whether nothing else could vouch for the account: what is lost cannot."""
+        return self._found_count == (entry.known.lost is None)
 
     def _note(self, entry: Entry, reply: Reply, *, now: float) -> None:
-        self._health.note(reply, now=now, alone=self._open_count == 1)
+        self._health.note(reply, now=now, alone=self._is_alone(entry), lost=entry.known.lost is not None)
         if reply.outcome is Outcome.OK:
             self._success_at = now
             self._witness = entry
@@ -257,9 +257,9 @@ class AccountWatcher:
 
     def _recorded(self, entry: Entry, judged: Judged, change: ExecutionChange) -> None:
         metrics = self._parts.metrics
-        metrics.open[_open_label(entry.known)].dec()
+        metrics.moved(_open_label(entry.known), _open_label(judged.known))
+        self._found_count += (judged.known.lost is None) - (entry.known.lost is None)
         entry.known = judged.known
-        metrics.open[_open_label(entry.known)].inc()
         self._unflushed.pop(entry.known.execution, None)
         for outgoing in change.outgoing:
             metrics.events.labels(outgoing.event.type).inc()
@@ -271,7 +271,7 @@ class AccountWatcher:
             self._parts.metrics.detection_delay.observe(max(0.0, delay_s))
 
     def _forget(self, entry: Entry) -> None:
-        self._open_count -= 1
+        self._found_count -= entry.known.lost is None
         self._parts.metrics.open[_open_label(entry.known)].dec()
         if self._witness is entry:
             self._witness = None
@@ -280,6 +280,8 @@ class AccountWatcher:
         """Tell the edge between what was told of the account and how it is. Trouble with the store: next time."""
         try:
             await self._parts.announcer.tell(self._health.trouble)
+        except OwnershipLostError:
+            raise
         except StoreError as error:
             self._store_failed(error)
 

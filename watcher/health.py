@@ -26,6 +26,7 @@ _TROUBLES = {
 """Every other outcome but `ok` means the API cannot be reached."""
 
 _ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+_EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
 
 
 class Permission(Enum):
@@ -87,11 +88,14 @@ class Health:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now
 
-    def note(self, reply: Reply, *, now: float, alone: bool) -> None:
-        """Judge a reply. `alone` says the account watches one execution: a 404 then is its own, and the API works."""
+    def note(self, reply: Reply, *, now: float, alone: bool, lost: bool = False) -> None:
+        """Judge a reply. `alone` says nothing else is watched but what is lost: a 404 then is its own, the API works.
+
+        That an execution told as `lost` is still not known says nothing of the account.
+        """
         if reply.outcome is Outcome.OK or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self._succeed(reply)
-        else:
+        elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
 
     def suspects(self, now: float) -> bool:
@@ -105,11 +109,12 @@ class Health:
         if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
             self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
 
-    def next_check_at(self) -> float:
-        """Return when `check` may first find something new."""
+    def next_check_at(self, now: float) -> float:
+        """Return when `suspects` or `check` may first find something new."""
         if self.failing_since is None or self.unusable:
             return float("inf")
-        return self.failing_since + self._degraded_after_s
+        suspects_at = self.failing_since + self._degraded_after_s / 2
+        return suspects_at if now < suspects_at else self.failing_since + self._degraded_after_s
 
     def note_gap(self, gap_s: float, *, allowed_s: float, now: float) -> None:
         """Note how long an execution went without a look; beyond `allowed_s` the budget was too small for it.

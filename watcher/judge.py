@@ -29,6 +29,8 @@ from watcher.transitions import (
 LOST_LOOK_EVERY_S = 600.0
 LOST_LOOKS_FOR_US = 24 * 3600 * 1_000_000
 UNREADABLE_AFTER_S = 3600.0
+_UNREADABLE_CODES = frozenset({None, 200})
+"""Of an `invalid` answer: 402 and the like are the API's trouble, however long (SPEC 4, "anything else")."""
 ERROR_JITTER = 0.1
 
 
@@ -121,7 +123,7 @@ class Judge:
         if entry.known.lost is not None and entry.known.lost is not LostReason.UNREADABLE:
             return self._still_lost(entry)
         reason = self._lost_for(entry, reply, around)
-        if reason is None or entry.known.lost is not None:
+        if reason is None or entry.known.lost is reason:
             return Judged(entry.known, None, self._error_interval_s(entry))
         at = self._clock.steady_us()
         observed = lose(entry.known, reason, at=at, looked_at=entry.looked_at)
@@ -147,7 +149,7 @@ class Judge:
                 alone=around.alone,
             )
             return reason if lost else None
-        if reply.outcome is Outcome.INVALID:
+        if reply.outcome is Outcome.INVALID and reply.status_code in _UNREADABLE_CODES:
             return self._unreadable(entry, around, now=now)
         return None
 

@@ -102,6 +102,17 @@ class AccountMetrics:
         self.events = metrics.events
         self.detection_delay = metrics.detection_delay
 
+    def asked(self, outcome: Outcome, duration_s: float) -> None:
+        """Count one look and how long its answer took."""
+        self.requests[outcome].inc()
+        self.polls[outcome].inc()
+        self.request_duration.observe(duration_s)
+
+    def moved(self, before: str, after: str) -> None:
+        """Count an open execution under another label."""
+        self.open[before].dec()
+        self.open[after].inc()
+
 
 class SinkMetrics:
     """The children of one sink."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from virtual import EPOCH, FakeClock, account_of, said
 
-from watcher.errors import OwnershipLostError, StoreError
+from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.models import Outcome
 from watcher.ports import Change
 from watcher.store.opening import open_store
@@ -389,6 +389,32 @@ async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore
     assert isinstance(account.fatal[0], OwnershipLostError)
 
 
+async def test_an_account_that_became_somebody_elses_while_in_trouble_ends_the_daemon(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.UNAUTHORIZED
+    await store.claim("account", "default")
+    with pytest.raises(OwnershipLostError):
+        await account.run_for(20)
+    assert isinstance(account.fatal[0], OwnershipLostError)
+
+
+async def test_a_damaged_store_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    broken.error = StoreUnusableError("the file is damaged")
+    await account.run_for(1)
+    assert isinstance(account.fatal[0], StoreUnusableError)
+
+
+async def test_what_was_given_up_starts_nothing_more(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.watcher.cancel()
+    await account.run_for(30)
+    assert account.api.asked == []
+
+
 async def test_a_crash_in_one_look_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     del account.api.script[A]
@@ -465,3 +491,39 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         await account.run_for(5)
         assert [type_ for type_, *_ in await account.told()] == [f"execution.{status}"]
         await store.close()
+
+
+async def test_what_is_lost_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B, C)
+    account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND
+    await account.run_for(300)
+    account.api.script[C] = said(C, "success")
+    await account.run_for(100)
+    await account.told()
+    asked = len(account.api.asked)
+    await account.run_for(7200)
+    assert await account.told() == []
+    assert len(account.api.asked) - asked == 2 * 12
+
+
+async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B, max_interval_s=300.0)
+    await account.run_for(7200)
+    await account.told()
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(7200)
+    assert await account.told() == [("execution.lost", "lost", "running")]
+
+
+async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_long(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(10)
+    await account.told()
+    account.api.script[A] = Outcome.INVALID
+    account.api.status_codes[Outcome.INVALID] = 402
+    await account.run_for(7200)
+    assert await account.told() == []

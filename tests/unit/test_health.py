@@ -56,7 +56,7 @@ def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
     account = an_account()
     assert account.check(1000) is None
     assert account.health.permission(1000) is Permission.ALL
-    assert account.health.next_check_at() == float("inf")
+    assert account.health.next_check_at(1000) == float("inf")
     assert not account.health.suspects(1e9)
 
 
@@ -178,9 +178,10 @@ def test_time_without_anything_asked_is_no_trouble() -> None:
 def test_the_time_of_the_configuration_counts() -> None:
     account = an_account(degraded_after_s=5)
     account.answer(Outcome.CONNECTION, at=1000)
-    assert account.health.next_check_at() == 1005
+    assert account.health.next_check_at(1000) == 1002.5
+    assert account.health.next_check_at(1002.5) == 1005
     assert account.check(1005) is AccountTrouble.UNREACHABLE
-    assert account.health.next_check_at() == float("inf")
+    assert account.health.next_check_at(1005) == float("inf")
 
 
 def test_a_401_is_trouble_at_once() -> None:
