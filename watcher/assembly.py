@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from uuid import UUID
 
 from pydantic import SecretStr
 from yarl import URL
@@ -199,7 +198,7 @@ def _watch(settings: WatchSettings) -> Watch:
     return Watch(
         account=settings.account,
         pipeline=str(settings.pipeline),
-        executions=tuple(map(str, settings.executions)),
+        executions=settings.executions,
         name=settings.name,
         labels=dict(settings.labels),
         overdue_after_s={str(status): limit_s for status, limit_s in settings.overdue_after_s.items()},
@@ -217,6 +216,6 @@ def build_housekeeping(common: Common, accounts: Sequence[AccountWatcher]) -> Ho
             accounts=accounts,
             sinks=tuple(common.settings.sinks),
             retention_s=common.settings.store.retention_s,
-            named=lambda account, pipeline, execution: UUID(execution) in named.get((account, pipeline), ()),
+            named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
         )
     )

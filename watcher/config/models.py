@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema
+from pydantic_core.core_schema import no_info_after_validator_function
 
 from watcher.config.later import NOT_YET, REPLICAS
 from watcher.fields import (
@@ -86,6 +87,13 @@ class AccountSettings(Block):
     link: Annotated[str, AfterValidator(_link)] | None = None
 
 
+ExecutionId = Annotated[
+    str,
+    GetPydanticSchema(lambda _, handler: no_info_after_validator_function(str, handler.generate_schema(UUID))),
+]
+"""A UUID, kept as the text that 100,000 watched executions are known by: one text for each, and no other."""
+
+
 class WatchSettings(Block):
     """One pipeline and those of its executions that are watched."""
 
@@ -93,7 +101,7 @@ class WatchSettings(Block):
 
     pipeline: UUID
     account: str
-    executions: tuple[UUID, ...] = Field(min_length=1)
+    executions: tuple[ExecutionId, ...] = Field(min_length=1)
     name: ShortText | None = None
     labels: Labels = Field(default_factory=dict)
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(

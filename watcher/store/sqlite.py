@@ -17,11 +17,11 @@ _WRITER = (
     "PRAGMA synchronous=FULL",  # NORMAL forgets commits at a power loss, after the webhook went out
     "PRAGMA wal_autocheckpoint=4000",
     "PRAGMA journal_size_limit=67108864",
-    "PRAGMA cache_size=-65536",
+    "PRAGMA cache_size=-8192",  # as fast as 64 MB with 150,000 executions at random, and memory is promised
     "PRAGMA temp_store=MEMORY",
     "PRAGMA foreign_keys=ON",
 )
-_READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-16384", "PRAGMA temp_store=MEMORY")
+_READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store=MEMORY")
 
 
 def writer_engine(path: Path, *, busy_timeout_s: float) -> AsyncEngine:
