@@ -76,9 +76,9 @@ class LaneStore:
         self._failures += 1
         self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)
         if self._failures == 1:
-            self._log.error("lane.store_failing", error=type(error).__name__)
+            self._log.error("store.failed", problem=str(error))
 
     def _works(self) -> None:
         if self._failures:
-            self._log.info("lane.store_recovered")
+            self._log.info("store.recovered")
         self._failures = 0

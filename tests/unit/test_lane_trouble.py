@@ -113,7 +113,7 @@ async def test_a_store_that_cannot_be_read_is_asked_again_after_a_growing_wait(r
         rig.store.broken.clear()
         assert await rig.sent_after(30) == ["a1"]
     events = [(each["event"], each["log_level"]) for each in logs]
-    assert events == [("lane.store_failing", "error"), ("lane.store_recovered", "info")]
+    assert events == [("store.failed", "error"), ("store.recovered", "info")]
 
 
 async def test_a_store_that_answers_with_nothing_to_send_has_recovered(rig: Rig) -> None:
@@ -122,7 +122,7 @@ async def test_a_store_that_answers_with_nothing_to_send_has_recovered(rig: Rig)
     rig.store.broken.clear()
     with capture_logs() as logs:
         await rig.go(1)
-    assert [each["event"] for each in logs] == ["lane.store_recovered"]
+    assert [each["event"] for each in logs] == ["store.recovered"]
 
 
 async def test_an_answer_that_could_not_be_recorded_comes_due_again_one_delivery_first(rig: Rig) -> None:
