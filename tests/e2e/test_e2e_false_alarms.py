@@ -12,14 +12,14 @@ from watcher.simulator.scenarios import HARSH, populate
 from watcher.simulator.stories import Stay, Story, tell
 from watcher.simulator.world import World
 
-SHORT = replace(HARSH, windows=(Window(Fault.UNAVAILABLE, 2.0, 5.5),), retry_after_s=1, slow_s=1.0)
+SHORT = replace(HARSH, windows=(Window(Fault.UNAVAILABLE, 1.5, 9.5),), retry_after_s=1, slow_s=1.0)
 LASTING_COUNT = 12
 FINISHED = {"execution.success", "execution.failed", "execution.lost"}
 
 
 @pytest.mark.parametrize(
     ("faults", "length_s", "degraded_after"),
-    [(SHORT, 30.0, "3s"), pytest.param(HARSH, 600.0, "10s", marks=pytest.mark.soak)],
+    [(SHORT, 30.0, "6s"), pytest.param(HARSH, 600.0, "10s", marks=pytest.mark.soak)],
 )
 async def test_the_harshest_api_causes_no_false_alarm(
     stage: Stage, faults: Faults, length_s: float, degraded_after: str
