@@ -16,8 +16,8 @@ from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health, Permission
 from watcher.judge import Judge, Judged, Surroundings
-from watcher.metrics import AccountMetrics
-from watcher.models import OPEN_STATUSES, Known, Outcome, Watch
+from watcher.metrics import AccountMetrics, open_label
+from watcher.models import Known, Outcome, Watch
 from watcher.pace import Pacer
 from watcher.ports import AccountRecord, Api, ExecutionChange, Lease, Reply, Store, Wake
 
@@ -119,7 +119,7 @@ class AccountWatcher:
                 known = recorded.get(execution) or Known(execution, watch.pipeline)
                 if known.ended_at is None:
                     self._agenda.put(Entry(known, watch, asked_at=now, looked_at=known.looked_at), due_at=now)
-                    labels[_open_label(known)] += 1
+                    labels[open_label(known)] += 1
         self._found_count = labels.total() - labels["lost"]
         for label, count in labels.items():
             self._parts.metrics.open[label].inc(count)
@@ -257,7 +257,7 @@ class AccountWatcher:
 
     def _recorded(self, entry: Entry, judged: Judged, change: ExecutionChange) -> None:
         metrics = self._parts.metrics
-        metrics.moved(_open_label(entry.known), _open_label(judged.known))
+        metrics.moved(open_label(entry.known), open_label(judged.known))
         self._found_count += (judged.known.lost is None) - (entry.known.lost is None)
         entry.known = judged.known
         self._unflushed.pop(entry.known.execution, None)
@@ -272,7 +272,7 @@ class AccountWatcher:
 
     def _forget(self, entry: Entry) -> None:
         self._found_count -= entry.known.lost is None
-        self._parts.metrics.open[_open_label(entry.known)].dec()
+        self._parts.metrics.open[open_label(entry.known)].dec()
         if self._witness is entry:
             self._witness = None
 
@@ -295,11 +295,3 @@ class AccountWatcher:
         if self._store_failing:
             log.info("store.recovered", account=self._parts.lease.name)
         self._store_failing = False
-
-
-def _open_label(known: Known) -> str:
-    if known.lost is not None:
-        return "lost"
-    if known.status is None:
-        return "unseen"
-    return known.status if known.status in OPEN_STATUSES else "unrecognized"

@@ -4,7 +4,7 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
-from watcher.models import DeliveryState, EventType, Outcome, Status
+from watcher.models import OPEN_STATUSES, DeliveryState, EventType, Known, Outcome, Status
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -148,3 +148,12 @@ class SinkMetrics:
         """Count the sink's own event, and how it stands since."""
         self._events.labels(type_).inc()
         self.up(well)
+
+
+def open_label(known: Known) -> str:
+    """Return the label under which an open execution is counted."""
+    if known.lost is not None:
+        return "lost"
+    if known.status is None:
+        return "unseen"
+    return known.status if known.status in OPEN_STATUSES else "unrecognized"

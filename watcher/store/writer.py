@@ -95,7 +95,7 @@ class GroupWriter(Generic[ItemT]):
         await self._write_group(group[middle:])
 
     def _settle(self, group: Sequence[_Handed[ItemT]], *, told: Collection[str]) -> None:
+        if told:  # in a turn of its own, so that what it raises cannot end the writing
+            asyncio.get_running_loop().call_soon(self._on_written, told)
         for handed in group:
             handed.succeed()
-        if told:
-            self._on_written(told)

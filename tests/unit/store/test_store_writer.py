@@ -1,5 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -100,3 +100,17 @@ async def test_closing_writes_what_was_handed_in(disk: Disk, writer: GroupWriter
     await writer.close()
     assert write.done()
     assert disk.groups == [[1]]
+
+
+async def test_whoever_is_told_of_a_write_cannot_end_the_writing(disk: Disk) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+
+    def fail(_told: Collection[str]) -> None:
+        raise RuntimeError
+
+    writer = GroupWriter(write=disk.write, explain=disk.explain, on_written=fail)
+    await writer.write(1)
+    await writer.write(2)
+    await writer.close()
+    assert len(complaints) == 2
