@@ -144,15 +144,18 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
 
 
 def people_line(event: dict[str, Any]) -> Text:
-    """Return one event for people: when, what, which, why, how long, how soon it was seen."""
+    """Return one event for people: when, what, which, how long it ran, how soon that was seen, and why."""
     data = event["data"]
+    execution = data.get("execution", {})
     glyph, style = GLYPHS.get(event["type"], ("!", "magenta"))
     line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {event['type'].partition('.')[2]:<8}", style=style)
     line.append(f" {data.get('pipeline', {}).get('name', data['account']):<20}")
     line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
-    line.append(f"{_detail(data.get('execution', {})):<44}")
-    line.append(f" seen after {data['observed'].get('delaySeconds', 0):.1f} s  signature ok", style="dim")
+    line.append(
+        f"{_ran(execution):<11} seen after {data['observed'].get('delaySeconds', 0):.1f} s  signature ok", "dim"
+    )
+    line.append(f"  {_why(execution)}" if _why(execution) else "")
     return line
 
 
@@ -160,11 +163,13 @@ def _short(id_: str) -> str:
     return f"{id_[:4]}…{id_[-4:]}" if id_ else ""
 
 
-def _detail(execution: dict[str, Any]) -> str:
+def _ran(execution: dict[str, Any]) -> str:
+    return f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
+
+
+def _why(execution: dict[str, Any]) -> str:
     nodes = execution.get("failedNodes", [])
-    why = f"{nodes[0].get('name', '')}: {nodes[0].get('error', '')}" if nodes else execution.get("error", "")
-    ran = f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
-    return "  ".join(part for part in (why, ran) if part)
+    return f"{nodes[0].get('name', '')}: {nodes[0].get('error', '')}" if nodes else str(execution.get("error", ""))
 
 
 def summary(tally: Tally, *, truth: Mapping[str, str]) -> str:

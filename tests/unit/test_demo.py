@@ -32,8 +32,8 @@ EVENT: dict[str, Any] = {
 
 def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
     line = people_line(EVENT).plain
-    assert "✕ failed   Sales agent          9a1b…0001  Greeting: [red]upstream timeout  ran 5.1 s" in line
-    assert line.endswith("seen after 0.4 s  signature ok")
+    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s  signature ok" in line
+    assert line.endswith("  Greeting: [red]upstream timeout")
 
 
 def test_a_line_of_an_account_needs_no_execution() -> None:
