@@ -17,7 +17,7 @@ from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health, Permission
 from watcher.judge import Judge, Judged, Surroundings
 from watcher.metrics import AccountMetrics, open_label
-from watcher.models import Known, Outcome, Watch
+from watcher.models import Known, Watch
 from watcher.pace import Pacer
 from watcher.ports import AccountRecord, Api, ExecutionChange, Lease, Reply, Store, Wake
 
@@ -209,8 +209,7 @@ class AccountWatcher:
         reply = await self._parts.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
-        judged = self._parts.judge.judge(entry, reply, self._surroundings(entry))
-        self._note(entry, reply, now=now)
+        judged = self._judge(entry, reply, now=now)
         if self._health.trouble is not self._parts.announcer.told:
             await self._tell_trouble()
         if judged.contradicts:
@@ -226,22 +225,26 @@ class AccountWatcher:
             entry.looked_at = judged.looked_at
         return judged.next_s
 
-    def _surroundings(self, entry: Entry) -> Surroundings:
-        return Surroundings(self._is_alone(entry), self._success_at, not self._health.unusable)
+    def _judge(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
+        """Judge a reply, for its execution and then for the account."""
+        if reply.execution is None:
+            return self._judge_failure(entry, reply, now=now)
+        judged = self._parts.judge.success(entry, reply, reply.execution)
+        self._health.note(reply, now=now)
+        self._success_at, self._witness = now, entry
+        return judged
 
-    def _is_alone(self, entry: Entry) -> bool:
-        """Return whether nothing else could vouch for the account: what is lost cannot."""
-        return self._found_count == (entry.known.lost is None)
-
-    def _note(self, entry: Entry, reply: Reply, *, now: float) -> None:
-        self._health.note(reply, now=now, alone=self._is_alone(entry), lost=entry.known.lost is not None)
-        if reply.outcome is Outcome.OK:
-            self._success_at = now
-            self._witness = entry
-            return
+    def _judge_failure(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
+        lost = entry.known.lost is not None
+        alone = self._found_count == (not lost)  # nothing else could vouch for the account: what is lost cannot
+        judged = self._parts.judge.failure(
+            entry, reply, Surroundings(alone, self._success_at, not self._health.unusable)
+        )
+        self._health.note(reply, now=now, alone=alone, lost=lost)
         log.debug("look.failed", account=self._parts.lease.name, execution=entry.known.execution, outcome=reply.outcome)
         if self._health.suspects(now):
             self._ask_witness(now)
+        return judged
 
     def _last_success(self) -> float:
         """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks."""

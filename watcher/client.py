@@ -67,20 +67,24 @@ class Client:
         """
         try:
             with self._limit:
-                return await self._ask(url)
+                response = await self._session.get(
+                    url,
+                    headers=self._key,
+                    allow_redirects=False,
+                    proxy=self._proxy.url,
+                    proxy_headers=self._proxy.headers,
+                )
+                return Response(response.status, response.headers.get("Retry-After"), await _take_body(response))
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportFailedError(failure_kind(error)) from None
 
-    async def _ask(self, url: URL) -> Response:
-        async with self._session.get(
-            url,
-            headers=self._key,
-            allow_redirects=False,
-            proxy=self._proxy.url,
-            proxy_headers=self._proxy.headers,
-        ) as response:
-            body = await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
-            return Response(response.status, response.headers.get("Retry-After"), body)
+
+async def _take_body(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body of a 200 and let go of the connection, which is kept if all of the answer was read."""
+    try:
+        return await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
+    finally:
+        response.release()
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

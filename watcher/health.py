@@ -88,7 +88,7 @@ class Health:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now
 
-    def note(self, reply: Reply, *, now: float, alone: bool, lost: bool = False) -> None:
+    def note(self, reply: Reply, *, now: float, alone: bool = False, lost: bool = False) -> None:
         """Judge a reply. `alone` says nothing else is watched but what is lost: a 404 then is its own, the API works.
 
         That an execution told as `lost` is still not known says nothing of the account.

@@ -93,13 +93,8 @@ class Judge:
         self._link = link
         self._pipeline_names: dict[str, str] = {}
 
-    def judge(self, entry: Entry, reply: Reply, around: Surroundings) -> Judged:
-        """Judge one reply to a look at `entry`, whose counters of trouble it keeps."""
-        if reply.execution is not None:
-            return self._success(entry, reply, reply.execution)
-        return self._failure(entry, reply, around)
-
-    def _success(self, entry: Entry, reply: Reply, execution: Execution) -> Judged:
+    def success(self, entry: Entry, reply: Reply, execution: Execution) -> Judged:
+        """Judge a reply that told the execution's state, which ends what trouble `entry` counted."""
         entry.failure_count, entry.streak, entry.unreadable_since = 0, None, None
         if execution.pipeline_name:
             self._pipeline_names[entry.watch.pipeline] = execution.pipeline_name
@@ -117,7 +112,8 @@ class Judge:
             observed.contradicts,
         )
 
-    def _failure(self, entry: Entry, reply: Reply, around: Surroundings) -> Judged:
+    def failure(self, entry: Entry, reply: Reply, around: Surroundings) -> Judged:
+        """Judge any other reply, which `entry` counts as trouble."""
         if around.usable and reply.status_code not in PAUSING_CODES:
             entry.failure_count += 1
         if entry.known.lost is not None and entry.known.lost is not LostReason.UNREADABLE:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import quantiles
 
 from bench.answers import execution_ids
@@ -42,10 +43,9 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What a daemon cost while it was watched, the memory it held then, and how long it took to its first poll."""
+    """What a daemon cost while it was watched, and how long it had taken to its first poll."""
 
     cost: Cost
-    memory_bytes: int
     start_s: float
 
 
@@ -65,13 +65,17 @@ def measure_polls(bench: Bench) -> Iterator[Figure]:
 def measure_many(bench: Bench) -> Iterator[Figure]:
     """Compare a daemon that watches 100,000 executions with one that watches 1,000, in turns."""
     pairs = [(_watch(bench, MANY), _watch(bench, FEW)) for _ in bench.repetitions]
-    yield at_most(200, "memory with 100,000 executions, MB", [many.memory_bytes / 1e6 for many, _ in pairs])
     yield at_most(2.0, "start to first poll with 100,000, s", [many.start_s for many, _ in pairs])
     yield at_most(
         1.2, "CPU of a poll over that with 1,000", [many.cost.cpu_s_each / few.cost.cpu_s_each for many, few in pairs]
     )
-    yield shown("  memory with 1,000, MB", [few.memory_bytes / 1e6 for _, few in pairs])
     yield shown("  start to first poll with 1,000, s", [few.start_s for _, few in pairs])
+
+
+def measure_memory(bench: Bench) -> Iterator[Figure]:
+    """Measure the memory of a daemon that has long been watching: begun with an empty store, and with a filled one."""
+    stores = (None, bench.places.filled(MANY))
+    yield at_most(200, "memory with 100,000 executions, MB", [_memory_mb(bench, store) for store in stores])
 
 
 def measure_start(bench: Bench) -> Iterator[Figure]:
@@ -95,6 +99,7 @@ def measure_deliveries(bench: Bench) -> Iterator[Figure]:
 MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "polls": measure_polls,
     "many": measure_many,
+    "memory": measure_memory,
     "start": measure_start,
     "latency": measure_latency,
     "deliveries": measure_deliveries,
@@ -127,7 +132,17 @@ def _watch(bench: Bench, executions: Sequence[str]) -> Watched:
         with daemon(config) as process:
             _settle(api)
             cost = observe_cost(process, api, seconds=bench.look_s)
-            return Watched(cost, process.memory_info().rss, api.first_at - began_at)
+            return Watched(cost, api.first_at - began_at)
+
+
+def _memory_mb(bench: Bench, store: Path | None) -> float:
+    """Return what is held once each execution was looked at a few times: by then it no longer grows."""
+    with server(serve_load) as api:
+        api.change_every = CHANGED_ONE_IN
+        config = bench.places.make(Wish(base_url=_url(api), executions=MANY), store=store)
+        with daemon(config) as process:
+            wait_until(lambda: api.served_count > (1 if bench.quick else 3) * len(MANY))
+            return process.memory_info().rss / 1e6
 
 
 def _start_s(bench: Bench) -> float:

@@ -74,7 +74,11 @@ class Court:
         self.clock.passed_s += REQUEST_S
         success_at = self.clock.monotonic() if self.others_well else None
         around = Surroundings(alone=self.alone, success_at=success_at, usable=self.usable)
-        judged = self.judge.judge(self.entry, Reply(outcome, sent_at, execution, code), around)
+        reply = Reply(outcome, sent_at, execution, code)
+        if execution is None:
+            judged = self.judge.failure(self.entry, reply, around)
+        else:
+            judged = self.judge.success(self.entry, reply, execution)
         if judged.change is not None:
             self.bodies += [json.loads(outgoing.event.body) for outgoing in judged.change.outgoing]
         self.entry.known = judged.known
@@ -476,7 +480,7 @@ def test_a_success_of_the_others_before_the_first_unreadable_answer_vouches_for_
     around = Surroundings(alone=False, success_at=court.clock.monotonic() - 1, usable=True)
     for _ in range(100):
         reply = Reply(Outcome.INVALID, court.clock.monotonic(), None, 200)
-        assert court.judge.judge(court.entry, reply, around).change is None
+        assert court.judge.failure(court.entry, reply, around).change is None
         court.wait(60)
 
 
