@@ -80,7 +80,7 @@ class Health:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
         if not self.unusable:
             return self._pause.until
-        unauthorized = self.trouble is AccountTrouble.UNAUTHORIZED
+        unauthorized = AccountTrouble.UNAUTHORIZED in {self.trouble, self._last_reason}
         every_s = UNAUTHORIZED_PROBE_EVERY_S if unauthorized else PROBE_EVERY_S
         return max(self._pause.until, self._last_probe_at + every_s)
 

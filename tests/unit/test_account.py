@@ -527,3 +527,14 @@ async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_
     account.api.status_codes[Outcome.INVALID] = 402
     await account.run_for(7200)
     assert await account.told() == []
+
+
+async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(70)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(11)
+    asked = len(account.api.asked)
+    await account.run_for(300)
+    assert len(account.api.asked) - asked == 5
