@@ -183,7 +183,7 @@ async def account_of(
         judge=judge,
         metrics=children,
         concurrency=concurrency,
-        gap_allowed_s=max_interval_s * 1.1 + 10,
+        max_interval_s=max_interval_s,
         wake=lambda: wakes.append(clock.monotonic()),
         fatal=fatal.append,
     )

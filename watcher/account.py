@@ -29,6 +29,10 @@ IDLE_S = 10.0
 SHORTEST_ROUND_S = 0.002
 """Timers are no finer; the pacer forgives being this late."""
 
+GAP_TOLERANCE = 1.1
+TIMER_TOLERANCE_S = 0.1
+"""A look is late against `max_interval` beyond both: jitter and a busy event loop are no budget that is too small."""
+
 STORE_RETRY_S = 2.0
 CRASH_RETRY_S = 60.0
 FLUSH_COUNT = 10_000
@@ -37,7 +41,7 @@ FLUSH_COUNT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountParts:
-    """What a watcher is made of. `fatal` ends the daemon; `gap_allowed_s` is `max_interval` and its tolerance."""
+    """What a watcher is made of. `fatal` ends the daemon."""
 
     lease: Lease
     api: Api
@@ -49,7 +53,7 @@ class AccountParts:
     judge: Judge
     metrics: AccountMetrics
     concurrency: int
-    gap_allowed_s: float
+    max_interval_s: float
     wake: Wake
     fatal: Callable[[BaseException], None]
 
@@ -173,8 +177,14 @@ class AccountWatcher:
         self._parts.pacer.spend(now)
         self._parts.metrics.lateness.observe(max(0.0, now - entry.due_at))
         if not self._health.unusable and entry.known.lost is None:
-            self._health.note_gap(now - entry.asked_at, allowed_s=self._parts.gap_allowed_s, now=now)
+            self._note_gap(entry, now=now)
         entry.asked_at = now
+
+    def _note_gap(self, entry: Entry, *, now: float) -> None:
+        """Note the gap before this look as far as the budget is to blame: a slow answer only makes it due late."""
+        max_interval_s = self._parts.max_interval_s
+        gap_s = now - max(entry.asked_at, entry.due_at - max_interval_s)
+        self._health.note_gap(gap_s, allowed_s=max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S, now=now)
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""

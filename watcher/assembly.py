@@ -33,9 +33,6 @@ from watcher.schedule import Schedule
 from watcher.sinks.stdout import StdoutSettings, StdoutSink
 from watcher.sinks.webhook import WebhookSink
 
-GAP_TOLERANCE = 1.1
-"""A look is late against `max_interval` beyond this: jitter and one slow answer are not a budget too small."""
-
 
 @dataclass(frozen=True, slots=True)
 class Common:
@@ -166,7 +163,7 @@ async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> 
         judge=judge,
         metrics=metrics,
         concurrency=polling.concurrency,
-        gap_allowed_s=polling.max_interval_s * GAP_TOLERANCE + settings.timeout_s,
+        max_interval_s=polling.max_interval_s,
         wake=common.schedule.waker(f"account:{name}"),
         fatal=common.fatal,
     )

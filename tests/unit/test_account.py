@@ -538,3 +538,20 @@ async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: 
     asked = len(account.api.asked)
     await account.run_for(300)
     assert len(account.api.asked) - asked == 5
+
+
+async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(6)]
+    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=1.0)
+    await account.run_for(320)
+    assert ("account.degraded", "over_budget", None) in await account.told()
+
+
+async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, max_interval_s=1.0)
+    for _ in range(60):
+        account.api.gate.clear()
+        await account.run_for(8)
+        account.api.gate.set()
+        await account.settle()
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
