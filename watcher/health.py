@@ -60,6 +60,7 @@ class Health:
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_probe_at = float("-inf")
         self._troubled_at = float("-inf")
+        self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = float("-inf")
         self._pause = _Pause()
         self._over_since: float | None = None
@@ -80,8 +81,7 @@ class Health:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
         if not self.unusable:
             return self._pause.until
-        unauthorized = AccountTrouble.UNAUTHORIZED in {self.trouble, self._last_reason}
-        every_s = UNAUTHORIZED_PROBE_EVERY_S if unauthorized else PROBE_EVERY_S
+        every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
         return max(self._pause.until, self._last_probe_at + every_s)
 
     def probed(self, now: float) -> None:
@@ -138,6 +138,7 @@ class Health:
         self._pause.count = 0
         if self.unusable and reply.sent_at >= self._troubled_at:
             self.trouble = None
+            self._key_refused = False
 
     def _fail(self, reply: Reply, *, now: float) -> None:
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
@@ -146,6 +147,7 @@ class Health:
         if reply.status_code in PAUSING_CODES:
             self._extend_pause(reply, now=now)
         if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:
+            self._key_refused = True
             self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
         self.check(now)
 

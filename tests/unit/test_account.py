@@ -555,3 +555,12 @@ async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, 
         account.api.gate.set()
         await account.settle()
     assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+
+
+async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.default = Outcome.FORBIDDEN
+    await account.run_for(70)
+    asked = len(account.api.asked)
+    await account.run_for(100)
+    assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
