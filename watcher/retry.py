@@ -5,6 +5,9 @@ from collections.abc import Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 
+LONGEST_S = 1e9
+"""No wait is longer than this, some thirty years, whatever a server asks for."""
+
 Jitter = Callable[[], float]
 """A source of numbers in [0, 1), such as `random.random`."""
 
@@ -31,6 +34,8 @@ def parse_retry_after(value: str | None, *, now: datetime) -> float | None:
         seconds = float(value)
     except ValueError:
         return _seconds_until(value, now=now)
+    if value.strip().isdigit():
+        return min(seconds, LONGEST_S)  # more digits than a float holds are still a number of seconds
     return max(0.0, seconds) if math.isfinite(seconds) else None
 
 
