@@ -4,11 +4,12 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from e2e import judge
 from e2e.endpoint import Answer
-from e2e.programme import Life
+from e2e.programme import Board, Life, begin
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults, Window
@@ -66,6 +67,17 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
     asked_at = time.monotonic()
     assert await life.stop(signum) == 128 + signum
     assert time.monotonic() - asked_at <= AT_ONCE_S
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_the_simulator_ends_as_interrupted(signum: signal.Signals, tmp_path: Path) -> None:
+    life = await begin("simulate", "--port", "0", folder=tmp_path, board=Board(), measured=True)
+    try:
+        await life.until(lambda: life.stderr.lines.lines, within_s=15, what="it served")
+        assert await life.stop(signum) == 128 + signum
+        assert [line.split()[0] for line in life.stderr.lines.lines] == [b"listening", b"served"]
+    finally:
+        await life.clear_away()
 
 
 async def _start_hanging(stage: Stage) -> Life:

@@ -101,21 +101,31 @@ async def simulate(
 ) -> None:
     """Serve until `stop`, with a line every ten seconds; write a configuration that watches it, if a path is given.
 
-    Raises `SimulateError` if it cannot listen.
+    Raises `SimulateError` if it cannot listen, or not write.
     """
     simulator = build_simulator(options, world=build_world(options, clock=SystemClock()))
     try:
         await simulator.__aenter__()
-    except OSError:
+    except (OSError, UnicodeError):  # the latter for a host no name server would be asked about
         raise SimulateError(f"cannot listen on {options.host}:{options.port}; is it taken? --port 0 is any") from None
     try:
         if config_path is not None:
             config = example_config(simulator.world, base_url=simulator.base_url, rate_limit=options.rate_limit)
-            config_path.write_text(config, encoding="utf-8")  # noqa: ASYNC240 (once, before anything is served)
+            _write(config_path, config)
         say(f"listening on {simulator.base_url} key={SIM_KEY} seed={options.seed} scenario={options.scenario}")
         await _report(simulator, stop=stop, say=say, every_s=report_every_s)
     finally:
         await simulator.__aexit__(None, None, None)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:  # the latter for a path with a NUL
+        reason = (isinstance(error, OSError) and error.strerror) or "no path"
+        raise SimulateError(
+            f"cannot write {path} ({reason}); --write-config wants a file in a folder of yours"
+        ) from None
 
 
 async def _report(simulator: Simulator, *, stop: asyncio.Event, say: Callable[[str], None], every_s: float) -> None:

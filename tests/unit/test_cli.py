@@ -1,0 +1,62 @@
+"""The command line as a whole: what is registered, what is refused. What a command does is tested beside it."""
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from e2e.programme import outcome_of
+
+from watcher import commands
+from watcher.cli import COMMANDS
+
+NOT_COMMANDS = {"__init__.py", "options.py"}
+
+
+def test_every_command_of_the_table_has_its_module() -> None:
+    for command in COMMANDS:
+        name = command.replace("-", "_")
+        assert callable(getattr(import_module(f"watcher.commands.{name}"), name))
+
+
+def test_every_module_of_a_command_is_in_the_table() -> None:
+    files = {path.name for path in Path(commands.__path__[0]).glob("*.py")}
+    assert files - NOT_COMMANDS == {f"{command.replace('-', '_')}.py" for command in COMMANDS}
+
+
+async def test_an_unknown_command_is_refused_with_what_it_may_have_meant() -> None:
+    outcome = await outcome_of("rn", folder=Path.cwd())
+    assert outcome.code == 2
+    assert "run" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--port", "99999"),
+        ("--port", "-1"),
+        ("--rate-limit", "0"),
+        ("--rate-limit", "-1"),
+        ("--rate-limit", "nan"),
+        ("--time-scale", "nan"),
+        ("--time-scale", "inf"),
+        ("--time-scale", "0"),
+    ],
+)
+async def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(
+    arguments: tuple[str, str], tmp_path: Path
+) -> None:
+    outcome = await outcome_of("simulate", *arguments, folder=tmp_path)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert f"Invalid value for '{arguments[0]}'" in outcome.stderr
+
+
+async def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    outcome = await outcome_of("simulate", "--port", "0", "--write-config", "nowhere/w.yaml", folder=tmp_path)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "cannot write nowhere/w.yaml (No such file or directory)" in outcome.stderr
+
+
+async def test_a_host_that_is_none_is_a_mistake_of_usage(tmp_path: Path) -> None:
+    outcome = await outcome_of("simulate", "--port", "0", "--host", "a..b", folder=tmp_path)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "cannot listen on a..b:0" in outcome.stderr
