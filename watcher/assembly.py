@@ -74,7 +74,8 @@ def _route(sink: AnySink) -> Route:
 async def build_lane(common: Common, stack: AsyncExitStack, *, name: str, bells: Bells, stdout_fd: int) -> SinkLane:
     """Own a sink: claim it, build it, schedule its rounds. `stack` closes it."""
     settings = common.settings.sinks[name]
-    sink, rules = _sink(settings, clock=common.clock, stdout_fd=stdout_fd)
+    metrics = common.metrics.sink(name)
+    sink, rules = _sink(settings, clock=common.clock, stdout_fd=stdout_fd, retried=metrics.retried)
     stack.push_async_callback(sink.close)
     lease = await common.store.claim("sink", name)
     record = await common.store.load_sink(lease, fingerprint=_fingerprint(settings))
@@ -86,16 +87,16 @@ async def build_lane(common: Common, stack: AsyncExitStack, *, name: str, bells:
         wake=bells.wakes[name],
         tell=_teller(common, name),
         fatal=common.fatal,
-        metrics=common.metrics.sink(name),
+        metrics=metrics,
     )
     lane = SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
     common.schedule.add(f"sink:{name}", lane.round)
     return lane
 
 
-def _sink(settings: AnySink, *, clock: Clock, stdout_fd: int) -> tuple[Sink, LaneRules]:
+def _sink(settings: AnySink, *, clock: Clock, stdout_fd: int, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
     if isinstance(settings, StdoutSettings):
-        return StdoutSink(stdout_fd), LaneRules(RetryRules((1.0,), None), float("inf"))
+        return StdoutSink(stdout_fd, retried=retried), LaneRules(RetryRules((1.0,), None), float("inf"))
     retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)
     return WebhookSink(settings, clock=clock), LaneRules(retry, settings.rate_limit)
 

@@ -1,12 +1,15 @@
 """The stdout sink: one event per line and nothing else.
 
-Its one thread writes; a reader that is slow or stuck holds up that thread alone, and never the end of the program.
+Its one thread writes; a reader that is slow or stuck holds up that thread alone, and never the end of the program. A
+line may be left half written by that end. In a file the next life ends it; out of a pipe it cannot be taken back.
 """
 
 import asyncio
 import errno
+import fcntl
 import os
 import select
+import stat
 import threading
 import time
 from collections.abc import Callable
@@ -15,10 +18,14 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Literal
 
+import structlog
+
 from watcher.errors import OutputClosedError
 from watcher.models import Delivery
 from watcher.ports import Receipt, Verdict
 from watcher.sinks.settings import SinkSettings
+
+log = structlog.get_logger()
 
 FULL_DISK_WAIT_S = 1.0
 
@@ -43,9 +50,16 @@ class _Line:
 class StdoutSink:
     """Writes each event as one line to a file descriptor, blocking or not."""
 
-    def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Start the thread. Needs a running event loop."""
+    def __init__(
+        self,
+        fd: int,
+        *,
+        retried: Callable[[], None] = lambda: None,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        """Start the thread, which calls `retried` at each further try on a full disk. Needs a running event loop."""
         self._fd = fd
+        self._retried = retried
         self._sleep = sleep
         self._loop = asyncio.get_running_loop()
         self._lines: SimpleQueue[_Line | None] = SimpleQueue()
@@ -64,6 +78,8 @@ class StdoutSink:
         self._lines.put(None)
 
     def _run(self) -> None:
+        if _stands_in_mid_line(self._fd):
+            self._write(b"\n")
         going = True
         while going:
             taken = self._take()
@@ -82,7 +98,7 @@ class StdoutSink:
 
     def _write(self, data: bytes) -> bool:
         """Write all of it, however long that takes. Return whether the output is closed instead."""
-        rest = memoryview(data)
+        rest, full = memoryview(data), False
         while rest:
             try:
                 rest = rest[os.write(self._fd, rest) :]
@@ -91,13 +107,44 @@ class StdoutSink:
             except OSError as error:
                 if error.errno not in _DISK_FULL:
                     return True
+                if not full:
+                    _report(log.warning, "stdout.full")
+                full = True
                 self._sleep(FULL_DISK_WAIT_S)
+                self._retried()
+        if full:
+            _report(log.info, "stdout.recovered")
         return False
 
     def _await_room(self) -> None:
         room = select.poll()
         room.register(self._fd, select.POLLOUT)
         room.poll()
+
+
+def _report(say: Callable[[str], None], event: str) -> None:
+    with suppress(OSError):  # the log may be on the same disk, and this thread must not end over it
+        say(event)
+
+
+def _stands_in_mid_line(fd: int) -> bool:
+    """Tell whether fd is a file and goes on right after half a line. One that cannot be read is trusted to be whole."""
+    with suppress(OSError):
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode):
+            appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+            position = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
+            return position > 0 and _byte_at(position - 1, fd=fd) != b"\n"
+    return False
+
+
+def _byte_at(position: int, *, fd: int) -> bytes:
+    """Read from an open file, which may be open for writing alone."""
+    reading = os.open(f"/dev/fd/{fd}", os.O_RDONLY)
+    try:
+        return os.pread(reading, 1, position)
+    finally:
+        os.close(reading)
 
 
 def _resolve(lines: list[_Line], closed: bool) -> None:  # noqa: FBT001 (call_soon_threadsafe passes no keywords)

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import resource
 import subprocess
 import sys
 import threading
@@ -12,8 +13,10 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 
 from watcher.errors import OutputClosedError
+from watcher.logs import configure_logs
 from watcher.models import Delivery
 from watcher.ports import Receipt, Verdict
 from watcher.sinks.stdout import StdoutSink
@@ -123,6 +126,95 @@ async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
         os.close(full)
     pipe.close(pipe.writing)
     assert pipe.read_to_end() == b"{}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(pipe: Pipe) -> None:
+    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[int]()
+
+    def sleep(wait_s: float) -> None:
+        sleeps.append(wait_s)
+        if len(sleeps) == 3:
+            os.dup2(pipe.writing, full)
+
+    with capture_logs() as logs:
+        sink = StdoutSink(full, sleep=sleep, retried=lambda: tries.append(1))
+        try:
+            assert await asyncio.gather(*(sink.send(delivery(b"{}")) for _ in range(2))) == [WRITTEN] * 2
+        finally:
+            os.close(full)
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("stdout.full", "warning"),
+        ("stdout.recovered", "info"),
+    ]
+    assert len(tries) == len(sleeps) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pipe) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    def make_room(_: float) -> None:
+        os.dup2(pipe.writing, full)
+
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
+        configure_logs(level="info", format_="json", stream=logs)
+        assert await StdoutSink(full, sleep=make_room).send(delivery(b"{}")) == WRITTEN
+        os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
+    os.close(full)
+
+
+# A file that an earlier life was killed over
+
+
+async def print_to(fd: int, *bodies: bytes) -> None:
+    sink = StdoutSink(fd)
+    for body in bodies:
+        await sink.send(delivery(body))
+    await sink.close()
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", [os.O_WRONLY, os.O_RDWR])
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        (b'{"a":1}\n{"b"', b'{"a":1}\n{"b"\n{"c":3}\n'),
+        (b'{"a":1}\n', b'{"a":1}\n{"c":3}\n'),
+        (b"", b'{"c":3}\n'),
+    ],
+)
+async def test_a_line_that_was_left_half_written_is_ended_first(
+    tmp_path: Path, found: bytes, left: bytes, mode: int
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(found)
+    await print_to(os.open(file, mode | os.O_APPEND), b'{"c":3}')
+    assert file.read_bytes() == left
+
+
+async def test_without_appending_what_counts_is_where_writing_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"half")
+    await print_to(os.open(file, os.O_WRONLY), b"{}")
+    assert file.read_bytes() == b"{}\nf"
+    fd = os.open(file, os.O_WRONLY)
+    os.lseek(fd, 0, os.SEEK_END)
+    await print_to(fd, b"{}")
+    assert file.read_bytes() == b"{}\nf\n{}\n"
+
+
+async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"half")
+    fd = os.open(file, os.O_WRONLY | os.O_APPEND)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        await print_to(fd, b"{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert file.read_bytes() == b"half{}\n"
 
 
 async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: Pipe) -> None:
