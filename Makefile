@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test soak bench lint format image requirements clean
+.PHONY: demo test soak bench lint docs image requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -26,8 +26,13 @@ lint: .venv/dev
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
+docs: .venv/dev  ## renew the pages of docs/ that are made from the code
+	$(BIN)/python -m documents
+docs: export PYTHONPATH = tests
+
 image:  ## needs a container engine
-	docker build --tag clerk-watcher .
+	docker build --tag clerk-watcher --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
+image: VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
 

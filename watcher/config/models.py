@@ -79,12 +79,31 @@ def _account_may_be_left_out(schema: dict[str, Any]) -> None:
 class AccountSettings(Block):
     """One API key."""
 
-    api_key: ApiKey = Field(examples=["${CLERK_API_KEY}"])
-    api_key_file: str | None = None
-    base_url: Annotated[str, AfterValidator(_base_url)] = "https://web-api.clerk.chat"
-    rate_limit: Rate = Field(default=as_written("5/s"))
-    timeout_s: Duration = Field(default=as_written("10s"), alias="timeout")
-    link: Annotated[str, AfterValidator(_link)] | None = None
+    api_key: ApiKey = Field(
+        description="The key, as Clerk Chat shows it. Required, unless `api_key_file` is given.",
+        examples=["${CLERK_API_KEY}"],
+    )
+    api_key_file: str | None = Field(
+        default=None, description="The file that holds the key.", examples=["/run/secrets/clerk_api_key"]
+    )
+    base_url: Annotated[str, AfterValidator(_base_url)] = Field(
+        default="https://web-api.clerk.chat",
+        description="Where the API is; a path may lead to a gateway.",
+        examples=["https://gateway.example.com/clerk"],
+    )
+    rate_limit: Rate = Field(
+        default=as_written("5/s"),
+        description="What this key may spend, over everything that is watched with it.",
+        examples=["300/m"],
+    )
+    timeout_s: Duration = Field(
+        default=as_written("10s"), alias="timeout", description="How long one request may take.", examples=["30s"]
+    )
+    link: Annotated[str, AfterValidator(_link)] | None = Field(
+        default=None,
+        description="Copied into events as `data.link`, with the ids filled in.",
+        examples=["https://example.com/agents/{pipelineId}/runs/{executionId}"],
+    )
 
 
 ExecutionId = Annotated[
@@ -99,55 +118,132 @@ class WatchSettings(Block):
 
     model_config = ConfigDict(json_schema_extra=_account_may_be_left_out)
 
-    pipeline: UUID
-    account: str
-    executions: tuple[ExecutionId, ...] = Field(min_length=1)
-    name: ShortText | None = None
-    labels: Labels = Field(default_factory=dict)
+    pipeline: UUID = Field(
+        description="The pipeline's id, from its address in Clerk Chat.",
+        examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"],
+    )
+    account: str = Field(
+        description="The account whose key it is asked with. May be left out while there is only one.",
+        examples=["default"],
+    )
+    executions: tuple[ExecutionId, ...] = Field(
+        min_length=1,
+        description="Which executions to follow until they end; at least one.",
+        examples=["[9a1b0000-0000-4000-8000-000000000001]"],
+    )
+    name: ShortText | None = Field(
+        default=None,
+        description="What the pipeline is called in events, instead of the API's name; at most 256 characters.",
+        examples=["Sales agent"],
+    )
+    labels: Labels = Field(
+        default_factory=dict,
+        description="Words of your own, copied into every event and matched by sinks; at most 32.",
+        examples=["{team: sales}"],
+    )
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
-        default_factory=dict, alias="overdue_after"
+        default_factory=dict,
+        alias="overdue_after",
+        description="How long an execution may stay in a status before `execution.overdue` is told.",
+        examples=["{new: 2m, running: 15m, paused: 48h}"],
     )
 
 
 class PollingSettings(Block):
     """How often to look."""
 
-    cadence: Literal["fixed", "backoff"] = "backoff"
-    min_interval_s: Duration = Field(default=as_written("1s"), alias="min_interval")
-    max_interval_s: Duration = Field(default=as_written("60s"), alias="max_interval")
-    concurrency: int = Field(default=64, ge=1)
-    lost_after: int = Field(default=3, ge=1)
-    lost_grace_s: DurationOrZero = Field(default=as_written("60s"), alias="lost_grace")
-    degraded_after_s: Duration = Field(default=as_written("60s"), alias="degraded_after")
+    cadence: Literal["fixed", "backoff"] = Field(
+        default="backoff",
+        description="`fixed` looks every `min_interval`; `backoff` the rarer, the longer a status lasts: after a tenth "
+        "of that time, between the two intervals.",
+        examples=["fixed"],
+    )
+    min_interval_s: Duration = Field(
+        default=as_written("1s"),
+        alias="min_interval",
+        description="The shortest time between two looks at one execution.",
+        examples=["500ms"],
+    )
+    max_interval_s: Duration = Field(
+        default=as_written("60s"),
+        alias="max_interval",
+        description="The longest time an open execution goes without a look, unless `rate_limit` forbids it.",
+        examples=["5m"],
+    )
+    concurrency: int = Field(default=64, ge=1, description="Requests in flight per account, at most.", examples=["16"])
+    lost_after: int = Field(
+        default=3,
+        ge=1,
+        description='Answers in a row that say "not known" or "refused" before `execution.lost`.',
+        examples=["5"],
+    )
+    lost_grace_s: DurationOrZero = Field(
+        default=as_written("60s"),
+        alias="lost_grace",
+        description="The time those answers must span at least; `0s` is allowed.",
+        examples=["5m"],
+    )
+    degraded_after_s: Duration = Field(
+        default=as_written("60s"),
+        alias="degraded_after",
+        description="An account without one success this long, with something due, is told as degraded.",
+        examples=["2m"],
+    )
 
 
 class StoreSettings(Block):
     """Where state lives."""
 
-    url: Annotated[str, AfterValidator(_store_url)] = "sqlite:///watcher.db"
-    retention_s: Duration = Field(default=as_written("30d"), alias="retention")
+    url: Annotated[str, AfterValidator(_store_url)] = Field(
+        default="sqlite:///watcher.db",
+        description="The SQLite file: after three slashes from where the daemon starts, after four from the root.",
+        examples=["sqlite:////var/lib/watcher/watcher.db"],
+    )
+    retention_s: Duration = Field(
+        default=as_written("30d"),
+        alias="retention",
+        description="How long ended executions, their events and settled deliveries are kept.",
+        examples=["90d"],
+    )
 
 
 class HttpSettings(Block):
     """Where health and metrics are served. `watcher.units.parse_address` takes `listen` apart."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        default="127.0.0.1:8080",
+        description="Where `/livez`, `/readyz` and `/metrics` are; `:8080` is every interface, port 0 any free one.",
+        examples=["0.0.0.0:8080"],
+    )
 
 
 class LogSettings(Block):
     """How much is logged, and how it looks. Always on stderr."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "json", "console"] = "auto"
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="The least that is logged.", examples=["debug"]
+    )
+    format: Literal["auto", "json", "console"] = Field(
+        default="auto",
+        description="`console` is for people, `json` for machines; `auto` is the first on a terminal, else the second.",
+        examples=["json"],
+    )
 
 
 class Settings(Block):
     """The whole file. `sinks` always holds a stdout sink; `watch` entries always name their account."""
 
-    accounts: Mapping[Name, AccountSettings] = Field(default_factory=dict)
-    watch: tuple[WatchSettings, ...] = ()
-    polling: PollingSettings = PollingSettings()
-    sinks: Mapping[Name, AnySink] = Field(default_factory=dict)
-    store: StoreSettings = StoreSettings()
-    http: HttpSettings = HttpSettings()
-    log: LogSettings = LogSettings()
+    accounts: Mapping[Name, AccountSettings] = Field(
+        default_factory=dict, description="One per API key. The names are yours: 1 to 64 of A-Z a-z 0-9 _ . -"
+    )
+    watch: tuple[WatchSettings, ...] = Field(default=(), description="What is watched: one entry per pipeline.")
+    polling: PollingSettings = Field(
+        default=PollingSettings(), description="How often to look, and what to make of it."
+    )
+    sinks: Mapping[Name, AnySink] = Field(
+        default_factory=dict,
+        description="Where events go. There is always one stdout sink; name it only to give it `events` or `match`.",
+    )
+    store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
+    http: HttpSettings = Field(default=HttpSettings(), description="Where health and metrics are served.")
+    log: LogSettings = Field(default=LogSettings(), description="What is logged, always on stderr.")

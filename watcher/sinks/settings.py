@@ -95,12 +95,23 @@ Headers = Mapping[
 class Match(Block):
     """Which events with a pipeline are wanted: all labels must match, any pipeline."""
 
-    labels: Labels = Field(default_factory=dict)
-    pipelines: tuple[UUID, ...] = ()
+    labels: Labels = Field(
+        default_factory=dict, description="All of these labels must be the watch's.", examples=["{team: sales}"]
+    )
+    pipelines: tuple[UUID, ...] = Field(
+        default=(),
+        description="It must be any of these pipelines.",
+        examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"],
+    )
 
 
 class SinkSettings(Block):
     """Common to all sinks. `events` are globs over event types."""
 
-    events: Annotated[tuple[EventGlob, ...], Field(min_length=1)] = ("*",)
-    match: Match = Match()
+    events: tuple[EventGlob, ...] = Field(
+        default=("*",),
+        min_length=1,
+        description="Globs over event types; each must match at least one.",
+        examples=['[execution.failed, "account.*"]'],
+    )
+    match: Match = Field(default=Match(), description="Restricts events of a pipeline; others pass by `events` alone.")

@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from typing import Literal
 
 import structlog
+from pydantic import Field
 
 from watcher.errors import OutputClosedError
 from watcher.models import Delivery
@@ -36,7 +37,7 @@ _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 class StdoutSettings(SinkSettings):
     """`{type: stdout}`."""
 
-    type: Literal["stdout"]
+    type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
 
 
 @dataclass(frozen=True, slots=True)

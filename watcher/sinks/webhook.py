@@ -43,23 +43,51 @@ class RetrySettings(Block):
     """When a failed delivery is tried again: the last step repeats until `give_up_after`."""
 
     schedule: tuple[Duration, ...] = Field(
-        default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))), min_length=1
+        default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
+        min_length=1,
+        description="The waits between attempts (±20 %), unless `Retry-After` asks for more; the last one repeats.",
+        examples=["[5s, 1m, 10m]"],
     )
-    give_up_after_s: Duration = Field(default=as_written("3d"), alias="give_up_after")
+    give_up_after_s: Duration = Field(
+        default=as_written("3d"),
+        alias="give_up_after",
+        description="So long after the first attempt the delivery is kept as a dead letter and not tried again.",
+        examples=["12h"],
+    )
 
 
 class WebhookSettings(SinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
-    type: Literal["webhook"]
-    url: SinkUrl = Field(examples=["https://hooks.example.com/clerk"])
-    url_file: str | None = None
-    secret: SigningSecrets = ()
-    secret_file: str | None = None
-    headers: Headers = Field(default_factory=dict)
-    timeout_s: Duration = Field(default=as_written("15s"), alias="timeout")
-    rate_limit: Rate = Field(default=as_written("100/s"))
-    retry: RetrySettings = RetrySettings()
+    type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
+    url: SinkUrl = Field(
+        description="Where to. Required, unless `url_file` is given. Only its scheme and host are ever shown.",
+        examples=["https://hooks.example.com/clerk"],
+    )
+    url_file: str | None = Field(
+        default=None, description="The file that holds the URL.", examples=["/run/secrets/ops_url"]
+    )
+    secret: SigningSecrets = Field(
+        default=(),
+        description="Signs each request (Standard Webhooks): `whsec_` and base64 of 24 to 64 bytes. "
+        "A list signs with each, for rotation. Without one nothing is signed.",
+        examples=["${OPS_WEBHOOK_SECRET}"],
+    )
+    secret_file: str | None = Field(
+        default=None,
+        description="The file that holds the secrets, one a line.",
+        examples=["/run/secrets/ops_webhook_secret"],
+    )
+    headers: Headers = Field(
+        default_factory=dict,
+        description="Added to each request; their values are secrets.",
+        examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'],
+    )
+    timeout_s: Duration = Field(
+        default=as_written("15s"), alias="timeout", description="How long one request may take.", examples=["5s"]
+    )
+    rate_limit: Rate = Field(default=as_written("100/s"), description="Deliveries sent, at most.", examples=["60/m"])
+    retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
 
 
 def verdict_on(status: int) -> Verdict:

@@ -1,0 +1,13 @@
+"""Pages and pictures that are made from the code, so that they cannot drift from it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from documents.configuration import configuration
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+PAGES: Mapping[Path, Callable[[], str]] = {
+    DOCS / "configuration.md": configuration,
+}
+"""Each page and what makes it."""

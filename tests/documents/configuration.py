@@ -1,0 +1,125 @@
+"""The configuration reference, from the models themselves."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from watcher.config.load import DEFAULTS, PLACES, VARIABLE
+from watcher.config.models import SINK_KINDS, Settings, WatchSettings
+from watcher.fields import Block, key_of
+
+HEAD = """\
+# Configuration
+
+Every key of this version. Made by `make docs` from the models that read the file; a commented file with all of it is
+[config/watcher.example.yaml](../config/watcher.example.yaml), one small file per use is in [config/](../config).
+
+The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
+Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are told
+at once, each with its line, its column and what would be right.
+
+- **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is
+  always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error.
+- **Secrets in files**: a key with a twin ending in `_file` is given as one of the two, never both. Relative paths start
+  beside the configuration file; the last line end of the file does not count.
+- **Durations** are `500ms`, `10s`, `15m`, `48h`, `3d`; **rates** are `5/s`, `300/m`. Both need their unit.
+- **Defaults from the environment**, where the file says nothing:
+
+| variable | key |
+|---|---|
+{variables}
+"""
+
+KINDS = {
+    "_duration": "duration",
+    "_duration_or_zero": "duration",
+    "_rate": "rate",
+    "_key": "secret",
+    "_sink_url": "secret URL",
+    "one_or_list": "secret, or a list",
+}
+"""What a value is, by the validator that reads it."""
+
+TABLE = "| key | value | default | what it does | example |\n|---|---|---|---|---|"
+
+
+def configuration() -> str:
+    """Return the whole page."""
+    places = " and ".join(f"`{place if place.is_absolute() else f'./{place}'}`" for place in PLACES)
+    variables = "\n".join(f"| `{variable}` | `{'.'.join(key)}` |" for variable, key in DEFAULTS.items())
+    head = HEAD.format(variable=VARIABLE, places=places, variables=variables)
+    return "\n".join([head, *(_section(name, field) for name, field in Settings.model_fields.items())])
+
+
+def _section(name: str, field: FieldInfo) -> str:
+    lines = [f"## {name}", "", field.description or "", ""]
+    for prefix, note, block in _blocks(name, field):
+        lines += [note, "", TABLE] if note else [TABLE]
+        lines += [*_rows(block, prefix=prefix), ""]
+    return "\n".join(lines)
+
+
+def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]]]:
+    """Yield what stands in a section: what its keys begin with, a line about it, and its model."""
+    if name == "sinks":
+        for kind, model in SINK_KINDS.items():
+            yield "sinks.NAME.", f"Of `type: {kind}`:", model
+    elif name == "watch":
+        yield "watch[].", "", WatchSettings
+    elif isinstance(field.annotation, type):
+        yield f"{name}.", "", field.annotation
+    else:
+        yield f"{name}.NAME.", "", get_args(field.annotation)[1]
+
+
+def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
+    for name, field in sorted(block.model_fields.items(), key=lambda item: item[0] != "type"):
+        path = f"{prefix}{key_of(block, name=name)}"
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Block):
+            yield f"| `{path}` | block | | {field.description} | |"
+            yield from _rows(inner, prefix=f"{path}.")
+        else:
+            yield _row(path, field, optional=f"{name}_file" in block.model_fields or name == "account")
+
+
+def _row(path: str, field: FieldInfo, *, optional: bool) -> str:
+    default = "required" if field.is_required() and not optional else _default(field)
+    example = _code(field.examples[0]) if field.examples else ""
+    return f"| `{path}` | {_kind(field)} | {default} | {field.description} | {example} |"
+
+
+def _kind(field: FieldInfo) -> str:
+    for rule in field.metadata:
+        if kind := KINDS.get(getattr(getattr(rule, "func", None), "__name__", "")):
+            return kind
+    words = [str(word) for word in get_args(field.annotation) if isinstance(word, str)]
+    if words:
+        return " or ".join(f"`{word}`" for word in words)
+    return _python_kind(field.annotation)
+
+
+def _python_kind(annotation: Any) -> str:  # noqa: ANN401 (whatever a field is annotated with)
+    text = str(annotation)
+    plural = {"Mapping": "keys and values", "tuple": "list"}
+    for word, kind in plural.items():
+        if word in text:
+            return kind
+    return "number" if annotation is int else "text"
+
+
+def _default(field: FieldInfo) -> str:
+    value = None if field.is_required() else field.get_default(call_default_factory=True)
+    if value is None or isinstance(value, Mapping) or value == ():
+        return ""
+    return _code(f"[{', '.join(map(_item, value))}]" if isinstance(value, tuple) else str(value))
+
+
+def _item(value: object) -> str:
+    return '"*"' if value == "*" else str(value)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`".replace("|", "\\|")
