@@ -1,24 +1,35 @@
-FROM python:3.13-slim AS build
+# Dependencies, the package, and what runs: a change of the code rebuilds the two last only.
+FROM python:3.13-slim AS dependencies
 WORKDIR /src
 COPY .ci/requirements.txt .ci/requirements-build.txt .ci/
-RUN python3 -m venv /opt/watcher \
-    && /opt/watcher/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r .ci/requirements.txt \
-    && python3 -m venv /opt/build \
-    && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r .ci/requirements-build.txt
+# The runtime has no pip of its own: that of the build environment installs into it. It compiles the bytecode, too, which
+# is 23 MB, but a command starts in 0.7 s instead of 1.7 s, and the HEALTHCHECK is one.
+RUN python3 -m venv /opt/build \
+    && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r .ci/requirements-build.txt \
+    && python3 -m venv --without-pip /opt/watcher \
+    && /opt/build/bin/pip --python /opt/watcher install --no-cache-dir --disable-pip-version-check \
+        --require-hashes -r .ci/requirements.txt \
+    && find /opt/watcher -depth -type d -name tests -exec rm -r {} +
+
+FROM dependencies AS package
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY watcher watcher
-COPY config config
 RUN /opt/build/bin/hatchling build -t wheel -d /dist \
-    && /opt/watcher/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /dist/*.whl \
-    && /opt/watcher/bin/pip uninstall --yes --disable-pip-version-check pip
+    && /opt/build/bin/pip --python /opt/watcher install --no-cache-dir --disable-pip-version-check --no-deps /dist/*.whl
 
 FROM python:3.13-slim
+ARG VERSION=0.0.0
+ARG REVISION=unknown
 LABEL org.opencontainers.image.title="clerk-watcher" \
       org.opencontainers.image.description="Know when a Clerk Chat AI-agent execution starts, pauses, succeeds or fails." \
-      org.opencontainers.image.licenses="MIT"
-RUN groupadd --system --gid 65532 watcher \
-    && useradd --system --uid 65532 --gid watcher --home-dir /var/lib/watcher --create-home watcher
-COPY --from=build /opt/watcher /opt/watcher
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
+RUN groupadd --gid 65532 watcher \
+    && useradd --uid 65532 --gid watcher --home-dir /var/lib/watcher --no-create-home --shell /usr/sbin/nologin watcher \
+    && install --directory --owner watcher --group watcher --mode 0700 /var/lib/watcher
+COPY --from=package /opt/watcher /opt/watcher
+# The root file system may be read-only: nothing but /var/lib/watcher is written.
 ENV PATH=/opt/watcher/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -28,5 +39,7 @@ USER 65532:65532
 WORKDIR /var/lib/watcher
 VOLUME /var/lib/watcher
 EXPOSE 8080
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["/opt/watcher/bin/watcher", "health"]
 ENTRYPOINT ["/opt/watcher/bin/watcher"]
 CMD ["run"]
