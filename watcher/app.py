@@ -17,7 +17,7 @@ from watcher.errors import ConfigError, StoreError
 from watcher.housekeeping import Housekeeping
 from watcher.lane import SinkLane
 from watcher.metrics import Metrics
-from watcher.ports import Store
+from watcher.readiness import Readiness
 from watcher.schedule import Schedule
 from watcher.store.opening import open_store
 from watcher.units import parse_address
@@ -63,7 +63,8 @@ async def run(
         accounts = [await build_account(common, stack, name=name) for name in settings.accounts]
         housekeeping = build_housekeeping(common, accounts)
         schedule.add("housekeeping", housekeeping.round)
-        checks = Checks(schedule.stuck, lambda: _unready(schedule, store), housekeeping.refresh_backlog)
+        readiness = Readiness(store, clock=clock)
+        checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
         address = await _serve(stack, settings.http.listen, checks, metrics)
         metrics.reload_successful.set(1)
         metrics.reload_success_at.set(clock.now().timestamp())
@@ -97,13 +98,10 @@ class _Ending:
             raise self._failure
 
 
-async def _unready(schedule: Schedule, store: Store) -> list[str]:
+async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
     problems = [f"{name} has not run yet" for name in schedule.unborn()]
-    try:
-        async with asyncio.timeout(2):
-            await store.backlog()
-    except (StoreError, TimeoutError):
-        problems.append("the store cannot be read")
+    if problem := await readiness.problem():
+        problems.append(problem)
     return problems
 
 

@@ -188,6 +188,10 @@ class Store(Protocol):
         """
         ...
 
+    async def prove_writable(self) -> None:
+        """Write something of no meaning, durably, as any other write."""
+        ...
+
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
         ...

@@ -1,10 +1,9 @@
 """What the daemon says of itself over its life, and of an account in trouble (SPEC 5, 7, 8)."""
 
-import asyncio
 import re
 
-import aiohttp
 from e2e import judge
+from e2e.pages import page, ready
 from e2e.stage import Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
@@ -21,8 +20,8 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     life = await stage.start(document)
     pages = await life.started()
     await life.until(lambda: len(receiver.events()) >= 20, within_s=10, what="every execution was told")
-    assert await _page(f"{pages}/livez") == (200, "ok\n")
-    assert await _page(f"{pages}/readyz?verbose") == (200, "ok\n")
+    assert await page(f"{pages}/livez") == (200, "ok\n")
+    assert await page(f"{pages}/readyz?verbose") == (200, "ok\n")
     metrics = await _metrics(pages)
     assert metrics['watcher_account_up{account="default"}'] == 1
     assert metrics['watcher_api_requests_total{account="default",endpoint="get",outcome="ok"}'] >= 20
@@ -31,8 +30,8 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
 
     simulator.faults = HANGING
     await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was told")
-    assert await _page(f"{pages}/livez") == (200, "ok\n")
-    assert await _page(f"{pages}/readyz") == (200, "ok\n")
+    assert await page(f"{pages}/livez") == (200, "ok\n")
+    assert await page(f"{pages}/readyz") == (200, "ok\n")
     metrics = await _metrics(pages)
     assert metrics['watcher_account_up{account="default"}'] == 0
     assert metrics['watcher_api_requests_total{account="default",endpoint="get",outcome="timeout"}'] > 0
@@ -41,7 +40,7 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     life, asked_count = await stage.start(document), len(simulator.journal.entries)
     pages = await life.started()
     await life.until(lambda: len(simulator.journal.entries) > asked_count, within_s=5, what="the API was asked")
-    await _ready(pages, within_s=2.0)
+    await ready(pages, within_s=2.0)
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 0
     await life.kill()
 
@@ -57,19 +56,7 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     assert judge.of_truth(receiver.kept(), simulator) == []
 
 
-async def _ready(pages: str, *, within_s: float) -> None:
-    """Ask until the daemon is ready, as whoever started it would."""
-    async with asyncio.timeout(within_s):
-        while (await _page(f"{pages}/readyz"))[0] != 200:  # noqa: ASYNC110 (another process sets no event)
-            await asyncio.sleep(0.05)
-
-
-async def _page(url: str) -> tuple[int, str]:
-    async with aiohttp.ClientSession() as session, session.get(url) as response:
-        return response.status, await response.text()
-
-
 async def _metrics(pages: str) -> dict[str, float]:
     """Return each sample by its name and labels."""
-    _, text = await _page(f"{pages}/metrics")
+    _, text = await page(f"{pages}/metrics")
     return {match[1]: float(match[2]) for match in re.finditer(r"^([^#\s]\S*) (\S+)$", text, re.MULTILINE)}

@@ -3,6 +3,7 @@
 import resource
 
 from e2e import judge
+from e2e.pages import page, ready
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 
@@ -10,6 +11,7 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=5.0))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
+    pages = await life.started()
     await life.until(lambda: len(receiver.events()) >= 60, within_s=15, what="every execution was told")
 
     no_limit = resource.prlimit(life.pid, resource.RLIMIT_FSIZE)
@@ -17,7 +19,10 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (room, no_limit[1]))
     await life.until(lambda: life.logged("store.failed"), within_s=10, what="the store had no room")
     told_count = len(receiver.events())
+    assert await page(f"{pages}/readyz?verbose") == (503, "not ok: the store cannot be written\n")
+    assert await page(f"{pages}/livez") == (200, "ok\n")
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, no_limit)
+    await ready(pages, within_s=5.0)
 
     await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
     assert await life.stop() == 0

@@ -73,6 +73,7 @@ FLOORS = {
                 "gate",
                 "standing",
                 "housekeeping",
+                "readiness",
             ),
             ("config", "schedule", "web"),
             ("assembly", "app", "simulator"),

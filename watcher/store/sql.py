@@ -19,6 +19,7 @@ from watcher.errors import StoreError
 from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord
 from watcher.store import deliveries, leases, retention, states
 from watcher.store.group import Item, sources_of, write_group
+from watcher.store.proof import write_proof
 from watcher.store.shield import Shield
 from watcher.store.sources import Source, SourceNumbers
 from watcher.store.trouble import explain
@@ -128,6 +129,10 @@ class SqlStore:
         """Delete what ended before that moment. Returns the number of executions whose events went."""
         await self._every_page(partial(retention.prune_source_events, before=ended_before))
         return await self._every_page(partial(retention.prune_executions, before=ended_before, keep=keep))
+
+    async def prove_writable(self) -> None:
+        """Write something, in a transaction of its own."""
+        await self._write(partial(write_proof, now=self._clock.steady_us()))
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""

@@ -47,9 +47,9 @@ async def test_livez_is_ok_while_every_loop_wakes(daemon: Daemon) -> None:
 
 async def test_readyz_says_what_is_not_ready_when_asked(daemon: Daemon) -> None:
     assert (await daemon.get("/readyz"))[:2] == (200, "ok\n")
-    daemon.unready = ["the store cannot be read"]
+    daemon.unready = ["the store cannot be written"]
     assert (await daemon.get("/readyz"))[:2] == (503, "not ok\n")
-    assert (await daemon.get("/readyz?verbose"))[:2] == (503, "not ok: the store cannot be read\n")
+    assert (await daemon.get("/readyz?verbose"))[:2] == (503, "not ok: the store cannot be written\n")
 
 
 async def test_metrics_are_prometheus_text_and_fresh(daemon: Daemon) -> None:
