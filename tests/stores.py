@@ -9,7 +9,7 @@ from uuid import UUID, uuid5
 
 from watcher.clock import from_us
 from watcher.models import Delivery, DeliveryState, Event, EventType, Known, Outgoing
-from watcher.ports import ExecutionChange, Lease, Settlement, SourceChange
+from watcher.ports import ExecutionChange, Lease, Settlement, SourceChange, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
@@ -46,6 +46,11 @@ class Woken:
 
 def execution_id(number: int) -> str:
     return str(UUID(int=(7 << 124) | number))
+
+
+async def executions_of(store: Store, account: Lease, *, count: int = 1000) -> list[Known]:
+    """Return what is recorded of the first so many executions of an account, in the order of their numbers."""
+    return list((await store.load_executions(account, [execution_id(number) for number in range(count)])).values())
 
 
 def stream_of(subject: str) -> bytes:

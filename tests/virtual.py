@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from watcher.account import AccountParts, AccountWatcher
+from watcher.account import AccountWatcher
 from watcher.announcer import AccountAnnouncer
 from watcher.cadence import backoff
 from watcher.health import Health
 from watcher.judge import Judge, Policy
+from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import DeliveryState, EventType, Execution, Outcome, Watch
 from watcher.pace import Pacer
@@ -187,5 +188,6 @@ async def account_of(
         wake=lambda: wakes.append(clock.monotonic()),
         fatal=fatal.append,
     )
-    watcher = AccountWatcher(parts, record, [watch_of(*executions, overdue_after_s=overdue_after_s)])
+    watcher = AccountWatcher(parts)
+    await watcher.watch([watch_of(*executions, overdue_after_s=overdue_after_s)])
     return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)

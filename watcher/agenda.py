@@ -14,6 +14,7 @@ class Entry:
     `due_at` is the next look, `asked_at` the last request, `failure_count` counts poll errors in a row; `streak`
     and `unreadable_since` are what may become a loss. `looked_at` is the end of the last look that counts
     (microseconds, steady), of which the store learns lazily. `number` tells the heap which of its items is meant.
+    `unwatched` is set while it is in flight and nobody wants to know any more.
     """
 
     known: Known
@@ -26,6 +27,7 @@ class Entry:
     unreadable_since: float | None = None
     number: int = 0
     queued: bool = False
+    unwatched: bool = False
 
 
 class Agenda:

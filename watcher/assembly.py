@@ -10,7 +10,7 @@ from hashlib import blake2b
 from pydantic import SecretStr
 from yarl import URL
 
-from watcher.account import AccountParts, AccountWatcher
+from watcher.account import AccountWatcher
 from watcher.announcer import AccountAnnouncer
 from watcher.attempts import RetryRules
 from watcher.cadence import Cadence, backoff, fixed
@@ -23,6 +23,7 @@ from watcher.health import Health
 from watcher.housekeeping import Housekeeping, HousekeepingParts
 from watcher.judge import Judge, Policy
 from watcher.lane import LaneRules, SinkLane, Surroundings
+from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import EventType, Outgoing, Watch
 from watcher.pace import Pacer
@@ -168,7 +169,8 @@ async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> 
         wake=common.schedule.waker(f"account:{name}"),
         fatal=common.fatal,
     )
-    watcher = AccountWatcher(parts, record, [_watch(watch) for watch in common.settings.watch if watch.account == name])
+    watcher = AccountWatcher(parts)
+    await watcher.watch([_watch(watch) for watch in common.settings.watch if watch.account == name])
     common.schedule.add(f"account:{name}", watcher.round)
     return watcher
 

@@ -84,6 +84,10 @@ class Health:
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
         return max(self._pause.until, self._last_probe_at + every_s)
 
+    def probe_at_once(self) -> None:
+        """Let the next probe go without waiting for its interval: the configuration was read anew (SPEC 4, 401)."""
+        self._last_probe_at = float("-inf")
+
     def probed(self, now: float) -> None:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now

@@ -97,11 +97,10 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class AccountRecord:
-    """What the store knows of an account: its own events' sequence, its trouble if degraded, its executions."""
+    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded."""
 
     sequence: int
     trouble: str | None
-    executions: Sequence[Known]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +143,11 @@ class Store(Protocol):
         ...
 
     async def load_account(self, lease: Lease) -> AccountRecord:
-        """Return all that is recorded of the leased account."""
+        """Return what is recorded of the leased account itself."""
+        ...
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+        """Return what is recorded of these executions of the leased account, by id; no time lies ahead of now."""
         ...
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:

@@ -15,6 +15,7 @@ from stores import (
     Woken,
     change,
     execution_id,
+    executions_of,
     settlement,
     source_change,
     stream_of,
@@ -97,28 +98,29 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: L
     )
     await store.record(replace(change(account), known=known))
     record = await store.load_account(account)
-    assert list(record.executions) == [known]
+    assert await executions_of(store, account) == [known]
     assert (record.sequence, record.trouble) == (0, None)
 
 
 async def test_an_execution_never_seen_is_loaded_as_it_was(store: Store, account: Lease) -> None:
     known = Known(execution_id(1), PIPELINE)
     await store.record(replace(change(account), known=known, outgoing=()))
-    assert list((await store.load_account(account)).executions) == [known]
+    assert await executions_of(store, account) == [known]
 
 
 async def test_an_account_sees_its_own_executions_only(store: Store, account: Lease) -> None:
     other = await store.claim("account", "other/with a slash")
     await store.record(change(account, 1))
     await store.record(change(other, 2))
-    record = await store.load_account(other)
-    assert [(each.execution, each.pipeline) for each in record.executions] == [(execution_id(2), PIPELINE)]
+    assert [(each.execution, each.pipeline) for each in await executions_of(store, other)] == [
+        (execution_id(2), PIPELINE)
+    ]
 
 
 async def test_executions_with_the_same_history_share_it(store: Store, account: Lease) -> None:
     for number in (1, 2):
         await store.record(change(account, number, counts=(("running", 1),)))
-    one, other = (await store.load_account(account)).executions
+    one, other = await executions_of(store, account)
     assert one.counts is other.counts
     assert one.status is other.status
 
@@ -126,7 +128,7 @@ async def test_executions_with_the_same_history_share_it(store: Store, account: 
 async def test_a_change_replaces_what_was_recorded(store: Store, account: Lease) -> None:
     await store.record(change(account, status="running"))
     await store.record(change(account, sequence=2, status="success", ended_at=9))
-    (known,) = (await store.load_account(account)).executions
+    (known,) = await executions_of(store, account)
     assert (known.status, known.sequence, known.ended_at) == ("success", 2, 9)
 
 
@@ -134,7 +136,7 @@ async def test_state_survives_a_restart(store: Store, account: Lease, ops: Lease
     await store.record(change(account))
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())
-    assert len((await again.load_account(await again.claim("account", "default"))).executions) == 1
+    assert len(await executions_of(again, await again.claim("account", "default"))) == 1
     assert await due(again, await again.claim("sink", ops.name)) == [of(1)]
     await again.close()
 
@@ -145,7 +147,7 @@ async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(
     await store.record(change(account, status="running"))
     with pytest.raises(OwnershipLostError):
         await store.record(change(account, status="failed"))
-    assert [each.status for each in (await store.load_account(account)).executions] == ["running"]
+    assert [each.status for each in await executions_of(store, account)] == ["running"]
     assert await due(store, ops) == [of(1)]
 
 
@@ -157,7 +159,7 @@ async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
         await store.record(change(account, sequence=recorded))
     with pytest.raises(OwnershipLostError):
         await store.record(change(account, sequence=sequence, status="failed"))
-    assert [each.status for each in (await store.load_account(account)).executions] == ["running"]
+    assert [each.status for each in await executions_of(store, account)] == ["running"]
     assert (await store.backlog())[ops.name].pending_count == 2
 
 
@@ -177,9 +179,8 @@ async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, o
     ):
         with pytest.raises(OwnershipLostError):
             await write
-    record = await store.load_account(winner)
-    assert [(each.sequence, each.looked_at) for each in record.executions] == [(1, START_US)]
-    assert record.sequence == 0
+    assert [(each.sequence, each.looked_at) for each in await executions_of(store, winner)] == [(1, START_US)]
+    assert (await store.load_account(winner)).sequence == 0
     assert (await store.next_deliveries(sink_winner, now=LATER, limit=1)).deliveries == [delivery]
 
 
@@ -208,14 +209,14 @@ async def test_looks_are_kept_and_never_go_back(store: Store, account: Lease, cl
     await store.record(change(account, 1))
     await store.record(change(account, 2, looked_at=LATER))
     await store.note_looks(account, {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER})
-    assert {each.looked_at for each in (await store.load_account(account)).executions} == {LATER}
+    assert {each.looked_at for each in await executions_of(store, account)} == {LATER}
 
 
 async def test_many_looks_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))
     await store.note_looks(account, {execution_id(number): LATER for number in range(2_500)})
-    assert {each.looked_at for each in (await store.load_account(account)).executions} == {LATER}
+    assert {each.looked_at for each in await executions_of(store, account)} == {LATER}
 
 
 async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
@@ -224,7 +225,7 @@ async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
     clock.us = LATER
     await store.record(change(account, since_at=LATER, looked_at=LATER))
     clock.us = START_US
-    (known,) = (await store.load_account(account)).executions
+    (known,) = await executions_of(store, account)
     assert (known.since_at, known.looked_at) == (START_US, START_US)
     assert await due(store, ops, now=START_US) == []
     await store.load_sink(ops, fingerprint="")
@@ -443,7 +444,7 @@ async def test_what_a_bad_write_holds_stays_out_of_its_error(store: Store, accou
 
 async def test_changes_of_one_execution_in_a_group_keep_their_order(store: Store, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, sequence=sequence)) for sequence in range(1, 9)))
-    (known,) = (await store.load_account(account)).executions
+    (known,) = await executions_of(store, account)
     assert known.sequence == 8
 
 
@@ -476,14 +477,14 @@ async def test_a_cancelled_failing_write_complains_to_nobody(store: Store, accou
 
 async def test_cancelled_readers_leave_the_store_whole(store: Store, account: Lease, ops: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number)) for number in range(300)))
-    reads = [asyncio.create_task(store.load_account(account)) for _ in range(20)]
+    reads = [asyncio.create_task(executions_of(store, account)) for _ in range(20)]
     claims = [asyncio.create_task(store.claim("sink", "ops")) for _ in range(20)]
     for _ in range(3):
         await asyncio.sleep(0)
     for task in (*reads, *claims):
         task.cancel()
     await asyncio.wait([*reads, *claims])
-    assert len((await store.load_account(account)).executions) == 300
+    assert len(await executions_of(store, account)) == 300
     assert len(await due(store, ops, limit=999)) == 300
 
 
@@ -582,7 +583,7 @@ async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease
     await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     assert await store.prune(ended_before=START_US, keep=drop) == 0
     assert await store.prune(ended_before=START_US + 1, keep=drop) == 1
-    assert list((await store.load_account(account)).executions) == []
+    assert await executions_of(store, account) == []
     await store.record(change(account))  # nothing of it is left that a new beginning could collide with
     assert await due(store, ops) == [of(1)]
 
@@ -598,12 +599,12 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, acc
     assert await store.prune(ended_before=LATER, keep=keep) == 1
     assert asked == [("default", PIPELINE, execution_id(1))]
     assert await store.prune(ended_before=LATER, keep=hold) == 0
-    (known,) = (await store.load_account(account)).executions
+    (known,) = await executions_of(store, account)
     assert (known.sequence, known.ended_at) == (2, START_US)
     with pytest.raises(OwnershipLostError):
         await store.record(change(account))
     assert await store.prune(ended_before=LATER, keep=drop) == 0
-    assert list((await store.load_account(account)).executions) == []
+    assert await executions_of(store, account) == []
 
 
 async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
@@ -638,7 +639,7 @@ async def test_what_waits_stays_for_ever_with_its_execution(store: Store, accoun
     await store.settle(settlement(ops, delivery))
     assert await store.prune(ended_before=START_US + 999 * DAY_US, keep=drop) == 0
     assert await due(store, ops) == [of(1, sequence=2)]
-    assert len((await store.load_account(account)).executions) == 1
+    assert len(await executions_of(store, account)) == 1
 
 
 async def test_a_dead_letter_stays_as_long_again_from_its_death(
@@ -647,20 +648,20 @@ async def test_a_dead_letter_stays_as_long_again_from_its_death(
     clock.us = START_US + 5 * DAY_US
     await told_and_settled(store, account, ops, end=DEAD, now=clock.us)
     assert await store.prune(ended_before=START_US + 5 * DAY_US, keep=drop) == 0
-    assert len((await store.load_account(account)).executions) == 1
+    assert len(await executions_of(store, account)) == 1
     assert await store.prune(ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
 
 
 async def test_what_is_open_is_never_pruned(store: Store, account: Lease) -> None:
     await store.record(change(account, sinks=()))
     assert await store.prune(ended_before=START_US + 999 * DAY_US, keep=drop) == 0
-    assert len((await store.load_account(account)).executions) == 1
+    assert len(await executions_of(store, account)) == 1
 
 
 async def test_many_executions_are_pruned_page_by_page(store: Store, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
     assert await store.prune(ended_before=LATER, keep=lambda _a, _p, name: name == execution_id(1)) == 600
-    assert [each.execution for each in (await store.load_account(account)).executions] == [execution_id(1)]
+    assert [each.execution for each in await executions_of(store, account)] == [execution_id(1)]
 
 
 async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(

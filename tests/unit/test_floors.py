@@ -63,6 +63,8 @@ FLOORS = {
                 "judge",
                 "clerk",
                 "account",
+                "looks",
+                "roster",
                 "announcer",
                 "store",
                 "sinks",

@@ -1,6 +1,6 @@
 """The housekeeping over the real store in virtual time."""
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -33,9 +33,8 @@ async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
     await store.close()
 
 
-async def known_of(store: SqlStore) -> dict[str, Known]:
-    record = await store.load_account(await store.claim("account", "default"))
-    return {known.execution: known for known in record.executions}
+async def known_of(store: SqlStore) -> Mapping[str, Known]:
+    return await store.load_executions(await store.claim("account", "default"), (A, B))
 
 
 async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(store: SqlStore, clock: FakeClock) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from watcher.clock import Clock
 from watcher.errors import StoreError
+from watcher.models import Known
 from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord
 from watcher.store import deliveries, leases, retention, states
 from watcher.store.group import Item, sources_of, write_group
@@ -69,9 +70,19 @@ class SqlStore:
         return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
 
     async def load_account(self, lease: Lease) -> AccountRecord:
-        """Return all that is recorded of the leased account, nothing of it later than now."""
-        now = self._clock.steady_us()
-        return await self._read(partial(states.load_account, account_id=self._number(lease), now=now))
+        """Return what is recorded of the leased account itself."""
+        return await self._read(partial(states.load_account, account_id=self._number(lease)))
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+        """Return what is recorded of these executions of the leased account, by id."""
+        return await self._read(
+            partial(
+                states.load_executions,
+                account_id=self._number(lease),
+                executions=executions,
+                now=self._clock.steady_us(),
+            )
+        )
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink, which is present again; a new fingerprint ends `disabled`.

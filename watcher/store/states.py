@@ -1,6 +1,6 @@
 """The states of executions, accounts and sinks: written under their guards, and read back when an owner begins."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,12 @@ class Looks:
     looked_at: Mapping[str, int]
 
 
+LOADED_COUNT = 5_000
+"""Executions asked for in one statement; SQLite binds at most 32,766 values."""
+
+_KNOWN = select(*KNOWN_COLUMNS).where(
+    execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
+)
 _NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
 _INSERT = insert(execution).values(_NEW)
 _UPDATE = (
@@ -126,17 +132,25 @@ def _expect(written: int, *, wanted: int) -> None:
         raise OwnershipLostError("the sequence believed recorded is no longer the stored one")
 
 
-async def load_account(connection: AsyncConnection, *, account_id: int, now: int) -> AccountRecord:
-    """Return all that is recorded of an account, nothing of it later than `now`."""
-    account = (
-        await connection.execute(select(source.c.sequence, source.c.state).where(source.c.id == account_id))
-    ).one()
+async def load_account(connection: AsyncConnection, *, account_id: int) -> AccountRecord:
+    """Return what is recorded of an account itself."""
+    row = (await connection.execute(select(source.c.sequence, source.c.state).where(source.c.id == account_id))).one()
+    return AccountRecord(row.sequence, row.state)
+
+
+async def load_executions(
+    connection: AsyncConnection, *, account_id: int, executions: Collection[str], now: int
+) -> dict[str, Known]:
+    """Return what is recorded of some executions of an account, by id, no time of it later than `now`."""
     pipelines = await _pipelines(connection)
-    executions: list[Known] = []
-    rows = await connection.stream(select(*KNOWN_COLUMNS).where(execution.c.account_id == account_id))
-    async for part in rows.partitions(10_000):  # in parts, so that the loop's other tasks get their turns
-        executions.extend(known_of(row, pipelines=pipelines, now=now) for row in part)
-    return AccountRecord(account.sequence, account.state, executions)
+    keys = sorted(map(execution_key, executions))
+    found: dict[str, Known] = {}
+    for start in range(0, len(keys), LOADED_COUNT):  # in parts, so that the loop's other tasks get their turns
+        rows = await connection.execute(_KNOWN, {"of_account": account_id, "keys": keys[start : start + LOADED_COUNT]})
+        for row in rows:
+            known = known_of(row, pipelines=pipelines, now=now)
+            found[known.execution] = known
+    return found
 
 
 async def _pipelines(connection: AsyncConnection) -> dict[int, str]:

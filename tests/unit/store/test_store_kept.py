@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, stream_of
+from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
 from watcher.models import LostReason
 from watcher.ports import Backlog
@@ -17,10 +17,11 @@ async def test_a_store_of_schema_1_holds_what_it_held(tmp_path: Path) -> None:
     shutil.copy(FIXTURES / "store-0001.db", tmp_path / "watcher.db")
     store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=SetClock(), on_recorded=Woken())
     assert not store.created
-    account = await store.load_account(await store.claim("account", "default"))
+    lease = await store.claim("account", "default")
+    account = await store.load_account(lease)
     assert (account.sequence, account.trouble) == (1, "unreachable")
-    assert {each.pipeline for each in account.executions} == {PIPELINE}
-    ended, overdue, lost, odd = account.executions
+    ended, overdue, lost, odd = await executions_of(store, lease)
+    assert {each.pipeline for each in (ended, overdue, lost, odd)} == {PIPELINE}
     assert (ended.execution, ended.status, ended.ended_at) == (execution_id(1), "success", LATER)
     assert ended.counts == (("running", 1), ("success", 1))
     assert (overdue.status, overdue.was_paused, overdue.overdue_sequence) == ("paused", True, 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from stores import SetClock, Woken, change, execution_id
+from stores import SetClock, Woken, change, execution_id, executions_of
 
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.ports import Lease
@@ -46,10 +46,10 @@ async def fill(store: SqlStore, lease: Lease, *, until: str) -> int:
 
 async def assert_recovered(store: SqlStore, lease: Lease, *, refused: int) -> None:
     """Assert that all before the refused one is there, nothing of it, and that it can be recorded now."""
-    recorded = [each.execution for each in (await store.load_account(lease)).executions]
+    recorded = [each.execution for each in await executions_of(store, lease)]
     assert recorded == [execution_id(number) for number in range(refused)]
     await store.record(change(lease, refused))
-    assert len((await store.load_account(lease)).executions) == refused + 1
+    assert len(await executions_of(store, lease)) == refused + 1
 
 
 async def limit_pages(store: SqlStore, count: int) -> None:
@@ -125,7 +125,7 @@ async def test_a_failing_read_says_what_is_wrong_without_what_was_asked(
     stranger.execute("DROP TABLE execution")
     stranger.close()
     with pytest.raises(StoreError) as caught:
-        await store.load_account(account)
+        await executions_of(store, account)
     assert str(caught.value) == f"{path} did not take this (SQLITE_ERROR)"
     assert caught.value.__context__ is None
 

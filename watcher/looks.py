@@ -1,0 +1,173 @@
+"""One look after the other: ask, judge, record, and what it says of the account. When to look is the watcher's."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from watcher.agenda import Agenda, Entry
+from watcher.announcer import AccountAnnouncer
+from watcher.clock import Clock
+from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.health import Health
+from watcher.judge import Judge, Judged, Surroundings
+from watcher.metrics import AccountMetrics
+from watcher.models import Known
+from watcher.pace import Pacer
+from watcher.ports import Api, ExecutionChange, Lease, Reply, Store, Wake
+from watcher.roster import Roster
+
+log = structlog.get_logger()
+
+STORE_RETRY_S = 2.0
+CRASH_RETRY_S = 60.0
+FLUSH_COUNT = 10_000
+"""How many `looked_at` are flushed at once: with 100,000 executions the stalest is then 50 s old."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountParts:
+    """What the watcher of an account is made of. `fatal` ends the daemon."""
+
+    lease: Lease
+    api: Api
+    store: Store
+    clock: Clock
+    pacer: Pacer
+    health: Health
+    announcer: AccountAnnouncer
+    judge: Judge
+    metrics: AccountMetrics
+    concurrency: int
+    max_interval_s: float
+    wake: Wake
+    fatal: Callable[[BaseException], None]
+
+
+class Looks:
+    """Makes the looks of one account and keeps what they say of it: its health, its last success, its witness.
+
+    The witness is the entry that last succeeded.
+    """
+
+    def __init__(self, parts: AccountParts, *, roster: Roster, agenda: Agenda) -> None:
+        """Start with nothing seen."""
+        self.witness: Entry | None = None
+        self._parts = parts
+        self._clock = parts.clock
+        self._health = parts.health
+        self._roster = roster
+        self._agenda = agenda
+        self._success_at: float | None = None
+        self._unflushed: dict[str, Entry] = {}
+        self._store_failing = False
+        parts.metrics.last_success.set_function(self._last_success)
+
+    async def look(self, entry: Entry) -> float | None:
+        """Look once; return the seconds from the request to the next look, `None` when nothing more is to come."""
+        try:
+            return await self._ask_and_record(entry)
+        except (OwnershipLostError, StoreUnusableError) as error:
+            self._parts.fatal(error)
+        except StoreError as error:
+            self._store_failed(error)
+            return STORE_RETRY_S
+        except Exception as error:  # noqa: BLE001 (the one around a look: it must not end the others)
+            log.error("look.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
+        return CRASH_RETRY_S
+
+    async def flush(self) -> None:
+        """Let the store know when unchanged executions were last looked at."""
+        names = list(self._unflushed)[:FLUSH_COUNT]
+        looks = {name: self._unflushed[name].looked_at for name in names}
+        if looks:
+            await self._parts.store.note_looks(self._parts.lease, looks)
+        for name, looked_at in looks.items():
+            if name in self._unflushed and self._unflushed[name].looked_at == looked_at:
+                del self._unflushed[name]
+
+    def ask_witness(self, now: float) -> None:
+        """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
+        witness, since = self.witness, self._health.failing_since
+        if witness is not None and witness.queued and since is not None and witness.asked_at < since:
+            self._agenda.put(witness, due_at=min(witness.due_at, now))
+
+    async def tell_trouble(self) -> None:
+        """Tell the edge between what was told of the account and how it is. Trouble with the store: next time."""
+        try:
+            await self._parts.announcer.tell(self._health.trouble)
+        except OwnershipLostError:
+            raise
+        except StoreError as error:
+            self._store_failed(error)
+
+    async def _ask_and_record(self, entry: Entry) -> float | None:
+        reply = await self._parts.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
+        now = self._clock.monotonic()
+        self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
+        judged = self._judge(entry, reply, now=now)
+        if self._health.trouble is not self._parts.announcer.told:
+            await self.tell_trouble()
+        if judged.contradicts:
+            log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
+        if judged.change is not None:
+            await self._parts.store.record(judged.change)
+            self._store_recovered()
+            self._recorded(entry, judged.known, judged.change)
+            self._measure_delay(judged, reply)
+        elif judged.looked_at is not None:
+            self._unflushed[entry.known.execution] = entry
+        if judged.looked_at is not None:
+            entry.looked_at = judged.looked_at
+        return judged.next_s
+
+    def _judge(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
+        """Judge a reply, for its execution and then for the account."""
+        if reply.execution is None:
+            return self._judge_failure(entry, reply, now=now)
+        judged = self._parts.judge.success(entry, reply, reply.execution)
+        self._health.note(reply, now=now)
+        self._success_at, self.witness = now, entry
+        return judged
+
+    def _judge_failure(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
+        lost = entry.known.lost is not None
+        # Whether nothing else could vouch for the account: what is lost cannot.
+        alone = self._roster.found_count == (not lost)
+        judged = self._parts.judge.failure(
+            entry, reply, Surroundings(alone, self._success_at, not self._health.unusable)
+        )
+        self._health.note(reply, now=now, alone=alone, lost=lost)
+        log.debug("look.failed", account=self._parts.lease.name, execution=entry.known.execution, outcome=reply.outcome)
+        if self._health.suspects(now):
+            self.ask_witness(now)
+        return judged
+
+    def _last_success(self) -> float:
+        """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks."""
+        if self._success_at is None:
+            return 0.0
+        return self._clock.now().timestamp() - (self._clock.monotonic() - self._success_at)
+
+    def _recorded(self, entry: Entry, known: Known, change: ExecutionChange) -> None:
+        self._roster.move(entry, known)
+        self._unflushed.pop(known.execution, None)
+        for outgoing in change.outgoing:
+            self._parts.metrics.events.labels(outgoing.event.type).inc()
+
+    def _measure_delay(self, judged: Judged, reply: Reply) -> None:
+        finished_at = reply.execution.finished_at if reply.execution else None
+        if judged.known.ended_at is not None and finished_at is not None:
+            delay_s = (self._clock.now() - finished_at).total_seconds()
+            self._parts.metrics.detection_delay.observe(max(0.0, delay_s))
+
+    def _store_failed(self, error: StoreError) -> None:
+        """Log the edge. Nothing was recorded, so what was to be recorded comes due again."""
+        if not self._store_failing:
+            log.error("store.failed", account=self._parts.lease.name, problem=str(error))
+        self._store_failing = True
+
+    def _store_recovered(self) -> None:
+        if self._store_failing:
+            log.info("store.recovered", account=self._parts.lease.name)
+        self._store_failing = False
