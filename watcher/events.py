@@ -1,25 +1,16 @@
-"""What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields, the sizes (SPEC 5)."""
+"""What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields (SPEC 5)."""
 
-import json
-import re
 import secrets
 import uuid
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
+from watcher.line import LIST_LENGTH, Json, cut, fit
 from watcher.models import AccountTrouble, Event, EventType, Execution, Known, LostReason, Status, Watch
 from watcher.transitions import Happening
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
 """The namespace of all our UUIDv5. Changing it would give every event a second id."""
-
-TEXT_BYTES = 2048
-LIST_LENGTH = 20
-LINE_BYTES = 16 * 1024 - 1
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +81,6 @@ def uuid7(now_ms: int) -> uuid.UUID:
     return uuid.UUID(int=value)
 
 
-def cut(text: str, *, limit: int = TEXT_BYTES) -> str:
-    """Cut a text to so many bytes of UTF-8, between characters."""
-    raw = text.encode("utf-8", "replace")
-    return raw.decode() if len(raw) <= limit else raw[:limit].decode("utf-8", "ignore")
-
-
 def _event(
     id_: uuid.UUID, type_: EventType, source: str, subject: str | None, time: datetime, *, sequence: int, data: Json
 ) -> Event:
@@ -111,7 +96,7 @@ def _event(
         "data": data,
     }
     stream = uuid.uuid5(NAMESPACE, f"{source}#{subject or ''}").bytes
-    return Event(id_, type_, stream, sequence, _fit(_present(envelope)))
+    return Event(id_, type_, stream, sequence, fit(_present(envelope)))
 
 
 def _present(value: Json) -> Json:
@@ -196,63 +181,3 @@ def _observed(sighting: Sighting, *, since: datetime) -> Json:
         "notBefore": sighting.not_before and timestamp(sighting.not_before),
         "delaySeconds": round(max(timedelta(), sighting.at - since).total_seconds(), 3),
     }
-
-
-# What JSON allows raw but a line reader or a terminal would obey: DEL, the C1 controls, the Unicode line ends.
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
-
-
-def encode(value: Mapping[str, Any]) -> bytes:
-    """Return one line of JSON in UTF-8 without any character that a terminal or a line reader would obey."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
-
-
-def _fit(envelope: Json) -> bytes:
-    """Encode, giving up the least needed until the line is short enough. Ids and statuses are never given up."""
-    body = encode(envelope)
-    for sacrifice in _SACRIFICES:
-        if len(body) <= LINE_BYTES:
-            break
-        sacrifice(envelope["data"])
-        body = encode(envelope)
-    return body
-
-
-_WHOLE = frozenset({"status", "previousStatus"})
-
-
-def _shorten_lists(data: Json) -> None:
-    execution = data.get("execution", {})
-    for key in ("failedNodes", "goals"):
-        if key in execution:
-            execution[key] = execution[key][:5]
-
-
-def _shorten_texts(limit: int) -> Callable[[Json], None]:
-    """Return a sacrifice that cuts every free text of the execution and the pipeline's name to so many bytes."""
-
-    def shorten(data: Json) -> None:
-        for block in (
-            data.get("execution", {}),
-            data.get("pipeline", {}),
-            *data.get("execution", {}).get("failedNodes", []),
-        ):
-            texts = {key: text for key, text in block.items() if isinstance(text, str) and key not in _WHOLE}
-            block.update({key: cut(text, limit=limit) for key, text in texts.items()})
-        if goals := data.get("execution", {}).get("goals"):
-            data["execution"]["goals"] = [cut(goal, limit=limit) for goal in goals]
-
-    return shorten
-
-
-def _drop(key: str) -> Callable[[Json], None]:
-    return lambda data: data.pop(key, None)
-
-
-def _drop_lists(data: Json) -> None:
-    for key in ("failedNodes", "goals"):
-        data.get("execution", {}).pop(key, None)
-
-
-_SACRIFICES = (_shorten_lists, _shorten_texts(512), _drop("labels"), _shorten_texts(128), _drop("link"), _drop_lists)

@@ -13,8 +13,6 @@ from watcher.events import (
     ExecutionNews,
     Sighting,
     account_event,
-    cut,
-    encode,
     execution_event,
     sink_event,
     timestamp,
@@ -352,22 +350,6 @@ def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
 # Sizes
 
 
-@pytest.mark.parametrize(
-    ("text", "limit", "kept"),
-    [
-        ("abc", 3, "abc"),
-        ("abcd", 3, "abc"),
-        ("aé", 2, "a"),
-        ("aé", 3, "aé"),
-        ("😀😀", 7, "😀"),
-        ("😀", 3, ""),
-        ("\ud83d", 9, "?"),
-    ],
-)
-def test_a_text_is_cut_in_bytes_between_characters(text: str, limit: int, kept: str) -> None:
-    assert cut(text, limit=limit) == kept
-
-
 def test_texts_are_cut_at_2_kib() -> None:
     out = data(replace(NEWS, facts=replace(FACTS, error="e" * 2047 + "é" + "e" * 5000)))
     assert out["execution"]["error"] == "e" * 2047
@@ -454,18 +436,6 @@ def test_a_line_stays_under_16_kib_and_keeps_what_matters(name: str) -> None:
     assert out["data"]["observed"]["at"] == timestamp(SEEN)
 
 
-def test_little_is_given_up_where_little_is_needed() -> None:
-    out = data(MONSTERS["20 nodes with long errors"])
-    assert len(out["execution"]["failedNodes"]) == 5
-    assert out["execution"]["failedNodes"][0] == {"id": "n-0", "name": "N", "error": "e" * 2048}
-    assert out["labels"] == {"team": "sales"}
-    assert "link" in out
-
-
-def test_an_ordinary_label_of_an_event_with_long_texts_is_kept() -> None:
-    assert data(MONSTERS["every text long"])["labels"] == {"team": "sales"}
-
-
 # What a terminal or a line reader would obey
 
 OBEYED = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in {"Cc", "Zl", "Zp"}]
@@ -481,15 +451,6 @@ def test_no_character_that_ends_a_line_or_moves_a_terminal_appears_raw() -> None
     assert (len(line.splitlines()), len(body.splitlines())) == (1, 1)
     out = json.loads(line)["data"]
     assert (out["execution"]["error"], out["labels"]) == (text, {text: text})
-
-
-def test_other_characters_stay_as_they_are() -> None:
-    assert encode({"a": "é “x” 😀 \\ /"}) == '{"a":"é “x” 😀 \\\\ /"}'.encode()
-
-
-def test_a_number_that_json_does_not_know_is_refused() -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        encode({"a": float("nan")})
 
 
 def test_ids_are_uuids_in_lower_case() -> None:

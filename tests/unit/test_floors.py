@@ -51,6 +51,7 @@ FLOORS = {
                 "cadence",
                 "units",
                 "spelling",
+                "line",
                 "logs",
                 "signals",
             ),
