@@ -4,10 +4,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from documents.configuration import configuration
+from documents.events import events
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 PAGES: Mapping[Path, Callable[[], str]] = {
     DOCS / "configuration.md": configuration,
+    DOCS / "events.md": events,
 }
 """Each page and what makes it."""

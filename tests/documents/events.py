@@ -1,0 +1,121 @@
+"""The page of events: one real example of every type, told by the watcher itself in virtual time."""
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from virtual import EPOCH, Account, FakeClock, account_of, said
+
+from documents.events_text import FIELDS, HEAD, TAIL, WHEN
+from watcher.events import sink_event
+from watcher.models import EventType, Execution, FailedNode, Outcome
+from watcher.store.opening import open_store
+
+WIDTH = 110
+Event = Mapping[str, Any]
+
+SALE, TRIAGE, ODD, SLOW, GONE = (f"9a1b0000-0000-4000-8000-00000000000{number}" for number in range(1, 6))
+BEGAN = EPOCH + timedelta(seconds=998.5)
+FACTS: dict[str, Any] = {
+    "version_id": "1c2d0000-0000-4000-8000-000000000002",
+    "version_number": 7,
+    "triggered_by": "message_received",
+    "triggered_by_entity_id": "5e6f0000-0000-4000-8000-000000000003",
+    "conversation_id": "7a8b0000-0000-4000-8000-000000000004",
+}
+SINK_EVENTS = (EventType.SINK_FAILING, EventType.SINK_RECOVERED, EventType.SINK_DISABLED)
+
+
+def events() -> str:
+    """Return the whole page."""
+    examples = asyncio.run(told())
+    types = [_about(type_, examples[type_]) for type_ in EventType]
+    fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
+    return "\n".join([HEAD.format(fields=fields), *types, TAIL])
+
+
+def _about(type_: EventType, example: Event) -> str:
+    return f"### {type_}\n\n{WHEN[type_]}\n\n```json\n{fold(example)}\n```\n"
+
+
+def fold(value: Any, *, indent: int = 0) -> str:  # noqa: ANN401 (JSON)
+    """Return JSON on as few lines as fit."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if indent + len(flat) <= WIDTH or not value or not isinstance(value, dict):
+        return flat
+    pad = " " * (indent + 2)
+    lines = [""]
+    for key, item in value.items():
+        text = f"{json.dumps(key)}: {fold(item, indent=indent + 2)},"
+        if lines[-1] and ("\n" in text or len(pad) + len(lines[-1]) + len(text) > WIDTH):
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {text}".strip()
+    body = f"\n{pad}".join(lines).removesuffix(",")
+    return f"{{\n{pad}{body}\n{' ' * indent}}}"
+
+
+async def told() -> dict[str, Event]:
+    """Return the first event of each type that these stories lead to."""
+    with tempfile.TemporaryDirectory() as folder:
+        clock = FakeClock()
+        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock, on_recorded=lambda _: None)
+        try:
+            limits = {"running": 900.0}
+            account = await account_of(store, clock, SALE, TRIAGE, ODD, SLOW, GONE, overdue_after_s=limits)
+            await _live(account)
+            events: list[Event] = list(await account.events())
+        finally:
+            await store.close()
+    events += [_sink_event(type_, sequence=sequence) for sequence, type_ in enumerate(SINK_EVENTS, 1)]
+    return {event["type"]: _steady(event) for event in reversed(events)}
+
+
+async def _live(account: Account) -> None:
+    """Let the executions live, and the account fall ill and recover."""
+    for script in (_begin, _middle, _end):
+        account.api.script |= script(account.clock.now())
+        await account.run_for(30.0)
+    account.api.script[GONE] = Outcome.NOT_FOUND
+    await account.run_for(1000.0)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(90.0)
+    account.api.default = None
+    await account.run_for(90.0)
+
+
+def _begin(now: datetime) -> dict[str, Outcome | Execution]:
+    new = {name: said(name, "new", **FACTS) for name in (SALE, TRIAGE)}
+    running = {name: said(name, "running", started_at=now, **FACTS) for name in (ODD, SLOW, GONE)}
+    return {**new, **running}
+
+
+def _middle(_now: datetime) -> dict[str, Outcome | Execution]:
+    running = said(TRIAGE, "running", started_at=BEGAN, **FACTS, nodes_started=1)
+    return {SALE: said(SALE, "paused", started_at=BEGAN, **FACTS, nodes_started=2), TRIAGE: running}
+
+
+def _end(now: datetime) -> dict[str, Outcome | Execution]:
+    ended = {"started_at": BEGAN, "finished_at": now + timedelta(seconds=0.75), "nodes_started": 3, **FACTS}
+    node = FailedNode("2d3e0000-0000-4000-8000-000000000005", "Greeting", "upstream timeout after 30 s")
+    success = said(SALE, "success", ai_tokens_used=512, goals=("Booked appointment",), **ended)
+    failed = said(TRIAGE, "failed", ai_tokens_used=340, failed_nodes=(node,), error="Greeting failed", **ended)
+    return {SALE: success, TRIAGE: failed, ODD: said(ODD, "escalated", started_at=BEGAN, **FACTS)}
+
+
+def _sink_event(type_: EventType, *, sequence: int) -> Event:
+    at = EPOCH + timedelta(minutes=5 * sequence)
+    event = sink_event(type_, sink="ops", sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
+    return json.loads(event.body)  # type: ignore[no-any-return] # JSON
+
+
+def _steady(event: Event) -> Event:
+    """Write zeros for the random part of a UUIDv7, or the page would never be made the same twice."""
+    id_ = UUID(event["id"])
+    version_7 = 7
+    zeroed = f"{str(id_)[:15]}000-8000-000000000000" if id_.version == version_7 else str(id_)
+    return {**event, "id": zeroed}

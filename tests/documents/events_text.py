@@ -1,0 +1,140 @@
+"""The words of the page of events. A test holds them against the code."""
+
+from watcher.models import EventType
+
+WHEN = {
+    EventType.EXECUTION_NEW: "The execution is first seen in this status.",
+    EventType.EXECUTION_RUNNING: "It is first seen running, or runs again after a pause.",
+    EventType.EXECUTION_PAUSED: "It waits: for a reply, a person, a moment.",
+    EventType.EXECUTION_SUCCESS: "It ended well. Final: whatever the API says of it later is logged and never told.",
+    EventType.EXECUTION_FAILED: "It ended in failure. Final as well. `failedNodes` says where, as far as the API does.",
+    EventType.EXECUTION_UNRECOGNIZED: "A status the API's documentation does not know. `status` is the raw word, told "
+    "once for each new one. The execution is looked at on, unless the API gives it a `finishedAt`.",
+    EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Told once per stay, and only after a "
+    "successful look past the limit. A sink that was sent this is also sent the event that ends it.",
+    EventType.EXECUTION_LOST: "The API does not know it (any more), or refuses it: `lost_after` answers in a row over "
+    "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
+    "looked at on for a day; should it answer again, its next event has `previousStatus: lost`.",
+    EventType.ACCOUNT_DEGRADED: "The API cannot be used with this key. `reason` is `unauthorized` (at once), "
+    "`rate_limited`, `unreachable`, `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). "
+    "Told on the edge only; nothing is known of its executions meanwhile.",
+    EventType.ACCOUNT_RECOVERED: "It can be used again. `reason` says what has ended.",
+    EventType.SINK_FAILING: "Nothing got through to this sink for 5 minutes while something was tried. Told to the "
+    "other sinks. Deliveries wait.",
+    EventType.SINK_RECOVERED: "Something got through again.",
+    EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
+    "configuration changes.",
+}
+"""When each type is told."""
+
+FIELDS = {
+    "account": "the account, as the configuration names it",
+    "labels": "the watch's labels",
+    "link": "the account's `link`, with the ids filled in",
+    "sink": "`sink.*` only: the sink's name",
+    "reason": "why: see the types that have it",
+    "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
+    "pipeline.id": "the pipeline",
+    "pipeline.name": "the watch's `name`, else the API's",
+    "pipeline.versionId": "the version of the pipeline that runs",
+    "pipeline.versionNumber": "its number",
+    "execution.id": "the execution; also the event's `subject`",
+    "execution.status": "the status now: `new`, `running`, `paused`, `success`, `failed`, `lost`, or the raw word",
+    "execution.previousStatus": "the status before; absent at first sight. Statuses may be skipped between two looks",
+    "execution.startedAt": "as the API says",
+    "execution.finishedAt": "as the API says",
+    "execution.durationSeconds": "`finishedAt` - `startedAt`, if both are known",
+    "execution.error": "the API's error text, cut at 2 KiB",
+    "execution.aiTokensUsed": "as the API says",
+    "execution.nodesStarted": "as the API says",
+    "execution.triggeredBy": "as the API says",
+    "execution.triggeredByEntityId": "as the API says",
+    "execution.conversationId": "the id alone; what was said never leaves the API",
+    "execution.failedNodes": "nodes that failed or have an error: `id`, `name`, `error`; at most 20",
+    "execution.goals": "the names of the goals that were reached; at most 20",
+    "observed.at": "when it was seen",
+    "observed.notBefore": "the last look that still saw the status before; absent at first sight",
+    "observed.delaySeconds": "`observed.at` - `time`, never negative; absent where there is no execution",
+}
+"""What each field of `data` means."""
+
+HEAD = """\
+# Events
+
+Made by `make docs`: every example below is what the watcher told in a run with a clock set by hand.
+
+Each event is a [CloudEvents 1.0](https://cloudevents.io) document in JSON: one line on stdout, one POST to each webhook
+that asked for its type. What the API calls something keeps the API's name. What is absent is left out, never null.
+
+## The envelope
+
+| field | meaning |
+|---|---|
+| `specversion` | `1.0` |
+| `id` | the event's id, a UUID; the same on every attempt, at every sink, for ever |
+| `source` | `/accounts/NAME/pipelines/ID`, `/accounts/NAME` or `/sinks/NAME` |
+| `type` | one of those below |
+| `subject` | the execution's id; absent where there is none |
+| `time` | when it happened: `finishedAt` of the two ends, `startedAt` of the first `running`, else when it was seen |
+| `datacontenttype` | `application/json` |
+| `sequence` | ten digits, from `0000000001` without holes, per `source` and `subject` |
+| `data` | below |
+
+**Ids.** An event of an execution has a UUIDv5 of account, pipeline, execution, type and raw status, and the how-manieth
+of that type it is for this execution. So `execution.failed` of one execution has one id for ever: after a restart, and
+even from an empty store. Events without an execution have a UUIDv7 (in the examples its random part is zeros).
+
+**Order.** A sink gets the events of one execution in the order of their `sequence`. A delivery that fails holds back
+the later ones of its own execution until it got through or is a dead letter, and no others.
+
+**Size.** A line stays under 16 KiB. Error texts are cut at 2 KiB, lists at 20 entries; where that is not enough, lists
+and texts are cut further, then labels and the link are given up; ids and statuses never.
+
+## The data
+
+| field | meaning |
+|---|---|
+{fields}
+
+## The types
+"""
+
+TAIL = """\
+## Receiving them
+
+A webhook gets `POST` with the event as its body, `Content-Type: application/cloudevents+json; charset=utf-8`, and the
+headers of [Standard Webhooks](https://www.standardwebhooks.com): `webhook-id` (the event's id), `webhook-timestamp`
+(of this attempt) and, if the sink has a `secret`, `webhook-signature`. Verify the body as it came, before parsing it:
+
+```python
+from standardwebhooks import Webhook, WebhookVerificationError
+
+
+def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str], queue: list[dict]) -> int:
+    try:
+        event = Webhook(secret).verify(body, headers)  # the signature, and that it is no older than 5 minutes
+    except WebhookVerificationError:
+        return 401
+    if event["id"] not in seen:  # a repeated attempt brings the same id
+        seen.add(event["id"])
+        queue.append(event)  # work on it later, answer now
+    return 204
+```
+
+1. **Answer 2xx fast**, once the event is safe with you; work afterwards. An attempt ends after the sink's `timeout`.
+2. **Take each id once.** A kill or a lost answer repeats what was in flight, under the same id.
+3. **Order by `sequence`** within `source` and `subject`, if you need order: never by the time of arrival.
+4. **Ignore what you do not know**: later versions add types and fields.
+
+| answer | what becomes of the delivery |
+|---|---|
+| 2xx | delivered |
+| 410 | the sink is disabled (`sink.disabled`); deliveries wait until its block in the configuration changes |
+| 400, 413, 422 | tried again; the fifth in a row makes it a dead letter: this body will never be taken |
+| 429, 503 | the whole sink pauses, as long as `Retry-After` says, at most 1 h; then one delivery goes first |
+| 3xx | never followed; tried again |
+| anything else, or none | tried again after the next step of `retry.schedule` (±20 %), or `Retry-After` if longer |
+
+After `retry.give_up_after` (3 days) it is a dead letter: kept, counted, logged, and no longer holding anything back.
+That clock stands still while the daemon is off or the sink disabled.
+"""

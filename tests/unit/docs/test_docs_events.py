@@ -1,0 +1,71 @@
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from uuid import UUID
+
+import pytest
+from documents import DOCS
+from documents.events import told
+from documents.events_text import FIELDS
+from receiver import Receiver
+
+from watcher.clock import SystemClock
+from watcher.models import Delivery, EventType
+from watcher.ports import Verdict
+from watcher.sinks.webhook import WebhookSettings, WebhookSink
+
+PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+BODY = b'{"specversion":"1.0","id":"b0617419-fe65-55d1-a700-69c672b2e5ec","type":"execution.failed"}'
+DELIVERY = Delivery(
+    sink="ops",
+    event_id=UUID("b0617419-fe65-55d1-a700-69c672b2e5ec"),
+    type=EventType.EXECUTION_FAILED,
+    stream=b"a",
+    sequence=1,
+    body=BODY,
+    recorded_at=0,
+    due_at=0,
+)
+
+
+def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in data.items():
+        if key in {"pipeline", "execution", "observed"}:
+            yield from names(value, f"{key}.")
+        else:
+            yield prefix + key
+
+
+async def test_every_type_is_told_of_and_shown() -> None:
+    assert set(await told()) == set(EventType)
+
+
+async def test_every_field_of_an_example_is_explained() -> None:
+    shown = {name for event in (await told()).values() for name in names(event["data"])}
+    assert shown == set(FIELDS) - {"link"}  # the one field that only a link in the configuration brings
+
+
+@pytest.fixture
+def receive() -> Callable[..., int]:
+    """The receiver as the page has it."""
+    code = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert code
+    namespace: dict[str, Any] = {}
+    exec(code[1], namespace)  # noqa: S102 (the page's own lines are what is tested)
+    function: Callable[..., int] = namespace["receive"]
+    return function
+
+
+async def test_the_receiver_of_the_page_takes_a_real_request_once(receive: Callable[..., int]) -> None:
+    async with Receiver() as receiver:
+        settings = WebhookSettings.model_validate({"type": "webhook", "url": receiver.url, "secret": SECRET})
+        sink = WebhookSink(settings, clock=SystemClock())
+        assert (await sink.send(DELIVERY)).verdict is Verdict.DELIVERED
+        await sink.close()
+        request = receiver.requests[0]
+    seen: set[str] = set()
+    queue: list[dict[str, Any]] = []
+    answers = [receive(request.body, request.headers, secret=SECRET, seen=seen, queue=queue) for _ in range(2)]
+    assert (answers, [event["id"] for event in queue]) == ([204, 204], [str(DELIVERY.event_id)])
+    assert receive(request.body + b" ", request.headers, secret=SECRET, seen=set(), queue=queue) == 401
