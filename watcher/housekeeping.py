@@ -1,13 +1,13 @@
 """What the daemon does beside watching and telling: flush looks, prune what is old, bury what nobody collects."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from watcher.account import AccountWatcher
 from watcher.clock import Clock
-from watcher.errors import StoreError
+from watcher.errors import StoreError, StoreUnusableError
 from watcher.metrics import Metrics
 from watcher.ports import Store
 
@@ -15,6 +15,9 @@ log = structlog.get_logger()
 
 FLUSH_EVERY_S = 5.0
 TIDY_EVERY_S = 3600.0
+PAGES_COUNT = 20
+"""Pages pruned in one round: about a second, for a round that takes half a minute counts as stuck."""
+
 ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
 
 
@@ -38,23 +41,31 @@ class Housekeeping:
         """Tidy up with the first round."""
         self._parts = parts
         self._tidy_at = parts.clock.monotonic()
+        self._pruning: AsyncIterator[int] | None = None
+        self._pruned_count = 0
         self._failing = False
         self._backlogged = set(parts.sinks)
 
     async def round(self) -> float:
-        """Flush, and once an hour tidy up; return the seconds until the next round."""
+        """Flush, and once an hour tidy up; return the seconds until the next round.
+
+        Raises `StoreUnusableError` for trouble that no next time will mend.
+        """
+        rest_s = FLUSH_EVERY_S
         try:
+            await self._check_place()
             await self.flush()
-            if self._parts.clock.monotonic() >= self._tidy_at:
-                await self._tidy()
-                self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
+            rest_s = await self._tidy()
+        except StoreUnusableError:
+            raise
         except StoreError as error:
+            self._pruning = None
             if not self._failing:
                 log.error("housekeeping.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
             self._failing = True
         else:
             self._failing = False
-        return FLUSH_EVERY_S
+        return rest_s
 
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
@@ -74,14 +85,43 @@ class Housekeeping:
             self._parts.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
             self._parts.metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
 
-    async def _tidy(self) -> None:
-        now = self._parts.clock.steady_us()
+    async def _check_place(self) -> None:
+        try:
+            await self._parts.store.check_place()
+        except StoreUnusableError as error:
+            log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
+            raise
+
+    async def _tidy(self) -> float:
+        """Bury and prune when it is time; return the seconds until the next round: there may be more to prune."""
+        if self._parts.clock.monotonic() < self._tidy_at:
+            return FLUSH_EVERY_S
+        if self._pruning is None:
+            await self._bury()
+            self._pruning, self._pruned_count = self._prune(), 0
+        for _ in range(PAGES_COUNT):
+            count = await anext(self._pruning, None)
+            if count is None:
+                self._tidied()
+                return FLUSH_EVERY_S
+            self._pruned_count += count
+        return 0.0
+
+    def _tidied(self) -> None:
+        self._pruning = None
+        self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
+        if self._pruned_count:
+            log.info("store.pruned", executions=self._pruned_count)
+
+    def _prune(self) -> AsyncIterator[int]:
+        ended_before = self._parts.clock.steady_us() - round(self._parts.retention_s * 1_000_000)
+        return self._parts.store.prune(ended_before=ended_before, keep=self._parts.named)
+
+    async def _bury(self) -> None:
         died = await self._parts.store.mark_absent_sinks(
-            present=self._parts.sinks, now=now, dead_after_us=ABSENT_SINK_DEAD_AFTER_US
+            present=self._parts.sinks,
+            now=self._parts.clock.steady_us(),
+            dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
         )
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
-        ended_before = now - round(self._parts.retention_s * 1_000_000)
-        pruned = await self._parts.store.prune(ended_before=ended_before, keep=self._parts.named)
-        if pruned:
-            log.info("store.pruned", executions=pruned)

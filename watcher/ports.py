@@ -1,6 +1,6 @@
 """The seams on one page: the API that is watched, the store between the owners, the sinks that are told."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
@@ -183,12 +183,16 @@ class Store(Protocol):
         """
         ...
 
-    async def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> int:
+    def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
 
-        `keep(account, pipeline, execution)` says whose id must stay behind. In short transactions. Returns the
-        number of executions whose events went.
+        `keep(account, pipeline, execution)` says whose id must stay behind. In short transactions, one at each
+        step, which yields the number of executions whose events went with it.
         """
+        ...
+
+    async def check_place(self) -> None:
+        """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
         ...
 
     async def prove_writable(self) -> None:

@@ -1,7 +1,7 @@
 """What every store promises (`ports.Store`), run over each kind of database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -579,10 +579,15 @@ async def told_and_settled(store: Store, account: Lease, ops: Lease, *, end: Del
         await store.settle(settlement(ops, delivery, state=end))
 
 
+async def prune(store: Store, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> int:
+    """Return how many executions' events went."""
+    return sum([count async for count in store.prune(ended_before=ended_before, keep=keep)])
+
+
 async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease) -> None:
     await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
-    assert await store.prune(ended_before=START_US, keep=drop) == 0
-    assert await store.prune(ended_before=START_US + 1, keep=drop) == 1
+    assert await prune(store, ended_before=START_US, keep=drop) == 0
+    assert await prune(store, ended_before=START_US + 1, keep=drop) == 1
     assert await executions_of(store, account) == []
     await store.record(change(account))  # nothing of it is left that a new beginning could collide with
     assert await due(store, ops) == [of(1)]
@@ -596,14 +601,14 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, acc
         return True
 
     await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
-    assert await store.prune(ended_before=LATER, keep=keep) == 1
+    assert await prune(store, ended_before=LATER, keep=keep) == 1
     assert asked == [("default", PIPELINE, execution_id(1))]
-    assert await store.prune(ended_before=LATER, keep=hold) == 0
+    assert await prune(store, ended_before=LATER, keep=hold) == 0
     (known,) = await executions_of(store, account)
     assert (known.sequence, known.ended_at) == (2, START_US)
     with pytest.raises(OwnershipLostError):
         await store.record(change(account))
-    assert await store.prune(ended_before=LATER, keep=drop) == 0
+    assert await prune(store, ended_before=LATER, keep=drop) == 0
     assert await executions_of(store, account) == []
 
 
@@ -611,13 +616,13 @@ async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
     store: Store, account: Lease, ops: Lease
 ) -> None:
     await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
-    await store.prune(ended_before=LATER, keep=hold)
+    await prune(store, ended_before=LATER, keep=hold)
     await store.record(change(account, sequence=3, ended_at=None))
-    assert await store.prune(ended_before=LATER, keep=drop) == 0
+    assert await prune(store, ended_before=LATER, keep=drop) == 0
     await store.record(change(account, sequence=4, ended_at=START_US, sinks=()))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     await store.settle(settlement(ops, delivery))
-    assert await store.prune(ended_before=LATER, keep=drop) == 1
+    assert await prune(store, ended_before=LATER, keep=drop) == 1
 
 
 async def test_an_end_that_tells_nothing_leaves_the_events_before_it_to_be_found(
@@ -628,7 +633,7 @@ async def test_an_end_that_tells_nothing_leaves_the_events_before_it_to_be_found
     await store.record(replace(quiet, before=1, outgoing=()))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     await store.settle(settlement(ops, delivery))
-    assert await store.prune(ended_before=LATER, keep=drop) == 1
+    assert await prune(store, ended_before=LATER, keep=drop) == 1
     await store.record(change(account))
 
 
@@ -637,7 +642,7 @@ async def test_what_waits_stays_for_ever_with_its_execution(store: Store, accoun
     await store.record(change(account, sequence=2, ended_at=START_US))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     await store.settle(settlement(ops, delivery))
-    assert await store.prune(ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert await prune(store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
     assert await due(store, ops) == [of(1, sequence=2)]
     assert len(await executions_of(store, account)) == 1
 
@@ -647,20 +652,21 @@ async def test_a_dead_letter_stays_as_long_again_from_its_death(
 ) -> None:
     clock.us = START_US + 5 * DAY_US
     await told_and_settled(store, account, ops, end=DEAD, now=clock.us)
-    assert await store.prune(ended_before=START_US + 5 * DAY_US, keep=drop) == 0
+    assert await prune(store, ended_before=START_US + 5 * DAY_US, keep=drop) == 0
     assert len(await executions_of(store, account)) == 1
-    assert await store.prune(ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
+    assert await prune(store, ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
 
 
 async def test_what_is_open_is_never_pruned(store: Store, account: Lease) -> None:
     await store.record(change(account, sinks=()))
-    assert await store.prune(ended_before=START_US + 999 * DAY_US, keep=drop) == 0
+    assert await prune(store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
     assert len(await executions_of(store, account)) == 1
 
 
 async def test_many_executions_are_pruned_page_by_page(store: Store, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
-    assert await store.prune(ended_before=LATER, keep=lambda _a, _p, name: name == execution_id(1)) == 600
+    steps = store.prune(ended_before=LATER, keep=lambda _a, _p, name: name == execution_id(1))
+    assert [count async for count in steps if count] == [250, 250, 100]
     assert [each.execution for each in await executions_of(store, account)] == [execution_id(1)]
 
 
@@ -670,10 +676,10 @@ async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
     await store.record(source_change(account))
     clock.us += DAY_US
     await store.record(source_change(account, sequence=2, sinks=()))
-    await store.prune(ended_before=START_US + 1, keep=drop)
+    await prune(store, ended_before=START_US + 1, keep=drop)
     (delivery,) = (await store.next_deliveries(ops, now=clock.us, limit=1)).deliveries
     await store.settle(settlement(ops, delivery))
-    await store.prune(ended_before=START_US + 1, keep=drop)
+    await prune(store, ended_before=START_US + 1, keep=drop)
     record = await store.load_account(account)
     assert (record.sequence, record.trouble) == (2, "unreachable")
     await store.record(source_change(account, sequence=3))

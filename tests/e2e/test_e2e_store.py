@@ -31,3 +31,13 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     assert judge.of_order(receiver.attempts) == []
     assert judge.of_truth(receiver.kept(), simulator) == []
     assert judge.of_completeness(receiver.kept(), simulator) == []
+
+
+async def test_a_store_that_is_deleted_under_the_program_ends_it_loudly(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(1, ends_within_s=60.0))
+    life = await stage.start(document_of({"default": simulator}))
+    await life.started()
+    (stage.folder / "watcher.db").unlink()
+    assert await life.end(within_s=15.0) == 2
+    assert life.logged("store.replaced")
+    assert "watcher.db was deleted or moved while it was in use" in life.stderr.lines.everything().decode()

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -16,22 +16,6 @@ from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
-    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=ignore)
-    yield store
-    await store.close()
-
-
-def ignore(_sinks: Collection[str]) -> None:
-    """Nobody waits for what is recorded here."""
 
 
 async def test_every_status_change_is_told_once_in_order(store: SqlStore, clock: FakeClock) -> None:
@@ -485,7 +469,7 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
     for started_s, status in ((10_000.0, "running"), (6_400.0, "paused")):
         clock = FakeClock()
         clock.elapsed_s = started_s
-        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=ignore)
+        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
         account = await account_of(store, clock, A)
         account.api.script[A] = said(A, status)
         await account.run_for(5)

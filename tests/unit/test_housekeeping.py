@@ -1,36 +1,25 @@
 """The housekeeping over the real store in virtual time."""
 
-from collections.abc import AsyncIterator, Collection, Mapping
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from stores import change, executions_of
+from structlog.testing import capture_logs
 from virtual import FakeClock, account_of, said
 
-from watcher.errors import StoreError
-from watcher.housekeeping import Housekeeping, HousekeepingParts
+from watcher.errors import StoreError, StoreUnusableError
+from watcher.housekeeping import PAGES_COUNT, Housekeeping, HousekeepingParts
 from watcher.metrics import Metrics
 from watcher.models import Known
-from watcher.store.opening import open_store
+from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
 DAY_S = 86_400.0
-
-
-def ignore(_sinks: Collection[str]) -> None:
-    """Nobody waits for what is recorded here."""
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
-    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=ignore)
-    yield store
-    await store.close()
 
 
 async def known_of(store: SqlStore) -> Mapping[str, Known]:
@@ -60,6 +49,48 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     assert set(await known_of(store)) == {A}
 
 
+async def test_pruning_much_takes_many_rounds_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
+    lease = await store.claim("account", "default")
+    count = PAGES_COUNT * EXECUTIONS_COUNT + 1
+    ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
+    await asyncio.gather(*map(store.record, ended))
+    housekeeping = housekeeping_of(store, clock, Metrics(), named=lambda *_: False)
+    with capture_logs() as logs:
+        assert await housekeeping.round() == 0.0
+        assert await housekeeping.round() == 5.0
+    assert logs == [{"event": "store.pruned", "log_level": "info", "executions": count}]
+    assert await executions_of(store, lease) == []
+    await store.record(change(lease, sinks=(), ended_at=1))
+    clock.advance(3599)
+    await housekeeping.round()
+    assert len(await executions_of(store, lease)) == 1
+    clock.advance(1)
+    await housekeeping.round()
+    assert await executions_of(store, lease) == []
+
+
+async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock, path: Path) -> None:
+    lease = await store.claim("account", "default")
+    await store.record(change(lease, sinks=(), ended_at=1))
+    housekeeping = housekeeping_of(store, clock, Metrics(), named=lambda *_: False)
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        assert await housekeeping.round() == 5.0
+    assert await housekeeping.round() == 5.0
+    assert await executions_of(store, lease) == []
+
+
+async def test_a_file_that_is_no_longer_the_stores_ends_the_daemon(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    housekeeping = housekeeping_of(store, clock, Metrics())
+    await housekeeping.round()
+    await asyncio.to_thread(path.unlink)
+    with capture_logs() as logs, pytest.raises(StoreUnusableError, match="while it was in use"):
+        await housekeeping.round()
+    assert [line["event"] for line in logs] == ["store.replaced"]
+
+
 async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(1)
@@ -77,7 +108,12 @@ def pending(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_outbox_pending", {"sink": "ops"})
 
 
-def housekeeping_of(store: SqlStore, clock: FakeClock, metrics: Metrics) -> Housekeeping:
+def housekeeping_of(
+    store: SqlStore,
+    clock: FakeClock,
+    metrics: Metrics,
+    named: Callable[[str, str, str], bool] = lambda *_: True,
+) -> Housekeeping:
     return Housekeeping(
         HousekeepingParts(
             store=store,
@@ -86,7 +122,7 @@ def housekeeping_of(store: SqlStore, clock: FakeClock, metrics: Metrics) -> Hous
             accounts=[],
             sinks=("stdout",),
             retention_s=30 * DAY_S,
-            named=lambda *_: True,
+            named=named,
         )
     )
 

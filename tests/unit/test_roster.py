@@ -1,32 +1,11 @@
 """Watches that change while their executions are looked at, over the real store in virtual time."""
 
-from collections.abc import AsyncIterator, Collection
-from pathlib import Path
-
-import pytest
 from virtual import PIPELINE, FakeClock, account_of, said
 
 from watcher.models import Outcome, Watch
-from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
-
-
-@pytest.fixture
-def clock() -> FakeClock:
-    return FakeClock()
-
-
-@pytest.fixture
-async def store(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
-    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=ignore)
-    yield store
-    await store.close()
-
-
-def ignore(_sinks: Collection[str]) -> None:
-    """Nobody waits for what is recorded here."""
 
 
 def watch(*executions: str, team: str = "sales") -> Watch:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from watcher.clock import Clock
 from watcher.errors import StoreUnusableError
 from watcher.store.lock import file_lock
+from watcher.store.place import Place
 from watcher.store.schema import prepare
 from watcher.store.sql import SqlStore
 from watcher.store.sqlite import reader_engine, writer_engine
@@ -39,7 +40,7 @@ async def open_store(
     """
     path = _path_of(url)
     async with AsyncExitStack() as stack:
-        _take_file(path, clock=clock, stack=stack)
+        place = _take_file(path, clock=clock, stack=stack)
         writer = writer_engine(path, busy_timeout_s=busy_timeout_s)
         stack.push_async_callback(writer.dispose)
         created = await _prepare(writer, where=str(path))
@@ -48,6 +49,7 @@ async def open_store(
         return SqlStore(
             writer=writer,
             reader=reader,
+            place=place,
             where=str(path),
             created=created,
             clock=clock,
@@ -69,15 +71,18 @@ def _path_of(url: str) -> Path:
     return Path(str(parts.database)).resolve()
 
 
-def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> None:
+def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
     try:
         stack.enter_context(file_lock(path, now=clock.now()))
         # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        opened = os.fstat(fd)
+        os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
     except OSError as error:
         raise StoreUnusableError(
             f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
         ) from None
+    return Place(path, opened=opened)
 
 
 async def _prepare(writer: AsyncEngine, *, where: str) -> bool:

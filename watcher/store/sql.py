@@ -6,7 +6,7 @@ Owns when a transaction begins, that nobody's cancellation interrupts one, and t
 
 import os
 import socket
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from watcher.models import Known
 from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord
 from watcher.store import deliveries, leases, retention, states
 from watcher.store.group import Item, sources_of, write_group
+from watcher.store.place import Place
 from watcher.store.proof import write_proof
 from watcher.store.shield import Shield
 from watcher.store.sources import Source, SourceNumbers
@@ -41,6 +42,7 @@ class SqlStore:
         *,
         writer: AsyncEngine,
         reader: AsyncEngine,
+        place: Place,
         where: str,
         created: bool,
         clock: Clock,
@@ -55,6 +57,7 @@ class SqlStore:
         self.created = created
         self._writer = writer
         self._reader = reader
+        self._place = place
         self._clock = clock
         self._resources = resources
         self._explain = partial(explain, where=where)
@@ -136,10 +139,16 @@ class SqlStore:
                 died_count += count
         return died_count
 
-    async def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> int:
-        """Delete what ended before that moment. Returns the number of executions whose events went."""
-        await self._every_page(partial(retention.prune_source_events, before=ended_before))
-        return await self._every_page(partial(retention.prune_executions, before=ended_before, keep=keep))
+    async def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> AsyncIterator[int]:
+        """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
+        async for _ in self._pages(partial(retention.prune_source_events, before=ended_before)):
+            yield 0
+        async for page in self._pages(partial(retention.prune_executions, before=ended_before, keep=keep)):
+            yield page.gone_count
+
+    async def check_place(self) -> None:
+        """Raise `StoreUnusableError` if the file was deleted or replaced."""
+        self._place.check()
 
     async def prove_writable(self) -> None:
         """Write something, in a transaction of its own."""
@@ -159,12 +168,11 @@ class SqlStore:
     def _number(self, lease: Lease) -> int:
         return self._numbers[Source(lease.kind, lease.name)]
 
-    async def _every_page(self, work: Callable[..., Awaitable[retention.Page]]) -> int:
-        gone_count, page = 0, retention.Page(0, retention.FIRST)
+    async def _pages(self, work: Callable[..., Awaitable[retention.Page]]) -> AsyncIterator[retention.Page]:
+        page = retention.Page(0, retention.FIRST)
         while page.next_after is not None:
             page = await self._write(partial(work, after=page.next_after))
-            gone_count += page.gone_count
-        return gone_count
+            yield page
 
     async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
         await self._numbers.provide(sources_of(items))
