@@ -52,6 +52,7 @@ class ScriptedApi:
     default: Outcome | None = None
     status_codes: dict[Outcome, int] = field(default_factory=dict)
     retry_after_s: float | None = None
+    reason: str | None = None
     asked: list[tuple[float, str]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -71,7 +72,7 @@ class ScriptedApi:
         answer = self.default or self.script[execution]
         if isinstance(answer, Execution):
             return Reply(Outcome.OK, sent_at, answer, 200)
-        return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s)
+        return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s, self.reason)
 
     def times(self, execution: str) -> list[float]:
         return [at - 1000.0 for at, name in self.asked if name == execution]

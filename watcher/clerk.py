@@ -102,6 +102,19 @@ def parse_execution(body: bytes, *, asked: str) -> Execution | None:
     )
 
 
+def flaw_of(body: bytes) -> str:
+    """Return a word for what is wrong with a body that is not the execution asked for, and none of its own."""
+    try:
+        WireExecution.model_validate_json(_without_half_pairs(body))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+    else:
+        return "wrong_id"
+    if body.lstrip().startswith(b"<"):
+        return "html"
+    return "no_json" if found[0]["type"] == "json_invalid" else "no_execution"
+
+
 def _parse(body: bytes) -> WireExecution | None:
     try:
         return WireExecution.model_validate_json(body)
@@ -168,12 +181,15 @@ class ClerkApi:
         try:
             response = await self._client.get(url)
         except TransportFailedError as failure:
-            return Reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at)
+            return Reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         return self._read(response, sent_at=sent_at, asked=execution)
 
     def _read(self, response: Response, *, sent_at: float, asked: str) -> Reply:
         if response.status_code != 200:  # noqa: PLR2004 (HTTP)
             retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
-            return Reply(outcome_of(response.status_code), sent_at, None, response.status_code, retry_after_s)
+            code = response.status_code
+            return Reply(outcome_of(code), sent_at, None, code, retry_after_s, reason=f"status_{code}")
         execution = parse_execution(response.body, asked=asked)
-        return Reply(Outcome.OK if execution else Outcome.INVALID, sent_at, execution, 200)
+        if execution is None:
+            return Reply(Outcome.INVALID, sent_at, None, 200, reason=flaw_of(response.body))
+        return Reply(Outcome.OK, sent_at, execution, 200)

@@ -161,7 +161,8 @@ def _text(value: str | None) -> str | None:
 def _duration_s(facts: Execution) -> float | None:
     if facts.started_at is None or facts.finished_at is None:
         return None
-    return round((facts.finished_at - facts.started_at).total_seconds(), 3)
+    duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
+    return duration_s if duration_s >= 0 else None  # two clocks of the API, of which one is wrong
 
 
 def _moment(news: ExecutionNews) -> datetime:

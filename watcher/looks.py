@@ -109,6 +109,7 @@ class Looks:
         if self._health.trouble is not self._parts.announcer.told:
             await self.tell_trouble()
         if judged.contradicts:
+            self._parts.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if judged.change is not None:
             await self._parts.store.record(judged.change)
@@ -138,7 +139,13 @@ class Looks:
             entry, reply, Surroundings(alone, self._success_at, not self._health.unusable)
         )
         self._health.note(reply, now=now, alone=alone, lost=lost)
-        log.debug("look.failed", account=self._parts.lease.name, execution=entry.known.execution, outcome=reply.outcome)
+        log.debug(
+            "look.failed",
+            account=self._parts.lease.name,
+            execution=entry.known.execution,
+            outcome=reply.outcome,
+            reason=reply.reason,
+        )
         if self._health.suspects(now):
             self.ask_witness(now)
         return judged

@@ -39,7 +39,12 @@ class Metrics:
         self.api_request_duration = Histogram(
             "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
         )
-        self.polls = Counter("watcher_polls_total", "Looks at executions.", ["account", "outcome"], registry=registry)
+        self.polls = Counter(
+            "watcher_polls_total",
+            "Looks at executions; `contradicted` counts some of `ok` again.",
+            ["account", "outcome"],
+            registry=registry,
+        )
         self.open_executions = Gauge(
             "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
         )
@@ -95,6 +100,7 @@ class AccountMetrics:
         self.requests = {outcome: metrics.api_requests.labels(name, "get", outcome) for outcome in Outcome}
         self.request_duration = metrics.api_request_duration.labels(name, "get")
         self.polls = {outcome: metrics.polls.labels(name, outcome) for outcome in Outcome}
+        self.contradicted = metrics.polls.labels(name, "contradicted")
         self.open = {label: metrics.open_executions.labels(name, label) for label in OPEN_LABELS}
         self.lateness = metrics.poll_lateness.labels(name)
         self.up = metrics.account_up.labels(name)
@@ -128,9 +134,12 @@ class SinkMetrics:
         metrics.outbox_oldest.labels(name)
 
     def delivered(self, delay_s: float) -> None:
-        """Count a delivery that got through, so many seconds after its event was recorded."""
+        """Count a delivery that got through, so many seconds after its event was recorded.
+
+        Below 0 where an earlier life, whose clock was ahead, recorded it.
+        """
         self._outcomes[DeliveryState.DELIVERED].inc()
-        self._delay.observe(delay_s)
+        self._delay.observe(max(0.0, delay_s))
 
     def retried(self) -> None:
         """Count an attempt that will be repeated."""

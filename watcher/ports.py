@@ -15,7 +15,8 @@ class Reply(NamedTuple):
     """What became of one request. `execution` is there if and only if `outcome` is `ok`.
 
     `sent_at` is a monotonic reading taken just before the request went out; `retry_after_s` is the server's wish,
-    as it gave it; `status_code` is absent when there was no answer.
+    as it gave it; `status_code` is absent when there was no answer. `reason` is a word of ours for the log: why
+    there is no execution.
     """
 
     outcome: Outcome
@@ -23,6 +24,7 @@ class Reply(NamedTuple):
     execution: Execution | None = None
     status_code: int | None = None
     retry_after_s: float | None = None
+    reason: str | None = None
 
 
 class Api(Protocol):

@@ -7,10 +7,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from virtual import EPOCH, FakeClock, account_of, said
+from structlog.testing import capture_logs
+from virtual import EPOCH, PIPELINE, FakeClock, account_of, said, watch_of
 
+from watcher.agenda import Entry
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.models import Outcome
+from watcher.models import Known, Outcome
 from watcher.ports import Change
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
@@ -548,3 +550,23 @@ async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: S
     asked = len(account.api.asked)
     await account.run_for(100)
     assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
+
+
+async def test_a_failed_look_is_logged_with_its_reason(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.reason = Outcome.INVALID, "html"
+    with capture_logs() as logs:
+        await account.run_for(0)
+    (failed,) = (line for line in logs if line["event"] == "look.failed")
+    assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
+
+
+async def test_what_contradicts_an_end_is_counted_and_not_told(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    ended = Known(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
+    with capture_logs() as logs:
+        await account.watcher._looks.look(Entry(ended, watch_of(A)))
+    assert [line["event"] for line in logs] == ["execution.contradicted"]
+    labels = {"account": "default", "outcome": "contradicted"}
+    assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
+    assert await account.told() == []

@@ -280,6 +280,31 @@ async def test_a_reply_tells_the_status_code() -> None:
         assert (await ask(base_url)).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("200", None),
+        ("200 but HTML", "html"),
+        ("200 but empty", "no_json"),
+        ("200 but truncated", "no_json"),
+        ("200 but a list", "no_execution"),
+        ("200 but null", "no_execution"),
+        ("200 but not UTF-8", "no_json"),
+        ("200 of another id", "wrong_id"),
+        ("200 without a status", "no_execution"),
+        ("200 shorter than it says", "truncated"),
+        ("200 over 8 MiB", "too_large"),
+        ("402", "status_402"),
+        ("timeout", "timeout"),
+        ("a name that is not known", "dns"),
+        ("TLS to a port without", "tls"),
+    ],
+)
+async def test_a_word_of_ours_says_why_there_is_no_execution(name: str, reason: str | None) -> None:
+    async with CASES[name].server() as base_url:
+        assert (await ask(base_url)).reason == reason
+
+
 async def test_without_an_answer_there_is_no_status_code() -> None:
     async with nobody_at(f"http://127.0.0.1:{unused_port()}") as base_url:
         assert (await ask(base_url)).status_code is None

@@ -216,6 +216,13 @@ def test_a_time_is_utc_with_milliseconds(moment: datetime, text: str) -> None:
     assert timestamp(moment) == text
 
 
+@pytest.mark.parametrize("gap_us", [0, 1, 999, 1000])
+def test_the_look_before_is_never_told_as_later(gap_us: int) -> None:
+    at = SEEN + timedelta(microseconds=600)
+    observed = data(replace(NEWS, sighting=Sighting(at, at - timedelta(microseconds=gap_us))))["observed"]
+    assert observed["notBefore"] <= observed["at"]
+
+
 def test_an_observation_at_first_sight_has_no_look_before_it() -> None:
     assert "notBefore" not in data(replace(NEWS, sighting=Sighting(SEEN, None)))["observed"]
 
@@ -239,8 +246,15 @@ def test_what_is_absent_is_left_out() -> None:
     }
 
 
-@pytest.mark.parametrize("facts", [replace(FACTS, started_at=None), replace(FACTS, finished_at=None)])
-def test_a_duration_needs_both_ends(facts: Execution) -> None:
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(FACTS, started_at=None),
+        replace(FACTS, finished_at=None),
+        replace(FACTS, finished_at=STARTED - timedelta(seconds=1)),
+    ],
+)
+def test_a_duration_needs_both_ends_in_their_order(facts: Execution) -> None:
     assert "durationSeconds" not in data(replace(NEWS, facts=facts))["execution"]
 
 

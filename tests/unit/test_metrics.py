@@ -81,6 +81,10 @@ def test_requests_and_polls_start_at_0_with_every_outcome(metrics: Metrics, outc
     assert value(metrics, "polls_total", account="default", outcome=outcome) == 0
 
 
+def test_contradictions_start_at_0(metrics: Metrics) -> None:
+    assert value(metrics, "polls_total", account="default", outcome="contradicted") == 0
+
+
 @pytest.mark.parametrize("endpoint", ["get", "list"])
 def test_durations_of_both_endpoints_start_at_0(metrics: Metrics, endpoint: str) -> None:
     assert value(metrics, "api_request_duration_seconds_count", account="default", endpoint=endpoint) == 0
@@ -132,6 +136,12 @@ def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
     assert counts == [2, 1, 1, 0]
     assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == pytest.approx(7.3)
     assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.5") == 1
+
+
+def test_a_delivery_recorded_by_a_clock_that_was_ahead_took_no_time(metrics: Metrics) -> None:
+    metrics.sink("ops").delivered(-3600)
+    assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == 0
+    assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.1") == 1
 
 
 def test_a_sink_is_up_or_not(metrics: Metrics) -> None:
