@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test soak bench lint docs image requirements clean
+.PHONY: demo test soak bench lint docs pictures image requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -29,6 +29,10 @@ lint: .venv/dev
 docs: .venv/dev  ## renew the pages of docs/ that are made from the code
 	$(BIN)/python -m documents
 docs: export PYTHONPATH = tests
+
+pictures: .venv/dev  ## renew the pictures of docs/pictures/ that are made by running it: about 30 seconds
+	$(BIN)/python -m documents.pictures
+pictures: export PYTHONPATH = tests
 
 image:  ## needs a container engine
 	docker build --tag clerk-watcher --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .

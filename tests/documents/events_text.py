@@ -87,8 +87,8 @@ even from an empty store. Events without an execution have a UUIDv7 (in the exam
 **Order.** A sink gets the events of one execution in the order of their `sequence`. A delivery that fails holds back
 the later ones of its own execution until it got through or is a dead letter, and no others.
 
-**Size.** A line stays under 16 KiB. Error texts are cut at 2 KiB, lists at 20 entries; where that is not enough, lists
-and texts are cut further, then labels and the link are given up; ids and statuses never.
+**Size.** A line stays under 16 KiB. Texts are cut at 2 KiB, lists at 20 entries; where that is not enough, the tails of
+lists and texts go first, labels and the link last, and no more than must. Ids, statuses and times are never given up.
 
 ## The data
 

@@ -1,0 +1,111 @@
+"""Pictures of what a terminal shows: a command is run on one, and what it wrote becomes an SVG."""
+
+import fcntl
+import hashlib
+import inspect
+import io
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.console import Console
+from rich.terminal_theme import TerminalTheme
+from rich.text import Text
+
+from watcher.demo import people_line, summary
+
+FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
+
+COLUMNS = 200
+"""Wide enough that nothing wraps; a picture is as wide as its longest line."""
+
+FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+FORMAT = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
+    "Fira Code, monospace", FONTS
+)
+"""Rich's own, without fonts from elsewhere: a picture in a README may fetch nothing."""
+
+THEME = TerminalTheme(
+    (15, 18, 22),
+    (232, 235, 239),
+    [
+        (96, 104, 115),
+        (245, 82, 74),
+        (93, 234, 181),
+        (252, 220, 83),
+        (59, 143, 255),
+        (249, 146, 240),
+        (127, 181, 255),
+        (232, 235, 239),
+    ],
+)
+
+DEMO_PRINTS: Sequence[Callable[..., object]] = (people_line, summary)
+"""What the demonstration's lines are made by: when it changes, the picture is old."""
+
+EVENT_LINES = 14
+
+
+def record(*arguments: str) -> list[str]:
+    """Run the program on a terminal; return the lines it wrote there, colours and all."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
+    environ = {**os.environ, "TERM": "xterm-256color", "TZ": "UTC"}
+    with subprocess.Popen([sys.executable, "-m", "watcher", *arguments], stdout=theirs, stderr=theirs, env=environ):
+        os.close(theirs)
+        written = io.BytesIO()
+        while chunk := _read(ours):
+            written.write(chunk)
+    os.close(ours)
+    return written.getvalue().decode().replace("\r\n", "\n").rstrip("\n").split("\n")
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # Linux says so when the last writer has gone
+        return b""
+
+
+def svg(lines: Sequence[str], *, title: str, made_from: str) -> str:
+    """Return a picture of a terminal with these lines. `made_from` is noted in it."""
+    texts = [Text.from_ansi(line) for line in lines]
+    width = max(text.cell_len for text in texts) + 1
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, legacy_windows=False)
+    for text in texts:
+        console.print(text, soft_wrap=True)
+    picture = console.export_svg(title=title, theme=THEME, code_format=FORMAT, unique_id="terminal")
+    return f"{picture.rstrip()}\n<!-- made from {made_from} -->\n"
+
+
+def demo_digest() -> str:
+    """Return what changes when the demonstration prints otherwise."""
+    source = "".join(map(inspect.getsource, DEMO_PRINTS))
+    return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+
+def demo_picture() -> str:
+    """Run the demonstration, about 30 s, and show its most varied moment, its beginning and its end."""
+    lines = record("demo")
+    shown = ["$ make demo", lines[0], *_most_varied(lines[2:-1]), "…", lines[-1]]
+    return svg(shown, title="make demo", made_from=demo_digest())
+
+
+def _most_varied(lines: Sequence[str]) -> Sequence[str]:
+    windows = [lines[start : start + EVENT_LINES] for start in range(len(lines) - EVENT_LINES)]
+    return max(windows, key=lambda window: len({glyph for line in window for glyph in "○▶‖✓✕" if glyph in line}))
+
+
+PICTURES: Mapping[str, Callable[[], str]] = {"demo.svg": demo_picture}
+"""Each picture that is made, and what makes it."""
+
+if __name__ == "__main__":
+    for name, picture in PICTURES.items():
+        (FOLDER / name).write_text(picture(), encoding="utf-8")

@@ -1,0 +1,37 @@
+import re
+from pathlib import Path
+
+import pytest
+from documents import DOCS
+from documents.pictures import FOLDER, PICTURES, demo_digest, record, svg
+
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+DRAWN = sorted(FOLDER.glob("*.svg"))
+
+
+def test_the_picture_of_the_demonstration_is_not_older_than_what_it_prints() -> None:
+    assert f"made from {demo_digest()} " in (FOLDER / "demo.svg").read_text(encoding="utf-8"), "run `make pictures`"
+
+
+def test_every_picture_that_is_made_is_there() -> None:
+    assert set(PICTURES) <= {path.name for path in DRAWN}
+
+
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
+def test_a_picture_is_small_and_fetches_nothing(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert len(text.encode()) <= 120_000
+    assert not re.search(r"""(?:href|src)=|url\(["']?http""", text)
+
+
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
+def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -> None:
+    shown = re.search(rf"!\[(.+?)\]\(docs/pictures/{path.name}\)", README)
+    assert shown
+    assert len(shown[1]) > len("a picture of it")
+
+
+def test_a_picture_shows_what_a_command_writes_on_a_terminal() -> None:
+    lines = record("--version")
+    assert lines[0].startswith("clerk-watcher ")
+    assert lines[0] in svg(lines, title="watcher --version", made_from="itself").replace("&#160;", " ")
