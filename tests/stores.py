@@ -7,7 +7,6 @@ from hashlib import blake2b
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.clock import from_us
 from watcher.models import Delivery, DeliveryState, Event, EventType, Known, Outgoing
 from watcher.ports import ExecutionChange, Lease, Settlement, SourceChange, Store
 
@@ -15,6 +14,11 @@ PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
+
+
+def from_us(us: int) -> datetime:
+    """Return microseconds UTC as an aware datetime."""
+    return datetime.fromtimestamp(us / 1_000_000, UTC)
 
 
 @dataclass(slots=True)

@@ -45,11 +45,6 @@ class SystemClock:
         return self._anchor_us + time.monotonic_ns() // 1000
 
 
-def from_us(us: int) -> datetime:
-    """Return microseconds UTC as an aware datetime."""
-    return datetime.fromtimestamp(us / 1_000_000, UTC)
-
-
 def to_us(moment: datetime) -> int:
     """Return an aware datetime as microseconds UTC."""
     return round(moment.timestamp() * 1_000_000)

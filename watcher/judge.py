@@ -44,7 +44,7 @@ class Policy:
     lost_grace_s: float
 
 
-class Surroundings(NamedTuple):
+class AccountState(NamedTuple):
     """How the rest of the account is doing: whether nothing else is watched, the last success, whether it is usable.
 
     `success_at` is monotonic seconds.
@@ -112,7 +112,7 @@ class Judge:
             observed.contradicts,
         )
 
-    def failure(self, entry: Entry, reply: Reply, around: Surroundings) -> Judged:
+    def failure(self, entry: Entry, reply: Reply, around: AccountState) -> Judged:
         """Judge any other reply, which `entry` counts as trouble."""
         if around.usable and reply.status_code not in PAUSING_CODES:
             entry.failure_count += 1
@@ -134,7 +134,7 @@ class Judge:
         known = give_up(entry.known, at=at)
         return Judged(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
 
-    def _lost_for(self, entry: Entry, reply: Reply, around: Surroundings) -> LostReason | None:
+    def _lost_for(self, entry: Entry, reply: Reply, around: AccountState) -> LostReason | None:
         now = self._clock.monotonic()
         if reason := EXECUTION_REASONS.get(reply.outcome):
             entry.streak = prolong(entry.streak, reason, at=now, other_success_at=around.success_at)
@@ -149,7 +149,7 @@ class Judge:
             return self._unreadable(entry, around, now=now)
         return None
 
-    def _unreadable(self, entry: Entry, around: Surroundings, *, now: float) -> LostReason | None:
+    def _unreadable(self, entry: Entry, around: AccountState, *, now: float) -> LostReason | None:
         """Lose what could not be read for an hour in which something else of the account could."""
         if entry.unreadable_since is None:
             entry.unreadable_since = now

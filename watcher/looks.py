@@ -10,7 +10,7 @@ from watcher.announcer import AccountAnnouncer
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health
-from watcher.judge import Judge, Judged, Surroundings
+from watcher.judge import AccountState, Judge, Judged
 from watcher.metrics import AccountMetrics
 from watcher.models import Known
 from watcher.pace import Pacer
@@ -136,7 +136,7 @@ class Looks:
         # Whether nothing else could vouch for the account: what is lost cannot.
         alone = self._roster.found_count == (not lost)
         judged = self._parts.judge.failure(
-            entry, reply, Surroundings(alone, self._success_at, not self._health.unusable)
+            entry, reply, AccountState(alone, self._success_at, not self._health.unusable)
         )
         self._health.note(reply, now=now, alone=alone, lost=lost)
         log.debug(

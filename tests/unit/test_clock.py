@@ -4,8 +4,9 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
+from stores import from_us
 
-from watcher.clock import SystemClock, from_us, to_us
+from watcher.clock import SystemClock, to_us
 
 
 def test_the_wall_clock_is_aware_utc() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from watcher.agenda import Entry
-from watcher.judge import Judge, Judged, Policy, Surroundings
+from watcher.judge import AccountState, Judge, Judged, Policy
 from watcher.models import EventType, Execution, Known, LostReason, Outcome, Watch
 from watcher.ports import ExecutionChange, Lease, Reply
 from watcher.routing import Route, Router
@@ -73,7 +73,7 @@ class Court:
         sent_at = self.clock.monotonic()
         self.clock.passed_s += REQUEST_S
         success_at = self.clock.monotonic() if self.others_well else None
-        around = Surroundings(alone=self.alone, success_at=success_at, usable=self.usable)
+        around = AccountState(alone=self.alone, success_at=success_at, usable=self.usable)
         reply = Reply(outcome, sent_at, execution, code)
         if execution is None:
             judged = self.judge.failure(self.entry, reply, around)
@@ -477,7 +477,7 @@ def test_an_hour_of_reading_nothing_begins_anew_with_every_success() -> None:
 
 def test_a_success_of_the_others_before_the_first_unreadable_answer_vouches_for_nothing() -> None:
     court = Court(others_well=False)
-    around = Surroundings(alone=False, success_at=court.clock.monotonic() - 1, usable=True)
+    around = AccountState(alone=False, success_at=court.clock.monotonic() - 1, usable=True)
     for _ in range(100):
         reply = Reply(Outcome.INVALID, court.clock.monotonic(), None, 200)
         assert court.judge.failure(court.entry, reply, around).change is None

@@ -4,8 +4,8 @@ from dataclasses import replace
 from datetime import datetime
 
 import pytest
+from stores import from_us
 
-from watcher.clock import from_us
 from watcher.models import EventType, Execution, Known, LostReason, Outcome
 from watcher.transitions import (
     EXECUTION_REASONS,
