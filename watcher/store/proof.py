@@ -1,11 +1,48 @@
-"""Proof that the database takes writes: a row of no meaning, written anew each time."""
+"""Proof that the database takes writes: a row of no meaning, and what became of the writes that had one.
+
+The row alone would lie: on a full disk it still fits where SQLite's log has a page to spare, and a change does not.
+"""
+
+from collections.abc import Callable
 
 from sqlalchemy import insert, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from watcher.clock import Clock
 from watcher.store.tables import meta
+from watcher.store.trouble import Trouble
 
 PROVED_AT = "proved_at"
+
+REMEMBERED_S = 30.0
+"""What was refused comes due again within this time, unless nobody wants it any more."""
+
+
+class Refusal:
+    """The last trouble that stood in the way of every write, until one passes."""
+
+    def __init__(self, explain: Callable[[Exception], Trouble], *, clock: Clock) -> None:
+        """Start with none."""
+        self._explain = explain
+        self._clock = clock
+        self._trouble: Trouble | None = None
+        self._since = 0.0
+
+    def explain(self, error: Exception) -> Trouble:
+        """Say what an error of a write means, and remember it if it concerns them all."""
+        trouble = self._explain(error)
+        if trouble.concerns_all:
+            self._trouble, self._since = trouble, self._clock.monotonic()
+        return trouble
+
+    def forget(self) -> None:
+        """Note that a write passed."""
+        self._trouble = None
+
+    def check(self) -> None:
+        """Raise the `StoreError` of the last write if it was refused a while ago at most."""
+        if self._trouble is not None and self._clock.monotonic() < self._since + REMEMBERED_S:
+            raise self._trouble.error()
 
 
 async def write_proof(connection: AsyncConnection, *, now: int) -> None:

@@ -21,7 +21,7 @@ from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, 
 from watcher.store import deliveries, leases, retention, states
 from watcher.store.group import Item, sources_of, write_group
 from watcher.store.place import Place
-from watcher.store.proof import write_proof
+from watcher.store.proof import Refusal, write_proof
 from watcher.store.shield import Shield
 from watcher.store.sources import Source, SourceNumbers
 from watcher.store.trouble import explain
@@ -63,7 +63,8 @@ class SqlStore:
         self._explain = partial(explain, where=where)
         self._numbers = SourceNumbers(writer)
         self._shield = Shield()
-        self._group = GroupWriter(write=self._write_group, explain=self._explain, on_written=on_recorded)
+        self._refusal = Refusal(self._explain, clock=clock)
+        self._group = GroupWriter(write=self._write_group, explain=self._refusal.explain, on_written=on_recorded)
         self._closed = False
 
     async def claim(self, kind: str, name: str) -> Lease:
@@ -151,8 +152,9 @@ class SqlStore:
         self._place.check()
 
     async def prove_writable(self) -> None:
-        """Write something, in a transaction of its own."""
+        """Write something, in a transaction of its own; what was just refused proves the contrary."""
         await self._write(partial(write_proof, now=self._clock.steady_us()))
+        self._refusal.check()
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
@@ -177,7 +179,9 @@ class SqlStore:
     async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
         await self._numbers.provide(sources_of(items))
         async with self._writer.begin() as connection:
-            return await write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+            told = await write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+        self._refusal.forget()
+        return told
 
     async def _write_item(self, item: Item) -> None:
         self._check_open()

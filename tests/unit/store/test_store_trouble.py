@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.exc import OperationalError
-from stores import SetClock, Woken, change, execution_id, executions_of
+from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_of
 
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.ports import Lease
@@ -22,8 +22,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-async def store(path: Path) -> AsyncIterator[SqlStore]:
-    opened = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken(), busy_timeout_s=0.01)
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+async def store(path: Path, clock: SetClock) -> AsyncIterator[SqlStore]:
+    opened = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=Woken(), busy_timeout_s=0.01)
     yield opened
     await opened.close()
 
@@ -62,6 +67,29 @@ async def test_a_full_disk_loses_nothing_and_passes_once_there_is_room(store: Sq
     refused = await fill(store, account, until="the disk is full; make room (SQLITE_FULL)")
     await limit_pages(store, 1_000_000)
     await assert_recovered(store, account, refused=refused)
+
+
+async def test_room_for_the_proof_alone_proves_nothing(store: SqlStore, account: Lease) -> None:
+    await store.prove_writable()
+    await limit_pages(store, 40)
+    refused = await fill(store, account, until="SQLITE_FULL")
+    with pytest.raises(StoreError, match="the disk is full"):
+        await store.prove_writable()
+    await limit_pages(store, 1_000_000)
+    await store.record(change(account, refused))
+    await store.prove_writable()
+
+
+async def test_what_was_refused_and_is_not_tried_again_is_forgotten(
+    store: SqlStore, account: Lease, clock: SetClock
+) -> None:
+    await limit_pages(store, 40)
+    await fill(store, account, until="SQLITE_FULL")
+    clock.us += 30 * SECOND_US - 1
+    with pytest.raises(StoreError, match="the disk is full"):
+        await store.prove_writable()
+    clock.us += 1
+    await store.prove_writable()
 
 
 def size_of(name: str) -> int:
