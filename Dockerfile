@@ -18,13 +18,6 @@ RUN /opt/build/bin/hatchling build -t wheel -d /dist \
     && /opt/build/bin/pip --python /opt/watcher install --no-cache-dir --disable-pip-version-check --no-deps /dist/*.whl
 
 FROM python:3.13-slim
-ARG VERSION=0.0.0
-ARG REVISION=unknown
-LABEL org.opencontainers.image.title="clerk-watcher" \
-      org.opencontainers.image.description="Know when a Clerk Chat AI-agent execution starts, pauses, succeeds or fails." \
-      org.opencontainers.image.licenses="MIT" \
-      org.opencontainers.image.version="$VERSION" \
-      org.opencontainers.image.revision="$REVISION"
 RUN groupadd --gid 65532 watcher \
     && useradd --uid 65532 --gid watcher --home-dir /var/lib/watcher --no-create-home --shell /usr/sbin/nologin watcher \
     && install --directory --owner watcher --group watcher --mode 0700 /var/lib/watcher
@@ -43,3 +36,10 @@ STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["/opt/watcher/bin/watcher", "health"]
 ENTRYPOINT ["/opt/watcher/bin/watcher"]
 CMD ["run"]
+ARG VERSION=0.0.0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="clerk-watcher" \
+      org.opencontainers.image.description="Know when a Clerk Chat AI-agent execution starts, pauses, succeeds or fails." \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"

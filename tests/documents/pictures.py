@@ -24,7 +24,10 @@ from watcher.demo import people_line, summary
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 
 COLUMNS = 200
-"""Wide enough that nothing wraps; a picture is as wide as its longest line."""
+"""Of the terminal: wide enough that nothing is cut."""
+
+SHOWN_COLUMNS = 112
+"""Of a picture, at most: in a README more would be too small to read. Longer lines go on below."""
 
 FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
 FORMAT = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
@@ -77,10 +80,10 @@ def _read(terminal: int) -> bytes:
 def svg(lines: Sequence[str], *, title: str, made_from: str) -> str:
     """Return a picture of a terminal with these lines. `made_from` is noted in it."""
     texts = [Text.from_ansi(line) for line in lines]
-    width = max(text.cell_len for text in texts) + 1
+    width = min(SHOWN_COLUMNS, max(text.cell_len for text in texts) + 1)
     console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, legacy_windows=False)
     for text in texts:
-        console.print(text, soft_wrap=True)
+        console.print(text)
     picture = console.export_svg(title=title, theme=THEME, code_format=FORMAT, unique_id="terminal")
     return f"{picture.rstrip()}\n<!-- made from {made_from} -->\n"
 

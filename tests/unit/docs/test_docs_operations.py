@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from documents import DOCS
 from prometheus_client import Metric
 
@@ -76,3 +77,8 @@ def metrics() -> set[str]:
 def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
     named = set(re.findall(r"watcher_[a-z_]+", PAGE))
     assert named <= metrics
+
+
+def test_the_alerts_are_rules_prometheus_can_read() -> None:
+    (group,) = yaml.safe_load(section("What to alert on").split("```yaml\n")[1].split("```")[0])["groups"]
+    assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in group["rules"])
