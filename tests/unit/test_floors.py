@@ -61,6 +61,7 @@ FLOORS = {
             (
                 "health",
                 "agenda",
+                "keeper",
                 "judge",
                 "clerk",
                 "account",
