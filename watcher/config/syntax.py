@@ -61,7 +61,10 @@ def explain(error: yaml.YAMLError, *, text: str) -> BadYamlError:
     if "unexpected end of stream" in complaint and error.context_mark:
         mark = error.context_mark
         return BadYamlError(mark.line + 1, mark.column + 1, problem="a quote is never closed", remedy="close it")
-    if "expected ',' or" in complaint and "${" in text.split("\n")[mark.line]:
+    lines = text.split("\n")
+    if mark.line >= len(lines) and error.context_mark:
+        mark = error.context_mark  # the text ends, and this is where the bracket was opened
+    elif "expected ',' or" in complaint and "${" in lines[mark.line]:
         return BadYamlError(mark.line + 1, mark.column + 1, problem=_BRACES, remedy='write "${NAME}"')
     unknown = ("not YAML", "check quotes, brackets and indentation here and above")
     problem, remedy = next((rest for fragment, *rest in _MEANINGS if fragment in complaint), unknown)

@@ -39,6 +39,8 @@ BAD = [
     ),
     ("log: {}\n---\nlog: {}\n", "2:1: a second document begins here; keep one document in a file"),
     ("? [a]\n: b\n", "1:3: a key that is not text; write keys as plain words; quote a value that begins with {"),
+    ("log: {level: info", f"1:6: {CLOSE}"),
+    ("log: {level: '${X}'", f"1:6: {CLOSE}"),
     ("[" * 100, "1:34: nested deeper than anything in this file can be; check brackets and indentation"),
     ("- a\n", "1:1: no keys; begin with a key such as accounts:"),
     ("hello\n", "1:1: no keys; begin with a key such as accounts:"),
