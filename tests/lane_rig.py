@@ -89,7 +89,6 @@ class FlakyStore:
     def __init__(self, inner: SqlStore) -> None:
         self.inner = inner
         self.broken: set[str] = set()
-        self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()
 
     async def record(self, change: Change) -> None:
@@ -107,7 +106,7 @@ class FlakyStore:
     def _ask(self, name: str) -> None:
         self.asked[name] += 1
         if name in self.broken:
-            raise self.error
+            raise StoreError("broken by the test")
 
 
 def name_of(delivery: Delivery) -> str:

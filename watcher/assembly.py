@@ -22,7 +22,6 @@ from watcher.events import sink_event
 from watcher.health import Health
 from watcher.housekeeping import Housekeeping, HousekeepingParts
 from watcher.judge import Judge, Policy
-from watcher.keeper import HealthKeeper
 from watcher.lane import LaneRules, SinkLane, Surroundings
 from watcher.looks import AccountParts
 from watcher.metrics import Metrics
@@ -139,7 +138,7 @@ def _ms(moment: datetime) -> int:
 async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> AccountWatcher:
     """Own an account: claim it, load what is recorded, schedule its rounds. `stack` closes its connections."""
     settings, polling = common.settings.accounts[name], common.settings.polling
-    client = await stack.enter_async_context(_client(settings, connections=polling.concurrency))
+    client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
     lease = await common.store.claim("account", name)
     record = await common.store.load_account(lease)
     judge = Judge(
@@ -155,17 +154,14 @@ async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> 
     announcer = AccountAnnouncer(
         lease, record, store=common.store, router=common.router, clock=common.clock, metrics=metrics
     )
-    now = common.clock.monotonic()
-    health = Health(degraded_after_s=polling.degraded_after_s, now=now, trouble=announcer.told, strain=record.strain)
     parts = AccountParts(
         lease=lease,
         api=ClerkApi(client, base_url=settings.base_url, clock=common.clock),
         store=common.store,
         clock=common.clock,
-        pacer=Pacer(settings.rate_limit, now=now),
-        health=health,
+        pacer=Pacer(settings.rate_limit),
+        health=Health(degraded_after_s=polling.degraded_after_s, trouble=announcer.told),
         announcer=announcer,
-        keeper=HealthKeeper(lease, health, store=common.store, clock=common.clock),
         judge=judge,
         metrics=metrics,
         concurrency=polling.concurrency,
@@ -179,7 +175,8 @@ async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> 
     return watcher
 
 
-def _client(settings: AccountSettings, *, connections: int) -> Client:
+def open_client(settings: AccountSettings, *, connections: int) -> Client:
+    """Return the client of an account's key. Needs a running event loop."""
     return Client(
         api_key=settings.api_key.get_secret_value(),
         timeout_s=settings.timeout_s,

@@ -1,25 +1,33 @@
 """The command line: which commands there are, and what becomes of an error. What a command does is in `commands`."""
 
+import io
+import shutil
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import Exit, WatcherError
+from watcher.output import put_all_out
 from watcher.signals import command_named
 
-COMMANDS = ("run", "demo", "simulate")
+COMMANDS = ("run", "demo", "simulate", "check", "init", "schema", "health")
 """In the order of the help. `copy-store` is the function `copy_store` of the module `watcher.commands.copy_store`."""
+
+HELP_WIDTH = 80
 
 app = typer.Typer(
     name="watcher",
-    help="Know when a Clerk Chat execution starts, pauses, succeeds or fails.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "terminal_width": min(HELP_WIDTH, shutil.get_terminal_size().columns),  # else at least 50
+    },
 )
 
 
@@ -29,7 +37,7 @@ def _version(asked: bool) -> None:  # noqa: FBT001 (Typer calls it with the flag
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(epilog="Try it without a key: watcher demo")
 def watcher(
     *,
     _version_asked: Annotated[
@@ -47,18 +55,28 @@ def register(words: list[str]) -> None:
     named = command_named(words)
     for command in (named,) if named in COMMANDS else COMMANDS:
         name = command.replace("-", "_")
-        app.command(command)(getattr(import_module(f"watcher.commands.{name}"), name))
+        module = import_module(f"watcher.commands.{name}")
+        examples = "\n".join(("\b", "Examples:", *(f"  {example}" for example in module.EXAMPLES)))
+        app.command(command, epilog=examples)(getattr(module, name))
 
 
 def main() -> None:
     """Run a command; a failure with a message for the user is that message and its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # an odd sign is better than none of the text
     try:
-        register(sys.argv[1:])
-        app()
+        try:
+            register(sys.argv[1:])
+            app(prog_name="watcher")  # by whatever way it was started: shells complete this name
+        finally:
+            put_all_out()
     except WatcherError as error:
-        lines = str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}"
-        print(lines, file=sys.stderr)  # noqa: T201 (this is the command line)
-        sys.exit(error.exit_code)
+        _fail(str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}", code=error.exit_code)
     except Exception as error:  # noqa: BLE001 (the one in main: the text of an unknown error may hold data)
-        print(f"error: {type(error).__name__} ended the program; this is a bug", file=sys.stderr)  # noqa: T201
-        sys.exit(Exit.FAILED)
+        _fail(f"error: {type(error).__name__} ended the program; this is a bug", code=Exit.FAILED)
+
+
+def _fail(message: str, *, code: Exit) -> NoReturn:
+    print(message, file=sys.stderr)  # noqa: T201 (this is the command line)
+    sys.exit(code)

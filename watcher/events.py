@@ -68,6 +68,13 @@ def sink_event(type_: EventType, *, sink: str, sequence: int, at: datetime, now_
     return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=sequence, data=data)
 
 
+def trial_event(*, sink: str, at: datetime, now_ms: int) -> Event:
+    """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
+    data = {"sink": sink, "observed": {"at": timestamp(at)}}
+    type_ = EventType.WATCHER_TEST
+    return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=1, data=data)
+
+
 def timestamp(moment: datetime) -> str:
     """Return RFC 3339 in UTC with milliseconds: `2026-11-24T10:00:01.000Z`."""
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,6 +1,6 @@
 """One look after the other: ask, judge, record, and what it says of the account. When to look is the watcher's."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import structlog
@@ -11,7 +11,6 @@ from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health
 from watcher.judge import AccountState, Judge, Judged
-from watcher.keeper import HealthKeeper
 from watcher.metrics import AccountMetrics
 from watcher.models import Known
 from watcher.pace import Pacer
@@ -37,7 +36,6 @@ class AccountParts:
     pacer: Pacer
     health: Health
     announcer: AccountAnnouncer
-    keeper: HealthKeeper
     judge: Judge
     metrics: AccountMetrics
     concurrency: int
@@ -95,14 +93,10 @@ class Looks:
             self._agenda.put(witness, due_at=min(witness.due_at, now))
 
     async def tell_trouble(self) -> None:
-        """Tell the edge between what was told of the account and how it is."""
-        await self._write_of_account(self._parts.announcer.tell(self._health.trouble))
-
-    async def _write_of_account(self, writing: Awaitable[None]) -> None:
-        """Write what is said of the account itself. Trouble with the store harms no look: it is written next time."""
+        """Tell the edge between what was told of the account and how it is. Trouble with the store: next time."""
         try:
-            await writing
-        except (OwnershipLostError, StoreUnusableError):
+            await self._parts.announcer.tell(self._health.trouble)
+        except OwnershipLostError:
             raise
         except StoreError as error:
             self._store_failed(error)
@@ -112,8 +106,6 @@ class Looks:
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         judged = self._judge(entry, reply, now=now)
-        if reply.execution is None:
-            await self._write_of_account(self._parts.keeper.keep_pause())
         if self._health.trouble is not self._parts.announcer.told:
             await self.tell_trouble()
         if judged.contradicts:

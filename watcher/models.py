@@ -41,6 +41,7 @@ class EventType(StrEnum):
     SINK_FAILING = "sink.failing"
     SINK_RECOVERED = "sink.recovered"
     SINK_DISABLED = "sink.disabled"
+    WATCHER_TEST = "watcher.test"
 
 
 class LostReason(StrEnum):

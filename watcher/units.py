@@ -76,3 +76,15 @@ def parse_address(text: str) -> Address:
     if int(match["port"]) > 65_535:  # noqa: PLR2004 - the largest port
         raise UnfitError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach a host to listen on."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def write_duration(seconds: float) -> str:
+    """Return a duration as people write it, in the largest unit that leaves it whole and above 1: `60s`, `10m`."""
+    whole = (unit for unit in ("d", "h", "m") if seconds % _SECONDS[unit] == 0 and seconds > _SECONDS[unit])
+    unit = next(whole, "s" if seconds % 1 == 0 else "ms")
+    return f"{round(seconds / _SECONDS[unit], 3):.10g}{unit}"

@@ -12,7 +12,7 @@ from uuid import UUID
 from virtual import EPOCH, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, WHEN
-from watcher.events import sink_event
+from watcher.events import sink_event, trial_event
 from watcher.models import EventType, Execution, FailedNode, Outcome
 from watcher.store.opening import open_store
 
@@ -72,6 +72,7 @@ async def told() -> dict[str, Event]:
         finally:
             await store.close()
     events += [_sink_event(type_, sequence=sequence) for sequence, type_ in enumerate(SINK_EVENTS, 1)]
+    events.append(_trial_event())
     return {event["type"]: _steady(event) for event in reversed(events)}
 
 
@@ -110,6 +111,11 @@ def _end(now: datetime) -> dict[str, Outcome | Execution]:
 def _sink_event(type_: EventType, *, sequence: int) -> Event:
     at = EPOCH + timedelta(minutes=5 * sequence)
     event = sink_event(type_, sink="ops", sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
+    return json.loads(event.body)  # type: ignore[no-any-return] # JSON
+
+
+def _trial_event() -> Event:
+    event = trial_event(sink="ops", at=EPOCH, now_ms=int(EPOCH.timestamp() * 1000))
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 

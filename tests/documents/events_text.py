@@ -24,6 +24,8 @@ WHEN = {
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
     "configuration changes.",
+    EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every webhook, whatever its `events`, and "
+    "recorded nowhere. Its `sequence` is always 1.",
 }
 """When each type is told."""
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -209,13 +209,15 @@ class Outcome:
     stderr: str
 
 
-async def outcome_of(*arguments: str, folder: Path, within_s: float = START_S) -> Outcome:
-    """Run a command that ends by itself."""
+async def outcome_of(
+    *arguments: str, folder: Path, within_s: float = START_S, environ: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run a command that ends by itself; `environ` is added to its environment."""
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
         cwd=folder,
-        env=environment(measured=True),
+        env=environment(measured=True) | dict(environ or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

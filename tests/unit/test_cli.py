@@ -9,7 +9,7 @@ from e2e.programme import outcome_of
 from watcher import commands
 from watcher.cli import COMMANDS
 
-NOT_COMMANDS = {"__init__.py", "options.py"}
+NOT_COMMANDS = {"__init__.py", "configuration.py", "options.py"}
 
 
 def test_every_command_of_the_table_has_its_module() -> None:
@@ -53,10 +53,33 @@ async def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(
 async def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(tmp_path: Path) -> None:
     outcome = await outcome_of("simulate", "--port", "0", "--write-config", "nowhere/w.yaml", folder=tmp_path)
     assert (outcome.code, outcome.stdout) == (2, "")
-    assert "cannot write nowhere/w.yaml (No such file or directory)" in outcome.stderr
+    assert "cannot write nowhere/w.yaml (no such file or directory)" in outcome.stderr
 
 
 async def test_a_host_that_is_none_is_a_mistake_of_usage(tmp_path: Path) -> None:
     outcome = await outcome_of("simulate", "--port", "0", "--host", "a..b", folder=tmp_path)
     assert (outcome.code, outcome.stdout) == (2, "")
     assert "cannot listen on a..b:0" in outcome.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+async def test_help_fits_a_narrow_terminal_and_ends_with_two_examples(command: str, tmp_path: Path) -> None:
+    outcome = await outcome_of(command, "--help", folder=tmp_path, environ={"COLUMNS": "40"})
+    assert (outcome.code, outcome.stderr) == (0, "")
+    head, _, examples = outcome.stdout.partition("\n  Examples:\n")
+    assert [line for line in head.splitlines() if len(line) > 40] == []
+    assert [f"watcher {command}" in line for line in examples.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(("words", "completed"), [("watcher ch", "check"), ("watcher check --on", "--online")])
+async def test_shells_complete_commands_and_options(shell: str, words: str, completed: str, tmp_path: Path) -> None:
+    asked = {
+        "_WATCHER_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    outcome = await outcome_of(folder=tmp_path, environ=asked)
+    assert completed in outcome.stdout

@@ -16,6 +16,7 @@ from watcher.events import (
     execution_event,
     sink_event,
     timestamp,
+    trial_event,
     uuid7,
 )
 from watcher.models import AccountTrouble, Event, EventType, Execution, FailedNode, Known, LostReason, Watch
@@ -343,6 +344,14 @@ def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
     event = sink_event(EventType.SINK_FAILING, sink="ops", sequence=1, at=SEEN, now_ms=NOW_MS)
     out = read(event)
     assert (out["source"], out["type"], "subject" in out) == ("/sinks/ops", "sink.failing", False)
+    assert out["data"] == {"sink": "ops", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
+    assert event.id.version == 7
+
+
+def test_a_test_event_names_its_sink_and_is_the_first_of_its_own() -> None:
+    event = trial_event(sink="ops", at=SEEN, now_ms=NOW_MS)
+    out = read(event)
+    assert (out["source"], out["type"], out["sequence"]) == ("/sinks/ops", "watcher.test", "0000000001")
     assert out["data"] == {"sink": "ops", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
     assert event.id.version == 7
 

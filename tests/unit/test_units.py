@@ -1,6 +1,14 @@
 import pytest
 
-from watcher.units import Address, UnfitError, parse_address, parse_duration, parse_rate
+from watcher.units import (
+    Address,
+    UnfitError,
+    is_loopback,
+    parse_address,
+    parse_duration,
+    parse_rate,
+    write_duration,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +88,20 @@ def test_an_address_is_host_and_port(text: str, address: Address) -> None:
 def test_a_bad_address_says_what_would_be_right(text: str) -> None:
     with pytest.raises(UnfitError, match=r"write 127\.0\.0\.1:8080, \[::1\]:8080 or :8080"):
         parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0.5, "500ms"), (1, "1s"), (60, "60s"), (90, "90s"), (120, "2m"), (3600, "60m"), (7200, "2h"), (259_200, "3d")],
+)
+def test_a_duration_is_written_as_people_do_and_reads_the_same(seconds: float, written: str) -> None:
+    assert write_duration(seconds) == written
+    assert parse_duration(written) == seconds
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("", False), ("::", False)],
+)
+def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:  # noqa: FBT001 (a column)
+    assert is_loopback(host) is loopback

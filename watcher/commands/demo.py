@@ -9,17 +9,17 @@ from watcher.demo import demonstrate
 from watcher.interruption import run_until_stopped
 from watcher.logs import configure_logs
 
+EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
+
 
 def demo(
     *,
     forever: Annotated[bool, typer.Option("--forever", help="Go on until Ctrl-C.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The real events instead of people's lines.")] = False,
 ) -> None:
-    """Show the whole thing at work: a simulated API, the daemon, and a receiver that checks signatures.
+    """Show it all at work for 30 seconds, without a key.
 
-    Needs no key and leaves nothing behind. Takes about 30 seconds.
-
-    Examples:  watcher demo      watcher demo --json | jq .type
+    A simulated API, the daemon, and a receiver that checks signatures. Leaves nothing behind.
     """
     configure_logs(level="error", format_="auto")
     plain = as_json or not sys.stdout.isatty()

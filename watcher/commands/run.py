@@ -1,41 +1,27 @@
 """`watcher run`: the daemon."""
 
 import gc
-import os
-from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from watcher.app import Started
 from watcher.app import run as run_daemon
-from watcher.commands.options import CONFIG_HELP
-from watcher.config.load import find_config, load_config
-from watcher.errors import Exit, WatcherError
+from watcher.commands.configuration import config_path, read_config, require_watches
+from watcher.commands.options import ConfigOption
 from watcher.interruption import run_until_stopped
 from watcher.logs import configure_logs
 
-
-class NothingToWatchError(WatcherError):
-    """The file names no execution."""
-
-    exit_code = Exit.USAGE
+EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq .")
 
 
-def run(
-    config: Annotated[Path | None, typer.Option("--config", "-c", help=CONFIG_HELP)] = None,
-) -> None:
-    """Watch, and tell every change: one JSON event per line on stdout, and to the webhooks that asked for it.
+def run(config: ConfigOption = None) -> None:
+    """Watch, and tell every change as an event.
 
-    Logs go to stderr. Ctrl-C and SIGTERM let what is in flight finish, at most 8 s; a second signal ends it at once.
-
-    Examples:  watcher run      watcher run --config /etc/watcher/watcher.yaml | jq .
+    One JSON event per line on stdout, and to the webhooks that asked for it. Logs go to stderr. Ctrl-C and
+    SIGTERM let what is in flight finish, at most 8 s; a second signal ends it at once.
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
-    settings = load_config(find_config(config, environ=os.environ), environ=os.environ)
+    settings = read_config(config_path(config))
     configure_logs(level=settings.log.level, format_=settings.log.format)
-    if not settings.watch:
-        raise NothingToWatchError("nothing to watch: add a watch entry with a pipeline and its executions")
+    require_watches(settings)
     run_until_stopped(lambda stop: run_daemon(settings, stop=stop, started=_spare_the_collector))
 
 

@@ -12,6 +12,11 @@ from watcher.simulator.simulate import SimulateOptions
 from watcher.simulator.simulate import simulate as run_simulator
 from watcher.simulator.world import Order
 
+EXAMPLES = (
+    "watcher simulate --write-config watcher.yaml",
+    "watcher simulate --scenario harsh --seed 3",
+)
+
 LAST_PORT = 65_535
 
 
@@ -47,9 +52,9 @@ def simulate(  # noqa: PLR0913 (one parameter per option)
         Path | None, typer.Option(help="Write a configuration that watches all of it, and go on.")
     ] = None,
 ) -> None:
-    """Serve a fake Clerk Chat API whose executions live, pause, succeed and fail.
+    """Serve a fake Clerk Chat API to try things against.
 
-    Examples:  watcher simulate --write-config watcher.yaml      watcher simulate --scenario harsh --seed 3
+    Its executions live, pause, succeed and fail. Its key is sim-key.
     """
     options = SimulateOptions(
         host=host,

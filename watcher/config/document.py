@@ -23,6 +23,7 @@ class Document:
     def __init__(self, *, file: str) -> None:
         """Start empty."""
         self.file = file
+        self.source = ""
         self.problems: list[Problem] = []
         self.data: dict[str, Any] = {}
         self._root: Table = Table({}, 1, 1)

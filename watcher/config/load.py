@@ -8,37 +8,13 @@ from pydantic import ValidationError
 
 from watcher.config.document import Document
 from watcher.config.models import Settings
+from watcher.config.places import DEFAULTS
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.rules import check, fill_in
 from watcher.config.syntax import BadYamlError, decode
 from watcher.config.translate import translate
 from watcher.config.tree import Node, Scalar, Table, compose
 from watcher.config.twins import read_twins
-from watcher.errors import ConfigError
-
-VARIABLE = "WATCHER_CONFIG"
-PLACES = (Path("watcher.yaml"), Path("/etc/watcher/watcher.yaml"))
-DEFAULTS = {
-    "WATCHER_STORE_URL": ("store", "url"),
-    "WATCHER_HTTP_LISTEN": ("http", "listen"),
-    "WATCHER_LOG_LEVEL": ("log", "level"),
-}
-"""Variables that change a default; what the file says wins. An empty one is as good as none."""
-
-
-def find_config(explicit: Path | None, *, environ: Mapping[str, str]) -> Path:
-    """Return the file to read: `--config`, else `$WATCHER_CONFIG`, else the first of `PLACES` that is there.
-
-    Raises `ConfigError` naming every place that was tried.
-    """
-    if explicit is not None:
-        return explicit
-    if named := environ.get(VARIABLE):
-        return Path(named)
-    if found := next((place for place in PLACES if os.path.lexists(place)), None):
-        return found
-    tried = f"--config is not given, ${VARIABLE} is not set, there is no ./{PLACES[0]} and no {PLACES[1]}"
-    raise ConfigError(f"no configuration: {tried}; write watcher.yaml, or name a file with --config")
 
 
 def load_config(path: Path, *, environ: Mapping[str, str]) -> Settings:
@@ -46,7 +22,7 @@ def load_config(path: Path, *, environ: Mapping[str, str]) -> Settings:
     document = Document(file=str(path))
     settings = _read(path, document=document, environ=environ)
     if settings is None or document.problems:
-        raise ConfigProblemsError(document.problems, file=document.file)
+        raise ConfigProblemsError(document.problems, file=document.file, source=document.source)
     return settings
 
 
@@ -68,7 +44,9 @@ def _read(path: Path, *, document: Document, environ: Mapping[str, str]) -> Sett
 def _compose(path: Path, *, document: Document) -> Node | None:
     """Return the tree of the file, or `None` once it is reported why there is none."""
     try:
-        root = compose(decode(path.read_bytes()), report=document.report_at)
+        text = decode(path.read_bytes())
+        document.source = text
+        root = compose(text, report=document.report_at)
     except OSError as error:
         reason = (error.strerror or "I/O error").lower()
         problem = f"cannot read this file ({reason}, running as uid {os.geteuid()})"

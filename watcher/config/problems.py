@@ -21,17 +21,25 @@ class Problem:
     problem: str
     remedy: str
 
+    @property
+    def place(self) -> str:
+        """Return the place as editors and terminals take it."""
+        return f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
-        return ": ".join(part for part in (place, self.path, f"{self.problem}; {self.remedy}") if part)
+        return ": ".join(part for part in (self.place, self.path, f"{self.problem}; {self.remedy}") if part)
 
 
 class ConfigProblemsError(ConfigError):
-    """The file cannot be used; `problems` are sorted by line, the message has one line for each and their number."""
+    """The file cannot be used; `problems` are sorted by line, the message has one line for each and their number.
 
-    def __init__(self, problems: Iterable[Problem], *, file: str) -> None:
+    `source` is the text of the file: it may hold secrets.
+    """
+
+    def __init__(self, problems: Iterable[Problem], *, file: str, source: str = "") -> None:
         """Sort the problems by place and write them out."""
         self.problems = tuple(sorted(problems, key=lambda each: (each.line, each.column, each.path)))
+        self.source = source
         count = len(self.problems)
-        tail = f"{count} {'problem' if count == 1 else 'problems'} in {file}"
-        super().__init__("\n".join((*map(str, self.problems), tail)))
+        self.total = f"{count} {'problem' if count == 1 else 'problems'} in {file}"
+        super().__init__("\n".join((*map(str, self.problems), self.total)))

@@ -121,11 +121,9 @@ async def simulate(
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:  # the latter for a path with a NUL
-        reason = (isinstance(error, OSError) and error.strerror) or "no path"
-        raise SimulateError(
-            f"cannot write {path} ({reason}); --write-config wants a file in a folder of yours"
-        ) from None
+    except OSError as error:
+        reason = (error.strerror or "I/O error").lower()
+        raise SimulateError(f"cannot write {path} ({reason}); --write-config names a file to be written") from None
 
 
 async def _report(simulator: Simulator, *, stop: asyncio.Event, say: Callable[[str], None], every_s: float) -> None:

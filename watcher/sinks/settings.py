@@ -60,7 +60,7 @@ def _signing_secret(value: SecretStr) -> SecretStr:
         key = b""
     if text.startswith(_SECRET_PREFIX) and len(key) in _SECRET_BYTES:
         return value
-    remedy = 'want whsec_ + base64 of 24 to 64 bytes; make one: echo "whsec_$(openssl rand -base64 32)"'
+    remedy = "want whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
     raise UnfitError("not a signing secret", remedy=remedy, quote=False)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.load import find_config, load_config
+from watcher.config.load import load_config
 from watcher.config.models import Settings
+from watcher.config.places import find_config
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import ConfigError, Exit
 from watcher.sinks.stdout import StdoutSettings

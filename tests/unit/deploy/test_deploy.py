@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from watcher.app import DRAIN_S, FLUSH_S
-from watcher.config.load import DEFAULTS, PLACES, VARIABLE, load_config
+from watcher.config.load import load_config
+from watcher.config.places import DEFAULTS, PLACES, VARIABLE
 from watcher.units import parse_duration
 
 ROOT = Path(__file__).parents[3]

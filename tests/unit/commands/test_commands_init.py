@@ -1,0 +1,84 @@
+import base64
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+RUN = "9a1b0000-0000-4000-8000-000000000001"
+
+
+def test_what_it_writes_is_accepted_once_key_and_ids_are_given(command: Command) -> None:
+    code, out, err = command("init")
+    assert (code, out) == (0, "")
+    assert err.startswith("✓ wrote watcher.yaml. Next: ")
+    file = Path("watcher.yaml")
+    file.write_text(file.read_text().replace("YOUR-PIPELINE-ID", PIPELINE).replace("YOUR-EXECUTION-ID", RUN))
+    code, out, err = command("check", CLERK_API_KEY="k")
+    assert (code, err) == (0, "")
+
+
+def test_until_then_check_says_what_is_missing(command: Command) -> None:
+    command("init", "mine.yaml")
+    _, _, err = command("check", "--config", "mine.yaml")
+    assert [line.split(": ")[1] for line in err.splitlines()[:-1]] == [
+        "accounts.default.api_key",
+        "watch[0].pipeline",
+        "watch[0].executions[0]",
+    ]
+
+
+def test_what_is_commented_out_is_accepted_too(command: Command) -> None:
+    command("init")
+    file = Path("watcher.yaml")
+    lines = [uncommented(line) for line in file.read_text().splitlines()]
+    text = "\n".join(lines).replace("YOUR-PIPELINE-ID", PIPELINE).replace("YOUR-EXECUTION-ID", RUN)
+    file.write_text(text)
+    _, secret, _ = command("init", "--secret")
+    code, _, err = command("check", CLERK_API_KEY="k", OPS_WEBHOOK_SECRET=secret.strip())
+    assert (code, err) == (0, "")
+    assert all(key in text for key in ("\npolling:", "\nsinks:", "\nstore:", "\nhttp:", "\n    labels:"))
+
+
+def uncommented(line: str) -> str:
+    """Return a line with the key in its comment, if it is one with a key."""
+    lead, mark, rest = line.partition("# ")
+    word = rest.split(":")[0].strip()
+    return f"{lead}{rest}" if mark and not lead.strip() and word.isidentifier() else line
+
+
+def test_a_file_that_is_there_is_never_overwritten(command: Command) -> None:
+    Path("watcher.yaml").write_text("mine")
+    code, _, err = command("init")
+    assert code == 2
+    assert err == "error: watcher.yaml is there already; name another file, or overwrite it with --force\n"
+    assert Path("watcher.yaml").read_text() == "mine"
+
+
+def test_a_link_that_leads_nowhere_is_there_too(command: Command) -> None:
+    Path("watcher.yaml").symlink_to("elsewhere")
+    assert command("init")[0] == 2
+    assert not Path("elsewhere").exists()
+
+
+def test_unless_it_is_forced(command: Command) -> None:
+    Path("watcher.yaml").write_text("mine")
+    assert command("init", "--force")[0] == 0
+    assert "accounts:" in Path("watcher.yaml").read_text()
+
+
+@pytest.mark.parametrize("path", ["nowhere/watcher.yaml", ".", "/dev/full"])
+def test_a_file_that_cannot_be_written_is_refused(path: str, command: Command) -> None:
+    code, _, err = command("init", path, "--force")
+    assert code == 2
+    assert err.startswith("error: cannot write ")
+
+
+def test_a_secret_is_new_each_time_and_nothing_is_written(command: Command) -> None:
+    secrets = {command("init", "--secret")[1].strip() for _ in range(2)}
+    assert len(secrets) == 2
+    assert {len(base64.b64decode(secret.removeprefix("whsec_"))) for secret in secrets} == {32}
+    assert all(secret.startswith("whsec_") for secret in secrets)
+    assert not Path("watcher.yaml").exists()

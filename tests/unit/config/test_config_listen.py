@@ -1,0 +1,52 @@
+from pathlib import Path
+
+import pytest
+
+from watcher.config.listen import listen_address
+from watcher.units import Address
+
+ENVIRON = {"WATCHER_HTTP_LISTEN": "0.0.0.0:9000", "PORT": "7000"}
+FROM_ENVIRONMENT = Address("0.0.0.0", 9000)  # noqa: S104 (asked, not listened on)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http: {listen: '127.0.0.1:7000'}",
+        "http:\n  listen: 127.0.0.1:${PORT}",
+        "odd: x\nhttp: {listen: 127.0.0.1:7000}",
+    ],
+)
+def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    file.write_text(text)
+    assert listen_address(file, environ=ENVIRON) == ("127.0.0.1", 7000)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "http:",
+        "http: x",
+        "http: {}",
+        "http: {listen: }",
+        "http: {listen: [a]}",
+        "http: {listen: nonsense}",
+        "http: {listen: '${NOPE}'}",
+        "http: {listen: '127.0.0.1:7000'",
+        "\x00",
+    ],
+)
+def test_without_an_address_there_the_environment_counts(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    file.write_text(text)
+    assert listen_address(file, environ=ENVIRON) == FROM_ENVIRONMENT
+
+
+@pytest.mark.parametrize("file", [None, Path("/nowhere/watcher.yaml")])
+@pytest.mark.parametrize("value", [None, "", "nonsense"])
+def test_without_either_there_is_the_default(file: Path | None, value: str | None) -> None:
+    environ = {} if value is None else {"WATCHER_HTTP_LISTEN": value}
+    assert listen_address(file, environ=environ) == ("127.0.0.1", 8080)

@@ -1,0 +1,43 @@
+"""The configuration a command works with: where it is, and what is said when it cannot be used."""
+
+import os
+import sys
+from pathlib import Path
+
+import typer
+
+from watcher.config.load import load_config
+from watcher.config.models import Settings
+from watcher.config.places import find_config
+from watcher.config.problems import ConfigProblemsError
+from watcher.errors import Exit, WatcherError
+from watcher.terminal.console import stderr_console
+from watcher.terminal.mistakes import tell_mistakes
+
+
+class NothingToWatchError(WatcherError):
+    """The file names no execution."""
+
+    exit_code = Exit.USAGE
+
+
+def config_path(explicit: Path | None) -> Path:
+    """Return the file a command reads. Raises `ConfigError` if there is none."""
+    return find_config(explicit, environ=os.environ)
+
+
+def read_config(path: Path) -> Settings:
+    """Load the file. What is wrong with it is told on a terminal with its lines, and ends the command."""
+    try:
+        return load_config(path, environ=os.environ)
+    except ConfigProblemsError as error:
+        if not sys.stderr.isatty():
+            raise
+        tell_mistakes(error, console=stderr_console())
+        raise typer.Exit(error.exit_code) from None
+
+
+def require_watches(settings: Settings) -> None:
+    """Raise `NothingToWatchError` if there is nothing to do."""
+    if not settings.watch:
+        raise NothingToWatchError("nothing to watch: add a watch entry with a pipeline and its executions")

@@ -1,0 +1,108 @@
+"""Mistakes in a configuration file for a terminal: the line of the file, and a mark below the place.
+
+A line of the file may hold secrets. So of a line is shown what is harmless whatever the file is like: known keys,
+durations and the like, ids, and the value the problem itself quotes. The rest becomes `…`.
+"""
+
+import re
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from functools import cache
+from typing import NamedTuple
+
+from rich.console import Console
+
+from watcher.config.models import SINK_KINDS, Settings
+from watcher.config.problems import ConfigProblemsError, Problem
+from watcher.models import OPEN_STATUSES
+from watcher.terminal.console import say
+
+_TOKEN = re.compile(r"[^\s,{}\[\]]+")
+_HARMLESS = re.compile(
+    r"[\"']?(?:[-~:]|\d{1,5}(?:\.\d{1,3})?(?:ms|[smhd])?(?:/[smh])?|true|false|null"
+    r"|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})[\"']?"
+)
+_QUOTED = re.compile(r'"(.+)"')
+_MASKED = re.compile(r"…(?:\s+…)+")
+_MARGIN = 8
+_LEAD = 12
+"""Characters left of the mark that stay when a line is wider than the terminal."""
+
+
+class _Shown(NamedTuple):
+    """As much of a line as may be shown, and where in it the mark goes."""
+
+    text: str
+    column: int
+    width: int
+
+
+def tell_mistakes(error: ConfigProblemsError, *, console: Console) -> None:
+    """Print every problem with its line of the file, and their number."""
+    source = error.source.split("\n")
+    for problem in error.problems:
+        for line in _lines(problem, source, room=console.width - _MARGIN):
+            say(console, *line)
+    say(console, (error.total, "bold"))
+
+
+def _lines(problem: Problem, source: list[str], *, room: int) -> Iterator[tuple[str | tuple[str, str], ...]]:
+    yield ("error: ", "bold red"), ": ".join(part for part in (problem.place, problem.path, problem.problem) if part)
+    if not 0 < problem.line <= len(source):
+        yield ("hint: ", "bold"), problem.remedy
+        return
+    shown = _fit(_show(problem, source[problem.line - 1]), room=room)
+    yield (f"{problem.line:>5} | ", "blue"), shown.text
+    mark = " " * shown.column + "^" * shown.width
+    if len(mark) + len(problem.remedy) < room:
+        yield ("      | ", "blue"), (mark, "bold red"), f" {problem.remedy}"
+    else:
+        yield ("      | ", "blue"), (mark, "bold red")
+        yield ("      = ", "blue"), problem.remedy
+
+
+def _show(problem: Problem, line: str) -> _Shown:
+    """Mask a line around the place of a problem."""
+    words = known_words() | set(re.split(r"[.\[\]]+", problem.path))
+    line = line.replace("\t", " ")
+    before, rest = line[: problem.column - 1], line[problem.column - 1 :]
+    culprit = _culprit(problem, rest)
+    token = _TOKEN.match(rest)
+    marked = culprit or (token[0].removesuffix(":") if token else "")
+    shown = culprit or _mask(marked, words=words)
+    head, tail = _mask(before, words=words), _mask(rest[len(marked) :], words=words)
+    return _Shown(head + _MASKED.sub("…", shown + tail), len(head), max(1, len(shown)))
+
+
+def _culprit(problem: Problem, rest: str) -> str:
+    """Return the value the problem quotes, if it stands at its place as it is."""
+    quoted = _QUOTED.search(problem.problem)
+    written = re.match(rf"[\"']?{re.escape(quoted[1])}[\"']?", rest) if quoted else None
+    return written[0] if written else ""
+
+
+def _mask(text: str, *, words: AbstractSet[str]) -> str:
+    code = re.split(r"(?:^|(?<=\s))#", text, maxsplit=1)[0]  # comments say anything
+    masked = _TOKEN.sub(lambda token: token[0] if _is_harmless(token[0], words=words) else "…", code)
+    return _MASKED.sub("…", masked)
+
+
+def _is_harmless(token: str, *, words: AbstractSet[str]) -> bool:
+    return token.strip("\"':") in words or _HARMLESS.fullmatch(token) is not None
+
+
+@cache
+def known_words() -> frozenset[str]:
+    """Return every key of the file that is ours, not the user's, and the kinds of sinks."""
+    schema = Settings.model_json_schema()
+    blocks = (schema, *schema["$defs"].values())
+    return frozenset({*SINK_KINDS, *OPEN_STATUSES}).union(*(block.get("properties", ()) for block in blocks))
+
+
+def _fit(shown: _Shown, *, room: int) -> _Shown:
+    """Cut a line to the terminal's width, so that the mark stays in sight."""
+    text = shown.text.rstrip()
+    if len(text) <= room:
+        return _Shown(text, shown.column, shown.width)
+    start = max(0, min(shown.column - _LEAD, len(text) - room))
+    return _Shown(text[start : start + max(room, 1)], shown.column - start, min(shown.width, max(room - _LEAD, 1)))
