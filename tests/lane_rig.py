@@ -89,6 +89,7 @@ class FlakyStore:
     def __init__(self, inner: SqlStore) -> None:
         self.inner = inner
         self.broken: set[str] = set()
+        self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()
 
     async def record(self, change: Change) -> None:
@@ -106,7 +107,7 @@ class FlakyStore:
     def _ask(self, name: str) -> None:
         self.asked[name] += 1
         if name in self.broken:
-            raise StoreError("broken by the test")
+            raise self.error
 
 
 def name_of(delivery: Delivery) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from watcher.models import Delivery, DeliveryState, Event, EventType, Known, Outgoing
-from watcher.ports import ExecutionChange, Lease, Settlement, SourceChange, Store
+from watcher.ports import AT_EASE, ExecutionChange, Lease, Settlement, SourceChange, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
@@ -105,5 +105,6 @@ def settlement(
         "first_tried_at_s": 1.5,
         "answer": "204",
         "clock_s": 2.5,
+        "strain": AT_EASE,
     } | changes
     return Settlement(lease=lease, stream=delivery.stream, sequence=delivery.sequence, state=state, **values)

@@ -12,11 +12,12 @@ from watcher.announcer import AccountAnnouncer
 from watcher.cadence import backoff
 from watcher.health import Health
 from watcher.judge import Judge, Policy
+from watcher.keeper import HealthKeeper
 from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import DeliveryState, EventType, Execution, Outcome, Watch
 from watcher.pace import Pacer
-from watcher.ports import Lease, Reply, Settlement, Store
+from watcher.ports import AT_EASE, Lease, Reply, Settlement, Store
 from watcher.routing import Route, Router
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -140,7 +141,7 @@ class Account:
 
 def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlement:
     """Settle a delivery that got through."""
-    return Settlement(lease, stream, sequence, DeliveryState.DELIVERED, 1, 0, 0, 0.0, "204", 0.0)
+    return Settlement(lease, stream, sequence, DeliveryState.DELIVERED, 1, 0, 0, 0.0, "204", 0.0, AT_EASE)
 
 
 def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:
@@ -174,14 +175,16 @@ async def account_of(
         link=None,
     )
     api = ScriptedApi(clock, {name: said(name, "running") for name in executions})
+    health = Health(degraded_after_s=60.0, now=clock.monotonic(), trouble=announcer.told, strain=record.strain)
     parts = AccountParts(
         lease=lease,
         api=api,
         store=store,
         clock=clock,
-        pacer=Pacer(rate_per_s),
-        health=Health(degraded_after_s=60.0, trouble=announcer.told),
+        pacer=Pacer(rate_per_s, now=clock.monotonic() - 60.0),  # the gap after the start is over
+        health=health,
         announcer=announcer,
+        keeper=HealthKeeper(lease, health, store=store, clock=clock),
         judge=judge,
         metrics=children,
         concurrency=concurrency,

@@ -63,8 +63,9 @@ class AccountWatcher:
         self._next_round_at = self._wanted_at(now)
         return self._next_round_at - now
 
-    async def flush_looks(self) -> None:
-        """Let the store know when unchanged executions were last looked at. Raises `StoreError`."""
+    async def flush(self) -> None:
+        """Let the store know how the account is, and when unchanged executions were looked at. Raises `StoreError`."""
+        await self._parts.keeper.keep()
         await self._looks.flush()
 
     async def drain(self) -> None:

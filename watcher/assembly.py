@@ -22,6 +22,7 @@ from watcher.events import sink_event
 from watcher.health import Health
 from watcher.housekeeping import Housekeeping, HousekeepingParts
 from watcher.judge import Judge, Policy
+from watcher.keeper import HealthKeeper
 from watcher.lane import LaneRules, SinkLane, Surroundings
 from watcher.looks import AccountParts
 from watcher.metrics import Metrics
@@ -154,14 +155,17 @@ async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> 
     announcer = AccountAnnouncer(
         lease, record, store=common.store, router=common.router, clock=common.clock, metrics=metrics
     )
+    now = common.clock.monotonic()
+    health = Health(degraded_after_s=polling.degraded_after_s, now=now, trouble=announcer.told, strain=record.strain)
     parts = AccountParts(
         lease=lease,
         api=ClerkApi(client, base_url=settings.base_url, clock=common.clock),
         store=common.store,
         clock=common.clock,
-        pacer=Pacer(settings.rate_limit),
-        health=Health(degraded_after_s=polling.degraded_after_s, trouble=announcer.told),
+        pacer=Pacer(settings.rate_limit, now=now),
+        health=health,
         announcer=announcer,
+        keeper=HealthKeeper(lease, health, store=common.store, clock=common.clock),
         judge=judge,
         metrics=metrics,
         concurrency=polling.concurrency,

@@ -32,7 +32,10 @@ class Courier:
     metrics: SinkMetrics
 
     async def attempt(self, delivery: Delivery, *, goes_first: bool) -> bool:
-        """Send once and settle; return whether that is recorded. Only `OutputClosedError` comes through."""
+        """Send once and settle; return whether that is recorded.
+
+        Raises what ends the program: `OutputClosedError`, `OwnershipLostError`, `StoreUnusableError`.
+        """
         begun_s = self.standing.clock_s(self.clock.monotonic())
         receipt = await self._send(delivery)
         delay_s = (self.clock.steady_us() - delivery.recorded_at) / 1e6
@@ -73,9 +76,12 @@ class Courier:
             first_tried_at_s=first_s,
             answer=receipt.answer,
             clock_s=clock_s,
+            strain=self.standing.strain(now),
         )
 
     def _learn(self, receipt: Receipt, *, wait_s: float, now: float) -> None:
+        if receipt.verdict is not Verdict.BUSY:
+            self.standing.answered(now)
         match receipt.verdict:
             case Verdict.DELIVERED:
                 self.standing.got_through()
@@ -83,6 +89,7 @@ class Courier:
                 self.standing.gone(now)
             case Verdict.BUSY:
                 self.standing.tried(now)
+                self.standing.pause(now + wait_s)
                 self.gate.shut(now + wait_s)
             case _:
                 self.standing.tried(now)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from watcher.models import AccountTrouble, Outcome
-from watcher.ports import Reply
+from watcher.ports import AT_EASE, Reply, Strain
 from watcher.retry import doubling
 
 PAUSING_CODES = frozenset({429, 503})
@@ -49,11 +49,13 @@ class Health:
 
     `trouble` is what is to be told as `account.degraded` now, or `None`; `failing_since` is the first failure after
     the last success. Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once
-    with a 401, and ends with the next success.
+    with a 401, and ends with the next success. What failed before a restart counts once something fails after it.
     """
 
-    def __init__(self, *, degraded_after_s: float, trouble: AccountTrouble | None = None) -> None:
-        """Start with the trouble that was recorded last."""
+    def __init__(
+        self, *, degraded_after_s: float, now: float, trouble: AccountTrouble | None = None, strain: Strain = AT_EASE
+    ) -> None:
+        """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
         self.trouble = trouble
         self.failing_since: float | None = None
         self._degraded_after_s = degraded_after_s
@@ -63,6 +65,9 @@ class Health:
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = float("-inf")
         self._pause = _Pause()
+        if strain.pause_s is not None:
+            self._pause.until = now + min(strain.pause_s, PAUSE_CAP_S)
+        self._failed_before_s = strain.failing_for_s
         self._over_since: float | None = None
         self._over_last_at = float("-inf")
 
@@ -70,6 +75,19 @@ class Health:
     def unusable(self) -> bool:
         """Whether the account is in trouble that stops its looks; being over budget does not."""
         return self.trouble is not None and self.trouble is not AccountTrouble.OVER_BUDGET
+
+    @property
+    def paused_until(self) -> float:
+        """Return the end of the last pause."""
+        return self._pause.until
+
+    def strain(self, now: float) -> Strain:
+        """Return what a restart must not forget. Of failures no more than what makes them trouble."""
+        failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
+        return Strain(
+            self._pause.until - now if self._pause.until > now else None,
+            None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
+        )
 
     def permission(self, now: float) -> Permission:
         """Return what may be sent at `now`."""
@@ -138,7 +156,7 @@ class Health:
     def _succeed(self, reply: Reply) -> None:
         """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
         self._success_sent_at = max(self._success_sent_at, reply.sent_at)
-        self.failing_since = None
+        self.failing_since = self._failed_before_s = None
         self._pause.count = 0
         if self.unusable and reply.sent_at >= self._troubled_at:
             self.trouble = None
@@ -147,7 +165,7 @@ class Health:
     def _fail(self, reply: Reply, *, now: float) -> None:
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
         if self.failing_since is None:
-            self.failing_since = now
+            self.failing_since = now - (self._failed_before_s or 0.0)
         if reply.status_code in PAUSING_CODES:
             self._extend_pause(reply, now=now)
         if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:

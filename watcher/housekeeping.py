@@ -70,7 +70,7 @@ class Housekeeping:
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
         for account in self._parts.accounts:
-            await account.flush_looks()
+            await account.flush()
 
     async def refresh_backlog(self) -> None:
         """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""

@@ -47,7 +47,7 @@ class LaneRules:
 class Surroundings:
     """What a lane works with. `tell` makes the sink's own event, of that type and sequence, for all other sinks.
 
-    `fatal` is given what must end the program: a closed stdout, or an error in the lane itself.
+    `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the lane itself.
     """
 
     store: Store
@@ -69,9 +69,12 @@ class SinkLane:
         self._surroundings = surroundings
         self._clock = surroundings.clock
         self._store = LaneStore(surroundings.store, lease=lease, clock=self._clock)
-        self._standing = Standing(record, now=self._clock.monotonic())
+        now = self._clock.monotonic()
+        self._standing = Standing(record, now=now)
         self._recorded, self._sequence = record.state, record.sequence
-        self._pacer, self._gate = Pacer(rules.rate_per_s), Gate()
+        self._pacer, self._gate = Pacer(rules.rate_per_s, now=now), Gate()
+        if self._standing.paused_until is not None:
+            self._gate.shut(self._standing.paused_until)
         self._courier = Courier(
             sink=sink,
             store=self._store,

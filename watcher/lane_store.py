@@ -1,12 +1,13 @@
 """The store as one lane uses it: what a store error means there. It decides nothing about deliveries.
 
-A store error means that nothing was read or written, so the same work comes due again, after a growing wait.
+A store error means that nothing was read or written, so the same work comes due again, after a growing wait. Two kinds
+will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
 """
 
 import structlog
 
 from watcher.clock import Clock
-from watcher.errors import OwnershipLostError, StoreError
+from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.ports import DueDeliveries, Lease, Settlement, SourceChange, Store
 from watcher.retry import doubling
 
@@ -54,14 +55,9 @@ class LaneStore:
         return True
 
     async def record(self, change: SourceChange) -> bool:
-        """Write a new state of the sink and what it tells; return whether that is recorded.
-
-        If the store says that somebody else won, then somebody else, or a write of ours that seemed to fail, did it.
-        """
+        """Write a new state of the sink and what it tells; return whether that is recorded."""
         try:
             await self._store.record(change)
-        except OwnershipLostError:
-            self._log.debug("sink.outrun")
         except StoreError as error:
             self._failed(error)
             return False
@@ -69,7 +65,12 @@ class LaneStore:
         return True
 
     def _failed(self, error: StoreError) -> None:
-        """Wait longer each time; failures within one wait, such as of all that was in flight, are one."""
+        """Raise what will not pass; else wait, longer each time.
+
+        Failures within one wait, such as of all that was in flight, are one.
+        """
+        if isinstance(error, OwnershipLostError | StoreUnusableError):
+            raise error
         now = self._clock.monotonic()
         if now < self.retry_at:
             return

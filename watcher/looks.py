@@ -1,6 +1,6 @@
 """One look after the other: ask, judge, record, and what it says of the account. When to look is the watcher's."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import structlog
@@ -11,6 +11,7 @@ from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health
 from watcher.judge import AccountState, Judge, Judged
+from watcher.keeper import HealthKeeper
 from watcher.metrics import AccountMetrics
 from watcher.models import Known
 from watcher.pace import Pacer
@@ -36,6 +37,7 @@ class AccountParts:
     pacer: Pacer
     health: Health
     announcer: AccountAnnouncer
+    keeper: HealthKeeper
     judge: Judge
     metrics: AccountMetrics
     concurrency: int
@@ -93,10 +95,14 @@ class Looks:
             self._agenda.put(witness, due_at=min(witness.due_at, now))
 
     async def tell_trouble(self) -> None:
-        """Tell the edge between what was told of the account and how it is. Trouble with the store: next time."""
+        """Tell the edge between what was told of the account and how it is."""
+        await self._write_of_account(self._parts.announcer.tell(self._health.trouble))
+
+    async def _write_of_account(self, writing: Awaitable[None]) -> None:
+        """Write what is said of the account itself. Trouble with the store harms no look: it is written next time."""
         try:
-            await self._parts.announcer.tell(self._health.trouble)
-        except OwnershipLostError:
+            await writing
+        except (OwnershipLostError, StoreUnusableError):
             raise
         except StoreError as error:
             self._store_failed(error)
@@ -106,6 +112,8 @@ class Looks:
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         judged = self._judge(entry, reply, now=now)
+        if reply.execution is None:
+            await self._write_of_account(self._parts.keeper.keep_pause())
         if self._health.trouble is not self._parts.announcer.told:
             await self.tell_trouble()
         if judged.contradicts:

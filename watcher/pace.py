@@ -14,10 +14,10 @@ bunches a few of them.
 class Pacer:
     """Spaces requests evenly at 98 % of a rate; time that goes unused is lost, so there is never a burst."""
 
-    def __init__(self, rate_per_s: float) -> None:
-        """Start with the first request allowed at once."""
+    def __init__(self, rate_per_s: float, *, now: float) -> None:
+        """Start with the first request one gap from `now`: an earlier life may have sent one a moment ago."""
         self._gap_s = 1 / (rate_per_s * SHARE)
-        self._next_at = float("-inf")
+        self._next_at = now + self._gap_s
 
     def ready_at(self) -> float:
         """Return the monotonic moment from which the next request may go; in the past means now."""

@@ -79,10 +79,26 @@ Change = ExecutionChange | SourceChange
 
 
 @dataclass(frozen=True, slots=True)
+class Strain:
+    """What an account or a sink is going through now, which a restart must not forget.
+
+    `pause_s` is how long nothing may be sent to it, negative once the pause is over but not yet tried; `failing_for_s`
+    is for how long nothing got through, counted only while the daemon ran. `None` is no pause, no failure.
+    """
+
+    pause_s: float | None = None
+    failing_for_s: float | None = None
+
+
+AT_EASE = Strain()
+
+
+@dataclass(frozen=True, slots=True)
 class Settlement:
     """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`.
 
-    `answer` is a word or code for people (`204`, `timeout`), `clock_s` the sink's own clock now, kept with the sink.
+    `answer` is a word or code for people (`204`, `timeout`). `clock_s`, the sink's own clock, and `strain` are how the
+    sink is now, kept with the sink.
     """
 
     lease: Lease
@@ -95,6 +111,7 @@ class Settlement:
     first_tried_at_s: float
     answer: str
     clock_s: float
+    strain: Strain
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +120,7 @@ class AccountRecord:
 
     sequence: int
     trouble: str | None
+    strain: Strain
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +130,7 @@ class SinkRecord:
     sequence: int
     state: str | None
     clock_s: float
+    strain: Strain
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +168,17 @@ class Store(Protocol):
         ...
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
-        """Return what is recorded of these executions of the leased account, by id; no time lies ahead of now."""
+        """Return what is recorded of these executions of the leased account, by id.
+
+        `since_at` and `looked_at` come back no later than now: a clock that was ahead has been set right since.
+        """
         ...
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink.
 
         `fingerprint` stands for its block in the configuration: a change of it ends `disabled`. A sink that was
-        absent is present again.
+        absent is present again. What was recorded for it later than now, by a clock that was ahead, is due now.
         """
         ...
 
@@ -168,10 +190,17 @@ class Store(Protocol):
         """Keep when unchanged executions were last looked at: execution to microseconds UTC, steady."""
         ...
 
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        """Keep what the leased account is going through; of a sink its settlements tell that."""
+        ...
+
     async def next_deliveries(
         self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
-        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight)."""
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
+
+        Raises `OwnershipLostError` when the lease is not the stored one: what waits is somebody else's to send.
+        """
         ...
 
     async def settle(self, settlement: Settlement) -> None:

@@ -148,7 +148,7 @@ def _tell(known: Known, type_: EventType, *, kind: str, status: str, previous: s
 
 @dataclass(frozen=True, slots=True)
 class Streak:
-    """Answers in a row that may mean the execution is gone. Times are monotonic seconds.
+    """Answers in a row that may mean the execution is gone, of this process: a restart counts anew. Monotonic seconds.
 
     `reason` is that of the last one; `confirmed` tells whether something else of the account succeeded since the
     one before the last.

@@ -23,7 +23,7 @@ from stores import (
 
 from watcher.errors import OwnershipLostError, StoreError
 from watcher.models import DeliveryState, Known, LostReason
-from watcher.ports import Backlog, Lease, Store
+from watcher.ports import AT_EASE, Backlog, Lease, Store, Strain
 from watcher.store.opening import open_store
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
@@ -174,13 +174,16 @@ async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, o
         store.record(source_change(account)),
         store.record(source_change(ops, sinks=())),
         store.note_looks(account, {execution_id(1): LATER}),
+        store.note_strain(account, Strain(60.0, 40.0)),
         store.settle(settlement(ops, delivery)),
         store.load_sink(ops, fingerprint="x"),
+        store.next_deliveries(ops, now=LATER, limit=1),
     ):
         with pytest.raises(OwnershipLostError):
             await write
     assert [(each.sequence, each.looked_at) for each in await executions_of(store, winner)] == [(1, START_US)]
-    assert (await store.load_account(winner)).sequence == 0
+    record = await store.load_account(winner)
+    assert (record.sequence, record.strain) == (0, AT_EASE)
     assert (await store.next_deliveries(sink_winner, now=LATER, limit=1)).deliveries == [delivery]
 
 
@@ -202,6 +205,26 @@ async def test_a_source_change_from_another_sequence_is_lost(store: Store, accou
     with pytest.raises(OwnershipLostError):
         await store.record(source_change(account, sequence=2))
     assert await due(store, ops) == []
+
+
+async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(
+    store: Store, account: Lease, clock: SetClock
+) -> None:
+    assert (await store.load_account(account)).strain == AT_EASE
+    await store.note_strain(account, Strain(60.0, 40.0))
+    assert (await store.load_account(account)).strain == Strain(60.0, 40.0)
+    clock.us += 25 * SECOND_US
+    assert (await store.load_account(account)).strain == Strain(35.0, 40.0)
+    await store.note_strain(account, AT_EASE)
+    assert (await store.load_account(account)).strain == AT_EASE
+
+
+async def test_of_several_strains_of_an_account_the_last_is_kept(store: Store, account: Lease) -> None:
+    other = await store.claim("account", "other")
+    several = [(account, 1.0), (other, 7.0), (account, 9.0), (account, 2.0)]
+    await asyncio.gather(*(store.note_strain(lease, Strain(None, failing_for_s)) for lease, failing_for_s in several))
+    assert (await store.load_account(account)).strain == Strain(None, 2.0)
+    assert (await store.load_account(other)).strain == Strain(None, 7.0)
 
 
 async def test_looks_are_kept_and_never_go_back(store: Store, account: Lease, clock: SetClock) -> None:
@@ -361,6 +384,37 @@ async def test_a_failed_attempt_is_written_down_and_due_again_later(
     again = await open_store(url, clock=clock, on_recorded=Woken())
     assert (await again.load_sink(await again.claim("sink", "ops"), fingerprint="x")).clock_s == 8.5
     await again.close()
+
+
+async def test_what_the_last_attempt_says_of_the_sink_is_kept(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    for number in (1, 2):
+        await store.record(change(account, number))
+    found = (await store.next_deliveries(ops, now=LATER, limit=2)).deliveries
+    backwards = sorted(found, key=lambda each: each.stream, reverse=True)
+    strains = [Strain(1.0, 2.0), Strain(60.0, 40.0)]
+    await asyncio.gather(
+        *(
+            store.settle(settlement(ops, each, strain=strain, clock_s=clock_s))
+            for each, strain, clock_s in zip(backwards, strains, (7.0, 8.0), strict=True)
+        )
+    )
+    clock.us += 70 * SECOND_US
+    record = await store.load_sink(ops, fingerprint="one")
+    assert (record.strain, record.clock_s) == (Strain(None, 40.0), 8.0)
+
+
+async def test_a_pause_is_kept_until_the_block_of_its_sink_changes(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    await store.load_sink(ops, fingerprint="one")
+    await store.record(change(account))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.settle(settlement(ops, delivery, strain=Strain(60.0, 40.0)))
+    clock.us += 70 * SECOND_US
+    assert (await store.load_sink(ops, fingerprint="one")).strain == Strain(-10.0, 40.0)
+    assert (await store.load_sink(ops, fingerprint="two")).strain == Strain(None, 40.0)
 
 
 async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(

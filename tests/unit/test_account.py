@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
-from virtual import EPOCH, PIPELINE, FakeClock, account_of, said, watch_of
+from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
 from watcher.agenda import Entry
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.models import Known, Outcome
-from watcher.ports import Change
+from watcher.ports import Change, Lease, Strain
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
@@ -298,7 +298,7 @@ async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(
 async def test_unchanged_looks_are_written_lazily_and_known_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(100)
-    await account.watcher.flush_looks()
+    await account.watcher.flush()
     again = await account_of(store, clock, A)
     again.api.script[A] = said(A, "success")
     await again.run_for(1)
@@ -321,6 +321,8 @@ async def test_what_is_cancelled_comes_due_again(store: SqlStore, clock: FakeClo
     account = await account_of(store, clock, A)
     account.api.gate.clear()
     await account.watcher.round()
+    await account.settle()
+    assert account.api.in_flight == 1
     await account.watcher.cancel()
     account.api.gate.set()
     again = await account_of(store, clock, A)
@@ -340,9 +342,16 @@ class BrokenStore:
         return method
 
     async def record(self, change: Change) -> None:
+        self._fail()
+        await self._store.record(change)
+
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        self._fail()
+        await self._store.note_strain(lease, strain)
+
+    def _fail(self) -> None:
         if self.error is not None:
             raise self.error
-        await self._store.record(change)
 
 
 async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlStore, clock: FakeClock) -> None:
@@ -570,3 +579,104 @@ async def test_what_contradicts_an_end_is_counted_and_not_told(store: SqlStore, 
     labels = {"account": "default", "outcome": "contradicted"}
     assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
     assert await account.told() == []
+
+
+async def busy_account(store: SqlStore | BrokenStore, clock: FakeClock, *, retry_after_s: float | None) -> Account:
+    """Return an account whose API answers everything with 429."""
+    account = await account_of(store, clock, A)  # type: ignore[arg-type]
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, retry_after_s
+    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
+    return account
+
+
+async def seconds_until_asked(store: SqlStore, clock: FakeClock) -> float:
+    """Start the account again, its API well; return when it is asked first."""
+    account = await account_of(store, clock, A)
+    started_at = clock.monotonic()
+    await account.run_for(120)
+    return account.api.asked[0][0] - started_at
+
+
+async def test_a_pause_outlives_a_kill(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=60.0)
+    await account.run_for(10)
+    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
+
+
+async def test_a_pause_that_grew_outlives_a_kill_as_it_is(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=5.0)
+    await account.run_for(4)
+    account.api.retry_after_s = 60.0
+    await account.run_for(11)
+    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
+
+
+async def test_a_pause_is_forgotten_when_it_is_over(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=5.0)
+    await account.run_for(4)
+    account.api.default = None
+    await account.run_for(20)
+    await account.watcher.flush()
+    clock.elapsed_s -= 20
+    assert await seconds_until_asked(store, clock) < 0.1
+
+
+async def test_no_pause_of_a_clock_that_was_ahead_is_longer_than_any(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=3600.0)
+    await account.run_for(1)
+    clock.elapsed_s -= 900
+    again = await account_of(store, clock, A)
+    await again.run_for(899.9)
+    assert again.api.asked == []
+    await again.run_for(0.2)
+    assert again.api.asked != []
+
+
+async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(40)
+    await account.watcher.flush()
+    clock.advance(5000)
+    again = await account_of(store, clock, A)
+    again.api.default = Outcome.SERVER_ERROR
+    await again.run_for(19)
+    assert await again.told() == []
+    await again.run_for(2)
+    assert await again.told() == [("account.degraded", "unreachable", None)]
+
+
+async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(50)
+    await account.watcher.flush()
+    again = await account_of(store, clock, A)
+    await again.run_for(1)
+    again.api.default = Outcome.SERVER_ERROR
+    await again.run_for(55)
+    assert await again.told() == [("execution.running", "running", None)]
+
+
+async def test_a_pause_the_store_cannot_take_is_kept_with_a_later_flush(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await busy_account(broken, clock, retry_after_s=60.0)
+    broken.error = StoreError("the disk is full")
+    await account.run_for(10)
+    assert account.fatal == []
+    broken.error = None
+    await account.watcher.flush()
+    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
+
+
+@pytest.mark.parametrize("error", [StoreUnusableError("damaged"), OwnershipLostError("somebody else's")])
+async def test_a_store_that_is_lost_to_a_pause_ends_the_daemon(
+    store: SqlStore, clock: FakeClock, error: StoreError
+) -> None:
+    broken = BrokenStore(store)
+    account = await busy_account(broken, clock, retry_after_s=60.0)
+    broken.error = error
+    await account.run_for(1)
+    assert account.fatal == [error]

@@ -62,6 +62,7 @@ FLOORS = {
             (
                 "health",
                 "agenda",
+                "keeper",
                 "judge",
                 "clerk",
                 "account",

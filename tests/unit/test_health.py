@@ -6,7 +6,7 @@ import pytest
 
 from watcher.health import Health, Permission
 from watcher.models import AccountTrouble, Outcome
-from watcher.ports import Reply
+from watcher.ports import AT_EASE, Reply, Strain
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET
@@ -48,8 +48,14 @@ class Account:
         return self.check(at)
 
 
-def an_account(trouble: AccountTrouble | None = None, *, alone: bool = False, degraded_after_s: float = 60) -> Account:
-    return Account(Health(degraded_after_s=degraded_after_s, trouble=trouble), alone)
+def an_account(
+    trouble: AccountTrouble | None = None,
+    *,
+    alone: bool = False,
+    degraded_after_s: float = 60,
+    strain: Strain = AT_EASE,
+) -> Account:
+    return Account(Health(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, strain=strain), alone)
 
 
 def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
@@ -385,3 +391,43 @@ def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
     account.gap(100, at=1000)
     account.answer(Outcome.UNAUTHORIZED, at=1010, code=401)
     assert account.gap(10, at=1100) is UNAUTHORIZED
+
+
+# What a restart does not forget
+
+
+@pytest.mark.parametrize(("left_s", "pause_s"), [(50, 50), (900, 900), (90_000, 900)])
+def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_one_can_be(left_s: float, pause_s: float) -> None:
+    account = an_account(strain=Strain(pause_s=left_s))
+    assert account.health.permission(1000 + pause_s - 0.1) is Permission.NOTHING
+    assert account.health.permission(1000 + pause_s) is Permission.ALL
+
+
+def test_what_failed_before_a_restart_is_no_trouble_until_something_fails_after_it() -> None:
+    account = an_account(strain=Strain(failing_for_s=40))
+    assert account.check(2000) is None
+    assert account.answer(Outcome.SERVER_ERROR, at=2000) is None
+    assert account.check(2019.9) is None
+    assert account.check(2020) is AccountTrouble.UNREACHABLE
+
+
+def test_a_success_ends_what_failed_before_a_restart() -> None:
+    account = an_account(strain=Strain(failing_for_s=40))
+    account.answer(Outcome.OK, at=1000)
+    account.answer(Outcome.SERVER_ERROR, at=1001)
+    assert account.check(1060.9) is None
+    assert account.check(1061) is AccountTrouble.UNREACHABLE
+
+
+def test_the_strain_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
+    account = an_account()
+    assert account.health.strain(1000) == AT_EASE
+    account.busy(at=1000, retry_after_s=70)
+    assert account.health.strain(1040) == Strain(30, 40)
+    assert account.health.strain(1070) == Strain(None, 60)
+    account.answer(Outcome.OK, at=1071)
+    assert account.health.strain(1071) == AT_EASE
+
+
+def test_what_failed_before_a_restart_is_remembered_over_the_next_one() -> None:
+    assert an_account(strain=Strain(failing_for_s=40)).health.strain(1500) == Strain(None, 40)

@@ -160,6 +160,43 @@ async def test_a_busy_sink_is_left_alone_and_then_one_delivery_goes_first(rig: R
     assert sorted(rig.sink.take_sent()) == ["a1", "b1", "c1", "d1"]
 
 
+async def test_a_busy_sink_is_left_alone_over_a_restart_and_then_one_delivery_goes_first(rig: Rig) -> None:
+    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=60)
+    await rig.record("a")
+    await rig.go()
+    await rig.restart()
+    await rig.record("b", "c", "d")
+    assert await rig.sent_after(59) == []
+    rig.sink.answer = lambda _: BUSY
+    assert len(await rig.sent_after(1)) == 1
+    rig.sink.answer = lambda _: DELIVERED
+    assert sorted(await rig.sent_after(5)) == ["a1", "b1", "c1", "d1"]
+    await rig.restart()
+    await rig.record("b", "c")
+    rig.sink.answer = lambda _: BUSY
+    assert await rig.sent_after() == ["b2", "c2"]
+
+
+async def test_a_pause_that_ended_while_the_daemon_was_off_lets_one_go_first(rig: Rig) -> None:
+    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=60)
+    await rig.record("a")
+    await rig.go()
+    rig.clock.passed_s += 600
+    await rig.restart()
+    await rig.record("b", "c")
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_another_receiver_did_not_ask_for_the_pause(rig: Rig) -> None:
+    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=60)
+    await rig.record("a")
+    await rig.go()
+    await rig.restart(fingerprint="changed")
+    await rig.record("b", "c")
+    rig.sink.answer = lambda _: DELIVERED
+    assert sorted(await rig.sent_after()) == ["b1", "c1"]
+
+
 async def test_a_sink_that_is_still_busy_is_left_alone_again(rig: Rig) -> None:
     rig.sink.answer = lambda _: BUSY
     await rig.record("a")
@@ -270,7 +307,8 @@ async def test_a_sink_that_never_gives_up_keeps_trying(rig: Rig) -> None:
 async def test_deliveries_keep_to_the_rate(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, rate_per_s=1.0))
     await rig.record("a", "b", "c")
-    assert await rig.sent_after() == ["a1"]
+    assert await rig.sent_after(1.0) == []
+    assert await rig.sent_after(0.021) == ["a1"]
     assert await rig.go() == pytest.approx(1 / 0.98, abs=0.021)
     assert await rig.sent_after(1.0) == []
     assert await rig.sent_after(0.021) == ["b1"]

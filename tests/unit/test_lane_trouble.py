@@ -8,6 +8,7 @@ import pytest
 from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, Rig, name_of
 from structlog.testing import capture_logs
 
+from watcher.errors import OwnershipLostError, StoreUnusableError
 from watcher.ports import Receipt
 
 FOREVER = 10_000.0
@@ -56,6 +57,20 @@ async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig
     assert {"event": "sink.recovered", "log_level": "info", "sink": "ops"} in logs
     await fail_for(rig, 600)
     assert len(rig.told) == 2
+
+
+async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await fail_for(rig, 200)
+    await rig.stop()
+    rig.clock.passed_s += 5000
+    await rig.start()
+    await fail_for(rig, 90)
+    assert rig.told == []
+    await fail_for(rig, 40)
+    assert rig.told == [("sink.failing", 1)]
 
 
 @pytest.mark.parametrize("receipt", [FAILED, BUSY, REFUSED])
@@ -152,23 +167,48 @@ async def test_a_state_that_could_not_be_recorded_is_told_later(rig: Rig) -> Non
     assert rig.sink_state() == "disabled"
 
 
-async def test_an_owner_that_was_replaced_records_nothing_and_tries_ever_less(rig: Rig) -> None:
+async def test_an_owner_that_was_replaced_sends_nothing_more_and_ends_the_program(rig: Rig) -> None:
     await rig.record("a")
     await rig.real_store.claim("sink", "ops")
-    assert await rig.sent_after() == ["a1"]
-    assert rig.row("a1")["state"] == "waiting"
-    assert await rig.sent_after(0.9) == []
+    with pytest.raises(OwnershipLostError, match="sink ops"):
+        await rig.go()
+    assert rig.sink.sent == []
 
 
-async def test_a_state_somebody_else_recorded_is_not_told_for_ever(rig: Rig) -> None:
+async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_ends_the_program(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda _: held
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await rig.real_store.claim("sink", "ops")
+    held.set_result(DELIVERED)
+    await asyncio.wait(rig.lane._in_flight)
+    await asyncio.sleep(0)
+    assert isinstance(rig.ends[0], OwnershipLostError)
+    assert (rig.row("a1")["state"], rig.woken) == ("waiting", False)
+
+
+async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     await rig.record("a")
     await rig.lane.round()
     await rig.sink.arrived.get()
     await asyncio.wait(rig.lane._in_flight)
     await rig.real_store.claim("sink", "ops")
-    with capture_logs() as logs:
+    with pytest.raises(OwnershipLostError):
         await rig.go()
-        await rig.go(10)
-    assert len(rig.told) == 1
-    assert {"event": "sink.outrun", "log_level": "debug", "sink": "ops"} in logs
+    assert rig.sink_state() is None
+
+
+@pytest.mark.parametrize("method", ["next_deliveries", "record", "settle"])
+async def test_a_damaged_store_ends_the_program(rig: Rig, method: str) -> None:
+    rig.sink.answer = lambda _: GONE
+    rig.store.broken.add(method)
+    rig.store.error = StoreUnusableError("the file is damaged")
+    await rig.record("a")
+    try:
+        await rig.go()
+    except StoreUnusableError as error:  # of a round: to whoever runs it
+        rig.ends.append(error)
+    assert [str(error) for error in rig.ends] == ["the file is damaged"]

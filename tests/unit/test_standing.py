@@ -2,12 +2,12 @@ from collections.abc import Callable
 
 import pytest
 
-from watcher.ports import SinkRecord
+from watcher.ports import AT_EASE, SinkRecord, Strain
 from watcher.standing import Standing
 
 
-def standing(state: str | None = None, *, clock_s: float = 0.0) -> Standing:
-    return Standing(SinkRecord(0, state, clock_s), now=1000)
+def standing(state: str | None = None, *, clock_s: float = 0.0, strain: Strain = AT_EASE) -> Standing:
+    return Standing(SinkRecord(0, state, clock_s, strain), now=1000)
 
 
 def test_a_sink_fails_once_nothing_got_through_for_five_minutes() -> None:
@@ -67,3 +67,36 @@ def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled
     sink.gone(6000)
     assert sink.clock_s(7000) == 60
     assert standing("disabled", clock_s=50).clock_s(5000) == 50
+
+
+def test_five_minutes_go_on_after_a_restart() -> None:
+    sink = standing(strain=Strain(failing_for_s=200))
+    sink.tried(1050)
+    sink.look(1099.9)
+    assert sink.state is None
+    sink.look(1100)
+    assert sink.state == "failing"
+
+
+@pytest.mark.parametrize(("left_s", "until"), [(60, 1060), (-5, 995), (90_000, 4600)])
+def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for(left_s: float, until: float) -> None:
+    assert standing(strain=Strain(pause_s=left_s)).paused_until == until
+
+
+def test_the_strain_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
+    sink = standing()
+    assert sink.strain(1000) == AT_EASE
+    sink.tried(1000)
+    sink.pause(1100)
+    sink.pause(1090)
+    assert sink.strain(1040) == Strain(60, 40)
+    assert sink.strain(1500) == Strain(-400, 300)
+
+
+def test_a_pause_lasts_until_an_answer_after_its_end() -> None:
+    sink = standing()
+    sink.pause(1100)
+    sink.answered(1099)
+    assert sink.paused_until == 1100
+    sink.answered(1100)
+    assert sink.strain(1101) == AT_EASE

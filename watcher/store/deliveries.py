@@ -4,7 +4,7 @@ A delivery is a head when no earlier one of its stream waits for the same sink. 
 due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +15,7 @@ from watcher.models import Delivery, DeliveryState
 from watcher.ports import Backlog, DueDeliveries, Settlement
 from watcher.store.rows import AnyRow
 from watcher.store.sources import SourceNumbers, sink
+from watcher.store.strains import STRAIN_VALUES, strain_row
 from watcher.store.tables import WAITING, delivery, event, source
 
 _OF_SINK = (
@@ -71,7 +72,11 @@ _FORWARD = (
     )
     .values(due_at=bindparam("now"))
 )
-_CLOCK = update(source).where(source.c.id == bindparam("of_sink")).values(clock_us=bindparam("new_clock_us"))
+_SINK = (
+    update(source)
+    .where(source.c.id == bindparam("of_sink"))
+    .values({"clock_us": bindparam("new_clock_us")} | STRAIN_VALUES)
+)
 
 _earlier = delivery.alias("earlier")
 HEADS = (
@@ -107,18 +112,21 @@ HEADS = (
 
 
 async def write_settlements(
-    connection: AsyncConnection, settlements: Iterable[Settlement], *, numbers: SourceNumbers, now: int
+    connection: AsyncConnection, settlements: Sequence[Settlement], *, numbers: SourceNumbers, now: int
 ) -> set[str]:
     """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
 
-    One that is settled already is left as it is: this write was tried before, or the sink was removed meanwhile.
+    What the last of them says of a sink itself is what is kept of it. A delivery that is settled already is left as it
+    is: this write was tried before, or the sink was removed meanwhile.
     """
-    ordered = sorted(settlements, key=lambda each: (each.stream, each.sequence, each.lease.name))
-    if not ordered:
+    latest = {each.lease.name: each for each in settlements}
+    if not latest:
         return set()
+    ordered = sorted(settlements, key=lambda each: (each.stream, each.sequence, each.lease.name))
     rows = [_settlement_row(each, sink_id=numbers[sink(each.lease.name)], now=now) for each in ordered]
     await connection.execute(_SETTLE, rows)
-    await connection.execute(_CLOCK, _clock_rows(rows))
+    sinks = [_sink_row(each, sink_id=numbers[sink(name)], now=now) for name, each in sorted(latest.items())]
+    await connection.execute(_SINK, sinks)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         await connection.execute(_HOLD_BACK, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
@@ -145,16 +153,13 @@ def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[s
         "new_first_tried_us": round(settlement.first_tried_at_s * 1_000_000),
         "new_settled_at": None if settlement.state == DeliveryState.WAITING else now,
         "new_answer": settlement.answer,
-        "new_clock_us": round(settlement.clock_s * 1_000_000),
         "now": now,
     }
 
 
-def _clock_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, int]]:
-    clocks: dict[int, int] = {}
-    for row in rows:
-        clocks[row["of_sink"]] = max(row["new_clock_us"], clocks.get(row["of_sink"], 0))
-    return [{"of_sink": sink_id, "new_clock_us": clock_us} for sink_id, clock_us in sorted(clocks.items())]
+def _sink_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:
+    clock_us = round(settlement.clock_s * 1_000_000)
+    return {"of_sink": sink_id, "new_clock_us": clock_us} | strain_row(settlement.strain, now=now)
 
 
 async def next_deliveries(

@@ -1,4 +1,4 @@
-"""What is written together: changes, settlements and looks of one group, in one transaction."""
+"""What is written together: changes, settlements, looks and strains of one group, in one transaction."""
 
 from collections.abc import Sequence
 
@@ -10,8 +10,9 @@ from watcher.store.deliveries import write_settlements
 from watcher.store.outbox import write_outgoing
 from watcher.store.sources import Source, SourceNumbers, pipeline, sink
 from watcher.store.states import Looks, write_executions, write_looks, write_sources
+from watcher.store.strains import Strained, write_strains
 
-Item = Change | Settlement | Looks
+Item = Change | Settlement | Looks | Strained
 
 
 def sources_of(items: Sequence[Item]) -> set[Source]:
@@ -41,5 +42,6 @@ async def write_group(
     await write_executions(connection, executions, numbers=numbers)
     await write_sources(connection, sources, numbers=numbers)
     await write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
+    await write_strains(connection, [item for item in items if isinstance(item, Strained)], numbers=numbers, now=now)
     told = await write_outgoing(connection, changes, numbers=numbers, now=now)
     return told | await write_settlements(connection, settlements, numbers=numbers, now=now)

@@ -17,13 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from watcher.clock import Clock
 from watcher.errors import StoreError
 from watcher.models import Known
-from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord
+from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord, Strain
 from watcher.store import deliveries, leases, retention, states
 from watcher.store.group import Item, sources_of, write_group
 from watcher.store.place import Place
 from watcher.store.proof import Refusal, write_proof
 from watcher.store.shield import Shield
 from watcher.store.sources import Source, SourceNumbers
+from watcher.store.strains import Strained
 from watcher.store.trouble import explain
 from watcher.store.writer import GroupWriter
 
@@ -75,7 +76,8 @@ class SqlStore:
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return what is recorded of the leased account itself."""
-        return await self._read(partial(states.load_account, account_id=self._number(lease)))
+        now = self._clock.steady_us()
+        return await self._read(partial(states.load_account, account_id=self._number(lease), now=now))
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
         """Return what is recorded of these executions of the leased account, by id."""
@@ -96,9 +98,10 @@ class SqlStore:
         sink_id = self._number(lease)
 
         async def load(connection: AsyncConnection) -> SinkRecord:
+            now = self._clock.steady_us()
             await leases.check(connection, [lease])
-            await deliveries.call_forward(connection, sink_id=sink_id, now=self._clock.steady_us())
-            return await states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint)
+            await deliveries.call_forward(connection, sink_id=sink_id, now=now)
+            return await states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
         return await self._write(load)
 
@@ -112,20 +115,23 @@ class SqlStore:
         for start in range(0, len(looks), LOOKS_COUNT):
             await self._write_item(states.Looks(lease, dict(looks[start : start + LOOKS_COUNT])))
 
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        """Keep what the leased account is going through."""
+        await self._write_item(Strained(lease, strain))
+
     async def next_deliveries(
         self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
-        return await self._read(
-            partial(
-                deliveries.next_deliveries,
-                sink_id=self._number(lease),
-                name=lease.name,
-                now=now,
-                limit=limit,
-                skip=skip,
+        sink_id = self._number(lease)
+
+        async def read(connection: AsyncConnection) -> DueDeliveries:
+            await leases.check(connection, [lease])
+            return await deliveries.next_deliveries(
+                connection, sink_id=sink_id, name=lease.name, now=now, limit=limit, skip=skip
             )
-        )
+
+        return await self._read(read)
 
     async def settle(self, settlement: Settlement) -> None:
         """Write how an attempt ended."""

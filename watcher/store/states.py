@@ -12,6 +12,7 @@ from watcher.models import Known
 from watcher.ports import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
 from watcher.store.rows import KNOWN_COLUMNS, execution_key, execution_row, known_of
 from watcher.store.sources import Source, SourceNumbers, pipeline, pipeline_id
+from watcher.store.strains import STRAIN_COLUMNS, strain_of
 from watcher.store.tables import execution, source
 
 
@@ -132,16 +133,17 @@ def _expect(written: int, *, wanted: int) -> None:
         raise OwnershipLostError("the sequence believed recorded is no longer the stored one")
 
 
-async def load_account(connection: AsyncConnection, *, account_id: int) -> AccountRecord:
-    """Return what is recorded of an account itself."""
-    row = (await connection.execute(select(source.c.sequence, source.c.state).where(source.c.id == account_id))).one()
-    return AccountRecord(row.sequence, row.state)
+async def load_account(connection: AsyncConnection, *, account_id: int, now: int) -> AccountRecord:
+    """Return what is recorded of an account itself, its pause as of `now`."""
+    columns = (source.c.sequence, source.c.state, *STRAIN_COLUMNS)
+    row = (await connection.execute(select(*columns).where(source.c.id == account_id))).one()
+    return AccountRecord(row.sequence, row.state, strain_of(row, now=now))
 
 
 async def load_executions(
     connection: AsyncConnection, *, account_id: int, executions: Collection[str], now: int
 ) -> dict[str, Known]:
-    """Return what is recorded of some executions of an account, by id, no time of it later than `now`."""
+    """Return what is recorded of some executions of an account, by id, no look of it later than `now`."""
     pipelines = await _pipelines(connection)
     keys = sorted(map(execution_key, executions))
     found: dict[str, Known] = {}
@@ -158,16 +160,19 @@ async def _pipelines(connection: AsyncConnection) -> dict[int, str]:
     return {row.id: pipeline_id(row.name) for row in rows}
 
 
-async def load_sink(connection: AsyncConnection, *, sink_id: int, fingerprint: str) -> SinkRecord:
-    """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again."""
+async def load_sink(connection: AsyncConnection, *, sink_id: int, fingerprint: str, now: int) -> SinkRecord:
+    """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
+
+    Another block may name another receiver, which has not asked for a pause.
+    """
     same_block = source.c.fingerprint == fingerprint
     kept = case((same_block, source.c.state), (source.c.state == "disabled", None), else_=source.c.state)
-    await connection.execute(
-        update(source).where(source.c.id == sink_id).values(fingerprint=fingerprint, absent_since=None, state=kept)
-    )
+    values = {"fingerprint": fingerprint, "absent_since": None, "state": kept}
+    paused_until = case((same_block, source.c.paused_until), else_=None)
+    await connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
     row = (
         await connection.execute(
-            select(source.c.sequence, source.c.state, source.c.clock_us).where(source.c.id == sink_id)
+            select(source.c.sequence, source.c.state, source.c.clock_us, *STRAIN_COLUMNS).where(source.c.id == sink_id)
         )
     ).one()
-    return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000)
+    return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000, strain_of(row, now=now))

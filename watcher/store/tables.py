@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     ColumnElement,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Index,
@@ -22,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -47,6 +48,8 @@ source = Table(
     Column("fingerprint", String),
     Column("clock_us", BigInteger, nullable=False, server_default="0"),
     Column("absent_since", BigInteger),
+    Column("paused_until", BigInteger),
+    Column("failing_for_s", Float),  # when it was written; the time the daemon is off does not count
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
 from watcher.models import LostReason
-from watcher.ports import Backlog
+from watcher.ports import AT_EASE, Backlog
 from watcher.store.opening import open_store
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -19,7 +19,7 @@ async def test_a_store_of_schema_1_holds_what_it_held(tmp_path: Path) -> None:
     assert not store.created
     lease = await store.claim("account", "default")
     account = await store.load_account(lease)
-    assert (account.sequence, account.trouble) == (1, "unreachable")
+    assert (account.sequence, account.trouble, account.strain) == (1, "unreachable", AT_EASE)
     ended, overdue, lost, odd = await executions_of(store, lease)
     assert {each.pipeline for each in (ended, overdue, lost, odd)} == {PIPELINE}
     assert (ended.execution, ended.status, ended.ended_at) == (execution_id(1), "success", LATER)
@@ -29,7 +29,7 @@ async def test_a_store_of_schema_1_holds_what_it_held(tmp_path: Path) -> None:
     assert odd.counts == (("unrecognized:odd", 1),)
     ops = await store.claim("sink", "ops")
     sink = await store.load_sink(ops, fingerprint="one")
-    assert (sink.sequence, sink.state, sink.clock_s) == (1, "failing", 2.5)
+    assert (sink.sequence, sink.state, sink.clock_s, sink.strain) == (1, "failing", 2.5, AT_EASE)
     assert await store.backlog() == {"ops": Backlog(4, START_US), "log": Backlog(1, START_US)}
     found = await store.next_deliveries(ops, now=LATER, limit=9)
     assert {(each.stream, each.sequence, each.attempts) for each in found.deliveries} == {

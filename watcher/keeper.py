@@ -1,0 +1,43 @@
+"""What a restart must not forget of an account's health, kept in the store: a pause at once, failures in time."""
+
+import asyncio
+
+from watcher.clock import Clock
+from watcher.health import Health
+from watcher.ports import Lease, Store
+
+WORTH_KEEPING_S = 2.0
+"""A shorter pause is over about as soon as a restart."""
+
+
+class HealthKeeper:
+    """Writes how one account is, whenever that is not what was written last."""
+
+    def __init__(self, lease: Lease, health: Health, *, store: Store, clock: Clock) -> None:
+        """Take what the health began with as written."""
+        self._lease = lease
+        self._health = health
+        self._store = store
+        self._clock = clock
+        self._keeping = asyncio.Lock()
+        self._kept = self._state(clock.monotonic())
+
+    async def keep_pause(self) -> None:
+        """Write a pause that has begun or grown and is not over in a moment. Raises `StoreError`."""
+        paused_until = self._health.paused_until
+        if paused_until - self._clock.monotonic() >= WORTH_KEEPING_S and paused_until != self._kept[0]:
+            await self.keep()
+
+    async def keep(self) -> None:
+        """Write what has changed. Raises `StoreError`."""
+        async with self._keeping:
+            now = self._clock.monotonic()
+            state = self._state(now)
+            if state != self._kept:
+                await self._store.note_strain(self._lease, self._health.strain(now))
+                self._kept = state
+
+    def _state(self, now: float) -> tuple[float | None, float | None]:
+        """Return what tells one strain from another: when the pause ends, which time does not change."""
+        strain = self._health.strain(now)
+        return None if strain.pause_s is None else self._health.paused_until, strain.failing_for_s
