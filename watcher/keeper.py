@@ -33,9 +33,10 @@ class HealthKeeper:
         async with self._keeping:
             now = self._clock.monotonic()
             state = self._state(now)
-            if state != self._kept:
-                await self._store.note_strain(self._lease, self._health.strain(now))
-                self._kept = state
+            if state == self._kept:
+                return
+            await self._store.note_strain(self._lease, self._health.strain(now))
+            self._kept = state
 
     def _state(self, now: float) -> tuple[float | None, float | None]:
         """Return what tells one strain from another: when the pause ends, which time does not change."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from itertools import pairwise
 
 from e2e import judge
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
@@ -37,3 +38,28 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
     assert any(entry.fault for entry in simulator.journal.entries)
     assert judge.of_truth(receiver.kept(), simulator) == []
     assert judge.of_alternation(receiver.kept(), troubles_count=0) == []
+
+
+async def test_one_start_after_another_keeps_the_pace_and_the_pause(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(20, ends_after_s=60.0, ends_within_s=90.0))
+    document = document_of({"default": simulator}, rate_limit="1/s")
+
+    async def live_until_asked() -> None:
+        asked_count = len(simulator.journal.entries)
+        life = await stage.start(document, measured=False)
+        await life.until(
+            lambda: len(simulator.journal.entries) > asked_count, within_s=15.0, what="a request was answered"
+        )
+        await asyncio.sleep(0.2)  # for the answer to be read and written down; the next request is not due yet
+        await life.kill()
+
+    for _ in range(3):
+        await live_until_asked()
+    window = Window(Fault.RATE_LIMITED_SECONDS, simulator.world.now_s(), float("inf"))
+    simulator.faults = Faults(windows=(window,), retry_after_s=4)
+    for _ in range(2):
+        await live_until_asked()
+
+    gaps = [later.at - earlier.at for earlier, later in pairwise(simulator.journal.entries)]
+    assert min(gaps) > 0.98
+    assert gaps[-1] > 3.95
