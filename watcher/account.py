@@ -150,11 +150,18 @@ class AccountWatcher:
         gap_s = now - max(entry.asked_at, entry.due_at - max_interval_s)
         self._health.note_gap(gap_s, allowed_s=max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S, now=now)
 
+    def next_look_at(self, now: float) -> float | None:
+        """Return the monotonic time from which the next look may start, `None` while none waits."""
+        first = self._agenda.peek()
+        if first is None:
+            return None
+        due_at = now if self._health.unusable else first.due_at
+        return max(due_at, self._parts.pacer.ready_at(), self._health.opens_at())
+
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""
         at = min(now + IDLE_S, self._health.next_check_at(now))
-        first = self._agenda.peek()
-        if first is not None and not self._draining and not self._full():
-            due_at = now if self._health.unusable else first.due_at
-            at = min(at, max(due_at, self._parts.pacer.ready_at(), self._health.opens_at()))
+        look_at = self.next_look_at(now)
+        if look_at is not None and not self._draining and not self._full():
+            at = min(at, look_at)
         return max(at, now + SHORTEST_ROUND_S)

@@ -28,7 +28,7 @@ from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import EventType, Outgoing, Watch
 from watcher.pace import Pacer
-from watcher.ports import Sink, Store
+from watcher.ports import Api, Ledger, Sink, Store
 from watcher.proxy import proxy_for
 from watcher.routing import Route, Router, types_matching
 from watcher.schedule import Schedule
@@ -37,16 +37,23 @@ from watcher.sinks.webhook import WebhookSink
 
 
 @dataclass(frozen=True, slots=True)
-class Common:
-    """What every part is built with."""
+class AccountCommon:
+    """What an account is built with."""
 
     settings: Settings
-    store: Store
+    store: Ledger
     clock: Clock
     metrics: Metrics
     router: Router
     schedule: Schedule
     fatal: Callable[[BaseException], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Common(AccountCommon):
+    """What every part is built with."""
+
+    store: Store
 
 
 class Bells:
@@ -136,8 +143,13 @@ def _ms(moment: datetime) -> int:
     return int(moment.timestamp() * 1000)
 
 
-async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> AccountWatcher:
-    """Own an account: claim it, load what is recorded, schedule its rounds. `stack` closes its connections."""
+async def build_account(
+    common: AccountCommon, stack: AsyncExitStack, *, name: str, tap: Callable[[Api], Api] = lambda api: api
+) -> AccountWatcher:
+    """Own an account: claim it, load what is recorded, schedule its rounds. `stack` closes its connections.
+
+    `tap` may put something between the account and its API.
+    """
     settings, polling = common.settings.accounts[name], common.settings.polling
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
     lease = await common.store.claim("account", name)
@@ -159,7 +171,7 @@ async def build_account(common: Common, stack: AsyncExitStack, *, name: str) -> 
     health = Health(degraded_after_s=polling.degraded_after_s, now=now, trouble=announcer.told, strain=record.strain)
     parts = AccountParts(
         lease=lease,
-        api=ClerkApi(client, base_url=settings.base_url, clock=common.clock),
+        api=tap(ClerkApi(client, base_url=settings.base_url, clock=common.clock)),
         store=common.store,
         clock=common.clock,
         pacer=Pacer(settings.rate_limit, now=now),

@@ -14,7 +14,7 @@ from watcher.errors import Exit, WatcherError
 from watcher.output import put_all_out
 from watcher.signals import command_named
 
-COMMANDS = ("run", "demo", "simulate", "check", "init", "schema", "health")
+COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health")
 """In the order of the help. `copy-store` is the function `copy_store` of the module `watcher.commands.copy_store`."""
 
 HELP_WIDTH = 80

@@ -4,7 +4,7 @@ import asyncio
 
 from watcher.clock import Clock
 from watcher.health import Health
-from watcher.ports import Lease, Store
+from watcher.ports import Lease, Ledger
 
 WORTH_KEEPING_S = 2.0
 """A shorter pause is over about as soon as a restart."""
@@ -13,7 +13,7 @@ WORTH_KEEPING_S = 2.0
 class HealthKeeper:
     """Writes how one account is, whenever that is not what was written last."""
 
-    def __init__(self, lease: Lease, health: Health, *, store: Store, clock: Clock) -> None:
+    def __init__(self, lease: Lease, health: Health, *, store: Ledger, clock: Clock) -> None:
         """Take what the health began with as written."""
         self._lease = lease
         self._health = health

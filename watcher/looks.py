@@ -15,7 +15,7 @@ from watcher.keeper import HealthKeeper
 from watcher.metrics import AccountMetrics
 from watcher.models import Known
 from watcher.pace import Pacer
-from watcher.ports import Api, ExecutionChange, Lease, Reply, Store, Wake
+from watcher.ports import Api, ExecutionChange, Lease, Ledger, Reply, Wake
 from watcher.roster import Roster
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class AccountParts:
 
     lease: Lease
     api: Api
-    store: Store
+    store: Ledger
     clock: Clock
     pacer: Pacer
     health: Health

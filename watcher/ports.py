@@ -152,12 +152,8 @@ class Backlog:
     oldest_at: int | None
 
 
-class Store(Protocol):
-    """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
-
-    A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease, or the sequence
-    believed recorded, is not the stored one: somebody else won, and nothing of that change was written.
-    """
+class Ledger(Protocol):
+    """The part of a store that an account's owner uses, who needs no sinks. The rules of `Store` hold."""
 
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
@@ -174,14 +170,6 @@ class Store(Protocol):
         """
         ...
 
-    async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink.
-
-        `fingerprint` stands for its block in the configuration: a change of it ends `disabled`. A sink that was
-        absent is present again. What was recorded for it later than now, by a clock that was ahead, is due now.
-        """
-        ...
-
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
         ...
@@ -192,6 +180,22 @@ class Store(Protocol):
 
     async def note_strain(self, lease: Lease, strain: Strain) -> None:
         """Keep what the leased account is going through; of a sink its settlements tell that."""
+        ...
+
+
+class Store(Ledger, Protocol):
+    """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
+
+    A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease, or the sequence
+    believed recorded, is not the stored one: somebody else won, and nothing of that change was written.
+    """
+
+    async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
+        """Return what is recorded of the leased sink.
+
+        `fingerprint` stands for its block in the configuration: a change of it ends `disabled`. A sink that was
+        absent is present again. What was recorded for it later than now, by a clock that was ahead, is due now.
+        """
         ...
 
     async def next_deliveries(

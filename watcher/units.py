@@ -1,4 +1,4 @@
-"""Durations, rates and addresses as people write them: `500ms`, `3d`; `5/s`, `300/m`; `[::1]:8080`."""
+"""Durations, rates and addresses as people write them: `500ms`, `3d`, `2 m 14 s`; `5/s`, `300/m`; `[::1]:8080`."""
 
 import re
 from typing import NamedTuple
@@ -88,3 +88,13 @@ def write_duration(seconds: float) -> str:
     whole = (unit for unit in ("d", "h", "m") if seconds % _SECONDS[unit] == 0 and seconds > _SECONDS[unit])
     unit = next(whole, "s" if seconds % 1 == 0 else "ms")
     return f"{round(seconds / _SECONDS[unit], 3):.10g}{unit}"
+
+
+def spell_duration(seconds: float) -> str:
+    """Return a duration for people, in its two largest units: `14 s`, `2 m 14 s`, `1 h 2 m`, `3 d`."""
+    whole = int(seconds)
+    for unit_s, unit, part_s, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= unit_s:
+            rest = whole % unit_s // part_s
+            return f"{whole // unit_s} {unit} {rest} {part}" if rest else f"{whole // unit_s} {unit}"
+    return f"{whole} s"

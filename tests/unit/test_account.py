@@ -680,3 +680,22 @@ async def test_a_store_that_is_lost_to_a_pause_ends_the_daemon(
     broken.error = error
     await account.run_for(1)
     assert account.fatal == [error]
+
+
+async def test_the_next_look_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic()
+    account.api.gate.clear()
+    await account.watcher.round()
+    await account.settle()
+    assert account.watcher.next_look_at(clock.monotonic()) is None
+    account.api.gate.set()
+    await account.settle()
+    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 1.0
+
+
+async def test_in_trouble_the_next_look_is_the_next_probe(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(10)
+    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 50.0

@@ -7,6 +7,7 @@ from watcher.units import (
     parse_address,
     parse_duration,
     parse_rate,
+    spell_duration,
     write_duration,
 )
 
@@ -105,3 +106,20 @@ def test_a_duration_is_written_as_people_do_and_reads_the_same(seconds: float, w
 )
 def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:  # noqa: FBT001 (a column)
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.9, "0 s"),
+        (14, "14 s"),
+        (60, "1 m"),
+        (134, "2 m 14 s"),
+        (3599.9, "59 m 59 s"),
+        (3725, "1 h 2 m"),
+        (86_400, "1 d"),
+        (270_000, "3 d 3 h"),
+    ],
+)
+def test_a_duration_is_spelt_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert spell_duration(seconds) == text

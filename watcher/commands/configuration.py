@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 import typer
@@ -26,10 +27,10 @@ def config_path(explicit: Path | None) -> Path:
     return find_config(explicit, environ=os.environ)
 
 
-def read_config(path: Path) -> Settings:
-    """Load the file. What is wrong with it is told on a terminal with its lines, and ends the command."""
+def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
+    """Load the file, or `only` these keys. What is wrong is told on a terminal with its lines, and ends the command."""
     try:
-        return load_config(path, environ=os.environ)
+        return load_config(path, environ=os.environ, only=only)
     except ConfigProblemsError as error:
         if not sys.stderr.isatty():
             raise

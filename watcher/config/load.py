@@ -1,7 +1,8 @@
 """From a file to `Settings`, or to all that is wrong with it at once."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,28 +18,39 @@ from watcher.config.tree import Node, Scalar, Table, compose
 from watcher.config.twins import read_twins
 
 
-def load_config(path: Path, *, environ: Mapping[str, str]) -> Settings:
-    """Read the file and the files it names. Raises `ConfigProblemsError` with everything that is wrong."""
+def load_config(path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> Settings:
+    """Read the file and the files it names. Raises `ConfigProblemsError` with everything that is wrong.
+
+    Of the top-level keys `only` these are read, if given; what the others need (secrets, variables) may be absent.
+    """
     document = Document(file=str(path))
-    settings = _read(path, document=document, environ=environ)
+    settings = _read(path, document=document, environ=environ, only=only)
     if settings is None or document.problems:
         raise ConfigProblemsError(document.problems, file=document.file, source=document.source)
     return settings
 
 
-def _read(path: Path, *, document: Document, environ: Mapping[str, str]) -> Settings | None:
+def _read(
+    path: Path, *, document: Document, environ: Mapping[str, str], only: Collection[str] | None
+) -> Settings | None:
     root = _compose(path, document=document)
     if not isinstance(root, Table):
         return None
-    document.load(root, environ=environ)
+    document.load(_part(root, only), environ=environ)
     for variable, key in DEFAULTS.items():
-        if value := environ.get(variable):
+        if (only is None or key[0] in only) and (value := environ.get(variable)):
             document.put_from_environment(key, value, variable=variable)
     read_twins(document, directory=path.parent)
     fill_in(document)
     settings = _validate(document)
     check(document)
     return settings
+
+
+def _part(root: Table, only: Collection[str] | None) -> Table:
+    if only is None:
+        return root
+    return replace(root, entries={key: entry for key, entry in root.entries.items() if key in only})
 
 
 def _compose(path: Path, *, document: Document) -> Node | None:

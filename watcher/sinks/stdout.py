@@ -69,10 +69,14 @@ class StdoutSink:
 
     async def send(self, delivery: Delivery) -> Receipt:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
-        written: asyncio.Future[None] = self._loop.create_future()
-        self._lines.put(_Line(delivery.body + b"\n", written))
-        await written
+        await self.write(delivery.body)
         return _WRITTEN
+
+    async def write(self, line: bytes) -> None:
+        """Write a line that has no end yet, as `send` does."""
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._lines.put(_Line(line + b"\n", written))
+        await written
 
     async def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""

@@ -33,5 +33,13 @@ def say(console: Console, *parts: str | tuple[str, str]) -> None:
 
 def printable(text: str, *, console: Console) -> str:
     """Return a text with nothing a terminal would obey, and with signs its encoding has."""
-    harmless = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-    return harmless if "utf" in console.encoding else harmless.translate(PLAIN_SIGNS)
+    return harmless(text) if "utf" in console.encoding else harmless(text).translate(PLAIN_SIGNS)
+
+
+def harmless(text: str) -> str:
+    """Return a text on one line with nothing a terminal would obey: control characters are shown by their codes."""
+    return "".join(each if each.isprintable() else _shown(each) for each in text)
+
+
+def _shown(character: str) -> str:
+    return " " if character.isspace() else character.encode("unicode_escape").decode()

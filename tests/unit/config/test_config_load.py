@@ -207,3 +207,18 @@ def test_a_hundred_thousand_executions_are_loaded(load: Load) -> None:
     watch = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n{ids}").watch[0]
     assert len(watch.executions) == 100_000
     assert str(watch.executions[-1]) == "9a1b0000-0000-4000-8000-00000001869f"
+
+
+def test_of_a_part_of_the_file_the_rest_need_not_be_right(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.yaml"
+    path.write_text(ACCOUNT + "sinks:\n  ops: {type: webhook, url: '${OPS_URL}'}\nwatch: soon\nwatsch: 1\n")
+    settings = load_config(path, environ={"WATCHER_STORE_URL": "postgresql://db"}, only=("accounts", "polling"))
+    assert list(settings.accounts) == ["default"]
+    assert settings.watch == ()
+
+
+def test_of_a_part_of_the_file_every_mistake_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.yaml"
+    path.write_text(ACCOUNT + "polling: {lost_aftr: 1}\n")
+    with pytest.raises(ConfigProblemsError, match="lost_aftr"):
+        load_config(path, environ={}, only=("accounts", "polling"))

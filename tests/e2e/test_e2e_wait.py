@@ -1,0 +1,260 @@
+"""`watcher wait`: how an execution ends is how the program ends, whatever the API does meanwhile (SPEC 6)."""
+
+import asyncio
+import json
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from uuid import UUID
+
+import pytest
+from e2e import judge
+from e2e.programme import Life
+from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
+from e2e.terminal import Terminal, on_terminal
+
+from watcher.clock import SystemClock
+from watcher.simulator.answers import PRIVATE
+from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.scenarios import HARSH, pipeline_named
+from watcher.simulator.server import Simulator
+from watcher.simulator.stories import Stay, Story
+from watcher.simulator.world import World
+
+PATIENT = POLLING | {"lost_after": 1000, "max_interval": "200ms", "lost_grace": "500ms", "degraded_after": "500ms"}
+"""It begins to ask before the execution exists, so that no test depends on how soon the program starts."""
+
+PIPELINE = pipeline_named("Sales agent")
+EVIL = "\x1b[31m[red]evil\nline"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A simulator, and waits for executions that begin once they are asked for."""
+
+    stage: Stage
+    simulator: Simulator
+    stack: AsyncExitStack
+
+    def arguments(self, execution: str, *options: str, **blocks: Document) -> list[str]:
+        """Write a configuration with these blocks changed, and return the words of the command."""
+        document = document_of({"default": self.simulator}) | {"polling": PATIENT} | blocks
+        document["sinks"] = {"ops": {"type": "webhook", "url": "${A_SECRET_THAT_IS_NOT_SET}"}}
+        path = self.stage.write(document)
+        return ["wait", PIPELINE.id, execution, "--config", str(path), *options]
+
+    async def wait(self, execution: str, *options: str, **blocks: Document) -> Life:
+        return await self.stage.begin(*self.arguments(execution, *options, **blocks))
+
+    async def play(self, story: Story, *options: str, **blocks: Document) -> Life:
+        """Wait for a story, and let it begin."""
+        life = await self.wait(story.execution, *options, **blocks)
+        await self._begin(story)
+        return life
+
+    async def show(self, story: Story, *, columns: int = 100, **variables: str) -> Terminal:
+        """Wait for a story on a terminal, and let it begin."""
+        arguments = self.arguments(story.execution)
+        terminal = await on_terminal(
+            *arguments, folder=self.stage.folder, board=self.stage.board, columns=columns, **variables
+        )
+        self.stack.push_async_callback(terminal.clear_away)
+        await self._begin(story)
+        return terminal
+
+    async def _begin(self, story: Story) -> None:
+        asked = lambda: self.simulator.journal.requests_of(story.execution)  # noqa: E731 (a condition)
+        await self.stage.board.until(asked, within_s=15, what="it was asked for")
+        world = self.simulator.world
+        world.add(story, pipeline=PIPELINE, begins_s=world.now_s())
+
+
+def story_of(*path: tuple[str, float], nth: int = 1, ends: bool = False, error: str | None = None) -> Story:
+    """Tell a story of these stays; `ends` gives the last one a `finishedAt`."""
+    stays = [Stay(status, begins_s) for status, begins_s in path]
+    stays[-1] = replace(stays[-1], ends=ends)
+    return Story(str(UUID(int=nth, version=4)), tuple(stays), error=error)
+
+
+OPEN = story_of(("running", 0.0))
+LIFE = story_of(("new", 0.0), ("running", 0.5), ("success", 1.0))
+
+
+async def ended(life: Life, *, within_s: float = 20.0) -> tuple[int, str, str]:
+    """Return the exit code and what was written on stdout and stderr."""
+    code = await life.end(within_s=within_s)
+    return code, life.stdout.lines.everything().decode(), life.stderr.lines.everything().decode()
+
+
+@pytest.fixture
+async def scene(stage: Stage) -> AsyncIterator[Scene]:
+    simulator = await stage.simulator(World(SystemClock()))
+    async with AsyncExitStack() as stack:
+        yield Scene(stage, simulator, stack)
+
+
+async def test_a_success_is_0_and_every_change_a_line(scene: Scene) -> None:
+    code, stdout, stderr = await ended(await scene.play(LIFE))
+    assert (code, stderr) == (0, "")
+    columns = [line.split(" ") for line in stdout.splitlines()]
+    assert [(status, ran) for _, status, ran in columns] == [("new", "-"), ("running", "0.0"), ("success", "0.5")]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", at) for at, *_ in columns)
+
+
+async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
+    code, stdout, _ = await ended(await scene.play(story_of(("running", 0.0), ("failed", 0.3), error=EVIL)))
+    assert code == 1
+    assert stdout.splitlines()[-1].endswith(r" failed 0.3 \x1b[31m[red]evil line")
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        story_of(("running", 0.0), ("transferred", 0.5), ends=True),
+        story_of(("transferred", 0.0), ("running", 0.5), ("transferred", 1.0), ends=True),
+    ],
+    ids=["a word not told before", "a word that was told while open"],
+)
+async def test_an_end_that_nobody_documented_is_1(scene: Scene, story: Story) -> None:
+    code, stdout, _ = await ended(await scene.play(story))
+    assert code == 1
+    assert stdout.count(" transferred ") == 1
+
+
+async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
+    life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
+    await life.until(lambda: life.told, within_s=15, what="it was seen")
+    scene.simulator.world.delete(OPEN.execution)
+    code, stdout, _ = await ended(life)
+    assert code == 1
+    assert re.search(r" lost [0-9.]+ not_found\n$", stdout)
+
+
+async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
+    life = await scene.wait(OPEN.execution, polling=PATIENT | {"lost_after": 3, "lost_grace": "1h"})
+    code, stdout, stderr = await ended(life)
+    assert (code, stdout) == (5, "")
+    assert stderr.startswith("error: Clerk Chat knows no such execution (404)\nhint: are both ids right")
+    assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 3
+
+
+async def test_time_that_is_over_is_3(scene: Scene) -> None:
+    code, stdout, stderr = await ended(await scene.play(OPEN, "--timeout", "2s"))
+    assert code == 3
+    assert [line.split(" ")[1] for line in stdout.splitlines()] == ["running"]
+    assert stderr == "error: still running after 2 s (--timeout)\n"
+
+
+async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
+    scene.simulator.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
+    code, stdout, stderr = await ended(await scene.wait(OPEN.execution, "--json"))
+    assert code == 4
+    assert "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in " in stderr
+    assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
+    assert API_KEY not in stdout + stderr
+    assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 1
+
+
+async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        base_url = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+    account = {"api_key": API_KEY, "base_url": base_url}
+    life = await scene.wait(OPEN.execution, accounts={"default": account}, polling=PATIENT | {"degraded_after": "1s"})
+    code, stdout, stderr = await ended(life)
+    assert (code, stdout) == (4, "")
+    assert f"error: Clerk Chat cannot be reached (no connection)\nhint: asked {base_url} for 1 s" in stderr
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.UNAUTHORIZED])
+async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: Scene, fault: Fault) -> None:
+    life = await scene.play(OPEN, "--json")
+    await life.until(lambda: life.told, within_s=15, what="it was seen")
+    scene.simulator.faults = Faults(windows=(Window(fault),))
+    await life.until(lambda: life.events("account.degraded"), within_s=15, what="the account was degraded")
+    assert await life.stop(within_s=2.0) == 143
+
+
+async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene) -> None:
+    scene.simulator.faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
+    ends = {"success": 0, "failed": 1}
+    stories = [story_of(("new", 0.0), ("running", 0.5), (end, 3.0), nth=nth) for nth, end in enumerate(2 * [*ends])]
+    blocks = {"polling": PATIENT | {"degraded_after": "30s"}}
+    lives = await asyncio.gather(*(scene.play(story, "--json", **blocks) for story in stories))
+    codes = [await life.end(within_s=60) for life in lives]
+    assert codes == 2 * [*ends.values()]
+    assert judge.of_sequences(line for life in lives for line in life.told) == []
+
+
+async def test_as_json_it_tells_the_daemons_events_and_nothing_private(scene: Scene) -> None:
+    life = await scene.play(LIFE, "--json")
+    assert await life.end(within_s=20) == 0
+    assert life.stdout.lines.tail == b""
+    assert judge.of_sequences(life.told) == []
+    assert judge.of_truth(life.told, scene.simulator) == []
+    everything = life.stdout.lines.everything() + life.stderr.lines.everything()
+    assert not [word for word in (PRIVATE, API_KEY) if word.encode() in everything]
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_interrupted_it_ends_at_once_and_says_nothing(scene: Scene, signum: signal.Signals, code: int) -> None:
+    life = await scene.play(OPEN)
+    await life.until(lambda: life.told, within_s=15, what="a line was printed")
+    assert await life.stop(signum, within_s=2.0) == code
+    assert life.stderr.lines.everything() == b""
+
+
+async def test_a_reader_that_leaves_ends_it_without_a_traceback(scene: Scene) -> None:
+    life = await scene.play(story_of(("running", 0.0), ("success", 3.0)))
+    await life.until(lambda: life.told, within_s=15, what="a line was printed")
+    life.stdout.leave()
+    assert await life.end(within_s=15) == 1
+    assert life.stderr.lines.everything() == b"error: stdout was closed by its reader\n"
+
+
+async def test_what_cannot_be_asked_is_2(stage: Stage) -> None:
+    code, stdout, stderr = await ended(await stage.begin("wait", PIPELINE.id, "sales"))
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith('error: EXECUTION: "sales" is not a UUID; copy the id from the execution\'s address')
+
+
+# On a terminal
+
+
+async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene) -> None:
+    terminal = await scene.show(story_of(("running", 0.0), ("failed", 2.0), error=EVIL))
+    await terminal.until("▶ running")
+    assert await terminal.end() == 1
+    last = [line.rstrip("\r").rpartition("\r")[2] for line in terminal.plain.rstrip().split("\n")[-4:]]
+    assert last[0] == f"✕ failed after 2 s   Sales agent · {OPEN.execution}"
+    assert last[1] == "  running 2 s → failed"
+    assert last[2].endswith(" · exit 1")
+    assert last[3] == r"  \x1b[31m[red]evil line"
+    assert "\x1b[2K\x1b[1A" in terminal.written
+    assert terminal.written.endswith("\x1b[?25h")
+
+
+async def test_without_colours_there_are_none(scene: Scene) -> None:
+    terminal = await scene.show(LIFE, NO_COLOR="1")
+    assert await terminal.end() == 0
+    assert terminal.colours <= {"", "0", "1", "2"}
+
+
+async def test_it_fits_a_terminal_that_becomes_narrow(scene: Scene) -> None:
+    terminal = await scene.show(OPEN)
+    await terminal.until("▶ running")
+    terminal.resize(columns=40)
+    await terminal.until("Sales agent · 0000…")
+    narrow = terminal.plain[terminal.plain.index("Sales agent · 0000…") :]
+    assert max(len(line) for line in narrow.splitlines()) <= 40
+    terminal.process.send_signal(signal.SIGINT)
+    assert await terminal.end() == 130
+    assert "Traceback" not in terminal.plain
+
+
+async def test_a_terminal_that_can_do_nothing_gets_lines(scene: Scene) -> None:
+    terminal = await scene.show(LIFE, TERM="dumb")
+    assert await terminal.end() == 0
+    assert [line.split(" ")[1] for line in terminal.written.splitlines()] == ["new", "running", "success"]

@@ -1,0 +1,27 @@
+"""Ears, and a ledger that keeps nothing."""
+
+from virtual import PIPELINE, FakeClock, ScriptedApi, said
+
+from watcher.models import Known
+from watcher.ports import AT_EASE, AccountRecord, Change, ExecutionChange, Ledger, Reply
+from watcher.taps import PassingLedger, TappedApi
+
+
+async def test_a_reply_is_heard_and_passed_on() -> None:
+    heard: list[Reply] = []
+    api = TappedApi(ScriptedApi(FakeClock(), {"e": said("e", "running")}), heard.append)
+    reply = await api.get(pipeline=PIPELINE, execution="e")
+    assert heard == [reply]
+
+
+async def test_a_change_is_heard_and_kept_nowhere() -> None:
+    heard: list[Change] = []
+    ledger: Ledger = PassingLedger(heard.append)
+    lease = await ledger.claim("account", "default")
+    change = ExecutionChange(lease, None, Known("e", PIPELINE, "running"), ())
+    await ledger.record(change)
+    await ledger.note_looks(lease, {"e": 1})
+    await ledger.note_strain(lease, AT_EASE)
+    assert heard == [change]
+    assert await ledger.load_account(lease) == AccountRecord(0, None, AT_EASE)
+    assert await ledger.load_executions(lease, ["e"]) == {}

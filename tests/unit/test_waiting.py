@@ -1,0 +1,41 @@
+"""A wait that ends otherwise than by what the API says; the rest is told by the real program."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from virtual import FakeClock, account_of
+
+from watcher.errors import StoreError
+from watcher.models import Event, Outcome
+from watcher.ports import Reply
+from watcher.progress import Moment, Progress
+from watcher.store.opening import open_store
+from watcher.waiting import Heard, _Follower
+
+
+class Gallery:
+    """A view that keeps its pictures."""
+
+    def __init__(self) -> None:
+        self.moments: list[Moment] = []
+
+    async def tell(self, event: Event, progress: Progress) -> None:
+        raise AssertionError(event, progress)
+
+    def show(self, progress: Progress, moment: Moment) -> None:  # noqa: ARG002 (as a view)
+        self.moments.append(moment)
+
+
+async def test_what_would_end_the_daemon_ends_the_wait(tmp_path: Path) -> None:
+    clock = FakeClock()
+    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
+    account = await account_of(store, clock, "9a1b0000-0000-4000-8000-000000000001")
+    heard, gallery, progress = Heard(), Gallery(), Progress(lost_after=3)
+    heard.put_nowait(Reply(Outcome.TIMEOUT, 0.0))
+    heard.put_nowait(StoreError("gone"))
+    with pytest.raises(StoreError, match="gone"):
+        await asyncio.wait_for(_Follower(account.watcher, heard, clock, progress, gallery).follow(), 5)
+    assert progress.look_count == 1
+    assert gallery.moments[0] == Moment(clock.steady_us(), clock.monotonic(), clock.monotonic())
+    await store.close()

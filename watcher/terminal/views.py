@@ -1,0 +1,97 @@
+"""Where a wait is shown: events or lines on stdout, or a live display on a terminal."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from rich.console import Console
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
+
+from watcher.errors import OutputClosedError
+from watcher.models import Event
+from watcher.progress import Moment, Progress, Subject
+from watcher.sinks.stdout import StdoutSink
+from watcher.terminal.waiting import change_line, picture, wrapped_count
+from watcher.waiting import View
+
+STDOUT_FD = 1
+
+
+class EventView:
+    """The events as the daemon gives them, one per line."""
+
+    def __init__(self, out: StdoutSink) -> None:
+        self._out = out
+
+    async def tell(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
+        """Write the event."""
+        await self._out.write(event.body)
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Show nothing between the events."""
+
+
+class LineView:
+    """One line per change of the execution."""
+
+    def __init__(self, out: StdoutSink) -> None:
+        self._out = out
+
+    async def tell(self, event: Event, progress: Progress) -> None:
+        """Write the line of an event of the execution; the account's are in the log."""
+        if event.type.startswith("execution."):
+            await self._out.write(change_line(event, progress.execution).encode())
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Show nothing between the changes."""
+
+
+class LiveView:
+    """Four lines redrawn in place, the last of which stay."""
+
+    def __init__(self, live: Live, subject: Subject) -> None:
+        self._live = live
+        self._subject = subject
+        self._shown = Text()
+
+    async def tell(self, event: Event, progress: Progress) -> None:
+        """Leave it to the next picture."""
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Redraw."""
+        columns = self._live.console.width
+        try:
+            self._climb(wrapped_count(self._shown, columns=columns))
+            self._shown = picture(self._subject, progress, moment, columns=columns)
+            self._live.update(self._shown, refresh=True)
+        except OSError:
+            raise OutputClosedError("the terminal is gone") from None
+
+    def _climb(self, rows: int) -> None:
+        """Clear rows that are there only since the terminal became narrower: Rich does not know of them."""
+        for _ in range(rows):
+            self._live.console.control(Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)))
+
+
+@asynccontextmanager
+async def stdout_view(*, as_json: bool) -> AsyncIterator[View]:
+    """Show a wait to programs, or to people later. A reader that is slow holds up nothing but its lines."""
+    out = StdoutSink(STDOUT_FD)
+    try:
+        yield EventView(out) if as_json else LineView(out)
+    finally:
+        await out.close()
+
+
+@asynccontextmanager
+async def live_view(console: Console, subject: Subject) -> AsyncIterator[View]:
+    """Show a wait to whoever sits before the terminal."""
+    live = Live(Text(), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    live.start()
+    try:
+        yield LiveView(live, subject)
+    finally:
+        with suppress(OSError):  # gone as well: that is told already, if anybody can still be told
+            live.stop()

@@ -1,0 +1,124 @@
+"""A wait for one execution: the daemon's account watcher with nothing to remember and nobody to send to."""
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from watcher.account import AccountWatcher
+from watcher.assembly import AccountCommon, build_account, build_router
+from watcher.clock import Clock, SystemClock
+from watcher.config.models import Settings
+from watcher.errors import Exit
+from watcher.metrics import Metrics
+from watcher.models import Event
+from watcher.ports import Change, Reply
+from watcher.progress import Ending, Moment, Progress
+from watcher.schedule import Schedule
+from watcher.taps import PassingLedger, TappedApi
+from watcher.units import spell_duration
+
+REDRAW_EVERY_S = 0.25
+
+Heard = asyncio.Queue[Reply | Change | BaseException]
+"""What goes on in the account, in order; an exception is what would end the daemon."""
+
+
+class View(Protocol):
+    """What is told of each event, and shown of each moment. Both raise `OutputClosedError` if nobody is there."""
+
+    async def tell(self, event: Event, progress: Progress) -> None:
+        """Tell one event; `progress` knows of it already."""
+        ...
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Show how it stands now."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What to wait for: settings with one account that watches one execution, and for how long at most."""
+
+    settings: Settings
+    timeout_s: float | None
+
+
+async def wait_for(order: Order, view: View, *, stop: asyncio.Event) -> Ending | None:
+    """Follow the execution until it, the time or the patience is over, or `stop` (then `None`).
+
+    Raises `OutputClosedError` when nobody is there to be told.
+    """
+    heard, clock = Heard(), SystemClock()
+    progress = Progress(lost_after=order.settings.polling.lost_after)
+    async with AsyncExitStack() as stack:
+        watcher = await _start(order.settings, heard, stack=stack, clock=clock)
+        following = asyncio.create_task(_Follower(watcher, heard, clock, progress, view).follow())
+        stopping = asyncio.create_task(stop.wait())
+        stack.push_async_callback(_cancel, following, stopping)
+        done, _ = await asyncio.wait(
+            {following, stopping}, timeout=order.timeout_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        if following in done:
+            return following.result()
+        return None if stopping in done else _timed_out(progress, order.timeout_s or 0.0)
+
+
+def _timed_out(progress: Progress, timeout_s: float) -> Ending:
+    status = f"still {progress.status}" if progress.status else "not seen"
+    return Ending(Exit.TIMEOUT, f"{status} after {spell_duration(timeout_s)} (--timeout)")
+
+
+async def _cancel(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+async def _start(settings: Settings, heard: Heard, *, stack: AsyncExitStack, clock: Clock) -> AccountWatcher:
+    """Let the account be watched until `stack` closes; what is in flight then is given up."""
+    metrics = Metrics()
+    schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
+    ledger = PassingLedger(heard.put_nowait)
+    common = AccountCommon(settings, ledger, clock, metrics, build_router(settings), schedule, heard.put_nowait)
+    (account,) = settings.accounts
+    watcher = await build_account(common, stack, name=account, tap=lambda api: TappedApi(api, heard.put_nowait))
+    stack.push_async_callback(watcher.cancel)
+    stack.push_async_callback(schedule.stop)
+    schedule.start()
+    return watcher
+
+
+@dataclass(frozen=True, slots=True)
+class _Follower:
+    """Takes in what is heard, and passes it on to the view."""
+
+    watcher: AccountWatcher
+    heard: Heard
+    clock: Clock
+    progress: Progress
+    view: View
+
+    async def follow(self) -> Ending:
+        while self.progress.ending is None:
+            self._show()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REDRAW_EVERY_S):
+                    heard = await self.heard.get()
+                await self._take(heard)
+        self._show()
+        return self.progress.ending
+
+    async def _take(self, heard: Reply | Change | BaseException) -> None:
+        if isinstance(heard, BaseException):
+            raise heard
+        if isinstance(heard, Reply):
+            self.progress.answered(heard, at=self.clock.now(), now=self.clock.monotonic())
+            return
+        self.progress.recorded(heard)
+        for outgoing in heard.outgoing:
+            await self.view.tell(outgoing.event, self.progress)
+
+    def _show(self) -> None:
+        now = self.clock.monotonic()
+        self.view.show(self.progress, Moment(self.clock.steady_us(), now, self.watcher.next_look_at(now)))
