@@ -2,8 +2,8 @@
 FROM python:3.13-slim AS dependencies
 WORKDIR /src
 COPY .ci/requirements.txt .ci/requirements-build.txt .ci/
-# The runtime has no pip of its own: that of the build environment installs into it. It compiles the bytecode, too, which
-# is 23 MB, but a command starts in 0.7 s instead of 1.7 s, and the HEALTHCHECK is one.
+# The runtime has no pip of its own: that of the build environment installs into it. It compiles the bytecode, too: 23 MB
+# that start the daemon in 0.7 s instead of 1.6 s, and halve what each HEALTHCHECK costs.
 RUN python3 -m venv /opt/build \
     && /opt/build/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r .ci/requirements-build.txt \
     && python3 -m venv --without-pip /opt/watcher \
@@ -33,7 +33,7 @@ WORKDIR /var/lib/watcher
 VOLUME /var/lib/watcher
 EXPOSE 8080
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=5s --start-period=30s --retries=3 CMD ["/opt/watcher/bin/watcher", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["/opt/watcher/bin/watcher", "health"]
 ENTRYPOINT ["/opt/watcher/bin/watcher"]
 CMD ["run"]
 ARG VERSION=0.0.0

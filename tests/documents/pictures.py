@@ -22,6 +22,8 @@ from rich.text import Text
 from watcher.demo import people_line, summary
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
+MISTAKES = Path(__file__).parent / "mistakes"
+"""Where a configuration lies that is wrong in several ways."""
 
 COLUMNS = 200
 """Of the terminal: wide enough that nothing is cut."""
@@ -55,13 +57,18 @@ DEMO_PRINTS: Sequence[Callable[..., object]] = (people_line, summary)
 
 EVENT_LINES = 14
 
+SWAYING = ("WATCHER_", "CLERK_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+"""Beginnings of variables that would sway what the program writes."""
 
-def record(*arguments: str) -> list[str]:
-    """Run the program on a terminal; return the lines it wrote there, colours and all."""
+
+def record(*arguments: str, folder: Path = FOLDER) -> list[str]:
+    """Run the program in a folder, on a terminal; return the lines it wrote there, colours and all."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
-    environ = {**os.environ, "TERM": "xterm-256color", "TZ": "UTC"}
-    with subprocess.Popen([sys.executable, "-m", "watcher", *arguments], stdout=theirs, stderr=theirs, env=environ):
+    others = {name: value for name, value in os.environ.items() if not name.startswith(SWAYING)}
+    environ = {**others, "TERM": "xterm-256color", "TZ": "UTC", "PYTHONUTF8": "1"}
+    command = [sys.executable, "-m", "watcher", *arguments]
+    with subprocess.Popen(command, stdout=theirs, stderr=theirs, env=environ, cwd=folder):
         os.close(theirs)
         written = io.BytesIO()
         while chunk := _read(ours):
@@ -106,7 +113,13 @@ def _most_varied(lines: Sequence[str]) -> Sequence[str]:
     return max(windows, key=lambda window: len({glyph for line in window for glyph in "○▶‖✓✕" if glyph in line}))
 
 
-PICTURES: Mapping[str, Callable[[], str]] = {"demo.svg": demo_picture}
+def mistakes_picture() -> str:
+    """Show what is said of a file with mistakes."""
+    lines = record("check", folder=MISTAKES)
+    return svg(["$ watcher check", *lines], title="watcher check", made_from=f"{MISTAKES.name}/watcher.yaml")
+
+
+PICTURES: Mapping[str, Callable[[], str]] = {"demo.svg": demo_picture, "mistakes.svg": mistakes_picture}
 """Each picture that is made, and what makes it."""
 
 if __name__ == "__main__":

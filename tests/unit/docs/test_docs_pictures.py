@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from documents import DOCS
-from documents.pictures import FOLDER, PICTURES, demo_digest, record, svg
+from documents.pictures import FOLDER, PICTURES, demo_digest, mistakes_picture, record, svg
 
 README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
 DRAWN = sorted(FOLDER.glob("*.svg"))
@@ -11,6 +11,10 @@ DRAWN = sorted(FOLDER.glob("*.svg"))
 
 def test_the_picture_of_the_demonstration_is_not_older_than_what_it_prints() -> None:
     assert f"made from {demo_digest()} " in (FOLDER / "demo.svg").read_text(encoding="utf-8"), "run `make pictures`"
+
+
+def test_the_picture_of_mistakes_is_what_check_says_of_them_now() -> None:
+    assert (FOLDER / "mistakes.svg").read_text(encoding="utf-8") == mistakes_picture(), "run `make pictures`"
 
 
 def test_every_picture_that_is_made_is_there() -> None:
