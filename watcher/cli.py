@@ -5,13 +5,13 @@ import shutil
 import sys
 from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, cast
 
 import typer
 
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import Exit, WatcherError
-from watcher.output import put_all_out
+from watcher.output import fill_gaps, put_all_out
 from watcher.signals import command_named
 
 COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health")
@@ -62,10 +62,10 @@ def register(words: list[str]) -> None:
 
 def main() -> None:
     """Run a command; a failure with a message for the user is that message and its exit code."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # an odd sign is better than none of the text
     try:
+        fill_gaps()
+        for stream in (sys.stdout, sys.stderr):
+            cast("io.TextIOWrapper", stream).reconfigure(errors="replace")  # an odd sign, but the rest of the text
         try:
             register(sys.argv[1:])
             app(prog_name="watcher")  # by whatever way it was started: shells complete this name
@@ -73,6 +73,8 @@ def main() -> None:
             put_all_out()
     except WatcherError as error:
         _fail(str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}", code=error.exit_code)
+    except OSError as error:
+        _fail(f"error: {type(error).__name__} ({error.strerror}) ended the program", code=Exit.FAILED)
     except Exception as error:  # noqa: BLE001 (the one in main: the text of an unknown error may hold data)
         _fail(f"error: {type(error).__name__} ended the program; this is a bug", code=Exit.FAILED)
 

@@ -1,4 +1,4 @@
-"""Stdout of the commands that print data for programs: a reader may leave early, a disk may be full."""
+"""Stdout of the commands: its reader may leave early, the disk behind it may be full, it may be closed."""
 
 import os
 import sys
@@ -9,6 +9,29 @@ from watcher.errors import Exit, WatcherError
 
 class OutputFailedError(WatcherError):
     """Stdout takes nothing more."""
+
+
+def fill_gaps() -> None:
+    """Lead closed standard streams nowhere: what is opened next would get their numbers, and be written into.
+
+    Raises `OutputFailedError` if stdout is one of them.
+    """
+    closed = [fd for fd in (0, 1, 2) if not _is_open(fd)]
+    for _ in closed:
+        os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    if sys.__stderr__ is None:
+        sys.stderr = os.fdopen(2, "w")
+    if sys.__stdout__ is None:
+        sys.stdout = os.fdopen(1, "w")
+        raise OutputFailedError("stdout is closed; send it to a file, a pipe or /dev/null")
+
+
+def _is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def put(*fields: str) -> None:

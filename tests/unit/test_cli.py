@@ -4,7 +4,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
-from e2e.programme import outcome_of
+from e2e.programme import Outcome, outcome_of
 
 from watcher import commands
 from watcher.cli import COMMANDS
@@ -83,3 +83,9 @@ async def test_shells_complete_commands_and_options(shell: str, words: str, comp
     }
     outcome = await outcome_of(folder=tmp_path, environ=asked)
     assert completed in outcome.stdout
+
+
+async def test_a_bug_is_named_without_the_text_of_the_error(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise ValueError('hunter2')")
+    outcome = await outcome_of("check", folder=tmp_path, environ={"PYTHONPATH": str(tmp_path)})
+    assert outcome == Outcome(1, "", "error: ValueError ended the program; this is a bug\n")

@@ -12,6 +12,9 @@ WATCH = """
 accounts: {default: {api_key: k}}
 watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
 """
+BUFFERED = {"PYTHONUNBUFFERED": ""}
+"""As it is without that variable: a few lines are written at the very end."""
+
 COMMANDS = [("schema",), ("check",), ("init", "--secret"), ("--help",), ("check", "--help"), ("--version",)]
 
 
@@ -26,7 +29,7 @@ def abandoned() -> Iterator[int]:
 
 def ended(*words: str, stdout: int, folder: Path) -> tuple[int, str]:
     (folder / "watcher.yaml").write_text(WATCH)
-    environ = environment(measured=True)
+    environ = environment(measured=True) | BUFFERED
     outcome = subprocess.run(
         [*COMMAND, *words], cwd=folder, env=environ, stdout=stdout, stderr=subprocess.PIPE, check=False
     )
@@ -43,3 +46,28 @@ def test_a_full_disk_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         code, said = ended(*words, stdout=full.fileno(), folder=tmp_path)
     assert (code, said) == (1, "error: cannot write to stdout (no space left on device)\n")
+
+
+def test_a_full_disk_is_told_by_help_too(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        code, said = ended("--help", stdout=full.fileno(), folder=tmp_path)
+    assert code == 1
+    assert "no space left on device" in said.lower()
+
+
+@pytest.mark.parametrize("words", ["run", "check", "--help"])
+def test_a_closed_stdout_is_refused_before_anything_can_take_its_number(words: str, tmp_path: Path) -> None:
+    code, said = ended_without(">&-", words, folder=tmp_path)
+    assert (code, said) == (1, "error: stdout is closed; send it to a file, a pipe or /dev/null\n")
+
+
+def test_what_would_be_said_on_a_closed_stderr_is_not_said_on_stdout(tmp_path: Path) -> None:
+    assert ended_without("2>&- <&-", "check", "--config", "nowhere", folder=tmp_path) == (2, "")
+
+
+def ended_without(redirections: str, *words: str, folder: Path) -> tuple[int, str]:
+    """Run a command without some of its streams; return its code and what it said on the others."""
+    shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *COMMAND, *words]
+    environ = environment(measured=True) | BUFFERED
+    outcome = subprocess.run(shell, cwd=folder, env=environ, capture_output=True, check=False)
+    return outcome.returncode, (outcome.stdout + outcome.stderr).decode()

@@ -1,9 +1,11 @@
+import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from e2e.programme import outcome_of
-from receiver import Receiver
+from e2e.programme import Board, begin, outcome_of
+from receiver import Receiver, answer, hangs, says
 
 Command = Callable[..., tuple[int, str, str]]
 OnTerminal = Callable[..., str]
@@ -114,3 +116,26 @@ async def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver) -> None
     assert "\nsinks.ops\tyes\t" in outcome.stdout
     assert "secret" not in outcome.stdout + outcome.stderr
     assert [request.line for request in receiver.requests] == ["POST /secret HTTP/1.1"]
+
+
+async def test_when_all_of_them_work_it_is_fine(receiver: Receiver) -> None:
+    receiver.reply = says(answer(404))  # as the API answers for an execution it does not know
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url))
+    outcome = await outcome_of("check", "--online", folder=Path.cwd())
+    assert (outcome.code, outcome.stderr) == (0, "")
+    assert "\naccounts.default\tyes\t" in outcome.stdout
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver, signum: signal.Signals) -> None:
+    receiver.reply = hangs
+    board = Board()
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url))
+    life = await begin("check", "--online", folder=Path.cwd(), board=board, measured=True)
+    try:
+        while not receiver.requests:  # noqa: ASYNC110 (another process sets no event)
+            await asyncio.sleep(0.01)
+        assert await life.stop(signum) == 128 + signum
+        assert life.stderr.lines.everything() == b""
+    finally:
+        await life.clear_away()
