@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from watcher.clock import to_us
 from watcher.errors import Exit
 from watcher.models import LOST, Execution, Known, Outcome, Status
 from watcher.ports import Change, ExecutionChange, Reply
@@ -34,7 +35,7 @@ class Moment:
 
 
 class Stay(NamedTuple):
-    """A status, and since when (microseconds UTC, steady): from the change, at first sight from `startedAt`."""
+    """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start or an end."""
 
     status: str
     since_us: int
@@ -106,9 +107,18 @@ class Progress:
     def _move(self, known: Known) -> None:
         status = LOST if known.lost else str(known.status)
         if status != self.status:
-            self.stays = (*self.stays, Stay(status, (known.lost_at if known.lost else None) or known.since_at))
+            self.stays = (*self.stays, Stay(status, self._since(known)))
         if known.lost is not None or known.ended_at is not None:
             self.ending = Ending(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
+
+    def _since(self, known: Known) -> int:
+        """Return when a stay began; of an end the API says so, and may have been seen much later."""
+        if known.lost_at is not None:
+            return known.lost_at
+        finished_at = self.execution.finished_at if self.execution else None
+        if known.ended_at is None or finished_at is None or not self.stays:
+            return known.since_at
+        return min(known.since_at, max(self.stays[-1].since_us, to_us(finished_at)))
 
     def _consider(self) -> None:
         """End what cannot begin. Once the execution was seen no failed look ends the wait, however many there are."""

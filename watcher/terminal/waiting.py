@@ -65,11 +65,12 @@ def wrapped_count(lines: Text, *, columns: int) -> int:
 
 def picture(subject: Subject, progress: Progress, moment: Moment, *, columns: int) -> Text:
     """Return up to four lines: where it stands, how it came there, the looks, and what else there is to say."""
+    wide = columns >= WIDE_COLUMNS
     lines = (
-        _standing(subject, progress, moment, wide=columns >= WIDE_COLUMNS),
+        _standing(subject, progress, moment, wide=wide),
         Text(_history(progress.stays)),
-        Text(_looks(progress, moment), style="dim"),
-        _remark(progress),
+        Text(_looks(progress, moment, wide=wide), style="dim"),
+        _remark(progress, wide=wide),
     )
     told = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
     for line in told:
@@ -112,16 +113,16 @@ def _history(stays: tuple[Stay, ...]) -> str:
     return " → ".join((*before, *(harmless(stay.status) for stay in stays[-1:])))
 
 
-def _looks(progress: Progress, moment: Moment) -> str:
+def _looks(progress: Progress, moment: Moment, *, wide: bool) -> str:
     parts = [f"looks {progress.look_count}"]
     if progress.ending is not None:
         return " · ".join((*parts, f"exit {progress.ending.code.value}"))
     if progress.looked_at is not None:
-        parts.append(f"last {_few(moment.monotonic - progress.looked_at)} ago")
+        parts.append(f"last {_few(moment.monotonic - progress.looked_at)}{' ago' if wide else ''}")
     if moment.next_look_at is None:
         parts.append("looking")
     else:
-        parts.append(f"next in {_few(max(0.0, moment.next_look_at - moment.monotonic))}")
+        parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_look_at - moment.monotonic))}")
     return " · ".join(parts)
 
 
@@ -129,20 +130,20 @@ def _few(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < _FEW_S else spell_duration(seconds)
 
 
-def _remark(progress: Progress) -> Text:
+def _remark(progress: Progress, *, wide: bool) -> Text:
     """Return why it failed, or what keeps it from being seen."""
     if _has_ended(progress) and progress.execution is not None:
         lost = progress.status == LOST
         return Text("Clerk Chat does not know it any more" if lost else reason(progress.execution), style="red")
     if progress.trouble is None:
         return Text()
-    return Text(_complaint(progress.trouble, progress), style="yellow")
+    return Text(_complaint(progress.trouble, progress, wide=wide), style="yellow")
 
 
-def _complaint(trouble: Trouble, progress: Progress) -> str:
+def _complaint(trouble: Trouble, progress: Progress, *, wide: bool) -> str:
     seen = progress.execution is not None
     if not seen and progress.missing_count and trouble.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
         return f"not known yet ({trouble.word}), {progress.missing_count} of {progress.lost_after} answers"
     how = "waiting as told" if trouble.outcome is Outcome.RATE_LIMITED else "trying on"
-    never = " (a passing error never ends this)" if seen else ""
+    never = " (a passing error never ends this)" if seen and wide else ""
     return f"API {trouble.word} since {trouble.since.astimezone():%H:%M}, {how}{never}"

@@ -125,9 +125,15 @@ def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> 
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
-def test_a_narrow_terminal_gets_a_short_id() -> None:
-    progress = progress_of(("running", 0), execution=RUNNING)
-    assert shown(progress, columns=79)[0].endswith(" · 9a1b…0001")
+def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
+    progress = progress_of(("new", 0), ("running", 3), execution=RUNNING)
+    progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", NOON)
+    assert shown(progress, columns=45) == [
+        "▶ running 2 m 14 s   Sales agent · 9a1b…00…",
+        "  new 3 s → running",
+        "  looks 41 · last 0.8 s · next 3.1 s",
+        f"  API 429 since {NOON.astimezone():%H:%M}, waiting as told",
+    ]
 
 
 def test_rows_are_counted_that_a_narrower_terminal_makes_of_the_lines() -> None:
