@@ -25,10 +25,11 @@ TIMER_TOLERANCE_S = 0.1
 
 
 class AccountWatcher:
-    """Watches the open executions of one account until they are terminal."""
+    """Watches the open executions of the account of that name until they are terminal."""
 
     def __init__(self, parts: AccountParts) -> None:
         """Watch nothing yet."""
+        self.account = parts.lease.name
         self._parts = parts
         self._clock = parts.clock
         self._health = parts.health

@@ -1,34 +1,33 @@
 """Wiring, in one straight line: what the configuration asks for is built, run until it is to stop, and drained."""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 
 import structlog
 from aiohttp import web
 
-from watcher.account import AccountWatcher
-from watcher.assembly import Bells, Common, build_account, build_housekeeping, build_lane, build_router
+from watcher.assembly import Bells, Common, kept_by
 from watcher.clock import SystemClock
 from watcher.config.models import Settings
-from watcher.errors import ConfigError, StoreError
-from watcher.housekeeping import Housekeeping
-from watcher.lane import SinkLane
+from watcher.errors import ConfigError
+from watcher.housekeeping import Housekeeping, HousekeepingParts
+from watcher.logs import configure_logs
 from watcher.metrics import Metrics
+from watcher.owners import DRAIN_S, Owners
 from watcher.readiness import Readiness
+from watcher.reload import Reloader, Reloading
+from watcher.routing import Router
 from watcher.schedule import Schedule
+from watcher.sinks.stdout import Output
 from watcher.store.opening import open_store
 from watcher.units import parse_address
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
-
-DRAIN_S = 7.0
-"""What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s (SPEC 6)."""
-
-FLUSH_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,35 +43,40 @@ async def run(
     stop: asyncio.Event,
     stdout_fd: int = 1,
     started: Callable[[Started], None] = lambda _started: None,
+    reloading: Reloading | None = None,
 ) -> None:
     """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
 
-    Raises what ended it otherwise: `StoreError`, `ConfigError`, `OutputClosedError`.
+    `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ConfigError`,
+    `OutputClosedError`.
     """
     clock, metrics = SystemClock(), Metrics()
     ending = _Ending(stop)
     async with AsyncExitStack() as stack:
         schedule = Schedule(clock=clock, fatal=ending.fail, lag=metrics.loop_lag.set)
-        bells = Bells()
+        bells, output = Bells(), Output(stdout_fd)
+        stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
         stack.push_async_callback(store.close)
-        common = Common(settings, store, clock, metrics, build_router(settings), schedule, ending.fail)
-        lanes = [
-            await build_lane(common, stack, name=name, bells=bells, stdout_fd=stdout_fd) for name in settings.sinks
-        ]
-        accounts = [await build_account(common, stack, name=name) for name in settings.accounts]
-        housekeeping = build_housekeeping(common, accounts)
+        common = Common(store, clock, metrics, Router({}), schedule, ending.fail, bells, output)
+        owners = Owners(common)
+        stack.push_async_callback(owners.stop)
+        await owners.apply(settings)
+        housekeeping = Housekeeping(
+            HousekeepingParts(store=store, clock=clock, metrics=metrics, accounts=owners.watchers),
+            kept_by(settings),
+        )
         schedule.add("housekeeping", housekeeping.round)
         readiness = Readiness(store, clock=clock)
         checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
         address = await _serve(stack, settings.http.listen, checks, metrics)
-        metrics.reload_successful.set(1)
-        metrics.reload_success_at.set(clock.now().timestamp())
+        metrics.reloaded(well=True, at=clock.now())
         _say_started(settings, created=store.created, address=address)
         schedule.start()
         started(Started(address))
-        await ending.wait()
-        await _drain(schedule, [*accounts, *lanes], housekeeping)
+        async with _follow(reloading, settings, owners=owners, housekeeping=housekeeping, common=common):
+            await ending.wait()
+        await _drain(schedule, owners)
     ending.reraise()
 
 
@@ -96,6 +100,35 @@ class _Ending:
         """Raise the failure, if that was the reason."""
         if self._failure is not None:
             raise self._failure
+
+
+@asynccontextmanager
+async def _follow(
+    reloading: Reloading | None, settings: Settings, *, owners: Owners, housekeeping: Housekeeping, common: Common
+) -> AsyncIterator[None]:
+    """Follow the configuration meanwhile. An error in that ends the daemon."""
+
+    async def apply(changed: Settings) -> None:
+        await owners.apply(changed)
+        housekeeping.keep(kept_by(changed))
+        configure_logs(level=changed.log.level, format_=changed.log.format)
+
+    if reloading is None:
+        yield
+        return
+    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=common.metrics, clock=common.clock)
+    following = asyncio.create_task(reloader.run())
+    following.add_done_callback(partial(_end_with, fatal=common.fatal))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+
+
+def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        fatal(error)
 
 
 async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
@@ -139,18 +172,14 @@ def _say_started(settings: Settings, *, created: bool, address: str) -> None:
     )
 
 
-async def _drain(schedule: Schedule, parts: Sequence[AccountWatcher | SinkLane], housekeeping: Housekeeping) -> None:
+async def _drain(schedule: Schedule, owners: Owners) -> None:
     """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
     log.info("draining", at_most_s=DRAIN_S)
-    try:
-        async with asyncio.timeout(DRAIN_S):
-            # Together: a round that hangs on the store must find its part draining when it goes on.
-            await asyncio.gather(schedule.stop(), *(part.drain() for part in parts))
-    except TimeoutError:
-        log.warning("drain.cut_short", at_most_s=DRAIN_S)
-    for part in parts:
-        await part.cancel()
-    with suppress(StoreError, TimeoutError):  # what is not flushed was looked at a little earlier, for all we know
-        async with asyncio.timeout(FLUSH_S):
-            await housekeeping.flush()
+    await asyncio.gather(owners.stop(), _rest(schedule))
     log.info("stopped")
+
+
+async def _rest(schedule: Schedule) -> None:
+    with suppress(TimeoutError):  # housekeeping that hangs on the store has nothing that would be lost
+        async with asyncio.timeout(DRAIN_S):
+            await schedule.stop()

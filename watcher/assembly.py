@@ -1,7 +1,7 @@
-"""From settings to parts: one account's watcher, one sink's lane, the housekeeping. Each is built in one place."""
+"""From settings to parts: one account's watcher, one sink's lane. Each is built in one place."""
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +20,7 @@ from watcher.clock import Clock
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings, WatchSettings
 from watcher.events import sink_event
 from watcher.health import Health
-from watcher.housekeeping import Housekeeping, HousekeepingParts
+from watcher.housekeeping import Kept
 from watcher.judge import Judge, Policy
 from watcher.keeper import HealthKeeper
 from watcher.lane import LaneRules, SinkLane, Surroundings
@@ -32,28 +32,8 @@ from watcher.ports import Api, Ledger, Sink, Store
 from watcher.proxy import proxy_for
 from watcher.routing import Route, Router, types_matching
 from watcher.schedule import Schedule
-from watcher.sinks.stdout import StdoutSettings, StdoutSink
+from watcher.sinks.stdout import Output, StdoutSettings, StdoutSink
 from watcher.sinks.webhook import WebhookSink
-
-
-@dataclass(frozen=True, slots=True)
-class AccountCommon:
-    """What an account is built with."""
-
-    settings: Settings
-    store: Ledger
-    clock: Clock
-    metrics: Metrics
-    router: Router
-    schedule: Schedule
-    fatal: Callable[[BaseException], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Common(AccountCommon):
-    """What every part is built with."""
-
-    store: Store
 
 
 class Bells:
@@ -70,9 +50,30 @@ class Bells:
                 wake()
 
 
-def build_router(settings: Settings) -> Router:
+@dataclass(frozen=True, slots=True)
+class AccountCommon:
+    """What an account is built with."""
+
+    store: Ledger
+    clock: Clock
+    metrics: Metrics
+    router: Router
+    schedule: Schedule
+    fatal: Callable[[BaseException], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Common(AccountCommon):
+    """What every part is built with."""
+
+    store: Store
+    bells: Bells
+    output: Output
+
+
+def routes_of(settings: Settings) -> dict[str, Route]:
     """Return the routes of all sinks."""
-    return Router({name: _route(sink) for name, sink in settings.sinks.items()})
+    return {name: _route(sink) for name, sink in settings.sinks.items()}
 
 
 def _route(sink: AnySink) -> Route:
@@ -80,34 +81,33 @@ def _route(sink: AnySink) -> Route:
     return Route(types_matching(sink.events), dict(sink.match.labels), pipelines)
 
 
-async def build_lane(common: Common, stack: AsyncExitStack, *, name: str, bells: Bells, stdout_fd: int) -> SinkLane:
-    """Own a sink: claim it, build it, schedule its rounds. `stack` closes it."""
-    settings = common.settings.sinks[name]
+async def build_lane(common: Common, stack: AsyncExitStack, *, name: str, settings: AnySink) -> SinkLane:
+    """Own a sink: claim it and build its lane. `stack` closes it. Raises `StoreError`."""
     metrics = common.metrics.sink(name)
-    sink, rules = _sink(settings, clock=common.clock, stdout_fd=stdout_fd, retried=metrics.retried)
+    sink, rules = _sink(settings, common=common, retried=metrics.retried)
     stack.push_async_callback(sink.close)
     lease = await common.store.claim("sink", name)
     record = await common.store.load_sink(lease, fingerprint=_fingerprint(settings))
-    bells.wakes[name] = common.schedule.waker(f"sink:{name}")
+    wake = common.schedule.waker(f"sink:{name}")
+    common.bells.wakes[name] = wake
+    stack.callback(common.bells.wakes.pop, name)
     surroundings = Surroundings(
         store=common.store,
         clock=common.clock,
         jitter=random.random,
-        wake=bells.wakes[name],
+        wake=wake,
         tell=_teller(common, name),
         fatal=common.fatal,
         metrics=metrics,
     )
-    lane = SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
-    common.schedule.add(f"sink:{name}", lane.round)
-    return lane
+    return SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
 
 
-def _sink(settings: AnySink, *, clock: Clock, stdout_fd: int, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
+def _sink(settings: AnySink, *, common: Common, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
     if isinstance(settings, StdoutSettings):
-        return StdoutSink(stdout_fd, retried=retried), LaneRules(RetryRules((1.0,), None), float("inf"))
+        return StdoutSink(common.output, retried=retried), LaneRules(RetryRules((1.0,), None), float("inf"))
     retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)
-    return WebhookSink(settings, clock=clock), LaneRules(retry, settings.rate_limit)
+    return WebhookSink(settings, clock=common.clock), LaneRules(retry, settings.rate_limit)
 
 
 def _fingerprint(settings: AnySink) -> str:
@@ -144,13 +144,18 @@ def _ms(moment: datetime) -> int:
 
 
 async def build_account(
-    common: AccountCommon, stack: AsyncExitStack, *, name: str, tap: Callable[[Api], Api] = lambda api: api
+    common: AccountCommon,
+    stack: AsyncExitStack,
+    *,
+    name: str,
+    settings: AccountSettings,
+    polling: PollingSettings,
+    tap: Callable[[Api], Api] = lambda api: api,
 ) -> AccountWatcher:
-    """Own an account: claim it, load what is recorded, schedule its rounds. `stack` closes its connections.
+    """Own an account: claim it and build its watcher. `stack` closes its connections. Raises `StoreError`.
 
     `tap` may put something between the account and its API.
     """
-    settings, polling = common.settings.accounts[name], common.settings.polling
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
     lease = await common.store.claim("account", name)
     record = await common.store.load_account(lease)
@@ -185,10 +190,7 @@ async def build_account(
         wake=common.schedule.waker(f"account:{name}"),
         fatal=common.fatal,
     )
-    watcher = AccountWatcher(parts)
-    await watcher.watch([_watch(watch) for watch in common.settings.watch if watch.account == name])
-    common.schedule.add(f"account:{name}", watcher.round)
-    return watcher
+    return AccountWatcher(parts)
 
 
 def open_client(settings: AccountSettings, *, connections: int) -> Client:
@@ -211,6 +213,11 @@ def _cadence(polling: PollingSettings) -> Cadence:
     return backoff(min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random)
 
 
+def watches_of(settings: Settings, account: str) -> list[Watch]:
+    """Return what the configuration asks of one account."""
+    return [_watch(watch) for watch in settings.watch if watch.account == account]
+
+
 def _watch(settings: WatchSettings) -> Watch:
     return Watch(
         account=settings.account,
@@ -222,17 +229,11 @@ def _watch(settings: WatchSettings) -> Watch:
     )
 
 
-def build_housekeeping(common: Common, accounts: Sequence[AccountWatcher]) -> Housekeeping:
-    """Return the housekeeping of all accounts and sinks."""
-    named = {(watch.account, str(watch.pipeline)): frozenset(watch.executions) for watch in common.settings.watch}
-    return Housekeeping(
-        HousekeepingParts(
-            store=common.store,
-            clock=common.clock,
-            metrics=common.metrics,
-            accounts=accounts,
-            sinks=tuple(common.settings.sinks),
-            retention_s=common.settings.store.retention_s,
-            named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
-        )
+def kept_by(settings: Settings) -> Kept:
+    """Return what housekeeping is to keep."""
+    named = {(watch.account, str(watch.pipeline)): frozenset(watch.executions) for watch in settings.watch}
+    return Kept(
+        sinks=tuple(settings.sinks),
+        retention_s=settings.store.retention_s,
+        named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
     )

@@ -1,13 +1,14 @@
 """What the daemon does beside watching and telling: flush looks, prune what is old, bury what nobody collects."""
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
 
 from watcher.account import AccountWatcher
 from watcher.clock import Clock
-from watcher.errors import StoreError, StoreUnusableError
+from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.metrics import Metrics
 from watcher.ports import Store
 
@@ -23,12 +24,21 @@ ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HousekeepingParts:
-    """What is kept in order. `named(account, pipeline, execution)` tells what the configuration names."""
+    """What is kept in order. `accounts` returns the watchers there are now."""
 
     store: Store
     clock: Clock
     metrics: Metrics
-    accounts: Sequence[AccountWatcher]
+    accounts: Callable[[], Collection[AccountWatcher]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the configuration keeps: its sinks, what ended for so long, and what it names.
+
+    `named(account, pipeline, execution)` tells the last.
+    """
+
     sinks: Collection[str]
     retention_s: float
     named: Callable[[str, str, str], bool]
@@ -37,14 +47,21 @@ class HousekeepingParts:
 class Housekeeping:
     """One round for all of it. Trouble with the store is logged on the edge; the work is still there next time."""
 
-    def __init__(self, parts: HousekeepingParts) -> None:
+    def __init__(self, parts: HousekeepingParts, kept: Kept) -> None:
         """Tidy up with the first round."""
         self._parts = parts
+        self._kept = kept
         self._tidy_at = parts.clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._failing = False
-        self._backlogged = set(parts.sinks)
+        self._backlogged = set(kept.sinks)
+
+    def keep(self, kept: Kept) -> None:
+        """Keep this from now on, and tidy up with the next round."""
+        self._kept = kept
+        self._tidy_at = self._parts.clock.monotonic()
+        self._backlogged.update(kept.sinks)
 
     async def round(self) -> float:
         """Flush, and once an hour tidy up; return the seconds until the next round.
@@ -59,7 +76,7 @@ class Housekeeping:
         except StoreUnusableError:
             raise
         except StoreError as error:
-            self._pruning = None
+            self._pruning, self._tidy_at = None, self._parts.clock.monotonic()
             if not self._failing:
                 log.error("housekeeping.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
             self._failing = True
@@ -69,8 +86,9 @@ class Housekeeping:
 
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
-        for account in self._parts.accounts:
-            await account.flush()
+        for account in self._parts.accounts():
+            with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
+                await account.flush()
 
     async def refresh_backlog(self) -> None:
         """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""
@@ -94,9 +112,10 @@ class Housekeeping:
 
     async def _tidy(self) -> float:
         """Bury and prune when it is time; return the seconds until the next round: there may be more to prune."""
-        if self._parts.clock.monotonic() < self._tidy_at:
-            return FLUSH_EVERY_S
         if self._pruning is None:
+            if self._parts.clock.monotonic() < self._tidy_at:
+                return FLUSH_EVERY_S
+            self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
             await self._bury()
             self._pruning, self._pruned_count = self._prune(), 0
         for _ in range(PAGES_COUNT):
@@ -109,17 +128,19 @@ class Housekeeping:
 
     def _tidied(self) -> None:
         self._pruning = None
-        self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
         if self._pruned_count:
             log.info("store.pruned", executions=self._pruned_count)
 
     def _prune(self) -> AsyncIterator[int]:
-        ended_before = self._parts.clock.steady_us() - round(self._parts.retention_s * 1_000_000)
-        return self._parts.store.prune(ended_before=ended_before, keep=self._parts.named)
+        ended_before = self._parts.clock.steady_us() - round(self._kept.retention_s * 1_000_000)
+        return self._parts.store.prune(ended_before=ended_before, keep=self._is_named)
+
+    def _is_named(self, account: str, pipeline: str, execution: str) -> bool:
+        return self._kept.named(account, pipeline, execution)  # which may be another by the next page
 
     async def _bury(self) -> None:
         died = await self._parts.store.mark_absent_sinks(
-            present=self._parts.sinks,
+            present=self._kept.sinks,
             now=self._parts.clock.steady_us(),
             dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
         )

@@ -1,5 +1,6 @@
 """Every metric, declared once (SPEC 8). Label sets that are known start at 0; children are kept, for they are hot."""
 
+from datetime import datetime
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
@@ -23,6 +24,12 @@ class Metrics:
         self._declare_sink_metrics()
         self._declare_daemon_metrics()
 
+    def reloaded(self, *, well: bool, at: datetime) -> None:
+        """Say whether the configuration as it was read at that time is in use."""
+        self.reload_successful.set(well)
+        if well:
+            self.reload_success_at.set(at.timestamp())
+
     def account(self, name: str) -> "AccountMetrics":
         """Return the metrics of one account."""
         return AccountMetrics(self, name)
@@ -30,6 +37,16 @@ class Metrics:
     def sink(self, name: str) -> "SinkMetrics":
         """Return the metrics of one sink."""
         return SinkMetrics(self, name)
+
+    def forget_account(self, name: str) -> None:
+        """Show nothing more of that account."""
+        for metric in self._of_accounts:
+            metric.remove_by_labels({"account": name})
+
+    def forget_sink(self, name: str) -> None:
+        """Show nothing more of that sink."""
+        for metric in self._of_sinks:
+            metric.remove_by_labels({"sink": name})
 
     def _declare_account_metrics(self) -> None:
         labels, registry = ["account", "endpoint"], self.registry
@@ -55,6 +72,15 @@ class Metrics:
         self.last_successful_poll = Gauge(
             "watcher_last_successful_poll_timestamp_seconds", "Last answer that counts.", ["account"], registry=registry
         )
+        self._of_accounts = (
+            self.api_requests,
+            self.api_request_duration,
+            self.polls,
+            self.open_executions,
+            self.poll_lateness,
+            self.account_up,
+            self.last_successful_poll,
+        )
 
     def _declare_sink_metrics(self) -> None:
         registry = self.registry
@@ -69,6 +95,13 @@ class Metrics:
             "watcher_outbox_oldest_timestamp_seconds", "When the oldest was recorded.", ["sink"], registry=registry
         )
         self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
+        self._of_sinks = (
+            self.deliveries,
+            self.delivery_delay,
+            self.outbox_pending,
+            self.outbox_oldest,
+            self.sink_up,
+        )
 
     def _declare_daemon_metrics(self) -> None:
         registry = self.registry

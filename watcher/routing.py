@@ -37,6 +37,10 @@ class Router:
         """Keep the routes in the order of the configuration."""
         self._routes = dict(routes)
 
+    def replace(self, routes: Mapping[str, Route]) -> None:
+        """Take these routes from now on, and no others."""
+        self._routes = dict(routes)
+
     def sinks_for(self, type_: EventType, *, watch: Watch | None = None, but: str | None = None) -> tuple[str, ...]:
         """Return the sinks an event goes to, leaving out `but`: a sink is not told of its own trouble."""
         return tuple(name for name, route in self._routes.items() if name != but and route.wants(type_, watch))

@@ -70,6 +70,15 @@ class Schedule:
         )
         self._loops[name] = loop
 
+    async def remove(self, name: str) -> None:
+        """Run that round no more, if it is there; return once it is not under way."""
+        loop = self._loops.pop(name, None)
+        if loop is None or loop.job is None:
+            return
+        loop.job.remove()
+        loop.job = None
+        await loop.idle.wait()
+
     def waker(self, name: str) -> Wake:
         """Return what wakes the round of that name early, once it was added."""
 
@@ -90,7 +99,7 @@ class Schedule:
             self._guard.cancel()
         if self._scheduler.running:
             self._scheduler.pause()
-            for loop in self._loops.values():
+            for loop in list(self._loops.values()):
                 await loop.idle.wait()
             self._scheduler.shutdown(wait=False)
 
@@ -104,6 +113,8 @@ class Schedule:
         return [loop.name for loop in self._loops.values() if not loop.has_run]
 
     async def _run(self, loop: Loop) -> None:
+        if self._loops.get(loop.name) is not loop:  # removed after APScheduler had begun to start it
+            return
         if not loop.idle.is_set():
             loop.again = True
             return

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from watcher.account import AccountWatcher
-from watcher.assembly import AccountCommon, build_account, build_router
+from watcher.assembly import AccountCommon, build_account, routes_of, watches_of
 from watcher.clock import Clock, SystemClock
 from watcher.config.models import Settings
 from watcher.errors import Exit
@@ -14,6 +14,7 @@ from watcher.metrics import Metrics
 from watcher.models import Event
 from watcher.ports import Change, Reply
 from watcher.progress import Ending, Moment, Progress
+from watcher.routing import Router
 from watcher.schedule import Schedule
 from watcher.taps import PassingLedger, TappedApi
 from watcher.units import spell_duration
@@ -80,9 +81,18 @@ async def _start(settings: Settings, heard: Heard, *, stack: AsyncExitStack, clo
     metrics = Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
     ledger = PassingLedger(heard.put_nowait)
-    common = AccountCommon(settings, ledger, clock, metrics, build_router(settings), schedule, heard.put_nowait)
-    (account,) = settings.accounts
-    watcher = await build_account(common, stack, name=account, tap=lambda api: TappedApi(api, heard.put_nowait))
+    common = AccountCommon(ledger, clock, metrics, Router(routes_of(settings)), schedule, heard.put_nowait)
+    ((name, account),) = settings.accounts.items()
+    watcher = await build_account(
+        common,
+        stack,
+        name=name,
+        settings=account,
+        polling=settings.polling,
+        tap=lambda api: TappedApi(api, heard.put_nowait),
+    )
+    await watcher.watch(watches_of(settings, name))
+    schedule.add(f"account:{name}", watcher.round)
     stack.push_async_callback(watcher.cancel)
     stack.push_async_callback(schedule.stop)
     schedule.start()

@@ -14,7 +14,7 @@ from receiver import Receiver, hangs
 
 from watcher.models import Delivery
 from watcher.ports import Sink, Verdict
-from watcher.sinks.stdout import StdoutSink
+from watcher.sinks.stdout import Output, StdoutSink
 from watcher.sinks.webhook import WebhookSettings, WebhookSink
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
@@ -52,11 +52,13 @@ class StdoutTarget:
     async def open(self) -> None:
         self.reading, self.writing = os.pipe()
         others = set(threading.enumerate())
-        self.sink: Sink = StdoutSink(self.writing)
+        self.output = Output(self.writing)
+        self.sink: Sink = StdoutSink(self.output)
         (self.thread,) = set(threading.enumerate()) - others
 
     async def close(self) -> None:
         await self.sink.close()
+        self.output.close()
         os.close(self.reading)
         await asyncio.to_thread(self.thread.join)  # else it may write on into what gets this descriptor next
         os.close(self.writing)

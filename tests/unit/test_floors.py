@@ -83,7 +83,7 @@ FLOORS = {
                 "progress",
             ),
             ("config", "schedule", "web"),
-            ("assembly", "app", "simulator"),
+            ("assembly", "owners", "reload", "app", "simulator"),
             ("demo", "interruption", "trials", "plan", "waiting"),
             ("terminal",),
             ("commands",),

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from virtual import FakeClock, account_of, said
 
 from watcher.errors import StoreError, StoreUnusableError
-from watcher.housekeeping import PAGES_COUNT, Housekeeping, HousekeepingParts
+from watcher.housekeeping import PAGES_COUNT, Housekeeping, HousekeepingParts, Kept
 from watcher.metrics import Metrics
 from watcher.models import Known
 from watcher.store.retention import EXECUTIONS_COUNT
@@ -36,11 +36,9 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
             store=store,
             clock=clock,
             metrics=account.metrics,
-            accounts=[account.watcher],
-            sinks=("ops",),
-            retention_s=30 * DAY_S,
-            named=lambda _account, _pipeline, execution: execution == A,
-        )
+            accounts=lambda: [account.watcher],
+        ),
+        Kept(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
     )
     await housekeeping.round()
     assert set(await known_of(store)) == {A, B}
@@ -119,11 +117,9 @@ def housekeeping_of(
             store=store,
             clock=clock,
             metrics=metrics,
-            accounts=[],
-            sinks=("stdout",),
-            retention_s=30 * DAY_S,
-            named=named,
-        )
+            accounts=list,
+        ),
+        Kept(("stdout",), 30 * DAY_S, named=named),
     )
 
 
@@ -143,3 +139,20 @@ async def test_trouble_with_the_store_ends_nothing(clock: FakeClock, store: SqlS
     assert await housekeeping.round() == 5.0
     assert await housekeeping.round() == 5.0
     await housekeeping.refresh_backlog()
+
+
+async def test_what_is_kept_may_change_while_a_round_prunes(clock: FakeClock, store: SqlStore) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script = {A: said(A, "success"), B: said(B, "failed")}
+    await account.run_for(1)
+    await account.told()
+    clock.advance(31 * DAY_S)
+    housekeeping = housekeeping_of(store, clock, account.metrics, named=lambda *_: False)
+    tidying = asyncio.create_task(housekeeping.round())
+    await asyncio.sleep(0)
+    housekeeping.keep(Kept(("stdout", "ops"), 30 * DAY_S, named=lambda *_: True))
+    await tidying
+    assert set(await known_of(store)) == {A, B}
+    housekeeping.keep(Kept(("stdout", "ops"), 30 * DAY_S, named=lambda *_: False))
+    await housekeeping.round()
+    assert set(await known_of(store)) == set()

@@ -202,3 +202,39 @@ async def test_the_lag_of_the_event_loop_is_told() -> None:
 
 def _never(error: BaseException) -> None:
     raise AssertionError(error)
+
+
+async def test_a_round_that_is_removed_runs_no_more(schedule: Schedule, failures: Failures) -> None:
+    ran, other = CountedRound(0.01), CountedRound(0.01)
+    schedule.add("account:a", ran)
+    schedule.add("account:b", other)
+    schedule.start()
+    await ran.reached(2)
+    await schedule.remove("account:a")
+    count = ran.count
+    schedule.waker("account:a")()
+    await other.reached(other.count + 5)
+    assert ran.count == count
+    assert (schedule.unborn(), schedule.stuck(), failures) == ([], [], [])
+
+
+async def test_removing_waits_for_the_round_that_is_under_way(schedule: Schedule) -> None:
+    entered, released = asyncio.Event(), asyncio.Event()
+
+    async def held() -> float:
+        entered.set()
+        await released.wait()
+        return 0.0
+
+    schedule.add("account:a", held)
+    schedule.start()
+    await entered.wait()
+    removing = asyncio.create_task(schedule.remove("account:a"))
+    await asyncio.sleep(0)
+    assert not removing.done()
+    released.set()
+    await removing
+
+
+async def test_removing_what_is_not_there_is_nothing(schedule: Schedule) -> None:
+    await schedule.remove("account:a")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from watcher.clock import SystemClock
-from watcher.commands.configuration import config_path, read_config, require_watches
+from watcher.commands.configuration import config_path, read_config
 from watcher.commands.options import ConfigOption
 from watcher.config.models import Settings
 from watcher.errors import Exit

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import typer
@@ -11,15 +12,8 @@ from watcher.config.load import load_config
 from watcher.config.models import Settings
 from watcher.config.places import find_config
 from watcher.config.problems import ConfigProblemsError
-from watcher.errors import Exit, WatcherError
 from watcher.terminal.console import stderr_console
 from watcher.terminal.mistakes import tell_mistakes
-
-
-class NothingToWatchError(WatcherError):
-    """The file names no execution."""
-
-    exit_code = Exit.USAGE
 
 
 def config_path(explicit: Path | None) -> Path:
@@ -28,17 +22,16 @@ def config_path(explicit: Path | None) -> Path:
 
 
 def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
-    """Load the file, or `only` these keys. What is wrong is told on a terminal with its lines, and ends the command."""
+    """Read the file, or `only` these keys, as `loaded` does."""
+    return loaded(partial(load_config, path, environ=os.environ, only=only))
+
+
+def loaded(load: Callable[[], Settings]) -> Settings:
+    """Load settings. What is wrong is told on a terminal with its lines, and ends the command."""
     try:
-        return load_config(path, environ=os.environ, only=only)
+        return load()
     except ConfigProblemsError as error:
         if not sys.stderr.isatty():
             raise
         tell_mistakes(error, console=stderr_console())
         raise typer.Exit(error.exit_code) from None
-
-
-def require_watches(settings: Settings) -> None:
-    """Raise `NothingToWatchError` if there is nothing to do."""
-    if not settings.watch:
-        raise NothingToWatchError("nothing to watch: add a watch entry with a pipeline and its executions")

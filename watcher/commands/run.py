@@ -1,13 +1,19 @@
 """`watcher run`: the daemon."""
 
+import asyncio
 import gc
+import os
+import signal
 
 from watcher.app import Started
 from watcher.app import run as run_daemon
-from watcher.commands.configuration import config_path, read_config, require_watches
+from watcher.commands.configuration import config_path, loaded
 from watcher.commands.options import ConfigOption
+from watcher.config.models import Settings
+from watcher.config.source import ConfigSource
 from watcher.interruption import run_until_stopped
 from watcher.logs import configure_logs
+from watcher.reload import Reloading
 
 EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq .")
 
@@ -15,14 +21,21 @@ EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq 
 def run(config: ConfigOption = None) -> None:
     """Watch, and tell every change as an event.
 
-    One JSON event per line on stdout, and to the webhooks that asked for it. Logs go to stderr. Ctrl-C and
-    SIGTERM let what is in flight finish, at most 8 s; a second signal ends it at once.
+    One JSON event per line on stdout, and to the webhooks that asked for it. Logs go to stderr. SIGHUP, or a change
+    of the file, reloads it. Ctrl-C and SIGTERM let what is in flight finish, at most 8 s; a second signal ends it at
+    once.
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
-    settings = read_config(config_path(config))
+    source = ConfigSource(config_path(config), environ=os.environ)
+    settings = loaded(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
-    require_watches(settings)
-    run_until_stopped(lambda stop: run_daemon(settings, stop=stop, started=_spare_the_collector))
+    run_until_stopped(lambda stop: _run(settings, source=source, stop=stop))
+
+
+async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event) -> None:
+    reloading = Reloading(source, asyncio.Event())
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.asked.set)
+    await run_daemon(settings, stop=stop, started=_spare_the_collector, reloading=reloading)
 
 
 def _spare_the_collector(_started: Started) -> None:

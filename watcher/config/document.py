@@ -7,8 +7,10 @@ no rule about any key.
 import json
 import re
 from collections.abc import Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
+from watcher.config.files import Stamp, stamp_of
 from watcher.config.problems import Problem
 from watcher.config.tree import Items, Node, Path, Scalar, Table
 from watcher.config.variables import fill
@@ -26,11 +28,17 @@ class Document:
         self.source = ""
         self.problems: list[Problem] = []
         self.data: dict[str, Any] = {}
+        self.files: dict[FilePath, Stamp | None] = {}
         self._root: Table = Table({}, 1, 1)
         self._told: set[Path] = set()
         self._hidden: set[Path] = set()
         self._read_from: dict[Path, Path] = {}
         self._environment: dict[Path, str] = {}
+
+    def read(self, path: FilePath) -> bytes:
+        """Return what a file holds, noting in `files` that it was read, or tried. Raises `OSError` and `ValueError`."""
+        self.files[path] = stamp_of(path)  # before reading: what is written meanwhile is a change
+        return path.read_bytes()
 
     def load(self, root: Table, *, environ: Mapping[str, str]) -> None:
         """Take over a tree, filling in variables; those that are not set are problems."""

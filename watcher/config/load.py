@@ -18,12 +18,19 @@ from watcher.config.tree import Node, Scalar, Table, compose
 from watcher.config.twins import read_twins
 
 
-def load_config(path: Path, *, environ: Mapping[str, str], only: Collection[str] | None = None) -> Settings:
+def load_config(
+    path: Path,
+    *,
+    environ: Mapping[str, str],
+    only: Collection[str] | None = None,
+    document: Document | None = None,
+) -> Settings:
     """Read the file and the files it names. Raises `ConfigProblemsError` with everything that is wrong.
 
     Of the top-level keys `only` these are read, if given; what the others need (secrets, variables) may be absent.
+    `document` knows afterwards which files were read.
     """
-    document = Document(file=str(path))
+    document = document or Document(file=str(path))
     settings = _read(path, document=document, environ=environ, only=only)
     if settings is None or document.problems:
         raise ConfigProblemsError(document.problems, file=document.file, source=document.source)
@@ -56,7 +63,7 @@ def _part(root: Table, only: Collection[str] | None) -> Table:
 def _compose(path: Path, *, document: Document) -> Node | None:
     """Return the tree of the file, or `None` once it is reported why there is none."""
     try:
-        text = decode(path.read_bytes())
+        text = decode(document.read(path))
         document.source = text
         root = compose(text, report=document.report_at)
     except OSError as error:

@@ -50,7 +50,7 @@ def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> No
         return
     shown = "this file" if document.is_hidden(twin) or not given.startswith(("/", "./", "../")) else quoted(given)[1:-1]
     try:
-        text = _content(directory / given, shown=shown)
+        text = _content(document, directory / given, shown=shown)
     except _UnreadableError as error:
         document.report(twin, error.problem, remedy=error.remedy)
         document.tell(path)
@@ -62,10 +62,10 @@ def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _content(file: FilePath, *, shown: str) -> str:
+def _content(document: Document, file: FilePath, *, shown: str) -> str:
     """Return what a file holds without its last line end. Raises `_UnreadableError`."""
     try:
-        text = file.read_bytes().decode("utf-8-sig").rstrip("\r\n")
+        text = document.read(file).decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise _UnreadableError(f"{shown} is not UTF-8 text", remedy="write the secret into it as text") from None
     except ValueError:

@@ -42,55 +42,47 @@ class StdoutSettings(SinkSettings):
 
 @dataclass(frozen=True, slots=True)
 class _Line:
-    """A line to write, and where its fate is awaited."""
+    """A line to write, where its fate is awaited, and what counts each further try at it."""
 
     data: bytes
     written: asyncio.Future[None]
+    retried: Callable[[], None]
 
 
-class StdoutSink:
-    """Writes each event as one line to a file descriptor, blocking or not."""
+class Output:
+    """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
 
-    def __init__(
-        self,
-        fd: int,
-        *,
-        retried: Callable[[], None] = lambda: None,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
-        """Start the thread, which calls `retried` at each further try on a full disk. Needs a running event loop."""
+    def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Start the thread. Needs a running event loop."""
         self._fd = fd
-        self._retried = retried
         self._sleep = sleep
         self._loop = asyncio.get_running_loop()
         self._lines: SimpleQueue[_Line | None] = SimpleQueue()
         # A daemon thread: the program may end while it waits for a reader that never reads.
         threading.Thread(target=self._run, name="stdout", daemon=True).start()
 
-    async def send(self, delivery: Delivery) -> Receipt:
-        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
-        await self.write(delivery.body)
-        return _WRITTEN
+    async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
+        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
 
-    async def write(self, line: bytes) -> None:
-        """Write a line that has no end yet, as `send` does."""
+        The thread calls `retried` at each further try on a full disk.
+        """
         written: asyncio.Future[None] = self._loop.create_future()
-        self._lines.put(_Line(line + b"\n", written))
+        self._lines.put(_Line(line + b"\n", written, retried))
         await written
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""
         self._lines.put(None)
 
     def _run(self) -> None:
         if _stands_in_mid_line(self._fd):
-            self._write(b"\n")
+            self._write(b"\n", retried=_nobody)
         going = True
         while going:
             taken = self._take()
             going = None not in taken
             lines = [line for line in taken if line is not None]
-            closed = self._write(b"".join(line.data for line in lines))
+            closed = bool(lines) and self._write(b"".join(line.data for line in lines), retried=lines[0].retried)
             with suppress(RuntimeError):  # the loop is closed: the program ended while the reader was stuck
                 self._loop.call_soon_threadsafe(_resolve, lines, closed)
 
@@ -101,7 +93,7 @@ class StdoutSink:
             taken.append(self._lines.get())
         return taken
 
-    def _write(self, data: bytes) -> bool:
+    def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
         """Write all of it, however long that takes. Return whether the output is closed instead."""
         rest, full = memoryview(data), False
         while rest:
@@ -116,7 +108,7 @@ class StdoutSink:
                     _report(log.warning, "stdout.full")
                 full = True
                 self._sleep(FULL_DISK_WAIT_S)
-                self._retried()
+                retried()
         if full:
             _report(log.info, "stdout.recovered")
         return False
@@ -125,6 +117,27 @@ class StdoutSink:
         room = select.poll()
         room.register(self._fd, select.POLLOUT)
         room.poll()
+
+
+class StdoutSink:
+    """Sends each event to the program's output as one line."""
+
+    def __init__(self, output: Output, *, retried: Callable[[], None] = lambda: None) -> None:
+        """Call `retried` at each further try on a full disk."""
+        self._output = output
+        self._retried = retried
+
+    async def send(self, delivery: Delivery) -> Receipt:
+        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
+        await self._output.write(delivery.body, retried=self._retried)
+        return _WRITTEN
+
+    async def close(self) -> None:
+        """Leave the output to the others."""
+
+
+def _nobody() -> None:
+    """Count nothing: it is no delivery that is being written."""
 
 
 def _report(say: Callable[[str], None], event: str) -> None:

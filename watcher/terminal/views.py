@@ -12,7 +12,7 @@ from rich.text import Text
 from watcher.errors import OutputClosedError
 from watcher.models import Event
 from watcher.progress import Moment, Progress, Subject
-from watcher.sinks.stdout import StdoutSink
+from watcher.sinks.stdout import Output
 from watcher.terminal.waiting import change_line, picture, wrapped_count
 from watcher.waiting import View
 
@@ -22,7 +22,7 @@ STDOUT_FD = 1
 class EventView:
     """The events as the daemon gives them, one per line."""
 
-    def __init__(self, out: StdoutSink) -> None:
+    def __init__(self, out: Output) -> None:
         self._out = out
 
     async def tell(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
@@ -36,7 +36,7 @@ class EventView:
 class LineView:
     """One line per change of the execution."""
 
-    def __init__(self, out: StdoutSink) -> None:
+    def __init__(self, out: Output) -> None:
         self._out = out
 
     async def tell(self, event: Event, progress: Progress) -> None:
@@ -78,11 +78,11 @@ class LiveView:
 @asynccontextmanager
 async def stdout_view(*, as_json: bool) -> AsyncIterator[View]:
     """Show a wait to programs, or to people later. A reader that is slow holds up nothing but its lines."""
-    out = StdoutSink(STDOUT_FD)
+    out = Output(STDOUT_FD)
     try:
         yield EventView(out) if as_json else LineView(out)
     finally:
-        await out.close()
+        out.close()
 
 
 @asynccontextmanager

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from watcher.app import DRAIN_S, FLUSH_S
 from watcher.config.load import load_config
 from watcher.config.places import DEFAULTS, PLACES, VARIABLE
+from watcher.owners import DRAIN_S, FLUSH_S
 from watcher.units import parse_duration
 
 ROOT = Path(__file__).parents[3]

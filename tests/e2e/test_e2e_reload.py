@@ -1,0 +1,189 @@
+"""The configuration changes under the running program: by hand, by mount, by signal, once and all the time."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+from e2e import judge
+from e2e.endpoint import Answer, Attempt
+from e2e.programme import Life
+from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, webhook, world_of
+
+from watcher.simulator.server import Simulator
+
+RATE = 40
+
+
+async def reloaded(life: Life, *, times: int) -> None:
+    await life.until(lambda: len(life.logged("config.reloaded")) >= times, within_s=15, what=f"reload {times}")
+
+
+def keys_of(simulator: Simulator) -> set[str]:
+    return {entry.execution for entry in simulator.journal.entries if entry.execution}
+
+
+async def test_a_watch_and_a_sink_come_and_go_with_the_file(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(6, ends_after_s=60, ends_within_s=90))
+    first, second = await stage.receiver(), await stage.receiver()
+    document = document_of({"default": simulator}, {"first": webhook(first)})
+    watches = document["watch"]
+    life = await stage.start({**document, "watch": watches[:1]})
+    await life.started()
+    await life.until(lambda: len(first.events()) >= 2, within_s=10, what="two were told")
+    assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
+
+    labelled = [{**watch, "labels": {"team": "ops"}} for watch in watches[1:]]
+    stage.write({**document, "watch": labelled, "sinks": {"second": webhook(second)}})
+    await reloaded(life, times=1)
+    await life.until(lambda: len(second.events()) >= 4, within_s=10, what="four were told")
+    assert {event["data"]["labels"]["team"] for event in second.events()} == {"ops"}
+    assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
+    gone = set(watches[0]["executions"])
+    asked = [entry for entry in simulator.journal.entries if entry.execution in gone]
+    await life.until(lambda: simulator.journal.entries[-1].at > asked[-1].at + 2, within_s=10, what="time went by")
+    assert [entry for entry in simulator.journal.entries if entry.execution in gone] == asked
+    assert await life.stop() == 0
+
+
+async def test_a_bad_file_changes_nothing_and_is_loud(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+    document = document_of({"default": simulator})
+    life = await stage.start(document)
+    pages = await life.started()
+    stage.write({**document, "polling": {"min_interval": "5"}})
+    await life.until(lambda: life.logged("config.rejected"), within_s=15, what="it was rejected")
+    (problem,) = life.logged("config.rejected")[0]["problems"]
+    assert 'polling.min_interval: "5" has no unit; write 5s' in problem
+    assert "watcher_config_last_reload_successful 0.0" in await metrics_of(pages)
+    asked = len(simulator.journal.entries)
+    await life.until(lambda: len(simulator.journal.entries) > asked + 9, within_s=10, what="it went on looking")
+    stage.write(document)
+    await reloaded(life, times=1)
+    assert "watcher_config_last_reload_successful 1.0" in await metrics_of(pages)
+    assert await life.stop() == 0
+
+
+async def metrics_of(pages: str) -> str:
+    async with ClientSession() as session, session.get(f"{pages}/metrics") as response:
+        return await response.text()
+
+
+def swap_link(folder: Path, *, text: str, number: int) -> None:
+    """Do as Kubernetes does with a ConfigMap: a new directory, and one link that is replaced."""
+    (folder / f"..{number}").mkdir()
+    (folder / f"..{number}" / "watcher.yaml").write_text(text)
+    (folder / "..next").symlink_to(f"..{number}")
+    (folder / "..next").rename(folder / "..data")
+
+
+async def test_a_mounted_directory_is_followed_through_its_link(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+    document = document_of({"default": simulator}) | {"store": {"url": f"sqlite:///{stage.folder}/watcher.db"}}
+    mount = stage.folder / "mount"
+    mount.mkdir()
+    swap_link(mount, text=stage.write(document).read_text(), number=1)
+    (mount / "watcher.yaml").symlink_to("..data/watcher.yaml")
+    life = await stage.begin("run", "--config", str(mount / "watcher.yaml"))
+    await life.started()
+    swap_link(mount, text=stage.write({**document, "watch": document["watch"][:1]}).read_text(), number=2)
+    await reloaded(life, times=1)
+    assert life.logged("config.reloaded")[0]["watches"] == 1
+    assert await life.stop() == 0
+
+
+async def test_a_key_that_is_replaced_in_its_file_is_used_from_then_on(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+    document = document_of({"default": simulator})
+    account = document["accounts"]["default"]
+    del account["api_key"]
+    account["api_key_file"] = "secret/key"
+    key = stage.folder / "secret" / "key"
+    key.parent.mkdir()
+    key.write_text("a-key-that-is-refused\n")
+    life = await stage.start(document)
+    await life.until(lambda: life.events("account.degraded"), within_s=10, what="the key was refused")
+    (key.parent / "next").write_text(f"{API_KEYS[1]}\n")
+    (key.parent / "next").rename(key)  # as an editor does
+    await life.until(lambda: life.events("account.recovered"), within_s=10, what="the key was taken")
+    assert await life.stop() == 0
+
+
+async def test_sighup_reads_the_file_again_whatever_it_looks_like(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+    document = document_of({"default": simulator})
+    life = await stage.start(document)
+    await life.started()
+    path = stage.folder / "watcher.yaml"
+    before = path.stat()
+    path.write_text(path.read_text().replace("level: info", "level: info"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    life.send(signal.SIGHUP)
+    await reloaded(life, times=1)
+    document["http"] = {"listen": "127.0.0.1:1"}
+    document["store"] = {"url": "sqlite:///other.db"}
+    stage.write(document)
+    await reloaded(life, times=2)
+    assert {entry["key"] for entry in life.logged("config.needs_restart")} == {"http.listen", "store.url"}
+    assert await life.stop() == 0
+
+
+@pytest.mark.parametrize(("count", "within_s"), [(8, 10.0), pytest.param(50, 60.0, marks=pytest.mark.soak)])
+async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, count: int, within_s: float) -> None:
+    dice = Random()
+    simulator = await stage.simulator(world_of(150, ends_after_s=2.0, ends_within_s=within_s))
+    ops, extra = await stage.receiver(_refusing_some(dice)), await stage.receiver()
+    document = document_of({"default": simulator}, {"ops": webhook(ops)}, rate_limit=f"{RATE}/s")
+    life = await stage.start(document)
+    await life.started()
+    for number in range(count):
+        stage.write(_changed(document, number=number, dice=dice, extra=webhook(extra)))
+        life.send(signal.SIGHUP)
+        await asyncio.sleep(within_s / count)
+    stage.write(document)
+    life.send(signal.SIGHUP)
+    await life.until(lambda: all_have_ended(ops.events(), simulator.world), within_s=60, what="every end was told")
+    assert await life.stop() == 0
+
+    assert life.logged("config.rejected") == []
+    for bodies in (ops.kept(), life.told):
+        assert judge.of_truth(bodies, simulator) == []
+        assert judge.of_completeness(bodies, simulator) == []
+    assert judge.of_sequences([*ops.kept(), *life.told]) == []
+    assert {attempt.body for attempt in extra.attempts} <= set(life.told)
+    assert judge.of_order(ops.attempts) == []
+    assert len(set(life.told)) == len(life.told)
+    assert [line for line in life.told if b"account." in line] == []
+    assert ops.forgeries == extra.forgeries == []
+    assert simulator.journal.busiest_second() <= RATE * 1.05 + 2
+
+
+def _refusing_some(dice: Random) -> Any:  # noqa: ANN401 (a chooser)
+    def choose(_: Attempt) -> Answer:
+        return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(8, 1, 1))[0]
+
+    return choose
+
+
+def _changed(document: Document, *, number: int, dice: Random, extra: Document) -> Document:
+    """Return the document with some watches and executions away, other labels, another sink, rate or key."""
+    watches = [
+        {
+            **watch,
+            "labels": {"round": str(number)},
+            "executions": dice.sample(watch["executions"], k=dice.randint(1, 40)),
+        }
+        for watch in document["watch"]
+    ]
+    account = document["accounts"]["default"]
+    sinks = {"ops": {**document["sinks"]["ops"], "timeout": f"{2 + number % 3}s"}}
+    return {
+        **document,
+        "accounts": {"default": {**account, "api_key": API_KEYS[number % 2], "timeout": f"{2 + number % 2}s"}},
+        "watch": watches[number % 2 :],
+        "sinks": sinks | ({"extra": extra} if number % 2 else {}),
+    }

@@ -1,0 +1,88 @@
+"""A configuration that is read again, from real files."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from watcher.config.problems import ConfigProblemsError
+from watcher.config.source import ConfigSource
+
+TEXT = "accounts:\n  default: {api_key_file: secrets/key}\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("one\n")
+    file = tmp_path / "watcher.yaml"
+    file.write_text(TEXT)
+    return file
+
+
+@pytest.fixture
+def source(file: Path) -> ConfigSource:
+    source = ConfigSource(file, environ={})
+    source.load()
+    return source
+
+
+def test_nothing_changes_by_itself(source: ConfigSource) -> None:
+    assert not source.changed()
+
+
+def test_a_change_of_the_file_is_seen_until_it_is_read(source: ConfigSource, file: Path) -> None:
+    file.write_text(TEXT + "log: {level: debug}\n")
+    assert source.changed()
+    assert source.load().log.level == "debug"
+    assert not source.changed()
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(source: ConfigSource, file: Path) -> None:
+    found = file.stat()
+    other = file.with_name("next")
+    other.write_text(TEXT)
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
+    other.rename(file)
+    assert source.changed()
+
+
+def test_a_secret_in_a_file_of_its_own_is_followed(source: ConfigSource, file: Path) -> None:
+    (file.parent / "secrets" / "key").write_text("two\n")
+    assert source.changed()
+    assert source.load().accounts["default"].api_key.get_secret_value() == "two"
+
+
+def test_a_file_that_is_missing_is_waited_for(source: ConfigSource, file: Path) -> None:
+    (file.parent / "secrets" / "key").unlink()
+    with pytest.raises(ConfigProblemsError, match="no such file"):
+        source.load()
+    assert not source.changed()
+    (file.parent / "secrets" / "key").write_text("back\n")
+    assert source.changed()
+
+
+def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
+    file.write_text("accounts: [\n")
+    with pytest.raises(ConfigProblemsError):
+        source.load()
+    assert not source.changed()
+
+
+def test_the_directories_are_those_of_the_files_and_of_what_they_link_to(file: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    file.rename(away / "real.yaml")
+    file.symlink_to(away / "real.yaml")
+    (away / "real.yaml").write_text(TEXT.replace("secrets", f"{tmp_path}/secrets"))
+    source = ConfigSource(file, environ={})
+    source.load()
+    assert source.directories() == {tmp_path, away, tmp_path / "secrets"}
+
+
+def test_a_directory_that_is_gone_is_not_among_them(file: Path, tmp_path: Path) -> None:
+    file.write_text(TEXT.replace("secrets", "nowhere"))
+    source = ConfigSource(file, environ={})
+    with pytest.raises(ConfigProblemsError):
+        source.load()
+    assert source.directories() == {tmp_path}

@@ -1,0 +1,152 @@
+"""The reloader over real files; what it has applied is noted instead."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from structlog.testing import capture_logs
+from virtual import FakeClock
+
+from watcher.config.models import Settings
+from watcher.config.source import ConfigSource
+from watcher.errors import StoreError
+from watcher.metrics import Metrics
+from watcher.reload import Reloader, Reloading
+
+
+class Applied:
+    """Notes what was to be applied; fails so many times first."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.levels: list[str] = []
+        self._failures = failures
+
+    async def __call__(self, settings: Settings) -> None:
+        self.levels.append(settings.log.level)
+        if len(self.levels) <= self._failures:
+            raise StoreError("no store today")
+
+
+class NotedMetrics(Metrics):
+    """Says how each reload went, as soon as it has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.went: asyncio.Queue[float | None] = asyncio.Queue()
+
+    def reloaded(self, *, well: bool, at: datetime) -> None:
+        super().reloaded(well=well, at=at)
+        self.went.put_nowait(self.registry.get_sample_value("watcher_config_last_reload_successful"))
+
+    async def next(self) -> float | None:
+        async with asyncio.timeout(10):
+            return await self.went.get()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    file = tmp_path / "watcher.yaml"
+    write(file, "info")
+    return file
+
+
+def write(file: Path, level: str, *, more: str = "") -> None:
+    file.write_text(f"log: {{level: {level}}}\n{more}")
+
+
+@asynccontextmanager
+async def following(
+    file: Path,
+    applied: Applied,
+    **options: Any,  # noqa: ANN401 (of the reloader)
+) -> AsyncIterator[tuple[Reloading, NotedMetrics]]:
+    reloading = Reloading(ConfigSource(file, environ={}), asyncio.Event())
+    metrics = NotedMetrics()
+    settings = reloading.source.load()
+    reloader = Reloader(reloading, settings=settings, apply=applied, metrics=metrics, clock=FakeClock(), **options)
+    task = asyncio.create_task(reloader.run())
+    yield reloading, metrics
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def test_a_change_is_applied_and_so_is_the_next(file: Path) -> None:
+    applied = Applied()
+    async with following(file, applied) as (_, metrics):
+        for level in ("debug", "warning"):
+            write(file, level)
+            assert await metrics.next() == 1.0
+    assert applied.levels == ["debug", "warning"]
+
+
+async def test_being_asked_is_enough(file: Path) -> None:
+    applied = Applied()
+    async with following(file, applied) as (reloading, metrics):
+        reloading.asked.set()
+        assert await metrics.next() == 1.0
+        assert not reloading.asked.is_set()
+    assert applied.levels == ["info"]
+
+
+async def test_what_could_not_be_applied_is_tried_again(file: Path) -> None:
+    applied = Applied(failures=2)
+    with capture_logs() as logs:
+        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+            write(file, "debug")
+            assert [await metrics.next() for _ in range(3)] == [0.0, 0.0, 1.0]
+    assert applied.levels == ["debug"] * 3
+    assert [entry["event"] for entry in logs] == ["config.not_applied", "config.not_applied", "config.reloaded"]
+
+
+async def test_a_bad_file_is_not_applied_and_said_once(file: Path) -> None:
+    applied = Applied()
+    with capture_logs() as logs:
+        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+            write(file, "loud")
+            assert await metrics.next() == 0.0
+            write(file, "debug")
+            assert await metrics.next() == 1.0
+    assert [entry["event"] for entry in logs] == ["config.rejected", "config.reloaded"]
+    assert applied.levels == ["debug"]
+
+
+async def test_where_nothing_tells_of_changes_the_files_are_looked_at(file: Path) -> None:
+    def no_watches(*_: object, **__: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    applied = Applied()
+    with capture_logs() as logs:
+        async with following(file, applied, watch=no_watches, look_every_s=0.01) as (reloading, metrics):
+            write(file, "debug")
+            assert await metrics.next() == 1.0
+            reloading.asked.set()
+            assert await metrics.next() == 1.0
+    assert applied.levels == ["debug", "debug"]
+    assert [entry["event"] for entry in logs].count("config.unwatched") == 1
+
+
+async def test_nothing_is_read_while_nothing_changes(file: Path) -> None:
+    applied = Applied()
+    rests = iter((0, 3))
+
+    async def watch(*_: object, **__: object) -> AsyncGenerator[None]:
+        for _rest in range(next(rests)):
+            yield
+        write(file, "debug")
+        yield
+
+    async with following(file, applied, watch=watch) as (_, metrics):
+        assert await metrics.next() == 1.0
+    assert applied.levels == ["debug"]
+
+
+async def test_what_needs_a_restart_is_said(file: Path) -> None:
+    with capture_logs() as logs:
+        async with following(file, Applied()) as (_, metrics):
+            write(file, "info", more="store: {url: sqlite:///other.db}\nhttp: {listen: 127.0.0.1:1}\n")
+            assert await metrics.next() == 1.0
+    assert [entry.get("key") for entry in logs] == ["store.url", "http.listen", None]

@@ -1,0 +1,126 @@
+"""Who owns what: a watcher for each account and a lane for each sink, made to match a configuration, and then another.
+
+What a new configuration leaves as it was goes on undisturbed; what it changes is drained, and begins anew from the
+store; watches are handed over to the watcher as it runs.
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import structlog
+
+from watcher.account import AccountWatcher
+from watcher.assembly import Common, build_account, build_lane, routes_of, watches_of
+from watcher.config.models import Settings
+from watcher.errors import StoreError
+from watcher.lane import SinkLane
+
+log = structlog.get_logger()
+
+DRAIN_S = 7.0
+"""What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s (SPEC 6)."""
+
+FLUSH_S = 0.5
+
+
+class _Key(NamedTuple):
+    """Names an account or a sink."""
+
+    kind: str
+    name: str
+
+    @property
+    def rounds(self) -> str:
+        """Return what its rounds are called."""
+        return f"{self.kind}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Owner:
+    """A part that runs, what it was built from, and what closes it."""
+
+    part: AccountWatcher | SinkLane
+    wanted: object
+    stack: AsyncExitStack
+
+
+class Owners:
+    """The owners of one process."""
+
+    def __init__(self, common: Common) -> None:
+        """Own nothing yet."""
+        self._common = common
+        self._owners: dict[_Key, _Owner] = {}
+        self._shown: set[_Key] = set()
+
+    def watchers(self) -> list[AccountWatcher]:
+        """Return the watchers of the accounts."""
+        return [owner.part for owner in self._owners.values() if isinstance(owner.part, AccountWatcher)]
+
+    async def apply(self, settings: Settings) -> None:
+        """Own what this configuration asks for, and nothing else.
+
+        Raises `StoreError` when that is not done in full: it may be called again, and goes on from there.
+        """
+        self._common.router.replace(routes_of(settings))
+        wanted = _wanted(settings)
+        await self._stop([key for key, owner in self._owners.items() if wanted.get(key) != owner.wanted])
+        self._show_only(wanted)
+        for key in [key for key in wanted if key not in self._owners]:
+            await self._start(key, wanted[key], settings=settings)
+        for watcher in self.watchers():
+            await watcher.watch(watches_of(settings, watcher.account))
+
+    async def stop(self) -> None:
+        """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
+        await self._stop(list(self._owners))
+
+    def _show_only(self, wanted: Collection[_Key]) -> None:
+        """Take what is gone out of the metrics."""
+        for key in self._shown - set(wanted):
+            forget = self._common.metrics.forget_sink if key.kind == "sink" else self._common.metrics.forget_account
+            forget(key.name)
+        self._shown = set(wanted)
+
+    async def _start(self, key: _Key, wanted: object, *, settings: Settings) -> None:
+        async with AsyncExitStack() as stack:
+            part = await self._build(key, stack=stack, settings=settings)
+            self._owners[key] = _Owner(part, wanted, stack.pop_all())
+        self._common.schedule.add(key.rounds, part.round)
+
+    async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountWatcher | SinkLane:
+        if key.kind == "sink":
+            return await build_lane(self._common, stack, name=key.name, settings=settings.sinks[key.name])
+        account = settings.accounts[key.name]
+        return await build_account(self._common, stack, name=key.name, settings=account, polling=settings.polling)
+
+    async def _stop(self, keys: Sequence[_Key]) -> None:
+        # Together: a round that hangs on the store must find its part draining when it goes on.
+        ending = [self._common.schedule.remove(key.rounds) for key in keys]
+        ending += [self._owners[key].part.drain() for key in keys]
+        try:
+            async with asyncio.timeout(DRAIN_S):
+                await asyncio.gather(*ending)
+        except TimeoutError:
+            log.warning("drain.cut_short", at_most_s=DRAIN_S)
+        await asyncio.gather(*map(self._close, keys))
+
+    async def _close(self, key: _Key) -> None:
+        owner = self._owners[key]
+        await owner.part.cancel()
+        if isinstance(owner.part, AccountWatcher):
+            with suppress(StoreError, TimeoutError):  # what is not flushed was looked at earlier, for all we know
+                async with asyncio.timeout(FLUSH_S):
+                    await owner.part.flush()
+        await owner.stack.aclose()
+        del self._owners[key]
+
+
+def _wanted(settings: Settings) -> dict[_Key, object]:
+    """Return what each owner is built from: another value of it means another owner."""
+    sinks = {_Key("sink", name): sink for name, sink in settings.sinks.items()}
+    accounts = {_Key("account", name): (account, settings.polling) for name, account in settings.accounts.items()}
+    return {**sinks, **accounts}

@@ -1,0 +1,133 @@
+"""Reads the configuration anew on SIGHUP and when its files change, and has it applied. A bad one changes nothing."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+from watchfiles import awatch
+
+from watcher.clock import Clock
+from watcher.config.models import Settings
+from watcher.config.problems import ConfigProblemsError
+from watcher.config.source import ConfigSource
+from watcher.errors import StoreError
+from watcher.metrics import Metrics
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 5.0
+"""Files are also looked at this often: not every file system says when they change, nor can every link be followed."""
+
+Watch = Callable[..., AsyncGenerator[object]]
+"""As `watchfiles.awatch`."""
+
+QUIET_MS = 100
+"""A file is read once nothing has changed for so long: editors and mounts take several steps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reloading:
+    """Where another configuration comes from. `asked` is set to have it read whatever its files look like."""
+
+    source: ConfigSource
+    asked: asyncio.Event
+
+
+class Reloader:
+    """Keeps the daemon at what its configuration says now."""
+
+    def __init__(
+        self,
+        reloading: Reloading,
+        *,
+        settings: Settings,
+        apply: Callable[[Settings], Awaitable[None]],
+        metrics: Metrics,
+        clock: Clock,
+        watch: Watch = awatch,
+        look_every_s: float = LOOK_EVERY_S,
+    ) -> None:
+        """Begin with these settings, which are applied. `apply` may raise `StoreError`, and is then called again."""
+        self._source = reloading.source
+        self._asked = reloading.asked
+        self._settings = settings
+        self._apply = apply
+        self._metrics = metrics
+        self._clock = clock
+        self._watch = watch
+        self._look_every_s = look_every_s
+        self._to_apply: Settings | None = None
+        self._blind = False
+
+    async def run(self) -> None:
+        """Follow the configuration until cancelled."""
+        while True:
+            await self._await_reason()
+            if self._asked.is_set() or self._source.changed():
+                self._asked.clear()
+                await self._read()
+            if self._to_apply is not None:
+                await self._take(self._to_apply)
+
+    async def _await_reason(self) -> None:
+        """Return when the configuration may be another, or what it says is still to be applied."""
+        try:
+            watching = self._watch(
+                *self._source.directories(),
+                watch_filter=None,
+                recursive=False,
+                step=QUIET_MS,
+                stop_event=self._asked,
+                rust_timeout=round(self._look_every_s * 1000),
+                yield_on_timeout=True,
+            )
+            async with aclosing(watching):
+                async for _ in watching:
+                    if self._to_apply is not None or self._source.changed():
+                        return
+        except OSError as error:
+            if not self._blind:
+                note = f"the files are looked at every {self._look_every_s:g} s instead"
+                log.warning("config.unwatched", error=error.strerror, note=note)
+            self._blind = True
+            await self._wait()
+
+    async def _wait(self) -> None:
+        try:
+            async with asyncio.timeout(self._look_every_s):
+                await self._asked.wait()
+        except TimeoutError:
+            return
+
+    async def _read(self) -> None:
+        try:
+            self._to_apply = await asyncio.to_thread(self._source.load)
+        except ConfigProblemsError as error:
+            self._metrics.reloaded(well=False, at=self._clock.now())
+            problems = [str(each) for each in error.problems]
+            log.error("config.rejected", problems=problems, note="the old one stays in use")  # noqa: TRY400 (the problems say it all)
+
+    async def _take(self, settings: Settings) -> None:
+        try:
+            await self._apply(settings)
+        except StoreError as error:
+            self._metrics.reloaded(well=False, at=self._clock.now())
+            log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")  # noqa: TRY400 (our own text says it all)
+            return
+        _warn_of_restart(self._settings, settings)
+        self._settings, self._to_apply = settings, None
+        self._metrics.reloaded(well=True, at=self._clock.now())
+        log.info(
+            "config.reloaded", accounts=len(settings.accounts), watches=len(settings.watch), sinks=len(settings.sinks)
+        )
+
+
+def _warn_of_restart(old: Settings, new: Settings) -> None:
+    for key, changed in {
+        "store.url": old.store.url != new.store.url,
+        "http.listen": old.http.listen != new.http.listen,
+    }.items():
+        if changed:
+            log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
