@@ -10,9 +10,8 @@ from watchfiles import awatch
 
 from watcher.clock import Clock
 from watcher.config.models import Settings
-from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
-from watcher.errors import StoreError
+from watcher.errors import ConfigError, StoreError
 from watcher.metrics import Metrics
 
 log = structlog.get_logger()
@@ -23,8 +22,8 @@ LOOK_EVERY_S = 5.0
 Watch = Callable[..., AsyncGenerator[object]]
 """As `watchfiles.awatch`."""
 
-QUIET_MS = 100
-"""A file is read once nothing has changed for so long: editors and mounts take several steps."""
+QUIET_S = 0.1
+"""A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +77,6 @@ class Reloader:
                 *self._source.directories(),
                 watch_filter=None,
                 recursive=False,
-                step=QUIET_MS,
                 stop_event=self._asked,
                 rust_timeout=round(self._look_every_s * 1000),
                 yield_on_timeout=True,
@@ -102,12 +100,28 @@ class Reloader:
             return
 
     async def _read(self) -> None:
-        try:
-            self._to_apply = await asyncio.to_thread(self._source.load)
-        except ConfigProblemsError as error:
+        """Read until what was read is what is there."""
+        outcome: Settings | ConfigError | None = None
+        while outcome is None or self._source.changed():
+            await self._await_quiet()
+            outcome = await self._load()
+        if isinstance(outcome, Settings):
+            self._to_apply = outcome
+        else:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            problems = [str(each) for each in error.problems]
-            log.error("config.rejected", problems=problems, note="the old one stays in use")  # noqa: TRY400 (the problems say it all)
+            log.error("config.rejected", problems=str(outcome).splitlines(), note="the old one stays in use")
+
+    async def _load(self) -> Settings | ConfigError:
+        try:
+            return await asyncio.to_thread(self._source.load)
+        except ConfigError as error:
+            return error
+
+    async def _await_quiet(self) -> None:
+        before: object = None
+        while (now := self._source.look()) != before:
+            before = now
+            await asyncio.sleep(QUIET_S)
 
     async def _take(self, settings: Settings) -> None:
         try:

@@ -17,6 +17,11 @@ from watcher.errors import StoreError
 from watcher.metrics import Metrics
 from watcher.reload import Reloader, Reloading
 
+WATCH = """
+accounts: {default: {api_key: k}}
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
+"""
+
 
 class Applied:
     """Notes what was to be applied; fails so many times first."""
@@ -55,7 +60,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def write(file: Path, level: str, *, more: str = "") -> None:
-    file.write_text(f"log: {{level: {level}}}\n{more}")
+    file.write_text(f"{WATCH}log: {{level: {level}}}\n{more}")
 
 
 @asynccontextmanager

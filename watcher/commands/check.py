@@ -10,6 +10,7 @@ from watcher.clock import SystemClock
 from watcher.commands.configuration import config_path, read_config
 from watcher.commands.options import ConfigOption
 from watcher.config.models import Settings
+from watcher.config.source import require_watches
 from watcher.errors import Exit
 from watcher.plan import plan
 from watcher.terminal.console import say, stderr_console, stdout_console

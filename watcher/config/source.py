@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from watcher.config.document import Document
-from watcher.config.files import stamp_of
+from watcher.config.files import Stamp, stamp_of
 from watcher.config.load import load_config
 from watcher.config.models import Settings
+from watcher.errors import ConfigError
 
 
 class ConfigSource:
@@ -19,15 +20,30 @@ class ConfigSource:
         self._document = Document(file=str(path))
 
     def load(self) -> Settings:
-        """Read the file and the files it names. Raises `ConfigProblemsError` with everything that is wrong."""
+        """Read the file and the files it names.
+
+        Raises `ConfigError` with everything that is wrong; to name nothing to watch is wrong, too.
+        """
         self._document = Document(file=str(self._path))
-        return load_config(self._path, environ=self._environ, document=self._document)
+        settings = load_config(self._path, environ=self._environ, document=self._document)
+        require_watches(settings)
+        return settings
+
+    def look(self) -> Mapping[Path, Stamp | None]:
+        """Return what the files that were tried last time look like now."""
+        return {path: stamp_of(path) for path in self._document.files}
 
     def changed(self) -> bool:
-        """Tell whether any file that was tried last time is another by now, has come or has gone."""
-        return any(stamp_of(path) != stamp for path, stamp in self._document.files.items())
+        """Tell whether any of them is another than was read, has come or has gone."""
+        return self.look() != self._document.files
 
     def directories(self) -> set[Path]:
         """Return where such a change would show: a file, or a link to it, is replaced in its directory."""
         files = [place for path in self._document.files for place in (path.absolute(), path.resolve())]
         return {file.parent for file in files if file.parent.is_dir()}
+
+
+def require_watches(settings: Settings) -> None:
+    """Raise `ConfigError` if there is nothing to do."""
+    if not settings.watch:
+        raise ConfigError("nothing to watch: add a watch entry with a pipeline and its executions")

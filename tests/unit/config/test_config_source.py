@@ -7,8 +7,12 @@ import pytest
 
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
+from watcher.errors import ConfigError
 
-TEXT = "accounts:\n  default: {api_key_file: secrets/key}\n"
+TEXT = """
+accounts: {default: {api_key_file: secrets/key}}
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
+"""
 
 
 @pytest.fixture
@@ -86,3 +90,9 @@ def test_a_directory_that_is_gone_is_not_among_them(file: Path, tmp_path: Path) 
     with pytest.raises(ConfigProblemsError):
         source.load()
     assert source.directories() == {tmp_path}
+
+
+def test_a_file_that_names_nothing_to_watch_is_wrong_whatever_else_it_says(source: ConfigSource, file: Path) -> None:
+    file.write_text("")
+    with pytest.raises(ConfigError, match="nothing to watch"):
+        source.load()
