@@ -157,7 +157,8 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
     try:
         parts = urlsplit(text)
         usable_port = parts.port != 0
-        URL(text)  # what will be asked in the end, and is stricter about hosts
+        host = URL(text).raw_host or ""  # what will be asked in the end, and is stricter about hosts
+        host.encode("idna")  # as the resolver will do: no part may be empty or longer than 63 characters
     except ValueError:
         raise UnfitError("is not a URL", remedy=remedy, quote=False) from None
     if _URL_ILLEGAL.search(text) or not usable_port:
