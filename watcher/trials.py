@@ -159,7 +159,7 @@ async def _connect(settings: WebhookSettings) -> _Verdict:
     context = ssl.create_default_context() if end.scheme == "https" else None
     try:
         async with asyncio.timeout(settings.timeout_s):
-            _, writer = await asyncio.open_connection(end.host, end.port, ssl=context)
+            _, writer = await asyncio.open_connection(end.raw_host, end.port, ssl=context)
     except (OSError, TimeoutError) as error:
         return _failed(_kind(error))
     writer.transport.abort()

@@ -4,6 +4,7 @@ import re
 
 from e2e import judge
 from e2e.pages import page, ready
+from e2e.programme import Outcome, outcome_of
 from e2e.stage import Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
@@ -22,6 +23,8 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     await life.until(lambda: len(receiver.events()) >= 20, within_s=10, what="every execution was told")
     assert await page(f"{pages}/livez") == (200, "ok\n")
     assert await page(f"{pages}/readyz?verbose") == (200, "ok\n")
+    asked = {"WATCHER_HTTP_LISTEN": pages.removeprefix("http://"), "WATCHER_CONFIG": "/nowhere"}
+    assert await outcome_of("health", folder=stage.folder, environ=asked) == Outcome(0, "ready\n", "")
     metrics = await _metrics(pages)
     assert metrics['watcher_account_up{account="default"}'] == 1
     assert metrics['watcher_api_requests_total{account="default",endpoint="get",outcome="ok"}'] >= 20
