@@ -18,7 +18,8 @@ Every key of this version. Made by `make docs` from the models that read the fil
 
 The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
 Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are told
-at once, each with its line, its column and what would be right.
+at once, each with its line, its column and what would be right. A change of the file is taken up while the daemon runs
+([what changes how](operations.md#changing-the-configuration)).
 
 - **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is
   always plain text. `$$` is a dollar. A `${{VAR}}` that is not set is an error.

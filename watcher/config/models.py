@@ -196,7 +196,8 @@ class StoreSettings(Block):
 
     url: Annotated[str, AfterValidator(_store_url)] = Field(
         default="sqlite:///watcher.db",
-        description="The SQLite file: after three slashes from where the daemon starts, after four from the root.",
+        description="The SQLite file: after three slashes from where the daemon starts, after four from the root. "
+        "A change needs a restart.",
         examples=["sqlite:////var/lib/watcher/watcher.db"],
     )
     retention_s: Duration = Field(
@@ -212,7 +213,8 @@ class HttpSettings(Block):
 
     listen: Annotated[str, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8080",
-        description="Where `/livez`, `/readyz` and `/metrics` are; `:8080` is every interface, port 0 any free one.",
+        description="Where `/livez`, `/readyz` and `/metrics` are; `:8080` is every interface, port 0 any free one. "
+        "A change needs a restart.",
         examples=["0.0.0.0:8080"],
     )
 
