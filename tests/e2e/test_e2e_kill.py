@@ -5,6 +5,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from random import Random
 from statistics import median
+from typing import Any
 
 import pytest
 from e2e import judge
@@ -31,7 +32,7 @@ async def test_a_kill_at_any_moment_loses_nothing(stage: Stage, rounds: int) -> 
         await life.kill()
     last = await stage.start(document, measured=False)
     await last.until(
-        lambda: all_have_ended(receiver.events(), simulator.world),
+        lambda: all(all_have_ended(told, simulator.world) for told in (receiver.events(), _printed(stage.lives))),
         within_s=rounds * LONGEST_LIFE_S + 60,
         what="every end was told",
     )
@@ -47,6 +48,10 @@ async def test_a_kill_at_any_moment_loses_nothing(stage: Stage, rounds: int) -> 
     assert simulator.journal.busiest_second() <= RATE * 1.05 + 2
     # The median: a single start may have to share its core with whatever else this machine does.
     assert median(_back_at_work_after_s(stage.lives[1:], simulator.journal)) <= 2.0
+
+
+def _printed(lives: list[Life]) -> list[dict[str, Any]]:
+    return [event for life in lives for event in life.events()]
 
 
 def _refusing_a_third(dice: Random) -> Callable[[Attempt], Answer]:

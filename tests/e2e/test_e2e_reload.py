@@ -146,7 +146,11 @@ async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, 
         await asyncio.sleep(within_s / count)
     stage.write(document)
     life.send(signal.SIGHUP)
-    await life.until(lambda: all_have_ended(ops.events(), simulator.world), within_s=60, what="every end was told")
+    await life.until(
+        lambda: all(all_have_ended(events, simulator.world) for events in (ops.events(), life.events())),
+        within_s=60,
+        what="every end was told",
+    )
     assert await life.stop() == 0
 
     assert life.logged("config.rejected") == []
