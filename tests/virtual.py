@@ -17,7 +17,7 @@ from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import DeliveryState, EventType, Execution, Outcome, Watch
 from watcher.pace import Pacer
-from watcher.ports import AT_EASE, Lease, Reply, Settlement, Store
+from watcher.ports import AT_EASE, Lease, PageReply, Reply, Settlement, Store
 from watcher.routing import Route, Router
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -50,6 +50,7 @@ class ScriptedApi:
 
     clock: FakeClock
     script: dict[str, Outcome | Execution] = field(default_factory=dict)
+    pages: dict[int, Outcome | tuple[Execution, ...]] = field(default_factory=dict)
     default: Outcome | None = None
     status_codes: dict[Outcome, int] = field(default_factory=dict)
     retry_after_s: float | None = None
@@ -77,6 +78,15 @@ class ScriptedApi:
 
     def times(self, execution: str) -> list[float]:
         return [at - 1000.0 for at, name in self.asked if name == execution]
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        assert pipeline == PIPELINE
+        sent_at = self.clock.monotonic()
+        self.asked.append((sent_at, f"page {page}"))
+        answer = self.default or self.pages.get(page, ())
+        if isinstance(answer, tuple):
+            return PageReply(Outcome.OK, sent_at, answer, 0, None, 200)
+        return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
 
 
 def said(execution: str, status: str, **facts: Any) -> Execution:  # noqa: ANN401 (any field of an execution)

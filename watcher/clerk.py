@@ -1,148 +1,16 @@
-"""The Clerk Chat API: what its answers look like, which of their fields are read, what their codes mean.
+"""The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like is `wire`'s."""
 
-Answers carry conversations, contacts and environments; the wire models name the allowed fields, and nothing else is
-ever turned into a Python object.
-"""
+from typing import NamedTuple
 
-import re
-from datetime import UTC, datetime
-from typing import Annotated
-
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
-from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema, core_schema
 from yarl import URL
 
-from watcher.client import Client, Response
+from watcher.client import Client
 from watcher.clock import Clock
 from watcher.errors import TransportFailedError
-from watcher.models import Execution, FailedNode, Outcome
-from watcher.ports import Reply
+from watcher.models import Outcome
+from watcher.ports import PAGE_ROWS, PageReply, Reply
 from watcher.retry import parse_retry_after
-
-
-class _OrNone:
-    """Reads an optional field as `None` when it is not of its documented type: it must not cost us the status."""
-
-    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_default_schema(handler(source), default=None, on_error="default")
-
-
-Text = Annotated[str | None, _OrNone()]
-Number = Annotated[int | float | None, Field(allow_inf_nan=False), _OrNone()]
-Moment = Annotated[datetime | None, _OrNone()]
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="ignore", alias_generator=to_camel, hide_input_in_errors=True)
-
-
-class WireNode(_Wire):
-    """`nodesExecuted[].node`."""
-
-    id: Text = None
-    name: Text = None
-    is_goal: Annotated[bool | None, _OrNone()] = None
-    goal_name: Text = None
-
-
-class WireNodeExecution(_Wire):
-    """One of `nodesExecuted`, without its input and output."""
-
-    id: Text = None
-    node_name: Text = None
-    node: Annotated[WireNode | None, _OrNone()] = None
-    status: Text = None
-    error_message: Text = None
-
-
-class WireExecution(_Wire):
-    """One execution as the API answers it: the documented fields that may leave the process."""
-
-    id: Annotated[str, Field(min_length=1)]
-    status: Annotated[str, Field(min_length=1)]
-    pipeline_id: Text = None
-    pipeline_version_id: Text = None
-    pipeline_name: Text = None
-    pipeline_version_number: Number = None
-    started_at: Moment = None
-    finished_at: Moment = None
-    error: Text = None
-    ai_tokens_used: Number = None
-    nodes_started: Number = None
-    triggered_by: Text = None
-    triggered_by_entity_id: Text = None
-    conversation_id: Text = None
-    nodes_executed: Annotated[list[Annotated[WireNodeExecution | None, _OrNone()]] | None, _OrNone()] = None
-
-
-def parse_execution(body: bytes, *, asked: str) -> Execution | None:
-    """Read one execution straight from the bytes; `None` if they are not it, or not the one that was asked for."""
-    wire = _parse(body) or _parse(_without_half_pairs(body))
-    if wire is None or wire.id.lower() != asked:
-        return None
-    nodes = [node for node in wire.nodes_executed or () if node is not None]
-    return Execution(
-        id=asked,
-        status=wire.status,
-        pipeline_id=wire.pipeline_id,
-        version_id=wire.pipeline_version_id,
-        pipeline_name=wire.pipeline_name,
-        version_number=wire.pipeline_version_number,
-        started_at=_aware(wire.started_at),
-        finished_at=_aware(wire.finished_at),
-        error=wire.error,
-        ai_tokens_used=wire.ai_tokens_used,
-        nodes_started=wire.nodes_started,
-        triggered_by=wire.triggered_by,
-        triggered_by_entity_id=wire.triggered_by_entity_id,
-        conversation_id=wire.conversation_id,
-        failed_nodes=tuple(_failed(node) for node in nodes if node.status == "failed" or node.error_message),
-        goals=tuple(node.node.goal_name for node in nodes if node.node and node.node.is_goal and node.node.goal_name),
-    )
-
-
-def flaw_of(body: bytes) -> str:
-    """Return a word for what is wrong with a body that is not the execution asked for, and none of its own."""
-    try:
-        WireExecution.model_validate_json(_without_half_pairs(body))
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-    else:
-        return "wrong_id"
-    if body.lstrip().startswith(b"<"):
-        return "html"
-    return "no_json" if found[0]["type"] == "json_invalid" else "no_execution"
-
-
-def _parse(body: bytes) -> WireExecution | None:
-    try:
-        return WireExecution.model_validate_json(body)
-    except ValidationError:
-        return None
-
-
-# JavaScript sends half a surrogate pair where it cut a text within an emoji. JSON allows it, our parser does not.
-_SURROGATES = re.compile(
-    rb"(?<!\\)(?P<backslashes>(?:\\\\)*)"
-    rb"(?:(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
-
-
-def _without_half_pairs(body: bytes) -> bytes:
-    return _SURROGATES.sub(rb"\g<backslashes>\g<pair>", body)
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
-    if moment is None or not 1970 <= moment.year < 9999:  # noqa: PLR2004 (before Unix time; the last year of datetime)
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _failed(node: WireNodeExecution) -> FailedNode:
-    return FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
-
+from watcher.wire import flaw_of_execution, flaw_of_page, parse_execution, parse_page
 
 _OUTCOMES = {
     400: Outcome.REJECTED,
@@ -163,6 +31,17 @@ def outcome_of(status_code: int) -> Outcome:
     return _OUTCOMES.get(status_code) or _CLASSES.get(status_code // 100) or Outcome.INVALID
 
 
+class _Heard(NamedTuple):
+    """What came of one request, before its body is read; `body` is there if and only if `outcome` is `ok`."""
+
+    outcome: Outcome
+    sent_at: float
+    body: bytes | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+
+
 class ClerkApi:
     """Clerk Chat with one key, over one client."""
 
@@ -175,21 +54,34 @@ class ClerkApi:
 
     async def get(self, *, pipeline: str, execution: str) -> Reply:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
-        path = f"{self._path}/public/pipelines/{pipeline}/executions/{execution}"
-        url = self._base_url.with_path(path, encoded=True)
+        outcome, sent_at, body, code, retry_after_s, reason = await self._ask(f"{pipeline}/executions/{execution}")
+        if body is None:
+            return Reply(outcome, sent_at, None, code, retry_after_s, reason)
+        found = parse_execution(body, asked=execution)
+        if found is None:
+            return Reply(Outcome.INVALID, sent_at, None, code, reason=flaw_of_execution(body))
+        return Reply(Outcome.OK, sent_at, found, code)
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
+        query = f"limit={PAGE_ROWS}&page={page}"
+        outcome, sent_at, body, code, retry_after_s, reason = await self._ask(f"{pipeline}/executions", query)
+        if body is None:
+            return PageReply(outcome, sent_at, None, 0, None, code, retry_after_s, reason)
+        found = parse_page(body)
+        if found is None:
+            return PageReply(Outcome.INVALID, sent_at, None, status_code=code, reason=flaw_of_page(body))
+        return PageReply(Outcome.OK, sent_at, *found, code)
+
+    async def _ask(self, what: str, query: str = "") -> _Heard:
+        url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
         try:
-            response = await self._client.get(url)
+            response = await self._client.get(url.with_query(query) if query else url)
         except TransportFailedError as failure:
-            return Reply(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
-        return self._read(response, sent_at=sent_at, asked=execution)
-
-    def _read(self, response: Response, *, sent_at: float, asked: str) -> Reply:
-        if response.status_code != 200:  # noqa: PLR2004 (HTTP)
-            retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
-            code = response.status_code
-            return Reply(outcome_of(code), sent_at, None, code, retry_after_s, reason=f"status_{code}")
-        execution = parse_execution(response.body, asked=asked)
-        if execution is None:
-            return Reply(Outcome.INVALID, sent_at, None, 200, reason=flaw_of(response.body))
-        return Reply(Outcome.OK, sent_at, execution, 200)
+            return _Heard(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
+        code = response.status_code
+        if code == 200:  # noqa: PLR2004 (HTTP)
+            return _Heard(Outcome.OK, sent_at, response.body, code)
+        retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
+        return _Heard(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from watcher.models import AccountTrouble, Outcome
-from watcher.ports import AT_EASE, Reply, Strain
+from watcher.ports import AT_EASE, Answer, Strain
 from watcher.retry import doubling
 
 PAUSING_CODES = frozenset({429, 503})
@@ -110,7 +110,7 @@ class Health:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now
 
-    def note(self, reply: Reply, *, now: float, alone: bool = False, lost: bool = False) -> None:
+    def note(self, reply: Answer, *, now: float, alone: bool = False, lost: bool = False) -> None:
         """Judge a reply. `alone` says nothing else is watched but what is lost: a 404 then is its own, the API works.
 
         That an execution told as `lost` is still not known says nothing of the account.
@@ -153,7 +153,7 @@ class Health:
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None
 
-    def _succeed(self, reply: Reply) -> None:
+    def _succeed(self, reply: Answer) -> None:
         """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
         self._success_sent_at = max(self._success_sent_at, reply.sent_at)
         self.failing_since = self._failed_before_s = None
@@ -162,7 +162,7 @@ class Health:
             self.trouble = None
             self._key_refused = False
 
-    def _fail(self, reply: Reply, *, now: float) -> None:
+    def _fail(self, reply: Answer, *, now: float) -> None:
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
         if self.failing_since is None:
             self.failing_since = now - (self._failed_before_s or 0.0)
@@ -180,7 +180,7 @@ class Health:
             self._troubled_at = self._last_probe_at = now
             self._over_since = None
 
-    def _extend_pause(self, reply: Reply, *, now: float) -> None:
+    def _extend_pause(self, reply: Answer, *, now: float) -> None:
         """Pause for as long as the server asks, else 1 s doubling to 60 s (SPEC 4).
 
         Requests that were in flight when the pause began do not double it.

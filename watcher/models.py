@@ -53,6 +53,38 @@ class LostReason(StrEnum):
     UNREADABLE = "unreadable"
 
 
+class GapReason(StrEnum):
+    """Why a scan of a whole pipeline could not prove that it saw everything."""
+
+    NOT_FOUND = "not_found"
+    """The list itself answers 404."""
+    REJECTED = "rejected"
+    FORBIDDEN = "forbidden"
+    LOOKBACK = "lookback"
+    """What is older than `polling.lookback` was not read."""
+    DELETED = "deleted"
+    """The list ended before anything known: the API forgot what was in between."""
+    OUTRUN = "outrun"
+    """More came than could be read."""
+
+
+class Details(StrEnum):
+    """Which ends that a list showed are fetched as well, for what lists do not tell (`polling.details`)."""
+
+    FAILED = "failed"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class FirstSight(StrEnum):
+    """What is told of executions that had ended before a pipeline was first watched whole (`polling.first_sight`)."""
+
+    BASELINE = "baseline"
+    """Nothing."""
+    NOTIFY = "notify"
+    """Their ends."""
+
+
 class AccountTrouble(StrEnum):
     """Why an account is told as degraded."""
 
@@ -115,7 +147,10 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What the configuration asks of one pipeline. `overdue_after_s` maps a status to its dwell limit in seconds."""
+    """What the configuration asks of one pipeline; without `executions` it is watched whole.
+
+    `overdue_after_s` maps a status to its dwell limit in seconds.
+    """
 
     account: str
     pipeline: str
@@ -123,6 +158,11 @@ class Watch:
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     overdue_after_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every execution of the pipeline is watched."""
+        return not self.executions
 
 
 Counts = tuple[tuple[str, int], ...]

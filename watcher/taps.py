@@ -7,12 +7,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from watcher.models import Known
-from watcher.ports import AT_EASE, AccountRecord, Api, Change, Lease, Reply, Strain
+from watcher.ports import AT_EASE, AccountRecord, Api, Change, Lease, PageReply, Reply, Strain
 
 
 @dataclass(frozen=True, slots=True)
 class TappedApi:
-    """An API of which somebody hears every reply."""
+    """An API of which somebody hears every reply about an execution."""
 
     api: Api
     heard: Callable[[Reply], None]
@@ -22,6 +22,10 @@ class TappedApi:
         reply = await self.api.get(pipeline=pipeline, execution=execution)
         self.heard(reply)
         return reply
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        """Fetch a page of a list, as the API behind it does. Whoever follows one execution asks for none."""
+        return await self.api.list(pipeline=pipeline, page=page)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from itertools import cycle
 import aiohttp
 
 from bench.answers import PIPELINE
-from watcher.clerk import parse_execution
 from watcher.client import USER_AGENT
+from watcher.wire import parse_execution
 
 
 async def _work(session: aiohttp.ClientSession, *, base_url: str, turns: Iterator[str]) -> None:

@@ -14,11 +14,15 @@ import pytest
 from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
 
-from watcher.clerk import ClerkApi, outcome_of, parse_execution
+from watcher.clerk import ClerkApi, outcome_of
 from watcher.client import BODY_BYTES, Client
-from watcher.models import Execution, FailedNode, Outcome
-from watcher.ports import Reply
+from watcher.clock import SystemClock
+from watcher.models import Execution, Outcome
+from watcher.ports import PageReply, Reply
 from watcher.proxy import Proxy
+from watcher.simulator.server import Simulator
+from watcher.simulator.stories import Stay, Story
+from watcher.simulator.world import Order, SimPipeline, World
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -43,17 +47,29 @@ class FrozenClock:
 
 
 def body(**fields: object) -> bytes:
-    return json.dumps({"id": EXECUTION, "status": "running", **fields}).encode()
+    """Return what is both an execution and a page of a list."""
+    row = {"id": EXECUTION, "status": "running"}
+    return json.dumps({"data": [row], "total": 1, **row, **fields}).encode()
 
 
 def body_of_size(size: int) -> bytes:
     return body(environment="x" * (size - len(body(environment=""))))
 
 
-async def ask(base_url: str) -> Reply:
+@asynccontextmanager
+async def api_at(base_url: str) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=TIMEOUT_S, connections=4, proxy=Proxy()) as client:
-        api = ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
+
+
+async def ask(base_url: str) -> Reply:
+    async with api_at(base_url) as api:
         return await api.get(pipeline=PIPELINE, execution=EXECUTION)
+
+
+async def ask_list(base_url: str, *, page: int = 1) -> PageReply:
+    async with api_at(base_url) as api:
+        return await api.list(pipeline=PIPELINE, page=page)
 
 
 # Servers that answer
@@ -63,6 +79,7 @@ async def ask(base_url: str) -> Reply:
 async def serving(answer: Answer) -> AsyncIterator[str]:
     app = web.Application()
     app.router.add_get("/public/pipelines/{pipeline}/executions/{execution}", answer)
+    app.router.add_get("/public/pipelines/{pipeline}/executions", answer)
     async with TestServer(app, skip_url_asserts=True) as server:
         yield str(server.make_url("")).rstrip("/")
 
@@ -191,7 +208,7 @@ def _http_date(in_s: float) -> str:
 
 CASES = {
     "200": Case(lambda: says(body()), Outcome.OK),
-    "200 with the id in capitals": Case(lambda: says(body(id=EXECUTION.upper())), Outcome.OK),
+    "200 with the id in capitals": Case(lambda: says(body().replace(b"9a1b", b"9A1B")), Outcome.OK),
     "200 gzipped": Case(lambda: says(gzip.compress(body()), {"Content-Encoding": "gzip"}), Outcome.OK),
     "200 called text": Case(lambda: says(body(), {"Content-Type": "text/html"}), Outcome.OK),
     "200 of exactly 8 MiB": Case(lambda: says(body_of_size(BODY_BYTES)), Outcome.OK),
@@ -201,9 +218,6 @@ CASES = {
     "200 but a list": Case(lambda: says(b"[" + body() + b"]"), Outcome.INVALID),
     "200 but null": Case(lambda: says(b"null"), Outcome.INVALID),
     "200 but not UTF-8": Case(lambda: says(b'{"id": "\xff"}'), Outcome.INVALID),
-    "200 of another id": Case(lambda: says(body(id=PIPELINE)), Outcome.INVALID),
-    "200 without a status": Case(lambda: says(json.dumps({"id": EXECUTION}).encode()), Outcome.INVALID),
-    "200 with a status that is no word": Case(lambda: says(body(status=3)), Outcome.INVALID),
     "200 shorter than it says": Case(lambda: writes(_page(body(), length=5000)), Outcome.INVALID),
     "200 not gzip though it says so": Case(lambda: says(b"x" * 99, {"Content-Encoding": "gzip"}), Outcome.INVALID),
     "200 over 8 MiB": Case(lambda: says(body_of_size(BODY_BYTES + 1)), Outcome.INVALID),
@@ -248,13 +262,37 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+OF_ONE = {
+    "200 of another id": Case(lambda: says(body(id=PIPELINE)), Outcome.INVALID),
+    "200 without a status": Case(lambda: says(json.dumps({"id": EXECUTION}).encode()), Outcome.INVALID),
+    "200 with a status that is no word": Case(lambda: says(body(status=3)), Outcome.INVALID),
+}
+OF_LISTS = {
+    "200 with an empty list": Case(lambda: says(b'{"data": [], "total": 0}'), Outcome.OK),
+    "200 without a total": Case(lambda: says(b'{"data": []}'), Outcome.OK),
+    "200 without a list": Case(lambda: says(b'{"total": 1}'), Outcome.INVALID),
+    "200 with a list that is none": Case(lambda: says(body(data={})), Outcome.INVALID),
+    "200 with rows of which none can be read": Case(lambda: says(body(data=[{"id": EXECUTION}])), Outcome.INVALID),
+}
+
+
+@pytest.mark.parametrize("name", CASES | OF_ONE)
 async def test_an_answer_means_what_the_table_says(name: str) -> None:
-    case = CASES[name]
+    case = (CASES | OF_ONE)[name]
     async with case.server() as base_url:
         reply = await ask(base_url)
     assert (reply.outcome, reply.retry_after_s) == (case.outcome, case.retry_after_s)
     assert (reply.execution is not None) == (case.outcome is Outcome.OK)
+    assert reply.sent_at == 1000.0
+
+
+@pytest.mark.parametrize("name", CASES | OF_LISTS)
+async def test_an_answer_about_a_list_means_the_same(name: str) -> None:
+    case = (CASES | OF_LISTS)[name]
+    async with case.server() as base_url:
+        reply = await ask_list(base_url)
+    assert (reply.outcome, reply.retry_after_s) == (case.outcome, case.retry_after_s)
+    assert (reply.rows is not None) == (case.outcome is Outcome.OK)
     assert reply.sent_at == 1000.0
 
 
@@ -269,15 +307,16 @@ async def test_a_redirect_is_not_followed_for_the_key_would_go_to_a_stranger(sta
     async with serving(stranger) as elsewhere:
         target = f"{elsewhere}/public/pipelines/{PIPELINE}/executions/{EXECUTION}"
         async with says(b"", {"Location": target}, status=status) as base_url:
-            reply = await ask(base_url)
-    assert (reply.outcome, reply.status_code, visits) == (Outcome.REDIRECT, status, [])
+            replies = (await ask(base_url), await ask_list(base_url))
+    assert [(reply.outcome, reply.status_code) for reply in replies] == [(Outcome.REDIRECT, status)] * 2
+    assert visits == []
 
 
 async def test_a_reply_tells_the_status_code() -> None:
     async with code(410) as base_url:
-        assert (await ask(base_url)).status_code == 410
+        assert (await ask(base_url)).status_code == (await ask_list(base_url)).status_code == 410
     async with says(body()) as base_url:
-        assert (await ask(base_url)).status_code == 200
+        assert (await ask(base_url)).status_code == (await ask_list(base_url)).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -301,8 +340,27 @@ async def test_a_reply_tells_the_status_code() -> None:
     ],
 )
 async def test_a_word_of_ours_says_why_there_is_no_execution(name: str, reason: str | None) -> None:
-    async with CASES[name].server() as base_url:
+    async with (CASES | OF_ONE)[name].server() as base_url:
         assert (await ask(base_url)).reason == reason
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("200", None),
+        ("200 but HTML", "html"),
+        ("200 but truncated", "no_json"),
+        ("200 but a list", "no_list"),
+        ("200 without a list", "no_list"),
+        ("200 with rows of which none can be read", "no_rows"),
+        ("200 over 8 MiB", "too_large"),
+        ("402", "status_402"),
+        ("a name that is not known", "dns"),
+    ],
+)
+async def test_a_word_of_ours_says_why_there_is_no_page(name: str, reason: str | None) -> None:
+    async with (CASES | OF_LISTS)[name].server() as base_url:
+        assert (await ask_list(base_url)).reason == reason
 
 
 async def test_without_an_answer_there_is_no_status_code() -> None:
@@ -315,155 +373,30 @@ def test_no_code_but_200_is_well(status: int) -> None:
     assert outcome_of(status) is not Outcome.OK
 
 
-# Which fields are read
+async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
+    asked: list[str] = []
 
-PRIVATE = "the customer's own words"
-FULL = {
-    "id": EXECUTION,
-    "pipelineId": PIPELINE,
-    "pipelineVersionId": "v-1",
-    "status": "failed",
-    "pipelineName": "Sales agent",
-    "pipelineVersionNumber": 7,
-    "startedAt": "2026-11-24T09:59:48.600Z",
-    "finishedAt": "2026-11-24T12:00:01.000+02:00",
-    "error": "Node failed",
-    "aiTokensUsed": 512,
-    "nodesStarted": 3,
-    "conversationHistory": {"messages": [PRIVATE]},
-    "contactDetails": {"phone": PRIVATE},
-    "environment": {"TOKEN": PRIVATE},
-    "triggeredBy": "message_received",
-    "triggeredByEntityId": "e-1",
-    "conversationId": "c-1",
-    "nodesExecuted": [
-        {
-            "nodeName": "Greeting",
-            "node": {"id": "1", "name": "Greeting", "isGoal": True, "goalName": "Booked appointment"},
-            "id": "n-1",
-            "status": "success",
-            "errorMessage": None,
-            "input": {"text": PRIVATE},
-            "output": {"text": PRIVATE},
-        },
-        {"id": "n-2", "nodeName": "Call", "node": {"name": "other"}, "status": "failed", "input": PRIVATE},
-        {"id": "n-3", "node": {"name": "Ask", "isGoal": False, "goalName": "no"}, "errorMessage": "no answer"},
-        {"id": "n-4", "status": "failed", "node": {"isGoal": True}, "errorMessage": ""},
-    ],
-    "pipelineMessages": [{"content": {"text": PRIVATE}}],
-}
-ALLOWED = Execution(
-    id=EXECUTION,
-    status="failed",
-    pipeline_id=PIPELINE,
-    version_id="v-1",
-    pipeline_name="Sales agent",
-    version_number=7,
-    started_at=datetime(2026, 11, 24, 9, 59, 48, 600_000, tzinfo=UTC),
-    finished_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),
-    error="Node failed",
-    ai_tokens_used=512,
-    nodes_started=3,
-    triggered_by="message_received",
-    triggered_by_entity_id="e-1",
-    conversation_id="c-1",
-    failed_nodes=(
-        FailedNode("n-2", "Call", None),
-        FailedNode("n-3", "Ask", "no answer"),
-        FailedNode("n-4", None, ""),
-    ),
-    goals=("Booked appointment",),
-)
+    async def answer(request: web.Request) -> web.Response:
+        asked.append(request.path_qs)
+        return web.Response(body=body())
+
+    async with serving(answer) as base_url:
+        reply = await ask_list(base_url, page=7)
+    assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
+    assert reply == PageReply(Outcome.OK, 1000.0, (Execution(EXECUTION, "running"),), 0, 1, 200)
 
 
-def parse(**fields: object) -> Execution | None:
-    return parse_execution(body(**fields), asked=EXECUTION)
-
-
-def test_the_allowed_fields_are_read_and_no_others() -> None:
-    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION) == ALLOWED
-
-
-async def test_private_fields_appear_in_nothing_that_is_returned() -> None:
-    async with says(json.dumps(FULL).encode()) as base_url:
-        assert PRIVATE not in repr(await ask(base_url))
-
-
-def test_the_required_fields_are_enough() -> None:
-    assert parse() == Execution(id=EXECUTION, status="running")
-
-
-@pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
-@pytest.mark.parametrize("field", sorted(FULL.keys() - {"id", "status"}))
-def test_an_optional_field_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
-    execution = parse(**FULL | {"status": "paused", field: wrong})
-    assert execution is not None
-    assert execution.status == "paused"
-    others = {"started_at", "goals", "error", "version_number"} - {_ATTRIBUTES.get(field, "")}
-    assert all(getattr(execution, name) == getattr(ALLOWED, name) for name in others)
-
-
-_ATTRIBUTES = {
-    "startedAt": "started_at",
-    "nodesExecuted": "goals",
-    "error": "error",
-    "pipelineVersionNumber": "version_number",
-}
-
-
-def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
-    nodes = [None, 7, "x", {"id": 5, "node": "y", "errorMessage": "bad"}, {"node": {"isGoal": True, "goalName": "G"}}]
-    execution = parse(nodesExecuted=nodes)
-    assert execution is not None
-    assert execution.failed_nodes == (FailedNode(None, None, "bad"),)
-    assert execution.goals == ("G",)
-
-
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400, "-" + "9" * 4000])
-def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
-    raw = body(aiTokensUsed="N").replace(b'"N"', number.encode())
-    execution = parse_execution(raw, asked=EXECUTION)
-    assert execution is not None
-    assert execution.ai_tokens_used is None
-
-
-@pytest.mark.parametrize("number", [0, 1, 512, 1.5, -3, 2**53])
-def test_an_everyday_number_is_kept(number: float) -> None:
-    execution = parse(aiTokensUsed=number)
-    assert execution is not None
-    assert execution.ai_tokens_used == number
-
-
-@pytest.mark.parametrize(
-    ("text", "moment"),
-    [
-        ("2026-11-24T10:00:00", NOW),
-        ("2026-11-24T10:00:00Z", NOW),
-        ("2026-11-24T12:00:00+02:00", NOW),
-        ("1969-12-31T23:59:59Z", None),
-        ("0001-01-01T00:00:00Z", None),
-        ("9999-12-31T23:59:59Z", None),
-        ("12026-01-01T00:00:00Z", None),
-        ("yesterday", None),
-        ("", None),
-    ],
-)
-def test_a_time_is_read_as_utc_and_an_impossible_one_as_absent(text: str, moment: datetime | None) -> None:
-    execution = parse(startedAt=text, finishedAt=text)
-    assert execution is not None
-    assert (execution.started_at, execution.finished_at) == (moment, moment)
-
-
-def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable() -> None:
-    """JavaScript writes one wherever a text was cut in the middle of an emoji."""
-    raw = body(error="N", conversationHistory={"text": "x"}, pipelineName="P")
-    raw = raw.replace(b'"N"', rb'"cut \ud83d"').replace(b'"x"', rb'"\udE00 \\ud83d \ud83d\ude00"')
-    raw = raw.replace(b'"P"', rb'"\\ud83d \ud83d\ude00 \\\ud83d\n"')
-    execution = parse_execution(raw, asked=EXECUTION)
-    assert execution is not None
-    assert execution.error == "cut "
-    assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
-
-
-def test_an_id_is_compared_without_regard_to_capitals_and_kept_as_asked() -> None:
-    assert parse(id=EXECUTION.upper()) == Execution(id=EXECUTION, status="running")
+@pytest.mark.parametrize("order", Order)
+async def test_the_simulators_list_is_read_in_its_order_to_its_end(order: Order) -> None:
+    world = World(SystemClock(), order=order)
+    pipeline = SimPipeline(PIPELINE, "Sales agent")
+    ids = [f"9a1b0000-0000-4000-8000-{number:012d}" for number in range(60)]
+    for number, name in enumerate(ids):
+        story = Story(name, (Stay("running", 0.0), Stay("success", 1.0)))
+        world.add(story, pipeline=pipeline, begins_s=number - 5000.0)
+    async with Simulator(world, api_keys=["k-1"]) as simulator, api_at(simulator.base_url) as api:
+        replies = [await api.list(pipeline=PIPELINE, page=page) for page in (1, 2, 3)]
+    told = [row.id for reply in replies for row in reply.rows or ()]
+    assert told == (ids if order is Order.OLDEST else ids[::-1])
+    assert [(len(reply.rows or ()), reply.total) for reply in replies] == [(50, 60), (10, 60), (0, 60)]
+    assert all(row.status == "success" and row.started_at and row.finished_at for row in replies[0].rows or ())

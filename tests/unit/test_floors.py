@@ -64,6 +64,7 @@ FLOORS = {
                 "agenda",
                 "keeper",
                 "judge",
+                "wire",
                 "clerk",
                 "account",
                 "looks",

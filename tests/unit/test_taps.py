@@ -14,6 +14,13 @@ async def test_a_reply_is_heard_and_passed_on() -> None:
     assert heard == [reply]
 
 
+async def test_a_page_of_a_list_is_passed_on_unheard() -> None:
+    heard: list[Reply] = []
+    api = TappedApi(ScriptedApi(FakeClock(), pages={2: (said("e", "running"),)}), heard.append)
+    assert (await api.list(pipeline=PIPELINE, page=2)).rows == (said("e", "running"),)
+    assert heard == []
+
+
 async def test_a_change_is_heard_and_kept_nowhere() -> None:
     heard: list[Change] = []
     ledger: Ledger = PassingLedger(heard.append)

@@ -1,0 +1,273 @@
+"""Which fields of the API's answers are read, and what becomes of those that are not as documented."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from watcher.models import Execution, FailedNode
+from watcher.wire import Page, parse_execution, parse_page
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
+OTHER = "9a1b0000-0000-4000-8000-000000000002"
+NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"id": EXECUTION, "status": "running", **fields}).encode()
+
+
+PRIVATE = "the customer's own words"
+FULL = {
+    "id": EXECUTION,
+    "pipelineId": PIPELINE,
+    "pipelineVersionId": "v-1",
+    "status": "failed",
+    "pipelineName": "Sales agent",
+    "pipelineVersionNumber": 7,
+    "startedAt": "2026-11-24T09:59:48.600Z",
+    "finishedAt": "2026-11-24T12:00:01.000+02:00",
+    "error": "Node failed",
+    "aiTokensUsed": 512,
+    "nodesStarted": 3,
+    "conversationHistory": {"messages": [PRIVATE]},
+    "contactDetails": {"phone": PRIVATE},
+    "environment": {"TOKEN": PRIVATE},
+    "triggeredBy": "message_received",
+    "triggeredByEntityId": "e-1",
+    "conversationId": "c-1",
+    "nodesExecuted": [
+        {
+            "nodeName": "Greeting",
+            "node": {"id": "1", "name": "Greeting", "isGoal": True, "goalName": "Booked appointment"},
+            "id": "n-1",
+            "status": "success",
+            "errorMessage": None,
+            "input": {"text": PRIVATE},
+            "output": {"text": PRIVATE},
+        },
+        {"id": "n-2", "nodeName": "Call", "node": {"name": "other"}, "status": "failed", "input": PRIVATE},
+        {"id": "n-3", "node": {"name": "Ask", "isGoal": False, "goalName": "no"}, "errorMessage": "no answer"},
+        {"id": "n-4", "status": "failed", "node": {"isGoal": True}, "errorMessage": ""},
+    ],
+    "pipelineMessages": [{"content": {"text": PRIVATE}}],
+}
+ALLOWED = Execution(
+    id=EXECUTION,
+    status="failed",
+    pipeline_id=PIPELINE,
+    version_id="v-1",
+    pipeline_name="Sales agent",
+    version_number=7,
+    started_at=datetime(2026, 11, 24, 9, 59, 48, 600_000, tzinfo=UTC),
+    finished_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),
+    error="Node failed",
+    ai_tokens_used=512,
+    nodes_started=3,
+    triggered_by="message_received",
+    triggered_by_entity_id="e-1",
+    conversation_id="c-1",
+    failed_nodes=(
+        FailedNode("n-2", "Call", None),
+        FailedNode("n-3", "Ask", "no answer"),
+        FailedNode("n-4", None, ""),
+    ),
+    goals=("Booked appointment",),
+)
+
+
+def page_of(*rows: object, **fields: object) -> Page | None:
+    return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode())
+
+
+def row_of(**fields: object) -> Execution:
+    page = page_of({"id": EXECUTION, "status": "running", **fields})
+    assert page is not None
+    return page.rows[0]
+
+
+def parse(**fields: object) -> Execution | None:
+    return parse_execution(body(**fields), asked=EXECUTION)
+
+
+def test_the_allowed_fields_are_read_and_no_others() -> None:
+    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION) == ALLOWED
+
+
+def test_private_fields_appear_in_nothing_that_is_returned() -> None:
+    assert PRIVATE not in repr(parse_execution(json.dumps(FULL).encode(), asked=EXECUTION))
+    assert PRIVATE not in repr(page_of(FULL))
+
+
+def test_the_required_fields_are_enough() -> None:
+    assert parse() == Execution(id=EXECUTION, status="running")
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
+@pytest.mark.parametrize("field", sorted(FULL.keys() - {"id", "status"}))
+def test_an_optional_field_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
+    execution = parse(**FULL | {"status": "paused", field: wrong})
+    assert execution is not None
+    assert execution.status == "paused"
+    others = {"started_at", "goals", "error", "version_number"} - {_ATTRIBUTES.get(field, "")}
+    assert all(getattr(execution, name) == getattr(ALLOWED, name) for name in others)
+
+
+_ATTRIBUTES = {
+    "startedAt": "started_at",
+    "finishedAt": "finished_at",
+    "nodesExecuted": "goals",
+    "error": "error",
+    "pipelineVersionNumber": "version_number",
+}
+
+
+def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
+    nodes = [None, 7, "x", {"id": 5, "node": "y", "errorMessage": "bad"}, {"node": {"isGoal": True, "goalName": "G"}}]
+    execution = parse(nodesExecuted=nodes)
+    assert execution is not None
+    assert execution.failed_nodes == (FailedNode(None, None, "bad"),)
+    assert execution.goals == ("G",)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400, "-" + "9" * 4000])
+def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
+    raw = body(aiTokensUsed="N").replace(b'"N"', number.encode())
+    execution = parse_execution(raw, asked=EXECUTION)
+    assert execution is not None
+    assert execution.ai_tokens_used is None
+
+
+@pytest.mark.parametrize("number", [0, 1, 512, 1.5, -3, 2**53])
+def test_an_everyday_number_is_kept(number: float) -> None:
+    execution = parse(aiTokensUsed=number)
+    assert execution is not None
+    assert execution.ai_tokens_used == number
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-24T10:00:00", NOW),
+        ("2026-11-24T10:00:00Z", NOW),
+        ("2026-11-24T12:00:00+02:00", NOW),
+        ("1969-12-31T23:59:59Z", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("9999-12-31T23:59:59Z", None),
+        ("12026-01-01T00:00:00Z", None),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_a_time_is_read_as_utc_and_an_impossible_one_as_absent(text: str, moment: datetime | None) -> None:
+    execution = parse(startedAt=text, finishedAt=text)
+    assert execution is not None
+    assert (execution.started_at, execution.finished_at) == (moment, moment)
+
+
+def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable() -> None:
+    """JavaScript writes one wherever a text was cut in the middle of an emoji."""
+    raw = body(error="N", conversationHistory={"text": "x"}, pipelineName="P")
+    raw = raw.replace(b'"N"', rb'"cut \ud83d"').replace(b'"x"', rb'"\udE00 \\ud83d \ud83d\ude00"')
+    raw = raw.replace(b'"P"', rb'"\\ud83d \ud83d\ude00 \\\ud83d\n"')
+    execution = parse_execution(raw, asked=EXECUTION)
+    assert execution is not None
+    assert execution.error == "cut "
+    assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
+
+
+def test_an_id_is_compared_without_regard_to_capitals_and_kept_as_asked() -> None:
+    assert parse(id=EXECUTION.upper()) == Execution(id=EXECUTION, status="running")
+
+
+# A page of a list
+
+ROW = {name: FULL[name] for name in FULL if name not in {"pipelineId", "pipelineName", "pipelineVersionNumber"}}
+ROW_ALLOWED = replace(ALLOWED, pipeline_id=None, pipeline_name=None, version_number=None, failed_nodes=(), goals=())
+
+
+def test_of_a_row_the_allowed_fields_are_read_and_no_others() -> None:
+    assert page_of(ROW, total=7) == Page((ROW_ALLOWED,), 0, 7)
+
+
+def test_a_page_keeps_the_order_of_its_rows_and_may_be_empty() -> None:
+    rows = [{"id": name, "status": "new"} for name in (OTHER, EXECUTION)]
+    assert page_of(*rows) == Page((Execution(OTHER, "new"), Execution(EXECUTION, "new")), 0, 2)
+    assert page_of() == Page((), 0, 0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        {"id": OTHER},
+        {"status": "new"},
+        {"id": None, "status": "new"},
+        {"id": 5, "status": "new"},
+        {"id": "", "status": "new"},
+        {"id": "../accounts", "status": "new"},
+        {"id": OTHER, "status": None},
+        {"id": OTHER, "status": ""},
+        {"id": OTHER, "status": 3},
+    ],
+)
+def test_a_row_without_id_or_status_costs_only_itself(bad: object) -> None:
+    assert page_of(bad, {"id": EXECUTION, "status": "new"}, bad) == Page((Execution(EXECUTION, "new"),), 2, 3)
+
+
+def test_a_page_of_which_no_row_can_be_read_is_no_page_for_it_would_pass_for_the_end() -> None:
+    assert page_of({"status": "new"}, None) is None
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
+@pytest.mark.parametrize("field", sorted(ROW.keys() - {"id", "status"}))
+def test_an_optional_field_of_a_row_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
+    row = row_of(**ROW | {"status": "paused", field: wrong})
+    assert row.status == "paused"
+    others = {"started_at", "finished_at", "error"} - {_ATTRIBUTES.get(field, "")}
+    assert all(getattr(row, name) == getattr(ROW_ALLOWED, name) for name in others)
+
+
+WRONG_TOTALS: list[object] = [None, -1, "7", 1.5, True, [], {}, 2**60, 1e300]
+
+
+@pytest.mark.parametrize(
+    ("total", "read"),
+    [(0, 0), (51, 51), (2**53, 2**53), *((wrong, None) for wrong in WRONG_TOTALS)],
+)
+def test_a_total_of_another_type_is_absent(total: object, read: int | None) -> None:
+    assert page_of(total=total) == Page((), 0, read)
+
+
+def test_a_total_may_be_missing() -> None:
+    assert parse_page(b'{"data": []}') == Page((), 0, None)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"total": 1}', b'{"data": null}', b'{"data": {}}', b'{"data": "x"}', b"[]", b"null"]
+)
+def test_without_a_list_there_is_no_page(data: bytes) -> None:
+    assert parse_page(data) is None
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "yesterday", "", None, 1e300])
+def test_an_impossible_time_of_a_row_is_absent(moment: object) -> None:
+    assert row_of(startedAt=moment, finishedAt="2026-11-24T10:00:00") == Execution(
+        EXECUTION, "running", finished_at=NOW
+    )
+
+
+def test_half_a_surrogate_pair_in_one_row_costs_no_other() -> None:
+    raw = json.dumps({"data": [{"id": EXECUTION, "status": "failed", "error": "N"}, {"id": OTHER, "status": "new"}]})
+    page = parse_page(raw.replace('"N"', r'"cut \ud83d"').encode())
+    assert page == Page((Execution(EXECUTION, "failed", error="cut "), Execution(OTHER, "new")), 0, None)
+
+
+def test_the_ids_of_rows_are_in_small_letters() -> None:
+    assert row_of(id=EXECUTION.upper()) == Execution(EXECUTION, "running")
