@@ -7,8 +7,8 @@ from hashlib import blake2b
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.models import Delivery, DeliveryState, Event, EventType, Known, Outgoing
-from watcher.ports import AT_EASE, ExecutionChange, Lease, Settlement, SourceChange, Store
+from watcher.models import Cursor, Delivery, DeliveryState, Event, EventType, Known, Outgoing
+from watcher.ports import AT_EASE, ExecutionChange, Lease, PipelineChange, Settlement, SourceChange, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
@@ -92,6 +92,21 @@ def source_change(
     """Return the next change of an account or sink, which tells one event."""
     told = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
     return SourceChange(lease, sequence - 1, sequence, state, (Outgoing(told, sinks),))
+
+
+def pipeline_change(
+    lease: Lease,
+    *,
+    pipeline: str = PIPELINE,
+    before: int = 0,
+    cursor: Cursor,
+    sinks: tuple[str, ...] | None = None,
+) -> PipelineChange:
+    """Return how far a pipeline is read now, with one event for these sinks if there are any."""
+    if sinks is None:
+        return PipelineChange(lease, pipeline, before, before, cursor, ())
+    told = event(f"{lease.name}/{pipeline}", sequence=before + 1, type_=EventType.ACCOUNT_DEGRADED)
+    return PipelineChange(lease, pipeline, before, before + 1, cursor, (Outgoing(told, sinks),))
 
 
 def settlement(

@@ -236,4 +236,6 @@ def kept_by(settings: Settings) -> Kept:
         sinks=tuple(settings.sinks),
         retention_s=settings.store.retention_s,
         named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
+        pipelines=frozenset(key for key, executions in named.items() if not executions),
+        listed_s=settings.store.retention_s,
     )

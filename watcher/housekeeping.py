@@ -21,6 +21,9 @@ PAGES_COUNT = 20
 
 ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
 
+CLOCKS_APART_US = 24 * 3600 * 1_000_000
+"""An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HousekeepingParts:
@@ -36,12 +39,15 @@ class HousekeepingParts:
 class Kept:
     """What the configuration keeps: its sinks, what ended for so long, and what it names.
 
-    `named(account, pipeline, execution)` tells the last.
+    `named(account, pipeline, execution)` tells the last. `pipelines` are those watched whole, as (account, pipeline):
+    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again.
     """
 
     sinks: Collection[str]
     retention_s: float
     named: Callable[[str, str, str], bool]
+    pipelines: Collection[tuple[str, str]] = ()
+    listed_s: float = 0.0
 
 
 class Housekeeping:
@@ -133,15 +139,21 @@ class Housekeeping:
 
     def _prune(self) -> AsyncIterator[int]:
         ended_before = self._parts.clock.steady_us() - round(self._kept.retention_s * 1_000_000)
-        return self._parts.store.prune(ended_before=ended_before, keep=self._is_named)
+        return self._parts.store.prune(ended_before=ended_before, keep=self._is_kept)
 
-    def _is_named(self, account: str, pipeline: str, execution: str) -> bool:
-        return self._kept.named(account, pipeline, execution)  # which may be another by the next page
+    def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: int) -> bool:
+        kept = self._kept  # which may be another by the next page
+        if kept.named(account, pipeline, execution):
+            return True
+        ended_ago_us = self._parts.clock.steady_us() - ended_at
+        return (account, pipeline) in kept.pipelines and ended_ago_us < kept.listed_s * 1_000_000 + CLOCKS_APART_US
 
     async def _bury(self) -> None:
+        now = self._parts.clock.steady_us()
+        await self._parts.store.mark_absent_pipelines(present=self._kept.pipelines, now=now)
         died = await self._parts.store.mark_absent_sinks(
             present=self._kept.sinks,
-            now=self._parts.clock.steady_us(),
+            now=now,
             dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
         )
         if died:

@@ -174,7 +174,7 @@ class Judge:
         )
         if outgoing and before.overdue_sequence is not None:
             outgoing = (replace(outgoing[0], with_sinks_of=before.overdue_sequence), *outgoing[1:])
-        recorded = before.status is not None or before.lost is not None
+        recorded = before.status is not None or before.lost is not None or before.found_at > 0
         return ExecutionChange(self._lease, before.sequence if recorded else None, observed.known, outgoing)
 
     def _outgoing(

@@ -190,7 +190,8 @@ class Known:
 
     `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is told as lost;
     `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of this stay's
-    `execution.overdue`, if it was told.
+    `execution.overdue`, if it was told. `found_at` is when a list first showed it, 0 if none did; what was found is
+    recorded even before its first status is told.
     """
 
     execution: str
@@ -205,6 +206,22 @@ class Known:
     lost_at: int | None = None
     ended_at: int | None = None
     was_paused: bool = False
+    found_at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
+
+    `since_at` is when it was first watched whole; `complete_at` the end of the last complete scan, 0 before the first;
+    `refused` the reason told because the list is refused, until it answers again. `found` tells whether the list held
+    anything when that scan ended: without it, the next one can meet nothing that is known.
+    """
+
+    since_at: int
+    complete_at: int = 0
+    refused: str | None = None
+    found: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,14 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
 
-from watcher.models import Delivery, DeliveryState, Execution, Known, Outcome, Outgoing
+from watcher.models import Cursor, Delivery, DeliveryState, Execution, Known, Outcome, Outgoing
 
 Wake = Callable[[], None]
 """Asks a round to run now; never blocks."""
+
+
+Keep = Callable[[str, str, str, int], bool]
+"""Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
 
 
 class Reply(NamedTuple):
@@ -124,7 +128,22 @@ class SourceChange:
     outgoing: tuple[Outgoing, ...]
 
 
-Change = ExecutionChange | SourceChange
+@dataclass(frozen=True, slots=True)
+class PipelineChange:
+    """How far a pipeline of the leased account is read now, with what the pipeline itself tells.
+
+    `before` is the sequence of its own events believed recorded, `sequence` the new one.
+    """
+
+    lease: Lease
+    pipeline: str
+    before: int
+    sequence: int
+    cursor: Cursor
+    outgoing: tuple[Outgoing, ...]
+
+
+Change = ExecutionChange | SourceChange | PipelineChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +192,14 @@ class AccountRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class PipelineRecord:
+    """What the store knows of a pipeline itself: its own events' sequence, and how far its lists were read, if ever."""
+
+    sequence: int
+    cursor: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
 class SinkRecord:
     """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock."""
 
@@ -217,6 +244,17 @@ class Ledger(Protocol):
 
         `since_at` and `looked_at` come back no later than now: a clock that was ahead has been set right since.
         """
+        ...
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+        """Return what is recorded of a pipeline of the leased account, which is watched whole (again).
+
+        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        """
+        ...
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+        """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
         ...
 
     async def record(self, change: Change) -> None:
@@ -267,11 +305,18 @@ class Store(Ledger, Protocol):
         """
         ...
 
-    def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> AsyncIterator[int]:
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline).
+
+        What was absent for more than 24 h is read as if for the first time, whenever it returns.
+        """
+        ...
+
+    def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
 
-        `keep(account, pipeline, execution)` says whose id must stay behind. In short transactions, one at each
-        step, which yields the number of executions whose events went with it.
+        `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
+        executions whose events went with it.
         """
         ...
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watcher.clock import to_us
 from watcher.errors import Exit
 from watcher.models import LOST, Execution, Known, Outcome, Status
-from watcher.ports import Change, ExecutionChange, Reply
+from watcher.ports import Change, ExecutionChange, Reply, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
@@ -100,7 +100,7 @@ class Progress:
         """Take in one change, of the execution or of the account."""
         if isinstance(change, ExecutionChange):
             self._move(change.known)
-        else:
+        elif isinstance(change, SourceChange):
             self._degraded = change.state is not None
             self._consider()
 

@@ -3,11 +3,11 @@
 The parts of the daemon stay as they are; an API that is listened to and a ledger without memory stand in for theirs.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from watcher.models import Known
-from watcher.ports import AT_EASE, AccountRecord, Api, Change, Lease, PageReply, Reply, Strain
+from watcher.ports import AT_EASE, AccountRecord, Api, Change, Lease, PageReply, PipelineRecord, Reply, Strain
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,14 @@ class PassingLedger:
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:  # noqa: ARG002 (of all)
         """Return that nothing is known."""
         return {}
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:  # noqa: ARG002 (of every pipeline)
+        """Return that nothing is known."""
+        return PipelineRecord(0, None)
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:  # noqa: ARG002 (of all)
+        """Return that nothing is known."""
+        return ()
 
     async def record(self, change: Change) -> None:
         """Pass a change on."""

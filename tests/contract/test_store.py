@@ -1,9 +1,8 @@
 """What every store promises (`ports.Store`), run over each kind of database."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from stores import (
@@ -23,43 +22,11 @@ from stores import (
 
 from watcher.errors import OwnershipLostError, StoreError
 from watcher.models import DeliveryState, Known, LostReason
-from watcher.ports import AT_EASE, Backlog, Lease, Store, Strain
+from watcher.ports import AT_EASE, Backlog, Keep, Lease, Store, Strain
 from watcher.store.opening import open_store
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 LATER = START_US + 3_600 * SECOND_US
-
-
-@pytest.fixture(params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"{request.param}:///{tmp_path}/watcher.db"
-
-
-@pytest.fixture
-def clock() -> SetClock:
-    return SetClock()
-
-
-@pytest.fixture
-def woken() -> Woken:
-    return Woken()
-
-
-@pytest.fixture
-async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[Store]:
-    opened = await open_store(url, clock=clock, on_recorded=woken)
-    yield opened
-    await opened.close()
-
-
-@pytest.fixture
-async def account(store: Store) -> Lease:
-    return await store.claim("account", "default")
-
-
-@pytest.fixture
-async def ops(store: Store) -> Lease:
-    return await store.claim("sink", "ops")
 
 
 async def due(
@@ -73,11 +40,11 @@ def of(number: int, *, sequence: int = 1) -> tuple[bytes, int]:
     return stream_of(execution_id(number)), sequence
 
 
-def drop(_account: str, _pipeline: str, _execution: str) -> bool:
+def drop(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool:
     return False
 
 
-def hold(_account: str, _pipeline: str, _execution: str) -> bool:
+def hold(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool:
     return True
 
 
@@ -633,7 +600,7 @@ async def told_and_settled(store: Store, account: Lease, ops: Lease, *, end: Del
         await store.settle(settlement(ops, delivery, state=end))
 
 
-async def prune(store: Store, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> int:
+async def prune(store: Store, *, ended_before: int, keep: Keep) -> int:
     """Return how many executions' events went."""
     return sum([count async for count in store.prune(ended_before=ended_before, keep=keep)])
 
@@ -650,13 +617,13 @@ async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease
 async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, account: Lease, ops: Lease) -> None:
     asked = []
 
-    def keep(account: str, pipeline: str, execution: str) -> bool:
-        asked.append((account, pipeline, execution))
+    def keep(account: str, pipeline: str, execution: str, ended_at: int) -> bool:
+        asked.append((account, pipeline, execution, ended_at))
         return True
 
     await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     assert await prune(store, ended_before=LATER, keep=keep) == 1
-    assert asked == [("default", PIPELINE, execution_id(1))]
+    assert asked == [("default", PIPELINE, execution_id(1), START_US)]
     assert await prune(store, ended_before=LATER, keep=hold) == 0
     (known,) = await executions_of(store, account)
     assert (known.sequence, known.ended_at) == (2, START_US)
@@ -719,7 +686,7 @@ async def test_what_is_open_is_never_pruned(store: Store, account: Lease) -> Non
 
 async def test_many_executions_are_pruned_page_by_page(store: Store, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
-    steps = store.prune(ended_before=LATER, keep=lambda _a, _p, name: name == execution_id(1))
+    steps = store.prune(ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
     assert [count async for count in steps if count] == [250, 250, 100]
     assert [each.execution for each in await executions_of(store, account)] == [execution_id(1)]
 

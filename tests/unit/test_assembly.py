@@ -1,10 +1,12 @@
 """What is built from settings, where no other test sees it."""
 
 from typing import Any
+from uuid import UUID
 
 import pytest
 
-from watcher.assembly import _fingerprint
+from watcher.assembly import _fingerprint, kept_by
+from watcher.config.models import Settings, StoreSettings, WatchSettings
 from watcher.sinks.webhook import WebhookSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -26,3 +28,12 @@ def test_a_block_has_the_same_fingerprint_in_every_version() -> None:
 )
 def test_whatever_is_written_differently_changes_the_fingerprint(change: dict[str, Any]) -> None:
     assert _fingerprint(WebhookSettings(**BLOCK)) != _fingerprint(WebhookSettings(**BLOCK | change))
+
+
+def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show() -> None:
+    named = WatchSettings(account="default", pipeline=UUID(int=1), executions=(str(UUID(int=9)),))
+    whole = named.model_copy(update={"pipeline": UUID(int=2), "executions": ()})
+    kept = kept_by(Settings(watch=(named, whole), store=StoreSettings.model_validate({"retention": "60s"})))
+    assert kept.pipelines == {("default", str(UUID(int=2)))}
+    assert (kept.retention_s, kept.listed_s) == (60.0, 60.0)
+    assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))

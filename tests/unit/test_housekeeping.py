@@ -4,17 +4,18 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stores import change, executions_of
+from stores import PIPELINE, change, executions_of, pipeline_change
 from structlog.testing import capture_logs
 from virtual import FakeClock, account_of, said
 
 from watcher.errors import StoreError, StoreUnusableError
 from watcher.housekeeping import PAGES_COUNT, Housekeeping, HousekeepingParts, Kept
 from watcher.metrics import Metrics
-from watcher.models import Known
+from watcher.models import Cursor, Known
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql import SqlStore
 
@@ -156,3 +157,45 @@ async def test_what_is_kept_may_change_while_a_round_prunes(clock: FakeClock, st
     housekeeping.keep(Kept(("stdout", "ops"), 30 * DAY_S, named=lambda *_: False))
     await housekeeping.round()
     assert set(await known_of(store)) == set()
+
+
+WHOLE = Kept(("ops",), 7 * DAY_S, named=lambda *_: False, pipelines={("default", PIPELINE)}, listed_s=30 * DAY_S)
+
+
+@pytest.mark.parametrize(
+    ("kept", "ended_days_ago", "stays"),
+    [
+        (WHOLE, 30.5, True),  # by the clock of the API it may be less than 30
+        (WHOLE, 31.5, False),
+        (replace(WHOLE, pipelines={("other", PIPELINE)}), 30.5, False),
+        (replace(WHOLE, pipelines=()), 30.5, False),
+    ],
+)
+async def test_what_a_list_can_still_show_leaves_its_id_behind(
+    store: SqlStore, clock: FakeClock, kept: Kept, ended_days_ago: float, *, stays: bool
+) -> None:
+    lease = await store.claim("account", "default")
+    ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
+    await store.record(change(lease, sinks=(), ended_at=ended_at))
+    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), accounts=list)
+    await Housekeeping(parts, kept).round()
+    assert bool(await executions_of(store, lease)) is stays
+
+
+@pytest.mark.parametrize(("returns_after_s", "read_on"), [(DAY_S - 1, True), (DAY_S + 1, False)])
+async def test_a_pipeline_removed_for_a_day_is_read_anew(
+    store: SqlStore, clock: FakeClock, returns_after_s: float, *, read_on: bool
+) -> None:
+    lease = await store.claim("account", "default")
+    await store.record(pipeline_change(lease, cursor=Cursor(1, 2)))
+    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), accounts=list)
+    housekeeping = Housekeeping(parts, WHOLE)
+    await housekeeping.round()
+    clock.advance(3 * DAY_S)
+    assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(1, 2)
+    housekeeping.keep(replace(WHOLE, pipelines=()))
+    await housekeeping.round()
+    clock.advance(returns_after_s)
+    housekeeping.keep(WHOLE)
+    await housekeeping.round()
+    assert ((await store.load_pipeline(lease, PIPELINE)).cursor is not None) is read_on

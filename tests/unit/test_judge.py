@@ -135,6 +135,15 @@ def test_a_change_names_the_sequence_it_builds_on() -> None:
     assert change_of(court.see("success")).before == 2
 
 
+def test_what_a_list_found_has_a_row_before_its_first_event() -> None:
+    court = Court(entry=Entry(Known("e-1", "p-1", found_at=5), WATCH))
+    change = change_of(court.see("running"))
+    assert (change.before, change.known.sequence, change.known.found_at) == (0, 1, 5)
+    assert "previousStatus" not in court.bodies[0]["data"]["execution"]
+    assert "notBefore" not in court.bodies[0]["data"]["observed"]
+    assert change_of(court.see("success")).before == 1
+
+
 def test_an_unchanged_look_is_not_recorded() -> None:
     court = Court()
     court.see("running")

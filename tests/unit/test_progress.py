@@ -5,8 +5,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.errors import Exit
-from watcher.models import Execution, Known, LostReason, Outcome
-from watcher.ports import ExecutionChange, Lease, Reply, SourceChange
+from watcher.models import Cursor, Execution, Known, LostReason, Outcome
+from watcher.ports import ExecutionChange, Lease, PipelineChange, Reply, SourceChange
 from watcher.progress import Ending, Progress, Stay, Trouble
 
 LEASE = Lease("account", "default", 1)
@@ -150,3 +150,9 @@ def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None
 
 def test_a_look_that_succeeds_ends_the_trouble() -> None:
     assert progress_after(DOWN, SEEN).trouble is None
+
+
+def test_what_is_told_of_the_pipeline_says_nothing_of_the_execution() -> None:
+    progress = progress_after(SEEN, known("running"))
+    progress.recorded(PipelineChange(LEASE, "p", 0, 0, Cursor(1), ()))
+    assert (progress.status, progress.ending) == ("running", None)

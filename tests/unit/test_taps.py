@@ -3,7 +3,7 @@
 from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.models import Known
-from watcher.ports import AT_EASE, AccountRecord, Change, ExecutionChange, Ledger, Reply
+from watcher.ports import AT_EASE, AccountRecord, Change, ExecutionChange, Ledger, PipelineRecord, Reply
 from watcher.taps import PassingLedger, TappedApi
 
 
@@ -32,3 +32,5 @@ async def test_a_change_is_heard_and_kept_nowhere() -> None:
     assert heard == [change]
     assert await ledger.load_account(lease) == AccountRecord(0, None, AT_EASE)
     assert await ledger.load_executions(lease, ["e"]) == {}
+    assert await ledger.load_pipeline(lease, PIPELINE) == PipelineRecord(0, None)
+    assert list(await ledger.load_open(lease, [PIPELINE])) == []

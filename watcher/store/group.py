@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from watcher.ports import Change, ExecutionChange, Settlement, SourceChange
+from watcher.ports import Change, ExecutionChange, PipelineChange, Settlement, SourceChange
 from watcher.store import leases
 from watcher.store.deliveries import write_settlements
 from watcher.store.outbox import write_outgoing
+from watcher.store.scans import write_pipelines
 from watcher.store.sources import Source, SourceNumbers, pipeline, sink
 from watcher.store.states import Looks, write_executions, write_looks, write_sources
 from watcher.store.strains import Strained, write_strains
@@ -22,6 +23,8 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
         found.add(Source(item.lease.kind, item.lease.name))
         if isinstance(item, ExecutionChange):
             found.add(pipeline(item.lease.name, item.known.pipeline))
+        if isinstance(item, PipelineChange):
+            found.add(pipeline(item.lease.name, item.pipeline))
         if isinstance(item, Change):
             found.update(sink(name) for outgoing in item.outgoing for name in outgoing.sinks)
     return found
@@ -38,9 +41,11 @@ async def write_group(
     changes = [item for item in items if isinstance(item, Change)]
     executions = [change for change in changes if isinstance(change, ExecutionChange)]
     sources = [change for change in changes if isinstance(change, SourceChange)]
+    pipelines = [change for change in changes if isinstance(change, PipelineChange)]
     settlements = [item for item in items if isinstance(item, Settlement)]
     await write_executions(connection, executions, numbers=numbers)
     await write_sources(connection, sources, numbers=numbers)
+    await write_pipelines(connection, pipelines, numbers=numbers)
     await write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
     await write_strains(connection, [item for item in items if isinstance(item, Strained)], numbers=numbers, now=now)
     told = await write_outgoing(connection, changes, numbers=numbers, now=now)

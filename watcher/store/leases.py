@@ -37,3 +37,9 @@ async def check(connection: AsyncConnection, leases: Iterable[Lease]) -> None:
     if lost := wanted - held:
         names = ", ".join(sorted(f"{lease.kind} {lease.name}" for lease in lost))
         raise OwnershipLostError(f"another process owns {names} by now")
+
+
+def expect_written(count: int, *, wanted: int) -> None:
+    """Raise `OwnershipLostError` when fewer rows than wanted were as their writer believed them recorded."""
+    if count != wanted:
+        raise OwnershipLostError("the sequence believed recorded is no longer the stored one")

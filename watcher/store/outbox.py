@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import DeliveryState, Outgoing
-from watcher.ports import Change, ExecutionChange
+from watcher.ports import Change, ExecutionChange, PipelineChange
 from watcher.store.rows import execution_key
 from watcher.store.sources import Source, SourceNumbers, pipeline, sink
 from watcher.store.tables import WAITING, delivery, event, source
@@ -121,6 +121,8 @@ def _subject(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
     if isinstance(change, ExecutionChange):
         pipeline_id = numbers[pipeline(change.lease.name, change.known.pipeline)]
         return {"pipeline_id": pipeline_id, "execution": execution_key(change.known.execution)}
+    if isinstance(change, PipelineChange):
+        return {"pipeline_id": numbers[pipeline(change.lease.name, change.pipeline)], "execution": None}
     return {"pipeline_id": None, "execution": None}
 
 

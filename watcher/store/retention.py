@@ -3,7 +3,7 @@
 Each function writes one short page of it in the transaction of its caller, and says how to go on.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from sqlalchemy import BindParameter, bindparam, delete, or_, select, tuple_, up
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import DeliveryState
+from watcher.ports import Keep
 from watcher.store.rows import AnyRow, execution_id
 from watcher.store.sources import pipeline_id
 from watcher.store.tables import WAITING, delivery, event, execution, source
@@ -20,9 +21,6 @@ EXECUTIONS_COUNT = 250
 
 ROWS_COUNT = 1_000
 """Events or deliveries of one page."""
-
-Keep = Callable[[str, str, str], bool]
-"""Says of an account, a pipeline and an execution whether its id must stay behind."""
 
 SINK_REMOVED = "sink_removed"
 """The answer in deliveries that died because their sink is gone from the configuration."""
@@ -95,11 +93,15 @@ async def prune_executions(connection: AsyncConnection, *, before: int, after: t
     parameters = {"before": before, "ended_at": ended_at, "account_id": account_id, "after": key}
     rows = (await connection.execute(_ENDED, parameters)).all()
     gone_count = await _empty([row for row in rows if row.stream is not None], connection=connection, before=before)
-    forgotten = [row for row in rows if not keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution))]
+    forgotten = [row for row in rows if not _is_kept(row, keep=keep)]
     if forgotten:
         await connection.execute(_DELETE_EMPTY, _keys(forgotten))
     last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
     return Page(gone_count, last and (last.ended_at, last.account_id, last.execution))
+
+
+def _is_kept(row: AnyRow, *, keep: Keep) -> bool:
+    return keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution), row.ended_at)
 
 
 async def _empty(rows: Sequence[AnyRow], *, connection: AsyncConnection, before: int) -> int:

@@ -28,6 +28,7 @@ KNOWN_COLUMNS = (
     table.c.lost_at,
     table.c.ended_at,
     table.c.was_paused,
+    table.c.found_at,
 )
 """What `known_of` reads, in the order of the fields of `Known`."""
 
@@ -71,6 +72,7 @@ def execution_row(known: Known, *, account_id: int, pipeline_id: int, stream: by
         "new_lost_at": known.lost_at,
         "new_ended_at": known.ended_at,
         "new_was_paused": known.was_paused,
+        "new_found_at": known.found_at,
         "new_stream": stream,
     }
 
@@ -81,7 +83,7 @@ def known_of(row: AnyRow, *, pipelines: Mapping[int, str], now: int) -> Known:
     What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every look until then
     would be older than the last one.
     """
-    key, pipeline_id, status, since_at, looked_at, sequence, counts, overdue, lost, lost_at, ended_at, paused = row
+    key, pipeline_id, status, since_at, looked_at, sequence, counts, overdue, lost, *unchanged = row
     return Known(
         execution_id(key),
         pipelines[pipeline_id],
@@ -92,7 +94,5 @@ def known_of(row: AnyRow, *, pipelines: Mapping[int, str], now: int) -> Known:
         counts_of(counts),
         overdue,
         lost and LostReason(lost),
-        lost_at,
-        ended_at,
-        paused,
+        *unchanged,
     )

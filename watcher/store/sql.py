@@ -17,8 +17,19 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from watcher.clock import Clock
 from watcher.errors import StoreError
 from watcher.models import Known
-from watcher.ports import AccountRecord, Backlog, Change, DueDeliveries, Lease, Settlement, SinkRecord, Strain
-from watcher.store import deliveries, leases, retention, states
+from watcher.ports import (
+    AccountRecord,
+    Backlog,
+    Change,
+    DueDeliveries,
+    Keep,
+    Lease,
+    PipelineRecord,
+    Settlement,
+    SinkRecord,
+    Strain,
+)
+from watcher.store import deliveries, leases, retention, scans, sources, states
 from watcher.store.group import Item, sources_of, write_group
 from watcher.store.place import Place
 from watcher.store.proof import Refusal, write_proof
@@ -90,6 +101,25 @@ class SqlStore:
             )
         )
 
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+        """Return what is recorded of a pipeline of the leased account, which is watched whole (again)."""
+        (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
+
+        async def load(connection: AsyncConnection) -> PipelineRecord:
+            await leases.check(connection, [lease])
+            now = self._clock.steady_us()
+            return await scans.load_pipeline(
+                connection, account_id=self._number(lease), pipeline_id=pipeline_id, now=now
+            )
+
+        return await self._write(load)
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+        """Return the executions of these pipelines of the leased account that have not ended."""
+        pipeline_ids = await self._pipeline_numbers(lease, pipelines)
+        now = self._clock.steady_us()
+        return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
+
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink, which is present again; a new fingerprint ends `disabled`.
 
@@ -146,7 +176,11 @@ class SqlStore:
                 died_count += count
         return died_count
 
-    async def prune(self, *, ended_before: int, keep: Callable[[str, str, str], bool]) -> AsyncIterator[int]:
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
+        """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
+        await self._write(partial(scans.mark_absent_pipelines, present=present, now=now))
+
+    async def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
         async for _ in self._pages(partial(retention.prune_source_events, before=ended_before)):
             yield 0
@@ -175,6 +209,11 @@ class SqlStore:
 
     def _number(self, lease: Lease) -> int:
         return self._numbers[Source(lease.kind, lease.name)]
+
+    async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
+        wanted = {sources.pipeline(lease.name, pipeline) for pipeline in pipelines}
+        await self._shielded(partial(self._numbers.provide, wanted))
+        return sorted(self._numbers[each] for each in wanted)
 
     async def _pages(self, work: Callable[..., Awaitable[retention.Page]]) -> AsyncIterator[retention.Page]:
         page = retention.Page(0, retention.FIRST)

@@ -1,16 +1,16 @@
 """The states of executions, accounts and sinks: written under their guards, and read back when an owner begins."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam, case, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from watcher.errors import OwnershipLostError
 from watcher.models import Known
 from watcher.ports import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
-from watcher.store.rows import KNOWN_COLUMNS, execution_key, execution_row, known_of
+from watcher.store.leases import expect_written
+from watcher.store.rows import KNOWN_COLUMNS, AnyRow, execution_key, execution_row, known_of
 from watcher.store.sources import Source, SourceNumbers, pipeline, pipeline_id
 from watcher.store.strains import STRAIN_COLUMNS, strain_of
 from watcher.store.tables import execution, source
@@ -29,6 +29,16 @@ LOADED_COUNT = 5_000
 
 _KNOWN = select(*KNOWN_COLUMNS).where(
     execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
+)
+_OPEN = (
+    select(*KNOWN_COLUMNS)
+    .where(
+        execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
+        execution.c.ended_at.is_(None),
+        execution.c.execution > bindparam("after"),
+    )
+    .order_by(execution.c.execution)
+    .limit(LOADED_COUNT)
 )
 _NEW: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in execution.c}
 _INSERT = insert(execution).values(_NEW)
@@ -80,7 +90,7 @@ async def write_executions(
         await connection.execute(_INSERT, sorted(added, key=_key))
     if changed:
         written = await connection.execute(_UPDATE, sorted(changed, key=_key))
-        _expect(written.rowcount, wanted=len(changed))
+        expect_written(written.rowcount, wanted=len(changed))
 
 
 def _row(change: ExecutionChange, *, numbers: SourceNumbers) -> dict[str, Any]:
@@ -104,7 +114,7 @@ async def write_sources(
     rows = [_source_row(change, numbers=numbers) for change in changes]
     if rows:
         written = await connection.execute(_SOURCE, sorted(rows, key=lambda row: row["of_source"]))
-        _expect(written.rowcount, wanted=len(rows))
+        expect_written(written.rowcount, wanted=len(rows))
 
 
 def _source_row(change: SourceChange, *, numbers: SourceNumbers) -> dict[str, Any]:
@@ -128,11 +138,6 @@ async def write_looks(connection: AsyncConnection, several: Iterable[Looks], *, 
         await connection.execute(_LOOKED, rows)
 
 
-def _expect(written: int, *, wanted: int) -> None:
-    if written != wanted:
-        raise OwnershipLostError("the sequence believed recorded is no longer the stored one")
-
-
 async def load_account(connection: AsyncConnection, *, account_id: int, now: int) -> AccountRecord:
     """Return what is recorded of an account itself, its pause as of `now`."""
     columns = (source.c.sequence, source.c.state, *STRAIN_COLUMNS)
@@ -153,6 +158,25 @@ async def load_executions(
             known = known_of(row, pipelines=pipelines, now=now)
             found[known.execution] = known
     return found
+
+
+async def load_open(connection: AsyncConnection, *, pipeline_ids: Iterable[int], now: int) -> list[Known]:
+    """Return the executions of some pipelines that have not ended, no look of them later than `now`."""
+    pipelines = await _pipelines(connection)
+    return [
+        known_of(row, pipelines=pipelines, now=now)
+        for pipeline_id in pipeline_ids
+        async for row in _open_rows(connection, pipeline_id=pipeline_id)
+    ]
+
+
+async def _open_rows(connection: AsyncConnection, *, pipeline_id: int) -> AsyncIterator[AnyRow]:
+    after: bytes | None = b""
+    while after is not None:  # in parts, so that the loop's other tasks get their turns
+        page = (await connection.execute(_OPEN, {"of_pipeline": pipeline_id, "after": after})).all()
+        for row in page:
+            yield row
+        after = page[-1].execution if len(page) == LOADED_COUNT else None
 
 
 async def _pipelines(connection: AsyncConnection) -> dict[int, str]:

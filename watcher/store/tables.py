@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -80,8 +80,22 @@ execution = Table(
     Column("ended_at", BigInteger),
     Column("was_paused", Boolean, nullable=False),
     Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
+    Column("found_at", BigInteger, nullable=False, server_default="0"),
     Index("execution_ended", "ended_at", sqlite_where=text("ended_at IS NOT NULL")),
+    Index("execution_open", "pipeline_id", "execution", sqlite_where=text("ended_at IS NULL")),
     sqlite_with_rowid=False,
+)
+
+# How far the lists of a pipeline that is watched whole were read.
+scan = Table(
+    "scan",
+    metadata,
+    Column("account_id", ForeignKey("source.id"), primary_key=True),
+    Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
+    Column("since_at", BigInteger, nullable=False),
+    Column("complete_at", BigInteger, nullable=False),
+    Column("refused", String),
+    Column("found", Boolean, nullable=False),
 )
 
 event = Table(

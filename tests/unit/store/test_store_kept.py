@@ -6,7 +6,7 @@ from pathlib import Path
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
 from watcher.models import LostReason
-from watcher.ports import AT_EASE, Backlog
+from watcher.ports import AT_EASE, Backlog, PipelineRecord
 from watcher.store.opening import open_store
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
@@ -27,6 +27,9 @@ async def test_a_store_of_schema_1_holds_what_it_held(tmp_path: Path) -> None:
     assert (overdue.status, overdue.was_paused, overdue.overdue_sequence) == ("paused", True, 1)
     assert (lost.lost, lost.lost_at, lost.sequence) == (LostReason.NOT_FOUND, LATER, 2)
     assert odd.counts == (("unrecognized:odd", 1),)
+    assert {each.found_at for each in (ended, overdue, lost, odd)} == {0}
+    assert list(await store.load_open(lease, [PIPELINE])) == [overdue, lost, odd]
+    assert await store.load_pipeline(lease, PIPELINE) == PipelineRecord(0, None)
     ops = await store.claim("sink", "ops")
     sink = await store.load_sink(ops, fingerprint="one")
     assert (sink.sequence, sink.state, sink.clock_s, sink.strain) == (1, "failing", 2.5, AT_EASE)

@@ -78,7 +78,18 @@ async def test_a_kill_inside_the_migration_leaves_nothing_half_done(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "last_words", ["ADD COLUMN paused_until", "ADD COLUMN failing_for_s", "DELETE FROM meta", "UPDATE alembic_version"]
+    "last_words",
+    [
+        "ADD COLUMN paused_until",
+        "ADD COLUMN failing_for_s",
+        "DELETE FROM meta",
+        "UPDATE alembic_version SET version_num='0002'",
+        "CREATE TABLE scan",
+        "ADD COLUMN found_at",
+        "CREATE INDEX execution_open",
+        "SET value = '3'",
+        "UPDATE alembic_version SET version_num='0003'",
+    ],
 )
 async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(tmp_path: Path, last_words: str) -> None:
     path = tmp_path / "watcher.db"
@@ -89,7 +100,7 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(tmp_pa
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     await store.close()
-    assert facts(path) == {"schema_version": "2", "oldest_reader": "1"}
+    assert facts(path) == {"schema_version": "3", "oldest_reader": "1"}
 
 
 @pytest.mark.parametrize("start", [b"", SCHEMA_1.read_bytes()], ids=["empty", "schema 1"])

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import ClauseElement, Connection, create_engine
 from sqlalchemy.dialects.sqlite import dialect
 
-from watcher.store import deliveries, outbox, retention, states
+from watcher.store import deliveries, outbox, retention, scans, states
 from watcher.store.tables import metadata
 
 
@@ -41,6 +41,12 @@ def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) ->
     ]
 
 
+def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> None:
+    assert plan(connection, states._OPEN) == [
+        "SEARCH execution USING INDEX execution_open (pipeline_id=? AND execution>?)"
+    ]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -50,6 +56,10 @@ def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) ->
         outbox._SINKS_OF,
         states._UPDATE,
         states._LOOKED,
+        scans._TELL,
+        scans._CURSOR,
+        scans._FORGET,
+        scans._MARK,
         retention._ENDED,
         retention._DELETE_STREAM_DELIVERIES,
         retention._DELETE_STREAM_EVENTS,

@@ -1,0 +1,42 @@
+"""Each kind of database there is, with an account and a sink that are claimed."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from stores import SetClock, Woken
+
+from watcher.ports import Lease, Store
+from watcher.store.opening import open_store
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"{request.param}:///{tmp_path}/watcher.db"
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def woken() -> Woken:
+    return Woken()
+
+
+@pytest.fixture
+async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[Store]:
+    opened = await open_store(url, clock=clock, on_recorded=woken)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def account(store: Store) -> Lease:
+    return await store.claim("account", "default")
+
+
+@pytest.fixture
+async def ops(store: Store) -> Lease:
+    return await store.claim("sink", "ops")

@@ -1,0 +1,227 @@
+"""What every store promises about pipelines that are watched whole: how far they are read, and what was found."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from stores import (
+    DAY_US,
+    PIPELINE,
+    SECOND_US,
+    START_US,
+    SetClock,
+    change,
+    execution_id,
+    executions_of,
+    pipeline_change,
+    settlement,
+)
+
+from watcher.errors import OwnershipLostError
+from watcher.models import Cursor, Known
+from watcher.ports import ExecutionChange, Lease, PipelineRecord, Store
+
+OTHER = "77aa0000-0000-4000-8000-000000000000"
+LATER = START_US + 3_600 * SECOND_US
+CURSOR = Cursor(since_at=START_US, complete_at=LATER, refused="forbidden", found=True)
+
+
+async def test_a_pipeline_never_read_has_no_cursor(store: Store, account: Lease) -> None:
+    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, None)
+
+
+async def test_a_pipeline_remembers_how_far_it_was_read(store: Store, account: Lease) -> None:
+    begun = Cursor(START_US)
+    await store.record(pipeline_change(account, cursor=begun))
+    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, begun)
+    await store.record(pipeline_change(account, cursor=CURSOR))
+    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(0, CURSOR)
+    assert await store.load_pipeline(account, OTHER) == PipelineRecord(0, None)
+
+
+async def test_a_pipeline_of_another_account_is_another(store: Store, account: Lease) -> None:
+    other = await store.claim("account", "other/with a slash")
+    await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
+    assert await store.load_pipeline(other, PIPELINE) == PipelineRecord(0, None)
+    assert (await store.load_account(account)).sequence == 0
+
+
+async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: Store, account: Lease) -> None:
+    cursors = [Cursor(START_US, complete_at) for complete_at in (5, 9, 7)]
+    changes = [
+        pipeline_change(account, pipeline=pipeline, cursor=cursor)
+        for cursor in cursors
+        for pipeline in (OTHER, PIPELINE)
+    ]
+    await asyncio.gather(*map(store.record, changes))
+    for pipeline in (OTHER, PIPELINE):
+        assert (await store.load_pipeline(account, pipeline)).cursor == cursors[-1]
+
+
+async def test_what_a_pipeline_tells_is_recorded_with_its_cursor(store: Store, account: Lease, ops: Lease) -> None:
+    told = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
+    await store.record(told)
+    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
+    assert (delivery.event_id, delivery.body) == (told.outgoing[0].event.id, told.outgoing[0].event.body)
+
+
+@pytest.mark.parametrize("before", [0, 2])
+async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothing(
+    store: Store, account: Lease, before: int
+) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
+    with pytest.raises(OwnershipLostError):
+        await store.record(pipeline_change(account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
+    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
+    assert (await store.backlog())["ops"].pending_count == 1
+
+
+async def test_who_lost_the_lease_moves_no_cursor_and_sees_none(store: Store, account: Lease) -> None:
+    winner = await store.claim("account", account.name)
+    for use in (store.record(pipeline_change(account, cursor=CURSOR)), store.load_pipeline(account, PIPELINE)):
+        with pytest.raises(OwnershipLostError):
+            await use
+    assert await store.load_pipeline(winner, PIPELINE) == PipelineRecord(0, None)
+
+
+async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
+    await store.settle(settlement(ops, delivery))
+    async for _ in store.prune(ended_before=clock.us + 1, keep=lambda *_: True):
+        pass
+    await store.record(pipeline_change(account, before=1, cursor=CURSOR, sinks=("ops",)))
+    assert (await store.load_pipeline(account, PIPELINE)).sequence == 2
+
+
+async def test_what_a_list_found_is_recorded_before_it_is_told(store: Store, account: Lease, ops: Lease) -> None:
+    found = Known(execution_id(1), PIPELINE, found_at=START_US)
+    await store.record(ExecutionChange(account, None, found, ()))
+    assert await executions_of(store, account) == [found]
+    told = change(account)
+    await store.record(replace(told, before=0, known=replace(told.known, found_at=START_US)))
+    (known,) = await executions_of(store, account)
+    assert (known.status, known.sequence, known.found_at) == ("running", 1, START_US)
+    assert len((await store.next_deliveries(ops, now=LATER, limit=9)).deliveries) == 1
+
+
+async def test_when_something_was_found_is_never_moved_to_now(store: Store, account: Lease, clock: SetClock) -> None:
+    """It is compared with the cursor, which the same clock wrote."""
+    await store.record(ExecutionChange(account, None, Known(execution_id(1), PIPELINE, found_at=LATER), ()))
+    await store.record(pipeline_change(account, cursor=CURSOR))
+    clock.us = START_US - DAY_US
+    (known,) = await executions_of(store, account)
+    record = await store.load_pipeline(account, PIPELINE)
+    assert record.cursor is not None
+    assert known.found_at == record.cursor.complete_at == LATER
+
+
+async def test_a_named_execution_may_be_found_later(store: Store, account: Lease) -> None:
+    told = change(account)
+    await store.record(told)
+    await store.record(ExecutionChange(account, 1, replace(told.known, found_at=LATER), ()))
+    assert [each.found_at for each in await executions_of(store, account)] == [LATER]
+
+
+async def test_what_is_open_is_loaded_by_its_pipelines(store: Store, account: Lease) -> None:
+    other = await store.claim("account", "other")
+    elsewhere = change(account, 3)
+    await store.record(change(account, 1, found_at=5))
+    await store.record(change(account, 2, status="success", ended_at=9))
+    await store.record(replace(elsewhere, known=replace(elsewhere.known, pipeline=OTHER)))
+    await store.record(change(other, 4))
+    first, _, third = await executions_of(store, account)
+    assert list(await store.load_open(account, [PIPELINE])) == [first]
+    assert {each.execution for each in await store.load_open(account, [OTHER, PIPELINE])} == {
+        first.execution,
+        third.execution,
+    }
+    assert list(await store.load_open(account, [])) == []
+    assert list(await store.load_open(account, ["88bb0000-0000-4000-8000-000000000000"])) == []
+
+
+async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: Store, account: Lease) -> None:
+    await store.record(change(account, status="failed", ended_at=9))
+    assert list(await store.load_open(account, [PIPELINE])) == []
+    await store.record(change(account, sequence=2, status="running"))
+    assert len(await store.load_open(account, [PIPELINE])) == 1
+
+
+async def test_what_is_open_was_looked_at_no_later_than_now(store: Store, account: Lease, clock: SetClock) -> None:
+    await store.record(change(account, since_at=LATER, looked_at=LATER))
+    (known,) = await store.load_open(account, [PIPELINE])
+    assert (known.since_at, known.looked_at) == (clock.us, clock.us)
+
+
+async def test_very_many_open_executions_are_loaded(store: Store, account: Lease) -> None:
+    count = 10_001
+    changes = [ExecutionChange(account, None, Known(execution_id(number), PIPELINE), ()) for number in range(count)]
+    await asyncio.gather(*map(store.record, changes))
+    assert {each.execution for each in await store.load_open(account, [PIPELINE])} == {
+        change.known.execution for change in changes
+    }
+
+
+async def absent(store: Store, *, at: int, present: tuple[tuple[str, str], ...] = ()) -> None:
+    await store.mark_absent_pipelines(present=present, now=at)
+
+
+async def cursor_of(store: Store, account: Lease) -> Cursor | None:
+    return (await store.load_pipeline(account, PIPELINE)).cursor
+
+
+@pytest.mark.parametrize(("absent_us", "after"), [(DAY_US, CURSOR), (DAY_US + 1, None)])
+async def test_a_pipeline_that_returns_is_read_on_within_a_day_and_anew_after_it(
+    store: Store, account: Lease, clock: SetClock, absent_us: int, after: Cursor | None
+) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR, sinks=()))
+    await absent(store, at=START_US)
+    await absent(store, at=START_US + 9)  # still absent, not anew
+    clock.us = START_US + absent_us
+    assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, after)
+
+
+async def test_a_pipeline_that_returns_has_its_whole_day_again(store: Store, account: Lease, clock: SetClock) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR))
+    await absent(store, at=START_US)
+    assert await cursor_of(store, account) == CURSOR
+    await absent(store, at=START_US + DAY_US)
+    clock.us = START_US + 2 * DAY_US
+    assert await cursor_of(store, account) == CURSOR
+
+
+async def test_a_pipeline_noted_as_present_is_not_absent_any_more(
+    store: Store, account: Lease, clock: SetClock
+) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR))
+    await absent(store, at=START_US)
+    await absent(store, at=START_US + 1, present=(("default", PIPELINE),))
+    clock.us = START_US + 3 * DAY_US
+    assert await cursor_of(store, account) == CURSOR
+
+
+@pytest.mark.parametrize("present", [(), (("default", PIPELINE),)], ids=["absent", "present"])
+async def test_a_long_absence_is_not_forgotten_by_noting_it_first(
+    store: Store, account: Lease, present: tuple[tuple[str, str], ...]
+) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR))
+    await absent(store, at=START_US)
+    await absent(store, at=START_US + DAY_US + 1, present=present)
+    assert await cursor_of(store, account) is None
+
+
+async def test_the_same_pipeline_of_another_account_is_absent_all_the_same(
+    store: Store, account: Lease, clock: SetClock
+) -> None:
+    await store.record(pipeline_change(account, cursor=CURSOR))
+    await absent(store, at=START_US, present=(("other", PIPELINE), ("default", OTHER)))
+    clock.us = START_US + 2 * DAY_US
+    assert await cursor_of(store, account) is None
+
+
+async def test_a_store_without_pipelines_has_none_absent(store: Store, account: Lease) -> None:
+    await absent(store, at=START_US)
+    assert await cursor_of(store, account) is None
