@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from watcher.line import LIST_LENGTH, Json, cut, fit
-from watcher.models import AccountTrouble, Event, EventType, Execution, Known, LostReason, Status, Watch
+from watcher.models import AccountTrouble, Event, EventType, Execution, GapReason, Known, LostReason, Status, Watch
 from watcher.transitions import Happening
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
@@ -36,10 +36,20 @@ class ExecutionNews:
     overdue_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GapNews:
+    """All that `pipeline.gap` is made from. `at_most` executions may be missing; absent where nobody can tell."""
+
+    watch: Watch
+    reason: GapReason
+    at_most: int | None = None
+    pipeline_name: str | None = None
+    link: str | None = None
+
+
 def execution_event(news: ExecutionNews) -> Event:
     """Build an event of an execution. Its id is the same for ever, from whatever store it is told."""
     happening, watch, execution = news.happening, news.watch, news.known.execution
-    source = f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
     name = "/".join((watch.account, watch.pipeline, execution, happening.type, happening.kind, str(happening.nth)))
     moment = _moment(news)
     data = {
@@ -50,8 +60,26 @@ def execution_event(news: ExecutionNews) -> Event:
         "observed": _observed(news.sighting, since=moment),
     }
     return _event(
-        uuid.uuid5(NAMESPACE, name), happening.type, source, execution, moment, sequence=happening.sequence, data=data
+        uuid.uuid5(NAMESPACE, name),
+        happening.type,
+        _source(watch),
+        execution,
+        moment,
+        sequence=happening.sequence,
+        data=data,
     )
+
+
+def gap_event(news: GapNews, *, sequence: int, at: datetime, now_ms: int) -> Event:
+    """Build `pipeline.gap`. A link that wants an execution's id is left out."""
+    link = None if news.link and "{executionId}" in news.link else news.link
+    data = {
+        **_pipeline(news.watch, link=link, name=news.pipeline_name),
+        "reason": news.reason,
+        "atMost": news.at_most,
+        "observed": {"at": timestamp(at)},
+    }
+    return _event(uuid7(now_ms), EventType.PIPELINE_GAP, _source(news.watch), None, at, sequence=sequence, data=data)
 
 
 def account_event(
@@ -112,25 +140,28 @@ def _present(value: Json) -> Json:
     return {key: item for key, item in kept.items() if item is not None and item not in ({}, [])}
 
 
+def _source(watch: Watch) -> str:
+    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
+
+
 def _where(news: ExecutionNews) -> Json:
     facts = news.facts
-    return {
-        "account": news.watch.account,
-        "labels": dict(news.watch.labels),
-        "link": _link(news),
-        "pipeline": {
-            "id": news.watch.pipeline,
-            "name": _text(news.watch.name or (facts and facts.pipeline_name) or news.pipeline_name),
-            "versionId": _text(facts.version_id if facts else None),
-            "versionNumber": facts and facts.version_number,
-        },
+    link = news.link and news.link.replace("{executionId}", news.known.execution)
+    where = _pipeline(news.watch, link=link, name=(facts and facts.pipeline_name) or news.pipeline_name)
+    version = {
+        "versionId": _text(facts.version_id if facts else None),
+        "versionNumber": facts and facts.version_number,
     }
+    return where | {"pipeline": where["pipeline"] | version}
 
 
-def _link(news: ExecutionNews) -> str | None:
-    if news.link is None:
-        return None
-    return news.link.replace("{pipelineId}", news.watch.pipeline).replace("{executionId}", news.known.execution)
+def _pipeline(watch: Watch, *, link: str | None, name: str | None) -> Json:
+    return {
+        "account": watch.account,
+        "labels": dict(watch.labels),
+        "link": link and link.replace("{pipelineId}", watch.pipeline),
+        "pipeline": {"id": watch.pipeline, "name": _text(watch.name or name)},
+    }
 
 
 def _execution(news: ExecutionNews) -> Json:

@@ -36,6 +36,7 @@ class EventType(StrEnum):
     EXECUTION_UNRECOGNIZED = "execution.unrecognized"
     EXECUTION_OVERDUE = "execution.overdue"
     EXECUTION_LOST = "execution.lost"
+    PIPELINE_GAP = "pipeline.gap"
     ACCOUNT_DEGRADED = "account.degraded"
     ACCOUNT_RECOVERED = "account.recovered"
     SINK_FAILING = "sink.failing"

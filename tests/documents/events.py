@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from virtual import EPOCH, Account, FakeClock, account_of, said
+from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, WHEN
-from watcher.events import sink_event, trial_event
-from watcher.models import EventType, Execution, FailedNode, Outcome
+from watcher.events import GapNews, gap_event, sink_event, trial_event
+from watcher.models import EventType, Execution, FailedNode, GapReason, Outcome, Watch
 from watcher.store.opening import open_store
 
 WIDTH = 110
@@ -72,7 +72,7 @@ async def told() -> dict[str, Event]:
         finally:
             await store.close()
     events += [_sink_event(type_, sequence=sequence) for sequence, type_ in enumerate(SINK_EVENTS, 1)]
-    events.append(_trial_event())
+    events += [_gap_event(), _trial_event()]
     return {event["type"]: _steady(event) for event in reversed(events)}
 
 
@@ -111,6 +111,14 @@ def _end(now: datetime) -> dict[str, Outcome | Execution]:
 def _sink_event(type_: EventType, *, sequence: int) -> Event:
     at = EPOCH + timedelta(minutes=5 * sequence)
     event = sink_event(type_, sink="ops", sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
+    return json.loads(event.body)  # type: ignore[no-any-return] # JSON
+
+
+def _gap_event() -> Event:
+    watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
+    at = EPOCH + timedelta(hours=7)
+    news = GapNews(watch, GapReason.DELETED, at_most=12)
+    event = gap_event(news, sequence=1, at=at, now_ms=int(at.timestamp() * 1000))
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 

@@ -15,6 +15,11 @@ WHEN = {
     EventType.EXECUTION_LOST: "The API does not know it (any more), or refuses it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "looked at on for a day; should it answer again, its next event has `previousStatus: lost`.",
+    EventType.PIPELINE_GAP: "Of a pipeline that is watched whole: a scan of its list could not prove that it saw "
+    "everything. `reason` is `not_found`, `rejected` or `forbidden` (the list itself is refused, told once until it "
+    "answers again), `deleted` (the list ended before anything known: the API forgot what was in between), `lookback` "
+    "(the last complete scan is longer ago than `polling.lookback`) or `outrun` (more came than could be read). "
+    "Whatever a list does show is told as ever.",
     EventType.ACCOUNT_DEGRADED: "The API cannot be used with this key. `reason` is `unauthorized` (at once), "
     "`rate_limited`, `unreachable`, `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). "
     "Told on the edge only; nothing is known of its executions meanwhile.",
@@ -32,9 +37,10 @@ WHEN = {
 FIELDS = {
     "account": "the account, as the configuration names it",
     "labels": "the watch's labels",
-    "link": "the account's `link`, with the ids filled in",
+    "link": "the account's `link`, with the ids filled in; absent if it wants an execution's id and there is none",
     "sink": "`sink.*` only: the sink's name",
     "reason": "why: see the types that have it",
+    "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where nobody can tell",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
     "pipeline.id": "the pipeline",
     "pipeline.name": "the watch's `name`, else the API's",

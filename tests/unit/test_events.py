@@ -11,15 +11,17 @@ import pytest
 
 from watcher.events import (
     ExecutionNews,
+    GapNews,
     Sighting,
     account_event,
     execution_event,
+    gap_event,
     sink_event,
     timestamp,
     trial_event,
     uuid7,
 )
-from watcher.models import AccountTrouble, Event, EventType, Execution, FailedNode, Known, LostReason, Watch
+from watcher.models import AccountTrouble, Event, EventType, Execution, FailedNode, GapReason, Known, LostReason, Watch
 from watcher.transitions import Happening
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -340,6 +342,58 @@ def test_an_accounts_event_comes_from_the_account_and_has_no_subject() -> None:
     assert (event.id.version, event.id.int >> 80, event.sequence) == (7, NOW_MS, 4)
 
 
+GAP = GapNews(WATCH, GapReason.DELETED, at_most=12, link="https://example.com/agents/{pipelineId}")
+GOLDEN_GAP = (
+    '{"specversion":"1.0","id":"ID",'
+    '"source":"/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","type":"pipeline.gap",'
+    '"time":"2026-11-24T10:00:01.800Z","datacontenttype":"application/json","sequence":"0000000002",'
+    '"data":{"account":"default","labels":{"team":"sales"},'
+    '"link":"https://example.com/agents/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",'
+    '"pipeline":{"id":"0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","name":"Sales agent"},'
+    '"reason":"deleted","atMost":12,"observed":{"at":"2026-11-24T10:00:01.800Z"}}}'
+)
+
+
+def gap_of(news: GapNews) -> Event:
+    return gap_event(news, sequence=2, at=SEEN, now_ms=NOW_MS)
+
+
+def test_a_gap_comes_from_its_pipeline_and_has_no_subject() -> None:
+    event = gap_of(GAP)
+    assert event.body.decode() == GOLDEN_GAP.replace("ID", str(event.id))
+    assert (event.type, event.id.version, event.id.int >> 80, event.sequence) == ("pipeline.gap", 7, NOW_MS, 2)
+
+
+def test_a_gap_leaves_out_what_is_not_known() -> None:
+    bare = read(gap_of(GapNews(Watch("default", PIPELINE, ()), GapReason.NOT_FOUND)))["data"]
+    assert bare == {
+        "account": "default",
+        "pipeline": {"id": PIPELINE},
+        "reason": "not_found",
+        "observed": {"at": timestamp(SEEN)},
+    }
+
+
+def test_a_gap_of_which_nothing_may_be_missing_says_so() -> None:
+    assert read(gap_of(replace(GAP, at_most=0)))["data"]["atMost"] == 0
+
+
+def test_a_gap_has_no_link_that_would_lead_to_an_execution() -> None:
+    assert "link" not in read(gap_of(replace(GAP, link=NEWS.link)))["data"]
+
+
+@pytest.mark.parametrize(("name", "told"), [("Ours", "Ours"), (None, "What the API calls it")])
+def test_a_gap_names_its_pipeline_as_executions_do(name: str | None, told: str) -> None:
+    news = replace(GAP, watch=replace(WATCH, name=name), pipeline_name="What the API calls it")
+    assert read(gap_of(news))["data"]["pipeline"]["name"] == told
+
+
+def test_a_gaps_stream_is_its_pipelines_own() -> None:
+    assert gap_of(GAP).stream == gap_of(replace(GAP, reason=GapReason.OUTRUN)).stream
+    assert gap_of(GAP).stream != gap_of(replace(GAP, watch=replace(WATCH, pipeline=EXECUTION))).stream
+    assert gap_of(GAP).stream != execution_event(NEWS).stream
+
+
 def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
     event = sink_event(EventType.SINK_FAILING, sink="ops", sequence=1, at=SEEN, now_ms=NOW_MS)
     out = read(event)
@@ -457,6 +511,14 @@ def test_a_line_stays_under_16_kib_and_keeps_what_matters(name: str) -> None:
     assert out["data"]["execution"]["previousStatus"] == news.happening.previous
     assert out["data"]["pipeline"]["id"] == PIPELINE
     assert out["data"]["observed"]["at"] == timestamp(SEEN)
+
+
+def test_the_line_of_a_gap_stays_under_16_kib_and_keeps_what_matters() -> None:
+    watch = replace(WATCH, account="a" * 64, labels=LABELS, name=CONTROL * 256)
+    event = gap_of(replace(GAP, watch=watch, at_most=2**53, link="https://example.com/" + CONTROL * 30_000))
+    out = read(event)["data"]
+    assert len(event.body) + len(b"\n") <= 16 * 1024
+    assert (out["reason"], out["atMost"], out["pipeline"]["id"]) == ("deleted", 2**53, PIPELINE)
 
 
 # What a terminal or a line reader would obey

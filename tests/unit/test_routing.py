@@ -77,6 +77,12 @@ def test_an_event_without_a_pipeline_passes_by_its_type_alone() -> None:
     assert not route.wants(EventType.SINK_FAILING, None)
 
 
+def test_a_gap_goes_where_its_pipelines_executions_go() -> None:
+    router = Router({"sales": a_route(labels={"team": "sales"}), "one": a_route(pipelines=(OTHER,)), "all": a_route()})
+    assert router.sinks_for(EventType.PIPELINE_GAP, watch=SALES) == ("sales", "all")
+    assert router.sinks_for(EventType.PIPELINE_GAP, watch=NAMELESS) == ("one", "all")
+
+
 def test_an_event_goes_to_every_sink_that_wants_it_in_the_order_of_the_file() -> None:
     router = Router({"b": a_route(), "a": a_route(labels={"team": "sales"}), "c": a_route(types=frozenset())})
     assert router.sinks_for(EventType.EXECUTION_NEW, watch=SALES) == ("b", "a")

@@ -12,7 +12,7 @@ from prometheus_client import Metric
 
 from watcher.errors import Exit
 from watcher.metrics import Metrics
-from watcher.models import AccountTrouble, EventType
+from watcher.models import AccountTrouble, EventType, GapReason
 
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
 WATCHER = DOCS.parent / "watcher"
@@ -57,9 +57,9 @@ def test_every_loud_log_line_is_explained() -> None:
 
 def test_every_event_of_the_watcher_itself_is_explained() -> None:
     told = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
-    explained = [cell.replace("`", "").split() for cell in first_cells("Events about the watcher itself")]
+    explained = [re.findall(r"[\w.]+", cell) for cell in first_cells("Events about the watcher itself")]
     assert {words[0] for words in explained} == told
-    assert {words[1] for words in explained if len(words) > 1} == set(AccountTrouble)
+    assert {reason for words in explained for reason in words[1:]} == {*AccountTrouble, *GapReason}
 
 
 def test_every_exit_code_is_explained() -> None:
