@@ -1,0 +1,131 @@
+"""An API without a network, in virtual time: it answers at once from the world, and notes what it showed and when."""
+
+from bisect import bisect
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from watcher.models import Outcome
+from watcher.ports import PAGE_ROWS, Change, ExecutionChange, PageReply, Reply
+from watcher.simulator.answers import AnswerBook, encode, row
+from watcher.simulator.stories import has_ended
+from watcher.simulator.world import SimExecution, World
+from watcher.wire import parse_execution, parse_page
+
+GET = 0
+"""Stands for a GET where the number of a page stands."""
+
+
+class Sight(NamedTuple):
+    """That something was seen: when, and on which page (`GET` on none)."""
+
+    at_s: float
+    page: int
+
+
+@dataclass(slots=True)
+class Notes:
+    """What was asked and seen. Counts only while `counting`; seconds are the world's.
+
+    `requests` counts by page; `found` is when an execution was first shown, `ended` when it was first shown as ended,
+    `told` when that was told; `longest_wait_s` is the longest time between two looks at one.
+    """
+
+    counting: bool = False
+    requests: Counter[int] = field(default_factory=Counter)
+    found: dict[str, float] = field(default_factory=dict)
+    ended: dict[str, Sight] = field(default_factory=dict)
+    told: dict[str, float] = field(default_factory=dict)
+    longest_wait_s: float = 0.0
+    _looked: dict[str, float] = field(default_factory=dict)
+
+    def asked(self, page: int, shown: Iterable[SimExecution], *, now_s: float) -> None:
+        """Note a request and what it showed."""
+        self.requests[page] += self.counting
+        for execution in shown:
+            if execution.id not in self.ended:
+                self._showed(execution, page=page, now_s=now_s)
+
+    def recorded(self, change: Change, *, now_s: float) -> None:
+        """Note that the end of an execution was told."""
+        if isinstance(change, ExecutionChange) and change.outgoing and change.known.ended_at is not None:
+            self.told.setdefault(change.known.execution, now_s)
+
+    def stop(self, now_s: float) -> None:
+        """Count no more; who still waits has waited until now."""
+        for looked_s in self._looked.values():
+            self._waited(now_s - looked_s)
+        self.counting = False
+
+    def _showed(self, execution: SimExecution, *, page: int, now_s: float) -> None:
+        self.found.setdefault(execution.id, now_s)
+        self._waited(now_s - self._looked.pop(execution.id, now_s))
+        if has_ended(execution.stay_at(now_s)):
+            self.ended[execution.id] = Sight(now_s, page)
+        else:
+            self._looked[execution.id] = now_s
+
+    def _waited(self, wait_s: float) -> None:
+        if self.counting:
+            self.longest_wait_s = max(self.longest_wait_s, wait_s)
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """A pipeline's executions in the order they begin: thousands are listed page by page, over and over."""
+
+    executions: list[SimExecution] = field(default_factory=list)
+    begins_s: list[float] = field(default_factory=list)
+
+    def add(self, execution: SimExecution) -> None:
+        self.executions.append(execution)
+        self.begins_s.append(execution.begins_s)
+
+    def count(self, now_s: float) -> int:
+        return bisect(self.begins_s, now_s)
+
+    def page(self, number: int, *, now_s: float) -> list[SimExecution]:
+        last = self.count(now_s) - (number - 1) * PAGE_ROWS
+        return self.executions[max(0, last - PAGE_ROWS) : max(0, last)][::-1]
+
+
+class WorldApi:
+    """Answers with the bytes the simulator would send, read by the parser of the real client; newest first."""
+
+    def __init__(self, world: World, notes: Notes) -> None:
+        """Answer from that world, to which nothing is added."""
+        self._world = world
+        self._notes = notes
+        self._book = AnswerBook(world)
+        self._rows: dict[str, tuple[float, bytes]] = {}
+        self._shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
+        for execution in sorted(world.executions(), key=lambda each: each.begins_s):
+            self._shelves[execution.pipeline.id].add(execution)
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
+        """Fetch one execution, at once."""
+        now_s = self._world.now_s()
+        found = self._world.find(execution, pipeline=pipeline)
+        assert found is not None
+        self._notes.asked(GET, [found], now_s=now_s)
+        facts = parse_execution(self._book.answer(found, now_s=now_s).body, asked=execution)
+        return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        """Fetch one page of a pipeline's list, at once."""
+        now_s, shelf = self._world.now_s(), self._shelves[pipeline]
+        executions = shelf.page(page, now_s=now_s)
+        self._notes.asked(page, executions, now_s=now_s)
+        rows = b",".join(self._row(each, now_s=now_s) for each in executions)
+        parsed = parse_page(b'{"data":[%b],"total":%d,"links":{}}' % (rows, shelf.count(now_s)))
+        assert parsed is not None
+        return PageReply(Outcome.OK, self._world.clock.monotonic(), *parsed, 200)
+
+    def _row(self, execution: SimExecution, *, now_s: float) -> bytes:
+        """Return a row's bytes, kept until they change; its `runTime`, which nobody reads, stands still until then."""
+        until_s, body = self._rows.get(execution.id, (now_s, b""))
+        if now_s >= until_s:
+            body = encode(row(execution, world=self._world, now_s=now_s))
+            self._rows[execution.id] = (execution.next_change_s(now_s), body)
+        return body

@@ -1,0 +1,134 @@
+"""An account in virtual time: the real watcher, the real store, a clock moved by hand, an API that answers at once."""
+
+import asyncio
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from bench.population import Population
+from bench.virtual_api import Notes, WorldApi
+from watcher.account import AccountWatcher
+from watcher.assembly import AccountCommon, build_account
+from watcher.config.models import AccountSettings, PollingSettings
+from watcher.metrics import Metrics
+from watcher.models import Known
+from watcher.ports import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain, Wake
+from watcher.routing import Router
+from watcher.schedule import Schedule
+from watcher.store.opening import open_store
+from watcher.store.sql import SqlStore
+
+ACCOUNT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class NotedLedger:
+    """A ledger of which is noted what was recorded."""
+
+    ledger: Ledger
+    heard: Callable[[Change], None]
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        return await self.ledger.claim(kind, name)
+
+    async def load_account(self, lease: Lease) -> AccountRecord:
+        return await self.ledger.load_account(lease)
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+        return await self.ledger.load_executions(lease, executions)
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+        return await self.ledger.load_pipeline(lease, pipeline)
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+        return await self.ledger.load_open(lease, pipelines)
+
+    async def record(self, change: Change) -> None:
+        await self.ledger.record(change)
+        self.heard(change)
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        await self.ledger.note_looks(lease, looked_at)
+
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        await self.ledger.note_strain(lease, strain)
+
+
+class HandSchedule(Schedule):
+    """A schedule that runs nothing and remembers who wanted to be woken."""
+
+    woken: bool = False
+
+    def waker(self, name: str) -> Wake:  # noqa: ARG002 (there is one round)
+        def wake() -> None:
+            self.woken = True
+
+        return wake
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A crowd, the watcher of its account, and what is noted of both. Seconds are the world's."""
+
+    population: Population
+    watcher: AccountWatcher
+    schedule: HandSchedule
+    notes: Notes
+
+    async def run_until(self, until_s: float) -> None:
+        """Run rounds as a clock would: when asked for, and after a wake."""
+        clock = self.population.clock
+        end = clock.monotonic() + until_s - self.population.world.now_s()
+        while True:
+            delay_s = await self.watcher.round()
+            await self._settle()
+            if self.schedule.woken:
+                self.schedule.woken, delay_s = False, 0.0
+            if clock.monotonic() + delay_s > end:
+                clock.elapsed_s = end
+                return
+            clock.advance(delay_s)
+
+    async def _settle(self) -> None:
+        """Let everything that is in flight come back."""
+        await asyncio.sleep(0)
+        while self.watcher._tasks:
+            await asyncio.wait(set(self.watcher._tasks))
+
+
+async def enter_stage(
+    stack: AsyncExitStack, population: Population, *, rate_per_s: float, polling: PollingSettings
+) -> Stage:
+    """Build the watcher of an account over an empty store, as a start of the daemon would."""
+    random.seed(population.crowd.seed)  # what spreads the looks
+    world, clock, notes, metrics = population.world, population.clock, Notes(), Metrics()
+    directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
+    store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock, on_recorded=lambda _sinks: None)
+    stack.push_async_callback(store.close)
+    await _write_without_waiting(store)
+    ledger = NotedLedger(store, lambda change: notes.recorded(change, now_s=world.now_s()))
+    schedule = HandSchedule(clock=clock, fatal=_raise, lag=metrics.loop_lag.set)
+    watcher = await build_account(
+        AccountCommon(ledger, clock, metrics, Router({}), schedule, _raise),
+        stack,
+        name=ACCOUNT,
+        settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
+        polling=polling,
+        tap=lambda _: WorldApi(world, notes),
+    )
+    return Stage(population, watcher, schedule, notes)
+
+
+async def _write_without_waiting(store: SqlStore) -> None:
+    """Let the disk take its time: nothing is killed here."""
+    async with store._writer.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver is not None
+        await driver.execute("PRAGMA synchronous=OFF")
+
+
+def _raise(error: BaseException) -> None:
+    raise error

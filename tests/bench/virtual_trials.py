@@ -1,0 +1,169 @@
+"""How a crowd fares in virtual time with so many requests: with GETs alone, at a fixed interval.
+
+What is measured is how long after its end an execution is told as ended: changes within a life may come and go between
+two looks.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from random import Random
+from statistics import fmean
+
+from bench.population import Crowd, Population, end_s
+from bench.virtual_api import Notes
+from bench.virtual_time import ACCOUNT, Stage, enter_stage
+from watcher.config.models import PollingSettings
+from watcher.models import Watch
+from watcher.simulator.stories import Kind
+from watcher.simulator.world import SimExecution
+
+UNPACED_PER_S = 10_000.0
+PATIENCE_S = 7200.0
+_STEP_S = 60.0
+
+RunUntil = Callable[[float], Awaitable[None]]
+"""Lets everything happen until that second of the world."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A crowd, how many requests a second it is worth, and for how long it is watched, after how long."""
+
+    crowd: Crowd
+    rate_per_s: float
+    seconds: float = 1800.0
+    warm_up_s: float = 600.0
+
+    @property
+    def until_s(self) -> float:
+        """Return the second of the world at which the watching is over."""
+        return self.warm_up_s + self.seconds
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One execution's end: how long after it the API first showed it, on which page, and how long until it was told."""
+
+    kind: Kind
+    page: int
+    shown_after_s: float
+    told_after_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What came of a trial. `requests_per_s` is by page, `GET` on none; a wait is the time between two looks.
+
+    `found_after_s` is how long after its beginning a newcomer was first shown, on average.
+    """
+
+    ends: tuple[End, ...]
+    requests_per_s: Mapping[int, float]
+    open_count: float
+    found_after_s: float
+    longest_wait_s: float
+
+    @property
+    def delay_s(self) -> float:
+        """Return how long after its end an execution is told as ended, on average."""
+        return fmean(end.told_after_s for end in self.ends)
+
+    @property
+    def rate_per_s(self) -> float:
+        """Return how many requests were made a second."""
+        return sum(self.requests_per_s.values())
+
+    @property
+    def turn_s(self) -> float:
+        """Return how long everyone waits if each request is a look at one execution and all take turns: a fair share.
+
+        GETs alone tell an end after half of it on average, and cannot do better.
+        """
+        return self.open_count / self.rate_per_s
+
+
+def watch_by_name(trial: Trial) -> Measured:
+    """Watch each execution by name at a fixed interval, the shortest for which these requests suffice.
+
+    That favours it: each is known from its beginning on, for nothing, and has its first look at random within the first
+    interval, so that an end waits half of one on average.
+    """
+    return asyncio.run(_watch_by_name(trial))
+
+
+async def _watch_by_name(trial: Trial) -> Measured:
+    crowd = _crowd(trial)
+    interval_s = crowd.interval_s(trial.rate_per_s, trial.warm_up_s, trial.until_s)
+    polling = {"cadence": "fixed", "min_interval": f"{interval_s:.3f}s", "max_interval": "1d"}
+    async with AsyncExitStack() as stack:
+        stage = await enter_stage(
+            stack, crowd, rate_per_s=UNPACED_PER_S, polling=PollingSettings.model_validate(polling)
+        )
+        return await _measure(trial, stage, _Names(stage, interval_s=interval_s).run_until)
+
+
+def _crowd(trial: Trial) -> Population:
+    return Population(trial.crowd, until_s=trial.until_s + PATIENCE_S)
+
+
+class _Names:
+    """Whose names come to be known, and when."""
+
+    def __init__(self, stage: Stage, *, interval_s: float) -> None:
+        self._stage = stage
+        rng = Random(f"{stage.population.crowd.seed}/turns")
+        going = (each for each in stage.population.world.executions() if end_s(each) > 0)
+        turns = ((max(0.0, each.begins_s) + rng.uniform(0.0, interval_s), each) for each in going)
+        self._turns = deque(sorted(turns, key=lambda turn: turn[0]))
+        self._named: list[SimExecution] = []
+
+    async def run_until(self, until_s: float) -> None:
+        """Watch each from its turn on."""
+        while self._turns and self._turns[0][0] <= until_s:
+            at_s, execution = self._turns.popleft()
+            await self._stage.run_until(at_s)
+            await self._name(execution)
+        await self._stage.run_until(until_s)
+
+    async def _name(self, execution: SimExecution) -> None:
+        told = self._stage.notes.told
+        self._named = [*(each for each in self._named if each.id not in told), execution]
+        names: dict[str, list[str]] = {}
+        for each in self._named:
+            names.setdefault(each.pipeline.id, []).append(each.id)
+        await self._stage.watcher.watch([Watch(ACCOUNT, key, tuple(ids)) for key, ids in names.items()])
+
+
+async def _measure(trial: Trial, stage: Stage, run_until: RunUntil) -> Measured:
+    notes, population = stage.notes, stage.population
+    await run_until(trial.warm_up_s)
+    notes.counting = True
+    await run_until(trial.until_s)
+    notes.stop(trial.until_s)
+    ended = population.ended_within(trial.warm_up_s, trial.until_s)
+    await _wait_for(ended, stage, run_until)
+    newcomers = (each for each in ended if each.begins_s >= trial.warm_up_s)
+    return Measured(
+        ends=tuple(_end(each, notes) for each in ended),
+        requests_per_s={page: count / trial.seconds for page, count in sorted(notes.requests.items())},
+        open_count=population.mean_open_count(trial.warm_up_s, trial.until_s),
+        found_after_s=fmean(notes.found[each.id] - each.begins_s for each in newcomers),
+        longest_wait_s=notes.longest_wait_s,
+    )
+
+
+async def _wait_for(ended: Iterable[SimExecution], stage: Stage, run_until: RunUntil) -> None:
+    """Let it go on until each of these ends is told. Raises `TimeoutError` if one never is."""
+    world, give_up_s = stage.population.world, stage.population.world.now_s() + PATIENCE_S
+    while not all(each.id in stage.notes.told for each in ended):
+        if world.now_s() >= give_up_s:
+            raise TimeoutError
+        await run_until(world.now_s() + _STEP_S)
+
+
+def _end(execution: SimExecution, notes: Notes) -> End:
+    at_s, shown = end_s(execution), notes.ended[execution.id]
+    return End(execution.story.kind, shown.page, shown.at_s - at_s, notes.told[execution.id] - at_s)

@@ -1,0 +1,43 @@
+"""A crowd in virtual time, small: what `make bench` measures of a thousand holds of a hundred, within wider bounds."""
+
+import pytest
+from bench.population import LONGEST_S, Crowd, Population
+from bench.virtual_api import Notes, WorldApi
+from bench.virtual_trials import Trial, watch_by_name
+
+from watcher.ports import PAGE_ROWS
+from watcher.simulator.answers import Page, encode, listing
+from watcher.wire import parse_page
+
+CROWD = Crowd(open_count=100, pipelines_count=2)
+
+
+def test_a_crowd_is_as_large_as_asked_for_from_its_beginning_on() -> None:
+    population = Population(Crowd(open_count=1000), until_s=12_000)
+    counts = [population.mean_open_count(from_s, from_s + 1) for from_s in range(0, 12_000, 4_000)]
+    assert counts == pytest.approx([1000] * 3, rel=0.15)
+
+
+def test_nobody_lives_longer_than_the_longest_life() -> None:
+    population = Population(CROWD, until_s=0)
+    assert max(each.story.length_s() for each in population.world.executions()) <= LONGEST_S
+
+
+@pytest.mark.parametrize("number", [1, 2, 11, 99])
+async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
+    population = Population(CROWD, until_s=100)
+    api, pipeline = WorldApi(population.world, Notes()), population.pipelines[0].id
+    for _ in range(2):
+        page = Page(number, PAGE_ROWS)
+        body = encode(listing(pipeline, page=page, world=population.world, base_url="https://example.com"))
+        sent, reply = parse_page(body), await api.list(pipeline=pipeline, page=number)
+        assert sent is not None
+        assert (reply.rows, reply.total) == (sent.rows, sent.total)
+        population.clock.advance(50)
+
+
+def test_gets_alone_tell_an_end_after_half_a_turn() -> None:
+    measured = watch_by_name(Trial(CROWD, rate_per_s=1, warm_up_s=300))
+    assert measured.rate_per_s == pytest.approx(1, rel=0.05)
+    assert measured.delay_s == pytest.approx(measured.turn_s / 2, rel=0.15)
+    assert measured.longest_wait_s < 1.1 * measured.turn_s
