@@ -1,6 +1,7 @@
 """The plan of an account: what its watches want of the API, what its rate limit allows, what that means in seconds.
 
-Pure arithmetic over the settings. It takes every watched execution as open, so it is the most there can be to do.
+Pure arithmetic over the settings. It takes every named execution as open, and of whole pipelines one page each: what is
+open on later pages, nobody can tell beforehand.
 """
 
 import math
@@ -13,6 +14,9 @@ from watcher.pace import SHARE
 
 TYPICAL_STAY_S = 60.0
 """The delay is told of a change that comes after so long in one status: `backoff` looks the rarer the longer it is."""
+
+_ROUNDING = 1 + 1e-9
+"""What is held exactly may come out as a hair too much."""
 
 _STEPS = ((1.0, 0.1), (10.0, 1.0), (60.0, 5.0), (600.0, 30.0), (3600.0, 60.0), (math.inf, 600.0))
 """What people would write: below so many seconds a multiple of so many."""
@@ -32,14 +36,22 @@ class Advice:
 
 
 @dataclass(frozen=True, slots=True)
+class Watched:
+    """What one account watches: executions that are named, and whole pipelines."""
+
+    executions_count: int = 0
+    pipelines_count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class AccountPlan:
     """What an account can hold.
 
-    `wants_per_s` are the requests that look at every execution as rarely as the cadence ever does: every
-    `max_interval` (`backoff`, long in a status) or every `min_interval` (`fixed`). `allowed_per_s` may be spent.
-    `delay_s` is from a change to the look that sees it, on average, when all have been in their status for a minute;
-    what a request takes comes on top. `gap_s` is the longest an execution goes without a look. Both are `None` while
-    nothing is watched.
+    `wants_per_s` are the requests that look at every named execution as rarely as the cadence ever does, every
+    `max_interval` (`backoff`, long in a status) or every `min_interval` (`fixed`), and at the list of every whole
+    pipeline each `min_interval`. `allowed_per_s` may be spent. `delay_s` is from a change to the look that sees it, on
+    average, when all have been in their status for a minute; what a request takes comes on top. `gap_s` is the longest
+    an execution goes without a look. Both are `None` while nothing is watched.
     """
 
     account: str
@@ -52,32 +64,44 @@ class AccountPlan:
 
 def plan(settings: Settings) -> Sequence[AccountPlan]:
     """Return the plans of all accounts, in the order of the file."""
-    counts = dict.fromkeys(settings.accounts, 0)
-    for watch in settings.watch:
-        counts[watch.account] += len(watch.executions)
     return [
-        plan_account(name, executions_count=counts[name], rate_limit=account.rate_limit, polling=settings.polling)
+        plan_account(name, _watched(settings, name), rate_limit=account.rate_limit, polling=settings.polling)
         for name, account in settings.accounts.items()
     ]
 
 
-def plan_account(name: str, *, executions_count: int, rate_limit: float, polling: PollingSettings) -> AccountPlan:
+def _watched(settings: Settings, account: str) -> Watched:
+    counts = [len(watch.executions) for watch in settings.watch if watch.account == account]
+    return Watched(sum(counts), counts.count(0))
+
+
+def plan_account(name: str, watched: Watched, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
     """Return the plan of one account. `rate_limit` is per second, of which 98 % are used (SPEC 2.7).
 
-    Whoever is due longest goes first, so where more is wanted than allowed all take turns of executions / allowed.
+    Whoever is due longest goes first, so where more is wanted than allowed all take turns.
     """
     allowed_per_s = rate_limit * SHARE
-    if not executions_count:
+    named, whole = watched.executions_count, watched.pipelines_count
+    if not (named or whole):
         return AccountPlan(name, 0.0, allowed_per_s)
-    rarest_s, typical_s, turn_s = *_intervals(polling), executions_count / allowed_per_s
+    turn_s = (named + whole) / allowed_per_s
+    rarest_s = _intervals(polling)[0] if named else polling.max_interval_s
     return AccountPlan(
         account=name,
-        wants_per_s=executions_count / rarest_s,
+        wants_per_s=named / rarest_s + whole / polling.min_interval_s,
         allowed_per_s=allowed_per_s,
-        delay_s=max(typical_s, turn_s) / 2,
-        gap_s=max(rarest_s, turn_s),
-        advice=_advice(polling, turn_s=turn_s, rate_limit=executions_count / rarest_s / SHARE),
+        delay_s=_delay_s(watched, polling, allowed_per_s=allowed_per_s),
+        gap_s=max(rarest_s, turn_s, polling.max_interval_s if whole else 0.0),
+        advice=_advice(watched, polling, rate_limit=rate_limit),
     )
+
+
+def _delay_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
+    """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
+    named, whole = watched.executions_count, watched.pipelines_count
+    named_s = max(_intervals(polling)[1], (named + whole) / allowed_per_s)
+    list_s = max(polling.min_interval_s, whole / (allowed_per_s - named / named_s)) if whole else 0.0
+    return max(named_s if named else 0.0, list_s) / 2
 
 
 def _intervals(polling: PollingSettings) -> tuple[float, float]:
@@ -88,16 +112,18 @@ def _intervals(polling: PollingSettings) -> tuple[float, float]:
     return polling.max_interval_s, min(polling.max_interval_s, wanted_s)
 
 
-def _advice(polling: PollingSettings, *, turn_s: float, rate_limit: float) -> Advice | None:
-    """Return what helps, unless a turn fits the interval that is to be held."""
-    longer_s = round_up(turn_s)
-    interval_s = _intervals(polling)[0]
-    if turn_s <= interval_s:
+def _advice(watched: Watched, polling: PollingSettings, *, rate_limit: float) -> Advice | None:
+    """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
+    named, whole = watched.executions_count, watched.pipelines_count
+    interval_s = _intervals(polling)[0] if named else polling.max_interval_s
+    needed_per_s = named / interval_s + whole / polling.max_interval_s
+    if needed_per_s <= rate_limit * SHARE * _ROUNDING:
         return None
-    keys = ["min_interval"] if polling.cadence == "fixed" else []
+    longer_s = round_up((named + whole) / (rate_limit * SHARE))
+    keys = ["min_interval"] if named and polling.cadence == "fixed" else []
     if longer_s > polling.max_interval_s:
         keys.append("max_interval")
-    return Advice(tuple(keys), interval_s, longer_s, math.ceil(rate_limit * 10) / 10)
+    return Advice(tuple(keys), interval_s, longer_s, math.ceil(needed_per_s / SHARE * 10) / 10)
 
 
 def round_up(seconds: float) -> float:

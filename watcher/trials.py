@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 from yarl import URL
 
-from watcher.assembly import open_client
+from watcher.assembly import open_client, watches_of
 from watcher.clerk import ClerkApi
 from watcher.clock import Clock
 from watcher.config.models import AccountSettings, Settings
 from watcher.events import trial_event
 from watcher.models import Delivery, EventType, Outcome
-from watcher.ports import Reply, Verdict
+from watcher.ports import Answer, Verdict
 from watcher.proxy import proxy_for
 from watcher.sinks.webhook import WebhookSettings, WebhookSink, shown_url
 
@@ -45,7 +45,7 @@ class _Verdict(NamedTuple):
 
 _KEY_WORKS = {
     Outcome.OK: "takes the key",
-    Outcome.NOT_FOUND: "takes the key, but does not know the execution it was asked for",
+    Outcome.NOT_FOUND: "takes the key, but does not know the {wanted} it was asked for",
 }
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
@@ -54,10 +54,11 @@ _KEY_FAILS = {
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
     Outcome.CONNECTION: ("cannot be reached", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
-    Outcome.INVALID: ("answers with something else than an execution", "correct base_url"),
+    Outcome.INVALID: ("answers with something else than {wanted}", "correct base_url"),
     Outcome.REJECTED: ("rejects the request", "correct base_url, or the ids"),
     Outcome.SERVER_ERROR: ("is in trouble", "try again later"),
 }
+_WANTED = {"execution": "an execution", "list": "a list of executions"}
 _SINK_HINTS = {
     "401": "correct headers or secret",
     "403": "correct headers or secret",
@@ -99,24 +100,30 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock) -> Trial:
 
 
 async def _ask(settings: Settings, name: str, *, clock: Clock) -> _Verdict:
-    """Ask for the first execution that is watched, or for one that does not exist: a 404 takes a good key too."""
+    """Ask for the list of the first pipeline that is watched whole, else for the first execution that is named.
+
+    Where nothing is watched, for an execution that does not exist: a 404 takes a good key too.
+    """
     account = settings.accounts[name]
-    watch = next((watch for watch in settings.watch if watch.account == name), None)
-    pipeline = str(watch.pipeline if watch else uuid.uuid4())
-    execution = watch.executions[0] if watch else str(uuid.uuid4())
+    watches = sorted(watches_of(settings, name), key=lambda watch: not watch.whole)
+    pipeline = watches[0].pipeline if watches else str(uuid.uuid4())
+    execution = next(iter(watches[0].executions), None) if watches else str(uuid.uuid4())
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
-        return _judge(await api.get(pipeline=pipeline, execution=execution), name=name, account=account)
+        if execution is None:
+            return _judge(await api.list(pipeline=pipeline, page=1), "list", name=name, account=account)
+        return _judge(await api.get(pipeline=pipeline, execution=execution), "execution", name=name, account=account)
 
 
-def _judge(reply: Reply, *, name: str, account: AccountSettings) -> _Verdict:
-    if words := _KEY_WORKS.get(reply.outcome):
-        return _Verdict(works=True, words=words)
-    words, hint = _KEY_FAILS[reply.outcome]
+def _judge(answer: Answer, wanted: str, *, name: str, account: AccountSettings) -> _Verdict:
+    if words := _KEY_WORKS.get(answer.outcome):
+        return _Verdict(works=True, words=words.format(wanted=wanted))
+    words, hint = _KEY_FAILS[answer.outcome]
     key = "api_key_file" if account.api_key_file else "api_key"
-    if reply.status_code and "(" not in words:
-        words = f"{words} ({reply.status_code})"
-    return _Verdict(works=False, words=words, hint=hint.format(key=f"accounts.{name}.{key}"))
+    if answer.status_code and "(" not in words:
+        words = f"{words} ({answer.status_code})"
+    hint = hint.format(key=f"accounts.{name}.{key}")
+    return _Verdict(works=False, words=words.format(wanted=_WANTED[wanted]), hint=hint)
 
 
 async def _try_webhook(name: str, settings: WebhookSettings, *, clock: Clock, send: bool) -> Trial:

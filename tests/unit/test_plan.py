@@ -3,7 +3,7 @@
 import pytest
 
 from watcher.config.models import PollingSettings, Settings
-from watcher.plan import Advice, plan, plan_account, round_up
+from watcher.plan import Advice, Watched, plan, plan_account, round_up
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 OTHER = "77aa0000-0000-4000-8000-000000000000"
@@ -24,7 +24,7 @@ def test_more_executions_want_more_and_are_seen_later(
     cadence: str, executions_count: int, rate_limit: float, wants_per_s: float, delay_s: float, gap_s: float
 ) -> None:
     polling = PollingSettings.model_validate({"cadence": cadence})
-    account = plan_account("a", executions_count=executions_count, rate_limit=rate_limit, polling=polling)
+    account = plan_account("a", Watched(executions_count), rate_limit=rate_limit, polling=polling)
     assert account.wants_per_s == pytest.approx(wants_per_s)
     assert account.allowed_per_s == pytest.approx(0.98 * rate_limit)
     assert account.delay_s == pytest.approx(delay_s, abs=0.001)
@@ -40,7 +40,7 @@ def test_more_executions_want_more_and_are_seen_later(
     ],
 )
 def test_the_delay_stays_within_the_intervals(polling: dict[str, str], delay_s: float, gap_s: float) -> None:
-    account = plan_account("a", executions_count=1, rate_limit=5, polling=PollingSettings.model_validate(polling))
+    account = plan_account("a", Watched(1), rate_limit=5, polling=PollingSettings.model_validate(polling))
     assert (account.delay_s, account.gap_s) == (delay_s, gap_s)
 
 
@@ -59,23 +59,73 @@ def test_an_interval_that_cannot_be_held_comes_with_what_would_help(
     polling: dict[str, str], executions_count: int, advice: Advice | None
 ) -> None:
     settings = PollingSettings.model_validate(polling)
-    account = plan_account("a", executions_count=executions_count, rate_limit=5, polling=settings)
+    account = plan_account("a", Watched(executions_count), rate_limit=5, polling=settings)
     assert account.advice == advice
 
 
 @pytest.mark.parametrize(("cadence", "executions_count"), [("backoff", 295), ("backoff", 10_000), ("fixed", 77)])
 def test_what_would_help_helps(cadence: str, executions_count: int) -> None:
     polling = PollingSettings.model_validate({"cadence": cadence})
-    advice = plan_account("a", executions_count=executions_count, rate_limit=5, polling=polling).advice
+    advice = plan_account("a", Watched(executions_count), rate_limit=5, polling=polling).advice
     assert advice is not None
-    faster = plan_account("a", executions_count=executions_count, rate_limit=advice.rate_limit_per_s, polling=polling)
+    faster = plan_account("a", Watched(executions_count), rate_limit=advice.rate_limit_per_s, polling=polling)
     longer = PollingSettings.model_validate({"cadence": cadence} | dict.fromkeys(advice.keys, f"{advice.longer_s}s"))
-    slower = plan_account("a", executions_count=executions_count, rate_limit=5, polling=longer)
+    slower = plan_account("a", Watched(executions_count), rate_limit=5, polling=longer)
     assert (faster.advice, slower.advice) == (None, None)
 
 
+@pytest.mark.parametrize(
+    ("cadence", "watched", "wants_per_s", "delay_s", "gap_s"),
+    [
+        ("backoff", Watched(0, 1), 1, 0.5, 60),
+        ("fixed", Watched(0, 1), 1, 0.5, 60),
+        ("backoff", Watched(0, 10), 10, 1.02, 60),  # ten lists at 4.9 a second take turns
+        ("backoff", Watched(0, 400), 400, 40.816, 81.633),
+        ("backoff", Watched(12, 1), 1.2, 3, 60),  # what is named is seen later than what is listed
+        ("backoff", Watched(12, 6), 6.2, 3, 60),  # 2 a second go to what is named, 2.9 are left for six lists
+        ("backoff", Watched(12, 30), 30.2, 4.286, 60),  # all take turns
+        ("fixed", Watched(4, 1), 5, 0.51, 60),
+        ("fixed", Watched(49, 1), 50, 5.102, 60),
+    ],
+)
+def test_a_whole_pipeline_wants_its_list_and_has_what_is_left(
+    cadence: str, watched: Watched, wants_per_s: float, delay_s: float, gap_s: float
+) -> None:
+    account = plan_account("a", watched, rate_limit=5, polling=PollingSettings.model_validate({"cadence": cadence}))
+    assert account.wants_per_s == pytest.approx(wants_per_s)
+    assert account.delay_s == pytest.approx(delay_s, abs=0.001)
+    assert account.gap_s == pytest.approx(gap_s, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("cadence", "watched", "advice"),
+    [
+        ("backoff", Watched(0, 294), None),  # each list within 60 s, though it would like one a second
+        ("backoff", Watched(0, 295), Advice(("max_interval",), 60, 90, 5.1)),
+        ("fixed", Watched(0, 295), Advice(("max_interval",), 60, 90, 5.1)),
+        ("backoff", Watched(200, 95), Advice(("max_interval",), 60, 90, 5.1)),
+        ("fixed", Watched(4, 54), None),  # 4 a second, and 54 lists in a minute
+        ("fixed", Watched(4, 55), Advice(("min_interval",), 1, 15, 5.1)),
+    ],
+)
+def test_of_whole_pipelines_only_max_interval_is_to_be_held(
+    cadence: str, watched: Watched, advice: Advice | None
+) -> None:
+    polling = PollingSettings.model_validate({"cadence": cadence})
+    assert plan_account("a", watched, rate_limit=5, polling=polling).advice == advice
+
+
+def test_what_is_held_exactly_is_held_whatever_the_rounding() -> None:
+    plans = [
+        plan_account("a", Watched(named, whole), rate_limit=(named + whole) / 60 / 0.98, polling=PollingSettings())
+        for named in range(1, 60)
+        for whole in range(1, 60)
+    ]
+    assert {each.advice for each in plans} == {None}
+
+
 def test_an_account_that_watches_nothing_wants_nothing() -> None:
-    account = plan_account("a", executions_count=0, rate_limit=5, polling=PollingSettings())
+    account = plan_account("a", Watched(0), rate_limit=5, polling=PollingSettings())
     assert (account.wants_per_s, account.delay_s, account.gap_s, account.advice) == (0, None, None, None)
 
 
@@ -87,11 +137,12 @@ def test_each_account_has_its_own_watches_and_rate() -> None:
             "watch": [
                 {"pipeline": PIPELINE, "account": "b", "executions": ids[:2]},
                 {"pipeline": OTHER, "account": "b", "executions": ids[2:]},
+                {"pipeline": ids[0], "account": "b"},
             ],
             "polling": {"cadence": "fixed"},
         }
     )
-    assert [(each.account, each.wants_per_s) for each in plan(settings)] == [("a", 0), ("b", 5)]
+    assert [(each.account, each.wants_per_s) for each in plan(settings)] == [("a", 0), ("b", 6)]
     assert [each.allowed_per_s for each in plan(settings)] == pytest.approx([4.9, 1.6333], abs=0.001)
 
 

@@ -72,6 +72,34 @@ async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_know
     assert (entry.endpoint, entry.code) == ("get", 404)
 
 
+async def test_a_key_that_watches_a_whole_pipeline_is_tried_once_with_its_list() -> None:
+    world = build_world(SimulateOptions(pipelines_count=1, executions_count=1), clock=SystemClock())
+    (pipeline,) = world.pipelines()
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        document = account(simulator.base_url)
+        document["watch"].append({"pipeline": pipeline.id, "account": "eu"})
+        trial = await tried(document)
+        (entry,) = simulator.journal.entries
+    assert (trial.works, trial.words) == (True, "takes the key")
+    assert (entry.endpoint, entry.pipeline) == ("list", pipeline.id)
+
+
+async def test_a_list_that_is_not_known_is_told_as_such() -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu"}]})
+    assert (trial.works, trial.words) == (True, "takes the key, but does not know the list it was asked for")
+
+
+@pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])
+async def test_what_is_no_answer_of_the_api_is_told_by_what_was_wanted(watch: dict[str, Any], wanted: str) -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        simulator.faults = Faults(windows=(Window(Fault.HTML),))
+        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
+    assert (trial.works, trial.words) == (False, f"answers with something else than {wanted} (200)")
+
+
 async def test_a_key_that_is_refused_is_told_without_the_key() -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:

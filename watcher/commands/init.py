@@ -33,13 +33,13 @@ def init(
 ) -> None:
     """Write a commented configuration file to begin with.
 
-    It still wants your key and your ids. Exit code 2: the file is there already, or cannot be written.
+    It still wants your key and your pipeline's id. Exit code 2: the file is there already, or cannot be written.
     """
     if secret:
         put(new_secret())
         return
     _write(path, starter(), force=force)
-    say(stderr_console(), ("✓ ", "green"), f"wrote {path}. Next: fill in the ids, export CLERK_API_KEY, watcher check")
+    say(stderr_console(), ("✓ ", "green"), f"wrote {path}. Next: fill in the id, export CLERK_API_KEY, watcher check")
 
 
 def new_secret() -> str:

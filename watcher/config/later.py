@@ -7,7 +7,6 @@ from watcher.config.tree import Path
 VERSION = ".".join(version("clerk-watcher").split(".")[:2])
 NOT_YET = f"not in this version ({VERSION})"
 
-PIPELINES = "comes with watching whole pipelines"
 ALERTS = "comes with alert rules"
 CONSOLE = "comes with the console"
 REPLICAS = "comes with replicas"
@@ -18,9 +17,6 @@ _KEYS = {
     ("heartbeat",): CONSOLE,
     ("watch", "*", "silent_after"): ALERTS,
     ("watch", "*", "failing"): ALERTS,
-    ("polling", "first_sight"): PIPELINES,
-    ("polling", "lookback"): PIPELINES,
-    ("polling", "details"): PIPELINES,
     ("sinks", "*", "allow_private"): ALERTS,
     ("sinks", "*", "template"): ALERTS,
     ("sinks", "*", "group"): ALERTS,

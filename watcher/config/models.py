@@ -21,7 +21,7 @@ from watcher.fields import (
     as_written,
     split_http_url,
 )
-from watcher.models import Status
+from watcher.models import Details, FirstSight, Status
 from watcher.sinks.stdout import StdoutSettings
 from watcher.sinks.webhook import WebhookSettings
 from watcher.units import UnfitError, parse_address
@@ -114,7 +114,7 @@ ExecutionId = Annotated[
 
 
 class WatchSettings(Block):
-    """One pipeline and those of its executions that are watched."""
+    """One pipeline, and which of its executions are watched: all of them, or those that are named."""
 
     model_config = ConfigDict(json_schema_extra=_account_may_be_left_out)
 
@@ -127,8 +127,11 @@ class WatchSettings(Block):
         examples=["default"],
     )
     executions: tuple[ExecutionId, ...] = Field(
+        default=(),
+        validate_default=False,
         min_length=1,
-        description="Which executions to follow until they end; at least one.",
+        description="Follow only these until they end; at least one. Without the key every execution is watched, "
+        "those to come as well.",
         examples=["[9a1b0000-0000-4000-8000-000000000001]"],
     )
     name: ShortText | None = Field(
@@ -171,6 +174,24 @@ class PollingSettings(Block):
         examples=["5m"],
     )
     concurrency: int = Field(default=64, ge=1, description="Requests in flight per account, at most.", examples=["16"])
+    first_sight: Literal[FirstSight.BASELINE, FirstSight.NOTIFY] = Field(
+        default=FirstSight.BASELINE,
+        description="What is told of executions that had ended before their pipeline was first watched whole: "
+        "`baseline` nothing, `notify` their ends.",
+        examples=["notify"],
+    )
+    lookback_s: Duration = Field(
+        default=as_written("7d"),
+        alias="lookback",
+        description="How far back the first scan of a whole pipeline reads, and the scan after a downtime. After a "
+        "longer one a `pipeline.gap` is told.",
+        examples=["30d"],
+    )
+    details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(
+        default=Details.FAILED,
+        description="Which ends that were found in a list are also fetched one by one, for failed nodes and goals.",
+        examples=["always"],
+    )
     lost_after: int = Field(
         default=3,
         ge=1,

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from watcher.config.document import Document, write_path
 from watcher.config.models import PollingSettings
+from watcher.config.translate import NO_EXECUTIONS
 from watcher.config.tree import Path
 from watcher.units import parse_duration
 
@@ -24,6 +25,7 @@ def check(document: Document) -> None:
     """Report what contradicts something else in the file, once what is wrong with single values is told."""
     _check_keys(document)
     _check_pipelines(document)
+    _check_lists(document)
     _check_executions(document)
     _check_intervals(document)
 
@@ -97,6 +99,13 @@ def _check_pipelines(document: Document) -> None:
         if (other := first.setdefault((account, _canonical(pipeline)), path)) != path:
             problem = f"already watched at line {document.line(other)} with the same account"
             document.report(path, problem, remedy="merge the two entries")
+
+
+def _check_lists(document: Document) -> None:
+    """Report a list of executions that holds nothing: read as absent, it would mean every execution there is."""
+    for watch in _watches(document):
+        if document.table(watch).get("executions", ()) is None:
+            document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
 
 
 def _check_executions(document: Document) -> None:

@@ -46,4 +46,4 @@ class ConfigSource:
 def require_watches(settings: Settings) -> None:
     """Raise `ConfigError` if there is nothing to do."""
     if not settings.watch:
-        raise ConfigError("nothing to watch: add a watch entry with a pipeline and its executions")
+        raise ConfigError("nothing to watch: add a watch entry with a pipeline")

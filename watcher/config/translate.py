@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
-from watcher.config.later import NOT_YET, PIPELINES, later_key, later_value
+from watcher.config.later import NOT_YET, later_key, later_value
 from watcher.config.models import SINK_KINDS, AccountSettings, Settings, WatchSettings
 from watcher.config.tree import Path
 from watcher.fields import file_twins, key_of
@@ -24,6 +24,7 @@ _WORDS = re.compile(r"'([^']*)'")
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
 _VALUE = ("a single value", "write one value behind the key")
+NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 _WANTED = {
     "model_type": _BLOCK,
     "model_attributes_type": _BLOCK,
@@ -55,10 +56,6 @@ def _path(error: ErrorDetails, *, document: Document) -> Path:
 
 def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
     key = path[-1]
-    if key == "executions":
-        problem = f"every execution of a pipeline: {NOT_YET}, {PIPELINES}"
-        document.report(path, problem, remedy="name its executions", block=True)
-        return
     model = _model_at(document, path[:-1])
     twin = f" or {key}_file" if key in file_twins(model) else ""
     document.report(path, f"needs {key}{twin}", remedy=_example(model, key=str(key)), block=True)
@@ -177,7 +174,8 @@ def _report_small(document: Document, path: Path, error: ErrorDetails) -> None:
 def _report_short(document: Document, path: Path, _: ErrorDetails) -> None:
     """Report an empty list; one whose items are all wrong is as good as empty to pydantic, but not to people."""
     if not document.get(path):
-        document.report(path, "is empty", remedy="give at least one")
+        remedy = NO_EXECUTIONS if path[-1] == "executions" else "give at least one"
+        document.report(path, "is empty", remedy=remedy)
 
 
 def _report_long(document: Document, path: Path, error: ErrorDetails) -> None:

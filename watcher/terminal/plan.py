@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from watcher.config.models import Settings
+from watcher.config.models import PollingSettings, Settings
 from watcher.output import put
 from watcher.plan import TYPICAL_STAY_S, AccountPlan, Advice
 from watcher.terminal.console import say
@@ -57,13 +57,30 @@ def advise(advice: Advice) -> str:
 
 def _explain(settings: Settings) -> str:
     """Return what the figures mean."""
-    polling = settings.polling
+    explained = (_explain_named(settings.polling), _explain_whole(settings.polling))
+    return "; ".join(words for words, wanted in zip(explained, _kinds(settings), strict=True) if wanted)
+
+
+def _kinds(settings: Settings) -> tuple[bool, bool]:
+    """Tell whether executions are named, and whether pipelines are watched whole."""
+    counts = [len(watch.executions) for watch in settings.watch]
+    return any(counts), 0 in counts
+
+
+def _explain_named(polling: PollingSettings) -> str:
     key, rarest_s = ("min_interval", polling.min_interval_s)
     if polling.cadence == "backoff":
         key, rarest_s = ("max_interval", polling.max_interval_s)
     return (
         f"if all are open: wants looks at each every {key} ({write_duration(rarest_s)}); "
         f"delay is the mean of a change after {write_duration(TYPICAL_STAY_S)} in a status"
+    )
+
+
+def _explain_whole(polling: PollingSettings) -> str:
+    return (
+        f"a whole pipeline wants a page of its list every min_interval ({write_duration(polling.min_interval_s)}), "
+        "and gets what is left; its later pages and details come on top"
     )
 
 

@@ -26,7 +26,6 @@ def test_until_then_check_says_what_is_missing(command: Command) -> None:
     assert [line.split(": ")[1] for line in err.splitlines()[:-1]] == [
         "accounts.default.api_key",
         "watch[0].pipeline",
-        "watch[0].executions[0]",
     ]
 
 

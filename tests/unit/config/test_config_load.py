@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from watcher.assembly import watches_of
 from watcher.config.load import load_config
 from watcher.config.models import Settings
 from watcher.config.places import find_config
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import ConfigError, Exit
+from watcher.models import Details, FirstSight
 from watcher.sinks.stdout import StdoutSettings
 from watcher.sinks.webhook import WebhookSettings
 
@@ -222,3 +224,16 @@ def test_of_a_part_of_the_file_every_mistake_is_told(tmp_path: Path) -> None:
     path.write_text(ACCOUNT + "polling: {lost_aftr: 1}\n")
     with pytest.raises(ConfigProblemsError, match="lost_aftr"):
         load_config(path, environ={}, only=("accounts", "polling"))
+
+
+def test_a_watch_that_names_no_executions_is_of_the_whole_pipeline(load: Load) -> None:
+    settings = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n  - pipeline: {RUN}\n    executions: [{RUN}]\n")
+    assert [watch.whole for watch in watches_of(settings, "default")] == [True, False]
+
+
+def test_a_whole_pipeline_is_read_as_polling_says(load: Load) -> None:
+    polling = load("polling: {first_sight: notify, lookback: 30d, details: always}").polling
+    assert (polling.first_sight, polling.lookback_s, polling.details) == ("notify", 30 * 86_400, "always")
+    assert (type(polling.first_sight), type(polling.details)) == (FirstSight, Details)
+    default = load("").polling
+    assert (default.first_sight, default.lookback_s, default.details) == ("baseline", 7 * 86_400, "failed")

@@ -24,7 +24,7 @@ OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
 TOP = "allowed: accounts, watch, polling, sinks, store, http, log"
-EVERY = "every execution of a pipeline: not in this version (0.1), comes with watching whole pipelines"
+ALL = "give at least one, or remove the key to watch every execution"
 
 TABLE = [
     # unknown keys, and keys of a later version
@@ -32,16 +32,14 @@ TABLE = [
     ("colour: red", f'1:1: colour: unknown key "colour"; {TOP}'),
     ("? https://h.example/secret\n: 1", f"1:3: …: unknown key; {TOP}"),
     ("polling: {cadance: fixed}", ('1:11: polling.cadance: unknown key "cadance"; did you mean "cadence"? Allowed: '
-     "cadence, min_interval, max_interval, concurrency, lost_after, lost_grace, degraded_after")),
+     "cadence, min_interval, max_interval, concurrency, first_sight, lookback, details, lost_after, lost_grace, "
+     "degraded_after")),
     (WATCH + "    overdue_after: {new: 2m, runing: 15m}", ('5:30: watch[0].overdue_after.runing: unknown key "runing"; '
      'did you mean "running"? Allowed: new, running, paused')),
     (HOOK + "    match: {lables: {}}", ('5:13: sinks.ops.match.lables: unknown key "lables"; did you mean "labels"? '
      "Allowed: labels, pipelines")),
     (WATCH + "    silent_after: 6h", f"5:5: watch[0].silent_after: {LATER} alert rules"),
     (WATCH + "    failing: {consecutive: 3}", f"5:5: watch[0].failing: {LATER} alert rules"),
-    ("polling: {lookback: 7d}", f"1:11: polling.lookback: {LATER} watching whole pipelines"),
-    ("polling: {first_sight: notify}", f"1:11: polling.first_sight: {LATER} watching whole pipelines"),
-    ("polling: {details: always}", f"1:11: polling.details: {LATER} watching whole pipelines"),
     ("polling: {cadence: adaptive}", f'1:20: polling.cadence: "adaptive" is {LATER} the adaptive cadence'),
     (HOOK + "    allow_private: true", f"5:5: sinks.ops.allow_private: {LATER} alert rules"),
     (HOOK + "    template: slack", f"5:5: sinks.ops.template: {LATER} alert rules"),
@@ -109,10 +107,9 @@ TABLE = [
     (WATCH + "    account: eu", '5:14: watch[0].account: "eu" is not defined; accounts are: default'),
     (WATCH.replace("}}", "}, eu: {api_key: e}}"),
      "3:5: watch[0]: names no account, and there are several; add account: with one of default, eu"),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}", f"3:5: watch[0]: {EVERY}; name its executions"),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n", f"4:16: watch[0]: {EVERY}; name its executions"),
-    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []",
-     "4:17: watch[0].executions: is empty; give at least one"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n",
+     f"4:5: watch[0].executions: has no value; {ALL}"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: []", f"4:17: watch[0].executions: is empty; {ALL}"),
     (f"{ACCOUNT}watch:\n  - executions: [{RUN}]",
      f"3:5: watch[0]: needs pipeline; copy the id from the pipeline's {ID_REMEDY}"),
     (f"{ACCOUNT}watch:\n  - pipeline: sales\n    executions: [{RUN}]",
@@ -127,6 +124,10 @@ TABLE = [
      "4:18: watch[0].executions[0]: is a block of keys, not a single value; write one value behind the key"),
     (f"{WATCH}  - pipeline: {PIPELINE.upper()}\n    executions: [{PIPELINE}]",
      "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
+    (f"{WATCH}  - pipeline: {PIPELINE}",
+     "5:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
+    (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n  - pipeline: {PIPELINE}",
+     "4:15: watch[1].pipeline: already watched at line 3 with the same account; merge the two entries"),
     (f"{WATCH}  - pipeline: {OTHER}\n    executions: ['{{{RUN}}}']",
      "6:18: watch[1].executions[0]: already watched at line 4 with the same account; remove one of them"),
     (f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n      - {RUN}\n      - {RUN.replace('-', '')}",
@@ -156,6 +157,12 @@ TABLE = [
      "write digits only, such as 3" % ("9" * 60)),
     ("polling: {cadence: fix}",
      '1:20: polling.cadence: "fix" is not known; did you mean "fixed"? Allowed: fixed, backoff'),
+    ("polling: {details: some}", '1:20: polling.details: "some" is not known; allowed: failed, always, never'),
+    ("polling: {first_sight: tell}", '1:24: polling.first_sight: "tell" is not known; allowed: baseline, notify'),
+    ("polling: {lookback: 0s}",
+     '1:21: polling.lookback: "0s" is too short; write a duration above 0, such as 10s'),
+    ("polling: {lookback: week}",
+     '1:21: polling.lookback: "week" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
     ("polling: {cadence: [fixed]}",
      "1:20: polling.cadence: is a list, not a single value; write one value behind the key"),
     # sinks
@@ -188,8 +195,8 @@ TABLE = [
      'did you mean "execution.failed"? Globs such as "execution.*" work')),
     (HOOK + "    events: [elephant]",
      '5:14: sinks.ops.events[0]: "elephant" matches no event type; globs such as "execution.*" work'),
-    (HOOK + '    events: ["pipeline.*"]',
-     '5:14: sinks.ops.events[0]: "pipeline.*" matches only events of a later version; remove it until then'),
+    (HOOK + "    events: [pipeline.silent]",
+     '5:14: sinks.ops.events[0]: "pipeline.silent" matches only events of a later version; remove it until then'),
     (HOOK + "    events: []", "5:13: sinks.ops.events: is empty; give at least one"),
     (HOOK + "    events: execution.failed", f"5:13: sinks.ops.events: is a single value, {LIST}"),
     (HOOK + "    match: {pipelines: [sales]}",

@@ -26,7 +26,7 @@ def test_a_secret_nobody_needs_is_at_most_one_of_two_keys() -> None:
 
 
 def test_a_watch_need_not_name_its_account() -> None:
-    assert BLOCKS["WatchSettings"]["required"] == ["pipeline", "executions"]
+    assert BLOCKS["WatchSettings"]["required"] == ["pipeline"]
 
 
 def test_unknown_keys_are_refused_everywhere() -> None:

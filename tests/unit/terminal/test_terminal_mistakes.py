@@ -35,7 +35,7 @@ def test_an_unknown_key_is_marked_in_its_line() -> None:
         "    3 |   min_intervall: 5s",
         "      |   ^^^^^^^^^^^^^",
         '      = did you mean "min_interval"? Allowed: cadence, min_interval, max_interval, concurrency,',
-        "lost_after, lost_grace, degraded_after",
+        "first_sight, lookback, details, lost_after, lost_grace, degraded_after",
         "1 problem in watcher.yaml",
     ]
 

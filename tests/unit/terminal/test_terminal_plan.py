@@ -49,6 +49,17 @@ def test_the_words_fit_the_cadence() -> None:
     assert "every min_interval (2s)" in printed(settings(cadence="fixed", min_interval="2s"), width=200)[-1]
 
 
+def test_whole_pipelines_are_explained_beside_what_is_named_or_alone() -> None:
+    whole = settings().watch[0].model_copy(update={"executions": ()})
+    words = (
+        "a whole pipeline wants a page of its list every min_interval (1s), and gets what is left; "
+        "its later pages and details come on top"
+    )
+    assert printed(settings().model_copy(update={"watch": (whole,)}), width=200)[-1] == words
+    both = printed(settings().model_copy(update={"watch": (whole, settings().watch[1])}), width=300)[-1]
+    assert both == f"{printed(settings(), width=200)[-1]}; {words}"
+
+
 def test_a_narrow_terminal_cuts_no_figure() -> None:
     lines = printed(settings(), width=40)
     assert all(len(line) <= 40 for line in lines)
