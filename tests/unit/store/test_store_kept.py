@@ -3,23 +3,25 @@
 import shutil
 from pathlib import Path
 
+import pytest
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
 from watcher.models import LostReason
-from watcher.ports import AT_EASE, Backlog, PipelineRecord
+from watcher.ports import AT_EASE, Backlog, PipelineRecord, Strain
 from watcher.store.opening import open_store
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 LATER = START_US + 60 * SECOND_US
 
 
-async def test_a_store_of_schema_1_holds_what_it_held(tmp_path: Path) -> None:
-    shutil.copy(FIXTURES / "store-0001.db", tmp_path / "watcher.db")
+@pytest.mark.parametrize(("kept", "strain"), [("store-0001.db", AT_EASE), ("store-0002.db", Strain(60.0, 40.0))])
+async def test_a_store_of_an_earlier_schema_holds_what_it_held(tmp_path: Path, kept: str, strain: Strain) -> None:
+    shutil.copy(FIXTURES / kept, tmp_path / "watcher.db")
     store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     lease = await store.claim("account", "default")
     account = await store.load_account(lease)
-    assert (account.sequence, account.trouble, account.strain) == (1, "unreachable", AT_EASE)
+    assert (account.sequence, account.trouble, account.strain) == (1, "unreachable", strain)
     ended, overdue, lost, odd = await executions_of(store, lease)
     assert {each.pipeline for each in (ended, overdue, lost, odd)} == {PIPELINE}
     assert (ended.execution, ended.status, ended.ended_at) == (execution_id(1), "success", LATER)

@@ -13,7 +13,7 @@ from stores import SetClock, Woken
 from watcher.store.opening import open_store
 from watcher.store.tables import metadata
 
-SCHEMA_1 = Path(__file__).parents[2] / "fixtures" / "store-0001.db"
+SCHEMA_1, SCHEMA_2 = (Path(__file__).parents[2] / "fixtures" / f"store-000{number}.db" for number in (1, 2))
 
 OPEN = """
 import asyncio, os, signal, sys
@@ -103,7 +103,7 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(tmp_pa
     assert facts(path) == {"schema_version": "3", "oldest_reader": "1"}
 
 
-@pytest.mark.parametrize("start", [b"", SCHEMA_1.read_bytes()], ids=["empty", "schema 1"])
+@pytest.mark.parametrize("start", [b"", SCHEMA_1.read_bytes(), SCHEMA_2.read_bytes()], ids=["empty", "1", "2"])
 async def test_the_migrations_make_what_the_tables_say(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "migrated.db").write_bytes(start)
     store = await open_store(f"sqlite:///{tmp_path}/migrated.db", clock=SetClock(), on_recorded=Woken())
