@@ -237,5 +237,5 @@ def kept_by(settings: Settings) -> Kept:
         retention_s=settings.store.retention_s,
         named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
         pipelines=frozenset(key for key, executions in named.items() if not executions),
-        listed_s=settings.store.retention_s,
+        listed_s=max(settings.store.retention_s, settings.polling.lookback_s),
     )

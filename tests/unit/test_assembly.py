@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from watcher.assembly import _fingerprint, kept_by
-from watcher.config.models import Settings, StoreSettings, WatchSettings
+from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
 from watcher.sinks.webhook import WebhookSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -30,10 +30,18 @@ def test_whatever_is_written_differently_changes_the_fingerprint(change: dict[st
     assert _fingerprint(WebhookSettings(**BLOCK)) != _fingerprint(WebhookSettings(**BLOCK | change))
 
 
-def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show() -> None:
+@pytest.mark.parametrize(("retention", "lookback", "listed_s"), [("60s", "7m", 420.0), ("7m", "60s", 420.0)])
+def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show(
+    retention: str, lookback: str, listed_s: float
+) -> None:
     named = WatchSettings(account="default", pipeline=UUID(int=1), executions=(str(UUID(int=9)),))
-    whole = named.model_copy(update={"pipeline": UUID(int=2), "executions": ()})
-    kept = kept_by(Settings(watch=(named, whole), store=StoreSettings.model_validate({"retention": "60s"})))
+    whole = WatchSettings(account="default", pipeline=UUID(int=2))
+    settings = Settings(
+        watch=(named, whole),
+        store=StoreSettings.model_validate({"retention": retention}),
+        polling=PollingSettings.model_validate({"lookback": lookback}),
+    )
+    kept = kept_by(settings)
     assert kept.pipelines == {("default", str(UUID(int=2)))}
-    assert (kept.retention_s, kept.listed_s) == (60.0, 60.0)
+    assert (kept.retention_s, kept.listed_s) == (settings.store.retention_s, listed_s)
     assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))
