@@ -29,7 +29,7 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
     api, pipeline = WorldApi(population.world, Notes()), population.pipelines[0].id
     for _ in range(2):
         page = Page(number, PAGE_ROWS)
-        body = encode(listing(pipeline, page=page, world=population.world, base_url="https://example.com"))
+        body = encode(listing(pipeline, page=page, world=population.world, base_url="https://example.com").document)
         sent, reply = parse_page(body), await api.list(pipeline=pipeline, page=number)
         assert sent is not None
         assert (reply.rows, reply.total) == (sent.rows, sent.total)

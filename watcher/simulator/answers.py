@@ -1,13 +1,16 @@
-"""The answers of the API, field by field as its reference page shows them. Knows no network and no faults.
+"""The answers of the API, field by field as its reference page shows them.
 
+Knows no network, and of faults only what a list may lie about its length.
 Whatever a customer said, typed or is stands behind a `PRIVATE-…` mark, so that a test can search for it anywhere.
 """
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
 from watcher.models import Status
+from watcher.simulator.faults import Total
 from watcher.simulator.stories import Node
 from watcher.simulator.world import SimExecution, World
 
@@ -102,14 +105,38 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     return _disguised(document, execution=execution)
 
 
-def listing(pipeline: str, *, page: Page, world: World, base_url: str) -> JsonObject:
-    """Return one page of a pipeline's executions."""
+class Listing(NamedTuple):
+    """One page's answer, and the statuses it tells by execution."""
+
+    document: JsonObject
+    statuses: Mapping[str, str]
+
+
+def listing(pipeline: str, *, page: Page, world: World, base_url: str, lie: Total | None = None) -> Listing:
+    """Return one page of a pipeline's executions. With `lie` its `total` is not true."""
     executions = world.listed(pipeline)
     now_s = world.now_s()
     first = (page.number - 1) * page.limit
-    rows = [row(execution, world=world, now_s=now_s) for execution in executions[first : first + page.limit]]
+    shown = executions[first : first + page.limit]
     links = _links(f"{base_url}/public/pipelines/{pipeline}/executions", page=page, total=len(executions))
-    return {"data": rows, "total": len(executions), "links": links}
+    document: JsonObject = {
+        "data": [row(execution, world=world, now_s=now_s) for execution in shown],
+        **_total(len(executions), on_page_count=len(shown), lie=lie),
+        "links": links,
+    }
+    return Listing(document, {execution.id: execution.stay_at(now_s).status for execution in shown})
+
+
+def _total(true_count: int, *, on_page_count: int, lie: Total | None) -> JsonObject:
+    lies = {
+        None: true_count,
+        Total.NULL: None,
+        Total.ZERO: 0,
+        Total.PAGE: on_page_count,
+        Total.HALF: true_count // 2,
+        Total.DOUBLE: true_count * 2,
+    }
+    return {"total": lies[lie]} if lie in lies else {}
 
 
 def _full(execution: SimExecution, *, words: str, world: World, now_s: float) -> JsonObject:

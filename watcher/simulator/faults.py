@@ -52,28 +52,49 @@ class Fault(StrEnum):
     """The same, deflated to a few kilobytes."""
 
 
+class Total(StrEnum):
+    """What a list says its `total` is, other than the truth."""
+
+    NULL = "null"
+    MISSING = "missing"
+    ZERO = "zero"
+    PAGE = "page"
+    """The rows of this page alone."""
+    HALF = "half"
+    DOUBLE = "double"
+
+
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A time, in seconds of the world, in which every answer, or every one about `execution`, has the same fault."""
+    """A time, in seconds of the world, in which answers have the same fault.
+
+    All of them, or those about `execution`, or those of `endpoint` (`get` or `list`).
+    """
 
     fault: Fault
     from_s: float = 0.0
     until_s: float = math.inf
     execution: str | None = None
+    endpoint: str | None = None
 
-    def covers(self, now_s: float, *, execution: str | None) -> bool:
+    def covers(self, now_s: float, *, execution: str | None, endpoint: str) -> bool:
         """Say whether an answer at this moment falls into the window."""
-        return self.from_s <= now_s < self.until_s and self.execution in {None, execution}
+        is_meant = self.execution in {None, execution} and self.endpoint in {None, endpoint}
+        return is_meant and self.from_s <= now_s < self.until_s
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How to misbehave. `odds` are probabilities per answer and add up to at most 1; windows go before them."""
+    """How to misbehave. `odds` are probabilities per answer and add up to at most 1; windows go before them.
+
+    `total` is what lists lie about their length.
+    """
 
     odds: Mapping[Fault, float] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
     retry_after_s: int = 2
     slow_s: float = 3.0
+    total: Total | None = None
 
 
 class Dice:
@@ -84,10 +105,10 @@ class Dice:
         self.faults = faults
         self._random = Random(f"{seed}/dice")
 
-    def throw(self, now_s: float, *, execution: str | None) -> Fault | None:
+    def throw(self, now_s: float, *, execution: str | None, endpoint: str) -> Fault | None:
         """Return what goes wrong with an answer at `now_s`, if anything does."""
         for window in self.faults.windows:
-            if window.covers(now_s, execution=execution):
+            if window.covers(now_s, execution=execution, endpoint=endpoint):
                 return window.fault
         return self._by_chance() if self.faults.odds else None
 

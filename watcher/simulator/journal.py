@@ -1,13 +1,16 @@
 """What the simulator was asked and what it said: the witness tests call. Holds no secret; keys are numbered."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from watcher.simulator.faults import Fault
 
 KEPT_COUNT = 500_000
 """Older entries are forgotten, so that a simulator can run for days; their counts stay."""
+
+KEPT_PAGES_COUNT = 20_000
+"""Of older pages it is forgotten what they told."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -18,7 +21,7 @@ class Entry:
 
     `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while
     there is no answer, and for ever after a reset. `told` is the status a client could read from the answer,
-    `truth` the one the execution had.
+    `truth` the one the execution had. `rows` are the statuses a page told, by execution; only the last pages have them.
     """
 
     at: float
@@ -30,15 +33,22 @@ class Entry:
     fault: Fault | None = None
     told: str | None = None
     truth: str | None = None
+    rows: Mapping[str, str] | None = None
+
+    def told_of(self, execution: str) -> str | None:
+        """Return the status of that execution a client could read from the answer, if it was about it."""
+        return self.told if self.execution == execution else (self.rows or {}).get(execution)
 
 
 class Journal:
     """Every request, in the order they came."""
 
-    def __init__(self, *, kept_count: int = KEPT_COUNT) -> None:
+    def __init__(self, *, kept_count: int = KEPT_COUNT, kept_pages_count: int = KEPT_PAGES_COUNT) -> None:
         """Start blank."""
+        self._kept_pages_count = kept_pages_count
         self.entries: deque[Entry] = deque(maxlen=kept_count)
         self.served_count = 0
+        self._pages: deque[Entry] = deque()
         self._troubles: Counter[str] = Counter()
 
     def open(self, entry: Entry) -> Entry:
@@ -53,6 +63,13 @@ class Journal:
         if trouble := _trouble(entry):
             self._troubles[trouble] += 1
 
+    def tell_page(self, entry: Entry, *, rows: Mapping[str, str]) -> None:
+        """Write down what a page told."""
+        entry.rows = rows
+        self._pages.append(entry)
+        if len(self._pages) > self._kept_pages_count:
+            self._pages.popleft().rows = None
+
     def busiest_second(self) -> int:
         """Return the most requests one key made within any second."""
         by_key: dict[int | None, list[float]] = {}
@@ -66,7 +83,8 @@ class Journal:
 
     def told_statuses(self, execution: str) -> list[str]:
         """Return the statuses that answers told, without repetitions: what a watcher can know at least."""
-        return list(_without_repetitions(entry.told for entry in self.requests_of(execution) if entry.told))
+        told = (entry.told_of(execution) for entry in self.entries)
+        return list(_without_repetitions(status for status in told if status))
 
     def lines(self) -> Iterator[dict[str, object]]:
         """Go through the entries as plain values."""

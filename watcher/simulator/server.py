@@ -31,11 +31,12 @@ _STRANGER = SimExecution(
 
 
 class Answer(NamedTuple):
-    """What the API says when nothing goes wrong. `told` is the status of the execution asked for."""
+    """What the API says when nothing goes wrong. `told` is the status of the execution asked for, `rows` a page's."""
 
     code: int
     body: bytes
     told: str | None = None
+    rows: Mapping[str, str] | None = None
 
 
 class Simulator:
@@ -123,11 +124,16 @@ class Simulator:
             return refused
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
-        entry.fault = self._dice.throw(now_s, execution=entry.execution)
+        entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
         response = await self._say(request, answer=answer, fault=entry.fault, now_s=now_s)
         if entry.fault in _HARMLESS and len(answer.body) <= READABLE_BYTES:
-            entry.told = answer.told
+            self._write_down(entry, answer=answer)
         return response
+
+    def _write_down(self, entry: Entry, *, answer: Answer) -> None:
+        entry.told = answer.told
+        if answer.rows is not None:
+            self.journal.tell_page(entry, rows=answer.rows)
 
     def _refusal(self, request: web.BaseRequest, *, entry: Entry) -> web.Response | None:
         if entry.key is None:
@@ -158,7 +164,8 @@ class Simulator:
         page = _page_of(request.query)
         if page is None:
             return _error(400)
-        return Answer(200, encode(listing(pipeline, page=page, world=self.world, base_url=self.base_url)))
+        shown = listing(pipeline, page=page, world=self.world, base_url=self.base_url, lie=self.faults.total)
+        return Answer(200, encode(shown.document), rows=shown.statuses)
 
     async def _say(
         self, request: web.BaseRequest, *, answer: Answer, fault: Fault | None, now_s: float

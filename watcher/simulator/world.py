@@ -95,14 +95,20 @@ class _Shelf:
 
 
 class World:
-    """All pipelines and executions. `time_scale` tells stories that many times as fast."""
+    """All pipelines and executions. `time_scale` tells stories that many times as fast.
 
-    def __init__(self, clock: Clock, *, time_scale: float = 1.0, order: Order = Order.NEWEST) -> None:
+    The API forgets an execution `retention_s` after its end.
+    """
+
+    def __init__(
+        self, clock: Clock, *, time_scale: float = 1.0, order: Order = Order.NEWEST, retention_s: float = math.inf
+    ) -> None:
         """Begin now."""
         self.clock = clock
         self.epoch = clock.now()
         self.order = order
         self._time_scale = time_scale
+        self._retention_s = retention_s
         self._origin = clock.monotonic()
         self._shelves: dict[str, _Shelf] = {}
         self._executions: dict[str, SimExecution] = {}
@@ -128,12 +134,14 @@ class World:
         """Let a story take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
         if story.execution in self._executions:
             raise ValueError(f"execution {story.execution} exists already")
+        told = story.stretched(1 / self._time_scale)
+        forgotten_s = begins_s + told.length_s() + self._retention_s if has_ended(told.stays[-1]) else math.inf
         execution = SimExecution(
             pipeline=pipeline,
-            story=story.stretched(1 / self._time_scale),
+            story=told,
             begins_s=begins_s,
             visible_s=begins_s + visible_after_s,
-            deleted_s=deleted_s,
+            deleted_s=min(deleted_s, forgotten_s),
             body_bytes=body_bytes,
         )
         self._executions[execution.id] = execution

@@ -19,6 +19,7 @@ from watcher.simulator.answers import (
     listing,
     row,
 )
+from watcher.simulator.faults import Total
 from watcher.simulator.stories import Kind, Node, Stay, Story, tell
 from watcher.simulator.world import SimExecution, SimPipeline, World
 
@@ -199,8 +200,8 @@ def test_an_unknown_status_can_come_with_a_finish(world: World) -> None:
     assert (document["status"], document["finishedAt"]) == ("archived", "2026-11-24T10:00:02.000Z")
 
 
-def page_of(world: World, *, number: int, limit: int) -> dict[str, Any]:
-    return parsed(listing(PIPELINE.id, page=Page(number, limit), world=world, base_url="http://sim"))
+def page_of(world: World, *, number: int, limit: int, lie: Total | None = None) -> dict[str, Any]:
+    return parsed(listing(PIPELINE.id, page=Page(number, limit), world=world, base_url="http://sim", lie=lie).document)
 
 
 def test_pages_divide_the_list_and_link_to_each_other(world: World) -> None:
@@ -219,6 +220,39 @@ def test_pages_divide_the_list_and_link_to_each_other(world: World) -> None:
 def test_a_page_past_the_end_is_empty(world: World) -> None:
     world.add(small(Stay("running", 0)), pipeline=PIPELINE)
     assert page_of(world, number=9, limit=50)["data"] == []
+
+
+@pytest.mark.parametrize(
+    ("lie", "told"),
+    [
+        (None, {"total": 5}),
+        (Total.NULL, {"total": None}),
+        (Total.MISSING, {}),
+        (Total.ZERO, {"total": 0}),
+        (Total.PAGE, {"total": 1}),
+        (Total.HALF, {"total": 2}),
+        (Total.DOUBLE, {"total": 10}),
+    ],
+)
+def test_a_total_can_lie(world: World, lie: Total | None, told: dict[str, int | None]) -> None:
+    for nth in range(5):
+        world.add(Story(f"e{nth}", stays=(Stay("running", 0),)), pipeline=PIPELINE)
+    page = page_of(world, number=3, limit=2, lie=lie)
+    assert {key: page[key] for key in page if key not in {"data", "links"}} == told
+    assert len(page["data"]) == 1
+
+
+def test_a_page_says_what_it_tells(world: World) -> None:
+    world.add(small(Stay("running", 0)), pipeline=PIPELINE)
+    shown = listing(PIPELINE.id, page=Page(1, 50), world=world, base_url="http://sim")
+    assert {row["id"]: row["status"] for row in parsed(shown.document)["data"]} == shown.statuses
+
+
+def test_a_row_of_a_started_execution_can_have_no_start(world: World) -> None:
+    story = Story("e", stays=(Stay("running", 0),), nulls=frozenset({"startedAt"}))
+    world.add(story, pipeline=PIPELINE)
+    (shown,) = page_of(world, number=1, limit=50)["data"]
+    assert (shown["status"], shown["startedAt"]) == ("running", None)
 
 
 def test_pages_shift_when_an_execution_starts_between_two_reads(world: World) -> None:

@@ -8,7 +8,7 @@ ODDS = Faults(odds={Fault.RESET: 0.25, Fault.HTML: 0.25})
 
 def throws(faults: Faults, *, seed: int = 7, count: int = 4000) -> list[Fault | None]:
     dice = Dice(faults, seed=seed)
-    return [dice.throw(0.0, execution="e") for _ in range(count)]
+    return [dice.throw(0.0, execution="e", endpoint="get") for _ in range(count)]
 
 
 def test_nothing_goes_wrong_by_default() -> None:
@@ -32,19 +32,25 @@ def test_the_same_seed_throws_the_same() -> None:
 )
 def test_a_window_opens_and_closes(now_s: float, fault: Fault | None) -> None:
     dice = Dice(Faults(windows=(Window(Fault.UNAUTHORIZED, 10, 20),)), seed=7)
-    assert dice.throw(now_s, execution=None) is fault
+    assert dice.throw(now_s, execution=None, endpoint="get") is fault
 
 
 def test_a_window_can_be_about_one_execution() -> None:
     dice = Dice(Faults(windows=(Window(Fault.FORBIDDEN, execution="a"),)), seed=7)
-    assert dice.throw(0, execution="a") is Fault.FORBIDDEN
-    assert dice.throw(0, execution="b") is None
+    assert dice.throw(0, execution="a", endpoint="get") is Fault.FORBIDDEN
+    assert dice.throw(0, execution="b", endpoint="get") is None
+
+
+def test_a_window_can_be_about_lists_alone() -> None:
+    dice = Dice(Faults(windows=(Window(Fault.FORBIDDEN, endpoint="list"),)), seed=7)
+    assert dice.throw(0, execution=None, endpoint="list") is Fault.FORBIDDEN
+    assert dice.throw(0, execution="a", endpoint="get") is None
 
 
 def test_a_window_goes_before_the_odds() -> None:
     dice = Dice(Faults(odds={Fault.HTML: 1.0}, windows=(Window(Fault.RESET, 0, 5),)), seed=7)
-    assert dice.throw(1, execution="a") is Fault.RESET
-    assert dice.throw(6, execution="a") is Fault.HTML
+    assert dice.throw(1, execution="a", endpoint="get") is Fault.RESET
+    assert dice.throw(6, execution="a", endpoint="get") is Fault.HTML
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -58,3 +58,19 @@ def test_old_entries_are_forgotten_but_stay_counted() -> None:
     journal = written(*at(1.0, 2.0, 3.0), kept_count=2)
     assert [line["at"] for line in journal.lines()] == [2.0, 3.0]
     assert journal.served_count == 3
+
+
+def test_told_statuses_come_from_lists_too() -> None:
+    journal = Journal()
+    journal.open(Entry(1.0, 0, "get", execution="e", told="new"))
+    for status in ("running", "running", "success"):
+        journal.tell_page(journal.open(Entry(2.0, 0, "list")), rows={"e": status, "f": "paused"})
+    assert journal.told_statuses("e") == ["new", "running", "success"]
+    assert journal.told_statuses("f") == ["paused"]
+
+
+def test_what_old_pages_told_is_forgotten() -> None:
+    journal = Journal(kept_pages_count=2)
+    for status in ("new", "running", "success"):
+        journal.tell_page(journal.open(Entry(1.0, 0, "list")), rows={"e": status})
+    assert [entry.rows for entry in journal.entries] == [None, {"e": "running"}, {"e": "success"}]

@@ -11,7 +11,7 @@ import pytest
 
 from watcher.clock import SystemClock
 from watcher.simulator.answers import encode, full
-from watcher.simulator.faults import Fault, Faults, Window
+from watcher.simulator.faults import Fault, Faults, Total, Window
 from watcher.simulator.journal import Entry
 from watcher.simulator.server import READABLE_BYTES, Simulator
 from watcher.simulator.stories import Stay, Story
@@ -349,6 +349,36 @@ async def test_the_journal_knows_what_was_told_and_what_was_true(world: World, t
     assert [entry.at for entry in simulator.journal.entries] == [1000, 1012, 1021, 1022]
 
 
+async def test_the_journal_knows_what_a_page_told_if_it_could_be_read(world: World, travel: Travel) -> None:
+    add(world)
+    simulator = Simulator(world)
+    async with client_of(simulator) as client:
+        for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, always(Fault.SLOW, slow_s=0.01))):
+            travel(now_s)
+            simulator.faults = faults
+            async with client.get(listing_path()):
+                pass
+    assert [entry.rows for entry in simulator.journal.entries] == [{"e": "running"}, None, {"e": "success"}]
+    assert simulator.journal.told_statuses("e") == ["running", "success"]
+
+
+async def test_a_window_about_lists_leaves_single_answers_alone(world: World) -> None:
+    add(world)
+    simulator = Simulator(world, faults=Faults(windows=(Window(Fault.FORBIDDEN, endpoint="list"),)))
+    async with client_of(simulator) as client:
+        async with client.get(listing_path()) as page:
+            assert page.status == 403
+        async with client.get(path()) as one:
+            assert one.status == 200
+
+
+async def test_a_list_can_lie_about_its_total(world: World) -> None:
+    add(world)
+    simulator = Simulator(world, faults=Faults(total=Total.DOUBLE))
+    async with client_of(simulator) as client, client.get(listing_path()) as response:
+        assert (await response.json())["total"] == 2
+
+
 async def test_another_process_can_read_the_journal_and_the_truth(world: World, travel: Travel) -> None:
     add(world)
     travel(11)
@@ -368,6 +398,7 @@ async def test_another_process_can_read_the_journal_and_the_truth(world: World, 
             "fault": None,
             "told": "paused",
             "truth": "paused",
+            "rows": None,
         }
     ]
     assert truth == {
@@ -386,11 +417,16 @@ async def test_another_process_can_read_the_journal_and_the_truth(world: World, 
 
 async def test_another_process_can_set_the_faults(world: World) -> None:
     simulator = Simulator(world)
-    faults = {"odds": {"html": 0.5}, "windows": [{"fault": "forbidden", "until_s": 9, "execution": "e"}], "slow_s": 1}
+    faults = {
+        "odds": {"html": 0.5},
+        "windows": [{"fault": "forbidden", "until_s": 9, "execution": "e"}],
+        "slow_s": 1,
+        "total": "null",
+    }
     async with client_of(simulator) as client, client.post("/_sim/faults", json=faults) as response:
         assert response.status == 204
     assert simulator.faults == Faults(
-        odds={Fault.HTML: 0.5}, windows=(Window(Fault.FORBIDDEN, until_s=9, execution="e"),), slow_s=1
+        odds={Fault.HTML: 0.5}, windows=(Window(Fault.FORBIDDEN, until_s=9, execution="e"),), slow_s=1, total=Total.NULL
     )
 
 

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from watcher.clock import SystemClock
+from watcher.clock import Clock, SystemClock
 from watcher.simulator.stories import Stay, Story
 from watcher.simulator.world import Order, SimPipeline, World
 
@@ -85,6 +85,26 @@ def test_an_execution_belongs_to_its_pipeline(world: World) -> None:
     assert world.find("e", pipeline=SALES.id) == execution
     assert world.find("e", pipeline=OTHER.id) is None
     assert world.find("f") is None
+
+
+def test_the_api_forgets_an_execution_some_time_after_its_end_and_never_an_open_one(
+    clock: Clock, travel: Travel
+) -> None:
+    world = World(clock, retention_s=60)
+    ended = Story("ended", stays=(Stay("running", 0), Stay("success", 10)))
+    world.add(ended, pipeline=SALES, begins_s=5)
+    world.add(Story("open", stays=(Stay("running", 0),)), pipeline=SALES)
+    for now_s, shown in ((74.9, ["ended", "open"]), (75, ["open"]), (10_000, ["open"])):
+        travel(now_s)
+        assert [execution.id for execution in world.listed(SALES.id)] == shown
+
+
+def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) -> None:
+    for execution, begins_s, visible_after_s in (("a", 0, 0), ("late", 1, 5), ("c", 2, 0)):
+        world.add(story(execution), pipeline=SALES, begins_s=begins_s, visible_after_s=visible_after_s)
+    for now_s, shown in ((3, ["c", "a"]), (6, ["c", "late", "a"])):
+        travel(now_s)
+        assert [execution.id for execution in world.listed(SALES.id)] == shown
 
 
 @pytest.mark.parametrize(("order", "ids"), [(Order.NEWEST, ["c", "b", "a"]), (Order.OLDEST, ["a", "b", "c"])])
