@@ -6,7 +6,7 @@ import pytest
 
 from watcher.health import Health, Permission
 from watcher.models import AccountTrouble, Outcome
-from watcher.ports import AT_EASE, Reply, Strain
+from watcher.ports import AT_EASE, PageReply, Reply, Strain
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET
@@ -431,3 +431,13 @@ def test_the_strain_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_
 
 def test_what_failed_before_a_restart_is_remembered_over_the_next_one() -> None:
     assert an_account(strain=Strain(failing_for_s=40)).health.strain(1500) == Strain(None, 40)
+
+
+def test_a_page_of_a_list_says_of_the_account_what_a_look_does() -> None:
+    account = an_account()
+    account.health.note(PageReply(Outcome.RATE_LIMITED, 999.9, status_code=429, retry_after_s=7), now=1000)
+    assert account.health.opens_at() == 1007
+    account.health.note(PageReply(Outcome.UNAUTHORIZED, 1007, status_code=401), now=1008)
+    assert account.health.trouble is UNAUTHORIZED
+    account.health.note(PageReply(Outcome.OK, 1070, ()), now=1071)
+    assert account.health.trouble is None

@@ -127,7 +127,7 @@ class WatchSettings(Block):
         examples=["default"],
     )
     executions: tuple[ExecutionId, ...] = Field(
-        default=(),
+        default_factory=tuple,
         validate_default=False,
         min_length=1,
         description="Follow only these until they end; at least one. Without the key every execution is watched, "

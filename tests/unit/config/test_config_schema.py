@@ -29,5 +29,11 @@ def test_a_watch_need_not_name_its_account() -> None:
     assert BLOCKS["WatchSettings"]["required"] == ["pipeline"]
 
 
+def test_executions_may_be_left_out_but_not_be_empty() -> None:
+    executions = BLOCKS["WatchSettings"]["properties"]["executions"]
+    assert executions["minItems"] == 1
+    assert "default" not in executions
+
+
 def test_unknown_keys_are_refused_everywhere() -> None:
     assert all(block["additionalProperties"] is False for block in (SCHEMA, *BLOCKS.values()))
