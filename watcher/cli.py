@@ -11,7 +11,8 @@ import typer
 
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import Exit, WatcherError
-from watcher.output import fill_gaps, put_all_out
+from watcher.output import fill_gaps, put_all_out, put_error
+from watcher.scribe import flush_logs
 from watcher.signals import command_named
 
 COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health")
@@ -70,6 +71,7 @@ def main() -> None:
             register(sys.argv[1:])
             app(prog_name="watcher")  # by whatever way it was started: shells complete this name
         finally:
+            flush_logs()
             put_all_out()
     except WatcherError as error:
         _fail(str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}", code=error.exit_code)
@@ -80,5 +82,6 @@ def main() -> None:
 
 
 def _fail(message: str, *, code: Exit) -> NoReturn:
-    print(message, file=sys.stderr)  # noqa: T201 (this is the command line)
+    if flush_logs(within_s=0):  # else the reader of stderr is stuck, and would never take it
+        put_error(message)
     sys.exit(code)

@@ -1,4 +1,7 @@
-"""structlog, to stderr: coloured on a terminal, JSON otherwise. Other libraries' loggers stay quiet below warning."""
+"""structlog, to stderr: coloured on a terminal, JSON otherwise. Other libraries' loggers stay quiet below warning.
+
+A call hands its line to the scribe and returns: nothing waits for whoever reads stderr.
+"""
 
 import logging
 import sys
@@ -6,7 +9,11 @@ from typing import Literal, TextIO
 
 import structlog
 
+from watcher.scribe import Scribe, scribe_of
+
 LogFormat = Literal["auto", "json", "console"]
+
+log = structlog.get_logger()
 
 
 def configure_logs(*, level: str, format_: LogFormat, stream: TextIO | None = None) -> None:
@@ -15,6 +22,7 @@ def configure_logs(*, level: str, format_: LogFormat, stream: TextIO | None = No
     What libraries log is dropped below warning at every level: at debug it holds SQL parameters and URLs.
     """
     out = stream or sys.stderr
+    lines = _Lines(scribe_of(out, on_dropped=_tell_dropped))
     console = format_ == "console" or (format_ == "auto" and out.isatty())
     structlog.configure(
         processors=[
@@ -23,7 +31,7 @@ def configure_logs(*, level: str, format_: LogFormat, stream: TextIO | None = No
             *_renderers(console=console, colors=out.isatty()),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward(logging.WARNING)], force=True)
@@ -33,6 +41,22 @@ def _renderers(*, console: bool, colors: bool) -> list[structlog.typing.Processo
     if console:
         return [structlog.dev.ConsoleRenderer(colors=colors)]
     return [structlog.processors.JSONRenderer()]
+
+
+def _tell_dropped(count: int) -> None:
+    log.warning("log.dropped", count=count)
+
+
+class _Lines:
+    """What structlog hands a rendered line to, by the name of its level."""
+
+    def __init__(self, scribe: Scribe) -> None:
+        self._scribe = scribe
+
+    def msg(self, line: str) -> None:
+        self._scribe.write(f"{line}\n")
+
+    debug = info = warning = error = critical = msg
 
 
 class _Forward(logging.Handler):

@@ -1,4 +1,4 @@
-"""Stdout of the commands: its reader may leave early, the disk behind it may be full, it may be closed."""
+"""Stdout and stderr of the commands: a reader may leave early, the disk behind may be full, either may be closed."""
 
 import os
 import sys
@@ -48,6 +48,14 @@ def put_all_out() -> None:
         sys.stdout.flush()
     except OSError as error:
         _give_up(error)
+
+
+def put_error(message: str) -> None:
+    """Print a message on stderr, if that takes anything."""
+    try:
+        print(message, file=sys.stderr)  # noqa: T201 (this is the command line)
+    except OSError:  # what is still held goes nowhere: Python would try again at its very end, and change the exit code
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 def _give_up(error: OSError) -> NoReturn:

@@ -176,6 +176,7 @@ class Life:
 
     async def _read_to_the_end(self) -> None:
         self.stdout.read_on()
+        self.stderr.read_on()
         await self.stdout.lines.ended.wait()
         await self.stderr.lines.ended.wait()
 

@@ -53,6 +53,7 @@ FLOORS = {
                 "spelling",
                 "line",
                 "logs",
+                "scribe",
                 "signals",
                 "output",
             ),

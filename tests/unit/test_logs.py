@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from watcher.logs import LogFormat, configure_logs
+from watcher.scribe import CHARACTERS_COUNT, flush_logs
 
 SECRET = "postgresql://me:secret@host"
 
@@ -29,8 +30,13 @@ def _logging_as_before() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+def text_of(stream: io.StringIO) -> str:
+    assert flush_logs(within_s=5)
+    return stream.getvalue()
+
+
 def lines(stream: io.StringIO) -> list[Any]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+    return [json.loads(line) for line in text_of(stream).splitlines()]
 
 
 def configured(*, level: str = "info", format_: LogFormat = "json", stream: io.StringIO | None = None) -> io.StringIO:
@@ -58,8 +64,8 @@ def test_a_logger_made_before_the_configuration_obeys_it() -> None:
 def test_a_line_stays_one_line_whatever_is_in_it() -> None:
     out = configured()
     structlog.get_logger().info("a.thing", text="a\nb\x1b[31m\u2028c")
-    assert len(out.getvalue().splitlines()) == 1
-    assert "\x1b" not in out.getvalue()
+    assert len(text_of(out).splitlines()) == 1
+    assert "\x1b" not in text_of(out)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +100,7 @@ def test_the_format_is_the_one_asked_for_else_what_suits_the_stream(
 ) -> None:
     out = configured(format_=format_, stream=stream)
     structlog.get_logger().warning("a.thing", account="default")
-    text = out.getvalue()
+    text = text_of(out)
     assert text.startswith("{") is is_json
     assert ("\x1b[" in text) is is_coloured
     assert "a.thing" in text
@@ -103,9 +109,27 @@ def test_the_format_is_the_one_asked_for_else_what_suits_the_stream(
 def test_the_default_stream_is_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logs(level="info", format_="auto")
     structlog.get_logger().info("a.thing")
+    assert flush_logs(within_s=5)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert json.loads(captured.err)["event"] == "a.thing"
+
+
+def test_what_another_configuration_logged_is_written_before() -> None:
+    out = configured()
+    structlog.get_logger().info("a.thing")
+    configured(level="debug", stream=out)
+    structlog.get_logger().debug("another.thing")
+    assert [line["event"] for line in lines(out)] == ["a.thing", "another.thing"]
+
+
+def test_what_was_dropped_is_counted_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(level="info", format_="json")
+    structlog.get_logger().info("a.thing", text="x" * CHARACTERS_COUNT)
+    assert flush_logs(within_s=5)
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["event"], entry["level"], entry["count"]) == ("log.dropped", "warning", 1)
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
@@ -115,7 +139,7 @@ def test_what_libraries_say_below_warning_never_shows(level: str, name: str) -> 
     library = logging.getLogger(name)
     library.debug("SELECT ? with %s", SECRET)
     library.info("connected to %s", SECRET)
-    assert out.getvalue() == ""
+    assert text_of(out) == ""
 
 
 def test_a_library_that_makes_itself_chatty_is_not_heard_either() -> None:
@@ -124,7 +148,7 @@ def test_a_library_that_makes_itself_chatty_is_not_heard_either() -> None:
     library.setLevel(logging.DEBUG)
     library.debug("SELECT ? with %s", SECRET)
     library.setLevel(logging.NOTSET)
-    assert out.getvalue() == ""
+    assert text_of(out) == ""
 
 
 def test_a_library_that_warns_is_named_without_its_text() -> None:
@@ -133,7 +157,7 @@ def test_a_library_that_warns_is_named_without_its_text() -> None:
     (line,) = lines(out)
     assert (line["event"], line["library"], line["level_name"]) == ("library.warned", "aiohttp.client", "WARNING")
     assert line["error"] is None
-    assert SECRET not in out.getvalue()
+    assert SECRET not in text_of(out)
 
 
 def test_a_library_that_fails_is_told_with_the_kind_of_the_error_alone() -> None:
@@ -141,8 +165,8 @@ def test_a_library_that_fails_is_told_with_the_kind_of_the_error_alone() -> None
     logging.getLogger("asyncio").error("Task failed: %s", SECRET, exc_info=OSError(SECRET))
     (line,) = lines(out)
     assert (line["library"], line["level_name"], line["error"]) == ("asyncio", "ERROR", "OSError")
-    assert SECRET not in out.getvalue()
-    assert "Traceback" not in out.getvalue()
+    assert SECRET not in text_of(out)
+    assert "Traceback" not in text_of(out)
 
 
 def test_a_library_that_says_there_is_an_error_where_there_is_none_is_survived() -> None:

@@ -55,6 +55,16 @@ def test_a_full_disk_is_told_by_help_too(tmp_path: Path) -> None:
     assert "no space left on device" in said.lower()
 
 
+@pytest.mark.parametrize("words", [("run",), ("check",)], ids=" ".join)
+def test_an_error_that_a_full_disk_cannot_take_keeps_its_exit_code(words: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "watcher.yaml").write_text("nonsense")
+    with Path("/dev/full").open("wb") as full:
+        outcome = subprocess.run(
+            [*COMMAND, *words], cwd=tmp_path, env=environment(measured=True), stderr=full, check=False
+        )
+    assert outcome.returncode == 2
+
+
 @pytest.mark.parametrize("words", ["run", "check", "--help"])
 def test_a_closed_stdout_is_refused_before_anything_can_take_its_number(words: str, tmp_path: Path) -> None:
     code, said = ended_without(">&-", words, folder=tmp_path)

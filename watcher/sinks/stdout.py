@@ -105,12 +105,12 @@ class Output:
                 if error.errno not in _DISK_FULL:
                     return True
                 if not full:
-                    _report(log.warning, "stdout.full")
+                    log.warning("stdout.full")
                 full = True
                 self._sleep(FULL_DISK_WAIT_S)
                 retried()
         if full:
-            _report(log.info, "stdout.recovered")
+            log.info("stdout.recovered")
         return False
 
     def _await_room(self) -> None:
@@ -138,11 +138,6 @@ class StdoutSink:
 
 def _nobody() -> None:
     """Count nothing: it is no delivery that is being written."""
-
-
-def _report(say: Callable[[str], None], event: str) -> None:
-    with suppress(OSError):  # the log may be on the same disk, and this thread must not end over it
-        say(event)
 
 
 def _stands_in_mid_line(fd: int) -> bool:

@@ -1,0 +1,66 @@
+"""stderr, and whoever reads it: the log may be missed, but nothing waits for it and nothing ends over it."""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+from e2e.endpoint import Answer
+from e2e.programme import COMMAND, environment
+from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
+
+AT_MOST_S = 8.0
+
+LOUD: Document = {"log": {"level": "debug"}}
+"""A line for each delivery that fails."""
+
+
+async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(100, ends_after_s=4.0, ends_within_s=5.0))
+    well, refusing = await stage.receiver(), await stage.receiver(lambda _: Answer.REFUSE)
+    sinks = {"well": webhook(well), "refusing": webhook(refusing)}
+    life = await stage.start({**document_of({"default": simulator}, sinks), **LOUD})
+    await life.started()
+    life.stderr.stop_reading()
+    await life.until(lambda: len(refusing.attempts) > 300, within_s=20, what="more was logged than a pipe takes")
+    await life.until(lambda: all_have_ended(well.events(), simulator.world), within_s=20, what="all was sent")
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=2, what="all was printed")
+    asked_at = time.monotonic()
+    life.process.terminate()
+    assert await life.process.wait() == 0
+    assert time.monotonic() - asked_at <= AT_MOST_S
+    assert await life.end(within_s=5) == 0
+    assert len(life.logged("delivery.failed")) < 300
+
+
+async def test_a_reader_that_leaves_ends_nothing(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=4.0))
+    refusing = await stage.receiver(lambda _: Answer.REFUSE)
+    life = await stage.start({**document_of({"default": simulator}, {"refusing": webhook(refusing)}), **LOUD})
+    await life.started()
+    life.stderr.leave()
+    await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=20, what="all was printed")
+    assert await life.stop() == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_behind_it_ends_nothing(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+    path = stage.write(document_of({"default": simulator}))
+    full_fd = os.open("/dev/full", os.O_WRONLY)
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("run", "--config", str(path)),
+        cwd=stage.folder,
+        env=environment(measured=True),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=full_fd,
+    )
+    os.close(full_fd)
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        told = [await process.stdout.readline() for _ in range(3)]
+        process.terminate()
+        assert await process.wait() == 0
+    assert all(told)
