@@ -1,4 +1,4 @@
-"""What SIGINT and SIGTERM do while no event loop listens to them: end the program, at once and without a word."""
+"""What signals do while no event loop listens: SIGINT and SIGTERM end the program, at once and without a word."""
 
 import os
 import signal
@@ -16,9 +16,14 @@ def command_named(words: list[str]) -> str:
 
 
 def end_at_signals() -> None:
-    """Let a signal end the program from now on. Nothing is begun before there is an event loop, so nothing is lost."""
+    """Let a signal end the program from now on. Nothing is begun before there is an event loop, so nothing is lost.
+
+    SIGHUP asks `run` for nothing yet: whatever became of its file since it was read is seen once it runs.
+    """
     for signum in ENDING:
         signal.signal(signum, _end)
+    if command_named(sys.argv[1:]) == "run":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _end(signum: int, _frame: FrameType | None) -> None:

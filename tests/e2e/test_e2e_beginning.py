@@ -11,24 +11,40 @@ from e2e.programme import COMMAND, environment
 STALLING = "import signal\nprint('importing', flush=True)\nsignal.pause()\n"
 
 
+async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
+    """Start the program and return once it imports a module, which never ends."""
+    (folder / "typer.py").write_text(STALLING)
+    process = await asyncio.create_subprocess_exec(
+        *words,
+        cwd=folder,
+        env=environment(measured=True) | {"PYTHONPATH": os.fspath(folder)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"importing\n"
+    return process
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", ["run", "demo", "simulate", "--help"])
 @pytest.mark.parametrize("entry", [COMMAND, (str(Path(COMMAND[0]).with_name("watcher")),)])
 async def test_a_signal_while_modules_are_imported_ends_it_without_a_word(
     entry: tuple[str, ...], command: str, signum: signal.Signals, tmp_path: Path
 ) -> None:
-    (tmp_path / "typer.py").write_text(STALLING)
-    process = await asyncio.create_subprocess_exec(
-        *entry,
-        command,
-        cwd=tmp_path,
-        env=environment(measured=True) | {"PYTHONPATH": os.fspath(tmp_path)},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    assert process.stdout is not None
-    assert await process.stdout.readline() == b"importing\n"
+    process = await importing(*entry, command, folder=tmp_path)
     process.send_signal(signum)
     said = await process.communicate()
     assert said == (b"", b"")
     assert process.returncode == (0 if command in {"run", "demo"} else 128 + signum)
+
+
+@pytest.mark.parametrize(("command", "code"), [("run", 0), ("demo", -signal.SIGHUP), ("check", -signal.SIGHUP)])
+async def test_a_hangup_that_early_ends_all_but_the_daemon_which_reads_its_file_later(
+    command: str, code: int, tmp_path: Path
+) -> None:
+    process = await importing(*COMMAND, command, folder=tmp_path)
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    await process.communicate()
+    assert process.returncode == code
