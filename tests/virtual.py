@@ -2,8 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -15,10 +15,11 @@ from watcher.judge import Judge, Policy
 from watcher.keeper import HealthKeeper
 from watcher.looks import AccountParts
 from watcher.metrics import Metrics
-from watcher.models import DeliveryState, EventType, Execution, Outcome, Watch
+from watcher.models import DeliveryState, Details, EventType, Execution, FirstSight, Outcome, Watch
 from watcher.pace import Pacer
-from watcher.ports import AT_EASE, Lease, PageReply, Reply, Settlement, Store
+from watcher.ports import AT_EASE, PAGE_ROWS, Lease, PageReply, Reply, Settlement, Store
 from watcher.routing import Route, Router
+from watcher.rows import ScanRules
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -158,6 +159,26 @@ def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = Non
     return Watch("default", PIPELINE, executions, labels={"team": "sales"}, overdue_after_s=overdue_after_s or {})
 
 
+DAY_US = 24 * 3600 * 1_000_000
+
+RULES = ScanRules(
+    details=Details.FAILED,
+    first_sight=FirstSight.BASELINE,
+    lookback_us=7 * DAY_US,
+    history_us=30 * DAY_US,
+    pages_at_most=1000,
+    min_interval_s=1.0,
+    max_interval_s=60.0,
+    lost_after=3,
+    lost_grace_s=60.0,
+)
+
+
+def pages_of(*rows: Execution) -> dict[int, Outcome | tuple[Execution, ...]]:
+    """Return a list as the API would give it, page by page."""
+    return {first // PAGE_ROWS + 1: rows[first : first + PAGE_ROWS] for first in range(0, len(rows), PAGE_ROWS)}
+
+
 async def account_of(
     store: Store,
     clock: FakeClock,
@@ -166,6 +187,8 @@ async def account_of(
     concurrency: int = 64,
     max_interval_s: float = 60.0,
     overdue_after_s: Mapping[str, float] | None = None,
+    watches: Sequence[Watch] | None = None,
+    rules: ScanRules = RULES,
 ) -> Account:
     """Build an account over that store, as a start of the daemon would."""
     router = Router({"ops": Route(frozenset(EventType), {}, frozenset())})
@@ -198,10 +221,9 @@ async def account_of(
         judge=judge,
         metrics=children,
         concurrency=concurrency,
-        max_interval_s=max_interval_s,
         wake=lambda: wakes.append(clock.monotonic()),
         fatal=fatal.append,
     )
-    watcher = AccountWatcher(parts)
-    await watcher.watch([watch_of(*executions, overdue_after_s=overdue_after_s)])
+    watcher = AccountWatcher(parts, replace(rules, max_interval_s=max_interval_s))
+    await watcher.watch(watches or [watch_of(*executions, overdue_after_s=overdue_after_s)])
     return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)

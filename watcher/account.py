@@ -1,17 +1,22 @@
-"""The watcher of one account: what is due, within the pace. One owner, everything in memory.
+"""The watcher of one account: what is asked for next, within the pace. One owner, everything in memory.
 
 It knows nothing of HTTP, sinks or timers: a round is called when something may be due, and says when to call again.
-What a look does is `looks`', who is watched the roster's.
+Whose turn it is is `turns`', what a look does `looks`', what a page does the scanner's, who is watched the roster's.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
-from watcher.agenda import Agenda, Entry
+from watcher.agenda import Agenda, Entry, Item
+from watcher.claims import Confirmations
 from watcher.health import Permission
 from watcher.looks import AccountParts, Looks
-from watcher.models import Watch
-from watcher.roster import Roster
+from watcher.models import Known, Watch
+from watcher.roster import Found, Roster
+from watcher.rows import Rows, ScanRules
+from watcher.scanner import Scanner
+from watcher.turns import GetTurn, ListTurn, Turn, Turns
 
 IDLE_S = 10.0
 """The longest time between two rounds: each proves that the loop is alive."""
@@ -27,28 +32,33 @@ TIMER_TOLERANCE_S = 0.1
 class AccountWatcher:
     """Watches the open executions of the account of that name until they are terminal."""
 
-    def __init__(self, parts: AccountParts) -> None:
+    def __init__(self, parts: AccountParts, rules: ScanRules) -> None:
         """Watch nothing yet."""
         self.account = parts.lease.name
         self._parts = parts
+        self._rules = rules
         self._clock = parts.clock
         self._health = parts.health
-        self._agenda = Agenda()
-        self._roster = Roster(self._agenda, parts.metrics)
+        self._agenda = Agenda(patience_s=rules.max_interval_s - rules.min_interval_s)
+        self._roster = Roster(self._agenda, parts.metrics, min_interval_s=rules.min_interval_s)
         self._looks = Looks(parts, roster=self._roster, agenda=self._agenda)
+        claims = Confirmations[Entry]()
+        self._rows = Rows(parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, claims=claims)
+        self._scanner = Scanner(
+            parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, rows=self._rows
+        )
+        self._turns = Turns(self._agenda, self._roster, claims)
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight_count = 0
         self._next_round_at = float("inf")
         self._draining = False
 
     async def watch(self, watches: Sequence[Watch]) -> None:
-        """Watch what these watches name, from where its record ends, and nothing else. Raises `StoreError`.
+        """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
 
         What the record calls ended is not looked at. An account in trouble is probed at once: its key may be well now.
         """
-        strangers = self._roster.strangers(watches)
-        recorded = await self._parts.store.load_executions(self._parts.lease, strangers)
-        self._roster.apply(watches, strangers=strangers, recorded=recorded, now=self._clock.monotonic())
+        self._roster.apply(watches, await self._find(watches), now=self._clock.monotonic())
         self._health.probe_at_once()
         self._parts.wake()
 
@@ -82,86 +92,109 @@ class AccountWatcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _start_due(self) -> None:
-        while (entry := self._take()) is not None:
-            task = asyncio.create_task(self._work(entry))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+    def next_look_at(self, now: float) -> float | None:
+        """Return the monotonic time from which the next request may go, `None` while nothing waits for one."""
+        wanted_at = self._turns.wanted_at()
+        if wanted_at is None:
+            return None
+        due_at = now if self._health.unusable else wanted_at
+        return max(due_at, self._parts.pacer.ready_at(), self._health.opens_at())
 
-    async def _work(self, entry: Entry) -> None:
-        """Look at this entry and then at whatever is due next: a finished look frees a place for another."""
-        following: Entry | None = entry
+    async def _find(self, watches: Sequence[Watch]) -> Found:
+        """Look up what the store knows of what is new in these watches."""
+        store, lease, already = self._parts.store, self._parts.lease, self._roster.names()
+        strangers = self._roster.strangers(watches)
+        named = await store.load_executions(lease, list(strangers))
+        unrecorded = [Known(name, pipeline) for name, pipeline in strangers.items() if name not in named]
+        whole = self._roster.unlisted(watches)
+        listings = [self._scanner.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole]
+        found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
+        known = (*named.values(), *found)
+        recorded = [each for each in known if each.ended_at is None and each.execution not in already]
+        return Found(recorded, unrecorded, listings)
+
+    def _start_due(self) -> None:
+        now = self._clock.monotonic()
+        for entry in self._rows.expired(now):
+            self._start(self._look(entry, self._rows.accept(entry)))
+        while (turn := self._take()) is not None:
+            self._start(self._work(turn))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, turn: Turn) -> None:
+        """Make this request and then whatever is next: one that is done frees a place for another."""
+        following: Turn | None = turn
         while following is not None:
-            await self._look(following)
+            try:
+                await self._make(following)
+            finally:
+                self._in_flight_count -= 1
             following = self._take()
         if self._wanted_at(self._clock.monotonic()) < self._next_round_at - SHORTEST_ROUND_S:
             self._parts.wake()
 
-    async def _look(self, entry: Entry) -> None:
+    async def _make(self, turn: Turn) -> None:
+        match turn:
+            case GetTurn(entry):
+                await self._look(entry, self._looks.look(entry))
+            case ListTurn():
+                await self._scanner.ask(turn)
+
+    async def _look(self, entry: Entry, look: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a look that is cancelled is due again
         try:
-            next_s = await self._looks.look(entry)
+            next_s = await look
         finally:
-            self._in_flight_count -= 1
-            if next_s is None or entry.unwatched:
-                self._roster.leave(entry)
-            else:
-                self._agenda.put(entry, due_at=max(self._clock.monotonic(), entry.asked_at + next_s))
+            if next_s is None or not self._rows.keeps(entry, next_s):
+                self._roster.put_back(entry, next_s, now=self._clock.monotonic())
 
-    def _take(self) -> Entry | None:
-        """Take the next entry if one may be asked for now, spending its slot."""
+    def _take(self) -> Turn | None:
+        """Take the next turn if a request may go now, spending its slot."""
         now = self._clock.monotonic()
         if self._draining or self._full() or self._parts.pacer.ready_at() > now:
             return None
         match self._health.permission(now):
             case Permission.ALL:
-                entry = self._agenda.take_due(now)
+                turn = self._turns.next(now)
             case Permission.PROBE:
-                entry = self._take_probe(now)
+                turn = self._turns.probe(self._looks.witness, now=now)
             case Permission.NOTHING:
                 return None
-        if entry is not None:
-            self._spend(entry, now=now)
-        return entry
+        if turn is not None:
+            self._spend(turn, now=now)
+        return turn
 
     def _full(self) -> bool:
         return self._in_flight_count >= self._parts.concurrency
 
-    def _take_probe(self, now: float) -> Entry | None:
-        """Take the one request of a degraded account: what last succeeded, else any."""
-        witness = self._looks.witness
-        if witness is None or not witness.queued:
-            witness = self._agenda.peek()
-        if witness is None:
-            return None
-        self._health.probed(now)
-        return self._agenda.take(witness)
-
-    def _spend(self, entry: Entry, *, now: float) -> None:
+    def _spend(self, turn: Turn, *, now: float) -> None:
         self._in_flight_count += 1
         self._parts.pacer.spend(now)
-        self._parts.metrics.lateness.observe(max(0.0, now - entry.due_at))
-        if not self._health.unusable and entry.known.lost is None:
-            self._note_gap(entry, now=now)
-        entry.asked_at = now
+        if self._health.unusable:
+            self._health.probed(now)
+        item: Item = turn.entry if isinstance(turn, GetTurn) else turn.listing
+        self._parts.metrics.lateness.observe(self._agenda.late_s(item, now))
+        self._note_gaps(turn, now=now)
+        item.asked_at = now
 
-    def _note_gap(self, entry: Entry, *, now: float) -> None:
-        """Note the gap before this look as far as the budget is to blame: a slow answer only makes it due late."""
-        max_interval_s = self._parts.max_interval_s
-        gap_s = now - max(entry.asked_at, entry.due_at - max_interval_s)
-        self._health.note_gap(gap_s, allowed_s=max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S, now=now)
-
-    def next_look_at(self, now: float) -> float | None:
-        """Return the monotonic time from which the next look may start, `None` while none waits."""
-        first = self._agenda.peek()
-        if first is None:
-            return None
-        due_at = now if self._health.unusable else first.due_at
-        return max(due_at, self._parts.pacer.ready_at(), self._health.opens_at())
+    def _note_gaps(self, turn: Turn, *, now: float) -> None:
+        """Note the gaps before this turn as far as the budget is to blame: a slow answer only makes a look due late."""
+        if self._health.unusable:
+            return
+        max_interval_s = self._rules.max_interval_s
+        allowed_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
+        for entry in (turn.entry,) if isinstance(turn, GetTurn) else turn.entries:
+            if entry.known.lost is None:
+                gap_s = now - max(entry.asked_at, entry.due_at - max_interval_s)
+                self._health.note_gap(gap_s, allowed_s=allowed_s, now=now)
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""
-        at = min(now + IDLE_S, self._health.next_check_at(now))
+        at = min(now + IDLE_S, self._health.next_check_at(now), self._rows.next_expiry_at())
         look_at = self.next_look_at(now)
         if look_at is not None and not self._draining and not self._full():
             at = min(at, look_at)

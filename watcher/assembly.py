@@ -31,9 +31,13 @@ from watcher.pace import Pacer
 from watcher.ports import Api, Ledger, Sink, Store
 from watcher.proxy import proxy_for
 from watcher.routing import Route, Router, types_matching
+from watcher.rows import ScanRules
 from watcher.schedule import Schedule
 from watcher.sinks.stdout import Output, StdoutSettings, StdoutSink
 from watcher.sinks.webhook import WebhookSink
+
+OUTRUN_AFTER_S = 300.0
+"""A scan that has read as many pages as the rate gives in so long, and still finds only new rows, is outrun."""
 
 
 class Bells:
@@ -150,6 +154,7 @@ async def build_account(
     name: str,
     settings: AccountSettings,
     polling: PollingSettings,
+    retention_s: float,
     tap: Callable[[Api], Api] = lambda api: api,
 ) -> AccountWatcher:
     """Own an account: claim it and build its watcher. `stack` closes its connections. Raises `StoreError`.
@@ -186,11 +191,10 @@ async def build_account(
         judge=judge,
         metrics=metrics,
         concurrency=polling.concurrency,
-        max_interval_s=polling.max_interval_s,
         wake=common.schedule.waker(f"account:{name}"),
         fatal=common.fatal,
     )
-    return AccountWatcher(parts)
+    return AccountWatcher(parts, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
 
 
 def open_client(settings: AccountSettings, *, connections: int) -> Client:
@@ -205,6 +209,20 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
 
 def _policy(polling: PollingSettings) -> Policy:
     return Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s)
+
+
+def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: float) -> ScanRules:
+    return ScanRules(
+        details=polling.details,
+        first_sight=polling.first_sight,
+        lookback_us=round(polling.lookback_s * 1_000_000),
+        history_us=round(max(polling.lookback_s, retention_s) * 1_000_000),
+        pages_at_most=max(10, round(rate_per_s * OUTRUN_AFTER_S)),
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+    )
 
 
 def _cadence(polling: PollingSettings) -> Cadence:

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from watcher.agenda import Entry
 from watcher.cadence import Cadence
 from watcher.clock import Clock
-from watcher.events import ExecutionNews, Sighting, execution_event
+from watcher.events import ExecutionNews, GapNews, Sighting, execution_event, gap_event
 from watcher.health import PAUSING_CODES
-from watcher.models import EventType, Execution, Known, LostReason, Outcome, Outgoing
+from watcher.models import EventType, Execution, GapReason, Known, LostReason, Outcome, Outgoing, Watch
 from watcher.ports import ExecutionChange, Lease, Reply
 from watcher.retry import Jitter, doubling, spread
 from watcher.routing import Router
@@ -93,13 +93,31 @@ class Judge:
         self._link = link
         self._pipeline_names: dict[str, str] = {}
 
-    def success(self, entry: Entry, reply: Reply, execution: Execution) -> Judged:
-        """Judge a reply that told the execution's state, which ends what trouble `entry` counted."""
+    def learn_name(self, pipeline: str, name: str | None) -> None:
+        """Note what the API calls a pipeline."""
+        if name:
+            self._pipeline_names[pipeline] = name
+
+    def pipeline_name(self, pipeline: str) -> str | None:
+        """Return what the API calls a pipeline, as far as it has said."""
+        return self._pipeline_names.get(pipeline)
+
+    def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, sequence: int) -> Outgoing:
+        """Return what is told of a scan that could not prove that it saw everything."""
+        at = self._clock.now()
+        news = GapNews(watch, reason, at_most, self.pipeline_name(watch.pipeline), self._link)
+        event = gap_event(news, sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
+        return Outgoing(event, self._router.sinks_for(event.type, watch=watch))
+
+    def success(self, entry: Entry, execution: Execution, *, sent_at: float) -> Judged:
+        """Judge an answer that told the execution's state, which ends what trouble `entry` counted.
+
+        `sent_at` is when it was asked for (monotonic seconds).
+        """
         entry.failure_count, entry.streak, entry.unreadable_since = 0, None, None
-        if execution.pipeline_name:
-            self._pipeline_names[entry.watch.pipeline] = execution.pipeline_name
+        self.learn_name(entry.watch.pipeline, execution.pipeline_name)
         seen_at = self._clock.steady_us()
-        elapsed_us = round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
+        elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
         look = Look(execution, sent_at=seen_at - elapsed_us, seen_at=seen_at)
         observed = observe(entry.known, look, looked_at=entry.looked_at, overdue_after_s=entry.watch.overdue_after_s)
         known = observed.known
@@ -133,6 +151,10 @@ class Judge:
             return Judged(entry.known, None, LOST_LOOK_EVERY_S)
         known = give_up(entry.known, at=at)
         return Judged(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+
+    def found(self, entry: Entry) -> ExecutionChange | None:
+        """Return what records that an execution was found, of which nothing is told yet; nothing if it is recorded."""
+        return None if entry.recorded else ExecutionChange(self._lease, None, entry.known, ())
 
     def _lost_for(self, entry: Entry, reply: Reply, around: AccountState) -> LostReason | None:
         now = self._clock.monotonic()
@@ -174,8 +196,7 @@ class Judge:
         )
         if outgoing and before.overdue_sequence is not None:
             outgoing = (replace(outgoing[0], with_sinks_of=before.overdue_sequence), *outgoing[1:])
-        recorded = before.status is not None or before.lost is not None or before.found_at > 0
-        return ExecutionChange(self._lease, before.sequence if recorded else None, observed.known, outgoing)
+        return ExecutionChange(self._lease, before.sequence if entry.recorded else None, observed.known, outgoing)
 
     def _outgoing(
         self, entry: Entry, happening: Happening, known: Known, *, facts: Execution | None, sighting: Sighting

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 import structlog
 
-from watcher.agenda import Agenda, Entry
+from watcher.agenda import Agenda, Entry, Item
 from watcher.announcer import AccountAnnouncer
+from watcher.claims import DENIED_FOR_S
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.health import Health
 from watcher.judge import AccountState, Judge, Judged
 from watcher.keeper import HealthKeeper
 from watcher.metrics import AccountMetrics
-from watcher.models import Known
+from watcher.models import Execution, Known
 from watcher.pace import Pacer
-from watcher.ports import Api, ExecutionChange, Lease, Ledger, Reply, Wake
+from watcher.ports import Answer, Api, Change, ExecutionChange, Lease, Ledger, Reply, Wake
 from watcher.roster import Roster
 
 log = structlog.get_logger()
@@ -41,7 +42,6 @@ class AccountParts:
     judge: Judge
     metrics: AccountMetrics
     concurrency: int
-    max_interval_s: float
     wake: Wake
     fatal: Callable[[BaseException], None]
 
@@ -49,26 +49,30 @@ class AccountParts:
 class Looks:
     """Makes the looks of one account and keeps what they say of it: its health, its last success, its witness.
 
-    The witness is the entry that last succeeded.
+    The witness is what last succeeded, `success_at` when that was (monotonic seconds).
     """
 
     def __init__(self, parts: AccountParts, *, roster: Roster, agenda: Agenda) -> None:
         """Start with nothing seen."""
-        self.witness: Entry | None = None
+        self.witness: Item | None = None
         self._parts = parts
         self._clock = parts.clock
         self._health = parts.health
         self._roster = roster
         self._agenda = agenda
-        self._success_at: float | None = None
+        self.success_at: float | None = None
         self._unflushed: dict[str, Entry] = {}
         self._store_failing = False
         parts.metrics.last_success.set_function(self._last_success)
 
     async def look(self, entry: Entry) -> float | None:
         """Look once; return the seconds from the request to the next look, `None` when nothing more is to come."""
+        return await self.guard(self._ask_and_record(entry))
+
+    async def guard(self, work: Awaitable[float | None]) -> float | None:
+        """Do a piece of work that says when the next is due, and say that in its place if it fails."""
         try:
-            return await self._ask_and_record(entry)
+            return await work
         except (OwnershipLostError, StoreUnusableError) as error:
             self._parts.fatal(error)
         except StoreError as error:
@@ -98,6 +102,13 @@ class Looks:
         """Tell the edge between what was told of the account and how it is."""
         await self._write_of_account(self._parts.announcer.tell(self._health.trouble))
 
+    async def tell_health(self, *, failed: bool) -> None:
+        """Tell, or keep, what the last answer changed in how the account is."""
+        if failed:
+            await self._write_of_account(self._parts.keeper.keep_pause())
+        if self._health.trouble is not self._parts.announcer.told:
+            await self.tell_trouble()
+
     async def _write_of_account(self, writing: Awaitable[None]) -> None:
         """Write what is said of the account itself. Trouble with the store harms no look: it is written next time."""
         try:
@@ -112,41 +123,58 @@ class Looks:
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         judged = self._judge(entry, reply, now=now)
-        if reply.execution is None:
-            await self._write_of_account(self._parts.keeper.keep_pause())
-        if self._health.trouble is not self._parts.announcer.told:
-            await self.tell_trouble()
+        await self.tell_health(failed=reply.execution is None)
+        await self.record(entry, judged, reply.execution)
+        return judged.next_s
+
+    async def record(self, entry: Entry, judged: Judged, execution: Execution | None) -> None:
+        """Write what a look led to, if it led to anything. Raises `StoreError`: then nothing has changed."""
         if judged.contradicts:
             self._parts.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if judged.change is not None:
-            await self._parts.store.record(judged.change)
-            self._store_recovered()
+            await self.write(judged.change)
             self._recorded(entry, judged.known, judged.change)
-            self._measure_delay(judged, reply)
+            self._measure_delay(judged.known, execution)
         elif judged.looked_at is not None:
             self._unflushed[entry.known.execution] = entry
         if judged.looked_at is not None:
             entry.looked_at = judged.looked_at
-        return judged.next_s
+
+    async def write(self, change: Change) -> None:
+        """Write a change. Raises `StoreError`."""
+        await self._parts.store.record(change)
+        self._store_recovered()
+
+    def vouch(self, item: Item, answer: Answer, *, now: float) -> None:
+        """Take in that the API answered something of this account as it should."""
+        self._health.note(answer, now=now)
+        self.success_at, self.witness = now, item
+
+    def doubt(self, answer: Answer, *, now: float, alone: bool, lost: bool) -> None:
+        """Take in that the API did not. `alone` and `lost` are as for `Health.note`."""
+        self._health.note(answer, now=now, alone=alone, lost=lost)
+        if self._health.suspects(now):
+            self.ask_witness(now)
 
     def _judge(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
         """Judge a reply, for its execution and then for the account."""
         if reply.execution is None:
             return self._judge_failure(entry, reply, now=now)
-        judged = self._parts.judge.success(entry, reply, reply.execution)
-        self._health.note(reply, now=now)
-        self._success_at, self.witness = now, entry
+        judged = self._parts.judge.success(entry, reply.execution, sent_at=reply.sent_at)
+        if entry.claim is not None:  # whatever this says goes before the row
+            entry.claim, entry.denied_until = None, now + DENIED_FOR_S
+        self.vouch(entry, reply, now=now)
         return judged
 
     def _judge_failure(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
         lost = entry.known.lost is not None
         # Whether nothing else could vouch for the account: what is lost cannot.
-        alone = self._roster.found_count == (not lost)
+        alone = self._roster.found_count == (not lost) and not self._roster.listings
         judged = self._parts.judge.failure(
-            entry, reply, AccountState(alone, self._success_at, not self._health.unusable)
+            entry, reply, AccountState(alone, self.success_at, not self._health.unusable)
         )
-        self._health.note(reply, now=now, alone=alone, lost=lost)
+        self.doubt(reply, now=now, alone=alone, lost=lost)
         log.debug(
             "look.failed",
             account=self._parts.lease.name,
@@ -154,25 +182,24 @@ class Looks:
             outcome=reply.outcome,
             reason=reply.reason,
         )
-        if self._health.suspects(now):
-            self.ask_witness(now)
         return judged
 
     def _last_success(self) -> float:
         """Return the Unix time of the last success, 0 before the first: worked out only when somebody asks."""
-        if self._success_at is None:
+        if self.success_at is None:
             return 0.0
-        return self._clock.now().timestamp() - (self._clock.monotonic() - self._success_at)
+        return self._clock.now().timestamp() - (self._clock.monotonic() - self.success_at)
 
     def _recorded(self, entry: Entry, known: Known, change: ExecutionChange) -> None:
+        entry.recorded = True
         self._roster.move(entry, known)
         self._unflushed.pop(known.execution, None)
         for outgoing in change.outgoing:
             self._parts.metrics.events.labels(outgoing.event.type).inc()
 
-    def _measure_delay(self, judged: Judged, reply: Reply) -> None:
-        finished_at = reply.execution.finished_at if reply.execution else None
-        if judged.known.ended_at is not None and finished_at is not None:
+    def _measure_delay(self, known: Known, execution: Execution | None) -> None:
+        finished_at = execution.finished_at if execution else None
+        if known.ended_at is not None and finished_at is not None:
             delay_s = (self._clock.now() - finished_at).total_seconds()
             self._parts.metrics.detection_delay.observe(max(0.0, delay_s))
 

@@ -127,9 +127,8 @@ class AccountMetrics:
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         """Create every known label set."""
-        for outcome in Outcome:
-            metrics.api_requests.labels(name, "list", outcome)
-        metrics.api_request_duration.labels(name, "list")
+        self.lists = {outcome: metrics.api_requests.labels(name, "list", outcome) for outcome in Outcome}
+        self.list_duration = metrics.api_request_duration.labels(name, "list")
         self.requests = {outcome: metrics.api_requests.labels(name, "get", outcome) for outcome in Outcome}
         self.request_duration = metrics.api_request_duration.labels(name, "get")
         self.polls = {outcome: metrics.polls.labels(name, outcome) for outcome in Outcome}
@@ -146,6 +145,11 @@ class AccountMetrics:
         self.requests[outcome].inc()
         self.polls[outcome].inc()
         self.request_duration.observe(duration_s)
+
+    def listed(self, outcome: Outcome, duration_s: float) -> None:
+        """Count one page and how long its answer took."""
+        self.lists[outcome].inc()
+        self.list_duration.observe(duration_s)
 
     def moved(self, before: str, after: str) -> None:
         """Count an open execution under another label."""

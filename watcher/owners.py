@@ -95,7 +95,14 @@ class Owners:
         if key.kind == "sink":
             return await build_lane(self._common, stack, name=key.name, settings=settings.sinks[key.name])
         account = settings.accounts[key.name]
-        return await build_account(self._common, stack, name=key.name, settings=account, polling=settings.polling)
+        return await build_account(
+            self._common,
+            stack,
+            name=key.name,
+            settings=account,
+            polling=settings.polling,
+            retention_s=settings.store.retention_s,
+        )
 
     async def _stop(self, keys: Sequence[_Key]) -> None:
         # Together: a round that hangs on the store must find its part draining when it goes on.
@@ -122,5 +129,8 @@ class Owners:
 def _wanted(settings: Settings) -> dict[_Key, object]:
     """Return what each owner is built from: another value of it means another owner."""
     sinks = {_Key("sink", name): sink for name, sink in settings.sinks.items()}
-    accounts = {_Key("account", name): (account, settings.polling) for name, account in settings.accounts.items()}
+    accounts = {
+        _Key("account", name): (account, settings.polling, settings.store.retention_s)
+        for name, account in settings.accounts.items()
+    }
     return {**sinks, **accounts}

@@ -1,45 +1,87 @@
-"""Which executions one account watches: those the configuration names, until they end. Knows no request and no rule."""
+"""Which executions one account watches: those that are named, and those of whole pipelines, until they end.
 
-from collections.abc import Iterable, Mapping
+Knows no request and no rule.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
+from watcher.listing import Listing
 from watcher.metrics import AccountMetrics, open_label
 from watcher.models import Known, Watch
 
 
-class Roster:
-    """The watched executions that have not ended, each one entry of the agenda, and how many are in which status.
+class Found(NamedTuple):
+    """What is new in a configuration: open executions as recorded, others, and lists that begin to be watched."""
 
-    `found_count` counts those that are not lost.
+    recorded: Sequence[Known]
+    unrecorded: Sequence[Known]
+    listings: Sequence[Listing]
+
+
+class Roster:
+    """The watched executions that have not ended, each one entry, how many are in which status, and the lists.
+
+    `found_count` counts those that are not lost. `listings` are the pipelines watched whole, by id.
     """
 
-    def __init__(self, agenda: Agenda, metrics: AccountMetrics) -> None:
-        """Start with nobody."""
+    def __init__(self, agenda: Agenda, metrics: AccountMetrics, *, min_interval_s: float) -> None:
+        """Start with nobody. What a list shows is looked at again after `min_interval_s` at the earliest."""
         self.found_count = 0
+        self.listings: dict[str, Listing] = {}
         self._agenda = agenda
         self._metrics = metrics
+        self._min_interval_s = min_interval_s
         self._entries: dict[str, Entry] = {}
         for gauge in metrics.open.values():
             gauge.set(0)
 
-    def strangers(self, watches: Iterable[Watch]) -> list[str]:
-        """Return the executions of these watches that are not watched yet, or ended."""
-        return [execution for watch in watches for execution in watch.executions if execution not in self._entries]
+    def strangers(self, watches: Iterable[Watch]) -> dict[str, str]:
+        """Return the executions these watches name that are not watched yet, or ended, with their pipelines."""
+        named = ((execution, watch.pipeline) for watch in watches for execution in watch.executions)
+        return {execution: pipeline for execution, pipeline in named if execution not in self._entries}
 
-    def apply(
-        self, watches: Iterable[Watch], *, strangers: Iterable[str], recorded: Mapping[str, Known], now: float
-    ) -> None:
-        """Watch what these watches name and nothing else. `recorded` is what the store knows of the strangers in it.
+    def unlisted(self, watches: Iterable[Watch]) -> list[Watch]:
+        """Return the watches of whole pipelines that are not watched whole yet."""
+        return [watch for watch in watches if watch.whole and watch.pipeline not in self.listings]
 
-        Those that ended are not watched; the others are due at `now`, those first that were looked at longest ago.
+    def names(self) -> Collection[str]:
+        """Return all that are watched now."""
+        return frozenset(self._entries)
+
+    def apply(self, watches: Sequence[Watch], found: Found, *, now: float) -> None:
+        """Watch what these watches ask for and nothing else. `found` is what the store knows of what is new in them.
+
+        What ended is not watched; the others are due at `now`, those first that were looked at longest ago.
         """
-        wanted = {execution: watch for watch in watches for execution in watch.executions}
-        for execution, entry in list(self._entries.items()):
-            self._keep_or_drop(entry, wanted.get(execution))
-        new = [_entry(execution, wanted[execution], recorded.get(execution), now=now) for execution in strangers]
-        for entry in sorted(new, key=lambda entry: entry.looked_at):
-            if entry.known.ended_at is None:
-                self._enter(entry, now=now)
+        named = {execution: watch for watch in watches for execution in watch.executions}
+        whole = {watch.pipeline: watch for watch in watches if watch.whole}
+        for entry in list(self._entries.values()):
+            self._keep_or_drop(entry, named.get(entry.known.execution) or whole.get(entry.known.pipeline))
+        self._apply_lists(whole, found.listings, now=now)
+        for recorded, several in ((False, found.unrecorded), (True, sorted(found.recorded, key=_looked_at))):
+            for known in several:
+                watch = named.get(known.execution) or whole[known.pipeline]
+                entry = Entry(known, watch, known.looked_at, recorded=recorded, asked_at=now)
+                self.enter(entry)
+                self._agenda.put(entry, due_at=now)
+
+    def find(self, execution: str) -> Entry | None:
+        """Return the entry of an execution that is watched."""
+        return self._entries.get(execution)
+
+    def listing_of(self, entry: Entry) -> Listing | None:
+        """Return the list that shows an entry, if its pipeline is watched whole."""
+        return self.listings.get(entry.known.pipeline)
+
+    def enter(self, entry: Entry) -> None:
+        """Watch an execution from now on; it is in the caller's hands."""
+        self._entries[entry.known.execution] = entry
+        self.found_count += entry.known.lost is None
+        self._metrics.open[open_label(entry.known)].inc()
+        if (listing := self.listing_of(entry)) is not None:
+            listing.enter(entry)
 
     def move(self, entry: Entry, known: Known) -> None:
         """Note what is known of an entry from now on."""
@@ -47,17 +89,46 @@ class Roster:
         self.found_count += (known.lost is None) - (entry.known.lost is None)
         entry.known = known
 
+    def put_back(self, entry: Entry, next_s: float | None, *, now: float) -> None:
+        """Take an entry back from a look; the next comes so long after the request of this one, `None` means never.
+
+        What a list shows, and is well, is not due at a time of its own: it grows stale.
+        """
+        if next_s is None or entry.unwatched:
+            self.leave(entry)
+        elif self.listing_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
+            self._agenda.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
+        else:
+            self._agenda.put(entry, due_at=max(now, entry.asked_at + next_s))
+
+    def restore(self, entry: Entry) -> None:
+        """Take back an entry that nothing was learnt of."""
+        if entry.unwatched:
+            self.leave(entry)
+        else:
+            self._agenda.restore(entry)
+
     def leave(self, entry: Entry) -> None:
         """Forget an entry that is nobody's: it ended, or is no longer watched."""
         del self._entries[entry.known.execution]
         self.found_count -= entry.known.lost is None
         self._metrics.open[open_label(entry.known)].dec()
+        if (listing := self.listing_of(entry)) is not None:
+            listing.leave(entry)
 
-    def _enter(self, entry: Entry, *, now: float) -> None:
-        self._entries[entry.known.execution] = entry
-        self.found_count += entry.known.lost is None
-        self._metrics.open[open_label(entry.known)].inc()
-        self._agenda.put(entry, due_at=now)
+    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[Listing], *, now: float) -> None:
+        for pipeline, listing in list(self.listings.items()):
+            listing.unwatched = pipeline not in whole
+            listing.watch = whole.get(pipeline, listing.watch)
+            if listing.unwatched:
+                self._agenda.take(listing)
+                del self.listings[pipeline]
+        for listing in new:
+            self.listings[listing.watch.pipeline] = listing
+            for entry in self._entries.values():
+                if entry.known.pipeline == listing.watch.pipeline:
+                    listing.enter(entry)
+            self._agenda.put(listing, due_at=now)
 
     def _keep_or_drop(self, entry: Entry, watch: Watch | None) -> None:
         """Hand an entry its watch as it now is. One in flight leaves when it is back: no second look may go out."""
@@ -68,6 +139,5 @@ class Roster:
             self.leave(entry)
 
 
-def _entry(execution: str, watch: Watch, recorded: Known | None, *, now: float) -> Entry:
-    known = recorded or Known(execution, watch.pipeline)
-    return Entry(known, watch, asked_at=now, looked_at=known.looked_at)
+def _looked_at(known: Known) -> int:
+    return known.looked_at

@@ -89,6 +89,7 @@ async def _start(settings: Settings, heard: Heard, *, stack: AsyncExitStack, clo
         name=name,
         settings=account,
         polling=settings.polling,
+        retention_s=settings.store.retention_s,
         tap=lambda api: TappedApi(api, heard.put_nowait),
     )
     await watcher.watch(watches_of(settings, name))

@@ -117,6 +117,7 @@ async def enter_stage(
         name=ACCOUNT,
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
         polling=polling,
+        retention_s=30 * 24 * 3600.0,
         tap=lambda _: WorldApi(world, notes),
     )
     return Stage(population, watcher, schedule, notes)

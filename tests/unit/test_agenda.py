@@ -2,7 +2,7 @@
 
 import random
 
-from watcher.agenda import Agenda, Entry
+from watcher.agenda import Agenda, Entry, Item
 from watcher.models import Known, Watch
 
 WATCH = Watch("default", "p", ())
@@ -12,16 +12,23 @@ def an_entry(name: str = "e") -> Entry:
     return Entry(Known(name, "p"), WATCH)
 
 
+def take_due(agenda: Agenda, now: float) -> Item | None:
+    first = agenda.first(now)
+    if first is not None:
+        agenda.take(first)
+    return first
+
+
 def names(agenda: Agenda, *, now: float = 1e9) -> list[str]:
     taken = []
-    while (entry := agenda.take_due(now)) is not None:
+    while isinstance(entry := take_due(agenda, now), Entry):
         taken.append(entry.known.execution)
     return taken
 
 
 def test_an_empty_agenda_has_nothing() -> None:
     assert Agenda().peek() is None
-    assert Agenda().take_due(1e9) is None
+    assert take_due(Agenda(), 1e9) is None
 
 
 def test_what_has_been_due_longest_comes_first_and_equals_in_turn() -> None:
@@ -34,15 +41,15 @@ def test_what_has_been_due_longest_comes_first_and_equals_in_turn() -> None:
 def test_nothing_is_taken_before_it_is_due() -> None:
     agenda, entry = Agenda(), an_entry()
     agenda.put(entry, due_at=10)
-    assert agenda.take_due(9.999) is None
-    assert agenda.take_due(10) is entry
+    assert take_due(agenda, 9.999) is None
+    assert take_due(agenda, 10) is entry
 
 
 def test_an_entry_that_is_taken_is_not_taken_again_until_it_is_put_back() -> None:
     agenda, entry = Agenda(), an_entry()
     agenda.put(entry, due_at=1)
-    assert agenda.take_due(5) is entry
-    assert agenda.take_due(5) is None
+    assert take_due(agenda, 5) is entry
+    assert take_due(agenda, 5) is None
     agenda.put(entry, due_at=2)
     assert names(agenda) == ["e"]
 
@@ -61,7 +68,7 @@ def test_an_entry_may_be_taken_before_it_is_due() -> None:
     agenda, first, second = Agenda(), an_entry("first"), an_entry("second")
     agenda.put(first, due_at=1)
     agenda.put(second, due_at=100)
-    assert agenda.take(second) is second
+    agenda.take(second)
     assert names(agenda) == ["first"]
 
 
@@ -79,7 +86,7 @@ def test_an_entry_knows_whether_it_is_queued() -> None:
     queued = [entry.queued]
     agenda.put(entry, due_at=1)
     queued.append(entry.queued)
-    agenda.take_due(1)
+    take_due(agenda, 1)
     assert [*queued, entry.queued] == [False, True, False]
 
 
@@ -87,7 +94,7 @@ def test_peeking_takes_nothing() -> None:
     agenda, entry = Agenda(), an_entry()
     agenda.put(entry, due_at=1)
     assert agenda.peek() is agenda.peek() is entry
-    assert agenda.take_due(1) is entry
+    assert take_due(agenda, 1) is entry
 
 
 def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
@@ -101,6 +108,35 @@ def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
             agenda.take(entry)
         agenda.put(entry, due_at=draw.random())
     due = [entry.due_at for entry in sorted(entries, key=lambda entry: entry.due_at)]
-    taken = [taken.due_at for _ in entries if (taken := agenda.take_due(1)) is not None]
+    taken = [taken.due_at for _ in entries if (taken := take_due(agenda, 1)) is not None]
     assert taken == due
-    assert agenda.take_due(1) is None
+    assert take_due(agenda, 1) is None
+
+
+def test_what_is_due_goes_before_what_is_only_stale() -> None:
+    agenda, due, stale = Agenda(patience_s=50), an_entry("due"), an_entry("stale")
+    agenda.put_stale(stale, from_at=1)
+    agenda.put(due, due_at=20)
+    assert agenda.first(0.5) is None
+    assert agenda.first(10) is stale
+    assert agenda.first(20) is due
+    assert names(agenda, now=20) == ["due", "stale"]
+
+
+def test_what_has_grown_stale_for_too_long_is_due_itself_and_goes_by_lateness() -> None:
+    agenda, due, stale = Agenda(patience_s=50), an_entry("due"), an_entry("stale")
+    agenda.put(due, due_at=60)
+    agenda.put_stale(stale, from_at=1)
+    assert names(agenda, now=100) == ["stale", "due"]
+    assert agenda.late_s(stale, 100) == 49
+    assert agenda.late_s(stale, 20) == 0
+    assert agenda.late_s(due, 100) == 40
+
+
+def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
+    agenda, entry = Agenda(patience_s=50), an_entry()
+    agenda.put(entry, due_at=1)
+    agenda.put_stale(entry, from_at=2)
+    agenda.put(entry, due_at=3)
+    assert agenda.peek() is entry
+    assert names(agenda) == ["e"]

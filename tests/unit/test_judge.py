@@ -78,9 +78,10 @@ class Court:
         if execution is None:
             judged = self.judge.failure(self.entry, reply, around)
         else:
-            judged = self.judge.success(self.entry, reply, execution)
+            judged = self.judge.success(self.entry, execution, sent_at=reply.sent_at)
         if judged.change is not None:
             self.bodies += [json.loads(outgoing.event.body) for outgoing in judged.change.outgoing]
+        self.entry.recorded |= judged.change is not None
         self.entry.known = judged.known
         self.entry.looked_at = judged.looked_at or self.entry.looked_at
         return judged
@@ -136,7 +137,7 @@ def test_a_change_names_the_sequence_it_builds_on() -> None:
 
 
 def test_what_a_list_found_has_a_row_before_its_first_event() -> None:
-    court = Court(entry=Entry(Known("e-1", "p-1", found_at=5), WATCH))
+    court = Court(entry=Entry(Known("e-1", "p-1", found_at=5), WATCH, recorded=True))
     change = change_of(court.see("running"))
     assert (change.before, change.known.sequence, change.known.found_at) == (0, 1, 5)
     assert "previousStatus" not in court.bodies[0]["data"]["execution"]

@@ -1,0 +1,119 @@
+"""Whole pipelines: every execution is told of once, however short, over faults, restarts and `kill -9` (SPEC 2.9)."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import pytest
+from e2e import judge
+from e2e.programme import Life
+from e2e.stage import ENDS, Document, Stage, document_of, webhook
+
+from watcher.clock import SystemClock
+from watcher.simulator.faults import Faults
+from watcher.simulator.scenarios import CALM, HARSH, pipeline_named
+from watcher.simulator.server import Simulator
+from watcher.simulator.stories import BRISK, tell
+from watcher.simulator.world import Order, World
+
+SMALL = (300, 6, 15.0)
+LARGE = (2000, 20, 90.0)
+"""Executions, pipelines, and the seconds over which they begin."""
+
+MIN_INTERVAL_S = 0.5
+RATE = 40
+
+
+def world_with(count: int, pipelines_count: int, span_s: float, *, order: Order, seed: int) -> World:
+    """Return a world in which executions begin over a span; half of them are over before a list is read again."""
+    world, dice = World(SystemClock(), order=order), Random(f"{seed}/pipelines")
+    pipelines = [pipeline_named(f"Pipeline {number}", seed=seed) for number in range(pipelines_count)]
+    for index in range(count):
+        story = tell(seed, index=index, tempo=BRISK)
+        length_s = dice.uniform(0.05, MIN_INTERVAL_S) if index % 2 else dice.uniform(1.0, 10.0)
+        story = story.stretched(length_s / story.length_s())
+        world.add(story, pipeline=pipelines[index % pipelines_count], begins_s=dice.uniform(0.0, span_s))
+    return world
+
+
+def document(simulator: Simulator, sinks: Document, **polling: object) -> Document:
+    watched = [{"pipeline": pipeline.id, "account": "default"} for pipeline in simulator.world.pipelines()]
+    whole = document_of({"default": simulator}, sinks, rate_limit=f"{RATE}/s") | {"watch": watched}
+    whole["polling"] = {
+        "min_interval": f"{MIN_INTERVAL_S * 1000:g}ms",
+        "max_interval": "5s",
+        "lost_grace": "2s",
+        "degraded_after": "5s",
+        "first_sight": "notify",
+    } | polling
+    return whole
+
+
+def ended_count(events: Sequence[dict[str, Any]]) -> int:
+    return len({event["subject"] for event in events if event["type"] in ENDS})
+
+
+def printed(lives: Sequence[Life]) -> list[bytes]:
+    return list(dict.fromkeys(line for life in lives for line in life.told))
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("faults", [CALM, HARSH], ids=["calm", "harsh"])
+async def test_every_execution_is_told_of_once_over_kills(
+    stage: Stage, order: Order, size: tuple[int, int, float], faults: Faults
+) -> None:
+    count, pipelines_count, span_s = size
+    dice = Random()
+    simulator = await stage.simulator(
+        world_with(count, pipelines_count, span_s, order=order, seed=dice.randrange(1000)), faults=faults
+    )
+    receiver = await stage.receiver()
+    settings = document(simulator, {"ops": webhook(receiver)})
+    for _ in range(3):
+        life = await stage.start(settings, measured=False)
+        await asyncio.sleep(span_s / 4 + dice.uniform(0, 1))
+        await life.kill()
+    last = await stage.start(settings, measured=False)
+    await last.until(
+        lambda: ended_count(receiver.events()) == ended_count([e for x in stage.lives for e in x.events()]) == count,
+        within_s=90,
+        what="every end was told",
+    )
+    assert await last.stop() == 0
+
+    for bodies in (receiver.kept(), printed(stage.lives)):
+        assert judge.of_truth(bodies, simulator) == []
+        assert judge.of_completeness(bodies, simulator) == []
+    assert judge.of_sequences([*receiver.kept(), *printed(stage.lives)]) == []
+    assert judge.of_order(receiver.attempts) == []
+    told = Counter(event["subject"] for event in receiver.events() if event["type"] in ENDS)
+    assert set(told.values()) == {1}
+    assert receiver.events("pipeline.gap") == []
+    assert simulator.journal.busiest_second() <= RATE * 1.05 + 2
+
+
+async def test_what_had_ended_before_is_silent_and_what_is_open_is_told(stage: Stage) -> None:
+    world = World(SystemClock())
+    pipeline = pipeline_named("Sales agent", seed=1)
+    for index in range(120):
+        story = tell(1, index=index, tempo=BRISK)
+        world.add(story.stretched(1.0 / story.length_s()), pipeline=pipeline, begins_s=-60.0 - index)
+    lasting = tell(1, index=120, tempo=BRISK)
+    lasting = lasting.stretched(600.0 / lasting.length_s())
+    world.add(lasting, pipeline=pipeline, begins_s=-30.0)
+    late = tell(1, index=121, tempo=BRISK)
+    late = late.stretched(0.2 / late.length_s())
+    world.add(late, pipeline=pipeline, begins_s=6.0)
+    simulator = await stage.simulator(world)
+    life = await stage.start(document(simulator, {}, first_sight="baseline"))
+    await life.until(
+        lambda: any(event["subject"] == late.execution and event["type"] in ENDS for event in life.events()),
+        within_s=20,
+        what="the late one was told",
+    )
+    assert await life.stop() == 0
+    assert {event["subject"] for event in life.events()} == {lasting.execution, late.execution}
+    assert judge.of_truth(life.told, simulator) == []

@@ -1,0 +1,301 @@
+"""Whole pipelines in virtual time, over the real store: what a list leads to."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+
+from watcher.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
+from watcher.rows import ScanRules
+from watcher.store.sql import SqlStore
+
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
+BEGIN = EPOCH + timedelta(seconds=1000)
+"""When the clock of a test begins."""
+
+
+def name(number: int) -> str:
+    return f"9a1b0000-0000-4000-8000-{number:012d}"
+
+
+def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> Execution:
+    """Return a row of an execution that started, and perhaps ended, so many seconds before the test began."""
+    finished_at = None if ended_s is None else BEGIN - timedelta(seconds=ended_s)
+    return Execution(name(number), status, started_at=BEGIN - timedelta(seconds=age_s), finished_at=finished_at)
+
+
+async def whole_account(
+    store: SqlStore, clock: FakeClock, *rows: Execution, rules: ScanRules = RULES, rate_per_s: float = 1000.0
+) -> Account:
+    account = await account_of(store, clock, watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
+    show(account, *rows)
+    return account
+
+
+def show(account: Account, *rows: Execution) -> None:
+    account.api.pages = pages_of(*rows)
+
+
+def asked(account: Account, what: str) -> int:
+    return len(account.api.times(what))
+
+
+async def told(account: Account) -> list[tuple[str, str]]:
+    return [(event["type"], event.get("subject", "")) for event in await account.events()]
+
+
+async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    assert await told(account) == [("execution.running", name(2))]
+    show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+    assert asked(account, name(2)) == asked(account, name(1)) == 0
+
+
+async def test_with_notify_what_had_ended_is_told_too(store: SqlStore, clock: FakeClock) -> None:
+    rules = replace(RULES, first_sight=FirstSight.NOTIFY)
+    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50), rules=rules)
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(1))]
+
+
+async def test_one_that_begins_and_ends_between_two_scans_is_told_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
+    await account.run_for(30)
+    assert await told(account) == [("execution.running", name(1)), ("execution.success", name(2))]
+    again = await whole_account(store, clock, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
+    await again.run_for(30)
+    assert await told(again) == []
+
+
+async def test_an_end_that_is_selected_is_told_as_the_get_tells_it(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    node = FailedNode("n", "Greeting", "no")
+    account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(5)
+    _, failed = await account.events()
+    assert failed["data"]["execution"]["failedNodes"] == [{"id": "n", "name": "Greeting", "error": "no"}]
+    assert asked(account, name(1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("details", "status", "gets"),
+    [
+        (Details.NEVER, "failed", 0),
+        (Details.FAILED, "success", 0),
+        (Details.FAILED, "failed", 1),
+        (Details.ALWAYS, "success", 1),
+    ],
+)
+async def test_details_say_which_ends_are_fetched(
+    store: SqlStore, clock: FakeClock, details: Details, status: str, gets: int
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"), rules=replace(RULES, details=details))
+    await account.run_for(5)
+    account.api.script[name(1)] = said(name(1), status)
+    show(account, row(1, status, ended_s=-5))
+    await account.run_for(5)
+    assert await told(account) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
+    assert asked(account, name(1)) == gets
+
+
+async def test_a_get_that_says_open_wins_against_the_row(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    account.api.script[name(1)] = said(name(1), "running")
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(60)
+    assert await told(account) == [("execution.running", name(1))]
+    assert 4 <= asked(account, name(1)) <= 8  # once in ten seconds, not with each scan
+    account.api.script[name(1)] = said(name(1), "failed")
+    await account.run_for(15)
+    assert await told(account) == [("execution.failed", name(1))]
+
+
+async def test_a_claim_that_nobody_can_confirm_is_taken_after_thirty_seconds(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(30)
+    assert await told(account) == [("execution.running", name(1))]
+    await account.run_for(3)
+    assert await told(account) == [("execution.failed", name(1))]
+    assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
+
+
+async def test_an_end_that_was_found_but_not_told_before_a_crash_is_told_after_it(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "running", age_s=100))
+    await account.run_for(5)
+    account.api.script[name(2)] = Outcome.SERVER_ERROR
+    show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
+    await account.run_for(5)
+    assert await told(account) == [("execution.running", name(1))]
+    again = await whole_account(store, clock, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
+    again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
+    await again.run_for(5)
+    assert await told(again) == [("execution.failed", name(2))]
+
+
+async def test_one_page_answers_for_all_that_are_on_it(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "running") for number in range(40, 0, -1)]
+    account = await whole_account(store, clock, *rows)
+    await account.run_for(100)
+    assert not any(what.startswith("9a1b") for _, what in account.api.asked)
+    assert 95 <= asked(account, "page 1") <= 102
+
+
+async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "success", age_s=9000, ended_s=8000) for number in range(120, 0, -1)]
+    rows[110] = row(10, "paused", age_s=9000)
+    account = await whole_account(store, clock, *rows)
+    account.api.script[name(10)] = said(name(10), "paused")
+    await account.run_for(30)
+    assert asked(account, "page 3") <= 2
+    assert asked(account, name(10)) > 20
+    assert await told(account) == [("execution.paused", name(10))]
+
+
+async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "success")
+    await account.run_for(5)
+    show(account, row(2, "running"))
+    await account.run_for(5)
+    assert sorted(await told(account)) == [
+        ("execution.running", name(1)),
+        ("execution.running", name(2)),
+        ("execution.success", name(1)),
+    ]
+
+
+async def test_a_list_that_is_refused_is_told_once_and_asked_for_every_ten_minutes(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    await account.events()
+    account.api.script[name(1)] = said(name(1), "running")
+    account.api.pages = {1: Outcome.FORBIDDEN}
+    await account.run_for(200)
+    gap, *others = await account.events()
+    assert (gap["type"], gap["data"]["reason"], others) == ("pipeline.gap", "forbidden", [])
+    assert gap["source"] == f"/accounts/default/pipelines/{PIPELINE}"
+    assert gap["data"]["labels"] == {"team": "sales"}
+    pages = asked(account, "page 1")
+    await account.run_for(3000)
+    assert 4 <= asked(account, "page 1") - pages <= 6
+    again = await whole_account(store, clock)
+    again.api.pages = {1: Outcome.FORBIDDEN}
+    again.api.script[name(1)] = said(name(1), "running")
+    await again.run_for(700)
+    assert await told(again) == []
+    show(again, row(1, "running"))
+    await again.run_for(1200)
+    assert await told(again) == []
+
+
+async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock)
+    account.api.pages = {1: Outcome.NOT_FOUND}
+    await account.run_for(300)
+    assert await told(account) == [("pipeline.gap", "")]
+
+
+async def test_a_pipeline_without_a_name_is_asked_for_it_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
+    show(account, row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "running")
+    await account.run_for(10)
+    (event,) = await account.events()
+    assert event["data"]["pipeline"]["name"] == "Sales agent"
+    assert asked(account, name(1)) == 1
+
+
+async def test_in_a_storm_of_ends_every_second_request_still_looks(store: SqlStore, clock: FakeClock) -> None:
+    open_rows = [row(number, "running") for number in range(40, 0, -1)]
+    account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)
+    await account.run_for(10)
+    account.api.script = {name(number): said(name(number), "failed") for number in range(1, 41)}
+    show(account, row(41, "running"), *(row(number, "failed", ended_s=-10) for number in range(40, 0, -1)))
+    await account.run_for(20)
+    recent = [what for at, what in account.api.asked if at > 1012]
+    assert 0.4 <= sum(what == "page 1" for what in recent) / len(recent) <= 0.6
+    await account.run_for(40)
+    assert len({subject for type_, subject in await told(account) if type_ == "execution.failed"}) == 40
+
+
+DAY_S = 24 * 3600.0
+
+
+async def after_two_days(
+    store: SqlStore, clock: FakeClock, *, gone: bool = False, days: float = 2.0
+) -> tuple[Account, list[Execution]]:
+    """Return an account that was off for two days, in which 300 began and ended; `gone`: the API forgot all before."""
+    before = [row(number, "success", age_s=100, ended_s=90) for number in range(20, 0, -1)]
+    account = await whole_account(store, clock, *before)
+    await account.run_for(5)
+    clock.advance(days * DAY_S)
+    since = [
+        row(number, "success", age_s=-days * DAY_S * number / 400, ended_s=-days * DAY_S * number / 400 - 5)
+        for number in range(399, 99, -1)
+    ]
+    again = await whole_account(store, clock, *since, *(() if gone else before))
+    await again.run_for(60)
+    return again, since
+
+
+async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_told_once(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account, since = await after_two_days(store, clock)
+    events = await told(account)
+    assert sorted(events) == sorted(("execution.success", each.id) for each in since)
+    assert asked(account, "page 7") == 1
+    await account.run_for(60)
+    assert await told(account) == []
+    assert asked(account, "page 7") == 1
+
+
+async def test_what_the_api_forgot_in_the_meantime_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
+    account, since = await after_two_days(store, clock, gone=True)
+    events = await account.events()
+    gaps = [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"]
+    assert gaps == ["deleted"]
+    assert len(events) == len(since) + 1
+
+
+async def test_what_is_older_than_lookback_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
+    account, since = await after_two_days(store, clock, days=20.0)
+    events = await account.events()
+    (gap,) = [event for event in events if event["type"] == "pipeline.gap"]
+    assert gap["data"]["reason"] == "lookback"
+    ends = [event for event in events if event["type"] == "execution.success"]
+    assert 0 < len(ends) < len(since)
+
+
+async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_anew(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=10, ended_s=5))
+    await account.run_for(5)
+    await account.watcher.watch([])
+    await store.mark_absent_pipelines(present=(), now=clock.steady_us())
+    for hours, number in ((23, 2), (25, 3)):
+        clock.advance(hours * 3600)
+        ended = row(number, "success", age_s=-hours * 3600.0, ended_s=-hours * 3600.0 - 1)
+        show(account, ended, row(1, "success", age_s=10, ended_s=5))
+        await account.watcher.watch([WHOLE])
+        await account.run_for(5)
+        assert len(await told(account)) == (1 if hours == 23 else 0)
+        await account.watcher.watch([])
+        await store.mark_absent_pipelines(present=(), now=clock.steady_us())

@@ -1,0 +1,162 @@
+"""Whose turn it is, on rosters made by hand."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from watcher.agenda import Agenda, Entry
+from watcher.claims import Claim, Confirmations
+from watcher.listing import Listing
+from watcher.metrics import Metrics
+from watcher.models import Cursor, Execution, Known, Watch
+from watcher.ports import PAGE_ROWS
+from watcher.roster import Found, Roster
+from watcher.scan import Scan
+from watcher.turns import GetTurn, ListTurn, Turns
+
+WHOLE = Watch("default", "whole", ())
+NAMED = Watch("default", "named", ("n1", "n2"))
+
+
+def a_listing() -> Listing:
+    scan = Scan(order=None, total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    return Listing(WHOLE, Cursor(0), 0, scan)
+
+
+@dataclass
+class Table:
+    """An account with one whole pipeline and two named executions, all to be put into the agenda by the test."""
+
+    agenda: Agenda = field(default_factory=lambda: Agenda(patience_s=59.0))
+    claims: Confirmations[Entry] = field(default_factory=Confirmations)
+    listing: Listing = field(default_factory=a_listing)
+
+    def __post_init__(self) -> None:
+        self.roster = Roster(self.agenda, Metrics().account("default"), min_interval_s=1.0)
+        named = [Known(name, "named") for name in NAMED.executions]
+        self.roster.apply([WHOLE, NAMED], Found((), named, [self.listing]), now=0.0)
+        self.turns = Turns(self.agenda, self.roster, self.claims)
+        for item in (self.listing, *(self.named(name) for name in NAMED.executions)):
+            self.agenda.take(item)
+
+    def named(self, name: str) -> Entry:
+        entry = self.roster.find(name)
+        assert entry is not None
+        return entry
+
+    def shown(self, name: str, *, index: int | None, stale_from: float = 0.0) -> Entry:
+        """Return an execution of the whole pipeline that stands at that place of the list."""
+        entry = Entry(Known(name, "whole"), WHOLE)
+        self.roster.enter(entry)
+        self.listing.put(entry, index=index)
+        self.agenda.put_stale(entry, from_at=stale_from)
+        return entry
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+def test_nobody_has_a_turn_where_nothing_waits(table: Table) -> None:
+    assert table.turns.next(1e9) is None
+    assert table.turns.probe(None, now=1e9) is None
+    assert table.turns.wanted_at() is None
+
+
+def test_one_that_is_alone_on_its_page_is_fetched(table: Table) -> None:
+    entry = table.shown("a", index=120)
+    assert table.turns.next(5.0) == GetTurn(entry)
+    assert not entry.queued
+
+
+def test_a_page_that_answers_for_two_is_read(table: Table) -> None:
+    one, other = table.shown("a", index=PAGE_ROWS), table.shown("b", index=2 * PAGE_ROWS - 1)
+    young = table.shown("c", index=70, stale_from=100.0)
+    turn = table.turns.next(5.0)
+    assert isinstance(turn, ListTurn)
+    assert (turn.page, list(turn.entries), turn.scans) == (2, [one, other, young], False)
+    assert table.turns.next(5.0) is None
+
+
+def test_a_page_whose_others_were_just_looked_at_is_not_worth_it(table: Table) -> None:
+    entry = table.shown("a", index=60)
+    table.shown("b", index=61, stale_from=100.0)
+    assert table.turns.next(5.0) == GetTurn(entry)
+
+
+def test_one_without_a_place_is_fetched(table: Table) -> None:
+    table.shown("b", index=None, stale_from=1.0)
+    entry = table.shown("a", index=None)
+    assert table.turns.next(5.0) == GetTurn(entry)
+
+
+def test_while_its_list_fails_everyone_is_fetched(table: Table) -> None:
+    entry, _ = table.shown("a", index=0), table.shown("b", index=1)
+    table.listing.failing_until = 10.0
+    assert table.turns.next(5.0) == GetTurn(entry)
+    assert isinstance(table.turns.next(10.0), GetTurn)
+
+
+def test_a_scan_takes_those_on_its_page_along(table: Table) -> None:
+    entry = table.shown("a", index=3, stale_from=4.0)
+    table.agenda.put_stale(table.listing, from_at=1.0)
+    turn = table.turns.next(2.0)
+    assert isinstance(turn, ListTurn)
+    assert (turn.page, list(turn.entries), turn.scans) == (1, [entry], True)
+    assert not table.listing.queued
+
+
+def test_one_on_the_page_the_scan_wants_goes_with_it(table: Table) -> None:
+    entry = table.shown("a", index=3, stale_from=1.0)
+    table.agenda.put_stale(table.listing, from_at=2.0)
+    turn = table.turns.next(2.0)
+    assert isinstance(turn, ListTurn)
+    assert (list(turn.entries), turn.scans) == ([entry], True)
+
+
+def test_a_page_of_its_own_leaves_the_scan_alone(table: Table) -> None:
+    table.shown("a", index=60)
+    table.shown("b", index=61)
+    table.agenda.put_stale(table.listing, from_at=3.0)
+    turn = table.turns.next(2.0)
+    assert isinstance(turn, ListTurn)
+    assert not turn.scans
+    assert table.listing.queued
+
+
+def test_what_is_due_goes_before_what_is_stale(table: Table) -> None:
+    entry = table.shown("a", index=0)
+    table.agenda.put(table.named("n1"), due_at=4.0)
+    assert table.turns.next(5.0) == GetTurn(table.named("n1"))
+    assert table.turns.next(5.0) == GetTurn(entry)
+
+
+def test_a_claim_goes_first_and_then_every_second_time(table: Table) -> None:
+    claimants = [table.shown(name, index=None) for name in "ab"]
+    for entry in claimants:
+        table.agenda.take(entry)
+        entry.claim = Claim(Execution(entry.known.execution, "failed"), 0.0, 0.0)
+        table.claims.add(entry)
+    for name in NAMED.executions:
+        table.agenda.put(table.named(name), due_at=1.0)
+    order = [table.turns.next(5.0) for _ in range(4)]
+    assert order == [GetTurn(each) for each in (claimants[0], table.named("n1"), claimants[1], table.named("n2"))]
+
+
+def test_a_probe_is_what_last_succeeded_else_what_comes_first(table: Table) -> None:
+    entry = table.shown("a", index=0, stale_from=50.0)
+    table.agenda.put(table.named("n1"), due_at=70.0)
+    table.agenda.put(table.listing, due_at=90.0)
+    assert table.turns.probe(table.named("n1"), now=5.0) == GetTurn(table.named("n1"))
+    probe = table.turns.probe(table.listing, now=5.0)
+    assert isinstance(probe, ListTurn)
+    assert list(probe.entries) == [entry]
+    assert table.turns.probe(table.named("n1"), now=5.0) is None
+
+
+def test_the_next_turn_is_wanted_when_the_first_may_go(table: Table) -> None:
+    table.shown("a", index=0, stale_from=50.0)
+    assert table.turns.wanted_at() == 50.0
+    table.agenda.put(table.named("n1"), due_at=20.0)
+    assert table.turns.wanted_at() == 20.0

@@ -1,0 +1,228 @@
+"""What the rows of a page lead to: looks, new executions, and claims that one GET is to confirm.
+
+What a row means for its execution is the judge's; asking for pages, and what they prove, is the scanner's.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from watcher.agenda import Agenda, Entry
+from watcher.claims import Claim, Confirmations, selects
+from watcher.clock import to_us
+from watcher.judge import Judged
+from watcher.listing import Listing
+from watcher.looks import AccountParts, Looks
+from watcher.models import Details, Execution, FirstSight, Known, Outcome
+from watcher.ports import ExecutionChange, PageReply
+from watcher.roster import Roster
+from watcher.transitions import is_terminal
+
+LONG_AGO = 1
+"""When what is history counts as found (microseconds): before any scan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRules:
+    """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
+
+    What ended longer than `history_us` ago may be forgotten, so it is never told. `pages_at_most` is what a scan
+    may read before it counts as outrun.
+    """
+
+    details: Details
+    first_sight: FirstSight
+    lookback_us: int
+    history_us: int
+    pages_at_most: int
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row, and where it stands in the whole list, from 0."""
+
+    execution: Execution
+    index: int
+
+
+class _Change(NamedTuple):
+    """What a row led to for an entry."""
+
+    entry: Entry
+    judged: Judged
+    execution: Execution
+
+
+class Rows:
+    """Does what rows call for."""
+
+    def __init__(
+        self,
+        parts: AccountParts,
+        rules: ScanRules,
+        *,
+        looks: Looks,
+        roster: Roster,
+        agenda: Agenda,
+        claims: Confirmations[Entry],
+    ) -> None:
+        """Start with no claim."""
+        self._parts = parts
+        self._rules = rules
+        self._looks = looks
+        self._roster = roster
+        self._agenda = agenda
+        self._claims = claims
+        self._clock = parts.clock
+
+    def expired(self, now: float) -> list[Entry]:
+        """Return, and let go of, those whose claims could not be confirmed in time: their rows count."""
+        return self._claims.expired(now)
+
+    def next_expiry_at(self) -> float:
+        """Return the monotonic time at which that may next happen."""
+        return self._claims.next_expiry_at()
+
+    async def accept(self, entry: Entry) -> float | None:
+        """Take a claim for the status; return when to look next."""
+        claim = entry.claim
+        assert claim is not None  # noqa: S101 (only entries with one come here)
+        return await self._looks.guard(self._accept(entry, claim))
+
+    def keeps(self, entry: Entry, next_s: float) -> bool:
+        """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
+        if entry.claim is None or entry.unwatched:
+            return False
+        entry.claim.retry_after(next_s, now=self._clock.monotonic())
+        self._claims.add(entry)
+        return True
+
+    async def _accept(self, entry: Entry, claim: Claim) -> float | None:
+        judged = self._parts.judge.success(entry, claim.execution, sent_at=claim.sent_at)
+        await self._looks.record(entry, judged, claim.execution)
+        entry.claim = None
+        return judged.next_s
+
+    async def take(
+        self,
+        listing: Listing,
+        rows: Iterable[Row],
+        reply: PageReply,
+        *,
+        recorded: Mapping[str, Known],
+        left: dict[str, Entry],
+    ) -> None:
+        """Judge the rows of a page; then write, together, what changed. Raises `StoreError` when that failed for any.
+
+        `recorded` is what only the store knows of them; whom they are about is taken out of `left`.
+        """
+        changed: list[_Change] = []
+        for row in rows:
+            entry = left.pop(row.execution.id, None) or self._free_entry(listing, row.execution, recorded=recorded)
+            if entry is None:
+                continue
+            listing.put(entry, index=row.index)
+            judged = self._judge(listing, entry, row.execution, reply)
+            if judged.change is None:
+                await self._finish(_Change(entry, judged, row.execution))
+            else:
+                changed.append(_Change(entry, judged, row.execution))
+        failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
+        for failure in failures:
+            if failure is not None:
+                raise failure
+
+    async def _finish(self, change: _Change) -> None:
+        """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
+        entry = change.entry
+        next_s: float | None = 0.0
+        try:
+            await self._looks.record(entry, change.judged, change.execution)
+            next_s = change.judged.next_s
+            if entry.claim is not None:
+                self._claims.add(entry)
+        except BaseException:
+            entry.claim = None
+            raise
+        finally:
+            if entry.claim is None:
+                self._roster.put_back(entry, next_s, now=self._clock.monotonic())
+
+    def _free_entry(self, listing: Listing, execution: Execution, *, recorded: Mapping[str, Known]) -> Entry | None:
+        """Return the entry a row is about, out of the agenda; nothing if somebody has it, or it has ended."""
+        entry = self._roster.find(execution.id)
+        if entry is not None:
+            if not entry.queued:
+                return None
+            self._agenda.take(entry)
+            return entry
+        if listing.found_at(execution.id) is not None:
+            return None
+        known = recorded.get(execution.id)
+        if known is None and self._is_history(listing, execution):
+            listing.remember({execution.id: LONG_AGO})
+            return None
+        return self._new_entry(listing, execution, known)
+
+    def _new_entry(self, listing: Listing, execution: Execution, known: Known | None) -> Entry:
+        entry = Entry(known or Known(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None)
+        entry.looked_at = entry.known.looked_at
+        self._roster.enter(entry)
+        return entry
+
+    def _judge(self, listing: Listing, entry: Entry, execution: Execution, reply: PageReply) -> Judged:
+        entry.asked_at = reply.sent_at
+        self._parts.metrics.polls[Outcome.OK].inc()
+        if not entry.known.found_at:
+            # Later than any scan that is complete, whatever the clock was set to in between.
+            listing.last_found_at = max(self._clock.steady_us(), listing.cursor.complete_at + 1)
+            entry.known = replace(entry.known, found_at=listing.last_found_at)
+            if self._is_silent(listing, entry.known, execution):
+                return self._silently(entry, execution)
+        if selects(self._rules.details, execution):
+            return self._claim(entry, execution, reply)
+        return self._parts.judge.success(entry, execution, sent_at=reply.sent_at)
+
+    def _claim(self, entry: Entry, execution: Execution, reply: PageReply) -> Judged:
+        """Have a row that says it has ended confirmed by a GET, unless one has just denied that.
+
+        An execution nobody knew is recorded as found, so that it is told after a crash, too.
+        """
+        now = self._clock.monotonic()
+        if now >= entry.denied_until:
+            entry.claim = Claim(execution, reply.sent_at, now)
+        return Judged(entry.known, self._parts.judge.found(entry), 0.0)
+
+    def _silently(self, entry: Entry, execution: Execution) -> Judged:
+        at = self._clock.steady_us()
+        known = replace(entry.known, status=execution.status, since_at=at, looked_at=at, ended_at=at)
+        return Judged(known, ExecutionChange(self._parts.lease, None, known, ()), None)
+
+    def _is_silent(self, listing: Listing, known: Known, execution: Execution) -> bool:
+        """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
+        cursor = listing.cursor
+        if cursor.complete_at or known.status is not None or known.lost is not None or not is_terminal(execution):
+            return False
+        told_from = cursor.since_at
+        if self._rules.first_sight is FirstSight.NOTIFY:
+            told_from -= self._rules.lookback_us
+        at = _dated(execution)
+        return at < told_from if at is not None else self._rules.first_sight is FirstSight.BASELINE
+
+    def _is_history(self, listing: Listing, execution: Execution) -> bool:
+        """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""
+        at = _dated(execution)
+        if at is None or not is_terminal(execution):
+            return False
+        return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
+
+
+def _dated(execution: Execution) -> int | None:
+    """Return when it ended, or at least began (microseconds)."""
+    at = execution.finished_at or execution.started_at
+    return None if at is None else to_us(at)

@@ -1,0 +1,227 @@
+"""One pass over the list of a pipeline: which page to read next, and when everything was seen. Pure, no I/O.
+
+Newest first, it reads from page 1 on; oldest first, from the last page back. It ends at *known ground*: a row that was
+in the list when the last complete scan began reading, so that all below it was, too, and is recorded.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from watcher.clock import to_us
+from watcher.models import Cursor, Execution, GapReason
+from watcher.ordering import EndSearch, Order, Ordering
+from watcher.ports import PAGE_ROWS
+
+EXTRA_PAGES = 2
+"""How many pages a scan reads beyond ground because `total` grew by more than was found."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How a scan ended: with everything seen, or with a gap in which `at_most` executions (if known) may be missing."""
+
+    gap: GapReason | None = None
+    at_most: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    """A page as it was read: its rows in the order of reading, how many there are with those that cannot be read."""
+
+    number: int
+    rows: Sequence[Execution]
+    row_count: int
+    total: int | None
+    ground: Collection[str]
+    ends_list: bool
+
+    @property
+    def has_ground(self) -> bool:
+        return any(row.id in self.ground for row in self.rows)
+
+    @property
+    def ends_on_ground(self) -> bool:
+        return bool(self.rows) and self.rows[-1].id in self.ground
+
+    @property
+    def oldest_at(self) -> int | None:
+        """The earliest date on it; an execution is not created after it starts or ends."""
+        dates = [row.started_at or row.finished_at for row in self.rows]
+        return min((to_us(date) for date in dates if date is not None), default=None)
+
+
+class Scan:
+    """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
+
+    `order`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is complete, `total` is
+    how many rows the list has (newest first: what the API says; oldest first: what was seen).
+    """
+
+    def __init__(
+        self,
+        *,
+        order: Order | None,
+        total: int | None,
+        trusted: bool = True,
+        cursor: Cursor,
+        lookback_us: int,
+        began_at: int,
+        pages_at_most: int,
+    ) -> None:
+        """Begin with what the last complete scan of this process left: its `order`, `total` and `trusted`.
+
+        `began_at` is microseconds UTC, steady. `pages_at_most` pages that lead no further are a race that is lost.
+        """
+        self.total: int | None = None
+        self.trusted = trusted
+        self._ordering = Ordering(order)
+        self._search = EndSearch(total or 0)
+        self._total_before = total
+        self._cursor = cursor
+        self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
+        self._pages_at_most = pages_at_most
+        self._finding: Finding | None = None
+        self._seen: set[str] = set()
+        self._new_count = 0  # of those seen, how many are no ground
+        self._page_new_count = 0
+        self._extra_in_vain = False
+        self._oldest_at: int | None = None
+        self._on_ground = False
+        self._stalled_count = 0
+        self._extra_count = 0
+        self._last: _Page | None = None  # the last one that was judged
+        self._again = False  # the page before it is read for the second time
+        self.page = self._search.page if order is Order.OLDEST else 1
+
+    @property
+    def order(self) -> Order | None:
+        """The order as learned so far; `None` is read like newest first."""
+        return self._ordering.order
+
+    def read(
+        self, rows: Sequence[Execution], *, total: int | None, skipped: int = 0, ground: Collection[str], unplaced: int
+    ) -> Finding | None:
+        """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next.
+
+        `skipped` rows of it cannot be read. `ground` are the ids on it that are known ground, `unplaced` is how many
+        open executions no list has shown yet: for each of them a page more may be read.
+        """
+        turned = self._ordering.learn(self.page, rows)
+        page = self._page(rows, total=total, row_count=len(rows) + skipped, ground=ground)
+        self._note(page)
+        if turned:
+            self._begin_anew()
+        if self.order is Order.OLDEST and not self._search.found:
+            found = self._search.note(page.number, page.row_count, total)
+            self.page = self._search.page
+            if not found or self.page != page.number:
+                return None
+        elif turned:
+            return None
+        return self._follow(page, unplaced=unplaced)
+
+    def _page(self, rows: Sequence[Execution], *, total: int | None, row_count: int, ground: Collection[str]) -> _Page:
+        if self.order is Order.OLDEST:
+            return _Page(self.page, rows[::-1], row_count, total, ground, ends_list=self.page == 1)
+        short = row_count < PAGE_ROWS and (total or 0) <= (self.page - 1) * PAGE_ROWS + row_count
+        return _Page(self.page, rows, row_count, total, ground, ends_list=short or not row_count)
+
+    def _note(self, page: _Page) -> None:
+        """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""
+        unseen = {row.id for row in page.rows} - self._seen
+        self._seen |= unseen
+        self._page_new_count = len(unseen.difference(page.ground))
+        self._new_count += self._page_new_count
+        dates = [at for at in (page.oldest_at, self._oldest_at) if at is not None]
+        further = bool(unseen) and (page.oldest_at is None or page.oldest_at == min(dates))
+        self._stalled_count += not further
+        self._oldest_at = min(dates, default=None)
+
+    def _begin_anew(self) -> None:
+        """Read on from the other end: the order is not what was believed."""
+        self._search = EndSearch(0)
+        self._last, self._finding, self._on_ground = None, None, False
+        self.page = 1
+
+    def _follow(self, page: _Page, *, unplaced: int) -> Finding | None:
+        """Judge a page in its turn. After a fall of the total the one before is read again first."""
+        if self._again:
+            self._again = False
+            self._on_ground |= page.has_ground
+            return self._go_on(self._last or page, unplaced=unplaced)
+        fell = self._fell(page)
+        if self._last is None:
+            seen_length = (page.number - 1) * PAGE_ROWS + page.row_count
+            self.total = seen_length if self.order is Order.OLDEST else page.total
+        self._last = page
+        if fell:
+            self._again, self.page = True, page.number - 1
+            return None
+        return self._go_on(page, unplaced=unplaced)
+
+    def _fell(self, page: _Page) -> bool:
+        """Tell whether rows may have moved from this page to the one before it while neither was read.
+
+        Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice.
+        """
+        if self._finding or self._last is None or self.order is Order.OLDEST:
+            return False
+        return page.total is not None and self._last.total is not None and page.total < self._last.total
+
+    def _go_on(self, page: _Page, *, unplaced: int) -> Finding | None:
+        if self._finding is None:
+            self._finding = self._judge(page)
+        elif not self._page_new_count:
+            self._extra_in_vain = True
+        if self._finding and (page.ends_list or not self._wants_more(self._finding, unplaced=unplaced)):
+            return self._finding
+        self._extra_count += self._finding is not None
+        self.page = page.number + (-1 if self.order is Order.OLDEST else 1)
+        return None
+
+    def _judge(self, page: _Page) -> Finding | None:
+        """Tell whether everything was seen.
+
+        A page that holds ground but does not end on it leads on to the next: its last rows were late to be seen, or
+        never asked for. A page without any then ends the scan.
+        """
+        was_on_ground, self._on_ground = self._on_ground, self._on_ground or page.has_ground
+        if page.ends_on_ground or (was_on_ground and not page.has_ground):
+            return Finding()
+        past = page.oldest_at is not None and page.oldest_at < self._horizon
+        if page.ends_list or past:
+            return self._judge_end(page)
+        if self.order is not Order.OLDEST and self._stalled_count >= self._pages_at_most:
+            return Finding(GapReason.OUTRUN, self._unread_count(page))
+        return None
+
+    def _judge_end(self, page: _Page) -> Finding:
+        """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
+        before, since = self._cursor.complete_at, self._oldest_at
+        if not before or self._on_ground:
+            return Finding()
+        if page.ends_list:
+            whole = not self._cursor.found or (since is not None and since < before)
+            return Finding() if whole else Finding(GapReason.DELETED)
+        return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self._unread_count(page))
+
+    def _unread_count(self, page: _Page) -> int | None:
+        if self.order is Order.OLDEST:
+            return (page.number - 1) * PAGE_ROWS
+        left = (page.total or 0) - len(self._seen)
+        return left if self.trusted and left > 0 else None
+
+    def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
+        """Tell whether to read on beyond the end of a scan that saw everything."""
+        if finding.gap:
+            return False
+        return self._total_says_more() or self._extra_count < unplaced
+
+    def _total_says_more(self) -> bool:
+        """Tell whether `total` grew by more than was found: something may have come to be seen late, further down."""
+        if not self.trusted or not self._cursor.complete_at or self.total is None or self._total_before is None:
+            return False
+        if self.total - self._total_before <= self._new_count:
+            return False
+        self.trusted = not self._extra_in_vain
+        return self.trusted and self._extra_count < EXTRA_PAGES

@@ -1,0 +1,247 @@
+"""Asks for the lists of pipelines watched whole, and says when they cannot prove that everything was seen.
+
+Which page is next is the scan's, when it is asked for `turns`', what its rows lead to the rows'.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+import structlog
+
+from watcher.agenda import Agenda, Entry
+from watcher.health import PAUSING_CODES
+from watcher.listing import Listing
+from watcher.looks import AccountParts, Looks
+from watcher.models import Cursor, Execution, GapReason, Known, Outgoing, Watch
+from watcher.ordering import Order
+from watcher.ports import PAGE_ROWS, PageReply, PipelineChange, PipelineRecord
+from watcher.retry import doubling
+from watcher.roster import Roster
+from watcher.rows import Row, Rows, ScanRules
+from watcher.scan import Finding, Scan
+from watcher.transitions import EXECUTION_REASONS, means_lost, prolong
+from watcher.turns import ListTurn
+
+CURSOR_EVERY_US = 60_000_000
+"""The cursor of a pipeline in which nothing happens is written so often."""
+
+log = structlog.get_logger()
+
+REFUSED_EVERY_S = 600.0
+"""A list that is refused is asked again so often (SPEC 4)."""
+
+
+class Scanner:
+    """Asks for pages, one request after the other, and keeps the cursors of the account's pipelines."""
+
+    def __init__(
+        self,
+        parts: AccountParts,
+        rules: ScanRules,
+        *,
+        looks: Looks,
+        roster: Roster,
+        agenda: Agenda,
+        rows: Rows,
+    ) -> None:
+        """Start with nothing under way."""
+        self._parts = parts
+        self._rules = rules
+        self._looks = looks
+        self._roster = roster
+        self._agenda = agenda
+        self._rows = rows
+        self._clock = parts.clock
+
+    def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
+        """Return the list of a pipeline as it is recorded, with its first scan."""
+        cursor = record.cursor or Cursor(self._clock.steady_us())
+        return Listing(
+            watch,
+            cursor,
+            record.sequence,
+            self._scan(cursor, None),
+            recorded_at=0 if record.cursor is None else record.cursor.complete_at or 1,
+            named=watch.name is not None,
+        )
+
+    def _scan(self, cursor: Cursor, last: Scan | None) -> Scan:
+        """Return a scan that goes on from what the last one of this process learnt."""
+        return Scan(
+            order=None if last is None else last.order,
+            total=None if last is None else last.total,
+            trusted=last is None or last.trusted,
+            cursor=cursor,
+            lookback_us=self._rules.lookback_us,
+            began_at=self._clock.steady_us(),
+            pages_at_most=self._rules.pages_at_most,
+        )
+
+    async def ask(self, turn: ListTurn) -> None:
+        """Ask for a page and do what it calls for; then everything of this turn is back in the agenda."""
+        listing, left = turn.listing, {entry.known.execution: entry for entry in turn.entries}
+        next_s: float | None = self._rules.min_interval_s
+        try:
+            next_s = await self._looks.guard(self._ask(turn, left=left))
+        finally:
+            for entry in left.values():
+                self._roster.restore(entry)
+            if turn.scans and not listing.unwatched:
+                self._put_back(listing, next_s or 0.0, now=self._clock.monotonic())
+
+    # One page
+
+    async def _ask(self, turn: ListTurn, *, left: dict[str, Entry]) -> float:
+        listing = turn.listing
+        if not listing.recorded_at:
+            await self._record(listing, listing.cursor)
+        if listing.name_from is not None:
+            return await self._ask_name(listing, listing.name_from)
+        reply = await self._parts.api.list(pipeline=listing.watch.pipeline, page=turn.page)
+        now = self._clock.monotonic()
+        self._parts.metrics.listed(reply.outcome, now - reply.sent_at)
+        if reply.rows is None:
+            return await self._fail(listing, reply, now=now)
+        self._looks.vouch(listing, reply, now=now)
+        await self._looks.tell_health(failed=False)
+        listing.failure_count, listing.streak, listing.failing_until = 0, None, float("-inf")
+        if listing.unwatched:
+            return self._rules.min_interval_s
+        return await self._read(turn, reply, reply.rows, left=left)
+
+    async def _ask_name(self, listing: Listing, execution: str) -> float:
+        """Fetch one execution for what its pipeline is called. If that fails events do without."""
+        listing.name_from = None
+        reply = await self._parts.api.get(pipeline=listing.watch.pipeline, execution=execution)
+        now = self._clock.monotonic()
+        self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
+        if reply.execution is not None:
+            self._looks.vouch(listing, reply, now=now)
+            self._parts.judge.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
+        return 0.0
+
+    async def _read(
+        self, turn: ListTurn, reply: PageReply, executions: Sequence[Execution], *, left: dict[str, Entry]
+    ) -> float:
+        listing, first = turn.listing, (turn.page - 1) * PAGE_ROWS
+        rows = {row.id: Row(row, first + at) for at, row in enumerate(executions)}
+        recorded = await self._recorded(listing, rows)
+        found_at = {name: listing.found_at(name) for name in rows}
+        fresh = [name for name, at in found_at.items() if at is None]
+        if fresh and self._needs_name(listing):
+            listing.name_from = fresh[0]
+            return 0.0
+        ground = [name for name, at in found_at.items() if at and at <= listing.cursor.complete_at]
+        await self._rows.take(listing, rows.values(), reply, recorded=recorded, left=left)
+        for entry in left.values():  # expected here, and not here
+            listing.put(entry, index=None)
+        if not turn.scans:
+            return self._rules.min_interval_s
+        return await self._step(listing, reply, executions, ground=ground, fresh_count=len(fresh))
+
+    async def _recorded(self, listing: Listing, executions: Collection[str]) -> Mapping[str, Known]:
+        """Return what only the store knows of these, and remember of it what has ended."""
+        strangers = listing.strangers(executions)
+        if not strangers:
+            return {}
+        recorded = await self._parts.store.load_executions(self._parts.lease, strangers)
+        listing.remember({name: known.found_at for name, known in recorded.items() if known.ended_at is not None})
+        return recorded
+
+    def _needs_name(self, listing: Listing) -> bool:
+        """Tell whether the first that is told of would lack the pipeline's name: a list does not say it."""
+        if listing.named or self._parts.judge.pipeline_name(listing.watch.pipeline) is not None:
+            return False
+        listing.named = True
+        return True
+
+    # The end of a scan, and of a list
+
+    async def _step(
+        self,
+        listing: Listing,
+        reply: PageReply,
+        rows: Sequence[Execution],
+        *,
+        ground: Collection[str],
+        fresh_count: int,
+    ) -> float:
+        """Let the scan take in a page; return when its next one is wanted."""
+        order = listing.scan.order
+        finding = listing.scan.read(
+            rows, total=reply.total, skipped=reply.skipped, ground=ground, unplaced=listing.unplaced_count()
+        )
+        listing.found_count += fresh_count
+        listing.shows_any |= bool(rows)
+        if listing.scan.order is not None and listing.scan.order is not order:
+            self._learn_order(listing, listing.scan.order)
+        if finding is None:
+            return 0.0
+        await self._end(listing, finding)
+        return self._rules.min_interval_s
+
+    def _learn_order(self, listing: Listing, order: Order) -> None:
+        listing.places.order = order
+        pipeline = listing.watch.pipeline
+        log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order.value)
+
+    def _put_back(self, listing: Listing, next_s: float, *, now: float) -> None:
+        """Queue a list for its next page at once, for its next scan once nothing is due, or for another try."""
+        if next_s == self._rules.min_interval_s:
+            self._agenda.put_stale(listing, from_at=listing.asked_at + next_s)
+        else:
+            self._agenda.put(listing, due_at=max(now, listing.asked_at + next_s))
+
+    async def _end(self, listing: Listing, finding: Finding) -> None:
+        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
+        now = self._clock.steady_us()
+        cursor = Cursor(listing.cursor.since_at, max(now, listing.last_found_at), found=listing.shows_any)
+        outgoing = () if finding.gap is None else self._gap(listing, finding.gap, at_most=finding.at_most)
+        old = replace(listing.cursor, complete_at=cursor.complete_at)
+        if listing.found_count or outgoing or cursor != old or now - listing.recorded_at >= CURSOR_EVERY_US:
+            await self._record(listing, cursor, outgoing)
+        listing.cursor = cursor
+        listing.scan_ended(self._scan(cursor, listing.scan))
+
+    async def _fail(self, listing: Listing, reply: PageReply, *, now: float) -> float:
+        if not self._parts.health.unusable and reply.status_code not in PAUSING_CODES:
+            listing.failure_count += 1
+        alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
+        reason = EXECUTION_REASONS.get(reply.outcome)
+        other_at = self._looks.success_at
+        listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
+        self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
+        await self._looks.tell_health(failed=True)
+        count = max(1, listing.failure_count)
+        wait_s = doubling(count, base_s=self._rules.min_interval_s, cap_s=self._rules.max_interval_s)
+        if listing.streak is not None and self._is_refused(listing, alone=alone):
+            await self._refuse(listing, GapReason(listing.streak.reason.value))
+            wait_s = REFUSED_EVERY_S
+        listing.failing_until = now + wait_s
+        return wait_s
+
+    def _is_refused(self, listing: Listing, *, alone: bool) -> bool:
+        assert listing.streak is not None  # noqa: S101 (asked of one with a streak)
+        rules = self._rules
+        known = listing.cursor.refused is not None
+        return known or means_lost(
+            listing.streak, lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s, alone=alone
+        )
+
+    async def _refuse(self, listing: Listing, reason: GapReason) -> None:
+        if listing.cursor.refused is None:
+            cursor = replace(listing.cursor, refused=reason)
+            await self._record(listing, cursor, self._gap(listing, reason, at_most=None))
+
+    def _gap(self, listing: Listing, reason: GapReason, *, at_most: int | None) -> tuple[Outgoing, ...]:
+        log.warning("pipeline.gap", account=self._parts.lease.name, pipeline=listing.watch.pipeline, reason=reason)
+        return (self._parts.judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1),)
+
+    async def _record(self, listing: Listing, cursor: Cursor, outgoing: tuple[Outgoing, ...] = ()) -> None:
+        sequence = listing.sequence + len(outgoing)
+        pipeline = listing.watch.pipeline
+        change = PipelineChange(self._parts.lease, pipeline, listing.sequence, sequence, cursor, outgoing)
+        await self._looks.write(change)
+        listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
+        for each in outgoing:
+            self._parts.metrics.events.labels(each.event.type).inc()
