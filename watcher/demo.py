@@ -132,7 +132,7 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
     for watch in document["watch"]:
         watch["account"] = "default"
     document |= {
-        "polling": {"min_interval": "250ms", "max_interval": "1s"},
+        "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
         "sinks": {
             "stdout": {"type": "stdout"},
             "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},

@@ -79,14 +79,11 @@ def build_simulator(options: SimulateOptions, *, world: World) -> Simulator:
 
 
 def example_config(world: World, *, base_url: str, rate_limit: float | None = None) -> str:
-    """Return a configuration file that watches every execution there is or will be."""
-    watch: dict[str, list[str]] = {}
-    for execution in world.executions():
-        watch.setdefault(execution.pipeline.id, []).append(execution.id)
+    """Return a configuration file that watches every pipeline whole."""
     account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": f"{rate_limit or UNLIMITED_RATE:.10g}/s"}
     document = {
         "accounts": {"default": account},
-        "watch": [{"pipeline": pipeline, "executions": executions} for pipeline, executions in watch.items()],
+        "watch": [{"pipeline": pipeline.id} for pipeline in world.pipelines()],
     }
     return yaml.safe_dump(document, sort_keys=False)
 

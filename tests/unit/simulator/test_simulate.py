@@ -54,8 +54,9 @@ def test_the_example_configuration_watches_everything(rate_limit: float | None, 
     watches = [WatchSettings.model_validate({"account": "default", **watch}) for watch in document["watch"]]
     assert (account.base_url, account.rate_limit) == ("http://127.0.0.1:9000", written)
     assert account.api_key.get_secret_value() == "sim-key"
-    watched = [(str(watch.pipeline), str(execution)) for watch in watches for execution in watch.executions]
-    assert watched == [(execution.pipeline.id, execution.id) for execution in world.executions()]
+    assert [(str(watch.pipeline), watch.executions) for watch in watches] == [
+        (pipeline.id, ()) for pipeline in world.pipelines()
+    ]
 
 
 async def test_it_says_where_it_listens_serves_and_reports_until_told_to_stop() -> None:
