@@ -84,6 +84,7 @@ class Scan:
         self._seen: set[str] = set()
         self._new_count = 0  # of those seen, how many are no ground
         self._page_new_count = 0
+        self._overlaps = False
         self._extra_in_vain = False
         self._oldest_at: int | None = None
         self._on_ground = False
@@ -130,6 +131,7 @@ class Scan:
         """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""
         unseen = {row.id for row in page.rows} - self._seen
         self._seen |= unseen
+        self._overlaps = len(unseen) < len(page.rows)
         self._page_new_count = len(unseen.difference(page.ground))
         self._new_count += self._page_new_count
         dates = [at for at in (page.oldest_at, self._oldest_at) if at is not None]
@@ -162,9 +164,10 @@ class Scan:
     def _fell(self, page: _Page) -> bool:
         """Tell whether rows may have moved from this page to the one before it while neither was read.
 
-        Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice.
+        Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice,
+        which are the proof that none was passed over.
         """
-        if self._finding or self._last is None or self.order is Order.OLDEST:
+        if self._finding or self._last is None or self._overlaps or self.order is Order.OLDEST:
             return False
         return page.total is not None and self._last.total is not None and page.total < self._last.total
 

@@ -1,0 +1,216 @@
+"""Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages."""
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from stores import from_us
+
+from watcher.models import Cursor, Execution, GapReason
+from watcher.ordering import Order, order_of
+from watcher.scan import Finding, Scan
+
+SECOND = 1_000_000
+NOW = 1_800_000_000 * SECOND
+DAY = 86_400 * SECOND
+
+
+@dataclass
+class World:
+    """A list, oldest first inside, and what was recorded of it: id to `found_at`."""
+
+    order: Order = Order.NEWEST
+    lie: str = "true"
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+    now: int = NOW
+    rows: list[Execution] = field(default_factory=list)
+    recorded: dict[str, int] = field(default_factory=dict)
+    cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
+    learned: Order | None = None
+    total: int | None = None
+    trusted: bool = True
+    count: int = 0
+    pages: int = 0
+    rate: float = 0.0
+
+    def arrive(self, count: int, *, dated: float = 1.0) -> None:
+        for _ in range(count):
+            self.count += 1
+            self.now += SECOND // 100
+            started_at = from_us(self.now) if self.draw.random() < dated else None
+            self.rows.append(Execution(f"e{self.count}", "new", started_at=started_at))
+
+    def claimed(self) -> int | None:
+        true = len(self.rows)
+        lies = {"true": true, "null": None, "zero": 0, "constant": 7, "huge": 10**9}
+        return lies[self.lie] if self.lie in lies else max(0, true + self.draw.randint(-60, 60))
+
+    def page(self, number: int) -> list[Execution]:
+        rows = self.rows[::-1] if self.order is Order.NEWEST else self.rows
+        return rows[(number - 1) * 50 : number * 50]
+
+    def scan(self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unplaced: int = 0) -> Finding | None:
+        self.now += SECOND
+        self.pages, began = 0, self.now
+        scan = Scan(
+            order=self.learned,
+            total=self.total,
+            trusted=self.trusted,
+            cursor=self.cursor,
+            lookback_us=lookback,
+            began_at=began,
+            pages_at_most=10,
+        )
+        while self.pages != crash_after:
+            self.pages += 1
+            assert self.pages < 500
+            rows = self.page(scan.page)
+            ground = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
+            finding = scan.read(rows, total=self.claimed(), ground=ground, unplaced=unplaced)
+            for row in rows:
+                self.recorded.setdefault(row.id, began)
+            if finding:
+                self.cursor = Cursor(NOW, began, None, bool(self.rows))
+                self.learned, self.total, self.trusted = scan.order, scan.total, scan.trusted
+                return finding
+            self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
+        return None
+
+    def missing(self, rows: list[Execution]) -> list[str]:
+        return [row.id for row in rows if row.id not in self.recorded]
+
+
+LIES = ["true", "null", "zero", "constant", "huge", "off"]
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("seed", range(8))
+def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, lie: str, seed: int) -> None:
+    draw = random.Random(seed)
+    world = World(order, lie, draw, rate=draw.choice([0, 0.3, 5, 30]))
+    dated = draw.choice([1.0, 0.7])
+    world.arrive(draw.choice([0, 3, 50, 260]), dated=dated)
+    for _ in range(12):
+        visible = list(world.rows)
+        finding = world.scan(crash_after=draw.choice([None, None, 1, 2]))
+        if finding:
+            assert finding == Finding()
+            assert world.missing(visible) == []
+        world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("seed", range(8))
+def test_what_the_api_forgot_unseen_is_a_gap(order: Order, lie: str, seed: int) -> None:
+    draw = random.Random(seed)
+    world = World(order, lie, draw)
+    world.arrive(draw.choice([3, 50, 130]))
+    for _ in range(12):
+        finding = world.scan()
+        assert finding
+        assert (finding.gap is not None) >= bool(world.missing(world.rows))
+        unseen = len(world.rows)
+        world.arrive(draw.choice([0, 1, 60, 170]))
+        gone = draw.choice([0, 1, 40, unseen + 1])
+        lost = world.missing(world.rows[:gone])
+        del world.rows[:gone]
+        if lost and len(world.rows):
+            assert (found := world.scan())
+            assert found.gap is GapReason.DELETED
+        world.arrive(1)
+
+
+@pytest.mark.parametrize(("new", "pages"), [(0, 1), (1, 1), (49, 1), (50, 2), (149, 3)])
+def test_newest_first_a_scan_reads_no_more_than_it_needs(new: int, pages: int) -> None:
+    world = World()
+    world.arrive(400)
+    world.scan()
+    world.arrive(new)
+    assert (world.scan(), world.pages) == (Finding(), pages)
+
+
+def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(120)
+    scan = Scan(order=Order.NEWEST, total=60, cursor=world.cursor, lookback_us=DAY, began_at=world.now, pages_at_most=9)
+    assert scan.read(world.page(1), total=180, ground=(), unplaced=0) is None
+    del world.rows[-5:]
+    asked = []
+    finding = None
+    while not finding:
+        asked.append(scan.page)
+        rows = world.page(scan.page)
+        finding = scan.read(rows, total=175, ground={r.id for r in rows} & world.recorded.keys(), unplaced=0)
+    assert asked == [2, 1, 3]
+
+
+def test_beyond_lookback_is_a_gap_that_says_how_many() -> None:
+    for order in Order:
+        world = World(order)
+        world.arrive(60)
+        world.scan()
+        world.arrive(200)
+        world.now += 10 * DAY
+        world.arrive(20)
+        finding = world.scan()
+        assert finding
+        assert (finding.gap, finding.at_most is not None) == (GapReason.LOOKBACK, True)
+
+
+def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(200)
+    world.rate = 70
+    finding = world.scan()
+    assert finding
+    assert finding.gap is GapReason.OUTRUN
+
+
+def test_an_emptied_list_is_a_gap_once() -> None:
+    world = World()
+    world.arrive(3)
+    world.scan()
+    world.rows.clear()
+    assert [world.scan(), world.scan()] == [Finding(GapReason.DELETED), Finding()]
+
+
+def test_what_is_seen_late_is_found_by_the_total() -> None:
+    world = World()
+    world.arrive(300)
+    world.scan()
+    late = Execution("late", "new", started_at=world.rows[-70].started_at)
+    world.rows.insert(-70, late)
+    assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 2, [])
+    world.lie = "huge"
+    assert (world.scan(), world.pages, world.trusted) == (Finding(), 2, False)
+
+
+def test_executions_without_a_place_are_looked_for_further_down() -> None:
+    world = World()
+    world.arrive(300)
+    world.scan()
+    assert (world.scan(unplaced=3), world.pages) == (Finding(), 4)
+
+
+def test_an_order_is_seen_only_where_dates_differ() -> None:
+    world = World()
+    world.arrive(2)
+    assert order_of(world.rows) is Order.OLDEST
+    assert order_of(world.rows[::-1]) is Order.NEWEST
+    assert order_of(world.rows[:1]) is order_of([]) is order_of([Execution("a", "new")]) is None
+
+
+def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> None:
+    world = World()
+    world.arrive(160)
+    scan = Scan(order=None, total=None, cursor=world.cursor, lookback_us=DAY, began_at=NOW, pages_at_most=9)
+    scan.read(world.page(1), total=160, ground=(), unplaced=0)
+    world.arrive(10)
+    scan.read(world.page(2), total=150, ground=(), unplaced=0)
+    assert scan.page == 3
