@@ -13,6 +13,7 @@ from bench.load_server import serve_load
 from bench.places import CONCURRENCY, SINK, Places, Wish
 from bench.processes import Cost, bare_loop, daemon, observe_cost, server, wait_until
 from bench.receiver import receive
+from bench.virtual_measures import measure_pipelines
 from watcher.pace import SHARE
 
 CHANGED_ONE_IN = 50
@@ -103,6 +104,7 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "start": measure_start,
     "latency": measure_latency,
     "deliveries": measure_deliveries,
+    "pipelines": lambda bench: measure_pipelines(range(1, 2 if bench.quick else 4)),
 }
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from structlog.testing import capture_logs
+
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.account import AccountWatcher
@@ -77,14 +79,17 @@ class Stage:
     watcher: AccountWatcher
     schedule: HandSchedule
     notes: Notes
+    fatal: list[BaseException]
 
     async def run_until(self, until_s: float) -> None:
-        """Run rounds as a clock would: when asked for, and after a wake."""
+        """Run rounds as a clock would: when asked for, and after a wake. Raises what would end the daemon."""
         clock = self.population.clock
         end = clock.monotonic() + until_s - self.population.world.now_s()
         while True:
             delay_s = await self.watcher.round()
             await self._settle()
+            if self.fatal:
+                raise self.fatal[0]
             if self.schedule.woken:
                 self.schedule.woken, delay_s = False, 0.0
             if clock.monotonic() + delay_s > end:
@@ -103,6 +108,7 @@ async def enter_stage(
     stack: AsyncExitStack, population: Population, *, rate_per_s: float, polling: PollingSettings
 ) -> Stage:
     """Build the watcher of an account over an empty store, as a start of the daemon would."""
+    stack.enter_context(capture_logs())  # what is logged is no figure
     random.seed(population.crowd.seed)  # what spreads the looks
     world, clock, notes, metrics = population.world, population.clock, Notes(), Metrics()
     directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
@@ -110,9 +116,10 @@ async def enter_stage(
     stack.push_async_callback(store.close)
     await _write_without_waiting(store)
     ledger = NotedLedger(store, lambda change: notes.recorded(change, now_s=world.now_s()))
-    schedule = HandSchedule(clock=clock, fatal=_raise, lag=metrics.loop_lag.set)
+    fatal: list[BaseException] = []
+    schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountCommon(ledger, clock, metrics, Router({}), schedule, _raise),
+        AccountCommon(ledger, clock, metrics, Router({}), schedule, fatal.append),
         stack,
         name=ACCOUNT,
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
@@ -120,7 +127,7 @@ async def enter_stage(
         retention_s=30 * 24 * 3600.0,
         tap=lambda _: WorldApi(world, notes),
     )
-    return Stage(population, watcher, schedule, notes)
+    return Stage(population, watcher, schedule, notes, fatal)
 
 
 async def _write_without_waiting(store: SqlStore) -> None:
@@ -129,7 +136,3 @@ async def _write_without_waiting(store: SqlStore) -> None:
         driver = (await connection.get_raw_connection()).driver_connection
         assert driver is not None
         await driver.execute("PRAGMA synchronous=OFF")
-
-
-def _raise(error: BaseException) -> None:
-    raise error

@@ -1,4 +1,4 @@
-"""How a crowd fares in virtual time with so many requests: with GETs alone, at a fixed interval.
+"""Two ways to spend requests on the same crowd, in virtual time: whole pipelines, or GETs alone by a fixed interval.
 
 What is measured is how long after its end an execution is told as ended: changes within a life may come and go between
 two looks.
@@ -21,7 +21,7 @@ from watcher.simulator.stories import Kind
 from watcher.simulator.world import SimExecution
 
 UNPACED_PER_S = 10_000.0
-PATIENCE_S = 7200.0
+PATIENCE_S = 3600.0
 _STEP_S = 60.0
 
 RunUntil = Callable[[float], Awaitable[None]]
@@ -34,7 +34,7 @@ class Trial:
 
     crowd: Crowd
     rate_per_s: float
-    seconds: float = 1800.0
+    seconds: float = 1200.0
     warm_up_s: float = 600.0
 
     @property
@@ -84,6 +84,16 @@ class Measured:
         """
         return self.open_count / self.rate_per_s
 
+    @property
+    def unfairness(self) -> float:
+        """Return the longest wait over the fair share."""
+        return self.longest_wait_s / self.turn_s
+
+
+def watch_whole(trial: Trial) -> Measured:
+    """Watch the pipelines."""
+    return asyncio.run(_watch_whole(trial))
+
 
 def watch_by_name(trial: Trial) -> Measured:
     """Watch each execution by name at a fixed interval, the shortest for which these requests suffice.
@@ -92,6 +102,13 @@ def watch_by_name(trial: Trial) -> Measured:
     interval, so that an end waits half of one on average.
     """
     return asyncio.run(_watch_by_name(trial))
+
+
+async def _watch_whole(trial: Trial) -> Measured:
+    async with AsyncExitStack() as stack:
+        stage = await enter_stage(stack, _crowd(trial), rate_per_s=trial.rate_per_s, polling=PollingSettings())
+        await stage.watcher.watch([Watch(ACCOUNT, each.id, ()) for each in stage.population.pipelines])
+        return await _measure(trial, stage, stage.run_until)
 
 
 async def _watch_by_name(trial: Trial) -> Measured:

@@ -3,7 +3,7 @@
 import pytest
 from bench.population import LONGEST_S, Crowd, Population
 from bench.virtual_api import Notes, WorldApi
-from bench.virtual_trials import Trial, watch_by_name
+from bench.virtual_trials import Trial, watch_by_name, watch_whole
 
 from watcher.ports import PAGE_ROWS
 from watcher.simulator.answers import Page, encode, listing
@@ -37,7 +37,20 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
 
 
 def test_gets_alone_tell_an_end_after_half_a_turn() -> None:
-    measured = watch_by_name(Trial(CROWD, rate_per_s=1, warm_up_s=300))
+    measured = watch_by_name(Trial(CROWD, rate_per_s=1, seconds=1800, warm_up_s=300))
     assert measured.rate_per_s == pytest.approx(1, rel=0.05)
     assert measured.delay_s == pytest.approx(measured.turn_s / 2, rel=0.15)
     assert measured.longest_wait_s < 1.1 * measured.turn_s
+
+
+def test_whole_pipelines_tell_an_end_in_less_than_a_third_of_the_time_of_gets_alone() -> None:
+    measured = watch_whole(Trial(CROWD, rate_per_s=1, seconds=1800, warm_up_s=300))
+    assert measured.rate_per_s <= 1
+    assert measured.delay_s < 0.3 * measured.turn_s / 2
+
+
+def test_nobody_waits_much_longer_than_a_fair_share_when_there_is_too_little_for_all() -> None:
+    """A fifth of the requests: a whole turn takes far longer than `max_interval`."""
+    measured = watch_whole(Trial(CROWD, rate_per_s=0.2, seconds=1800, warm_up_s=900))
+    assert measured.delay_s < 0.3 * measured.turn_s / 2
+    assert measured.longest_wait_s < 3.6 * measured.turn_s
