@@ -16,7 +16,7 @@ from watcher.errors import StoreError
 from watcher.lane import LaneRules, SinkLane, Surroundings
 from watcher.metrics import Metrics
 from watcher.models import Delivery, Event, EventType, Outgoing
-from watcher.ports import Change, DueDeliveries, Lease, Receipt, Settlement, SourceChange, Store, Verdict
+from watcher.ports import Change, DueDeliveries, Lease, Receipt, Settlement, SourceChange, Store, Strain, Verdict
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
@@ -100,6 +100,10 @@ class FlakyStore:
         self._ask("settle")
         await self.inner.settle(settlement)
 
+    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
+        self._ask("note_standing")
+        await self.inner.note_standing(lease, strain, clock_s=clock_s)
+
     async def next_deliveries(self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes]) -> DueDeliveries:
         self._ask("next_deliveries")
         return await self.inner.next_deliveries(lease, now=now, limit=limit, skip=skip)
@@ -151,6 +155,13 @@ class Rig:
         )
 
     async def stop(self) -> None:
+        """End in order, as a daemon that is asked to."""
+        await self.lane.cancel()
+        await self.lane.flush()
+        await self.real_store.close()
+
+    async def kill(self) -> None:
+        """End without a last write."""
         await self.lane.cancel()
         await self.real_store.close()
 

@@ -63,7 +63,7 @@ async def run(
         stack.push_async_callback(owners.stop)
         await owners.apply(settings)
         housekeeping = Housekeeping(
-            HousekeepingParts(store=store, clock=clock, metrics=metrics, accounts=owners.watchers),
+            HousekeepingParts(store=store, clock=clock, metrics=metrics, owners=owners.parts),
             kept_by(settings),
         )
         schedule.add("housekeeping", housekeeping.round)

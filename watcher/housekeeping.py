@@ -9,6 +9,7 @@ import structlog
 from watcher.account import AccountWatcher
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.lane import SinkLane
 from watcher.metrics import Metrics
 from watcher.ports import Store
 
@@ -27,12 +28,12 @@ CLOCKS_APART_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HousekeepingParts:
-    """What is kept in order. `accounts` returns the watchers there are now."""
+    """What is kept in order. `owners` returns the watchers and the lanes there are now."""
 
     store: Store
     clock: Clock
     metrics: Metrics
-    accounts: Callable[[], Collection[AccountWatcher]]
+    owners: Callable[[], Collection[AccountWatcher | SinkLane]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,9 @@ class Housekeeping:
 
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
-        for account in self._parts.accounts():
+        for owner in self._parts.owners():
             with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
-                await account.flush()
+                await owner.flush()
 
     async def refresh_backlog(self) -> None:
         """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""

@@ -1,10 +1,11 @@
-"""What a restart must not forget of an account's health, kept in the store: a pause at once, failures in time."""
+"""What a restart must not forget of how an account or a sink is, kept in the store: pauses at once, other in time."""
 
 import asyncio
 
 from watcher.clock import Clock
 from watcher.health import Health
-from watcher.ports import Lease, Ledger
+from watcher.ports import Lease, Ledger, Store
+from watcher.standing import Standing
 
 WORTH_KEEPING_S = 2.0
 """A shorter pause is over about as soon as a restart."""
@@ -42,3 +43,28 @@ class HealthKeeper:
         """Return what tells one strain from another: when the pause ends, which time does not change."""
         strain = self._health.strain(now)
         return None if strain.pause_s is None else self._health.paused_until, strain.failing_for_s
+
+
+class StandingKeeper:
+    """Writes how one sink stands, whenever time has moved that on since it was written; its settlements do so too."""
+
+    def __init__(self, lease: Lease, standing: Standing, *, store: Store, clock: Clock) -> None:
+        """Take what the standing began with as written."""
+        self._lease = lease
+        self._standing = standing
+        self._store = store
+        self._clock = clock
+        self._kept = self._state(clock.monotonic())
+
+    async def keep(self) -> None:
+        """Write what has changed. Raises `StoreError`."""
+        now = self._clock.monotonic()
+        state = self._state(now)
+        if state != self._kept:
+            clock_s = self._standing.clock_s(now)
+            await self._store.note_standing(self._lease, self._standing.strain(now), clock_s=clock_s)
+            self._kept = state
+
+    def _state(self, now: float) -> tuple[float, float | None]:
+        """Return what time changes; a pause comes with a settlement."""
+        return self._standing.clock_s(now), self._standing.strain(now).failing_for_s

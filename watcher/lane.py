@@ -16,6 +16,7 @@ from watcher.attempts import RetryRules
 from watcher.clock import Clock
 from watcher.courier import Courier
 from watcher.gate import Gate
+from watcher.keeper import StandingKeeper
 from watcher.lane_store import LaneStore
 from watcher.metrics import SinkMetrics
 from watcher.models import Delivery, EventType, Outgoing
@@ -71,6 +72,7 @@ class SinkLane:
         self._store = LaneStore(surroundings.store, lease=lease, clock=self._clock)
         now = self._clock.monotonic()
         self._standing = Standing(record, now=now)
+        self._keeper = StandingKeeper(lease, self._standing, store=surroundings.store, clock=self._clock)
         self._recorded, self._sequence = record.state, record.sequence
         self._pacer, self._gate = Pacer(rules.rate_per_s, now=now), Gate()
         if self._standing.paused_until is not None:
@@ -89,6 +91,7 @@ class SinkLane:
         self._held: set[bytes] = set()  # the streams of what is ready or in flight: one delivery each, and in order
         self._in_flight: set[asyncio.Task[None]] = set()
         self._next_due_at: int | None = None
+        self._nothing_waits = False
         self._stopped = False
         surroundings.metrics.up(record.state is None)
 
@@ -102,6 +105,14 @@ class SinkLane:
         await self._refill()
         self._start()
         return self._rest_s()
+
+    async def flush(self) -> None:
+        """Let the store know how long the sink has been served, and failing, while something waits for it.
+
+        Raises `StoreError`.
+        """
+        if not self._nothing_waits:
+            await self._keeper.keep()
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -143,7 +154,8 @@ class SinkLane:
         self._ready.extend(due.deliveries)
         self._held.update(delivery.stream for delivery in due.deliveries)
         self._next_due_at = due.next_due_at
-        if not self._held and due.next_due_at is None:
+        self._nothing_waits = not self._held and due.next_due_at is None
+        if self._nothing_waits:
             self._standing.rested()
 
     def _give_back(self) -> None:

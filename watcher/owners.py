@@ -56,6 +56,10 @@ class Owners:
         self._owners: dict[_Key, _Owner] = {}
         self._shown: set[_Key] = set()
 
+    def parts(self) -> list[AccountWatcher | SinkLane]:
+        """Return the watchers of the accounts and the lanes of the sinks."""
+        return [owner.part for owner in self._owners.values()]
+
     def watchers(self) -> list[AccountWatcher]:
         """Return the watchers of the accounts."""
         return [owner.part for owner in self._owners.values() if isinstance(owner.part, AccountWatcher)]
@@ -118,10 +122,9 @@ class Owners:
     async def _close(self, key: _Key) -> None:
         owner = self._owners[key]
         await owner.part.cancel()
-        if isinstance(owner.part, AccountWatcher):
-            with suppress(StoreError, TimeoutError):  # what is not flushed was looked at earlier, for all we know
-                async with asyncio.timeout(FLUSH_S):
-                    await owner.part.flush()
+        with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
+            async with asyncio.timeout(FLUSH_S):
+                await owner.part.flush()
         await owner.stack.aclose()
         del self._owners[key]
 

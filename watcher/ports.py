@@ -266,7 +266,7 @@ class Ledger(Protocol):
         ...
 
     async def note_strain(self, lease: Lease, strain: Strain) -> None:
-        """Keep what the leased account is going through; of a sink its settlements tell that."""
+        """Keep what the leased account is going through."""
         ...
 
 
@@ -283,6 +283,10 @@ class Store(Ledger, Protocol):
         `fingerprint` stands for its block in the configuration: a change of it ends `disabled`. A sink that was
         absent is present again. What was recorded for it later than now, by a clock that was ahead, is due now.
         """
+        ...
+
+    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
+        """Keep what the leased sink is going through, and its own clock, between two settlements."""
         ...
 
     async def next_deliveries(

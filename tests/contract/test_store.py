@@ -142,6 +142,7 @@ async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, o
         store.record(source_change(ops, sinks=())),
         store.note_looks(account, {execution_id(1): LATER}),
         store.note_strain(account, Strain(60.0, 40.0)),
+        store.note_standing(ops, Strain(60.0, 40.0), clock_s=9.0),
         store.settle(settlement(ops, delivery)),
         store.load_sink(ops, fingerprint="x"),
         store.next_deliveries(ops, now=LATER, limit=1),
@@ -370,6 +371,24 @@ async def test_what_the_last_attempt_says_of_the_sink_is_kept(
     clock.us += 70 * SECOND_US
     record = await store.load_sink(ops, fingerprint="one")
     assert (record.strain, record.clock_s) == (Strain(None, 40.0), 8.0)
+
+
+async def test_how_a_sink_stands_is_kept_without_an_attempt_and_the_last_word_counts(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    await store.record(change(account))
+    (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
+    await store.note_standing(ops, Strain(None, 40.0), clock_s=7.0)
+    record = await store.load_sink(ops, fingerprint="one")
+    assert (record.strain, record.clock_s) == (Strain(None, 40.0), 7.0)
+    await asyncio.gather(
+        store.settle(settlement(ops, delivery, strain=AT_EASE, clock_s=8.0)),
+        store.note_standing(ops, Strain(None, 1.0), clock_s=9.0),
+        store.note_strain(account, Strain(None, 2.0)),
+    )
+    record = await store.load_sink(ops, fingerprint="one")
+    assert (record.strain, record.clock_s) == (Strain(None, 1.0), 9.0)
+    assert (await store.load_account(account)).strain == Strain(None, 2.0)
 
 
 async def test_a_pause_is_kept_until_the_block_of_its_sink_changes(

@@ -37,7 +37,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
             store=store,
             clock=clock,
             metrics=account.metrics,
-            accounts=lambda: [account.watcher],
+            owners=lambda: [account.watcher],
         ),
         Kept(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
     )
@@ -118,7 +118,7 @@ def housekeeping_of(
             store=store,
             clock=clock,
             metrics=metrics,
-            accounts=list,
+            owners=list,
         ),
         Kept(("stdout",), 30 * DAY_S, named=named),
     )
@@ -177,7 +177,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await store.claim("account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), accounts=list)
+    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), owners=list)
     await Housekeeping(parts, kept).round()
     assert bool(await executions_of(store, lease)) is stays
 
@@ -188,7 +188,7 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await store.claim("account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(1, 2)))
-    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), accounts=list)
+    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), owners=list)
     housekeeping = Housekeeping(parts, WHOLE)
     await housekeeping.round()
     clock.advance(3 * DAY_S)

@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, Rig, name_of
+from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 from structlog.testing import capture_logs
 
+from watcher.attempts import RetryRules
 from watcher.errors import OwnershipLostError, StoreUnusableError
-from watcher.ports import Receipt
+from watcher.ports import Receipt, Verdict
 
 FOREVER = 10_000.0
 
@@ -19,7 +21,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     rig = Rig(tmp_path / "watcher.db")
     await rig.start()
     yield rig
-    await rig.stop()
+    await rig.kill()
 
 
 async def fail_for(rig: Rig, seconds: float) -> None:
@@ -71,6 +73,80 @@ async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
     assert rig.told == []
     await fail_for(rig, 40)
     assert rig.told == [("sink.failing", 1)]
+
+
+PATIENT = replace(RULES, retry=RetryRules((600.0,), give_up_after_s=86_400.0))
+
+
+@pytest.mark.parametrize("receipt", [FAILED, Receipt(Verdict.BUSY, "503", 3600.0)])
+async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(rig: Rig, receipt: Receipt) -> None:
+    rig.sink.answer = lambda _: receipt
+    await rig.restart(rules=PATIENT)
+    await rig.record("a")
+    await rig.go()
+    for _ in range(11):
+        await rig.go(25)
+        await rig.restart(rules=PATIENT)
+        await rig.go()
+    assert (rig.told, len(rig.sink.sent)) == ([], 1)
+    await rig.go(26)
+    assert (rig.told, len(rig.sink.sent)) == ([("sink.failing", 1)], 1)
+
+
+async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.restart(rules=PATIENT)
+    await rig.record("a")
+    await rig.go()
+    for _ in range(11):
+        await rig.go(25)
+        await rig.lane.flush()
+        await rig.go(4)
+        await rig.kill()
+        await rig.start(rules=PATIENT)
+        await rig.go()
+    await rig.go(24)
+    assert rig.told == []
+    await rig.go(2)
+    assert rig.told == [("sink.failing", 1)]
+
+
+async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_holds(rig: Rig) -> None:
+    rules = replace(RULES, retry=RetryRules((89.0,), give_up_after_s=110.0))
+    rig.sink.answer = lambda _: FAILED
+    await rig.restart(rules=rules)
+    await rig.record("a")
+    await rig.go()
+    for attempts, state in ((1, "waiting"), (1, "waiting"), (2, "waiting"), (2, "waiting"), (3, "dead")):
+        await rig.go(25)
+        await rig.stop()
+        rig.clock.passed_s += 5 if attempts < 3 else 35  # which do not count
+        await rig.start(rules=rules)
+        await rig.go()
+        assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (attempts, state)
+
+
+@pytest.mark.parametrize(("receipt", "times"), [(DELIVERED, 0), (GONE, 1)])
+async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(
+    rig: Rig, receipt: Receipt, times: int
+) -> None:
+    rig.sink.answer = lambda _: receipt
+    await rig.record("a")
+    await rig.go()
+    for _ in range(10):
+        await rig.go(5)
+        await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == times
+
+
+async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record(*"abcdefgh")
+    await rig.go()
+    await rig.go(1)
+    await rig.lane.flush()
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 1
 
 
 @pytest.mark.parametrize("receipt", [FAILED, BUSY, REFUSED])

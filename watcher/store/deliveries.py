@@ -15,7 +15,6 @@ from watcher.models import Delivery, DeliveryState
 from watcher.ports import Backlog, DueDeliveries, Settlement
 from watcher.store.rows import AnyRow
 from watcher.store.sources import SourceNumbers, sink
-from watcher.store.strains import STRAIN_VALUES, strain_row
 from watcher.store.tables import WAITING, delivery, event, source
 
 _OF_SINK = (
@@ -72,11 +71,6 @@ _FORWARD = (
     )
     .values(due_at=bindparam("now"))
 )
-_SINK = (
-    update(source)
-    .where(source.c.id == bindparam("of_sink"))
-    .values({"clock_us": bindparam("new_clock_us")} | STRAIN_VALUES)
-)
 
 _earlier = delivery.alias("earlier")
 HEADS = (
@@ -116,17 +110,14 @@ async def write_settlements(
 ) -> set[str]:
     """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
 
-    What the last of them says of a sink itself is what is kept of it. A delivery that is settled already is left as it
-    is: this write was tried before, or the sink was removed meanwhile.
+    A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
+    meanwhile.
     """
-    latest = {each.lease.name: each for each in settlements}
-    if not latest:
+    if not settlements:
         return set()
     ordered = sorted(settlements, key=lambda each: (each.stream, each.sequence, each.lease.name))
     rows = [_settlement_row(each, sink_id=numbers[sink(each.lease.name)], now=now) for each in ordered]
     await connection.execute(_SETTLE, rows)
-    sinks = [_sink_row(each, sink_id=numbers[sink(name)], now=now) for name, each in sorted(latest.items())]
-    await connection.execute(_SINK, sinks)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         await connection.execute(_HOLD_BACK, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
@@ -155,11 +146,6 @@ def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[s
         "new_answer": settlement.answer,
         "now": now,
     }
-
-
-def _sink_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:
-    clock_us = round(settlement.clock_s * 1_000_000)
-    return {"of_sink": sink_id, "new_clock_us": clock_us} | strain_row(settlement.strain, now=now)
 
 
 async def next_deliveries(

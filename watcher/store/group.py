@@ -47,6 +47,13 @@ async def write_group(
     await write_sources(connection, sources, numbers=numbers)
     await write_pipelines(connection, pipelines, numbers=numbers)
     await write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
-    await write_strains(connection, [item for item in items if isinstance(item, Strained)], numbers=numbers, now=now)
+    await write_strains(connection, _strained(items), numbers=numbers, now=now)
     told = await write_outgoing(connection, changes, numbers=numbers, now=now)
     return told | await write_settlements(connection, settlements, numbers=numbers, now=now)
+
+
+def _strained(items: Sequence[Item]) -> list[Strained]:
+    """Return what is said of accounts and sinks themselves, in the order it was handed in."""
+    return [
+        Strained(item.lease, item.strain, item.clock_s) for item in items if isinstance(item, Strained | Settlement)
+    ]

@@ -149,6 +149,10 @@ class SqlStore:
         """Keep what the leased account is going through."""
         await self._write_item(Strained(lease, strain))
 
+    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
+        """Keep what the leased sink is going through, and its own clock."""
+        await self._write_item(Strained(lease, strain, clock_s))
+
     async def next_deliveries(
         self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:

@@ -1,6 +1,9 @@
-"""What accounts and sinks are going through. A pause is a length outside and a moment here, for time goes on."""
+"""What accounts and sinks are going through. A pause is a length outside and a moment here, for time goes on.
 
-from collections.abc import Iterable
+Of several words on one of them, handed in one after another, the last is kept.
+"""
+
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,37 +18,44 @@ from watcher.store.tables import source
 
 @dataclass(frozen=True, slots=True)
 class Strained:
-    """What a leased account is going through."""
+    """What a leased account or sink is going through; of a sink also its own clock."""
 
     lease: Lease
     strain: Strain
+    clock_s: float | None = None
 
 
 STRAIN_COLUMNS = (source.c.paused_until, source.c.failing_for_s)
 """What `strain_of` reads."""
 
-STRAIN_VALUES: dict[str, BindParameter[Any]] = {
-    column.name: bindparam(f"new_{column.name}") for column in STRAIN_COLUMNS
-}
-"""What `strain_row` fills."""
-
-_STRAIN = update(source).where(source.c.id == bindparam("of_source")).values(STRAIN_VALUES)
+_VALUES: dict[str, BindParameter[Any]] = {column.name: bindparam(f"new_{column.name}") for column in STRAIN_COLUMNS}
+_STRAIN = update(source).where(source.c.id == bindparam("of_source")).values(_VALUES)
+_STANDING = (
+    update(source)
+    .where(source.c.id == bindparam("of_source"))
+    .values({"clock_us": bindparam("new_clock_us")} | _VALUES)
+)
 
 
 async def write_strains(
     connection: AsyncConnection, several: Iterable[Strained], *, numbers: SourceNumbers, now: int
 ) -> None:
-    """Keep the last of what each account says of itself."""
-    latest = {numbers[Source(each.lease.kind, each.lease.name)]: each.strain for each in several}
-    if latest:
-        rows = [{"of_source": number} | strain_row(strain, now=now) for number, strain in sorted(latest.items())]
-        await connection.execute(_STRAIN, rows)
+    """Keep the last of what is said of each account and each sink."""
+    latest = {numbers[Source(each.lease.kind, each.lease.name)]: each for each in several}
+    rows = [_row(each, source_id=number, now=now) for number, each in sorted(latest.items())]
+    for statement, of_sinks in ((_STRAIN, False), (_STANDING, True)):
+        if wanted := [row for row in rows if ("new_clock_us" in row) is of_sinks]:
+            await connection.execute(statement, wanted)
 
 
-def strain_row(strain: Strain, *, now: int) -> dict[str, Any]:
-    """Return the values of a source's columns, each key with `new_` before it."""
-    paused_until = None if strain.pause_s is None else now + round(strain.pause_s * 1_000_000)
-    return {"new_paused_until": paused_until, "new_failing_for_s": strain.failing_for_s}
+def _row(strained: Strained, *, source_id: int, now: int) -> Mapping[str, Any]:
+    strain, clock_s = strained.strain, strained.clock_s
+    row = {
+        "of_source": source_id,
+        "new_paused_until": None if strain.pause_s is None else now + round(strain.pause_s * 1_000_000),
+        "new_failing_for_s": strain.failing_for_s,
+    }
+    return row if clock_s is None else row | {"new_clock_us": round(clock_s * 1_000_000)}
 
 
 def strain_of(row: AnyRow, *, now: int) -> Strain:
