@@ -62,13 +62,12 @@ class Housekeeping:
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._failing = False
-        self._backlogged = set(kept.sinks)
+        self._backlogged: set[str] = set()
 
     def keep(self, kept: Kept) -> None:
         """Keep this from now on, and tidy up with the next round."""
         self._kept = kept
         self._tidy_at = self._parts.clock.monotonic()
-        self._backlogged.update(kept.sinks)
 
     async def round(self) -> float:
         """Flush, and once an hour tidy up; return the seconds until the next round.
@@ -103,8 +102,11 @@ class Housekeeping:
             backlog = await self._parts.store.backlog()
         except StoreError:
             return
-        self._backlogged.update(backlog)
-        for name in self._backlogged:
+        shown = {*self._kept.sinks, *backlog}
+        for name in self._backlogged - shown:
+            self._parts.metrics.forget_backlog(name)
+        self._backlogged = shown
+        for name in shown:
             waiting = backlog.get(name)
             oldest_at = waiting.oldest_at if waiting else None
             self._parts.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)

@@ -48,6 +48,11 @@ class Metrics:
         for metric in self._of_sinks:
             metric.remove_by_labels({"sink": name})
 
+    def forget_backlog(self, name: str) -> None:
+        """Show nothing more of what waits for that sink."""
+        for metric in (self.outbox_pending, self.outbox_oldest):
+            metric.remove_by_labels({"sink": name})
+
     def _declare_account_metrics(self) -> None:
         labels, registry = ["account", "endpoint"], self.registry
         self.api_requests = Counter(

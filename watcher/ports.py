@@ -280,8 +280,9 @@ class Store(Ledger, Protocol):
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink.
 
-        `fingerprint` stands for its block in the configuration: a change of it ends `disabled`. A sink that was
-        absent is present again. What was recorded for it later than now, by a clock that was ahead, is due now.
+        `fingerprint` stands for its block in the configuration: a change of it makes a disabled sink a failing one. A
+        sink that was absent is present again. What was recorded for it later than now, by a clock that was ahead, is
+        due now.
         """
         ...
 

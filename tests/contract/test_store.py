@@ -557,13 +557,13 @@ async def test_a_new_sink_is_well(store: Store, ops: Lease) -> None:
     ("state", "fingerprint", "after"),
     [
         ("disabled", "one", "disabled"),
-        ("disabled", "two", None),
+        ("disabled", "two", "failing"),
         ("failing", "one", "failing"),
         ("failing", "two", "failing"),
     ],
 )
-async def test_a_changed_block_ends_disabled_and_nothing_else(
-    store: Store, ops: Lease, state: str, fingerprint: str, after: str | None
+async def test_a_disabled_sink_is_failing_until_a_success_once_its_block_changes(
+    store: Store, ops: Lease, state: str, fingerprint: str, after: str
 ) -> None:
     await store.load_sink(ops, fingerprint="one")
     await store.record(source_change(ops, state=state, sinks=()))

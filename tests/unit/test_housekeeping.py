@@ -100,7 +100,18 @@ async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore
     clock.advance(DAY_S + 1)
     await housekeeping.round()
     await housekeeping.refresh_backlog()
-    assert pending(account.metrics) == 0
+    assert pending(account.metrics) is None
+
+
+async def test_a_sink_without_a_backlog_is_shown_while_it_is_there(store: SqlStore, clock: FakeClock) -> None:
+    metrics = Metrics()
+    housekeeping = housekeeping_of(store, clock, metrics)
+    housekeeping.keep(Kept(("ops",), 30 * DAY_S, named=lambda *_: True))
+    await housekeeping.refresh_backlog()
+    assert pending(metrics) == 0
+    housekeeping.keep(Kept(("stdout",), 30 * DAY_S, named=lambda *_: True))
+    await housekeeping.refresh_backlog()
+    assert pending(metrics) is None
 
 
 def pending(metrics: Metrics) -> float | None:

@@ -237,9 +237,14 @@ async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) 
     await rig.record("a", "a")
     await rig.go()
     await rig.restart(fingerprint="changed")
+    rig.sink.answer = lambda _: FAILED
+    await rig.go()
+    for _ in range(40):
+        await rig.go(10)
+    assert (rig.told, rig.is_up()) == ([("sink.disabled", 1)], False)
     rig.sink.answer = lambda _: DELIVERED
-    assert await rig.sent_after() == ["a1", "a2"]
-    assert rig.is_up()
+    assert await rig.sent_after(30) == ["a1", "a2"]
+    assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
 
 
 async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:

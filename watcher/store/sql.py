@@ -121,9 +121,10 @@ class SqlStore:
         return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink, which is present again; a new fingerprint ends `disabled`.
+        """Return what is recorded of the leased sink, which is present again.
 
-        What a clock that was ahead put off is due now.
+        A new fingerprint ends `disabled`: it is `failing` until something gets through. What a clock that was ahead
+        put off is due now.
         """
         sink_id = self._number(lease)
 

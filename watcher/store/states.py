@@ -187,10 +187,11 @@ async def _pipelines(connection: AsyncConnection) -> dict[int, str]:
 async def load_sink(connection: AsyncConnection, *, sink_id: int, fingerprint: str, now: int) -> SinkRecord:
     """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
 
-    Another block may name another receiver, which has not asked for a pause.
+    Another block may name another receiver, which has not asked for a pause, nor to be left alone; that something gets
+    through to it is still to be seen, so a disabled sink is a failing one from then on.
     """
     same_block = source.c.fingerprint == fingerprint
-    kept = case((same_block, source.c.state), (source.c.state == "disabled", None), else_=source.c.state)
+    kept = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
     values = {"fingerprint": fingerprint, "absent_since": None, "state": kept}
     paused_until = case((same_block, source.c.paused_until), else_=None)
     await connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
