@@ -109,9 +109,9 @@ class SinkLane:
     async def flush(self) -> None:
         """Let the store know how long the sink has been served, and failing, while something waits for it.
 
-        Raises `StoreError`.
+        Raises `StoreError`. A store that is in trouble is not asked.
         """
-        if not self._nothing_waits:
+        if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
             await self._keeper.keep()
 
     async def drain(self) -> None:

@@ -60,27 +60,39 @@ class Owners:
         """Return the watchers of the accounts and the lanes of the sinks."""
         return [owner.part for owner in self._owners.values()]
 
-    def watchers(self) -> list[AccountWatcher]:
-        """Return the watchers of the accounts."""
-        return [owner.part for owner in self._owners.values() if isinstance(owner.part, AccountWatcher)]
-
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, and nothing else.
 
-        Raises `StoreError` when that is not done in full: it may be called again, and goes on from there.
+        Each owner changes on its own: one that takes long to drain holds up no other. Raises `StoreError` when that is
+        not done in full: it may be called again, and goes on from there.
         """
         self._common.router.replace(routes_of(settings))
         wanted = _wanted(settings)
-        await self._stop([key for key, owner in self._owners.items() if wanted.get(key) != owner.wanted])
+        # An API key may go from one account to another: what ends is draining before what begins has asked the store.
+        changes = [self._change(key, wanted.get(key), settings=settings) for key in {**self._owners, **wanted}]
+        outcomes = await asyncio.gather(*changes, return_exceptions=True)
         self._show_only(wanted)
-        for key in [key for key in wanted if key not in self._owners]:
-            await self._start(key, wanted[key], settings=settings)
-        for watcher in self.watchers():
-            await watcher.watch(watches_of(settings, watcher.account))
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if errors:
+            raise min(
+                errors, key=lambda error: isinstance(error, StoreError)
+            )  # any other is a bug, and ends the daemon
 
     async def stop(self) -> None:
         """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
         await self._stop(list(self._owners))
+
+    async def _change(self, key: _Key, wanted: object | None, *, settings: Settings) -> None:
+        """Make one owner what is wanted, or end it if nothing is."""
+        if key in self._owners and self._owners[key].wanted != wanted:
+            await self._stop([key])
+        if wanted is None:
+            return
+        if key not in self._owners:
+            await self._start(key, wanted, settings=settings)
+        part = self._owners[key].part
+        if isinstance(part, AccountWatcher):
+            await part.watch(watches_of(settings, part.account))
 
     def _show_only(self, wanted: Collection[_Key]) -> None:
         """Take what is gone out of the metrics."""
@@ -109,7 +121,8 @@ class Owners:
         )
 
     async def _stop(self, keys: Sequence[_Key]) -> None:
-        # Together: a round that hangs on the store must find its part draining when it goes on.
+        # Together: a round that hangs on the store must find its part draining when it goes on, and what is flushed at
+        # the end is written in one transaction, for which a store that hangs makes it wait once.
         ending = [self._common.schedule.remove(key.rounds) for key in keys]
         ending += [self._owners[key].part.drain() for key in keys]
         try:

@@ -101,6 +101,7 @@ class Schedule:
             self._scheduler.pause()
             for loop in list(self._loops.values()):
                 await loop.idle.wait()
+                loop.job = None  # which goes with the scheduler: whoever removes the round now finds it gone
             self._scheduler.shutdown(wait=False)
 
     def stuck(self) -> list[str]:

@@ -14,6 +14,7 @@ from e2e.endpoint import Answer, Attempt
 from e2e.programme import Life
 from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, webhook, world_of
 
+from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.server import Simulator
 
 RATE = 40
@@ -129,6 +130,40 @@ async def test_sighup_reads_the_file_again_whatever_it_looks_like(stage: Stage) 
     stage.write(document)
     await reloaded(life, times=2)
     assert {entry["key"] for entry in life.logged("config.needs_restart")} == {"http.listen", "store.url"}
+    assert await life.stop() == 0
+
+
+async def test_a_change_of_what_hangs_holds_back_no_other_change(stage: Stage) -> None:
+    well = await stage.simulator(world_of(6, ends_after_s=60, ends_within_s=90))
+    hanging = await stage.simulator(world_of(3, ends_within_s=60, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
+    hung, new = await stage.receiver(lambda _: Answer.HANG), await stage.receiver()
+    document = document_of({"well": well, "hanging": hanging}, {"hung": webhook(hung, timeout="60s")})
+    watches, account = document["watch"], document["accounts"]["hanging"]
+    account["timeout"] = "60s"
+    life = await stage.start({**document, "watch": watches[1:]})
+    await life.started()
+    await life.until(lambda: hung.attempts and hanging.journal.entries, within_s=10, what="both hung")
+
+    account["timeout"] = "59s"
+    stage.write({**document, "sinks": {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}})
+    await life.until(new.events, within_s=4, what="the new watch was told to the new sink")
+    assert life.logged("config.reloaded") == []
+    await reloaded(life, times=1)
+    assert len(life.logged("drain.cut_short")) == 2
+    assert await life.stop() == 0
+
+
+async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(60, ends_after_s=60, ends_within_s=90))
+    document = document_of({"old": simulator}, rate_limit=f"{RATE}/s")
+    life = await stage.start(document)
+    await life.until(lambda: len(simulator.journal.entries) > 2 * RATE, within_s=10, what="it was busy")
+    watches = [{**watch, "account": "new"} for watch in document["watch"]]
+    stage.write({**document, "accounts": {"new": document["accounts"]["old"]}, "watch": watches})
+    await reloaded(life, times=1)
+    asked = len(simulator.journal.entries)
+    await life.until(lambda: len(simulator.journal.entries) > asked + 2 * RATE, within_s=10, what="it was busy again")
+    assert simulator.journal.busiest_second() <= RATE * 1.05 + 2
     assert await life.stop() == 0
 
 

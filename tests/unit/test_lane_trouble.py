@@ -149,6 +149,23 @@ async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) 
     assert rig.store.asked["note_standing"] == 1
 
 
+async def test_a_store_in_trouble_is_not_asked_to_keep_how_a_sink_stands(rig: Rig) -> None:
+    rig.store.broken.add("next_deliveries")
+    await rig.go()
+    await rig.go(0.9)
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 0
+    await rig.go(0.1)
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 0
+    rig.store.broken.clear()
+    await rig.record("a")
+    rig.sink.answer = lambda _: FAILED
+    await rig.go(2)
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 1
+
+
 @pytest.mark.parametrize("receipt", [FAILED, BUSY, REFUSED])
 async def test_one_success_in_five_minutes_is_enough(rig: Rig, receipt: Receipt) -> None:
     rig.sink.answer = lambda delivery: DELIVERED if name_of(delivery).startswith("b") else receipt

@@ -238,3 +238,13 @@ async def test_removing_waits_for_the_round_that_is_under_way(schedule: Schedule
 
 async def test_removing_what_is_not_there_is_nothing(schedule: Schedule) -> None:
     await schedule.remove("account:a")
+
+
+async def test_removing_after_the_stop_is_nothing(schedule: Schedule) -> None:
+    ran = CountedRound(10.0)
+    schedule.add("account:a", ran)
+    schedule.start()
+    await ran.reached(1)
+    await schedule.stop()
+    await asyncio.sleep(0)  # the scheduler shuts down in a turn of its own
+    await schedule.remove("account:a")
