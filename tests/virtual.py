@@ -56,6 +56,7 @@ class ScriptedApi:
     status_codes: dict[Outcome, int] = field(default_factory=dict)
     retry_after_s: float | None = None
     reason: str | None = None
+    pipelines: set[str] = field(default_factory=lambda: {PIPELINE})
     asked: list[tuple[float, str]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -65,7 +66,7 @@ class ScriptedApi:
         self.gate.set()
 
     async def get(self, *, pipeline: str, execution: str) -> Reply:
-        assert pipeline == PIPELINE
+        assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, execution))
         self.in_flight += 1
@@ -81,7 +82,7 @@ class ScriptedApi:
         return [at - 1000.0 for at, name in self.asked if name == execution]
 
     async def list(self, *, pipeline: str, page: int) -> PageReply:
-        assert pipeline == PIPELINE
+        assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         answer = self.default or self.pages.get(page, ())

@@ -3,11 +3,18 @@
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from watcher.agenda import Entry, Item
 from watcher.models import Cursor, Watch
 from watcher.places import Places
 from watcher.scan import Scan
+
+LIST_WEIGHT = 3.0
+"""First pages hold three quarters of all ends: read so much more often than others, an end is seen soonest.
+
+Measured by `make bench`: 20 pipelines with 1,000 open executions at 10 requests/s, 7.6 s on average without, 4.9 with.
+"""
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
@@ -18,11 +25,15 @@ class Listing(Item):
     """One pipeline's list.
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
-    `recorded_at` (microseconds, steady; 0: never). `last_found_at` is when something was last found. `scan` is the
+    `recorded_at` (microseconds, steady; 0: never). `scan` is the
     one under way, or the next. `name_from` is an execution that can tell the pipeline's name, `named` is set once
     it was asked. Until `failing_until` a list that failed answers nobody. `found_count` and
-    `shows_any` are what the scan under way has found, and whether it met any row.
+    `shows_any` are what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet).
+    `age_us` is how long ago the oldest end on its pages was, `kept_us` that of the last complete scan: so long at least
+    the API keeps what has ended.
     """
+
+    weight: ClassVar[float] = LIST_WEIGHT
 
     watch: Watch
     cursor: Cursor
@@ -32,7 +43,9 @@ class Listing(Item):
     recorded_at: int = 0
     named: bool = False
     name_from: str | None = None
-    last_found_at: int = 0
+    began_at: int = 0
+    age_us: int = 0
+    kept_us: int = 0
     found_count: int = 0
     shows_any: bool = False
     failing_until: float = float("-inf")
@@ -70,7 +83,8 @@ class Listing(Item):
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.arrived(self.found_count)
         self._pages = None
-        self.scan, self.found_count, self.shows_any = following, 0, False
+        self.kept_us, self.age_us = self.age_us, 0
+        self.scan, self.began_at, self.found_count, self.shows_any = following, 0, 0, False
 
     def unplaced_count(self) -> int:
         """Return how many open executions no list has shown yet, or not where they should be."""
@@ -90,5 +104,8 @@ class Listing(Item):
         return entry.known.found_at if entry is not None else self._ended.get(execution)
 
     def strangers(self, executions: Collection[str]) -> list[str]:
-        """Return those of which only the store may know."""
+        """Return those of which only the store may know; what is remembered of the others is not forgotten next."""
+        for execution in executions:
+            if execution in self._ended:
+                self._ended.move_to_end(execution)
         return [execution for execution in executions if execution not in self.entries and execution not in self._ended]

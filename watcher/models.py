@@ -214,9 +214,9 @@ class Known:
 class Cursor:
     """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
 
-    `since_at` is when it was first watched whole; `complete_at` the end of the last complete scan, 0 before the first;
-    `refused` the reason told because the list is refused, until it answers again. `found` tells whether the list held
-    anything when that scan ended: without it, the next one can meet nothing that is known.
+    `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
+    first; `refused` the reason told because the list is refused, until it answers again. `found` tells whether the
+    list held anything when that scan ended: without it, the next one can meet nothing that is known.
     """
 
     since_at: int

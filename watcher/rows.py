@@ -108,6 +108,11 @@ class Rows:
         entry.claim = None
         return judged.next_s
 
+    def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
+        """Remember those that nobody knows any more because they ended so long ago."""
+        unknown = (each for each in executions if each.id not in recorded and listing.found_at(each.id) is None)
+        listing.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
+
     async def take(
         self,
         listing: Listing,
@@ -115,11 +120,13 @@ class Rows:
         reply: PageReply,
         *,
         recorded: Mapping[str, Known],
+        found_at: int,
         left: dict[str, Entry],
     ) -> None:
         """Judge the rows of a page; then write, together, what changed. Raises `StoreError` when that failed for any.
 
-        `recorded` is what only the store knows of them; whom they are about is taken out of `left`.
+        `recorded` is what only the store knows of them, `found_at` when what is new among them counts as found; whom
+        they are about is taken out of `left`.
         """
         changed: list[_Change] = []
         for row in rows:
@@ -127,7 +134,7 @@ class Rows:
             if entry is None:
                 continue
             listing.put(entry, index=row.index)
-            judged = self._judge(listing, entry, row.execution, reply)
+            judged = self._judge(listing, entry, row.execution, reply, found_at=found_at)
             if judged.change is None:
                 await self._finish(_Change(entry, judged, row.execution))
             else:
@@ -163,11 +170,7 @@ class Rows:
             return entry
         if listing.found_at(execution.id) is not None:
             return None
-        known = recorded.get(execution.id)
-        if known is None and self._is_history(listing, execution):
-            listing.remember({execution.id: LONG_AGO})
-            return None
-        return self._new_entry(listing, execution, known)
+        return self._new_entry(listing, execution, recorded.get(execution.id))
 
     def _new_entry(self, listing: Listing, execution: Execution, known: Known | None) -> Entry:
         entry = Entry(known or Known(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None)
@@ -175,13 +178,13 @@ class Rows:
         self._roster.enter(entry)
         return entry
 
-    def _judge(self, listing: Listing, entry: Entry, execution: Execution, reply: PageReply) -> Judged:
+    def _judge(
+        self, listing: Listing, entry: Entry, execution: Execution, reply: PageReply, *, found_at: int
+    ) -> Judged:
         entry.asked_at = reply.sent_at
         self._parts.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
-            # Later than any scan that is complete, whatever the clock was set to in between.
-            listing.last_found_at = max(self._clock.steady_us(), listing.cursor.complete_at + 1)
-            entry.known = replace(entry.known, found_at=listing.last_found_at)
+            entry.known = replace(entry.known, found_at=found_at)
             if self._is_silent(listing, entry.known, execution):
                 return self._silently(entry, execution)
         if selects(self._rules.details, execution):
@@ -211,18 +214,18 @@ class Rows:
         told_from = cursor.since_at
         if self._rules.first_sight is FirstSight.NOTIFY:
             told_from -= self._rules.lookback_us
-        at = _dated(execution)
+        at = dated(execution)
         return at < told_from if at is not None else self._rules.first_sight is FirstSight.BASELINE
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
         """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""
-        at = _dated(execution)
+        at = dated(execution)
         if at is None or not is_terminal(execution):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
 
 
-def _dated(execution: Execution) -> int | None:
+def dated(execution: Execution) -> int | None:
     """Return when it ended, or at least began (microseconds)."""
     at = execution.finished_at or execution.started_at
     return None if at is None else to_us(at)

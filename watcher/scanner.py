@@ -3,6 +3,7 @@
 Which page is next is the scan's, when it is asked for `turns`', what its rows lead to the rows'.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -12,12 +13,12 @@ from watcher.agenda import Agenda, Entry
 from watcher.health import PAUSING_CODES
 from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
-from watcher.models import Cursor, Execution, GapReason, Known, Outgoing, Watch
+from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Outgoing, Watch
 from watcher.ordering import Order
-from watcher.ports import PAGE_ROWS, PageReply, PipelineChange, PipelineRecord
+from watcher.ports import PAGE_ROWS, ExecutionChange, PageReply, PipelineChange, PipelineRecord
 from watcher.retry import doubling
 from watcher.roster import Roster
-from watcher.rows import Row, Rows, ScanRules
+from watcher.rows import Row, Rows, ScanRules, dated
 from watcher.scan import Finding, Scan
 from watcher.transitions import EXECUTION_REASONS, means_lost, prolong
 from watcher.turns import ListTurn
@@ -26,6 +27,9 @@ CURSOR_EVERY_US = 60_000_000
 """The cursor of a pipeline in which nothing happens is written so often."""
 
 log = structlog.get_logger()
+
+BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+"""How an API may answer for a page that its list does not have."""
 
 REFUSED_EVERY_S = 600.0
 """A list that is refused is asked again so often (SPEC 4)."""
@@ -100,6 +104,8 @@ class Scanner:
         reply = await self._parts.api.list(pipeline=listing.watch.pipeline, page=turn.page)
         now = self._clock.monotonic()
         self._parts.metrics.listed(reply.outcome, now - reply.sent_at)
+        if reply.rows is None and turn.page > 1 and reply.outcome in BEYOND_THE_END:
+            return await self._read(turn, reply, (), left=left)
         if reply.rows is None:
             return await self._fail(listing, reply, now=now)
         self._looks.vouch(listing, reply, now=now)
@@ -125,28 +131,50 @@ class Scanner:
     ) -> float:
         listing, first = turn.listing, (turn.page - 1) * PAGE_ROWS
         rows = {row.id: Row(row, first + at) for at, row in enumerate(executions)}
-        recorded = await self._recorded(listing, rows)
+        when = self._counts_as_found_at(listing, reply, scans=turn.scans)
+        recorded = await self._recorded(listing, rows, when=when)
+        self._rows.recall(listing, executions, recorded=recorded)
         found_at = {name: listing.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
         if fresh and self._needs_name(listing):
             listing.name_from = fresh[0]
             return 0.0
         ground = [name for name, at in found_at.items() if at and at <= listing.cursor.complete_at]
-        await self._rows.take(listing, rows.values(), reply, recorded=recorded, left=left)
+        await self._rows.take(listing, rows.values(), reply, recorded=recorded, found_at=when, left=left)
         for entry in left.values():  # expected here, and not here
             listing.put(entry, index=None)
         if not turn.scans:
             return self._rules.min_interval_s
         return await self._step(listing, reply, executions, ground=ground, fresh_count=len(fresh))
 
-    async def _recorded(self, listing: Listing, executions: Collection[str]) -> Mapping[str, Known]:
-        """Return what only the store knows of these, and remember of it what has ended."""
+    def _counts_as_found_at(self, listing: Listing, reply: PageReply, *, scans: bool) -> int:
+        """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
+
+        What a page shows that is read for its looks alone is later than that: it is ground for the next scan only.
+        The clock may have been set back: no scan begins before the last complete one.
+        """
+        asked_at = self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
+        now = max(asked_at, listing.cursor.complete_at + 1)
+        if not scans:
+            return max(now, listing.began_at + 1)
+        listing.began_at = listing.began_at or now
+        return listing.began_at
+
+    async def _recorded(self, listing: Listing, executions: Collection[str], *, when: int) -> Mapping[str, Known]:
+        """Return what only the store knows of these, and remember of it what has ended, all of it found by now."""
         strangers = listing.strangers(executions)
         if not strangers:
             return {}
         recorded = await self._parts.store.load_executions(self._parts.lease, strangers)
-        listing.remember({name: known.found_at for name, known in recorded.items() if known.ended_at is not None})
+        ended = [known for known in recorded.values() if known.ended_at is not None]
+        await asyncio.gather(*(self._note_found(known, when=when) for known in ended if not known.found_at))
+        listing.remember({known.execution: known.found_at or when for known in ended})
         return recorded
+
+    async def _note_found(self, known: Known, *, when: int) -> None:
+        """Record that a list shows what was named, and told, before."""
+        change = ExecutionChange(self._parts.lease, known.sequence, replace(known, found_at=when), ())
+        await self._looks.write(change)
 
     def _needs_name(self, listing: Listing) -> bool:
         """Tell whether the first that is told of would lack the pipeline's name: a list does not say it."""
@@ -173,6 +201,8 @@ class Scanner:
         )
         listing.found_count += fresh_count
         listing.shows_any |= bool(rows)
+        now = self._clock.steady_us()
+        listing.age_us = max(listing.age_us, *(now - at for row in rows if (at := dated(row)) is not None), 0)
         if listing.scan.order is not None and listing.scan.order is not order:
             self._learn_order(listing, listing.scan.order)
         if finding is None:
@@ -194,14 +224,20 @@ class Scanner:
 
     async def _end(self, listing: Listing, finding: Finding) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        now = self._clock.steady_us()
-        cursor = Cursor(listing.cursor.since_at, max(now, listing.last_found_at), found=listing.shows_any)
-        outgoing = () if finding.gap is None else self._gap(listing, finding.gap, at_most=finding.at_most)
+        cursor = Cursor(listing.cursor.since_at, listing.began_at, found=listing.shows_any)
+        gap = None if self._is_explained(listing, finding) else finding.gap
+        outgoing = () if gap is None else self._gap(listing, gap, at_most=finding.at_most)
         old = replace(listing.cursor, complete_at=cursor.complete_at)
-        if listing.found_count or outgoing or cursor != old or now - listing.recorded_at >= CURSOR_EVERY_US:
+        overdue = self._clock.steady_us() - listing.recorded_at >= CURSOR_EVERY_US
+        if listing.found_count or outgoing or cursor != old or overdue:
             await self._record(listing, cursor, outgoing)
         listing.cursor = cursor
         listing.scan_ended(self._scan(cursor, listing.scan))
+
+    def _is_explained(self, listing: Listing, finding: Finding) -> bool:
+        """Tell whether all that is gone was known: what came since the last scan is younger than what the API keeps."""
+        since_us = listing.began_at - listing.cursor.complete_at
+        return finding.gap is GapReason.DELETED and since_us < listing.kept_us
 
     async def _fail(self, listing: Listing, reply: PageReply, *, now: float) -> float:
         if not self._parts.health.unusable and reply.status_code not in PAUSING_CODES:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
 from watcher.rows import ScanRules
@@ -299,3 +299,76 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         assert len(await told(account)) == (1 if hours == 23 else 0)
         await account.watcher.watch([])
         await store.mark_absent_pipelines(present=(), now=clock.steady_us())
+
+
+async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_and_no_gap(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=90 * DAY_S, ended_s=89 * DAY_S) for number in range(120, 0, -1)]
+    for _ in range(2):
+        account = await whole_account(store, clock, *old)
+        await account.run_for(60)
+        assert await told(account) == []
+        assert asked(account, "page 2") <= 1
+    clock.advance(40 * DAY_S)
+    async for _ in store.prune(ended_before=clock.steady_us() - 30 * DAY_US, keep=lambda *_: False):
+        pass
+    account = await whole_account(store, clock, *old)
+    await account.run_for(60)
+    assert await told(account) == []
+    assert asked(account, "page 2") <= 1
+
+
+async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=3600, ended_s=3500))
+    await account.run_for(60)
+    show(account)
+    await account.run_for(60)
+    show(account, row(2, "success", age_s=-121, ended_s=-122))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+
+
+async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=3600, ended_s=3500))
+    await account.run_for(60)
+    clock.advance(2 * 3600)
+    again = await whole_account(store, clock)
+    await again.run_for(60)
+    assert await told(again) == [("pipeline.gap", "")]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
+async def test_a_page_beyond_the_end_may_be_refused(store: SqlStore, clock: FakeClock, outcome: Outcome) -> None:
+    account = await whole_account(store, clock, *(row(number, "running") for number in range(50, 0, -1)))
+    account.api.pages[2] = outcome
+    await account.run_for(120)
+    assert {type_ for type_, _ in await told(account)} == {"execution.running"}
+
+
+async def test_what_was_named_and_told_before_is_not_told_again(store: SqlStore, clock: FakeClock) -> None:
+    named = [name(number) for number in range(1, 61)]
+    account = await account_of(store, clock, *named)
+    account.api.script = {each: said(each, "success") for each in named}
+    await account.run_for(5)
+    assert len(await told(account)) == 60
+    show(account, *(row(number, "success", age_s=-1, ended_s=-2) for number in range(60, 0, -1)))
+    await account.watcher.watch([WHOLE])
+    await account.run_for(30)
+    assert await told(account) == []
+    assert asked(account, "page 2") == 1
+    await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
+    await account.run_for(30)
+    assert await told(account) == []
+
+
+async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock: FakeClock) -> None:
+    other = Watch("default", "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d30", (name(9),))
+    account = await account_of(store, clock, watches=[WHOLE, other], rate_per_s=2.0)
+    account.api.pipelines.add(other.pipeline)
+    account.api.script[name(9)] = said(name(9), "running")
+    show(account, row(1, "running"))
+    await account.run_for(100)
+    assert sorted(await told(account)) == [("execution.running", name(1)), ("execution.running", name(9))]
+    assert asked(account, name(9)) > 10
+    assert asked(account, "page 1") > 50

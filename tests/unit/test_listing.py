@@ -1,0 +1,64 @@
+"""What is remembered of one pipeline's list."""
+
+from watcher.agenda import Entry
+from watcher.listing import REMEMBERED_COUNT, Listing
+from watcher.models import Cursor, Known, Watch
+from watcher.ports import PAGE_ROWS
+from watcher.scan import Scan
+
+WATCH = Watch("default", "whole", ())
+
+
+def listing() -> Listing:
+    scan = Scan(order=None, total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    return Listing(WATCH, Cursor(0), 0, scan)
+
+
+def shown(listing: Listing, name: str, *, index: int) -> Entry:
+    entry = Entry(Known(name, "whole", found_at=5), WATCH)
+    listing.enter(entry)
+    listing.put(entry, index=index)
+    return entry
+
+
+def test_what_a_page_shows_is_not_forgotten_for_others_of_the_same_page() -> None:
+    known = listing()
+    known.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
+    page = [f"old {number}" for number in range(25)] + [f"new {number}" for number in range(25)]
+    strangers = known.strangers(page)
+    assert strangers == page[25:]
+    known.remember(dict.fromkeys(strangers, 2))
+    assert [known.found_at(name) for name in page] == [1] * 25 + [2] * 25
+
+
+def test_the_longest_unseen_are_forgotten_first() -> None:
+    known = listing()
+    known.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
+    known.remember({"new": 2})
+    assert known.strangers(["old 0", "old 1", "new"]) == ["old 0"]
+
+
+def test_an_execution_that_ends_is_remembered_and_one_that_is_only_dropped_is_not() -> None:
+    known = listing()
+    ended, dropped = shown(known, "ended", index=0), shown(known, "dropped", index=1)
+    ended.known = Known("ended", "whole", ended_at=9, found_at=5)
+    known.leave(ended)
+    known.leave(dropped)
+    assert (known.found_at("ended"), known.found_at("dropped")) == (5, None)
+
+
+def test_others_sink_by_what_a_scan_found_once_it_is_done() -> None:
+    known = listing()
+    entry = shown(known, "a", index=PAGE_ROWS - 1)
+    known.scan_ended(known.scan)
+    known.found_count = 1
+    assert known.on_page(1) == [entry]
+    known.scan_ended(known.scan)
+    assert (known.on_page(1), known.on_page(2)) == ((), [entry])
+
+
+def test_one_that_is_not_where_it_should_be_has_no_place() -> None:
+    known = listing()
+    entry = shown(known, "a", index=0)
+    known.put(entry, index=None)
+    assert (known.on_page(1), known.unplaced_count()) == ((), 1)
