@@ -50,6 +50,12 @@ async def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(
     assert f"Invalid value for '{arguments[0]}'" in outcome.stderr
 
 
+async def test_more_executions_than_memory_holds_are_a_mistake_of_usage(tmp_path: Path) -> None:
+    outcome = await outcome_of("simulate", "--pipelines", "3000", "--executions", "100000", folder=tmp_path)
+    assert (outcome.code, outcome.stdout) == (2, "")
+    assert "are 300,000,000; at most 200,000 in all" in outcome.stderr
+
+
 async def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(tmp_path: Path) -> None:
     outcome = await outcome_of("simulate", "--port", "0", "--write-config", "nowhere/w.yaml", folder=tmp_path)
     assert (outcome.code, outcome.stdout) == (2, "")

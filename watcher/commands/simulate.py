@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
+from watcher.clock import SystemClock
 from watcher.interruption import run_interruptible
-from watcher.simulator.simulate import SimulateOptions
+from watcher.simulator.simulate import SimulateError, SimulateOptions, build_world
 from watcher.simulator.simulate import simulate as run_simulator
 from watcher.simulator.world import Order
 
@@ -18,6 +19,8 @@ EXAMPLES = (
 )
 
 LAST_PORT = 65_535
+MOST_EXECUTIONS = 200_000
+"""They take about 500 MB, and half a minute to make."""
 
 
 def _finite(value: float | None) -> float | None:
@@ -31,6 +34,13 @@ def _above_zero(value: float | None) -> float | None:
     if _finite(value) is None or (value is not None and value > 0):
         return value
     raise typer.BadParameter(f"{value:g} is not above 0: nothing would ever be answered.")
+
+
+def _check_count(pipelines: int, executions: int) -> None:
+    """Refuse a world that no memory holds."""
+    if pipelines * executions > MOST_EXECUTIONS:
+        asked = f"{pipelines:,} pipelines of {executions:,} executions are {pipelines * executions:,}"
+        raise SimulateError(f"--executions: {asked}; at most {MOST_EXECUTIONS:,} in all can be simulated")
 
 
 def simulate(  # noqa: PLR0913 (one parameter per option)
@@ -56,6 +66,7 @@ def simulate(  # noqa: PLR0913 (one parameter per option)
 
     Its executions live, pause, succeed and fail. Its key is sim-key.
     """
+    _check_count(pipelines, executions)
     options = SimulateOptions(
         host=host,
         port=port,
@@ -67,7 +78,9 @@ def simulate(  # noqa: PLR0913 (one parameter per option)
         rate_limit=rate_limit,
         order=order,
     )
-    run_interruptible(lambda stop: run_simulator(options, stop=stop, say=_say, config_path=write_config))
+    # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
+    world = build_world(options, clock=SystemClock())
+    run_interruptible(lambda stop: run_simulator(options, world=world, stop=stop, say=_say, config_path=write_config))
 
 
 def _say(line: str) -> None:

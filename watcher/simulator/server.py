@@ -85,7 +85,7 @@ class Simulator:
             await web.TCPSite(runner, *self._address).start()
             self._listening = stack.pop_all()
         host, port = runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}"
+        self.base_url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         return self
 
     async def __aexit__(

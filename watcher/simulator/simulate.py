@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from watcher.clock import Clock, SystemClock
+from watcher.clock import Clock
 from watcher.errors import Exit, WatcherError
 from watcher.simulator.scenarios import SCENARIOS, Scenario, populate
 from watcher.simulator.server import SIM_KEY, Simulator
@@ -85,22 +85,23 @@ def example_config(world: World, *, base_url: str, rate_limit: float | None = No
         "accounts": {"default": account},
         "watch": [{"pipeline": pipeline.id} for pipeline in world.pipelines()],
     }
-    return yaml.safe_dump(document, sort_keys=False)
+    return yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False)
 
 
 async def simulate(
     options: SimulateOptions,
     *,
+    world: World,
     stop: asyncio.Event,
     say: Callable[[str], None],
     config_path: Path | None = None,
     report_every_s: float = REPORT_EVERY_S,
 ) -> None:
-    """Serve until `stop`, with a line every ten seconds; write a configuration that watches it, if a path is given.
+    """Serve that world until `stop`, with a line every ten seconds.
 
-    Raises `SimulateError` if it cannot listen, or not write.
+    Write a configuration that watches it, if a path is given. Raises `SimulateError` if it cannot listen, or not write.
     """
-    simulator = build_simulator(options, world=build_world(options, clock=SystemClock()))
+    simulator = build_simulator(options, world=world)
     try:
         await simulator.__aenter__()
     except (OSError, UnicodeError):  # the latter for a host no name server would be asked about

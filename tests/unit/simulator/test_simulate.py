@@ -22,6 +22,10 @@ from watcher.simulator.world import Order, World
 SMALL = SimulateOptions(port=0, pipelines_count=2, executions_count=3)
 
 
+def small_world() -> World:
+    return build_world(SMALL, clock=SystemClock())
+
+
 def test_the_usual_scenario_is_calm() -> None:
     assert scenario_named(SimulateOptions().scenario).faults == CALM
     assert scenario_named("harsh").faults == HARSH
@@ -61,7 +65,7 @@ def test_the_example_configuration_watches_everything(rate_limit: float | None, 
 
 async def test_it_says_where_it_listens_serves_and_reports_until_told_to_stop() -> None:
     stop, lines = asyncio.Event(), asyncio.Queue[str]()
-    running = asyncio.ensure_future(simulate(SMALL, stop=stop, say=lines.put_nowait))
+    running = asyncio.ensure_future(simulate(SMALL, world=small_world(), stop=stop, say=lines.put_nowait))
     greeting = await lines.get()
     base_url = greeting.split()[2]
     assert greeting == f"listening on {base_url} key=sim-key seed=7 scenario=calm"
@@ -74,7 +78,9 @@ async def test_it_says_where_it_listens_serves_and_reports_until_told_to_stop() 
 
 async def test_it_reports_while_it_runs() -> None:
     stop, lines = asyncio.Event(), asyncio.Queue[str]()
-    running = asyncio.ensure_future(simulate(SMALL, stop=stop, say=lines.put_nowait, report_every_s=0.001))
+    running = asyncio.ensure_future(
+        simulate(SMALL, world=small_world(), stop=stop, say=lines.put_nowait, report_every_s=0.001)
+    )
     assert [await lines.get() for _ in range(3)][1:] == ["served 0", "served 0"]
     stop.set()
     await running
@@ -84,4 +90,15 @@ async def test_a_taken_port_is_an_error_for_people() -> None:
     async with build_simulator(SMALL, world=build_world(SMALL, clock=SystemClock())) as simulator:
         port = int(simulator.base_url.rsplit(":", 1)[1])
         with pytest.raises(SimulateError, match=f"cannot listen on 127.0.0.1:{port}; is it taken"):
-            await simulate(SimulateOptions(port=port), stop=asyncio.Event(), say=print)
+            await simulate(
+                SimulateOptions(port=port),
+                world=build_world(SMALL, clock=SystemClock()),
+                stop=asyncio.Event(),
+                say=print,
+            )
+
+
+async def test_an_address_of_ipv6_stands_in_brackets() -> None:
+    options = SimulateOptions(host="::1", port=0, pipelines_count=1, executions_count=1)
+    async with build_simulator(options, world=build_world(options, clock=SystemClock())) as simulator:
+        assert simulator.base_url.startswith("http://[::1]:")
