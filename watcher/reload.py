@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 import structlog
 from watchfiles import awatch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from watcher.clock import Clock
 from watcher.config.models import Settings
+from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
 from watcher.errors import ConfigError, StoreError
 from watcher.metrics import Metrics
@@ -19,8 +21,11 @@ log = structlog.get_logger()
 LOOK_EVERY_S = 5.0
 """Files are also looked at this often: not every file system says when they change, nor can every link be followed."""
 
-Watch = Callable[..., AsyncGenerator[object]]
-"""As `watchfiles.awatch`."""
+Awatch = Callable[..., AsyncGenerator[object]]
+"""Yields when files have changed, as `watchfiles.awatch`."""
+
+SAID_AT_FAILURE = 2
+"""One failure passes by itself: a directory that is just being replaced cannot be watched."""
 
 QUIET_S = 0.1
 """A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
@@ -45,20 +50,20 @@ class Reloader:
         apply: Callable[[Settings], Awaitable[None]],
         metrics: Metrics,
         clock: Clock,
-        watch: Watch = awatch,
+        watch: Awatch = awatch,
         look_every_s: float = LOOK_EVERY_S,
     ) -> None:
         """Begin with these settings, which are applied. `apply` may raise `StoreError`, and is then called again."""
         self._source = reloading.source
         self._asked = reloading.asked
-        self._settings = settings
+        self._started = settings
         self._apply = apply
         self._metrics = metrics
         self._clock = clock
         self._watch = watch
         self._look_every_s = look_every_s
         self._to_apply: Settings | None = None
-        self._blind = False
+        self._failure_count = 0
 
     async def run(self) -> None:
         """Follow the configuration until cancelled."""
@@ -73,24 +78,30 @@ class Reloader:
     async def _await_reason(self) -> None:
         """Return when the configuration may be another, or what it says is still to be applied."""
         try:
-            watching = self._watch(
-                *self._source.directories(),
-                watch_filter=None,
-                recursive=False,
-                stop_event=self._asked,
-                rust_timeout=round(self._look_every_s * 1000),
-                yield_on_timeout=True,
-            )
-            async with aclosing(watching):
-                async for _ in watching:
-                    if self._to_apply is not None or self._source.changed():
-                        return
-        except OSError as error:
-            if not self._blind:
+            await self._follow_files()
+        except (OSError, WatchfilesRustInternalError) as error:
+            self._failure_count += 1
+            if self._failure_count == SAID_AT_FAILURE:
+                reason = getattr(error, "strerror", None) or type(error).__name__
                 note = f"the files are looked at every {self._look_every_s:g} s instead"
-                log.warning("config.unwatched", error=error.strerror, note=note)
-            self._blind = True
+                log.warning("config.unwatched", error=reason, note=note)
             await self._wait()
+
+    async def _follow_files(self) -> None:
+        """As `_await_reason`. Raises if the system does not tell of changes."""
+        watching = self._watch(
+            *self._source.directories(),
+            watch_filter=None,
+            recursive=False,
+            stop_event=self._asked,
+            rust_timeout=round(self._look_every_s * 1000),
+            yield_on_timeout=True,
+        )
+        async with aclosing(watching):
+            async for _ in watching:
+                self._failure_count = 0
+                if self._to_apply is not None or self._source.changed():
+                    return
 
     async def _wait(self) -> None:
         try:
@@ -109,7 +120,7 @@ class Reloader:
             self._to_apply = outcome
         else:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            log.error("config.rejected", problems=str(outcome).splitlines(), note="the old one stays in use")
+            log.error("config.rejected", problems=_problems(outcome), note="the old one stays in use")
 
     async def _load(self) -> Settings | ConfigError:
         try:
@@ -130,12 +141,16 @@ class Reloader:
             self._metrics.reloaded(well=False, at=self._clock.now())
             log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")  # noqa: TRY400 (our own text says it all)
             return
-        _warn_of_restart(self._settings, settings)
-        self._settings, self._to_apply = settings, None
+        _warn_of_restart(self._started, settings)
+        self._to_apply = None
         self._metrics.reloaded(well=True, at=self._clock.now())
         log.info(
             "config.reloaded", accounts=len(settings.accounts), watches=len(settings.watch), sinks=len(settings.sinks)
         )
+
+
+def _problems(error: ConfigError) -> list[str]:
+    return [str(each) for each in error.problems] if isinstance(error, ConfigProblemsError) else [str(error)]
 
 
 def _warn_of_restart(old: Settings, new: Settings) -> None:

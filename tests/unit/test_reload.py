@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import pytest
 from structlog.testing import capture_logs
 from virtual import FakeClock
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
@@ -119,19 +120,48 @@ async def test_a_bad_file_is_not_applied_and_said_once(file: Path) -> None:
     assert applied.levels == ["debug"]
 
 
-async def test_where_nothing_tells_of_changes_the_files_are_looked_at(file: Path) -> None:
+@pytest.mark.parametrize(
+    ("failure", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (WatchfilesRustInternalError("no inotify instance"), "WatchfilesRustInternalError"),
+    ],
+)
+async def test_where_nothing_tells_of_changes_the_files_are_looked_at(
+    file: Path, failure: Exception, said: str
+) -> None:
     def no_watches(*_: object, **__: object) -> NoReturn:
-        raise OSError(28, "No space left on device")
+        raise failure
 
     applied = Applied()
     with capture_logs() as logs:
         async with following(file, applied, watch=no_watches, look_every_s=0.01) as (reloading, metrics):
+            for _ in range(3):
+                reloading.asked.set()
+                assert await metrics.next() == 1.0
             write(file, "debug")
             assert await metrics.next() == 1.0
-            reloading.asked.set()
-            assert await metrics.next() == 1.0
-    assert applied.levels == ["debug", "debug"]
-    assert [entry["event"] for entry in logs].count("config.unwatched") == 1
+    assert applied.levels == ["info"] * 3 + ["debug"]
+    assert [entry["error"] for entry in logs if entry["event"] == "config.unwatched"] == [said]
+
+
+async def test_what_keeps_changes_from_being_told_but_once_is_not_said(file: Path) -> None:
+    fails = iter([True, False, True, False, True, True, False, True, True])
+    over = asyncio.Event()
+
+    async def watch(*_: object, **__: object) -> AsyncGenerator[None]:
+        if (failing := next(fails, None)) is None:
+            over.set()
+            await asyncio.Event().wait()
+        if failing:
+            raise OSError(2, "No such file or directory")
+        yield
+
+    with capture_logs() as logs:
+        async with following(file, Applied(), watch=watch, look_every_s=0.001):
+            async with asyncio.timeout(10):
+                await over.wait()
+    assert [entry["event"] for entry in logs] == ["config.unwatched"] * 2
 
 
 async def test_nothing_is_read_while_nothing_changes(file: Path) -> None:
@@ -149,9 +179,30 @@ async def test_nothing_is_read_while_nothing_changes(file: Path) -> None:
     assert applied.levels == ["debug"]
 
 
-async def test_what_needs_a_restart_is_said(file: Path) -> None:
+async def test_what_needs_a_restart_is_said_for_as_long_as_it_does(file: Path) -> None:
     with capture_logs() as logs:
-        async with following(file, Applied()) as (_, metrics):
+        async with following(file, Applied()) as (reloading, metrics):
             write(file, "info", more="store: {url: sqlite:///other.db}\nhttp: {listen: 127.0.0.1:1}\n")
             assert await metrics.next() == 1.0
-    assert [entry.get("key") for entry in logs] == ["store.url", "http.listen", None]
+            reloading.asked.set()
+            assert await metrics.next() == 1.0
+            write(file, "info")
+            assert await metrics.next() == 1.0
+    assert [entry.get("key") for entry in logs] == ["store.url", "http.listen", None] * 2 + [None]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("log: {level: loud}\nhttp: {listen: x}\n", ["log.level: ", "http.listen: "]),
+        ("accounts: {default: {api_key: k}}\n", ["nothing to watch: "]),
+    ],
+)
+async def test_each_mistake_is_one_problem(file: Path, text: str, told: list[str]) -> None:
+    with capture_logs() as logs:
+        async with following(file, Applied()) as (_, metrics):
+            await asyncio.to_thread(file.write_text, text)
+            assert await metrics.next() == 0.0
+    problems = logs[0]["problems"]
+    assert len(problems) == len(told)
+    assert all(each in problem for each, problem in zip(told, problems, strict=True))
