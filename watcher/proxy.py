@@ -7,6 +7,8 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from yarl import URL
 
+from watcher.errors import ConfigError
+
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
@@ -17,11 +19,14 @@ class Proxy:
 
 
 def proxy_for(target: URL) -> Proxy:
-    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for a target."""
+    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for a target. Raises `ConfigError`."""
     address = getproxies().get(target.scheme)
     if address is None or proxy_bypass(target.host or ""):
         return Proxy()
-    url = URL(address)
+    url = URL(address if "://" in address else f"http://{address}")
+    if url.scheme not in {"http", "https"}:
+        name = f"{target.scheme.upper()}_PROXY"
+        raise ConfigError(f"{name}: only http and https proxies are known; write it like http://proxy.example.com:3128")
     if url.user is None:
         return Proxy(url)
     login = aiohttp.encode_basic_auth(url.user, url.password or "")

@@ -56,6 +56,13 @@ async def test_more_executions_than_memory_holds_are_a_mistake_of_usage(tmp_path
     assert "are 300,000,000; at most 200,000 in all" in outcome.stderr
 
 
+async def test_simulate_overwrites_no_file(tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").touch()
+    outcome = await outcome_of("simulate", "--port", "0", "--write-config", "w.yaml", folder=tmp_path)
+    told = "error: w.yaml is there already; give --write-config another name, or remove it\n"
+    assert (outcome.code, outcome.stderr) == (2, told)
+
+
 async def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(tmp_path: Path) -> None:
     outcome = await outcome_of("simulate", "--port", "0", "--write-config", "nowhere/w.yaml", folder=tmp_path)
     assert (outcome.code, outcome.stdout) == (2, "")

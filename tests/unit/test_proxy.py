@@ -1,6 +1,7 @@
 import pytest
 from yarl import URL
 
+from watcher.errors import ConfigError
 from watcher.proxy import Proxy, proxy_for
 
 PROXY = URL("http://proxy.example.com:3128")
@@ -40,3 +41,15 @@ def test_credentials_become_a_header_and_leave_the_address(environment: pytest.M
 def test_a_proxy_may_want_a_name_alone(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("HTTP_PROXY", "http://user@proxy.example.com:3128")
     assert proxy_for(URL("http://hooks.example.com/")).headers == {"Proxy-Authorization": "Basic dXNlcjo="}
+
+
+def test_an_address_without_a_scheme_is_that_of_an_http_proxy(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", "proxy.example.com:3128")
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy(PROXY)
+
+
+def test_a_proxy_of_another_kind_is_refused_without_showing_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", "socks5://user:hunter2@proxy.example.com:1080")
+    with pytest.raises(ConfigError, match=r"^HTTPS_PROXY: only http and https proxies are known") as caught:
+        proxy_for(URL("https://hooks.example.com/"))
+    assert "hunter2" not in str(caught.value)

@@ -13,7 +13,7 @@ from watcher.errors import ConfigError, Exit, WatcherError
 from watcher.output import put
 from watcher.units import Address
 
-EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml || systemctl restart clerk-watcher")
+EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml")
 
 TIMEOUT_S = 5.0
 ANSWER_BYTES = 64 * 1024

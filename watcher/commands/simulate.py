@@ -59,7 +59,7 @@ def simulate(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     order: Annotated[Order, typer.Option(help="Which executions a list shows first.")] = Order.NEWEST,
     write_config: Annotated[
-        Path | None, typer.Option(help="Write a configuration that watches all of it, and go on.")
+        Path | None, typer.Option(help="Write a configuration that watches all of it to a new file.")
     ] = None,
 ) -> None:
     """Serve a fake Clerk Chat API to try things against.

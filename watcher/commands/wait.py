@@ -17,7 +17,7 @@ from watcher.commands.options import ConfigOption
 from watcher.config.document import quoted
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.config.places import find_config
-from watcher.errors import ConfigError, Exit, WatcherError
+from watcher.errors import ConfigError, Exit, OutputClosedError, WatcherError
 from watcher.interruption import run_interruptible
 from watcher.logs import configure_logs
 from watcher.progress import Ending, Subject
@@ -68,7 +68,8 @@ def wait(
 ) -> None:
     """Follow one execution until it has ended: live on a terminal, a line per change otherwise.
 
-    Without a file the key is $CLERK_API_KEY. A passing error of the API never ends it once the execution was seen.
+    Without a file the key is $CLERK_API_KEY. Its requests, as those of check --online, come on top of those of
+    a daemon with the same key. A passing error of the API never ends it once the execution was seen.
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
     """
@@ -77,7 +78,10 @@ def wait(
     source = find_source(config, account, environ=os.environ)
     order = Order(_settings(source, subject), timeout_s)
     view = _view(subject, as_json=as_json)
-    ending = run_interruptible(lambda stop: _follow(order, view, stop=stop))
+    try:
+        ending = run_interruptible(lambda stop: _follow(order, view, stop=stop))
+    except OutputClosedError:  # as `head` does it: no failure anybody need read of
+        raise typer.Exit(Exit.FAILED) from None
     if ending is not None and ending.problem:
         raise WaitError(ending, hint=_hint(ending, source))
     raise typer.Exit(ending.code if ending else Exit.FAILED)

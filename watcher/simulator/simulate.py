@@ -118,7 +118,10 @@ async def simulate(
 
 def _write(path: Path, text: str) -> None:
     try:
-        path.write_text(text, encoding="utf-8")
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise SimulateError(f"{path} is there already; give --write-config another name, or remove it") from None
     except OSError as error:
         reason = (error.strerror or "I/O error").lower()
         raise SimulateError(f"cannot write {path} ({reason}); --write-config names a file to be written") from None

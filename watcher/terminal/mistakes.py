@@ -1,12 +1,12 @@
 """Mistakes in a configuration file for a terminal: the line of the file, and a mark below the place.
 
 A line of the file may hold secrets. So of a line is shown what is harmless whatever the file is like: known keys,
-durations and the like, ids, and the value the problem itself quotes. The rest becomes `…`.
+durations and the like, ids, and the value the problem itself quotes. The rest becomes `…`,
+as does whatever follows a key of secrets.
 """
 
 import re
-from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -24,6 +24,9 @@ _HARMLESS = re.compile(
 )
 _QUOTED = re.compile(r'"(.+)"')
 _MASKED = re.compile(r"…(?:\s+…)+")
+_SECRETS = frozenset({"apikey", "secret", "secrets", "token", "url", "headers"})
+"""Keys, without `_` and in lower case, whose values are secrets whatever they look like."""
+
 _MARGIN = 8
 _LEAD = 12
 """Characters left of the mark that stay when a line is wider than the terminal."""
@@ -63,15 +66,15 @@ def _lines(problem: Problem, source: list[str], *, room: int) -> Iterator[tuple[
 
 def _show(problem: Problem, line: str) -> _Shown:
     """Mask a line around the place of a problem."""
-    words = known_words() | set(re.split(r"[.\[\]]+", problem.path))
+    mask = _Mask(re.split(r"[.\[\]]+", problem.path))
     line = line.replace("\t", " ")
-    before, rest = line[: problem.column - 1], line[problem.column - 1 :]
-    culprit = _culprit(problem, rest)
+    head, rest = mask(line[: problem.column - 1]), line[problem.column - 1 :]
     token = _TOKEN.match(rest)
+    masked = mask(token[0]).removesuffix(":") if token else ""
+    culprit = _culprit(problem, rest)
     marked = culprit or (token[0].removesuffix(":") if token else "")
-    shown = culprit or _mask(marked, words=words)
-    head, tail = _mask(before, words=words), _mask(rest[len(marked) :], words=words)
-    return _Shown(head + _MASKED.sub("…", shown + tail), len(head), max(1, len(shown)))
+    shown = culprit or masked
+    return _Shown(head + _MASKED.sub("…", shown + mask(rest[len(marked) :])), len(head), max(1, len(shown)))
 
 
 def _culprit(problem: Problem, rest: str) -> str:
@@ -81,14 +84,33 @@ def _culprit(problem: Problem, rest: str) -> str:
     return written[0] if written else ""
 
 
-def _mask(text: str, *, words: AbstractSet[str]) -> str:
-    code = re.split(r"(?:^|(?<=\s))#", text, maxsplit=1)[0]  # comments say anything
-    masked = _TOKEN.sub(lambda token: token[0] if _is_harmless(token[0], words=words) else "…", code)
-    return _MASKED.sub("…", masked)
+class _Mask:
+    """Masks a line, part by part. It remembers whether what comes next belongs to a key of secrets."""
+
+    def __init__(self, path: Sequence[str]) -> None:
+        self._words = known_words() | set(path)
+        self._of_headers = "headers" in path
+        self._secret = any(_plain(part) in _SECRETS for part in path)
+
+    def __call__(self, text: str) -> str:
+        code = re.split(r"(?:^|(?<=\s))#", text, maxsplit=1)[0]  # comments say anything
+        return _MASKED.sub("…", _TOKEN.sub(self._token, code))
+
+    def _token(self, match: re.Match[str]) -> str:
+        token, word = match[0], match[0].strip("\"':")
+        is_key = token.endswith(":")
+        if _plain(word) in _SECRETS:
+            self._of_headers |= word == "headers"
+            self._secret = True
+        elif is_key and word in known_words():  # the headers' own names may be the same
+            self._secret = self._of_headers
+        if self._secret and not is_key and word != "-" and _plain(word) not in _SECRETS:
+            return "…"
+        return token if word in self._words or _HARMLESS.fullmatch(token) else "…"
 
 
-def _is_harmless(token: str, *, words: AbstractSet[str]) -> bool:
-    return token.strip("\"':") in words or _HARMLESS.fullmatch(token) is not None
+def _plain(key: str) -> str:
+    return key.lower().replace("_", "").removesuffix("file")
 
 
 @cache
