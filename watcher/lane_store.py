@@ -30,7 +30,6 @@ class LaneStore:
         self._store = store
         self._clock = clock
         self._failures = 0
-        self._log = log.bind(sink=lease.name)
 
     async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
         """Return what may be sent now, leaving out the streams in `skip`; `None` if the store is in trouble."""
@@ -77,9 +76,9 @@ class LaneStore:
         self._failures += 1
         self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)
         if self._failures == 1:
-            self._log.error("store.failed", problem=str(error))
+            log.error("store.failed", sink=self.lease.name, problem=str(error))
 
     def _works(self) -> None:
         if self._failures:
-            self._log.info("store.recovered")
+            log.info("store.recovered", sink=self.lease.name)
         self._failures = 0

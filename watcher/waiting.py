@@ -38,31 +38,31 @@ class View(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class Awaited:
     """What to wait for: settings with one account that watches one execution, and for how long at most."""
 
     settings: Settings
     timeout_s: float | None
 
 
-async def wait_for(order: Order, view: View, *, stop: asyncio.Event) -> Ending | None:
+async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Ending | None:
     """Follow the execution until it, the time or the patience is over, or `stop` (then `None`).
 
     Raises `OutputClosedError` when nobody is there to be told.
     """
     heard, clock = Heard(), SystemClock()
-    progress = Progress(lost_after=order.settings.polling.lost_after)
+    progress = Progress(lost_after=awaited.settings.polling.lost_after)
     async with AsyncExitStack() as stack:
-        watcher = await _start(order.settings, heard, stack=stack, clock=clock)
+        watcher = await _start(awaited.settings, heard, stack=stack, clock=clock)
         following = asyncio.create_task(_Follower(watcher, heard, clock, progress, view).follow())
         stopping = asyncio.create_task(stop.wait())
         stack.push_async_callback(_cancel, following, stopping)
         done, _ = await asyncio.wait(
-            {following, stopping}, timeout=order.timeout_s, return_when=asyncio.FIRST_COMPLETED
+            {following, stopping}, timeout=awaited.timeout_s, return_when=asyncio.FIRST_COMPLETED
         )
         if following in done:
             return following.result()
-        return None if stopping in done else _timed_out(progress, order.timeout_s or 0.0)
+        return None if stopping in done else _timed_out(progress, awaited.timeout_s or 0.0)
 
 
 def _timed_out(progress: Progress, timeout_s: float) -> Ending:

@@ -24,7 +24,7 @@ from watcher.progress import Ending, Subject
 from watcher.terminal.console import stdout_console
 from watcher.terminal.views import STDOUT_FD, live_view, stdout_view
 from watcher.units import UnfitError, parse_duration, spell_duration
-from watcher.waiting import Order, View, wait_for
+from watcher.waiting import Awaited, View, wait_for
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
 KEY_VARIABLE = "CLERK_API_KEY"
@@ -76,10 +76,10 @@ def wait(
     subject = Subject(parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution"))
     timeout_s = parse_timeout(timeout)
     source = find_source(config, account, environ=os.environ)
-    order = Order(_settings(source, subject), timeout_s)
+    awaited = Awaited(_settings(source, subject), timeout_s)
     view = _view(subject, as_json=as_json)
     try:
-        ending = run_interruptible(lambda stop: _follow(order, view, stop=stop))
+        ending = run_interruptible(lambda stop: _follow(awaited, view, stop=stop))
     except OutputClosedError:  # as `head` does it: no failure anybody need read of
         raise typer.Exit(Exit.FAILED) from None
     if ending is not None and ending.problem:
@@ -87,9 +87,9 @@ def wait(
     raise typer.Exit(ending.code if ending else Exit.FAILED)
 
 
-async def _follow(order: Order, view: AbstractAsyncContextManager[View], *, stop: asyncio.Event) -> Ending | None:
+async def _follow(awaited: Awaited, view: AbstractAsyncContextManager[View], *, stop: asyncio.Event) -> Ending | None:
     async with view as shown:
-        return await wait_for(order, shown, stop=stop)
+        return await wait_for(awaited, shown, stop=stop)
 
 
 def parse_id(text: str, *, of: str) -> str:
