@@ -107,10 +107,6 @@ def as_written(text: str) -> float:
     return cast("float", text)
 
 
-Secret = SecretStr
-"""A value that prints as asterisks. Its key has a twin ending in `_file`, of which the loader reads the file."""
-
-
 def _key(value: SecretStr) -> SecretStr:
     if _PRINTABLE.fullmatch(value.get_secret_value()):
         return value

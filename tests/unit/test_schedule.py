@@ -185,11 +185,9 @@ async def test_a_round_that_has_not_woken_for_30_s_is_stuck(after_s: float, stuc
 
 
 async def test_the_lag_of_the_event_loop_is_told() -> None:
-    lags: list[float] = []
     told = asyncio.Event()
 
-    def tell(lag_s: float) -> None:
-        lags.append(lag_s)
+    def tell(_lag_s: float) -> None:
         told.set()
 
     schedule = Schedule(clock=SystemClock(), fatal=_never, lag=tell)
@@ -197,7 +195,6 @@ async def test_the_lag_of_the_event_loop_is_told() -> None:
     async with asyncio.timeout(5):
         await told.wait()
     await schedule.stop()
-    assert lags[0] >= 0
 
 
 def _never(error: BaseException) -> None:

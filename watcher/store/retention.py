@@ -149,7 +149,7 @@ async def prune_source_events(connection: AsyncConnection, *, before: int, after
     return Page(len(rows), last and (last.recorded_at, last.id))
 
 
-_MARK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
+_MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
 
 
 async def mark_absent_sinks(connection: AsyncConnection, *, present: Collection[str], now: int) -> dict[int, int]:
@@ -161,7 +161,7 @@ async def mark_absent_sinks(connection: AsyncConnection, *, present: Collection[
     ).all()
     absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
     if sinks:
-        await connection.execute(_MARK, [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks])
+        await connection.execute(_MARK_SINK, [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks])
     return absent
 
 

@@ -33,7 +33,7 @@ _TELL = (
     .where(source.c.id == _OF_PIPELINE, source.c.sequence == bindparam("before"))
     .values(sequence=bindparam("new_sequence"))
 )
-_MARK = update(source).where(source.c.id == _OF_PIPELINE).values(absent_since=bindparam("since"))
+_MARK_PIPELINE = update(source).where(source.c.id == _OF_PIPELINE).values(absent_since=bindparam("since"))
 _SCANNED = select(
     scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
 ).join(source, source.c.id == scan.c.pipeline_id)
@@ -74,7 +74,7 @@ async def load_pipeline(connection: AsyncConnection, *, account_id: int, pipelin
     row = (await connection.execute(select(*columns).where(source.c.id == pipeline_id))).one()
     if _is_forgotten(row, now=now):
         await connection.execute(_FORGET, itself)
-    await connection.execute(_MARK, itself | {"since": None})
+    await connection.execute(_MARK_PIPELINE, itself | {"since": None})
     cursor = (await connection.execute(_CURSOR, itself)).one_or_none()
     return PipelineRecord(row.sequence, cursor and Cursor(*cursor))
 
@@ -94,7 +94,7 @@ async def mark_absent_pipelines(connection: AsyncConnection, *, present: Collect
     if forgotten:
         await connection.execute(_FORGET, forgotten)
     if marks:
-        await connection.execute(_MARK, marks)
+        await connection.execute(_MARK_PIPELINE, marks)
 
 
 def _is_forgotten(row: AnyRow, *, now: int) -> bool:

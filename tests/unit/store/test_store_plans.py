@@ -59,7 +59,7 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
         scans._TELL,
         scans._CURSOR,
         scans._FORGET,
-        scans._MARK,
+        scans._MARK_PIPELINE,
         retention._ENDED,
         retention._DELETE_STREAM_DELIVERIES,
         retention._DELETE_STREAM_EVENTS,
