@@ -12,7 +12,7 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not soak and not bench" --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest -m "not soak and not bench" -n 2 --dist loadgroup --cov --cov-report=term $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)

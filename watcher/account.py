@@ -53,6 +53,11 @@ class AccountWatcher:
         self._next_round_at = float("inf")
         self._draining = False
 
+    @property
+    def store_failing(self) -> bool:
+        """Whether the last write failed."""
+        return self._looks.store_failing
+
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
 

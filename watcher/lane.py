@@ -114,6 +114,11 @@ class SinkLane:
         if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
             await self._keeper.keep()
 
+    @property
+    def store_failing(self) -> bool:
+        """Whether the last read or write failed."""
+        return self._store.failing
+
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
         self._stopped = True

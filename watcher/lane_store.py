@@ -31,6 +31,11 @@ class LaneStore:
         self._clock = clock
         self._failures = 0
 
+    @property
+    def failing(self) -> bool:
+        """Whether the store is in trouble as far as this lane knows."""
+        return self._failures > 0
+
     async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
         """Return what may be sent now, leaving out the streams in `skip`; `None` if the store is in trouble."""
         now = self._clock.steady_us()

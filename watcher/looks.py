@@ -62,7 +62,7 @@ class Looks:
         self._agenda = agenda
         self.success_at: float | None = None
         self._unflushed: dict[str, Entry] = {}
-        self._store_failing = False
+        self.store_failing = False
         parts.metrics.last_success.set_function(self._last_success)
 
     async def look(self, entry: Entry) -> float | None:
@@ -169,6 +169,8 @@ class Looks:
 
     def _judge_failure(self, entry: Entry, reply: Reply, *, now: float) -> Judged:
         lost = entry.known.lost is not None
+        if entry.claim is not None:  # a list shows it: whoever does not know it is mistaken
+            entry.streak = None
         # Whether nothing else could vouch for the account: what is lost cannot.
         alone = self._roster.found_count == (not lost) and not self._roster.listings
         judged = self._parts.judge.failure(
@@ -205,11 +207,11 @@ class Looks:
 
     def _store_failed(self, error: StoreError) -> None:
         """Log the edge. Nothing was recorded, so what was to be recorded comes due again."""
-        if not self._store_failing:
+        if not self.store_failing:
             log.error("store.failed", account=self._parts.lease.name, problem=str(error))
-        self._store_failing = True
+        self.store_failing = True
 
     def _store_recovered(self) -> None:
-        if self._store_failing:
+        if self.store_failing:
             log.info("store.recovered", account=self._parts.lease.name)
-        self._store_failing = False
+        self.store_failing = False

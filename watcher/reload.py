@@ -137,7 +137,7 @@ class Reloader:
     async def _take(self, settings: Settings) -> None:
         try:
             await self._apply(settings)
-        except StoreError as error:
+        except (StoreError, ConfigError) as error:  # a proxy may be set that cannot work
             self._metrics.reloaded(well=False, at=self._clock.now())
             log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")  # noqa: TRY400 (our own text says it all)
             return

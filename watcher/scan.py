@@ -12,7 +12,7 @@ from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
 from watcher.ports import PAGE_ROWS
 
-EXTRA_PAGES = 2
+EXTRA_PAGES = 20
 """How many pages a scan reads beyond ground because `total` grew by more than was found."""
 
 
@@ -83,9 +83,7 @@ class Scan:
         self._finding: Finding | None = None
         self._seen: set[str] = set()
         self._new_count = 0  # of those seen, how many are no ground
-        self._page_new_count = 0
         self._overlaps = False
-        self._extra_in_vain = False
         self._oldest_at: int | None = None
         self._on_ground = False
         self._stalled_count = 0
@@ -132,8 +130,7 @@ class Scan:
         unseen = {row.id for row in page.rows} - self._seen
         self._seen |= unseen
         self._overlaps = len(unseen) < len(page.rows)
-        self._page_new_count = len(unseen.difference(page.ground))
-        self._new_count += self._page_new_count
+        self._new_count += len(unseen.difference(page.ground))
         dates = [at for at in (page.oldest_at, self._oldest_at) if at is not None]
         further = bool(unseen) and (page.oldest_at is None or page.oldest_at == min(dates))
         self._stalled_count += not further
@@ -150,6 +147,9 @@ class Scan:
         if self._again:
             self._again = False
             self._on_ground |= page.has_ground
+            if not self._overlaps and page.number > 1:  # more fell than a page holds: back to what was read
+                self._again, self.page = True, page.number - 1
+                return None
             return self._go_on(self._last or page, unplaced=unplaced)
         fell = self._fell(page)
         if self._last is None:
@@ -174,8 +174,8 @@ class Scan:
     def _go_on(self, page: _Page, *, unplaced: int) -> Finding | None:
         if self._finding is None:
             self._finding = self._judge(page)
-        elif not self._page_new_count:
-            self._extra_in_vain = True
+        if self._total_says_more() and (page.ends_list or self._extra_count >= EXTRA_PAGES):
+            self.trusted = False
         if self._finding and (page.ends_list or not self._wants_more(self._finding, unplaced=unplaced)):
             return self._finding
         self._extra_count += self._finding is not None
@@ -224,7 +224,4 @@ class Scan:
         """Tell whether `total` grew by more than was found: something may have come to be seen late, further down."""
         if not self.trusted or not self._cursor.complete_at or self.total is None or self._total_before is None:
             return False
-        if self.total - self._total_before <= self._new_count:
-            return False
-        self.trusted = not self._extra_in_vain
-        return self.trusted and self._extra_count < EXTRA_PAGES
+        return self.total - self._total_before > self._new_count

@@ -15,8 +15,14 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the demonstrations, which take 30 s whatever the machine, be looked at when everything else is done."""
+    """Let the demonstrations, which take 30 s whatever the machine, be looked at when everything else is done.
+
+    All of these tests run one after the other, whatever else runs beside them: they measure time.
+    """
     items.sort(key=_looks_at_demonstrations)
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
 @pytest.fixture(scope="session", autouse=True)

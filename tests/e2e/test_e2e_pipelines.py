@@ -60,9 +60,17 @@ def printed(lives: Sequence[Life]) -> list[bytes]:
     return list(dict.fromkeys(line for life in lives for line in life.told))
 
 
-@pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("size", [SMALL, pytest.param(LARGE, marks=pytest.mark.soak)])
-@pytest.mark.parametrize("faults", [CALM, HARSH], ids=["calm", "harsh"])
+@pytest.mark.parametrize(
+    ("order", "faults", "size"),
+    [
+        pytest.param(Order.NEWEST, HARSH, SMALL, id="newest-harsh"),
+        pytest.param(Order.OLDEST, HARSH, SMALL, id="oldest-harsh"),
+        pytest.param(Order.NEWEST, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
+        pytest.param(Order.NEWEST, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
+        pytest.param(Order.OLDEST, CALM, LARGE, id="oldest-calm-large", marks=pytest.mark.soak),
+        pytest.param(Order.OLDEST, HARSH, LARGE, id="oldest-harsh-large", marks=pytest.mark.soak),
+    ],
+)
 async def test_every_execution_is_told_of_once_over_kills(
     stage: Stage, order: Order, size: tuple[int, int, float], faults: Faults
 ) -> None:

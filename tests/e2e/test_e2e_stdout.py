@@ -32,7 +32,9 @@ async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_th
     assert "stdout was closed by its reader" in life.stderr.lines.everything().decode()
 
     second = await stage.start(document)
-    await second.until(lambda: all_have_ended(second.events(), simulator.world), within_s=20, what="all was printed")
+    await second.until(
+        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), within_s=20, what="all was printed"
+    )
     assert await second.stop() == 0
     bodies = [*life.told, *second.told]
     assert judge.of_sequences(bodies) == []

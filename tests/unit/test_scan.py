@@ -148,6 +148,25 @@ def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
     assert asked == [2, 1, 3]
 
 
+def test_after_a_deletion_of_more_than_a_page_it_goes_back_to_what_was_read() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(400)
+    scan = Scan(order=Order.NEWEST, total=60, cursor=world.cursor, lookback_us=DAY, began_at=world.now, pages_at_most=9)
+    seen: set[str] = set()
+    total, finding = 460, None
+    while not finding:
+        rows = world.page(scan.page)
+        seen |= {row.id for row in rows}
+        ground = {row.id for row in rows} & world.recorded.keys()
+        finding = scan.read(rows, total=total, ground=ground, unplaced=0)
+        if scan.page == 4 and total == 460:
+            del world.rows[-60:]
+            total = 400
+    assert {row.id for row in world.rows[60:]} <= seen
+
+
 def test_beyond_lookback_is_a_gap_that_says_how_many() -> None:
     for order in Order:
         world = World(order)
@@ -184,11 +203,12 @@ def test_what_is_seen_late_is_found_by_the_total() -> None:
     world = World()
     world.arrive(300)
     world.scan()
-    late = Execution("late", "new", started_at=world.rows[-70].started_at)
-    world.rows.insert(-70, late)
-    assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 2, [])
+    late = Execution("late", "new", started_at=world.rows[-170].started_at)
+    world.rows.insert(-170, late)
+    assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 4, [])
     world.lie = "huge"
-    assert (world.scan(), world.pages, world.trusted) == (Finding(), 2, False)
+    assert (world.scan(), world.pages, world.trusted) == (Finding(), 8, False)
+    assert (world.scan(), world.pages) == (Finding(), 1)
 
 
 def test_executions_without_a_place_are_looked_for_further_down() -> None:
