@@ -77,7 +77,7 @@ class Agenda:
 
     def first(self, now: float) -> Item | None:
         """Return what is to be asked for now: what has been due longest, else what is stalest."""
-        due, stale = _peek(self._due), self._stalest(now)
+        due, stale = _peek(self._due), self._stalest(now) if self._stale else None
         if due is not None and due.due_at <= now and (stale is None or due.due_at <= stale.due_at + self._patience_s):
             return due
         return stale if stale is not None and stale.due_at <= now else None

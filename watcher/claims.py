@@ -68,6 +68,9 @@ class Confirmations(Generic[AnyClaimant]):
 
     def take(self, now: float, *, other_wants: bool) -> AnyClaimant | None:
         """Return, and let go of, the next to confirm: at most every second time while something else waits."""
+        if not self._waiting:
+            self._confirmed_last = False
+            return None
         if self._confirmed_last and other_wants:
             self._confirmed_last = False
             return None
@@ -90,6 +93,8 @@ class Confirmations(Generic[AnyClaimant]):
 
     def next_expiry_at(self) -> float:
         """Return when the first claim is too old to wait on."""
+        if not self._waiting:
+            return float("inf")
         return min((claim.expires_at for claim in self._waiting.values()), default=float("inf"))
 
     def _retries(self) -> Iterator[float]:

@@ -123,7 +123,8 @@ class Looks:
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         judged = self._judge(entry, reply, now=now)
-        await self.tell_health(failed=reply.execution is None)
+        if reply.execution is None or self._health.trouble is not self._parts.announcer.told:
+            await self.tell_health(failed=reply.execution is None)
         await self.record(entry, judged, reply.execution)
         return judged.next_s
 

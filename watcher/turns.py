@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry, Item
 from watcher.claims import Confirmations
@@ -9,8 +10,7 @@ from watcher.listing import Listing
 from watcher.roster import Roster
 
 
-@dataclass(frozen=True, slots=True)
-class GetTurn:
+class GetTurn(NamedTuple):
     """One execution is to be fetched."""
 
     entry: Entry
