@@ -6,6 +6,9 @@ import pytest
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
 
+UNHURRIED = frozenset({"test_e2e_beginning.py", "test_e2e_refusals.py", "test_e2e_wait.py", "test_e2e_judge.py"})
+"""Tests that measure no time."""
+
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
@@ -17,11 +20,11 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the demonstrations, which take 30 s whatever the machine, be looked at when everything else is done.
 
-    All of these tests run one after the other, whatever else runs beside them: they measure time.
+    Those that measure time run one after the other, whatever else runs beside them.
     """
     items.sort(key=_looks_at_demonstrations)
     for item in items:
-        if item.path.parent == Path(__file__).parent:
+        if item.path.parent == Path(__file__).parent and item.path.name not in UNHURRIED:
             item.add_marker(pytest.mark.xdist_group("e2e"))
 
 
