@@ -16,7 +16,7 @@ from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 from watcher.simulator.journal import Journal
 
 LONGEST_LIFE_S = 3.0
-RATE = 40
+RATE = 20
 
 
 @pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.soak)])
