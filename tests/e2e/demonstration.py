@@ -24,7 +24,7 @@ class Demonstration:
             self._process = subprocess.Popen(
                 [*COMMAND, "demo", *arguments],
                 cwd=folder,
-                env=environment(measured=True) | {"TERM": "xterm-256color", "COLUMNS": "200"},
+                env=environment() | {"TERM": "xterm-256color", "COLUMNS": "200"},
                 stdin=subprocess.DEVNULL,
                 stdout=write_fd,
                 stderr=stderr,

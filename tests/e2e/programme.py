@@ -184,14 +184,14 @@ class Life:
         return self.stderr.lines.ended.is_set()
 
 
-async def begin(*arguments: str, folder: Path, board: Board, measured: bool) -> Life:
+async def begin(*arguments: str, folder: Path, board: Board) -> Life:
     """Start the program in a folder."""
     stdout, stderr = await Pipe(board.notice).open(), await Pipe(board.notice).open()
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
         cwd=folder,
-        env=environment(measured=measured),
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=stdout.write_fd,
         stderr=stderr.write_fd,
@@ -218,7 +218,7 @@ async def outcome_of(
         *COMMAND,
         *arguments,
         cwd=folder,
-        env=environment(measured=True) | dict(environ or {}),
+        env=environment() | dict(environ or {}),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -233,11 +233,10 @@ async def outcome_of(
     return Outcome(process.returncode or 0, stdout.decode(), stderr.decode())
 
 
-def environment(*, measured: bool) -> dict[str, str]:
-    """Return this process's environment without what would configure the program, and without proxies.
-
-    Coverage that is not `measured` costs a start nothing: a killed process could not write it down anyway.
-    """
-    foreign = ("WATCHER_", "CLERK_") if measured else ("WATCHER_", "CLERK_", "COVERAGE_")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
-    return {name: value for name, value in kept.items() if not name.lower().endswith("_proxy")}
+def environment() -> dict[str, str]:
+    """Return this process's environment without what would configure the program, and without proxies."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("WATCHER_", "CLERK_")) and not name.lower().endswith("_proxy")
+    }

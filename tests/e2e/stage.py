@@ -54,14 +54,14 @@ class Stage:
         path.write_text(yaml.safe_dump({"http": {"listen": "127.0.0.1:0"}, **document}), encoding="utf-8")
         return path
 
-    async def start(self, document: Document, *, measured: bool = True) -> Life:
+    async def start(self, document: Document) -> Life:
         """Start the daemon, and do not wait until it has."""
         path = await asyncio.to_thread(self.write, document)
-        return await self.begin("run", "--config", str(path), measured=measured)
+        return await self.begin("run", "--config", str(path))
 
-    async def begin(self, *arguments: str, measured: bool = True) -> Life:
+    async def begin(self, *arguments: str) -> Life:
         """Start any command."""
-        life = await begin(*arguments, folder=self.folder, board=self.board, measured=measured)
+        life = await begin(*arguments, folder=self.folder, board=self.board)
         self._stack.push_async_callback(life.clear_away)
         self.lives.append(life)
         return life

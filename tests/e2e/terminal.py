@@ -82,7 +82,7 @@ async def on_terminal(*arguments: str, folder: Path, board: Board, columns: int,
     """Start the program on a terminal so wide."""
     master_fd, slave_fd = pty.openpty()
     set_size(slave_fd, columns=columns)
-    kept = {name: value for name, value in environment(measured=True).items() if name not in {"COLUMNS", "LINES"}}
+    kept = {name: value for name, value in environment().items() if name not in {"COLUMNS", "LINES"}}
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,

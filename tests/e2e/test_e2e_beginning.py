@@ -17,7 +17,7 @@ async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
     process = await asyncio.create_subprocess_exec(
         *words,
         cwd=folder,
-        env=environment(measured=True) | {"PYTHONPATH": os.fspath(folder)},
+        env=environment() | {"PYTHONPATH": os.fspath(folder)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

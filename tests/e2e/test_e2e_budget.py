@@ -4,10 +4,13 @@ import asyncio
 import signal
 from itertools import pairwise
 
+import pytest
 from e2e import judge
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults, Window
+
+pytestmark = pytest.mark.timed
 
 RATE = 20
 
@@ -18,12 +21,12 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
     document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit=f"{RATE}/s")
     document["polling"] = POLLING | {"degraded_after": "10s"}
 
-    first = await stage.start(document, measured=False)
+    first = await stage.start(document)
     await first.started()
     await asyncio.sleep(2.0)
     await first.kill()
 
-    second = await stage.start(document, measured=False)
+    second = await stage.start(document)
     await second.started()
     now_s = simulator.world.now_s()
     simulator.faults = Faults(windows=(Window(Fault.RATE_LIMITED_SECONDS, now_s + 1.0, now_s + 1.5),), retry_after_s=1)
@@ -46,7 +49,7 @@ async def test_one_start_after_another_keeps_the_pace_and_the_pause(stage: Stage
 
     async def live_until_asked() -> None:
         asked_count = len(simulator.journal.entries)
-        life = await stage.start(document, measured=False)
+        life = await stage.start(document)
         await life.until(
             lambda: len(simulator.journal.entries) > asked_count, within_s=15.0, what="a request was answered"
         )

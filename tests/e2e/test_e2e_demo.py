@@ -3,9 +3,12 @@
 import json
 import signal
 
+import pytest
 from e2e import judge
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
+
+pytestmark = pytest.mark.timed
 
 
 def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(

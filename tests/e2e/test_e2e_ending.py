@@ -16,6 +16,8 @@ from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, wor
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.server import Simulator
 
+pytestmark = pytest.mark.timed
+
 AT_MOST_S = 8.0
 AT_ONCE_S = 1.0
 
@@ -33,6 +35,7 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
     assert life.logged("stopped")
 
     second = await stage.start(document)
+    await second.started()
     await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
     assert await second.stop() == 0
     assert len(receiver.attempts) == len(receiver.events())
@@ -72,7 +75,7 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_the_simulator_ends_as_interrupted(signum: signal.Signals, tmp_path: Path) -> None:
-    life = await begin("simulate", "--port", "0", folder=tmp_path, board=Board(), measured=True)
+    life = await begin("simulate", "--port", "0", folder=tmp_path, board=Board())
     try:
         await life.until(lambda: life.stderr.lines.lines, within_s=15, what="it served")
         assert await life.stop(signum) == 128 + signum
@@ -84,7 +87,7 @@ async def test_the_simulator_ends_as_interrupted(signum: signal.Signals, tmp_pat
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_the_simulator_ends_at_once_while_it_makes_its_world(signum: signal.Signals, tmp_path: Path) -> None:
     arguments = ("simulate", "--port", "0", "--pipelines", "2", "--executions", "100000")
-    life = await begin(*arguments, folder=tmp_path, board=Board(), measured=False)
+    life = await begin(*arguments, folder=tmp_path, board=Board())
     try:
         await asyncio.sleep(2)  # nothing says that it has begun
         asked_at = time.monotonic()

@@ -3,6 +3,7 @@
 import asyncio
 import re
 
+import pytest
 from e2e import judge
 from e2e.pages import page, ready
 from e2e.programme import Outcome, outcome_of
@@ -10,6 +11,8 @@ from e2e.stage import Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
+
+pytestmark = pytest.mark.timed
 
 HANGING = Faults(odds={Fault.HANG: 1.0})
 

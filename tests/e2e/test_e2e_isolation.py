@@ -1,10 +1,13 @@
 """One account's trouble, or one sink's, is nobody else's (SPEC 2.4)."""
 
+import pytest
 from e2e import judge
 from e2e.endpoint import Answer
 from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
+
+pytestmark = pytest.mark.timed
 
 PROMPT_S = 2.0
 """A look at least every `max_interval` of 1 s, and time to send what it saw."""

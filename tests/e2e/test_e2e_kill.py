@@ -15,6 +15,8 @@ from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.journal import Journal
 
+pytestmark = pytest.mark.timed
+
 LONGEST_LIFE_S = 3.0
 RATE = 20
 
@@ -27,10 +29,10 @@ async def test_a_kill_at_any_moment_loses_nothing(stage: Stage, rounds: int) -> 
     document = document_of({"default": simulator}, {"ops": webhook(receiver)}, rate_limit=f"{RATE}/s")
 
     for _ in range(rounds):
-        life = await stage.start(document, measured=False)
+        life = await stage.start(document)
         await asyncio.sleep(dice.uniform(0, LONGEST_LIFE_S))
         await life.kill()
-    last = await stage.start(document, measured=False)
+    last = await stage.start(document)
     await last.until(
         lambda: all(all_have_ended(told, simulator.world) for told in (receiver.events(), _printed(stage.lives))),
         within_s=rounds * LONGEST_LIFE_S + 60,

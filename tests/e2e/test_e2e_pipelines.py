@@ -18,6 +18,8 @@ from watcher.simulator.server import Simulator
 from watcher.simulator.stories import BRISK, tell
 from watcher.simulator.world import Order, World
 
+pytestmark = pytest.mark.timed
+
 SMALL = (300, 6, 15.0)
 LARGE = (2000, 20, 90.0)
 """Executions, pipelines, and the seconds over which they begin."""
@@ -82,10 +84,10 @@ async def test_every_execution_is_told_of_once_over_kills(
     receiver = await stage.receiver()
     settings = document(simulator, {"ops": webhook(receiver)})
     for _ in range(3):
-        life = await stage.start(settings, measured=False)
+        life = await stage.start(settings)
         await asyncio.sleep(span_s / 4 + dice.uniform(0, 1))
         await life.kill()
-    last = await stage.start(settings, measured=False)
+    last = await stage.start(settings)
     await last.until(
         lambda: ended_count(receiver.events()) == ended_count([e for x in stage.lives for e in x.events()]) == count,
         within_s=90,

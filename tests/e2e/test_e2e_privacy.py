@@ -6,12 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
+import pytest
 from e2e.endpoint import PATH, SECRET, Answer
 from e2e.programme import outcome_of
 from e2e.stage import API_KEY, POLLING, Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.answers import PRIVATE
 from watcher.simulator.scenarios import HARSH
+
+pytestmark = pytest.mark.timed
 
 TOKEN = "token-6f4922f45568161a"
 DEAD_PATH = "/hooks/path-d3d9446802a44259"

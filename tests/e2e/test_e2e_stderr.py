@@ -10,6 +10,8 @@ from e2e.endpoint import Answer
 from e2e.programme import COMMAND, environment
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
 
+pytestmark = pytest.mark.timed
+
 AT_MOST_S = 8.0
 
 LOUD: Document = {"log": {"level": "debug"}}
@@ -53,7 +55,7 @@ async def test_a_full_disk_behind_it_ends_nothing(stage: Stage) -> None:
         *COMMAND,
         *("run", "--config", str(path)),
         cwd=stage.folder,
-        env=environment(measured=True),
+        env=environment(),
         stdout=asyncio.subprocess.PIPE,
         stderr=full_fd,
     )

@@ -29,7 +29,7 @@ def abandoned() -> Iterator[int]:
 
 def ended(*words: str, stdout: int, folder: Path) -> tuple[int, str]:
     (folder / "watcher.yaml").write_text(WATCH)
-    environ = environment(measured=True) | BUFFERED
+    environ = environment() | BUFFERED
     outcome = subprocess.run(
         [*COMMAND, *words], cwd=folder, env=environ, stdout=stdout, stderr=subprocess.PIPE, check=False
     )
@@ -59,9 +59,7 @@ def test_a_full_disk_is_told_by_help_too(tmp_path: Path) -> None:
 def test_an_error_that_a_full_disk_cannot_take_keeps_its_exit_code(words: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "watcher.yaml").write_text("nonsense")
     with Path("/dev/full").open("wb") as full:
-        outcome = subprocess.run(
-            [*COMMAND, *words], cwd=tmp_path, env=environment(measured=True), stderr=full, check=False
-        )
+        outcome = subprocess.run([*COMMAND, *words], cwd=tmp_path, env=environment(), stderr=full, check=False)
     assert outcome.returncode == 2
 
 
@@ -78,6 +76,6 @@ def test_what_would_be_said_on_a_closed_stderr_is_not_said_on_stdout(tmp_path: P
 def ended_without(redirections: str, *words: str, folder: Path) -> tuple[int, str]:
     """Run a command without some of its streams; return its code and what it said on the others."""
     shell = ["sh", "-c", f'exec "$@" {redirections}', "sh", *COMMAND, *words]
-    environ = environment(measured=True) | BUFFERED
+    environ = environment() | BUFFERED
     outcome = subprocess.run(shell, cwd=folder, env=environ, capture_output=True, check=False)
     return outcome.returncode, (outcome.stdout + outcome.stderr).decode()

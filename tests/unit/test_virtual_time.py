@@ -9,6 +9,8 @@ from watcher.ports import PAGE_ROWS
 from watcher.simulator.answers import Page, encode, listing
 from watcher.wire import parse_page
 
+pytestmark = pytest.mark.no_cover  # tracing would see a million times the same
+
 CROWD = Crowd(open_count=100, pipelines_count=2)
 
 

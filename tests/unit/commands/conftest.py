@@ -58,7 +58,7 @@ def on_terminal() -> OnTerminal:
         screen = {"TERM": "xterm-256color", "COLUMNS": str(columns), "NO_COLOR": "1"}
         with subprocess.Popen(
             [*COMMAND, *words],
-            env=environment(measured=True) | screen | environ,
+            env=environment() | screen | environ,
             stdin=subprocess.DEVNULL,
             stdout=write_fd,
             stderr=write_fd,

@@ -131,7 +131,7 @@ async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver, si
     receiver.reply = hangs
     board = Board()
     write(GOOD.replace("http://127.0.0.1:1", receiver.url))
-    life = await begin("check", "--online", folder=Path.cwd(), board=board, measured=True)
+    life = await begin("check", "--online", folder=Path.cwd(), board=board)
     try:
         while not receiver.requests:  # noqa: ASYNC110 (another process sets no event)
             await asyncio.sleep(0.01)
