@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-plain test-timed soak bench lint docs pictures image requirements clean
+.PHONY: demo test test-traced test-untraced soak bench lint docs pictures image requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -12,14 +12,14 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(MAKE) --jobs=2 --output-sync=target test-plain test-timed
+	$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced
 
-# Side by side: what holds the program to times mostly waits, and comes first whenever it does not.
-test-plain: .venv/dev
-	nice $(BIN)/pytest -m "not timed and not soak" -n 2 --cov --cov-report=term $(ARGS)
+# Side by side: what holds the program to times mostly waits, and comes first when it does not.
+test-traced: .venv/dev
+	nice $(BIN)/pytest -m "not untraced and not soak" -n 2 --cov --cov-report=term $(ARGS)
 
-test-timed: .venv/dev
-	$(BIN)/pytest -m "timed and not soak" -n 2 --dist loadfile $(ARGS)
+test-untraced: .venv/dev
+	$(BIN)/pytest -m "untraced and not soak" -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)

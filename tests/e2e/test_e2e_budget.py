@@ -10,7 +10,7 @@ from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults, Window
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 RATE = 20
 

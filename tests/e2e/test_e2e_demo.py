@@ -8,7 +8,7 @@ from e2e import judge
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 
 def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(

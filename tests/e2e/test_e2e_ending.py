@@ -16,7 +16,7 @@ from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, wor
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.server import Simulator
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 AT_MOST_S = 8.0
 AT_ONCE_S = 1.0

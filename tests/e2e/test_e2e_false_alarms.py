@@ -12,7 +12,7 @@ from watcher.simulator.scenarios import HARSH, populate
 from watcher.simulator.stories import Stay, Story, tell
 from watcher.simulator.world import World
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 SHORT = replace(HARSH, windows=(Window(Fault.UNAVAILABLE, 1.5, 9.5),), retry_after_s=1, slow_s=1.0)
 LASTING_COUNT = 12

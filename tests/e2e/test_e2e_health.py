@@ -12,7 +12,7 @@ from e2e.stage import Stage, document_of, webhook, world_of
 from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 HANGING = Faults(odds={Fault.HANG: 1.0})
 

@@ -7,7 +7,7 @@ from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, wo
 
 from watcher.simulator.faults import Fault, Faults
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 PROMPT_S = 2.0
 """A look at least every `max_interval` of 1 s, and time to send what it saw."""

@@ -15,7 +15,7 @@ from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
 from watcher.simulator.journal import Journal
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 LONGEST_LIFE_S = 3.0
 RATE = 20

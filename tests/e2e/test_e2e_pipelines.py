@@ -18,7 +18,7 @@ from watcher.simulator.server import Simulator
 from watcher.simulator.stories import BRISK, tell
 from watcher.simulator.world import Order, World
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 SMALL = (300, 6, 15.0)
 LARGE = (2000, 20, 90.0)

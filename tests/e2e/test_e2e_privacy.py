@@ -14,7 +14,7 @@ from e2e.stage import API_KEY, POLLING, Stage, all_have_ended, document_of, webh
 from watcher.simulator.answers import PRIVATE
 from watcher.simulator.scenarios import HARSH
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 TOKEN = "token-6f4922f45568161a"
 DEAD_PATH = "/hooks/path-d3d9446802a44259"

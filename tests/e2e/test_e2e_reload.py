@@ -16,7 +16,7 @@ from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, we
 from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.server import Simulator
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 RATE = 40
 

@@ -10,7 +10,7 @@ from e2e.endpoint import Answer
 from e2e.programme import COMMAND, environment
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 AT_MOST_S = 8.0
 

@@ -4,7 +4,7 @@ import pytest
 from e2e import judge
 from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from e2e import judge
 from e2e.pages import page, ready
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
-pytestmark = pytest.mark.timed
+pytestmark = pytest.mark.untraced
 
 
 async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage: Stage) -> None:

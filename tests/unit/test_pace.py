@@ -81,7 +81,7 @@ def test_no_burst_follows_the_start(rate: float) -> None:
     assert busiest_second(moments) <= rate * 1.05 + 2
 
 
-@pytest.mark.no_cover  # 1.5 million departures, of which tracing sees nothing new
+@pytest.mark.untraced
 @pytest.mark.parametrize("life_s", [0.25, 1.5, 7.0])
 @pytest.mark.parametrize("rate", RATES)
 def test_one_start_after_another_stays_within_the_rate(rate: float, life_s: float) -> None:

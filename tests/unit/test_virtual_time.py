@@ -9,7 +9,7 @@ from watcher.ports import PAGE_ROWS
 from watcher.simulator.answers import Page, encode, listing
 from watcher.wire import parse_page
 
-pytestmark = pytest.mark.no_cover  # tracing would see a million times the same
+pytestmark = pytest.mark.untraced
 
 CROWD = Crowd(open_count=100, pipelines_count=2)
 
