@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from watcher.store.driver import connect
+
 _WRITER = (
     "PRAGMA journal_mode=WAL",
     "PRAGMA synchronous=FULL",  # NORMAL forgets commits at a power loss, after the webhook went out
@@ -33,17 +35,28 @@ def writer_engine(path: Path, *, busy_timeout_s: float) -> AsyncEngine:
 
 def reader_engine(path: Path, *, busy_timeout_s: float) -> AsyncEngine:
     """Return an engine whose connections cannot write."""
-    return _engine(path, connections=2, busy_timeout_s=busy_timeout_s, pragmas=_READER)
+    return _engine(
+        path,
+        connections=2,
+        busy_timeout_s=busy_timeout_s,
+        pragmas=_READER,
+        skip_autocommit_rollback=True,
+        isolation_level="AUTOCOMMIT",
+    )
 
 
-def _engine(path: Path, *, connections: int, busy_timeout_s: float, pragmas: tuple[str, ...]) -> AsyncEngine:
+def _engine(
+    path: Path, *, connections: int, busy_timeout_s: float, pragmas: tuple[str, ...], **options: object
+) -> AsyncEngine:
     engine = create_async_engine(
         URL.create("sqlite+aiosqlite", database=str(path)),
         pool_size=connections,
         max_overflow=0,
+        pool_reset_on_return=None,  # the writer ends what it began, and a reader begins nothing
         hide_parameters=True,
         # isolation_level=None: the driver begins nothing by itself.
-        connect_args={"isolation_level": None, "timeout": busy_timeout_s},
+        connect_args={"async_creator_fn": connect, "isolation_level": None, "timeout": busy_timeout_s},
+        **options,
     )
 
     def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection has no public type

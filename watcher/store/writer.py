@@ -16,6 +16,12 @@ from watcher.store.trouble import Trouble
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""
 
+GATHER_TURNS = 20
+"""For how many turns of the event loop a group is gathered: half a millisecond where it idles, longer where it is busy.
+
+There fewer transactions are what helps: without it a daemon that sees 100 changes a second writes twice as many.
+"""
+
 ItemT = TypeVar("ItemT")
 
 
@@ -72,7 +78,8 @@ class GroupWriter(Generic[ItemT]):
     async def _gather(self) -> list[_Handed[ItemT]]:
         """Take what is there: more comes together while this group is written, the busier the more."""
         group = [await self._queue.get()]
-        await asyncio.sleep(0)  # whatever else is handed in within this turn of the loop comes along
+        for _ in range(GATHER_TURNS):
+            await asyncio.sleep(0)  # whatever else is handed in meanwhile comes along
         while len(group) < GROUP_COUNT and not self._queue.empty():
             group.append(self._queue.get_nowait())
         return group
