@@ -26,6 +26,8 @@ API_KEYS = (API_KEY, f"{API_KEY}-2")
 POLLING = {"min_interval": "100ms", "max_interval": "1s", "lost_grace": "2s", "degraded_after": "2s"}
 RETRY = {"schedule": ["100ms", "200ms", "400ms"]}
 
+PULSE_S = 0.005
+
 ENDS = frozenset({"execution.success", "execution.failed"})
 
 Document = dict[str, Any]
@@ -38,15 +40,24 @@ class Stage:
         self.folder = folder
         self.board = Board()
         self.lives: list[Life] = []
+        self._pulse = _Pulse()
         self._stack = stack
 
     async def simulator(self, world: World, *, faults: Faults = CALM) -> Simulator:
+        await self._stack.enter_async_context(self._pulse)
         simulator = Simulator(world, faults=faults, api_keys=API_KEYS)
         simulator.journal = _Noticed(self.board.notice)
         return await self._stack.enter_async_context(simulator)
 
     async def receiver(self, choose: Callable[[Attempt], Answer] = take) -> Receiver:
         return await self._stack.enter_async_context(Receiver(self.board.notice, choose=choose))
+
+    def within_pace(self, simulator: Simulator, *, rate: float) -> bool:
+        """Say whether no second saw more requests than the rate allows (SPEC 2.7).
+
+        What came while this process had no processor is seen to come at once, so that much longer is the second.
+        """
+        return simulator.journal.busiest_second() <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
 
     def write(self, document: Document) -> Path:
         """Write a configuration that keeps everything in this test's folder."""
@@ -65,6 +76,28 @@ class Stage:
         self._stack.push_async_callback(life.clear_away)
         self.lives.append(life)
         return life
+
+
+class _Pulse:
+    """Notes for how long this process at most did not get to do anything."""
+
+    def __init__(self) -> None:
+        self.longest_stall_s = 0.0
+        self._beating: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> None:
+        self._beating = self._beating or asyncio.create_task(self._beat())
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._beating is not None
+        self._beating.cancel()
+
+    async def _beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(PULSE_S)
+            self.longest_stall_s = max(self.longest_stall_s, loop.time() - before - PULSE_S)
 
 
 class _Noticed(Journal):
