@@ -3,6 +3,7 @@
 Knows no request and no rule.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -64,8 +65,10 @@ class Roster:
             for known in several:
                 watch = named.get(known.execution) or whole[known.pipeline]
                 entry = Entry(known, watch, known.looked_at, recorded=recorded, asked_at=now)
-                self.enter(entry)
+                self._enter(entry)
                 self._agenda.put(entry, due_at=now)
+        for label, count in Counter(map(open_label, (*found.unrecorded, *found.recorded))).items():
+            self._metrics.open[label].inc(count)
 
     def find(self, execution: str) -> Entry | None:
         """Return the entry of an execution that is watched."""
@@ -77,9 +80,13 @@ class Roster:
 
     def enter(self, entry: Entry) -> None:
         """Watch an execution from now on; it is in the caller's hands."""
+        self._enter(entry)
+        self._metrics.open[open_label(entry.known)].inc()
+
+    def _enter(self, entry: Entry) -> None:
+        """As `enter`, but for the metric, which a hundred thousand of them would have to lock as often."""
         self._entries[entry.known.execution] = entry
         self.found_count += entry.known.lost is None
-        self._metrics.open[open_label(entry.known)].inc()
         if (listing := self.listing_of(entry)) is not None:
             listing.enter(entry)
 

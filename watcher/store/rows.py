@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from sys import intern
 from typing import Any
-from uuid import UUID
 
 from sqlalchemy import Row
 
@@ -14,6 +13,8 @@ from watcher.store.tables import execution as table
 
 AnyRow = Row[*tuple[Any, ...]]
 """A row of any columns."""
+
+KEY_BYTES = 16
 
 KNOWN_COLUMNS = (
     table.c.execution,
@@ -34,8 +35,11 @@ KNOWN_COLUMNS = (
 
 
 def execution_key(execution: str) -> bytes:
-    """Return an execution's id as its 16 bytes. Raises `ValueError` if it is no UUID."""
-    return UUID(execution).bytes
+    """Return an execution's id as its 16 bytes; twice as fast as by `UUID`. Raises `ValueError` if it is none."""
+    key = bytes.fromhex(execution.replace("-", ""))
+    if len(key) != KEY_BYTES:
+        raise ValueError("an id has 32 hexadecimal digits")
+    return key
 
 
 def execution_id(key: bytes) -> str:
@@ -77,15 +81,15 @@ def execution_row(known: Known, *, account_id: int, pipeline_id: int, stream: by
     }
 
 
-def known_of(row: AnyRow, *, pipelines: Mapping[int, str], now: int) -> Known:
-    """Return a row of `KNOWN_COLUMNS` as an execution; `pipelines` maps their numbers to their ids.
+def known_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int) -> Known:
+    """Return a row of `KNOWN_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
 
     What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every look until then
     would be older than the last one.
     """
-    key, pipeline_id, status, since_at, looked_at, sequence, counts, overdue, lost, *unchanged = row
+    _key, pipeline_id, status, since_at, looked_at, sequence, counts, overdue, lost, *unchanged = row
     return Known(
-        execution_id(key),
+        name,
         pipelines[pipeline_id],
         status and intern(status),
         min(since_at, now),

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import BindParameter, bindparam, case, func, insert, select, update
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from watcher.models import Known
 from watcher.ports import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
 from watcher.store.leases import expect_written
-from watcher.store.rows import KNOWN_COLUMNS, AnyRow, execution_key, execution_row, known_of
+from watcher.store.rows import KNOWN_COLUMNS, AnyRow, execution_id, execution_key, execution_row, known_of
 from watcher.store.sources import Source, SourceNumbers, pipeline, pipeline_id
 from watcher.store.strains import STRAIN_COLUMNS, strain_of
 from watcher.store.tables import execution, source
@@ -150,13 +151,13 @@ async def load_executions(
 ) -> dict[str, Known]:
     """Return what is recorded of some executions of an account, by id, no look of it later than `now`."""
     pipelines = await _pipelines(connection)
-    keys = sorted(map(execution_key, executions))
     found: dict[str, Known] = {}
-    for start in range(0, len(keys), LOADED_COUNT):  # in parts, so that the loop's other tasks get their turns
-        rows = await connection.execute(_KNOWN, {"of_account": account_id, "keys": keys[start : start + LOADED_COUNT]})
-        for row in rows:
-            known = known_of(row, pipelines=pipelines, now=now)
-            found[known.execution] = known
+    wanted = iter(sorted(executions))
+    while part := tuple(islice(wanted, LOADED_COUNT)):  # so that the loop's other tasks get their turns
+        names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
+        for row in await connection.execute(_KNOWN, {"of_account": account_id, "keys": list(names)}):
+            name = names[row.execution]
+            found[name] = known_of(row, name=name, pipelines=pipelines, now=now)
     return found
 
 
@@ -164,7 +165,7 @@ async def load_open(connection: AsyncConnection, *, pipeline_ids: Iterable[int],
     """Return the executions of some pipelines that have not ended, no look of them later than `now`."""
     pipelines = await _pipelines(connection)
     return [
-        known_of(row, pipelines=pipelines, now=now)
+        known_of(row, name=execution_id(row.execution), pipelines=pipelines, now=now)
         for pipeline_id in pipeline_ids
         async for row in _open_rows(connection, pipeline_id=pipeline_id)
     ]
