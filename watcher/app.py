@@ -70,6 +70,7 @@ async def run(
         readiness = Readiness(store, clock=clock)
         checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
         address = await _serve(stack, settings.http.listen, checks, metrics)
+        store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
         _say_started(settings, created=store.created, address=address)
         schedule.start()

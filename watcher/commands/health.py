@@ -7,17 +7,18 @@ from typing import NamedTuple
 import typer
 
 from watcher.commands.options import ConfigOption
-from watcher.config.listen import listen_address
+from watcher.config.listen import Whereabouts, whereabouts
 from watcher.config.places import find_config
 from watcher.errors import ConfigError, Exit, WatcherError
 from watcher.output import put
+from watcher.store.lock import noted_address
 from watcher.units import Address
 
 EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml")
 
 TIMEOUT_S = 5.0
 ANSWER_BYTES = 64 * 1024
-LOCAL = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 (these are asked, not listened on)
+LOCAL = {"": ("127.0.0.1", "::1"), "0.0.0.0": ("127.0.0.1",), "::": ("::1",)}  # noqa: S104 (asked, not listened on)
 """Where a daemon that listens on every interface is asked."""
 
 
@@ -25,12 +26,6 @@ class NoDaemonError(WatcherError):
     """Nobody answers."""
 
     exit_code = Exit.UNREACHABLE
-
-
-class NowhereError(WatcherError):
-    """The address cannot be known."""
-
-    exit_code = Exit.USAGE
 
 
 class _Answer(NamedTuple):
@@ -41,22 +36,39 @@ class _Answer(NamedTuple):
 def health(config: ConfigOption = None) -> None:
     """Ask the daemon on this machine whether it is ready.
 
-    It is asked where http.listen of the file says; that needs no key. Exit codes: 0 ready, 1 not ready, 4 nobody
-    answers.
+    It is asked where it noted beside its store that it listens; if nobody answers there, where http.listen of the
+    file says. That needs no key. Exit codes: 0 ready, 1 not ready, 4 nobody answers.
     """
     try:
         file = find_config(config, environ=os.environ)
     except ConfigError:
         file = None
-    host, port = listen_address(file, environ=os.environ)
-    if port == 0:
-        raise NowhereError("http.listen has port 0, which is any free one; give it a port to be asked at")
-    answer = _ask(Address(LOCAL.get(host, host), port))
+    answer = _ask_one_of(_addresses(whereabouts(file, environ=os.environ)))
     if answer.code == http.client.OK:
         put("ready")
         return
     put(f"not ready: {_reasons(answer)}")
     raise typer.Exit(Exit.FAILED)
+
+
+def _addresses(daemon: Whereabouts) -> list[Address]:
+    """Return where to ask, first where the daemon noted that it listens: its file may be another by now."""
+    listens = [each for each in (noted_address(daemon.database), daemon.listen) if each and each.port]
+    if not listens:
+        lock = f"{daemon.database}.lock"
+        raise NoDaemonError(f"http.listen has port 0, any free one, and {lock} does not say which; is watcher run up?")
+    return list(dict.fromkeys(Address(host, port) for name, port in listens for host in LOCAL.get(name, (name,))))
+
+
+def _ask_one_of(addresses: list[Address]) -> _Answer:
+    """Return the first answer there is."""
+    silent = []
+    for address in addresses:
+        try:
+            return _ask(address)
+        except (OSError, http.client.HTTPException) as error:
+            silent.append(_silence(address, error))
+    raise NoDaemonError(f"no daemon answers at {' or '.join(silent)}; is watcher run up?")
 
 
 def _ask(address: Address) -> _Answer:
@@ -65,14 +77,14 @@ def _ask(address: Address) -> _Answer:
         connection.request("GET", "/readyz?verbose")
         response = connection.getresponse()
         return _Answer(response.status, response.read(ANSWER_BYTES).decode("utf-8", "replace").splitlines())
-    except (OSError, http.client.HTTPException) as error:
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        reason = (isinstance(error, OSError) and error.strerror) or "no answer"
-        raise NoDaemonError(
-            f"no daemon answers at http://{host}:{address.port} ({reason.lower()}); is watcher run up?"
-        ) from None
     finally:
         connection.close()
+
+
+def _silence(address: Address, error: Exception) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    reason = (isinstance(error, OSError) and error.strerror) or "no answer"
+    return f"http://{host}:{address.port} ({reason.lower()})"
 
 
 def _reasons(answer: _Answer) -> str:

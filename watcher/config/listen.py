@@ -1,44 +1,72 @@
-"""Where a daemon listens, read from its file without caring for anything else in it.
+"""Where a daemon listens and keeps its state, read from its file without caring for anything else in it.
 
 A health check asks often, from a place with neither keys nor secrets; the daemon itself has judged the file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
-from watcher.config.places import LISTEN_VARIABLE
+from watcher.config.places import DEFAULTS, LISTEN_VARIABLE, STORE_VARIABLE
 from watcher.config.syntax import BadYamlError, decode
-from watcher.config.tree import Scalar, Table, compose
+from watcher.config.tree import Node, Scalar, Table, compose
 from watcher.config.variables import fill
 from watcher.units import Address, UnfitError, parse_address
 
-DEFAULT = "127.0.0.1:8080"
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_STORE = "sqlite:///watcher.db"
+_SQLITE = "sqlite:///"
+
+T = TypeVar("T")
 
 
-def listen_address(file: Path | None, *, environ: Mapping[str, str]) -> Address:
-    """Return the address: of the file, else of the environment, else the default.
+class Whereabouts(NamedTuple):
+    """Where a daemon is to listen (`http.listen`), and its database (of `store.url`)."""
 
-    A file that cannot be read, or an address that is none, counts as not there: the daemon may run on from before.
+    listen: Address
+    database: Path
+
+
+def whereabouts(file: Path | None, *, environ: Mapping[str, str]) -> Whereabouts:
+    """Return them, each: of the file, else of the environment, else the default.
+
+    A file that cannot be read, or a value that is none, counts as not there: the daemon may run on from before.
     """
-    candidates = (file and _written(file, environ=environ), environ.get(LISTEN_VARIABLE), DEFAULT)
-    return next(address for text in candidates if text and (address := _parsed(text)))
+    root = None if file is None else _root(file)
+
+    def choose(variable: str, default: str, read: Callable[[str], T | None]) -> T:
+        candidates = (_written(root, DEFAULTS[variable], environ=environ), environ.get(variable), default)
+        return next(value for text in candidates if text and (value := read(text)) is not None)
+
+    return Whereabouts(
+        listen=choose(LISTEN_VARIABLE, DEFAULT_LISTEN, _address),
+        database=choose(STORE_VARIABLE, DEFAULT_STORE, _database),
+    )
 
 
-def _written(file: Path, *, environ: Mapping[str, str]) -> str | None:
-    """Return what stands at `http.listen`, with its variables filled in."""
+def _root(file: Path) -> Node | None:
     try:
-        root = compose(decode(file.read_bytes()), report=lambda *_: None)
+        return compose(decode(file.read_bytes()), report=lambda *_: None)
     except (OSError, BadYamlError):
         return None
-    http = root.entries.get("http") if isinstance(root, Table) else None
-    listen = http.value.entries.get("listen") if http and isinstance(http.value, Table) else None
-    if listen is None or not isinstance(listen.value, Scalar) or listen.value.text is None:
+
+
+def _written(node: Node | None, key: tuple[str, ...], *, environ: Mapping[str, str]) -> str | None:
+    """Return what stands at the key, with its variables filled in."""
+    for part in key:
+        entry = node.entries.get(part) if isinstance(node, Table) else None
+        node = None if entry is None else entry.value
+    if not isinstance(node, Scalar) or node.text is None:
         return None
-    return fill(listen.value.text, environ=environ).text
+    return fill(node.text, environ=environ).text
 
 
-def _parsed(text: str) -> Address | None:
+def _address(text: str) -> Address | None:
     try:
         return parse_address(text)
     except UnfitError:
         return None
+
+
+def _database(url: str) -> Path | None:
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None

@@ -8,9 +8,10 @@ from watcher.errors import ConfigError
 
 VARIABLE = "WATCHER_CONFIG"
 PLACES = (Path("watcher.yaml"), Path("/etc/watcher/watcher.yaml"))
+STORE_VARIABLE = "WATCHER_STORE_URL"
 LISTEN_VARIABLE = "WATCHER_HTTP_LISTEN"
 DEFAULTS = {
-    "WATCHER_STORE_URL": ("store", "url"),
+    STORE_VARIABLE: ("store", "url"),
     LISTEN_VARIABLE: ("http", "listen"),
     "WATCHER_LOG_LEVEL": ("log", "level"),
 }

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from watcher.errors import StoreUnusableError
+from watcher.store.lock import note_address
 
 
 class Place:
@@ -27,6 +28,10 @@ class Place:
             return
         if not os.path.samestat(found, self._opened):
             raise self._error("was replaced by another file")
+
+    def announce(self, http: str) -> None:
+        """Write beside the file where the daemon that holds it listens (`host:port`)."""
+        note_address(self._path, http)
 
     def _error(self, what: str) -> StoreUnusableError:
         return StoreUnusableError(

@@ -196,6 +196,10 @@ class SqlStore:
         """Raise `StoreUnusableError` if the file was deleted or replaced."""
         self._place.check()
 
+    def announce(self, http: str) -> None:
+        """Let others on this machine know where the daemon that holds the store listens (`host:port`)."""
+        self._place.announce(http)
+
     async def prove_writable(self) -> None:
         """Write something, in a transaction of its own; what was just refused proves the contrary."""
         await self._write(partial(write_proof, now=self._clock.steady_us()))

@@ -1,6 +1,7 @@
 """What a container asks every few seconds, against a real server."""
 
 import ast
+import re
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from watcher.commands import health
+from watcher.store.lock import note_address
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -48,6 +50,11 @@ def daemon() -> Iterator[Daemon]:
         thread.join()
 
 
+def note(http: str) -> None:
+    """Leave what a daemon does that keeps its state in this folder."""
+    note_address(Path("watcher.db"), http)
+
+
 def test_a_ready_daemon_is_healthy(daemon: Daemon, command: Command) -> None:
     Path("watcher.yaml").write_text(f"http: {{listen: '127.0.0.1:{daemon.server_port}'}}")
     assert command("health") == (0, "ready\n", "")
@@ -66,17 +73,47 @@ def test_a_stranger_on_the_port_is_told(daemon: Daemon, command: Command) -> Non
     assert (code, out) == (1, "not ready: it answers 404; is it clerk-watcher that listens there?\n")
 
 
-@pytest.mark.parametrize(("listen", "asked"), [("127.0.0.1:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1")])
-def test_nobody_there_exits_4(listen: str, asked: str, command: Command) -> None:
+@pytest.mark.parametrize(
+    ("listen", "asked"),
+    [
+        ("127.0.0.1:1", ["127.0.0.1:1"]),
+        ("[::]:1", ["[::1]:1"]),
+        (":1", ["127.0.0.1:1", "[::1]:1"]),
+    ],
+)
+def test_nobody_there_exits_4(listen: str, asked: list[str], command: Command) -> None:
     code, out, err = command("health", WATCHER_HTTP_LISTEN=listen)
     assert (code, out) == (4, "")
-    assert err.startswith(f"error: no daemon answers at http://{asked} (")
+    assert err.startswith("error: no daemon answers at http://")
+    assert re.findall(r"http://(\S+) \(", err) == asked
 
 
-def test_a_port_that_is_any_free_one_cannot_be_asked(command: Command) -> None:
+def test_a_daemon_is_asked_where_it_noted_that_it_listens(daemon: Daemon, command: Command) -> None:
+    note(f"0.0.0.0:{daemon.server_port}")
+    assert command("health", WATCHER_HTTP_LISTEN="127.0.0.1:1") == (0, "ready\n", "")
+    daemon.status = 503
+    assert command("health", WATCHER_HTTP_LISTEN="127.0.0.1:1")[0] == 1
+
+
+def test_a_note_of_a_daemon_that_is_gone_does_not_mislead(daemon: Daemon, command: Command) -> None:
+    note("127.0.0.1:1")
+    assert command("health", WATCHER_HTTP_LISTEN=f"127.0.0.1:{daemon.server_port}") == (0, "ready\n", "")
+
+
+def test_every_address_that_was_asked_is_told_once(command: Command) -> None:
+    note("0.0.0.0:1")
+    for listen, asked in (("127.0.0.1:2", ["127.0.0.1:1", "127.0.0.1:2"]), ("127.0.0.1:1", ["127.0.0.1:1"])):
+        code, _, err = command("health", WATCHER_HTTP_LISTEN=listen)
+        assert code == 4
+        assert re.findall(r"http://(\S+) \(", err) == asked
+
+
+def test_a_port_that_is_any_free_one_is_known_by_the_note_alone(daemon: Daemon, command: Command) -> None:
     code, out, err = command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0")
-    assert (code, out) == (2, "")
-    assert "port 0" in err
+    assert (code, out) == (4, "")
+    assert "http.listen has port 0, any free one, and watcher.db.lock does not say which" in err
+    note(f"127.0.0.1:{daemon.server_port}")
+    assert command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0") == (0, "ready\n", "")
 
 
 def test_neither_key_nor_secret_need_be_there(daemon: Daemon, command: Command) -> None:

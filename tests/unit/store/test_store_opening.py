@@ -11,6 +11,7 @@ import pytest
 from stores import SetClock, Woken
 
 from watcher.errors import Exit, StoreError, StoreUnusableError
+from watcher.store.lock import noted_address
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
@@ -77,6 +78,13 @@ async def test_a_second_daemon_is_told_who_holds_the_file(tmp_path: Path) -> Non
         assert f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00" in message
     await store.close()
     await (await opened(path)).close()
+
+
+async def test_a_store_tells_where_its_daemon_listens(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "watcher.db")
+    store.announce("127.0.0.1:8080")
+    assert noted_address(tmp_path / "watcher.db") == ("127.0.0.1", 8080)
+    await store.close()
 
 
 def blank(path: Path) -> None:
