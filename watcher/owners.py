@@ -50,9 +50,10 @@ class _Owner:
 class Owners:
     """The owners of one process."""
 
-    def __init__(self, common: Common) -> None:
+    def __init__(self, common: Common, *, drain_s: float = DRAIN_S) -> None:
         """Own nothing yet."""
         self._common = common
+        self._drain_s = drain_s
         self._owners: dict[_Key, _Owner] = {}
         self._shown: set[_Key] = set()
 
@@ -126,10 +127,10 @@ class Owners:
         ending = [self._common.schedule.remove(key.rounds) for key in keys]
         ending += [self._owners[key].part.drain() for key in keys]
         try:
-            async with asyncio.timeout(DRAIN_S):
+            async with asyncio.timeout(self._drain_s):
                 await asyncio.gather(*ending)
         except TimeoutError:
-            log.warning("drain.cut_short", at_most_s=DRAIN_S)
+            log.warning("drain.cut_short", at_most_s=self._drain_s)
         await asyncio.gather(*map(self._close, keys))
 
     async def _close(self, key: _Key) -> None:
