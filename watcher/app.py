@@ -10,7 +10,7 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
-from watcher.assembly import Bells, Common, kept_by
+from watcher.assembly import Bells, Equipment, kept_by
 from watcher.clock import SystemClock
 from watcher.config.models import Settings
 from watcher.errors import ConfigError
@@ -58,8 +58,8 @@ async def run(
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
         stack.push_async_callback(store.close)
-        common = Common(store, clock, metrics, Router({}), schedule, ending.fail, bells, output)
-        owners = Owners(common)
+        equipment = Equipment(store, clock, metrics, Router({}), schedule, ending.fail, bells, output)
+        owners = Owners(equipment)
         stack.push_async_callback(owners.stop)
         await owners.apply(settings)
         housekeeping = Housekeeping(
@@ -75,7 +75,7 @@ async def run(
         _say_started(settings, created=store.created, address=address)
         schedule.start()
         started(Started(address))
-        async with _follow(reloading, settings, owners=owners, housekeeping=housekeeping, common=common):
+        async with _follow(reloading, settings, owners=owners, housekeeping=housekeeping, equipment=equipment):
             await ending.wait()
         await _drain(schedule, owners)
     ending.reraise()
@@ -105,7 +105,7 @@ class _Ending:
 
 @asynccontextmanager
 async def _follow(
-    reloading: Reloading | None, settings: Settings, *, owners: Owners, housekeeping: Housekeeping, common: Common
+    reloading: Reloading | None, settings: Settings, *, owners: Owners, housekeeping: Housekeeping, equipment: Equipment
 ) -> AsyncIterator[None]:
     """Follow the configuration meanwhile. An error in that ends the daemon."""
 
@@ -117,9 +117,9 @@ async def _follow(
     if reloading is None:
         yield
         return
-    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=common.metrics, clock=common.clock)
+    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=equipment.metrics, clock=equipment.clock)
     following = asyncio.create_task(reloader.run())
-    following.add_done_callback(partial(_end_with, fatal=common.fatal))
+    following.add_done_callback(partial(_end_with, fatal=equipment.fatal))
     try:
         yield
     finally:

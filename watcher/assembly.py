@@ -28,7 +28,7 @@ from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import EventType, Outgoing, Watch
 from watcher.pace import Pacer
-from watcher.ports import Api, Ledger, Sink, Store
+from watcher.ports import AccountRecord, Api, Lease, Ledger, Sink, Store
 from watcher.proxy import proxy_for
 from watcher.routing import Route, Router, types_matching
 from watcher.rows import ScanRules
@@ -55,8 +55,8 @@ class Bells:
 
 
 @dataclass(frozen=True, slots=True)
-class AccountCommon:
-    """What an account is built with."""
+class AccountEquipment:
+    """What the owner of an account works with: one of each in a process. `fatal` ends it."""
 
     store: Ledger
     clock: Clock
@@ -67,8 +67,8 @@ class AccountCommon:
 
 
 @dataclass(frozen=True, slots=True)
-class Common(AccountCommon):
-    """What every part is built with."""
+class Equipment(AccountEquipment):
+    """What all owners work with, those of sinks included."""
 
     store: Store
     bells: Bells
@@ -85,33 +85,33 @@ def _route(sink: AnySink) -> Route:
     return Route(types_matching(sink.events), dict(sink.match.labels), pipelines)
 
 
-async def build_lane(common: Common, stack: AsyncExitStack, *, name: str, settings: AnySink) -> SinkLane:
+async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, settings: AnySink) -> SinkLane:
     """Own a sink: claim it and build its lane. `stack` closes it. Raises `StoreError`."""
-    metrics = common.metrics.sink(name)
-    sink, rules = _sink(settings, common=common, retried=metrics.retried)
+    metrics = equipment.metrics.sink(name)
+    sink, rules = _sink(settings, equipment=equipment, retried=metrics.retried)
     stack.push_async_callback(sink.close)
-    lease = await common.store.claim("sink", name)
-    record = await common.store.load_sink(lease, fingerprint=_fingerprint(settings))
-    wake = common.schedule.waker(f"sink:{name}")
-    common.bells.wakes[name] = wake
-    stack.callback(common.bells.wakes.pop, name)
+    lease = await equipment.store.claim("sink", name)
+    record = await equipment.store.load_sink(lease, fingerprint=_fingerprint(settings))
+    wake = equipment.schedule.waker(f"sink:{name}")
+    equipment.bells.wakes[name] = wake
+    stack.callback(equipment.bells.wakes.pop, name)
     surroundings = Surroundings(
-        store=common.store,
-        clock=common.clock,
+        store=equipment.store,
+        clock=equipment.clock,
         jitter=random.random,
         wake=wake,
-        tell=_teller(common, name),
-        fatal=common.fatal,
+        tell=_teller(equipment, name),
+        fatal=equipment.fatal,
         metrics=metrics,
     )
     return SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
 
 
-def _sink(settings: AnySink, *, common: Common, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
+def _sink(settings: AnySink, *, equipment: Equipment, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
     if isinstance(settings, StdoutSettings):
-        return StdoutSink(common.output, retried=retried), LaneRules(RetryRules((1.0,), None), float("inf"))
+        return StdoutSink(equipment.output, retried=retried), LaneRules(RetryRules((1.0,), None), float("inf"))
     retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)
-    return WebhookSink(settings, clock=common.clock), LaneRules(retry, settings.rate_limit)
+    return WebhookSink(settings, clock=equipment.clock), LaneRules(retry, settings.rate_limit)
 
 
 def _fingerprint(settings: AnySink) -> str:
@@ -132,13 +132,13 @@ def _revealed(value: object) -> object:
     return value
 
 
-def _teller(common: Common, sink: str) -> Callable[[EventType, int], tuple[Outgoing, ...]]:
+def _teller(equipment: Equipment, sink: str) -> Callable[[EventType, int], tuple[Outgoing, ...]]:
     """Return what makes a sink's own event, for all the other sinks."""
 
     def tell(type_: EventType, sequence: int) -> tuple[Outgoing, ...]:
-        at = common.clock.now()
+        at = equipment.clock.now()
         event = sink_event(type_, sink=sink, sequence=sequence, at=at, now_ms=_ms(at))
-        return (Outgoing(event, common.router.sinks_for(type_, but=sink)),)
+        return (Outgoing(event, equipment.router.sinks_for(type_, but=sink)),)
 
     return tell
 
@@ -148,7 +148,7 @@ def _ms(moment: datetime) -> int:
 
 
 async def build_account(
-    common: AccountCommon,
+    equipment: AccountEquipment,
     stack: AsyncExitStack,
     *,
     name: str,
@@ -162,39 +162,53 @@ async def build_account(
     `tap` may put something between the account and its API.
     """
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
-    lease = await common.store.claim("account", name)
-    record = await common.store.load_account(lease)
-    judge = Judge(
-        lease=lease,
-        router=common.router,
-        clock=common.clock,
-        policy=_policy(polling),
-        cadence=_cadence(polling),
-        jitter=random.random,
-        link=settings.link,
-    )
-    metrics = common.metrics.account(name)
-    announcer = AccountAnnouncer(
-        lease, record, store=common.store, router=common.router, clock=common.clock, metrics=metrics
-    )
-    now = common.clock.monotonic()
+    lease = await equipment.store.claim("account", name)
+    record = await equipment.store.load_account(lease)
+    api = tap(ClerkApi(client, base_url=settings.base_url, clock=equipment.clock))
+    parts = _account_parts(equipment, lease, record, api=api, settings=settings, polling=polling)
+    return AccountWatcher(parts, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
+
+
+def _account_parts(
+    equipment: AccountEquipment,
+    lease: Lease,
+    record: AccountRecord,
+    *,
+    api: Api,
+    settings: AccountSettings,
+    polling: PollingSettings,
+) -> AccountParts:
+    store, clock, now = equipment.store, equipment.clock, equipment.clock.monotonic()
+    metrics = equipment.metrics.account(lease.name)
+    announcer = AccountAnnouncer(lease, record, store=store, router=equipment.router, clock=clock, metrics=metrics)
     health = Health(degraded_after_s=polling.degraded_after_s, now=now, trouble=announcer.told, strain=record.strain)
-    parts = AccountParts(
+    return AccountParts(
         lease=lease,
-        api=tap(ClerkApi(client, base_url=settings.base_url, clock=common.clock)),
-        store=common.store,
-        clock=common.clock,
+        api=api,
+        store=store,
+        clock=clock,
         pacer=Pacer(settings.rate_limit, now=now),
         health=health,
         announcer=announcer,
-        keeper=HealthKeeper(lease, health, store=common.store, clock=common.clock),
-        judge=judge,
+        keeper=HealthKeeper(lease, health, store=store, clock=clock),
+        judge=_judge(equipment, lease, polling=polling, link=settings.link),
         metrics=metrics,
         concurrency=polling.concurrency,
-        wake=common.schedule.waker(f"account:{name}"),
-        fatal=common.fatal,
+        wake=equipment.schedule.waker(f"account:{lease.name}"),
+        fatal=equipment.fatal,
     )
-    return AccountWatcher(parts, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
+
+
+def _judge(equipment: AccountEquipment, lease: Lease, *, polling: PollingSettings, link: str | None) -> Judge:
+    return Judge(
+        lease=lease,
+        router=equipment.router,
+        clock=equipment.clock,
+        policy=_policy(polling),
+        cadence=_cadence(polling),
+        jitter=random.random,
+        link=link,
+    )
 
 
 def open_client(settings: AccountSettings, *, connections: int) -> Client:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 
 from watcher.account import AccountWatcher
-from watcher.assembly import Common, build_account, build_lane, routes_of, watches_of
+from watcher.assembly import Equipment, build_account, build_lane, routes_of, watches_of
 from watcher.config.models import Settings
 from watcher.errors import StoreError
 from watcher.lane import SinkLane
@@ -50,9 +50,9 @@ class _Owner:
 class Owners:
     """The owners of one process."""
 
-    def __init__(self, common: Common, *, drain_s: float = DRAIN_S) -> None:
+    def __init__(self, equipment: Equipment, *, drain_s: float = DRAIN_S) -> None:
         """Own nothing yet."""
-        self._common = common
+        self._equipment = equipment
         self._drain_s = drain_s
         self._owners: dict[_Key, _Owner] = {}
         self._shown: set[_Key] = set()
@@ -67,7 +67,7 @@ class Owners:
         Each owner changes on its own: one that takes long to drain holds up no other. Raises `StoreError` when that is
         not done in full: it may be called again, and goes on from there.
         """
-        self._common.router.replace(routes_of(settings))
+        self._equipment.router.replace(routes_of(settings))
         wanted = _wanted(settings)
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         changes = [self._change(key, wanted.get(key), settings=settings) for key in {**self._owners, **wanted}]
@@ -97,8 +97,9 @@ class Owners:
 
     def _show_only(self, wanted: Collection[_Key]) -> None:
         """Take what is gone out of the metrics."""
+        metrics = self._equipment.metrics
         for key in self._shown - set(wanted):
-            forget = self._common.metrics.forget_sink if key.kind == "sink" else self._common.metrics.forget_account
+            forget = metrics.forget_sink if key.kind == "sink" else metrics.forget_account
             forget(key.name)
         self._shown = set(wanted)
 
@@ -106,14 +107,14 @@ class Owners:
         async with AsyncExitStack() as stack:
             part = await self._build(key, stack=stack, settings=settings)
             self._owners[key] = _Owner(part, wanted, stack.pop_all())
-        self._common.schedule.add(key.rounds, part.round)
+        self._equipment.schedule.add(key.rounds, part.round)
 
     async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountWatcher | SinkLane:
         if key.kind == "sink":
-            return await build_lane(self._common, stack, name=key.name, settings=settings.sinks[key.name])
+            return await build_lane(self._equipment, stack, name=key.name, settings=settings.sinks[key.name])
         account = settings.accounts[key.name]
         return await build_account(
-            self._common,
+            self._equipment,
             stack,
             name=key.name,
             settings=account,
@@ -124,7 +125,7 @@ class Owners:
     async def _stop(self, keys: Sequence[_Key]) -> None:
         # Together: a round that hangs on the store must find its part draining when it goes on, and what is flushed at
         # the end is written in one transaction, for which a store that hangs makes it wait once.
-        ending = [self._common.schedule.remove(key.rounds) for key in keys]
+        ending = [self._equipment.schedule.remove(key.rounds) for key in keys]
         ending += [self._owners[key].part.drain() for key in keys]
         try:
             async with asyncio.timeout(self._drain_s):

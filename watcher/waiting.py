@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from watcher.account import AccountWatcher
-from watcher.assembly import AccountCommon, build_account, routes_of, watches_of
+from watcher.assembly import AccountEquipment, build_account, routes_of, watches_of
 from watcher.clock import Clock, SystemClock
 from watcher.config.models import Settings
 from watcher.errors import Exit
@@ -81,10 +81,10 @@ async def _start(settings: Settings, heard: Heard, *, stack: AsyncExitStack, clo
     metrics = Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
     ledger = PassingLedger(heard.put_nowait)
-    common = AccountCommon(ledger, clock, metrics, Router(routes_of(settings)), schedule, heard.put_nowait)
+    equipment = AccountEquipment(ledger, clock, metrics, Router(routes_of(settings)), schedule, heard.put_nowait)
     ((name, account),) = settings.accounts.items()
     watcher = await build_account(
-        common,
+        equipment,
         stack,
         name=name,
         settings=account,

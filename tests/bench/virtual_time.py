@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.account import AccountWatcher
-from watcher.assembly import AccountCommon, build_account
+from watcher.assembly import AccountEquipment, build_account
 from watcher.config.models import AccountSettings, PollingSettings
 from watcher.metrics import Metrics
 from watcher.models import Known
@@ -119,7 +119,7 @@ async def enter_stage(
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountCommon(ledger, clock, metrics, Router({}), schedule, fatal.append),
+        AccountEquipment(ledger, clock, metrics, Router({}), schedule, fatal.append),
         stack,
         name=ACCOUNT,
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),

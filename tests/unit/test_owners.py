@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from virtual import PIPELINE, FakeClock
 
 from watcher.account import AccountWatcher
-from watcher.assembly import Bells, Common
+from watcher.assembly import Bells, Equipment
 from watcher.config.models import Settings
 from watcher.errors import ConfigError, StoreError
 from watcher.lane import SinkLane
@@ -69,9 +69,12 @@ class House:
         self.metrics = Metrics()
         self.router = Router({})
         self.fatal: list[BaseException] = []
-        self.schedule = Schedule(clock=clock, fatal=self.fatal.append, lag=lambda _lag_s: None)
-        common = Common(store, clock, self.metrics, self.router, self.schedule, self.fatal.append, Bells(), output)
-        self.owners = Owners(common, drain_s=LONG_S)
+        fatal = self.fatal.append
+        self.schedule = Schedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
+        equipment = Equipment(
+            store, clock, self.metrics, self.router, self.schedule, self.fatal.append, Bells(), output
+        )
+        self.owners = Owners(equipment, drain_s=LONG_S)
 
     def account(self, **more: object) -> Block:
         return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}
