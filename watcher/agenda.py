@@ -38,13 +38,15 @@ class Entry(Item):
     """One open execution.
 
     `recorded` tells whether the store has it. `looked_at` is the end of the last look that counts (microseconds,
-    steady), of which the store learns lazily. `unreadable_since` may become a loss. `place` is where a list showed it
-    last; `claim` is a row that says it has ended; until `denied_until` no other such row is believed.
+    steady), of which the store learns lazily: not yet while it is `unflushed`. `unreadable_since` may become a loss.
+    `place` is where a list showed it last; `claim` is a row that says it has ended; until `denied_until` no other such
+    row is believed.
     """
 
     known: Known
     watch: Watch
     looked_at: int = 0
+    unflushed: bool = False
     recorded: bool = False
     unreadable_since: float | None = None
     place: Place | None = None

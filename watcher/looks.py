@@ -1,7 +1,9 @@
 """One look after the other: ask, judge, record, and what it says of the account. When to look is the watcher's."""
 
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import structlog
 
@@ -61,7 +63,7 @@ class Looks:
         self._roster = roster
         self._agenda = agenda
         self.success_at: float | None = None
-        self._unflushed: dict[str, Entry] = {}
+        self._unflushed: deque[Entry] = deque()  # a dict of a hundred thousand would take 10 MB
         self.store_failing = False
         parts.metrics.last_success.set_function(self._last_success)
 
@@ -84,13 +86,20 @@ class Looks:
 
     async def flush(self) -> None:
         """Let the store know when unchanged executions were last looked at."""
-        names = list(self._unflushed)[:FLUSH_COUNT]
-        looks = {name: self._unflushed[name].looked_at for name in names}
+        entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
+        looks = {entry.known.execution: entry.looked_at for entry in entries}
         if looks:
             await self._parts.store.note_looks(self._parts.lease, looks)
-        for name, looked_at in looks.items():
-            if name in self._unflushed and self._unflushed[name].looked_at == looked_at:
-                del self._unflushed[name]
+        self._flushed(looks)
+
+    def _flushed(self, looks: Mapping[str, int]) -> None:
+        """Go on behind what was flushed; what was looked at again meanwhile waits for its next turn."""
+        for _ in range(min(FLUSH_COUNT, len(self._unflushed))):
+            entry = self._unflushed.popleft()
+            if entry.unflushed and looks.get(entry.known.execution) == entry.looked_at:
+                entry.unflushed = False
+            elif entry.unflushed:
+                self._unflushed.append(entry)
 
     def ask_witness(self, now: float) -> None:
         """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
@@ -137,8 +146,9 @@ class Looks:
             await self.write(judged.change)
             self._recorded(entry, judged.known, judged.change)
             self._measure_delay(judged.known, execution)
-        elif judged.looked_at is not None:
-            self._unflushed[entry.known.execution] = entry
+        elif judged.looked_at is not None and not entry.unflushed:
+            entry.unflushed = True
+            self._unflushed.append(entry)
         if judged.looked_at is not None:
             entry.looked_at = judged.looked_at
 
@@ -196,7 +206,7 @@ class Looks:
     def _recorded(self, entry: Entry, known: Known, change: ExecutionChange) -> None:
         entry.recorded = True
         self._roster.move(entry, known)
-        self._unflushed.pop(known.execution, None)
+        entry.unflushed = False
         for outgoing in change.outgoing:
             self._parts.metrics.events.labels(outgoing.event.type).inc()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -304,6 +304,27 @@ async def test_unchanged_looks_are_written_lazily_and_known_after_a_restart(stor
     await again.run_for(1)
     event = (await again.events())[-1]
     assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
+
+
+async def test_what_is_looked_at_while_that_is_written_is_written_again(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(100)
+    written: list[int] = []
+    note_looks = store.note_looks
+
+    async def take_time(lease: Lease, looked_at: Mapping[str, int]) -> None:
+        written.extend(looked_at.values())
+        if len(written) == 1:
+            await account.run_for(100)
+        await note_looks(lease, looked_at)
+
+    monkeypatch.setattr(store, "note_looks", take_time)
+    for _ in range(3):
+        await account.watcher.flush()
+    assert len(written) == 2
+    assert written[0] < written[1]
 
 
 async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(store: SqlStore, clock: FakeClock) -> None:
