@@ -16,7 +16,8 @@ from watcher.errors import StoreError
 from watcher.lane import LaneRules, SinkLane, Surroundings
 from watcher.metrics import Metrics
 from watcher.models import Delivery, Event, EventType, Outgoing
-from watcher.ports import Change, DueDeliveries, Lease, Receipt, Settlement, SourceChange, Store, Strain, Verdict
+from watcher.ports.sinks import Receipt, Verdict
+from watcher.ports.store import Change, DueDeliveries, Lease, Settlement, SourceChange, Store, Strain
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from watcher.models import Cursor, Delivery, DeliveryState, Event, EventType, Known, Outgoing
-from watcher.ports import AT_EASE, ExecutionChange, Lease, PipelineChange, Settlement, SourceChange, Store
+from watcher.ports.store import AT_EASE, ExecutionChange, Lease, PipelineChange, Settlement, SourceChange, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000

@@ -17,7 +17,8 @@ from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import DeliveryState, Details, EventType, Execution, FirstSight, Outcome, Watch
 from watcher.pace import Pacer
-from watcher.ports import AT_EASE, PAGE_ROWS, Lease, PageReply, Reply, Settlement, Store
+from watcher.ports.api import PAGE_ROWS, PageReply, Reply
+from watcher.ports.store import AT_EASE, Lease, Settlement, Store
 from watcher.routing import Route, Router
 from watcher.rows import ScanRules
 

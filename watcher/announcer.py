@@ -8,7 +8,7 @@ from watcher.clock import Clock
 from watcher.events import account_event
 from watcher.metrics import AccountMetrics
 from watcher.models import AccountTrouble, EventType, Outgoing
-from watcher.ports import AccountRecord, Lease, Ledger, SourceChange
+from watcher.ports.store import AccountRecord, Lease, Ledger, SourceChange
 from watcher.routing import Router
 
 log = structlog.get_logger()

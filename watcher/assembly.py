@@ -28,7 +28,9 @@ from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import EventType, Outgoing, Watch
 from watcher.pace import Pacer
-from watcher.ports import AccountRecord, Api, Lease, Ledger, Sink, Store
+from watcher.ports.api import Api
+from watcher.ports.sinks import Sink
+from watcher.ports.store import AccountRecord, Lease, Ledger, Store
 from watcher.proxy import proxy_for
 from watcher.routing import Route, Router, types_matching
 from watcher.rows import ScanRules

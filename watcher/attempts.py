@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from watcher.models import Delivery, DeliveryState
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 from watcher.retry import Jitter, spread
 
 REJECTIONS = 5

@@ -8,7 +8,7 @@ from watcher.client import Client
 from watcher.clock import Clock
 from watcher.errors import TransportFailedError
 from watcher.models import Outcome
-from watcher.ports import PAGE_ROWS, PageReply, Reply
+from watcher.ports.api import PAGE_ROWS, PageReply, Reply
 from watcher.retry import parse_retry_after
 from watcher.wire import flaw_of_execution, flaw_of_page, parse_execution, parse_page
 

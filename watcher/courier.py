@@ -11,7 +11,8 @@ from watcher.gate import Gate
 from watcher.lane_store import LaneStore
 from watcher.metrics import SinkMetrics
 from watcher.models import Delivery, DeliveryState
-from watcher.ports import Receipt, Settlement, Sink, Verdict
+from watcher.ports.sinks import Receipt, Sink, Verdict
+from watcher.ports.store import Settlement
 from watcher.retry import Jitter
 from watcher.standing import Standing
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from watcher.models import AccountTrouble, Outcome
-from watcher.ports import AT_EASE, Answer, Strain
+from watcher.ports.api import Answer
+from watcher.ports.store import AT_EASE, Strain
 from watcher.retry import doubling
 
 PAUSING_CODES = frozenset({429, 503})

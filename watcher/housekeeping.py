@@ -11,7 +11,7 @@ from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.lane import SinkLane
 from watcher.metrics import Metrics
-from watcher.ports import Store
+from watcher.ports.store import Store
 
 log = structlog.get_logger()
 

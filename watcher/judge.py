@@ -11,7 +11,8 @@ from watcher.clock import Clock
 from watcher.events import ExecutionNews, GapNews, Sighting, execution_event, gap_event
 from watcher.health import PAUSING_CODES
 from watcher.models import EventType, Execution, GapReason, Known, LostReason, Outcome, Outgoing, Watch
-from watcher.ports import ExecutionChange, Lease, Reply
+from watcher.ports.api import Reply
+from watcher.ports.store import ExecutionChange, Lease
 from watcher.retry import Jitter, doubling, spread
 from watcher.routing import Router
 from watcher.transitions import (

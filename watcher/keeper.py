@@ -4,7 +4,7 @@ import asyncio
 
 from watcher.clock import Clock
 from watcher.health import Health
-from watcher.ports import Lease, Ledger, Store
+from watcher.ports.store import Lease, Ledger, Store
 from watcher.standing import Standing
 
 WORTH_KEEPING_S = 2.0

@@ -21,7 +21,9 @@ from watcher.lane_store import LaneStore
 from watcher.metrics import SinkMetrics
 from watcher.models import Delivery, EventType, Outgoing
 from watcher.pace import Pacer
-from watcher.ports import Lease, Sink, SinkRecord, SourceChange, Store, Wake
+from watcher.ports.rounds import Wake
+from watcher.ports.sinks import Sink
+from watcher.ports.store import Lease, SinkRecord, SourceChange, Store
 from watcher.retry import Jitter
 from watcher.standing import DISABLED, FAILING, Standing
 

@@ -8,7 +8,7 @@ import structlog
 
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.ports import DueDeliveries, Lease, Settlement, SourceChange, Store
+from watcher.ports.store import DueDeliveries, Lease, Settlement, SourceChange, Store
 from watcher.retry import doubling
 
 BATCH = 128

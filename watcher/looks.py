@@ -18,7 +18,9 @@ from watcher.keeper import HealthKeeper
 from watcher.metrics import AccountMetrics
 from watcher.models import Execution, Known
 from watcher.pace import Pacer
-from watcher.ports import Answer, Api, Change, ExecutionChange, Lease, Ledger, Reply, Wake
+from watcher.ports.api import Answer, Api, Reply
+from watcher.ports.rounds import Wake
+from watcher.ports.store import Change, ExecutionChange, Lease, Ledger
 from watcher.roster import Roster
 
 log = structlog.get_logger()

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import Enum
 
 from watcher.models import Execution
-from watcher.ports import PAGE_ROWS
+from watcher.ports.api import PAGE_ROWS
 
 
 class Order(Enum):

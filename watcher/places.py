@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from watcher.ordering import Order
-from watcher.ports import PAGE_ROWS
+from watcher.ports.api import PAGE_ROWS
 
 
 @dataclass(slots=True, eq=False)

@@ -10,7 +10,8 @@ from typing import NamedTuple
 from watcher.clock import to_us
 from watcher.errors import Exit
 from watcher.models import LOST, Execution, Known, Outcome, Status
-from watcher.ports import Change, ExecutionChange, Reply, SourceChange
+from watcher.ports.api import Reply
+from watcher.ports.store import Change, ExecutionChange, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}

@@ -9,7 +9,7 @@ import structlog
 
 from watcher.clock import Clock
 from watcher.errors import StoreError
-from watcher.ports import Store
+from watcher.ports.store import Store
 
 log = structlog.get_logger()
 

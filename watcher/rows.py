@@ -15,7 +15,8 @@ from watcher.judge import Judged
 from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Details, Execution, FirstSight, Known, Outcome
-from watcher.ports import ExecutionChange, PageReply
+from watcher.ports.api import PageReply
+from watcher.ports.store import ExecutionChange
 from watcher.roster import Roster
 from watcher.transitions import is_terminal
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from watcher.clock import to_us
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
-from watcher.ports import PAGE_ROWS
+from watcher.ports.api import PAGE_ROWS
 
 EXTRA_PAGES = 20
 """How many pages a scan reads beyond ground because `total` grew by more than was found."""

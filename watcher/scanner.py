@@ -15,7 +15,8 @@ from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Outgoing, Watch
 from watcher.ordering import Order
-from watcher.ports import PAGE_ROWS, ExecutionChange, PageReply, PipelineChange, PipelineRecord
+from watcher.ports.api import PAGE_ROWS, PageReply
+from watcher.ports.store import ExecutionChange, PipelineChange, PipelineRecord
 from watcher.retry import doubling
 from watcher.roster import Roster
 from watcher.rows import Row, Rows, ScanRules, dated

@@ -15,7 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watcher.clock import Clock
-from watcher.ports import Wake
+from watcher.ports.rounds import Wake
 
 log = structlog.get_logger()
 

@@ -1,7 +1,7 @@
 """How one sink stands: well, failing or disabled, and its own clock. Pure; telling and recording it is the lane's."""
 
 from watcher.attempts import RETRY_AFTER_CAP_S
-from watcher.ports import SinkRecord, Strain
+from watcher.ports.store import SinkRecord, Strain
 
 FAILING = "failing"
 DISABLED = "disabled"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from watcher.models import Known
-from watcher.ports import AT_EASE, AccountRecord, Api, Change, Lease, PageReply, PipelineRecord, Reply, Strain
+from watcher.ports.api import Api, PageReply, Reply
+from watcher.ports.store import AT_EASE, AccountRecord, Change, Lease, PipelineRecord, Strain
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from watcher.clock import Clock
 from watcher.config.models import AccountSettings, Settings
 from watcher.events import trial_event
 from watcher.models import Delivery, EventType, Outcome
-from watcher.ports import Answer, Verdict
+from watcher.ports.api import Answer
+from watcher.ports.sinks import Verdict
 from watcher.proxy import proxy_for
 from watcher.sinks.webhook import WebhookSettings, WebhookSink, shown_url
 

@@ -12,7 +12,8 @@ from watcher.config.models import Settings
 from watcher.errors import Exit
 from watcher.metrics import Metrics
 from watcher.models import Event
-from watcher.ports import Change, Reply
+from watcher.ports.api import Reply
+from watcher.ports.store import Change
 from watcher.progress import Ending, Moment, Progress
 from watcher.routing import Router
 from watcher.schedule import Schedule

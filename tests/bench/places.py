@@ -14,7 +14,7 @@ from bench.answers import PIPELINE, answer
 from watcher.clock import Clock, SystemClock
 from watcher.events import ExecutionNews, Sighting, execution_event
 from watcher.models import Known, Outgoing, Watch
-from watcher.ports import ExecutionChange, Lease
+from watcher.ports.store import ExecutionChange, Lease
 from watcher.store.opening import open_store
 from watcher.transitions import Look, observe
 from watcher.wire import parse_execution

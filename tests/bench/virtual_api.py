@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from watcher.models import Outcome
-from watcher.ports import PAGE_ROWS, Change, ExecutionChange, PageReply, Reply
+from watcher.ports.api import PAGE_ROWS, PageReply, Reply
+from watcher.ports.store import Change, ExecutionChange
 from watcher.simulator.answers import AnswerBook, encode, row
 from watcher.simulator.stories import has_ended
 from watcher.simulator.world import SimExecution, World

@@ -17,7 +17,8 @@ from watcher.assembly import AccountEquipment, build_account
 from watcher.config.models import AccountSettings, PollingSettings
 from watcher.metrics import Metrics
 from watcher.models import Known
-from watcher.ports import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain, Wake
+from watcher.ports.rounds import Wake
+from watcher.ports.store import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain
 from watcher.routing import Router
 from watcher.schedule import Schedule
 from watcher.store.opening import open_store

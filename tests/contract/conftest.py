@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stores import SetClock, Woken
 
-from watcher.ports import Lease, Store
+from watcher.ports.store import Lease, Store
 from watcher.store.opening import open_store
 
 

@@ -13,7 +13,7 @@ from lane_rig import FakeClock
 from receiver import Receiver, hangs
 
 from watcher.models import Delivery
-from watcher.ports import Sink, Verdict
+from watcher.ports.sinks import Sink, Verdict
 from watcher.sinks.stdout import Output, StdoutSink
 from watcher.sinks.webhook import WebhookSettings, WebhookSink
 

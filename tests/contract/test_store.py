@@ -1,4 +1,4 @@
-"""What every store promises (`ports.Store`), run over each kind of database."""
+"""What every store promises (`ports.store.Store`), run over each kind of database."""
 
 import asyncio
 from collections.abc import Collection
@@ -22,7 +22,7 @@ from stores import (
 
 from watcher.errors import OwnershipLostError, StoreError
 from watcher.models import DeliveryState, Known, LostReason
-from watcher.ports import AT_EASE, Backlog, Keep, Lease, Store, Strain
+from watcher.ports.store import AT_EASE, Backlog, Keep, Lease, Store, Strain
 from watcher.store.opening import open_store
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING

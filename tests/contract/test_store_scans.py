@@ -19,7 +19,7 @@ from stores import (
 
 from watcher.errors import OwnershipLostError
 from watcher.models import Cursor, Known
-from watcher.ports import ExecutionChange, Lease, PipelineRecord, Store
+from watcher.ports.store import ExecutionChange, Lease, PipelineRecord, Store
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 LATER = START_US + 3_600 * SECOND_US

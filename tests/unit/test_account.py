@@ -13,7 +13,7 @@ from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch
 from watcher.agenda import Entry
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.models import Known, Outcome
-from watcher.ports import Change, Lease, Strain
+from watcher.ports.store import Change, Lease, Strain
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 

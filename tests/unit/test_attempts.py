@@ -4,7 +4,7 @@ import pytest
 
 from watcher.attempts import Conclusion, RetryRules, conclude
 from watcher.models import Delivery, DeliveryState
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
 FAILURES = [verdict for verdict in Verdict if verdict not in {Verdict.DELIVERED, Verdict.GONE}]

@@ -18,7 +18,7 @@ from watcher.clerk import ClerkApi, outcome_of
 from watcher.client import BODY_BYTES, Client
 from watcher.clock import SystemClock
 from watcher.models import Execution, Outcome
-from watcher.ports import PageReply, Reply
+from watcher.ports.api import PageReply, Reply
 from watcher.proxy import Proxy
 from watcher.simulator.server import Simulator
 from watcher.simulator.stories import Stay, Story

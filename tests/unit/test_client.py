@@ -24,7 +24,7 @@ from watcher.client import USER_AGENT, Client, Response, failure_kind
 from watcher.clock import SystemClock
 from watcher.errors import TransportFailedError
 from watcher.models import Outcome
-from watcher.ports import Reply
+from watcher.ports.api import Reply
 from watcher.proxy import Proxy, proxy_for
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"

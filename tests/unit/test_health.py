@@ -6,7 +6,8 @@ import pytest
 
 from watcher.health import Health, Permission
 from watcher.models import AccountTrouble, Outcome
-from watcher.ports import AT_EASE, PageReply, Reply, Strain
+from watcher.ports.api import PageReply, Reply
+from watcher.ports.store import AT_EASE, Strain
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET

@@ -10,7 +10,8 @@ import pytest
 from watcher.agenda import Entry
 from watcher.judge import AccountState, Judge, Judged, Policy
 from watcher.models import EventType, Execution, Known, LostReason, Outcome, Watch
-from watcher.ports import ExecutionChange, Lease, Reply
+from watcher.ports.api import Reply
+from watcher.ports.store import ExecutionChange, Lease
 from watcher.routing import Route, Router
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)

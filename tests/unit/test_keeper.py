@@ -8,7 +8,8 @@ from virtual import FakeClock
 from watcher.health import Health
 from watcher.keeper import HealthKeeper
 from watcher.models import Outcome
-from watcher.ports import AT_EASE, Lease, Reply, Strain
+from watcher.ports.api import Reply
+from watcher.ports.store import AT_EASE, Lease, Strain
 
 LEASE = Lease("account", "default", 7)
 

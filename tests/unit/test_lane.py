@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from watcher.errors import OutputClosedError
 from watcher.models import Delivery
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 
 
 @pytest.fixture

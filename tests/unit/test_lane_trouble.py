@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from watcher.attempts import RetryRules
 from watcher.errors import OwnershipLostError, StoreUnusableError
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 
 FOREVER = 10_000.0
 

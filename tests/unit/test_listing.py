@@ -3,7 +3,7 @@
 from watcher.agenda import Entry
 from watcher.listing import REMEMBERED_COUNT, Listing
 from watcher.models import Cursor, Known, Watch
-from watcher.ports import PAGE_ROWS
+from watcher.ports.api import PAGE_ROWS
 from watcher.scan import Scan
 
 WATCH = Watch("default", "whole", ())

@@ -6,7 +6,8 @@ import pytest
 
 from watcher.errors import Exit
 from watcher.models import Cursor, Execution, Known, LostReason, Outcome
-from watcher.ports import ExecutionChange, Lease, PipelineChange, Reply, SourceChange
+from watcher.ports.api import Reply
+from watcher.ports.store import ExecutionChange, Lease, PipelineChange, SourceChange
 from watcher.progress import Ending, Progress, Stay, Trouble
 
 LEASE = Lease("account", "default", 1)

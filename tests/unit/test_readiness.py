@@ -11,7 +11,7 @@ import pytest
 from stores import SECOND_US, SetClock, Woken
 from structlog.testing import capture_logs
 
-from watcher.ports import Store
+from watcher.ports.store import Store
 from watcher.readiness import Readiness
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import pytest
 
-from watcher.ports import AT_EASE, SinkRecord, Strain
+from watcher.ports.store import AT_EASE, SinkRecord, Strain
 from watcher.standing import Standing
 
 

@@ -3,7 +3,8 @@
 from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.models import Known
-from watcher.ports import AT_EASE, AccountRecord, Change, ExecutionChange, Ledger, PipelineRecord, Reply
+from watcher.ports.api import Reply
+from watcher.ports.store import AT_EASE, AccountRecord, Change, ExecutionChange, Ledger, PipelineRecord
 from watcher.taps import PassingLedger, TappedApi
 
 

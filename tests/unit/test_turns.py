@@ -9,7 +9,7 @@ from watcher.claims import Claim, Confirmations
 from watcher.listing import Listing
 from watcher.metrics import Metrics
 from watcher.models import Cursor, Execution, Known, Watch
-from watcher.ports import PAGE_ROWS
+from watcher.ports.api import PAGE_ROWS
 from watcher.roster import Found, Roster
 from watcher.scan import Scan
 from watcher.turns import GetTurn, ListTurn, Turns

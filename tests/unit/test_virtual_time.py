@@ -5,7 +5,7 @@ from bench.population import LONGEST_S, Crowd, Population
 from bench.virtual_api import Notes, WorldApi
 from bench.virtual_trials import Trial, watch_by_name, watch_whole
 
-from watcher.ports import PAGE_ROWS
+from watcher.ports.api import PAGE_ROWS
 from watcher.simulator.answers import Page, encode, listing
 from watcher.wire import parse_page
 

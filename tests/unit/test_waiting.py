@@ -8,7 +8,7 @@ from virtual import FakeClock, account_of
 
 from watcher.errors import StoreError
 from watcher.models import Event, Outcome
-from watcher.ports import Reply
+from watcher.ports.api import Reply
 from watcher.progress import Moment, Progress
 from watcher.store.opening import open_store
 from watcher.waiting import Heard, _Follower

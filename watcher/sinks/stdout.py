@@ -23,7 +23,7 @@ from pydantic import Field
 
 from watcher.errors import OutputClosedError
 from watcher.models import Delivery
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 from watcher.sinks.settings import SinkSettings
 
 log = structlog.get_logger()

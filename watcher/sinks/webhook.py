@@ -16,7 +16,7 @@ from watcher.client import USER_AGENT, failure_kind
 from watcher.clock import Clock
 from watcher.fields import Block, Duration, Rate, as_written
 from watcher.models import Delivery
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 from watcher.proxy import proxy_for
 from watcher.retry import parse_retry_after
 from watcher.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl

@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import Delivery, DeliveryState
-from watcher.ports import Backlog, DueDeliveries, Settlement
+from watcher.ports.store import Backlog, DueDeliveries, Settlement
 from watcher.store.rows import AnyRow
 from watcher.store.sources import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source

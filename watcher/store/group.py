@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from watcher.ports import Change, ExecutionChange, PipelineChange, Settlement, SourceChange
+from watcher.ports.store import Change, ExecutionChange, PipelineChange, Settlement, SourceChange
 from watcher.store import leases
 from watcher.store.deliveries import write_settlements
 from watcher.store.outbox import write_outgoing

@@ -7,7 +7,7 @@ from sqlalchemy import bindparam, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.errors import OwnershipLostError
-from watcher.ports import Lease
+from watcher.ports.store import Lease
 from watcher.store.tables import lease as table
 
 _HELD = (

@@ -8,7 +8,7 @@ from sqlalchemy import bindparam, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import DeliveryState, Outgoing
-from watcher.ports import Change, ExecutionChange, PipelineChange
+from watcher.ports.store import Change, ExecutionChange, PipelineChange
 from watcher.store.rows import execution_key
 from watcher.store.sources import Source, SourceNumbers, pipeline, sink
 from watcher.store.tables import WAITING, delivery, event, source

@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, bindparam, delete, or_, select, tuple_, up
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import DeliveryState
-from watcher.ports import Keep
+from watcher.ports.store import Keep
 from watcher.store.rows import AnyRow, execution_id
 from watcher.store.sources import pipeline_id
 from watcher.store.tables import WAITING, delivery, event, execution, source

@@ -7,7 +7,7 @@ from sqlalchemy import BindParameter, bindparam, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import Cursor
-from watcher.ports import PipelineChange, PipelineRecord
+from watcher.ports.store import PipelineChange, PipelineRecord
 from watcher.store.leases import expect_written
 from watcher.store.rows import AnyRow
 from watcher.store.sources import Source, SourceNumbers, pipeline

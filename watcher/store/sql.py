@@ -1,4 +1,4 @@
-"""The store in an SQL database: `ports.Store` over an engine that writes and one that reads.
+"""The store in an SQL database: `ports.store.Store` over an engine that writes and one that reads.
 
 Owns when a transaction begins, that nobody's cancellation interrupts one, and that a database's error comes out as a
 `StoreError`. The statements are its neighbours'.
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from watcher.clock import Clock
 from watcher.errors import StoreError
 from watcher.models import Known
-from watcher.ports import (
+from watcher.ports.store import (
     AccountRecord,
     Backlog,
     Change,

@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, bindparam, case, func, insert, select, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from watcher.models import Known
-from watcher.ports import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
+from watcher.ports.store import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
 from watcher.store.leases import expect_written
 from watcher.store.rows import KNOWN_COLUMNS, AnyRow, execution_id, execution_key, execution_row, known_of
 from watcher.store.sources import Source, SourceNumbers, pipeline, pipeline_id

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import BindParameter, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from watcher.ports import Lease, Strain
+from watcher.ports.store import Lease, Strain
 from watcher.store.rows import AnyRow
 from watcher.store.sources import Source, SourceNumbers
 from watcher.store.tables import source

@@ -11,7 +11,7 @@ from receiver import Receiver
 
 from watcher.clock import SystemClock
 from watcher.models import Delivery, EventType
-from watcher.ports import Verdict
+from watcher.ports.sinks import Verdict
 from watcher.sinks.webhook import WebhookSettings, WebhookSink
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 from watcher.errors import OutputClosedError
 from watcher.logs import configure_logs
 from watcher.models import Delivery
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 from watcher.sinks.stdout import Output, StdoutSink
 
 WRITTEN = Receipt(Verdict.DELIVERED, "written")

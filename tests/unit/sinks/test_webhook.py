@@ -15,7 +15,7 @@ from standardwebhooks import Webhook
 
 from watcher.clock import Clock, SystemClock
 from watcher.models import Delivery
-from watcher.ports import Receipt, Verdict
+from watcher.ports.sinks import Receipt, Verdict
 from watcher.sinks.webhook import WebhookSettings, WebhookSink, shown_url, verdict_on
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()

@@ -7,7 +7,7 @@ import pytest
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
 from watcher.models import LostReason
-from watcher.ports import AT_EASE, Backlog, PipelineRecord, Strain
+from watcher.ports.store import AT_EASE, Backlog, PipelineRecord, Strain
 from watcher.store.opening import open_store
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"

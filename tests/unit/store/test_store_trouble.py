@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_of
 
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.ports import Lease
+from watcher.ports.store import Lease
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 from watcher.store.trouble import explain

@@ -1,91 +1,13 @@
-"""The seams on one page: the API that is watched, the store between the owners, the sinks that are told."""
+"""The store between the owners, as they see it: what is written, what is read, and by whose leave."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from watcher.models import Cursor, Delivery, DeliveryState, Execution, Known, Outcome, Outgoing
-
-Wake = Callable[[], None]
-"""Asks a round to run now; never blocks."""
-
+from watcher.models import Cursor, Delivery, DeliveryState, Known, Outgoing
 
 Keep = Callable[[str, str, str, int], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
-
-
-class Reply(NamedTuple):
-    """What became of one request. `execution` is there if and only if `outcome` is `ok`.
-
-    `sent_at` is a monotonic reading taken just before the request went out; `retry_after_s` is the server's wish,
-    as it gave it; `status_code` is absent when there was no answer. `reason` is a word of ours for the log: why
-    there is no execution.
-    """
-
-    outcome: Outcome
-    sent_at: float
-    execution: Execution | None = None
-    status_code: int | None = None
-    retry_after_s: float | None = None
-    reason: str | None = None
-
-
-PAGE_ROWS = 50
-"""How many rows of a list are asked for at once: the most the API gives."""
-
-
-class PageReply(NamedTuple):
-    """What became of one request for a page of a list. `rows` are there if and only if `outcome` is `ok`.
-
-    They come in the API's order; `skipped` more were on the page, unreadable. `total` is what the API says the whole
-    list holds, true or not. The other fields are as in `Reply`.
-    """
-
-    outcome: Outcome
-    sent_at: float
-    rows: tuple[Execution, ...] | None = None
-    skipped: int = 0
-    total: int | None = None
-    status_code: int | None = None
-    retry_after_s: float | None = None
-    reason: str | None = None
-
-
-class Answer(Protocol):
-    """What a reply says of the account it was asked for: a `Reply` or a `PageReply`, fields as there."""
-
-    @property
-    def outcome(self) -> Outcome:
-        """Return what became of the request."""
-        ...
-
-    @property
-    def sent_at(self) -> float:
-        """Return when it went out."""
-        ...
-
-    @property
-    def status_code(self) -> int | None:
-        """Return the code of the answer."""
-        ...
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """Return how long the server wants to be left alone."""
-        ...
-
-
-class Api(Protocol):
-    """The Clerk Chat API with one key. Trouble is a reply, never an exception; only cancellation comes through."""
-
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
-        """Fetch one execution."""
-        ...
-
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
-        """Fetch one page of a pipeline's list; the first is page 1."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,38 +261,4 @@ class Store(Ledger, Protocol):
 
     async def close(self) -> None:
         """Finish what was handed in, then let go of the files."""
-        ...
-
-
-class Verdict(Enum):
-    """What an attempt at a delivery means for it."""
-
-    DELIVERED = "delivered"
-    RETRY = "retry"
-    BUSY = "busy"
-    """As `RETRY`, and the whole sink wants a pause (429, 503)."""
-    REFUSED = "refused"
-    """The receiver will not take this body (400, 413, 422)."""
-    GONE = "gone"
-    """The receiver wants nothing more (410)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The answer to one attempt: the verdict, a word or code for people, and the receiver's `Retry-After` in s."""
-
-    verdict: Verdict
-    answer: str
-    retry_after_s: float | None = None
-
-
-class Sink(Protocol):
-    """One place events are sent to."""
-
-    async def send(self, delivery: Delivery) -> Receipt:
-        """Try once. Trouble is a `Receipt`; `OutputClosedError` ends the program."""
-        ...
-
-    async def close(self) -> None:
-        """Let go of connections and threads."""
         ...
