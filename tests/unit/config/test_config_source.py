@@ -1,10 +1,12 @@
 """A configuration that is read again, from real files."""
 
+import gc
 import os
 from pathlib import Path
 
 import pytest
 
+from watcher.config.document import Document
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
 from watcher.errors import ConfigError
@@ -29,6 +31,12 @@ def source(file: Path) -> ConfigSource:
     source = ConfigSource(file, environ={})
     source.load()
     return source
+
+
+@pytest.mark.usefixtures("source")
+def test_nothing_is_kept_of_what_was_read_but_which_files_that_took() -> None:
+    gc.collect()
+    assert not [each for each in gc.get_objects() if isinstance(each, Document)]
 
 
 def test_nothing_changes_by_itself(source: ConfigSource) -> None:
