@@ -1,8 +1,8 @@
 """A configuration that is read again, from real files."""
 
-import gc
 import os
 from pathlib import Path
+from weakref import ref
 
 import pytest
 
@@ -33,10 +33,19 @@ def source(file: Path) -> ConfigSource:
     return source
 
 
-@pytest.mark.usefixtures("source")
-def test_nothing_is_kept_of_what_was_read_but_which_files_that_took() -> None:
-    gc.collect()
-    assert not [each for each in gc.get_objects() if isinstance(each, Document)]
+def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
+    source: ConfigSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[ref[Document]] = []
+
+    def noted(*, file: str) -> Document:
+        document = Document(file=file)
+        read.append(ref(document))
+        return document
+
+    monkeypatch.setattr("watcher.config.source.Document", noted)
+    source.load()
+    assert [each() for each in read] == [None]
 
 
 def test_nothing_changes_by_itself(source: ConfigSource) -> None:
