@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema
-from pydantic_core.core_schema import no_info_after_validator_function
+from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, ValidatorFunctionWrapHandler
+from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from watcher.config.later import NOT_YET, REPLICAS
 from watcher.fields import (
@@ -106,9 +106,17 @@ class AccountSettings(Block):
     )
 
 
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+def _as_text(value: object, as_uuid: ValidatorFunctionWrapHandler) -> str:
+    """Return a UUID as its text; the very one that was given where it is written as it should be."""
+    return value if isinstance(value, str) and _CANONICAL.fullmatch(value) else str(as_uuid(value))
+
+
 ExecutionId = Annotated[
     str,
-    GetPydanticSchema(lambda _, handler: no_info_after_validator_function(str, handler.generate_schema(UUID))),
+    GetPydanticSchema(lambda _, handler: no_info_wrap_validator_function(_as_text, handler.generate_schema(UUID))),
 ]
 """A UUID, kept as the text that 100,000 watched executions are known by: one text for each, and no other."""
 
