@@ -155,7 +155,7 @@ async def load_executions(
     wanted = iter(sorted(executions))
     while part := tuple(islice(wanted, LOADED_COUNT)):  # so that the loop's other tasks get their turns
         names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
-        for row in await connection.execute(_KNOWN, {"of_account": account_id, "keys": list(names)}):
+        for row in (await connection.execute(_KNOWN, {"of_account": account_id, "keys": list(names)})).all():
             name = names[row.execution]
             found[name] = known_of(row, name=name, pipelines=pipelines, now=now)
     return found
