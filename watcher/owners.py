@@ -55,6 +55,7 @@ class Owners:
         self._equipment = equipment
         self._drain_s = drain_s
         self._owners: dict[_Key, _Owner] = {}
+        self._endings: dict[_Key, asyncio.Task[None]] = {}
         self._shown: set[_Key] = set()
 
     def parts(self) -> list[AccountWatcher | SinkLane]:
@@ -65,10 +66,12 @@ class Owners:
         """Own what this configuration asks for, and nothing else.
 
         Each owner changes on its own: one that takes long to drain holds up no other. Raises `StoreError` when that is
-        not done in full: it may be called again, and goes on from there.
+        not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
+        what drains does so meanwhile, and becomes what is wanted by then.
         """
         self._equipment.router.replace(routes_of(settings))
         wanted = _wanted(settings)
+        self._shown.update(wanted)
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         changes = [self._change(key, wanted.get(key), settings=settings) for key in {**self._owners, **wanted}]
         outcomes = await asyncio.gather(*changes, return_exceptions=True)
@@ -81,12 +84,13 @@ class Owners:
 
     async def stop(self) -> None:
         """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
-        await self._stop(list(self._owners))
+        lasting = [key for key in self._owners if key not in self._endings]
+        await asyncio.gather(self._stop(lasting), *self._endings.values())
 
     async def _change(self, key: _Key, wanted: object | None, *, settings: Settings) -> None:
         """Make one owner what is wanted, or end it if nothing is."""
-        if key in self._owners and self._owners[key].wanted != wanted:
-            await self._stop([key])
+        if key in self._owners and (key in self._endings or self._owners[key].wanted != wanted):
+            await self._end(key)
         if wanted is None:
             return
         if key not in self._owners:
@@ -94,6 +98,12 @@ class Owners:
         part = self._owners[key].part
         if isinstance(part, AccountWatcher):
             await part.watch(watches_of(settings, part.account))
+
+    async def _end(self, key: _Key) -> None:
+        """End one owner, or wait until it has: nobody's cancellation breaks that off."""
+        if key not in self._endings:
+            self._endings[key] = asyncio.create_task(self._stop([key]))
+        await asyncio.shield(self._endings[key])
 
     def _show_only(self, wanted: Collection[_Key]) -> None:
         """Take what is gone out of the metrics."""
@@ -143,6 +153,7 @@ class Owners:
                     await owner.part.flush()
         await owner.stack.aclose()
         del self._owners[key]
+        self._endings.pop(key, None)
 
 
 def _wanted(settings: Settings) -> dict[_Key, object]:

@@ -62,21 +62,38 @@ class Reloader:
         self._clock = clock
         self._watch = watch
         self._look_every_s = look_every_s
-        self._to_apply: Settings | None = None
         self._failure_count = 0
+        self._rejected = False
 
     async def run(self) -> None:
         """Follow the configuration until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._follow(group)
+        except ExceptionGroup as errors:  # of one: nothing outlives the first
+            raise errors.exceptions[0] from None
+
+    async def _follow(self, group: asyncio.TaskGroup) -> None:
+        """Have each configuration applied, breaking that off for the next one: it may wait for what hangs."""
+        applying: asyncio.Task[None] | None = None
+        while True:
+            settings = await self._next()
+            if applying is not None:
+                applying.cancel()
+                await asyncio.wait([applying])
+            applying = group.create_task(self._take(settings))
+
+    async def _next(self) -> Settings:
+        """Return the next configuration that is any good."""
         while True:
             await self._await_reason()
             if self._asked.is_set() or self._source.changed():
                 self._asked.clear()
-                await self._read()
-            if self._to_apply is not None:
-                await self._take(self._to_apply)
+                if (settings := await self._read()) is not None:
+                    return settings
 
     async def _await_reason(self) -> None:
-        """Return when the configuration may be another, or what it says is still to be applied."""
+        """Return when the configuration may be another."""
         try:
             await self._follow_files()
         except (OSError, WatchfilesRustInternalError) as error:
@@ -100,7 +117,7 @@ class Reloader:
         async with aclosing(watching):
             async for _ in watching:
                 self._failure_count = 0
-                if self._to_apply is not None or self._source.changed():
+                if self._source.changed():
                     return
 
     async def _wait(self) -> None:
@@ -110,17 +127,18 @@ class Reloader:
         except TimeoutError:
             return
 
-    async def _read(self) -> None:
-        """Read until what was read is what is there."""
+    async def _read(self) -> Settings | None:
+        """Read until what was read is what is there. Return it, if it is any good."""
         outcome: Settings | ConfigError | None = None
         while outcome is None or self._source.changed():
             await self._await_quiet()
             outcome = await self._load()
+        self._rejected = not isinstance(outcome, Settings)
         if isinstance(outcome, Settings):
-            self._to_apply = outcome
-        else:
-            self._metrics.reloaded(well=False, at=self._clock.now())
-            log.error("config.rejected", problems=_problems(outcome), note="the old one stays in use")
+            return outcome
+        self._metrics.reloaded(well=False, at=self._clock.now())
+        log.error("config.rejected", problems=_problems(outcome), note="the old one stays in use")
+        return None
 
     async def _load(self) -> Settings | ConfigError:
         try:
@@ -135,18 +153,23 @@ class Reloader:
             await asyncio.sleep(QUIET_S)
 
     async def _take(self, settings: Settings) -> None:
-        try:
-            await self._apply(settings)
-        except (StoreError, ConfigError) as error:  # a proxy may be set that cannot work
+        """Have it applied, however many tries that takes."""
+        while (error := await self._try(settings)) is not None:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")  # noqa: TRY400 (our own text says it all)
-            return
+            log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")
+            await asyncio.sleep(self._look_every_s)
         _warn_of_restart(self._started, settings)
-        self._to_apply = None
-        self._metrics.reloaded(well=True, at=self._clock.now())
+        self._metrics.reloaded(well=not self._rejected, at=self._clock.now())  # a later one may have been, meanwhile
         log.info(
             "config.reloaded", accounts=len(settings.accounts), watches=len(settings.watch), sinks=len(settings.sinks)
         )
+
+    async def _try(self, settings: Settings) -> StoreError | ConfigError | None:
+        try:
+            await self._apply(settings)
+        except (StoreError, ConfigError) as error:  # a proxy may be set that cannot work
+            return error
+        return None
 
 
 def _problems(error: ConfigError) -> list[str]:

@@ -133,17 +133,20 @@ async def test_sighup_reads_the_file_again_whatever_it_looks_like(stage: Stage) 
 async def test_a_change_of_what_hangs_holds_back_no_other_change(stage: Stage) -> None:
     well = await stage.simulator(world_of(6, ends_after_s=60, ends_within_s=90))
     hanging = await stage.simulator(world_of(3, ends_within_s=60, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
-    hung, new = await stage.receiver(lambda _: Answer.HANG), await stage.receiver()
+    hung, new, newer = await stage.receiver(lambda _: Answer.HANG), await stage.receiver(), await stage.receiver()
     document = document_of({"well": well, "hanging": hanging}, {"hung": webhook(hung, timeout="60s")})
     watches, account = document["watch"], document["accounts"]["hanging"]
     account["timeout"] = "60s"
-    life = await stage.start({**document, "watch": watches[1:]})
+    life = await stage.start({**document, "watch": watches[2:]})
     await life.started()
     await life.until(lambda: hung.attempts and hanging.journal.entries, within_s=10, what="both hung")
 
     account["timeout"] = "59s"
-    stage.write({**document, "sinks": {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}})
+    sinks = {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}
+    stage.write({**document, "watch": watches[1:], "sinks": sinks})
     await life.until(new.events, within_s=4, what="the new watch was told to the new sink")
+    stage.write({**document, "sinks": {**sinks, "newer": webhook(newer)}})
+    await life.until(newer.events, within_s=4, what="the newer watch was told to the newer sink")
     assert life.logged("config.reloaded") == []
     await reloaded(life, times=1)
     assert len(life.logged("drain.cut_short")) == 2

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from watcher.metrics import Metrics
 from watcher.models import EventType
 from watcher.owners import Owners
 from watcher.routing import Router
-from watcher.schedule import Schedule
+from watcher.schedule import Round, Schedule
 from watcher.sinks.stdout import Output
 from watcher.store.sql import SqlStore
 
@@ -58,8 +58,25 @@ class Endpoint:
         await self.reply(writer)
 
 
+class NotedSchedule(Schedule):
+    """Says which rounds are added. It is not started: nothing runs by itself."""
+
+    def __init__(self, **parts: Any) -> None:  # noqa: ANN401 (those of a schedule)
+        super().__init__(**parts)
+        self._added: asyncio.Queue[str] = asyncio.Queue()
+
+    def add(self, name: str, run: Round) -> None:
+        super().add(name, run)
+        self._added.put_nowait(name)
+
+    async def added(self) -> str:
+        """Return which round was added next."""
+        async with asyncio.timeout(LONG_S):
+            return await self._added.get()
+
+
 class House:
-    """The owners of one process and all they work with. Nothing runs by itself: the schedule is not started."""
+    """The owners of one process and all they work with."""
 
     def __init__(self, store: SqlStore, clock: FakeClock, output: Output) -> None:
         self.store = store
@@ -70,7 +87,7 @@ class House:
         self.router = Router({})
         self.fatal: list[BaseException] = []
         fatal = self.fatal.append
-        self.schedule = Schedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
+        self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         equipment = Equipment(
             store, clock, self.metrics, self.router, self.schedule, self.fatal.append, Bells(), output
         )
@@ -136,6 +153,27 @@ async def house(store: SqlStore, clock: FakeClock) -> AsyncIterator[House]:
     output.close()
     os.close(fd)
     assert house.fatal == []
+
+
+class Slowly:
+    """Answers once it is told to."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        await self.told.wait()
+        await says(answer(204))(writer)
+
+
+async def broken_off(applying: Coroutine[Any, Any, None], *, house: House, once_added: str) -> None:
+    """Begin to apply a configuration, and break that off once it has added that round."""
+    task = asyncio.create_task(applying)
+    while await house.schedule.added() != once_added:
+        pass
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
 
 
 @contextmanager
@@ -208,19 +246,18 @@ async def test_what_is_asked_for_no_more_ends_and_is_forgotten(house: House) -> 
 
 
 async def test_what_is_in_flight_is_finished_and_not_done_again(house: House) -> None:
-    answered = asyncio.Event()
-
-    async def when_told(writer: asyncio.StreamWriter) -> None:
-        await answered.wait()
-        await says(answer(204))(writer)
-
-    house.hook.reply = when_told
+    house.hook.reply = slowly = Slowly()
     await house.apply(sinks={"ops": house.webhook()})
     await house.tell()
     await house.deliver()
-    changing = asyncio.create_task(house.apply(sinks={"ops": house.webhook(rate_limit="9/s")}))
-    answered.set()
+    changed = {"ops": house.webhook(rate_limit="9/s"), "new": house.webhook()}
+    changing = asyncio.create_task(house.apply(sinks=changed))
+    while await house.schedule.added() != "sink:new":
+        pass
+    assert "sink:ops" not in house.rounds()
+    slowly.told.set()
     await changing
+    await house.apply(sinks={"ops": changed["ops"]})
     house.clock.advance(1.0)
     await house.lane().round()
     await house.lane().drain()
@@ -311,3 +348,80 @@ async def test_a_key_that_goes_to_another_account_is_used_by_that_one_only(house
     await old.round()
     await house.watcher().drain()
     assert house.api.quiet
+
+
+async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(house: House) -> None:
+    house.hook.reply = slowly = Slowly()
+    await house.apply(sinks={"ops": house.webhook()})
+    await house.tell()
+    await house.deliver()
+    between = {"ops": house.webhook(rate_limit="8/s"), "between": house.webhook()}
+    await broken_off(house.apply(sinks=between), house=house, once_added="sink:between")
+    newest = {"ops": house.webhook(rate_limit="9/s"), "newest": house.webhook()}
+    applying = asyncio.create_task(house.apply(sinks=newest))
+    assert await house.schedule.added() == "sink:newest"
+    slowly.told.set()
+    assert await house.schedule.added() == "sink:ops"
+    await applying
+    assert house.rounds() == {"account:a", "sink:newest", "sink:ops"}
+    assert house.named("sink") == {"newest", "ops"}
+
+    await house.apply(sinks={"ops": newest["ops"]})
+    house.clock.advance(1.0)
+    await house.lane().round()
+    await house.lane().drain()
+    assert house.hook.quiet
+
+
+async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(house: House) -> None:
+    house.hook.reply = slowly = Slowly()
+    sinks = {"ops": house.webhook()}
+    await house.apply(sinks=sinks)
+    await house.tell()
+    await house.deliver()
+    await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
+    applying = asyncio.create_task(house.apply(sinks=sinks))
+    slowly.told.set()
+    await applying
+    assert house.rounds() == {"account:a", "sink:ops"}
+
+
+async def test_a_newer_configuration_gives_a_drain_no_more_time(house: House) -> None:
+    house.hook.reply = hangs
+    await house.apply(sinks={"ops": house.webhook()})
+    await house.tell()
+    await house.deliver()
+    house.owners._drain_s = 0.5
+    with capture_logs() as logs:
+        await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
+        house.owners._drain_s = 10 * LONG_S
+        async with asyncio.timeout(LONG_S):
+            await house.apply()
+    assert [entry["event"] for entry in logs] == ["drain.cut_short"]
+    assert house.rounds() == {"account:a"}
+
+
+async def test_the_end_waits_for_a_drain_of_an_earlier_configuration_as_long_as_that_did(house: House) -> None:
+    house.hook.reply = hangs
+    await house.apply(sinks={"ops": house.webhook()})
+    await house.tell()
+    await house.deliver()
+    house.owners._drain_s = 0.5
+    await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
+    house.owners._drain_s = 10 * LONG_S
+    async with asyncio.timeout(LONG_S):
+        await house.owners.stop()
+    assert (house.owners.parts(), house.rounds()) == ([], set())
+
+
+async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(house: House) -> None:
+    await house.apply({"old": house.account()})
+    await broken_off(house.apply({"between": house.account()}), house=house, once_added="account:between")
+    between = [part for part in house.owners.parts() if isinstance(part, AccountWatcher)]
+    await house.apply({"newest": house.account()})
+    await house.look()
+    for watcher in between:
+        await watcher.round()
+    await house.watcher().drain()
+    assert house.api.quiet
+    assert (house.rounds(), house.named("account")) == ({"account:newest"}, {"newest"})

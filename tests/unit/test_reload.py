@@ -108,6 +108,78 @@ async def test_what_could_not_be_applied_is_tried_again(file: Path) -> None:
     assert [entry["event"] for entry in logs] == ["config.not_applied", "config.not_applied", "config.reloaded"]
 
 
+class HangingApplied(Applied):
+    """Never ends with the level `debug` unless it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.told = asyncio.Event(), asyncio.Event()
+        self.under_way = 0
+
+    async def __call__(self, settings: Settings) -> None:
+        await super().__call__(settings)
+        assert self.under_way == 0
+        self.under_way += 1
+        try:
+            await self._hang(settings)
+        finally:
+            for _ in range(3):
+                await asyncio.sleep(0)  # as what is broken off in several places
+            self.under_way -= 1
+
+    async def _hang(self, settings: Settings) -> None:
+        if settings.log.level == "debug":
+            self.begun.set()
+            await self.told.wait()
+
+
+async def test_what_is_still_being_applied_gives_way_to_what_is_newer(file: Path) -> None:
+    applied = HangingApplied()
+    with capture_logs() as logs:
+        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+            write(file, "debug")
+            await applied.begun.wait()
+            write(file, "warning")
+            assert await metrics.next() == 1.0
+    assert applied.levels == ["debug", "warning"]
+    assert [entry["event"] for entry in logs] == ["config.reloaded"]
+
+
+async def test_a_bad_file_breaks_nothing_off_and_stays_the_one_that_is_not_in_use(file: Path) -> None:
+    applied = HangingApplied()
+    with capture_logs() as logs:
+        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+            write(file, "debug")
+            await applied.begun.wait()
+            write(file, "loud")
+            assert await metrics.next() == 0.0
+            applied.told.set()
+            assert await metrics.next() == 0.0
+            write(file, "warning")
+            assert await metrics.next() == 1.0
+    assert applied.levels == ["debug", "warning"]
+    assert [entry["event"] for entry in logs] == ["config.rejected", "config.reloaded", "config.reloaded"]
+
+
+async def test_whoever_stops_following_breaks_off_what_is_being_applied(file: Path) -> None:
+    applied = HangingApplied()
+    async with following(file, applied, look_every_s=0.01):
+        write(file, "debug")
+        await applied.begun.wait()
+    assert applied.under_way == 0
+
+
+async def test_an_error_nobody_foresaw_ends_it_as_it_is(file: Path) -> None:
+    async def apply(_: Settings) -> None:
+        raise ZeroDivisionError
+
+    reloading = Reloading(ConfigSource(file, environ={}), asyncio.Event())
+    settings = reloading.source.load()
+    reloading.asked.set()
+    with pytest.raises(ZeroDivisionError):
+        await Reloader(reloading, settings=settings, apply=apply, metrics=Metrics(), clock=FakeClock()).run()
+
+
 async def test_a_bad_file_is_not_applied_and_said_once(file: Path) -> None:
     applied = Applied()
     with capture_logs() as logs:
