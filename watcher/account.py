@@ -114,7 +114,7 @@ class AccountWatcher:
         whole = self._roster.unlisted(watches)
         listings = [self._scanner.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole]
         found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
-        known = (*named.values(), *found)
+        known = (*map(_as_if_new, named.values()), *found)
         recorded = [each for each in known if each.ended_at is None and each.execution not in already]
         return Found(recorded, unrecorded, listings)
 
@@ -204,3 +204,10 @@ class AccountWatcher:
         if look_at is not None and not self._draining and not self._full():
             at = min(at, look_at)
         return max(at, now + SHORTEST_ROUND_S)
+
+
+def _as_if_new(known: Known) -> Known:
+    """Return what is recorded of an execution that is named: of what a list showed as history nothing was told yet."""
+    if known.ended_at is None or known.sequence:
+        return known
+    return Known(known.execution, known.pipeline, found_at=known.found_at)

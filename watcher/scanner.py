@@ -21,7 +21,7 @@ from watcher.retry import doubling
 from watcher.roster import Roster
 from watcher.rows import Row, Rows, ScanRules, dated
 from watcher.scan import Finding, Scan
-from watcher.transitions import EXECUTION_REASONS, means_lost, prolong
+from watcher.transitions import EXECUTION_REASONS, is_terminal, means_lost, prolong
 from watcher.turns import ListTurn
 
 CURSOR_EVERY_US = 60_000_000
@@ -131,7 +131,7 @@ class Scanner:
         self, turn: ListTurn, reply: PageReply, executions: Sequence[Execution], *, left: dict[str, Entry]
     ) -> float:
         listing, first = turn.listing, (turn.page - 1) * PAGE_ROWS
-        rows = {row.id: Row(row, first + at) for at, row in enumerate(executions)}
+        rows = _by_id(executions, first=first)
         when = self._counts_as_found_at(listing, reply, scans=turn.scans)
         recorded = await self._recorded(listing, rows, when=when)
         self._rows.recall(listing, executions, recorded=recorded)
@@ -282,3 +282,12 @@ class Scanner:
         listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
         for each in outgoing:
             self._parts.metrics.events.labels(each.event.type).inc()
+
+
+def _by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:
+    """Return the rows of a page by id; of one that comes twice that which says it has ended: nothing undoes an end."""
+    rows: dict[str, Row] = {}
+    for index, execution in enumerate(executions, first):
+        if execution.id not in rows or is_terminal(execution):
+            rows[execution.id] = Row(execution, index)
+    return rows

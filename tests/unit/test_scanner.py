@@ -55,6 +55,28 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store
     assert asked(account, name(2)) == asked(account, name(1)) == 0
 
 
+async def test_what_was_silent_is_told_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    for _ in range(2):
+        account = await account_of(store, clock, name(1), watches=[replace(WHOLE, executions=(name(1),))])
+        account.api.script[name(1)] = said(name(1), "success")
+        await account.run_for(5)
+    assert await told(account) == [("execution.success", name(1))]
+    assert asked(account, name(1)) == 0
+
+
+@pytest.mark.parametrize("statuses", [("success", "running"), ("running", "success")])
+async def test_of_a_row_that_comes_twice_the_end_counts(
+    store: SqlStore, clock: FakeClock, statuses: tuple[str, str]
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=90, ended_s=80))
+    await account.run_for(5)
+    show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+
+
 async def test_with_notify_what_had_ended_is_told_too(store: SqlStore, clock: FakeClock) -> None:
     rules = replace(RULES, first_sight=FirstSight.NOTIFY)
     account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50), rules=rules)
