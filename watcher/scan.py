@@ -97,6 +97,11 @@ class Scan:
         """The order as learned so far; `None` is read like newest first."""
         return self._ordering.order
 
+    @property
+    def is_shorter(self) -> bool:
+        """Whether the list, read to its end, is known to have fewer rows than the last complete scan left."""
+        return self._total_before is not None and len(self._seen) < self._total_before
+
     def read(
         self, rows: Sequence[Execution], *, total: int | None, skipped: int = 0, ground: Collection[str], unplaced: int
     ) -> Finding | None:
@@ -154,7 +159,8 @@ class Scan:
         fell = self._fell(page)
         if self._last is None:
             seen_length = (page.number - 1) * PAGE_ROWS + page.row_count
-            self.total = seen_length if self.order is Order.OLDEST else page.total
+            is_known = self.order is Order.OLDEST or (page.total is None and page.ends_list)
+            self.total = seen_length if is_known else page.total
         self._last = page
         if fell:
             self._again, self.page = True, page.number - 1

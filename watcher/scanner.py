@@ -236,9 +236,12 @@ class Scanner:
         listing.scan_ended(self._scan(cursor, listing.scan))
 
     def _is_explained(self, listing: Listing, finding: Finding) -> bool:
-        """Tell whether all that is gone was known: what came since the last scan is younger than what the API keeps."""
+        """Tell whether all that is gone was known: what came since the last scan is younger than what the API keeps.
+
+        A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
+        """
         since_us = listing.began_at - listing.cursor.complete_at
-        return finding.gap is GapReason.DELETED and since_us < listing.kept_us
+        return finding.gap is GapReason.DELETED and since_us < listing.kept_us and listing.scan.is_shorter
 
     async def _fail(self, listing: Listing, reply: PageReply, *, now: float) -> float:
         if not self._parts.health.unusable and reply.status_code not in PAUSING_CODES:
