@@ -354,7 +354,7 @@ async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStor
 async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, *(row(each, "success", age_s=90, ended_s=80) for each in (2, 1)))
     await account.run_for(60)
-    show(account, *(row(each, "success", age_s=-59, ended_s=-60) for each in (9, 8)))
+    show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8)))
     await account.run_for(60)
     events = await account.events()
     assert sorted(event["type"] for event in events) == ["execution.success"] * 2 + ["pipeline.gap"]
