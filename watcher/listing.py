@@ -25,10 +25,10 @@ class Listing(Item):
     """One pipeline's list.
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
-    `recorded_at` (microseconds, steady; 0: never). `scan` is the
-    one under way, or the next. `name_from` is an execution that can tell the pipeline's name, `named` is set once
-    it was asked. Until `failing_until` a list that failed answers nobody. `found_count` and
-    `shows_any` are what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet).
+    `recorded_at` (microseconds, steady; 0: never). `scan` is the one under way, or the next. `name_from` is an
+    execution that can tell the pipeline's name, `named` is set once it was asked. Until `failing_until` a list that
+    failed answers nobody. `found_count` and `shows_any` are what the scan under way has found, and whether it met any
+    row; it began at `began_at` (0: not yet).
     `age_us` is how long ago the oldest end on its pages was, `kept_us` that of the last complete scan: so long at least
     the API keeps what has ended.
     """

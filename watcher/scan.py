@@ -54,7 +54,8 @@ class Scan:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
     `order`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is complete, `total` is
-    how many rows the list has (newest first: what the API says; oldest first: what was seen).
+    how many rows the list has (newest first: what the API says, or what its only page shows; oldest first: what was
+    seen).
     """
 
     def __init__(
