@@ -169,6 +169,7 @@ RULES = ScanRules(
     lookback_us=7 * DAY_US,
     history_us=30 * DAY_US,
     pages_at_most=1000,
+    confirmed_at_most=1000,
     min_interval_s=1.0,
     max_interval_s=60.0,
     lost_after=3,

@@ -39,10 +39,10 @@ class AccountWatcher:
         self._rules = rules
         self._clock = parts.clock
         self._health = parts.health
-        self._agenda = Agenda(patience_s=rules.max_interval_s - rules.min_interval_s)
+        self._agenda = Agenda(max_interval_s=rules.max_interval_s)
         self._roster = Roster(self._agenda, parts.metrics, min_interval_s=rules.min_interval_s)
         self._looks = Looks(parts, roster=self._roster, agenda=self._agenda)
-        claims = Confirmations[Entry]()
+        claims = Confirmations[Entry](in_time_count=rules.confirmed_at_most)
         self._rows = Rows(parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, claims=claims)
         self._scanner = Scanner(
             parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, rows=self._rows
@@ -181,21 +181,30 @@ class AccountWatcher:
         self._parts.pacer.spend(now)
         if self._health.unusable:
             self._health.probed(now)
-        item: Item = turn.entry if isinstance(turn, GetTurn) else turn.listing
-        self._parts.metrics.lateness.observe(self._agenda.late_s(item, now))
-        self._note_gaps(turn, now=now)
-        item.asked_at = now
+        else:
+            self._note_gaps(turn, now=now)
+        self._parts.metrics.lateness.observe(turn.late_s)
+        if isinstance(turn, GetTurn):
+            turn.entry.asked_at = now
+        elif turn.scans:
+            turn.listing.scan_asked(now)
 
     def _note_gaps(self, turn: Turn, *, now: float) -> None:
-        """Note the gaps before this turn as far as the budget is to blame: a slow answer only makes a look due late."""
-        if self._health.unusable:
+        """Note the gaps before this turn."""
+        if isinstance(turn, GetTurn):
+            self._note_gap(turn.entry, turn.entry.asked_at, now=now)
             return
+        for entry in turn.entries:
+            self._note_gap(entry, entry.asked_at, now=now)
+        if turn.scans and not turn.listing.began_at:
+            self._note_gap(turn.listing, turn.listing.scanned_at, now=now)
+
+    def _note_gap(self, item: Item, last_at: float, *, now: float) -> None:
+        """Note a gap as far as the budget is to blame: a slow answer only makes a look due late."""
         max_interval_s = self._rules.max_interval_s
-        allowed_s = max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
-        for entry in (turn.entry,) if isinstance(turn, GetTurn) else turn.entries:
-            if entry.known.lost is None:
-                gap_s = now - max(entry.asked_at, entry.due_at - max_interval_s)
-                self._health.note_gap(gap_s, allowed_s=allowed_s, now=now)
+        if item.is_expected:
+            gap_s = now - max(last_at, item.due_at - max_interval_s)
+            self._health.note_gap(gap_s, allowed_s=max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S, now=now)
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""

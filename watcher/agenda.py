@@ -1,14 +1,30 @@
-"""What one account may be asked for, in the order in which to ask. In memory, no clock of its own."""
+"""What one account may be asked for: what is late, due, or only growing stale. In memory, no clock of its own.
+
+Which of these goes first is `turns`'.
+"""
 
 import heapq
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import ClassVar
 
 from watcher.claims import Claim
 from watcher.models import Known, Watch
 from watcher.places import Place
 from watcher.transitions import Streak
+
+SLACK_STEPS = 16
+"""What is due is kept in so many heaps, by how long it may wait: the order of each is that of becoming late, nearly."""
+
+
+class Queue(Enum):
+    """Why something waits: it is due, it is growing stale, or it is a list whose scan is under way."""
+
+    DUE = "due"
+    STALE = "stale"
+    BEGUN = "begun"
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -17,7 +33,7 @@ class Item:
 
     `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failure_count`
     counts poll errors in a row; `streak` is what may become a loss. `unwatched` is set while it is in flight and nobody
-    wants to know any more. `stale` tells which heap it belongs to, `number` which of the heap's items is meant.
+    wants to know any more. `queue` tells why it waits, `number` which of a heap's items is meant.
     """
 
     due_at: float = 0.0
@@ -29,8 +45,13 @@ class Item:
 
     number: int = 0
     queued: bool = False
-    stale: bool = False
+    queue: Queue = Queue.DUE
     unwatched: bool = False
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether it is to be asked for within `max_interval`."""
+        return True
 
 
 @dataclass(slots=True, eq=False)
@@ -53,36 +74,61 @@ class Entry(Item):
     claim: Claim | None = None
     denied_until: float = 0.0
 
+    @property
+    def is_expected(self) -> bool:
+        """Whether it is not lost: such a one is looked at every ten minutes."""
+        return self.known.lost is None
+
+
+Heap = list[tuple[float, int, Item]]
+
 
 class Agenda:
-    """Heaps of items: of what is due, and, by weight, of what is only growing stale; that is due after `patience_s`.
+    """Heaps of items: of what is due, of what is growing stale, and of the lists whose scan is under way.
 
-    An item that is taken out is nobody else's until it is put back.
+    An item is late once it was last asked for `max_interval_s` ago, and due. One that is taken out is nobody else's
+    until it is put back.
     """
 
-    def __init__(self, *, patience_s: float = 0.0) -> None:
+    def __init__(self, *, max_interval_s: float) -> None:
         """Start empty."""
-        self._patience_s = patience_s
-        self._due: list[tuple[float, int, Item]] = []
-        self._stale: defaultdict[float, list[tuple[float, int, Item]]] = defaultdict(list)
+        self._max_interval_s = max_interval_s
+        self._due: defaultdict[int, Heap] = defaultdict(list)
+        self._stale: defaultdict[float, Heap] = defaultdict(list)
+        self._begun: Heap = []
         self._put_count = 0
 
     def put(self, item: Item, *, due_at: float) -> None:
         """Queue an item, or move it if it is queued already."""
-        item.stale = False
-        self._push(self._due, item, due_at)
+        item.due_at, item.queue = due_at, Queue.DUE
+        self._push(item)
 
     def put_stale(self, item: Item, *, from_at: float) -> None:
         """Queue an item, or move it, for when nothing is due, but not before `from_at`."""
-        item.stale = True
-        self._push(self._stale[item.weight], item, from_at)
+        item.due_at, item.queue = from_at, Queue.STALE
+        self._push(item)
 
-    def first(self, now: float) -> Item | None:
-        """Return what is to be asked for now: what has been due longest, else what is stalest."""
-        due, stale = _peek(self._due), self._stalest(now) if self._stale else None
-        if due is not None and due.due_at <= now and (stale is None or due.due_at <= stale.due_at + self._patience_s):
-            return due
-        return stale if stale is not None and stale.due_at <= now else None
+    def put_begun(self, item: Item, *, since: float) -> None:
+        """Queue a list for the next page of the scan that began then."""
+        item.due_at, item.queue = since, Queue.BEGUN
+        self._push(item)
+
+    def due(self, now: float) -> Item | None:
+        """Return what has been due longest."""
+        return min(_ready(self._due.values(), now), key=_due_at, default=None)
+
+    def stalest(self, now: float) -> Item | None:
+        """Return what has grown stalest, by its weight."""
+        return max(_ready(self._stale.values(), now), key=lambda item: item.weight * (now - item.due_at), default=None)
+
+    def late(self, now: float) -> Item | None:
+        """Return what was asked for longest ago of what is late, by its weight."""
+        late = [item for item in self._heads() if self._late_at(item) <= now]
+        return max(late, key=lambda item: item.weight * (now - item.asked_at), default=None)
+
+    def begun(self) -> Item | None:
+        """Return the list whose scan has been under way longest."""
+        return _peek(self._begun)
 
     def take(self, item: Item) -> None:
         """Take out this item, due or not."""
@@ -90,36 +136,52 @@ class Agenda:
 
     def restore(self, item: Item) -> None:
         """Put back an item that was taken for nothing."""
-        self._push(self._stale[item.weight] if item.stale else self._due, item, item.due_at)
+        self._push(item)
 
     def peek(self) -> Item | None:
         """Return what may be asked for first, due or not."""
-        heads = (_peek(heap) for heap in (self._due, *self._stale.values()))
-        return min(filter(None, heads), key=_due_at, default=None)
+        begun = self.begun()
+        return begun if begun is not None else min(self._heads(), key=_due_at, default=None)
 
     def late_s(self, item: Item, now: float) -> float:
-        """Return how late it is for an item that is taken now."""
-        return max(0.0, now - item.due_at - (self._patience_s if item.stale else 0.0))
+        """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
+        return max(0.0, now - (self._late_at(item) if item.queue is Queue.STALE else item.due_at))
 
-    def _stalest(self, now: float) -> Item | None:
-        """Return what has grown stalest by its weight, or, once something has waited too long, the longest."""
-        heads = [item for heap in self._stale.values() if (item := _peek(heap)) is not None]
-        longest = min(heads, key=_due_at, default=None)
-        if longest is None or longest.due_at + self._patience_s <= now:
-            return longest
-        return max(heads, key=lambda item: item.weight * (now - item.due_at))
+    def _late_at(self, item: Item) -> float:
+        return max(item.due_at, item.asked_at + self._max_interval_s)
 
-    def _push(self, heap: list[tuple[float, int, Item]], item: Item, at: float) -> None:
+    def _heads(self) -> Iterator[Item]:
+        for heaps in (self._due, self._stale):
+            for heap in heaps.values():
+                if (item := _peek(heap)) is not None:
+                    yield item
+
+    def _push(self, item: Item) -> None:
         self._put_count += 1
-        item.due_at, item.number, item.queued = at, self._put_count, True
-        heapq.heappush(heap, (at, self._put_count, item))
+        item.number, item.queued = self._put_count, True
+        heapq.heappush(self._heap_of(item), (item.due_at, item.number, item))
+
+    def _heap_of(self, item: Item) -> Heap:
+        match item.queue:
+            case Queue.DUE:
+                slack_s = self._late_at(item) - item.due_at
+                return self._due[int(slack_s / self._max_interval_s * SLACK_STEPS)]
+            case Queue.STALE:
+                return self._stale[item.weight]
+            case Queue.BEGUN:
+                return self._begun
 
 
 def _due_at(item: Item) -> float:
     return item.due_at
 
 
-def _peek(heap: list[tuple[float, int, Item]]) -> Item | None:
+def _ready(heaps: Iterable[Heap], now: float) -> Iterator[Item]:
+    """Return the first of each heap, if its time has come."""
+    return (item for heap in heaps if (item := _peek(heap)) is not None and item.due_at <= now)
+
+
+def _peek(heap: Heap) -> Item | None:
     """Return the first item, dropping what was moved or taken."""
     while heap:
         _, number, item = heap[0]

@@ -14,6 +14,7 @@ from watcher.account import AccountWatcher
 from watcher.announcer import AccountAnnouncer
 from watcher.attempts import RetryRules
 from watcher.cadence import Cadence, backoff, fixed
+from watcher.claims import CONFIRM_WITHIN_S
 from watcher.clerk import ClerkApi
 from watcher.client import Client
 from watcher.clock import Clock
@@ -27,7 +28,7 @@ from watcher.lane import LaneRules, SinkLane, Surroundings
 from watcher.looks import AccountParts
 from watcher.metrics import Metrics
 from watcher.models import EventType, Outgoing, Watch
-from watcher.pace import Pacer
+from watcher.pace import SHARE, Pacer
 from watcher.ports.api import Api
 from watcher.ports.sinks import Sink
 from watcher.ports.store import AccountRecord, Lease, Ledger, Store
@@ -234,6 +235,7 @@ def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: flo
         lookback_us=round(polling.lookback_s * 1_000_000),
         history_us=round(max(polling.lookback_s, retention_s) * 1_000_000),
         pages_at_most=max(10, round(rate_per_s * OUTRUN_AFTER_S)),
+        confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,
         lost_after=polling.lost_after,

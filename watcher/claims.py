@@ -1,5 +1,6 @@
 """Rows that say an execution has ended, until a GET has said what happened. Pure."""
 
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -16,11 +17,12 @@ DENIED_FOR_S = 10.0
 
 @dataclass(slots=True)
 class Claim:
-    """A row that says an execution has ended: when its page was asked for, when it was read (monotonic seconds).
+    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
 
-    Before `retry_at` no GET is to be tried again.
+    Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
     """
 
+    pipeline: str
     execution: Execution
     sent_at: float
     at: float
@@ -54,48 +56,60 @@ AnyClaimant = TypeVar("AnyClaimant", bound=Claimant)
 
 
 class Confirmations(Generic[AnyClaimant]):
-    """Those that wait for a GET to confirm their claim, oldest claim first."""
+    """Those that wait for a GET to confirm their claim: the pipelines by turns, and in each the oldest claim first."""
 
-    def __init__(self) -> None:
-        """Start with nobody."""
-        self._waiting: dict[AnyClaimant, Claim] = {}
-        self._confirmed_last = False
+    def __init__(self, *, in_time_count: float) -> None:
+        """Start with nobody. `in_time_count` are the GETs that can be had within the time a claim may wait."""
+        self._in_time_count = max(1.0, in_time_count)
+        self._waiting: OrderedDict[str, dict[AnyClaimant, Claim]] = OrderedDict()
+        self._hopeless: list[AnyClaimant] = []
 
     def add(self, claimant: AnyClaimant) -> None:
-        """Let one with a claim wait, or wait again."""
-        assert claimant.claim is not None  # noqa: S101 (who has none is not added)
-        self._waiting[claimant] = claimant.claim
+        """Let one with a claim wait, or wait again. One whose turn cannot come in time has waited long enough."""
+        claim = claimant.claim
+        assert claim is not None  # noqa: S101 (who has none is not added)
+        if self._turn_of_next(claim.pipeline) > self._in_time_count:
+            self._hopeless.append(claimant)
+        else:
+            self._waiting.setdefault(claim.pipeline, {})[claimant] = claim
 
-    def take(self, now: float, *, other_wants: bool) -> AnyClaimant | None:
-        """Return, and let go of, the next to confirm: at most every second time while something else waits."""
-        if not self._waiting:
-            self._confirmed_last = False
-            return None
-        if self._confirmed_last and other_wants:
-            self._confirmed_last = False
-            return None
-        ready = next((each for each, claim in self._waiting.items() if claim.retry_at <= now), None)
-        self._confirmed_last = ready is not None
-        if ready is not None:
-            del self._waiting[ready]
-        return ready
+    def first(self, now: float) -> AnyClaimant | None:
+        """Return the next to confirm."""
+        ready = (each for several in self._waiting.values() for each, claim in several.items() if claim.retry_at <= now)
+        return next(ready, None)
+
+    def take(self, claimant: AnyClaimant) -> None:
+        """Let go of one; its pipeline's next comes after all others'."""
+        assert claimant.claim is not None  # noqa: S101 (it waits)
+        pipeline = claimant.claim.pipeline
+        del self._waiting[pipeline][claimant]
+        self._waiting.move_to_end(pipeline)
+        if not self._waiting[pipeline]:
+            del self._waiting[pipeline]
 
     def expired(self, now: float) -> list[AnyClaimant]:
-        """Return, and let go of, those whose claims are too old to wait on."""
-        old = [each for each, claim in self._waiting.items() if claim.expires_at <= now]
+        """Return, and let go of, those whose claims are too old to wait on, or would be before their turn came."""
+        old = [each for several in self._waiting.values() for each, claim in several.items() if claim.expires_at <= now]
         for each in old:
-            del self._waiting[each]
-        return old
+            self.take(each)
+        hopeless, self._hopeless = self._hopeless, []
+        return hopeless + old
 
     def wanted_at(self) -> float:
         """Return when the first may be confirmed, infinity while nobody waits."""
-        return min(self._retries(), default=float("inf"))
+        return min((claim.retry_at for claim in self._claims()), default=float("inf"))
 
     def next_expiry_at(self) -> float:
         """Return when the first claim is too old to wait on."""
-        if not self._waiting:
-            return float("inf")
-        return min((claim.expires_at for claim in self._waiting.values()), default=float("inf"))
+        if self._hopeless:
+            return float("-inf")
+        return min((claim.expires_at for claim in self._claims()), default=float("inf"))
 
-    def _retries(self) -> Iterator[float]:
-        return (claim.retry_at for claim in self._waiting.values())
+    def _claims(self) -> Iterator[Claim]:
+        return (claim for several in self._waiting.values() for claim in several.values())
+
+    def _turn_of_next(self, pipeline: str) -> int:
+        """Return how many GETs later the turn comes of one that is added now."""
+        place = len(self._waiting.get(pipeline, ())) + 1
+        others = (len(several) for each, several in self._waiting.items() if each != pipeline)
+        return place + sum(min(place, count) for count in others)

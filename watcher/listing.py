@@ -1,7 +1,7 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -16,6 +16,12 @@ LIST_WEIGHT = 3.0
 Measured by `make bench`: 20 pipelines with 1,000 open executions at 10 requests/s, 7.6 s on average without, 4.9 with.
 """
 
+LEVEL_STEP = 5
+"""After so many rows have come the pages are laid out anew: until then few rows are not where they are expected."""
+
+SEEK_EVERY_S = 600.0
+"""So often a scan reads on, beyond what is known, for executions that it does not know the place of."""
+
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
 
@@ -28,7 +34,7 @@ class Listing(Item):
     `recorded_at` (microseconds, steady; 0: never). `scan` is the one under way, or the next. `name_from` is an
     execution that can tell the pipeline's name, `named` is set once it was asked. Until `failing_until` a list that
     failed answers nobody. `found_count` and `shows_any` are what the scan under way has found, and whether it met any
-    row; it began at `began_at` (0: not yet).
+    row; it began at `began_at` (0: not yet), for its first page was asked at `scanned_at` (monotonic seconds).
     `age_us` is how long ago the oldest end on its pages was, `kept_us` that of the last complete scan: so long at least
     the API keeps what has ended.
     """
@@ -44,6 +50,7 @@ class Listing(Item):
     named: bool = False
     name_from: str | None = None
     began_at: int = 0
+    scanned_at: float = 0.0
     age_us: int = 0
     kept_us: int = 0
     found_count: int = 0
@@ -52,6 +59,15 @@ class Listing(Item):
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     _pages: dict[int, list[Entry]] | None = None
+    _level: int = 0
+    _came_count: int = 0
+    _seeks: bool = True
+    _sought_at: float = float("-inf")
+
+    @property
+    def is_expected(self) -> bool:
+        """Whether it is not refused: such a list is asked for every ten minutes."""
+        return self.cursor.refused is None
 
     def enter(self, entry: Entry) -> None:
         """Count an open execution among those of this pipeline."""
@@ -65,30 +81,61 @@ class Listing(Item):
         if entry.known.ended_at is not None:
             self.remember({entry.known.execution: entry.known.found_at})
 
-    def put(self, entry: Entry, *, index: int | None) -> None:
-        """Note where the list showed an execution, `None` where it was not where it should be."""
-        entry.place = None if index is None else self.places.place(index)
+    def put(self, entry: Entry, *, index: int, at: float, scanned: bool) -> None:
+        """Note where a page showed an execution at that time (monotonic seconds); `scanned`: the scan's own page."""
+        entry.place = self.places.place(index, at=at, scanned=scanned)
         self._pages = None
 
-    def on_page(self, page: int) -> Sequence[Entry]:
-        """Return the open executions that page should show."""
-        if self._pages is None:
-            self._pages = {}
+    def find_astray(self, indexes: Mapping[str, int], *, at: float) -> None:
+        """Learn from where a page showed executions how far off they were expected."""
+        known = ((self.entries.get(execution), index) for execution, index in indexes.items())
+        placed = [(entry.place, index) for entry, index in known if entry is not None and entry.place is not None]
+        self.places.found_astray(placed, at=at)
+        self._pages = None
+
+    def miss(self, entry: Entry, *, page: int, at: float) -> None:
+        """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
+        place = entry.place
+        if place is not None and self.places.page_of(place, at=at) == page:
+            entry.place = None if place.guessed else self.places.beside(place, at=at)
+
+    def on_page(self, page: int, *, at: float) -> Sequence[Entry]:
+        """Return the open executions that page should show at that time."""
+        level = round(self.places.level(at) / LEVEL_STEP)
+        if self._pages is None or level != self._level:
+            self._pages, self._level = {}, level
             for entry in self.entries.values():
                 if entry.place is not None:
-                    self._pages.setdefault(self.places.page_of(entry.place), []).append(entry)
+                    self._pages.setdefault(self.places.page_of(entry.place, at=at), []).append(entry)
         return self._pages.get(page, ())
+
+    def scan_asked(self, now: float) -> None:
+        """Note that a page is asked for by the scan, which begins with the first that is answered."""
+        self.asked_at = now
+        if not self.began_at:
+            self.scanned_at = now
+            self.places.scan_begins(now)
+            self._seeks = now - self._sought_at >= SEEK_EVERY_S
+            self._sought_at = now if self._seeks else self._sought_at
+
+    def found(self, count: int, *, scanned: bool) -> None:
+        """Count new rows of a page. Those of a page that is read for its looks came after the scan under way began."""
+        if scanned or not self.began_at:
+            self.found_count += count
+        else:
+            self._came_count += count
 
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
-        self.places.arrived(self.found_count)
+        self.places.scan_ended(self.found_count)
         self._pages = None
         self.kept_us, self.age_us = self.age_us, 0
-        self.scan, self.began_at, self.found_count, self.shows_any = following, 0, 0, False
+        self.scan, self.began_at, self.shows_any = following, 0, False
+        self.found_count, self._came_count = self._came_count, 0
 
-    def unplaced_count(self) -> int:
-        """Return how many open executions no list has shown yet, or not where they should be."""
-        return sum(entry.place is None for entry in self.entries.values())
+    def sought_count(self) -> int:
+        """Return how many open executions the scan is to look for: nobody knows where in the list they are."""
+        return sum(entry.place is None for entry in self.entries.values()) if self._seeks else 0
 
     def remember(self, ended: dict[str, int]) -> None:
         """Remember of ended executions when they were found (microseconds, steady)."""

@@ -135,6 +135,7 @@ class Roster:
             for entry in self._entries.values():
                 if entry.known.pipeline == listing.watch.pipeline:
                     listing.enter(entry)
+            listing.asked_at = now
             self._agenda.put(listing, due_at=now)
 
     def _keep_or_drop(self, entry: Entry, watch: Watch | None) -> None:

@@ -29,7 +29,7 @@ class ScanRules:
     """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
 
     What ended longer than `history_us` ago may be forgotten, so it is never told. `pages_at_most` is what a scan
-    may read before it counts as outrun.
+    may read before it counts as outrun, `confirmed_at_most` are the claims that can be confirmed in time.
     """
 
     details: Details
@@ -37,6 +37,7 @@ class ScanRules:
     lookback_us: int
     history_us: int
     pages_at_most: int
+    confirmed_at_most: float
     min_interval_s: float
     max_interval_s: float
     lost_after: int
@@ -122,19 +123,20 @@ class Rows:
         *,
         recorded: Mapping[str, Known],
         found_at: int,
+        scanned: bool,
         left: dict[str, Entry],
     ) -> None:
         """Judge the rows of a page; then write, together, what changed. Raises `StoreError` when that failed for any.
 
-        `recorded` is what only the store knows of them, `found_at` when what is new among them counts as found; whom
-        they are about is taken out of `left`.
+        `recorded` is what only the store knows of them, `found_at` when what is new among them counts as found,
+        `scanned` whether the page is the scan's; whom they are about is taken out of `left`.
         """
         changed: list[_Change] = []
         for row in rows:
             entry = left.pop(row.execution.id, None) or self._free_entry(listing, row.execution, recorded=recorded)
             if entry is None:
                 continue
-            listing.put(entry, index=row.index)
+            listing.put(entry, index=row.index, at=reply.sent_at, scanned=scanned)
             judged = self._judge(listing, entry, row.execution, reply, found_at=found_at)
             if judged.change is None:
                 await self._finish(_Change(entry, judged, row.execution))
@@ -199,7 +201,7 @@ class Rows:
         """
         now = self._clock.monotonic()
         if now >= entry.denied_until:
-            entry.claim = Claim(execution, reply.sent_at, now)
+            entry.claim = Claim(entry.known.pipeline, execution, reply.sent_at, now)
         return Judged(entry.known, self._parts.judge.found(entry), 0.0)
 
     def _silently(self, entry: Entry, execution: Execution) -> Judged:

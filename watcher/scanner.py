@@ -141,12 +141,16 @@ class Scanner:
             listing.name_from = fresh[0]
             return 0.0
         ground = [name for name, at in found_at.items() if at and at <= listing.cursor.complete_at]
-        await self._rows.take(listing, rows.values(), reply, recorded=recorded, found_at=when, left=left)
-        for entry in left.values():  # expected here, and not here
-            listing.put(entry, index=None)
+        listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
+        await self._rows.take(
+            listing, rows.values(), reply, recorded=recorded, found_at=when, scanned=turn.scans, left=left
+        )
+        for entry in left.values():
+            listing.miss(entry, page=turn.page, at=reply.sent_at)
+        listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
             return self._rules.min_interval_s
-        return await self._step(listing, reply, executions, ground=ground, fresh_count=len(fresh))
+        return await self._step(listing, reply, executions, ground=ground)
 
     def _counts_as_found_at(self, listing: Listing, reply: PageReply, *, scans: bool) -> int:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
@@ -193,14 +197,12 @@ class Scanner:
         rows: Sequence[Execution],
         *,
         ground: Collection[str],
-        fresh_count: int,
     ) -> float:
         """Let the scan take in a page; return when its next one is wanted."""
         order = listing.scan.order
         finding = listing.scan.read(
-            rows, total=reply.total, skipped=reply.skipped, ground=ground, unplaced=listing.unplaced_count()
+            rows, total=reply.total, skipped=reply.skipped, ground=ground, unplaced=listing.sought_count()
         )
-        listing.found_count += fresh_count
         listing.shows_any |= bool(rows)
         now = self._clock.steady_us()
         listing.age_us = max(listing.age_us, *(now - at for row in rows if (at := dated(row)) is not None), 0)
@@ -217,8 +219,10 @@ class Scanner:
         log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order.value)
 
     def _put_back(self, listing: Listing, next_s: float, *, now: float) -> None:
-        """Queue a list for its next page at once, for its next scan once nothing is due, or for another try."""
-        if next_s == self._rules.min_interval_s:
+        """Queue a list for the next page of its scan, for its next scan once it is stale, or for another try."""
+        if not next_s:
+            self._agenda.put_begun(listing, since=listing.scanned_at)
+        elif next_s == self._rules.min_interval_s:
             self._agenda.put_stale(listing, from_at=listing.asked_at + next_s)
         else:
             self._agenda.put(listing, due_at=max(now, listing.asked_at + next_s))

@@ -1,7 +1,7 @@
 """What is remembered of one pipeline's list."""
 
 from watcher.agenda import Entry
-from watcher.listing import REMEMBERED_COUNT, Listing
+from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
 from watcher.models import Cursor, Known, Watch
 from watcher.ports.api import PAGE_ROWS
 from watcher.scan import Scan
@@ -17,7 +17,7 @@ def listing() -> Listing:
 def shown(listing: Listing, name: str, *, index: int) -> Entry:
     entry = Entry(Known(name, "whole", found_at=5), WATCH)
     listing.enter(entry)
-    listing.put(entry, index=index)
+    listing.put(entry, index=index, at=0.0, scanned=True)
     return entry
 
 
@@ -51,14 +51,64 @@ def test_others_sink_by_what_a_scan_found_once_it_is_done() -> None:
     known = listing()
     entry = shown(known, "a", index=PAGE_ROWS - 1)
     known.scan_ended(known.scan)
-    known.found_count = 1
-    assert known.on_page(1) == [entry]
+    known.found(1, scanned=False)
+    assert known.on_page(1, at=0.0) == [entry]
     known.scan_ended(known.scan)
-    assert (known.on_page(1), known.on_page(2)) == ((), [entry])
+    assert (known.on_page(1, at=0.0), known.on_page(2, at=0.0)) == ((), [entry])
 
 
-def test_one_that_is_not_where_it_should_be_has_no_place() -> None:
+def test_what_a_look_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
     known = listing()
-    entry = shown(known, "a", index=0)
-    known.put(entry, index=None)
-    assert (known.on_page(1), known.unplaced_count()) == ((), 1)
+    known.began_at = 1
+    known.found(2, scanned=True)
+    known.found(3, scanned=False)
+    assert known.found_count == 2
+    known.scan_ended(known.scan)
+    known.found(4, scanned=False)
+    assert known.found_count == 7
+
+
+def test_one_that_is_not_where_it_should_be_may_be_on_the_page_beside_and_else_has_no_place() -> None:
+    known = listing()
+    entry = shown(known, "a", index=PAGE_ROWS - 2)
+    known.miss(entry, page=1, at=0.0)
+    assert known.on_page(2, at=0.0) == [entry]
+    known.miss(entry, page=2, at=0.0)
+    assert entry.place is None
+    known.scan_asked(0.0)
+    assert known.sought_count() == 1
+
+
+def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
+    known = listing()
+    known.scan_asked(0.0)
+    entry, other = shown(known, "a", index=PAGE_ROWS - 2), shown(known, "b", index=10)
+    known.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
+    known.miss(entry, page=1, at=0.0)
+    assert known.on_page(2, at=0.0) == [entry]
+    assert entry.place is not None
+    assert not entry.place.guessed
+
+
+def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
+    known = listing()
+    known.scan_asked(100.0)
+    known.scan_ended(known.scan)
+    known.scan_asked(110.0)
+    known.found(20, scanned=True)
+    entry = shown(known, "a", index=PAGE_ROWS - 4)
+    known.scan_ended(known.scan)
+    assert known.on_page(1, at=110.0) == [entry]
+    assert known.on_page(2, at=113.0) == [entry]
+
+
+def test_who_has_no_place_is_sought_every_ten_minutes() -> None:
+    known = listing()
+    entry = Entry(Known("a", "whole", found_at=5), WATCH)
+    known.enter(entry)
+    sought = []
+    for at in (0.0, 1.0, SEEK_EVERY_S, SEEK_EVERY_S + 1):
+        known.scan_asked(at)
+        sought.append(known.sought_count())
+        known.scan_ended(known.scan)
+    assert sought == [1, 0, 1, 0]

@@ -27,8 +27,8 @@ def a_listing() -> Listing:
 class Table:
     """An account with one whole pipeline and two named executions, all to be put into the agenda by the test."""
 
-    agenda: Agenda = field(default_factory=lambda: Agenda(patience_s=59.0))
-    claims: Confirmations[Entry] = field(default_factory=Confirmations)
+    agenda: Agenda = field(default_factory=lambda: Agenda(max_interval_s=60.0))
+    claims: Confirmations[Entry] = field(default_factory=lambda: Confirmations(in_time_count=100))
     listing: Listing = field(default_factory=a_listing)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,8 @@ class Table:
         """Return an execution of the whole pipeline that stands at that place of the list."""
         entry = Entry(Known(name, "whole"), WHOLE)
         self.roster.enter(entry)
-        self.listing.put(entry, index=index)
+        if index is not None:
+            self.listing.put(entry, index=index, at=0.0, scanned=True)
         self.agenda.put_stale(entry, from_at=stale_from)
         return entry
 
@@ -125,23 +126,59 @@ def test_a_page_of_its_own_leaves_the_scan_alone(table: Table) -> None:
     assert table.listing.queued
 
 
-def test_what_is_due_goes_before_what_is_stale(table: Table) -> None:
-    entry = table.shown("a", index=0)
-    table.agenda.put(table.named("n1"), due_at=4.0)
-    assert table.turns.next(5.0) == GetTurn(table.named("n1"))
-    assert table.turns.next(5.0) == GetTurn(entry)
+def test_what_is_due_and_what_is_stale_take_turns(table: Table) -> None:
+    stale = [table.shown(name, index=None, stale_from=at) for name, at in (("a", 1.0), ("b", 2.0))]
+    due = [table.named(name) for name in NAMED.executions]
+    for entry in due:
+        table.agenda.put(entry, due_at=0.0)
+    order = [table.turns.next(5.0) for _ in range(5)]
+    assert order == [GetTurn(stale[0]), GetTurn(due[0], 5.0), GetTurn(stale[1]), GetTurn(due[1], 5.0), None]
+
+
+def test_what_is_late_goes_before_what_is_only_due(table: Table) -> None:
+    late, due, stale = table.named("n1"), table.named("n2"), table.shown("a", index=None, stale_from=55.0)
+    late.asked_at, due.asked_at, stale.asked_at = 0.0, 50.0, 54.0
+    table.agenda.put(due, due_at=51.0)
+    table.agenda.put(late, due_at=55.0)
+    assert table.turns.next(60.0) == GetTurn(late, 5.0)
+    assert table.turns.next(60.0) == GetTurn(stale)
+    assert table.turns.next(60.0) == GetTurn(due, 9.0)
+
+
+def test_a_scan_under_way_has_every_second_turn_even_of_what_is_late(table: Table) -> None:
+    for name in NAMED.executions:
+        table.agenda.put(table.named(name), due_at=1.0)
+    for expected in (ListTurn, GetTurn, ListTurn, GetTurn, ListTurn):
+        if not table.listing.queued:
+            table.agenda.put_begun(table.listing, since=3.0)
+        assert isinstance(table.turns.next(100.0), expected)
+
+
+def test_turns_within_turns_starve_nobody(table: Table) -> None:
+    stale = [table.shown(name, index=None) for name in "abc"]
+    for name in NAMED.executions:
+        table.agenda.put(table.named(name), due_at=1.0)
+    asked = []
+    for _ in range(8):
+        if not table.listing.queued:
+            table.agenda.put_begun(table.listing, since=3.0)
+        turn = table.turns.next(5.0)
+        asked.append("list" if isinstance(turn, ListTurn) else turn and turn.entry.known.execution)
+    assert asked == ["list", "a", "list", "n1", "list", "b", "list", "n2"]
+    assert stale[2].queued
 
 
 def test_a_claim_goes_first_and_then_every_second_time(table: Table) -> None:
     claimants = [table.shown(name, index=None) for name in "ab"]
     for entry in claimants:
         table.agenda.take(entry)
-        entry.claim = Claim(Execution(entry.known.execution, "failed"), 0.0, 0.0)
+        entry.claim = Claim("whole", Execution(entry.known.execution, "failed"), 0.0, 0.0)
         table.claims.add(entry)
     for name in NAMED.executions:
         table.agenda.put(table.named(name), due_at=1.0)
     order = [table.turns.next(5.0) for _ in range(4)]
-    assert order == [GetTurn(each) for each in (claimants[0], table.named("n1"), claimants[1], table.named("n2"))]
+    named = [GetTurn(table.named(name), 4.0) for name in NAMED.executions]
+    assert order == [GetTurn(claimants[0]), named[0], GetTurn(claimants[1]), named[1]]
 
 
 def test_a_probe_is_what_last_succeeded_else_what_comes_first(table: Table) -> None:
