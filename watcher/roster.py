@@ -54,7 +54,8 @@ class Roster:
     def apply(self, watches: Sequence[Watch], found: Found, *, now: float) -> None:
         """Watch what these watches ask for and nothing else. `found` is what the store knows of what is new in them.
 
-        What ended is not watched; the others are due at `now`, those first that were looked at longest ago.
+        What ended is not watched; the others are due at `now`, those first that were looked at longest ago. Those of
+        whole pipelines count as asked for then: their lists answer for many at once, and a GET each would delay those.
         """
         named = {execution: watch for watch in watches for execution in watch.executions}
         whole = {watch.pipeline: watch for watch in watches if watch.whole}
@@ -66,7 +67,7 @@ class Roster:
                 watch = named.get(known.execution) or whole[known.pipeline]
                 entry = Entry(known, watch, known.looked_at, recorded=recorded, asked_at=now)
                 self._enter(entry)
-                self._agenda.put(entry, due_at=now)
+                self._put(entry, due_at=now)
         for label, count in Counter(map(open_label, (*found.unrecorded, *found.recorded))).items():
             self._metrics.open[label].inc(count)
 
@@ -97,16 +98,11 @@ class Roster:
         entry.known = known
 
     def put_back(self, entry: Entry, next_s: float | None, *, now: float) -> None:
-        """Take an entry back from a look; the next comes so long after the request of this one, `None` means never.
-
-        What a list shows, and is well, is not due at a time of its own: it grows stale.
-        """
+        """Take an entry back from a look; the next comes so long after the request of this one, `None` means never."""
         if next_s is None or entry.unwatched:
             self.leave(entry)
-        elif self.listing_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
-            self._agenda.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
         else:
-            self._agenda.put(entry, due_at=max(now, entry.asked_at + next_s))
+            self._put(entry, due_at=max(now, entry.asked_at + next_s))
 
     def restore(self, entry: Entry) -> None:
         """Take back an entry that nothing was learnt of."""
@@ -122,6 +118,13 @@ class Roster:
         self._metrics.open[open_label(entry.known)].dec()
         if (listing := self.listing_of(entry)) is not None:
             listing.leave(entry)
+
+    def _put(self, entry: Entry, *, due_at: float) -> None:
+        """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
+        if self.listing_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
+            self._agenda.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
+        else:
+            self._agenda.put(entry, due_at=due_at)
 
     def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[Listing], *, now: float) -> None:
         for pipeline, listing in list(self.listings.items()):

@@ -200,6 +200,27 @@ async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: 
     ]
 
 
+async def test_after_a_restart_pages_answer_for_all_that_is_open(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "running", age_s=9000 - number) for number in range(80, 0, -1)]
+    account = await whole_account(store, clock, *rows)
+    await account.run_for(5)
+    again = await whole_account(store, clock, *rows)
+    await again.run_for(30)
+    assert not any(what.startswith("9a1b") for _, what in again.api.asked)
+    assert again.api.asked[0][1:] == ("page 1",)
+
+
+async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+    await account.run_for(5)
+    again = await whole_account(store, clock, row(2, "running"))
+    again.api.script[name(1)] = said(name(1), "success")
+    await again.run_for(3)
+    assert ("execution.success", name(1)) in await told(again)
+
+
 async def test_a_list_that_is_refused_is_told_once_and_asked_for_every_ten_minutes(
     store: SqlStore, clock: FakeClock
 ) -> None:
