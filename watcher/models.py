@@ -216,13 +216,15 @@ class Cursor:
 
     `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
     first; `refused` the reason told because the list is refused, until it answers again. `found` tells whether the
-    list held anything when that scan ended: without it, the next one can meet nothing that is known.
+    list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
+    the API calls the pipeline, as far as it has said: no list does.
     """
 
     since_at: int
     complete_at: int = 0
     refused: str | None = None
     found: bool = False
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ class Scanner:
     def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
         """Return the list of a pipeline as it is recorded, with its first scan."""
         cursor = record.cursor or Cursor(self._clock.steady_us())
+        self._parts.judge.learn_name(watch.pipeline, cursor.name)
         return Listing(
             watch,
             cursor,
@@ -229,7 +230,8 @@ class Scanner:
 
     async def _end(self, listing: Listing, finding: Finding) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        cursor = Cursor(listing.cursor.since_at, listing.began_at, found=listing.shows_any)
+        name = self._parts.judge.pipeline_name(listing.watch.pipeline)
+        cursor = Cursor(listing.cursor.since_at, listing.began_at, found=listing.shows_any, name=name)
         gap = None if self._is_explained(listing, finding) else finding.gap
         outgoing = () if gap is None else self._gap(listing, gap, at_most=finding.at_most)
         old = replace(listing.cursor, complete_at=cursor.complete_at)

@@ -264,6 +264,21 @@ async def test_a_pipeline_without_a_name_is_asked_for_it_once(store: SqlStore, c
     assert asked(account, name(1)) == 1
 
 
+async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
+    unnamed = [replace(WHOLE, name=None)]
+    account = await account_of(store, clock, watches=unnamed)
+    show(account, row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "running")
+    await account.run_for(10)
+    assert len(await account.events()) == 1
+    again = await account_of(store, clock, watches=unnamed)
+    show(again, row(2, "running"), row(1, "running"))
+    await again.run_for(10)
+    (event,) = await again.events()
+    assert event["data"]["pipeline"]["name"] == "Sales agent"
+    assert {what for _, what in again.api.asked} == {"page 1"}
+
+
 async def test_in_a_storm_of_ends_every_second_request_still_looks(store: SqlStore, clock: FakeClock) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)

@@ -18,7 +18,7 @@ FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
 
 _OF_PIPELINE: BindParameter[Any] = bindparam("of_pipeline")
 _ITS_SCAN = (scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == _OF_PIPELINE)
-_CURSOR = select(scan.c.since_at, scan.c.complete_at, scan.c.refused, scan.c.found).where(*_ITS_SCAN)
+_CURSOR = select(scan.c.since_at, scan.c.complete_at, scan.c.refused, scan.c.found, scan.c.name).where(*_ITS_SCAN)
 _FORGET = delete(scan).where(*_ITS_SCAN)
 _BEGIN = insert(scan).values(
     account_id=bindparam("of_account"),
@@ -27,6 +27,7 @@ _BEGIN = insert(scan).values(
     complete_at=bindparam("new_complete_at"),
     refused=bindparam("new_refused"),
     found=bindparam("new_found"),
+    name=bindparam("new_name"),
 )
 _TELL = (
     update(source)
@@ -64,6 +65,7 @@ def _row(change: PipelineChange, *, numbers: SourceNumbers) -> dict[str, Any]:
         "new_complete_at": cursor.complete_at,
         "new_refused": cursor.refused,
         "new_found": cursor.found,
+        "new_name": cursor.name,
     }
 
 

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -96,6 +96,7 @@ scan = Table(
     Column("complete_at", BigInteger, nullable=False),
     Column("refused", String),
     Column("found", Boolean, nullable=False),
+    Column("name", String),  # what the API calls the pipeline
 )
 
 event = Table(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
-from watcher.models import LostReason
+from watcher.models import Cursor, LostReason
 from watcher.ports.store import AT_EASE, Backlog, PipelineRecord, Strain
 from watcher.store.opening import open_store
 
@@ -42,4 +42,14 @@ async def test_a_store_of_an_earlier_schema_holds_what_it_held(tmp_path: Path, k
         (stream_of(execution_id(3)), 1, 1),
         (stream_of("accounts/default"), 1, 0),
     }
+    await store.close()
+
+
+async def test_a_store_of_schema_3_holds_how_far_a_pipeline_was_read(tmp_path: Path) -> None:
+    shutil.copy(FIXTURES / "store-0003.db", tmp_path / "watcher.db")
+    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=SetClock(), on_recorded=Woken())
+    lease = await store.claim("account", "default")
+    cursor = Cursor(START_US, LATER, None, found=True)
+    assert await store.load_pipeline(lease, PIPELINE) == PipelineRecord(1, cursor)
+    assert (await store.load_open(lease, [PIPELINE]))[-1].found_at == LATER
     await store.close()
