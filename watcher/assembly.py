@@ -40,7 +40,10 @@ from watcher.sinks.stdout import Output, StdoutSettings, StdoutSink
 from watcher.sinks.webhook import WebhookSink
 
 OUTRUN_AFTER_S = 300.0
-"""A scan that has read as many pages as the rate gives in so long, and still finds only new rows, is outrun."""
+"""A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
+
+OUTRUN_PAGES = 50
+"""But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
 
 
 class Bells:
@@ -234,7 +237,7 @@ def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: flo
         first_sight=polling.first_sight,
         lookback_us=round(polling.lookback_s * 1_000_000),
         history_us=round(max(polling.lookback_s, retention_s) * 1_000_000),
-        pages_at_most=max(10, round(rate_per_s * OUTRUN_AFTER_S)),
+        pages_at_most=max(OUTRUN_PAGES, round(rate_per_s * OUTRUN_AFTER_S / 2)),
         confirmed_at_most=rate_per_s * SHARE * CONFIRM_WITHIN_S / 2,
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,

@@ -1,6 +1,6 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -21,6 +21,9 @@ LEVEL_STEP = 5
 
 SEEK_EVERY_S = 600.0
 """So often a scan reads on, beyond what is known, for executions that it does not know the place of."""
+
+SETTLED_AFTER_US = 15_000_000
+"""A row is taken to be in the list so long after others that began at the same time: what is younger is read again."""
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
@@ -60,6 +63,7 @@ class Listing(Item):
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     _pages: dict[int, list[Entry]] | None = None
     _level: int = 0
+    _begins: deque[int] = field(default_factory=deque)
     _came_count: int = 0
     _seeks: bool = True
     _sought_at: float = float("-inf")
@@ -68,6 +72,12 @@ class Listing(Item):
     def is_expected(self) -> bool:
         """Whether it is not refused: such a list is asked for every ten minutes."""
         return self.cursor.refused is None
+
+    def ground_at(self, now: int) -> int:
+        """Return until when what was found is known ground (microseconds, steady): when a complete scan began."""
+        while len(self._begins) > 1 and self._begins[1] <= now - SETTLED_AFTER_US:
+            self._begins.popleft()
+        return self._begins[0] if self._begins else self.cursor.complete_at
 
     def enter(self, entry: Entry) -> None:
         """Count an open execution among those of this pipeline."""
@@ -128,6 +138,7 @@ class Listing(Item):
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.scan_ended(self.found_count)
+        self._begins.append(self.began_at)
         self._pages = None
         self.kept_us, self.age_us = self.age_us, 0
         self.scan, self.began_at, self.shows_any = following, 0, False

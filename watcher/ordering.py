@@ -1,8 +1,8 @@
 """In which order a list is, and where one that begins with the oldest ends. Pure; knows no scan and no request."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from enum import Enum
+from itertools import pairwise
 
 from watcher.models import Execution
 from watcher.ports.api import PAGE_ROWS
@@ -15,49 +15,44 @@ class Order(Enum):
     OLDEST = "oldest first"
 
 
-def order_of(rows: Sequence[Execution]) -> Order | None:
-    """Compare `startedAt` at both ends, passing over rows without; `None` where they do not differ."""
-    dates = [row.started_at for row in rows if row.started_at is not None]
-    return _order_between(dates[0], dates[-1]) if dates else None
+PAIRS_AT_LEAST = 20
+MAJORITY = 3
+"""So many neighbours must stand in one order, and so many times as many as in the other, for that to be the list's."""
 
-
-def _order_between(first: datetime, last: datetime) -> Order | None:
-    if first == last:
-        return None
-    return Order.NEWEST if first > last else Order.OLDEST
+REMEMBERED_PAIRS = 5_000
+"""Beyond this, what was seen long ago counts half."""
 
 
 class Ordering:
-    """The order of one list, as the widest stretch of it that was read shows it.
+    """The order of one list, by the neighbours on the pages that were read of it.
 
-    Executions that begin almost at once may start in another order than they were created, so less than a full page
-    shows nothing, and several pages are believed over one.
+    Executions that begin almost at once may start in another order than they were created, so only a clear majority
+    counts. Rows of different pages are not compared: these are read one after the other, and in a list that grows
+    faster than it is read the later page is the younger one whatever the order.
     """
 
-    def __init__(self, order: Order | None) -> None:
-        """Begin with what an earlier scan learned."""
+    def __init__(self, order: Order | None = None) -> None:
+        """Begin with what is believed."""
         self.order = order
-        self._span = 0 if order is None else 1
-        self._first: tuple[int, datetime] | None = None
-        self._last: tuple[int, datetime] | None = None
+        self._counts = dict.fromkeys(Order, 0)
 
-    def learn(self, page: int, rows: Sequence[Execution]) -> bool:
-        """Take in a page that was read, and tell whether the order is another now than was believed."""
+    def learn(self, rows: Sequence[Execution]) -> bool:
+        """Take in a page, and tell whether the list is to be read from the other end than was believed."""
         dates = [row.started_at for row in rows if row.started_at is not None]
-        if not dates:
-            return False
-        if self._first is None or page < self._first[0]:
-            self._first = (page, dates[0])
-        if self._last is None or page > self._last[0]:
-            self._last = (page, dates[-1])
-        return self._judge(*self._first, *self._last, full=len(rows) == PAGE_ROWS)
+        self._counts[Order.NEWEST] += sum(above > below for above, below in pairwise(dates))
+        self._counts[Order.OLDEST] += sum(above < below for above, below in pairwise(dates))
+        believed, self.order = self.order, self._majority() or self.order
+        if sum(self._counts.values()) > REMEMBERED_PAIRS:
+            self._counts = {each: count // 2 for each, count in self._counts.items()}
+        return self.order is not believed and Order.OLDEST in {self.order, believed}
 
-    def _judge(self, low: int, first: datetime, high: int, last: datetime, *, full: bool) -> bool:
-        span, order = high - low + 1, _order_between(first, last)
-        if order is None or span <= self._span or (span == 1 and not full):
-            return False
-        believed, self._span, self.order = self.order, span, order
-        return order is not believed and Order.OLDEST in {order, believed}
+    def _majority(self) -> Order | None:
+        (few, _), (many, order) = sorted(((count, order) for order, count in self._counts.items()), key=_count)
+        return order if many >= max(PAIRS_AT_LEAST, MAJORITY * few) else None
+
+
+def _count(counted: tuple[int, Order]) -> int:
+    return counted[0]
 
 
 class EndSearch:

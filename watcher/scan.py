@@ -1,7 +1,8 @@
 """One pass over the list of a pipeline: which page to read next, and when everything was seen. Pure, no I/O.
 
-Newest first, it reads from page 1 on; oldest first, from the last page back. It ends at *known ground*: a row that was
-in the list when the last complete scan began reading, so that all below it was, too, and is recorded.
+Newest first, it reads from page 1 on; oldest first, from the last page back; while the order is unknown, both ways, one
+after the other. It ends at *known ground*: a row that was in the list when the last complete scan began reading, so
+that all below it was, too, and is recorded.
 """
 
 from collections.abc import Collection, Sequence
@@ -33,7 +34,12 @@ class _Page:
     row_count: int
     total: int | None
     ground: Collection[str]
+    unsettled: Collection[str]
     ends_list: bool
+
+    @property
+    def is_known(self) -> bool:
+        return self.has_ground or bool(self.unsettled)
 
     @property
     def has_ground(self) -> bool:
@@ -53,15 +59,15 @@ class _Page:
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
-    `order`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is complete, `total` is
-    how many rows the list has (newest first: what the API says, or what its only page shows; oldest first: what was
+    `ordering`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is complete, `total`
+    is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first: what was
     seen).
     """
 
     def __init__(
         self,
         *,
-        order: Order | None,
+        ordering: Ordering,
         total: int | None,
         trusted: bool = True,
         cursor: Cursor,
@@ -69,13 +75,13 @@ class Scan:
         began_at: int,
         pages_at_most: int,
     ) -> None:
-        """Begin with what the last complete scan of this process left: its `order`, `total` and `trusted`.
+        """Begin with what the last complete scan of this process left: its `ordering`, `total` and `trusted`.
 
         `began_at` is microseconds UTC, steady. `pages_at_most` pages that lead no further are a race that is lost.
         """
         self.total: int | None = None
         self.trusted = trusted
-        self._ordering = Ordering(order)
+        self.ordering = ordering
         self._search = EndSearch(total or 0)
         self._total_before = total
         self._cursor = cursor
@@ -86,17 +92,25 @@ class Scan:
         self._new_count = 0  # of those seen, how many are no ground
         self._overlaps = False
         self._oldest_at: int | None = None
+        self._last_oldest_at: int | None = None  # of the page that was read last
         self._on_ground = False
+        self._meets_known = False
         self._stalled_count = 0
         self._extra_count = 0
         self._last: _Page | None = None  # the last one that was judged
         self._again = False  # the page before it is read for the second time
-        self.page = self._search.page if order is Order.OLDEST else 1
+        self._from_the_front: Finding | None = None  # what it ended with, while the other end is read, too
+        self.page = self._search.page if self._backward else 1
 
     @property
     def order(self) -> Order | None:
-        """The order as learned so far; `None` is read like newest first."""
-        return self._ordering.order
+        """The order as learned so far."""
+        return self.ordering.order
+
+    @property
+    def _backward(self) -> bool:
+        """Whether it reads from the last page back."""
+        return self.order is Order.OLDEST or (self.order is None and self._from_the_front is not None)
 
     @property
     def is_shorter(self) -> bool:
@@ -104,19 +118,29 @@ class Scan:
         return self._total_before is not None and len(self._seen) < self._total_before
 
     def read(
-        self, rows: Sequence[Execution], *, total: int | None, skipped: int = 0, ground: Collection[str], unplaced: int
+        self,
+        rows: Sequence[Execution],
+        *,
+        total: int | None,
+        skipped: int = 0,
+        ground: Collection[str],
+        unsettled: Collection[str] = (),
+        unplaced: int,
     ) -> Finding | None:
         """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next.
 
-        `skipped` rows of it cannot be read. `ground` are the ids on it that are known ground, `unplaced` is how many
-        open executions no list has shown yet: for each of them a page more may be read.
+        `skipped` rows of it cannot be read. `ground` are the ids on it that are known ground, `unsettled` those that
+        are known but so young that others may yet come to be seen below. `unplaced` is how many open executions no list
+        has shown yet: for each of them a page more may be read.
         """
-        turned = self._ordering.learn(self.page, rows)
-        page = self._page(rows, total=total, row_count=len(rows) + skipped, ground=ground)
+        turned = self.ordering.learn(rows)
+        page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
+        if self.order is Order.NEWEST and self._from_the_front is not None:
+            return self._from_the_front
         if turned:
             self._begin_anew()
-        if self.order is Order.OLDEST and not self._search.found:
+        if self._backward and not self._search.found:
             found = self._search.note(page.number, page.row_count, total)
             self.page = self._search.page
             if not found or self.page != page.number:
@@ -125,27 +149,36 @@ class Scan:
             return None
         return self._follow(page, unplaced=unplaced)
 
-    def _page(self, rows: Sequence[Execution], *, total: int | None, row_count: int, ground: Collection[str]) -> _Page:
-        if self.order is Order.OLDEST:
-            return _Page(self.page, rows[::-1], row_count, total, ground, ends_list=self.page == 1)
+    def _page(
+        self,
+        rows: Sequence[Execution],
+        total: int | None,
+        *,
+        row_count: int,
+        ground: Collection[str],
+        unsettled: Collection[str],
+    ) -> _Page:
+        if self._backward:
+            return _Page(self.page, rows[::-1], row_count, total, ground, unsettled, ends_list=self.page == 1)
         short = row_count < PAGE_ROWS and (total or 0) <= (self.page - 1) * PAGE_ROWS + row_count
-        return _Page(self.page, rows, row_count, total, ground, ends_list=short or not row_count)
+        return _Page(self.page, rows, row_count, total, ground, unsettled, ends_list=short or not row_count)
 
     def _note(self, page: _Page) -> None:
         """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""
         unseen = {row.id for row in page.rows} - self._seen
         self._seen |= unseen
         self._overlaps = len(unseen) < len(page.rows)
-        self._new_count += len(unseen.difference(page.ground))
-        dates = [at for at in (page.oldest_at, self._oldest_at) if at is not None]
-        further = bool(unseen) and (page.oldest_at is None or page.oldest_at == min(dates))
-        self._stalled_count += not further
-        self._oldest_at = min(dates, default=None)
+        self._new_count += len(unseen.difference(page.ground, page.unsettled))
+        further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
+        self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
+        self._last_oldest_at = page.oldest_at
+        self._oldest_at = min((at for at in (page.oldest_at, self._oldest_at) if at is not None), default=None)
 
     def _begin_anew(self) -> None:
         """Read on from the other end: the order is not what was believed."""
         self._search = EndSearch(0)
-        self._last, self._finding, self._on_ground = None, None, False
+        self._last, self._finding, self._last_oldest_at = None, None, None
+        self._on_ground = self._meets_known = False
         self.page = 1
 
     def _follow(self, page: _Page, *, unplaced: int) -> Finding | None:
@@ -153,6 +186,7 @@ class Scan:
         if self._again:
             self._again = False
             self._on_ground |= page.has_ground
+            self._meets_known |= page.is_known
             if not self._overlaps and page.number > 1:  # more fell than a page holds: back to what was read
                 self._again, self.page = True, page.number - 1
                 return None
@@ -160,7 +194,7 @@ class Scan:
         fell = self._fell(page)
         if self._last is None:
             seen_length = (page.number - 1) * PAGE_ROWS + page.row_count
-            is_known = self.order is Order.OLDEST or (page.total is None and page.ends_list)
+            is_known = self._backward or (page.total is None and page.ends_list)
             self.total = seen_length if is_known else page.total
         self._last = page
         if fell:
@@ -174,7 +208,7 @@ class Scan:
         Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice,
         which are the proof that none was passed over.
         """
-        if self._finding or self._last is None or self._overlaps or self.order is Order.OLDEST:
+        if self._finding or self._last is None or self._overlaps or self._backward:
             return False
         return page.total is not None and self._last.total is not None and page.total < self._last.total
 
@@ -184,9 +218,18 @@ class Scan:
         if self._total_says_more() and (page.ends_list or self._extra_count >= EXTRA_PAGES):
             self.trusted = False
         if self._finding and (page.ends_list or not self._wants_more(self._finding, unplaced=unplaced)):
-            return self._finding
+            return self._end(self._finding, page)
         self._extra_count += self._finding is not None
-        self.page = page.number + (-1 if self.order is Order.OLDEST else 1)
+        self.page = page.number + (-1 if self._backward else 1)
+        return None
+
+    def _end(self, finding: Finding, page: _Page) -> Finding | None:
+        """End the scan, unless nobody knows whether what is new stands at this end of the list: then read the other."""
+        if self.order is not None or self._from_the_front is not None or finding.gap or page.ends_list:
+            return finding
+        self._begin_anew()
+        self._from_the_front, self._search = finding, EndSearch(page.total or 0)
+        self.page = self._search.page
         return None
 
     def _judge(self, page: _Page) -> Finding | None:
@@ -195,20 +238,21 @@ class Scan:
         A page that holds ground but does not end on it leads on to the next: its last rows were late to be seen, or
         never asked for. A page without any then ends the scan.
         """
+        self._meets_known |= page.is_known
         was_on_ground, self._on_ground = self._on_ground, self._on_ground or page.has_ground
         if page.ends_on_ground or (was_on_ground and not page.has_ground):
             return Finding()
         past = page.oldest_at is not None and page.oldest_at < self._horizon
         if page.ends_list or past:
             return self._judge_end(page)
-        if self.order is not Order.OLDEST and self._stalled_count >= self._pages_at_most:
+        if not self._backward and self._stalled_count >= self._pages_at_most:
             return Finding(GapReason.OUTRUN, self._unread_count(page))
         return None
 
     def _judge_end(self, page: _Page) -> Finding:
         """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
         before, since = self._cursor.complete_at, self._oldest_at
-        if not before or self._on_ground:
+        if not before or self._meets_known:
             return Finding()
         if page.ends_list:
             whole = not self._cursor.found or (since is not None and since < before)
@@ -216,14 +260,14 @@ class Scan:
         return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self._unread_count(page))
 
     def _unread_count(self, page: _Page) -> int | None:
-        if self.order is Order.OLDEST:
+        if self._backward:
             return (page.number - 1) * PAGE_ROWS
         left = (page.total or 0) - len(self._seen)
         return left if self.trusted and left > 0 else None
 
     def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
-        """Tell whether to read on beyond the end of a scan that saw everything."""
-        if finding.gap:
+        """Tell whether to read on beyond the end of a scan that saw everything; where both ends are read, the last."""
+        if finding.gap or (self.order is None and self._from_the_front is None):
             return False
         return self._total_says_more() or self._extra_count < unplaced
 
@@ -232,3 +276,7 @@ class Scan:
         if not self.trusted or not self._cursor.complete_at or self.total is None or self._total_before is None:
             return False
         return self.total - self._total_before > self._new_count
+
+
+def _is_younger(at: int | None, other: int | None) -> bool:
+    return at is not None and other is not None and at > other

@@ -14,7 +14,7 @@ from watcher.health import PAUSING_CODES
 from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Outgoing, Watch
-from watcher.ordering import Order
+from watcher.ordering import Order, Ordering
 from watcher.ports.api import PAGE_ROWS, PageReply
 from watcher.ports.store import ExecutionChange, PipelineChange, PipelineRecord
 from watcher.retry import doubling
@@ -74,7 +74,7 @@ class Scanner:
     def _scan(self, cursor: Cursor, last: Scan | None) -> Scan:
         """Return a scan that goes on from what the last one of this process learnt."""
         return Scan(
-            order=None if last is None else last.order,
+            ordering=Ordering() if last is None else last.ordering,
             total=None if last is None else last.total,
             trusted=last is None or last.trusted,
             cursor=cursor,
@@ -141,7 +141,7 @@ class Scanner:
         if fresh and self._needs_name(listing):
             listing.name_from = fresh[0]
             return 0.0
-        ground = [name for name, at in found_at.items() if at and at <= listing.cursor.complete_at]
+        known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
         listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
         await self._rows.take(
             listing, rows.values(), reply, recorded=recorded, found_at=when, scanned=turn.scans, left=left
@@ -151,7 +151,7 @@ class Scanner:
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
             return self._rules.min_interval_s
-        return await self._step(listing, reply, executions, ground=ground)
+        return await self._step(listing, reply, executions, known=known)
 
     def _counts_as_found_at(self, listing: Listing, reply: PageReply, *, scans: bool) -> int:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
@@ -197,12 +197,17 @@ class Scanner:
         reply: PageReply,
         rows: Sequence[Execution],
         *,
-        ground: Collection[str],
+        known: Mapping[str, int],
     ) -> float:
         """Let the scan take in a page; return when its next one is wanted."""
-        order = listing.scan.order
+        order, ground_at = listing.scan.order, listing.ground_at(self._clock.steady_us())
         finding = listing.scan.read(
-            rows, total=reply.total, skipped=reply.skipped, ground=ground, unplaced=listing.sought_count()
+            rows,
+            total=reply.total,
+            skipped=reply.skipped,
+            ground=[name for name, at in known.items() if at <= ground_at],
+            unsettled=[name for name, at in known.items() if at > ground_at],
+            unplaced=listing.sought_count(),
         )
         listing.shows_any |= bool(rows)
         now = self._clock.steady_us()

@@ -7,6 +7,7 @@ import pytest
 from watcher.agenda import Agenda, Entry, Item
 from watcher.listing import Listing
 from watcher.models import Cursor, Known, Watch
+from watcher.ordering import Ordering
 from watcher.scan import Scan
 
 WATCH = Watch("default", "p", ())
@@ -17,7 +18,7 @@ def an_entry(name: str = "e") -> Entry:
 
 
 def a_listing() -> Listing:
-    scan = Scan(order=None, total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(ordering=Ordering(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
     return Listing(WATCH, Cursor(0), 0, scan)
 
 

@@ -3,6 +3,7 @@
 from watcher.agenda import Entry
 from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
 from watcher.models import Cursor, Known, Watch
+from watcher.ordering import Ordering
 from watcher.ports.api import PAGE_ROWS
 from watcher.scan import Scan
 
@@ -10,7 +11,7 @@ WATCH = Watch("default", "whole", ())
 
 
 def listing() -> Listing:
-    scan = Scan(order=None, total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(ordering=Ordering(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
     return Listing(WATCH, Cursor(0), 0, scan)
 
 
@@ -100,6 +101,17 @@ def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
     known.scan_ended(known.scan)
     assert known.on_page(1, at=110.0) == [entry]
     assert known.on_page(2, at=113.0) == [entry]
+
+
+def test_what_was_found_is_ground_once_a_scan_that_knew_it_is_fifteen_seconds_old() -> None:
+    known, second = listing(), 1_000_000
+    known.cursor = Cursor(0, 5 * second)
+    assert known.ground_at(1_000 * second) == 5 * second
+    for at in (10, 20, 30):
+        known.began_at = at * second
+        known.scan_ended(known.scan)
+    grounds = [known.ground_at(round(at * second)) for at in (30, 34.9, 35, 44.9, 45, 1_000)]
+    assert grounds == [each * second for each in (10, 10, 20, 20, 30, 30)]
 
 
 def test_who_has_no_place_is_sought_every_ten_minutes() -> None:

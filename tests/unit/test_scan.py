@@ -7,7 +7,7 @@ import pytest
 from stores import from_us
 
 from watcher.models import Cursor, Execution, GapReason
-from watcher.ordering import Order, order_of
+from watcher.ordering import Order, Ordering
 from watcher.scan import Finding, Scan
 
 SECOND = 1_000_000
@@ -26,12 +26,13 @@ class World:
     rows: list[Execution] = field(default_factory=list)
     recorded: dict[str, int] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
-    learned: Order | None = None
+    learned: Ordering = field(default_factory=Ordering)
     total: int | None = None
     trusted: bool = True
     count: int = 0
     pages: int = 0
     rate: float = 0.0
+    calm_after: int = 10**9
 
     def arrive(self, count: int, *, dated: float = 1.0) -> None:
         for _ in range(count):
@@ -53,7 +54,7 @@ class World:
         self.now += SECOND
         self.pages, began = 0, self.now
         scan = Scan(
-            order=self.learned,
+            ordering=self.learned,
             total=self.total,
             trusted=self.trusted,
             cursor=self.cursor,
@@ -71,13 +72,25 @@ class World:
                 self.recorded.setdefault(row.id, began)
             if finding:
                 self.cursor = Cursor(NOW, began, None, bool(self.rows))
-                self.learned, self.total, self.trusted = scan.order, scan.total, scan.trusted
+                self.total, self.trusted = scan.total, scan.trusted
                 return finding
-            self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
+            if self.pages < self.calm_after:
+                self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
         return None
 
     def missing(self, rows: list[Execution]) -> list[str]:
         return [row.id for row in rows if row.id not in self.recorded]
+
+
+def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> Scan:
+    return Scan(
+        ordering=Ordering(order),
+        total=total,
+        cursor=world.cursor,
+        lookback_us=DAY,
+        began_at=world.now,
+        pages_at_most=9,
+    )
 
 
 LIES = ["true", "null", "zero", "constant", "huge", "off"]
@@ -89,7 +102,7 @@ LIES = ["true", "null", "zero", "constant", "huge", "off"]
 def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, lie: str, seed: int) -> None:
     draw = random.Random(seed)
     world = World(order, lie, draw, rate=draw.choice([0, 0.3, 5, 30]))
-    dated = draw.choice([1.0, 0.7])
+    dated = draw.choice([1.0, 0.7, 0.0])
     world.arrive(draw.choice([0, 3, 50, 260]), dated=dated)
     for _ in range(12):
         visible = list(world.rows)
@@ -136,7 +149,7 @@ def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
     world.arrive(60)
     world.scan()
     world.arrive(120)
-    scan = Scan(order=Order.NEWEST, total=60, cursor=world.cursor, lookback_us=DAY, began_at=world.now, pages_at_most=9)
+    scan = scan_of(world, order=Order.NEWEST, total=60)
     assert scan.read(world.page(1), total=180, ground=(), unplaced=0) is None
     del world.rows[-5:]
     asked = []
@@ -153,7 +166,7 @@ def test_after_a_deletion_of_more_than_a_page_it_goes_back_to_what_was_read() ->
     world.arrive(60)
     world.scan()
     world.arrive(400)
-    scan = Scan(order=Order.NEWEST, total=60, cursor=world.cursor, lookback_us=DAY, began_at=world.now, pages_at_most=9)
+    scan = scan_of(world, order=Order.NEWEST, total=60)
     seen: set[str] = set()
     total, finding = 460, None
     while not finding:
@@ -185,10 +198,50 @@ def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
     world.arrive(60)
     world.scan()
     world.arrive(200)
-    world.rate = 70
+    world.rate = 120
     finding = world.scan()
     assert finding
     assert finding.gap is GapReason.OUTRUN
+    assert world.learned.order is Order.NEWEST
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("rate", [45, 60, 120, 400])
+def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, rate: int) -> None:
+    world = World(order)
+    world.arrive(60)
+    world.scan()
+    world.arrive(200)
+    world.rate, world.calm_after = rate, 9
+    assert world.scan() == Finding()
+    world.rate = 0
+    assert world.scan() == Finding()
+    assert world.missing(world.rows) == []
+
+
+@pytest.mark.parametrize("order", Order)
+def test_while_nobody_knows_the_order_both_ends_are_read(order: Order) -> None:
+    world = World(order)
+    world.arrive(200, dated=0.0)
+    world.scan()
+    for _ in range(3):
+        world.arrive(3, dated=0.0)
+        assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+        assert world.learned.order is None
+        assert world.pages <= 4
+    world.arrive(60)
+    assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+    assert world.learned.order is order
+
+
+def test_an_order_that_shows_at_the_other_end_only_ends_the_scan_there() -> None:
+    scan = scan_of(World())
+    undated = [Execution(f"e{number}", "new") for number in range(50)]
+    assert scan.read(undated, total=100, ground={"e49"}, unplaced=0) is None
+    assert scan.page == 3
+    older = World()
+    older.arrive(50)
+    assert scan.read(older.rows[::-1], total=100, ground=(), unplaced=0) == Finding()
 
 
 def test_an_emptied_list_is_a_gap_once() -> None:
@@ -218,18 +271,10 @@ def test_executions_without_a_place_are_looked_for_further_down() -> None:
     assert (world.scan(unplaced=3), world.pages) == (Finding(), 4)
 
 
-def test_an_order_is_seen_only_where_dates_differ() -> None:
-    world = World()
-    world.arrive(2)
-    assert order_of(world.rows) is Order.OLDEST
-    assert order_of(world.rows[::-1]) is Order.NEWEST
-    assert order_of(world.rows[:1]) is order_of([]) is order_of([Execution("a", "new")]) is None
-
-
 def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> None:
     world = World()
     world.arrive(160)
-    scan = Scan(order=None, total=None, cursor=world.cursor, lookback_us=DAY, began_at=NOW, pages_at_most=9)
+    scan = scan_of(world)
     scan.read(world.page(1), total=160, ground=(), unplaced=0)
     world.arrive(10)
     scan.read(world.page(2), total=150, ground=(), unplaced=0)

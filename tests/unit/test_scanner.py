@@ -20,9 +20,13 @@ def name(number: int) -> str:
 
 
 def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> Execution:
-    """Return a row of an execution that started, and perhaps ended, so many seconds before the test began."""
+    """Return a row of an execution that started, and perhaps ended, so many seconds before the test began.
+
+    Of two the one with the higher number starts a moment later.
+    """
     finished_at = None if ended_s is None else BEGIN - timedelta(seconds=ended_s)
-    return Execution(name(number), status, started_at=BEGIN - timedelta(seconds=age_s), finished_at=finished_at)
+    started_at = BEGIN - timedelta(seconds=age_s, microseconds=-number)
+    return Execution(name(number), status, started_at=started_at, finished_at=finished_at)
 
 
 async def whole_account(
@@ -174,6 +178,26 @@ async def test_one_page_answers_for_all_that_are_on_it(store: SqlStore, clock: F
     await account.run_for(100)
     assert not any(what.startswith("9a1b") for _, what in account.api.asked)
     assert 95 <= asked(account, "page 1") <= 102
+
+
+async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=90, ended_s=80) for number in range(200, 0, -1)]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
+    show(account, *burst, *old)
+    await account.run_for(5)
+    assert len(await told(account)) == len(burst)
+    show(account, *burst, row(300, "success", age_s=-30, ended_s=-31), *old)
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(300))]
+    asked_so_far = len(account.api.asked)
+    await account.run_for(30)
+    assert asked(account, "page 3") > 2
+    pages = [what for _, what in account.api.asked[asked_so_far + 15 :]]
+    assert set(pages) == {"page 1"}
 
 
 async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:

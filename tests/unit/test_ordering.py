@@ -1,0 +1,70 @@
+"""In which order a list is."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from watcher.models import Execution
+from watcher.ordering import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
+
+BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def rows(seconds: Sequence[int | None]) -> list[Execution]:
+    dates = [None if each is None else BEGIN + timedelta(seconds=each) for each in seconds]
+    return [Execution(f"e{index}", "new", started_at=date) for index, date in enumerate(dates)]
+
+
+RISING = list(range(50))
+FALLING = RISING[::-1]
+NEAR_MAJORITY = [*range(30), *range(28, 18, -1)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "order"),
+    [
+        (FALLING, Order.NEWEST),
+        (RISING, Order.OLDEST),
+        (RISING[: PAIRS_AT_LEAST + 1], Order.OLDEST),
+        (RISING[:PAIRS_AT_LEAST], None),
+        ([7] * 50, None),
+        ([None] * 50, None),
+        ([None, *FALLING, None], Order.NEWEST),
+        (NEAR_MAJORITY, None),
+        ([*range(31), *range(29, 19, -1)], Order.OLDEST),
+        ([], None),
+    ],
+)
+def test_a_clear_majority_of_neighbours_shows_the_order(seconds: Sequence[int | None], order: Order | None) -> None:
+    ordering = Ordering()
+    turned = ordering.learn(rows(seconds))
+    assert ordering.order is order
+    assert turned is (order is Order.OLDEST)
+
+
+def test_pages_count_together() -> None:
+    ordering = Ordering()
+    assert [ordering.learn(rows(RISING[first : first + 6])) for first in (0, 6, 12, 18)] == [False, False, False, True]
+
+
+def test_a_younger_page_is_no_sign_of_another_order() -> None:
+    ordering = Ordering()
+    ordering.learn(rows(FALLING))
+    assert not ordering.learn(rows([each + 100 for each in FALLING]))
+    assert ordering.order is Order.NEWEST
+
+
+def test_a_belief_holds_until_a_majority_speaks_against_it() -> None:
+    ordering = Ordering(Order.OLDEST)
+    seen = [(ordering.learn(rows(page)), ordering.order) for page in ([3, 2, 1], FALLING)]
+    assert seen == [(False, Order.OLDEST), (True, Order.NEWEST)]
+
+
+def test_an_order_that_changes_is_noticed_in_time() -> None:
+    ordering = Ordering()
+    for _ in range(10 * REMEMBERED_PAIRS // 49):
+        ordering.learn(rows(FALLING))
+    for _ in range(2 * MAJORITY * REMEMBERED_PAIRS // 49):
+        ordering.learn(rows(RISING))
+    assert ordering.order is Order.OLDEST
