@@ -35,9 +35,10 @@ class Listing(Item):
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
     `recorded_at` (microseconds, steady; 0: never). `scan` is the one under way, or the next. `name_from` is an
-    execution that can tell the pipeline's name, `named` is set once it was asked. Until `failing_until` a list that
-    failed answers nobody. `found_count` and `shows_any` are what the scan under way has found, and whether it met any
-    row; it began at `began_at` (0: not yet), for its first page was asked at `scanned_at` (monotonic seconds).
+    execution that can tell the pipeline's name, `named` is set once it was asked. A list that has failed since
+    `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are what the scan under way has
+    found, and whether it met any row; it began at `began_at` (0: not yet), for its first page was asked at `scanned_at`
+    (monotonic seconds).
     `age_us` is how long ago the oldest end on its pages was, `kept_us` that of the last complete scan: so long at least
     the API keeps what has ended.
     """
@@ -58,6 +59,7 @@ class Listing(Item):
     kept_us: int = 0
     found_count: int = 0
     shows_any: bool = False
+    failing_since: float | None = None
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)

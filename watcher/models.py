@@ -61,6 +61,8 @@ class GapReason(StrEnum):
     """The list itself answers 404."""
     REJECTED = "rejected"
     FORBIDDEN = "forbidden"
+    UNREADABLE = "unreadable"
+    """The list could not be read for an hour, while other things of the account could."""
     LOOKBACK = "lookback"
     """What is older than `polling.lookback` was not read."""
     DELETED = "deleted"

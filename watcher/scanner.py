@@ -10,18 +10,18 @@ from dataclasses import replace
 import structlog
 
 from watcher.agenda import Agenda, Entry
-from watcher.health import PAUSING_CODES
+from watcher.cursors import Cursors
+from watcher.list_trouble import ListTrouble
 from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
-from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Outgoing, Watch
+from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Watch
 from watcher.ordering import Order, Ordering
 from watcher.ports.api import PAGE_ROWS, PageReply
-from watcher.ports.store import ExecutionChange, PipelineChange, PipelineRecord
-from watcher.retry import doubling
+from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
 from watcher.rows import Row, Rows, ScanRules, dated
 from watcher.scan import Finding, Scan
-from watcher.transitions import EXECUTION_REASONS, is_terminal, means_lost, prolong
+from watcher.transitions import is_terminal
 from watcher.turns import ListTurn
 
 CURSOR_EVERY_US = 60_000_000
@@ -31,9 +31,6 @@ log = structlog.get_logger()
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
-
-REFUSED_EVERY_S = 600.0
-"""A list that is refused is asked again so often (SPEC 4)."""
 
 
 class Scanner:
@@ -56,6 +53,8 @@ class Scanner:
         self._roster = roster
         self._agenda = agenda
         self._rows = rows
+        self._cursors = Cursors(parts, looks=looks)
+        self._trouble = ListTrouble(parts, rules, looks=looks, roster=roster, cursors=self._cursors)
         self._clock = parts.clock
 
     def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
@@ -100,7 +99,7 @@ class Scanner:
     async def _ask(self, turn: ListTurn, *, left: dict[str, Entry]) -> float:
         listing = turn.listing
         if not listing.recorded_at:
-            await self._record(listing, listing.cursor)
+            await self._cursors.record(listing, listing.cursor)
         if listing.name_from is not None:
             return await self._ask_name(listing, listing.name_from)
         reply = await self._parts.api.list(pipeline=listing.watch.pipeline, page=turn.page)
@@ -109,10 +108,10 @@ class Scanner:
         if reply.rows is None and turn.page > 1 and reply.outcome in BEYOND_THE_END:
             return await self._read(turn, reply, (), left=left)
         if reply.rows is None:
-            return await self._fail(listing, reply, now=now)
+            return await self._trouble.failed(listing, reply, now=now)
         self._looks.vouch(listing, reply, now=now)
         await self._looks.tell_health(failed=False)
-        listing.failure_count, listing.streak, listing.failing_until = 0, None, float("-inf")
+        self._trouble.works(listing)
         if listing.unwatched:
             return self._rules.min_interval_s
         return await self._read(turn, reply, reply.rows, left=left)
@@ -238,11 +237,11 @@ class Scanner:
         name = self._parts.judge.pipeline_name(listing.watch.pipeline)
         cursor = Cursor(listing.cursor.since_at, listing.began_at, found=listing.shows_any, name=name)
         gap = None if self._is_explained(listing, finding) else finding.gap
-        outgoing = () if gap is None else self._gap(listing, gap, at_most=finding.at_most)
+        outgoing = () if gap is None else self._cursors.gap(listing, gap, at_most=finding.at_most)
         old = replace(listing.cursor, complete_at=cursor.complete_at)
         overdue = self._clock.steady_us() - listing.recorded_at >= CURSOR_EVERY_US
         if listing.found_count or outgoing or cursor != old or overdue:
-            await self._record(listing, cursor, outgoing)
+            await self._cursors.record(listing, cursor, outgoing)
         listing.cursor = cursor
         listing.scan_ended(self._scan(cursor, listing.scan))
 
@@ -253,49 +252,6 @@ class Scanner:
         """
         since_us = listing.began_at - listing.cursor.complete_at
         return finding.gap is GapReason.DELETED and since_us < listing.kept_us and listing.scan.is_shorter
-
-    async def _fail(self, listing: Listing, reply: PageReply, *, now: float) -> float:
-        if not self._parts.health.unusable and reply.status_code not in PAUSING_CODES:
-            listing.failure_count += 1
-        alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
-        reason = EXECUTION_REASONS.get(reply.outcome)
-        other_at = self._looks.success_at
-        listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
-        self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
-        await self._looks.tell_health(failed=True)
-        count = max(1, listing.failure_count)
-        wait_s = doubling(count, base_s=self._rules.min_interval_s, cap_s=self._rules.max_interval_s)
-        if listing.streak is not None and self._is_refused(listing, alone=alone):
-            await self._refuse(listing, GapReason(listing.streak.reason.value))
-            wait_s = REFUSED_EVERY_S
-        listing.failing_until = now + wait_s
-        return wait_s
-
-    def _is_refused(self, listing: Listing, *, alone: bool) -> bool:
-        assert listing.streak is not None  # noqa: S101 (asked of one with a streak)
-        rules = self._rules
-        known = listing.cursor.refused is not None
-        return known or means_lost(
-            listing.streak, lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s, alone=alone
-        )
-
-    async def _refuse(self, listing: Listing, reason: GapReason) -> None:
-        if listing.cursor.refused is None:
-            cursor = replace(listing.cursor, refused=reason)
-            await self._record(listing, cursor, self._gap(listing, reason, at_most=None))
-
-    def _gap(self, listing: Listing, reason: GapReason, *, at_most: int | None) -> tuple[Outgoing, ...]:
-        log.warning("pipeline.gap", account=self._parts.lease.name, pipeline=listing.watch.pipeline, reason=reason)
-        return (self._parts.judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1),)
-
-    async def _record(self, listing: Listing, cursor: Cursor, outgoing: tuple[Outgoing, ...] = ()) -> None:
-        sequence = listing.sequence + len(outgoing)
-        pipeline = listing.watch.pipeline
-        change = PipelineChange(self._parts.lease, pipeline, listing.sequence, sequence, cursor, outgoing)
-        await self._looks.write(change)
-        listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
-        for each in outgoing:
-            self._parts.metrics.events.labels(each.event.type).inc()
 
 
 def _by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:

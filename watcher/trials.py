@@ -18,6 +18,7 @@ from watcher.assembly import open_client, watches_of
 from watcher.clerk import ClerkApi
 from watcher.clock import Clock
 from watcher.config.models import AccountSettings, Settings
+from watcher.errors import Exit
 from watcher.events import trial_event
 from watcher.models import Delivery, EventType, Outcome
 from watcher.ports.api import Answer
@@ -32,22 +33,32 @@ class Trial:
 
     target: str
     place: str
-    works: bool
+    code: Exit
     words: str
     took_ms: float
     hint: str = ""
 
+    @property
+    def works(self) -> bool:
+        """Whether it did what it should."""
+        return self.code is Exit.DONE
+
 
 class _Verdict(NamedTuple):
-    works: bool
+    code: Exit
     words: str
     hint: str = ""
 
 
 _KEY_WORKS = {
     Outcome.OK: "takes the key",
-    Outcome.NOT_FOUND: "takes the key, but does not know the {wanted} it was asked for",
+    Outcome.NOT_FOUND: "takes the key, but does not know the execution it was asked for",
 }
+_PIPELINE_UNKNOWN = _Verdict(
+    Exit.NOT_FOUND,
+    "takes the key, but does not know pipeline {pipeline}",
+    "correct its id in watch, or watch it with the key of its own account",
+)
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
     Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
@@ -87,7 +98,7 @@ async def _timed(work: Awaitable[_Verdict], *, target: str, place: str, clock: C
     began_at = clock.monotonic()
     verdict = await work
     took_ms = (clock.monotonic() - began_at) * 1000
-    return Trial(target, place, verdict.works, verdict.words, took_ms, verdict.hint)
+    return Trial(target, place, verdict.code, verdict.words, took_ms, verdict.hint)
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock) -> Trial:
@@ -112,19 +123,22 @@ async def _ask(settings: Settings, name: str, *, clock: Clock) -> _Verdict:
     async with open_client(account, connections=1) as client:
         api = ClerkApi(client, base_url=account.base_url, clock=clock)
         if execution is None:
-            return _judge(await api.list(pipeline=pipeline, page=1), "list", name=name, account=account)
+            reply = await api.list(pipeline=pipeline, page=1)
+            if reply.outcome is Outcome.NOT_FOUND:
+                return _PIPELINE_UNKNOWN._replace(words=_PIPELINE_UNKNOWN.words.format(pipeline=pipeline))
+            return _judge(reply, "list", name=name, account=account)
         return _judge(await api.get(pipeline=pipeline, execution=execution), "execution", name=name, account=account)
 
 
 def _judge(answer: Answer, wanted: str, *, name: str, account: AccountSettings) -> _Verdict:
     if words := _KEY_WORKS.get(answer.outcome):
-        return _Verdict(works=True, words=words.format(wanted=wanted))
+        return _Verdict(Exit.DONE, words)
     words, hint = _KEY_FAILS[answer.outcome]
     key = "api_key_file" if account.api_key_file else "api_key"
     if answer.status_code and "(" not in words:
         words = f"{words} ({answer.status_code})"
     hint = hint.format(key=f"accounts.{name}.{key}")
-    return _Verdict(works=False, words=words.format(wanted=_WANTED[wanted]), hint=hint)
+    return _Verdict(Exit.UNREACHABLE, words.format(wanted=_WANTED[wanted]), hint)
 
 
 async def _try_webhook(name: str, settings: WebhookSettings, *, clock: Clock, send: bool) -> Trial:
@@ -155,7 +169,7 @@ async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdi
     finally:
         await sink.close()
     if receipt.verdict is Verdict.DELIVERED:
-        return _Verdict(works=True, words=f"took a watcher.test ({receipt.answer})")
+        return _Verdict(Exit.DONE, f"took a watcher.test ({receipt.answer})")
     return _failed(receipt.answer)
 
 
@@ -171,7 +185,7 @@ async def _connect(settings: WebhookSettings) -> _Verdict:
     except (OSError, TimeoutError) as error:
         return _failed(_kind(error))
     writer.transport.abort()
-    return _Verdict(works=True, words="proxy connected, nothing sent" if proxy else "connected, nothing sent")
+    return _Verdict(Exit.DONE, "proxy connected, nothing sent" if proxy else "connected, nothing sent")
 
 
 def _kind(error: OSError) -> str:
@@ -182,4 +196,4 @@ def _kind(error: OSError) -> str:
 
 def _failed(answer: str) -> _Verdict:
     words = f"answers {answer}" if answer.isdigit() else f"fails ({answer})"
-    return _Verdict(works=False, words=words, hint=_SINK_HINTS.get(answer, ""))
+    return _Verdict(Exit.UNREACHABLE, words, _SINK_HINTS.get(answer, ""))

@@ -77,6 +77,8 @@ FLOORS = {
                 "roster",
                 "turns",
                 "rows",
+                "cursors",
+                "list_trouble",
                 "scanner",
                 "announcer",
                 "store",

@@ -278,6 +278,37 @@ async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlSto
     assert await told(account) == [("pipeline.gap", "")]
 
 
+@pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
+async def test_a_list_that_cannot_be_read_for_an_hour_is_told_once_while_others_are_well(
+    store: SqlStore, clock: FakeClock, outcome: Outcome
+) -> None:
+    other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9),))
+    account = await account_of(store, clock, name(9), watches=[WHOLE, other])
+    account.api.pipelines.add(other.pipeline)
+    account.api.pages = {1: outcome}
+    await account.run_for(3500)
+    assert [event["type"] for event in await account.events()] == ["execution.running"]
+    await account.run_for(7200)
+    (gap,) = await account.events()
+    assert (gap["type"], gap["data"]["reason"]) == ("pipeline.gap", "unreadable")
+    assert asked(account, "page 1") > 150
+    show(account, row(1, "running"))
+    await account.run_for(70)
+    assert await told(account) == [("execution.running", name(1))]
+    account.api.pages = {1: outcome}
+    await account.run_for(3700)
+    assert await told(account) == [("pipeline.gap", "")]
+
+
+async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock)
+    account.api.pages = {1: Outcome.SERVER_ERROR}
+    await account.run_for(7200)
+    assert [event["type"] for event in await account.events()] == ["account.degraded"]
+
+
 async def test_a_pipeline_without_a_name_is_asked_for_it_once(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
     show(account, row(1, "running"))

@@ -11,6 +11,7 @@ from standardwebhooks import Webhook
 
 from watcher.clock import SystemClock
 from watcher.config.models import Settings
+from watcher.errors import Exit
 from watcher.simulator.faults import Fault, Faults, Window
 from watcher.simulator.server import SIM_KEY
 from watcher.simulator.simulate import SimulateOptions, build_simulator, build_world
@@ -88,7 +89,8 @@ async def test_a_list_that_is_not_known_is_told_as_such() -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu"}]})
-    assert (trial.works, trial.words) == (True, "takes the key, but does not know the list it was asked for")
+    assert (trial.code, trial.words) == (Exit.NOT_FOUND, f"takes the key, but does not know pipeline {PIPELINE}")
+    assert trial.hint.startswith("correct its id")
 
 
 @pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])

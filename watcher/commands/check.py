@@ -36,7 +36,7 @@ def check(
 
     The plan is what each account wants of the API, what it may spend, and how soon changes are seen. Piped, it is a
     tab-separated row per account, in seconds and requests per second. Exit codes: 2 the file cannot be used, 4 a key
-    or a webhook does not work.
+    or a webhook does not work, 5 a pipeline is not known.
     """
     path = config_path(config)
     settings = read_config(path)
@@ -65,5 +65,6 @@ def _go_online(settings: Settings, *, send: bool) -> None:
             print_trial(trial, console=stdout_console())
     else:
         print_trial_rows(trials)
-    if not all(trial.works for trial in trials):
-        raise typer.Exit(Exit.UNREACHABLE)
+    codes = {trial.code for trial in trials} - {Exit.DONE}
+    if codes:
+        raise typer.Exit(min(codes))

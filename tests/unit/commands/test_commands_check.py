@@ -126,6 +126,15 @@ async def test_when_all_of_them_work_it_is_fine(receiver: Receiver) -> None:
     assert "\naccounts.default\tyes\t" in outcome.stdout
 
 
+async def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Receiver) -> None:
+    receiver.reply = says(answer(404))
+    pipeline = "77aa0000-0000-4000-8000-000000000000"
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
+    outcome = await outcome_of("check", "--online", folder=Path.cwd())
+    assert (outcome.code, outcome.stderr) == (5, "")
+    assert f"does not know pipeline {pipeline}" in outcome.stdout
+
+
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver, signum: signal.Signals) -> None:
     receiver.reply = hangs

@@ -2,6 +2,7 @@ import io
 
 from rich.console import Console
 
+from watcher.errors import Exit
 from watcher.terminal.trials import print_trial
 from watcher.trials import Trial
 
@@ -13,10 +14,12 @@ def printed(trial: Trial) -> str:
 
 
 def test_what_works_is_one_line() -> None:
-    trial = Trial("sinks.ops", "https://h", works=True, words="connected, nothing sent", took_ms=12.4)
+    trial = Trial("sinks.ops", "https://h", code=Exit.DONE, words="connected, nothing sent", took_ms=12.4)
     assert printed(trial) == "✓ sinks.ops  https://h  connected, nothing sent (12 ms)\n"
 
 
 def test_what_does_not_says_what_to_do() -> None:
-    trial = Trial("sinks.ops", "https://h", works=False, words="answers 404", took_ms=84, hint="make a new one")
+    trial = Trial(
+        "sinks.ops", "https://h", code=Exit.UNREACHABLE, words="answers 404", took_ms=84, hint="make a new one"
+    )
     assert printed(trial) == "✕ sinks.ops  https://h  answers 404 (84 ms)\n  hint: make a new one\n"

@@ -1,0 +1,77 @@
+"""What a list that cannot be read means: for its account, for its next request, and when that is a gap."""
+
+from dataclasses import replace
+
+from watcher.cursors import Cursors
+from watcher.health import PAUSING_CODES
+from watcher.judge import UNREADABLE_AFTER_S
+from watcher.listing import Listing
+from watcher.looks import AccountParts, Looks
+from watcher.models import GapReason
+from watcher.ports.api import PageReply
+from watcher.retry import doubling
+from watcher.roster import Roster
+from watcher.rows import ScanRules
+from watcher.transitions import EXECUTION_REASONS, means_lost, prolong
+
+REFUSED_EVERY_S = 600.0
+"""A list that is refused is asked again so often (SPEC 4)."""
+
+
+class ListTrouble:
+    """Judges the failures of one account's lists."""
+
+    def __init__(
+        self, parts: AccountParts, rules: ScanRules, *, looks: Looks, roster: Roster, cursors: Cursors
+    ) -> None:
+        """Start with no list in trouble."""
+        self._health = parts.health
+        self._rules = rules
+        self._looks = looks
+        self._roster = roster
+        self._cursors = cursors
+
+    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> float:
+        """Take in a failure; return in how many seconds to ask again. Raises `StoreError`."""
+        if not self._health.unusable and reply.status_code not in PAUSING_CODES:
+            listing.failure_count += 1
+        listing.failing_since = now if listing.failing_since is None else listing.failing_since
+        alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
+        reason = self._gap_for(listing, reply, alone=alone, now=now)
+        self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
+        await self._looks.tell_health(failed=True)
+        if reason is not None and listing.cursor.refused is None:
+            cursor = replace(listing.cursor, refused=reason)
+            await self._cursors.record(listing, cursor, self._cursors.gap(listing, reason))
+        wait_s = self._wait_s(listing) if reason in {None, GapReason.UNREADABLE} else REFUSED_EVERY_S
+        listing.failing_until = now + wait_s
+        return wait_s
+
+    def works(self, listing: Listing) -> None:
+        """Note that a list answered."""
+        listing.failure_count, listing.streak, listing.failing_since = 0, None, None
+        listing.failing_until = float("-inf")
+
+    def _gap_for(self, listing: Listing, reply: PageReply, *, alone: bool, now: float) -> GapReason | None:
+        """Return why the list is given up for now: refused again and again, or never read while others were."""
+        reason, other_at = EXECUTION_REASONS.get(reply.outcome), self._looks.success_at
+        listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
+        if listing.streak is None:
+            return GapReason.UNREADABLE if self._is_unreadable(listing, other_at, now=now) else None
+        rules, known = self._rules, listing.cursor.refused is not None
+        if known or means_lost(
+            listing.streak, lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s, alone=alone
+        ):
+            return GapReason(listing.streak.reason.value)
+        return None
+
+    def _is_unreadable(self, listing: Listing, other_at: float | None, *, now: float) -> bool:
+        """Tell whether it could not be read for an hour in which something else of the account could."""
+        since = listing.failing_since
+        if since is None or other_at is None:
+            return False
+        return other_at >= since and now - since >= UNREADABLE_AFTER_S
+
+    def _wait_s(self, listing: Listing) -> float:
+        count = max(1, listing.failure_count)
+        return doubling(count, base_s=self._rules.min_interval_s, cap_s=self._rules.max_interval_s)
