@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,7 +133,10 @@ async def enter_stage(
 
 async def _write_without_waiting(store: SqlStore) -> None:
     """Let the disk take its time: nothing is killed here."""
-    async with store._writer.connect() as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert driver is not None
-        await driver.execute("PRAGMA synchronous=OFF")
+    database = store._database
+
+    def relax() -> None:  # outside of a transaction, where alone SQLite heeds it
+        with closing(database._writer.raw_connection()) as connection:
+            connection.cursor().execute("PRAGMA synchronous=OFF")
+
+    await database._writing.run(relax)

@@ -133,7 +133,7 @@ def test_what_was_dropped_is_counted_in_the_log(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("level", ["debug", "info"])
-@pytest.mark.parametrize("name", ["sqlalchemy.engine", "aiosqlite", "apscheduler.scheduler", "aiohttp.access"])
+@pytest.mark.parametrize("name", ["sqlalchemy.engine", "sqlalchemy.pool", "apscheduler.scheduler", "aiohttp.access"])
 def test_what_libraries_say_below_warning_never_shows(level: str, name: str) -> None:
     out = configured(level=level)
     library = logging.getLogger(name)

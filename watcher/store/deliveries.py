@@ -8,8 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import bindparam, func, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from watcher.models import Delivery, DeliveryState
 from watcher.ports.store import Backlog, DueDeliveries, Settlement
@@ -105,8 +104,8 @@ HEADS = (
 """The heads of a sink in the order they come due; a test holds that it walks the index and sorts nothing."""
 
 
-async def write_settlements(
-    connection: AsyncConnection, settlements: Sequence[Settlement], *, numbers: SourceNumbers, now: int
+def write_settlements(
+    connection: Connection, settlements: Sequence[Settlement], *, numbers: SourceNumbers, now: int
 ) -> set[str]:
     """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
 
@@ -117,19 +116,19 @@ async def write_settlements(
         return set()
     ordered = sorted(settlements, key=lambda each: (each.stream, each.sequence, each.lease.name))
     rows = [_settlement_row(each, sink_id=numbers[sink(each.lease.name)], now=now) for each in ordered]
-    await connection.execute(_SETTLE, rows)
+    connection.execute(_SETTLE, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
-        await connection.execute(_HOLD_BACK, failed)
+        connection.execute(_HOLD_BACK, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
-        freed = await connection.execute(_LET_GO, settled)
+        freed = connection.execute(_LET_GO, settled)
         if freed.rowcount:
             return {each.lease.name for each in ordered}
     return set()
 
 
-async def call_forward(connection: AsyncConnection, *, sink_id: int, now: int) -> None:
+def call_forward(connection: Connection, *, sink_id: int, now: int) -> None:
     """Make due at `now` what an earlier life recorded later than that: its clock was ahead and has been set right."""
-    await connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
+    connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
 
 
 def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:
@@ -148,12 +147,12 @@ def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[s
     }
 
 
-async def next_deliveries(
-    connection: AsyncConnection, *, sink_id: int, name: str, now: int, limit: int, skip: Collection[bytes]
+def next_deliveries(
+    connection: Connection, *, sink_id: int, name: str, now: int, limit: int, skip: Collection[bytes]
 ) -> DueDeliveries:
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
-    found = await connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
+    found = connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
     rows = [row for row in found if row.stream not in skip]
     due = [_delivery(row, name=name) for row in rows[:limit] if row.due_at <= now]
     return DueDeliveries(due, rows[len(due)].due_at if len(rows) > len(due) else None)
@@ -175,7 +174,7 @@ def _delivery(row: AnyRow, *, name: str) -> Delivery:
     )
 
 
-async def backlog(connection: AsyncConnection) -> dict[str, Backlog]:
+def backlog(connection: Connection) -> dict[str, Backlog]:
     """Return what waits, by sink; reads the index alone."""
     counted = (
         select(delivery.c.sink_id, func.count().label("pending"), func.min(delivery.c.recorded_at).label("oldest"))
@@ -183,7 +182,7 @@ async def backlog(connection: AsyncConnection) -> dict[str, Backlog]:
         .group_by(delivery.c.sink_id)
         .subquery()
     )
-    rows = await connection.execute(
+    rows = connection.execute(
         select(source.c.name, counted.c.pending, counted.c.oldest).join(counted, counted.c.sink_id == source.c.id)
     )
     return {row.name: Backlog(row.pending, row.oldest) for row in rows}

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection
 
 from watcher.ports.store import Change, ExecutionChange, PipelineChange, Settlement, SourceChange
 from watcher.store import leases
@@ -30,26 +30,24 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
     return found
 
 
-async def write_group(
-    connection: AsyncConnection, items: Sequence[Item], *, numbers: SourceNumbers, now: int
-) -> set[str]:
+def write_group(connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write all of the items; return the names of the sinks that have something new to look at.
 
     Raises `OwnershipLostError` when a lease or a sequence is not the stored one: then none of them is to be kept.
     """
-    await leases.check(connection, {item.lease for item in items})
+    leases.check(connection, {item.lease for item in items})
     changes = [item for item in items if isinstance(item, Change)]
     executions = [change for change in changes if isinstance(change, ExecutionChange)]
     sources = [change for change in changes if isinstance(change, SourceChange)]
     pipelines = [change for change in changes if isinstance(change, PipelineChange)]
     settlements = [item for item in items if isinstance(item, Settlement)]
-    await write_executions(connection, executions, numbers=numbers)
-    await write_sources(connection, sources, numbers=numbers)
-    await write_pipelines(connection, pipelines, numbers=numbers)
-    await write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
-    await write_strains(connection, _strained(items), numbers=numbers, now=now)
-    told = await write_outgoing(connection, changes, numbers=numbers, now=now)
-    return told | await write_settlements(connection, settlements, numbers=numbers, now=now)
+    write_executions(connection, executions, numbers=numbers)
+    write_sources(connection, sources, numbers=numbers)
+    write_pipelines(connection, pipelines, numbers=numbers)
+    write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
+    write_strains(connection, _strained(items), numbers=numbers, now=now)
+    told = write_outgoing(connection, changes, numbers=numbers, now=now)
+    return told | write_settlements(connection, settlements, numbers=numbers, now=now)
 
 
 def _strained(items: Sequence[Item]) -> list[Strained]:

@@ -3,8 +3,7 @@
 import secrets
 from collections.abc import Iterable
 
-from sqlalchemy import bindparam, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from watcher.errors import OwnershipLostError
 from watcher.ports.store import Lease
@@ -17,22 +16,20 @@ _HELD = (
 )
 
 
-async def claim(connection: AsyncConnection, *, kind: str, name: str, owner: str) -> Lease:
+def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:
     """Take ownership, whoever had it. The epoch is random, not a count: a count repeats after a lost commit."""
     taken = Lease(kind, name, secrets.randbits(62))
     values = {"owner": owner, "epoch": taken.epoch, "until": None}
-    replaced = await connection.execute(
-        update(table).where(table.c.kind == kind, table.c.name == name).values(**values)
-    )
+    replaced = connection.execute(update(table).where(table.c.kind == kind, table.c.name == name).values(**values))
     if not replaced.rowcount:
-        await connection.execute(insert(table).values(kind=kind, name=name, **values))
+        connection.execute(insert(table).values(kind=kind, name=name, **values))
     return taken
 
 
-async def check(connection: AsyncConnection, leases: Iterable[Lease]) -> None:
+def check(connection: Connection, leases: Iterable[Lease]) -> None:
     """Raise `OwnershipLostError` unless each lease is the stored one, now and until the transaction ends."""
     wanted = set(leases)
-    rows = await connection.execute(_HELD, {"epochs": sorted(lease.epoch for lease in wanted)})
+    rows = connection.execute(_HELD, {"epochs": sorted(lease.epoch for lease in wanted)})
     held = {Lease(row.kind, row.name, row.epoch) for row in rows}
     if lost := wanted - held:
         names = ", ".join(sorted(f"{lease.kind} {lease.name}" for lease in lost))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from watcher.clock import Clock
 from watcher.errors import StoreUnusableError
@@ -16,7 +15,7 @@ from watcher.store.lock import file_lock
 from watcher.store.place import Place
 from watcher.store.schema import prepare
 from watcher.store.sql import SqlStore
-from watcher.store.sqlite import reader_engine, writer_engine
+from watcher.store.sqlite import Database
 from watcher.store.trouble import explain
 
 _RIGHT = "write sqlite:///watcher.db (beside the working directory) or sqlite:////var/lib/watcher/watcher.db"
@@ -41,14 +40,11 @@ async def open_store(
     path = _path_of(url)
     async with AsyncExitStack() as stack:
         place = _take_file(path, clock=clock, stack=stack)
-        writer = writer_engine(path, busy_timeout_s=busy_timeout_s)
-        stack.push_async_callback(writer.dispose)
-        created = await _prepare(writer, where=str(path))
-        reader = reader_engine(path, busy_timeout_s=busy_timeout_s)
-        stack.push_async_callback(reader.dispose)
+        database = Database(path, busy_timeout_s=busy_timeout_s)
+        stack.push_async_callback(database.close)
+        created = await _prepare(database, where=str(path))
         return SqlStore(
-            writer=writer,
-            reader=reader,
+            database=database,
             place=place,
             where=str(path),
             created=created,
@@ -85,10 +81,9 @@ def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
     return Place(path, opened=opened)
 
 
-async def _prepare(writer: AsyncEngine, *, where: str) -> bool:
+async def _prepare(database: Database, *, where: str) -> bool:
     try:
-        async with writer.begin() as connection:
-            return await connection.run_sync(partial(prepare, where=where))
+        return await database.write(partial(prepare, where=where))
     except SQLAlchemyError as error:
         trouble = explain(error, where=where)
     raise trouble.error()

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, bindparam, func, insert, select
 
 from watcher.models import DeliveryState, Outgoing
 from watcher.ports.store import Change, ExecutionChange, PipelineChange
@@ -64,15 +63,13 @@ class _Told:
     outgoing: Outgoing
 
 
-async def write_outgoing(
-    connection: AsyncConnection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int
-) -> set[str]:
+def write_outgoing(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write the events of changes and their deliveries; return the names of the sinks that got some."""
     told = [_Told(change, outgoing) for change in changes for outgoing in change.outgoing]
     if not told:
         return set()
     told.sort(key=lambda each: (each.outgoing.event.stream, each.outgoing.event.sequence))
-    await connection.execute(_EVENT, [_event_row(each, numbers=numbers, now=now) for each in told])
+    connection.execute(_EVENT, [_event_row(each, numbers=numbers, now=now) for each in told])
     names = {name for each in told for name in each.outgoing.sinks}
     rows = [
         _delivery_row(each.outgoing, sink_id=numbers[sink(name)], now=now)
@@ -80,11 +77,11 @@ async def write_outgoing(
         for name in each.outgoing.sinks
     ]
     if rows:
-        await connection.execute(_DELIVERY, rows)
-    return names | await _write_echoes(connection, [each.outgoing for each in told], now=now)
+        connection.execute(_DELIVERY, rows)
+    return names | _write_echoes(connection, [each.outgoing for each in told], now=now)
 
 
-async def _write_echoes(connection: AsyncConnection, several: Sequence[Outgoing], *, now: int) -> set[str]:
+def _write_echoes(connection: Connection, several: Sequence[Outgoing], *, now: int) -> set[str]:
     """Send also to whoever was sent the earlier event that this one ends."""
     names: set[str] = set()
     for outgoing in several:
@@ -95,10 +92,10 @@ async def _write_echoes(connection: AsyncConnection, several: Sequence[Outgoing]
             "later": outgoing.event.sequence,
             "earlier": outgoing.with_sinks_of,
         }
-        sinks = (await connection.execute(_SINKS_OF, key)).all()
+        sinks = connection.execute(_SINKS_OF, key).all()
         if sinks:
             rows = [_delivery_row(outgoing, sink_id=each.sink_id, now=now) for each in sinks]
-            await connection.execute(_DELIVERY, rows)
+            connection.execute(_DELIVERY, rows)
         names.update(each.name for each in sinks)
     return names
 

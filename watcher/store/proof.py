@@ -5,8 +5,7 @@ The row alone would lie: on a full disk it still fits where SQLite's log has a p
 
 from collections.abc import Callable
 
-from sqlalchemy import insert, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import Connection, insert, update
 
 from watcher.clock import Clock
 from watcher.store.tables import meta
@@ -45,8 +44,8 @@ class Refusal:
             raise self._trouble.error()
 
 
-async def write_proof(connection: AsyncConnection, *, now: int) -> None:
+def write_proof(connection: Connection, *, now: int) -> None:
     """Write that moment: SQLite writes nothing at all where a row keeps its value."""
     row = {"value": str(now)}
-    if not (await connection.execute(update(meta).where(meta.c.key == PROVED_AT), row)).rowcount:
-        await connection.execute(insert(meta), row | {"key": PROVED_AT})
+    if not connection.execute(update(meta).where(meta.c.key == PROVED_AT), row).rowcount:
+        connection.execute(insert(meta), row | {"key": PROVED_AT})

@@ -7,8 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, delete, or_, select, tuple_, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
 
 from watcher.models import DeliveryState
 from watcher.ports.store import Keep
@@ -84,18 +83,18 @@ _NOTE_EMPTY = (
 _DELETE_EMPTY = delete(execution).where(*_OF_EXECUTION, execution.c.stream.is_(None))
 
 
-async def prune_executions(connection: AsyncConnection, *, before: int, after: tuple[Any, ...], keep: Keep) -> Page:
+def prune_executions(connection: Connection, *, before: int, after: tuple[Any, ...], keep: Keep) -> Page:
     """Delete what may go of a page of executions that ended before that moment; count those whose events all went.
 
     A row whose events are not all gone stays: another first sight of it would tell sequence 1 again.
     """
     ended_at, account_id, key = after
     parameters = {"before": before, "ended_at": ended_at, "account_id": account_id, "after": key}
-    rows = (await connection.execute(_ENDED, parameters)).all()
-    gone_count = await _empty([row for row in rows if row.stream is not None], connection=connection, before=before)
+    rows = connection.execute(_ENDED, parameters).all()
+    gone_count = _empty([row for row in rows if row.stream is not None], connection=connection, before=before)
     forgotten = [row for row in rows if not _is_kept(row, keep=keep)]
     if forgotten:
-        await connection.execute(_DELETE_EMPTY, _keys(forgotten))
+        connection.execute(_DELETE_EMPTY, _keys(forgotten))
     last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
     return Page(gone_count, last and (last.ended_at, last.account_id, last.execution))
 
@@ -104,13 +103,13 @@ def _is_kept(row: AnyRow, *, keep: Keep) -> bool:
     return keep(row.account, pipeline_id(row.pipeline), execution_id(row.execution), row.ended_at)
 
 
-async def _empty(rows: Sequence[AnyRow], *, connection: AsyncConnection, before: int) -> int:
+def _empty(rows: Sequence[AnyRow], *, connection: Connection, before: int) -> int:
     if not rows:
         return 0
     streams = [{"of_stream": stream, "before": before} for stream in sorted(row.stream for row in rows)]
-    await connection.execute(_DELETE_STREAM_DELIVERIES, streams)
-    await connection.execute(_DELETE_STREAM_EVENTS, streams)
-    return (await connection.execute(_NOTE_EMPTY, _keys(rows))).rowcount
+    connection.execute(_DELETE_STREAM_DELIVERIES, streams)
+    connection.execute(_DELETE_STREAM_EVENTS, streams)
+    return connection.execute(_NOTE_EMPTY, _keys(rows)).rowcount
 
 
 def _keys(rows: Sequence[AnyRow]) -> list[dict[str, Any]]:
@@ -134,17 +133,15 @@ _DELETE_EVENT_DELIVERIES = delete(delivery).where(
 _DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY)
 
 
-async def prune_source_events(connection: AsyncConnection, *, before: int, after: tuple[Any, ...]) -> Page:
+def prune_source_events(connection: Connection, *, before: int, after: tuple[Any, ...]) -> Page:
     """Delete what may go of a page of events of accounts and sinks told before that moment."""
     recorded_at, event_id, *_ = after
-    rows = (
-        await connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id})
-    ).all()
+    rows = connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id}).all()
     if rows:
         keys = sorted((row.stream, row.sequence) for row in rows)
         deliveries = [{"of_stream": stream, "of_sequence": number, "before": before} for stream, number in keys]
-        await connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
-        await connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
+        connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
+        connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
     last = rows[-1] if len(rows) == ROWS_COUNT else None
     return Page(len(rows), last and (last.recorded_at, last.id))
 
@@ -152,16 +149,14 @@ async def prune_source_events(connection: AsyncConnection, *, before: int, after
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
 
 
-async def mark_absent_sinks(connection: AsyncConnection, *, present: Collection[str], now: int) -> dict[int, int]:
+def mark_absent_sinks(connection: Connection, *, present: Collection[str], now: int) -> dict[int, int]:
     """Note which sinks are not configured; return since when, by number, for those that are not."""
-    sinks = (
-        await connection.execute(
-            select(source.c.id, source.c.name, source.c.absent_since).where(source.c.kind == "sink")
-        )
+    sinks = connection.execute(
+        select(source.c.id, source.c.name, source.c.absent_since).where(source.c.kind == "sink")
     ).all()
     absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
     if sinks:
-        await connection.execute(_MARK_SINK, [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks])
+        connection.execute(_MARK_SINK, [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks])
     return absent
 
 
@@ -177,6 +172,6 @@ _BURY = (
 )
 
 
-async def bury_deliveries(connection: AsyncConnection, *, sink_id: int, now: int) -> int:
+def bury_deliveries(connection: Connection, *, sink_id: int, now: int) -> int:
     """Make some of a sink's waiting deliveries dead letters; return how many, 0 when none is left."""
-    return (await connection.execute(_BURY, {"of_sink": sink_id, "now": now})).rowcount
+    return connection.execute(_BURY, {"of_sink": sink_id, "now": now}).rowcount

@@ -3,8 +3,7 @@
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from watcher.models import Cursor
 from watcher.ports.store import PipelineChange, PipelineRecord
@@ -40,18 +39,16 @@ _SCANNED = select(
 ).join(source, source.c.id == scan.c.pipeline_id)
 
 
-async def write_pipelines(
-    connection: AsyncConnection, changes: Iterable[PipelineChange], *, numbers: SourceNumbers
-) -> None:
+def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *, numbers: SourceNumbers) -> None:
     """Write how far pipelines are read, each from the sequence its writer believes recorded; the last one stays."""
     # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
     rows = sorted((_row(change, numbers=numbers) for change in changes), key=lambda row: row["of_pipeline"])
     if rows:
-        written = await connection.execute(_TELL, rows)
+        written = connection.execute(_TELL, rows)
         expect_written(written.rowcount, wanted=len(rows))
         latest = list({row["of_pipeline"]: row for row in rows}.values())
-        await connection.execute(_FORGET, latest)
-        await connection.execute(_BEGIN, latest)
+        connection.execute(_FORGET, latest)
+        connection.execute(_BEGIN, latest)
 
 
 def _row(change: PipelineChange, *, numbers: SourceNumbers) -> dict[str, Any]:
@@ -69,34 +66,34 @@ def _row(change: PipelineChange, *, numbers: SourceNumbers) -> dict[str, Any]:
     }
 
 
-async def load_pipeline(connection: AsyncConnection, *, account_id: int, pipeline_id: int, now: int) -> PipelineRecord:
+def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, now: int) -> PipelineRecord:
     """Return what is recorded of a pipeline, which is present again. Its cursor may have to be forgotten first."""
     itself = {"of_account": account_id, "of_pipeline": pipeline_id}
     columns = (source.c.sequence, source.c.absent_since)
-    row = (await connection.execute(select(*columns).where(source.c.id == pipeline_id))).one()
+    row = connection.execute(select(*columns).where(source.c.id == pipeline_id)).one()
     if _is_forgotten(row, now=now):
-        await connection.execute(_FORGET, itself)
-    await connection.execute(_MARK_PIPELINE, itself | {"since": None})
-    cursor = (await connection.execute(_CURSOR, itself)).one_or_none()
+        connection.execute(_FORGET, itself)
+    connection.execute(_MARK_PIPELINE, itself | {"since": None})
+    cursor = connection.execute(_CURSOR, itself).one_or_none()
     return PipelineRecord(row.sequence, cursor and Cursor(*cursor))
 
 
-async def mark_absent_pipelines(connection: AsyncConnection, *, present: Collection[tuple[str, str]], now: int) -> None:
+def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: int) -> None:
     """Note which pipelines are watched whole no more; forget how far those were read that have been so for long.
 
     One that is back is forgotten all the same: whether its account or this comes first must make no difference.
     """
     names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
-    rows = (await connection.execute(_SCANNED)).all()
+    rows = connection.execute(_SCANNED).all()
     forgotten = [row._asdict() for row in rows if _is_forgotten(row, now=now)]
     marks = [
         {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
         for row in rows
     ]
     if forgotten:
-        await connection.execute(_FORGET, forgotten)
+        connection.execute(_FORGET, forgotten)
     if marks:
-        await connection.execute(_MARK_PIPELINE, marks)
+        connection.execute(_MARK_PIPELINE, marks)
 
 
 def _is_forgotten(row: AnyRow, *, now: int) -> bool:

@@ -1,10 +1,10 @@
 """The numbers of accounts, pipelines and sinks: given once, never changed, so each is asked for once."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
-from sqlalchemy import insert, select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import Connection, insert, select
 
 from watcher.store.tables import source
 
@@ -31,13 +31,18 @@ def pipeline_id(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+_Numbers = dict[Source, int]
+
+
 class SourceNumbers:
     """Numbers sources and remembers their numbers."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        """Start knowing none. `engine` writes."""
-        self._engine = engine
-        self._ids: Mapping[Source, int] = {}
+    def __init__(
+        self, write: Callable[[Callable[[Connection], dict[Source, int]]], Awaitable[dict[Source, int]]]
+    ) -> None:
+        """Start knowing none. `write` does a piece of work in a transaction of its own."""
+        self._write = write
+        self._ids: _Numbers = {}
 
     def __getitem__(self, source: Source) -> int:
         """Return a number that was provided before."""
@@ -48,22 +53,19 @@ class SourceNumbers:
 
         Of its own, so that what is remembered here cannot be rolled back with somebody's write.
         """
-        if wanted <= self._ids.keys():
-            return
-        async with self._engine.begin() as connection:
-            known = await _number(connection, wanted=wanted)
-        self._ids = known
+        if not wanted <= self._ids.keys():
+            self._ids = await self._write(partial(_number, wanted=wanted))
 
 
-async def _number(connection: AsyncConnection, *, wanted: set[Source]) -> dict[Source, int]:
-    known = await _read(connection)
+def _number(connection: Connection, *, wanted: set[Source]) -> _Numbers:
+    known = _read(connection)
     missing = sorted(wanted - known.keys())
     if not missing:
         return known
-    await connection.execute(insert(source), [each._asdict() for each in missing])
-    return await _read(connection)
+    connection.execute(insert(source), [each._asdict() for each in missing])
+    return _read(connection)
 
 
-async def _read(connection: AsyncConnection) -> dict[Source, int]:
-    rows = await connection.execute(select(source.c.kind, source.c.name, source.c.id))
+def _read(connection: Connection) -> _Numbers:
+    rows = connection.execute(select(source.c.kind, source.c.name, source.c.id))
     return {Source(row.kind, row.name): row.id for row in rows}

@@ -1,18 +1,18 @@
-"""The store in an SQL database: `ports.store.Store` over an engine that writes and one that reads.
+"""The store in an SQL database: `ports.store.Store` over what writes and what reads.
 
-Owns when a transaction begins, that nobody's cancellation interrupts one, and that a database's error comes out as a
-`StoreError`. The statements are its neighbours'.
+Owns what goes into one transaction, and that a database's error comes out as a `StoreError`. The statements are its
+neighbours'.
 """
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from watcher.clock import Clock
 from watcher.errors import StoreError
@@ -33,8 +33,8 @@ from watcher.store import deliveries, leases, retention, scans, sources, states
 from watcher.store.group import Item, sources_of, write_group
 from watcher.store.place import Place
 from watcher.store.proof import Refusal, write_proof
-from watcher.store.shield import Shield
 from watcher.store.sources import Source, SourceNumbers
+from watcher.store.sqlite import Database
 from watcher.store.strains import Strained
 from watcher.store.trouble import explain
 from watcher.store.writer import GroupWriter
@@ -43,7 +43,7 @@ LOOKS_COUNT = 1_000
 """How many looks are written at once: each is its own, and changes need not wait for all of them."""
 
 T = TypeVar("T")
-_Work = Callable[[AsyncConnection], Awaitable[T]]
+_Work = Callable[[Connection], T]
 
 
 class SqlStore:
@@ -52,8 +52,7 @@ class SqlStore:
     def __init__(
         self,
         *,
-        writer: AsyncEngine,
-        reader: AsyncEngine,
+        database: Database,
         place: Place,
         where: str,
         created: bool,
@@ -67,14 +66,12 @@ class SqlStore:
         something new to send, `resources` are let go of at the end.
         """
         self.created = created
-        self._writer = writer
-        self._reader = reader
+        self._database = database
         self._place = place
         self._clock = clock
         self._resources = resources
         self._explain = partial(explain, where=where)
-        self._numbers = SourceNumbers(writer)
-        self._shield = Shield()
+        self._numbers = SourceNumbers(database.write)
         self._refusal = Refusal(self._explain, clock=clock)
         self._group = GroupWriter(write=self._write_group, explain=self._refusal.explain, on_written=on_recorded)
         self._closed = False
@@ -82,7 +79,7 @@ class SqlStore:
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
         owner = f"{os.getpid()}@{socket.gethostname()}"
-        await self._shielded(partial(self._numbers.provide, {Source(kind, name)}))
+        await self._explained(partial(self._numbers.provide, {Source(kind, name)}))
         return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
 
     async def load_account(self, lease: Lease) -> AccountRecord:
@@ -105,12 +102,10 @@ class SqlStore:
         """Return what is recorded of a pipeline of the leased account, which is watched whole (again)."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
 
-        async def load(connection: AsyncConnection) -> PipelineRecord:
-            await leases.check(connection, [lease])
+        def load(connection: Connection) -> PipelineRecord:
+            leases.check(connection, [lease])
             now = self._clock.steady_us()
-            return await scans.load_pipeline(
-                connection, account_id=self._number(lease), pipeline_id=pipeline_id, now=now
-            )
+            return scans.load_pipeline(connection, account_id=self._number(lease), pipeline_id=pipeline_id, now=now)
 
         return await self._write(load)
 
@@ -128,11 +123,11 @@ class SqlStore:
         """
         sink_id = self._number(lease)
 
-        async def load(connection: AsyncConnection) -> SinkRecord:
+        def load(connection: Connection) -> SinkRecord:
             now = self._clock.steady_us()
-            await leases.check(connection, [lease])
-            await deliveries.call_forward(connection, sink_id=sink_id, now=now)
-            return await states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
+            leases.check(connection, [lease])
+            deliveries.call_forward(connection, sink_id=sink_id, now=now)
+            return states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
         return await self._write(load)
 
@@ -160,9 +155,9 @@ class SqlStore:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
         sink_id = self._number(lease)
 
-        async def read(connection: AsyncConnection) -> DueDeliveries:
-            await leases.check(connection, [lease])
-            return await deliveries.next_deliveries(
+        def read(connection: Connection) -> DueDeliveries:
+            leases.check(connection, [lease])
+            return deliveries.next_deliveries(
                 connection, sink_id=sink_id, name=lease.name, now=now, limit=limit, skip=skip
             )
 
@@ -213,7 +208,6 @@ class SqlStore:
         """Finish what was handed in, then let go of the files."""
         self._closed = True
         await self._group.close()
-        await self._shield.drain()
         await self._resources.aclose()
 
     def _number(self, lease: Lease) -> int:
@@ -221,10 +215,10 @@ class SqlStore:
 
     async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
         wanted = {sources.pipeline(lease.name, pipeline) for pipeline in pipelines}
-        await self._shielded(partial(self._numbers.provide, wanted))
+        await self._explained(partial(self._numbers.provide, wanted))
         return sorted(self._numbers[each] for each in wanted)
 
-    async def _pages(self, work: Callable[..., Awaitable[retention.Page]]) -> AsyncIterator[retention.Page]:
+    async def _pages(self, work: Callable[..., retention.Page]) -> AsyncIterator[retention.Page]:
         page = retention.Page(0, retention.FIRST)
         while page.next_after is not None:
             page = await self._write(partial(work, after=page.next_after))
@@ -232,8 +226,11 @@ class SqlStore:
 
     async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
         await self._numbers.provide(sources_of(items))
-        async with self._writer.begin() as connection:
-            told = await write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+
+        def write(connection: Connection) -> set[str]:
+            return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+
+        told = await self._database.write(write)
         self._refusal.forget()
         return told
 
@@ -242,22 +239,15 @@ class SqlStore:
         await self._group.write(item)
 
     async def _write(self, work: _Work[T]) -> T:
-        return await self._alone(self._writer.begin, work=work)
+        return await self._explained(partial(self._database.write, work))
 
     async def _read(self, work: _Work[T]) -> T:
-        return await self._alone(self._reader.connect, work=work)
+        return await self._explained(partial(self._database.read, work))
 
-    async def _alone(self, connect: Callable[[], AbstractAsyncContextManager[AsyncConnection]], *, work: _Work[T]) -> T:
-        async def run() -> T:
-            async with connect() as connection:
-                return await work(connection)
-
-        return await self._shielded(run)
-
-    async def _shielded(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def _explained(self, ask: Callable[[], Awaitable[T]]) -> T:
         self._check_open()
         try:
-            return await self._shield.run(work())
+            return await ask()
         except SQLAlchemyError as error:
             trouble = self._explain(error)
         raise trouble.error()  # outside the clause, so that the text of the database's error does not come along

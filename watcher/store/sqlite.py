@@ -1,18 +1,23 @@
-"""SQLite's engines: one connection that writes, a few that read, and the settings of each.
+"""SQLite as the store uses it: one connection that writes, a few that read, and the settings of each.
 
 The writer says BEGIN IMMEDIATE itself: the driver would begin at the first row that is written, too late for what was
 read before (a reader that turns writer fails at once, whatever the timeout), and not at all for a CREATE TABLE, so a
 kill inside a migration would leave half of it. Readers never
 begin: each statement is its own short read, so no reader keeps the write-ahead log from being emptied.
+
+A whole piece of work, all statements of a transaction with their beginning and end, is one trip to a thread. A trip
+wakes two threads, and each of them then waits for the other to let go of the interpreter.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from watcher.store.driver import connect
+from watcher.store.threads import Threads
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -25,19 +30,53 @@ _WRITER = (
 )
 _READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store=MEMORY")
 
+READERS_COUNT = 2
+"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
-def writer_engine(path: Path, *, busy_timeout_s: float) -> AsyncEngine:
-    """Return an engine with one connection, whose transactions are the only ones that write."""
+T = TypeVar("T")
+
+
+class Database:
+    """A database file. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
+
+    def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
+        """Open no connection yet. Needs a running event loop."""
+        self._writer = _writer_engine(path, busy_timeout_s=busy_timeout_s)
+        self._reader = _reader_engine(path, busy_timeout_s=busy_timeout_s)
+        self._writing = Threads("store-writer", count=1)
+        self._reading = Threads("store-reader", count=READERS_COUNT)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
+        return await self._writing.run(partial(_within, self._writer.begin, work))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, which cannot write."""
+        return await self._reading.run(partial(_within, self._reader.connect, work))
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close the connections."""
+        await self._reading.close()
+        self._reader.dispose()
+        await self._writing.run(self._writer.dispose)  # in its thread: the last one to close empties the log
+        await self._writing.close()
+
+
+def _within(connect: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:
+    with connect() as connection:
+        return work(connection)
+
+
+def _writer_engine(path: Path, *, busy_timeout_s: float) -> Engine:
     engine = _engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
-    event.listen(engine.sync_engine, "begin", _begin_immediate)
+    event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
-def reader_engine(path: Path, *, busy_timeout_s: float) -> AsyncEngine:
-    """Return an engine whose connections cannot write."""
+def _reader_engine(path: Path, *, busy_timeout_s: float) -> Engine:
     return _engine(
         path,
-        connections=2,
+        connections=READERS_COUNT,
         busy_timeout_s=busy_timeout_s,
         pragmas=_READER,
         skip_autocommit_rollback=True,
@@ -47,15 +86,15 @@ def reader_engine(path: Path, *, busy_timeout_s: float) -> AsyncEngine:
 
 def _engine(
     path: Path, *, connections: int, busy_timeout_s: float, pragmas: tuple[str, ...], **options: object
-) -> AsyncEngine:
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=str(path)),
+) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
         pool_size=connections,
         max_overflow=0,
         pool_reset_on_return=None,  # the writer ends what it began, and a reader begins nothing
         hide_parameters=True,
-        # isolation_level=None: the driver begins nothing by itself.
-        connect_args={"async_creator_fn": connect, "isolation_level": None, "timeout": busy_timeout_s},
+        # isolation_level=None: the driver begins nothing by itself. A thread may close what another one opened.
+        connect_args={"isolation_level": None, "timeout": busy_timeout_s, "check_same_thread": False},
         **options,
     )
 
@@ -65,7 +104,7 @@ def _engine(
             cursor.execute(pragma)
         cursor.close()
 
-    event.listen(engine.sync_engine, "connect", prepare)
+    event.listen(engine, "connect", prepare)
     return engine
 
 

@@ -1,12 +1,11 @@
 """The states of executions, accounts and sinks: written under their guards, and read back when an owner begins."""
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, case, func, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, bindparam, case, func, insert, select, update
 
 from watcher.models import Known
 from watcher.ports.store import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
@@ -71,9 +70,7 @@ _SOURCE = (
 )
 
 
-async def write_executions(
-    connection: AsyncConnection, changes: Iterable[ExecutionChange], *, numbers: SourceNumbers
-) -> None:
+def write_executions(connection: Connection, changes: Iterable[ExecutionChange], *, numbers: SourceNumbers) -> None:
     """Write executions, each from the sequence its writer believes recorded, or new if that is `None`.
 
     A new one that has a row by now fails on its key, which means the same as a guard that does not hold.
@@ -88,9 +85,9 @@ async def write_executions(
             changed.append(row | {"before": change.before})
     # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
     if added:
-        await connection.execute(_INSERT, sorted(added, key=_key))
+        connection.execute(_INSERT, sorted(added, key=_key))
     if changed:
-        written = await connection.execute(_UPDATE, sorted(changed, key=_key))
+        written = connection.execute(_UPDATE, sorted(changed, key=_key))
         expect_written(written.rowcount, wanted=len(changed))
 
 
@@ -108,13 +105,11 @@ def _key(row: Mapping[str, Any]) -> tuple[int, bytes]:
     return row["new_account_id"], row["new_execution"]
 
 
-async def write_sources(
-    connection: AsyncConnection, changes: Iterable[SourceChange], *, numbers: SourceNumbers
-) -> None:
+def write_sources(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
     """Write the states of accounts and sinks, each from the sequence its writer believes recorded."""
     rows = [_source_row(change, numbers=numbers) for change in changes]
     if rows:
-        written = await connection.execute(_SOURCE, sorted(rows, key=lambda row: row["of_source"]))
+        written = connection.execute(_SOURCE, sorted(rows, key=lambda row: row["of_source"]))
         expect_written(written.rowcount, wanted=len(rows))
 
 
@@ -127,7 +122,7 @@ def _source_row(change: SourceChange, *, numbers: SourceNumbers) -> dict[str, An
     }
 
 
-async def write_looks(connection: AsyncConnection, several: Iterable[Looks], *, numbers: SourceNumbers) -> None:
+def write_looks(connection: Connection, several: Iterable[Looks], *, numbers: SourceNumbers) -> None:
     """Keep the latest look of each execution; one without a row has nothing to keep."""
     rows = [
         {"of_account": numbers[Source("account", looks.lease.name)], "of_execution": execution_key(key), "at": at}
@@ -136,56 +131,55 @@ async def write_looks(connection: AsyncConnection, several: Iterable[Looks], *, 
     ]
     if rows:
         rows.sort(key=lambda row: (row["of_account"], row["of_execution"]))
-        await connection.execute(_LOOKED, rows)
+        connection.execute(_LOOKED, rows)
 
 
-async def load_account(connection: AsyncConnection, *, account_id: int, now: int) -> AccountRecord:
+def load_account(connection: Connection, *, account_id: int, now: int) -> AccountRecord:
     """Return what is recorded of an account itself, its pause as of `now`."""
     columns = (source.c.sequence, source.c.state, *STRAIN_COLUMNS)
-    row = (await connection.execute(select(*columns).where(source.c.id == account_id))).one()
+    row = connection.execute(select(*columns).where(source.c.id == account_id)).one()
     return AccountRecord(row.sequence, row.state, strain_of(row, now=now))
 
 
-async def load_executions(
-    connection: AsyncConnection, *, account_id: int, executions: Collection[str], now: int
+def load_executions(
+    connection: Connection, *, account_id: int, executions: Collection[str], now: int
 ) -> dict[str, Known]:
     """Return what is recorded of some executions of an account, by id, no look of it later than `now`."""
-    pipelines = await _pipelines(connection)
+    pipelines = _pipelines(connection)
     found: dict[str, Known] = {}
     wanted = iter(sorted(executions))
-    while part := tuple(islice(wanted, LOADED_COUNT)):  # so that the loop's other tasks get their turns
+    while part := tuple(islice(wanted, LOADED_COUNT)):
         names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
-        for row in (await connection.execute(_KNOWN, {"of_account": account_id, "keys": list(names)})).all():
+        for row in connection.execute(_KNOWN, {"of_account": account_id, "keys": list(names)}).all():
             name = names[row.execution]
             found[name] = known_of(row, name=name, pipelines=pipelines, now=now)
     return found
 
 
-async def load_open(connection: AsyncConnection, *, pipeline_ids: Iterable[int], now: int) -> list[Known]:
+def load_open(connection: Connection, *, pipeline_ids: Iterable[int], now: int) -> list[Known]:
     """Return the executions of some pipelines that have not ended, no look of them later than `now`."""
-    pipelines = await _pipelines(connection)
+    pipelines = _pipelines(connection)
     return [
         known_of(row, name=execution_id(row.execution), pipelines=pipelines, now=now)
         for pipeline_id in pipeline_ids
-        async for row in _open_rows(connection, pipeline_id=pipeline_id)
+        for row in _open_rows(connection, pipeline_id=pipeline_id)
     ]
 
 
-async def _open_rows(connection: AsyncConnection, *, pipeline_id: int) -> AsyncIterator[AnyRow]:
+def _open_rows(connection: Connection, *, pipeline_id: int) -> Iterator[AnyRow]:
     after: bytes | None = b""
-    while after is not None:  # in parts, so that the loop's other tasks get their turns
-        page = (await connection.execute(_OPEN, {"of_pipeline": pipeline_id, "after": after})).all()
-        for row in page:
-            yield row
+    while after is not None:  # in parts, so that not all of the rows are in memory at once
+        page = connection.execute(_OPEN, {"of_pipeline": pipeline_id, "after": after}).all()
+        yield from page
         after = page[-1].execution if len(page) == LOADED_COUNT else None
 
 
-async def _pipelines(connection: AsyncConnection) -> dict[int, str]:
-    rows = await connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
+def _pipelines(connection: Connection) -> dict[int, str]:
+    rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
     return {row.id: pipeline_id(row.name) for row in rows}
 
 
-async def load_sink(connection: AsyncConnection, *, sink_id: int, fingerprint: str, now: int) -> SinkRecord:
+def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: int) -> SinkRecord:
     """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
 
     Another block may name another receiver, which has not asked for a pause, nor to be left alone; that something gets
@@ -195,10 +189,8 @@ async def load_sink(connection: AsyncConnection, *, sink_id: int, fingerprint: s
     kept = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
     values = {"fingerprint": fingerprint, "absent_since": None, "state": kept}
     paused_until = case((same_block, source.c.paused_until), else_=None)
-    await connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
-    row = (
-        await connection.execute(
-            select(source.c.sequence, source.c.state, source.c.clock_us, *STRAIN_COLUMNS).where(source.c.id == sink_id)
-        )
+    connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
+    row = connection.execute(
+        select(source.c.sequence, source.c.state, source.c.clock_us, *STRAIN_COLUMNS).where(source.c.id == sink_id)
     ).one()
     return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000, strain_of(row, now=now))

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BindParameter, bindparam, update
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import BindParameter, Connection, bindparam, update
 
 from watcher.ports.store import Lease, Strain
 from watcher.store.rows import AnyRow
@@ -37,15 +36,13 @@ _STANDING = (
 )
 
 
-async def write_strains(
-    connection: AsyncConnection, several: Iterable[Strained], *, numbers: SourceNumbers, now: int
-) -> None:
+def write_strains(connection: Connection, several: Iterable[Strained], *, numbers: SourceNumbers, now: int) -> None:
     """Keep the last of what is said of each account and each sink."""
     latest = {numbers[Source(each.lease.kind, each.lease.name)]: each for each in several}
     rows = [_row(each, source_id=number, now=now) for number, each in sorted(latest.items())]
     for statement, of_sinks in ((_STRAIN, False), (_STANDING, True)):
         if wanted := [row for row in rows if ("new_clock_us" in row) is of_sinks]:
-            await connection.execute(statement, wanted)
+            connection.execute(statement, wanted)
 
 
 def _row(strained: Strained, *, source_id: int, now: int) -> Mapping[str, Any]:

@@ -58,8 +58,7 @@ async def assert_recovered(store: SqlStore, lease: Lease, *, refused: int) -> No
 
 
 async def limit_pages(store: SqlStore, count: int) -> None:
-    async with store._writer.begin() as connection:
-        await connection.exec_driver_sql(f"PRAGMA max_page_count = {count}")
+    await store._database.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {count}"))
 
 
 async def test_a_full_disk_loses_nothing_and_passes_once_there_is_room(store: SqlStore, account: Lease) -> None:
@@ -141,9 +140,8 @@ async def test_a_claim_goes_on_when_its_caller_is_cancelled(path: Path) -> None:
 
 
 async def test_the_reader_cannot_write(store: SqlStore) -> None:
-    async with store._reader.connect() as connection:
-        with pytest.raises(OperationalError, match="readonly"):
-            await connection.exec_driver_sql("DELETE FROM meta")
+    with pytest.raises(OperationalError, match="readonly"):
+        await store._database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
 
 
 async def test_a_failing_read_says_what_is_wrong_without_what_was_asked(
