@@ -136,8 +136,12 @@ def _event(
 
 def _present(value: Json) -> Json:
     """Leave out what is absent: `None` and empty containers, at every depth."""
-    kept = {key: _present(item) if isinstance(item, dict) else item for key, item in value.items()}
-    return {key: item for key, item in kept.items() if item is not None and item not in ({}, [])}
+    kept: Json = {}
+    for key, item in value.items():
+        present = _present(item) if isinstance(item, dict) else item
+        if present or not (present is None or isinstance(present, dict | list)):
+            kept[key] = present
+    return kept
 
 
 def _source(watch: Watch) -> str:
