@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from watcher.cadence import BACKOFF_SHARE
 from watcher.config.models import PollingSettings, Settings
+from watcher.listing import LIST_WEIGHT
 from watcher.pace import SHARE
 
 TYPICAL_STAY_S = 60.0
@@ -78,14 +79,15 @@ def _watched(settings: Settings, account: str) -> Watched:
 def plan_account(name: str, watched: Watched, *, rate_limit: float, polling: PollingSettings) -> AccountPlan:
     """Return the plan of one account. `rate_limit` is per second, of which 98 % are used (SPEC 2.7).
 
-    Whoever is due longest goes first, so where more is wanted than allowed all take turns.
+    While `max_interval` can be held, what is named and what is watched whole go by turns, so that each has half of the
+    rate at least, or all it wants. Where it cannot, all take turns, lists three times as often (`watcher/turns.py`).
     """
     allowed_per_s = rate_limit * SHARE
     named, whole = watched.executions_count, watched.pipelines_count
     if not (named or whole):
         return AccountPlan(name, 0.0, allowed_per_s)
-    turn_s = (named + whole) / allowed_per_s
     rarest_s = _intervals(polling)[0] if named else polling.max_interval_s
+    turn_s = _turn_s(watched, polling, allowed_per_s=allowed_per_s)
     return AccountPlan(
         account=name,
         wants_per_s=named / rarest_s + whole / polling.min_interval_s,
@@ -96,12 +98,34 @@ def plan_account(name: str, watched: Watched, *, rate_limit: float, polling: Pol
     )
 
 
+def _turn_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
+    """Return how long a turn of all takes; lists go three times in it, but not more often than each `max_interval`."""
+    named, whole = watched.executions_count, watched.pipelines_count
+    if not named:
+        return whole / allowed_per_s
+    turn_s = (named + LIST_WEIGHT * whole) / allowed_per_s
+    if turn_s >= LIST_WEIGHT * polling.max_interval_s:
+        return turn_s
+    return named / (allowed_per_s - whole / polling.max_interval_s)
+
+
 def _delay_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
     """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
     named, whole = watched.executions_count, watched.pipelines_count
-    named_s = max(_intervals(polling)[1], (named + whole) / allowed_per_s)
-    list_s = max(polling.min_interval_s, whole / (allowed_per_s - named / named_s)) if whole else 0.0
-    return max(named_s if named else 0.0, list_s) / 2
+    turn_s = _turn_s(watched, polling, allowed_per_s=allowed_per_s)
+    if not named:
+        return max(polling.min_interval_s, turn_s) / 2
+    share_per_s = _share_per_s(watched, polling, allowed_per_s=allowed_per_s)
+    named_s = max(_intervals(polling)[1], min(named / share_per_s, max(polling.max_interval_s, turn_s)))
+    if not whole:
+        return named_s / 2
+    list_s = max(polling.min_interval_s, whole / (allowed_per_s - named / named_s))
+    return max(named_s, list_s) / 2
+
+
+def _share_per_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
+    """Return what named executions may spend whatever the others want: half, or what lists leave that want less."""
+    return max(allowed_per_s / 2, allowed_per_s - watched.pipelines_count / polling.min_interval_s)
 
 
 def _intervals(polling: PollingSettings) -> tuple[float, float]:
@@ -115,12 +139,16 @@ def _intervals(polling: PollingSettings) -> tuple[float, float]:
 def _advice(watched: Watched, polling: PollingSettings, *, rate_limit: float) -> Advice | None:
     """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
     named, whole = watched.executions_count, watched.pipelines_count
-    interval_s = _intervals(polling)[0] if named else polling.max_interval_s
-    needed_per_s = named / interval_s + whole / polling.max_interval_s
-    if needed_per_s <= rate_limit * SHARE * _ROUNDING:
+    allowed_per_s = rate_limit * SHARE
+    fixed = polling.cadence == "fixed" and named > 0
+    interval_s = polling.min_interval_s if fixed else polling.max_interval_s
+    in_turns = min(2 * named, named + whole) if fixed else 0
+    needed_per_s = max(in_turns / polling.min_interval_s, named / interval_s + whole / polling.max_interval_s)
+    if needed_per_s <= allowed_per_s * _ROUNDING:
         return None
-    longer_s = round_up((named + whole) / (rate_limit * SHARE))
-    keys = ["min_interval"] if named and polling.cadence == "fixed" else []
+    together_s = (named + whole) / allowed_per_s
+    longer_s = round_up(in_turns / allowed_per_s if fixed and together_s <= polling.max_interval_s else together_s)
+    keys = ["min_interval"] if fixed else []
     if longer_s > polling.max_interval_s:
         keys.append("max_interval")
     return Advice(tuple(keys), interval_s, longer_s, math.ceil(needed_per_s / SHARE * 10) / 10)

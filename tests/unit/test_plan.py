@@ -83,9 +83,25 @@ def test_what_would_help_helps(cadence: str, executions_count: int) -> None:
         ("backoff", Watched(0, 400), 400, 40.816, 81.633),
         ("backoff", Watched(12, 1), 1.2, 3, 60),  # what is named is seen later than what is listed
         ("backoff", Watched(12, 6), 6.2, 3, 60),  # 2 a second go to what is named, 2.9 are left for six lists
-        ("backoff", Watched(12, 30), 30.2, 4.286, 60),  # all take turns
-        ("fixed", Watched(4, 1), 5, 0.51, 60),
-        ("fixed", Watched(49, 1), 50, 5.102, 60),
+        ("backoff", Watched(12, 30), 30.2, 5.172, 60),  # 2 a second go to what is named, 2.9 are left for 30 lists
+        (
+            "backoff",
+            Watched(200, 2),
+            200 / 60 + 2,
+            30,
+            60,
+        ),  # lists take what is left of half: the named come to their limit
+        (
+            "backoff",
+            Watched(400, 2),
+            400 / 60 + 2,
+            41.096,
+            82.192,
+        ),  # more than can be held: lists still go once a minute
+        ("backoff", Watched(600, 200), 210, 122.449, 244.898),  # far more: lists three times in a turn
+        ("fixed", Watched(4, 1), 5, 0.513, 60),  # the list takes its one a second
+        ("fixed", Watched(4, 54), 58, 11.02, 60),  # half each
+        ("fixed", Watched(49, 1), 50, 6.282, 60),
     ],
 )
 def test_a_whole_pipeline_wants_its_list_and_has_what_is_left(
@@ -104,8 +120,11 @@ def test_a_whole_pipeline_wants_its_list_and_has_what_is_left(
         ("backoff", Watched(0, 295), Advice(("max_interval",), 60, 90, 5.1)),
         ("fixed", Watched(0, 295), Advice(("max_interval",), 60, 90, 5.1)),
         ("backoff", Watched(200, 95), Advice(("max_interval",), 60, 90, 5.1)),
-        ("fixed", Watched(4, 54), None),  # 4 a second, and 54 lists in a minute
-        ("fixed", Watched(4, 55), Advice(("min_interval",), 1, 15, 5.1)),
+        ("fixed", Watched(2, 54), None),  # half the rate holds 1 s
+        ("fixed", Watched(4, 0), None),
+        ("fixed", Watched(3, 54), Advice(("min_interval",), 1, 2, 6.2)),
+        ("fixed", Watched(4, 1), Advice(("min_interval",), 1, 2, 5.2)),
+        ("fixed", Watched(4, 300), Advice(("min_interval", "max_interval"), 1, 90, 9.2)),
     ],
 )
 def test_of_whole_pipelines_only_max_interval_is_to_be_held(
