@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from watcher.models import Outcome
 from watcher.ports.api import PAGE_ROWS, PageReply, Reply
-from watcher.ports.store import Change, ExecutionChange
+from watcher.ports.store import Change, ExecutionChange, PipelineChange
 from watcher.simulator.answers import AnswerBook, encode, row
 from watcher.simulator.stories import has_ended
 from watcher.simulator.world import SimExecution, World
@@ -30,7 +30,8 @@ class Notes:
     """What was asked and seen. Counts only while `counting`; seconds are the world's.
 
     `requests` counts by page; `found` is when an execution was first shown, `ended` when it was first shown as ended,
-    `told` when that was told; `longest_wait_s` is the longest time between two looks at one.
+    `told` when that was told, `told_count` how often; `gaps` are the gaps told. `longest_wait_s` is the longest time
+    between two looks at one.
     """
 
     counting: bool = False
@@ -38,6 +39,8 @@ class Notes:
     found: dict[str, float] = field(default_factory=dict)
     ended: dict[str, Sight] = field(default_factory=dict)
     told: dict[str, float] = field(default_factory=dict)
+    told_count: Counter[str] = field(default_factory=Counter)
+    gaps: list[bytes] = field(default_factory=list)
     longest_wait_s: float = 0.0
     _looked: dict[str, float] = field(default_factory=dict)
 
@@ -49,9 +52,12 @@ class Notes:
                 self._showed(execution, page=page, now_s=now_s)
 
     def recorded(self, change: Change, *, now_s: float) -> None:
-        """Note that the end of an execution was told."""
+        """Note that the end of an execution, or a gap, was told."""
         if isinstance(change, ExecutionChange) and change.outgoing and change.known.ended_at is not None:
             self.told.setdefault(change.known.execution, now_s)
+            self.told_count[change.known.execution] += 1
+        elif isinstance(change, PipelineChange):
+            self.gaps += [each.event.body for each in change.outgoing]
 
     def stop(self, now_s: float) -> None:
         """Count no more; who still waits has waited until now."""

@@ -106,13 +106,18 @@ class Stage:
 
 
 async def enter_stage(
-    stack: AsyncExitStack, population: Population, *, rate_per_s: float, polling: PollingSettings
+    stack: AsyncExitStack,
+    population: Population,
+    *,
+    rate_per_s: float,
+    polling: PollingSettings,
+    directory: Path | None = None,
 ) -> Stage:
-    """Build the watcher of an account over an empty store, as a start of the daemon would."""
+    """Build the watcher of an account over the store in that directory, else an empty one, as a start would."""
     stack.enter_context(capture_logs())  # what is logged is no figure
     random.seed(population.crowd.seed)  # what spreads the looks
     world, clock, notes, metrics = population.world, population.clock, Notes(), Metrics()
-    directory = Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
+    directory = directory or Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
     store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock, on_recorded=lambda _sinks: None)
     stack.push_async_callback(store.close)
     await _write_without_waiting(store)
