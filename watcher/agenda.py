@@ -4,8 +4,7 @@ Which of these goes first is `turns`'.
 """
 
 import heapq
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
@@ -93,8 +92,10 @@ class Agenda:
     def __init__(self, *, max_interval_s: float) -> None:
         """Start empty."""
         self._max_interval_s = max_interval_s
-        self._due: defaultdict[int, Heap] = defaultdict(list)
-        self._stale: defaultdict[float, Heap] = defaultdict(list)
+        self._step_s = max_interval_s / SLACK_STEPS
+        self._due: dict[float, Heap] = {}
+        self._stale: dict[float, Heap] = {}
+        self._heaps: list[Heap] = []  # all of them
         self._begun: Heap = []
         self._put_count = 0
 
@@ -113,18 +114,28 @@ class Agenda:
         item.due_at, item.queue = since, Queue.BEGUN
         self._push(item)
 
-    def due(self, now: float) -> Item | None:
-        """Return what has been due longest."""
-        return min(_ready(self._due.values(), now), key=_due_at, default=None)
+    def ready(self, now: float) -> Sequence[Item]:
+        """Return what is first of each kind, if its time has come: for the three below to choose from."""
+        ready = []
+        for heap in self._heaps:
+            item = _peek(heap)
+            if item is not None and item.due_at <= now:
+                ready.append(item)
+        return ready
 
-    def stalest(self, now: float) -> Item | None:
-        """Return what has grown stalest, by its weight."""
-        return max(_ready(self._stale.values(), now), key=lambda item: item.weight * (now - item.due_at), default=None)
-
-    def late(self, now: float) -> Item | None:
+    def late(self, ready: Sequence[Item], now: float) -> Item | None:
         """Return what was asked for longest ago of what is late, by its weight."""
-        late = [item for item in self._heads() if self._late_at(item) <= now]
+        late = (item for item in ready if self._late_at(item) <= now)
         return max(late, key=lambda item: item.weight * (now - item.asked_at), default=None)
+
+    def due(self, ready: Sequence[Item]) -> Item | None:
+        """Return what has been due longest."""
+        return min((item for item in ready if item.queue is Queue.DUE), key=_due_at, default=None)
+
+    def stalest(self, ready: Sequence[Item], now: float) -> Item | None:
+        """Return what has grown stalest, by its weight."""
+        stale = (item for item in ready if item.queue is Queue.STALE)
+        return max(stale, key=lambda item: item.weight * (now - item.due_at), default=None)
 
     def begun(self) -> Item | None:
         """Return the list whose scan has been under way longest."""
@@ -140,8 +151,8 @@ class Agenda:
 
     def peek(self) -> Item | None:
         """Return what may be asked for first, due or not."""
-        begun = self.begun()
-        return begun if begun is not None else min(self._heads(), key=_due_at, default=None)
+        heads = (_peek(heap) for heap in (self._begun, *self._heaps))
+        return min((item for item in heads if item is not None), key=_due_at, default=None)
 
     def late_s(self, item: Item, now: float) -> float:
         """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
@@ -150,35 +161,29 @@ class Agenda:
     def _late_at(self, item: Item) -> float:
         return max(item.due_at, item.asked_at + self._max_interval_s)
 
-    def _heads(self) -> Iterator[Item]:
-        for heaps in (self._due, self._stale):
-            for heap in heaps.values():
-                if (item := _peek(heap)) is not None:
-                    yield item
-
     def _push(self, item: Item) -> None:
         self._put_count += 1
         item.number, item.queued = self._put_count, True
         heapq.heappush(self._heap_of(item), (item.due_at, item.number, item))
 
     def _heap_of(self, item: Item) -> Heap:
-        match item.queue:
-            case Queue.DUE:
-                slack_s = self._late_at(item) - item.due_at
-                return self._due[int(slack_s / self._max_interval_s * SLACK_STEPS)]
-            case Queue.STALE:
-                return self._stale[item.weight]
-            case Queue.BEGUN:
-                return self._begun
+        if item.queue is Queue.BEGUN:
+            return self._begun
+        if item.queue is Queue.STALE:
+            return self._heap(self._stale, item.weight)
+        slack_s = item.asked_at + self._max_interval_s - item.due_at
+        return self._heap(self._due, max(0, int(slack_s / self._step_s)))
+
+    def _heap(self, heaps: dict[float, Heap], key: float) -> Heap:
+        heap = heaps.get(key)
+        if heap is None:
+            heap = heaps[key] = []
+            self._heaps.append(heap)
+        return heap
 
 
 def _due_at(item: Item) -> float:
     return item.due_at
-
-
-def _ready(heaps: Iterable[Heap], now: float) -> Iterator[Item]:
-    """Return the first of each heap, if its time has come."""
-    return (item for heap in heaps if (item := _peek(heap)) is not None and item.due_at <= now)
 
 
 def _peek(heap: Heap) -> Item | None:

@@ -75,6 +75,8 @@ class Confirmations(Generic[AnyClaimant]):
 
     def first(self, now: float) -> AnyClaimant | None:
         """Return the next to confirm."""
+        if not self._waiting:
+            return None
         ready = (each for several in self._waiting.values() for each, claim in several.items() if claim.retry_at <= now)
         return next(ready, None)
 

@@ -90,10 +90,15 @@ class Turns:
         return None if other is None else self._turn(self._went(other), now=now)
 
     def _next_item(self, now: float) -> Item | None:
-        waiting = self._agenda.late(now)
-        if waiting is None:
-            waiting = self._growing_stale.choose(self._agenda.stalest(now), self._agenda.due(now))
+        ready = self._agenda.ready(now)
+        waiting = self._waiting(ready, now) if len(ready) > 1 else next(iter(ready), None)
         return self._scanning.choose(self._agenda.begun(), waiting)
+
+    def _waiting(self, ready: Sequence[Item], now: float) -> Item | None:
+        late = self._agenda.late(ready, now)
+        if late is not None:
+            return late
+        return self._growing_stale.choose(self._agenda.stalest(ready, now), self._agenda.due(ready))
 
     def _went(self, item: Item) -> Item:
         self._scanning.went(one=item.queue is Queue.BEGUN)
