@@ -1,11 +1,12 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
 from collections import OrderedDict, deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.agenda import Entry, Item
+from watcher.layout import Layout
 from watcher.models import Cursor, Watch
 from watcher.places import Places
 from watcher.scan import Scan
@@ -15,9 +16,6 @@ LIST_WEIGHT = 3.0
 
 Measured by `make bench`: 20 pipelines with 1,000 open executions at 10 requests/s, 7.6 s on average without, 4.9 with.
 """
-
-LEVEL_STEP = 5
-"""After so many rows have come the pages are laid out anew: until then few rows are not where they are expected."""
 
 SEEK_EVERY_S = 600.0
 """So often a scan reads on, beyond what is known, for executions that it does not know the place of."""
@@ -63,12 +61,15 @@ class Listing(Item):
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
-    _pages: dict[int, list[Entry]] | None = None
-    _level: int = 0
+    layout: Layout = field(init=False)
     _begins: deque[int] = field(default_factory=deque)
     _came_count: int = 0
     _seeks: bool = True
     _sought_at: float = float("-inf")
+
+    def __post_init__(self) -> None:
+        """Lay out its pages by its places."""
+        self.layout = Layout(self.places)
 
     @property
     def is_expected(self) -> bool:
@@ -84,42 +85,31 @@ class Listing(Item):
     def enter(self, entry: Entry) -> None:
         """Count an open execution among those of this pipeline."""
         self.entries[entry.known.execution] = entry
-        self._pages = None
 
     def leave(self, entry: Entry) -> None:
         """Count it no longer, and remember that it is recorded."""
         del self.entries[entry.known.execution]
-        self._pages = None
+        self.layout.drop(entry)
         if entry.known.ended_at is not None:
             self.remember({entry.known.execution: entry.known.found_at})
 
     def put(self, entry: Entry, *, index: int, at: float, scanned: bool) -> None:
         """Note where a page showed an execution at that time (monotonic seconds); `scanned`: the scan's own page."""
         entry.place = self.places.place(index, at=at, scanned=scanned)
-        self._pages = None
+        self.layout.put(entry, at=at)
 
     def find_astray(self, indexes: Mapping[str, int], *, at: float) -> None:
         """Learn from where a page showed executions how far off they were expected."""
         known = ((self.entries.get(execution), index) for execution, index in indexes.items())
         placed = [(entry.place, index) for entry, index in known if entry is not None and entry.place is not None]
         self.places.found_astray(placed, at=at)
-        self._pages = None
 
     def miss(self, entry: Entry, *, page: int, at: float) -> None:
         """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
         place = entry.place
         if place is not None and self.places.page_of(place, at=at) == page:
             entry.place = None if place.guessed else self.places.beside(place, at=at)
-
-    def on_page(self, page: int, *, at: float) -> Sequence[Entry]:
-        """Return the open executions that page should show at that time."""
-        level = round(self.places.level(at) / LEVEL_STEP)
-        if self._pages is None or level != self._level:
-            self._pages, self._level = {}, level
-            for entry in self.entries.values():
-                if entry.place is not None:
-                    self._pages.setdefault(self.places.page_of(entry.place, at=at), []).append(entry)
-        return self._pages.get(page, ())
+        self.layout.put(entry, at=at)
 
     def scan_asked(self, now: float) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
@@ -141,7 +131,6 @@ class Listing(Item):
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.scan_ended(self.found_count)
         self._begins.append(self.began_at)
-        self._pages = None
         self.kept_us, self.age_us = self.age_us, 0
         self.scan, self.began_at, self.shows_any = following, 0, False
         self.found_count, self._came_count = self._came_count, 0

@@ -74,8 +74,9 @@ class Places:
         """Return the index at which the row is to be expected at that time."""
         if place.tide is self._rising:
             return place.index + self._came_since(self._rising, at)
-        sunk = 0 if self.order is Order.OLDEST else self._settled.arrivals - place.tide.arrivals
-        return place.index + sunk + self.level(at)
+        if self.order is Order.OLDEST:
+            return place.index
+        return place.index + self.come_by(at) - place.tide.arrivals
 
     def page_of(self, place: Place, *, at: float) -> int:
         """Return the page on which the row is to be expected; the first is 1."""
@@ -89,9 +90,9 @@ class Places:
         beside = first - 1 if above else first + PAGE_ROWS
         return Place(place.index + beside - index, place.tide, guessed=True)
 
-    def level(self, at: float) -> float:
-        """Return how many rows are taken to have come since the last complete scan began."""
-        return self._came_since(self._settled, at)
+    def come_by(self, at: float) -> float:
+        """Return how many rows are taken to have come by then, since the first was seen."""
+        return self._settled.arrivals + self._came_since(self._settled, at)
 
     def found_astray(self, found: Collection[tuple[Place, int]], *, at: float) -> None:
         """Take in at which indexes rows were found that were noted before: so much have all sunk, or risen."""

@@ -70,6 +70,7 @@ FLOORS = {
                 "account",
                 "claims",
                 "places",
+                "layout",
                 "ordering",
                 "scan",
                 "listing",

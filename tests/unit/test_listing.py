@@ -1,6 +1,7 @@
 """What is remembered of one pipeline's list."""
 
 from watcher.agenda import Entry
+from watcher.layout import STEP_ROWS
 from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
 from watcher.models import Cursor, Known, Watch
 from watcher.ordering import Ordering
@@ -13,6 +14,10 @@ WATCH = Watch("default", "whole", ())
 def listing() -> Listing:
     scan = Scan(ordering=Ordering(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
     return Listing(WATCH, Cursor(0), 0, scan)
+
+
+def on_page(listing: Listing, page: int, *, at: float) -> list[Entry]:
+    return list(listing.layout.on_page(page, at=at))
 
 
 def shown(listing: Listing, name: str, *, index: int) -> Entry:
@@ -52,10 +57,31 @@ def test_others_sink_by_what_a_scan_found_once_it_is_done() -> None:
     known = listing()
     entry = shown(known, "a", index=PAGE_ROWS - 1)
     known.scan_ended(known.scan)
-    known.found(1, scanned=False)
-    assert known.on_page(1, at=0.0) == [entry]
+    known.found(STEP_ROWS, scanned=False)
+    assert on_page(known, 1, at=0.0) == [entry]
     known.scan_ended(known.scan)
-    assert (known.on_page(1, at=0.0), known.on_page(2, at=0.0)) == ((), [entry])
+    assert (on_page(known, 1, at=0.0), on_page(known, 2, at=0.0)) == ([], [entry])
+
+
+def test_one_that_few_rows_have_moved_is_found_on_the_next_page_once_it_was_missed() -> None:
+    known = listing()
+    entry = shown(known, "a", index=PAGE_ROWS - 1)
+    for _ in range(2):
+        known.scan_ended(known.scan)
+        known.found(1, scanned=False)
+    known.scan_ended(known.scan)
+    assert on_page(known, 1, at=0.0) == [entry]
+    known.miss(entry, page=1, at=0.0)
+    assert on_page(known, 2, at=0.0) == [entry]
+    assert entry.place is not None
+    assert not entry.place.guessed
+
+
+def test_who_has_left_is_on_no_page() -> None:
+    known = listing()
+    entry = shown(known, "a", index=3)
+    known.leave(entry)
+    assert (on_page(known, 1, at=0.0), known.layout.page_of(entry, at=0.0)) == ([], None)
 
 
 def test_what_a_look_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
@@ -73,7 +99,7 @@ def test_one_that_is_not_where_it_should_be_may_be_on_the_page_beside_and_else_h
     known = listing()
     entry = shown(known, "a", index=PAGE_ROWS - 2)
     known.miss(entry, page=1, at=0.0)
-    assert known.on_page(2, at=0.0) == [entry]
+    assert on_page(known, 2, at=0.0) == [entry]
     known.miss(entry, page=2, at=0.0)
     assert entry.place is None
     known.scan_asked(0.0)
@@ -86,7 +112,7 @@ def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
     entry, other = shown(known, "a", index=PAGE_ROWS - 2), shown(known, "b", index=10)
     known.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
     known.miss(entry, page=1, at=0.0)
-    assert known.on_page(2, at=0.0) == [entry]
+    assert on_page(known, 2, at=0.0) == [entry]
     assert entry.place is not None
     assert not entry.place.guessed
 
@@ -99,8 +125,8 @@ def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
     known.found(20, scanned=True)
     entry = shown(known, "a", index=PAGE_ROWS - 4)
     known.scan_ended(known.scan)
-    assert known.on_page(1, at=110.0) == [entry]
-    assert known.on_page(2, at=113.0) == [entry]
+    assert on_page(known, 1, at=110.0) == [entry]
+    assert on_page(known, 2, at=113.0) == [entry]
 
 
 def test_what_was_found_is_ground_once_a_scan_that_knew_it_is_fifteen_seconds_old() -> None:
