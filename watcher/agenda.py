@@ -110,7 +110,7 @@ class Agenda:
         self._push(item)
 
     def put_begun(self, item: Item, *, since: float) -> None:
-        """Queue a list for the next page of the scan that began then."""
+        """Queue a list for the next page of its scan; the page before was asked for then."""
         item.due_at, item.queue = since, Queue.BEGUN
         self._push(item)
 
@@ -138,7 +138,7 @@ class Agenda:
         return max(stale, key=lambda item: item.weight * (now - item.due_at), default=None)
 
     def begun(self) -> Item | None:
-        """Return the list whose scan has been under way longest."""
+        """Return the list whose scan has waited longest for its next page."""
         return _peek(self._begun)
 
     def take(self, item: Item) -> None:

@@ -15,6 +15,9 @@ DENIED_FOR_S = 10.0
 """After a GET said that an execution is open its rows make no new claim for so long."""
 
 
+NEVER_TRIED = float("-inf")
+
+
 @dataclass(slots=True)
 class Claim:
     """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
@@ -26,7 +29,7 @@ class Claim:
     execution: Execution
     sent_at: float
     at: float
-    retry_at: float = float("-inf")
+    retry_at: float = NEVER_TRIED
 
     @property
     def expires_at(self) -> float:
@@ -65,10 +68,10 @@ class Confirmations(Generic[AnyClaimant]):
         self._hopeless: list[AnyClaimant] = []
 
     def add(self, claimant: AnyClaimant) -> None:
-        """Let one with a claim wait, or wait again. One whose turn cannot come in time has waited long enough."""
+        """Let one with a claim wait, or wait again. One whose first turn cannot come in time has waited long enough."""
         claim = claimant.claim
         assert claim is not None  # noqa: S101 (who has none is not added)
-        if self._turn_of_next(claim.pipeline) > self._in_time_count:
+        if claim.retry_at == NEVER_TRIED and self._turn_of_next(claim.pipeline) > self._in_time_count:
             self._hopeless.append(claimant)
         else:
             self._waiting.setdefault(claim.pipeline, {})[claimant] = claim

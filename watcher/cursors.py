@@ -27,7 +27,9 @@ class Cursors:
         return (self._judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1),)
 
     async def record(self, listing: Listing, cursor: Cursor, outgoing: tuple[Outgoing, ...] = ()) -> None:
-        """Write a cursor and what is told with it. Raises `StoreError`: then nothing has changed."""
+        """Write a cursor and what is told with it, if the list is still watched. Raises `StoreError`."""
+        if listing.unwatched:  # by now another may stand in its place, and counts from what is recorded
+            return
         sequence = listing.sequence + len(outgoing)
         change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
         await self._looks.write(change)

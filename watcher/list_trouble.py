@@ -1,7 +1,9 @@
 """What a list that cannot be read means: for its account, for its next request, and when that is a gap."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
+from watcher.agenda import Queue
 from watcher.cursors import Cursors
 from watcher.health import PAUSING_CODES
 from watcher.judge import UNREADABLE_AFTER_S
@@ -18,6 +20,13 @@ REFUSED_EVERY_S = 600.0
 """A list that is refused is asked again so often (SPEC 4)."""
 
 
+class Step(NamedTuple):
+    """What is next for a list, so many seconds after it was asked for: why it waits then is what `queue` says."""
+
+    queue: Queue
+    wait_s: float = 0.0
+
+
 class ListTrouble:
     """Judges the failures of one account's lists."""
 
@@ -31,8 +40,8 @@ class ListTrouble:
         self._roster = roster
         self._cursors = cursors
 
-    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> float:
-        """Take in a failure; return in how many seconds to ask again. Raises `StoreError`."""
+    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> Step:
+        """Take in a failure. Raises `StoreError`."""
         if not self._health.unusable and reply.status_code not in PAUSING_CODES:
             listing.failure_count += 1
         listing.failing_since = now if listing.failing_since is None else listing.failing_since
@@ -44,8 +53,12 @@ class ListTrouble:
             cursor = replace(listing.cursor, refused=reason)
             await self._cursors.record(listing, cursor, self._cursors.gap(listing, reason))
         wait_s = self._wait_s(listing) if reason in {None, GapReason.UNREADABLE} else REFUSED_EVERY_S
+        return self.rests(listing, wait_s, now=now)
+
+    def rests(self, listing: Listing, wait_s: float, *, now: float) -> Step:
+        """Let a list rest for so long: meanwhile it answers for nobody."""
         listing.failing_until = now + wait_s
-        return wait_s
+        return Step(Queue.DUE, wait_s)
 
     def works(self, listing: Listing) -> None:
         """Note that a list answered."""

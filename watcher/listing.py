@@ -1,14 +1,16 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.agenda import Entry, Item
+from watcher.clock import to_us
 from watcher.layout import Layout
-from watcher.models import Cursor, Watch
+from watcher.models import Cursor, Execution, Watch
 from watcher.places import Places
+from watcher.ports.api import PageReply
 from watcher.scan import Scan
 
 LIST_WEIGHT = 3.0
@@ -21,7 +23,7 @@ SEEK_EVERY_S = 600.0
 """So often a scan reads on, beyond what is known, for executions that it does not know the place of."""
 
 SETTLED_AFTER_US = 15_000_000
-"""A row is taken to be in the list so long after others that began at the same time: what is younger is read again."""
+"""So long after others that began with it a row may come to be seen: what was found since is read again."""
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
@@ -32,11 +34,11 @@ class Listing(Item):
     """One pipeline's list.
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
-    `recorded_at` (microseconds, steady; 0: never). `scan` is the one under way, or the next. `name_from` is an
-    execution that can tell the pipeline's name, `named` is set once it was asked. A list that has failed since
-    `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are what the scan under way has
-    found, and whether it met any row; it began at `began_at` (0: not yet), for its first page was asked at `scanned_at`
-    (monotonic seconds).
+    `recorded_at` (microseconds, steady; 0: never). `scan` is the one under way, or the next. `nameless` is a page that
+    was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A list
+    that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are what
+    the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first page
+    was asked at `scanned_at` (monotonic seconds).
     `age_us` is how long ago the oldest end on its pages was, `kept_us` that of the last complete scan: so long at least
     the API keeps what has ended.
     """
@@ -50,7 +52,7 @@ class Listing(Item):
     places: Places = field(default_factory=Places)
     recorded_at: int = 0
     named: bool = False
-    name_from: str | None = None
+    nameless: tuple[PageReply, str] | None = None
     began_at: int = 0
     scanned_at: float = 0.0
     age_us: int = 0
@@ -62,7 +64,6 @@ class Listing(Item):
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     layout: Layout = field(init=False)
-    _begins: deque[int] = field(default_factory=deque)
     _came_count: int = 0
     _seeks: bool = True
     _sought_at: float = float("-inf")
@@ -76,11 +77,16 @@ class Listing(Item):
         """Whether it is not refused: such a list is asked for every ten minutes."""
         return self.cursor.refused is None
 
-    def ground_at(self, now: int) -> int:
-        """Return until when what was found is known ground (microseconds, steady): when a complete scan began."""
-        while len(self._begins) > 1 and self._begins[1] <= now - SETTLED_AFTER_US:
-            self._begins.popleft()
-        return self._begins[0] if self._begins else self.cursor.complete_at
+    def is_ground(self, row: Execution, *, found_at: int, now: int) -> bool:
+        """Tell whether a row is known ground, by when it was found (microseconds, steady).
+
+        A complete scan has found it, and what may come to be seen late below it was there by then: it was old when it
+        was found, or scans have been there since. Should the clock have been set back, more is read than need be.
+        """
+        if found_at > self.cursor.complete_at:
+            return False
+        was_old = row.started_at is not None and to_us(row.started_at) + SETTLED_AFTER_US <= found_at
+        return was_old or found_at + SETTLED_AFTER_US <= now
 
     def enter(self, entry: Entry) -> None:
         """Count an open execution among those of this pipeline."""
@@ -130,7 +136,6 @@ class Listing(Item):
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.scan_ended(self.found_count)
-        self._begins.append(self.began_at)
         self.kept_us, self.age_us = self.age_us, 0
         self.scan, self.began_at, self.shows_any = following, 0, False
         self.found_count, self._came_count = self._came_count, 0

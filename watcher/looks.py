@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import structlog
 
@@ -50,6 +51,13 @@ class AccountParts:
     fatal: Callable[[BaseException], None]
 
 
+T = TypeVar("T")
+
+
+def _in(seconds: float) -> float | None:
+    return seconds
+
+
 class Looks:
     """Makes the looks of one account and keeps what they say of it: its health, its last success, its witness.
 
@@ -71,20 +79,20 @@ class Looks:
 
     async def look(self, entry: Entry) -> float | None:
         """Look once; return the seconds from the request to the next look, `None` when nothing more is to come."""
-        return await self.guard(self._ask_and_record(entry))
+        return await self.guard(self._ask_and_record(entry), instead=_in)
 
-    async def guard(self, work: Awaitable[float | None]) -> float | None:
-        """Do a piece of work that says when the next is due, and say that in its place if it fails."""
+    async def guard(self, work: Awaitable[T], *, instead: Callable[[float], T]) -> T:
+        """Do a piece of work and return what it returns, or if it fails `instead` of the seconds until another try."""
         try:
             return await work
         except (OwnershipLostError, StoreUnusableError) as error:
             self._parts.fatal(error)
         except StoreError as error:
             self._store_failed(error)
-            return STORE_RETRY_S
+            return instead(STORE_RETRY_S)
         except Exception as error:  # noqa: BLE001 (the one around a look: it must not end the others)
             log.error("look.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
-        return CRASH_RETRY_S
+        return instead(CRASH_RETRY_S)
 
     async def flush(self) -> None:
         """Let the store know when unchanged executions were last looked at."""

@@ -22,6 +22,9 @@ MAJORITY = 3
 REMEMBERED_PAIRS = 5_000
 """Beyond this, what was seen long ago counts half."""
 
+REMEMBERED_ROWS = 500
+"""The rows of some pages: where nothing comes, the same ones are read over and over, and count once."""
+
 
 class Ordering:
     """The order of one list, by the neighbours on the pages that were read of it.
@@ -35,16 +38,26 @@ class Ordering:
         """Begin with what is believed."""
         self.order = order
         self._counts = dict.fromkeys(Order, 0)
+        self._counted: dict[str, None] = {}  # the ids of rows, in the order in which they were counted
 
     def learn(self, rows: Sequence[Execution]) -> bool:
         """Take in a page, and tell whether the list is to be read from the other end than was believed."""
-        dates = [row.started_at for row in rows if row.started_at is not None]
-        self._counts[Order.NEWEST] += sum(above > below for above, below in pairwise(dates))
-        self._counts[Order.OLDEST] += sum(above < below for above, below in pairwise(dates))
+        self._count(rows)
         believed, self.order = self.order, self._majority() or self.order
+        return self.order is not believed and Order.OLDEST in {self.order, believed}
+
+    def _count(self, rows: Sequence[Execution]) -> None:
+        """Count the neighbours of which at least one is new here."""
+        for above, below in pairwise(row for row in rows if row.started_at is not None):
+            assert above.started_at is not None and below.started_at is not None  # noqa: S101, PT018 (filtered)
+            if above.id not in self._counted or below.id not in self._counted:
+                self._counts[Order.NEWEST] += above.started_at > below.started_at
+                self._counts[Order.OLDEST] += above.started_at < below.started_at
+        self._counted |= dict.fromkeys(row.id for row in rows)
+        for old in list(self._counted)[:-REMEMBERED_ROWS]:
+            del self._counted[old]
         if sum(self._counts.values()) > REMEMBERED_PAIRS:
             self._counts = {each: count // 2 for each, count in self._counts.items()}
-        return self.order is not believed and Order.OLDEST in {self.order, believed}
 
     def _majority(self) -> Order | None:
         (few, _), (many, order) = sorted(((count, order) for order, count in self._counts.items()), key=_count)

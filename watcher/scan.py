@@ -113,6 +113,11 @@ class Scan:
         return self.order is Order.OLDEST or (self.order is None and self._from_the_front is not None)
 
     @property
+    def probes(self) -> bool:
+        """Whether `page` does not follow on what was read: what it shows for the first time may have come since."""
+        return self._again or (self._backward and not self._search.found)
+
+    @property
     def is_shorter(self) -> bool:
         """Whether the list, read to its end, is known to have fewer rows than the last complete scan left."""
         return self._total_before is not None and len(self._seen) < self._total_before

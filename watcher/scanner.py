@@ -6,12 +6,13 @@ Which page is next is the scan's, when it is asked for `turns`', what its rows l
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
-from watcher.agenda import Agenda, Entry
+from watcher.agenda import Agenda, Entry, Queue
 from watcher.cursors import Cursors
-from watcher.list_trouble import ListTrouble
+from watcher.list_trouble import ListTrouble, Step
 from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Watch
@@ -85,23 +86,30 @@ class Scanner:
     async def ask(self, turn: ListTurn) -> None:
         """Ask for a page and do what it calls for; then everything of this turn is back in the agenda."""
         listing, left = turn.listing, {entry.known.execution: entry for entry in turn.entries}
-        next_s: float | None = self._rules.min_interval_s
+        step = self._at_rest()
         try:
-            next_s = await self._looks.guard(self._ask(turn, left=left))
+            step = await self._looks.guard(self._ask(turn, left=left), instead=partial(self._crashed, listing))
         finally:
             for entry in left.values():
                 self._roster.restore(entry)
             if turn.scans and not listing.unwatched:
-                self._put_back(listing, next_s or 0.0, now=self._clock.monotonic())
+                self._put_back(listing, step)
+
+    def _at_rest(self) -> Step:
+        """Return what is next where nothing is left to do."""
+        return Step(Queue.STALE, self._rules.min_interval_s)
+
+    def _crashed(self, listing: Listing, wait_s: float) -> Step:
+        return self._trouble.rests(listing, wait_s, now=self._clock.monotonic())
 
     # One page
 
-    async def _ask(self, turn: ListTurn, *, left: dict[str, Entry]) -> float:
+    async def _ask(self, turn: ListTurn, *, left: dict[str, Entry]) -> Step:
         listing = turn.listing
         if not listing.recorded_at:
             await self._cursors.record(listing, listing.cursor)
-        if listing.name_from is not None:
-            return await self._ask_name(listing, listing.name_from)
+        if turn.scans and listing.nameless is not None:
+            return await self._ask_name(turn, *listing.nameless, left=left)
         reply = await self._parts.api.list(pipeline=listing.watch.pipeline, page=turn.page)
         now = self._clock.monotonic()
         self._parts.metrics.listed(reply.outcome, now - reply.sent_at)
@@ -113,33 +121,34 @@ class Scanner:
         await self._looks.tell_health(failed=False)
         self._trouble.works(listing)
         if listing.unwatched:
-            return self._rules.min_interval_s
+            return self._at_rest()
         return await self._read(turn, reply, reply.rows, left=left)
 
-    async def _ask_name(self, listing: Listing, execution: str) -> float:
-        """Fetch one execution for what its pipeline is called. If that fails events do without."""
-        listing.name_from = None
+    async def _ask_name(self, turn: ListTurn, page: PageReply, execution: str, *, left: dict[str, Entry]) -> Step:
+        """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
+        listing = turn.listing
+        listing.nameless = None
         reply = await self._parts.api.get(pipeline=listing.watch.pipeline, execution=execution)
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         if reply.execution is not None:
             self._looks.vouch(listing, reply, now=now)
             self._parts.judge.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
-        return 0.0
+        return await self._read(turn, page, page.rows or (), left=left)
 
     async def _read(
         self, turn: ListTurn, reply: PageReply, executions: Sequence[Execution], *, left: dict[str, Entry]
-    ) -> float:
+    ) -> Step:
         listing, first = turn.listing, (turn.page - 1) * PAGE_ROWS
         rows = _by_id(executions, first=first)
-        when = self._counts_as_found_at(listing, reply, scans=turn.scans)
+        when = self._counts_as_found_at(turn, reply)
         recorded = await self._recorded(listing, rows, when=when)
         self._rows.recall(listing, executions, recorded=recorded)
         found_at = {name: listing.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
-        if fresh and self._needs_name(listing):
-            listing.name_from = fresh[0]
-            return 0.0
+        if turn.scans and fresh and self._needs_name(listing):
+            listing.nameless = (reply, fresh[0])
+            return Step(Queue.BEGUN)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
         listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
         await self._rows.take(
@@ -149,21 +158,22 @@ class Scanner:
             listing.miss(entry, page=turn.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
-            return self._rules.min_interval_s
+            return self._at_rest()
         return await self._step(listing, reply, executions, known=known)
 
-    def _counts_as_found_at(self, listing: Listing, reply: PageReply, *, scans: bool) -> int:
+    def _counts_as_found_at(self, turn: ListTurn, reply: PageReply) -> int:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
-        What a page shows that is read for its looks alone is later than that: it is ground for the next scan only.
+        What a page shows that is read out of turn may have come later than that: it is ground for the next scan only.
         The clock may have been set back: no scan begins before the last complete one.
         """
+        listing = turn.listing
         asked_at = self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
         now = max(asked_at, listing.cursor.complete_at + 1)
-        if not scans:
-            return max(now, listing.began_at + 1)
-        listing.began_at = listing.began_at or now
-        return listing.began_at
+        if turn.scans:
+            listing.began_at = listing.began_at or now
+        in_turn = turn.scans and not listing.scan.probes
+        return listing.began_at if in_turn else max(now, listing.began_at + 1)
 
     async def _recorded(self, listing: Listing, executions: Collection[str], *, when: int) -> Mapping[str, Known]:
         """Return what only the store knows of these, and remember of it what has ended, all of it found by now."""
@@ -197,40 +207,41 @@ class Scanner:
         rows: Sequence[Execution],
         *,
         known: Mapping[str, int],
-    ) -> float:
-        """Let the scan take in a page; return when its next one is wanted."""
-        order, ground_at = listing.scan.order, listing.ground_at(self._clock.steady_us())
+    ) -> Step:
+        """Let the scan take in a page."""
+        order, now = listing.scan.order, self._clock.steady_us()
+        ground = {row.id for row in rows if row.id in known and listing.is_ground(row, found_at=known[row.id], now=now)}
         finding = listing.scan.read(
             rows,
             total=reply.total,
             skipped=reply.skipped,
-            ground=[name for name, at in known.items() if at <= ground_at],
-            unsettled=[name for name, at in known.items() if at > ground_at],
+            ground=ground,
+            unsettled=known.keys() - ground,
             unplaced=listing.sought_count(),
         )
         listing.shows_any |= bool(rows)
-        now = self._clock.steady_us()
         listing.age_us = max(listing.age_us, *(now - at for row in rows if (at := dated(row)) is not None), 0)
         if listing.scan.order is not None and listing.scan.order is not order:
             self._learn_order(listing, listing.scan.order)
         if finding is None:
-            return 0.0
+            return Step(Queue.BEGUN)
         await self._end(listing, finding)
-        return self._rules.min_interval_s
+        return self._at_rest()
 
     def _learn_order(self, listing: Listing, order: Order) -> None:
         listing.places.order = order
         pipeline = listing.watch.pipeline
         log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order.value)
 
-    def _put_back(self, listing: Listing, next_s: float, *, now: float) -> None:
-        """Queue a list for the next page of its scan, for its next scan once it is stale, or for another try."""
-        if not next_s:
-            self._agenda.put_begun(listing, since=listing.scanned_at)
-        elif next_s == self._rules.min_interval_s:
-            self._agenda.put_stale(listing, from_at=listing.asked_at + next_s)
-        else:
-            self._agenda.put(listing, due_at=max(now, listing.asked_at + next_s))
+    def _put_back(self, listing: Listing, step: Step) -> None:
+        """Queue a list. Those whose scan has begun take turns, whoever has waited longest."""
+        match step.queue:
+            case Queue.BEGUN:
+                self._agenda.put_begun(listing, since=listing.asked_at)
+            case Queue.STALE:
+                self._agenda.put_stale(listing, from_at=listing.asked_at + step.wait_s)
+            case Queue.DUE:
+                self._agenda.put(listing, due_at=max(self._clock.monotonic(), listing.asked_at + step.wait_s))
 
     async def _end(self, listing: Listing, finding: Finding) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""

@@ -1,9 +1,12 @@
 """What is remembered of one pipeline's list."""
 
+import pytest
+from stores import from_us
+
 from watcher.agenda import Entry
 from watcher.layout import STEP_ROWS
 from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
-from watcher.models import Cursor, Known, Watch
+from watcher.models import Cursor, Execution, Known, Watch
 from watcher.ordering import Ordering
 from watcher.ports.api import PAGE_ROWS
 from watcher.scan import Scan
@@ -129,15 +132,25 @@ def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
     assert on_page(known, 2, at=113.0) == [entry]
 
 
-def test_what_was_found_is_ground_once_a_scan_that_knew_it_is_fifteen_seconds_old() -> None:
+@pytest.mark.parametrize(
+    ("started_s", "found_s", "now_s", "is_ground"),
+    [
+        (80, 100, 100, True),  # old enough when it was found
+        (85, 100, 100, True),
+        (86, 100, 114, False),  # others that began with it may come to be seen yet
+        (86, 100, 115, True),
+        (None, 100, 114, False),
+        (None, 100, 115, True),
+        (80, 101, 200, False),  # the scan that found it is not complete
+    ],
+)
+def test_ground_is_what_nothing_can_come_to_be_seen_below_of(
+    started_s: int | None, found_s: int, now_s: int, *, is_ground: bool
+) -> None:
     known, second = listing(), 1_000_000
-    known.cursor = Cursor(0, 5 * second)
-    assert known.ground_at(1_000 * second) == 5 * second
-    for at in (10, 20, 30):
-        known.began_at = at * second
-        known.scan_ended(known.scan)
-    grounds = [known.ground_at(round(at * second)) for at in (30, 34.9, 35, 44.9, 45, 1_000)]
-    assert grounds == [each * second for each in (10, 10, 20, 20, 30, 30)]
+    known.cursor = Cursor(0, 100 * second)
+    row = Execution("e", "new", started_at=None if started_s is None else from_us(started_s * second))
+    assert known.is_ground(row, found_at=found_s * second, now=now_s * second) is is_ground
 
 
 def test_who_has_no_place_is_sought_every_ten_minutes() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 
 import pytest
 
@@ -11,9 +12,12 @@ from watcher.ordering import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
 
 
+NUMBERS = count()
+
+
 def rows(seconds: Sequence[int | None]) -> list[Execution]:
     dates = [None if each is None else BEGIN + timedelta(seconds=each) for each in seconds]
-    return [Execution(f"e{index}", "new", started_at=date) for index, date in enumerate(dates)]
+    return [Execution(f"e{next(NUMBERS)}", "new", started_at=date) for date in dates]
 
 
 RISING = list(range(50))
@@ -53,6 +57,15 @@ def test_a_younger_page_is_no_sign_of_another_order() -> None:
     ordering.learn(rows(FALLING))
     assert not ordering.learn(rows([each + 100 for each in FALLING]))
     assert ordering.order is Order.NEWEST
+
+
+def test_the_same_rows_count_once() -> None:
+    ordering, page = Ordering(), rows(RISING[:PAIRS_AT_LEAST])
+    for _ in range(10):
+        ordering.learn(page)
+    assert ordering.order is None
+    ordering.learn([*page, *rows([99])])
+    assert ordering.order is Order.OLDEST
 
 
 def test_a_belief_holds_until_a_majority_speaks_against_it() -> None:

@@ -67,9 +67,10 @@ class World:
             assert self.pages < 500
             rows = self.page(scan.page)
             ground = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
+            found_at = began + scan.probes
             finding = scan.read(rows, total=self.claimed(), ground=ground, unplaced=unplaced)
             for row in rows:
-                self.recorded.setdefault(row.id, began)
+                self.recorded.setdefault(row.id, found_at)
             if finding:
                 self.cursor = Cursor(NOW, began, None, bool(self.rows))
                 self.total, self.trusted = scan.total, scan.trusted
@@ -236,8 +237,8 @@ def test_while_nobody_knows_the_order_both_ends_are_read(order: Order) -> None:
 
 def test_an_order_that_shows_at_the_other_end_only_ends_the_scan_there() -> None:
     scan = scan_of(World())
-    undated = [Execution(f"e{number}", "new") for number in range(50)]
-    assert scan.read(undated, total=100, ground={"e49"}, unplaced=0) is None
+    undated = [Execution(f"undated {number}", "new") for number in range(50)]
+    assert scan.read(undated, total=100, ground={"undated 49"}, unplaced=0) is None
     assert scan.page == 3
     older = World()
     older.arrive(50)

@@ -475,7 +475,7 @@ async def test_what_was_named_and_told_before_is_not_told_again(store: SqlStore,
     account.api.script = {each: said(each, "success") for each in named}
     await account.run_for(5)
     assert len(await told(account)) == 60
-    show(account, *(row(number, "success", age_s=-1, ended_s=-2) for number in range(60, 0, -1)))
+    show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
     await account.watcher.watch([WHOLE])
     await account.run_for(30)
     assert await told(account) == []

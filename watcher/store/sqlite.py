@@ -79,6 +79,7 @@ def _reader_engine(path: Path, *, busy_timeout_s: float) -> Engine:
         connections=READERS_COUNT,
         busy_timeout_s=busy_timeout_s,
         pragmas=_READER,
+        pool_reset_on_return=None,  # a reader begins nothing
         skip_autocommit_rollback=True,
         isolation_level="AUTOCOMMIT",
     )
@@ -91,7 +92,6 @@ def _engine(
         URL.create("sqlite", database=str(path)),
         pool_size=connections,
         max_overflow=0,
-        pool_reset_on_return=None,  # the writer ends what it began, and a reader begins nothing
         hide_parameters=True,
         # isolation_level=None: the driver begins nothing by itself. A thread may close what another one opened.
         connect_args={"isolation_level": None, "timeout": busy_timeout_s, "check_same_thread": False},
