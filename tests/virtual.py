@@ -53,6 +53,7 @@ class ScriptedApi:
     clock: FakeClock
     script: dict[str, Outcome | Execution] = field(default_factory=dict)
     pages: dict[int, Outcome | tuple[Execution, ...]] = field(default_factory=dict)
+    total: int | None = None
     default: Outcome | None = None
     status_codes: dict[Outcome, int] = field(default_factory=dict)
     retry_after_s: float | None = None
@@ -88,7 +89,7 @@ class ScriptedApi:
         self.asked.append((sent_at, f"page {page}"))
         answer = self.default or self.pages.get(page, ())
         if isinstance(answer, tuple):
-            return PageReply(Outcome.OK, sent_at, answer, 0, None, 200)
+            return PageReply(Outcome.OK, sent_at, answer, 0, self.total, 200)
         return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
 
 

@@ -112,7 +112,9 @@ class AccountWatcher:
         named = await store.load_executions(lease, list(strangers))
         unrecorded = [Known(name, pipeline) for name, pipeline in strangers.items() if name not in named]
         whole = self._roster.unlisted(watches)
-        listings = [self._scanner.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole]
+        listings = [
+            await self._scanner.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole
+        ]
         found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
         known = (*map(_as_if_new, named.values()), *found)
         recorded = [each for each in known if each.ended_at is None and each.execution not in already]

@@ -40,8 +40,8 @@ class ListTrouble:
         self._roster = roster
         self._cursors = cursors
 
-    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> Step:
-        """Take in a failure. Raises `StoreError`."""
+    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> GapReason | None:
+        """Take in a failure, and tell why the list is to be given up, if it is. Raises `StoreError`."""
         if not self._health.unusable and reply.status_code not in PAUSING_CODES:
             listing.failure_count += 1
         listing.failing_since = now if listing.failing_since is None else listing.failing_since
@@ -49,6 +49,10 @@ class ListTrouble:
         reason = self._gap_for(listing, reply, alone=alone, now=now)
         self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
         await self._looks.tell_health(failed=True)
+        return reason
+
+    async def give_up(self, listing: Listing, reason: GapReason | None, *, now: float) -> Step:
+        """Tell once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
         if reason is not None and listing.cursor.refused is None:
             cursor = replace(listing.cursor, refused=reason)
             await self._cursors.record(listing, cursor, self._cursors.gap(listing, reason))

@@ -1,7 +1,7 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -29,18 +29,45 @@ REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
 
 
+HEAD_EVERY_PAGES = 10
+"""So often a scan that goes deep has the page read again on which new rows show: they need not wait for its end."""
+
+
+@dataclass(slots=True)
+class Ages:
+    """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
+
+    earliest_at: int | None = None
+    latest_at: int | None = None
+
+    def note(self, dates: Iterable[int]) -> None:
+        """Take in the dates of some rows."""
+        known = [at for at in (self.earliest_at, self.latest_at, *dates) if at is not None]
+        self.earliest_at, self.latest_at = min(known, default=None), max(known, default=None)
+
+    def explain_emptiness(self, *, since: int, now: int) -> bool:
+        """Tell whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
+
+        What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
+        younger than that.
+        """
+        if self.earliest_at is None or self.latest_at is None:
+            return False
+        kept_us = now - self.earliest_at
+        return now - since < kept_us and now - self.latest_at >= kept_us / 2
+
+
 @dataclass(slots=True, eq=False)
 class Listing(Item):
     """One pipeline's list.
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
-    `recorded_at` (microseconds, steady; 0: never). `scan` is the one under way, or the next. `nameless` is a page that
-    was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A list
-    that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are what
-    the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first page
-    was asked at `scanned_at` (monotonic seconds).
-    `age_us` is how long ago the oldest end on its pages was, `kept_us` that of the last complete scan: so long at least
-    the API keeps what has ended.
+    `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
+    that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
+    list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
+    what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
+    page was asked at `scanned_at` (monotonic seconds). `ages` are those of the rows it met, `kept` those of the last
+    complete scan: so long the API keeps what has ended.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -55,8 +82,8 @@ class Listing(Item):
     nameless: tuple[PageReply, str] | None = None
     began_at: int = 0
     scanned_at: float = 0.0
-    age_us: int = 0
-    kept_us: int = 0
+    ages: Ages = field(default_factory=Ages)
+    kept: Ages = field(default_factory=Ages)
     found_count: int = 0
     shows_any: bool = False
     failing_since: float | None = None
@@ -65,6 +92,7 @@ class Listing(Item):
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     layout: Layout = field(init=False)
     _came_count: int = 0
+    _depth: int = 0
     _seeks: bool = True
     _sought_at: float = float("-inf")
 
@@ -120,6 +148,7 @@ class Listing(Item):
     def scan_asked(self, now: float) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
         self.asked_at = now
+        self._depth += 1
         if not self.began_at:
             self.scanned_at = now
             self.places.scan_begins(now)
@@ -133,11 +162,20 @@ class Listing(Item):
         else:
             self._came_count += count
 
+    def head_due(self) -> int | None:
+        """Return the page on which new rows show if it is time to read it again in between."""
+        head = self.scan.head
+        return head if self._depth >= HEAD_EVERY_PAGES and head != self.scan.page else None
+
+    def head_asked(self) -> None:
+        """Note that it is asked for."""
+        self._depth = 0
+
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.scan_ended(self.found_count)
-        self.kept_us, self.age_us = self.age_us, 0
-        self.scan, self.began_at, self.shows_any = following, 0, False
+        self.kept, self.ages = self.ages, Ages()
+        self.scan, self.began_at, self.shows_any, self._depth = following, 0, False, 0
         self.found_count, self._came_count = self._came_count, 0
 
     def sought_count(self) -> int:

@@ -212,13 +212,15 @@ class Rows:
     def _is_silent(self, listing: Listing, known: Known, execution: Execution) -> bool:
         """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
         cursor = listing.cursor
-        if cursor.complete_at or known.status is not None or known.lost is not None or not is_terminal(execution):
+        if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
         told_from = cursor.since_at
         if self._rules.first_sight is FirstSight.NOTIFY:
             told_from -= self._rules.lookback_us
         at = dated(execution)
-        return at < told_from if at is not None else self._rules.first_sight is FirstSight.BASELINE
+        if at is None:  # nobody can tell, but what only later scans find
+            return not cursor.complete_at and self._rules.first_sight is FirstSight.BASELINE
+        return at < told_from
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
         """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""

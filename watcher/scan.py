@@ -98,6 +98,8 @@ class Scan:
         self._stalled_count = 0
         self._extra_count = 0
         self._last: _Page | None = None  # the last one that was judged
+        self._latest: _Page | None = None  # the last one that was read
+        self._end_page: int | None = None  # oldest first: the last page
         self._again = False  # the page before it is read for the second time
         self._from_the_front: Finding | None = None  # what it ended with, while the other end is read, too
         self.page = self._search.page if self._backward else 1
@@ -118,9 +120,37 @@ class Scan:
         return self._again or (self._backward and not self._search.found)
 
     @property
+    def head(self) -> int | None:
+        """The page on which new rows show, if that is known."""
+        return self._end_page if self._backward else 1
+
+    def head_is_full(self) -> None:
+        """Note that there is no more room on `head`: oldest first, what is new shows on the page after it."""
+        if self._backward and self._end_page is not None:
+            self._end_page += 1
+
+    @property
+    def expects_page(self) -> bool:
+        """Whether `page` must be there, by what the page before it said: a refusal of it is not the list's end."""
+        latest = self._latest
+        if latest is None or latest.total is None or not self.trusted or self.probes:
+            return False
+        return latest.row_count == PAGE_ROWS and latest.total > (self.page - 1) * PAGE_ROWS
+
+    @property
     def is_shorter(self) -> bool:
         """Whether the list, read to its end, is known to have fewer rows than the last complete scan left."""
-        return self._total_before is not None and len(self._seen) < self._total_before
+        before, latest = self._total_before, self._latest
+        if before is None or latest is None or len(self._seen) >= before:
+            return False
+        return latest.total is None or not self.trusted or latest.total < before
+
+    def unread_count(self) -> int | None:
+        """Return how many rows may be there that were not read, `None` if nobody can tell."""
+        if self._backward:
+            return (self.page - 1) * PAGE_ROWS
+        left = ((self._latest and self._latest.total) or 0) - len(self._seen)
+        return left if self.trusted and left > 0 else None
 
     def read(
         self,
@@ -141,6 +171,7 @@ class Scan:
         turned = self.ordering.learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
+        self._latest = page
         if self.order is Order.NEWEST and self._from_the_front is not None:
             return self._from_the_front
         if turned:
@@ -148,6 +179,7 @@ class Scan:
         if self._backward and not self._search.found:
             found = self._search.note(page.number, page.row_count, total)
             self.page = self._search.page
+            self._end_page = self.page if found else None
             if not found or self.page != page.number:
                 return None
         elif turned:
@@ -174,8 +206,9 @@ class Scan:
         self._seen |= unseen
         self._overlaps = len(unseen) < len(page.rows)
         self._new_count += len(unseen.difference(page.ground, page.unsettled))
-        further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
-        self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
+        if not self.probes:
+            further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
+            self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
         self._last_oldest_at = page.oldest_at
         self._oldest_at = min((at for at in (page.oldest_at, self._oldest_at) if at is not None), default=None)
 
@@ -250,8 +283,8 @@ class Scan:
         past = page.oldest_at is not None and page.oldest_at < self._horizon
         if page.ends_list or past:
             return self._judge_end(page)
-        if not self._backward and self._stalled_count >= self._pages_at_most:
-            return Finding(GapReason.OUTRUN, self._unread_count(page))
+        if self._stalled_count >= self._pages_at_most:
+            return Finding(GapReason.OUTRUN, self.unread_count())
         return None
 
     def _judge_end(self, page: _Page) -> Finding:
@@ -262,13 +295,7 @@ class Scan:
         if page.ends_list:
             whole = not self._cursor.found or (since is not None and since < before)
             return Finding() if whole else Finding(GapReason.DELETED)
-        return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self._unread_count(page))
-
-    def _unread_count(self, page: _Page) -> int | None:
-        if self._backward:
-            return (page.number - 1) * PAGE_ROWS
-        left = (page.total or 0) - len(self._seen)
-        return left if self.trusted and left > 0 else None
+        return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())
 
     def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
         """Tell whether to read on beyond the end of a scan that saw everything; where both ends are read, the last."""

@@ -58,18 +58,19 @@ class Scanner:
         self._trouble = ListTrouble(parts, rules, looks=looks, roster=roster, cursors=self._cursors)
         self._clock = parts.clock
 
-    def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
-        """Return the list of a pipeline as it is recorded, with its first scan."""
+    async def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
+        """Return the list of a pipeline as it is recorded, with its first scan.
+
+        Since when it is watched is recorded before anything is asked: what has ended by then is history (SPEC 3,
+        `first_sight`), whenever that may be read. Raises `StoreError`.
+        """
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._parts.judge.learn_name(watch.pipeline, cursor.name)
-        return Listing(
-            watch,
-            cursor,
-            record.sequence,
-            self._scan(cursor, None),
-            recorded_at=0 if record.cursor is None else record.cursor.complete_at or 1,
-            named=watch.name is not None,
-        )
+        scan, named = self._scan(cursor, None), watch.name is not None
+        listing = Listing(watch, cursor, record.sequence, scan, recorded_at=cursor.complete_at, named=named)
+        if record.cursor is None:
+            await self._cursors.record(listing, cursor)
+        return listing
 
     def _scan(self, cursor: Cursor, last: Scan | None) -> Scan:
         """Return a scan that goes on from what the last one of this process learnt."""
@@ -106,23 +107,37 @@ class Scanner:
 
     async def _ask(self, turn: ListTurn, *, left: dict[str, Entry]) -> Step:
         listing = turn.listing
-        if not listing.recorded_at:
-            await self._cursors.record(listing, listing.cursor)
         if turn.scans and listing.nameless is not None:
             return await self._ask_name(turn, *listing.nameless, left=left)
         reply = await self._parts.api.list(pipeline=listing.watch.pipeline, page=turn.page)
         now = self._clock.monotonic()
         self._parts.metrics.listed(reply.outcome, now - reply.sent_at)
-        if reply.rows is None and turn.page > 1 and reply.outcome in BEYOND_THE_END:
+        if reply.rows is None and self._is_beyond_the_end(turn, reply):
             return await self._read(turn, reply, (), left=left)
         if reply.rows is None:
-            return await self._trouble.failed(listing, reply, now=now)
+            return await self._fail(turn, reply, now=now)
         self._looks.vouch(listing, reply, now=now)
         await self._looks.tell_health(failed=False)
-        self._trouble.works(listing)
+        if turn.scans:
+            self._trouble.works(listing)
         if listing.unwatched:
             return self._at_rest()
         return await self._read(turn, reply, reply.rows, left=left)
+
+    def _is_beyond_the_end(self, turn: ListTurn, reply: PageReply) -> bool:
+        if turn.page == 1 or reply.outcome not in BEYOND_THE_END:
+            return False
+        return not (turn.scans and turn.listing.scan.expects_page)
+
+    async def _fail(self, turn: ListTurn, reply: PageReply, *, now: float) -> Step:
+        """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap."""
+        listing = turn.listing
+        reason = await self._trouble.failed(listing, reply, now=now)
+        if reason is None or reason is GapReason.UNREADABLE or turn.page == 1 or not turn.scans:
+            return await self._trouble.give_up(listing, reason, now=now)
+        await self._end(listing, Finding(reason, listing.scan.unread_count()))
+        self._trouble.works(listing)
+        return self._at_rest()
 
     async def _ask_name(self, turn: ListTurn, page: PageReply, execution: str, *, left: dict[str, Entry]) -> Step:
         """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
@@ -158,6 +173,8 @@ class Scanner:
             listing.miss(entry, page=turn.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
+            if turn.page == listing.scan.head and len(rows) >= PAGE_ROWS:
+                listing.scan.head_is_full()
             return self._at_rest()
         return await self._step(listing, reply, executions, known=known)
 
@@ -220,7 +237,7 @@ class Scanner:
             unplaced=listing.sought_count(),
         )
         listing.shows_any |= bool(rows)
-        listing.age_us = max(listing.age_us, *(now - at for row in rows if (at := dated(row)) is not None), 0)
+        listing.ages.note(at for row in rows if (at := dated(row)) is not None)
         if listing.scan.order is not None and listing.scan.order is not order:
             self._learn_order(listing, listing.scan.order)
         if finding is None:
@@ -257,12 +274,13 @@ class Scanner:
         listing.scan_ended(self._scan(cursor, listing.scan))
 
     def _is_explained(self, listing: Listing, finding: Finding) -> bool:
-        """Tell whether all that is gone was known: what came since the last scan is younger than what the API keeps.
+        """Tell whether all that is gone was known, and only grew too old.
 
         A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
         """
-        since_us = listing.began_at - listing.cursor.complete_at
-        return finding.gap is GapReason.DELETED and since_us < listing.kept_us and listing.scan.is_shorter
+        if finding.gap is not GapReason.DELETED or not listing.scan.is_shorter:
+            return False
+        return listing.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.began_at)
 
 
 def _by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:

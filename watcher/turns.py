@@ -115,7 +115,7 @@ class Turns:
 
     def _turn(self, item: Item, *, now: float) -> Turn:
         if isinstance(item, Listing):
-            return self._list_turn(item, page=item.scan.page, late_s=self._agenda.late_s(item, now), now=now)
+            return self._scan_turn(item, late_s=self._agenda.late_s(item, now), now=now)
         assert isinstance(item, Entry)  # noqa: S101 (there is no third kind)
         listing = self._roster.listing_of(item)
         page = None if listing is None else listing.layout.page_of(item, at=now)
@@ -124,6 +124,14 @@ class Turns:
             if sum(each.queued and each.due_at <= now for each in (*listing.layout.on_page(page, at=now), *wanted)) > 1:
                 return self._list_turn(listing, page=page, late_s=self._agenda.late_s(item, now), now=now)
         return self._get_turn(item, now=now)
+
+    def _scan_turn(self, listing: Listing, *, late_s: float, now: float) -> ListTurn:
+        """Return the next page of a scan; of a deep one now and then that of the newest rows, while it waits on."""
+        head = listing.head_due() if listing.queue is Queue.BEGUN else None
+        if head is None:
+            return self._list_turn(listing, page=listing.scan.page, late_s=late_s, now=now)
+        listing.head_asked()
+        return self._list_turn(listing, page=head, late_s=late_s, now=now)
 
     def _get_turn(self, entry: Entry, *, now: float) -> GetTurn:
         self._agenda.take(entry)

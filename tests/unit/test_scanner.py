@@ -7,6 +7,7 @@ import pytest
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
+from watcher.ports.api import PAGE_ROWS
 from watcher.rows import ScanRules
 from watcher.store.sql import SqlStore
 
@@ -459,6 +460,68 @@ async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(store: SqlStor
     again = await whole_account(store, clock)
     await again.run_for(60)
     assert await told(again) == [("pipeline.gap", "")]
+
+
+async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=90, ended_s=80) for number in range(60, 0, -1)]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    several = [row(number, "success", age_s=-30, ended_s=-31) for number in range(200, 60, -1)]
+    show(account, *several, *old)
+    account.api.pages |= dict.fromkeys((2, 3, 4), Outcome.REJECTED)
+    account.api.total = 200
+    await account.run_for(90)
+    *ends, gap = await account.events()
+    assert len(ends) == PAGE_ROWS
+    assert (gap["type"], gap["data"]["reason"], gap["data"]["atMost"]) == ("pipeline.gap", "rejected", 150)
+    show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
+    await account.run_for(10)
+    assert await told(account) == [("execution.success", name(201))]
+
+
+async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
+    account = await whole_account(store, clock, *old, rate_per_s=1.0)
+    await account.run_for(20)
+    show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
+    await account.run_for(15)
+    assert await told(account) == [("execution.success", name(3001))]
+    assert asked(account, "page 60") == 0
+    await account.run_for(60)
+    assert asked(account, "page 60") == 1
+    assert await told(account) == []
+
+
+@pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
+async def test_all_that_was_known_may_only_have_grown_too_old(
+    store: SqlStore, clock: FakeClock, age_s: float, gaps: int
+) -> None:
+    rows = [row(number, "success", age_s=at, ended_s=at) for number, at in ((2, age_s), (1, 9000.0))]
+    account = await whole_account(store, clock, *rows)
+    await account.run_for(60)
+    show(account, row(3, "success", age_s=-60, ended_s=-61))
+    await account.run_for(60)
+    assert [type_ for type_, _ in await told(account)].count("pipeline.gap") == gaps
+
+
+async def test_what_had_ended_before_is_silent_whenever_a_list_may_show_it(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(2, "running"))
+    await account.run_for(30)
+    show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(30)
+    assert await told(account) == [("execution.running", name(2))]
+
+
+async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:
+    await whole_account(store, clock)
+    clock.advance(100)
+    account = await whole_account(store, clock, row(1, "success", age_s=-40, ended_s=-50))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(1))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])

@@ -6,7 +6,7 @@ import pytest
 
 from watcher.agenda import Agenda, Entry
 from watcher.claims import Claim, Confirmations
-from watcher.listing import Listing
+from watcher.listing import HEAD_EVERY_PAGES, Listing
 from watcher.metrics import Metrics
 from watcher.models import Cursor, Execution, Known, Watch
 from watcher.ordering import Ordering
@@ -198,3 +198,29 @@ def test_the_next_turn_is_wanted_when_the_first_may_go(table: Table) -> None:
     assert table.turns.wanted_at() == 50.0
     table.agenda.put(table.named("n1"), due_at=20.0)
     assert table.turns.wanted_at() == 20.0
+
+
+def test_scans_under_way_take_turns_page_by_page(table: Table) -> None:
+    other = a_listing()
+    table.agenda.put_begun(table.listing, since=3.0)
+    table.agenda.put_begun(other, since=2.0)
+    order = []
+    for now in (5.0, 6.0, 7.0):
+        turn = table.turns.next(now)
+        assert isinstance(turn, ListTurn)
+        order.append(turn.listing)
+        table.agenda.put_begun(turn.listing, since=now)
+    assert order == [other, table.listing, other]
+
+
+def test_a_deep_scan_has_the_head_read_now_and_then(table: Table) -> None:
+    pages = []
+    for number in range(1, 2 * HEAD_EVERY_PAGES + 4):
+        table.listing.scan.page = max(2, number)
+        table.agenda.put_begun(table.listing, since=1.0)
+        turn = table.turns.next(5.0)
+        assert isinstance(turn, ListTurn)
+        if turn.scans:
+            table.listing.scan_asked(5.0)
+        pages.append((turn.page, turn.scans))
+    assert [number for number, page in enumerate(pages) if page == (1, False)] == [10, 21]
