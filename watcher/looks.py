@@ -54,10 +54,6 @@ class AccountParts:
 T = TypeVar("T")
 
 
-def _in(seconds: float) -> float | None:
-    return seconds
-
-
 class Looks:
     """Makes the looks of one account and keeps what they say of it: its health, its last success, its witness.
 
@@ -79,7 +75,15 @@ class Looks:
 
     async def look(self, entry: Entry) -> float | None:
         """Look once; return the seconds from the request to the next look, `None` when nothing more is to come."""
-        return await self.guard(self._ask_and_record(entry), instead=_in)
+        return await self.guard_look(self._ask_and_record(entry))
+
+    async def guard_look(self, work: Awaitable[float | None]) -> float | None:
+        """Do a piece of work that says when the next look is due, and say that in its place if it fails."""
+
+        def retry_in(seconds: float) -> float | None:
+            return seconds
+
+        return await self.guard(work, instead=retry_in)
 
     async def guard(self, work: Awaitable[T], *, instead: Callable[[float], T]) -> T:
         """Do a piece of work and return what it returns, or if it fails `instead` of the seconds until another try."""

@@ -94,7 +94,7 @@ class Rows:
         """Take a claim for the status; return when to look next."""
         claim = entry.claim
         assert claim is not None  # noqa: S101 (only entries with one come here)
-        return await self._looks.guard(self._accept(entry, claim), instead=_in)
+        return await self._looks.guard_look(self._accept(entry, claim))
 
     def keeps(self, entry: Entry, next_s: float) -> bool:
         """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
@@ -228,10 +228,6 @@ class Rows:
         if at is None or not is_terminal(execution):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
-
-
-def _in(seconds: float) -> float | None:
-    return seconds
 
 
 def dated(execution: Execution) -> int | None:

@@ -8,9 +8,9 @@ that all below it was, too, and is recorded.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from watcher.clock import to_us
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
+from watcher.page import Page
 from watcher.ports.api import PAGE_ROWS
 
 EXTRA_PAGES = 20
@@ -23,37 +23,6 @@ class Finding:
 
     gap: GapReason | None = None
     at_most: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    """A page as it was read: its rows in the order of reading, how many there are with those that cannot be read."""
-
-    number: int
-    rows: Sequence[Execution]
-    row_count: int
-    total: int | None
-    ground: Collection[str]
-    unsettled: Collection[str]
-    ends_list: bool
-
-    @property
-    def is_known(self) -> bool:
-        return self.has_ground or bool(self.unsettled)
-
-    @property
-    def has_ground(self) -> bool:
-        return any(row.id in self.ground for row in self.rows)
-
-    @property
-    def ends_on_ground(self) -> bool:
-        return bool(self.rows) and self.rows[-1].id in self.ground
-
-    @property
-    def oldest_at(self) -> int | None:
-        """The earliest date on it; an execution is not created after it starts or ends."""
-        dates = [row.started_at or row.finished_at for row in self.rows]
-        return min((to_us(date) for date in dates if date is not None), default=None)
 
 
 class Scan:
@@ -97,8 +66,8 @@ class Scan:
         self._meets_known = False
         self._stalled_count = 0
         self._extra_count = 0
-        self._last: _Page | None = None  # the last one that was judged
-        self._latest: _Page | None = None  # the last one that was read
+        self._last: Page | None = None  # the last one that was judged
+        self._latest: Page | None = None  # the last one that was read
         self._end_page: int | None = None  # oldest first: the last page
         self._again = False  # the page before it is read for the second time
         self._from_the_front: Finding | None = None  # what it ended with, while the other end is read, too
@@ -194,13 +163,13 @@ class Scan:
         row_count: int,
         ground: Collection[str],
         unsettled: Collection[str],
-    ) -> _Page:
+    ) -> Page:
         if self._backward:
-            return _Page(self.page, rows[::-1], row_count, total, ground, unsettled, ends_list=self.page == 1)
+            return Page(self.page, rows[::-1], row_count, total, ground, unsettled, ends_list=self.page == 1)
         short = row_count < PAGE_ROWS and (total or 0) <= (self.page - 1) * PAGE_ROWS + row_count
-        return _Page(self.page, rows, row_count, total, ground, unsettled, ends_list=short or not row_count)
+        return Page(self.page, rows, row_count, total, ground, unsettled, ends_list=short or not row_count)
 
-    def _note(self, page: _Page) -> None:
+    def _note(self, page: Page) -> None:
         """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""
         unseen = {row.id for row in page.rows} - self._seen
         self._seen |= unseen
@@ -219,7 +188,7 @@ class Scan:
         self._on_ground = self._meets_known = False
         self.page = 1
 
-    def _follow(self, page: _Page, *, unplaced: int) -> Finding | None:
+    def _follow(self, page: Page, *, unplaced: int) -> Finding | None:
         """Judge a page in its turn. After a fall of the total the one before is read again first."""
         if self._again:
             self._again = False
@@ -240,7 +209,7 @@ class Scan:
             return None
         return self._go_on(page, unplaced=unplaced)
 
-    def _fell(self, page: _Page) -> bool:
+    def _fell(self, page: Page) -> bool:
         """Tell whether rows may have moved from this page to the one before it while neither was read.
 
         Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice,
@@ -250,7 +219,7 @@ class Scan:
             return False
         return page.total is not None and self._last.total is not None and page.total < self._last.total
 
-    def _go_on(self, page: _Page, *, unplaced: int) -> Finding | None:
+    def _go_on(self, page: Page, *, unplaced: int) -> Finding | None:
         if self._finding is None:
             self._finding = self._judge(page)
         if self._total_says_more() and (page.ends_list or self._extra_count >= EXTRA_PAGES):
@@ -261,7 +230,7 @@ class Scan:
         self.page = page.number + (-1 if self._backward else 1)
         return None
 
-    def _end(self, finding: Finding, page: _Page) -> Finding | None:
+    def _end(self, finding: Finding, page: Page) -> Finding | None:
         """End the scan, unless nobody knows whether what is new stands at this end of the list: then read the other."""
         if self.order is not None or self._from_the_front is not None or finding.gap or page.ends_list:
             return finding
@@ -270,7 +239,7 @@ class Scan:
         self.page = self._search.page
         return None
 
-    def _judge(self, page: _Page) -> Finding | None:
+    def _judge(self, page: Page) -> Finding | None:
         """Tell whether everything was seen.
 
         A page that holds ground but does not end on it leads on to the next: its last rows were late to be seen, or
@@ -287,7 +256,7 @@ class Scan:
             return Finding(GapReason.OUTRUN, self.unread_count())
         return None
 
-    def _judge_end(self, page: _Page) -> Finding:
+    def _judge_end(self, page: Page) -> Finding:
         """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
         before, since = self._cursor.complete_at, self._oldest_at
         if not before or self._meets_known:

@@ -72,6 +72,7 @@ FLOORS = {
                 "places",
                 "layout",
                 "ordering",
+                "page",
                 "scan",
                 "listing",
                 "looks",
