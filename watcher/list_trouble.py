@@ -75,7 +75,7 @@ class ListTrouble:
         listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
         if listing.streak is None:
             return GapReason.UNREADABLE if self._is_unreadable(listing, other_at, now=now) else None
-        rules, known = self._rules, listing.cursor.refused is not None
+        rules, known = self._rules, listing.cursor.refused is not None and not listing.began_at
         if known or means_lost(
             listing.streak, lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s, alone=alone
         ):

@@ -66,7 +66,8 @@ class Listing(Item):
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
-    page was asked at `scanned_at` (monotonic seconds). `ages` are those of the rows it met, `kept` those of the last
+    page was asked at `scanned_at` (monotonic seconds). That `refused_page` and those beyond are
+    refused was told. `ages` are those of the rows it met, `kept` those of the last
     complete scan: so long the API keeps what has ended.
     """
 
@@ -86,6 +87,7 @@ class Listing(Item):
     kept: Ages = field(default_factory=Ages)
     found_count: int = 0
     shows_any: bool = False
+    refused_page: int | None = None
     failing_since: float | None = None
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -166,6 +168,10 @@ class Listing(Item):
         """Return the page on which new rows show if it is time to read it again in between."""
         head = self.scan.head
         return head if self._depth >= HEAD_EVERY_PAGES and head != self.scan.page else None
+
+    def head_wanted(self) -> None:
+        """Have it read before the scan goes on: the page that is next fails."""
+        self._depth = HEAD_EVERY_PAGES
 
     def head_asked(self) -> None:
         """Note that it is asked for."""

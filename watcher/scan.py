@@ -28,6 +28,7 @@ class Finding:
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
+    `finding` is there once everything was seen, though pages beyond may be read for more.
     `ordering`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is complete, `total`
     is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first: what was
     seen).
@@ -56,7 +57,7 @@ class Scan:
         self._cursor = cursor
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
         self._pages_at_most = pages_at_most
-        self._finding: Finding | None = None
+        self.finding: Finding | None = None
         self._seen: set[str] = set()
         self._new_count = 0  # of those seen, how many are no ground
         self._overlaps = False
@@ -68,6 +69,7 @@ class Scan:
         self._extra_count = 0
         self._last: Page | None = None  # the last one that was judged
         self._latest: Page | None = None  # the last one that was read
+        self._total_now: int | None = None  # as it was last said
         self._end_page: int | None = None  # oldest first: the last page
         self._again = False  # the page before it is read for the second time
         self._from_the_front: Finding | None = None  # what it ended with, while the other end is read, too
@@ -101,24 +103,28 @@ class Scan:
     @property
     def expects_page(self) -> bool:
         """Whether `page` must be there, by what the page before it said: a refusal of it is not the list's end."""
-        latest = self._latest
-        if latest is None or latest.total is None or not self.trusted or self.probes:
+        latest, total = self._latest, self._total_now
+        if latest is None or total is None or not self.trusted or self.page != latest.number + 1:
             return False
-        return latest.row_count == PAGE_ROWS and latest.total > (self.page - 1) * PAGE_ROWS
+        return latest.row_count == PAGE_ROWS and total > (self.page - 1) * PAGE_ROWS
+
+    def hear(self, total: int | None) -> None:
+        """Take in what a page that is read out of turn says of the length of the list."""
+        self._total_now = total
 
     @property
     def is_shorter(self) -> bool:
         """Whether the list, read to its end, is known to have fewer rows than the last complete scan left."""
-        before, latest = self._total_before, self._latest
-        if before is None or latest is None or len(self._seen) >= before:
+        before, total = self._total_before, self._total_now
+        if before is None or len(self._seen) >= before:
             return False
-        return latest.total is None or not self.trusted or latest.total < before
+        return total is None or not self.trusted or total < before
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
         if self._backward:
             return (self.page - 1) * PAGE_ROWS
-        left = ((self._latest and self._latest.total) or 0) - len(self._seen)
+        left = (self._total_now or 0) - len(self._seen)
         return left if self.trusted and left > 0 else None
 
     def read(
@@ -140,7 +146,7 @@ class Scan:
         turned = self.ordering.learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
-        self._latest = page
+        self._latest, self._total_now = page, total
         if self.order is Order.NEWEST and self._from_the_front is not None:
             return self._from_the_front
         if turned:
@@ -148,12 +154,18 @@ class Scan:
         if self._backward and not self._search.found:
             found = self._search.note(page.number, page.row_count, total)
             self.page = self._search.page
+            if found and self.page == page.number and self._says_more_beyond(page):
+                self.page = page.number + 1  # what seemed to be beyond the end was perhaps refused: ask for it again
             self._end_page = self.page if found else None
             if not found or self.page != page.number:
                 return None
         elif turned:
             return None
         return self._follow(page, unplaced=unplaced)
+
+    def _says_more_beyond(self, page: Page) -> bool:
+        full = page.row_count == PAGE_ROWS
+        return full and self.trusted and page.total is not None and page.total > page.number * PAGE_ROWS
 
     def _page(
         self,
@@ -184,7 +196,7 @@ class Scan:
     def _begin_anew(self) -> None:
         """Read on from the other end: the order is not what was believed."""
         self._search = EndSearch(0)
-        self._last, self._finding, self._last_oldest_at = None, None, None
+        self._last, self.finding, self._last_oldest_at = None, None, None
         self._on_ground = self._meets_known = False
         self.page = 1
 
@@ -215,18 +227,18 @@ class Scan:
         Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice,
         which are the proof that none was passed over.
         """
-        if self._finding or self._last is None or self._overlaps or self._backward:
+        if self.finding or self._last is None or self._overlaps or self._backward:
             return False
         return page.total is not None and self._last.total is not None and page.total < self._last.total
 
     def _go_on(self, page: Page, *, unplaced: int) -> Finding | None:
-        if self._finding is None:
-            self._finding = self._judge(page)
+        if self.finding is None:
+            self.finding = self._judge(page)
         if self._total_says_more() and (page.ends_list or self._extra_count >= EXTRA_PAGES):
             self.trusted = False
-        if self._finding and (page.ends_list or not self._wants_more(self._finding, unplaced=unplaced)):
-            return self._end(self._finding, page)
-        self._extra_count += self._finding is not None
+        if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
+            return self._end(self.finding, page)
+        self._extra_count += self.finding is not None
         self.page = page.number + (-1 if self._backward else 1)
         return None
 

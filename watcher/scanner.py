@@ -120,6 +120,8 @@ class Scanner:
         await self._looks.tell_health(failed=False)
         if turn.scans:
             self._trouble.works(listing)
+            if listing.refused_page is not None and turn.page >= listing.refused_page:
+                listing.refused_page = None
         if listing.unwatched:
             return self._at_rest()
         return await self._read(turn, reply, reply.rows, left=left)
@@ -130,12 +132,20 @@ class Scanner:
         return not (turn.scans and turn.listing.scan.expects_page)
 
     async def _fail(self, turn: ListTurn, reply: PageReply, *, now: float) -> Step:
-        """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap."""
+        """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
         listing = turn.listing
         reason = await self._trouble.failed(listing, reply, now=now)
-        if reason is None or reason is GapReason.UNREADABLE or turn.page == 1 or not turn.scans:
+        if not listing.began_at or not turn.scans:
             return await self._trouble.give_up(listing, reason, now=now)
-        await self._end(listing, Finding(reason, listing.scan.unread_count()))
+        if reason is None:
+            listing.head_wanted()
+            return await self._trouble.give_up(listing, None, now=now)
+        finding = listing.scan.finding
+        if finding is None:
+            known = listing.refused_page is not None
+            finding = Finding() if known else Finding(reason, listing.scan.unread_count())
+            listing.refused_page = turn.page
+        await self._end(listing, finding)
         self._trouble.works(listing)
         return self._at_rest()
 
@@ -149,6 +159,8 @@ class Scanner:
         if reply.execution is not None:
             self._looks.vouch(listing, reply, now=now)
             self._parts.judge.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
+        if listing.unwatched:
+            return self._at_rest()
         return await self._read(turn, page, page.rows or (), left=left)
 
     async def _read(
@@ -158,6 +170,8 @@ class Scanner:
         rows = _by_id(executions, first=first)
         when = self._counts_as_found_at(turn, reply)
         recorded = await self._recorded(listing, rows, when=when)
+        if listing.unwatched:
+            return self._at_rest()
         self._rows.recall(listing, executions, recorded=recorded)
         found_at = {name: listing.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
@@ -173,6 +187,7 @@ class Scanner:
             listing.miss(entry, page=turn.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
+            listing.scan.hear(reply.total)
             if turn.page == listing.scan.head and len(rows) >= PAGE_ROWS:
                 listing.scan.head_is_full()
             return self._at_rest()

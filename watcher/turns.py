@@ -127,7 +127,7 @@ class Turns:
 
     def _scan_turn(self, listing: Listing, *, late_s: float, now: float) -> ListTurn:
         """Return the next page of a scan; of a deep one now and then that of the newest rows, while it waits on."""
-        head = listing.head_due() if listing.queue is Queue.BEGUN else None
+        head = listing.head_due()
         if head is None:
             return self._list_turn(listing, page=listing.scan.page, late_s=late_s, now=now)
         listing.head_asked()

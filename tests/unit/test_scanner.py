@@ -1,5 +1,6 @@
 """Whole pipelines in virtual time, over the real store: what a list leads to."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
@@ -479,6 +480,101 @@ async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_th
     show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
     await account.run_for(10)
     assert await told(account) == [("execution.success", name(201))]
+
+
+def refuse(account: Account, *pages: int, outcome: Outcome) -> None:
+    """Let deeper pages be refused, of which `total` says that they are there."""
+    account.api.total = sum(len(page) for page in account.api.pages.values() if isinstance(page, tuple))
+    account.api.pages |= dict.fromkeys(pages, outcome)
+
+
+def history(count: int) -> list[Execution]:
+    return [row(number, "success", age_s=9000 - number, ended_s=8999 - number) for number in range(count, 0, -1)]
+
+
+async def gaps(account: Account) -> list[tuple[str, int | None]]:
+    events = [event for event in await account.events() if event["type"] == "pipeline.gap"]
+    return [(event["data"]["reason"], event["data"].get("atMost")) for event in events]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
+async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_refused(
+    store: SqlStore, clock: FakeClock, outcome: Outcome
+) -> None:
+    old = history(100)[::-1]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    show(account, *old, *(row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1040)))
+    refuse(account, 3, 4, outcome=outcome)
+    await account.run_for(1000)
+    assert [reason for reason, _ in await gaps(account)] == [outcome.value]
+
+
+async def test_deeper_pages_that_stay_refused_are_told_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, *(Execution(name(number), "running") for number in range(120, 0, -1)))
+    account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
+    refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
+    await account.run_for(1200)
+    assert await gaps(account) == [("forbidden", 70)]
+
+
+async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9999),))
+    account = await account_of(store, clock, name(9999), watches=[WHOLE, other])
+    account.api.pipelines.add(other.pipeline)
+    show(account, *history(120))
+    refuse(account, 2, outcome=Outcome.SERVER_ERROR)
+    await account.run_for(300)
+    assert await told(account) == [("execution.running", name(9999))]
+    show(account, row(1000, "success", age_s=-300, ended_s=-301), *history(120))
+    refuse(account, 2, outcome=Outcome.SERVER_ERROR)
+    await account.run_for(120)
+    assert await told(account) == [("execution.success", name(1000))]
+    await account.run_for(3600)
+    assert await gaps(account) == [("unreadable", 71)]
+
+
+async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, *history(101), rate_per_s=1.0)
+    refuse(account, outcome=Outcome.NOT_FOUND)
+    while not asked(account, "page 2"):
+        await account.run_for(0.5)
+    show(account, *history(101)[:-1])
+    refuse(account, 3, outcome=Outcome.NOT_FOUND)
+    await account.run_for(200)
+    assert asked(account, "page 3") > 0
+    assert await gaps(account) == []
+
+
+async def test_beyond_ground_refused_pages_are_no_gap(store: SqlStore, clock: FakeClock) -> None:
+    rows = history(200)
+    rows[170] = replace(rows[170], status="paused", finished_at=None)
+    await (await whole_account(store, clock, *rows)).run_for(30)
+    account = await whole_account(store, clock, *rows)
+    account.api.script = {rows[170].id: said(rows[170].id, "paused")}
+    refuse(account, 2, 3, 4, 5, outcome=Outcome.FORBIDDEN)
+    await account.run_for(1000)
+    assert await gaps(account) == []
+
+
+async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_told(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
+    show(account, row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "running")
+    account.api.gate.clear()
+    while not account.api.in_flight:
+        await account.watcher.round()
+        await asyncio.sleep(0)
+        clock.advance(0.1)
+    await account.watcher.watch([])
+    account.api.gate.set()
+    await account.run_for(30)
+    assert await told(account) == []
+    assert asked(account, name(1)) == 1
 
 
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
