@@ -4,7 +4,7 @@ What a row means for its execution is the judge's; asking for pages, and what th
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -234,3 +234,12 @@ def dated(execution: Execution) -> int | None:
     """Return when it ended, or at least began (microseconds)."""
     at = execution.finished_at or execution.started_at
     return None if at is None else to_us(at)
+
+
+def by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:
+    """Return the rows of a page by id; of one that comes twice that which says it has ended: nothing undoes an end."""
+    rows: dict[str, Row] = {}
+    for index, execution in enumerate(executions, first):
+        if execution.id not in rows or is_terminal(execution):
+            rows[execution.id] = Row(execution, index)
+    return rows

@@ -20,9 +20,8 @@ from watcher.ordering import Order, Ordering
 from watcher.ports.api import PAGE_ROWS, PageReply
 from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
-from watcher.rows import Row, Rows, ScanRules, dated
+from watcher.rows import Rows, ScanRules, by_id, dated
 from watcher.scan import Finding, Scan
-from watcher.transitions import is_terminal
 from watcher.turns import ListTurn
 
 CURSOR_EVERY_US = 60_000_000
@@ -167,7 +166,7 @@ class Scanner:
         self, turn: ListTurn, reply: PageReply, executions: Sequence[Execution], *, left: dict[str, Entry]
     ) -> Step:
         listing, first = turn.listing, (turn.page - 1) * PAGE_ROWS
-        rows = _by_id(executions, first=first)
+        rows = by_id(executions, first=first)
         when = self._counts_as_found_at(turn, reply)
         recorded = await self._recorded(listing, rows, when=when)
         if listing.unwatched:
@@ -296,12 +295,3 @@ class Scanner:
         if finding.gap is not GapReason.DELETED or not listing.scan.is_shorter:
             return False
         return listing.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.began_at)
-
-
-def _by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:
-    """Return the rows of a page by id; of one that comes twice that which says it has ended: nothing undoes an end."""
-    rows: dict[str, Row] = {}
-    for index, execution in enumerate(executions, first):
-        if execution.id not in rows or is_terminal(execution):
-            rows[execution.id] = Row(execution, index)
-    return rows
