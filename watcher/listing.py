@@ -66,9 +66,8 @@ class Listing(Item):
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
-    page was asked at `scanned_at` (monotonic seconds). That `refused_page` and those beyond are
-    refused was told. `ages` are those of the rows it met, `kept` those of the last
-    complete scan: so long the API keeps what has ended.
+    page was asked at `scanned_at` (monotonic seconds). That `refused_page` and those beyond are refused was told.
+    `ages` are those of the rows it met, `kept` those of the last complete scan: so long the API keeps what has ended.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT

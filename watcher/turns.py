@@ -82,9 +82,9 @@ class Turns:
     def next(self, now: float) -> Turn | None:
         """Return the turn that is next, if there is one, taking what it is about out of the agenda."""
         claimed, other = self._claims.first(now), self._next_item(now)
-        chosen = self._confirming.choose(claimed, other)
-        self._confirming.went(one=chosen is claimed)
-        if claimed is not None and chosen is claimed:
+        confirms = claimed is not None and self._confirming.choose(claimed, other) is claimed
+        self._confirming.went(one=confirms)
+        if claimed is not None and confirms:
             self._claims.take(claimed)
             return GetTurn(claimed)
         return None if other is None else self._turn(self._went(other), now=now)
