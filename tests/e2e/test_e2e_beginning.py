@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from e2e.programme import COMMAND, environment
 
-STALLING = "import signal\nprint('importing', flush=True)\nsignal.pause()\n"
+STALLING = "import time\nprint('importing', flush=True)\nwhile True:\n    time.sleep(0.01)\n"
+"""Not `signal.pause`: a signal in the moment before it begins to wait would be heard only after the next one."""
 
 
 async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
