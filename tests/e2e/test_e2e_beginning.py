@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ from e2e.programme import COMMAND, environment
 
 STALLING = "import time\nprint('importing', flush=True)\nwhile True:\n    time.sleep(0.01)\n"
 """Not `signal.pause`: a signal in the moment before it begins to wait would be heard only after the next one."""
+
+
+@pytest.fixture(autouse=True)
+def hangups_are_not_ignored() -> Iterator[None]:
+    """Let programs inherit the default, which `nohup` in front of the tests takes away."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
