@@ -9,8 +9,11 @@ from watcher.simulator.faults import Fault, Faults
 
 pytestmark = pytest.mark.untraced
 
-PROMPT_S = 2.0
-"""A look at least every `max_interval` of 1 s, and time to send what it saw."""
+PROMPT_S = 4.0
+"""A look at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment.
+
+Whoever waited for what hangs would wait for its time-outs of 2 s, one after the other.
+"""
 
 
 async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:

@@ -6,6 +6,9 @@ from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, wo
 
 pytestmark = pytest.mark.untraced
 
+PROMPT_S = 4.0
+"""A look at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment."""
+
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=4.0))
@@ -19,7 +22,7 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
     assert await life.stop() == 0
 
     assert unread_count < len(life.told) / 2
-    assert slowest_s(receiver, simulator) <= 2.0
+    assert slowest_s(receiver, simulator) <= PROMPT_S
     assert life.stdout.lines.tail == b""
     assert sorted(life.told) == sorted(receiver.kept())
     assert judge.of_everything_answered(life.told, simulator) == []
