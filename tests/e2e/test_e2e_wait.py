@@ -80,7 +80,8 @@ def story_of(*path: tuple[str, float], nth: int = 1, ends: bool = False, error: 
 
 
 OPEN = story_of(("running", 0.0))
-LIFE = story_of(("new", 0.0), ("running", 0.5), ("success", 1.0))
+LIFE = story_of(("new", 0.0), ("running", 1.5), ("success", 3.0))
+"""It stays long enough in each to be seen in it, by a machine that stalls for a moment."""
 
 
 async def ended(life: Life, *, within_s: float = 20.0) -> tuple[int, str, str]:
@@ -100,7 +101,7 @@ async def test_a_success_is_0_and_every_change_a_line(scene: Scene) -> None:
     code, stdout, stderr = await ended(await scene.play(LIFE))
     assert (code, stderr) == (0, "")
     columns = [line.split(" ") for line in stdout.splitlines()]
-    assert [(status, ran) for _, status, ran in columns] == [("new", "-"), ("running", "0.0"), ("success", "0.5")]
+    assert [(status, ran) for _, status, ran in columns] == [("new", "-"), ("running", "0.0"), ("success", "1.5")]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", at) for at, *_ in columns)
 
 
