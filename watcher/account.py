@@ -16,7 +16,7 @@ from watcher.models import Known, Watch
 from watcher.roster import Found, Roster
 from watcher.rows import Rows, ScanRules
 from watcher.scanner import Scanner
-from watcher.turns import GetTurn, ListTurn, Turn, Turns
+from watcher.turns import GetTurn, Turn, Turns
 
 IDLE_S = 10.0
 """The longest time between two rounds: each proves that the loop is alive."""
@@ -144,12 +144,10 @@ class AccountWatcher:
         if self._wanted_at(self._clock.monotonic()) < self._next_round_at - SHORTEST_ROUND_S:
             self._parts.wake()
 
-    async def _make(self, turn: Turn) -> None:
-        match turn:
-            case GetTurn(entry):
-                await self._look(entry, self._looks.look(entry))
-            case ListTurn():
-                await self._scanner.ask(turn)
+    def _make(self, turn: Turn) -> Coroutine[Any, Any, None]:
+        if isinstance(turn, GetTurn):
+            return self._look(turn.entry, self._looks.look(turn.entry))
+        return self._scanner.ask(turn)
 
     async def _look(self, entry: Entry, look: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a look that is cancelled is due again

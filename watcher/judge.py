@@ -115,21 +115,17 @@ class Judge:
 
         `sent_at` is when it was asked for (monotonic seconds).
         """
+        watch, before = entry.watch, entry.known
         entry.failure_count, entry.streak, entry.unreadable_since = 0, None, None
-        self.learn_name(entry.watch.pipeline, execution.pipeline_name)
+        self.learn_name(watch.pipeline, execution.pipeline_name)
         seen_at = self._clock.steady_us()
         elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
-        look = Look(execution, sent_at=seen_at - elapsed_us, seen_at=seen_at)
-        observed = observe(entry.known, look, looked_at=entry.looked_at, overdue_after_s=entry.watch.overdue_after_s)
+        look = Look(execution, seen_at - elapsed_us, seen_at)
+        observed = observe(before, look, looked_at=entry.looked_at, overdue_after_s=watch.overdue_after_s)
         known = observed.known
+        change = None if known is before else self._change(entry, observed, facts=execution, seen_at=seen_at)
         next_s = None if known.ended_at else self._cadence((seen_at - known.since_at) / 1_000_000)
-        return Judged(
-            known,
-            self._change(entry, observed, facts=execution, seen_at=seen_at),
-            next_s,
-            None if observed.dropped else seen_at,
-            observed.contradicts,
-        )
+        return Judged(known, change, next_s, None if observed.dropped else seen_at, observed.contradicts)
 
     def failure(self, entry: Entry, reply: Reply, around: AccountState) -> Judged:
         """Judge any other reply, which `entry` counts as trouble."""
@@ -184,12 +180,8 @@ class Judge:
         delay_s = doubling(max(1, entry.failure_count), base_s=policy.min_interval_s, cap_s=policy.max_interval_s)
         return min(policy.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
 
-    def _change(
-        self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int
-    ) -> ExecutionChange | None:
+    def _change(self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int) -> ExecutionChange:
         before = entry.known
-        if observed.known is before:
-            return None
         sighting = self._sighting(entry, seen_at=seen_at)
         outgoing = tuple(
             self._outgoing(entry, happening, observed.known, facts=facts, sighting=sighting)

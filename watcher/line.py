@@ -24,10 +24,12 @@ def cut(text: str, *, limit: int = TEXT_BYTES) -> str:
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 def encode(value: Mapping[str, Any]) -> bytes:
     """Return one line of JSON in UTF-8 without any character that a terminal or a line reader would obey."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", text).encode()
+    return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", _ENCODER.encode(value)).encode()
 
 
 def fit(envelope: Json) -> bytes:

@@ -1,10 +1,10 @@
 """One look after the other: ask, judge, record, and what it says of the account. When to look is the watcher's."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -73,17 +73,13 @@ class Looks:
         self.store_failing = False
         parts.metrics.last_success.set_function(self._last_success)
 
-    async def look(self, entry: Entry) -> float | None:
+    def look(self, entry: Entry) -> Coroutine[Any, Any, float | None]:
         """Look once; return the seconds from the request to the next look, `None` when nothing more is to come."""
-        return await self.guard_look(self._ask_and_record(entry))
+        return self.guard_look(self._ask_and_record(entry))
 
-    async def guard_look(self, work: Awaitable[float | None]) -> float | None:
+    def guard_look(self, work: Awaitable[float | None]) -> Coroutine[Any, Any, float | None]:
         """Do a piece of work that says when the next look is due, and say that in its place if it fails."""
-
-        def retry_in(seconds: float) -> float | None:
-            return seconds
-
-        return await self.guard(work, instead=retry_in)
+        return self.guard(work, instead=_as_it_is)
 
     async def guard(self, work: Awaitable[T], *, instead: Callable[[float], T]) -> T:
         """Do a piece of work and return what it returns, or if it fails `instead` of the seconds until another try."""
@@ -240,3 +236,7 @@ class Looks:
         if self.store_failing:
             log.info("store.recovered", account=self._parts.lease.name)
         self.store_failing = False
+
+
+def _as_it_is(retry_s: float) -> float | None:
+    return retry_s

@@ -6,6 +6,7 @@ from importlib.metadata import version
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
 
 from watcher.models import OPEN_STATUSES, DeliveryState, EventType, Known, Outcome, Status
+from watcher.tallies import Distributions, Tallies
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -55,13 +56,13 @@ class Metrics:
 
     def _declare_account_metrics(self) -> None:
         labels, registry = ["account", "endpoint"], self.registry
-        self.api_requests = Counter(
+        self.api_requests = Tallies(
             "watcher_api_requests_total", "Requests to the API.", [*labels, "outcome"], registry=registry
         )
-        self.api_request_duration = Histogram(
+        self.api_request_duration = Distributions(
             "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
         )
-        self.polls = Counter(
+        self.polls = Tallies(
             "watcher_polls_total",
             "Looks at executions; `contradicted` counts some of `ok` again.",
             ["account", "outcome"],
@@ -70,7 +71,7 @@ class Metrics:
         self.open_executions = Gauge(
             "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
         )
-        self.poll_lateness = Histogram(
+        self.poll_lateness = Distributions(
             "watcher_poll_lateness_seconds", "Due to sent.", ["account"], buckets=_LONG_SECONDS, registry=registry
         )
         self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)

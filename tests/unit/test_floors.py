@@ -56,6 +56,7 @@ FLOORS = {
                 "scribe",
                 "signals",
                 "output",
+                "tallies",
             ),
             ("transitions", "client", "fields", "store.tables"),
             ("events", "routing"),
