@@ -24,10 +24,14 @@ from watcher.routing import Router
 from watcher.schedule import Schedule
 from watcher.sinks.stdout import Output
 from watcher.store.opening import open_store
+from watcher.store.sql import SqlStore
 from watcher.units import parse_address
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
+
+LET_GO_S = 0.5
+"""How long the store may take to finish and to let go of its file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +61,7 @@ async def run(
         bells, output = Bells(), Output(stdout_fd)
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
-        stack.push_async_callback(store.close)
+        stack.push_async_callback(_let_go, store)
         equipment = Equipment(store, clock, metrics, Router({}), schedule, ending.fail, bells, output)
         owners = Owners(equipment)
         stack.push_async_callback(owners.stop)
@@ -178,6 +182,15 @@ async def _drain(schedule: Schedule, owners: Owners) -> None:
     log.info("draining", at_most_s=DRAIN_S)
     await asyncio.gather(owners.stop(), _rest(schedule))
     log.info("stopped")
+
+
+async def _let_go(store: SqlStore) -> None:
+    """Close the store. What a disk that hangs keeps from being written comes again; the end of the process lets go."""
+    try:
+        async with asyncio.timeout(LET_GO_S):
+            await store.close()
+    except TimeoutError:
+        log.warning("store.stuck", at_most_s=LET_GO_S)
 
 
 async def _rest(schedule: Schedule) -> None:

@@ -64,6 +64,43 @@ async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(st
         assert time.monotonic() - asked_at <= AT_MOST_S
 
 
+HANGING_DISK = """
+import os, time
+from sqlalchemy.engine.default import DefaultDialect
+
+commit = DefaultDialect.do_commit
+
+def hang_or_commit(self, connection):
+    while os.path.exists("the-disk-hangs"):
+        time.sleep(0.01)
+    commit(self, connection)
+
+DefaultDialect.do_commit = hang_or_commit
+"""
+
+
+async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    (stage.folder / "sitecustomize.py").write_text(HANGING_DISK)
+    monkeypatch.setenv("PYTHONPATH", str(stage.folder))
+    simulator = await stage.simulator(world_of(40, ends_after_s=2.0, ends_within_s=4.0))
+    life = await stage.start(document_of({"default": simulator}))
+    await life.until(lambda: life.told, within_s=15, what="something was told")
+    flag = stage.folder / "the-disk-hangs"
+    flag.touch()
+    await asyncio.sleep(1)  # nothing shows that it hangs
+    asked_at = time.monotonic()
+    assert await life.stop() == 0
+    assert time.monotonic() - asked_at <= AT_MOST_S
+    assert life.logged("store.stuck")
+
+    flag.unlink()
+    second = await stage.start(document_of({"default": simulator}))
+    await second.until(
+        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), within_s=20, what="all was told"
+    )
+    assert judge.of_sequences([*life.told, *second.told]) == []
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Signals) -> None:
     life = await _start_hanging(stage)
