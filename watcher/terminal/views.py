@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import structlog
 from rich.console import Console
 from rich.control import Control
 from rich.live import Live
@@ -17,35 +18,47 @@ from watcher.terminal.waiting import change_line, picture, wrapped_count
 from watcher.waiting import View
 
 STDOUT_FD = 1
+SIGN_OF_LIFE_S = 60.0
+
+log = structlog.get_logger()
 
 
-class EventView:
-    """The events as the daemon gives them, one per line."""
+class _OutputView:
+    """A view that writes what is told, and between that logs a sign of life every minute."""
 
     def __init__(self, out: Output) -> None:
         self._out = out
+        self._sign_at: float | None = None
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Log how it stands, if nothing was said for a minute."""
+        if self._sign_at is None:
+            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
+        if moment.monotonic >= self._sign_at:
+            self._sign_at += SIGN_OF_LIFE_S
+            trouble = {"trouble": progress.trouble.word} if progress.trouble else {}
+            log.info("waiting", status=progress.status, looks=progress.look_count, **trouble)
+
+    async def _write(self, line: bytes) -> None:
+        await self._out.write(line)
+        self._sign_at = None
+
+
+class EventView(_OutputView):
+    """The events as the daemon gives them, one per line."""
 
     async def tell(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
         """Write the event."""
-        await self._out.write(event.body)
-
-    def show(self, progress: Progress, moment: Moment) -> None:
-        """Show nothing between the events."""
+        await self._write(event.body)
 
 
-class LineView:
+class LineView(_OutputView):
     """One line per change of the execution."""
-
-    def __init__(self, out: Output) -> None:
-        self._out = out
 
     async def tell(self, event: Event, progress: Progress) -> None:
         """Write the line of an event of the execution; the account's are in the log."""
         if event.type.startswith("execution."):
-            await self._out.write(change_line(event, progress.execution).encode())
-
-    def show(self, progress: Progress, moment: Moment) -> None:
-        """Show nothing between the changes."""
+            await self._write(change_line(event, progress.execution).encode())
 
 
 class LiveView:
