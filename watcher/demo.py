@@ -21,9 +21,10 @@ from rich.text import Text
 from watcher.app import Started, run
 from watcher.clock import SystemClock
 from watcher.config.models import Settings
-from watcher.models import TERMINAL_STATUSES, EventType, Status
+from watcher.models import TERMINAL_STATUSES, Status
 from watcher.simulator.simulate import SimulateOptions, build_simulator, build_world, example_config
 from watcher.sinks.signing import sign, signing_key
+from watcher.terminal.waiting import GLYPHS, SURPRISE
 
 SECONDS = 30.0
 STORIES_FIT_S = 25.0
@@ -31,14 +32,6 @@ REFUSED_SHARE = 0.08
 """The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
 
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
-
-GLYPHS = {
-    EventType.EXECUTION_NEW: ("○", "dim"),
-    EventType.EXECUTION_RUNNING: ("▶", "blue"),
-    EventType.EXECUTION_PAUSED: ("‖", "yellow"),
-    EventType.EXECUTION_SUCCESS: ("✓", "green"),
-    EventType.EXECUTION_FAILED: ("✕", "red"),
-}
 
 
 @dataclass(slots=True)
@@ -147,9 +140,10 @@ def people_line(event: dict[str, Any]) -> Text:
     """Return one event for people: when, what, which, how long it ran, how soon that was seen, and why."""
     data = event["data"]
     execution = data.get("execution", {})
-    glyph, style = GLYPHS.get(event["type"], ("!", "magenta"))
+    what = event["type"].partition(".")[2]
+    glyph, style = GLYPHS.get(what, SURPRISE)
     line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
-    line.append(f"{glyph} {event['type'].partition('.')[2]:<8}", style=style)
+    line.append(f"{glyph} {what:<8}", style=style)
     line.append(f" {data.get('pipeline', {}).get('name', data['account']):<20}")
     line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
     line.append(
