@@ -1,7 +1,7 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -9,6 +9,7 @@ from watcher.agenda import Entry, Item
 from watcher.clock import to_us
 from watcher.layout import Layout
 from watcher.models import Cursor, Execution, Watch
+from watcher.page import begun, dated
 from watcher.places import Places
 from watcher.ports.api import PageReply
 from watcher.scan import Scan
@@ -68,6 +69,7 @@ class Listing(Item):
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
     page was asked at `scanned_at` (monotonic seconds). That `refused_page` and those beyond are refused was told.
     `ages` are those of the rows it met, `kept` those of the last complete scan: so long the API keeps what has ended.
+    `newest_at` is the latest beginning among the rows of its scans, 0 if there were none.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -84,6 +86,7 @@ class Listing(Item):
     scanned_at: float = 0.0
     ages: Ages = field(default_factory=Ages)
     kept: Ages = field(default_factory=Ages)
+    newest_at: int = 0
     found_count: int = 0
     shows_any: bool = False
     refused_page: int | None = None
@@ -175,6 +178,17 @@ class Listing(Item):
     def head_asked(self) -> None:
         """Note that it is asked for."""
         self._depth = 0
+
+    def met(self, rows: Sequence[Execution]) -> None:
+        """Take in what a page of the scan shows of the list's age."""
+        self.shows_any |= bool(rows)
+        self.ages.note(at for row in rows if (at := dated(row)) is not None)
+        self.newest_at = max((self.newest_at, *(begun(row) or 0 for row in rows)))
+
+    def next_cursor(self, *, name: str | None) -> Cursor:
+        """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""
+        newest_at = self.cursor.newest_at if self.cursor.complete_at else self.newest_at
+        return Cursor(self.cursor.since_at, self.began_at, found=self.shows_any, name=name, newest_at=newest_at)
 
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""

@@ -155,7 +155,8 @@ class Looks:
         if judged.change is not None:
             await self.write(judged.change)
             self._recorded(entry, judged.known, judged.change)
-            self._measure_delay(judged.known, execution)
+            if judged.change.outgoing:  # what had ended before it was watched says nothing of the watching
+                self._measure_delay(judged.known, execution)
         elif judged.looked_at is not None and not entry.unflushed:
             entry.unflushed = True
             self._unflushed.append(entry)

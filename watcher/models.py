@@ -219,7 +219,8 @@ class Cursor:
     `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
     first; `refused` the reason told because the list is refused, until it answers again. `found` tells whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
-    the API calls the pipeline, as far as it has said: no list does.
+    the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest beginning that the first
+    complete scan showed, by the API's clock; 0 where it showed none, `None` before.
     """
 
     since_at: int
@@ -227,6 +228,7 @@ class Cursor:
     refused: str | None = None
     found: bool = False
     name: str | None = None
+    newest_at: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

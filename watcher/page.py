@@ -37,5 +37,16 @@ class Page:
     @property
     def oldest_at(self) -> int | None:
         """The earliest date on it; an execution is not created after it starts or ends."""
-        dates = [row.started_at or row.finished_at for row in self.rows]
-        return min((to_us(date) for date in dates if date is not None), default=None)
+        return min((at for row in self.rows if (at := begun(row)) is not None), default=None)
+
+
+def begun(execution: Execution) -> int | None:
+    """Return when it began, or at least ended (microseconds)."""
+    at = execution.started_at or execution.finished_at
+    return None if at is None else to_us(at)
+
+
+def dated(execution: Execution) -> int | None:
+    """Return when it ended, or at least began (microseconds)."""
+    at = execution.finished_at or execution.started_at
+    return None if at is None else to_us(at)

@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
 from watcher.claims import Claim, Confirmations, selects
-from watcher.clock import to_us
 from watcher.judge import Judged
 from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Details, Execution, FirstSight, Known, Outcome
+from watcher.page import begun, dated
 from watcher.ports.api import PageReply
 from watcher.ports.store import ExecutionChange
 from watcher.roster import Roster
@@ -214,6 +214,8 @@ class Rows:
         cursor = listing.cursor
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
+        if cursor.newest_at is not None and (begun(execution) or 0) > cursor.newest_at:
+            return False  # by the API's own clock: it may be behind ours
         told_from = cursor.since_at
         if self._rules.first_sight is FirstSight.NOTIFY:
             told_from -= self._rules.lookback_us
@@ -228,12 +230,6 @@ class Rows:
         if at is None or not is_terminal(execution):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
-
-
-def dated(execution: Execution) -> int | None:
-    """Return when it ended, or at least began (microseconds)."""
-    at = execution.finished_at or execution.started_at
-    return None if at is None else to_us(at)
 
 
 def by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:

@@ -20,7 +20,7 @@ from watcher.ordering import Order, Ordering
 from watcher.ports.api import PAGE_ROWS, PageReply
 from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
-from watcher.rows import Rows, ScanRules, by_id, dated
+from watcher.rows import Rows, ScanRules, by_id
 from watcher.scan import Finding, Scan
 from watcher.turns import ListTurn
 
@@ -250,8 +250,7 @@ class Scanner:
             unsettled=known.keys() - ground,
             unplaced=listing.sought_count(),
         )
-        listing.shows_any |= bool(rows)
-        listing.ages.note(at for row in rows if (at := dated(row)) is not None)
+        listing.met(rows)
         if listing.scan.order is not None and listing.scan.order is not order:
             self._learn_order(listing, listing.scan.order)
         if finding is None:
@@ -276,8 +275,7 @@ class Scanner:
 
     async def _end(self, listing: Listing, finding: Finding) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        name = self._parts.judge.pipeline_name(listing.watch.pipeline)
-        cursor = Cursor(listing.cursor.since_at, listing.began_at, found=listing.shows_any, name=name)
+        cursor = listing.next_cursor(name=self._parts.judge.pipeline_name(listing.watch.pipeline))
         gap = None if self._is_explained(listing, finding) else finding.gap
         outgoing = () if gap is None else self._cursors.gap(listing, gap, at_most=finding.at_most)
         old = replace(listing.cursor, complete_at=cursor.complete_at)

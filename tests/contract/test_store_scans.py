@@ -23,7 +23,7 @@ from watcher.ports.store import ExecutionChange, Lease, PipelineRecord, Store
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 LATER = START_US + 3_600 * SECOND_US
-CURSOR = Cursor(since_at=START_US, complete_at=LATER, refused="forbidden", found=True, name="Sales agent")
+CURSOR = Cursor(since_at=START_US, complete_at=LATER, refused="forbidden", found=True, name="Sales agent", newest_at=1)
 
 
 async def test_a_pipeline_never_read_has_no_cursor(store: Store, account: Lease) -> None:

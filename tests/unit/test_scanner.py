@@ -59,6 +59,7 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store
     await account.run_for(5)
     assert await told(account) == [("execution.success", name(2))]
     assert asked(account, name(2)) == asked(account, name(1)) == 0
+    assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
 
 
 async def test_what_was_silent_is_told_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:
@@ -610,6 +611,30 @@ async def test_what_had_ended_before_is_silent_whenever_a_list_may_show_it(store
     show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
     assert await told(account) == [("execution.running", name(2))]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
+@pytest.mark.parametrize("before", [(), (row(1, "success", age_s=4000, ended_s=3990),)], ids=["nothing", "something"])
+async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_behind(
+    store: SqlStore, clock: FakeClock, before: tuple[Execution, ...], rules: ScanRules, *, restarts: bool
+) -> None:
+    account = await whole_account(store, clock, *before, rules=rules)
+    await account.run_for(30)
+    if restarts:
+        account = await whole_account(store, clock, *before, rules=rules)
+    show(account, row(2, "success", age_s=590, ended_s=580), *before)
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(2))]
+
+
+async def test_what_is_no_younger_than_the_first_scan_saw_stays_silent(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "success", age_s=600 - number, ended_s=300 - number) for number in range(30, 0, -1)]
+    account = await whole_account(store, clock, *rows[:10], *rows[11:])
+    await account.run_for(30)
+    show(account, *rows)
+    await account.run_for(30)
+    assert await told(account) == []
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:

@@ -17,7 +17,9 @@ FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
 
 _OF_PIPELINE: BindParameter[Any] = bindparam("of_pipeline")
 _ITS_SCAN = (scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == _OF_PIPELINE)
-_CURSOR = select(scan.c.since_at, scan.c.complete_at, scan.c.refused, scan.c.found, scan.c.name).where(*_ITS_SCAN)
+_CURSOR = select(
+    scan.c.since_at, scan.c.complete_at, scan.c.refused, scan.c.found, scan.c.name, scan.c.newest_at
+).where(*_ITS_SCAN)
 _FORGET = delete(scan).where(*_ITS_SCAN)
 _BEGIN = insert(scan).values(
     account_id=bindparam("of_account"),
@@ -27,6 +29,7 @@ _BEGIN = insert(scan).values(
     refused=bindparam("new_refused"),
     found=bindparam("new_found"),
     name=bindparam("new_name"),
+    newest_at=bindparam("new_newest_at"),
 )
 _TELL = (
     update(source)
@@ -63,6 +66,7 @@ def _row(change: PipelineChange, *, numbers: SourceNumbers) -> dict[str, Any]:
         "new_refused": cursor.refused,
         "new_found": cursor.found,
         "new_name": cursor.name,
+        "new_newest_at": cursor.newest_at,
     }
 
 

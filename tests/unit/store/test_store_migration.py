@@ -92,6 +92,7 @@ async def test_a_kill_inside_the_migration_leaves_nothing_half_done(tmp_path: Pa
         "SET value = '3'",
         "UPDATE alembic_version SET version_num='0003'",
         "ADD COLUMN name",
+        "ADD COLUMN newest_at",
         "SET value = '4'",
         "UPDATE alembic_version SET version_num='0004'",
     ],

@@ -1,4 +1,4 @@
-"""What the API calls a pipeline: a list does not say it, and to ask costs two requests of each at every start."""
+"""What the API calls a pipeline, for a list does not say it; and what its clock said when it was first watched."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,4 +10,5 @@ down_revision = "0003"
 def upgrade() -> None:
     """Make schema 4 of schema 3. A program of schema 1 can live with it, so `oldest_reader` stays."""
     op.add_column("scan", sa.Column("name", sa.String))
+    op.add_column("scan", sa.Column("newest_at", sa.BigInteger))
     op.execute("UPDATE meta SET value = '4' WHERE key = 'schema_version'")
