@@ -5,7 +5,7 @@ from enum import Enum
 from itertools import pairwise
 
 from watcher.models import Execution
-from watcher.ports.api import PAGE_ROWS
+from watcher.page import Paging
 
 
 class Order(Enum):
@@ -71,12 +71,13 @@ def _count(counted: tuple[int, Order]) -> int:
 class EndSearch:
     """Looks for the last page of a list: up from where it ended last time, then by halves between two bounds."""
 
-    def __init__(self, length: int) -> None:
+    def __init__(self, length: int, paging: Paging) -> None:
         """Begin where the row after `length` rows would be."""
+        self._paging = paging
         self._low = 0  # the highest page that held rows
         self._high: int | None = None  # the lowest that is beyond the end
         self._step = 1
-        self.page = length // PAGE_ROWS + 1
+        self.page = paging.page_of(length)
         self.found = False
 
     def note(self, page: int, row_count: int, total: int | None) -> bool:
@@ -88,14 +89,19 @@ class EndSearch:
             self._low = max(self._low, page)
         else:
             self._low, self._high = min(self._low, page - 1), page
-        if 0 < row_count < PAGE_ROWS:
+        if row_count and self._paging.ends(page, row_count, total):
             self._high = page + 1
         self.found = self._high is not None and self._high <= self._low + 1
-        self.page = max(1, self._low) if self.found else self._next(total)
+        if self.found:
+            self.page = max(1, self._low)
+        elif 0 < row_count < self._paging.rows:
+            self.page = page + 1  # the last, or pages have fewer rows than was believed
+        else:
+            self.page = self._next(total)
         return self.found
 
     def _next(self, total: int | None) -> int:
-        hinted = (total or 0) // PAGE_ROWS + 1
+        hinted = self._paging.page_of(total or 0)
         if self._step == 1 and self._low < hinted < (self._high or hinted + 1):
             self._step = 2
             return hinted

@@ -1,10 +1,50 @@
-"""A page of a list as a scan sees it: its rows in the order of reading, and which of them were known. Pure."""
+"""A page of a list as a scan sees it: its rows in the order of reading, and which of them were known. Pure.
+
+And how many rows a page has: an API may give fewer than it is asked for.
+"""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from watcher.clock import to_us
 from watcher.models import Execution
+from watcher.ports.api import PAGE_ROWS
+
+
+class Paging:
+    """How the API cuts a list into pages, as far as it has shown: `rows` are on each but the last."""
+
+    def __init__(self) -> None:
+        """Believe that it gives as many rows as it is asked for."""
+        self.rows = PAGE_ROWS
+        self._full_count = 0  # the most rows of a page that was not the last
+        self._last = (0, 0)  # the page that was read last, and its rows
+
+    def begin(self) -> None:
+        """Begin another scan: what the pages before held by then is no longer true."""
+        self._last = (0, 0)
+
+    def note(self, number: int, row_count: int) -> None:
+        """Take in a page that was read: the lower of two that hold rows is not the last."""
+        if not row_count:
+            return
+        last, last_count = self._last
+        self._last = (number, row_count)
+        if last and number != last:
+            self._full_count = max(self._full_count, last_count if last < number else row_count)
+            self.rows = self._full_count
+
+    def length(self, number: int, row_count: int) -> int:
+        """Return how many rows a list has whose last page is this one."""
+        return (number - 1) * self.rows + row_count
+
+    def page_of(self, index: int) -> int:
+        """Return the page on which the row of that index stands, counted from 0."""
+        return index // self.rows + 1
+
+    def ends(self, number: int, row_count: int, total: int | None) -> bool:
+        """Tell whether a page looks like the last: it is not full, and `total` does not say that there is more."""
+        return row_count < self.rows and (total or 0) <= self.length(number, row_count)
 
 
 @dataclass(frozen=True, slots=True)

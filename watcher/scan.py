@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
-from watcher.page import Page
-from watcher.ports.api import PAGE_ROWS
+from watcher.page import Page, Paging
 
 EXTRA_PAGES = 20
 """How many pages a scan reads beyond ground because `total` grew by more than was found."""
@@ -29,15 +28,16 @@ class Scan:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
     `finding` is there once everything was seen, though pages beyond may be read for more.
-    `ordering`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is complete, `total`
-    is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first: what was
-    seen).
+    `ordering`, `paging`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is
+    complete, `total` is how many rows the list has (newest first: what the API says, or what its only page shows;
+    oldest first: what was seen).
     """
 
     def __init__(
         self,
         *,
         ordering: Ordering,
+        paging: Paging,
         total: int | None,
         trusted: bool = True,
         cursor: Cursor,
@@ -45,14 +45,16 @@ class Scan:
         began_at: int,
         pages_at_most: int,
     ) -> None:
-        """Begin with what the last complete scan of this process left: its `ordering`, `total` and `trusted`.
+        """Begin with what the last complete scan of this process left: `ordering`, `paging`, `total` and `trusted`.
 
         `began_at` is microseconds UTC, steady. `pages_at_most` pages that lead no further are a race that is lost.
         """
         self.total: int | None = None
         self.trusted = trusted
         self.ordering = ordering
-        self._search = EndSearch(total or 0)
+        self.paging = paging
+        paging.begin()
+        self._search = EndSearch(total or 0, paging)
         self._total_before = total
         self._cursor = cursor
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
@@ -106,7 +108,7 @@ class Scan:
         latest, total = self._latest, self._total_now
         if latest is None or total is None or not self.trusted or self.page != latest.number + 1:
             return False
-        return latest.row_count == PAGE_ROWS and total > (self.page - 1) * PAGE_ROWS
+        return latest.row_count >= self.paging.rows and total > self.paging.length(self.page, 0)
 
     def hear(self, total: int | None) -> None:
         """Take in what a page that is read out of turn says of the length of the list."""
@@ -123,7 +125,7 @@ class Scan:
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
         if self._backward:
-            return (self.page - 1) * PAGE_ROWS
+            return self.paging.length(self.page, 0)
         left = (self._total_now or 0) - len(self._seen)
         return left if self.trusted and left > 0 else None
 
@@ -143,6 +145,7 @@ class Scan:
         are known but so young that others may yet come to be seen below. `unplaced` is how many open executions no list
         has shown yet: for each of them a page more may be read.
         """
+        self.paging.note(self.page, len(rows) + skipped)
         turned = self.ordering.learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
@@ -164,8 +167,9 @@ class Scan:
         return self._follow(page, unplaced=unplaced)
 
     def _says_more_beyond(self, page: Page) -> bool:
-        full = page.row_count == PAGE_ROWS
-        return full and self.trusted and page.total is not None and page.total > page.number * PAGE_ROWS
+        full = page.row_count >= self.paging.rows
+        length = self.paging.length(page.number, page.row_count)
+        return full and self.trusted and page.total is not None and page.total > length
 
     def _page(
         self,
@@ -178,8 +182,8 @@ class Scan:
     ) -> Page:
         if self._backward:
             return Page(self.page, rows[::-1], row_count, total, ground, unsettled, ends_list=self.page == 1)
-        short = row_count < PAGE_ROWS and (total or 0) <= (self.page - 1) * PAGE_ROWS + row_count
-        return Page(self.page, rows, row_count, total, ground, unsettled, ends_list=short or not row_count)
+        ends_list = not row_count or self.paging.ends(self.page, row_count, total)
+        return Page(self.page, rows, row_count, total, ground, unsettled, ends_list)
 
     def _note(self, page: Page) -> None:
         """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""
@@ -195,7 +199,7 @@ class Scan:
 
     def _begin_anew(self) -> None:
         """Read on from the other end: the order is not what was believed."""
-        self._search = EndSearch(0)
+        self._search = EndSearch(0, self.paging)
         self._last, self.finding, self._last_oldest_at = None, None, None
         self._on_ground = self._meets_known = False
         self.page = 1
@@ -212,7 +216,7 @@ class Scan:
             return self._go_on(self._last or page, unplaced=unplaced)
         fell = self._fell(page)
         if self._last is None:
-            seen_length = (page.number - 1) * PAGE_ROWS + page.row_count
+            seen_length = self.paging.length(page.number, page.row_count)
             is_known = self._backward or (page.total is None and page.ends_list)
             self.total = seen_length if is_known else page.total
         self._last = page
@@ -247,7 +251,7 @@ class Scan:
         if self.order is not None or self._from_the_front is not None or finding.gap or page.ends_list:
             return finding
         self._begin_anew()
-        self._from_the_front, self._search = finding, EndSearch(page.total or 0)
+        self._from_the_front, self._search = finding, EndSearch(page.total or 0, self.paging)
         self.page = self._search.page
         return None
 

@@ -17,6 +17,7 @@ from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Watch
 from watcher.ordering import Order, Ordering
+from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS, PageReply
 from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
@@ -75,6 +76,7 @@ class Scanner:
         """Return a scan that goes on from what the last one of this process learnt."""
         return Scan(
             ordering=Ordering() if last is None else last.ordering,
+            paging=Paging() if last is None else last.paging,
             total=None if last is None else last.total,
             trusted=last is None or last.trusted,
             cursor=cursor,
@@ -187,7 +189,7 @@ class Scanner:
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
             listing.scan.hear(reply.total)
-            if turn.page == listing.scan.head and len(rows) >= PAGE_ROWS:
+            if turn.page == listing.scan.head and len(rows) >= listing.scan.paging.rows:
                 listing.scan.head_is_full()
             return self._at_rest()
         return await self._step(listing, reply, executions, known=known)

@@ -8,6 +8,7 @@ from watcher.layout import STEP_ROWS
 from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
 from watcher.models import Cursor, Execution, Known, Watch
 from watcher.ordering import Ordering
+from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS
 from watcher.scan import Scan
 
@@ -15,7 +16,9 @@ WATCH = Watch("default", "whole", ())
 
 
 def listing() -> Listing:
-    scan = Scan(ordering=Ordering(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(
+        ordering=Ordering(), paging=Paging(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
+    )
     return Listing(WATCH, Cursor(0), 0, scan)
 
 

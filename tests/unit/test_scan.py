@@ -8,6 +8,7 @@ from stores import from_us
 
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import Order, Ordering
+from watcher.page import Paging
 from watcher.scan import Finding, Scan
 
 SECOND = 1_000_000
@@ -27,6 +28,8 @@ class World:
     recorded: dict[str, int] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
     learned: Ordering = field(default_factory=Ordering)
+    paging: Paging = field(default_factory=Paging)
+    page_rows: int = 50
     total: int | None = None
     trusted: bool = True
     count: int = 0
@@ -48,13 +51,14 @@ class World:
 
     def page(self, number: int) -> list[Execution]:
         rows = self.rows[::-1] if self.order is Order.NEWEST else self.rows
-        return rows[(number - 1) * 50 : number * 50]
+        return rows[(number - 1) * self.page_rows : number * self.page_rows]
 
     def scan(self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unplaced: int = 0) -> Finding | None:
         self.now += SECOND
         self.pages, began = 0, self.now
         scan = Scan(
             ordering=self.learned,
+            paging=self.paging,
             total=self.total,
             trusted=self.trusted,
             cursor=self.cursor,
@@ -86,6 +90,7 @@ class World:
 def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> Scan:
     return Scan(
         ordering=Ordering(order),
+        paging=Paging(),
         total=total,
         cursor=world.cursor,
         lookback_us=DAY,
@@ -112,6 +117,25 @@ def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, li
             assert finding == Finding()
             assert world.missing(visible) == []
         world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", ["true", "huge"])
+@pytest.mark.parametrize("page_rows", [7, 25, 49])
+@pytest.mark.parametrize("seed", range(4))
+def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
+    order: Order, lie: str, page_rows: int, seed: int
+) -> None:
+    draw = random.Random(seed)
+    world = World(order, lie, draw, page_rows=page_rows, rate=draw.choice([0, 0.3, 5]))
+    world.arrive(draw.choice([0, 3, page_rows, 260]))
+    for _ in range(12):
+        visible = list(world.rows)
+        finding = world.scan(crash_after=draw.choice([None, None, 1, 2]))
+        if finding:
+            assert finding == Finding()
+            assert world.missing(visible) == []
+        world.arrive(draw.choice([0, 0, 1, 20, 50, 170]))
 
 
 @pytest.mark.parametrize("order", Order)
@@ -143,6 +167,17 @@ def test_newest_first_a_scan_reads_no_more_than_it_needs(new: int, pages: int) -
     world.scan()
     world.arrive(new)
     assert (world.scan(), world.pages) == (Finding(), pages)
+
+
+@pytest.mark.parametrize("page_rows", [7, 25, 50])
+def test_oldest_first_a_scan_reads_no_more_than_it_needs(page_rows: int) -> None:
+    world = World(Order.OLDEST, page_rows=page_rows)
+    world.arrive(400)
+    for _ in range(2):  # what the first one met while it looked for the end is ground for the third
+        world.scan()
+        world.arrive(1)
+    assert world.scan() == Finding()
+    assert world.pages <= 2
 
 
 def test_rows_that_a_deletion_moved_up_are_read_again() -> None:

@@ -10,6 +10,7 @@ from watcher.listing import HEAD_EVERY_PAGES, Listing
 from watcher.metrics import Metrics
 from watcher.models import Cursor, Execution, Known, Watch
 from watcher.ordering import Ordering
+from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS
 from watcher.roster import Found, Roster
 from watcher.scan import Scan
@@ -20,7 +21,9 @@ NAMED = Watch("default", "named", ("n1", "n2"))
 
 
 def a_listing() -> Listing:
-    scan = Scan(ordering=Ordering(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(
+        ordering=Ordering(), paging=Paging(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
+    )
     return Listing(WHOLE, Cursor(0), 0, scan)
 
 
