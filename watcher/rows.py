@@ -11,9 +11,9 @@ from typing import NamedTuple
 from watcher.agenda import Agenda, Entry
 from watcher.claims import Claim, Confirmations, selects
 from watcher.judge import Judged
-from watcher.listing import Listing
+from watcher.listing import SETTLED_AFTER_US, Listing
 from watcher.looks import AccountParts, Looks
-from watcher.models import Details, Execution, FirstSight, Known, Outcome
+from watcher.models import Cursor, Details, Execution, FirstSight, Known, Outcome
 from watcher.page import begun, dated
 from watcher.ports.api import PageReply
 from watcher.ports.store import ExecutionChange
@@ -214,8 +214,8 @@ class Rows:
         cursor = listing.cursor
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if cursor.newest_at is not None and (begun(execution) or 0) > cursor.newest_at:
-            return False  # by the API's own clock: it may be behind ours
+        if _began_since(cursor, execution, found_at=known.found_at):
+            return False
         told_from = cursor.since_at
         if self._rules.first_sight is FirstSight.NOTIFY:
             told_from -= self._rules.lookback_us
@@ -230,6 +230,18 @@ class Rows:
         if at is None or not is_terminal(execution):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
+
+
+def _began_since(cursor: Cursor, execution: Execution, *, found_at: int) -> bool:
+    """Tell whether an execution began after the first scan, by the API's own clock: it may be behind ours.
+
+    It is younger than all that scan showed, and if it had been there it would have been seen, were it late by now.
+    """
+    at = begun(execution)
+    if cursor.newest_at is None or at is None or at <= cursor.newest_at:
+        return False
+    found_after_us, begun_before_us = found_at - cursor.since_at, cursor.since_at - at
+    return max(found_after_us, begun_before_us) >= SETTLED_AFTER_US
 
 
 def by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:

@@ -628,6 +628,17 @@ async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_
     assert await told(account) == [("execution.success", name(2))]
 
 
+@pytest.mark.parametrize(("found_after_s", "told_count"), [(2, 0), (30, 1)])
+async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
+    store: SqlStore, clock: FakeClock, found_after_s: float, told_count: int
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(found_after_s)
+    show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(30)
+    assert len(await told(account)) == told_count
+
+
 async def test_what_is_no_younger_than_the_first_scan_saw_stays_silent(store: SqlStore, clock: FakeClock) -> None:
     rows = [row(number, "success", age_s=600 - number, ended_s=300 - number) for number in range(30, 0, -1)]
     account = await whole_account(store, clock, *rows[:10], *rows[11:])
