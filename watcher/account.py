@@ -37,6 +37,7 @@ class AccountWatcher:
         self.account = parts.lease.name
         self._parts = parts
         self._rules = rules
+        self._allowed_gap_s = rules.max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S
         self._clock = parts.clock
         self._health = parts.health
         self._agenda = Agenda(max_interval_s=rules.max_interval_s)
@@ -201,10 +202,9 @@ class AccountWatcher:
 
     def _note_gap(self, item: Item, last_at: float, *, now: float) -> None:
         """Note a gap as far as the budget is to blame: a slow answer only makes a look due late."""
-        max_interval_s = self._rules.max_interval_s
         if item.is_expected:
-            gap_s = now - max(last_at, item.due_at - max_interval_s)
-            self._health.note_gap(gap_s, allowed_s=max_interval_s * GAP_TOLERANCE + TIMER_TOLERANCE_S, now=now)
+            gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
+            self._health.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""

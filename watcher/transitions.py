@@ -60,12 +60,15 @@ class Observed(NamedTuple):
 
 def observe(before: Known, look: Look, *, looked_at: int, overdue_after_s: Mapping[str, float]) -> Observed:
     """Judge a successful look. `looked_at` is the end of the last one before it that was not dropped."""
-    terminal = is_terminal(look.execution)
+    status, terminal = look.execution.status[:RAW_STATUS_LENGTH], is_terminal(look.execution)
     if before.ended_at is not None and before.lost is None:
-        return Observed(before, dropped=True, contradicts=_status_of(look) != before.status)
+        return Observed(before, dropped=True, contradicts=status != before.status)
     if look.sent_at < looked_at and not terminal:
         return Observed(before, dropped=True)
-    seen = _move(before, look, terminal=terminal) if _is_news(before, look) else _stay(before, look, terminal=terminal)
+    if status != before.status or before.lost is not None:
+        seen = _move(before, look, status=status, terminal=terminal)
+    else:  # the common case keeps `before` itself, which costs nothing
+        seen = Observed(replace(before, looked_at=look.seen_at, ended_at=look.seen_at) if terminal else before)
     return seen if terminal else _with_overdue(seen, at=look.seen_at, overdue_after_s=overdue_after_s)
 
 
@@ -87,21 +90,7 @@ def is_terminal(execution: Execution) -> bool:
     return execution.finished_at is not None
 
 
-def _status_of(look: Look) -> str:
-    return look.execution.status[:RAW_STATUS_LENGTH]
-
-
-def _is_news(before: Known, look: Look) -> bool:
-    return before.status != _status_of(look) or before.lost is not None
-
-
-def _stay(before: Known, look: Look, *, terminal: bool) -> Observed:
-    """Keep `before` itself: an unchanged look is the common case, and costs nothing here."""
-    return Observed(replace(before, looked_at=look.seen_at, ended_at=look.seen_at) if terminal else before)
-
-
-def _move(before: Known, look: Look, *, terminal: bool) -> Observed:
-    status = _status_of(look)
+def _move(before: Known, look: Look, *, status: str, terminal: bool) -> Observed:
     known = replace(
         before,
         status=status,

@@ -44,21 +44,17 @@ OtherT = TypeVar("OtherT")
 
 
 class ByTurns(Generic[OneT, OtherT]):
-    """Which of two goes next where both want to: the one that did not go last."""
+    """Which of two goes next where both want to: the one that did not go last. `one_went` says who did."""
 
     def __init__(self) -> None:
         """Let the one go first."""
-        self._one_went = False
+        self.one_went = False
 
     def choose(self, one: OneT | None, other: OtherT | None) -> OneT | OtherT | None:
-        """Return who goes next; that one goes is said by `went`."""
-        if one is None or (self._one_went and other is not None):
+        """Return who goes next; who then goes is noted in `one_went`."""
+        if one is None or (self.one_went and other is not None):
             return other
         return one
-
-    def went(self, *, one: bool) -> None:
-        """Note who went."""
-        self._one_went = one
 
 
 class Turns:
@@ -83,7 +79,7 @@ class Turns:
         """Return the turn that is next, if there is one, taking what it is about out of the agenda."""
         claimed, other = self._claims.first(now), self._next_item(now)
         confirms = claimed is not None and self._confirming.choose(claimed, other) is claimed
-        self._confirming.went(one=confirms)
+        self._confirming.one_went = confirms
         if claimed is not None and confirms:
             self._claims.take(claimed)
             return GetTurn(claimed)
@@ -101,9 +97,9 @@ class Turns:
         return self._growing_stale.choose(self._agenda.stalest(ready, now), self._agenda.due(ready))
 
     def _went(self, item: Item) -> Item:
-        self._scanning.went(one=item.queue is Queue.BEGUN)
+        self._scanning.one_went = item.queue is Queue.BEGUN
         if item.queue is not Queue.BEGUN:
-            self._growing_stale.went(one=item.queue is Queue.STALE)
+            self._growing_stale.one_went = item.queue is Queue.STALE
         return item
 
     def probe(self, witness: Item | None, *, now: float) -> Turn | None:
