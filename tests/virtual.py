@@ -54,6 +54,7 @@ class ScriptedApi:
     script: dict[str, Outcome | Execution] = field(default_factory=dict)
     pages: dict[int, Outcome | tuple[Execution, ...]] = field(default_factory=dict)
     total: int | None = None
+    tells_total: bool = True
     default: Outcome | None = None
     status_codes: dict[Outcome, int] = field(default_factory=dict)
     retry_after_s: float | None = None
@@ -83,13 +84,18 @@ class ScriptedApi:
     def times(self, execution: str) -> list[float]:
         return [at - 1000.0 for at, name in self.asked if name == execution]
 
+    def _total(self) -> int | None:
+        """Return `total`, or else how many rows there are, if it tells at all."""
+        length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
+        return self.total or length if self.tells_total else None
+
     async def list(self, *, pipeline: str, page: int) -> PageReply:
         assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         answer = self.default or self.pages.get(page, ())
         if isinstance(answer, tuple):
-            return PageReply(Outcome.OK, sent_at, answer, 0, self.total, 200)
+            return PageReply(Outcome.OK, sent_at, answer, 0, self._total(), 200)
         return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
 
 
@@ -178,9 +184,9 @@ RULES = ScanRules(
 )
 
 
-def pages_of(*rows: Execution) -> dict[int, Outcome | tuple[Execution, ...]]:
+def pages_of(*rows: Execution, page_rows: int = PAGE_ROWS) -> dict[int, Outcome | tuple[Execution, ...]]:
     """Return a list as the API would give it, page by page."""
-    return {first // PAGE_ROWS + 1: rows[first : first + PAGE_ROWS] for first in range(0, len(rows), PAGE_ROWS)}
+    return {first // page_rows + 1: rows[first : first + page_rows] for first in range(0, len(rows), page_rows)}
 
 
 async def account_of(

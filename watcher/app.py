@@ -33,6 +33,9 @@ log = structlog.get_logger()
 LET_GO_S = 0.5
 """How long the store may take to finish and to let go of its file."""
 
+LAST_PAGE_S = 0.2
+"""How long a page that is asked for may take still: one that hangs on the store would never come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -147,7 +150,7 @@ async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Me
     """Serve the pages and return the address they are at. Raises `ConfigError` if it cannot be had."""
     application = web.Application()
     application.add_routes(health_routes(checks, metrics.registry))
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=LAST_PAGE_S)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     host, port = parse_address(listen)

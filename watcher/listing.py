@@ -67,9 +67,10 @@ class Listing(Item):
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
-    page was asked at `scanned_at` (monotonic seconds). That `refused_page` and those beyond are refused was told.
-    `ages` are those of the rows it met, `kept` those of the last complete scan: so long the API keeps what has ended.
-    `newest_at` is the latest beginning among the rows of its scans, 0 if there were none.
+    page was asked at `scanned_at` (monotonic seconds). `refusal_told`: the last
+    scan ended at a page that is refused, and that was told. `ages` are those of the rows it met, `kept` those of the
+    last complete scan: so long the API keeps what has ended.
+    `newest_at` is the latest beginning among the rows of its scans, 0 if there was none.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -78,7 +79,7 @@ class Listing(Item):
     cursor: Cursor
     sequence: int
     scan: Scan
-    places: Places = field(default_factory=Places)
+    places: Places = field(init=False)
     recorded_at: int = 0
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
@@ -89,7 +90,7 @@ class Listing(Item):
     newest_at: int = 0
     found_count: int = 0
     shows_any: bool = False
-    refused_page: int | None = None
+    refusal_told: bool = False
     failing_since: float | None = None
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -102,6 +103,7 @@ class Listing(Item):
 
     def __post_init__(self) -> None:
         """Lay out its pages by its places."""
+        self.places = Places(self.scan.paging)
         self.layout = Layout(self.places)
 
     @property
@@ -187,7 +189,9 @@ class Listing(Item):
 
     def next_cursor(self, *, name: str | None) -> Cursor:
         """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""
-        newest_at = self.cursor.newest_at if self.cursor.complete_at else self.newest_at
+        newest_at = self.cursor.newest_at
+        if not self.cursor.complete_at and self.scan.saw_newest:
+            newest_at = self.newest_at
         return Cursor(self.cursor.since_at, self.began_at, found=self.shows_any, name=name, newest_at=newest_at)
 
     def scan_ended(self, following: Scan) -> None:

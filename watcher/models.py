@@ -220,7 +220,8 @@ class Cursor:
     first; `refused` the reason told because the list is refused, until it answers again. `found` tells whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
     the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest beginning that the first
-    complete scan showed, by the API's clock; 0 where it showed none, `None` before.
+    complete scan showed, by the API's clock; 0 where it showed none, `None` before, and where it may not have seen
+    the newest.
     """
 
     since_at: int

@@ -94,14 +94,12 @@ class EndSearch:
         self.found = self._high is not None and self._high <= self._low + 1
         if self.found:
             self.page = max(1, self._low)
-        elif 0 < row_count < self._paging.rows:
-            self.page = page + 1  # the last, or pages have fewer rows than was believed
         else:
             self.page = self._next(total)
         return self.found
 
     def _next(self, total: int | None) -> int:
-        hinted = self._paging.page_of(total or 0)
+        hinted = self._paging.page_of(total) if total else 0
         if self._step == 1 and self._low < hinted < (self._high or hinted + 1):
             self._step = 2
             return hinted

@@ -17,12 +17,13 @@ class Paging:
     def __init__(self) -> None:
         """Believe that it gives as many rows as it is asked for."""
         self.rows = PAGE_ROWS
-        self._full_count = 0  # the most rows of a page that was not the last
+        self._is_shown = False
+        self._full_count = 0  # the most rows of a page of this scan that was not the last
         self._last = (0, 0)  # the page that was read last, and its rows
 
     def begin(self) -> None:
-        """Begin another scan: what the pages before held by then is no longer true."""
-        self._last = (0, 0)
+        """Begin another scan: what the pages before held by then is no longer true, nor perhaps how many they hold."""
+        self._full_count, self._last = 0, (0, 0)
 
     def note(self, number: int, row_count: int) -> None:
         """Take in a page that was read: the lower of two that hold rows is not the last."""
@@ -33,18 +34,29 @@ class Paging:
         if last and number != last:
             self._full_count = max(self._full_count, last_count if last < number else row_count)
             self.rows = self._full_count
+        self._is_shown |= self._full_count > 0 or row_count >= PAGE_ROWS
+
+    def before(self, number: int) -> int:
+        """Return how many rows the list has before this page."""
+        return (number - 1) * self.rows
 
     def length(self, number: int, row_count: int) -> int:
         """Return how many rows a list has whose last page is this one."""
-        return (number - 1) * self.rows + row_count
+        return self.before(number) + row_count
 
     def page_of(self, index: int) -> int:
         """Return the page on which the row of that index stands, counted from 0."""
         return index // self.rows + 1
 
     def ends(self, number: int, row_count: int, total: int | None) -> bool:
-        """Tell whether a page looks like the last: it is not full, and `total` does not say that there is more."""
-        return row_count < self.rows and (total or 0) <= self.length(number, row_count)
+        """Tell whether a page looks like the last: it is not full, and `total` does not say that there is more.
+
+        While no page has shown how many fit, that is no more than `total` says: it has to be the list's length.
+        """
+        length = self.length(number, row_count)
+        if row_count >= self.rows:
+            return False
+        return (total or 0) <= length if self._is_shown else total == length
 
 
 @dataclass(frozen=True, slots=True)

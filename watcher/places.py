@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from watcher.ordering import Order
-from watcher.ports.api import PAGE_ROWS
+from watcher.page import Paging
 
 FORGETTING = 0.3
 """How much the pace of the last scan counts against that of those before."""
@@ -43,8 +43,9 @@ class Places:
     are monotonic seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, paging: Paging) -> None:
         """Start before the first row."""
+        self._paging = paging
         self.order: Order | None = None
         self._settled = Tide()  # of the last complete scan
         self._rising = Tide()  # of the one under way, or the next
@@ -80,14 +81,14 @@ class Places:
 
     def page_of(self, place: Place, *, at: float) -> int:
         """Return the page on which the row is to be expected; the first is 1."""
-        return max(0, round(self.index_of(place, at=at))) // PAGE_ROWS + 1
+        return self._paging.page_of(max(0, round(self.index_of(place, at=at))))
 
     def beside(self, place: Place, *, at: float) -> Place:
         """Return the nearest place on another page: rows move while nobody looks."""
         index = max(0, round(self.index_of(place, at=at)))
-        above = index >= PAGE_ROWS and index % PAGE_ROWS < PAGE_ROWS // 2
-        first = index // PAGE_ROWS * PAGE_ROWS
-        beside = first - 1 if above else first + PAGE_ROWS
+        page = self._paging.page_of(index)
+        first, after = self._paging.before(page), self._paging.before(page + 1)
+        beside = first - 1 if first and index - first < after - index else after
         return Place(place.index + beside - index, place.tide, guessed=True)
 
     def come_by(self, at: float) -> float:

@@ -73,6 +73,8 @@ class Scan:
         self._latest: Page | None = None  # the last one that was read
         self._total_now: int | None = None  # as it was last said
         self._end_page: int | None = None  # oldest first: the last page
+        self._saw_end = False  # where it began, nothing is beyond
+        self._asked_beyond = False  # the page after that, once more
         self._again = False  # the page before it is read for the second time
         self._from_the_front: Finding | None = None  # what it ended with, while the other end is read, too
         self.page = self._search.page if self._backward else 1
@@ -103,12 +105,21 @@ class Scan:
             self._end_page += 1
 
     @property
+    def saw_newest(self) -> bool:
+        """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
+        return self.order is Order.NEWEST or self._saw_end
+
+    @property
     def expects_page(self) -> bool:
         """Whether `page` must be there, by what the page before it said: a refusal of it is not the list's end."""
         latest, total = self._latest, self._total_now
-        if latest is None or total is None or not self.trusted or self.page != latest.number + 1:
+        if latest is None or not latest.row_count:
             return False
-        return latest.row_count >= self.paging.rows and total > self.paging.length(self.page, 0)
+        if self.page < latest.number:
+            return True
+        if total is None or not self.trusted or self.page != latest.number + 1:
+            return False
+        return latest.row_count >= self.paging.rows and total > self.paging.before(self.page)
 
     def hear(self, total: int | None) -> None:
         """Take in what a page that is read out of turn says of the length of the list."""
@@ -125,7 +136,7 @@ class Scan:
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
         if self._backward:
-            return self.paging.length(self.page, 0)
+            return self.paging.before(self.page)
         left = (self._total_now or 0) - len(self._seen)
         return left if self.trusted and left > 0 else None
 
@@ -139,13 +150,12 @@ class Scan:
         unsettled: Collection[str] = (),
         unplaced: int,
     ) -> Finding | None:
-        """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next.
+        """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next. `paging` knows it already.
 
         `skipped` rows of it cannot be read. `ground` are the ids on it that are known ground, `unsettled` those that
         are known but so young that others may yet come to be seen below. `unplaced` is how many open executions no list
         has shown yet: for each of them a page more may be read.
         """
-        self.paging.note(self.page, len(rows) + skipped)
         turned = self.ordering.learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
@@ -157,8 +167,6 @@ class Scan:
         if self._backward and not self._search.found:
             found = self._search.note(page.number, page.row_count, total)
             self.page = self._search.page
-            if found and self.page == page.number and self._says_more_beyond(page):
-                self.page = page.number + 1  # what seemed to be beyond the end was perhaps refused: ask for it again
             self._end_page = self.page if found else None
             if not found or self.page != page.number:
                 return None
@@ -167,6 +175,9 @@ class Scan:
         return self._follow(page, unplaced=unplaced)
 
     def _says_more_beyond(self, page: Page) -> bool:
+        """Tell whether what seems to be the last page is not: what is beyond it was perhaps refused."""
+        if not self._backward:
+            return False
         full = page.row_count >= self.paging.rows
         length = self.paging.length(page.number, page.row_count)
         return full and self.trusted and page.total is not None and page.total > length
@@ -214,11 +225,16 @@ class Scan:
                 self._again, self.page = True, page.number - 1
                 return None
             return self._go_on(self._last or page, unplaced=unplaced)
+        if self._last is None and not self._asked_beyond and self._says_more_beyond(page):
+            self._asked_beyond = True
+            self._end_page = self.page = page.number + 1
+            return None
         fell = self._fell(page)
         if self._last is None:
             seen_length = self.paging.length(page.number, page.row_count)
             is_known = self._backward or (page.total is None and page.ends_list)
             self.total = seen_length if is_known else page.total
+            self._saw_end = page.total == seen_length or self.paging.ends(page.number, page.row_count, page.total)
         self._last = page
         if fell:
             self._again, self.page = True, page.number - 1

@@ -18,7 +18,7 @@ from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Watch
 from watcher.ordering import Order, Ordering
 from watcher.page import Paging
-from watcher.ports.api import PAGE_ROWS, PageReply
+from watcher.ports.api import PageReply
 from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
 from watcher.rows import Rows, ScanRules, by_id
@@ -121,8 +121,6 @@ class Scanner:
         await self._looks.tell_health(failed=False)
         if turn.scans:
             self._trouble.works(listing)
-            if listing.refused_page is not None and turn.page >= listing.refused_page:
-                listing.refused_page = None
         if listing.unwatched:
             return self._at_rest()
         return await self._read(turn, reply, reply.rows, left=left)
@@ -143,9 +141,8 @@ class Scanner:
             return await self._trouble.give_up(listing, None, now=now)
         finding = listing.scan.finding
         if finding is None:
-            known = listing.refused_page is not None
-            finding = Finding() if known else Finding(reason, listing.scan.unread_count())
-            listing.refused_page = turn.page
+            finding = Finding() if listing.refusal_told else Finding(reason, listing.scan.unread_count())
+            listing.refusal_told = True
         await self._end(listing, finding)
         self._trouble.works(listing)
         return self._at_rest()
@@ -167,8 +164,10 @@ class Scanner:
     async def _read(
         self, turn: ListTurn, reply: PageReply, executions: Sequence[Execution], *, left: dict[str, Entry]
     ) -> Step:
-        listing, first = turn.listing, (turn.page - 1) * PAGE_ROWS
-        rows = by_id(executions, first=first)
+        listing, paging = turn.listing, turn.listing.scan.paging
+        if turn.scans:
+            paging.note(turn.page, len(executions) + reply.skipped)
+        rows = by_id(executions, first=paging.before(turn.page))
         when = self._counts_as_found_at(turn, reply)
         recorded = await self._recorded(listing, rows, when=when)
         if listing.unwatched:
@@ -189,7 +188,7 @@ class Scanner:
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
             listing.scan.hear(reply.total)
-            if turn.page == listing.scan.head and len(rows) >= listing.scan.paging.rows:
+            if turn.page == listing.scan.head and len(rows) >= paging.rows:
                 listing.scan.head_is_full()
             return self._at_rest()
         return await self._step(listing, reply, executions, known=known)
@@ -257,6 +256,7 @@ class Scanner:
             self._learn_order(listing, listing.scan.order)
         if finding is None:
             return Step(Queue.BEGUN)
+        listing.refusal_told = False
         await self._end(listing, finding)
         return self._at_rest()
 

@@ -4,12 +4,14 @@ import asyncio
 import signal
 import sqlite3
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
+import aiohttp
 import pytest
 from e2e import judge
 from e2e.endpoint import Answer
+from e2e.pages import page
 from e2e.programme import Board, Life, begin
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
 
@@ -88,9 +90,11 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     flag = stage.folder / "the-disk-hangs"
     flag.touch()
     await asyncio.sleep(1)  # nothing shows that it hangs
+    probe = asyncio.create_task(_ask_for_ever(f"{await life.started()}/readyz"))  # it hangs on the disk, too
     asked_at = time.monotonic()
     assert await life.stop() == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
+    await probe
     assert life.logged("store.stuck")
 
     flag.unlink()
@@ -134,6 +138,12 @@ async def test_the_simulator_ends_at_once_while_it_makes_its_world(signum: signa
         assert life.stderr.lines.lines == []
     finally:
         await life.clear_away()
+
+
+async def _ask_for_ever(url: str) -> None:
+    with suppress(aiohttp.ClientError):
+        while True:
+            await page(url)
 
 
 async def _start_hanging(stage: Stage) -> Life:

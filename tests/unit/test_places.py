@@ -3,11 +3,12 @@
 import pytest
 
 from watcher.ordering import Order
+from watcher.page import Paging
 from watcher.places import FORGETTING, Place, Places
 
 
-def places(order: Order | None = Order.NEWEST) -> Places:
-    made = Places()
+def places(order: Order | None = Order.NEWEST, *, paging: Paging | None = None) -> Places:
+    made = Places(paging or Paging())
     made.order = order
     return made
 
@@ -109,3 +110,14 @@ def test_the_page_beside_is_the_nearer_one(index: int, beside: int) -> None:
     place = list_.beside(list_.place(index, at=0.0, scanned=True), at=0.0)
     assert place.guessed
     assert seen(list_, place, at=0.0)[0] == beside
+
+
+@pytest.mark.parametrize(("index", "page", "beside"), [(7, 1, 10), (10, 2, 9), (24, 3, 19), (25, 3, 30)])
+def test_places_are_on_pages_as_the_api_cuts_them(index: int, page: int, beside: int) -> None:
+    paging = Paging()
+    list_ = places(paging=paging)
+    place = list_.place(index, at=0.0, scanned=True)
+    paging.note(1, 10)
+    paging.note(2, 10)
+    assert seen(list_, place, at=0.0) == (index, page)
+    assert round(list_.index_of(list_.beside(place, at=0.0), at=0.0)) == beside

@@ -72,6 +72,7 @@ class World:
             rows = self.page(scan.page)
             ground = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
             found_at = began + scan.probes
+            self.paging.note(scan.page, len(rows))
             finding = scan.read(rows, total=self.claimed(), ground=ground, unplaced=unplaced)
             for row in rows:
                 self.recorded.setdefault(row.id, found_at)
@@ -88,9 +89,12 @@ class World:
 
 
 def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> Scan:
+    paging = Paging()
+    paging.note(1, world.page_rows)
+    paging.note(2, world.page_rows)
     return Scan(
         ordering=Ordering(order),
-        paging=Paging(),
+        paging=paging,
         total=total,
         cursor=world.cursor,
         lookback_us=DAY,
@@ -120,14 +124,14 @@ def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, li
 
 
 @pytest.mark.parametrize("order", Order)
-@pytest.mark.parametrize("lie", ["true", "huge"])
-@pytest.mark.parametrize("page_rows", [7, 25, 49])
+@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
+@pytest.mark.parametrize("page_rows", [9, 25, 49])
 @pytest.mark.parametrize("seed", range(4))
 def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
     order: Order, lie: str, page_rows: int, seed: int
 ) -> None:
     draw = random.Random(seed)
-    world = World(order, lie, draw, page_rows=page_rows, rate=draw.choice([0, 0.3, 5]))
+    world = World(order, lie, draw, page_rows=page_rows, rate=draw.choice([0, 0.3, page_rows / 7]))
     world.arrive(draw.choice([0, 3, page_rows, 260]))
     for _ in range(12):
         visible = list(world.rows)
@@ -178,6 +182,36 @@ def test_oldest_first_a_scan_reads_no_more_than_it_needs(page_rows: int) -> None
         world.arrive(1)
     assert world.scan() == Finding()
     assert world.pages <= 2
+
+
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_newest_first_a_page_after_a_full_one_is_expected_if_total_says_so(page_rows: int) -> None:
+    world = World(page_rows=page_rows)
+    world.arrive(4 * page_rows)
+    scan = scan_of(world, order=Order.NEWEST)
+    for page in (1, 2, 3):
+        assert scan.read(world.page(page), total=len(world.rows), ground=(), unplaced=0) is None
+        assert (scan.page, scan.expects_page) == (page + 1, True)
+    assert scan.unread_count() == page_rows
+    assert scan.read(world.page(4), total=len(world.rows), ground=(), unplaced=0) is None
+    assert not scan.expects_page
+
+
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_says_more(page_rows: int) -> None:
+    world = World(Order.OLDEST, page_rows=page_rows)
+    world.arrive(4 * page_rows)
+    scan = scan_of(world, order=Order.OLDEST, total=2 * page_rows)
+    assert (scan.page, scan.expects_page) == (3, False)
+    scan.read((), total=None, ground=(), unplaced=0)
+    assert (scan.page, scan.expects_page) == (2, False)
+    scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
+    assert (scan.page, scan.head, scan.expects_page) == (3, 3, True)
+    assert scan.unread_count() == 2 * page_rows
+    scan.read((), total=len(world.rows), ground=(), unplaced=0)
+    assert (scan.page, scan.expects_page) == (2, False)
+    scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
+    assert (scan.page, scan.expects_page) == (1, True)
 
 
 def test_rows_that_a_deletion_moved_up_are_read_again() -> None:

@@ -8,6 +8,7 @@ import pytest
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
+from watcher.ordering import Order
 from watcher.ports.api import PAGE_ROWS
 from watcher.rows import ScanRules
 from watcher.store.sql import SqlStore
@@ -31,6 +32,10 @@ def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None =
     return Execution(name(number), status, started_at=started_at, finished_at=finished_at)
 
 
+def history(count: int) -> list[Execution]:
+    return [row(number, "success", age_s=9000 - number, ended_s=8999 - number) for number in range(count, 0, -1)]
+
+
 async def whole_account(
     store: SqlStore, clock: FakeClock, *rows: Execution, rules: ScanRules = RULES, rate_per_s: float = 1000.0
 ) -> Account:
@@ -39,8 +44,8 @@ async def whole_account(
     return account
 
 
-def show(account: Account, *rows: Execution) -> None:
-    account.api.pages = pages_of(*rows)
+def show(account: Account, *rows: Execution, page_rows: int = PAGE_ROWS) -> None:
+    account.api.pages = pages_of(*rows, page_rows=page_rows)
 
 
 def asked(account: Account, what: str) -> int:
@@ -481,16 +486,16 @@ async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_th
     show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
     await account.run_for(10)
     assert await told(account) == [("execution.success", name(201))]
+    show(account, *(row(number, "success", age_s=-131, ended_s=-132) for number in range(300, 201, -1)), *several)
+    refuse(account, 2, outcome=Outcome.REJECTED)
+    await account.run_for(90)
+    assert await gaps(account) == [("rejected", 189)]
 
 
 def refuse(account: Account, *pages: int, outcome: Outcome) -> None:
     """Let deeper pages be refused, of which `total` says that they are there."""
     account.api.total = sum(len(page) for page in account.api.pages.values() if isinstance(page, tuple))
     account.api.pages |= dict.fromkeys(pages, outcome)
-
-
-def history(count: int) -> list[Execution]:
-    return [row(number, "success", age_s=9000 - number, ended_s=8999 - number) for number in range(count, 0, -1)]
 
 
 async def gaps(account: Account) -> list[tuple[str, int | None]]:
@@ -509,6 +514,30 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     refuse(account, 3, 4, outcome=outcome)
     await account.run_for(1000)
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
+
+
+async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = history(100)[::-1]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    new = [row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1120)]
+    show(account, *old, *new)
+    refuse(account, 4, outcome=Outcome.REJECTED)
+    await account.run_for(20)
+    show(account, *old, *new)
+    await account.run_for(60)
+    assert len(await told(account)) == len(new)
+
+
+async def test_oldest_first_refused_pages_are_told_once_though_one_beyond_them_is_empty(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, *history(200)[::-1])
+    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
+    await account.run_for(1000)
+    assert len(await gaps(account)) == 1
 
 
 async def test_deeper_pages_that_stay_refused_are_told_once(store: SqlStore, clock: FakeClock) -> None:
@@ -593,6 +622,42 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
     assert await told(account) == []
 
 
+@pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
+async def test_oldest_first_too_what_is_new_is_told_while_a_deep_scan_is_under_way(
+    store: SqlStore, clock: FakeClock, page_rows: int
+) -> None:
+    rows = history(60 * page_rows)[::-1]
+    account = await whole_account(store, clock, rate_per_s=1.0)
+    show(account, *rows, page_rows=page_rows)
+    await account.run_for(20)
+    for number in range(3):
+        rows += [
+            row(10_000 + number * page_rows + each, "success", age_s=-20, ended_s=-21) for each in range(page_rows)
+        ]
+        show(account, *rows, page_rows=page_rows)
+        await account.run_for(11)
+    assert asked(account, "page 10") == 0
+    assert len(await told(account)) >= 2 * page_rows
+
+
+async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "running", age_s=100 - number) for number in range(60, 0, -1)]
+    account = await whole_account(store, clock, rate_per_s=5.0)
+    account.api.script = {each.id: each for each in rows}
+    show(account, *rows, page_rows=10)
+    await account.run_for(60)
+    assert sum(asked(account, each.id) for each in rows) == 0
+
+
+async def test_where_a_list_with_short_pages_ends_is_known_to_the_next_scan(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock)
+    show(account, *history(300)[::-1], page_rows=10)
+    await account.run_for(30)
+    before = len(account.api.asked)
+    await account.run_for(20)
+    assert len(account.api.asked) - before <= 2 * 20
+
+
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
 async def test_all_that_was_known_may_only_have_grown_too_old(
     store: SqlStore, clock: FakeClock, age_s: float, gaps: int
@@ -615,17 +680,37 @@ async def test_what_had_ended_before_is_silent_whenever_a_list_may_show_it(store
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
-@pytest.mark.parametrize("before", [(), (row(1, "success", age_s=4000, ended_s=3990),)], ids=["nothing", "something"])
+@pytest.mark.parametrize(
+    ("count", "order", "tells_total"),
+    [
+        (0, Order.NEWEST, True),
+        (1, Order.NEWEST, True),
+        (70, Order.NEWEST, True),
+        (70, Order.OLDEST, True),
+        (70, Order.OLDEST, False),
+        (50, Order.OLDEST, True),
+    ],
+)
 async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_behind(
-    store: SqlStore, clock: FakeClock, before: tuple[Execution, ...], rules: ScanRules, *, restarts: bool
+    store: SqlStore,
+    clock: FakeClock,
+    count: int,
+    order: Order,
+    rules: ScanRules,
+    *,
+    tells_total: bool,
+    restarts: bool,
 ) -> None:
-    account = await whole_account(store, clock, *before, rules=rules)
+    turn = 1 if order is Order.NEWEST else -1
+    account = await whole_account(store, clock, *history(count)[::turn], rules=rules)
+    account.api.tells_total = tells_total
     await account.run_for(30)
     if restarts:
-        account = await whole_account(store, clock, *before, rules=rules)
-    show(account, row(2, "success", age_s=590, ended_s=580), *before)
+        account = await whole_account(store, clock, *history(count)[::turn], rules=rules)
+        account.api.tells_total = tells_total
+    show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::turn])
     await account.run_for(30)
-    assert await told(account) == [("execution.success", name(2))]
+    assert await told(account) == [("execution.success", name(1000))]
 
 
 @pytest.mark.parametrize(("found_after_s", "told_count"), [(2, 0), (30, 1)])
@@ -637,6 +722,65 @@ async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
     assert len(await told(account)) == told_count
+
+
+async def test_in_the_first_seconds_what_began_long_before_it_was_watched_is_told(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=600, ended_s=590))
+    await account.run_for(5)
+    show(account, row(2, "success", age_s=300, ended_s=290), row(1, "success", age_s=600, ended_s=590))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+
+
+async def test_what_is_younger_than_all_that_later_scans_saw_is_told(store: SqlStore, clock: FakeClock) -> None:
+    old = row(1, "success", age_s=6000, ended_s=5990)
+    account = await whole_account(store, clock, old)
+    await account.run_for(30)
+    show(account, row(3, "success", age_s=400, ended_s=390), old)
+    await account.run_for(30)
+    show(account, row(3, "success", age_s=400, ended_s=390), row(2, "success", age_s=500, ended_s=480), old)
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(3)), ("execution.success", name(2))]
+
+
+async def test_what_began_before_others_ended_that_the_first_scan_saw_stays_silent(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    seen = replace(row(1, "success", ended_s=60), started_at=None)
+    account = await whole_account(store, clock, seen)
+    await account.run_for(30)
+    show(account, row(2, "success", age_s=300, ended_s=290), seen)
+    await account.run_for(30)
+    assert await told(account) == []
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    account = await whole_account(store, clock)
+    account.api.total, account.api.tells_total = 100, tells_total
+    await account.run_for(0.5)
+    assert asked(account, "page 1") == 1
+    show(account, *history(100))
+    await account.run_for(60)
+    assert await told(account) == []
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    old = history(200)[::-1]
+    account = await whole_account(store, clock, *old)
+    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
+    account.api.tells_total = tells_total
+    await account.run_for(400)
+    show(account, *old)
+    await account.run_for(60)
+    assert [type_ for type_, _ in await told(account) if type_ != "pipeline.gap"] == []
 
 
 async def test_what_is_no_younger_than_the_first_scan_saw_stays_silent(store: SqlStore, clock: FakeClock) -> None:

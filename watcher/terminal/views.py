@@ -35,7 +35,7 @@ class _OutputView:
         if self._sign_at is None:
             self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
         if moment.monotonic >= self._sign_at:
-            self._sign_at += SIGN_OF_LIFE_S
+            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
             trouble = {"trouble": progress.trouble.word} if progress.trouble else {}
             log.info("waiting", status=progress.status, looks=progress.look_count, **trouble)
 

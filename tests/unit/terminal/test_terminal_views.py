@@ -110,6 +110,10 @@ async def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(quie
     assert signs(quiet, 125.1) == [sign]
 
 
+async def test_what_was_stopped_for_long_gives_one_sign_of_life(quiet: EventView | LineView) -> None:
+    assert len(signs(quiet, 0, 600, 600.25, 601, 659)) == 1
+
+
 async def test_a_sign_of_life_says_what_the_trouble_is(quiet: EventView | LineView) -> None:
     progress = Progress(lost_after=3)
     progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", datetime(2026, 11, 24, tzinfo=UTC))

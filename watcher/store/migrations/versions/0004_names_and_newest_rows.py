@@ -1,4 +1,4 @@
-"""What the API calls a pipeline, for a list does not say it; and what its clock said when it was first watched."""
+"""What the API calls a pipeline, for a list does not say it; and the latest beginning that its first scan showed."""
 
 import sqlalchemy as sa
 from alembic import op
