@@ -67,10 +67,9 @@ class Listing(Item):
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
-    page was asked at `scanned_at` (monotonic seconds). `refusal_told`: the last
-    scan ended at a page that is refused, and that was told. `ages` are those of the rows it met, `kept` those of the
-    last complete scan: so long the API keeps what has ended.
-    `newest_at` is the latest beginning among the rows of its scans, 0 if there was none.
+    page was asked at `scanned_at` (monotonic seconds). `refusal_told` says that the last scan ended at a page that is
+    refused, and that this was told. `ages` are those of the rows it met, `kept` those of the last complete scan: so
+    long the API keeps what has ended. `newest_at` is the latest beginning among all rows met, 0 if there was none.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
