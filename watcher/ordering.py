@@ -94,6 +94,8 @@ class EndSearch:
         self.found = self._high is not None and self._high <= self._low + 1
         if self.found:
             self.page = max(1, self._low)
+        elif 0 < row_count < self._paging.rows:
+            self.page = page + 1  # the last, or pages have fewer rows than was believed
         else:
             self.page = self._next(total)
         return self.found

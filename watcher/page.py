@@ -34,6 +34,7 @@ class Paging:
         if last and number != last:
             self._full_count = max(self._full_count, last_count if last < number else row_count)
             self.rows = self._full_count
+        self.rows = max(self.rows, row_count)
         self._is_shown |= self._full_count > 0 or row_count >= PAGE_ROWS
 
     def before(self, number: int) -> int:

@@ -24,6 +24,10 @@ LONG_AGO = 1
 """When what is history counts as found (microseconds): before any scan."""
 
 
+CLOCK_BEHIND_US = 15 * 60 * 1_000_000
+"""How far the API's clock may be behind ours: what is older than that is history, whatever the first scan showed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanRules:
     """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
@@ -238,7 +242,7 @@ def _began_since(cursor: Cursor, execution: Execution, *, found_at: int) -> bool
     It is younger than all that scan showed, and if it had been there it would have been seen, were it late by now.
     """
     at = begun(execution)
-    if cursor.newest_at is None or at is None or at <= cursor.newest_at:
+    if cursor.newest_at is None or at is None or at <= max(cursor.newest_at, cursor.since_at - CLOCK_BEHIND_US):
         return False
     found_after_us, begun_before_us = found_at - cursor.since_at, cursor.since_at - at
     return max(found_after_us, begun_before_us) >= SETTLED_AFTER_US

@@ -135,10 +135,10 @@ class Scan:
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
-        if self._backward:
-            return self.paging.before(self.page)
         left = (self._total_now or 0) - len(self._seen)
-        return left if self.trusted and left > 0 else None
+        if self.trusted and left > 0:
+            return left
+        return self.paging.before(self.page + 1) if self._backward else None
 
     def read(
         self,
@@ -235,6 +235,8 @@ class Scan:
             is_known = self._backward or (page.total is None and page.ends_list)
             self.total = seen_length if is_known else page.total
             self._saw_end = page.total == seen_length or self.paging.ends(page.number, page.row_count, page.total)
+        elif not self._backward and not page.row_count:
+            self._saw_end = True
         self._last = page
         if fell:
             self._again, self.page = True, page.number - 1

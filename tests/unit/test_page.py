@@ -35,6 +35,7 @@ def paging_of(*scans: Read) -> Paging:
         ([[(1, 25)], [(2, 3)]], PAGE_ROWS),
         ([[(1, 50), (2, 3)], [(1, 25), (2, 3)]], 25),
         ([[(1, 25), (2, 3)], [(1, 25)]], 25),
+        ([[(1, 10), (2, 5)], [(1, 50)]], 50),
     ],
 )
 def test_the_lower_of_two_pages_that_hold_rows_is_full(scans: Sequence[Read], rows: int) -> None:

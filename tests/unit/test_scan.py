@@ -207,7 +207,7 @@ def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_say
     assert (scan.page, scan.expects_page) == (2, False)
     scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
     assert (scan.page, scan.head, scan.expects_page) == (3, 3, True)
-    assert scan.unread_count() == 2 * page_rows
+    assert scan.unread_count() == 3 * page_rows
     scan.read((), total=len(world.rows), ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (2, False)
     scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)

@@ -713,6 +713,30 @@ async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_
     assert await told(account) == [("execution.success", name(1000))]
 
 
+@pytest.mark.parametrize("count", [1, 15])
+async def test_after_a_short_list_without_a_total_too_what_began_later_is_told(
+    store: SqlStore, clock: FakeClock, count: int
+) -> None:
+    account = await whole_account(store, clock, *history(count))
+    account.api.tells_total = False
+    await account.run_for(30)
+    show(account, row(1000, "success", age_s=590, ended_s=580), *history(count))
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(1000))]
+
+
+@pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
+async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
+    store: SqlStore, clock: FakeClock, lie: int | None, at_most: int
+) -> None:
+    account = await whole_account(store, clock, *history(30)[::-1])
+    account.api.tells_total, account.api.total = lie is not None, lie
+    await account.run_for(30)
+    before = len(account.api.asked)
+    await account.run_for(20)
+    assert len(account.api.asked) - before <= at_most * 20
+
+
 @pytest.mark.parametrize(("found_after_s", "told_count"), [(2, 0), (30, 1)])
 async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
     store: SqlStore, clock: FakeClock, found_after_s: float, told_count: int
@@ -756,12 +780,12 @@ async def test_what_began_before_others_ended_that_the_first_scan_saw_stays_sile
     assert await told(account) == []
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize(("total", "tells_total"), [(None, True), (100, True), (None, False)])
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
-    store: SqlStore, clock: FakeClock, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, total: int | None, *, tells_total: bool
 ) -> None:
     account = await whole_account(store, clock)
-    account.api.total, account.api.tells_total = 100, tells_total
+    account.api.total, account.api.tells_total = total, tells_total
     await account.run_for(0.5)
     assert asked(account, "page 1") == 1
     show(account, *history(100))
