@@ -214,6 +214,22 @@ def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_say
     assert (scan.page, scan.expects_page) == (1, True)
 
 
+def test_oldest_first_without_a_total_all_that_is_further_down_may_be_unread() -> None:
+    world = World(Order.OLDEST)
+    world.arrive(190)
+    scan = scan_of(world, order=Order.OLDEST, total=180)
+    assert scan.read(world.page(4), total=None, ground=(), unplaced=0) is None
+    assert (scan.page, scan.unread_count()) == (3, 150)
+
+
+def test_a_list_that_proves_to_be_newest_first_is_read_from_its_first_page() -> None:
+    world = World(Order.NEWEST)
+    world.arrive(190)
+    scan = scan_of(world, order=Order.OLDEST, total=180)
+    assert scan.read(world.page(4), total=190, ground=(), unplaced=0) is None
+    assert (scan.order, scan.page) == (Order.NEWEST, 1)
+
+
 def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
     world = World()
     world.arrive(60)
