@@ -20,7 +20,7 @@ from watcher.lane import SinkLane
 
 log = structlog.get_logger()
 
-DRAIN_S = 6.0
+DRAIN_S = 5.5
 """What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s (SPEC 6)."""
 
 FLUSH_S = 0.5

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.untraced
 
 AT_MOST_S = 8.0
 AT_ONCE_S = 3.0
-"""Well below the 7 s in which it would drain, and enough for a machine that stalls for a moment."""
+"""Well below the 6 s in which it would drain, and enough for a machine that stalls for a moment."""
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
