@@ -1,4 +1,4 @@
-"""A page of a list as a scan sees it: its rows in the order of reading, and which of them were known. Pure.
+"""A page of a list as a scan sees it: its rows in the order of reading, and which of them were known. No I/O.
 
 And how many rows a page has: an API may give fewer than it is asked for.
 """
@@ -17,7 +17,7 @@ class Paging:
     def __init__(self) -> None:
         """Believe that it gives as many rows as it is asked for."""
         self.rows = PAGE_ROWS
-        self._is_shown = False
+        self._is_shown = False  # whether a page has shown how many fit
         self._full_count = 0  # the most rows of a page of this scan that was not the last
         self._last = (0, 0)  # the page that was read last, and its rows
 
@@ -54,9 +54,9 @@ class Paging:
 
         While no page has shown how many fit, that is no more than `total` says: it has to be the list's length.
         """
-        length = self.length(number, row_count)
         if row_count >= self.rows:
             return False
+        length = self.length(number, row_count)
         return (total or 0) <= length if self._is_shown else total == length
 
 
