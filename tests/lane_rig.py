@@ -41,12 +41,16 @@ class FakeClock:
 
     def __init__(self) -> None:
         self.passed_s = 0.0
+        self.stopped_s = 0.0
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.passed_s)
 
     def monotonic(self) -> float:
         return 1000.0 + self.passed_s
+
+    def running(self) -> float:
+        return self.monotonic() - self.stopped_s
 
     def steady_us(self) -> int:
         return round(self.now().timestamp() * 1_000_000)

@@ -34,6 +34,9 @@ class SetClock:
     def monotonic(self) -> float:
         return self.us / SECOND_US
 
+    def running(self) -> float:
+        return self.monotonic()
+
     def steady_us(self) -> int:
         return self.us
 

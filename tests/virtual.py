@@ -27,20 +27,29 @@ EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
 
 class FakeClock:
-    """Stands still until moved. The wall clock may be set; the other two never jump."""
+    """Stands still until moved. The wall clock may be set; the others never jump."""
 
     def __init__(self) -> None:
         self.elapsed_s = 1000.0
         self.wall_offset_s = 0.0
+        self.stopped_s = 0.0
 
     def advance(self, seconds: float) -> None:
         self.elapsed_s += seconds
+
+    def stop_for(self, seconds: float) -> None:
+        """Let time pass in which the process does not run."""
+        self.elapsed_s += seconds
+        self.stopped_s += seconds
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.elapsed_s + self.wall_offset_s)
 
     def monotonic(self) -> float:
         return self.elapsed_s
+
+    def running(self) -> float:
+        return self.monotonic() - self.stopped_s
 
     def steady_us(self) -> int:
         return round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000)

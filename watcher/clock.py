@@ -1,12 +1,13 @@
 """Time, passed in everywhere. What the program decides by is monotonic; the wall clock is only written down."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
 
 class Clock(Protocol):
-    """The three readings of time the program uses."""
+    """The readings of time the program uses."""
 
     def now(self) -> datetime:
         """Return the wall clock, aware UTC: for what is written and shown."""
@@ -14,6 +15,14 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return seconds that never jump: for every decision within this process."""
+        ...
+
+    def running(self) -> float:
+        """Return seconds for which this process ran, from 0 on; they stand still while it is stopped.
+
+        For how long something has failed: a stopped process (SIGSTOP, `docker pause`) tries nothing, so the time it
+        was stopped is nobody's failure.
+        """
         ...
 
     def steady_us(self) -> int:
@@ -25,12 +34,19 @@ class Clock(Protocol):
         ...
 
 
-class SystemClock:
-    """The machine's clocks."""
+STOPPED_AFTER_S = 2.0
+"""Whoever runs reads the clock more often than this: of a longer time between two readings no more counts as run."""
 
-    def __init__(self) -> None:
-        """Anchor the steady clock to the wall clock of this moment."""
+
+class SystemClock:
+    """The machine's clocks. `running` has to be read every second, or it loses time: the schedule's guard does."""
+
+    def __init__(self, *, read: Callable[[], float] = time.monotonic) -> None:
+        """Anchor the steady clock to the wall clock of this moment. `read` is the machine's monotonic clock."""
+        self._read = read
         self._anchor_us = time.time_ns() // 1000 - time.monotonic_ns() // 1000
+        self._ran_s = 0.0
+        self._read_at = read()
 
     def now(self) -> datetime:
         """Return the wall clock, aware UTC."""
@@ -39,6 +55,13 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return `time.monotonic()`, the clock asyncio uses too."""
         return time.monotonic()
+
+    def running(self) -> float:
+        """Return the seconds that passed between readings, of each pair at most `STOPPED_AFTER_S`."""
+        now = self._read()
+        self._ran_s += min(now - self._read_at, STOPPED_AFTER_S)
+        self._read_at = now
+        return self._ran_s
 
     def steady_us(self) -> int:
         """Return the anchored microseconds."""

@@ -151,6 +151,7 @@ class Schedule:
 
     def _guard_rounds(self, expected_at: float) -> None:
         """Wake what the wall clock has left behind, and measure how late this very call is."""
+        self._clock.running()  # which must be read this often
         now = self._clock.monotonic()
         self._lag(max(0.0, now - expected_at))
         for loop in self._loops.values():

@@ -44,6 +44,9 @@ class FrozenClock:
     def monotonic(self) -> float:
         return 1000.0
 
+    def running(self) -> float:
+        return self.monotonic()
+
     def steady_us(self) -> int:
         return 0
 

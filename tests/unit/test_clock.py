@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from stores import from_us
 
-from watcher.clock import SystemClock, to_us
+from watcher.clock import STOPPED_AFTER_S, SystemClock, to_us
 
 
 def test_the_wall_clock_is_aware_utc() -> None:
@@ -26,6 +26,16 @@ def test_the_steady_clock_reads_like_the_wall_clock_and_runs_like_the_monotonic_
     steady, monotonic = clock.steady_us(), clock.monotonic()
     assert abs(steady - time.time_ns() // 1000) < 1_000_000
     assert abs((clock.steady_us() - steady) / 1e6 - (clock.monotonic() - monotonic)) < 0.1
+
+
+def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
+    now = 50.0
+    clock = SystemClock(read=lambda: now)
+    readings = []
+    for passed_s in (0.5, 0.5, 310.0, 0.5):
+        now += passed_s
+        readings.append(clock.running())
+    assert readings == [0.5, 1.0, 1.0 + STOPPED_AFTER_S, 1.5 + STOPPED_AFTER_S]
 
 
 @pytest.mark.parametrize("us", [0, 1, 999_999, 1_764_000_001_000_001, 1_799_999_999_999_999, 4_102_444_800_000_001])

@@ -25,7 +25,7 @@ REQUEST_S = 0.25
 
 @dataclass
 class ManualClock:
-    """Three readings of one time, and a wall clock that somebody may set."""
+    """Readings of one time, and a wall clock that somebody may set."""
 
     passed_s: float = 0.0
     wall_error_s: float = 0.0
@@ -35,6 +35,9 @@ class ManualClock:
 
     def monotonic(self) -> float:
         return 500.0 + self.passed_s
+
+    def running(self) -> float:
+        return self.monotonic()
 
     def steady_us(self) -> int:
         return round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000)

@@ -20,6 +20,9 @@ class FrozenClock:
     def monotonic(self) -> float:
         return 1000.0 + self.passed_s
 
+    def running(self) -> float:
+        return self.monotonic()
+
     def steady_us(self) -> int:
         return round(self.now().timestamp() * 1_000_000)
 
