@@ -26,7 +26,7 @@ NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")
 
 DELIVERED = Receipt(Verdict.DELIVERED, "204")
 FAILED = Receipt(Verdict.RETRY, "500")
-BUSY = Receipt(Verdict.BUSY, "503")
+BUSY = Receipt(Verdict.BUSY, "429", retry_after_s=60)
 REFUSED = Receipt(Verdict.REFUSED, "422")
 GONE = Receipt(Verdict.GONE, "410")
 
@@ -113,6 +113,16 @@ class FlakyStore:
         self._ask("next_deliveries")
         return await self.inner.next_deliveries(lease, now=now, limit=limit, skip=skip)
 
+    async def next_trial(
+        self, lease: Lease, *, now: int, skip: Collection[bytes], never_tried: bool
+    ) -> Delivery | None:
+        self._ask("next_trial")
+        return await self.inner.next_trial(lease, now=now, skip=skip, never_tried=never_tried)
+
+    async def give_up(self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
+        self._ask("give_up")
+        return await self.inner.give_up(lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
+
     def _ask(self, name: str) -> None:
         self.asked[name] += 1
         if name in self.broken:
@@ -133,6 +143,7 @@ class Rig:
         self.sink = ScriptedSink()
         self.metrics = Metrics()
         self.told: list[tuple[str, int]] = []
+        self.answers: list[str | None] = []
         self.ends: list[BaseException] = []
         self.woken = False
         self._recorded: Counter[str] = Counter()
@@ -223,8 +234,9 @@ class Rig:
     def _wake(self) -> None:
         self.woken = True
 
-    def _tell(self, type_: EventType, sequence: int) -> tuple[Outgoing, ...]:
+    def _tell(self, type_: EventType, sequence: int, answer: str | None) -> tuple[Outgoing, ...]:
         self.told.append((type_, sequence))
+        self.answers.append(answer)
         return ()
 
 

@@ -119,8 +119,10 @@ def settlement(
     values: dict[str, Any] = {
         "attempts": delivery.attempts + 1,
         "due_at": delivery.due_at,
+        "steps": delivery.steps,
         "rejections": 0,
-        "first_tried_at_s": 1.5,
+        "tried_at": delivery.due_at,
+        "first_due_at_s": 1.5,
         "answer": "204",
         "clock_s": 2.5,
         "strain": AT_EASE,

@@ -170,7 +170,22 @@ class Account:
 
 def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlement:
     """Settle a delivery that got through."""
-    return Settlement(lease, stream, sequence, DeliveryState.DELIVERED, 1, 0, 0, 0.0, "204", 0.0, AT_EASE)
+    state = DeliveryState.DELIVERED
+    return Settlement(
+        lease=lease,
+        stream=stream,
+        sequence=sequence,
+        state=state,
+        attempts=1,
+        due_at=0,
+        steps=0,
+        rejections=0,
+        tried_at=0,
+        first_due_at_s=0.0,
+        answer="204",
+        clock_s=0.0,
+        strain=AT_EASE,
+    )
 
 
 def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:

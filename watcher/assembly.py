@@ -115,7 +115,9 @@ async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, 
 
 def _sink(settings: AnySink, *, equipment: Equipment, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
     if isinstance(settings, StdoutSettings):
-        return StdoutSink(equipment.output, retried=retried), LaneRules(RetryRules((1.0,), None), float("inf"))
+        return StdoutSink(equipment.output, retried=retried), LaneRules(
+            RetryRules((1.0,), None), float("inf"), breaks=False
+        )
     retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)
     return WebhookSink(settings, clock=equipment.clock), LaneRules(retry, settings.rate_limit)
 
@@ -138,12 +140,12 @@ def _revealed(value: object) -> object:
     return value
 
 
-def _teller(equipment: Equipment, sink: str) -> Callable[[EventType, int], tuple[Outgoing, ...]]:
+def _teller(equipment: Equipment, sink: str) -> Callable[[EventType, int, str | None], tuple[Outgoing, ...]]:
     """Return what makes a sink's own event, for all the other sinks."""
 
-    def tell(type_: EventType, sequence: int) -> tuple[Outgoing, ...]:
+    def tell(type_: EventType, sequence: int, answer: str | None) -> tuple[Outgoing, ...]:
         at = equipment.clock.now()
-        event = sink_event(type_, sink=sink, sequence=sequence, at=at, now_ms=_ms(at))
+        event = sink_event(type_, sink=sink, answer=answer, sequence=sequence, at=at, now_ms=_ms(at))
         return (Outgoing(event, equipment.router.sinks_for(type_, but=sink)),)
 
     return tell

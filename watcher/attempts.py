@@ -4,18 +4,21 @@ from dataclasses import dataclass
 
 from watcher.models import Delivery, DeliveryState
 from watcher.ports.sinks import Receipt, Verdict
-from watcher.retry import Jitter, spread
+from watcher.retry import Jitter, doubling, spread
 
 REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken (SPEC 5)."""
 
 RETRY_AFTER_CAP_S = 3600.0
 STEP_SPREAD = 0.2
+WAIT_S = 1.0
+WAIT_CAP_S = 60.0
+"""The waits after failures that may be the sink's: they take no step of the schedule (SPEC 5)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRules:
-    """When to try again: the wait after each attempt, the last one repeating, and when to stop (`None`: never)."""
+    """When to try again: the wait after each step, the last one repeating, and when to stop (`None`: never)."""
 
     schedule_s: tuple[float, ...]
     give_up_after_s: float | None
@@ -23,32 +26,40 @@ class RetryRules:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """Where the delivery stands now; `wait_s` is what the answer asked for, even of a delivery that is dead."""
+    """Where the delivery stands now, and in how many seconds it may be tried again."""
 
     state: DeliveryState
+    steps: int
     rejections: int
     wait_s: float
 
 
 def conclude(
-    delivery: Delivery, receipt: Receipt, *, tried_for_s: float, rules: RetryRules, jitter: Jitter
+    delivery: Delivery, receipt: Receipt, *, through_at: int, waited_s: float, rules: RetryRules, jitter: Jitter
 ) -> Conclusion:
     """Return what follows from an answer (SPEC 5, "Webhook request").
 
-    `tried_for_s` is the time since the first attempt on the sink's own clock.
+    `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
+    the time since the delivery was first due, on the sink's own clock.
     """
     if receipt.verdict is Verdict.DELIVERED:
-        return Conclusion(DeliveryState.DELIVERED, 0, 0.0)
+        return Conclusion(DeliveryState.DELIVERED, delivery.steps, 0, 0.0)
     if receipt.verdict is Verdict.GONE:
-        return Conclusion(DeliveryState.WAITING, 0, 0.0)
-    rejections = delivery.rejections + 1 if receipt.verdict is Verdict.REFUSED else 0
-    expired = rules.give_up_after_s is not None and tried_for_s >= rules.give_up_after_s
-    dead = expired or rejections >= REJECTIONS
-    wait_s = _wait_s(delivery.attempts, receipt, rules=rules, jitter=jitter)
-    return Conclusion(DeliveryState.DEAD if dead else DeliveryState.WAITING, rejections, wait_s)
+        return Conclusion(DeliveryState.WAITING, delivery.steps, 0, 0.0)
+    is_refused = receipt.verdict is Verdict.REFUSED
+    rejections = delivery.rejections + 1 if is_refused else 0
+    expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
+    state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING
+    is_own = is_refused or (delivery.attempts > 0 and through_at > delivery.tried_at)
+    asked_s = retry_after_s(receipt)
+    if is_own:
+        step_s = rules.schedule_s[min(delivery.steps, len(rules.schedule_s) - 1)]
+        wait_s = spread(step_s, share=STEP_SPREAD, jitter=jitter)
+        return Conclusion(state, delivery.steps + 1, rejections, max(wait_s, asked_s))
+    wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
+    return Conclusion(state, delivery.steps, rejections, max(wait_s, asked_s))
 
 
-def _wait_s(attempts_before: int, receipt: Receipt, *, rules: RetryRules, jitter: Jitter) -> float:
-    step_s = rules.schedule_s[min(attempts_before, len(rules.schedule_s) - 1)]
-    asked_s = min(receipt.retry_after_s or 0.0, RETRY_AFTER_CAP_S)
-    return max(spread(step_s, share=STEP_SPREAD, jitter=jitter), asked_s)
+def retry_after_s(receipt: Receipt) -> float:
+    """Return for how long the receiver wants to be left alone, as far as that is heeded."""
+    return min(receipt.retry_after_s or 0.0, RETRY_AFTER_CAP_S)

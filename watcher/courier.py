@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import structlog
 
-from watcher.attempts import Conclusion, RetryRules, conclude
+from watcher.attempts import Conclusion, RetryRules, conclude, retry_after_s
 from watcher.clock import Clock
 from watcher.errors import OutputClosedError
-from watcher.gate import Gate
+from watcher.gate import CircuitBreaker
 from watcher.lane_store import LaneStore
 from watcher.metrics import SinkMetrics
 from watcher.models import Delivery, DeliveryState
@@ -16,37 +16,42 @@ from watcher.ports.store import Settlement
 from watcher.retry import Jitter
 from watcher.standing import Standing
 
+WARNED_EVERY_S = 300.0
+"""A sink that takes some and not others is warned of so often at most."""
+
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Courier:
-    """Makes the attempts of one lane. What an answer says of the sink itself goes to its gate and its standing."""
+    """Makes the attempts of one lane. What an answer says of the sink itself goes to its breaker and its standing."""
 
     sink: Sink
     store: LaneStore
-    gate: Gate
+    breaker: CircuitBreaker
     standing: Standing
     retry: RetryRules
     clock: Clock
     jitter: Jitter
     metrics: SinkMetrics
+    _in_trouble: bool = False
+    _quiet_until: float = float("-inf")
 
-    async def attempt(self, delivery: Delivery, *, goes_first: bool) -> bool:
-        """Send once and settle; return whether that is recorded.
+    async def attempt(self, delivery: Delivery, *, waited: bool) -> bool:
+        """Send once and settle; return whether that is recorded. `waited` is as for `CircuitBreaker.failed`.
 
         Raises what ends the program: `OutputClosedError`, `OwnershipLostError`, `StoreUnusableError`.
         """
-        begun_s = self.standing.clock_s(self.clock.monotonic())
+        begun_s = self.standing.clock_s()
         receipt = await self._send(delivery)
         delay_s = (self.clock.steady_us() - delivery.recorded_at) / 1e6
-        settlement = self._conclude(delivery, receipt, begun_s=begun_s)
-        recorded = await self.store.settle(settlement)
+        first_due_s = begun_s if delivery.first_due_at_s is None else delivery.first_due_at_s
+        conclusion = self._conclude(delivery, receipt, first_due_s=first_due_s)
+        self._learn(delivery, receipt, waited=waited)
+        recorded = await self.store.settle(self._settlement(delivery, receipt, conclusion, first_due_s=first_due_s))
         if recorded:
-            self._count(settlement, delay_s=delay_s)
-        if goes_first:
-            through = recorded and receipt.verdict is not Verdict.BUSY
-            self.gate.leave(now=self.clock.monotonic(), through=through)
+            self._report(delivery, receipt, conclusion)
+            self._count(conclusion, delay_s=delay_s)
         return recorded
 
     async def _send(self, delivery: Delivery) -> Receipt:
@@ -59,56 +64,81 @@ class Courier:
             log.error("delivery.crashed", **self._named(delivery), error=name)  # noqa: TRY400 (texts may hold secrets)
             return Receipt(Verdict.RETRY, "error")
 
-    def _conclude(self, delivery: Delivery, receipt: Receipt, *, begun_s: float) -> Settlement:
-        now = self.clock.monotonic()
-        clock_s = self.standing.clock_s(now)
-        first_s = begun_s if delivery.first_tried_at_s is None else delivery.first_tried_at_s
-        conclusion = conclude(delivery, receipt, tried_for_s=clock_s - first_s, rules=self.retry, jitter=self.jitter)
-        self._learn(receipt, wait_s=conclusion.wait_s, now=now)
-        self._report(delivery, receipt, conclusion)
+    def _conclude(self, delivery: Delivery, receipt: Receipt, *, first_due_s: float) -> Conclusion:
+        return conclude(
+            delivery,
+            receipt,
+            through_at=self.standing.through_at,
+            waited_s=self.standing.clock_s() - first_due_s,
+            rules=self.retry,
+            jitter=self.jitter,
+        )
+
+    def _settlement(
+        self, delivery: Delivery, receipt: Receipt, conclusion: Conclusion, *, first_due_s: float
+    ) -> Settlement:
+        at = self.clock.steady_us()
         return Settlement(
             lease=self.store.lease,
             stream=delivery.stream,
             sequence=delivery.sequence,
             state=conclusion.state,
             attempts=delivery.attempts + 1,
-            due_at=self.clock.steady_us() + round(conclusion.wait_s * 1e6),
+            due_at=at + round(conclusion.wait_s * 1e6),
+            steps=conclusion.steps,
             rejections=conclusion.rejections,
-            first_tried_at_s=first_s,
+            tried_at=at,
+            first_due_at_s=first_due_s,
             answer=receipt.answer,
-            clock_s=clock_s,
-            strain=self.standing.strain(now),
+            clock_s=self.standing.clock_s(),
+            strain=self.standing.strain(),
         )
 
-    def _learn(self, receipt: Receipt, *, wait_s: float, now: float) -> None:
-        if receipt.verdict is not Verdict.BUSY:
-            self.standing.answered(now)
+    def _learn(self, delivery: Delivery, receipt: Receipt, *, waited: bool) -> None:
+        self.standing.answer = receipt.answer
         match receipt.verdict:
             case Verdict.DELIVERED:
                 self.standing.got_through()
+                self.breaker.works()
+            case Verdict.REFUSED:
+                self.standing.tried()
+                self.breaker.works()
             case Verdict.GONE:
-                self.standing.gone(now)
-            case Verdict.BUSY:
-                self.standing.tried(now)
-                self.standing.pause(now + wait_s)
-                self.gate.shut(now + wait_s)
+                self.standing.gone()
             case _:
-                self.standing.tried(now)
+                self.standing.tried()
+                asked_s, now = retry_after_s(receipt), self.clock.monotonic()
+                self.breaker.failed(delivery.event_id, now=now, retry_after_s=asked_s, waited=waited)
+                if receipt.verdict is Verdict.BUSY and asked_s:
+                    self.standing.pause(asked_s)
 
     def _report(self, delivery: Delivery, receipt: Receipt, conclusion: Conclusion) -> None:
+        """Log what did not get through: the first of a row aloud."""
         if receipt.verdict is Verdict.DELIVERED:
+            self._report_success()
             return
         known = {**self._named(delivery), "answer": receipt.answer, "attempt": delivery.attempts + 1}
         if conclusion.state is DeliveryState.DEAD:
             log.warning("delivery.dead", **known)
-        else:
-            log.debug("delivery.failed", **known, wait_s=round(conclusion.wait_s, 3))
+            return
+        known["wait_s"] = round(conclusion.wait_s, 3)
+        now, is_gone = self.clock.monotonic(), receipt.verdict is Verdict.GONE  # which the lane tells
+        if self._in_trouble or now < self._quiet_until or is_gone:
+            log.debug("delivery.failed", **known)
+            return
+        log.warning("delivery.failed", **known)
+        self._in_trouble, self._quiet_until = True, now + WARNED_EVERY_S
 
-    def _named(self, delivery: Delivery) -> dict[str, str]:
+    def _report_success(self) -> None:
+        if self._in_trouble:
+            log.info("delivery.recovered", sink=self.store.lease.name)
+        self._in_trouble = False
+
+    def _named(self, delivery: Delivery) -> dict[str, object]:
         return {"sink": self.store.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}
 
-    def _count(self, settlement: Settlement, *, delay_s: float) -> None:
-        match settlement.state:
+    def _count(self, conclusion: Conclusion, *, delay_s: float) -> None:
+        match conclusion.state:
             case DeliveryState.DELIVERED:
                 self.metrics.delivered(delay_s)
             case DeliveryState.DEAD:

@@ -90,9 +90,9 @@ def account_event(
     return _event(uuid7(now_ms), type_, f"/accounts/{account}", None, at, sequence=sequence, data=data)
 
 
-def sink_event(type_: EventType, *, sink: str, sequence: int, at: datetime, now_ms: int) -> Event:
-    """Build an event of the sink itself, for the other sinks."""
-    data = {"sink": sink, "observed": {"at": timestamp(at)}}
+def sink_event(type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime, now_ms: int) -> Event:
+    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave, if it gave any."""
+    data = {"sink": sink, "answer": answer, "observed": {"at": timestamp(at)}}
     return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=sequence, data=data)
 
 

@@ -48,23 +48,20 @@ class HealthKeeper:
 class StandingKeeper:
     """Writes how one sink stands, whenever time has moved that on since it was written; its settlements do so too."""
 
-    def __init__(self, lease: Lease, standing: Standing, *, store: Store, clock: Clock) -> None:
+    def __init__(self, lease: Lease, standing: Standing, *, store: Store) -> None:
         """Take what the standing began with as written."""
         self._lease = lease
         self._standing = standing
         self._store = store
-        self._clock = clock
-        self._kept = self._state(clock.monotonic())
+        self._kept = self._state()
 
     async def keep(self) -> None:
         """Write what has changed. Raises `StoreError`."""
-        now = self._clock.monotonic()
-        state = self._state(now)
+        state = self._state()
         if state != self._kept:
-            clock_s = self._standing.clock_s(now)
-            await self._store.note_standing(self._lease, self._standing.strain(now), clock_s=clock_s)
+            await self._store.note_standing(self._lease, self._standing.strain(), clock_s=state[0])
             self._kept = state
 
-    def _state(self, now: float) -> tuple[float, float | None]:
+    def _state(self) -> tuple[float, float | None]:
         """Return what time changes; a pause comes with a settlement."""
-        return self._standing.clock_s(now), self._standing.strain(now).failing_for_s
+        return self._standing.clock_s(), self._standing.strain().failing_for_s

@@ -15,7 +15,7 @@ import structlog
 from watcher.attempts import RetryRules
 from watcher.clock import Clock
 from watcher.courier import Courier
-from watcher.gate import Gate
+from watcher.gate import CircuitBreaker
 from watcher.keeper import StandingKeeper
 from watcher.lane_store import LaneStore
 from watcher.metrics import SinkMetrics
@@ -33,6 +33,12 @@ CONCURRENCY = 16
 REST_S = 10.0
 """The longest a lane asks to be left alone; whatever happens in between wakes it."""
 
+GIVE_UP_EVERY_S = 60.0
+GIVE_UP_SHARE = 0.05
+"""What has waited too long is looked for so often, and at least so often within `give_up_after`."""
+
+DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
+
 _TOLD_AS = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
 log = structlog.get_logger()
@@ -40,15 +46,16 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LaneRules:
-    """How a sink wants to be sent to. A rate of infinity is no pace at all."""
+    """How a sink wants to be sent to. A rate of infinity is no pace; with `breaks` failures may hold it up."""
 
     retry: RetryRules
     rate_per_s: float
+    breaks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a lane works with. `tell` makes the sink's own event, of that type and sequence, for all other sinks.
+    """What a lane works with. `tell` makes the sink's own event, of a type, a sequence and an answer, for all others.
 
     `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the lane itself.
     """
@@ -57,7 +64,7 @@ class Surroundings:
     clock: Clock
     jitter: Jitter
     wake: Wake
-    tell: Callable[[EventType, int], tuple[Outgoing, ...]]
+    tell: Callable[[EventType, int, str | None], tuple[Outgoing, ...]]
     fatal: Callable[[BaseException], None]
     metrics: SinkMetrics
 
@@ -72,17 +79,16 @@ class SinkLane:
         self._surroundings = surroundings
         self._clock = surroundings.clock
         self._store = LaneStore(surroundings.store, lease=lease, clock=self._clock)
-        now = self._clock.monotonic()
-        self._standing = Standing(record, now=now)
-        self._keeper = StandingKeeper(lease, self._standing, store=surroundings.store, clock=self._clock)
+        self._standing = Standing(record, clock=self._clock)
+        self._keeper = StandingKeeper(lease, self._standing, store=surroundings.store)
         self._recorded, self._sequence = record.state, record.sequence
-        self._pacer, self._gate = Pacer(rules.rate_per_s, now=now), Gate()
-        if self._standing.paused_until is not None:
-            self._gate.shut(self._standing.paused_until)
+        self._pacer = Pacer(rules.rate_per_s, now=self._clock.monotonic())
+        self._breaker = CircuitBreaker(opens=rules.breaks)
+        self._give_up_after_s = rules.retry.give_up_after_s
         self._courier = Courier(
             sink=sink,
             store=self._store,
-            gate=self._gate,
+            breaker=self._breaker,
             standing=self._standing,
             retry=rules.retry,
             clock=self._clock,
@@ -90,20 +96,24 @@ class SinkLane:
             metrics=surroundings.metrics,
         )
         self._ready: deque[Delivery] = deque()
-        self._held: set[bytes] = set()  # the streams of what is ready or in flight: one delivery each, and in order
+        self._trial: Delivery | None = None  # what is tried next while the breaker is open
+        self._trial_at = float("-inf")  # when one may be
+        self._held: set[bytes] = set()  # the streams of all these and of what is in flight: one each, and in order
         self._in_flight: set[asyncio.Task[None]] = set()
         self._next_due_at: int | None = None
         self._nothing_waits = False
+        self._give_up_at = float("-inf")
         self._stopped = False
         surroundings.metrics.up(record.state is None)
+        if self._standing.disabled:
+            log.warning("sink.disabled", sink=lease.name, note=DISABLED_NOTE)
 
     async def round(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again."""
-        now = self._clock.monotonic()
         if self._in_flight:
-            self._standing.tried(now)
-        self._standing.look(now)
-        await self._tell(now)
+            self._standing.tried()
+        self._standing.look()
+        await self._tell()
         await self._refill()
         self._start()
         return self._rest_s()
@@ -111,10 +121,11 @@ class SinkLane:
     async def flush(self) -> None:
         """Let the store know how long the sink has been served, and failing, while something waits for it.
 
-        Raises `StoreError`. A store that is in trouble is not asked.
+        What has waited too long is given up. Raises `StoreError`. A store that is in trouble is not asked.
         """
         if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
             await self._keeper.keep()
+            await self._give_up()
 
     @property
     def store_failing(self) -> bool:
@@ -134,13 +145,26 @@ class SinkLane:
             task.cancel()
         await asyncio.gather(*self._in_flight, return_exceptions=True)
 
-    async def _tell(self, now: float) -> None:
+    async def _give_up(self) -> None:
+        """Make dead letters of what was first due too long ago, whether or not it was ever tried since."""
+        after_s, now = self._give_up_after_s, self._clock.monotonic()
+        if after_s is None or self._standing.disabled or now < self._give_up_at:
+            return
+        self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
+        store, lease, clock_s = self._surroundings.store, self._store.lease, self._standing.clock_s()
+        at, skip = self._clock.steady_us(), frozenset(self._held)
+        if count := await store.give_up(lease, now=at, clock_s=clock_s, after_s=after_s, skip=skip):
+            self._surroundings.metrics.dead(count)
+            log.warning("deliveries.died", sink=lease.name, count=count, why="give_up_after has passed")
+            self._surroundings.wake()
+
+    async def _tell(self) -> None:
         """Record how the sink stands, and tell the other sinks, on the edges only."""
-        state = self._standing.state
-        if state == self._recorded or now < self._store.retry_at:
+        state, answer = self._standing.state, self._standing.answer
+        if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
             return
         type_, sequence = _TOLD_AS[state], self._sequence + 1
-        outgoing = self._surroundings.tell(type_, sequence)
+        outgoing = self._surroundings.tell(type_, sequence, answer)
         change = SourceChange(self._store.lease, self._sequence, sequence, state, outgoing)
         if not await self._store.record(change):
             self._give_back()
@@ -148,11 +172,13 @@ class SinkLane:
         self._recorded, self._sequence = state, sequence
         self._surroundings.metrics.told(type_, well=state is None)
         report = log.info if state is None else log.warning
-        report(type_.value, sink=self._store.lease.name)
+        report(type_.value, sink=self._store.lease.name, answer=answer)
 
     async def _refill(self) -> None:
-        now = self._clock.monotonic()
-        if self._resting() or len(self._ready) >= CONCURRENCY or now < self._gate.opens_at:
+        if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
+            return
+        if self._breaker.is_open:
+            await self._take_trial()
             return
         due = await self._store.take(skip=frozenset(self._held))
         if due is None:
@@ -161,33 +187,89 @@ class SinkLane:
         self._ready.extend(due.deliveries)
         self._held.update(delivery.stream for delivery in due.deliveries)
         self._next_due_at = due.next_due_at
-        self._nothing_waits = not self._held and due.next_due_at is None
-        if self._nothing_waits:
+        self._note_rest(not self._held and due.next_due_at is None)
+
+    async def _take_trial(self) -> None:
+        """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
+        now, breaker = self._clock.monotonic(), self._breaker
+        if breaker.is_trying or self._trial is not None:
+            return
+        never_tried_from, tried_from = breaker.opens_at(never_tried=True), breaker.opens_at(never_tried=False)
+        self._trial_at = min(never_tried_from, tried_from)
+        if now < self._trial_at:
+            return
+        trial = await self._store.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
+        if trial is None:
+            self._trial_at = tried_from if now < tried_from else float("inf")
+            self._note_rest(now >= tried_from and not self._held and not self._store.failing)
+            return
+        self._trial_at = tried_from if trial.attempts else never_tried_from
+        if self._trial_at <= now:
+            self._trial = trial
+            self._held.add(trial.stream)
+
+    def _note_rest(self, nothing_waits: bool) -> None:  # noqa: FBT001 (what is noted)
+        self._nothing_waits = nothing_waits
+        if nothing_waits:
             self._standing.rested()
 
     def _give_back(self) -> None:
-        """Forget what was taken but not begun, and begin nothing while the store is in trouble."""
+        """Forget what was taken but not begun."""
+        if self._trial is not None:
+            self._ready.append(self._trial)
+            self._trial = None
         self._held.difference_update(delivery.stream for delivery in self._ready)
         self._ready.clear()
-        self._gate.shut(self._store.retry_at)
 
     def _resting(self) -> bool:
         return self._stopped or self._standing.disabled
 
+    def _sends_from(self) -> float:
+        """Return the monotonic moment before which nothing goes, for the sink or the store wants to be left alone."""
+        return max(self._standing.paused_until, self._store.retry_at)
+
     def _has_room(self, now: float) -> bool:
-        return not self._resting() and len(self._in_flight) < CONCURRENCY and self._gate.lets_go(now)
+        if self._resting() or now < self._sends_from():
+            return False
+        # What a store in trouble does not take goes out again: one shows whether it does.
+        return len(self._in_flight) < (1 if self._store.failing else CONCURRENCY)
 
     def _start(self) -> None:
         now = self._clock.monotonic()
+        if self._breaker.is_open:
+            self._start_trial(now)
+            return
+        if self._trial is not None:
+            self._ready.appendleft(self._trial)
+            self._trial = None
         while self._ready and self._has_room(now) and self._pacer.ready_at() <= now:
-            self._pacer.spend(now)
-            delivery = self._ready.popleft()
-            task = asyncio.create_task(self._attempt(delivery, goes_first=self._gate.enter()))
-            self._in_flight.add(task)
-            task.add_done_callback(partial(self._ended, stream=delivery.stream))
+            self._send(self._ready.popleft(), is_trial=False, now=now)
 
-    async def _attempt(self, delivery: Delivery, *, goes_first: bool) -> None:
-        if not await self._courier.attempt(delivery, goes_first=goes_first):
+    def _start_trial(self, now: float) -> None:
+        """Start what may be tried while the breaker is open, and give back what was taken before it opened."""
+        trial, self._trial = self._trial, None
+        self._give_back()
+        if trial is None:
+            return
+        if self._has_room(now) and self._pacer.ready_at() <= now:
+            self._breaker.trial_begins(never_tried=not trial.attempts, now=now)
+            self._send(trial, is_trial=True, now=now)
+        else:
+            self._trial = trial
+
+    def _send(self, delivery: Delivery, *, is_trial: bool, now: float) -> None:
+        self._pacer.spend(now)
+        task = asyncio.create_task(self._attempt(delivery, is_trial=is_trial))
+        self._in_flight.add(task)
+        task.add_done_callback(partial(self._ended, stream=delivery.stream))
+
+    async def _attempt(self, delivery: Delivery, *, is_trial: bool) -> None:
+        try:
+            recorded = await self._courier.attempt(delivery, waited=is_trial and delivery.attempts > 0)
+        finally:
+            if is_trial:
+                self._breaker.trial_ends()
+        if not recorded:
             self._give_back()
 
     def _ended(self, task: asyncio.Task[None], *, stream: bytes) -> None:
@@ -202,16 +284,18 @@ class SinkLane:
             self._surroundings.wake()
 
     def _rest_s(self) -> float:
-        now = self._clock.monotonic()
-        if now < self._gate.opens_at:
-            return min(REST_S, self._gate.opens_at - now)
-        if not self._has_room(now):
+        now, from_at = self._clock.monotonic(), self._sends_from()
+        if now < from_at:
+            return min(REST_S, from_at - now)
+        if not self._has_room(now) or (self._breaker.is_open and self._breaker.is_trying):
             return REST_S
         return min(REST_S, max(0.0, self._next_start_s(now)))
 
     def _next_start_s(self, now: float) -> float:
-        if self._ready:
+        if self._ready or self._trial is not None:
             return self._pacer.ready_at() - now
+        if self._breaker.is_open:
+            return self._trial_at - now
         if self._next_due_at is None:
             return REST_S
         return (self._next_due_at - self._clock.steady_us()) / 1e6

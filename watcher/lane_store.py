@@ -8,6 +8,7 @@ import structlog
 
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.models import Delivery
 from watcher.ports.store import DueDeliveries, Lease, Settlement, SourceChange, Store
 from watcher.retry import doubling
 
@@ -47,6 +48,15 @@ class LaneStore:
         if not due.deliveries:  # else what is taken shows whether the store can be written, too
             self._works()
         return due
+
+    async def take_trial(self, *, skip: frozenset[bytes], never_tried: bool) -> Delivery | None:
+        """Return what is to show whether the sink works again; `None` also if the store is in trouble."""
+        now = self._clock.steady_us()
+        try:
+            return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
+        except StoreError as error:
+            self._failed(error)
+            return None
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write how an attempt ended; return whether that is recorded."""

@@ -188,9 +188,9 @@ class SinkMetrics:
         """Count an attempt that will be repeated."""
         self._outcomes["retried"].inc()
 
-    def dead(self) -> None:
-        """Count a dead letter."""
-        self._outcomes[DeliveryState.DEAD].inc()
+    def dead(self, count: int = 1) -> None:
+        """Count dead letters."""
+        self._outcomes[DeliveryState.DEAD].inc(count)
 
     def up(self, well: bool) -> None:  # noqa: FBT001 (the gauge's value)
         """Say whether the sink is neither failing nor disabled."""

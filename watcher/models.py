@@ -267,9 +267,10 @@ class DeliveryState(StrEnum):
 class Delivery:
     """One event on its way to one sink.
 
-    `recorded_at` and `due_at` are microseconds UTC on the steady clock. `first_tried_at_s` is the reading of the
-    sink's own clock (seconds during which the sink was served) at the first attempt; `rejections` counts the
-    answers in a row that said the body itself is unacceptable.
+    `recorded_at`, `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the
+    steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
+    when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
+    was its own; `rejections` counts the answers in a row that said the body itself is unacceptable.
     """
 
     sink: str
@@ -281,5 +282,7 @@ class Delivery:
     recorded_at: int
     due_at: int
     attempts: int = 0
+    steps: int = 0
     rejections: int = 0
-    first_tried_at_s: float | None = None
+    tried_at: int = 0
+    first_due_at_s: float | None = None

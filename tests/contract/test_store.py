@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from stores import (
@@ -242,7 +243,8 @@ async def test_a_delivery_carries_the_event_as_it_was_recorded(
     assert (delivery.event_id, delivery.type, delivery.body) == (told.id, told.type, told.body)
     assert (delivery.stream, delivery.sequence, delivery.sink) == (told.stream, told.sequence, "ops")
     assert (delivery.recorded_at, delivery.due_at) == (clock.us, clock.us)
-    assert (delivery.attempts, delivery.rejections, delivery.first_tried_at_s) == (0, 0, None)
+    assert (delivery.attempts, delivery.steps, delivery.rejections) == (0, 0, 0)
+    assert (delivery.tried_at, delivery.first_due_at_s) == (0, None)
 
 
 async def test_each_sink_of_an_event_has_its_own_delivery(store: Store, account: Lease, ops: Lease) -> None:
@@ -341,17 +343,101 @@ async def test_a_failed_attempt_is_written_down_and_due_again_later(
     await store.record(change(account))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     again_at = START_US + 5 * SECOND_US
-    failed = settlement(ops, first, state=WAITING, due_at=again_at, rejections=2, first_tried_at_s=1.25, clock_s=8.5)
-    await store.settle(failed)
+    counts = {"steps": 3, "rejections": 2, "tried_at": START_US + 7, "first_due_at_s": 1.25, "clock_s": 8.5}
+    await store.settle(settlement(ops, first, state=WAITING, due_at=again_at, **counts))
     found = await store.next_deliveries(ops, now=again_at - 1, limit=1)
     assert (found.deliveries, found.next_due_at) == ([], again_at)
     (delivery,) = (await store.next_deliveries(ops, now=again_at, limit=1)).deliveries
-    assert (delivery.attempts, delivery.rejections, delivery.first_tried_at_s) == (1, 2, 1.25)
+    assert (delivery.attempts, delivery.steps, delivery.rejections) == (1, 3, 2)
+    assert (delivery.tried_at, delivery.first_due_at_s) == (START_US + 7, 1.25)
     assert delivery.recorded_at == START_US
     await store.close()
     again = await open_store(url, clock=clock, on_recorded=Woken())
     assert (await again.load_sink(await again.claim("sink", "ops"), fingerprint="x")).clock_s == 8.5
     await again.close()
+
+
+async def fail(store: Store, ops: Lease, number: int, **values: object) -> None:
+    """Settle an attempt at the first event of an execution that failed; it is due again long ago."""
+    due_now = (await store.next_deliveries(ops, now=LATER, limit=50)).deliveries
+    (delivery,) = [each for each in due_now if (each.stream, each.sequence) == of(number)]
+    await store.settle(settlement(ops, delivery, state=WAITING, **values))
+
+
+async def test_what_was_never_tried_comes_before_what_was(store: Store, account: Lease, ops: Lease) -> None:
+    for number in (1, 2, 3):
+        await store.record(change(account, number=number))
+    await fail(store, ops, 1)
+    assert await due(store, ops) == [of(2), of(3), of(1)]
+
+
+async def trial(store: Store, ops: Lease, *, now: int = LATER, **options: Any) -> tuple[bytes, int] | None:  # noqa: ANN401
+    found = await store.next_trial(ops, now=now, **options)
+    return None if found is None else (found.stream, found.sequence)
+
+
+async def test_a_trial_is_what_was_never_tried_and_is_due_first(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    assert await trial(store, ops) is None
+    for number in (1, 2, 3):
+        clock.us = START_US + number * SECOND_US
+        await store.record(change(account, number=number))
+    await fail(store, ops, 1)
+    assert await trial(store, ops) == of(2)
+    assert await trial(store, ops, skip=[of(2)[0]], never_tried=True) == of(3)
+    assert await trial(store, ops, skip=[of(2)[0], of(3)[0]], never_tried=True) is None
+    assert await trial(store, ops, now=START_US, never_tried=True) is None
+
+
+async def test_else_it_is_the_one_with_the_fewest_steps_that_was_tried_longest_ago_due_or_not(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    for number in (1, 2, 3):
+        await store.record(change(account, number=number))
+    never = LATER + 10**12
+    await fail(store, ops, 1, steps=1, tried_at=START_US + 1, due_at=never)
+    await fail(store, ops, 2, steps=0, tried_at=START_US + 3, due_at=never)
+    await fail(store, ops, 3, steps=0, tried_at=START_US + 2, due_at=never)
+    assert await trial(store, ops) == of(3)
+    assert await trial(store, ops, skip=[of(3)[0]]) == of(2)
+    assert await trial(store, ops, skip=[of(3)[0], of(2)[0]]) == of(1)
+
+
+async def test_a_trial_is_never_one_that_an_earlier_one_holds_back(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    await store.record(change(account, sequence=2))
+    await fail(store, ops, 1)
+    assert await trial(store, ops, never_tried=True) is None
+    assert await trial(store, ops) == of(1)
+
+
+async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next_of_its_stream_let_go(
+    store: Store, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    await store.record(change(account, number=1))
+    await store.record(change(account, sequence=2))
+    await store.record(change(account, number=2))
+    assert await store.give_up(ops, now=clock.us, clock_s=10.0, after_s=5.0) == 0
+    await fail(store, ops, 1, first_due_at_s=10.0, due_at=LATER + 10**12)
+    await store.record(change(account, number=3))
+    assert await store.give_up(ops, now=clock.us, clock_s=14.9, after_s=5.0) == 0
+    assert await store.give_up(ops, now=clock.us, clock_s=15.0, after_s=5.0, skip=[of(2)[0]]) == 1
+    assert set(await due(store, ops)) == {of(2), of(3), of(1, sequence=2)}
+    assert await store.give_up(ops, now=clock.us, clock_s=15.0, after_s=5.0) == 1
+    assert await store.give_up(ops, now=clock.us, clock_s=19.9, after_s=5.0) == 1
+    assert (await store.backlog())["ops"].pending_count == 1
+
+
+async def test_the_trials_and_the_end_of_somebody_elses_deliveries_are_not_ours(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    await store.record(change(account))
+    await store.claim("sink", "ops")
+    with pytest.raises(OwnershipLostError):
+        await store.next_trial(ops, now=LATER)
+    with pytest.raises(OwnershipLostError):
+        await store.give_up(ops, now=LATER, clock_s=10.0, after_s=5.0)
 
 
 async def test_what_the_last_attempt_says_of_the_sink_is_kept(

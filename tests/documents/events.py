@@ -110,7 +110,8 @@ def _end(now: datetime) -> dict[str, Outcome | Execution]:
 
 def _sink_event(type_: EventType, *, sequence: int) -> Event:
     at = EPOCH + timedelta(minutes=5 * sequence)
-    event = sink_event(type_, sink="ops", sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
+    answer = {EventType.SINK_FAILING: "503", EventType.SINK_DISABLED: "410"}.get(type_, "204")
+    event = sink_event(type_, sink="ops", answer=answer, sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 

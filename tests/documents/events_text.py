@@ -40,6 +40,7 @@ FIELDS = {
     "labels": "the watch's labels",
     "link": "the account's `link`, with the ids filled in; absent if it wants an execution's id and there is none",
     "sink": "`sink.*` only: the sink's name",
+    "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; absent before the first",
     "reason": "why: see the types that have it",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where nobody can tell",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
@@ -140,10 +141,20 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 | 2xx | delivered |
 | 410 | the sink is disabled (`sink.disabled`); deliveries wait until its block in the configuration changes |
 | 400, 413, 422 | tried again; the fifth in a row makes it a dead letter: this body will never be taken |
-| 429, 503 | the whole sink pauses, as long as `Retry-After` says, at most 1 h; then one delivery goes first |
+| 429 with `Retry-After` | tried again; until then, at most 1 h, nothing else is sent to this sink either |
 | 3xx | never followed; tried again |
-| anything else, or none | tried again after the next step of `retry.schedule` (±20 %), or `Retry-After` if longer |
+| anything else, or none | tried again |
 
-After `retry.give_up_after` (3 days) it is a dead letter: kept, counted, logged, and no longer holding anything back.
-That clock stands still while the daemon is off or the sink disabled.
+**When it is tried again.** If anything else got through to the sink since the attempt before, the trouble is the delivery's
+own: it waits for the next step of `retry.schedule` (±20 %). Otherwise it may be the sink's: it waits 1 s, doubling to 60 s,
+and takes no step. A longer `Retry-After` counts in both cases, up to 1 h.
+
+After 5 failures in a row of at least two deliveries the sink is tried with one delivery at a time: one that was never
+tried, at most one a second; else, after 1 s, doubling to 30 s (or the longest `Retry-After` among them), the one with the
+fewest steps that was tried longest ago. 2xx, 400, 413 or 422 ends that. So an event that your receiver can never process
+holds up its own execution only, and about a minute after an outage everything has arrived.
+
+**When it is given up.** `retry.give_up_after` (3 days) after it was first due, whether or not it was tried since, it is a
+dead letter: kept, counted, logged, and no longer holding anything back. That clock stands still while the daemon is off or
+the sink disabled.
 """

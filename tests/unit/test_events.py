@@ -395,11 +395,16 @@ def test_a_gaps_stream_is_its_pipelines_own() -> None:
 
 
 def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
-    event = sink_event(EventType.SINK_FAILING, sink="ops", sequence=1, at=SEEN, now_ms=NOW_MS)
+    event = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=1, at=SEEN, now_ms=NOW_MS)
     out = read(event)
     assert (out["source"], out["type"], "subject" in out) == ("/sinks/ops", "sink.failing", False)
-    assert out["data"] == {"sink": "ops", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
+    assert out["data"] == {"sink": "ops", "answer": "503", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
     assert event.id.version == 7
+
+
+def test_a_sink_that_never_answered_has_no_answer_in_its_event() -> None:
+    event = sink_event(EventType.SINK_FAILING, sink="ops", answer=None, sequence=1, at=SEEN, now_ms=NOW_MS)
+    assert "answer" not in read(event)["data"]
 
 
 def test_a_test_event_names_its_sink_and_is_the_first_of_its_own() -> None:
@@ -419,9 +424,10 @@ def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
         at=SEEN,
         now_ms=NOW_MS,
     )
-    sink = sink_event(EventType.SINK_RECOVERED, sink="ops", sequence=1, at=SEEN, now_ms=NOW_MS)
+    sink = sink_event(EventType.SINK_RECOVERED, sink="ops", answer=None, sequence=1, at=SEEN, now_ms=NOW_MS)
+    later = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=2, at=BEFORE, now_ms=1)
     assert account.stream != sink.stream
-    assert sink.stream == sink_event(EventType.SINK_FAILING, sink="ops", sequence=2, at=BEFORE, now_ms=1).stream
+    assert sink.stream == later.stream
 
 
 # Sizes

@@ -84,15 +84,43 @@ async def test_a_failing_delivery_holds_back_later_ones_of_its_execution_only(ri
     assert rig.row("a1")["attempts"] == 3
 
 
-async def test_each_attempt_waits_for_its_step_and_the_last_step_repeats(rig: Rig) -> None:
+async def waits_of(rig: Rig, name: str, *, rounds: int, beside: str = "") -> list[float]:
+    """Return for how long a delivery waits after each attempt; `beside` is recorded before each, and gets through."""
+    waits: list[float] = []
+    await rig.go()
+    for _ in range(rounds):
+        waits.append((rig.row(name)["due_at"] - rig.clock.steady_us()) / 1e6)
+        await rig.record(*beside)
+        await rig.go()
+        await rig.go(waits[-1])
+    return waits
+
+
+async def test_what_fails_while_others_get_through_waits_for_its_steps_and_the_last_repeats(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    assert await waits_of(rig, "a1", rounds=5, beside="b") == pytest.approx([1, 1, 5, 30, 30], abs=0.01)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"], rig.counted("retried")) == (6, 5, 6)
+
+
+async def test_what_fails_while_nothing_gets_through_takes_no_step_and_waits_for_a_minute_at_most(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a")
-    waits = []
-    for after_s in (0.0, 1.0, 5.0, 30.0):
-        await rig.go(after_s)
-        waits.append((rig.row("a1")["due_at"] - rig.clock.steady_us()) / 1e6)
-    assert waits == [1.0, 5.0, 30.0, 30.0]
-    assert rig.counted("retried") == 4
+    assert await waits_of(rig, "a1", rounds=8) == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (9, 0)
+
+
+async def test_a_restart_forgets_what_got_through_and_no_step_that_was_taken(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    await waits_of(rig, "a1", rounds=3, beside="b")
+    await rig.restart()
+    await rig.go(30)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (5, 3)
+    await rig.record("b")
+    await rig.go()
+    await rig.go(60)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (6, 4)
 
 
 async def test_every_attempt_carries_the_same_id_and_body(rig: Rig) -> None:
@@ -135,60 +163,48 @@ async def test_any_other_answer_in_between_begins_the_count_of_refusals_anew(rig
     answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, FAILED, REFUSED])
     rig.sink.answer = lambda _: next(answers)
     await rig.record("a")
-    for after_s in (0, 1, 5, 30, 30, 30):
+    for after_s in (0, 1, 5, 30, 30, 60):
         await rig.go(after_s)
     assert (rig.row("a1")["state"], rig.row("a1")["rejections"]) == ("waiting", 1)
 
 
-async def test_a_busy_sink_is_left_alone_and_then_one_delivery_goes_first(rig: Rig) -> None:
-    asked = Receipt(Verdict.BUSY, "429", retry_after_s=60)
-    rig.sink.answer = lambda _: asked
+async def test_a_sink_that_asks_for_a_pause_is_left_alone_for_so_long(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
     await rig.record("a")
     await rig.go()
     await rig.record("b", "c", "d")
+    rig.sink.answer = lambda _: DELIVERED
     assert await rig.sent_after(50) == []
     assert await rig.go(5) == pytest.approx(5 - 0.003)
-    held = asyncio.get_running_loop().create_future()
-    rig.sink.answer = lambda _: held
-    rig.clock.passed_s += 5
-    assert await rig.lane.round() == 10
-    assert await rig.lane.round() == 10
-    assert rig.sink.in_flight_count == 1
-    rig.sink.answer = lambda _: DELIVERED
-    held.set_result(DELIVERED)
-    await rig.go()
-    assert sorted(rig.sink.take_sent()) == ["a1", "b1", "c1", "d1"]
+    assert sorted(await rig.sent_after(5)) == ["a1", "b1", "c1", "d1"]
 
 
-async def test_a_busy_sink_is_left_alone_over_a_restart_and_then_one_delivery_goes_first(rig: Rig) -> None:
-    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=60)
+async def test_a_pause_goes_on_over_a_restart(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
     await rig.record("a")
     await rig.go()
     await rig.restart()
     await rig.record("b", "c", "d")
-    assert await rig.sent_after(59) == []
-    rig.sink.answer = lambda _: BUSY
-    assert len(await rig.sent_after(1)) == 1
     rig.sink.answer = lambda _: DELIVERED
-    assert sorted(await rig.sent_after(5)) == ["a1", "b1", "c1", "d1"]
+    assert await rig.sent_after(59) == []
+    assert sorted(await rig.sent_after(1)) == ["a1", "b1", "c1", "d1"]
     await rig.restart()
     await rig.record("b", "c")
-    rig.sink.answer = lambda _: BUSY
     assert await rig.sent_after() == ["b2", "c2"]
 
 
-async def test_a_pause_that_ended_while_the_daemon_was_off_lets_one_go_first(rig: Rig) -> None:
-    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=60)
+@pytest.mark.parametrize("receipt", [Receipt(Verdict.RETRY, "503", retry_after_s=60), Receipt(Verdict.BUSY, "429")])
+async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_alone(rig: Rig, receipt: Receipt) -> None:
+    rig.sink.answer = lambda delivery: receipt if name_of(delivery) == "a1" else DELIVERED
     await rig.record("a")
     await rig.go()
-    rig.clock.passed_s += 600
-    await rig.restart()
-    await rig.record("b", "c")
-    assert await rig.sent_after() == ["a1"]
+    await rig.record("b", "a")
+    assert await rig.sent_after() == ["b1"]
+    assert rig.row("a1")["due_at"] == rig.row("a2")["due_at"]
 
 
 async def test_another_receiver_did_not_ask_for_the_pause(rig: Rig) -> None:
-    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=60)
+    rig.sink.answer = lambda _: BUSY
     await rig.record("a")
     await rig.go()
     await rig.restart(fingerprint="changed")
@@ -197,22 +213,13 @@ async def test_another_receiver_did_not_ask_for_the_pause(rig: Rig) -> None:
     assert sorted(await rig.sent_after()) == ["b1", "c1"]
 
 
-async def test_a_sink_that_is_still_busy_is_left_alone_again(rig: Rig) -> None:
+async def test_a_sink_that_still_wants_a_pause_gets_it(rig: Rig) -> None:
     rig.sink.answer = lambda _: BUSY
     await rig.record("a")
     await rig.go()
     await rig.record("b", "c")
-    assert len(await rig.sent_after(1)) == 1
-    assert len(await rig.sent_after(1)) == 1
-
-
-async def test_a_delivery_that_goes_first_and_fails_otherwise_lets_the_others_follow(rig: Rig) -> None:
-    answers = iter([BUSY, FAILED])
-    rig.sink.answer = lambda _: next(answers, DELIVERED)
-    await rig.record("a")
-    await rig.go()
-    await rig.record("b", "c")
-    assert len(await rig.sent_after(1)) == 3
+    assert len(await rig.sent_after(60)) == 3
+    assert await rig.sent_after(59) == []
 
 
 async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None:
@@ -225,8 +232,15 @@ async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None
     assert rig.told == [("sink.disabled", 1)]
     assert (rig.sink_state(), rig.is_up()) == ("disabled", False)
     assert (rig.row("a1")["state"], rig.row("a1")["answer"]) == ("waiting", "410")
-    assert {"event": "sink.disabled", "log_level": "warning", "sink": "ops"} in logs
-    await rig.restart()
+    assert {"event": "sink.disabled", "log_level": "warning", "sink": "ops", "answer": "410"} in logs
+    with capture_logs() as logs:
+        await rig.restart()
+    (disabled,) = logs
+    assert (disabled["event"], disabled["log_level"], "410 Gone" in disabled["note"]) == (
+        "sink.disabled",
+        "warning",
+        True,
+    )
     assert not rig.is_up()
     assert await rig.sent_after(3600) == []
     assert rig.told == [("sink.disabled", 1)]
@@ -243,7 +257,7 @@ async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) 
         await rig.go(10)
     assert (rig.told, rig.is_up()) == ([("sink.disabled", 1)], False)
     rig.sink.answer = lambda _: DELIVERED
-    assert await rig.sent_after(30) == ["a1", "a2"]
+    assert await rig.sent_after(60) == ["a1", "a2"]
     assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
 
 
@@ -263,10 +277,10 @@ async def test_a_delivery_is_given_up_and_no_longer_holds_back_its_execution(rig
     await rig.restart(rules=HASTY)
     rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
     await rig.record("a", "a")
-    for after_s in (0, 1, 5, 30, 30):
+    for after_s in (0, 1, 2, 4, 8, 16, 32):
         await rig.go(after_s)
     assert rig.row("a1")["state"] == "waiting"
-    assert await rig.sent_after(35) == ["a1", "a2"]
+    assert await rig.sent_after(60) == ["a1", "a2"]
     assert (rig.row("a1")["state"], rig.counted("dead")) == ("dead", 1)
 
 
@@ -293,11 +307,22 @@ async def test_the_clock_of_giving_up_stands_still_while_the_sink_is_disabled(ri
     await rig.go()
     await rig.go(60)
     await rig.go(5000)
+    await rig.lane.flush()
     await rig.restart(rules=HASTY, fingerprint="changed")
     await rig.go(30)
     assert (rig.row("a1")["state"], rig.row("a1")["attempts"]) == ("waiting", 3)
     await rig.go(30)
     assert rig.row("a1")["state"] == "dead"
+
+
+async def test_a_sink_that_never_gives_up_looks_for_nothing_to_give_up(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await rig.go(1e6)
+    await rig.lane.flush()
+    assert rig.store.asked["give_up"] == 0
 
 
 async def test_a_sink_that_never_gives_up_keeps_trying(rig: Rig) -> None:

@@ -39,8 +39,9 @@ async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -
         await fail_for(rig, 600)
     assert (rig.told, rig.sink_state(), rig.is_up()) == ([("sink.failing", 1)], "failing", False)
     assert [each for each in logs if each["event"].startswith("sink.")] == [
-        {"event": "sink.failing", "log_level": "warning", "sink": "ops"}
+        {"event": "sink.failing", "log_level": "warning", "sink": "ops", "answer": "500"}
     ]
+    assert rig.answers == ["500"]
 
 
 async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
@@ -54,9 +55,9 @@ async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig
     assert (rig.told, rig.is_up()) == ([("sink.failing", 1)], False)
     rig.sink.answer = lambda _: DELIVERED
     with capture_logs() as logs:
-        await rig.go(30)
+        await rig.go(60)
     assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
-    assert {"event": "sink.recovered", "log_level": "info", "sink": "ops"} in logs
+    assert {"event": "sink.recovered", "log_level": "info", "sink": "ops", "answer": "204"} in logs
     await fail_for(rig, 600)
     assert len(rig.told) == 2
 
@@ -75,18 +76,17 @@ async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
     assert rig.told == [("sink.failing", 1)]
 
 
-PATIENT = replace(RULES, retry=RetryRules((600.0,), give_up_after_s=86_400.0))
+IN_AN_HOUR = Receipt(Verdict.RETRY, "503", 3600.0)
 
 
-@pytest.mark.parametrize("receipt", [FAILED, Receipt(Verdict.BUSY, "503", 3600.0)])
+@pytest.mark.parametrize("receipt", [IN_AN_HOUR, Receipt(Verdict.BUSY, "429", 3600.0)])
 async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(rig: Rig, receipt: Receipt) -> None:
     rig.sink.answer = lambda _: receipt
-    await rig.restart(rules=PATIENT)
     await rig.record("a")
     await rig.go()
     for _ in range(11):
         await rig.go(25)
-        await rig.restart(rules=PATIENT)
+        await rig.restart()
         await rig.go()
     assert (rig.told, len(rig.sink.sent)) == ([], 1)
     await rig.go(26)
@@ -94,8 +94,7 @@ async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attem
 
 
 async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
-    rig.sink.answer = lambda _: FAILED
-    await rig.restart(rules=PATIENT)
+    rig.sink.answer = lambda _: IN_AN_HOUR
     await rig.record("a")
     await rig.go()
     for _ in range(11):
@@ -103,7 +102,7 @@ async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_las
         await rig.lane.flush()
         await rig.go(4)
         await rig.kill()
-        await rig.start(rules=PATIENT)
+        await rig.start()
         await rig.go()
     await rig.go(24)
     assert rig.told == []
@@ -112,15 +111,15 @@ async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_las
 
 
 async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_holds(rig: Rig) -> None:
-    rules = replace(RULES, retry=RetryRules((89.0,), give_up_after_s=110.0))
-    rig.sink.answer = lambda _: FAILED
+    rules = replace(RULES, retry=RetryRules((1.0,), give_up_after_s=110.0))
+    rig.sink.answer = lambda _: Receipt(Verdict.RETRY, "503", 89.0)
     await rig.restart(rules=rules)
     await rig.record("a")
     await rig.go()
-    for attempts, state in ((1, "waiting"), (1, "waiting"), (2, "waiting"), (2, "waiting"), (3, "dead")):
+    for attempts, state in ((1, "waiting"), (1, "waiting"), (2, "waiting"), (2, "waiting"), (2, "dead")):
         await rig.go(25)
         await rig.stop()
-        rig.clock.passed_s += 5 if attempts < 3 else 35  # which do not count
+        rig.clock.passed_s += 5  # which do not count
         await rig.start(rules=rules)
         await rig.go()
         assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (attempts, state)
@@ -205,8 +204,63 @@ async def test_a_failing_sink_can_be_disabled(rig: Rig) -> None:
     await rig.go()
     await fail_for(rig, 300)
     rig.sink.answer = lambda _: GONE
-    await rig.go(30)
+    await rig.go(60)
     assert rig.told == [("sink.failing", 1), ("sink.disabled", 2)]
+    assert rig.answers == ["500", "410"]
+
+
+async def test_a_process_that_was_stopped_has_not_failed_to_deliver(rig: Rig) -> None:
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.lane.round()
+    rig.clock.passed_s += 310
+    rig.clock.stopped_s += 310
+    await rig.lane.round()
+    assert rig.told == []
+
+
+async def test_the_first_failure_of_a_row_is_warned_of_once_with_its_answer(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a", "b")
+    with capture_logs() as logs:
+        await rig.go()
+        await fail_for(rig, 100)
+    (warning,) = [each for each in logs if each["log_level"] == "warning"]
+    assert (warning["event"], warning["sink"], warning["answer"], warning["attempt"], warning["wait_s"]) == (
+        "delivery.failed",
+        "ops",
+        "500",
+        1,
+        1.0,
+    )
+    rig.sink.answer = lambda _: DELIVERED
+    with capture_logs() as logs:
+        await rig.go(60)
+        await rig.record("c")
+        await rig.go()
+    assert logs == [{"event": "delivery.recovered", "log_level": "info", "sink": "ops"}]
+
+
+async def test_what_fails_beside_others_that_get_through_is_warned_of_every_five_minutes_at_most(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    with capture_logs() as logs:
+        for _ in range(61):
+            await rig.record("b")
+            await rig.go(10)
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["delivery.failed"] * 3
+    assert [each["event"] for each in logs if each["log_level"] == "info"] == ["delivery.recovered"] * 2
+
+
+async def test_an_attempt_whose_end_is_not_recorded_is_not_reported(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    rig.store.broken.add("settle")
+    await rig.record("a")
+    with capture_logs() as logs:
+        await rig.go()
+    assert [each["event"] for each in logs] == ["store.failed"]
+    assert rig.counted("retried") == 0
 
 
 async def test_a_store_that_cannot_be_read_is_asked_again_after_a_growing_wait(rig: Rig) -> None:

@@ -13,7 +13,7 @@ class Verdict(Enum):
     DELIVERED = "delivered"
     RETRY = "retry"
     BUSY = "busy"
-    """As `RETRY`, and the whole sink wants a pause (429, 503)."""
+    """As `RETRY`, and the whole sink wants a pause for as long as `Retry-After` says, if it does (429)."""
     REFUSED = "refused"
     """The receiver will not take this body (400, 413, 422)."""
     GONE = "gone"

@@ -72,8 +72,8 @@ Change = ExecutionChange | SourceChange | PipelineChange
 class Strain:
     """What an account or a sink is going through now, which a restart must not forget.
 
-    `pause_s` is how long nothing may be sent to it, negative once the pause is over but not yet tried; `failing_for_s`
-    is for how long nothing got through, counted only while the daemon ran. `None` is no pause, no failure.
+    `pause_s` is how long nothing may be sent to it; `failing_for_s` is for how long nothing got through, counted only
+    while the daemon ran. `None` is no pause, no failure.
     """
 
     pause_s: float | None = None
@@ -97,8 +97,10 @@ class Settlement:
     state: DeliveryState
     attempts: int
     due_at: int
+    steps: int
     rejections: int
-    first_tried_at_s: float
+    tried_at: int
+    first_due_at_s: float
     answer: str
     clock_s: float
     strain: Strain
@@ -133,9 +135,10 @@ class SinkRecord:
 
 @dataclass(frozen=True, slots=True)
 class DueDeliveries:
-    """Deliveries that may be tried now, in the order they came due, and when the next one after them is (or `None`).
+    """Deliveries that may be tried now, and when the next one after them is due (or `None`).
 
-    At most one per stream: the earliest that is not settled.
+    First those never tried, then the others, each in the order they came due. At most one per stream: the earliest that
+    is not settled.
     """
 
     deliveries: Sequence[Delivery]
@@ -218,6 +221,25 @@ class Store(Ledger, Protocol):
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
 
         Raises `OwnershipLostError` when the lease is not the stored one: what waits is somebody else's to send.
+        """
+        ...
+
+    async def next_trial(
+        self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
+    ) -> Delivery | None:
+        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`.
+
+        The first that is due and was never tried; else, unless it has to be `never_tried`, of those with the fewest
+        steps the one that was tried longest ago, due or not.
+        """
+        ...
+
+    async def give_up(
+        self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
+    ) -> int:
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
+
+        Streams in `skip` are left alone. Returns how many died.
         """
         ...
 

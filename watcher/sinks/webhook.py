@@ -35,7 +35,6 @@ _VERDICTS = {
     413: Verdict.REFUSED,
     422: Verdict.REFUSED,
     429: Verdict.BUSY,
-    503: Verdict.BUSY,
 }
 
 
@@ -45,13 +44,14 @@ class RetrySettings(Block):
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
-        description="The waits between attempts (±20 %), unless `Retry-After` asks for more; the last one repeats.",
+        description="The waits of a delivery that fails while others get through (±20 %), unless `Retry-After` asks for "
+        "more; the last one repeats.",
         examples=["[5s, 1m, 10m]"],
     )
     give_up_after_s: Duration = Field(
         default=as_written("3d"),
         alias="give_up_after",
-        description="So long after the first attempt the delivery is kept as a dead letter and not tried again.",
+        description="So long after it was first due a delivery is kept as a dead letter and not tried again.",
         examples=["12h"],
     )
 

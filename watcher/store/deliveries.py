@@ -1,4 +1,4 @@
-"""The deliveries of a sink: which may be sent, in which order, and how an attempt is written down.
+"""The deliveries of a sink: which may be sent, in which order, how an attempt is written down, and which are given up.
 
 A delivery is a head when no earlier one of its stream waits for the same sink. Only heads are sent. Its followers are
 due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
 from watcher.models import Delivery, DeliveryState
 from watcher.ports.store import Backlog, DueDeliveries, Settlement
@@ -28,8 +28,11 @@ _SETTLE = (
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
         due_at=bindparam("new_due_at"),
+        steps=bindparam("new_steps"),
         rejections=bindparam("new_rejections"),
-        first_tried_us=bindparam("new_first_tried_us"),
+        tried=True,
+        tried_at=bindparam("new_tried_at"),
+        first_due_us=bindparam("new_first_due_us"),
         settled_at=bindparam("new_settled_at"),
         answer=bindparam("new_answer"),
     )
@@ -72,36 +75,66 @@ _FORWARD = (
 )
 
 _earlier = delivery.alias("earlier")
-HEADS = (
+_IS_HEAD = (
+    delivery.c.sink_id == bindparam("of_sink"),
+    delivery.c.state == WAITING,
+    ~select(_earlier.c.sequence)
+    .where(
+        _earlier.c.stream == delivery.c.stream,
+        _earlier.c.sequence < delivery.c.sequence,
+        _earlier.c.sink_id == delivery.c.sink_id,
+        _earlier.c.state == WAITING,
+    )
+    .exists(),
+)
+_BY_DUE = (delivery.c.due_at, delivery.c.recorded_at)
+_DELIVERIES = (
     select(
         delivery.c.stream,
         delivery.c.sequence,
         delivery.c.recorded_at,
         delivery.c.due_at,
+        delivery.c.tried,
         delivery.c.attempts,
+        delivery.c.steps,
         delivery.c.rejections,
-        delivery.c.first_tried_us,
+        delivery.c.tried_at,
+        delivery.c.first_due_us,
         event.c.event_id,
         event.c.type,
         event.c.body,
     )
     .join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
-    .where(
-        delivery.c.sink_id == bindparam("of_sink"),
-        delivery.c.state == WAITING,
-        ~select(_earlier.c.sequence)
-        .where(
-            _earlier.c.stream == delivery.c.stream,
-            _earlier.c.sequence < delivery.c.sequence,
-            _earlier.c.sink_id == delivery.c.sink_id,
-            _earlier.c.state == WAITING,
-        )
-        .exists(),
-    )
-    .order_by(delivery.c.due_at, delivery.c.recorded_at)
-    .limit(bindparam("limit"))
+    .where(*_IS_HEAD)
 )
-"""The heads of a sink in the order they come due; a test holds that it walks the index and sorts nothing."""
+_HAS_TRIED = delivery.c.tried == true()
+_NEVER_TRIED = _DELIVERIES.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
+_TRIED = _DELIVERIES.where(_HAS_TRIED).order_by(*_BY_DUE).limit(bindparam("limit"))
+HEADS = union_all(select(_NEVER_TRIED.subquery("never_tried")), select(_TRIED.subquery("tried")))
+"""The heads of a sink, never tried and tried, each in the order they come due.
+
+A test holds that it walks the index and sorts nothing.
+"""
+_TRIED_LONGEST_AGO = (
+    _DELIVERIES.where(_HAS_TRIED).order_by(delivery.c.steps, delivery.c.tried_at).limit(bindparam("limit"))
+)
+_NOTE_FIRST_DUE = (
+    update(delivery)
+    .where(*_IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
+    .values(first_due_us=bindparam("clock_us"))
+)
+_TOO_OLD = select(delivery.c.stream, delivery.c.sequence).where(
+    *_IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
+)
+_GIVE_UP = (
+    update(delivery)
+    .where(*_OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .values(
+        state=DeliveryState.DEAD,
+        settled_at=bindparam("now"),
+        answer=func.coalesce(delivery.c.answer, "never_tried"),
+    )
+)
 
 
 def write_settlements(
@@ -139,8 +172,10 @@ def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[s
         "new_state": settlement.state,
         "new_attempts": settlement.attempts,
         "new_due_at": settlement.due_at,
+        "new_steps": settlement.steps,
         "new_rejections": settlement.rejections,
-        "new_first_tried_us": round(settlement.first_tried_at_s * 1_000_000),
+        "new_tried_at": settlement.tried_at,
+        "new_first_due_us": round(settlement.first_due_at_s * 1_000_000),
         "new_settled_at": None if settlement.state == DeliveryState.WAITING else now,
         "new_answer": settlement.answer,
         "now": now,
@@ -153,9 +188,44 @@ def next_deliveries(
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
     found = connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
-    rows = [row for row in found if row.stream not in skip]
-    due = [_delivery(row, name=name) for row in rows[:limit] if row.due_at <= now]
-    return DueDeliveries(due, rows[len(due)].due_at if len(rows) > len(due) else None)
+    rows = sorted((row for row in found if row.stream not in skip), key=_never_tried_first)
+    due = [row for row in rows if row.due_at <= now]
+    others = due[limit:] + [row for row in rows if row.due_at > now]
+    next_due_at = min((row.due_at for row in others), default=None)
+    return DueDeliveries([_delivery(row, name=name) for row in due[:limit]], next_due_at)
+
+
+def _never_tried_first(row: AnyRow) -> tuple[bool, int, int]:
+    return row.tried, row.due_at, row.recorded_at
+
+
+def next_trial(
+    connection: Connection, *, sink_id: int, name: str, now: int, skip: Collection[bytes], never_tried: bool
+) -> Delivery | None:
+    """Return the head of a sink that is to show whether it works again, without the streams in `skip`."""
+    key = {"of_sink": sink_id, "limit": len(skip) + 1}
+    statements = (_NEVER_TRIED,) if never_tried else (_NEVER_TRIED, _TRIED_LONGEST_AGO)
+    for statement in statements:
+        for row in connection.execute(statement, key):
+            if row.stream not in skip and (row.tried or row.due_at <= now):
+                return _delivery(row, name=name)
+    return None
+
+
+def give_up(
+    connection: Connection, *, sink_id: int, now: int, clock_us: int, after_us: int, skip: Collection[bytes]
+) -> int:
+    """Note by the sink's own clock what is first due now; make dead what was so long ago. Return how many died."""
+    key = {"of_sink": sink_id, "now": now}
+    connection.execute(_NOTE_FIRST_DUE, key | {"clock_us": clock_us})
+    old = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": clock_us - after_us})
+    rows = [
+        key | {"of_stream": row.stream, "of_sequence": row.sequence} for row in sorted(old) if row.stream not in skip
+    ]
+    if rows:
+        connection.execute(_GIVE_UP, rows)
+        connection.execute(_LET_GO, rows)
+    return len(rows)
 
 
 def _delivery(row: AnyRow, *, name: str) -> Delivery:
@@ -169,8 +239,10 @@ def _delivery(row: AnyRow, *, name: str) -> Delivery:
         recorded_at=row.recorded_at,
         due_at=row.due_at,
         attempts=row.attempts,
+        steps=row.steps,
         rejections=row.rejections,
-        first_tried_at_s=None if row.first_tried_us is None else row.first_tried_us / 1_000_000,
+        tried_at=row.tried_at,
+        first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
     )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.clock import Clock
 from watcher.errors import StoreError
-from watcher.models import Known
+from watcher.models import Delivery, Known
 from watcher.ports.store import (
     AccountRecord,
     Backlog,
@@ -162,6 +162,35 @@ class SqlStore:
             )
 
         return await self._read(read)
+
+    async def next_trial(
+        self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
+    ) -> Delivery | None:
+        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
+        sink_id = self._number(lease)
+
+        def read(connection: Connection) -> Delivery | None:
+            leases.check(connection, [lease])
+            return deliveries.next_trial(
+                connection, sink_id=sink_id, name=lease.name, now=now, skip=skip, never_tried=never_tried
+            )
+
+        return await self._read(read)
+
+    async def give_up(
+        self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
+    ) -> int:
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
+        sink_id = self._number(lease)
+
+        def write(connection: Connection) -> int:
+            leases.check(connection, [lease])
+            clock_us, after_us = round(clock_s * 1_000_000), round(after_s * 1_000_000)
+            return deliveries.give_up(
+                connection, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip
+            )
+
+        return await self._write(write)
 
     async def settle(self, settlement: Settlement) -> None:
         """Write how an attempt ended."""

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -130,11 +130,14 @@ delivery = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("rejections", Integer, nullable=False, server_default="0"),
-    Column("first_tried_us", BigInteger),  # on the sink's own clock
+    Column("first_tried_us", BigInteger, key="first_due_us"),  # on the sink's own clock
     Column("settled_at", BigInteger),
     Column("answer", String),
+    Column("steps", Integer, nullable=False, server_default="0"),  # of the schedule
+    Column("tried_at", BigInteger, nullable=False, server_default="0"),
+    Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, for the index
     ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
-    Index("delivery_due", "sink_id", "due_at", "recorded_at", sqlite_where=text("state = 'waiting'")),
+    Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", sqlite_where=text("state = 'waiting'")),
     sqlite_with_rowid=False,
 )
 

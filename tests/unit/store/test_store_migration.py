@@ -13,8 +13,8 @@ from stores import SetClock, Woken
 from watcher.store.opening import open_store
 from watcher.store.tables import metadata
 
-SCHEMA_1, SCHEMA_2, SCHEMA_3 = (
-    Path(__file__).parents[2] / "fixtures" / f"store-000{number}.db" for number in (1, 2, 3)
+SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4 = (
+    Path(__file__).parents[2] / "fixtures" / f"store-000{number}.db" for number in (1, 2, 3, 4)
 )
 
 OPEN = """
@@ -95,6 +95,10 @@ async def test_a_kill_inside_the_migration_leaves_nothing_half_done(tmp_path: Pa
         "ADD COLUMN newest_at",
         "SET value = '4'",
         "UPDATE alembic_version SET version_num='0004'",
+        "ADD COLUMN tried",
+        "DROP INDEX delivery_due",
+        "SET value = '5'",
+        "UPDATE alembic_version SET version_num='0005'",
     ],
 )
 async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(tmp_path: Path, last_words: str) -> None:
@@ -106,13 +110,13 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(tmp_pa
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     await store.close()
-    assert facts(path) == {"schema_version": "4", "oldest_reader": "1"}
+    assert facts(path) == {"schema_version": "5", "oldest_reader": "1"}
 
 
 @pytest.mark.parametrize(
     "start",
-    [b"", SCHEMA_1.read_bytes(), SCHEMA_2.read_bytes(), SCHEMA_3.read_bytes()],
-    ids=["empty", "1", "2", "3"],
+    [b"", SCHEMA_1.read_bytes(), SCHEMA_2.read_bytes(), SCHEMA_3.read_bytes(), SCHEMA_4.read_bytes()],
+    ids=["empty", "1", "2", "3", "4"],
 )
 async def test_the_migrations_make_what_the_tables_say(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "migrated.db").write_bytes(start)

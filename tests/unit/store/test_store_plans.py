@@ -26,12 +26,12 @@ def plan(connection: Connection, statement: ClauseElement) -> list[str]:
 
 
 def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) -> None:
-    assert plan(connection, deliveries.HEADS) == [
-        "SEARCH delivery USING INDEX delivery_due (sink_id=?)",
-        "CORRELATED SCALAR SUBQUERY 1",
+    steps = plan(connection, deliveries.HEADS)
+    assert [step for step in steps if step.startswith(("SEARCH", "USE TEMP"))] == [
+        "SEARCH delivery USING INDEX delivery_due (sink_id=? AND tried=?)",
         "SEARCH earlier USING PRIMARY KEY (stream=? AND sequence<?)",
         "SEARCH event USING INDEX sqlite_autoindex_event_1 (stream=? AND sequence=?)",
-    ]
+    ] * 2
 
 
 def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) -> None:
@@ -53,6 +53,10 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
         deliveries._SETTLE,
         deliveries._HOLD_BACK,
         deliveries._LET_GO,
+        deliveries._NEVER_TRIED,
+        deliveries._NOTE_FIRST_DUE,
+        deliveries._TOO_OLD,
+        deliveries._GIVE_UP,
         outbox._SINKS_OF,
         states._UPDATE,
         states._LOOKED,
