@@ -145,16 +145,16 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 | 3xx | never followed; tried again |
 | anything else, or none | tried again |
 
-**When it is tried again.** If anything else got through to the sink since the attempt before, the trouble is the delivery's
-own: it waits for the next step of `retry.schedule` (±20 %). Otherwise it may be the sink's: it waits 1 s, doubling to 60 s,
-and takes no step. A longer `Retry-After` counts in both cases, up to 1 h.
+**When it is tried again.** If anything else got through to the sink since the attempt before, the trouble is the
+delivery's own: it waits for the next step of `retry.schedule` (±20 %). Otherwise it may be the sink's: it waits 1 s,
+doubling to 60 s, and takes no step. A longer `Retry-After` counts in both cases, up to 1 h.
 
 After 5 failures in a row of at least two deliveries the sink is tried with one delivery at a time: one that was never
-tried, at most one a second; else, after 1 s, doubling to 30 s (or the longest `Retry-After` among them), the one with the
-fewest steps that was tried longest ago. 2xx, 400, 413 or 422 ends that. So an event that your receiver can never process
-holds up its own execution only, and about a minute after an outage everything has arrived.
+tried, at most one a second; else, after 1 s, doubling to 30 s (or the longest `Retry-After` among them), the one with
+the fewest steps that was tried longest ago. 2xx, 400, 413 or 422 ends that. So an event that your receiver can never
+process holds up its own execution only, and about a minute after an outage everything has arrived.
 
-**When it is given up.** `retry.give_up_after` (3 days) after it was first due, whether or not it was tried since, it is a
-dead letter: kept, counted, logged, and no longer holding anything back. That clock stands still while the daemon is off or
-the sink disabled.
+**When it is given up.** `retry.give_up_after` (3 days) after it was first due, whether or not it was tried since, it
+is a dead letter: kept, counted, logged, and no longer holding anything back. That clock stands still while the daemon
+is off or the sink disabled.
 """

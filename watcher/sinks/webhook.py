@@ -21,6 +21,7 @@ from watcher.proxy import proxy_for
 from watcher.retry import parse_retry_after
 from watcher.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl
 from watcher.sinks.signing import sign, signing_key
+from watcher.sinks.status_line import Connector, Head, head_of_answer
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -44,8 +45,8 @@ class RetrySettings(Block):
     schedule: tuple[Duration, ...] = Field(
         default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
         min_length=1,
-        description="The waits of a delivery that fails while others get through (±20 %), unless `Retry-After` asks for "
-        "more; the last one repeats.",
+        description="The waits of a delivery that fails while others get through (±20 %), unless `Retry-After` asks "
+        "for more; the last one repeats.",
         examples=["[5s, 1m, 10m]"],
     )
     give_up_after_s: Duration = Field(
@@ -120,7 +121,7 @@ class WebhookSink:
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
-            connector=aiohttp.TCPConnector(limit=CONNECTIONS),
+            connector=Connector(limit=CONNECTIONS),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
@@ -138,9 +139,10 @@ class WebhookSink:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 await _let_go(response)
-                return self._receipt(response)
+                return self._receipt(Head(response.status, response.headers.get("Retry-After")))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            return Receipt(Verdict.RETRY, failure_kind(error))
+            head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
+            return Receipt(Verdict.RETRY, failure_kind(error)) if head is None else self._receipt(head)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -158,12 +160,11 @@ class WebhookSink:
             )
         return headers
 
-    def _receipt(self, response: aiohttp.ClientResponse) -> Receipt:
-        verdict = verdict_on(response.status)
+    def _receipt(self, head: Head) -> Receipt:
+        verdict = verdict_on(head.status)
         if verdict is Verdict.DELIVERED:
-            return Receipt(verdict, str(response.status))
-        wish = parse_retry_after(response.headers.get("Retry-After"), now=self._clock.now())
-        return Receipt(verdict, str(response.status), wish)
+            return Receipt(verdict, str(head.status))
+        return Receipt(verdict, str(head.status), parse_retry_after(head.retry_after, now=self._clock.now()))
 
 
 async def _let_go(response: aiohttp.ClientResponse) -> None:
