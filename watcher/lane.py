@@ -170,7 +170,7 @@ class SinkLane:
             self._give_back()
             return
         self._recorded, self._sequence = state, sequence
-        self._surroundings.metrics.told(type_, well=state is None)
+        self._surroundings.metrics.told(type_, well=state is None, answer=answer)
         report = log.info if state is None else log.warning
         report(type_.value, sink=self._store.lease.name, answer=answer)
 

@@ -101,12 +101,19 @@ class Metrics:
             "watcher_outbox_oldest_timestamp_seconds", "When the oldest was recorded.", ["sink"], registry=registry
         )
         self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
+        self.sink_trouble = Gauge(
+            "watcher_sink_trouble_info",
+            "1 for a sink that is failing or disabled, by the answer it was told with.",
+            ["sink", "answer"],
+            registry=registry,
+        )
         self._of_sinks = (
             self.deliveries,
             self.delivery_delay,
             self.outbox_pending,
             self.outbox_oldest,
             self.sink_up,
+            self.sink_trouble,
         )
 
     def _declare_daemon_metrics(self) -> None:
@@ -172,6 +179,8 @@ class SinkMetrics:
         self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
         self._delay = metrics.delivery_delay.labels(name)
         self._up = metrics.sink_up.labels(name)
+        self._trouble = metrics.sink_trouble
+        self._name = name
         self._events = metrics.events
         metrics.outbox_pending.labels(name)
         metrics.outbox_oldest.labels(name)
@@ -196,10 +205,13 @@ class SinkMetrics:
         """Say whether the sink is neither failing nor disabled."""
         self._up.set(well)
 
-    def told(self, type_: EventType, *, well: bool) -> None:
-        """Count the sink's own event, and how it stands since."""
+    def told(self, type_: EventType, *, well: bool, answer: str | None) -> None:
+        """Count the sink's own event, and how it stands since, by its last answer."""
         self._events.labels(type_).inc()
         self.up(well)
+        self._trouble.remove_by_labels({"sink": self._name})
+        if not well:
+            self._trouble.labels(self._name, answer or "none").set(1)
 
 
 def open_label(known: Known) -> str:

@@ -29,6 +29,10 @@ async def fail_for(rig: Rig, seconds: float) -> None:
         await rig.go(10)
 
 
+def trouble_of(rig: Rig, answer: str) -> float | None:
+    return rig.metrics.registry.get_sample_value("watcher_sink_trouble_info", {"sink": "ops", "answer": answer})
+
+
 async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "b")
@@ -42,6 +46,7 @@ async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -
         {"event": "sink.failing", "log_level": "warning", "sink": "ops", "answer": "500"}
     ]
     assert rig.answers == ["500"]
+    assert trouble_of(rig, "500") == 1
 
 
 async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
@@ -57,6 +62,7 @@ async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig
     with capture_logs() as logs:
         await rig.go(60)
     assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+    assert trouble_of(rig, "500") is None
     assert {"event": "sink.recovered", "log_level": "info", "sink": "ops", "answer": "204"} in logs
     await fail_for(rig, 600)
     assert len(rig.told) == 2

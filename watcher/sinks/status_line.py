@@ -63,7 +63,8 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, *, limit: int) -> None:
         """Open none yet. Needs a running event loop."""
         super().__init__(limit=limit)
-        self._factory = partial[ResponseHandler](_Connection, loop=self._loop)  # it has no public way to choose
+        # There is no public way to choose what a connection is made of.
+        self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment] # a subclass will do
 
     async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:  # noqa: ANN401 (aiohttp's own)
         """Connect, and note that with the task: what a proxy answered on the way there is no answer."""
