@@ -35,6 +35,7 @@ CONTRACT = {
     "outbox_pending": ("gauge", {"sink"}),
     "outbox_oldest_timestamp_seconds": ("gauge", {"sink"}),
     "sink_up": ("gauge", {"sink"}),
+    "sink_trouble_info": ("gauge", set()),  # shows only what is in trouble
     "account_up": ("gauge", {"account"}),
     "last_successful_poll_timestamp_seconds": ("gauge", {"account"}),
     "loop_lag_seconds": ("gauge", set()),
