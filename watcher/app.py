@@ -13,7 +13,7 @@ from aiohttp import web
 from watcher.assembly import Bells, Equipment, kept_by
 from watcher.clock import SystemClock
 from watcher.config.models import Settings
-from watcher.errors import ConfigError
+from watcher.errors import ListenDeniedError, ListenError
 from watcher.housekeeping import Housekeeping, HousekeepingParts
 from watcher.logs import configure_logs
 from watcher.metrics import Metrics
@@ -54,7 +54,7 @@ async def run(
 ) -> None:
     """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
 
-    `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ConfigError`,
+    `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ListenError`,
     `OutputClosedError`.
     """
     clock, metrics = SystemClock(), Metrics()
@@ -147,7 +147,7 @@ async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
 
 
 async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics) -> str:
-    """Serve the pages and return the address they are at. Raises `ConfigError` if it cannot be had."""
+    """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
     application = web.Application()
     application.add_routes(health_routes(checks, metrics.registry))
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=LAST_PAGE_S)
@@ -158,9 +158,8 @@ async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Me
         await web.TCPSite(runner, host or None, port).start()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise ConfigError(
-            f"http.listen: cannot listen on {listen} ({reason}); choose another address or port"
-        ) from None
+        kind = ListenDeniedError if isinstance(error, PermissionError) else ListenError
+        raise kind(f"http.listen: cannot listen on {listen} ({reason}); choose another address or port") from None
     return f"{listen.rpartition(':')[0]}:{runner.addresses[0][1]}"
 
 

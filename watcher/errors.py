@@ -31,7 +31,23 @@ class StoreError(WatcherError):
 
 
 class StoreUnusableError(StoreError):
-    """The store cannot be used at all, now or by trying again: in use, corrupt, or of a newer version."""
+    """The store cannot be used at all, now or by trying again: corrupt, of a newer version, or not to be written."""
+
+    exit_code = Exit.USAGE
+
+
+class StoreHeldError(StoreUnusableError):
+    """Another daemon holds the store. It may end: whoever starts this one again may find it free."""
+
+    exit_code = Exit.FAILED
+
+
+class ListenError(WatcherError):
+    """The address to listen on cannot be had now: another program may have it, or the network is not up yet."""
+
+
+class ListenDeniedError(ListenError):
+    """A user without the right to listen on that address has it no sooner by trying again."""
 
     exit_code = Exit.USAGE
 

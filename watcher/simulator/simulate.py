@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,12 @@ class SimulateError(WatcherError):
     """The simulator was asked for something it cannot do."""
 
     exit_code = Exit.USAGE
+
+
+class PortTakenError(SimulateError):
+    """Another program listens there; it may end."""
+
+    exit_code = Exit.FAILED
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +111,10 @@ async def simulate(
     simulator = build_simulator(options, world=world)
     try:
         await simulator.__aenter__()
-    except (OSError, UnicodeError):  # the latter for a host no name server would be asked about
-        raise SimulateError(f"cannot listen on {options.host}:{options.port}; is it taken? --port 0 is any") from None
+    except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        kind = PortTakenError if taken else SimulateError
+        raise kind(f"cannot listen on {options.host}:{options.port}; is it taken? --port 0 is any") from None
     try:
         if config_path is not None:
             config = example_config(simulator.world, base_url=simulator.base_url, rate_limit=options.rate_limit)

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from watcher.errors import StoreUnusableError
+from watcher.errors import StoreHeldError
 from watcher.units import Address, parse_address
 
 _NOTED = re.compile(r"^http (\S+)\n", re.MULTILINE)
@@ -18,7 +18,7 @@ _NOTED = re.compile(r"^http (\S+)\n", re.MULTILINE)
 
 @contextmanager
 def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
-    """Hold `<database>.lock`. Raises `StoreUnusableError`, saying who holds it, if somebody else does.
+    """Hold `<database>.lock`. Raises `StoreHeldError`, saying who holds it, if somebody else does.
 
     The lock file stays: deleting it would let two daemons lock two files of the same name.
     """
@@ -59,6 +59,6 @@ def _take(fd: int, *, database: Path) -> None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(fd, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
-        raise StoreUnusableError(
+        raise StoreHeldError(
             f"{database} is in use by {holder}; one daemon per file: stop that one, or set store.url to another file"
         ) from None

@@ -1,5 +1,6 @@
 """Opens a store: the lock, the file, the schema. What is wrong with any of them is said here, before anything runs."""
 
+import errno
 import os
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
@@ -10,7 +11,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from watcher.clock import Clock
-from watcher.errors import StoreUnusableError
+from watcher.errors import StoreError, StoreUnusableError
 from watcher.store.lock import file_lock
 from watcher.store.place import Place
 from watcher.store.schema import prepare
@@ -19,6 +20,10 @@ from watcher.store.sqlite import Database
 from watcher.store.trouble import explain
 
 _RIGHT = "write sqlite:///watcher.db (beside the working directory) or sqlite:////var/lib/watcher/watcher.db"
+
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+"""Why a file cannot be opened now and may be later. Of the rest (no such folder, no permission) a person must correct
+something."""
 
 BUSY_TIMEOUT_S = 2.0
 """Short, for nothing interrupts it: a few of these in a row must fit into the 8 s an ending may take."""
@@ -34,8 +39,9 @@ async def open_store(
     """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
 
     `on_recorded` is called after a commit with the names of the sinks that have something new to send; it must not
-    raise. `busy_timeout_s` is how long a write waits for another program's lock. Raises `StoreUnusableError` when the
-    file is in use, unwritable, damaged, somebody else's or newer, and `StoreError` for what may pass (locked, full).
+    raise. `busy_timeout_s` is how long a write waits for another program's lock. Raises `StoreHeldError` when the file
+    is in use, `StoreUnusableError` when it is unwritable, damaged, somebody else's or newer, and `StoreError` for what
+    may pass (locked, full).
     """
     path = _path_of(url)
     async with AsyncExitStack() as stack:
@@ -75,7 +81,8 @@ def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
         opened = os.fstat(fd)
         os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
     except OSError as error:
-        raise StoreUnusableError(
+        kind = StoreError if error.errno in _PASSING else StoreUnusableError
+        raise kind(
             f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
         ) from None
     return Place(path, opened=opened)

@@ -9,6 +9,7 @@ from watcher.config.models import AccountSettings, WatchSettings
 from watcher.errors import Exit
 from watcher.simulator.scenarios import CALM, HARSH
 from watcher.simulator.simulate import (
+    PortTakenError,
     SimulateError,
     SimulateOptions,
     build_simulator,
@@ -89,13 +90,14 @@ async def test_it_reports_while_it_runs() -> None:
 async def test_a_taken_port_is_an_error_for_people() -> None:
     async with build_simulator(SMALL, world=build_world(SMALL, clock=SystemClock())) as simulator:
         port = int(simulator.base_url.rsplit(":", 1)[1])
-        with pytest.raises(SimulateError, match=f"cannot listen on 127.0.0.1:{port}; is it taken"):
+        with pytest.raises(PortTakenError, match=f"cannot listen on 127.0.0.1:{port}; is it taken") as caught:
             await simulate(
                 SimulateOptions(port=port),
                 world=build_world(SMALL, clock=SystemClock()),
                 stop=asyncio.Event(),
                 say=print,
             )
+    assert caught.value.exit_code is Exit.FAILED
 
 
 async def test_an_address_of_ipv6_stands_in_brackets() -> None:

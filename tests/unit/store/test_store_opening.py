@@ -1,10 +1,12 @@
 import os
+import resource
 import shutil
 import socket
 import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,10 +24,10 @@ async def opened(path: Path) -> SqlStore:
     return await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken(), busy_timeout_s=0.01)
 
 
-async def refusal(path: Path) -> str:
+async def refusal(path: Path, *, code: Exit = Exit.USAGE) -> str:
     with pytest.raises(StoreUnusableError) as caught:
         await opened(path)
-    assert caught.value.exit_code == Exit.USAGE
+    assert caught.value.exit_code is code
     return str(caught.value)
 
 
@@ -74,7 +76,7 @@ async def test_a_second_daemon_is_told_who_holds_the_file(tmp_path: Path) -> Non
     store = await opened(path)
     (tmp_path / "link.db").symlink_to(path)
     for name in ("watcher.db", "link.db"):
-        message = await refusal(tmp_path / name)
+        message = await refusal(tmp_path / name, code=Exit.FAILED)
         assert f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00" in message
     await store.close()
     await (await opened(path)).close()
@@ -95,7 +97,7 @@ async def test_a_holder_that_has_not_yet_said_who_it_is_is_another_process(tmp_p
     path, lock = tmp_path / "watcher.db", tmp_path / "watcher.db.lock"
     store = await opened(path)
     blank(lock)
-    assert "in use by another process" in await refusal(path)
+    assert "in use by another process" in await refusal(path, code=Exit.FAILED)
     await store.close()
 
 
@@ -160,6 +162,24 @@ async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
 async def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "watcher.db").mkdir()
     assert "Is a directory" in await refusal(tmp_path / "watcher.db")
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_what_may_pass_by_itself_is_nothing_a_person_must_correct(tmp_path: Path) -> None:
+    with no_descriptor_left(), pytest.raises(StoreError, match="Too many open files") as caught:
+        await opened(tmp_path / "watcher.db")
+    assert caught.value.exit_code is Exit.FAILED
 
 
 @pytest.fixture
