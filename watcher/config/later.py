@@ -8,20 +8,25 @@ VERSION = ".".join(version("clerk-watcher").split(".")[:2])
 NOT_YET = f"not in this version ({VERSION})"
 
 ALERTS = "comes with alert rules"
+RECEIVERS = "comes with more receivers"
 CONSOLE = "comes with the console"
 REPLICAS = "comes with replicas"
 CADENCE = "comes with the adaptive cadence"
+READABLE = "comes with readable lines on stdout"
 
 _KEYS = {
     ("silences",): ALERTS,
     ("heartbeat",): CONSOLE,
-    ("watch", "*", "silent_after"): ALERTS,
-    ("watch", "*", "failing"): ALERTS,
-    ("sinks", "*", "allow_private"): ALERTS,
+    ("watch", "*", "rules"): ALERTS,
     ("sinks", "*", "template"): ALERTS,
-    ("sinks", "*", "group"): ALERTS,
     ("sinks", "*", "routing_key"): ALERTS,
     ("sinks", "*", "routing_key_file"): ALERTS,
+    ("sinks", "*", "group"): ALERTS,
+    ("sinks", "*", "remind_every"): ALERTS,
+    ("sinks", "*", "allow_private"): RECEIVERS,
+    ("sinks", "*", "tls"): RECEIVERS,
+    ("sinks", "*", "format"): READABLE,
+    ("store", "password_file"): REPLICAS,
     ("http", "public_url"): CONSOLE,
     ("http", "token"): CONSOLE,
     ("http", "token_file"): CONSOLE,
@@ -29,7 +34,8 @@ _KEYS = {
 
 _VALUES = {
     (("polling", "cadence"), "adaptive"): CADENCE,
-    (("sinks", "*", "type"), "apprise"): ALERTS,
+    (("sinks", "*", "type"), "slack_bot"): RECEIVERS,
+    (("sinks", "*", "type"), "apprise"): RECEIVERS,
 }
 
 

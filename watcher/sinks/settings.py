@@ -18,7 +18,15 @@ from watcher.models import EventType
 from watcher.spelling import did_you_mean
 from watcher.units import UnfitError
 
-LATER_EVENTS = ("pipeline.failing", "pipeline.recovered", "pipeline.silent", "pipeline.active")
+LATER_EVENTS = (
+    "pipeline.failing",
+    "pipeline.recovered",
+    "pipeline.silent",
+    "pipeline.active",
+    "problem.reminder",
+    "problem.acknowledged",
+    "problem.closed",
+)
 """Types of SPEC 5 that this version never tells."""
 
 _WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))
