@@ -1,7 +1,12 @@
 """The runbook names what the code says, no more and no less."""
 
 import ast
+import asyncio
+import os
 import re
+import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +15,11 @@ import yaml
 from documents import DOCS
 from prometheus_client import Metric
 
+from watcher.clock import SystemClock
 from watcher.errors import Exit
 from watcher.metrics import Metrics
 from watcher.models import AccountTrouble, EventType, GapReason
+from watcher.store.opening import open_store
 
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
 WATCHER = DOCS.parent / "watcher"
@@ -82,3 +89,35 @@ def test_every_metric_that_is_named_exists(metrics: set[str]) -> None:
 def test_the_alerts_are_rules_prometheus_can_read() -> None:
     (group,) = yaml.safe_load(section("What to alert on").split("```yaml\n")[1].split("```")[0])["groups"]
     assert all({"alert", "expr"} <= set(rule) <= {"alert", "expr", "for"} for rule in group["rules"])
+
+
+def backup_commands() -> list[str]:
+    text = section("The store").split("**Backup**", 1)[1].split("```sh\n", 1)[1].split("```", 1)[0]
+    return [part for part in re.split(r"^#.*\n", text, flags=re.MULTILINE) if part.strip()]
+
+
+SQLITE3 = """#!{python}
+import os, sqlite3, sys
+copy = sys.argv[2].removeprefix(".backup ")
+with sqlite3.connect(sys.argv[1]) as store, sqlite3.connect(copy) as backup:
+    store.backup(backup)
+"""
+
+
+@pytest.mark.parametrize("command", backup_commands(), ids=["sqlite3", "the watcher's Python"])
+async def test_a_backup_made_as_it_says_is_a_store_nobody_else_may_read(command: str, tmp_path: Path) -> None:
+    clock = SystemClock()
+    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
+    await store.claim("account", "default")
+    if shutil.which("sqlite3") is None:  # where it is not installed, what makes a file as it does
+        (tmp_path / "sqlite3").write_text(SQLITE3.format(python=sys.executable))
+        (tmp_path / "sqlite3").chmod(0o700)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    words = f"umask 022\n{command.replace('/opt/watcher/bin/python', sys.executable)}"
+    shell = await asyncio.create_subprocess_exec("sh", "-ec", words, cwd=tmp_path, env=os.environ | {"PATH": path})
+    assert await shell.wait() == 0
+    await store.close()
+    assert stat.S_IMODE((tmp_path / "backup.db").stat().st_mode) == 0o600
+    copy = await open_store(f"sqlite:///{tmp_path}/backup.db", clock=clock, on_recorded=lambda _: None)
+    assert not copy.created
+    await copy.close()
