@@ -4,10 +4,12 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from watcher.config.load import load_config
 from watcher.config.models import Settings
+from watcher.config.places import DEFAULTS
 from watcher.fields import Block, key_of
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -31,6 +33,11 @@ def test_an_example_loads(path: Path, tmp_path: Path) -> None:
     assert load_config(copy, environ=ENVIRON).watch
 
 
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_whoever_puts_their_pipelines_into_an_example_watches_all_of_them(path: Path) -> None:
+    assert not any("executions" in watch for watch in yaml.safe_load(path.read_text())["watch"])
+
+
 def keys(annotation: object) -> Iterator[str]:
     """Every key of the blocks in an annotation."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -46,8 +53,27 @@ def test_the_annotated_example_shows_every_key(key: str) -> None:
     assert re.search(rf"\b{key}\b:", (CONFIG / "watcher.example.yaml").read_text())
 
 
-def test_the_annotated_example_shows_the_defaults() -> None:
-    settings = load_config(CONFIG / "watcher.example.yaml", environ=ENVIRON)
+@pytest.mark.parametrize(("variable", "key"), DEFAULTS.items())
+def test_an_example_leaves_to_the_environment_what_a_container_sets_there(variable: str, key: tuple[str, str]) -> None:
+    values = {
+        "WATCHER_STORE_URL": "sqlite:////var/lib/w.db",
+        "WATCHER_HTTP_LISTEN": ":80",
+        "WATCHER_LOG_LEVEL": "error",
+    }
+    for path in CONFIG.glob("*.yaml"):
+        document = yaml.safe_load(path.read_text())
+        assert key[1] not in (document.get(key[0]) or {}), f"{path.name} would win over ${variable}"
+    settings = load_config(CONFIG / "watcher.example.yaml", environ=ENVIRON | values)
+    assert getattr(getattr(settings, key[0]), key[1]) == values[variable]
+
+
+def test_the_annotated_example_shows_the_defaults(tmp_path: Path) -> None:
+    text, count = re.subn(
+        r"^  # (url|listen|level): ", r"  \1: ", (CONFIG / "watcher.example.yaml").read_text(), flags=re.MULTILINE
+    )
+    assert count == len(DEFAULTS)
+    (tmp_path / "watcher.yaml").write_text(text)
+    settings = load_config(tmp_path / "watcher.yaml", environ=ENVIRON)
     default = Settings()
     assert (settings.polling, settings.store, settings.http, settings.log) == (
         default.polling,

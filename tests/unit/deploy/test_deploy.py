@@ -54,6 +54,15 @@ def test_the_configuration_loads_with_the_secrets_of_either(directory: str, tmp_
     assert load_config(copy, environ=environ).accounts["default"].api_key.get_secret_value() == "k"
 
 
+def test_whoever_puts_their_pipeline_in_watches_all_of_it() -> None:
+    (watch,) = yaml.safe_load(CONFIG.read_text())["watch"]
+    assert set(watch) == {"pipeline"}
+
+
+def test_the_configuration_leaves_to_the_image_and_the_unit_what_they_set() -> None:
+    assert {key[0] for key in DEFAULTS.values()}.isdisjoint(yaml.safe_load(CONFIG.read_text()))
+
+
 def test_the_secrets_that_are_mounted_are_those_the_configuration_reads() -> None:
     read = set(re.findall(r"/run/secrets}/(\w+)", CONFIG.read_text()))
     assert read == set(SERVICE["secrets"]) == set(COMPOSE["secrets"]) == set(SECRETS)
