@@ -97,7 +97,7 @@ async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, 
     sink, rules = _sink(settings, equipment=equipment, retried=metrics.retried)
     stack.push_async_callback(sink.close)
     lease = await equipment.store.claim("sink", name)
-    record = await equipment.store.load_sink(lease, fingerprint=_fingerprint(settings))
+    record = await equipment.store.load_sink(lease, fingerprint=fingerprint_of(settings))
     wake = equipment.schedule.waker(f"sink:{name}")
     equipment.bells.wakes[name] = wake
     stack.callback(equipment.bells.wakes.pop, name)
@@ -122,7 +122,7 @@ def _sink(settings: AnySink, *, equipment: Equipment, retried: Callable[[], None
     return WebhookSink(settings, clock=equipment.clock), LaneRules(retry, settings.rate_limit)
 
 
-def _fingerprint(settings: AnySink) -> str:
+def fingerprint_of(settings: AnySink) -> str:
     """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
 
     For what is written there alone: a later version has more keys, and other defaults.

@@ -73,5 +73,18 @@ async def test_a_store_in_a_folder_that_is_not_there_is_named(stage: Stage) -> N
     assert "nowhere/w.db cannot be used" in outcome.stderr
 
 
+async def test_what_is_likely_a_mistake_is_logged_at_the_start_and_keeps_nothing_from_starting(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(2, ends_within_s=60.0))
+    hook = {"type": "webhook", "url": "http://127.0.0.1:9/hush", "match": {"labels": {"team": "nobody's"}}}
+    life = await stage.start(document_of({"default": simulator}) | {"sinks": {"ops": hook}})
+    await life.started()
+    problems = [entry["problem"].partition(": sinks.ops")[2] for entry in life.logged("config.warning")]
+    assert [problem.partition(",")[0].partition(";")[0] for problem in problems] == [
+        ": has no secret",
+        ".match.labels: no watch has these labels",
+    ]
+    assert b"hush" not in life.stderr.lines.everything()
+
+
 async def _run(stage: Stage, document: Document) -> Outcome:
     return await outcome_of("run", "--config", str(stage.write(document)), folder=stage.folder)

@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from watcher.assembly import _fingerprint, kept_by
+from watcher.assembly import fingerprint_of, kept_by
 from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
 from watcher.sinks.webhook import WebhookSettings
 
@@ -20,14 +20,14 @@ class LaterSettings(WebhookSettings):
 
 
 def test_a_block_has_the_same_fingerprint_in_every_version() -> None:
-    assert _fingerprint(WebhookSettings(**BLOCK)) == _fingerprint(LaterSettings(**BLOCK))
+    assert fingerprint_of(WebhookSettings(**BLOCK)) == fingerprint_of(LaterSettings(**BLOCK))
 
 
 @pytest.mark.parametrize(
     "change", [{"url": "https://h/other"}, {"secret": SECRET[:-1] + "y"}, {"headers": {"A": "c"}}, {"timeout": "15s"}]
 )
 def test_whatever_is_written_differently_changes_the_fingerprint(change: dict[str, Any]) -> None:
-    assert _fingerprint(WebhookSettings(**BLOCK)) != _fingerprint(WebhookSettings(**BLOCK | change))
+    assert fingerprint_of(WebhookSettings(**BLOCK)) != fingerprint_of(WebhookSettings(**BLOCK | change))
 
 
 @pytest.mark.parametrize(("retention", "lookback", "listed_s"), [("60s", "7m", 420.0), ("7m", "60s", 420.0)])

@@ -1,23 +1,34 @@
 """`watcher check`: whether the file can be used, what it would cost, and whether keys and sinks work."""
 
 import asyncio
+import os
 import sys
+from collections.abc import Iterator
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from watcher.assembly import fingerprint_of
 from watcher.clock import SystemClock
-from watcher.commands.configuration import config_path, read_config
+from watcher.commands.configuration import config_path, loaded
 from watcher.commands.options import ConfigOption
+from watcher.config.document import Document
+from watcher.config.listen import database_of
+from watcher.config.load import load_config
 from watcher.config.models import Settings
+from watcher.config.problems import Problem
 from watcher.config.source import require_watches
+from watcher.config.warnings import warnings_of
 from watcher.errors import Exit
+from watcher.output import put_error
 from watcher.plan import plan
-from watcher.terminal.console import say, stderr_console, stdout_console
+from watcher.store.glance import disabled_sinks
+from watcher.terminal.console import stderr_console, stdout_console
+from watcher.terminal.mistakes import tell_warnings
 from watcher.terminal.plan import print_plan, print_plan_rows
 from watcher.terminal.trials import print_trial, print_trial_rows
 from watcher.trials import try_everything
-from watcher.units import is_loopback, parse_address
 
 EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
 
@@ -39,23 +50,36 @@ def check(
     or a webhook does not work, 5 a pipeline is not known.
     """
     path = config_path(config)
-    settings = read_config(path)
+    document = Document(file=str(path))
+    settings = loaded(partial(load_config, path, environ=os.environ, document=document))
     require_watches(settings)
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=stdout_console())
     else:
         print_plan_rows(plan(settings))
-    _warn(settings)
+    _warn(document, settings)
     if online or send:
         _go_online(settings, send=send)
 
 
-def _warn(settings: Settings) -> None:
-    """Say what is allowed and may still be a mistake."""
-    listen = settings.http.listen
-    if not is_loopback(parse_address(listen).host):
-        words = f"http.listen: {listen} can be reached from other machines; they may read /livez, /readyz and /metrics"
-        say(stderr_console(), ("warning: ", "bold yellow"), words)
+def _warn(document: Document, settings: Settings) -> None:
+    """Say what is allowed and likely a mistake, and which sink gets nothing any more."""
+    warnings = (*warnings_of(document, settings, environ=os.environ), *_disabled(document, settings))
+    if sys.stderr.isatty():
+        tell_warnings(warnings, source=document.source, console=stderr_console())
+        return
+    for warning in warnings:
+        put_error(f"warning: {warning}")
+
+
+def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
+    """Warn of sinks that the store records as disabled under the very block they have now: another one enables them."""
+    disabled = disabled_sinks(database_of(settings.store.url))
+    for name, sink in settings.sinks.items():
+        if disabled.get(name) == fingerprint_of(sink):
+            problem = "is disabled since its receiver answered 410 Gone; its deliveries wait"
+            remedy = "ask the receiver for a new URL and set it, or remove the sink"
+            yield document.remark(("sinks", name), problem, remedy=remedy, key=True)
 
 
 def _go_online(settings: Settings, *, send: bool) -> None:

@@ -5,6 +5,8 @@ import gc
 import os
 import signal
 
+import structlog
+
 from watcher.app import Started
 from watcher.app import run as run_daemon
 from watcher.commands.configuration import config_path, loaded
@@ -14,6 +16,8 @@ from watcher.config.source import ConfigSource
 from watcher.interruption import run_until_stopped
 from watcher.logs import configure_logs
 from watcher.reload import Reloading
+
+log = structlog.get_logger()
 
 EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq .")
 
@@ -29,6 +33,8 @@ def run(config: ConfigOption = None) -> None:
     source = ConfigSource(config_path(config), environ=os.environ)
     settings = loaded(source.load)
     configure_logs(level=settings.log.level, format_=settings.log.format)
+    for warning in source.warnings:
+        log.warning("config.warning", problem=str(warning))
     run_until_stopped(lambda stop: _run(settings, source=source, stop=stop))
 
 

@@ -107,6 +107,15 @@ class Document:
         shown = self._shown(path)
         self._add(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
 
+    def remark(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> Problem:
+        """Return what is to be said of a value that can be used. `key` and `block` are as for `report`."""
+        shown = self._shown(path)
+        return self._problem(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
+
+    def is_in_file(self, path: Path) -> bool:
+        """Tell whether the file itself gives this value."""
+        return self.get(path) is not None and path not in self._environment
+
     def report_at(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
         """Add a problem at a place of the file (`line` 0: the whole file)."""
         self._add(place, path, problem, remedy)
@@ -119,9 +128,12 @@ class Document:
         return quoted(value)
 
     def _add(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
+        self.problems.append(self._problem(place, path, problem, remedy))
+
+    def _problem(self, place: Scalar, path: Path, problem: str, remedy: str) -> Problem:
         variable = self._environment.get(path)
         file, line, column = (f"${variable}", 0, 0) if variable else (self.file, place.line, place.column)
-        self.problems.append(Problem(file, line, column, write_path(path), problem, remedy))
+        return Problem(file, line, column, write_path(path), problem, remedy)
 
     def _shown(self, path: Path) -> Path:
         for end in range(1, len(path) + 1):

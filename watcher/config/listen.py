@@ -68,5 +68,10 @@ def _address(text: str) -> Address | None:
         return None
 
 
+def database_of(url: str) -> Path:
+    """Return the file a `store.url` of SQLite names."""
+    return Path(url.removeprefix(_SQLITE))
+
+
 def _database(url: str) -> Path | None:
-    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+    return database_of(url) if url.startswith(_SQLITE) else None

@@ -6,7 +6,7 @@ as does whatever follows a key of secrets.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ _MASKED = re.compile(r"…(?:\s+…)+")
 _SECRETS = frozenset({"apikey", "secret", "secrets", "token", "url", "headers"})
 """Keys, without `_` and in lower case, whose values are secrets whatever they look like."""
 
+_ERROR = ("error: ", "bold red")
+_WARNING = ("warning: ", "bold yellow")
 _MARGIN = 8
 _LEAD = 12
 """Characters left of the mark that stay when a line is wider than the terminal."""
@@ -42,15 +44,26 @@ class _Shown(NamedTuple):
 
 def tell_mistakes(error: ConfigProblemsError, *, console: Console) -> None:
     """Print every problem with its line of the file, and their number."""
-    source = error.source.split("\n")
-    for problem in error.problems:
-        for line in _lines(problem, source, room=console.width - _MARGIN):
-            say(console, *line)
+    _tell(error.problems, _ERROR, source=error.source, console=console)
     say(console, (error.total, "bold"))
 
 
-def _lines(problem: Problem, source: list[str], *, room: int) -> Iterator[tuple[str | tuple[str, str], ...]]:
-    yield ("error: ", "bold red"), ": ".join(part for part in (problem.place, problem.path, problem.problem) if part)
+def tell_warnings(warnings: Iterable[Problem], *, source: str, console: Console) -> None:
+    """Print every warning with its line of the file, which is `source`."""
+    _tell(warnings, _WARNING, source=source, console=console)
+
+
+def _tell(problems: Iterable[Problem], word: tuple[str, str], *, source: str, console: Console) -> None:
+    lines = source.split("\n")
+    for problem in problems:
+        for line in _lines(problem, word, lines, room=console.width - _MARGIN):
+            say(console, *line)
+
+
+def _lines(
+    problem: Problem, word: tuple[str, str], source: list[str], *, room: int
+) -> Iterator[tuple[str | tuple[str, str], ...]]:
+    yield word, ": ".join(part for part in (problem.place, problem.path, problem.problem) if part)
     if not 0 < problem.line <= len(source):
         yield ("hint: ", "bold"), problem.remedy
         return
@@ -58,9 +71,9 @@ def _lines(problem: Problem, source: list[str], *, room: int) -> Iterator[tuple[
     yield (f"{problem.line:>5} | ", "blue"), shown.text
     mark = " " * shown.column + "^" * shown.width
     if len(mark) + len(problem.remedy) < room:
-        yield ("      | ", "blue"), (mark, "bold red"), f" {problem.remedy}"
+        yield ("      | ", "blue"), (mark, word[1]), f" {problem.remedy}"
     else:
-        yield ("      | ", "blue"), (mark, "bold red")
+        yield ("      | ", "blue"), (mark, word[1])
         yield ("      = ", "blue"), problem.remedy
 
 

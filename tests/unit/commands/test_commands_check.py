@@ -2,13 +2,22 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e.programme import Board, begin, outcome_of
 from receiver import Receiver, answer, hangs, says
 
-Command = Callable[..., tuple[int, str, str]]
+from watcher.assembly import fingerprint_of
+from watcher.clock import SystemClock
+from watcher.config.load import load_config
+from watcher.ports.store import SourceChange
+from watcher.store.opening import open_store
+
+Command = Callable[..., Any]
 OnTerminal = Callable[..., str]
+
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
 WATCH = """
 watch:
@@ -81,7 +90,60 @@ def test_an_address_others_can_reach_is_warned_of(
     write(f"http: {{listen: {listen}}}\n{GOOD}")
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)
-    assert err.startswith("warning: http.listen: ") is warned
+    assert err.startswith("warning: watcher.yaml:1:16: http.listen: ") is warned
+
+
+NO_SECRET = "sinks: {ops: {type: webhook, url: 'https://hooks.example.com/hush'}}"
+
+
+def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Command) -> None:
+    write(f"{GOOD}{NO_SECRET}\nlog: {{level: info}}\n")
+    code, out, err = command("check", WATCHER_LOG_LEVEL="debug")
+    assert (code, out) == (0, ROWS)
+    first, second = err.splitlines()
+    assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
+    assert second.startswith('warning: watcher.yaml:6:14: log.level: "info" wins over $WATCHER_LOG_LEVEL')
+
+
+def test_what_is_likely_a_mistake_is_shown_in_its_line_on_a_terminal(on_terminal: OnTerminal) -> None:
+    write(GOOD + NO_SECRET)
+    *_, first, line, mark = on_terminal("check", columns=120).splitlines()
+    assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
+    assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"
+    assert mark == "      |         ^^^ make one: watcher init --secret"
+
+
+async def disable(sink: str, *, store: str) -> None:
+    """Have a store record what a 410 leads to, under the block that the file has now."""
+    settings = load_config(Path("watcher.yaml"), environ={})
+    opened = await open_store(f"sqlite:///{store}", clock=SystemClock(), on_recorded=lambda _: None)
+    lease = await opened.claim("sink", sink)
+    await opened.load_sink(lease, fingerprint=fingerprint_of(settings.sinks[sink]))
+    await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
+    await opened.close()
+
+
+async def test_a_sink_that_the_store_records_as_disabled_is_warned_of(command: Command) -> None:
+    url = "https://hooks.example.com/hush"
+    hook = f"\nsinks:\n  ops: {{type: webhook, url: '{url}', secret: {SECRET}}}\nstore: {{url: 'sqlite:///w.db'}}\n"
+    write(GOOD + hook)
+    assert command("check").err == ""
+    await disable("ops", store="w.db")
+    before = {path.name for path in Path.cwd().iterdir()}
+    code, out, err = command("check")
+    assert (code, out) == (0, ROWS)
+    assert err.startswith("warning: watcher.yaml:7:3: sinks.ops: is disabled since its receiver answered 410 Gone")
+    assert {path.name for path in Path.cwd().iterdir()} == before
+    write((GOOD + hook).replace("/hush", "/new"))
+    assert command("check").err == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"dear diary", None])
+def test_a_store_that_is_none_says_nothing(content: bytes | None, command: Command) -> None:
+    write(GOOD)
+    if content is not None:
+        Path("watcher.db").write_bytes(content)
+    assert command("check") == (0, ROWS, "")
 
 
 def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
@@ -109,13 +171,13 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver) -> None:
-    document = f"{GOOD}\nsinks: {{ops: {{type: webhook, url: '{receiver.url}/secret'}}}}"
+    document = f"{GOOD}\nsinks: {{ops: {{type: webhook, url: '{receiver.url}/hush'}}}}"
     write(document)
     outcome = await outcome_of("check", "--send", folder=Path.cwd())
     assert outcome.code == 4  # for the key
     assert "\nsinks.ops\tyes\t" in outcome.stdout
-    assert "secret" not in outcome.stdout + outcome.stderr
-    assert [request.line for request in receiver.requests] == ["POST /secret HTTP/1.1"]
+    assert "hush" not in outcome.stdout + outcome.stderr
+    assert [request.line for request in receiver.requests] == ["POST /hush HTTP/1.1"]
 
 
 async def test_when_all_of_them_work_it_is_fine(receiver: Receiver) -> None:
@@ -128,7 +190,7 @@ async def test_when_all_of_them_work_it_is_fine(receiver: Receiver) -> None:
 
 async def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Receiver) -> None:
     receiver.reply = says(answer(404))
-    pipeline = "77aa0000-0000-4000-8000-000000000000"
+    pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
     write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
     outcome = await outcome_of("check", "--online", folder=Path.cwd())
     assert (outcome.code, outcome.stderr) == (5, "")
