@@ -1,26 +1,27 @@
-"""Trying the keys and sinks of a configuration, once each: whether the API takes a key, whether a webhook answers.
+"""Trying the keys, watches and sinks of a configuration: does the API take the key and know them, do webhooks answer.
 
-What is told of a URL is scheme and host. An account is asked for one execution; a webhook is only connected to,
-unless a test event is to be sent.
+Each watch costs one request, a second one in doubt, at the account's pace. A webhook is only connected to, unless a
+test event is to be sent. What is told of a URL is scheme, host and port.
 """
 
 import asyncio
 import socket
 import ssl
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from yarl import URL
 
-from watcher.assembly import open_client, watches_of
+from watcher.assembly import open_client
 from watcher.clerk import ClerkApi
 from watcher.clock import Clock
-from watcher.config.models import AccountSettings, Settings
+from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.errors import Exit
 from watcher.events import trial_event
 from watcher.models import Delivery, EventType, Outcome
+from watcher.pace import SHARE, Pacer
 from watcher.ports.api import Answer
 from watcher.ports.sinks import Verdict
 from watcher.proxy import proxy_for
@@ -29,7 +30,7 @@ from watcher.sinks.webhook import WebhookSettings, WebhookSink, shown_url
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of one try. `target` is the path of its block, `place` its scheme and host."""
+    """What became of one try. `target` is the path of its block, `place` its scheme, host and port."""
 
     target: str
     place: str
@@ -50,27 +51,27 @@ class _Verdict(NamedTuple):
     hint: str = ""
 
 
-_KEY_WORKS = {
-    Outcome.OK: "takes the key",
-    Outcome.NOT_FOUND: "takes the key, but does not know the execution it was asked for",
-}
-_PIPELINE_UNKNOWN = _Verdict(
-    Exit.NOT_FOUND,
-    "takes the key, but does not know pipeline {pipeline}",
-    "correct its id in watch, or watch it with the key of its own account",
-)
 _KEY_FAILS = {
     Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
     Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
-    Outcome.RATE_LIMITED: ("answers 429: too many requests with this key", "try again later, or lower rate_limit"),
+    Outcome.RATE_LIMITED: ("gets too many requests with this key", "try again later, or lower rate_limit"),
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
     Outcome.CONNECTION: ("cannot be reached", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
     Outcome.INVALID: ("answers with something else than {wanted}", "correct base_url"),
-    Outcome.REJECTED: ("rejects the request", "correct base_url, or the ids"),
+    Outcome.REJECTED: ("rejects the request", "correct base_url"),
     Outcome.SERVER_ERROR: ("is in trouble", "try again later"),
 }
-_WANTED = {"execution": "an execution", "list": "a list of executions"}
+_OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
+"""What is answered of one pipeline or execution; of it alone, once the key is known to be good."""
+
+_OF_THE_KEY = frozenset({Outcome.UNAUTHORIZED, Outcome.RATE_LIMITED, Outcome.CONNECTION, Outcome.REDIRECT})
+"""What the next request would be answered, too."""
+
+_UNKNOWN = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+LONGEST_PAUSE_S = 15.0
+"""How long a 429 may ask to wait before the one other try."""
+
 _SINK_HINTS = {
     "401": "correct headers or secret",
     "403": "correct headers or secret",
@@ -83,15 +84,21 @@ _SINK_HINTS = {
 }
 
 
-async def try_everything(settings: Settings, *, clock: Clock, send: bool) -> Sequence[Trial]:
-    """Try every account and every webhook at the same time. With `send` each webhook gets a `watcher.test`."""
-    accounts = [_try_account(settings, name, clock=clock) for name in settings.accounts]
+async def try_everything(
+    settings: Settings, *, clock: Clock, send: bool, tried: Callable[[], None] = lambda: None
+) -> Sequence[Trial]:
+    """Try every account with all it watches, and every webhook, at the same time.
+
+    With `send` each webhook gets a `watcher.test`. `tried` is called after each watch.
+    """
+    accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
     hooks = [
         _try_webhook(name, sink, clock=clock, send=send)
         for name, sink in settings.sinks.items()
         if isinstance(sink, WebhookSettings)
     ]
-    return await asyncio.gather(*accounts, *hooks)
+    of_accounts, of_hooks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*hooks))
+    return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
 
 
 async def _timed(work: Awaitable[_Verdict], *, target: str, place: str, clock: Clock) -> Trial:
@@ -101,44 +108,132 @@ async def _timed(work: Awaitable[_Verdict], *, target: str, place: str, clock: C
     return Trial(target, place, verdict.code, verdict.words, took_ms, verdict.hint)
 
 
-async def _try_account(settings: Settings, name: str, *, clock: Clock) -> Trial:
+async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Callable[[], None]) -> list[Trial]:
+    """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
     account = settings.accounts[name]
-    return await _timed(
-        _ask(settings, name, clock=clock),
-        target=f"accounts.{name}",
-        place=shown_url(account.base_url),
-        clock=clock,
-    )
-
-
-async def _ask(settings: Settings, name: str, *, clock: Clock) -> _Verdict:
-    """Ask for the list of the first pipeline that is watched whole, else for the first execution that is named.
-
-    Where nothing is watched, for an execution that does not exist: a 404 takes a good key too.
-    """
-    account = settings.accounts[name]
-    watches = sorted(watches_of(settings, name), key=lambda watch: not watch.whole)
-    pipeline = watches[0].pipeline if watches else str(uuid.uuid4())
-    execution = next(iter(watches[0].executions), None) if watches else str(uuid.uuid4())
+    watches = [(index, watch) for index, watch in enumerate(settings.watch) if watch.account == name]
     async with open_client(account, connections=1) as client:
-        api = ClerkApi(client, base_url=account.base_url, clock=clock)
-        if execution is None:
-            reply = await api.list(pipeline=pipeline, page=1)
-            if reply.outcome is Outcome.NOT_FOUND:
-                return _PIPELINE_UNKNOWN._replace(words=_PIPELINE_UNKNOWN.words.format(pipeline=pipeline))
-            return _judge(reply, "list", name=name, account=account)
-        return _judge(await api.get(pipeline=pipeline, execution=execution), "execution", name=name, account=account)
+        key = _Key(name, account, clock, ClerkApi(client, base_url=account.base_url, clock=clock))
+        if not watches:
+            return [await key.try_alone()]
+        for index, watch in watches:
+            await key.try_watch(watch, target=f"watch[{index}]")
+            tried()
+            if key.verdict is not None:
+                break
+        return key.trials(len(watches))
 
 
-def _judge(answer: Answer, wanted: str, *, name: str, account: AccountSettings) -> _Verdict:
-    if words := _KEY_WORKS.get(answer.outcome):
-        return _Verdict(Exit.DONE, words)
-    words, hint = _KEY_FAILS[answer.outcome]
-    key = "api_key_file" if account.api_key_file else "api_key"
-    if answer.status_code and "(" not in words:
-        words = f"{words} ({answer.status_code})"
-    hint = hint.format(key=f"accounts.{name}.{key}")
-    return _Verdict(Exit.UNREACHABLE, words.format(wanted=_WANTED[wanted]), hint)
+class _Key:
+    """One account while it is tried: requests at its pace, and what came of them.
+
+    `verdict` is set once trying on would tell no more.
+    """
+
+    def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
+        self.verdict: _Verdict | None = None
+        self._name = name
+        self._account = account
+        self._clock = clock
+        self._api = api
+        # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
+        self._pacer = Pacer(account.rate_limit, now=clock.monotonic() - 1 / (account.rate_limit * SHARE))
+        self._outcomes: list[Outcome] = []
+        self._took_ms: list[float] = []
+        self._of_watches: list[Trial] = []
+
+    async def try_alone(self) -> Trial:
+        """Try a key nothing is watched with, by an execution that does not exist: a 404 takes a good key too."""
+        nothing = str(uuid.uuid4())
+        reply = await self._ask(lambda: self._api.get(pipeline=nothing, execution=nothing))
+        if reply.outcome in {Outcome.OK, *_UNKNOWN}:
+            return self._trial(_Verdict(Exit.DONE, "takes the key; nothing is watched with it"))
+        return self._trial(self._fails(reply, "an execution"))
+
+    async def try_watch(self, watch: WatchSettings, *, target: str) -> None:
+        """Ask for the pipeline's list, or for the first execution that is named; if that is not known, for both."""
+        pipeline = str(watch.pipeline)
+        if not watch.executions:
+            self._note(await self._list(pipeline), pipeline, wanted="a list of executions", target=target)
+            return
+        execution = watch.executions[0]
+        reply = await self._ask(lambda: self._api.get(pipeline=pipeline, execution=execution))
+        if reply.outcome in _UNKNOWN:
+            listed = await self._list(pipeline)
+            if listed.outcome is Outcome.OK:
+                words = f"knows pipeline {pipeline}, but not execution {execution} ({reply.status_code})"
+                self._of_watches.append(self._trial(_Verdict(Exit.DONE, words), target=target))
+            reply = listed if listed.outcome in {Outcome.OK, *_UNKNOWN} else reply
+        self._note(reply, pipeline, wanted="an execution", target=target)
+
+    def trials(self, watch_count: int) -> list[Trial]:
+        """Return the trial of the key and those of its watches."""
+        verdict = self.verdict
+        if verdict is not None and len(self._outcomes) < watch_count:
+            left = watch_count - len(self._outcomes)
+            verdict = verdict._replace(words=f"{verdict.words}; {left} more of its pipelines were not tried")
+        if verdict is None and set(self._outcomes) == {Outcome.FORBIDDEN}:
+            words, hint = _KEY_FAILS[Outcome.FORBIDDEN]
+            verdict = _Verdict(Exit.UNREACHABLE, words, hint.format(key=self._place_of_key()))
+        if verdict is None:
+            known = self._outcomes.count(Outcome.OK)
+            knows = f" and knows its {known} pipelines" if known == watch_count > 1 else ""
+            verdict = _Verdict(Exit.DONE, f"takes the key{knows}")
+        return [self._trial(verdict, took_ms=self._took_ms[0]), *self._of_watches]
+
+    def _note(self, reply: Answer, pipeline: str, *, wanted: str, target: str) -> None:
+        """Take in what came of one watch."""
+        told_before = bool({Outcome.OK, *_UNKNOWN} & set(self._outcomes))
+        self._outcomes.append(reply.outcome)
+        if reply.outcome is Outcome.OK:
+            return
+        if reply.outcome in _OF_THE_KEY or (reply.outcome not in _OF_THE_WATCH and not told_before):
+            self.verdict = self._fails(reply, wanted)
+        else:
+            self._of_watches.append(self._trial(self._of_watch(reply, pipeline, wanted), target=target))
+
+    def _of_watch(self, reply: Answer, pipeline: str, wanted: str) -> _Verdict:
+        if reply.outcome in _UNKNOWN:
+            hint = "correct its id in watch, or watch it with the key of its own account"
+            return _Verdict(Exit.NOT_FOUND, f"does not know pipeline {pipeline} ({reply.status_code})", hint)
+        if reply.outcome is Outcome.FORBIDDEN:
+            hint = "let this key read it, or watch it with the key of its own account"
+            return _Verdict(Exit.UNREACHABLE, f"refuses pipeline {pipeline} to this key (403)", hint)
+        verdict = self._fails(reply, wanted)
+        return verdict._replace(words=f"pipeline {pipeline}: {verdict.words}")
+
+    def _fails(self, reply: Answer, wanted: str) -> _Verdict:
+        words, hint = _KEY_FAILS[reply.outcome]
+        if reply.status_code and "(" not in words:
+            words = f"{words} ({reply.status_code})"
+        return _Verdict(Exit.UNREACHABLE, words.format(wanted=wanted), hint.format(key=self._place_of_key()))
+
+    def _place_of_key(self) -> str:
+        return f"accounts.{self._name}.{'api_key_file' if self._account.api_key_file else 'api_key'}"
+
+    def _trial(self, verdict: _Verdict, *, target: str = "", took_ms: float | None = None) -> Trial:
+        place, took_ms = shown_url(self._account.base_url), self._took_ms[-1] if took_ms is None else took_ms
+        return Trial(target or f"accounts.{self._name}", place, verdict.code, verdict.words, took_ms, verdict.hint)
+
+    async def _list(self, pipeline: str) -> Answer:
+        return await self._ask(lambda: self._api.list(pipeline=pipeline, page=1))
+
+    async def _ask(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Send a request at the account's pace; once more if there were too many of them, when that is over."""
+        reply = await self._send(request)
+        pause_s = 1.0 if reply.retry_after_s is None else reply.retry_after_s
+        if reply.outcome is Outcome.RATE_LIMITED and pause_s <= LONGEST_PAUSE_S:
+            await asyncio.sleep(pause_s)
+            reply = await self._send(request)
+        return reply
+
+    async def _send(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
+        await asyncio.sleep(max(0.0, self._pacer.ready_at() - self._clock.monotonic()))
+        began_at = self._clock.monotonic()
+        self._pacer.spend(began_at)
+        reply = await request()
+        self._took_ms.append((self._clock.monotonic() - began_at) * 1000)
+        return reply
 
 
 async def _try_webhook(name: str, settings: WebhookSettings, *, clock: Clock, send: bool) -> Trial:

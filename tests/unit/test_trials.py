@@ -1,8 +1,9 @@
 """Trying keys and webhooks on real sockets: what is asked, what is sent, what is told of it."""
 
+import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
@@ -35,8 +36,12 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
+async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
+    return [*await try_everything(Settings.model_validate(document), clock=SystemClock(), send=send)]
+
+
 async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
-    (trial,) = await try_everything(Settings.model_validate(document), clock=SystemClock(), send=send)
+    (trial,) = await all_tried(document, send=send)
     return trial
 
 
@@ -50,47 +55,153 @@ def hook(url: str, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a b
     return {"sinks": sinks}
 
 
-async def test_a_key_is_tried_with_an_execution_that_is_watched() -> None:
-    world = build_world(SimulateOptions(pipelines_count=1, executions_count=1), clock=SystemClock())
-    (execution,) = world.executions()
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
-        document = account(simulator.base_url)
-        document["watch"][0] |= {"pipeline": execution.pipeline.id, "executions": [execution.id]}
-        trial = await tried(document)
-        (entry,) = simulator.journal.entries
-    assert (trial.target, trial.place, trial.works) == ("accounts.eu", "http://127.0.0.1", True)
-    assert "takes the key" in trial.words
-    assert (entry.endpoint, entry.execution) == ("get", execution.id)
-
-
 async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_knows() -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": []})
         (entry,) = simulator.journal.entries
     assert trial.works
-    assert trial.words == "takes the key, but does not know the execution it was asked for"
+    assert trial.words == "takes the key; nothing is watched with it"
     assert (entry.endpoint, entry.code) == ("get", 404)
 
 
-async def test_a_key_that_watches_a_whole_pipeline_is_tried_once_with_its_list() -> None:
+async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
     world = build_world(SimulateOptions(pipelines_count=1, executions_count=1), clock=SystemClock())
     (pipeline,) = world.pipelines()
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
-        document = account(simulator.base_url)
-        document["watch"].append({"pipeline": pipeline.id, "account": "eu"})
-        trial = await tried(document)
+        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
         (entry,) = simulator.journal.entries
     assert (trial.works, trial.words) == (True, "takes the key")
     assert (entry.endpoint, entry.pipeline) == ("list", pipeline.id)
 
 
-async def test_a_list_that_is_not_known_is_told_as_such() -> None:
-    world = build_world(SimulateOptions(), clock=SystemClock())
+async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
+    world = build_world(SimulateOptions(pipelines_count=3, executions_count=1), clock=SystemClock())
+    ids = [pipeline.id for pipeline in world.pipelines()]
+    watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in (*ids, PIPELINE)]
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
-        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu"}]})
-    assert (trial.code, trial.words) == (Exit.NOT_FOUND, f"takes the key, but does not know pipeline {PIPELINE}")
-    assert trial.hint.startswith("correct its id")
+        known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
+        of_key, of_watch = await all_tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches})
+        asked = [entry.pipeline for entry in simulator.journal.entries]
+    assert (known.works, known.words) == (True, "takes the key and knows its 3 pipelines")
+    assert (of_key.works, of_key.words) == (True, "takes the key")
+    assert (of_watch.target, of_watch.code) == ("watch[3]", Exit.NOT_FOUND)
+    assert of_watch.words == f"does not know pipeline {PIPELINE} (404)"
+    assert of_watch.hint.startswith("correct its id")
+    assert asked == [*ids, *ids, PIPELINE]
+
+
+async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_told() -> None:
+    world = build_world(SimulateOptions(pipelines_count=4, executions_count=1), clock=SystemClock())
+    watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines()]
+    told: list[None] = []
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
+        began_at = SystemClock().monotonic()
+        settings = Settings.model_validate(document)
+        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: told.append(None))
+    assert SystemClock().monotonic() - began_at >= 3 / 20
+    assert len(told) == 4
+
+
+async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
+    receiver.reply = says(answer(404))
+    trials = await asyncio.wait_for(all_tried(account(receiver.url, rate_limit="1/h") | {"watch": []}), 5)
+    assert [trial.works for trial in trials] == [True]
+
+
+UNKNOWN = "22222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"
+CODES = Mapping[str, int | bytes]
+
+
+def answering(receiver: Receiver, codes: CODES) -> Reply:
+    """Answer by the first of these texts that is in the address, with a list otherwise."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        line = receiver.requests[-1].line
+        code = next((code for text, code in codes.items() if text in line), 200)
+        body = b'{"data": [], "total": 0}'
+        ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        await says(ok if code == 200 else code if isinstance(code, bytes) else answer(code))(writer)
+
+    return reply
+
+
+async def of_watches(receiver: Receiver, codes: CODES, *watches: dict[str, Any]) -> list[tuple[str, int, str]]:
+    receiver.reply = answering(receiver, codes)
+    document = account(receiver.url, rate_limit="1000/s")
+    trials = await all_tried(document | {"watch": [{"account": "eu", **watch} for watch in watches]})
+    return [(trial.target, int(trial.code), trial.words) for trial in trials]
+
+
+async def test_a_pipeline_the_key_may_not_read_is_named(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {UNKNOWN: 403}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE})
+    assert trials == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)"),
+    ]
+
+
+async def test_a_key_that_may_read_nothing_is_refused(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {"/": 403}, {"pipeline": PIPELINE})
+    assert trials == [
+        ("accounts.eu", 4, "refuses this key (403)"),
+        ("watch[0]", 4, f"refuses pipeline {PIPELINE} to this key (403)"),
+    ]
+
+
+async def test_what_would_be_answered_again_is_asked_once(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {"/": 401}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+    assert trials == [("accounts.eu", 4, "refuses this key (401); 1 more of its pipelines were not tried")]
+    assert len(receiver.requests) == 1
+
+
+async def test_trouble_with_one_pipeline_is_told_of_that_one(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {UNKNOWN: 502}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+    assert trials == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[1]", 4, f"pipeline {UNKNOWN}: is in trouble (502)"),
+    ]
+
+
+async def test_named_executions_are_tried_with_the_first_of_them(receiver: Receiver) -> None:
+    found = {"id": RUN, "pipelineId": PIPELINE, "pipelineVersionId": PIPELINE, "status": "running"}
+    body = json.dumps(found).encode()
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    trials = await of_watches(receiver, {RUN: ok}, {"pipeline": PIPELINE, "executions": [RUN, UNKNOWN]})
+    assert trials == [("accounts.eu", 0, "takes the key")]
+    assert [request.line.split()[1] for request in receiver.requests] == [
+        f"/public/pipelines/{PIPELINE}/executions/{RUN}"
+    ]
+
+
+async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pipeline_is(receiver: Receiver) -> None:
+    named = {"pipeline": PIPELINE, "executions": [RUN]}
+    assert await of_watches(receiver, {RUN: 404}, named) == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 0, f"knows pipeline {PIPELINE}, but not execution {RUN} (404)"),
+    ]
+    assert await of_watches(receiver, {"/": 404}, named) == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
+    ]
+    assert await of_watches(receiver, {RUN: 404, "?": 403}, named) == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
+    ]
+
+
+BUSY = b"HTTP/1.1 429 Busy\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_too_many_requests_are_waited_out_once_if_that_is_soon(receiver: Receiver) -> None:
+    began_at = SystemClock().monotonic()
+    words = "gets too many requests with this key (429)"
+    assert await of_watches(receiver, {"/": BUSY % 1}, {"pipeline": PIPELINE}) == [("accounts.eu", 4, words)]
+    assert SystemClock().monotonic() - began_at >= 1
+    assert len(receiver.requests) == 2
+    await of_watches(receiver, {"/": BUSY % 900}, {"pipeline": PIPELINE})
+    assert len(receiver.requests) == 3
 
 
 @pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])
@@ -134,7 +245,7 @@ async def test_an_api_that_is_not_there_cannot_be_reached() -> None:
 
 async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:
     trial = await tried(hook(receiver.url))
-    assert (trial.target, trial.place, trial.works) == ("sinks.ops", "http://127.0.0.1", True)
+    assert (trial.target, trial.place, trial.works) == ("sinks.ops", receiver.url, True)
     assert trial.words == "connected, nothing sent"
     assert receiver.requests == []
 

@@ -27,7 +27,7 @@ from watcher.store.glance import disabled_sinks
 from watcher.terminal.console import stderr_console, stdout_console
 from watcher.terminal.mistakes import tell_warnings
 from watcher.terminal.plan import print_plan, print_plan_rows
-from watcher.terminal.trials import print_trial, print_trial_rows
+from watcher.terminal.trials import print_trial, print_trial_rows, progress_of
 from watcher.trials import try_everything
 
 EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
@@ -37,17 +37,19 @@ def check(
     *,
     config: ConfigOption = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Ask with each key once, and connect to each webhook, sending nothing.")
+        bool, typer.Option("--online", help="Ask for each watch once, and connect to each webhook, sending nothing.")
     ] = False,
     send: Annotated[
         bool, typer.Option("--send", help="As --online, and send each webhook a watcher.test event.")
     ] = False,
 ) -> None:
-    """Validate the file and print the plan; try keys and webhooks.
+    """Validate the file and print the plan; try keys, pipelines and webhooks.
 
     The plan is what each account wants of the API, what it may spend, and how soon changes are seen. Piped, it is a
-    tab-separated row per account, in seconds and requests per second. Exit codes: 2 the file cannot be used, 4 a key
-    or a webhook does not work, 5 a pipeline is not known.
+    tab-separated row per account, in seconds and requests per second. With --online there is a second table below it,
+    of what was tried: a row per key and webhook, and one per watch that does not work. Requests keep to rate_limit,
+    and come on top of those of a daemon with the same key. What is likely a mistake is a warning on stderr. Exit codes:
+    2 the file cannot be used, 4 a key or a webhook does not work, 5 a pipeline is not known.
     """
     path = config_path(config)
     document = Document(file=str(path))
@@ -83,7 +85,9 @@ def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _go_online(settings: Settings, *, send: bool) -> None:
-    trials = asyncio.run(try_everything(settings, clock=SystemClock(), send=send))
+    clock = SystemClock()
+    with progress_of(len(settings.watch), stream=sys.stderr, clock=clock) as tried:
+        trials = asyncio.run(try_everything(settings, clock=clock, send=send, tried=tried))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=stdout_console())

@@ -99,9 +99,9 @@ def verdict_on(status: int) -> Verdict:
 
 
 def shown_url(url: str) -> str:
-    """Return as much of a URL as may be shown: scheme and host."""
+    """Return as much of a URL as may be shown: scheme and host, with the port where there is one."""
     parts = URL(url)
-    return str(URL.build(scheme=parts.scheme, host=parts.host or ""))
+    return str(URL.build(scheme=parts.scheme, host=parts.host or "", port=parts.explicit_port))
 
 
 class WebhookSink:

@@ -160,7 +160,7 @@ def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
 def test_on_a_terminal_a_trial_says_what_to_do(on_terminal: OnTerminal) -> None:
     write(GOOD)
     *_, line, hint = on_terminal("check", "--online").splitlines()
-    assert line.startswith("✕ accounts.default  http://127.0.0.1  cannot be reached (")
+    assert line.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (")
     assert hint.startswith("  hint: correct base_url")
 
 
@@ -181,8 +181,10 @@ async def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver) -> None
 
 
 async def test_when_all_of_them_work_it_is_fine(receiver: Receiver) -> None:
-    receiver.reply = says(answer(404))  # as the API answers for an execution it does not know
-    write(GOOD.replace("http://127.0.0.1:1", receiver.url))
+    body = b'{"data": [], "total": 0}'
+    receiver.reply = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
     outcome = await outcome_of("check", "--online", folder=Path.cwd())
     assert (outcome.code, outcome.stderr) == (0, "")
     assert "\naccounts.default\tyes\t" in outcome.stdout
@@ -194,7 +196,8 @@ async def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver:
     write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
     outcome = await outcome_of("check", "--online", folder=Path.cwd())
     assert (outcome.code, outcome.stderr) == (5, "")
-    assert f"does not know pipeline {pipeline}" in outcome.stdout
+    assert "\nwatch[0]\tno\t" in outcome.stdout
+    assert f"\tdoes not know pipeline {pipeline} (404)\n" in outcome.stdout
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])

@@ -7,7 +7,7 @@ import pytest
 Command = Callable[..., tuple[int, str, str]]
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-RUN = "9a1b0000-0000-4000-8000-000000000001"
+RUN = "c2a4e6f8-3b5d-4f71-8c93-b1d2e3f4a5b6"
 
 
 def test_what_it_writes_is_accepted_once_key_and_ids_are_given(command: Command) -> None:

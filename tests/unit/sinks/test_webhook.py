@@ -363,8 +363,8 @@ async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pyte
     ("url", "shown"),
     [
         ("https://hooks.example.com/services/T0/B0/secret?token=secret#secret", "https://hooks.example.com"),
-        ("https://user:secret@hooks.example.com:8443/secret", "https://hooks.example.com"),
-        ("http://[::1]:8080/secret", "http://[::1]"),
+        ("https://user:secret@hooks.example.com:8443/secret", "https://hooks.example.com:8443"),
+        ("http://[::1]:8080/secret", "http://[::1]:8080"),
     ],
 )
 def test_of_a_url_only_scheme_and_host_are_shown(url: str, shown: str) -> None:

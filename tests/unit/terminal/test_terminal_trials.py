@@ -1,9 +1,11 @@
 import io
 
+import pytest
 from rich.console import Console
+from virtual import FakeClock
 
 from watcher.errors import Exit
-from watcher.terminal.trials import print_trial
+from watcher.terminal.trials import print_trial, progress_of
 from watcher.trials import Trial
 
 
@@ -23,3 +25,35 @@ def test_what_does_not_says_what_to_do() -> None:
         "sinks.ops", "https://h", code=Exit.UNREACHABLE, words="answers 404", took_ms=84, hint="make a new one"
     )
     assert printed(trial) == "✕ sinks.ops  https://h  answers 404 (84 ms)\n  hint: make a new one\n"
+
+
+class Screen(io.StringIO):
+    def __init__(self, *, terminal: bool) -> None:
+        super().__init__()
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+
+def progressed(screen: Screen, *, each_s: float) -> str:
+    clock = FakeClock()
+    with progress_of(3, stream=screen, clock=clock) as tried:
+        for _ in range(3):
+            clock.advance(each_s)
+            tried()
+    return screen.getvalue()
+
+
+def test_on_a_terminal_what_takes_long_says_how_far_it_is_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    begin = "\r\x1b[K"
+    shown = [f"{begin}tried 2 of 3 watches", f"{begin}tried 3 of 3 watches", begin]
+    assert progressed(Screen(terminal=True), each_s=0.3) == "".join(shown)
+    assert progressed(Screen(terminal=True), each_s=0.1) == ""
+
+
+def test_without_a_terminal_or_on_one_that_can_do_nothing_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert progressed(Screen(terminal=False), each_s=1) == ""
+    monkeypatch.setenv("TERM", "dumb")
+    assert progressed(Screen(terminal=True), each_s=1) == ""
