@@ -164,16 +164,18 @@ async def build_account(
     polling: PollingSettings,
     retention_s: float,
     tap: Callable[[Api], Api] = lambda api: api,
+    cadence: Cadence | None = None,
 ) -> AccountWatcher:
     """Own an account: claim it and build its watcher. `stack` closes its connections. Raises `StoreError`.
 
-    `tap` may put something between the account and its API.
+    `tap` may put something between the account and its API, `cadence` stand for that of `polling`.
     """
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
     lease = await equipment.store.claim("account", name)
     record = await equipment.store.load_account(lease)
     api = tap(ClerkApi(client, base_url=settings.base_url, clock=equipment.clock))
-    parts = _account_parts(equipment, lease, record, api=api, settings=settings, polling=polling)
+    judge = _judge(equipment, lease, polling=polling, cadence=cadence or _cadence(polling), link=settings.link)
+    parts = _account_parts(equipment, lease, record, api=api, judge=judge, settings=settings, polling=polling)
     return AccountWatcher(parts, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
 
 
@@ -183,6 +185,7 @@ def _account_parts(
     record: AccountRecord,
     *,
     api: Api,
+    judge: Judge,
     settings: AccountSettings,
     polling: PollingSettings,
 ) -> AccountParts:
@@ -199,7 +202,7 @@ def _account_parts(
         health=health,
         announcer=announcer,
         keeper=HealthKeeper(lease, health, store=store, clock=clock),
-        judge=_judge(equipment, lease, polling=polling, link=settings.link),
+        judge=judge,
         metrics=metrics,
         concurrency=polling.concurrency,
         wake=equipment.schedule.waker(f"account:{lease.name}"),
@@ -207,13 +210,15 @@ def _account_parts(
     )
 
 
-def _judge(equipment: AccountEquipment, lease: Lease, *, polling: PollingSettings, link: str | None) -> Judge:
+def _judge(
+    equipment: AccountEquipment, lease: Lease, *, polling: PollingSettings, cadence: Cadence, link: str | None
+) -> Judge:
     return Judge(
         lease=lease,
         router=equipment.router,
         clock=equipment.clock,
         policy=_policy(polling),
-        cadence=_cadence(polling),
+        cadence=cadence,
         jitter=random.random,
         link=link,
     )

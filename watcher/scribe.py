@@ -113,7 +113,7 @@ def _await_room(fd: int) -> None:
 _latest: list[Scribe] = []
 
 
-def scribe_of(stream: TextIO, *, on_dropped: Callable[[int], None]) -> Scribe:
+def scribe_of(stream: TextIO, *, on_dropped: Callable[[int], None] = lambda _count: None) -> Scribe:
     """Return the scribe of a stream, the same one until another stream is asked for."""
     if not _latest or _latest[0].stream is not stream:
         for scribe in _latest:

@@ -7,8 +7,9 @@ from typing import Protocol
 
 from watcher.account import AccountWatcher
 from watcher.assembly import AccountEquipment, build_account, routes_of, watches_of
+from watcher.cadence import Cadence
 from watcher.clock import Clock, SystemClock
-from watcher.config.models import Settings
+from watcher.config.models import PollingSettings, Settings
 from watcher.errors import Exit
 from watcher.metrics import Metrics
 from watcher.models import Event
@@ -21,6 +22,9 @@ from watcher.taps import PassingLedger, TappedApi
 from watcher.units import spell_duration
 
 REDRAW_EVERY_S = 0.25
+PATIENT_AFTER_S = 3600.0
+PATIENT_INTERVAL_S = 10.0
+"""Whoever has waited for an hour need not know within two seconds (SPEC 6)."""
 
 Heard = asyncio.Queue[Reply | Change | BaseException]
 """What goes on in the account, in order; an exception is what would end the daemon."""
@@ -40,9 +44,13 @@ class View(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Awaited:
-    """What to wait for: settings with one account that watches one execution, and for how long at most."""
+    """What to wait for: settings with one account that watches one execution, how often to ask, how long at most.
+
+    Of the settings' polling only what decides that an execution is lost or an account degraded is used.
+    """
 
     settings: Settings
+    interval_s: float
     timeout_s: float | None
 
 
@@ -54,7 +62,7 @@ async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Endi
     heard, clock = Heard(), SystemClock()
     progress = Progress(lost_after=awaited.settings.polling.lost_after)
     async with AsyncExitStack() as stack:
-        watcher = await _start(awaited.settings, heard, stack=stack, clock=clock)
+        watcher = await _start(awaited, heard, stack=stack, clock=clock)
         following = asyncio.create_task(_Follower(watcher, heard, clock, progress, view).follow())
         stopping = asyncio.create_task(stop.wait())
         stack.push_async_callback(_cancel, following, stopping)
@@ -63,12 +71,36 @@ async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Endi
         )
         if following in done:
             return following.result()
-        return None if stopping in done else _timed_out(progress, awaited.timeout_s or 0.0)
+        if stopping in done:
+            return None
+        progress.ending = _timed_out(progress, awaited.timeout_s or 0.0)
+        view.show(progress, Moment(clock.steady_us(), clock.monotonic(), None))
+        return progress.ending
 
 
 def _timed_out(progress: Progress, timeout_s: float) -> Ending:
     status = f"still {progress.status}" if progress.status else "not seen"
     return Ending(Exit.TIMEOUT, f"{status} after {spell_duration(timeout_s)} (--timeout)")
+
+
+def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:
+    """Return the cadence of a wait that begins now: every `interval_s`, however old the execution is; slower later."""
+    began_at = clock.monotonic()
+
+    def interval(_dwell_s: float) -> float:
+        patient = clock.monotonic() - began_at >= PATIENT_AFTER_S
+        return max(interval_s, PATIENT_INTERVAL_S) if patient else interval_s
+
+    return interval
+
+
+def wait_polling(polling: PollingSettings, *, interval_s: float, rate_limit: float) -> PollingSettings:
+    """Return how to poll: after an error no more rarely than without, for somebody waits.
+
+    A rate limit that allows less is no trouble to be told of: `max_interval` is what it allows.
+    """
+    longest_s = max(interval_s, 2 / rate_limit)
+    return polling.model_copy(update={"min_interval_s": interval_s, "max_interval_s": longest_s})
 
 
 async def _cancel(*tasks: asyncio.Task[object]) -> None:
@@ -77,9 +109,9 @@ async def _cancel(*tasks: asyncio.Task[object]) -> None:
     await asyncio.wait(tasks)
 
 
-async def _start(settings: Settings, heard: Heard, *, stack: AsyncExitStack, clock: Clock) -> AccountWatcher:
+async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock: Clock) -> AccountWatcher:
     """Let the account be watched until `stack` closes; what is in flight then is given up."""
-    metrics = Metrics()
+    settings, metrics = awaited.settings, Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
     ledger = PassingLedger(heard.put_nowait)
     equipment = AccountEquipment(ledger, clock, metrics, Router(routes_of(settings)), schedule, heard.put_nowait)
@@ -89,7 +121,8 @@ async def _start(settings: Settings, heard: Heard, *, stack: AsyncExitStack, clo
         stack,
         name=name,
         settings=account,
-        polling=settings.polling,
+        polling=wait_polling(settings.polling, interval_s=awaited.interval_s, rate_limit=account.rate_limit),
+        cadence=wait_cadence(clock, interval_s=awaited.interval_s),
         retention_s=settings.store.retention_s,
         tap=lambda api: TappedApi(api, heard.put_nowait),
     )

@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -24,7 +25,7 @@ from watcher.simulator.server import Simulator
 from watcher.simulator.stories import Stay, Story
 from watcher.simulator.world import World
 
-PATIENT = POLLING | {"lost_after": 1000, "max_interval": "200ms", "lost_grace": "500ms", "degraded_after": "500ms"}
+PATIENT = POLLING | {"lost_after": 1000, "lost_grace": "500ms", "degraded_after": "500ms"}
 """It begins to ask before the execution exists, so that no test depends on how soon the program starts."""
 
 PIPELINE = pipeline_named("Sales agent")
@@ -44,7 +45,7 @@ class Scene:
         document = document_of({"default": self.simulator}) | {"polling": PATIENT} | blocks
         document["sinks"] = {"ops": {"type": "webhook", "url": "${A_SECRET_THAT_IS_NOT_SET}"}}
         path = self.stage.write(document)
-        return ["wait", PIPELINE.id, execution, "--config", str(path), *options]
+        return ["wait", PIPELINE.id, execution, "--config", str(path), "--interval", "1s", *options]
 
     async def wait(self, execution: str, *options: str, **blocks: Document) -> Life:
         return await self.stage.begin(*self.arguments(execution, *options, **blocks))
@@ -153,10 +154,34 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     scene.simulator.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
     code, stdout, stderr = await ended(await scene.wait(OPEN.execution, "--json"))
     assert code == 4
-    assert "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in " in stderr
+    told = "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in "
+    assert (stderr[: len(told)], stderr.count("\n")) == (told, 2)
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
     assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 1
+
+
+async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene) -> None:
+    life = await scene.play(OPEN, "--timeout", "8s", polling=PATIENT | {"degraded_after": "60s"})
+    await life.until(lambda: life.told, within_s=15, what="it was seen")
+    scene.simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
+    code, stdout, stderr = await ended(life)
+    assert (code, stdout.count("\n"), stderr) == (3, 1, "error: still running after 8 s (--timeout)\n")
+    asked = [entry.at for entry in scene.simulator.journal.requests_of(OPEN.execution)]
+    assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.85  # an error's is up to 10 % less
+    assert 7 <= len(asked) <= 9
+
+
+async def test_a_refused_key_is_not_tried_on_a_terminal_either(scene: Scene) -> None:
+    scene.simulator.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
+    arguments = scene.arguments(OPEN.execution)
+    terminal = await on_terminal(*arguments, folder=scene.stage.folder, board=scene.stage.board, columns=100)
+    scene.stack.push_async_callback(terminal.clear_away)
+    assert await terminal.end() == 4
+    assert "trying" not in terminal.plain
+    assert (
+        terminal.plain.replace("\r", "").rstrip().split("\n")[-2].startswith("error: Clerk Chat refuses this key (401)")
+    )
 
 
 async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 from virtual import FakeClock, account_of
 
+from watcher.config.models import PollingSettings
 from watcher.errors import StoreError
 from watcher.models import Event, Outcome
 from watcher.ports.api import Reply
 from watcher.progress import Moment, Progress
 from watcher.store.opening import open_store
-from watcher.waiting import Heard, _Follower
+from watcher.waiting import Heard, _Follower, wait_cadence, wait_polling
 
 
 class Gallery:
@@ -39,3 +40,26 @@ async def test_what_would_end_the_daemon_ends_the_wait(tmp_path: Path) -> None:
     assert progress.look_count == 1
     assert gallery.moments[0] == Moment(clock.steady_us(), clock.monotonic(), clock.monotonic())
     await store.close()
+
+
+@pytest.mark.parametrize(("interval_s", "later_s"), [(2.0, 10.0), (1.0, 10.0), (30.0, 30.0)])
+def test_it_polls_at_its_interval_however_old_the_execution_is_and_slower_after_an_hour(
+    interval_s: float, later_s: float
+) -> None:
+    clock = FakeClock()
+    clock.advance(5000)
+    cadence = wait_cadence(clock, interval_s=interval_s)
+    assert {cadence(dwell_s) for dwell_s in (0.0, 960.0, 90_000.0)} == {interval_s}
+    clock.advance(3599)
+    assert cadence(0.0) == interval_s
+    clock.advance(1)
+    assert cadence(0.0) == later_s
+
+
+def test_after_an_error_it_polls_no_more_rarely_than_without() -> None:
+    polling = wait_polling(PollingSettings(), interval_s=2.0, rate_limit=5.0)
+    assert (polling.min_interval_s, polling.max_interval_s, polling.lost_after) == (2.0, 2.0, 3)
+
+
+def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
+    assert wait_polling(PollingSettings(), interval_s=2.0, rate_limit=1 / 60).max_interval_s == 120

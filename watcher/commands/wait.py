@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from watcher.errors import ConfigError, Exit, OutputClosedError, WatcherError
 from watcher.interruption import run_interruptible
 from watcher.logs import configure_logs
 from watcher.progress import Ending, Subject
+from watcher.scribe import scribe_of
 from watcher.terminal.console import stdout_console
 from watcher.terminal.views import STDOUT_FD, live_view, stdout_view
 from watcher.units import UnfitError, parse_duration, spell_duration
 from watcher.waiting import Awaited, View, wait_for
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
+SHORTEST_INTERVAL_S = 1.0
 KEY_VARIABLE = "CLERK_API_KEY"
 ACCOUNT = "default"
 """What the account is called that no file names."""
@@ -62,21 +65,23 @@ def wait(
     execution: Annotated[str, typer.Argument(metavar="EXECUTION", help="The execution's id.")],
     *,
     timeout: Annotated[str | None, typer.Option(metavar="10m", help="Wait no longer than this; then exit 3.")] = None,
+    interval: Annotated[str, typer.Option(metavar="2s", help="Poll this often, 1s or more; 10s after an hour.")] = "2s",
     as_json: Annotated[bool, typer.Option("--json", help="The events, one per line, and nothing else.")] = False,
     account: Annotated[str | None, typer.Option(metavar="NAME", help="Which account of the file, of several.")] = None,
     config: ConfigOption = None,
 ) -> None:
     """Follow one execution until it has ended: live on a terminal, a line per change otherwise.
 
-    Without a file the key is $CLERK_API_KEY. Its requests, as those of check --online, come on top of those of
-    a daemon with the same key. A passing error of the API never ends it once the execution was seen.
+    It polls every 2 s, every 10 s after an hour, and never faster than the key's rate_limit. It is a process of its
+    own: its requests come on top of those of a daemon with the same key. Without a file the key is $CLERK_API_KEY. A
+    passing error of the API never ends it once the execution was seen.
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
     """
     subject = Subject(parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution"))
-    timeout_s = parse_timeout(timeout)
+    timeout_s, interval_s = parse_timeout(timeout), parse_interval(interval)
     source = find_source(config, account, environ=os.environ)
-    awaited = Awaited(_settings(source, subject), timeout_s)
+    awaited = Awaited(_settings(source, subject), interval_s, timeout_s)
     view = _view(subject, as_json=as_json)
     try:
         ending = run_interruptible(lambda stop: _follow(awaited, view, stop=stop))
@@ -105,13 +110,25 @@ def parse_timeout(text: str | None) -> float | None:
     """Return seconds, if there is a limit. Raises `UsageError`."""
     if text is None:
         return None
-    try:
-        seconds = parse_duration(text)
-    except UnfitError as error:
-        raise UsageError(f"--timeout: {quoted(text)} {error}") from None
+    seconds = _parse_duration(text, option="--timeout")
     if not seconds:
         raise UsageError(f"--timeout: {quoted(text)} is too short; write a duration above 0, such as 10m")
     return seconds
+
+
+def parse_interval(text: str) -> float:
+    """Return seconds. Raises `UsageError`."""
+    seconds = _parse_duration(text, option="--interval")
+    if seconds < SHORTEST_INTERVAL_S:
+        raise UsageError(f"--interval: {quoted(text)} is too short; write 1s or more")
+    return seconds
+
+
+def _parse_duration(text: str, *, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except UnfitError as error:
+        raise UsageError(f"{option}: {quoted(text)} {error}") from None
 
 
 def find_source(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> Source:
@@ -164,15 +181,11 @@ def _settings(source: Source, subject: Subject) -> Settings:
 
 
 def _view(subject: Subject, *, as_json: bool) -> AbstractAsyncContextManager[View]:
-    """Choose how to show it. On a terminal the display says what the log would, and both cannot have the screen."""
-    if as_json or not os.isatty(STDOUT_FD):
-        configure_logs(level="info", format_="auto")
-        return stdout_view(as_json=as_json)
-    console = stdout_console()
-    if console.is_dumb_terminal or not console.encoding.startswith("utf"):
-        configure_logs(level="info", format_="auto")
-        return stdout_view(as_json=False)
+    """Choose how to show it. What the log of a daemon would say, each view says in its own way."""
     configure_logs(level="critical", format_="auto")
+    console = stdout_console()
+    if as_json or not os.isatty(STDOUT_FD) or console.is_dumb_terminal or not console.encoding.startswith("utf"):
+        return stdout_view(as_json=as_json, say=lambda text: scribe_of(sys.stderr).write(f"{text}\n"))
     return live_view(console, subject)
 
 

@@ -1,9 +1,8 @@
 """Where a wait is shown: events or lines on stdout, or a live display on a terminal."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
-import structlog
 from rich.console import Console
 from rich.control import Control
 from rich.live import Live
@@ -14,30 +13,28 @@ from watcher.errors import OutputClosedError
 from watcher.models import Event
 from watcher.progress import Moment, Progress, Subject
 from watcher.sinks.stdout import Output
-from watcher.terminal.waiting import change_line, picture, wrapped_count
+from watcher.terminal.waiting import change_line, picture, sign_of_life, wrapped_count
 from watcher.waiting import View
 
 STDOUT_FD = 1
 SIGN_OF_LIFE_S = 60.0
 
-log = structlog.get_logger()
-
 
 class _OutputView:
-    """A view that writes what is told, and between that logs a sign of life every minute."""
+    """A view that writes what is told, and between that says every minute, beside it, that it still waits."""
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, say: Callable[[str], None]) -> None:
         self._out = out
+        self._say = say
         self._sign_at: float | None = None
 
     def show(self, progress: Progress, moment: Moment) -> None:
-        """Log how it stands, if nothing was said for a minute."""
+        """Say how it stands, if nothing was said for a minute."""
         if self._sign_at is None:
             self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
         if moment.monotonic >= self._sign_at:
             self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
-            trouble = {"trouble": progress.trouble.word} if progress.trouble else {}
-            log.info("waiting", status=progress.status, looks=progress.look_count, **trouble)
+            self._say(sign_of_life(progress, moment))
 
     async def _write(self, line: bytes) -> None:
         await self._out.write(line)
@@ -56,7 +53,7 @@ class LineView(_OutputView):
     """One line per change of the execution."""
 
     async def tell(self, event: Event, progress: Progress) -> None:
-        """Write the line of an event of the execution; the account's are in the log."""
+        """Write the line of an event of the execution; the account's trouble is part of a sign of life."""
         if event.type.startswith("execution."):
             await self._write(change_line(event, progress.execution).encode())
 
@@ -89,11 +86,14 @@ class LiveView:
 
 
 @asynccontextmanager
-async def stdout_view(*, as_json: bool) -> AsyncIterator[View]:
-    """Show a wait to programs, or to people later. A reader that is slow holds up nothing but its lines."""
+async def stdout_view(*, as_json: bool, say: Callable[[str], None]) -> AsyncIterator[View]:
+    """Show a wait to programs, or to people later. A reader that is slow holds up nothing but its lines.
+
+    `say` takes a sign of life for people, and must not wait for anybody.
+    """
     out = Output(STDOUT_FD)
     try:
-        yield EventView(out) if as_json else LineView(out)
+        yield EventView(out, say) if as_json else LineView(out, say)
     finally:
         out.close()
 

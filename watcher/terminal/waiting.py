@@ -78,6 +78,17 @@ def picture(subject: Subject, progress: Progress, moment: Moment, *, columns: in
     return Text("\n", no_wrap=True, overflow="ignore").join(told)
 
 
+def sign_of_life(progress: Progress, moment: Moment) -> str:
+    """Return one line that says what is waited for, for whoever has read nothing for a minute."""
+    parts = ["waiting: not seen yet"]
+    if progress.status is not None:
+        parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
+    parts.append(f"looks {progress.look_count}")
+    if progress.trouble is not None:
+        parts.append(_complaint(progress.trouble, progress, wide=False))
+    return " · ".join(parts)
+
+
 def _standing(subject: Subject, progress: Progress, moment: Moment, *, wide: bool) -> Text:
     if progress.status is None:
         line = Text("· not seen yet")
@@ -135,7 +146,7 @@ def _remark(progress: Progress, *, wide: bool) -> Text:
     if _has_ended(progress) and progress.execution is not None:
         lost = progress.status == LOST
         return Text("Clerk Chat does not know it any more" if lost else reason(progress.execution), style="red")
-    if progress.trouble is None:
+    if progress.trouble is None or progress.ending is not None:  # how a wait ended without it is told as an error
         return Text()
     return Text(_complaint(progress.trouble, progress, wide=wide), style="yellow")
 
@@ -144,6 +155,8 @@ def _complaint(trouble: Trouble, progress: Progress, *, wide: bool) -> str:
     seen = progress.execution is not None
     if not seen and progress.missing_count and trouble.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
         return f"not known yet ({trouble.word}), {progress.missing_count} of {progress.lost_after} answers"
+    if not seen and trouble.outcome is Outcome.UNAUTHORIZED:
+        return f"API {trouble.word}: it refuses this key"
     how = "waiting as told" if trouble.outcome is Outcome.RATE_LIMITED else "trying on"
     never = " (a passing error never ends this)" if seen and wide else ""
     return f"API {trouble.word} since {trouble.since.astimezone():%H:%M}, {how}{never}"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.commands.wait import Source, UsageError, find_source, parse_id, parse_timeout
+from watcher.commands.wait import Source, UsageError, find_source, parse_id, parse_interval, parse_timeout
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import Exit
 
@@ -109,3 +109,21 @@ def test_a_timeout_that_is_none_is_a_mistake_of_usage(text: str, told: str) -> N
 def test_a_timeout_is_optional() -> None:
     assert parse_timeout(None) is None
     assert parse_timeout("1.5m") == 90
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2", '--interval: "2" has no unit; write 2s'),
+        ("999ms", '--interval: "999ms" is too short; write 1s or more'),
+        ("0s", '--interval: "0s" is too short; write 1s or more'),
+    ],
+)
+def test_an_interval_that_is_none_is_a_mistake_of_usage(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_interval(text)
+    assert str(caught.value) == told
+
+
+def test_an_interval_may_be_a_second_and_longer() -> None:
+    assert [parse_interval(text) for text in ("1s", "2s", "5m")] == [1, 2, 300]

@@ -2,13 +2,13 @@
 
 import os
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from uuid import UUID
 
 import pytest
 from rich.console import Console
-from structlog.testing import capture_logs
 
 from watcher.errors import OutputClosedError
 from watcher.models import Event, EventType, Outcome
@@ -86,43 +86,49 @@ EVENT = Event(
 )
 
 
+@dataclass
+class Quiet:
+    """A view whose lines go nowhere, and what it says beside them."""
+
+    view: EventView | LineView
+    said: list[str]
+
+    def signs(self, *seconds: float, progress: Progress | None = None) -> list[str]:
+        """Return what is said when it is shown the moments so many seconds from the start."""
+        self.said.clear()
+        for second in seconds:
+            self.view.show(progress or running(), Moment(round(second * 1_000_000), second, None))
+        return self.said.copy()
+
+
 @pytest.fixture(params=[EventView, LineView])
-async def quiet(request: pytest.FixtureRequest) -> AsyncIterator[EventView | LineView]:
-    fd = os.open(os.devnull, os.O_WRONLY)
+async def quiet(request: pytest.FixtureRequest) -> AsyncIterator[Quiet]:
+    fd, said = os.open(os.devnull, os.O_WRONLY), list[str]()
     out = Output(fd)
-    yield request.param(out)
+    yield Quiet(request.param(out, said.append), said)
     out.close()
     os.close(fd)
 
 
-def signs(view: EventView | LineView, *seconds: float, progress: Progress | None = None) -> list[dict[str, object]]:
-    """Return what is logged when the view is shown the moments so many seconds from the start."""
-    with capture_logs() as logs:
-        for second in seconds:
-            view.show(progress or running(), Moment(0, second, None))
-    return [dict(entry) for entry in logs]
+async def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(quiet: Quiet) -> None:
+    assert quiet.signs(5, 5.25, 64.9) == []
+    assert quiet.signs(65.1, 65.3, 124.9) == ["waiting: running 1 m 5 s · looks 0"]
+    assert quiet.signs(125.1) == ["waiting: running 2 m 5 s · looks 0"]
 
 
-async def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(quiet: EventView | LineView) -> None:
-    sign = {"event": "waiting", "log_level": "info", "status": "running", "looks": 0}
-    assert signs(quiet, 5, 5.25, 64.9) == []
-    assert signs(quiet, 65.1, 65.3, 124.9) == [sign]
-    assert signs(quiet, 125.1) == [sign]
+async def test_what_was_stopped_for_long_gives_one_sign_of_life(quiet: Quiet) -> None:
+    assert len(quiet.signs(0, 600, 600.25, 601, 659)) == 1
 
 
-async def test_what_was_stopped_for_long_gives_one_sign_of_life(quiet: EventView | LineView) -> None:
-    assert len(signs(quiet, 0, 600, 600.25, 601, 659)) == 1
+async def test_a_sign_of_life_says_what_the_trouble_is(quiet: Quiet) -> None:
+    progress, since = Progress(lost_after=3), datetime(2026, 11, 24, tzinfo=UTC)
+    progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", since)
+    (sign,) = quiet.signs(0, 60, progress=progress)
+    assert sign == f"waiting: not seen yet · looks 0 · API 429 since {since.astimezone():%H:%M}, waiting as told"
 
 
-async def test_a_sign_of_life_says_what_the_trouble_is(quiet: EventView | LineView) -> None:
-    progress = Progress(lost_after=3)
-    progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", datetime(2026, 11, 24, tzinfo=UTC))
-    (sign,) = signs(quiet, 0, 60, progress=progress)
-    assert (sign["status"], sign["trouble"]) == (None, "429")
-
-
-async def test_whatever_is_told_is_a_sign_of_life_too(quiet: EventView | LineView) -> None:
-    assert signs(quiet, 0, 59) == []
-    await quiet.tell(EVENT, running())
-    assert signs(quiet, 61, 119) == []
-    assert len(signs(quiet, 121)) == 1
+async def test_whatever_is_told_is_a_sign_of_life_too(quiet: Quiet) -> None:
+    assert quiet.signs(0, 59) == []
+    await quiet.view.tell(EVENT, running())
+    assert quiet.signs(61, 119) == []
+    assert len(quiet.signs(121)) == 1

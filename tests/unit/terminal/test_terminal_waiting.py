@@ -91,8 +91,16 @@ def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
 
 def test_a_wait_that_ended_without_the_execution_shows_the_exit_code_alone() -> None:
     progress = Progress(lost_after=3)
+    progress.trouble = Trouble(Outcome.UNAUTHORIZED, "401", NOON)
+    assert shown(progress)[-1] == "  API 401: it refuses this key"
     progress.ending = Ending(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
     assert shown(progress)[-1] == "  looks 0 · exit 4"
+
+
+def test_nothing_is_tried_on_once_the_time_is_over() -> None:
+    progress = progress_of(("running", 0), execution=RUNNING, ending=Ending(Exit.TIMEOUT, "still running"))
+    progress.trouble = Trouble(Outcome.SERVER_ERROR, "502", NOON)
+    assert shown(progress)[-1] == "  looks 41 · exit 3"
 
 
 @pytest.mark.parametrize(
