@@ -104,6 +104,12 @@ async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_told() -> None:
     assert len(told) == 4
 
 
+async def test_a_key_that_watches_nothing_may_be_refused_all_the_same(receiver: Receiver) -> None:
+    receiver.reply = says(answer(401))
+    trial = await tried(account(receiver.url) | {"watch": []})
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "refuses this key (401)")
+
+
 async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
     receiver.reply = says(answer(404))
     trials = await asyncio.wait_for(all_tried(account(receiver.url, rate_limit="1/h") | {"watch": []}), 5)

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Annotated
 
@@ -27,8 +27,8 @@ from watcher.store.glance import disabled_sinks
 from watcher.terminal.console import stderr_console, stdout_console
 from watcher.terminal.mistakes import tell_warnings
 from watcher.terminal.plan import print_plan, print_plan_rows
-from watcher.terminal.trials import print_trial, print_trial_rows, progress_of
-from watcher.trials import try_everything
+from watcher.terminal.trials import PATIENCE_S, TryingLine, print_trial, print_trial_rows
+from watcher.trials import Trial, try_everything
 
 EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
 
@@ -85,9 +85,7 @@ def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _go_online(settings: Settings, *, send: bool) -> None:
-    clock = SystemClock()
-    with progress_of(len(settings.watch), stream=sys.stderr, clock=clock) as tried:
-        trials = asyncio.run(try_everything(settings, clock=clock, send=send, tried=tried))
+    trials = asyncio.run(_try_everything(settings, send=send))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=stdout_console())
@@ -96,3 +94,11 @@ def _go_online(settings: Settings, *, send: bool) -> None:
     codes = {trial.code for trial in trials} - {Exit.DONE}
     if codes:
         raise typer.Exit(min(codes))
+
+
+async def _try_everything(settings: Settings, *, send: bool) -> Sequence[Trial]:
+    line = TryingLine(len(settings.watch), stream=sys.stderr)
+    asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
+    trials = await try_everything(settings, clock=SystemClock(), send=send, tried=line.tried)
+    line.clear()
+    return trials

@@ -1,13 +1,12 @@
 """What becomes of trying keys and sinks: a sign of progress meanwhile, then lines for people or rows for programs."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
 
-from watcher.clock import Clock
 from watcher.output import put
 from watcher.terminal.console import say
 from watcher.trials import Trial
@@ -16,30 +15,34 @@ PATIENCE_S = 0.4
 """What takes no longer needs no sign of progress."""
 
 
-@contextmanager
-def progress_of(total: int, *, stream: TextIO, clock: Clock) -> Iterator[Callable[[], None]]:
-    """Give what is to be called after each of so many watches; on a terminal a line says how many are done."""
-    began_at, done = clock.monotonic(), 0
-    shown = False
+class TryingLine:
+    """A line on a terminal that says how many of so many watches are tried; elsewhere, and before `show`, nothing."""
 
-    def show(text: str) -> None:
-        with suppress(OSError):  # a sign of progress is not worth an error
-            stream.write(f"\r\x1b[K{text}")
-            stream.flush()
+    def __init__(self, total: int, *, stream: TextIO) -> None:
+        self._done, self._total = 0, total
+        self._stream = stream
+        self._terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = False
 
-    def tried() -> None:
-        nonlocal done, shown
-        done += 1
-        if terminal and clock.monotonic() - began_at >= PATIENCE_S:
-            shown = True
-            show(f"tried {done} of {total} watches")
+    def show(self) -> None:
+        """Begin to show it."""
+        self._shown = self._terminal
+        self._draw(f"tried {self._done} of {self._total} watches")
 
-    terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-    try:
-        yield tried
-    finally:
-        if shown:
-            show("")
+    def tried(self) -> None:
+        """Count one more."""
+        self._done += 1
+        self._draw(f"tried {self._done} of {self._total} watches")
+
+    def clear(self) -> None:
+        """Leave the line empty."""
+        self._draw("")
+
+    def _draw(self, text: str) -> None:
+        if self._shown:
+            with suppress(OSError):  # a sign of progress is not worth an error
+                self._stream.write(f"\r\x1b[K{text}")
+                self._stream.flush()
 
 
 def print_trial(trial: Trial, *, console: Console) -> None:

@@ -146,6 +146,22 @@ def test_a_store_that_is_none_says_nothing(content: bytes | None, command: Comma
     assert command("check") == (0, ROWS, "")
 
 
+def test_a_store_whose_folder_cannot_be_looked_into_says_nothing(command: Command) -> None:
+    write(f"{GOOD}store: {{url: 'sqlite:///{'x' * 300}/w.db'}}\n")
+    assert command("check") == (0, ROWS, "")
+
+
+async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -> None:
+    write(GOOD + f"sinks:\n  ops: {{type: webhook, url: 'https://hooks.example.com/hush', secret: {SECRET}}}\n")
+    opened = await open_store("sqlite:///watcher.db", clock=SystemClock(), on_recorded=lambda _: None)
+    lease = await opened.claim("sink", "ops")
+    settings = load_config(Path("watcher.yaml"), environ={})
+    await opened.load_sink(lease, fingerprint=fingerprint_of(settings.sinks["ops"]))
+    await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
+    assert "sinks.ops: is disabled since its receiver answered 410 Gone" in command("check").err
+    await opened.close()
+
+
 def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
     write(GOOD)
     code, out, err = command("check", "--online")

@@ -2,10 +2,9 @@ import io
 
 import pytest
 from rich.console import Console
-from virtual import FakeClock
 
 from watcher.errors import Exit
-from watcher.terminal.trials import print_trial, progress_of
+from watcher.terminal.trials import TryingLine, print_trial
 from watcher.trials import Trial
 
 
@@ -36,24 +35,42 @@ class Screen(io.StringIO):
         return self._terminal
 
 
-def progressed(screen: Screen, *, each_s: float) -> str:
-    clock = FakeClock()
-    with progress_of(3, stream=screen, clock=clock) as tried:
-        for _ in range(3):
-            clock.advance(each_s)
-            tried()
+def tried(screen: Screen) -> str:
+    line = TryingLine(3, stream=screen)
+    line.tried()
+    line.show()
+    line.tried()
+    line.clear()
     return screen.getvalue()
 
 
 def test_on_a_terminal_what_takes_long_says_how_far_it_is_and_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     begin = "\r\x1b[K"
-    shown = [f"{begin}tried 2 of 3 watches", f"{begin}tried 3 of 3 watches", begin]
-    assert progressed(Screen(terminal=True), each_s=0.3) == "".join(shown)
-    assert progressed(Screen(terminal=True), each_s=0.1) == ""
+    assert tried(Screen(terminal=True)) == f"{begin}tried 1 of 3 watches{begin}tried 2 of 3 watches{begin}"
 
 
 def test_without_a_terminal_or_on_one_that_can_do_nothing_it_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert progressed(Screen(terminal=False), each_s=1) == ""
+    assert tried(Screen(terminal=False)) == ""
     monkeypatch.setenv("TERM", "dumb")
-    assert progressed(Screen(terminal=True), each_s=1) == ""
+    assert tried(Screen(terminal=True)) == ""
+
+
+def test_what_is_over_soon_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(terminal=True)
+    line = TryingLine(1, stream=screen)
+    line.tried()
+    line.clear()
+    assert screen.getvalue() == ""
+
+
+def test_a_terminal_that_is_gone_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen = Screen(terminal=True)
+    screen.write = gone  # type: ignore[method-assign]
+    TryingLine(1, stream=screen).show()
+
+
+def gone(_text: str) -> int:
+    raise OSError
