@@ -80,7 +80,8 @@ async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Endi
 
 def _timed_out(progress: Progress, timeout_s: float) -> Ending:
     status = f"still {progress.status}" if progress.status else "not seen"
-    return Ending(Exit.TIMEOUT, f"{status} after {spell_duration(timeout_s)} (--timeout)")
+    waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
+    return Ending(Exit.TIMEOUT, f"{status} after {waited} (--timeout)")
 
 
 def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:

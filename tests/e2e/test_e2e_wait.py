@@ -191,7 +191,7 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
     life = await scene.wait(OPEN.execution, accounts={"default": account}, polling=PATIENT | {"degraded_after": "1s"})
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (4, "")
-    assert f"error: Clerk Chat cannot be reached (no connection)\nhint: asked {base_url} for 1 s" in stderr
+    assert stderr == f"error: Clerk Chat cannot be reached (no connection)\nhint: asked {base_url} for 1 s\n"
 
 
 @pytest.mark.parametrize("fault", [Fault.RESET, Fault.UNAUTHORIZED])
@@ -260,6 +260,16 @@ async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene)
     assert last[3] == r"  \x1b[31m[red]evil line"
     assert "\x1b[2K\x1b[1A" in terminal.written
     assert terminal.written.endswith("\x1b[?25h")
+
+
+async def test_on_a_terminal_time_that_is_over_stays_with_the_last_picture(scene: Scene) -> None:
+    arguments = scene.arguments(OPEN.execution, "--timeout", "1500ms")
+    terminal = await on_terminal(*arguments, folder=scene.stage.folder, board=scene.stage.board, columns=100)
+    scene.stack.push_async_callback(terminal.clear_away)
+    assert await terminal.end() == 3
+    *_, looks, error = terminal.plain.replace("\r", "").rstrip().split("\n")
+    assert looks.endswith(" · exit 3")
+    assert error == "error: not seen after 1.5 s (--timeout)"
 
 
 async def test_without_colours_there_are_none(scene: Scene) -> None:

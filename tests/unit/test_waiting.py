@@ -12,7 +12,7 @@ from watcher.models import Event, Outcome
 from watcher.ports.api import Reply
 from watcher.progress import Moment, Progress
 from watcher.store.opening import open_store
-from watcher.waiting import Heard, _Follower, wait_cadence, wait_polling
+from watcher.waiting import Heard, _Follower, _timed_out, wait_cadence, wait_polling
 
 
 class Gallery:
@@ -63,3 +63,8 @@ def test_after_an_error_it_polls_no_more_rarely_than_without() -> None:
 
 def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
     assert wait_polling(PollingSettings(), interval_s=2.0, rate_limit=1 / 60).max_interval_s == 120
+
+
+@pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
+def test_time_that_is_over_is_told_as_it_was_given(timeout_s: float, waited: str) -> None:
+    assert _timed_out(Progress(lost_after=3), timeout_s).problem == f"not seen after {waited} (--timeout)"
