@@ -84,6 +84,8 @@ TABLE = [
     (BASE + HOOK.replace(f"    secret: {SECRET}\n", ""), [f"5:3: sinks.ops: {NO_SECRET}"]),
     (BASE + HOOK.replace("https:", "http:"),
      [f"7:10: sinks.ops.url: http:// to hooks.example.com: {READ} events; write https://"]),
+    (BASE + HOOK + second("https://HOOKS.example.com:443/s3cret"),
+     [f"9:29: sinks.two.url: the same URL as another sink's at line 7: {TWICE}"]),
     (BASE + HOOK + second(), [f"9:29: sinks.two.url: the same URL as another sink's at line 7: {TWICE}"]),
     (BASE + HOOK + "    events: [execution.failed]\n" + second(more=", events: [execution.lost]"), []),
     (BASE + HOOK + "    events: ['account.*']\n" + second(more=", events: ['execution.*']"), []),
