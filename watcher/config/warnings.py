@@ -151,7 +151,7 @@ def _of_doubles(document: Document, settings: Settings) -> Iterator[Problem]:
     for (name, sink), (other, second) in combinations(hooks.items(), 2):
         types = types_matching(sink.events) & types_matching(second.events) - {EventType.WATCHER_TEST}
         together = any(_fits(watch, sink) and _fits(watch, second) for watch in settings.watch)
-        same = URL(sink.url.get_secret_value()) == URL(second.url.get_secret_value())
+        same = str(URL(sink.url.get_secret_value())) == str(URL(second.url.get_secret_value()))
         if same and (types - _OF_PIPELINES or (types and together)):
             line = document.line(("sinks", name, "url"))
             problem = f"the same URL as another sink's at line {line}: what both ask for arrives twice"
