@@ -69,6 +69,9 @@ _OF_THE_KEY = frozenset({Outcome.UNAUTHORIZED, Outcome.RATE_LIMITED, Outcome.CON
 """What the next request would be answered, too."""
 
 _UNKNOWN = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+MOST_TROUBLES = 3
+"""After so many watches in trouble, and none that was answered for, the account is in trouble."""
+
 LONGEST_PAUSE_S = 15.0
 """How long a 429 may ask to wait before the one other try."""
 
@@ -92,12 +95,9 @@ async def try_everything(
     With `send` each webhook gets a `watcher.test`. `tried` is called after each watch.
     """
     accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
-    hooks = [
-        _try_webhook(name, sink, clock=clock, send=send)
-        for name, sink in settings.sinks.items()
-        if isinstance(sink, WebhookSettings)
-    ]
-    of_accounts, of_hooks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*hooks))
+    hooks = [(name, sink) for name, sink in settings.sinks.items() if isinstance(sink, WebhookSettings)]
+    sinks = [_try_webhook(name, sink, clock=clock, send=send) for name, sink in hooks]
+    of_accounts, of_hooks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*sinks))
     return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
 
 
@@ -125,10 +125,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
 
 
 class _Key:
-    """One account while it is tried: requests at its pace, and what came of them.
-
-    `verdict` is set once trying on would tell no more.
-    """
+    """One account while it is tried, at its pace. `verdict` is set once trying on would tell no more."""
 
     def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
         self.verdict: _Verdict | None = None
@@ -141,6 +138,7 @@ class _Key:
         self._outcomes: list[Outcome] = []
         self._took_ms: list[float] = []
         self._of_watches: list[Trial] = []
+        self._troubles: list[_Verdict] = []  # that may be the watch's or the account's
 
     async def try_alone(self) -> Trial:
         """Try a key nothing is watched with, by an execution that does not exist: a 404 takes a good key too."""
@@ -170,8 +168,11 @@ class _Key:
         """Return the trial of the key and those of its watches."""
         verdict = self.verdict
         if verdict is not None and len(self._outcomes) < watch_count:
-            left = watch_count - len(self._outcomes)
-            verdict = verdict._replace(words=f"{verdict.words}; {left} more of its pipelines were not tried")
+            left = f"{watch_count - len(self._outcomes)} more of its pipelines were not tried"
+            verdict = verdict._replace(words=f"{verdict.words}; {left}")
+        if verdict is None and self._troubles and not self._key_works():
+            verdict = self._troubles[0]
+            self._of_watches = self._of_watches if watch_count > 1 else []  # it would say the same twice
         if verdict is None and set(self._outcomes) == {Outcome.FORBIDDEN}:
             words, hint = _KEY_FAILS[Outcome.FORBIDDEN]
             verdict = _Verdict(Exit.UNREACHABLE, words, hint.format(key=self._place_of_key()))
@@ -183,14 +184,18 @@ class _Key:
 
     def _note(self, reply: Answer, pipeline: str, *, wanted: str, target: str) -> None:
         """Take in what came of one watch."""
-        told_before = bool({Outcome.OK, *_UNKNOWN} & set(self._outcomes))
         self._outcomes.append(reply.outcome)
-        if reply.outcome is Outcome.OK:
-            return
-        if reply.outcome in _OF_THE_KEY or (reply.outcome not in _OF_THE_WATCH and not told_before):
+        if reply.outcome in _OF_THE_KEY:
             self.verdict = self._fails(reply, wanted)
-        else:
+        elif reply.outcome is not Outcome.OK:
             self._of_watches.append(self._trial(self._of_watch(reply, pipeline, wanted), target=target))
+            if reply.outcome not in _OF_THE_WATCH:
+                self._troubles.append(self._fails(reply, wanted))
+        if self.verdict is None and len(self._troubles) == MOST_TROUBLES and not self._key_works():
+            self.verdict = self._troubles[0]
+
+    def _key_works(self) -> bool:
+        return bool({Outcome.OK, *_UNKNOWN} & set(self._outcomes))
 
     def _of_watch(self, reply: Answer, pipeline: str, wanted: str) -> _Verdict:
         if reply.outcome in _UNKNOWN:
@@ -199,13 +204,12 @@ class _Key:
         if reply.outcome is Outcome.FORBIDDEN:
             hint = "let this key read it, or watch it with the key of its own account"
             return _Verdict(Exit.UNREACHABLE, f"refuses pipeline {pipeline} to this key (403)", hint)
-        verdict = self._fails(reply, wanted)
-        return verdict._replace(words=f"pipeline {pipeline}: {verdict.words}")
+        fails = self._fails(reply, wanted)
+        return fails._replace(words=f"pipeline {pipeline}: {fails.words}")
 
     def _fails(self, reply: Answer, wanted: str) -> _Verdict:
         words, hint = _KEY_FAILS[reply.outcome]
-        if reply.status_code and "(" not in words:
-            words = f"{words} ({reply.status_code})"
+        words = f"{words} ({reply.status_code})" if reply.status_code and "(" not in words else words
         return _Verdict(Exit.UNREACHABLE, words.format(wanted=wanted), hint.format(key=self._place_of_key()))
 
     def _place_of_key(self) -> str:

@@ -181,6 +181,23 @@ async def test_named_executions_are_tried_with_the_first_of_them(receiver: Recei
     ]
 
 
+async def test_trouble_with_the_first_pipeline_hides_nothing_of_the_others(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {PIPELINE: 502, UNKNOWN: 404}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+    assert trials == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 4, f"pipeline {PIPELINE}: is in trouble (502)"),
+        ("watch[1]", 5, f"does not know pipeline {UNKNOWN} (404)"),
+    ]
+
+
+async def test_trouble_with_everything_is_the_accounts_and_soon_believed(receiver: Receiver) -> None:
+    watches = [{"pipeline": f"{number}2222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"} for number in range(5)]
+    trials = await of_watches(receiver, {"/": 502}, *watches)
+    assert trials[0] == ("accounts.eu", 4, "is in trouble (502); 2 more of its pipelines were not tried")
+    assert [target for target, _, _ in trials[1:]] == ["watch[0]", "watch[1]", "watch[2]"]
+    assert len(receiver.requests) == 3
+
+
 async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pipeline_is(receiver: Receiver) -> None:
     named = {"pipeline": PIPELINE, "executions": [RUN]}
     assert await of_watches(receiver, {RUN: 404}, named) == [
