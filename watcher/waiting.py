@@ -11,6 +11,7 @@ from watcher.cadence import Cadence
 from watcher.clock import Clock, SystemClock
 from watcher.config.models import PollingSettings, Settings
 from watcher.errors import Exit
+from watcher.judge import ERROR_JITTER
 from watcher.metrics import Metrics
 from watcher.models import Event
 from watcher.ports.api import Reply
@@ -96,12 +97,12 @@ def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:
 
 
 def wait_polling(polling: PollingSettings, *, interval_s: float, rate_limit: float) -> PollingSettings:
-    """Return how to poll: after an error no more rarely than without, for somebody waits.
+    """Return how to poll: after an error hardly more rarely than without, for somebody waits, and never sooner.
 
     A rate limit that allows less is no trouble to be told of: `max_interval` is what it allows.
     """
-    longest_s = max(interval_s, 2 / rate_limit)
-    return polling.model_copy(update={"min_interval_s": interval_s, "max_interval_s": longest_s})
+    retry_s = interval_s / (1 - ERROR_JITTER)
+    return polling.model_copy(update={"min_interval_s": retry_s, "max_interval_s": max(retry_s, 2 / rate_limit)})
 
 
 async def _cancel(*tasks: asyncio.Task[object]) -> None:

@@ -8,6 +8,7 @@ from virtual import FakeClock, account_of
 
 from watcher.config.models import PollingSettings
 from watcher.errors import StoreError
+from watcher.judge import ERROR_JITTER
 from watcher.models import Event, Outcome
 from watcher.ports.api import Reply
 from watcher.progress import Moment, Progress
@@ -56,9 +57,10 @@ def test_it_polls_at_its_interval_however_old_the_execution_is_and_slower_after_
     assert cadence(0.0) == later_s
 
 
-def test_after_an_error_it_polls_no_more_rarely_than_without() -> None:
+def test_after_an_error_it_polls_hardly_more_rarely_than_without_and_never_sooner() -> None:
     polling = wait_polling(PollingSettings(), interval_s=2.0, rate_limit=5.0)
-    assert (polling.min_interval_s, polling.max_interval_s, polling.lost_after) == (2.0, 2.0, 3)
+    assert polling.min_interval_s == polling.max_interval_s == pytest.approx(2.0 / (1 - ERROR_JITTER))
+    assert polling.lost_after == 3
 
 
 def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
