@@ -10,7 +10,7 @@ from e2e.programme import COMMAND, environment
 
 WATCH = """
 accounts: {default: {api_key: k}}
-watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [c2a4e6f8-3b5d-4f71-8c93-b1d2e3f4a5b6]}]
 """
 BUFFERED = {"PYTHONUNBUFFERED": ""}
 """As it is without that variable: a few lines are written at the very end."""
