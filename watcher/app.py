@@ -1,6 +1,7 @@
 """Wiring, in one straight line: what the configuration asks for is built, run until it is to stop, and drained."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -157,7 +158,7 @@ async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Me
     try:
         await web.TCPSite(runner, host or None, port).start()
     except OSError as error:
-        reason = error.strerror or type(error).__name__
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # asyncio adds to it
         kind = ListenDeniedError if isinstance(error, PermissionError) else ListenError
         raise kind(f"http.listen: cannot listen on {listen} ({reason}); choose another address or port") from None
     return f"{listen.rpartition(':')[0]}:{runner.addresses[0][1]}"

@@ -59,7 +59,7 @@ async def test_a_port_that_is_taken_may_be_free_the_next_time(tmp_path: Path) ->
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
         error = await refusal(listen, folder=tmp_path)
     assert error.exit_code is Exit.FAILED
-    assert str(error).startswith(f"http.listen: cannot listen on {listen} (")
+    assert str(error).startswith(f"http.listen: cannot listen on {listen} (Address already in use); ")
 
 
 async def test_an_address_that_is_not_this_machines_may_become_one(tmp_path: Path) -> None:
