@@ -1,10 +1,11 @@
 """Waits: doubling, spreading, and what servers ask for."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.retry import doubling, parse_retry_after, spread
+from watcher.retry import LONGEST_S, doubling, parse_retry_after, spread
 
 NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -46,6 +47,29 @@ def test_a_wait_is_spread_to_both_sides(draw: float, delay_s: float) -> None:
         ("Tue, 24 Nov 99999 10:00:00 GMT", None),
         ("1 Jan 2026 00:00:00 +999999999999", None),
         ("\x00", None),
+        ("Tue, 15 Nov 99999999999 08:12:31 GMT", None),
+        ("Tue, 15 Nov 10000 08:12:31 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_S),
+        ("Tue, 15 Nov 0000 08:12:31 GMT", 0.0),
+        ("Tue, 24 Nov 2026 10:01:60 GMT", 119.0),
+        ("Tue Nov 24 10:01:30 2026", 90.0),
+        ("Sun Nov  6 08:49:37 1994", 0.0),
+        ("Tue, 24 Nov 2026 10:01:30 -9999", None),
+        ("Tue, 24 Nov 2026 10:01:30 +9999999999999999999999", None),
+        (f"Tue, {'9' * 5000} Nov 2026 10:01:30 GMT", None),
+        ("-1", 0.0),
+        ("+7", 7.0),
+        ("1e9", None),
+        ("1e400", None),
+        ("-inf", None),
+        ("1_0", None),
+        ("\u0663", None),
+        ("\u00b2", None),
+        ("\udcff", None),
+        ("9" * 60_000, LONGEST_S),
+        ("-" + "9" * 60_000, 0.0),
+        ("1." + "9" * 60_000, 2.0),
+        ("9" * 60_000 + "x", None),
     ],
 )
 def test_retry_after_is_seconds_or_a_date_and_anything_else_is_absent(value: str | None, wait_s: float | None) -> None:
@@ -59,3 +83,44 @@ def test_a_date_is_measured_from_now() -> None:
 
 def test_a_retry_after_of_more_digits_than_a_number_holds_is_a_very_long_one() -> None:
     assert parse_retry_after("9" * 400, now=datetime(2026, 11, 24, tzinfo=UTC)) == 1e9
+
+
+SEEDS = [
+    "Tue, 24 Nov 2026 10:01:30 GMT",
+    "Tuesday, 24-Nov-26 10:01:30 GMT",
+    "Tue Nov 24 10:01:30 2026",
+    "24 Nov 2026 10:01 +0200",
+    "120",
+]
+PIECES = [
+    "",
+    "9" * 5000,
+    "99999999999",
+    "-",
+    "+",
+    ":",
+    ",",
+    ".",
+    " ",
+    "e",
+    "\x00",
+    "\u0663",
+    "(",
+    '"',
+    "2026",
+    "0",
+    "60",
+    "Z",
+]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_whatever_a_server_asks_for_is_a_wait_or_absent(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(200):
+        value = draw.choice(SEEDS)
+        for _ in range(draw.randrange(1, 5)):
+            at = draw.randrange(len(value) + 1)
+            value = value[:at] + draw.choice(PIECES) + value[at + draw.randrange(4) :]
+        wait_s = parse_retry_after(value, now=NOW)
+        assert wait_s is None or 0.0 <= wait_s <= LONGEST_S
