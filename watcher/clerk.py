@@ -1,6 +1,10 @@
 """The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like is `wire`'s."""
 
-from typing import NamedTuple
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from yarl import URL
 
@@ -10,7 +14,7 @@ from watcher.errors import TransportFailedError
 from watcher.models import Outcome
 from watcher.ports.api import PAGE_ROWS, PageReply, Reply
 from watcher.retry import parse_retry_after
-from watcher.wire import flaw_of_execution, flaw_of_page, parse_execution, parse_page
+from watcher.wire import Attempt, HardToReadError, UnreadableError, parse_execution, parse_page
 
 _OUTCOMES = {
     400: Outcome.REJECTED,
@@ -31,15 +35,23 @@ def outcome_of(status_code: int) -> Outcome:
     return _OUTCOMES.get(status_code) or _CLASSES.get(status_code // 100) or Outcome.INVALID
 
 
-class _Heard(NamedTuple):
-    """What came of one request, before its body is read; `body` is there if and only if `outcome` is `ok`."""
+_Found = TypeVar("_Found")
+_Parsed_co = TypeVar("_Parsed_co", covariant=True)
+
+
+class _Heard(NamedTuple, Generic[_Found]):
+    """What came of one request; `found` is there if and only if `outcome` is `ok`."""
 
     outcome: Outcome
     sent_at: float
-    body: bytes | None = None
+    found: _Found | None = None
     status_code: int | None = None
     retry_after_s: float | None = None
     reason: str | None = None
+
+
+class _Parse(Protocol[_Parsed_co]):
+    def __call__(self, body: bytes, *, attempt: Attempt) -> _Parsed_co: ...
 
 
 class ClerkApi:
@@ -51,37 +63,50 @@ class ClerkApi:
         self._base_url = URL(base_url, encoded=True)
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
+        # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
     async def get(self, *, pipeline: str, execution: str) -> Reply:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
-        outcome, sent_at, body, code, retry_after_s, reason = await self._ask(f"{pipeline}/executions/{execution}")
-        if body is None:
-            return Reply(outcome, sent_at, None, code, retry_after_s, reason)
-        found = parse_execution(body, asked=execution)
-        if found is None:
-            return Reply(Outcome.INVALID, sent_at, None, code, reason=flaw_of_execution(body))
-        return Reply(Outcome.OK, sent_at, found, code)
+        parse = partial(parse_execution, asked=execution)
+        return Reply(*await self._ask(f"{pipeline}/executions/{execution}", parse=parse))
 
     async def list(self, *, pipeline: str, page: int) -> PageReply:
         """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
         query = f"limit={PAGE_ROWS}&page={page}"
-        outcome, sent_at, body, code, retry_after_s, reason = await self._ask(f"{pipeline}/executions", query)
-        if body is None:
-            return PageReply(outcome, sent_at, None, 0, None, code, retry_after_s, reason)
-        found = parse_page(body)
-        if found is None:
-            return PageReply(Outcome.INVALID, sent_at, None, status_code=code, reason=flaw_of_page(body))
-        return PageReply(Outcome.OK, sent_at, *found, code)
+        heard = await self._ask(f"{pipeline}/executions", query, parse=parse_page)
+        rows, skipped, total = heard.found or (None, 0, None)
+        return PageReply(heard.outcome, heard.sent_at, rows, skipped, total, *heard[3:])
 
-    async def _ask(self, what: str, query: str = "") -> _Heard:
+    async def _ask(self, what: str, query: str = "", *, parse: _Parse[_Found]) -> _Heard[_Found]:
         url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
         try:
-            response = await self._client.get(url.with_query(query) if query else url)
+            response = await self._client.get(
+                url.with_query(query) if query else url, read=lambda body: self._read(body, parse)
+            )
         except TransportFailedError as failure:
             return _Heard(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
+        except UnreadableError as error:
+            return _Heard(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
         code = response.status_code
-        if code == 200:  # noqa: PLR2004 (HTTP)
-            return _Heard(Outcome.OK, sent_at, response.body, code)
+        if response.found is not None:
+            return _Heard(Outcome.OK, sent_at, response.found, code)
         retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
         return _Heard(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
+
+    async def _read(self, body: bytes, parse: _Parse[_Found]) -> _Found:
+        """Read what is quickly read here, and all else in the thread."""
+        try:
+            return parse(body, attempt=Attempt.FIRST)
+        except HardToReadError:
+            return await self._in_thread(partial(parse, body, attempt=Attempt.SECOND))
+
+    async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
+        """Work aside, and be cancelled only when that is done: it cannot be stopped, and the body stays until then."""
+        done = asyncio.get_running_loop().run_in_executor(self._aside, work)
+        try:
+            return await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.wait([done])
+            raise

@@ -1,10 +1,14 @@
 """The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
 
 import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 import aiohttp
 from multidict import CIMultiDict
@@ -17,19 +21,53 @@ from watcher.proxy import Proxy
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end (SPEC 4)."""
 
+LARGE_BYTES = 256 * 1024
+"""A body beyond this needs one of the client's places to be read on."""
+
+LARGE_BODIES = 4
+"""So many places there are: bodies that come slowly cost the memory of no more. The others wait on the wire."""
+
+FIELD_BYTES = 64 * 1024
+HEADERS = 2000
+"""An answer whose status line or header field is longer, or that has more headers, is not read (kind `headers`)."""
+
 USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """An answer. `body` is there for a 200 only: of anything else the status and `Retry-After` say enough.
+_Found = TypeVar("_Found")
 
-    The body holds what customers said, so it never shows.
+
+@dataclass(frozen=True, slots=True)
+class Response(Generic[_Found]):
+    """An answer. `found` is what was read of a 200's body: of anything else the status and `Retry-After` say enough.
+
+    The body holds what customers said, so nothing of it shows.
     """
 
     status_code: int
     retry_after: str | None
-    body: bytes = field(repr=False)
+    found: _Found | None = field(repr=False)
+
+
+class _Place:
+    """One of the places for large bodies, as soon as it is taken."""
+
+    __slots__ = ("_places", "_taken")
+
+    def __init__(self, places: asyncio.Semaphore) -> None:
+        self._places = places
+        self._taken = False
+
+    async def take(self) -> None:
+        """Wait for a place, but for one only."""
+        if not self._taken:
+            await self._places.acquire()
+            self._taken = True
+
+    def leave(self) -> None:
+        """Give the place back, if one was taken."""
+        if self._taken:
+            self._places.release()
 
 
 class Client:
@@ -46,7 +84,11 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=None),
             connector=aiohttp.TCPConnector(limit=connections),
             cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
+            max_headers=HEADERS,
         )
+        self._places = asyncio.Semaphore(LARGE_BODIES)
         # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
@@ -60,11 +102,20 @@ class Client:
         """Close all connections."""
         await self._session.close()
 
-    async def get(self, url: URL) -> Response:
-        """Send one GET, following no redirect: the key would go to a stranger.
+    async def get(self, url: URL, *, read: Callable[[bytes], Awaitable[_Found]]) -> Response[_Found]:
+        """Send one GET, following no redirect: the key would go to a stranger. `read` is given the body of a 200.
 
-        Raises `TransportFailedError`, whose kind is `timeout`, `dns`, `tls`, `connection`, `truncated` or `too_large`.
+        Raises `TransportFailedError`, and what `read` raises.
         """
+        place = _Place(self._places)
+        try:
+            response, body = await self._ask(url, place)
+            found = None if body is None else await read(body)
+            return Response(response.status, response.headers.get("Retry-After"), found)
+        finally:
+            place.leave()
+
+    async def _ask(self, url: URL, place: _Place) -> tuple[aiohttp.ClientResponse, bytes | None]:
         try:
             with self._limit:
                 response = await self._session.get(
@@ -74,20 +125,20 @@ class Client:
                     proxy=self._proxy.url,
                     proxy_headers=self._proxy.headers,
                 )
-                return Response(response.status, response.headers.get("Retry-After"), await _take_body(response))
+                return response, await _take_body(response, place)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportFailedError(failure_kind(error)) from None
 
 
-async def _take_body(response: aiohttp.ClientResponse) -> bytes:
+async def _take_body(response: aiohttp.ClientResponse, place: _Place) -> bytes | None:
     """Return the body of a 200 and let go of the connection, which is kept if all of the answer was read."""
     try:
-        return await _read(response) if response.status == 200 else b""  # noqa: PLR2004 (HTTP)
+        return await _read(response, place) if response.status == 200 else None  # noqa: PLR2004 (HTTP)
     finally:
         response.release()
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, place: _Place) -> bytes:
     """Read a body, stopping beyond the limit: it may be endless, or small only while compressed."""
     chunks: list[bytes] = []
     size = 0
@@ -98,19 +149,40 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise TransportFailedError("too_large")
         chunks.append(chunk)
+        if size > LARGE_BYTES:
+            await place.take()
+            await asyncio.sleep(0)  # what is compressed may all be there: others have their turn between its pieces
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (TimeoutError, "timeout"),
+    ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
+    (aiohttp.ClientPayloadError, "truncated"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
+    (ConnectionRefusedError, "refused"),
+)
+_CODES = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
 def failure_kind(error: Exception) -> str:
-    """Name what went wrong without its text, which may hold an address or a path."""
-    match error:
-        case asyncio.TimeoutError():
-            return "timeout"
-        case aiohttp.ClientConnectorDNSError():
-            return "dns"
-        case aiohttp.ClientSSLError():
-            return "tls"
-        case aiohttp.ClientPayloadError():
-            return "truncated"
-        case _:
-            return "connection"
+    """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`."""
+    for type_, kind in _KINDS:
+        if isinstance(error, type_):
+            return kind
+    if isinstance(error, OSError):
+        return _CODES.get(error.errno or 0, "connection")
+    return "headers" if _has_too_large_headers(error) else "connection"
+
+
+def _has_too_large_headers(error: Exception) -> bool:
+    """Tell by its words, which aiohttp alone has put together: it has no type for this."""
+    words = ("Got more than", "Too many headers")
+    return isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(words)

@@ -61,7 +61,10 @@ class OutputClosedError(WatcherError):
 
 
 class TransportFailedError(Exception):
-    """A request got no usable answer. `kind` is `timeout`, `dns`, `tls`, `connection`, `truncated` or `too_large`."""
+    """A request got no usable answer.
+
+    `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `headers`, else `connection`.
+    """
 
     def __init__(self, kind: str) -> None:
         """Keep the kind only: the texts of network errors carry addresses and paths, and paths are secrets."""

@@ -5,7 +5,6 @@ test event is to be sent. What is told of a URL is scheme, host and port.
 """
 
 import asyncio
-import socket
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,6 +15,7 @@ from yarl import URL
 
 from watcher.assembly import open_client
 from watcher.clerk import ClerkApi
+from watcher.client import failure_kind
 from watcher.clock import Clock
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.errors import Exit
@@ -82,6 +82,8 @@ _SINK_HINTS = {
     "410": "the receiver no longer knows this webhook: make a new one and set url",
     "dns": "there is no such host: correct url",
     "tls": "its certificate is not trusted here: SSL_CERT_FILE names others to trust",
+    "refused": "nothing listens there: correct url, or start the receiver",
+    "reset": "it ended the connection without an answer: correct url, or its port",
     "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
     "timeout": "it may be busy, or a firewall may swallow the request",
 }
@@ -282,15 +284,9 @@ async def _connect(settings: WebhookSettings) -> _Verdict:
         async with asyncio.timeout(settings.timeout_s):
             _, writer = await asyncio.open_connection(end.raw_host, end.port, ssl=context)
     except (OSError, TimeoutError) as error:
-        return _failed(_kind(error))
+        return _failed(failure_kind(error))
     writer.transport.abort()
     return _Verdict(Exit.DONE, "proxy connected, nothing sent" if proxy else "connected, nothing sent")
-
-
-def _kind(error: OSError) -> str:
-    """Name what went wrong, in the words of `failure_kind`."""
-    kinds = ((TimeoutError, "timeout"), (socket.gaierror, "dns"), (ssl.SSLError, "tls"))
-    return next((kind for type_, kind in kinds if isinstance(error, type_)), "connection")
 
 
 def _failed(answer: str) -> _Verdict:

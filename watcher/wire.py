@@ -1,11 +1,13 @@
 """What the answers of the Clerk Chat API look like, and which of their fields are read.
 
 Answers carry conversations, contacts and environments; the wire models name the allowed fields, and nothing else is
-ever turned into a Python object.
+ever turned into a Python object. What is small and as it should be is read as it came; all else is cut down to the
+allowed fields first, which bounds the work and forgives whatever is wrong with the others.
 """
 
-import re
 from datetime import UTC, datetime
+from enum import Enum, auto
+from itertools import islice
 from typing import Annotated, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -13,7 +15,18 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
+from watcher.line import LIST_LENGTH
 from watcher.models import Execution, FailedNode
+from watcher.slim import LEAF, BrokenJsonError, Fields, Rows, Wanted, slim
+
+QUICK_BYTES = 32 * 1024
+"""What is no larger is read within some 10 ms, however it is made."""
+
+MOST_NODES = 10_000
+"""Of nodes executed no more are read."""
+
+MOST_ROWS = 2_000
+"""Of one page no more rows are read. It is asked for 50; whoever does not heed that may send all there are."""
 
 
 class _OrNone:
@@ -24,7 +37,9 @@ class _OrNone:
 
 
 Text = Annotated[str | None, _OrNone()]
-Number = Annotated[int | float | None, Field(allow_inf_nan=False), _OrNone()]
+_Whole = Annotated[int, Field(ge=-(2**53), le=2**53)]
+_Broken = Annotated[float, Field(ge=-(2.0**53), le=2.0**53, allow_inf_nan=False)]
+Number = Annotated[_Whole | _Broken | None, _OrNone()]
 Moment = Annotated[datetime | None, _OrNone()]
 Count = Annotated[int | None, Field(strict=True, ge=0, le=2**53), _OrNone()]
 Word = Annotated[str, Field(min_length=1)]
@@ -94,19 +109,55 @@ class WirePage(_Wire):
     total: Count = None
 
 
+def _fields(model: type[_Wire], **nested: Wanted) -> Fields:
+    """Return what a model reads, by the API's names."""
+    return Fields({(field.alias or "").encode(): nested.get(name, LEAF) for name, field in model.model_fields.items()})
+
+
+_NODE = _fields(WireNodeExecution, node=_fields(WireNode))
+_WANTED: dict[type[_Wire], Fields] = {
+    WireExecution: _fields(WireExecution, nodes_executed=Rows(_NODE, MOST_NODES)),
+    WirePage: _fields(WirePage, data=Rows(_fields(WireRow), MOST_ROWS)),
+}
+
+
+class UnreadableError(Exception):
+    """A body is not what was asked for. `flaw` is a word of ours for what is wrong with it, and none of its own."""
+
+    def __init__(self, flaw: str) -> None:
+        """Keep that word only."""
+        super().__init__(flaw)
+        self.flaw = flaw
+
+
+class Attempt(Enum):
+    """How a body is read. The first attempt is for the event loop; the second may take seconds."""
+
+    FIRST = auto()
+    """As it came, if it is small. Raises `HardToReadError` if it is not, or is no JSON for our parser."""
+    SECOND = auto()
+    """Cut down to what is wanted, which forgives what is wrong with the rest."""
+    BOTH = auto()
+    """The second if the first fails."""
+
+
+class HardToReadError(Exception):
+    """The first attempt is not enough."""
+
+
 class Page(NamedTuple):
-    """What can be read of one page of a list. `skipped` rows cannot; `total` is what the API says, true or not."""
+    """What can be read of one page of a list. `skipped` rows, or more, cannot; `total` is what the API says."""
 
     rows: tuple[Execution, ...]
     skipped: int
     total: int | None
 
 
-def parse_execution(body: bytes, *, asked: str) -> Execution | None:
-    """Read one execution straight from the bytes; `None` if they are not it, or not the one that was asked for."""
-    wire = _parse(WireExecution, body)
-    if wire is None or wire.id.lower() != asked:
-        return None
+def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH) -> Execution:
+    """Read one execution straight from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
+    wire = _parse(WireExecution, body, attempt=attempt, misshapen="no_execution")
+    if wire.id.lower() != asked:
+        raise UnreadableError("wrong_id")
     nodes = [node for node in wire.nodes_executed or () if node is not None]
     return Execution(
         id=asked,
@@ -123,70 +174,53 @@ def parse_execution(body: bytes, *, asked: str) -> Execution | None:
         triggered_by=wire.triggered_by,
         triggered_by_entity_id=wire.triggered_by_entity_id,
         conversation_id=wire.conversation_id,
-        failed_nodes=tuple(_failed(node) for node in nodes if node.status == "failed" or node.error_message),
-        goals=tuple(node.node.goal_name for node in nodes if node.node and node.node.is_goal and node.node.goal_name),
+        failed_nodes=tuple(islice(map(_failed, filter(_has_failed, nodes)), LIST_LENGTH)),
+        goals=tuple(islice(filter(None, map(_goal, nodes)), LIST_LENGTH)),
     )
 
 
-def parse_page(body: bytes) -> Page | None:
-    """Read one page of a list straight from the bytes; `None` if they are none, or not one of its rows can be read."""
-    wire = _parse(WirePage, body)
-    if wire is None:
-        return None
+def parse_page(body: bytes, *, attempt: Attempt = Attempt.BOTH) -> Page:
+    """Read one page of a list straight from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
+    wire = _parse(WirePage, body, attempt=attempt, misshapen="no_list")
     rows = tuple(_row(row) for row in wire.data if row is not None)
-    return Page(rows, len(wire.data) - len(rows), wire.total) if rows or not wire.data else None
+    if wire.data and not rows:
+        raise UnreadableError("no_rows")
+    return Page(rows, len(wire.data) - len(rows), wire.total)
 
 
-def flaw_of_execution(body: bytes) -> str:
-    """Return a word for what is wrong with a body that is not the execution asked for, and none of its own."""
-    return _flaw(WireExecution, body, misshapen="no_execution") or "wrong_id"
-
-
-def flaw_of_page(body: bytes) -> str:
-    """Return a word for what is wrong with a body that is no page of a list, and none of its own."""
-    return _flaw(WirePage, body, misshapen="no_list") or "no_rows"
-
-
-def _flaw(model: type[_Wire], body: bytes, *, misshapen: str) -> str | None:
-    """Return a word of ours for why a body is not read as that model, `misshapen` if it is JSON at least."""
+def _parse(model: type[_Shape], body: bytes, *, attempt: Attempt, misshapen: str) -> _Shape:
+    """Read a body as that model. The flaw is `misshapen` if it is JSON at least."""
+    is_small = len(body) <= QUICK_BYTES
+    if is_small and attempt is not Attempt.SECOND:
+        try:
+            return model.model_validate_json(body)
+        except ValidationError as error:
+            if not _is_no_json(error):
+                raise UnreadableError(misshapen) from None
+    if attempt is Attempt.FIRST:
+        raise HardToReadError
     try:
-        model.model_validate_json(_without_half_pairs(body))
-    except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-    else:
-        return None
-    if body.lstrip().startswith(b"<"):
-        return "html"
-    return "no_json" if found[0]["type"] == "json_invalid" else misshapen
+        return model.model_validate_json(slim(body, _WANTED[model]))
+    except BrokenJsonError:
+        raise UnreadableError("html" if body.lstrip().startswith(b"<") else "no_json") from None
+    except ValidationError:  # what is small came here because it is no JSON
+        raise UnreadableError("no_json" if is_small else misshapen) from None
 
 
-def _parse(model: type[_Shape], body: bytes) -> _Shape | None:
-    return _try(model, body) or _try(model, _without_half_pairs(body))
-
-
-def _try(model: type[_Shape], body: bytes) -> _Shape | None:
-    try:
-        return model.model_validate_json(body)
-    except ValidationError:
-        return None
-
-
-# JavaScript sends half a surrogate pair where it cut a text within an emoji. JSON allows it, our parser does not.
-_SURROGATES = re.compile(
-    rb"(?<!\\)(?P<backslashes>(?:\\\\)*)"
-    rb"(?:(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
-)
-
-
-def _without_half_pairs(body: bytes) -> bytes:
-    return _SURROGATES.sub(rb"\g<backslashes>\g<pair>", body)
+def _is_no_json(error: ValidationError) -> bool:
+    """Tell whether the parser refused it, not the model."""
+    return error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid"
 
 
 def _aware(moment: datetime | None) -> datetime | None:
     """Read a time without a zone as UTC, as in all documented examples, and a year such as 1 or 9999 as absent."""
-    if moment is None or not 1970 <= moment.year < 9999:  # noqa: PLR2004 (before Unix time; the last year of datetime)
+    if moment is None:
         return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    try:
+        moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except OverflowError:  # its zone moves it out of the years there are
+        return None
+    return moment if 1970 <= moment.year < 9999 else None  # noqa: PLR2004 (before Unix time; the last year of datetime)
 
 
 def _row(wire: WireRow) -> Execution:
@@ -204,6 +238,15 @@ def _row(wire: WireRow) -> Execution:
         triggered_by_entity_id=wire.triggered_by_entity_id,
         conversation_id=wire.conversation_id,
     )
+
+
+def _has_failed(node: WireNodeExecution) -> bool:
+    return node.status == "failed" or bool(node.error_message)
+
+
+def _goal(executed: WireNodeExecution) -> str | None:
+    """Return the goal that a node is for."""
+    return executed.node.goal_name if executed.node and executed.node.is_goal else None
 
 
 def _failed(node: WireNodeExecution) -> FailedNode:

@@ -5,9 +5,10 @@ import gzip
 import json
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,7 +16,7 @@ from aiohttp import ClientError, web
 from aiohttp.test_utils import TestServer, unused_port
 
 from watcher.clerk import ClerkApi, outcome_of
-from watcher.client import BODY_BYTES, Client
+from watcher.client import BODY_BYTES, LARGE_BODIES, Client
 from watcher.clock import SystemClock
 from watcher.models import Execution, Outcome
 from watcher.ports.api import PageReply, Reply
@@ -64,6 +65,12 @@ def body_of_size(size: int) -> bytes:
 @asynccontextmanager
 async def api_at(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
     async with Client(api_key="k-1", timeout_s=timeout_s, connections=4, proxy=Proxy()) as client:
+        yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
+
+
+@asynccontextmanager
+async def api_of_many(base_url: str, *, timeout_s: float = PATIENT_S) -> AsyncIterator[ClerkApi]:
+    async with Client(api_key="k-1", timeout_s=timeout_s, connections=20, proxy=Proxy()) as client:
         yield ClerkApi(client, base_url=base_url, clock=FrozenClock())
 
 
@@ -218,6 +225,16 @@ CASES = {
     "200 gzipped": Case(lambda: says(gzip.compress(body()), {"Content-Encoding": "gzip"}), Outcome.OK),
     "200 called text": Case(lambda: says(body(), {"Content-Type": "text/html"}), Outcome.OK),
     "200 of exactly 8 MiB": Case(lambda: says(body_of_size(BODY_BYTES)), Outcome.OK),
+    "200 with a private field of 100,000 levels": Case(
+        lambda: says(body(x="N").replace(b'"N"', b"[" * 100_000 + b"]" * 100_000)), Outcome.OK
+    ),
+    "200 with a byte order mark": Case(lambda: says(b"\xef\xbb\xbf" + body()), Outcome.OK),
+    "200 with a header of 60 kB": Case(lambda: says(body(), {"X-Long": "x" * 60_000}), Outcome.OK),
+    "200 with 1,500 headers": Case(lambda: says(body(), {f"X-{number}": "x" for number in range(1500)}), Outcome.OK),
+    "200 with a header of 70 kB": Case(lambda: says(body(), {"X-Long": "x" * 70_000}), Outcome.CONNECTION),
+    "200 with 2,500 headers": Case(
+        lambda: says(body(), {f"X-{number}": "x" for number in range(2500)}), Outcome.CONNECTION
+    ),
     "200 but HTML": Case(lambda: says(b"<html>Sign in</html>", {"Content-Type": "text/html"}), Outcome.INVALID),
     "200 but empty": Case(lambda: says(b""), Outcome.INVALID),
     "200 but truncated": Case(lambda: says(body()[:-9]), Outcome.INVALID),
@@ -248,6 +265,9 @@ CASES = {
     "429": Case(lambda: code(429), Outcome.RATE_LIMITED),
     "429 for 7 s": Case(lambda: code(429, "7"), Outcome.RATE_LIMITED, 7.0),
     "429 until a date": Case(lambda: code(429, _http_date(90)), Outcome.RATE_LIMITED, 90.0),
+    "429 until a year that nobody can count": Case(
+        lambda: code(429, "Tue, 15 Nov 99999999999 08:12:31 GMT"), Outcome.RATE_LIMITED
+    ),
     "429 until yesterday": Case(lambda: code(429, _http_date(-86400)), Outcome.RATE_LIMITED, 0.0),
     "429 for nonsense": Case(lambda: code(429, "soon"), Outcome.RATE_LIMITED),
     "500": Case(lambda: code(500), Outcome.SERVER_ERROR),
@@ -341,6 +361,13 @@ async def test_a_reply_tells_the_status_code() -> None:
         ("200 over 8 MiB", "too_large"),
         ("402", "status_402"),
         ("timeout", "timeout"),
+        ("200 with a header of 70 kB", "headers"),
+        ("200 with 2,500 headers", "headers"),
+        ("reset before the headers", "reset"),
+        ("reset in the body", "truncated"),
+        ("closed before the headers", "reset"),
+        ("not HTTP", "connection"),
+        ("a refused port", "refused"),
         ("a name that is not known", "dns"),
         ("TLS to a port without", "tls"),
     ],
@@ -407,3 +434,140 @@ async def test_the_simulators_list_is_read_in_its_order_to_its_end(order: Order)
     assert told == (ids if order is Order.OLDEST else ids[::-1])
     assert [(len(reply.rows or ()), reply.total) for reply in replies] == [(50, 60), (10, 60), (0, 60)]
     assert all(row.status == "success" and row.started_at and row.finished_at for row in replies[0].rows or ())
+
+
+# Answers that are hard to read
+
+WORST = {
+    "nodes without end": b'"nodesExecuted":[%s{}]}' % (b"{}," * 2_700_000),
+    "rows without end": b'"data":[%s{}]}' % (b"{}," * 2_700_000),
+    "levels without end": b'"x":%s}' % (b"[" * 4_000_000 + b"]" * 4_000_000),
+    "a list that is none": b'"data":%s}' % (b"[" * 4_000_000 + b"]" * 4_000_000),
+    "half pairs without end": b'"error":"%s"}' % (rb"\ud800" * 1_300_000),
+    "backslashes without end": b'"x":"%s}' % (b"\\" * 8_000_000),
+    "keys without end": b'%s"a":1}' % (b'"status":"running",' * 400_000),
+    "cut rows": b'"data":[%s' % (b'{"a":1},' * 1_000_000),
+}
+
+
+@pytest.mark.untraced
+@pytest.mark.parametrize("name", WORST)
+async def test_no_answer_holds_up_the_event_loop(name: str) -> None:
+    """By itself each of these took 1 to 9 s to parse."""
+    gaps: list[float] = []
+
+    async def watch_the_loop() -> None:
+        loop = asyncio.get_running_loop()
+        before = loop.time()
+        while True:
+            await asyncio.sleep(0.001)
+            gaps.append(loop.time() - before)
+            before = loop.time()
+
+    packed = gzip.compress(b'{"id":"%s","status":"running",%s' % (EXECUTION.encode(), WORST[name]), 1)
+    async with says(packed, {"Content-Encoding": "gzip"}) as base_url, api_at(base_url) as api:
+        watching = asyncio.create_task(watch_the_loop())
+        await api.get(pipeline=PIPELINE, execution=EXECUTION)
+        await api.list(pipeline=PIPELINE, page=1)
+        watching.cancel()
+    assert max(gaps) < 0.5
+
+
+async def test_what_is_read_aside_is_read_to_its_end_before_a_cancellation_comes_through() -> None:
+    """Its thread cannot be stopped, and while it works its body is in memory: no other may take its place."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        begun.set()
+        may_end.wait()
+
+    async with api_at("http://127.0.0.1:1") as api:
+        look = asyncio.create_task(api._in_thread(work))
+        await asyncio.to_thread(begun.wait)
+        look.cancel()
+        await asyncio.sleep(0)
+        assert not look.done()
+        may_end.set()
+        with pytest.raises(asyncio.CancelledError):
+            await look
+
+
+@dataclass
+class Slow:
+    """A server of large bodies, each of which lacks its last byte until it may end. `sent` counts those, at once."""
+
+    may_end: asyncio.Event
+    sending: int = 0
+    sent: int = 0
+    most: int = 0
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        response.content_length = BODY_BYTES
+        request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # type: ignore[union-attr]
+        await self.count(sending=1)
+        with suppress(ClientError, ConnectionError, asyncio.CancelledError):
+            await response.prepare(request)
+            payload = body_of_size(BODY_BYTES)
+            for at in range(0, BODY_BYTES - 65536, 65536):
+                await response.write(payload[at : at + 65536])
+            await self.count(sent=1)
+            await self.may_end.wait()
+            await self.count(sent=-1)
+            await response.write(payload[-65536:])
+        return response
+
+    async def until(self, *, sent: int, sending: int) -> None:
+        async with self.changed:
+            await self.changed.wait_for(lambda: self.sent >= sent and self.sending >= sending)
+
+    async def count(self, *, sending: int = 0, sent: int = 0) -> None:
+        async with self.changed:
+            self.sending += sending
+            self.sent += sent
+            self.most = max(self.most, self.sent)
+            self.changed.notify_all()
+
+
+async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> None:
+    slow = Slow(asyncio.Event())
+    async with (
+        serving(slow.answer) as base_url,
+        says(body()) as elsewhere,
+        Client(api_key="k-1", timeout_s=PATIENT_S, connections=20, proxy=Proxy()) as client,
+    ):
+        api = ClerkApi(client, base_url=base_url, clock=FrozenClock())
+        looks = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
+        await slow.until(sent=LARGE_BODIES, sending=10)
+        small = ClerkApi(client, base_url=elsewhere, clock=FrozenClock())
+        assert (await small.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
+        slow.may_end.set()
+        replies = await asyncio.gather(*looks)
+    assert [reply.outcome for reply in replies] == [Outcome.OK] * 10
+    assert slow.most <= LARGE_BODIES
+
+
+async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
+    slow = Slow(asyncio.Event())
+    async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
+        looks = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
+        await slow.until(sent=LARGE_BODIES, sending=10)
+        for look in looks[:9]:
+            look.cancel()
+        slow.may_end.set()
+        assert (await looks[9]).outcome is Outcome.OK
+        await asyncio.gather(*looks, return_exceptions=True)
+        slow.may_end.clear()
+        again = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(LARGE_BODIES)]
+        await slow.until(sent=LARGE_BODIES, sending=14)
+        slow.may_end.set()
+        assert [reply.outcome for reply in await asyncio.gather(*again)] == [Outcome.OK] * LARGE_BODIES
+
+
+async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:
+    slow = Slow(asyncio.Event())
+    async with serving(slow.answer) as base_url, api_of_many(base_url, timeout_s=TIMEOUT_S) as api:
+        looks = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
+        assert {reply.outcome for reply in await asyncio.gather(*looks)} == {Outcome.TIMEOUT}
+        slow.may_end.set()

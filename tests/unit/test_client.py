@@ -1,9 +1,11 @@
 """One request goes out as it should, and only one: headers, proxy, certificates, kept connections."""
 
 import asyncio
+import errno
 import json
 import os
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -36,6 +38,10 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
 
 def a_client(proxy: Proxy | None = None) -> Client:
     return Client(api_key="k-1", timeout_s=5, connections=4, proxy=proxy or Proxy())
+
+
+async def length(body: bytes) -> int:
+    return len(body)
 
 
 async def ask(client: Client, base_url: str) -> Reply:
@@ -170,10 +176,13 @@ from watcher.client import Client
 from watcher.errors import TransportFailedError
 from watcher.proxy import Proxy
 
+async def length(body):
+    return len(body)
+
 async def main():
     async with Client(api_key="k", timeout_s=5, connections=1, proxy=Proxy()) as client:
         try:
-            print((await client.get(URL(sys.argv[1]))).status_code)
+            print((await client.get(URL(sys.argv[1]), read=length)).status_code)
         except TransportFailedError as failure:
             print(failure.kind)
 
@@ -217,7 +226,7 @@ def test_a_body_never_shows() -> None:
 async def test_a_failure_tells_its_kind_and_nothing_else() -> None:
     async with a_client() as client:
         with pytest.raises(TransportFailedError) as failure:
-            await client.get(URL("http://nowhere.invalid/secret"))
+            await client.get(URL("http://nowhere.invalid/secret"), read=length)
     assert (failure.value.kind, str(failure.value), failure.value.__cause__) == ("dns", "dns", None)
     assert failure.value.__suppress_context__
 
@@ -229,8 +238,18 @@ async def test_a_failure_tells_its_kind_and_nothing_else() -> None:
         (aiohttp.ServerTimeoutError(), "timeout"),
         (aiohttp.ConnectionTimeoutError(), "timeout"),
         (aiohttp.ClientPayloadError(), "truncated"),
-        (aiohttp.ServerDisconnectedError(), "connection"),
-        (ConnectionResetError(), "connection"),
+        (aiohttp.ServerDisconnectedError(), "reset"),
+        (aiohttp.ClientConnectionResetError(), "reset"),
+        (aiohttp.ClientOSError(errno.ECONNRESET, "secret"), "reset"),
+        (aiohttp.ClientOSError(errno.ETIMEDOUT, "secret"), "timeout"),
+        (aiohttp.ClientOSError(), "connection"),
+        (ConnectionResetError(), "reset"),
+        (BrokenPipeError(), "reset"),
+        (ConnectionRefusedError(), "refused"),
+        (OSError(errno.ECONNREFUSED, "secret"), "refused"),
+        (OSError(errno.ENETUNREACH, "secret"), "connection"),
+        (socket.gaierror(), "dns"),
+        (ssl.SSLError(), "tls"),
         (UnicodeError(), "connection"),
         (ValueError(), "connection"),
     ],

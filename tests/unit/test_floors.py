@@ -52,6 +52,7 @@ FLOORS = {
                 "units",
                 "spelling",
                 "line",
+                "slim",
                 "logs",
                 "scribe",
                 "signals",

@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 import pytest
 
 from watcher.models import Execution, FailedNode
-from watcher.wire import Page, parse_execution, parse_page
+from watcher.wire import (
+    MOST_NODES,
+    MOST_ROWS,
+    QUICK_BYTES,
+    Attempt,
+    HardToReadError,
+    Page,
+    UnreadableError,
+    parse_execution,
+    parse_page,
+)
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -78,17 +88,15 @@ ALLOWED = Execution(
 )
 
 
-def page_of(*rows: object, **fields: object) -> Page | None:
+def page_of(*rows: object, **fields: object) -> Page:
     return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode())
 
 
 def row_of(**fields: object) -> Execution:
-    page = page_of({"id": EXECUTION, "status": "running", **fields})
-    assert page is not None
-    return page.rows[0]
+    return page_of({"id": EXECUTION, "status": "running", **fields}).rows[0]
 
 
-def parse(**fields: object) -> Execution | None:
+def parse(**fields: object) -> Execution:
     return parse_execution(body(**fields), asked=EXECUTION)
 
 
@@ -109,7 +117,6 @@ def test_the_required_fields_are_enough() -> None:
 @pytest.mark.parametrize("field", sorted(FULL.keys() - {"id", "status"}))
 def test_an_optional_field_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
     execution = parse(**FULL | {"status": "paused", field: wrong})
-    assert execution is not None
     assert execution.status == "paused"
     others = {"started_at", "goals", "error", "version_number"} - {_ATTRIBUTES.get(field, "")}
     assert all(getattr(execution, name) == getattr(ALLOWED, name) for name in others)
@@ -127,23 +134,34 @@ _ATTRIBUTES = {
 def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
     nodes = [None, 7, "x", {"id": 5, "node": "y", "errorMessage": "bad"}, {"node": {"isGoal": True, "goalName": "G"}}]
     execution = parse(nodesExecuted=nodes)
-    assert execution is not None
     assert execution.failed_nodes == (FailedNode(None, None, "bad"),)
     assert execution.goals == ("G",)
 
 
-@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "9" * 400, "-" + "9" * 4000])
+@pytest.mark.parametrize(
+    "number",
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "9" * 400,
+        "-" + "9" * 4000,
+        "1e308",
+        "-1e308",
+        str(2**53 + 2),
+        str(2**63),
+    ],
+)
 def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
     raw = body(aiTokensUsed="N").replace(b'"N"', number.encode())
     execution = parse_execution(raw, asked=EXECUTION)
-    assert execution is not None
     assert execution.ai_tokens_used is None
 
 
-@pytest.mark.parametrize("number", [0, 1, 512, 1.5, -3, 2**53])
+@pytest.mark.parametrize("number", [0, 1, 512, 1.5, -3, 2**53, -(2**53)])
 def test_an_everyday_number_is_kept(number: float) -> None:
     execution = parse(aiTokensUsed=number)
-    assert execution is not None
     assert execution.ai_tokens_used == number
 
 
@@ -157,13 +175,21 @@ def test_an_everyday_number_is_kept(number: float) -> None:
         ("0001-01-01T00:00:00Z", None),
         ("9999-12-31T23:59:59Z", None),
         ("12026-01-01T00:00:00Z", None),
+        ("0000-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+23:59", None),
+        ("9999-12-31T23:59:59-23:59", None),
+        ("1970-01-01T00:00:00+14:00", None),
+        ("9998-12-31T23:59:59-14:00", None),
+        ("1969-12-31T23:59:59-01:00", datetime(1970, 1, 1, 0, 59, 59, tzinfo=UTC)),
+        ("2026-11-24T10:00:00+24:00", None),
+        ("2026-11-24T10:00:60Z", None),
+        ("2026-11-24T10:00:00.999999999Z", NOW.replace(microsecond=999_999)),
         ("yesterday", None),
         ("", None),
     ],
 )
 def test_a_time_is_read_as_utc_and_an_impossible_one_as_absent(text: str, moment: datetime | None) -> None:
     execution = parse(startedAt=text, finishedAt=text)
-    assert execution is not None
     assert (execution.started_at, execution.finished_at) == (moment, moment)
 
 
@@ -173,7 +199,6 @@ def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable()
     raw = raw.replace(b'"N"', rb'"cut \ud83d"').replace(b'"x"', rb'"\udE00 \\ud83d \ud83d\ude00"')
     raw = raw.replace(b'"P"', rb'"\\ud83d \ud83d\ude00 \\\ud83d\n"')
     execution = parse_execution(raw, asked=EXECUTION)
-    assert execution is not None
     assert execution.error == "cut "
     assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
 
@@ -222,7 +247,8 @@ def test_a_row_without_id_or_status_costs_only_itself(bad: object) -> None:
 
 
 def test_a_page_of_which_no_row_can_be_read_is_no_page_for_it_would_pass_for_the_end() -> None:
-    assert page_of({"status": "new"}, None) is None
+    with pytest.raises(UnreadableError, match="no_rows"):
+        page_of({"status": "new"}, None)
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
@@ -253,7 +279,8 @@ def test_a_total_may_be_missing() -> None:
     "data", [b'{"total": 1}', b'{"data": null}', b'{"data": {}}', b'{"data": "x"}', b"[]", b"null"]
 )
 def test_without_a_list_there_is_no_page(data: bytes) -> None:
-    assert parse_page(data) is None
+    with pytest.raises(UnreadableError, match="no_list"):
+        parse_page(data)
 
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "yesterday", "", None, 1e300])
@@ -271,3 +298,112 @@ def test_half_a_surrogate_pair_in_one_row_costs_no_other() -> None:
 
 def test_the_ids_of_rows_are_in_small_letters() -> None:
     assert row_of(id=EXECUTION.upper()) == Execution(EXECUTION, "running")
+
+
+# What only a second attempt reads
+
+UNREAD = {
+    "201 levels": b"[" * 201 + b"]" * 201,
+    "100,000 levels": b"[" * 100_000 + b"]" * 100_000,
+    "100,000 objects": b'{"a":' * 100_000 + b"0" + b"}" * 100_000,
+    "a number of 4,301 digits": b"9" * 4301,
+    "a number of a million digits": b"9" * 1_000_000,
+    "a number beyond all measure": b"1e999",
+    "bytes that are no text": b'"\xff\xfe"',
+    "control characters": b'"\x00\n"',
+    "half a surrogate pair": rb'"\ud83d"',
+    "a huge text": b'"' + b"x" * 2_000_000 + b'"',
+    "a huge text of escapes": b'"' + rb"\u0041" * 300_000 + b'"',
+    "a million values": b"[" + b"0," * 1_000_000 + b"0]",
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_in_a_private_field_makes_an_execution_unreadable(name: str) -> None:
+    raw = json.dumps(FULL | {"conversationHistory": "N", "environment": {"id": "wrong", "status": "new"}}).encode()
+    assert parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION) == ALLOWED
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_in_a_private_field_of_a_row_costs_the_page(name: str) -> None:
+    raw = json.dumps({"data": [ROW | {"contactDetails": "N"}, {"id": OTHER, "status": "new"}], "total": 2}).encode()
+    assert parse_page(raw.replace(b'"N"', UNREAD[name])) == Page((ROW_ALLOWED, Execution(OTHER, "new")), 0, 2)
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_in_an_optional_field_costs_more_than_itself(name: str) -> None:
+    raw = json.dumps(FULL | {"triggeredBy": "N"}).encode()
+    execution = parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION)
+    assert replace(execution, triggered_by=None) == replace(ALLOWED, triggered_by=None)
+
+
+@pytest.mark.parametrize("padding", [0, QUICK_BYTES])
+def test_a_byte_order_mark_is_passed_over(padding: int) -> None:
+    raw = b"\xef\xbb\xbf" + body(environment="x" * padding)
+    assert parse_execution(raw, asked=EXECUTION) == Execution(EXECUTION, "running")
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_is_cut_or_another_id_stays_unreadable_however_it_is_read(name: str) -> None:
+    raw = body(x="N").replace(b'"N"', UNREAD[name])
+    with pytest.raises(UnreadableError, match="no_json"):
+        parse_execution(raw[:-1], asked=EXECUTION)
+    with pytest.raises(UnreadableError, match="wrong_id"):
+        parse_execution(raw, asked=OTHER)
+
+
+@pytest.mark.parametrize(
+    ("raw", "flaw"),
+    [
+        (b"<html>%s</html>", "html"),
+        (b"%s", "no_json"),
+        (b'{"id": "%s"', "no_json"),
+        (b'{"id": "%s"}', "no_execution"),
+        (b'[{"id": "%s"}]', "no_execution"),
+    ],
+)
+def test_what_is_wrong_with_a_large_body_has_the_words_of_a_small_one(raw: bytes, flaw: str) -> None:
+    for size in (0, QUICK_BYTES):
+        with pytest.raises(UnreadableError, match=flaw):
+            parse_execution(raw % (b"x" * size), asked=EXECUTION)
+
+
+def test_a_first_attempt_is_made_at_what_is_small_and_whole_only() -> None:
+    whole = body()
+    assert parse_execution(whole, asked=EXECUTION, attempt=Attempt.FIRST).status == "running"
+    for hard in (b"\xef\xbb\xbf" + whole, whole[:-1], body(x="x" * QUICK_BYTES)):
+        with pytest.raises(HardToReadError):
+            parse_execution(hard, asked=EXECUTION, attempt=Attempt.FIRST)
+    with pytest.raises(UnreadableError, match="no_execution"):
+        parse_execution(b"null", asked=EXECUTION, attempt=Attempt.FIRST)
+
+
+@pytest.mark.parametrize("attempt", [Attempt.FIRST, Attempt.SECOND])
+def test_both_attempts_read_the_same(attempt: Attempt) -> None:
+    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, attempt=attempt) == ALLOWED
+    assert parse_page(json.dumps({"data": [ROW], "total": 1}).encode(), attempt=attempt) == Page((ROW_ALLOWED,), 0, 1)
+
+
+def test_no_more_goals_and_failed_nodes_are_kept_than_an_event_holds() -> None:
+    node = {"id": "n", "status": "failed", "node": {"isGoal": True, "goalName": "G"}}
+    execution = parse(nodesExecuted=[node] * 100)
+    assert (len(execution.failed_nodes), len(execution.goals)) == (20, 20)
+
+
+def test_a_failed_node_after_thousands_of_others_is_found() -> None:
+    nodes: list[object] = [{"id": f"n-{number}", "status": "success"} for number in range(MOST_NODES - 1)]
+    execution = parse(nodesExecuted=[*nodes, {"id": "bad", "status": "failed"}])
+    assert execution.failed_nodes == (FailedNode("bad", None, None),)
+
+
+def test_of_nodes_without_end_the_first_are_read() -> None:
+    nodes: list[object] = [{}] * MOST_NODES
+    execution = parse(nodesExecuted=[{"id": "bad", "status": "failed"}, *nodes, {"id": "late", "status": "failed"}])
+    assert execution.failed_nodes == (FailedNode("bad", None, None),)
+
+
+def test_of_rows_without_end_the_first_are_read_and_the_page_says_that_some_are_not() -> None:
+    row = {"id": EXECUTION, "status": "new"}
+    page = page_of(*[row] * (MOST_ROWS + 7))
+    assert (len(page.rows), page.skipped) == (MOST_ROWS, 1)
+    assert page_of(*[row] * MOST_ROWS).skipped == 0

@@ -235,16 +235,23 @@ async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, receipt: R
     assert await sent(receiver.url, timeout="200ms") == receipt
 
 
-@pytest.mark.parametrize("reply", [closes, resets, says(b"SSH-2.0-OpenSSH_9.6\r\n")])
-async def test_no_usable_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply) -> None:
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        (closes, "reset"),
+        (resets, "reset"),
+        (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "connection"),
+    ],
+)
+async def test_no_usable_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, kind: str) -> None:
     receiver.reply = reply
-    assert await sent(receiver.url) == Receipt(Verdict.RETRY, "connection")
+    assert await sent(receiver.url) == Receipt(Verdict.RETRY, kind)
 
 
 async def test_nobody_listening_is_a_failed_attempt() -> None:
     async with Receiver() as receiver:
         url = receiver.url
-    assert await sent(url) == Receipt(Verdict.RETRY, "connection")
+    assert await sent(url) == Receipt(Verdict.RETRY, "refused")
 
 
 async def test_an_unknown_host_is_a_failed_attempt() -> None:
@@ -266,7 +273,7 @@ async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_
     async with sink_to(receiver.url) as sink:
         await sink.send(DELIVERY)
         receiver.reply = closes
-        assert await sink.send(DELIVERY) == Receipt(Verdict.RETRY, "connection")
+        assert await sink.send(DELIVERY) == Receipt(Verdict.RETRY, "reset")
     assert (len(receiver.requests), receiver.connections_count) == (2, 1)
 
 
