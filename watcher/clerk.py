@@ -110,3 +110,5 @@ class ClerkApi:
         except asyncio.CancelledError:
             await asyncio.wait([done])
             raise
+        finally:
+            del done  # else what it raises, its traceback and this frame, the body in it, wait for the collector

@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -17,15 +18,17 @@ from yarl import URL
 from watcher.deadline import TimeLimit
 from watcher.errors import TransportFailedError
 from watcher.proxy import Proxy
+from watcher.room import Room
 
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end (SPEC 4)."""
 
 LARGE_BYTES = 256 * 1024
-"""A body beyond this needs one of the client's places to be read on."""
+"""A body beyond this is read on only while there is room for it: many that come slowly would fill the memory."""
 
-LARGE_BODIES = 4
-"""So many places there are: bodies that come slowly cost the memory of no more. The others wait on the wire."""
+ROOM_BYTES = 16 * 1024 * 1024
+LARGE_BODIES = 3
+"""There is room for so many bytes of large bodies, and so many of them are read on in any case."""
 
 FIELD_BYTES = 64 * 1024
 HEADERS = 2000
@@ -35,6 +38,7 @@ USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
 
 
 _Found = TypeVar("_Found")
+_Hold = Callable[[int], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,27 +51,6 @@ class Response(Generic[_Found]):
     status_code: int
     retry_after: str | None
     found: _Found | None = field(repr=False)
-
-
-class _Place:
-    """One of the places for large bodies, as soon as it is taken."""
-
-    __slots__ = ("_places", "_taken")
-
-    def __init__(self, places: asyncio.Semaphore) -> None:
-        self._places = places
-        self._taken = False
-
-    async def take(self) -> None:
-        """Wait for a place, but for one only."""
-        if not self._taken:
-            await self._places.acquire()
-            self._taken = True
-
-    def leave(self) -> None:
-        """Give the place back, if one was taken."""
-        if self._taken:
-            self._places.release()
 
 
 class Client:
@@ -88,7 +71,7 @@ class Client:
             max_field_size=FIELD_BYTES,
             max_headers=HEADERS,
         )
-        self._places = asyncio.Semaphore(LARGE_BODIES)
+        self._room = Room(ROOM_BYTES, first=LARGE_BODIES)
         # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
@@ -107,15 +90,15 @@ class Client:
 
         Raises `TransportFailedError`, and what `read` raises.
         """
-        place = _Place(self._places)
+        holder = object()
         try:
-            response, body = await self._ask(url, place)
+            response, body = await self._ask(url, partial(self._room.hold, holder))
             found = None if body is None else await read(body)
             return Response(response.status, response.headers.get("Retry-After"), found)
         finally:
-            place.leave()
+            self._room.leave(holder)
 
-    async def _ask(self, url: URL, place: _Place) -> tuple[aiohttp.ClientResponse, bytes | None]:
+    async def _ask(self, url: URL, hold: _Hold) -> tuple[aiohttp.ClientResponse, bytes | None]:
         try:
             with self._limit:
                 response = await self._session.get(
@@ -125,20 +108,20 @@ class Client:
                     proxy=self._proxy.url,
                     proxy_headers=self._proxy.headers,
                 )
-                return response, await _take_body(response, place)
+                return response, await _take_body(response, hold)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportFailedError(failure_kind(error)) from None
 
 
-async def _take_body(response: aiohttp.ClientResponse, place: _Place) -> bytes | None:
+async def _take_body(response: aiohttp.ClientResponse, hold: _Hold) -> bytes | None:
     """Return the body of a 200 and let go of the connection, which is kept if all of the answer was read."""
     try:
-        return await _read(response, place) if response.status == 200 else None  # noqa: PLR2004 (HTTP)
+        return await _read(response, hold) if response.status == 200 else None  # noqa: PLR2004 (HTTP)
     finally:
         response.release()
 
 
-async def _read(response: aiohttp.ClientResponse, place: _Place) -> bytes:
+async def _read(response: aiohttp.ClientResponse, hold: _Hold) -> bytes:
     """Read a body, stopping beyond the limit: it may be endless, or small only while compressed."""
     chunks: list[bytes] = []
     size = 0
@@ -150,7 +133,7 @@ async def _read(response: aiohttp.ClientResponse, place: _Place) -> bytes:
             raise TransportFailedError("too_large")
         chunks.append(chunk)
         if size > LARGE_BYTES:
-            await place.take()
+            await hold(size)
             await asyncio.sleep(0)  # what is compressed may all be there: others have their turn between its pieces
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 

@@ -1,6 +1,7 @@
 """What each answer of the API means, over a real socket, and which fields of it are read."""
 
 import asyncio
+import gc
 import gzip
 import json
 import socket
@@ -24,6 +25,7 @@ from watcher.proxy import Proxy
 from watcher.simulator.server import Simulator
 from watcher.simulator.stories import Stay, Story
 from watcher.simulator.world import Order, SimPipeline, World
+from watcher.wire import UnreadableError
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -494,9 +496,10 @@ async def test_what_is_read_aside_is_read_to_its_end_before_a_cancellation_comes
 
 @dataclass
 class Slow:
-    """A server of large bodies, each of which lacks its last byte until it may end. `sent` counts those, at once."""
+    """A server of large bodies that lack their ends until they may end. `sent` counts those that lack no more."""
 
     may_end: asyncio.Event
+    size: int = BODY_BYTES
     sending: int = 0
     sent: int = 0
     most: int = 0
@@ -504,13 +507,13 @@ class Slow:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
-        response.content_length = BODY_BYTES
+        response.content_length = self.size
         request.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)  # type: ignore[union-attr]
         await self.count(sending=1)
         with suppress(ClientError, ConnectionError, asyncio.CancelledError):
             await response.prepare(request)
-            payload = body_of_size(BODY_BYTES)
-            for at in range(0, BODY_BYTES - 65536, 65536):
+            payload = body_of_size(self.size)
+            for at in range(0, self.size - 65536, 65536):
                 await response.write(payload[at : at + 65536])
             await self.count(sent=1)
             await self.may_end.wait()
@@ -548,6 +551,27 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
     assert slow.most <= LARGE_BODIES
 
 
+async def test_bodies_that_are_not_that_large_are_read_all_at_once() -> None:
+    slow = Slow(asyncio.Event(), size=1024 * 1024)
+    async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
+        looks = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(12)]
+        await slow.until(sent=12, sending=12)
+        slow.may_end.set()
+        assert [reply.outcome for reply in await asyncio.gather(*looks)] == [Outcome.OK] * 12
+
+
+async def test_a_body_that_cannot_be_read_is_forgotten_at_once() -> None:
+    """What an exception holds on to in a circle stays until the collector comes, which may be long."""
+    gc.collect()
+    gc.disable()
+    try:
+        async with says(body(x="x" * 100_000)[:-1] + b"]}") as base_url:
+            assert (await ask(base_url)).reason == "no_json"
+        assert not [held for held in gc.get_objects() if isinstance(held, UnreadableError)]
+    finally:
+        gc.enable()
+
+
 async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
     slow = Slow(asyncio.Event())
     async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
@@ -560,7 +584,7 @@ async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
         await asyncio.gather(*looks, return_exceptions=True)
         slow.may_end.clear()
         again = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(LARGE_BODIES)]
-        await slow.until(sent=LARGE_BODIES, sending=14)
+        await slow.until(sent=LARGE_BODIES, sending=10 + LARGE_BODIES)
         slow.may_end.set()
         assert [reply.outcome for reply in await asyncio.gather(*again)] == [Outcome.OK] * LARGE_BODIES
 

@@ -46,6 +46,7 @@ FLOORS = {
                 "clock",
                 "deadline",
                 "retry",
+                "room",
                 "proxy",
                 "pace",
                 "cadence",
