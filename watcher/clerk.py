@@ -103,12 +103,14 @@ class ClerkApi:
             return await self._in_thread(partial(parse, body, attempt=Attempt.SECOND))
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
-        """Work aside, and be cancelled only when that is done: it cannot be stopped, and the body stays until then."""
-        done = asyncio.get_running_loop().run_in_executor(self._aside, work)
+        """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""
+        begun = self._aside.submit(work)
+        done = asyncio.wrap_future(begun)
         try:
             return await asyncio.shield(done)
         except asyncio.CancelledError:
-            await asyncio.wait([done])
+            if not begun.cancel():
+                await asyncio.wait([done])
             raise
         finally:
-            del done  # else what it raises, its traceback and this frame, the body in it, wait for the collector
+            del begun, done  # else what it raises, its traceback and this frame, the body in it, wait for the collector

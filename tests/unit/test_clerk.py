@@ -486,8 +486,12 @@ async def test_what_is_read_aside_is_read_to_its_end_before_a_cancellation_comes
     async with api_at("http://127.0.0.1:1") as api:
         look = asyncio.create_task(api._in_thread(work))
         await asyncio.to_thread(begun.wait)
-        look.cancel()
+        queued = asyncio.create_task(api._in_thread(work))
         await asyncio.sleep(0)
+        for task in (look, queued):
+            task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await queued
         assert not look.done()
         may_end.set()
         with pytest.raises(asyncio.CancelledError):
