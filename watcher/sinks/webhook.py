@@ -12,7 +12,7 @@ from multidict import CIMultiDict
 from pydantic import Field
 from yarl import URL
 
-from watcher.client import USER_AGENT, failure_kind
+from watcher.client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind
 from watcher.clock import Clock
 from watcher.fields import Block, Duration, Rate, as_written
 from watcher.models import Delivery
@@ -125,6 +125,9 @@ class WebhookSink:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
+            max_headers=HEADERS,
         )
 
     async def send(self, delivery: Delivery) -> Receipt:
