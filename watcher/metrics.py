@@ -3,7 +3,14 @@
 from datetime import datetime
 from importlib.metadata import version
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from watcher.models import OPEN_STATUSES, DeliveryState, EventType, Known, Outcome, Status
 from watcher.tallies import Distributions, Tallies
@@ -21,6 +28,7 @@ class Metrics:
         # Or every counter would show a second time, as a gauge named `_created`.
         disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
         self._declare_account_metrics()
         self._declare_sink_metrics()
         self._declare_daemon_metrics()
@@ -127,6 +135,9 @@ class Metrics:
         self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
         self.reload_successful = Gauge(
             "watcher_config_last_reload_successful", "1 if the file on disk is in use.", registry=registry
+        )
+        self.restart_pending = Gauge(
+            "watcher_config_restart_pending", "1 while the file asks for what needs a restart.", registry=registry
         )
         self.reload_success_at = Gauge(
             "watcher_config_last_reload_success_timestamp_seconds", "When it was taken into use.", registry=registry

@@ -1,4 +1,7 @@
-"""Reads the configuration anew on SIGHUP and when its files change, and has it applied. A bad one changes nothing."""
+"""Reads the configuration anew on SIGHUP and when its files change, and has it applied. A bad one changes nothing.
+
+Files are looked at and read aside: their file system may hang, which keeps neither the daemon nor its end waiting.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -9,6 +12,7 @@ import structlog
 from watchfiles import awatch
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
+from watcher.aside import aside
 from watcher.clock import Clock
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
@@ -29,6 +33,12 @@ SAID_AT_FAILURE = 2
 
 QUIET_S = 0.1
 """A file is read once nothing has changed for so long: whoever writes it may first make it empty."""
+
+RESTLESS_S = 3.0
+"""What changes for longer than this is read as it is; the next change is seen as always."""
+
+SHOWN_COUNT = 50
+"""Problems in one line of the log: a file may have 100,000, the rest of them like these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +73,7 @@ class Reloader:
         self._watch = watch
         self._look_every_s = look_every_s
         self._failure_count = 0
-        self._rejected = False
+        self._rejected: list[str] = []
 
     async def run(self) -> None:
         """Follow the configuration until cancelled."""
@@ -87,10 +97,14 @@ class Reloader:
         """Return the next configuration that is any good."""
         while True:
             await self._await_reason()
-            if self._asked.is_set() or self._source.changed():
+            asked = self._asked.is_set()
+            if asked or await self._changed():
                 self._asked.clear()
-                if (settings := await self._read()) is not None:
+                if (settings := await self._read(asked=asked)) is not None:
                     return settings
+
+    async def _changed(self) -> bool:
+        return await aside(self._source.changed, name="look")
 
     async def _await_reason(self) -> None:
         """Return when the configuration may be another."""
@@ -106,8 +120,11 @@ class Reloader:
 
     async def _follow_files(self) -> None:
         """As `_await_reason`. Raises if the system does not tell of changes."""
+        directories = await aside(self._source.directories, name="look")
+        if await self._changed():  # since it was read, unnoticed by anybody
+            return
         watching = self._watch(
-            *self._source.directories(),
+            *directories,
             watch_filter=None,
             recursive=False,
             stop_event=self._asked,
@@ -117,7 +134,7 @@ class Reloader:
         async with aclosing(watching):
             async for _ in watching:
                 self._failure_count = 0
-                if self._source.changed():
+                if await self._changed():
                     return
 
     async def _wait(self) -> None:
@@ -127,28 +144,33 @@ class Reloader:
         except TimeoutError:
             return
 
-    async def _read(self) -> Settings | None:
-        """Read until what was read is what is there. Return it, if it is any good."""
+    async def _read(self, *, asked: bool) -> Settings | None:
+        """Read until what was read is what is there. Return it, if it is any good; say it, if that is news."""
         outcome: Settings | ConfigError | None = None
-        while outcome is None or self._source.changed():
-            await self._await_quiet()
+        until = self._clock.monotonic() + RESTLESS_S
+        while outcome is None or (self._clock.monotonic() < until and await self._changed()):
+            await self._await_quiet(until)
             outcome = await self._load()
-        self._rejected = not isinstance(outcome, Settings)
+        before, self._rejected = self._rejected, [] if isinstance(outcome, Settings) else _problems(outcome)
         if isinstance(outcome, Settings):
+            self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, outcome)))
             return outcome
         self._metrics.reloaded(well=False, at=self._clock.now())
-        log.error("config.rejected", problems=_problems(outcome), note="the old one stays in use")
+        if asked or not self._source.hangs or self._rejected != before:  # what hangs by turns is tried by turns
+            shown = self._rejected[:SHOWN_COUNT]
+            more = len(self._rejected) - len(shown)
+            log.error("config.rejected", problems=shown, more=more, note="the old one stays in use")
         return None
 
     async def _load(self) -> Settings | ConfigError:
         try:
-            return await asyncio.to_thread(self._source.load)
+            return await aside(self._source.load, name="read")
         except ConfigError as error:
             return error
 
-    async def _await_quiet(self) -> None:
+    async def _await_quiet(self, until: float) -> None:
         before: object = None
-        while (now := self._source.look()) != before:
+        while (now := await aside(self._source.look, name="look")) != before and self._clock.monotonic() < until:
             before = now
             await asyncio.sleep(QUIET_S)
 
@@ -158,7 +180,8 @@ class Reloader:
             self._metrics.reloaded(well=False, at=self._clock.now())
             log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")
             await asyncio.sleep(self._look_every_s)
-        _warn_of_restart(self._started, settings)
+        for key in _waiting_for_restart(self._started, settings):
+            log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
         self._metrics.reloaded(well=not self._rejected, at=self._clock.now())  # a later one may have been, meanwhile
         log.info(
             "config.reloaded", accounts=len(settings.accounts), watches=len(settings.watch), sinks=len(settings.sinks)
@@ -176,10 +199,10 @@ def _problems(error: ConfigError) -> list[str]:
     return [str(each) for each in error.problems] if isinstance(error, ConfigProblemsError) else [str(error)]
 
 
-def _warn_of_restart(old: Settings, new: Settings) -> None:
-    for key, changed in {
-        "store.url": old.store.url != new.store.url,
-        "http.listen": old.http.listen != new.http.listen,
-    }.items():
-        if changed:
-            log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
+def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:
+    """Return the keys whose old value is in use until the daemon ends, whatever the file says by then."""
+    changed = {
+        "store.url": running.store.url != wanted.store.url,
+        "http.listen": running.http.listen != wanted.http.listen,
+    }
+    return [key for key, differs in changed.items() if differs]

@@ -42,6 +42,7 @@ FLOORS = {
         (
             (
                 "errors",
+                "aside",
                 "models",
                 "clock",
                 "deadline",

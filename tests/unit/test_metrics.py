@@ -1,5 +1,6 @@
 """Every metric has the name and the labels of the contract, and what is known starts at 0."""
 
+import os
 from importlib.metadata import version
 
 import pytest
@@ -41,7 +42,16 @@ CONTRACT = {
     "loop_lag_seconds": ("gauge", set()),
     "config_last_reload_successful": ("gauge", set()),
     "config_last_reload_success_timestamp_seconds": ("gauge", set()),
+    "config_restart_pending": ("gauge", set()),
     "build_info": ("gauge", {"version"}),
+}
+PROCESS: dict[str, tuple[str, set[str]]] = {
+    "cpu_seconds_total": ("counter", set()),
+    "max_fds": ("gauge", set()),
+    "open_fds": ("gauge", set()),
+    "resident_memory_bytes": ("gauge", set()),
+    "start_time_seconds": ("gauge", set()),
+    "virtual_memory_bytes": ("gauge", set()),
 }
 
 
@@ -68,7 +78,13 @@ def shown(metrics: Metrics) -> dict[str, tuple[str, set[str]]]:
 
 
 def test_the_names_and_labels_are_those_of_the_contract_and_no_others(metrics: Metrics) -> None:
-    assert shown(metrics) == {f"watcher_{name}": rest for name, rest in CONTRACT.items()}
+    ours = {f"watcher_{name}": rest for name, rest in CONTRACT.items()}
+    assert shown(metrics) == ours | {f"process_{name}": rest for name, rest in PROCESS.items()}
+
+
+def test_the_process_is_this_one(metrics: Metrics) -> None:
+    files = metrics.registry.get_sample_value("process_open_fds")
+    assert files == pytest.approx(len(os.listdir("/proc/self/fd")), abs=1)  # noqa: PTH208 (its own included)
 
 
 def test_the_outcomes_are_those_of_the_contract() -> None:

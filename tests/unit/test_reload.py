@@ -1,7 +1,9 @@
 """The reloader over real files; what it has applied is noted instead."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import os
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from pathlib import Path
@@ -12,6 +14,8 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
+from watcher.clock import SystemClock
+from watcher.config.files import HANGS, Cause, FileError, Files, Stamp
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
 from watcher.errors import StoreError
@@ -61,19 +65,26 @@ def file(tmp_path: Path) -> Path:
 
 
 def write(file: Path, level: str, *, more: str = "") -> None:
-    file.write_text(f"{WATCH}log: {{level: {level}}}\n{more}")
+    put(file, f"{WATCH}log: {{level: {level}}}\n{more}")
+
+
+def put(file: Path, text: str) -> None:
+    file.write_text(text)
 
 
 @asynccontextmanager
 async def following(
     file: Path,
     applied: Applied,
+    *,
+    reader: Files | None = None,
     **options: Any,  # noqa: ANN401 (of the reloader)
 ) -> AsyncIterator[tuple[Reloading, NotedMetrics]]:
-    reloading = Reloading(ConfigSource(file, environ={}), asyncio.Event())
+    reloading = Reloading(ConfigSource(file, environ={}, reader=reader), asyncio.Event())
     metrics = NotedMetrics()
     settings = reloading.source.load()
-    reloader = Reloader(reloading, settings=settings, apply=applied, metrics=metrics, clock=FakeClock(), **options)
+    options = {"clock": FakeClock()} | options
+    reloader = Reloader(reloading, settings=settings, apply=applied, metrics=metrics, **options)
     task = asyncio.create_task(reloader.run())
     yield reloading, metrics
     task.cancel()
@@ -278,3 +289,139 @@ async def test_each_mistake_is_one_problem(file: Path, text: str, told: list[str
     problems = logs[0]["problems"]
     assert len(problems) == len(told)
     assert all(each in problem for each, problem in zip(told, problems, strict=True))
+
+
+SECRET = WATCH.replace("api_key: k", "api_key_file: ./key")
+
+
+def restarts(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("watcher_config_restart_pending")
+
+
+@pytest.mark.parametrize("more", ["store: {url: sqlite:///other.db}\n", "http: {listen: 127.0.0.1:1}\n"])
+async def test_a_restart_is_pending_until_the_file_says_again_what_is_in_use(more: str, file: Path) -> None:
+    async with following(file, Applied()) as (_, metrics):
+        assert restarts(metrics) == 0
+        for text, pending in ((more, 1), ("store: [\n", 1), ("", 0), (more, 1)):
+            write(file, "info", more=text)
+            await metrics.next()
+            assert restarts(metrics) == pending
+
+
+async def test_a_restart_is_pending_while_the_rest_cannot_be_applied_yet(file: Path) -> None:
+    applied = Applied(failures=10**9)
+    async with following(file, applied, look_every_s=0.01) as (_, metrics):
+        write(file, "info", more="http: {listen: 127.0.0.1:1}\n")
+        assert await metrics.next() == 0
+        assert restarts(metrics) == 1
+
+
+async def test_a_pipe_that_takes_the_place_of_a_secret_is_refused_and_the_next_file_taken(file: Path) -> None:
+    key = file.with_name("key")
+    key.write_text("k")
+    put(file, SECRET)
+    applied = Applied()
+    with capture_logs() as logs:
+        async with following(file, applied) as (_, metrics):
+            os.mkfifo(file.with_name("next"))
+            file.with_name("next").rename(key)
+            assert await metrics.next() == 0
+            file.with_name("next").write_text("k2")
+            file.with_name("next").rename(key)
+            assert await metrics.next() == 1
+    assert [entry["event"] for entry in logs] == ["config.rejected", "config.reloaded"]
+    assert "accounts.default.api_key_file: cannot read ./key (a named pipe" in logs[0]["problems"][0]
+
+
+@pytest.mark.parametrize("name", ["loop", '"a\\0b"', "x" * 300, "/dev/zero"])
+async def test_a_secret_that_is_no_file_is_refused_and_the_next_configuration_taken(name: str, file: Path) -> None:
+    file.with_name("loop").symlink_to("loop")
+    applied = Applied()
+    async with following(file, applied) as (_, metrics):
+        put(file, SECRET.replace("./key", name))
+        assert await metrics.next() == 0
+        write(file, "debug")
+        assert await metrics.next() == 1
+    assert applied.levels == ["debug"]
+
+
+class Hanging(Files):
+    """A file system that can be made to hang, one file of it or all."""
+
+    def __init__(self) -> None:
+        super().__init__(within_s=0.01)
+        self.hangs = threading.Event()
+        self.reads_count = 0
+
+    def stamps(self, paths: Iterable[Path], *, hurried: bool = False) -> dict[Path, Stamp | None]:
+        found = super().stamps(paths, hurried=hurried)
+        return dict.fromkeys(found, HANGS) if self.hangs.is_set() else found
+
+
+async def test_a_file_system_that_hangs_is_loud_once_and_followed_again_when_it_answers(file: Path) -> None:
+    reader, applied = Hanging(), Applied()
+    with capture_logs() as logs:
+        async with following(file, applied, reader=reader, look_every_s=0.01) as (reloading, metrics):
+            reader.hangs.set()
+            assert await metrics.next() == 0
+            reloading.asked.set()
+            assert await metrics.next() == 0
+            write(file, "debug")
+            reader.hangs.clear()
+            assert await metrics.next() == 1
+    assert [entry["event"] for entry in logs] == ["config.rejected", "config.rejected", "config.reloaded"]
+    assert "watcher.yaml: cannot read this file (no answer" in logs[0]["problems"][0]
+    assert applied.levels == ["debug"]
+
+
+class Twitching(Hanging):
+    """A file system that hangs each time a file is read, though it says how the file looks."""
+
+    def read(self, path: Path, *, limit: int, pipe: bool = False, hurried: bool = False) -> bytes:
+        if self.hangs.is_set():
+            self.reads_count += 1
+            raise FileError(Cause.HANGS, "no answer within 0 s")
+        return super().read(path, limit=limit, pipe=pipe, hurried=hurried)
+
+    def stamps(self, paths: Iterable[Path], *, hurried: bool = False) -> dict[Path, Stamp | None]:
+        return Files.stamps(self, paths, hurried=hurried)
+
+
+async def test_what_hangs_only_when_it_is_read_is_tried_on_and_said_once(file: Path) -> None:
+    reader, applied = Twitching(), Applied()
+    with capture_logs() as logs:
+        async with following(file, applied, reader=reader, look_every_s=0.01, clock=SystemClock()) as (_, metrics):
+            reader.hangs.set()
+            write(file, "debug")
+            for _ in range(3):
+                assert await metrics.next() == 0
+            reader.hangs.clear()
+            assert await metrics.next() == 1
+    assert [entry["event"] for entry in logs] == ["config.rejected", "config.reloaded"]
+    assert applied.levels == ["debug"]
+
+
+async def test_a_file_that_never_rests_is_read_nevertheless(file: Path) -> None:
+    over = threading.Event()
+
+    def write_on() -> None:
+        while not over.is_set():
+            file.write_text(f"{WATCH}log: {{level: loud}}\n")
+            over.wait(0.01)
+
+    with capture_logs() as logs:
+        async with following(file, Applied(), clock=SystemClock()) as (_, metrics):
+            writer = threading.Thread(target=write_on)
+            writer.start()
+            assert await metrics.next() == 0
+            over.set()
+            writer.join()
+    assert logs[0]["event"] == "config.rejected"
+
+
+async def test_of_many_mistakes_the_log_has_some_and_how_many_more(file: Path) -> None:
+    with capture_logs() as logs:
+        async with following(file, Applied()) as (_, metrics):
+            put(file, WATCH + "".join(f"k{number}: 1\n" for number in range(60)))
+            assert await metrics.next() == 0
+    assert (len(logs[0]["problems"]), logs[0]["more"]) == (50, 10)

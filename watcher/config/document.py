@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from watcher.config.files import Stamp, stamp_of
+from watcher.config.files import HANGS, Cause, FileError, Files, Stamp
 from watcher.config.problems import Problem
 from watcher.config.tree import Items, Node, Path, Scalar, Table
 from watcher.config.variables import fill
@@ -22,9 +22,10 @@ _SHOWN_LIMIT = 60
 class Document:
     """One file. A path leads to a value: `("watch", 0, "pipeline")`; it need not be there."""
 
-    def __init__(self, *, file: str) -> None:
-        """Start empty."""
+    def __init__(self, *, file: str, files: Files | None = None) -> None:
+        """Start empty. `files` reads what is read."""
         self.file = file
+        self.reader = files or Files()
         self.source = ""
         self.problems: list[Problem] = []
         self.data: dict[str, Any] = {}
@@ -35,10 +36,19 @@ class Document:
         self._read_from: dict[Path, Path] = {}
         self._environment: dict[Path, str] = {}
 
-    def read(self, path: FilePath) -> bytes:
-        """Return what a file holds, noting in `files` that it was read, or tried. Raises `OSError` and `ValueError`."""
-        self.files[path] = stamp_of(path)  # before reading: what is written meanwhile is a change
-        return path.read_bytes()
+    def read(self, path: FilePath, *, limit: int, pipe: bool = False) -> bytes:
+        """Return what a file holds, noting in `files` that it was read, or tried. Raises `FileError`."""
+        hurried = HANGS in self.files.values()
+        # Before reading: what is written meanwhile is a change.
+        self.files |= self.reader.stamps([path], hurried=hurried)
+        if self.files[path] == HANGS:
+            raise FileError(Cause.HANGS, "no answer")
+        try:
+            return self.reader.read(path, limit=limit, pipe=pipe, hurried=hurried)
+        except FileError as error:
+            if error.cause is Cause.HANGS:
+                self.files[path] = HANGS  # so that it is another file once it answers
+            raise
 
     def load(self, root: Table, *, environ: Mapping[str, str]) -> None:
         """Take over a tree, filling in variables; those that are not set are problems."""
@@ -56,6 +66,14 @@ class Document:
         """Return the text there, or `None` if there is none that can be relied on."""
         value = self.get(path)
         return value if isinstance(value, str) and not self.is_told(path) else None
+
+    def written(self, path: Path) -> str:
+        """Return the text there as it stands in the file, its variables not filled in."""
+        node: Node | None = self._root
+        for part in path:
+            found = None if node is None else _step(node, part)
+            node = None if found is None else found[1]
+        return (isinstance(node, Scalar) and node.text) or ""
 
     def table(self, path: Path) -> dict[str, Any]:
         """Return the mapping there, or an empty one."""
@@ -180,9 +198,9 @@ def _how_to_set(name: str, path: Path) -> str:
     return f"export it, or write ${{{name}:-default}}"
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, *, limit: int = _SHOWN_LIMIT) -> str:
     """Return a text as it may be shown: in quotes, on one line, not too long."""
-    cut = text if len(text) <= _SHOWN_LIMIT else f"{text[:_SHOWN_LIMIT]}…"
+    cut = text if len(text) <= limit else f"{text[:limit]}…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from watcher.config.files import CONFIG_BYTES, FileError, Files
 from watcher.config.places import DEFAULTS, LISTEN_VARIABLE, STORE_VARIABLE
 from watcher.config.syntax import BadYamlError, decode
 from watcher.config.tree import Node, Scalar, Table, compose
@@ -46,8 +47,8 @@ def whereabouts(file: Path | None, *, environ: Mapping[str, str]) -> Whereabouts
 
 def _root(file: Path) -> Node | None:
     try:
-        return compose(decode(file.read_bytes()), report=lambda *_: None)
-    except (OSError, BadYamlError):
+        return compose(decode(Files().read(file, limit=CONFIG_BYTES)), report=lambda *_: None)
+    except (FileError, BadYamlError):
         return None
 
 

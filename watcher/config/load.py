@@ -1,6 +1,5 @@
 """From a file to `Settings`, or to all that is wrong with it at once."""
 
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from watcher.config.document import Document
+from watcher.config.files import CONFIG_BYTES, Cause, FileError
 from watcher.config.models import Settings
 from watcher.config.places import DEFAULTS
 from watcher.config.problems import ConfigProblemsError
@@ -16,6 +16,19 @@ from watcher.config.syntax import BadYamlError, decode
 from watcher.config.translate import translate
 from watcher.config.tree import Node, Scalar, Table, compose
 from watcher.config.twins import read_twins
+
+_CORRECT = "correct the path or its permissions"
+_REMEDIES = {
+    Cause.NO_PATH: "correct the path",
+    Cause.MISSING: _CORRECT,
+    Cause.DENIED: _CORRECT,
+    Cause.DIRECTORY: "name the file in it",
+    Cause.NOT_REGULAR: "name a regular file",
+    Cause.TOO_LARGE: "is it the configuration? 100,000 executions take 4 MiB",
+    Cause.HANGS: "see why its file system does not answer",
+    Cause.SILENT: "name a regular file, or see why what writes it does not",
+    Cause.OTHER: "see what is wrong with its file system",
+}
 
 
 def load_config(
@@ -63,13 +76,12 @@ def _part(root: Table, only: Collection[str] | None) -> Table:
 def _compose(path: Path, *, document: Document) -> Node | None:
     """Return the tree of the file, or `None` once it is reported why there is none."""
     try:
-        text = decode(document.read(path))
+        text = decode(document.read(path, limit=CONFIG_BYTES, pipe=True))
         document.source = text
         root = compose(text, report=document.report_at)
-    except OSError as error:
-        reason = (error.strerror or "I/O error").lower()
-        problem = f"cannot read this file ({reason}, running as uid {os.geteuid()})"
-        document.report_at(Scalar(None, 0, 0), (), problem, "correct the path or its permissions")
+    except FileError as error:
+        remedy = _REMEDIES[error.cause]
+        document.report_at(Scalar(None, 0, 0), (), f"cannot read this file ({error})", remedy)
         return None
     except BadYamlError as error:
         document.report_at(Scalar(None, error.line, error.column), (), error.problem, error.remedy)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from watcher.config.document import Document
-from watcher.config.files import Stamp, stamp_of
+from watcher.config.files import HANGS, Files, Stamp
 from watcher.config.load import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import Problem
@@ -13,13 +13,17 @@ from watcher.errors import ConfigError
 
 
 class ConfigSource:
-    """Reads the configuration at `path` and remembers which files that took, and what they looked like."""
+    """Reads the configuration at `path` and remembers which files that took, and what they looked like.
 
-    def __init__(self, path: Path, *, environ: Mapping[str, str]) -> None:
-        """Read nothing yet. `warnings` are of what was loaded last."""
+    Everything here takes as long as the file system does, at most a few seconds: it is no work for an event loop.
+    """
+
+    def __init__(self, path: Path, *, environ: Mapping[str, str], reader: Files | None = None) -> None:
+        """Read nothing yet. `reader` reads all files; `warnings` are of what was loaded last."""
         self.warnings: tuple[Problem, ...] = ()
         self._path = path
         self._environ = environ
+        self._reader = reader or Files()
         self._files: Mapping[Path, Stamp | None] = {}
 
     def load(self) -> Settings:
@@ -27,16 +31,21 @@ class ConfigSource:
 
         Raises `ConfigError` with everything that is wrong; to name nothing to watch is wrong, too.
         """
-        document = Document(file=str(self._path))
+        document = Document(file=str(self._path), files=self._reader)
         self._files = document.files  # and nothing else of it: the tree of 100,000 executions takes 25 MB
         settings = load_config(self._path, environ=self._environ, document=document)
         require_watches(settings)
         self.warnings = warnings_of(document, settings, environ=self._environ)
         return settings
 
+    @property
+    def hangs(self) -> bool:
+        """Tell whether one of the files that were tried last time gave no answer."""
+        return HANGS in self._files.values()
+
     def look(self) -> Mapping[Path, Stamp | None]:
         """Return what the files that were tried last time look like now."""
-        return {path: stamp_of(path) for path in self._files}
+        return self._reader.stamps(self._files)
 
     def changed(self) -> bool:
         """Tell whether any of them is another than was read, has come or has gone."""
@@ -44,8 +53,7 @@ class ConfigSource:
 
     def directories(self) -> set[Path]:
         """Return where such a change would show: a file, or a link to it, is replaced in its directory."""
-        files = [place for path in self._files for place in (path.absolute(), path.resolve())]
-        return {file.parent for file in files if file.parent.is_dir()}
+        return self._reader.directories(self._files)
 
 
 def require_watches(settings: Settings) -> None:

@@ -24,6 +24,8 @@ _KINDS = ("str", "int", "float", "bool", "null", "timestamp", "seq", "map")
 _TAGS = frozenset({None, "!", *(_TAG + kind for kind in _KINDS)})
 _MERGE = "<<"
 _DEEPEST = 32
+_MOST = 1_000_000
+"""Values in all: 100,000 executions, each in an entry of its own with a name and labels, are below it."""
 _MOST_ALIASED = 100_000
 """Values that aliases may repeat in all: a few lines of nested aliases can stand for billions."""
 
@@ -108,6 +110,8 @@ class _Composer:
             self._report(_place(event), path, "has a tag (a word after !) that means nothing here", "remove the tag")
         before = self._count
         self._count += 1
+        if self._count > _MOST:
+            raise _stop(event, f"more than {_MOST:,} values", "is it the configuration?")
         node = self._content(event, path)
         if event.anchor is not None:
             self._anchors[event.anchor] = (node, self._count - before)

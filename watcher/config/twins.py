@@ -1,10 +1,11 @@
 """Secrets that stand in files of their own: of `api_key` and `api_key_file` exactly one is given (SPEC 3)."""
 
-import os
+import re
 from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 from watcher.config.document import Document, quoted
+from watcher.config.files import SECRET_BYTES, Cause, FileError
 from watcher.config.models import SINK_KINDS, AccountSettings
 from watcher.config.tree import Path
 from watcher.fields import file_twins
@@ -13,13 +14,20 @@ _LINES = frozenset({"secret"})
 """Keys that may hold several: their file has one a line."""
 
 
-class _UnreadableError(Exception):
-    """A file that gives no secret: what is wrong, what would be right."""
+_PATH = re.compile(r"/|\.\.?(?:/|$)|\$\{\w+\}(?:/|$)")
+"""How a path begins, or a variable that stands for one or its directory. Anything else may be a secret."""
 
-    def __init__(self, problem: str, *, remedy: str) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.remedy = remedy
+_PATH_LIMIT = 1024
+
+_REMEDIES = {
+    Cause.MISSING: "mount it there, or correct the path",
+    Cause.DENIED: "chmod 0440 and the right group",
+    Cause.DIRECTORY: "name a file; Docker makes a directory where the file of a mount is missing",
+    Cause.NOT_REGULAR: "write the secret into a regular file",
+    Cause.TOO_LARGE: "name a file that holds the secret alone",
+    Cause.HANGS: "see why its file system does not answer",
+    Cause.OTHER: "see what is wrong with its file system",
+}
 
 
 def read_twins(document: Document, *, directory: FilePath) -> None:
@@ -48,41 +56,40 @@ def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> No
     if given is None:
         document.tell(path)
         return
-    shown = "this file" if document.is_hidden(twin) or not given.startswith(("/", "./", "../")) else quoted(given)[1:-1]
     try:
-        text = _content(document, directory / given, shown=shown)
-    except _UnreadableError as error:
-        document.report(twin, error.problem, remedy=error.remedy)
-        document.tell(path)
+        text = document.read(directory / given, limit=SECRET_BYTES).decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        _refuse(document, twin, "{} is not UTF-8 text", remedy="write the secret into it as text", directory=directory)
+    except FileError as error:
+        if error.cause is Cause.NO_PATH:
+            remedy = "write a path such as /run/secrets/name"
+            _refuse(document, twin, "{} is no path", remedy=remedy, directory=directory)
+        else:
+            problem = f"cannot read {{}} ({error})"
+            _refuse(document, twin, problem, remedy=_REMEDIES[error.cause], directory=directory)
     else:
-        document.put_from_file(path, _lines(text) if path[-1] in _LINES else text)
+        if text.strip():
+            document.put_from_file(path, _lines(text) if path[-1] in _LINES else text)
+            return
+        _refuse(document, twin, "{} is empty", remedy="write the secret into it", directory=directory)
+    document.tell(path)
+
+
+def _refuse(document: Document, twin: Path, problem: str, *, remedy: str, directory: FilePath) -> None:
+    document.report(twin, problem.format(_shown(document, twin, directory)), remedy=remedy)
+
+
+def _shown(document: Document, twin: Path, directory: FilePath) -> str:
+    """Return how to speak of the file a twin names: in full, as it is written, or not at all if it may be a secret."""
+    given, written = document.text(twin) or "", document.written(twin)
+    place = directory / FilePath(given).parent
+    is_path = _PATH.match(written) is not None
+    if is_path and not document.is_hidden(twin):
+        return quoted(given, limit=_PATH_LIMIT)[1:-1]
+    if place not in {directory, FilePath("/")} and document.reader.is_directory(place):  # which is no chance
+        return quoted(given, limit=_PATH_LIMIT)[1:-1]
+    return quoted(written, limit=_PATH_LIMIT)[1:-1] if is_path else f"this file in {directory.absolute()}"
 
 
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
-
-
-def _content(document: Document, file: FilePath, *, shown: str) -> str:
-    """Return what a file holds without its last line end. Raises `_UnreadableError`."""
-    try:
-        text = document.read(file).decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise _UnreadableError(f"{shown} is not UTF-8 text", remedy="write the secret into it as text") from None
-    except ValueError:
-        raise _UnreadableError(f"{shown} is no path", remedy="write a path such as /run/secrets/name") from None
-    except OSError as error:
-        raise _UnreadableError(f"cannot read {shown} ({_why(error)})", remedy=_remedy(error)) from None
-    if not text.strip():
-        raise _UnreadableError(f"{shown} is empty", remedy="write the secret into it")
-    return text
-
-
-def _why(error: OSError) -> str:
-    reason = (error.strerror or "I/O error").lower()
-    return f"{reason}, running as uid {os.geteuid()}"
-
-
-def _remedy(error: OSError) -> str:
-    if isinstance(error, PermissionError):
-        return "chmod 0440 and the right group"
-    return "mount it there, or correct the path"

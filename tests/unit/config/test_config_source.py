@@ -7,6 +7,7 @@ from weakref import ref
 import pytest
 
 from watcher.config.document import Document
+from watcher.config.files import Files
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
 from watcher.errors import ConfigError
@@ -38,8 +39,8 @@ def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
 ) -> None:
     read: list[ref[Document]] = []
 
-    def noted(*, file: str) -> Document:
-        document = Document(file=file)
+    def noted(*, file: str, files: Files) -> Document:
+        document = Document(file=file, files=files)
         read.append(ref(document))
         return document
 

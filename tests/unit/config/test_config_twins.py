@@ -70,23 +70,34 @@ def test_two_accounts_may_not_share_a_key_through_files(mistakes: Mistakes) -> N
 
 
 UID = os.geteuid()
+MISSING = f"(no such file or directory, running as uid {UID}); mount it there, or correct the path"
+NAME_IT = "name a file; Docker makes a directory where the file of a mount is missing"
+DIRECTORY = f"(is a directory, running as uid {UID}); {NAME_IT}"
+NOT_REGULAR = "not a regular file); write the secret into a regular file"
 UNREADABLE = [
+    ("./none", f"cannot read ./none {MISSING}"),
+    ("/nowhere/key", f"cannot read /nowhere/key {MISSING}"),
+    (f"/nowhere/{'long/' * 40}key", f"cannot read /nowhere/{'long/' * 40}key {MISSING}"),
+    ("secrets/none", f"cannot read secrets/none {MISSING}"),
     (
-        "./none",
-        f"cannot read ./none (no such file or directory, running as uid {UID}); mount it there, or correct the path",
+        "./empty/none",
+        f"cannot read ./empty/none (not a directory, running as uid {UID}); mount it there, or correct the path",
     ),
-    (".", f"cannot read this file (is a directory, running as uid {UID}); mount it there, or correct the path"),
+    (
+        "./loop",
+        f"cannot read ./loop {MISSING.replace('no such file or directory', 'too many levels of symbolic links')}",
+    ),
+    (".", f"cannot read . {DIRECTORY}"),
+    ("./secrets", f"cannot read ./secrets {DIRECTORY}"),
+    ("./pipe", f"cannot read ./pipe (a named pipe, {NOT_REGULAR}"),
+    ("/dev/zero", f"cannot read /dev/zero (a device or a socket, {NOT_REGULAR}"),
+    ("./large", "cannot read ./large (larger than 64 KiB); name a file that holds the secret alone"),
     ("./empty", "./empty is empty; write the secret into it"),
     ("./latin", "./latin is not UTF-8 text; write the secret into it as text"),
     ('"./a\\0b"', r"./a\u0000b is no path; write a path such as /run/secrets/name"),
-    (
-        "hunter2",
-        f"cannot read this file (no such file or directory, running as uid {UID}); mount it there, or correct the path",
-    ),
-    (
-        "https://h/hunter2",
-        f"cannot read this file (no such file or directory, running as uid {UID}); mount it there, or correct the path",
-    ),
+    ("hunter2", f"cannot read this file in {{here}} {MISSING}"),
+    ("https://h/hunter2", f"cannot read this file in {{here}} {MISSING}"),
+    ("h.example/hunter2", f"cannot read this file in {{here}} {MISSING}"),
 ]
 
 
@@ -95,16 +106,54 @@ def test_a_file_without_a_secret_is_one_line(file: str, told: str, mistakes: Mis
     mistakes("- x")
     Path("empty").write_text(" \n\n")
     Path("latin").write_bytes(b"\xff")
+    Path("large").write_bytes(b"x" * (64 * 1024 + 1))
+    Path("secrets").mkdir()
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
     assert mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n") == [
-        f"watcher.yaml:3:19: accounts.a.api_key_file: {told}",
+        f"watcher.yaml:3:19: accounts.a.api_key_file: {told.format(here=Path.cwd())}",
         "1 problem in watcher.yaml",
     ]
 
 
-def test_a_key_put_where_its_file_belongs_is_not_shown(mistakes: Mistakes) -> None:
-    lines = mistakes("accounts:\n  a:\n    api_key_file: ${KEY}\n", KEY="/hunter2")
-    assert "cannot read this file (no such file" in lines[0]
+def test_every_twin_says_it_alike(mistakes: Mistakes) -> None:
+    lines = mistakes("sinks: {ops: {type: webhook, url_file: /dev/zero, secret_file: /nowhere/key}}\n")
+    assert [line.split(": ", 1)[1] for line in lines[:-1]] == [
+        f"sinks.ops.url_file: cannot read /dev/zero (a device or a socket, {NOT_REGULAR}",
+        f"sinks.ops.secret_file: cannot read /nowhere/key {MISSING}",
+    ]
+
+
+@pytest.mark.parametrize("value", ["hunter2", "/hunter2", "/nowhere/hunter2", "h.example/hunter2", "https://h/hunter2"])
+def test_a_key_put_where_its_file_belongs_is_not_shown(value: str, mistakes: Mistakes) -> None:
+    lines = mistakes("accounts:\n  a:\n    api_key_file: ${KEY}\n", KEY=value)
+    assert "cannot read ${KEY} (no such file" in lines[0]
     assert "hunter2" not in "".join(lines)
+
+
+@pytest.mark.parametrize("written", ["${KEY:-/nowhere/hunter2}", "${NONE:-hunter2}", "x${KEY}"])
+def test_neither_is_a_default(written: str, mistakes: Mistakes) -> None:
+    lines = mistakes(f"accounts:\n  a:\n    api_key_file: {written}\n", KEY="hunter2")
+    assert "cannot read this file in " in lines[0]
+    assert "hunter2" not in "".join(lines)
+
+
+def test_a_variable_that_leads_to_a_place_that_is_there_is_shown_filled_in(mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("secrets").mkdir()
+    lines = mistakes("accounts:\n  a:\n    api_key_file: ${DIR}/key\n", DIR=f"{Path.cwd()}/secrets")
+    assert f"cannot read {Path.cwd()}/secrets/key (no such file" in lines[0]
+    lines = mistakes("accounts:\n  a:\n    api_key_file: ${DIR}/key\n", DIR="/nowhere")
+    assert "cannot read ${DIR}/key (no such file" in lines[0]
+
+
+def test_a_secret_behind_links_is_read_as_kubernetes_mounts_it(load: Load) -> None:
+    load("")
+    Path("..data").mkdir()
+    Path("..data/key").write_text("k")
+    Path("key").symlink_to("..data/key")
+    settings = load("accounts: {default: {api_key_file: ./key}}")
+    assert settings.accounts["default"].api_key.get_secret_value() == "k"
 
 
 @pytest.mark.parametrize("file", ["${NOPE}", "[key]"])
