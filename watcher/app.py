@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import structlog
 from aiohttp import web
 
 from watcher.assembly import Bells, Equipment, kept_by
-from watcher.clock import SystemClock
+from watcher.clock import Clock, SystemClock
 from watcher.config.models import Settings
 from watcher.errors import ListenDeniedError, ListenError
 from watcher.housekeeping import Housekeeping, HousekeepingParts
@@ -27,6 +28,7 @@ from watcher.sinks.stdout import Output
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 from watcher.units import parse_address
+from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind, gate
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
@@ -77,7 +79,7 @@ async def run(
         schedule.add("housekeeping", housekeeping.round)
         readiness = Readiness(store, clock=clock)
         checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
-        address = await _serve(stack, settings.http.listen, checks, metrics)
+        address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
         store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
         _say_started(settings, created=store.created, address=address)
@@ -147,21 +149,32 @@ async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
     return problems
 
 
-async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics) -> str:
+async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
     """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
-    application = web.Application()
-    application.add_routes(health_routes(checks, metrics.registry))
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=LAST_PAGE_S)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    host, port = parse_address(listen)
+    application = web.Application(middlewares=[gate(clock=clock)])
+    application.add_routes(health_routes(checks, metrics.registry, clock=clock))
     try:
-        await web.TCPSite(runner, host or None, port).start()
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror  # asyncio adds to it
-        kind = ListenDeniedError if isinstance(error, PermissionError) else ListenError
-        raise kind(f"http.listen: cannot listen on {listen} ({reason}); choose another address or port") from None
-    return f"{listen.rpartition(':')[0]}:{runner.addresses[0][1]}"
+        sockets = await bind(parse_address(listen))
+    except (OSError, UnicodeError) as error:
+        kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
+        raise kind(f"http.listen: cannot listen on {listen} ({_why_not(error)}); choose another address or port") from None
+    runner = web.AppRunner(application, shutdown_timeout=LAST_PAGE_S)
+    await runner.setup()
+    connections = Connections(runner, clock=clock)
+    stack.push_async_callback(connections.close)
+    connections.open(sockets)
+    return f"{listen.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+
+
+def _why_not(error: OSError | UnicodeError) -> str:
+    match error:
+        case UnicodeError():
+            return "that is no name of a host"
+        case TimeoutError():
+            return f"its name was not resolved within {RESOLVED_WITHIN_S:g} s"
+        case socket.gaierror():
+            return error.strerror or "its name is not known"
+    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def _say_started(settings: Settings, *, created: bool, address: str) -> None:

@@ -7,11 +7,13 @@ from ending; `asyncio.to_thread` does: its threads are joined at the end.
 import asyncio
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TypeVar
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def begin(work: Callable[[], T], *, name: str) -> Future[T]:
@@ -25,6 +27,17 @@ def begin(work: Callable[[], T], *, name: str) -> Future[T]:
 async def aside(work: Callable[[], T], *, name: str) -> T:
     """Do the work in such a thread. Cancelled, it leaves the thread behind."""
     return await asyncio.wrap_future(begin(work, name=name))
+
+
+class Aside(ThreadPoolExecutor):
+    """As an event loop's default executor: its end waits for none of what libraries do there (they resolve names)."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Begin it in a thread of its own."""
+        return begin(partial(fn, *args, **kwargs), name="resolve")
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (as its base)
+        """Wait for nobody."""
 
 
 def _run(work: Callable[[], T], outcome: Future[T]) -> None:

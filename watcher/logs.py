@@ -5,6 +5,8 @@ A call hands its line to the scribe and returns: nothing waits for whoever reads
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Literal, TextIO
 
 import structlog
@@ -15,8 +17,16 @@ LogFormat = Literal["auto", "json", "console"]
 
 log = structlog.get_logger()
 
+REPEATED_AFTER_S = 60.0
 
-def configure_logs(*, level: str, format_: LogFormat, stream: TextIO | None = None) -> None:
+
+def configure_logs(
+    *,
+    level: str,
+    format_: LogFormat,
+    stream: TextIO | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> None:
     """Send log lines to `stream`, by default stderr. `auto` is console on a terminal, JSON elsewhere.
 
     What libraries log is dropped below warning at every level: at debug it holds SQL parameters and URLs.
@@ -34,7 +44,7 @@ def configure_logs(*, level: str, format_: LogFormat, stream: TextIO | None = No
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=logging.WARNING, handlers=[_Forward(logging.WARNING)], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[_Forward(logging.WARNING, read=monotonic)], force=True)
 
 
 def _renderers(*, console: bool, colors: bool) -> list[structlog.typing.Processor]:
@@ -60,8 +70,21 @@ class _Lines:
 
 
 class _Forward(logging.Handler):
-    """Passes on who complained and how loudly, not the text: library texts hold addresses and data."""
+    """Passes on who complained and how loudly, not the text: library texts hold addresses and data.
+
+    The same complaint is passed on once a minute: asyncio makes thousands of them when there are no files left.
+    """
+
+    def __init__(self, level: int, *, read: Callable[[], float]) -> None:
+        super().__init__(level)
+        self._read = read
+        self._quiet_until: dict[tuple[str, str, str | None], float] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        complaint = (record.name, record.levelname, kind)
+        now = self._read()
+        if now < self._quiet_until.get(complaint, now):
+            return
+        self._quiet_until[complaint] = now + REPEATED_AFTER_S
         structlog.get_logger().warning("library.warned", library=record.name, level_name=record.levelname, error=kind)

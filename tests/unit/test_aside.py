@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from watcher.aside import aside, begin
+from watcher.aside import Aside, aside, begin
 
 
 async def test_what_it_returns_is_returned() -> None:
@@ -46,18 +46,33 @@ def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
     last.result(10)
 
 
+def test_an_executor_of_such_threads_does_what_it_is_given() -> None:
+    async def main() -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(Aside())
+        return await loop.run_in_executor(None, lambda: 7)
+
+    assert asyncio.run(main()) == 7
+
+
 HANGING = """
 import asyncio, threading
-from watcher.aside import aside
+from watcher.aside import Aside, aside
 
 async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(Aside())
     async with asyncio.timeout(0.01):
-        await aside(threading.Event().wait, name="work")
+        await {work}
 
 asyncio.run(main())
 """
 
 
-def test_what_hangs_keeps_no_process_from_ending() -> None:
-    ended = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, timeout=30, check=False)
+@pytest.mark.parametrize(
+    "work", ['aside(threading.Event().wait, name="work")', "loop.run_in_executor(None, threading.Event().wait)"]
+)
+def test_what_hangs_keeps_no_process_from_ending(work: str) -> None:
+    script = HANGING.format(work=work)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=30, check=False)
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (1, b"TimeoutError")

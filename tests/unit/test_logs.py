@@ -3,11 +3,13 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import structlog
+from virtual import FakeClock
 
 from watcher.logs import LogFormat, configure_logs
 from watcher.scribe import CHARACTERS_COUNT, flush_logs
@@ -39,9 +41,15 @@ def lines(stream: io.StringIO) -> list[Any]:
     return [json.loads(line) for line in text_of(stream).splitlines()]
 
 
-def configured(*, level: str = "info", format_: LogFormat = "json", stream: io.StringIO | None = None) -> io.StringIO:
+def configured(
+    *,
+    level: str = "info",
+    format_: LogFormat = "json",
+    stream: io.StringIO | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> io.StringIO:
     out = stream or io.StringIO()
-    configure_logs(level=level, format_=format_, stream=out)
+    configure_logs(level=level, format_=format_, stream=out, monotonic=monotonic)
     return out
 
 
@@ -158,6 +166,16 @@ def test_a_library_that_warns_is_named_without_its_text() -> None:
     assert (line["event"], line["library"], line["level_name"]) == ("library.warned", "aiohttp.client", "WARNING")
     assert line["error"] is None
     assert SECRET not in text_of(out)
+
+
+def test_a_library_that_warns_all_the_time_is_told_once_a_minute() -> None:
+    clock = FakeClock()
+    out = configured(monotonic=clock.monotonic)
+    for passed_s in (0, 30, 29.9, 0.1, 30):
+        clock.advance(passed_s)
+        for error in (OSError(24, "none left"), RuntimeError()):
+            logging.getLogger("asyncio").error("accept failed", exc_info=error)
+    assert [line["error"] for line in lines(out)] == ["OSError", "RuntimeError"] * 2
 
 
 def test_a_library_that_fails_is_told_with_the_kind_of_the_error_alone() -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from watcher.app import Started
 from watcher.app import run as run_daemon
+from watcher.aside import Aside
 from watcher.commands.configuration import config_path, loaded
 from watcher.commands.options import ConfigOption
 from watcher.config.models import Settings
@@ -40,7 +41,9 @@ def run(config: ConfigOption = None) -> None:
 
 async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event) -> None:
     reloading = Reloading(source, asyncio.Event())
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloading.asked.set)
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(Aside())
+    loop.add_signal_handler(signal.SIGHUP, reloading.asked.set)
     await run_daemon(settings, stop=stop, started=_spare_the_collector, reloading=reloading)
 
 

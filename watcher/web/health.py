@@ -1,10 +1,19 @@
 """`/livez`, `/readyz` and `/metrics`: what a container platform and Prometheus ask. No token, no secrets (SPEC 7)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from watcher.clock import Clock
+
+FRESH_S = 0.2
+"""Metrics are made no more often, whoever asks for more."""
+
+PATIENCE_S = 2.0
+"""How long the store may take to bring gauges up to date; then they are shown as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +29,45 @@ class Checks:
     refresh: Callable[[], Awaitable[None]]
 
 
-def health_routes(checks: Checks, registry: CollectorRegistry) -> list[web.RouteDef]:
+class Exposition:
+    """The metrics as text, shared by all who ask at about the same time."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        *,
+        refresh: Callable[[], Awaitable[None]],
+        clock: Clock,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """Have nothing to show yet."""
+        self._registry = registry
+        self._refresh = refresh
+        self._clock = clock
+        self._patience_s = patience_s
+        self._refreshing: asyncio.Future[None] | None = None
+        self._making: asyncio.Task[bytes] | None = None
+        self._fresh_until = float("-inf")
+
+    async def text(self) -> bytes:
+        """Return the metrics of this moment, or of one just before."""
+        if self._making is None or (self._making.done() and self._clock.monotonic() >= self._fresh_until):
+            self._making = asyncio.create_task(self._make())
+        return await asyncio.shield(self._making)
+
+    async def _make(self) -> bytes:
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.ensure_future(self._refresh())
+        done, _ = await asyncio.wait([self._refreshing], timeout=self._patience_s)
+        for refreshed in done:
+            refreshed.result()
+        self._fresh_until = self._clock.monotonic() + FRESH_S
+        return generate_latest(self._registry)
+
+
+def health_routes(checks: Checks, registry: CollectorRegistry, *, clock: Clock) -> list[web.RouteDef]:
     """Return the three routes."""
+    exposition = Exposition(registry, refresh=checks.refresh, clock=clock)
 
     async def livez(_: web.Request) -> web.Response:
         return _verdict(checks.stuck(), verbose=True)
@@ -30,8 +76,7 @@ def health_routes(checks: Checks, registry: CollectorRegistry) -> list[web.Route
         return _verdict(await checks.unready(), verbose="verbose" in request.query)
 
     async def metrics(_: web.Request) -> web.Response:
-        await checks.refresh()
-        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=await exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
 

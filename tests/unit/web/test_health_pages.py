@@ -1,13 +1,15 @@
 """The pages a platform and Prometheus ask, over a real socket."""
 
+import asyncio
 from collections.abc import Sequence
 
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestServer
 from prometheus_client import CollectorRegistry, Gauge
+from virtual import FakeClock
 
-from watcher.web.health import Checks, health_routes
+from watcher.web.health import FRESH_S, Checks, Exposition, health_routes
 
 
 class Daemon:
@@ -18,17 +20,26 @@ class Daemon:
         self.unready: list[str] = []
         self.registry = CollectorRegistry()
         self.pending = Gauge("watcher_outbox_pending", "Waiting.", registry=self.registry)
+        self.clock = FakeClock()
+        self.refreshed_count = 0
+        self.store_answers = asyncio.Event()
+        self.store_answers.set()
 
     async def ask_unready(self) -> Sequence[str]:
         return self.unready
 
     async def refresh(self) -> None:
+        self.refreshed_count += 1
+        await self.store_answers.wait()
         self.pending.set(7)
+
+    def exposition(self, *, patience_s: float = 10.0) -> Exposition:
+        return Exposition(self.registry, refresh=self.refresh, clock=self.clock, patience_s=patience_s)
 
     async def get(self, path: str) -> tuple[int, str, str]:
         application = web.Application()
         checks = Checks(lambda: self.stuck, self.ask_unready, self.refresh)
-        application.add_routes(health_routes(checks, self.registry))
+        application.add_routes(health_routes(checks, self.registry, clock=self.clock))
         async with TestServer(application) as server, ClientSession() as session:
             response = await session.get(server.make_url(path))
             return response.status, await response.text(), response.headers["Content-Type"]
@@ -57,3 +68,36 @@ async def test_metrics_are_prometheus_text_and_fresh(daemon: Daemon) -> None:
     assert status == 200
     assert content_type.startswith("text/plain; version=")
     assert "watcher_outbox_pending 7.0" in text
+
+
+async def test_all_who_ask_for_metrics_at_about_the_same_time_share_them(daemon: Daemon) -> None:
+    exposition = daemon.exposition()
+    texts = await asyncio.gather(*(exposition.text() for _ in range(100)))
+    daemon.clock.advance(FRESH_S - 0.01)
+    assert {id(text) for text in (*texts, await exposition.text())} == {id(texts[0])}
+    assert daemon.refreshed_count == 1
+    daemon.clock.advance(0.02)
+    await exposition.text()
+    assert daemon.refreshed_count == 2
+
+
+async def test_metrics_are_shown_as_they_were_while_the_store_does_not_answer(daemon: Daemon) -> None:
+    daemon.store_answers.clear()
+    exposition = daemon.exposition(patience_s=0.01)
+    for _ in range(3):
+        assert b"watcher_outbox_pending 0.0" in await exposition.text()
+        daemon.clock.advance(1)
+    assert daemon.refreshed_count == 1
+    daemon.store_answers.set()
+    assert b"watcher_outbox_pending 7.0" in await daemon.exposition().text()
+
+
+async def test_whoever_leaves_breaks_off_no_metrics_others_wait_for(daemon: Daemon) -> None:
+    daemon.store_answers.clear()
+    exposition = daemon.exposition()
+    leaving, staying = (asyncio.create_task(exposition.text()) for _ in range(2))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await asyncio.wait([leaving])
+    daemon.store_answers.set()
+    assert b"watcher_outbox_pending 7.0" in await staying

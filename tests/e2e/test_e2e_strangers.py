@@ -1,0 +1,109 @@
+"""What strangers do at the port of the pages costs the daemon little, and keeps no probe from its answer."""
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import psutil
+import pytest
+from e2e.pages import page
+from e2e.stage import Stage, document_of, world_of
+
+from watcher.simulator.server import Simulator
+
+pytestmark = pytest.mark.untraced
+
+FILES_COUNT = 1024
+RATE = 100
+ANSWERED_WITHIN_S = 5.0
+
+Address = tuple[str, int]
+
+
+async def silent(address: Address) -> None:
+    """Connect and say nothing, for as long as one may; then again."""
+    while True:
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(*address)
+            await reader.read()
+            writer.close()
+
+
+async def not_reading(address: Address) -> None:
+    """Ask for the metrics fifty times at once, and read none of them."""
+    while True:
+        with suppress(OSError):
+            _, writer = await asyncio.open_connection(*address, limit=1)
+            writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
+            writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
+            await writer.wait_closed()
+
+
+async def greedy(address: Address) -> None:
+    """Ask for the metrics again as soon as they are there."""
+    while True:
+        with suppress(OSError, asyncio.IncompleteReadError):
+            reader, writer = await asyncio.open_connection(*address)
+            while True:
+                writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
+                await reader.readuntil(b"watcher_build_info{")
+
+
+async def noisy(address: Address) -> None:
+    """Send what is no request, over and over."""
+    while True:
+        with suppress(OSError):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"\x16\x03\x01\xff\r\n\r\n" * 20)
+            await reader.read()
+            writer.close()
+
+
+@asynccontextmanager
+async def crowd(behave: Callable[[Address], Awaitable[None]], address: Address, *, count: int) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(behave(address)) for _ in range(count)]
+    yield
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+
+
+@asynccontextmanager
+async def files(count: int) -> AsyncIterator[None]:
+    """What is started meanwhile may open so many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def rate_of(simulator: Simulator, *, over_s: float) -> float:
+    before = len(simulator.journal.entries)
+    await asyncio.sleep(over_s)
+    return (len(simulator.journal.entries) - before) / over_s
+
+
+@pytest.mark.parametrize(("behave", "count"), [(silent, 1100), (not_reading, 100), (greedy, 100), (noisy, 100)])
+async def test_a_crowd_slows_no_poll_fills_no_log_and_keeps_no_probe_waiting(
+    behave: Callable[[Address], Awaitable[None]], count: int, stage: Stage
+) -> None:
+    simulator = await stage.simulator(world_of(100, ends_within_s=90, ends_after_s=60))
+    async with files(FILES_COUNT):
+        life = await stage.start(document_of({"default": simulator}, rate_limit=f"{RATE}/s"))
+        pages = await life.started()
+    host, _, port = pages.removeprefix("http://").rpartition(":")
+    await life.until(lambda: len(simulator.journal.entries) > 2 * RATE, within_s=10, what="it polled")
+    calm = await rate_of(simulator, over_s=2)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with files(hard), crowd(behave, (host, int(port)), count=count):
+        crowded = await rate_of(simulator, over_s=4)
+        for path in ("livez", "readyz", "metrics"):
+            async with asyncio.timeout(ANSWERED_WITHIN_S):
+                assert (await page(f"{pages}/{path}"))[0] == 200
+        assert psutil.Process(life.pid).num_fds() < FILES_COUNT / 2
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (soft, hard)
+    assert crowded > calm / 2
+    assert len(life.stderr.lines.lines) <= 4
+    assert await life.stop() == 0

@@ -1,0 +1,340 @@
+"""Connections over real sockets: silent, slow, greedy, broken and many."""
+
+import asyncio
+import errno
+import os
+import resource
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+from virtual import FakeClock
+
+from watcher.clock import SystemClock
+from watcher.units import Address
+from watcher.web.connections import Connections, bind, connections_at_most, gate
+
+PATIENCE_S = 0.3
+ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+LARGE = b"x" * 20_000_000
+"""More than a system keeps for a client that does not read."""
+
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+class Site:
+    """Pages and their connections."""
+
+    def __init__(self, *, at_most: int, patience_s: float) -> None:
+        self.clock = FakeClock()
+        self.asked_count = 0
+        self.may_answer = asyncio.Event()
+        self.may_answer.set()
+        application = web.Application(middlewares=[gate(clock=SystemClock(), per_s=10_000)])
+        pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
+        application.add_routes([web.get(path, page) for path, page in pages.items()])
+        self.runner = web.AppRunner(application, shutdown_timeout=0.1)
+        self.connections = Connections(self.runner, clock=self.clock, at_most=at_most, patience_s=patience_s)
+        self.port = 0
+
+    async def page(self, _: web.Request) -> web.Response:
+        self.asked_count += 1
+        await self.may_answer.wait()
+        return web.Response(text="here")
+
+    async def large(self, _: web.Request) -> web.Response:
+        return web.Response(body=LARGE)
+
+    async def broken(self, _: web.Request) -> web.Response:
+        raise ZeroDivisionError
+
+    async def connect(self) -> Stream:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self, data: bytes = ASK) -> bytes:
+        """Send something over a connection of its own; return what comes until it is closed."""
+        reader, writer = await self.connect()
+        writer.write(data)
+        answer = await until_closed(reader)
+        writer.close()
+        return answer
+
+
+async def until_closed(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    async with asyncio.timeout(10):
+        with suppress(ConnectionResetError):
+            while chunk := await reader.read(65_536):
+                received += chunk
+    return received
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 (sockets set no event)
+            await asyncio.sleep(0.001)
+
+
+async def one_answer(stream: Stream) -> bytes:
+    async with asyncio.timeout(10):
+        return await stream[0].readuntil(b"here")
+
+
+@asynccontextmanager
+async def a_site(*, at_most: int = 4, patience_s: float = 10.0) -> AsyncIterator[Site]:
+    site = Site(at_most=at_most, patience_s=patience_s)
+    await site.runner.setup()
+    sockets = await bind(Address("127.0.0.1", 0))
+    site.port = sockets[0].getsockname()[1]
+    site.connections.open(sockets)
+    yield site
+    await site.connections.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silence", "word", "headers"])
+async def test_whoever_asks_nothing_in_time_is_let_go(sent: bytes) -> None:
+    async with a_site(patience_s=PATIENCE_S) as site:
+        assert await site.ask(sent) == b""
+
+
+async def test_headers_that_drip_are_given_no_more_time() -> None:
+    async with a_site(patience_s=PATIENCE_S) as site:
+        reader, writer = await site.connect()
+
+        async def drip() -> None:
+            with suppress(ConnectionError):
+                for byte in b"GET / HTTP/1.1\r\nHost: " + b"x" * 1000:
+                    writer.write(bytes([byte]))
+                    await asyncio.sleep(PATIENCE_S / 10)
+
+        dripping = asyncio.create_task(drip())
+        assert await until_closed(reader) == b""
+        dripping.cancel()
+        writer.close()
+
+
+async def test_a_connection_may_ask_again_in_time_and_is_let_go_when_it_does_not() -> None:
+    async with a_site(patience_s=PATIENCE_S) as site:
+        stream = await site.connect()
+        for _ in range(3):
+            stream[1].write(ASK)
+            assert b"200 OK" in await one_answer(stream)
+        assert await until_closed(stream[0]) == b""
+        stream[1].close()
+
+
+async def test_an_answer_that_is_not_taken_in_time_is_given_up() -> None:
+    async with a_site(patience_s=PATIENCE_S) as site:
+        taker = socket.create_connection(("127.0.0.1", site.port))
+        taker.sendall(ASK.replace(b"/ ", b"/large ", 1) * 3)
+        await until(lambda: site.connections._guests)
+        await until(lambda: not site.connections._guests)
+        received = 0
+        with suppress(ConnectionResetError):
+            while chunk := taker.recv(1_000_000):
+                received += len(chunk)
+        assert received < len(LARGE)
+        taker.close()
+
+
+async def test_of_too_many_connections_the_one_that_is_silent_for_longest_goes() -> None:
+    async with a_site(at_most=3) as site:
+        silent = [await site.connect() for _ in range(3)]
+        with capture_logs() as logs:
+            newer = await site.connect()
+            assert await until_closed(silent[0][0]) == b""
+            newest = await site.connect()
+            assert await until_closed(silent[1][0]) == b""
+        assert [(entry["event"], entry["log_level"]) for entry in logs] == [("http.crowded", "warning")]
+        for stream in (silent[2], newer, newest):
+            stream[1].write(ASK)
+            assert b"200 OK" in await one_answer(stream)
+        for stream in (*silent, newer, newest):
+            stream[1].close()
+
+
+async def test_who_is_being_answered_stays_and_who_was_answered_last_stays_longest() -> None:
+    async with a_site(at_most=3) as site:
+        answered, asking, silent = await site.connect(), await site.connect(), await site.connect()
+        answered[1].write(ASK)
+        await one_answer(answered)
+        site.may_answer.clear()
+        asking[1].write(ASK)
+        await until(lambda: site.asked_count == 2)
+        first = await site.connect()
+        assert await until_closed(silent[0]) == b""
+        second = await site.connect()
+        assert await until_closed(answered[0]) == b""
+        site.may_answer.set()
+        assert b"200 OK" in await one_answer(asking)
+        for stream in (answered, asking, silent, first, second):
+            stream[1].close()
+
+
+async def test_where_all_ask_who_had_an_answer_before_goes() -> None:
+    async with a_site(at_most=2) as site:
+        new, old = await site.connect(), await site.connect()
+        old[1].write(ASK)
+        await one_answer(old)
+        site.may_answer.clear()
+        new[1].write(ASK)
+        await until(lambda: site.asked_count == 2)
+        old[1].write(ASK)
+        await until(lambda: site.asked_count == 3)
+        newest = await site.connect()
+        assert await until_closed(old[0]) == b""
+        site.may_answer.set()
+        assert b"200 OK" in await one_answer(new)
+        for stream in (new, old, newest):
+            stream[1].close()
+
+
+async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
+    with capture_logs() as logs:
+        async with a_site(at_most=1) as site:
+            streams = [await site.connect() for _ in range(5)]
+            for stream in streams[:4]:
+                await until_closed(stream[0])
+            site.clock.advance(60)
+            streams.append(await site.connect())
+            await until_closed(streams[4][0])
+            for stream in streams:
+                stream[1].close()
+    assert [entry["count"] for entry in logs] == [1, 4]
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        os.urandom(512).replace(b"\n", b"") + b"\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 64 + b"\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nContent-Length: -1\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+    ],
+    ids=["noise", "tls", "version", "length", "path", "header", "headers"],
+)
+async def test_what_is_no_request_is_refused_and_fills_no_log(sent: bytes) -> None:
+    with capture_logs() as logs:
+        async with a_site(patience_s=PATIENCE_S) as site:
+            answers = [await site.ask(sent) for _ in range(3)]
+            assert all(answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")) for answer in answers)
+    assert logs == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "answer"),
+    [
+        (b"GET /none HTTP/1.0\r\n\r\n", b"404: Not Found"),
+        (b"HEAD / HTTP/1.0\r\n\r\n", b"200 OK"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"here"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n" + b"x" * 1000, b"405: Method Not Allowed"),
+    ],
+    ids=["path", "head", "http-1.0", "body"],
+)
+async def test_an_odd_request_has_a_plain_answer(sent: bytes, answer: bytes) -> None:
+    with capture_logs() as logs:
+        async with a_site() as site:
+            assert answer in await site.ask(sent)
+    assert logs == []
+
+
+async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it() -> None:
+    with capture_logs() as logs:
+        async with a_site() as site:
+            for _ in range(3):
+                answer = await site.ask(ASK.replace(b"/ ", b"/broken ", 1))
+                assert b"500 Internal Server Error" in answer
+                assert b"ZeroDivision" not in answer
+    assert [(entry["event"], entry["error"]) for entry in logs] == [("http.failed", "ZeroDivisionError")]
+
+
+async def test_a_burst_is_answered_to_the_last() -> None:
+    async with a_site(at_most=50) as site:
+        answers = await asyncio.gather(*(site.ask(ASK.replace(b"1.1", b"1.0")) for _ in range(45)))
+        assert all(answer.endswith(b"here") for answer in answers)
+
+
+async def test_who_is_gone_before_it_is_let_in_harms_nobody() -> None:
+    async with a_site() as site:
+        for _ in range(20):
+            gone = socket.create_connection(("127.0.0.1", site.port))
+            gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # a reset instead of an end
+            gone.close()
+        assert (await site.ask(ASK.replace(b"1.1", b"1.0"))).endswith(b"here")
+
+
+@pytest.fixture
+def no_files() -> Iterator[None]:
+    """A process that may open no more files than it has open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("no_files")
+async def test_without_files_to_spare_it_waits_and_says_so_once() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with capture_logs() as logs:
+        async with a_site() as site:
+            reader, writer = await site.connect()
+            waiting = socket.socket()
+            waiting.setblocking(False)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (waiting.fileno() + 1, hard))
+            with suppress(BlockingIOError):
+                waiting.connect(("127.0.0.1", site.port))
+            await until(lambda: logs)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            writer.write(ASK)
+            await one_answer((reader, writer))
+            stream = await asyncio.open_connection(sock=waiting)
+            stream[1].write(ASK)
+            assert b"200 OK" in await one_answer(stream)
+            stream[1].close()
+            writer.close()
+    assert [entry["event"] for entry in logs] == ["http.crowded"]
+    assert "no file descriptor left" in logs[0]["note"]
+
+
+@pytest.mark.usefixtures("no_files")
+@pytest.mark.parametrize(("files", "connections"), [(4096, 100), (256, 64), (200, 50)])
+def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections: int) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    assert connections_at_most() == connections
+
+
+async def test_requests_are_let_through_at_their_pace() -> None:
+    let_through = gate(clock=SystemClock(), per_s=100)
+    asked = web.Request.__new__(web.Request)
+    asked._protocol = None  # type: ignore[assignment] # asked by none of ours
+
+    async def page(_: web.Request) -> web.Response:
+        return web.Response()
+
+    began_at = asyncio.get_running_loop().time()
+    await asyncio.gather(*(let_through(asked, page) for _ in range(31)))
+    assert asyncio.get_running_loop().time() - began_at >= 0.3
+
+
+async def test_every_address_of_a_name_is_listened_at() -> None:
+    sockets = await bind(Address("", 0))
+    assert {each.family for each in sockets} <= {socket.AF_INET, socket.AF_INET6}
+    for each in sockets:
+        each.close()
+
+
+async def test_an_address_that_is_taken_is_an_error_and_leaves_nothing_open() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use") as caught:
+        await bind(Address("127.0.0.1", taken.getsockname()[1]))
+    assert caught.value.errno == errno.EADDRINUSE
+
+
+async def test_an_address_of_another_machine_is_an_error() -> None:
+    with pytest.raises(OSError, match="assign"):
+        await bind(Address("192.0.2.1", 0))
