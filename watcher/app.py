@@ -28,7 +28,8 @@ from watcher.sinks.stdout import Output
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 from watcher.units import parse_address
-from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind, gate
+from watcher.web.arrivals import RESOLVED_WITHIN_S, bind
+from watcher.web.connections import Connections, Gate
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
@@ -151,14 +152,15 @@ async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
 
 async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
     """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
-    application = web.Application(middlewares=[gate(clock=clock)])
+    application = web.Application(middlewares=[Gate().middleware()])
     application.add_routes(health_routes(checks, metrics.registry, clock=clock))
     try:
         sockets = await bind(parse_address(listen))
     except (OSError, UnicodeError) as error:
         kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
-        raise kind(f"http.listen: cannot listen on {listen} ({_why_not(error)}); choose another address or port") from None
-    runner = web.AppRunner(application, shutdown_timeout=LAST_PAGE_S)
+        text = f"http.listen: cannot listen on {listen} ({_why_not(error)}); choose another address or port"
+        raise kind(text) from None
+    runner = web.AppRunner(application, shutdown_timeout=LAST_PAGE_S, handler_cancellation=True)
     await runner.setup()
     connections = Connections(runner, clock=clock)
     stack.push_async_callback(connections.close)

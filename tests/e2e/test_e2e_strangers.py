@@ -21,48 +21,52 @@ ANSWERED_WITHIN_S = 5.0
 Address = tuple[str, int]
 
 
-async def silent(address: Address) -> None:
-    """Connect and say nothing, for as long as one may; then again."""
-    while True:
-        with suppress(OSError):
-            reader, writer = await asyncio.open_connection(*address)
-            await reader.read()
-            writer.close()
+Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def not_reading(address: Address) -> None:
+async def silent(stream: Stream) -> None:
+    """Say nothing."""
+    await stream[0].read()
+
+
+async def not_reading(stream: Stream) -> None:
     """Ask for the metrics fifty times at once, and read none of them."""
-    while True:
-        with suppress(OSError):
-            _, writer = await asyncio.open_connection(*address, limit=1)
-            writer.transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
-            writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n" * 50)
-            await writer.wait_closed()
+    stream[1].transport.pause_reading()  # type: ignore[attr-defined] # it is a socket's
+    stream[1].write(METRICS * 50)
+    await asyncio.Event().wait()
 
 
-async def greedy(address: Address) -> None:
+async def greedy(stream: Stream) -> None:
     """Ask for the metrics again as soon as they are there."""
     while True:
-        with suppress(OSError, asyncio.IncompleteReadError):
-            reader, writer = await asyncio.open_connection(*address)
-            while True:
-                writer.write(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
-                await reader.readuntil(b"watcher_build_info{")
+        stream[1].write(METRICS)
+        await stream[0].readuntil(b"watcher_build_info{")
 
 
-async def noisy(address: Address) -> None:
-    """Send what is no request, over and over."""
+async def noisy(stream: Stream) -> None:
+    """Send what is no request."""
+    stream[1].write(b"\x16\x03\x01\xff\r\n\r\n" * 20)
+    await stream[0].read()
+
+
+Behaviour = Callable[[Stream], Awaitable[None]]
+
+
+async def come_again(behave: Behaviour, address: Address) -> None:
+    """Connect and behave like that, over and over."""
     while True:
-        with suppress(OSError):
-            reader, writer = await asyncio.open_connection(*address)
-            writer.write(b"\x16\x03\x01\xff\r\n\r\n" * 20)
-            await reader.read()
-            writer.close()
+        with suppress(OSError, asyncio.IncompleteReadError):
+            stream = await asyncio.open_connection(*address)
+            try:
+                await behave(stream)
+            finally:
+                stream[1].transport.abort()
 
 
 @asynccontextmanager
-async def crowd(behave: Callable[[Address], Awaitable[None]], address: Address, *, count: int) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(behave(address)) for _ in range(count)]
+async def crowd(behave: Behaviour, address: Address, *, count: int) -> AsyncIterator[None]:
+    tasks = [asyncio.create_task(come_again(behave, address)) for _ in range(count)]
     yield
     for task in tasks:
         task.cancel()
@@ -86,7 +90,7 @@ async def rate_of(simulator: Simulator, *, over_s: float) -> float:
 
 @pytest.mark.parametrize(("behave", "count"), [(silent, 1100), (not_reading, 100), (greedy, 100), (noisy, 100)])
 async def test_a_crowd_slows_no_poll_fills_no_log_and_keeps_no_probe_waiting(
-    behave: Callable[[Address], Awaitable[None]], count: int, stage: Stage
+    behave: Behaviour, count: int, stage: Stage
 ) -> None:
     simulator = await stage.simulator(world_of(100, ends_within_s=90, ends_after_s=60))
     async with files(FILES_COUNT):

@@ -5,9 +5,9 @@ asking goes first: a probe asks as soon as it is there. It knows nothing of the 
 """
 
 import asyncio
-import errno
 import resource
 import socket
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 
@@ -16,9 +16,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from watcher.aside import begin
 from watcher.clock import Clock
-from watcher.units import Address
+from watcher.web.arrivals import Arrivals, Hall
 
 log = structlog.get_logger()
 
@@ -27,19 +26,17 @@ SHARE = 4
 """Of the files the process may open one in so many is a connection: the rest is for polling, sinks and the store."""
 
 PATIENCE_S = 10.0
-BACKLOG_COUNT = 128
-ACCEPTED_AT_ONCE = 10
-ACCEPT_EVERY_S = 0.05
 REQUESTS_PER_S = 250.0
-"""More than connections are accepted: who comes with a request is not closed before its turn."""
+"""More than arrive: who comes with a request has its turn before it has to go."""
 SAID_EVERY_S = 60.0
-RESOLVED_WITHIN_S = 5.0
+
+FIRST_ANSWER_S = 3.0
+"""For so long nobody is closed who waits for a first answer: the pages take less."""
+
+WAITS = 2
 
 READ_BYTES = 16 * 1024
 HEADERS_COUNT = 64
-
-NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 def connections_at_most() -> int:
@@ -48,40 +45,16 @@ def connections_at_most() -> int:
     return CONNECTIONS_COUNT if files < 0 else max(1, min(CONNECTIONS_COUNT, files // SHARE))
 
 
-async def bind(address: Address) -> list[socket.socket]:
-    """Return sockets that listen at each address of the host. Raises `OSError` and `UnicodeError`."""
-    resolve = partial(
-        socket.getaddrinfo, address.host or None, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    async with asyncio.timeout(RESOLVED_WITHIN_S):
-        found = await asyncio.wrap_future(begin(resolve, name="resolve"))
-    sockets: list[socket.socket] = []
-    failures: list[OSError] = []
-    for family, _, _, _, place in dict.fromkeys(found):
-        try:
-            listening = socket.create_server(place[:2], family=family, backlog=BACKLOG_COUNT)
-        except OSError as error:
-            failures.append(error)
-        else:
-            listening.setblocking(False)
-            sockets.append(listening)
-    serious = [error for error in failures if error.errno not in NO_SUCH_FAMILY]
-    if failures and (serious or not sockets):
-        for each in sockets:
-            each.close()
-        raise (serious or failures)[0]
-    return sockets
-
-
 class Guest(web.RequestHandler):
     """One connection: as aiohttp has it, but nobody may leave an answer lying, nor fill the log."""
 
-    __slots__ = ("_connections", "asking", "served")
+    __slots__ = ("_connections", "asking", "came_at", "served")
 
     def __init__(self, server: web.Server, *, connections: "Connections", patience_s: float) -> None:
         """Serve with what that server serves with.
 
         `asking` is set while an answer is being made and taken, `served` once there was one.
+        `came_at` is of the event loop's clock.
         """
         super().__init__(
             server,
@@ -93,13 +66,14 @@ class Guest(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type] # as the runner passes it on
         )
         self._connections = connections
-        self.asking = False
+        self.asking = True  # for it has said something
         self.served = False
+        self.came_at = self._loop.time()
 
     @property
     def claim(self) -> int:
-        """Return how much it would be a pity to close this one: least if it asks nothing, most if it never had any."""
-        return self.asking + (self.asking and not self.served)
+        """Return how much it deserves to stay: most while it waits for a first answer, least if it asks nothing."""
+        return self.asking * (1 if self.served else WAITS)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Count it."""
@@ -136,7 +110,7 @@ class Guest(web.RequestHandler):
 
 
 class Connections:
-    """Accepts connections at some sockets, until closed."""
+    """Serves the pages of a runner to whoever connects at some sockets, until closed."""
 
     def __init__(
         self,
@@ -146,42 +120,51 @@ class Connections:
         at_most: int | None = None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """Accept nothing yet. The runner is set up; what it serves are the pages."""
+        """Accept nothing yet. The runner is set up. Of `at_most` connections half may not have said anything."""
         self._runner = runner
         self._clock = clock
-        self._at_most = at_most or connections_at_most()
+        self._at_most = max(1, (at_most or connections_at_most()) // 2)
         self._patience_s = patience_s
         self._guests: dict[Guest, None] = {}
-        self._sockets: Sequence[socket.socket] = ()
-        self._arrivals: set[asyncio.Task[object]] = set()
+        self._admissions: set[asyncio.Task[object]] = set()
         self._crowded_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), float("-inf"))
+        hall = Hall(
+            room=self._make_room,
+            admit=self._admit,
+            crowded=self._say_crowded,
+            at_most=self._at_most,
+            patience_s=patience_s,
+        )
+        self._arrivals = Arrivals(hall)
 
     def open(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
-        self._sockets = sockets
-        for listening in sockets:
-            self._await(listening)
+        self._arrivals.open(sockets)
 
     async def close(self) -> None:
         """Accept nothing more, let go of who is not being answered, and then of everybody."""
-        loop = asyncio.get_running_loop()
-        for listening in self._sockets:
-            loop.remove_reader(listening)
-            listening.close()
-        self._sockets = ()
+        self._arrivals.close()
         await self._runner.cleanup()
         for guest in list(self._guests):
             guest.abort()
 
     def add(self, guest: Guest) -> None:
-        """Count a connection, and let another go if that is one too many."""
-        if len(self._guests) >= self._at_most:
-            leaving = min(self._guests, key=lambda each: each.claim)  # of equals the one that waits longest
-            del self._guests[leaving]
-            leaving.abort()
-            self._say_crowded(f"at most {self._at_most} connections are open; whoever waits longest is closed")
+        """Count a connection."""
         self._guests[guest] = None
+
+    def _make_room(self) -> bool:
+        """Tell whether another may come, which one may have to go for: not who has just come for a first answer."""
+        if len(self._guests) + len(self._admissions) < self._at_most:
+            return True
+        leaving = min(self._guests, key=lambda each: each.claim, default=None)  # of equals who waits longest
+        now = asyncio.get_running_loop().time()
+        if leaving is None or (leaving.claim == WAITS and now - leaving.came_at < FIRST_ANSWER_S):
+            return False
+        del self._guests[leaving]
+        leaving.abort()
+        self._say_crowded("too many connections are open; whoever asks nothing for longest is closed")
+        return True
 
     def remove(self, guest: Guest) -> None:
         """Count a connection no more."""
@@ -213,56 +196,67 @@ class Connections:
         self._say_at[what] = now + SAID_EVERY_S
         return True
 
-    def _await(self, listening: socket.socket) -> None:
-        if listening in self._sockets:
-            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
-
-    def _accept(self, listening: socket.socket) -> None:
-        """Accept some; the rest waits a moment, so that a crowd costs no more than that."""
-        for _ in range(ACCEPTED_AT_ONCE):
-            try:
-                connection, _ = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in EXHAUSTED:
-                    self._say_crowded("the process has no file descriptor left; raise its limit (ulimit -n)")
-                    break
-                continue  # it is gone already
-            self._admit(connection)
-        loop = asyncio.get_running_loop()
-        loop.remove_reader(listening)
-        loop.call_later(ACCEPT_EVERY_S, self._await, listening)
-
     def _admit(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
-        loop = asyncio.get_running_loop()
         server = self._runner.server
         assert server is not None  # noqa: S101 (it is set up)
         guest = partial(Guest, server, connections=self, patience_s=self._patience_s)
-        arrival = loop.create_task(loop.connect_accepted_socket(guest, connection))
-        self._arrivals.add(arrival)
-        arrival.add_done_callback(self._arrived)
+        admission = asyncio.create_task(asyncio.get_running_loop().connect_accepted_socket(guest, connection))
+        self._admissions.add(admission)
+        admission.add_done_callback(self._admitted)
 
-    def _arrived(self, arrival: asyncio.Task[object]) -> None:
-        self._arrivals.discard(arrival)
-        if not arrival.cancelled():
-            arrival.exception()  # it is gone again already
+    def _admitted(self, admission: asyncio.Task[object]) -> None:
+        self._admissions.discard(admission)
+        if not admission.cancelled():
+            admission.exception()  # it is gone again already
 
 
-def gate(*, clock: Clock, per_s: float = REQUESTS_PER_S) -> Middleware:
-    """Return what lets requests through to the pages, so many a second: the others wait, one of each connection."""
-    step_s, free_at = 1 / per_s, float("-inf")
+class Gate:
+    """Lets requests through to the pages, so many a second: the others wait, one of each connection.
 
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        nonlocal free_at
-        if isinstance(request.protocol, Guest):
-            request.protocol.asking = True
-        now = clock.monotonic()
-        at, free_at = free_at, max(now, free_at) + step_s
-        if at > now:
-            await asyncio.sleep(at - now)
-        return await handler(request)
+    Whoever has had no answer yet goes first, so a probe waits for nobody who asks all the time.
+    """
 
-    return middleware
+    def __init__(self, *, per_s: float = REQUESTS_PER_S) -> None:
+        """Let the first through at once. Needs a running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._step_s = 1 / per_s
+        self._is_free = True
+        self._new: deque[asyncio.Future[None]] = deque()
+        self._known: deque[asyncio.Future[None]] = deque()
+
+    def middleware(self) -> Middleware:
+        """Return what has each request wait for its turn."""
+
+        @web.middleware
+        async def wait(request: web.Request, handler: Handler) -> web.StreamResponse:
+            guest = request.protocol
+            known = isinstance(guest, Guest) and guest.served
+            if isinstance(guest, Guest):
+                guest.asking = True
+            await self._turn(self._known if known else self._new)
+            return await handler(request)
+
+        return wait
+
+    async def _turn(self, queue: deque[asyncio.Future[None]]) -> None:
+        if self._is_free:
+            self._close()
+            return
+        turn = self._loop.create_future()
+        queue.append(turn)
+        await turn
+
+    def _close(self) -> None:
+        self._is_free = False
+        self._loop.call_later(self._step_s, self._next)
+
+    def _next(self) -> None:
+        """Let the next through who is still there."""
+        for queue in (self._new, self._known):
+            while queue:
+                turn = queue.popleft()
+                if not turn.done():
+                    turn.set_result(None)
+                    self._close()
+                    return
+        self._is_free = True

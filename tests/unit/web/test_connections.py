@@ -13,9 +13,9 @@ from aiohttp import web
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.clock import SystemClock
 from watcher.units import Address
-from watcher.web.connections import Connections, bind, connections_at_most, gate
+from watcher.web.arrivals import bind
+from watcher.web.connections import Connections, Gate, connections_at_most
 
 PATIENCE_S = 0.3
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -33,10 +33,10 @@ class Site:
         self.asked_count = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        application = web.Application(middlewares=[gate(clock=SystemClock(), per_s=10_000)])
+        application = web.Application(middlewares=[Gate(per_s=10_000).middleware()])
         pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
         application.add_routes([web.get(path, page) for path, page in pages.items()])
-        self.runner = web.AppRunner(application, shutdown_timeout=0.1)
+        self.runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
         self.connections = Connections(self.runner, clock=self.clock, at_most=at_most, patience_s=patience_s)
         self.port = 0
 
@@ -141,7 +141,7 @@ async def test_an_answer_that_is_not_taken_in_time_is_given_up() -> None:
 
 
 async def test_of_too_many_connections_the_one_that_is_silent_for_longest_goes() -> None:
-    async with a_site(at_most=3) as site:
+    async with a_site(at_most=6) as site:
         silent = [await site.connect() for _ in range(3)]
         with capture_logs() as logs:
             newer = await site.connect()
@@ -156,26 +156,39 @@ async def test_of_too_many_connections_the_one_that_is_silent_for_longest_goes()
             stream[1].close()
 
 
-async def test_who_is_being_answered_stays_and_who_was_answered_last_stays_longest() -> None:
-    async with a_site(at_most=3) as site:
-        answered, asking, silent = await site.connect(), await site.connect(), await site.connect()
+async def test_who_is_being_answered_stays_and_who_asks_nothing_goes() -> None:
+    async with a_site(at_most=4) as site:
+        answered, asking = await site.connect(), await site.connect()
         answered[1].write(ASK)
         await one_answer(answered)
         site.may_answer.clear()
         asking[1].write(ASK)
         await until(lambda: site.asked_count == 2)
-        first = await site.connect()
-        assert await until_closed(silent[0]) == b""
-        second = await site.connect()
+        newest = await site.connect()
+        newest[1].write(ASK)
         assert await until_closed(answered[0]) == b""
         site.may_answer.set()
-        assert b"200 OK" in await one_answer(asking)
-        for stream in (answered, asking, silent, first, second):
+        for stream in (asking, newest):
+            assert b"200 OK" in await one_answer(stream)
+        for stream in (answered, asking, newest):
+            stream[1].close()
+
+
+async def test_of_two_that_ask_nothing_who_was_answered_last_stays() -> None:
+    async with a_site(at_most=4) as site:
+        first, second = await site.connect(), await site.connect()
+        for stream in (first, second, first):
+            stream[1].write(ASK)
+            await one_answer(stream)
+        newest = await site.connect()
+        newest[1].write(ASK)
+        assert await until_closed(second[0]) == b""
+        for stream in (first, second, newest):
             stream[1].close()
 
 
 async def test_where_all_ask_who_had_an_answer_before_goes() -> None:
-    async with a_site(at_most=2) as site:
+    async with a_site(at_most=4) as site:
         new, old = await site.connect(), await site.connect()
         old[1].write(ASK)
         await one_answer(old)
@@ -185,6 +198,7 @@ async def test_where_all_ask_who_had_an_answer_before_goes() -> None:
         old[1].write(ASK)
         await until(lambda: site.asked_count == 3)
         newest = await site.connect()
+        newest[1].write(ASK)
         assert await until_closed(old[0]) == b""
         site.may_answer.set()
         assert b"200 OK" in await one_answer(new)
@@ -255,7 +269,7 @@ async def test_a_page_that_fails_says_so_once_a_minute_and_shows_nothing_of_it()
 
 
 async def test_a_burst_is_answered_to_the_last() -> None:
-    async with a_site(at_most=50) as site:
+    async with a_site(at_most=100) as site:
         answers = await asyncio.gather(*(site.ask(ASK.replace(b"1.1", b"1.0")) for _ in range(45)))
         assert all(answer.endswith(b"here") for answer in answers)
 
@@ -309,8 +323,8 @@ def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections
     assert connections_at_most() == connections
 
 
-async def test_requests_are_let_through_at_their_pace() -> None:
-    let_through = gate(clock=SystemClock(), per_s=100)
+async def test_requests_are_let_through_at_their_pace_and_who_left_takes_no_turn() -> None:
+    let_through = Gate(per_s=100).middleware()
     asked = web.Request.__new__(web.Request)
     asked._protocol = None  # type: ignore[assignment] # asked by none of ours
 
@@ -318,8 +332,12 @@ async def test_requests_are_let_through_at_their_pace() -> None:
         return web.Response()
 
     began_at = asyncio.get_running_loop().time()
-    await asyncio.gather(*(let_through(asked, page) for _ in range(31)))
-    assert asyncio.get_running_loop().time() - began_at >= 0.3
+    leaving = [asyncio.ensure_future(let_through(asked, page)) for _ in range(1000)]
+    await asyncio.sleep(0)
+    for each in leaving:
+        each.cancel()
+    await asyncio.gather(*(let_through(asked, page) for _ in range(30)))
+    assert 0.3 <= asyncio.get_running_loop().time() - began_at < 5
 
 
 async def test_every_address_of_a_name_is_listened_at() -> None:
