@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from watcher.aside import begin
 
@@ -30,6 +30,7 @@ CONFIG_BYTES = 16 * 1024 * 1024
 
 PIPE_BYTES = 64 * 1024
 LEFT_BEHIND_COUNT = 32
+ASKED_AGAIN_S = 60.0
 
 
 class Stamp(NamedTuple):
@@ -68,29 +69,33 @@ class FileError(Exception):
         self.cause = cause
 
 
+class _Look(NamedTuple):
+    outcome: Future[Stamp | None]
+    began_at: float
+
+
 class Files:
     """Looks at files and reads them. A file that hangs costs `within_s`, and no more than the thread it hangs in."""
 
     def __init__(self, *, within_s: float = WITHIN_S) -> None:
         """Begin with nothing left behind."""
         self._within_s = within_s
-        self._looks: dict[Path, Future[Stamp | None]] = {}
-        self._reads: list[Future[bytes]] = []
+        self._looks: dict[Path, _Look] = {}
+        self._left_behind: list[Future[Any]] = []
 
     def stamps(self, paths: Iterable[Path], *, hurried: bool = False) -> dict[Path, Stamp | None]:
         """Return what is at those paths now: `None` where nothing can be found, `HANGS` where there is no answer."""
-        until = time.monotonic() + self._limit_s(hurried=hurried)
+        limit_s = self._limit_s(hurried=hurried)
         looks = {path: self._look(path) for path in paths}
-        return {path: _stamp_by(until, look) for path, look in looks.items()}
+        return {path: _stamp_by(look.began_at + limit_s, look.outcome) for path, look in looks.items()}
 
     def read(self, path: Path, *, limit: int, pipe: bool = False, hurried: bool = False) -> bytes:
         """Return what a regular file holds, or, if that may be, a `pipe`. Raises `FileError`."""
-        self._reads = [each for each in self._reads if not each.done()]
-        if len(self._reads) >= LEFT_BEHIND_COUNT:
+        if not self._may_leave_behind():
             raise FileError(Cause.HANGS, f"no answer to {LEFT_BEHIND_COUNT} attempts so far")
         within_s = self._limit_s(hurried=hurried)
         read = begin(partial(_read, path, limit=limit, pipe=pipe, within_s=within_s), name="read")
-        self._reads.append(read)
+        self._left_behind.append(read)  # it may be
         try:
             return read.result(within_s + HURRIED_S)  # a pipe that stays silent says so by itself
         except TimeoutError:
@@ -118,12 +123,19 @@ class Files:
     def _limit_s(self, *, hurried: bool) -> float:
         return min(HURRIED_S, self._within_s) if hurried else self._within_s
 
-    def _look(self, path: Path) -> Future[Stamp | None]:
-        """Return a look at a file: the one under way if it hangs, for another would hang too."""
-        look = self._looks.get(path)
-        if look is None or look.done():
-            look = self._looks[path] = begin(partial(_stamp_of, path), name="look")
-        return look
+    def _look(self, path: Path) -> _Look:
+        """Return a look at a file: the one under way if it hangs, for another would hang too, at least for a while."""
+        look, now = self._looks.get(path), time.monotonic()
+        if look is not None and not look.outcome.done():
+            if now - look.began_at < ASKED_AGAIN_S or not self._may_leave_behind():
+                return look
+            self._left_behind.append(look.outcome)  # what hangs may be mounted anew, and the old look hang on
+        self._looks[path] = _Look(begin(partial(_stamp_of, path), name="look"), now)
+        return self._looks[path]
+
+    def _may_leave_behind(self) -> bool:
+        self._left_behind = [each for each in self._left_behind if not each.done()]
+        return len(self._left_behind) < LEFT_BEHIND_COUNT
 
 
 def _stamp_by(until: float, look: Future[Stamp | None]) -> Stamp | None:

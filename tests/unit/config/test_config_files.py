@@ -57,7 +57,26 @@ def test_a_file_that_hangs_is_asked_once_until_it_answers(dead: DeadPath, files:
     assert len(dead.asked) == 1
     dead.back.set()
     found = Files().stamps([Path(dead)])[Path(dead)]
-    assert Files(within_s=10).stamps([dead])[dead] == found
+    deadline = time.monotonic() + 10
+    while files.stamps([dead])[dead] != found:
+        assert time.monotonic() < deadline
+
+
+def test_a_file_that_is_known_to_hang_costs_no_more_time(dead: DeadPath) -> None:
+    files = Files(within_s=0.5)
+    began_at = time.monotonic()
+    for _ in range(10):
+        assert files.stamps([dead]) == {dead: HANGS}
+    assert time.monotonic() - began_at < 4
+
+
+def test_a_file_that_hangs_is_asked_anew_after_a_while_for_it_may_be_mounted_anew(
+    dead: DeadPath, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.config.files.ASKED_AGAIN_S", 0.0)
+    for _ in range(LEFT_BEHIND_COUNT + 5):
+        files.stamps([dead], hurried=True)
+    assert len(dead.asked) == LEFT_BEHIND_COUNT + 1
 
 
 def test_a_file_that_hangs_is_not_read(dead: DeadPath, files: Files) -> None:
