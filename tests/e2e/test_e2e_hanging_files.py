@@ -113,3 +113,19 @@ async def test_a_configuration_nobody_writes_is_said_soon(command: str, stage: S
     outcome = await outcome_of(command, "--config", "pipe", folder=stage.folder)
     assert outcome.code == 2
     assert "pipe: cannot read this file (a pipe that nobody wrote and closed within 5 s)" in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("listen", "reason"),
+    [
+        ("no-such-host.invalid:8080", ""),
+        (f"{'x' * 70}:8080", "that is no name of a host"),
+        ("192.0.2.1:8080", "Cannot assign requested address"),
+    ],
+)
+async def test_a_place_one_cannot_listen_at_is_said(listen: str, reason: str, stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+    document = document_of({"default": simulator}) | {"http": {"listen": listen}}
+    outcome = await outcome_of("run", "--config", str(stage.write(document)), folder=stage.folder, within_s=30)
+    assert outcome.code == 2
+    assert f"http.listen: cannot listen on {listen} ({reason}" in outcome.stderr

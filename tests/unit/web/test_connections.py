@@ -206,6 +206,67 @@ async def test_where_all_ask_who_had_an_answer_before_goes() -> None:
             stream[1].close()
 
 
+async def test_where_nobody_may_go_yet_whoever_comes_waits() -> None:
+    async with a_site(at_most=2) as site:
+        site.may_answer.clear()
+        streams = []
+        for sees_it in (
+            lambda: site.asked_count == 1,
+            lambda: len(site.connections._arrivals._speaking) == 1,
+            lambda: True,  # it is not even accepted yet
+        ):
+            streams.append(await site.connect())
+            streams[-1][1].write(ASK)
+            await until(sees_it)
+        site.may_answer.set()
+        for stream in streams:
+            assert b"200 OK" in await one_answer(stream)
+            stream[1].close()
+
+
+async def test_who_waits_for_a_first_answer_for_too_long_goes_after_all() -> None:
+    async with a_site(at_most=2) as site:
+        site.may_answer.clear()
+        stuck = await site.connect()
+        stuck[1].write(ASK)
+        await until(lambda: site.asked_count == 1)
+        newer = await site.connect()
+        newer[1].write(ASK)
+        assert await until_closed(stuck[0]) == b""
+        site.may_answer.set()
+        assert b"200 OK" in await one_answer(newer)
+        for stream in (stuck, newer):
+            stream[1].close()
+
+
+async def test_who_says_something_late_is_answered() -> None:
+    async with a_site() as site:
+        stream = await site.connect()
+        await until(lambda: site.connections._arrivals._silent)
+        stream[1].write(ASK)
+        assert b"200 OK" in await one_answer(stream)
+        stream[1].close()
+
+
+async def test_whoever_still_waits_at_the_end_is_let_go() -> None:
+    async with a_site(at_most=4) as site:
+        site.may_answer.clear()
+        streams = []
+        for sees_it in (
+            lambda: site.asked_count == 1,
+            lambda: site.asked_count == 2,
+            lambda: site.connections._arrivals._speaking,
+        ):
+            streams.append(await site.connect())
+            streams[-1][1].write(ASK)
+            await until(sees_it)
+        streams.append(await site.connect())
+        await until(lambda: site.connections._arrivals._silent)
+    for stream in streams:
+        assert await until_closed(stream[0]) == b""
+        stream[1].close()
+
+
 async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
     with capture_logs() as logs:
         async with a_site(at_most=1) as site:
