@@ -62,6 +62,7 @@ class Guest(web.RequestHandler):
             keepalive_timeout=patience_s,  # also of a connection that has not asked yet
             lingering_time=0,
             read_bufsize=READ_BYTES,
+            auto_decompress=False,  # nobody reads a body
             max_headers=HEADERS_COUNT,
             access_log=None,  # type: ignore[arg-type] # as the runner passes it on
         )
