@@ -29,7 +29,7 @@ from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 from watcher.units import parse_address
 from watcher.web.arrivals import RESOLVED_WITHIN_S, bind
-from watcher.web.connections import Connections, Gate
+from watcher.web.connections import Connections, Throttle
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
@@ -152,7 +152,7 @@ async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
 
 async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
     """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
-    application = web.Application(middlewares=[Gate().middleware()])
+    application = web.Application(middlewares=[Throttle().middleware()])
     application.add_routes(health_routes(checks, metrics.registry, clock=clock))
     try:
         sockets = await bind(parse_address(listen))

@@ -52,8 +52,8 @@ async def bind(address: Address) -> list[socket.socket]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hall:
-    """Where connections wait: at most so many, for so long.
+class AcceptRules:
+    """How many connections may wait for their first byte, and for how long.
 
     `admit` takes one over when there is `room`. `crowded` is told why one was closed, or not accepted.
     """
@@ -68,9 +68,9 @@ class Hall:
 class Arrivals:
     """Accepts connections at some sockets, until closed."""
 
-    def __init__(self, hall: Hall) -> None:
+    def __init__(self, rules: AcceptRules) -> None:
         """Accept nothing yet. Needs a running event loop."""
-        self._hall = hall
+        self._rules = rules
         self._loop = asyncio.get_running_loop()
         self._sockets: Sequence[socket.socket] = ()
         self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
@@ -102,7 +102,7 @@ class Arrivals:
     def _accept(self, listening: socket.socket) -> None:
         """Accept some; the rest waits a moment, so that a crowd costs no more than that."""
         for _ in range(ACCEPTED_AT_ONCE):
-            if len(self._speaking) >= self._hall.at_most:
+            if len(self._speaking) >= self._rules.at_most:
                 break
             try:
                 connection, _ = listening.accept()
@@ -111,19 +111,19 @@ class Arrivals:
             except OSError as error:
                 if error.errno not in EXHAUSTED:
                     continue  # it is gone already
-                self._hall.crowded("the process has no file descriptor left; raise its limit (ulimit -n)")
+                self._rules.crowded("the process has no file descriptor left; raise its limit (ulimit -n)")
                 break
             self._let_in(connection)
         self._loop.remove_reader(listening)
         self._loop.call_later(TICK_S, self._await, listening)
 
     def _let_in(self, connection: socket.socket) -> None:
-        if self._silent and len(self._silent) + len(self._speaking) >= self._hall.at_most:
+        if self._silent and len(self._silent) + len(self._speaking) >= self._rules.at_most:
             self._close_silent(next(iter(self._silent)))
-            self._hall.crowded("too many connections wait; whoever has been silent for longest is closed")
+            self._rules.crowded("too many connections wait; whoever has been silent for longest is closed")
         connection.setblocking(False)
         if not self._hear(connection):
-            self._silent[connection] = self._loop.call_later(self._hall.patience_s, self._close_silent, connection)
+            self._silent[connection] = self._loop.call_later(self._rules.patience_s, self._close_silent, connection)
             self._loop.add_reader(connection, self._wake, connection)
 
     def _close_silent(self, connection: socket.socket) -> None:
@@ -154,9 +154,9 @@ class Arrivals:
         return True
 
     def _admit(self) -> None:
-        while self._speaking and self._admitted_count < ADMITTED_AT_ONCE and self._hall.room():
+        while self._speaking and self._admitted_count < ADMITTED_AT_ONCE and self._rules.room():
             self._admitted_count += 1
-            self._hall.admit(self._speaking.popleft())
+            self._rules.admit(self._speaking.popleft())
         if not self._ticking and (self._speaking or self._admitted_count):
             self._ticking = True
             self._loop.call_later(TICK_S, self._admit_more)

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from watcher.clock import Clock
-from watcher.web.arrivals import Arrivals, Hall
+from watcher.web.arrivals import Arrivals, AcceptRules
 
 log = structlog.get_logger()
 
@@ -45,7 +45,7 @@ def connections_at_most() -> int:
     return CONNECTIONS_COUNT if files < 0 else max(1, min(CONNECTIONS_COUNT, files // SHARE))
 
 
-class Guest(web.RequestHandler):
+class ClientConnection(web.RequestHandler):
     """One connection: as aiohttp has it, but nobody may leave an answer lying, nor fill the log."""
 
     __slots__ = ("_connections", "asking", "came_at", "served")
@@ -126,18 +126,18 @@ class Connections:
         self._clock = clock
         self._at_most = max(1, (at_most or connections_at_most()) // 2)
         self._patience_s = patience_s
-        self._guests: dict[Guest, None] = {}
+        self._clients: dict[ClientConnection, None] = {}
         self._admissions: set[asyncio.Task[object]] = set()
         self._crowded_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), float("-inf"))
-        hall = Hall(
+        rules = AcceptRules(
             room=self._make_room,
             admit=self._admit,
             crowded=self._say_crowded,
             at_most=self._at_most,
             patience_s=patience_s,
         )
-        self._arrivals = Arrivals(hall)
+        self._arrivals = Arrivals(rules)
 
     def open(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
@@ -147,36 +147,36 @@ class Connections:
         """Accept nothing more, let go of who is not being answered, and then of everybody."""
         self._arrivals.close()
         await self._runner.cleanup()
-        for guest in list(self._guests):
-            guest.abort()
+        for client in list(self._clients):
+            client.abort()
 
-    def add(self, guest: Guest) -> None:
+    def add(self, client: ClientConnection) -> None:
         """Count a connection."""
-        self._guests[guest] = None
+        self._clients[client] = None
 
     def _make_room(self) -> bool:
         """Tell whether another may come, which one may have to go for: not who has just come for a first answer."""
-        if len(self._guests) + len(self._admissions) < self._at_most:
+        if len(self._clients) + len(self._admissions) < self._at_most:
             return True
-        leaving = min(self._guests, key=lambda each: each.claim, default=None)  # of equals who waits longest
+        leaving = min(self._clients, key=lambda each: each.claim, default=None)  # of equals who waits longest
         now = asyncio.get_running_loop().time()
         if leaving is None or (leaving.claim == WAITS and now - leaving.came_at < FIRST_ANSWER_S):
             return False
-        del self._guests[leaving]
+        del self._clients[leaving]
         leaving.abort()
         self._say_crowded("too many connections are open; whoever asks nothing for longest is closed")
         return True
 
-    def remove(self, guest: Guest) -> None:
+    def remove(self, client: ClientConnection) -> None:
         """Count a connection no more."""
-        self._guests.pop(guest, None)
+        self._clients.pop(client, None)
 
-    def answered(self, guest: Guest) -> None:
+    def answered(self, client: ClientConnection) -> None:
         """Note that a connection asks nothing now: it is the last that has to go."""
-        guest.asking, guest.served = False, True
-        if guest in self._guests:
-            del self._guests[guest]
-            self._guests[guest] = None
+        client.asking, client.served = False, True
+        if client in self._clients:
+            del self._clients[client]
+            self._clients[client] = None
 
     def say_failed(self, error: str) -> None:
         """Say that a page could not be made."""
@@ -200,8 +200,8 @@ class Connections:
     def _admit(self, connection: socket.socket) -> None:
         server = self._runner.server
         assert server is not None  # noqa: S101 (it is set up)
-        guest = partial(Guest, server, connections=self, patience_s=self._patience_s)
-        admission = asyncio.create_task(asyncio.get_running_loop().connect_accepted_socket(guest, connection))
+        client = partial(ClientConnection, server, connections=self, patience_s=self._patience_s)
+        admission = asyncio.create_task(asyncio.get_running_loop().connect_accepted_socket(client, connection))
         self._admissions.add(admission)
         admission.add_done_callback(self._admitted)
 
@@ -211,7 +211,7 @@ class Connections:
             admission.exception()  # it is gone again already
 
 
-class Gate:
+class Throttle:
     """Lets requests through to the pages, so many a second: the others wait, one of each connection.
 
     Whoever has had no answer yet goes first, so a probe waits for nobody who asks all the time.
@@ -230,10 +230,10 @@ class Gate:
 
         @web.middleware
         async def wait(request: web.Request, handler: Handler) -> web.StreamResponse:
-            guest = request.protocol
-            known = isinstance(guest, Guest) and guest.served
-            if isinstance(guest, Guest):
-                guest.asking = True
+            client = request.protocol
+            known = isinstance(client, ClientConnection) and client.served
+            if isinstance(client, ClientConnection):
+                client.asking = True
             await self._turn(self._known if known else self._new)
             return await handler(request)
 

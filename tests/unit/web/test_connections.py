@@ -15,7 +15,7 @@ from virtual import FakeClock
 
 from watcher.units import Address
 from watcher.web.arrivals import bind
-from watcher.web.connections import Connections, Gate, connections_at_most
+from watcher.web.connections import Connections, Throttle, connections_at_most
 
 PATIENCE_S = 0.3
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -33,7 +33,7 @@ class Site:
         self.asked_count = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        application = web.Application(middlewares=[Gate(per_s=10_000).middleware()])
+        application = web.Application(middlewares=[Throttle(per_s=10_000).middleware()])
         pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
         application.add_routes([web.get(path, page) for path, page in pages.items()])
         self.runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
@@ -130,8 +130,8 @@ async def test_an_answer_that_is_not_taken_in_time_is_given_up() -> None:
     async with a_site(patience_s=PATIENCE_S) as site:
         taker = socket.create_connection(("127.0.0.1", site.port))
         taker.sendall(ASK.replace(b"/ ", b"/large ", 1) * 3)
-        await until(lambda: site.connections._guests)
-        await until(lambda: not site.connections._guests)
+        await until(lambda: site.connections._clients)
+        await until(lambda: not site.connections._clients)
         received = 0
         with suppress(ConnectionResetError):
             while chunk := taker.recv(1_000_000):
@@ -385,7 +385,7 @@ def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections
 
 
 async def test_requests_are_let_through_at_their_pace_and_who_left_takes_no_turn() -> None:
-    let_through = Gate(per_s=100).middleware()
+    let_through = Throttle(per_s=100).middleware()
     asked = web.Request.__new__(web.Request)
     asked._protocol = None  # type: ignore[assignment] # asked by none of ours
 
