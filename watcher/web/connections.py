@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
 from watcher.clock import Clock
-from watcher.web.arrivals import Arrivals, AcceptRules
+from watcher.web.arrivals import AcceptRules, Arrivals
 
 log = structlog.get_logger()
 
