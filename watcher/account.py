@@ -131,7 +131,13 @@ class AccountWatcher:
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Let go of a task. One that raised, where nothing catches it, may have lost what it had in its hands."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            self._parts.fatal(error)
 
     async def _work(self, turn: Turn) -> None:
         """Make this request and then whatever is next: one that is done frees a place for another."""
@@ -156,7 +162,7 @@ class AccountWatcher:
             next_s = await look
         finally:
             if next_s is None or not self._rows.keeps(entry, next_s):
-                self._roster.put_back(entry, next_s, now=self._clock.monotonic())
+                self._looks.put_back(entry, next_s)
 
     def _take(self) -> Turn | None:
         """Take the next turn if a request may go now, spending its slot."""

@@ -94,6 +94,17 @@ class Looks:
             log.error("look.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
         return instead(CRASH_RETRY_S)
 
+    def put_back(self, entry: Entry, next_s: float | None) -> None:
+        """Put an entry back for a look so long after the request of this one. It is lost if that fails: nobody has it.
+
+        So whatever is raised ends the daemon, also where a guard is around this.
+        """
+        try:
+            self._roster.put_back(entry, next_s, now=self._clock.monotonic())
+        except Exception as error:
+            self._parts.fatal(error)
+            raise
+
     async def flush(self) -> None:
         """Let the store know when unchanged executions were last looked at."""
         entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
 from watcher.claims import Claim, Confirmations, selects
+from watcher.errors import StoreError
 from watcher.judge import Judged
 from watcher.listing import SETTLED_AFTER_US, Listing
 from watcher.looks import AccountParts, Looks
@@ -137,23 +138,26 @@ class Rows:
         """
         changed: list[_Change] = []
         for row in rows:
-            entry = left.pop(row.execution.id, None) or self._free_entry(listing, row.execution, recorded=recorded)
+            execution = row.execution
+            entry = left.get(execution.id) or self._free_entry(listing, execution, recorded=recorded)
             if entry is None:
                 continue
+            left[execution.id] = entry  # until it is finished: whatever fails here, it is put back
             listing.put(entry, index=row.index, at=reply.sent_at, scanned=scanned)
-            judged = self._judge(listing, entry, row.execution, reply, found_at=found_at)
+            judged = self._judge(listing, entry, execution, reply, found_at=found_at)
             if judged.change is None:
-                await self._finish(_Change(entry, judged, row.execution))
+                await self._finish(_Change(entry, judged, execution), left=left)
             else:
-                changed.append(_Change(entry, judged, row.execution))
-        failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
-        for failure in failures:
-            if failure is not None:
-                raise failure
+                changed.append(_Change(entry, judged, execution))
+        finishing = (self._finish(change, left=left) for change in changed)
+        failures = [each for each in await asyncio.gather(*finishing, return_exceptions=True) if each is not None]
+        if failures:
+            raise min(failures, key=lambda failure: isinstance(failure, StoreError))  # any other is a bug
 
-    async def _finish(self, change: _Change) -> None:
+    async def _finish(self, change: _Change, *, left: dict[str, Entry]) -> None:
         """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
         entry = change.entry
+        del left[entry.known.execution]
         next_s: float | None = 0.0
         try:
             await self._looks.record(entry, change.judged, change.execution)
@@ -165,7 +169,7 @@ class Rows:
             raise
         finally:
             if entry.claim is None:
-                self._roster.put_back(entry, next_s, now=self._clock.monotonic())
+                self._looks.put_back(entry, next_s)
 
     def _free_entry(self, listing: Listing, execution: Execution, *, recorded: Mapping[str, Known]) -> Entry | None:
         """Return the entry a row is about, out of the agenda; nothing if somebody has it, or it has ended."""

@@ -441,6 +441,25 @@ async def test_a_crash_in_one_look_does_not_end_the_others(store: SqlStore, cloc
     assert ("execution.success", "success", None) in await account.told()
 
 
+class BrokenError(Exception):
+    """A bug that nobody foresaw."""
+
+
+def break_down(*_arguments: object, **_more: object) -> None:
+    raise BrokenError
+
+
+@pytest.mark.parametrize(("part", "method"), [("_roster", "put_back"), ("_rows", "keeps"), ("_turns", "next")])
+async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
+) -> None:
+    account = await account_of(store, clock, A)
+    await account.watcher.round()
+    monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
+    await account.settle()
+    assert {type(error) for error in account.fatal} == {BrokenError}
+
+
 async def test_open_executions_are_counted_by_status(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B, C)
     registry = account.metrics.registry

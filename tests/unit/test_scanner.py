@@ -7,6 +7,8 @@ from datetime import timedelta
 import pytest
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
+from watcher.agenda import Entry
+from watcher.judge import Judged
 from watcher.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
 from watcher.ordering import Order
 from watcher.ports.api import PAGE_ROWS
@@ -858,3 +860,50 @@ async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock
     assert sorted(await told(account)) == [("execution.running", name(1)), ("execution.running", name(9))]
     assert asked(account, name(9)) > 10
     assert asked(account, "page 1") > 50
+
+
+class BrokenError(Exception):
+    """A bug that nobody foresaw."""
+
+
+@pytest.mark.parametrize(
+    ("part", "method"), [("_agenda", "put_stale"), ("_agenda", "restore"), ("_roster", "put_back")]
+)
+async def test_what_cannot_be_put_back_after_a_page_ends_the_daemon(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
+) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+    await account.run_for(5)
+
+    def break_down(*_arguments: object, **_more: object) -> None:
+        raise BrokenError
+
+    show(account, row(1, "running"))  # of the other nothing is learnt: it is put back as it was
+    clock.advance(10.0)
+    await account.watcher.round()
+    monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
+    await account.settle()
+    assert {type(error) for error in account.fatal} == {BrokenError}
+
+
+async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await whole_account(store, clock, *(row(number, "running") for number in (3, 2, 1)))
+    await account.run_for(5)
+    success = account.watcher._parts.judge.success
+
+    def stumble(entry: Entry, execution: Execution, *, sent_at: float) -> Judged:
+        if execution.id == name(2):
+            raise BrokenError
+        return success(entry, execution, sent_at=sent_at)
+
+    monkeypatch.setattr(account.watcher._parts.judge, "success", stumble)
+    show(account, row(3, "paused"), row(2, "running"), row(1, "paused"))
+    await account.run_for(5)
+    monkeypatch.undo()
+    show(account)
+    account.api.script = {name(number): said(name(number), "success") for number in (3, 2, 1)}
+    await told(account)
+    await account.run_for(130)
+    assert sorted(await told(account)) == [("execution.success", name(number)) for number in (1, 2, 3)]
