@@ -3,11 +3,14 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -37,6 +40,9 @@ log = structlog.get_logger()
 LET_GO_S = 0.5
 """How long the store may take to finish and to let go of its file."""
 
+OURS = f"{Path(__file__).parent}{os.sep}"
+"""Where our own code is."""
+
 LAST_PAGE_S = 0.2
 """How long a page that is asked for may take still: one that hangs on the store would never come."""
 
@@ -64,6 +70,7 @@ async def run(
     clock, metrics = SystemClock(), Metrics()
     ending = _Ending(stop)
     async with AsyncExitStack() as stack:
+        stack.enter_context(_nothing_unseen(ending.fail))
         schedule = Schedule(clock=clock, fatal=ending.fail, lag=metrics.loop_lag.set)
         bells, output = Bells(), Output(stdout_fd)
         stack.callback(output.close)
@@ -112,6 +119,27 @@ class _Ending:
         """Raise the failure, if that was the reason."""
         if self._failure is not None:
             raise self._failure
+
+
+@contextmanager
+def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
+    """Let an error of ours that nobody catches end the daemon: of a callback, or of a task that nobody waits for.
+
+    What a library leaves behind, such as a broken connection, is only logged, as asyncio does.
+    """
+
+    def see(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if error is not None and any(frame.filename.startswith(OURS) for frame in extract_tb(error.__traceback__)):
+            fatal(error)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(see)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(None)
 
 
 @asynccontextmanager

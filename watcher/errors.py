@@ -52,6 +52,12 @@ class ListenDeniedError(ListenError):
     exit_code = Exit.USAGE
 
 
+class StoreStoppedError(StoreUnusableError):
+    """Nothing is written any more: what writes has failed by an error of ours."""
+
+    exit_code = Exit.FAILED
+
+
 class OwnershipLostError(StoreError):
     """Somebody else owns this account or sink by now; what was to be written is theirs to find out."""
 

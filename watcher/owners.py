@@ -76,16 +76,12 @@ class Owners:
         changes = [self._change(key, wanted.get(key), settings=settings) for key in {**self._owners, **wanted}]
         outcomes = await asyncio.gather(*changes, return_exceptions=True)
         self._show_only(wanted)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if errors:
-            raise min(
-                errors, key=lambda error: isinstance(error, StoreError)
-            )  # any other is a bug, and ends the daemon
+        _raise_worst(outcomes)
 
     async def stop(self) -> None:
         """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
         lasting = [key for key in self._owners if key not in self._endings]
-        await asyncio.gather(self._stop(lasting), *self._endings.values())
+        _raise_worst(await asyncio.gather(self._stop(lasting), *self._endings.values(), return_exceptions=True))
 
     async def _change(self, key: _Key, wanted: object | None, *, settings: Settings) -> None:
         """Make one owner what is wanted, or end it if nothing is."""
@@ -103,7 +99,12 @@ class Owners:
         """End one owner, or wait until it has: nobody's cancellation breaks that off."""
         if key not in self._endings:
             self._endings[key] = asyncio.create_task(self._stop([key]))
+            self._endings[key].add_done_callback(self._ended)  # whoever waits for it may leave
         await asyncio.shield(self._endings[key])
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._equipment.fatal(error)
 
     def _show_only(self, wanted: Collection[_Key]) -> None:
         """Take what is gone out of the metrics."""
@@ -137,23 +138,38 @@ class Owners:
         # the end is written in one transaction, for which a store that hangs makes it wait once.
         ending = [self._equipment.schedule.remove(key.rounds) for key in keys]
         ending += [self._owners[key].part.drain() for key in keys]
+        outcomes: list[BaseException | None] = []
         try:
             async with asyncio.timeout(self._drain_s):
-                await asyncio.gather(*ending)
+                outcomes += await asyncio.gather(*ending, return_exceptions=True)
         except TimeoutError:
             log.warning("drain.cut_short", at_most_s=self._drain_s)
-        await asyncio.gather(*map(self._close, keys))
+        outcomes += await asyncio.gather(*map(self._close, keys), return_exceptions=True)
+        _raise_worst(outcomes)
 
     async def _close(self, key: _Key) -> None:
+        """Close one owner. Whatever fails in that, it is none any more: what comes in its place begins anew."""
         owner = self._owners[key]
-        await owner.part.cancel()
-        if not owner.part.store_failing:  # else it would only make the end wait
+        try:
+            async with owner.stack:
+                await self._let_go(owner.part)
+        finally:
+            del self._owners[key]
+            self._endings.pop(key, None)
+
+    async def _let_go(self, part: AccountWatcher | SinkLane) -> None:
+        await part.cancel()
+        if not part.store_failing:  # else it would only make the end wait
             with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
                 async with asyncio.timeout(FLUSH_S):
-                    await owner.part.flush()
-        await owner.stack.aclose()
-        del self._owners[key]
-        self._endings.pop(key, None)
+                    await part.flush()
+
+
+def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:
+    """Raise one of these, if there is any: rather than trouble with the store a bug, which ends the daemon."""
+    errors = [outcome for outcome in outcomes if outcome is not None]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, StoreError))
 
 
 def _wanted(settings: Settings) -> dict[_Key, object]:

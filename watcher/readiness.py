@@ -51,6 +51,10 @@ class Readiness:
             problem = "the store cannot be written"
             if not self._failing:
                 log.error("store.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
+        except Exception as error:  # noqa: BLE001 (a bug; nobody may wait for this any more, so it is said here)
+            problem = "the store cannot be proven to be writable"
+            if not self._failing:
+                log.error("store.failed", problem=type(error).__name__)  # noqa: TRY400 (its text may hold data)
         else:
             if self._failing:
                 log.info("store.recovered")

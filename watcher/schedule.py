@@ -35,16 +35,24 @@ That a round never overlaps itself is ours to see to.
 
 @dataclass(slots=True)
 class Loop:
-    """One round that repeats. Times are monotonic seconds; `again` asks for another run right after this one."""
+    """One round that repeats. Times are monotonic seconds; `again` asks for another run right after this one.
+
+    `stopped_s` is for how long the process was stopped since it woke.
+    """
 
     name: str
     run: Round
     due_at: float
     woke_at: float | None = None
+    stopped_s: float = 0.0
     has_run: bool = False
     again: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     job: Job | None = None
+
+    def asleep_s(self, now: float) -> float:
+        """Return for how long it has not woken, though it could have."""
+        return now - (self.woke_at or self.due_at) - self.stopped_s
 
 
 class Schedule:
@@ -57,6 +65,7 @@ class Schedule:
         self._lag = lag
         self._loops: dict[str, Loop] = {}
         self._guard: asyncio.TimerHandle | None = None
+        self._stopped_s = clock.monotonic() - clock.running()
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
         )
@@ -105,9 +114,10 @@ class Schedule:
             self._scheduler.shutdown(wait=False)
 
     def stuck(self) -> list[str]:
-        """Return the rounds that have not woken within 30 s (SPEC 7)."""
+        """Return the rounds that have not woken within 30 s (SPEC 7) in which the process ran."""
         now = self._clock.monotonic()
-        return [loop.name for loop in self._loops.values() if now - (loop.woke_at or loop.due_at) > ALIVE_WITHIN_S]
+        self._note_stop(now)
+        return [loop.name for loop in self._loops.values() if loop.asleep_s(now) > ALIVE_WITHIN_S]
 
     def unborn(self) -> list[str]:
         """Return the rounds that have not run once."""
@@ -121,12 +131,15 @@ class Schedule:
             return
         loop.idle.clear()
         loop.again = False
-        loop.woke_at = self._clock.monotonic()
+        loop.woke_at, loop.stopped_s = self._clock.monotonic(), 0.0
         try:
-            delay_s = min(LONGEST_S, await loop.run())
+            await self._run_once(loop)
         except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead round must end the daemon)
             self._fatal(error)
-            return
+
+    async def _run_once(self, loop: Loop) -> None:
+        try:
+            delay_s = min(LONGEST_S, await loop.run())
         finally:
             loop.idle.set()
         loop.has_run = True
@@ -146,15 +159,28 @@ class Schedule:
 
     def _arm_guard(self) -> None:
         self._guard = asyncio.get_running_loop().call_later(
-            GUARD_EVERY_S, self._guard_rounds, self._clock.monotonic() + GUARD_EVERY_S
+            GUARD_EVERY_S, self._stand_guard, self._clock.monotonic() + GUARD_EVERY_S
         )
+
+    def _stand_guard(self, expected_at: float) -> None:
+        try:
+            self._guard_rounds(expected_at)
+        except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
+            self._fatal(error)
 
     def _guard_rounds(self, expected_at: float) -> None:
         """Wake what the wall clock has left behind, and measure how late this very call is."""
-        self._clock.running()  # which must be read this often
         now = self._clock.monotonic()
+        self._note_stop(now)  # which reads how long the process ran: that must be read this often
         self._lag(max(0.0, now - expected_at))
         for loop in self._loops.values():
             if loop.idle.is_set() and now - loop.due_at > GUARD_EVERY_S:
                 self._run_in(loop, 0.0)
         self._arm_guard()
+
+    def _note_stop(self, now: float) -> None:
+        """Note for how long the process was stopped: that is charged to no round."""
+        stopped_s = now - self._clock.running()
+        for loop in self._loops.values():
+            loop.stopped_s += max(0.0, stopped_s - self._stopped_s)
+        self._stopped_s = stopped_s

@@ -425,3 +425,60 @@ async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(hou
     await house.watcher().drain()
     assert house.api.quiet
     assert (house.rounds(), house.named("account")) == ({"account:newest"}, {"newest"})
+
+
+class BrokenError(Exception):
+    """A bug that nobody foresaw."""
+
+
+async def break_down() -> None:
+    raise BrokenError
+
+
+@pytest.mark.parametrize("method", ["drain", "cancel", "flush"])
+async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
+    house: House, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    await house.apply(sinks={"ops": house.webhook()})
+    lane = house.lane()
+    monkeypatch.setattr(lane, method, break_down)
+    changed = {"ops": house.webhook(rate_limit="9/s")}
+    with pytest.raises(BrokenError):
+        await house.apply(sinks=changed)
+    assert [type(error) for error in house.fatal] == [BrokenError]
+    await house.apply(sinks=changed)
+    assert house.lane() is not lane
+    await house.tell()
+    assert await house.deliver()
+    house.fatal.clear()
+
+
+async def test_an_owner_that_does_not_end_well_is_loud_though_nobody_waits_for_it(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await house.apply(sinks={"ops": house.webhook()})
+    told = asyncio.Event()
+
+    async def break_down_later() -> None:
+        await told.wait()
+        raise BrokenError
+
+    monkeypatch.setattr(house.lane(), "drain", break_down_later)
+    await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
+    told.set()
+    with pytest.raises(BrokenError):
+        await house.apply()
+    await house.apply()
+    assert [type(error) for error in house.fatal] == [BrokenError]
+    house.fatal.clear()
+
+
+async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
+    house: House, monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    await house.apply(sinks={"ops": house.webhook()})
+    monkeypatch.setattr(house.watcher(), "drain", break_down)
+    house.clock.advance(60.0)
+    with pytest.raises(BrokenError):
+        await house.owners.stop()
+    assert (house.owners.parts(), served_s(path)) == ([], 60.0)

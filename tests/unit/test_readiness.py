@@ -104,3 +104,16 @@ async def test_a_store_that_does_not_answer_is_not_usable_and_not_asked_again_me
     assert slow.proofs_count == 1
     slow.gate.set()
     assert await readiness.problem() is None
+
+
+async def test_a_proof_that_crashes_is_said_once_and_the_store_is_not_ready(clock: SetClock) -> None:
+    class Crashing:
+        async def prove_writable(self) -> None:
+            raise ZeroDivisionError
+
+    readiness = Readiness(cast("Store", Crashing()), clock=clock)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert await readiness.problem() == "the store cannot be proven to be writable"
+            clock.us += 2 * SECOND_US
+    assert [(line["event"], line["problem"]) for line in logs] == [("store.failed", "ZeroDivisionError")]

@@ -184,6 +184,39 @@ async def test_a_round_that_has_not_woken_for_30_s_is_stuck(after_s: float, stuc
     await schedule.stop()
 
 
+async def test_a_round_of_a_process_that_was_stopped_is_not_stuck() -> None:
+    clock = FakeClock()
+    schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: None)
+    ran = CountedRound(10.0)
+    schedule.add("account:a", ran)
+    schedule.start()
+    await ran.reached(1)
+    clock.advance(20.0)
+    clock.stop_for(3600.0)
+    assert schedule.stuck() == []
+    clock.advance(11.0)
+    assert schedule.stuck() == ["account:a"]
+    await schedule.stop()
+
+
+async def test_a_guard_that_raises_ends_the_daemon(failures: Failures) -> None:
+    failed = asyncio.Event()
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        failed.set()
+
+    def measure(_lag_s: float) -> None:
+        raise ZeroDivisionError
+
+    schedule = Schedule(clock=SystemClock(), fatal=fail, lag=measure)
+    schedule.start()
+    async with asyncio.timeout(5):
+        await failed.wait()
+    assert isinstance(failures[0], ZeroDivisionError)
+    await schedule.stop()
+
+
 async def test_the_lag_of_the_event_loop_is_told() -> None:
     told = asyncio.Event()
 

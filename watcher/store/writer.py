@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from watcher.errors import StoreError
+from watcher.errors import StoreError, StoreStoppedError
 from watcher.store.trouble import Trouble
 
 GROUP_COUNT = 256
@@ -55,10 +55,14 @@ class GroupWriter(Generic[ItemT]):
         self._explain = explain
         self._on_written = on_written
         self._queue: Queue[_Handed[ItemT]] = Queue()
+        self._group: list[_Handed[ItemT]] = []
+        self._stopped: Trouble | None = None
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     async def write(self, item: ItemT) -> None:
         """Return when the item is written; raise the `StoreError` that kept it from being written."""
+        if self._stopped is not None:
+            raise self._stopped.error()
         handed = _Handed(item)
         self._queue.put_nowait(handed)
         await handed.written
@@ -70,20 +74,35 @@ class GroupWriter(Generic[ItemT]):
         await asyncio.wait([self._task])
 
     async def _run(self) -> None:
-        while True:
-            group = await self._gather()
-            await self._write_group(group)
-            for _ in group:
-                self._queue.task_done()
+        try:
+            while True:
+                await self._gather()
+                await self._write_group(self._group)
+                self._let_go()
+        except Exception as error:  # noqa: BLE001 (a bug; whoever writes now, or later, must hear of it, or waits for ever)
+            self._stop(error)
 
-    async def _gather(self) -> list[_Handed[ItemT]]:
+    def _stop(self, error: Exception) -> None:
+        name = type(error).__name__
+        self._stopped = Trouble(StoreStoppedError, f"what writes the store has failed ({name}); this is a bug")
+        while not self._queue.empty():
+            self._group.append(self._queue.get_nowait())
+        for handed in self._group:
+            handed.fail(self._stopped.error())
+        self._let_go()
+
+    async def _gather(self) -> None:
         """Take what is there: more comes together while this group is written, the busier the more."""
-        group = [await self._queue.get()]
+        self._group = [await self._queue.get()]
         for _ in range(GATHER_TURNS):
             await asyncio.sleep(0)  # whatever else is handed in meanwhile comes along
-        while len(group) < GROUP_COUNT and not self._queue.empty():
-            group.append(self._queue.get_nowait())
-        return group
+        while len(self._group) < GROUP_COUNT and not self._queue.empty():
+            self._group.append(self._queue.get_nowait())
+
+    def _let_go(self) -> None:
+        for _ in self._group:
+            self._queue.task_done()
+        self._group = []
 
     async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""

@@ -5,7 +5,7 @@ from itertools import chain
 
 import pytest
 
-from watcher.errors import StoreError
+from watcher.errors import StoreError, StoreStoppedError
 from watcher.store.trouble import Trouble
 from watcher.store.writer import GROUP_COUNT, GroupWriter
 
@@ -114,3 +114,16 @@ async def test_whoever_is_told_of_a_write_cannot_end_the_writing(disk: Disk) -> 
     await writer.write(2)
     await writer.close()
     assert len(complaints) == 2
+
+
+async def test_writing_that_ends_by_a_bug_ends_so_for_all_who_wait_and_who_come_later(disk: Disk) -> None:
+    def stumble(_error: Exception) -> Trouble:
+        raise RuntimeError
+
+    writer = GroupWriter(write=disk.write, explain=stumble, on_written=disk.told.extend)
+    disk.full = True
+    async with asyncio.timeout(5):
+        outcomes = [*await write_all(writer, GROUP_COUNT + 1), *await write_all(writer, 1)]
+        await writer.close()
+    assert {type(outcome) for outcome in outcomes} == {StoreStoppedError}
+    assert "RuntimeError" in str(outcomes[0])
