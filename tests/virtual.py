@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -72,6 +73,8 @@ class ScriptedApi:
     asked: list[tuple[float, str]] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    at_once: Counter[str] = field(default_factory=Counter)
+    most_at_once: Counter[str] = field(default_factory=Counter)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
@@ -83,8 +86,11 @@ class ScriptedApi:
         self.asked.append((sent_at, execution))
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        self.at_once[execution] += 1
+        self.most_at_once[execution] = max(self.most_at_once[execution], self.at_once[execution])
         await self.gate.wait()
         self.in_flight -= 1
+        self.at_once[execution] -= 1
         answer = self.default or self.script[execution]
         if isinstance(answer, Execution):
             return Reply(Outcome.OK, sent_at, answer, 200)

@@ -13,7 +13,7 @@ from watcher.claims import Confirmations
 from watcher.health import Permission
 from watcher.looks import AccountParts, Looks
 from watcher.models import Known, Watch
-from watcher.roster import Found, Roster
+from watcher.roster import Found, Roster, as_if_new
 from watcher.rows import Rows, ScanRules
 from watcher.scanner import Scanner
 from watcher.turns import GetTurn, Turn, Turns
@@ -49,6 +49,7 @@ class AccountWatcher:
             parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, rows=self._rows
         )
         self._turns = Turns(self._agenda, self._roster, claims)
+        self._changing = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight_count = 0
         self._next_round_at = float("inf")
@@ -64,7 +65,9 @@ class AccountWatcher:
 
         What the record calls ended is not looked at. An account in trouble is probed at once: its key may be well now.
         """
-        self._roster.apply(watches, await self._find(watches), now=self._clock.monotonic())
+        async with self._changing:
+            with self._roster.noting():
+                self._roster.apply(watches, await self._find(watches), now=self._clock.monotonic())
         self._health.probe_at_once()
         self._parts.wake()
 
@@ -108,7 +111,7 @@ class AccountWatcher:
 
     async def _find(self, watches: Sequence[Watch]) -> Found:
         """Look up what the store knows of what is new in these watches."""
-        store, lease, already = self._parts.store, self._parts.lease, self._roster.names()
+        store, lease = self._parts.store, self._parts.lease
         strangers = self._roster.strangers(watches)
         named = await store.load_executions(lease, list(strangers))
         unrecorded = [Known(name, pipeline) for name, pipeline in strangers.items() if name not in named]
@@ -117,9 +120,7 @@ class AccountWatcher:
             await self._scanner.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole
         ]
         found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
-        known = (*map(_as_if_new, named.values()), *found)
-        recorded = [each for each in known if each.ended_at is None and each.execution not in already]
-        return Found(recorded, unrecorded, listings)
+        return Found((*map(as_if_new, named.values()), *found), unrecorded, listings)
 
     def _start_due(self) -> None:
         now = self._clock.monotonic()
@@ -219,10 +220,3 @@ class AccountWatcher:
         if look_at is not None and not self._draining and not self._full():
             at = min(at, look_at)
         return max(at, now + SHORTEST_ROUND_S)
-
-
-def _as_if_new(known: Known) -> Known:
-    """Return what is recorded of an execution that is named: of what a list showed as history nothing was told yet."""
-    if known.ended_at is None or known.sequence:
-        return known
-    return Known(known.execution, known.pipeline, found_at=known.found_at)

@@ -4,7 +4,8 @@ Knows no request and no rule.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
@@ -14,11 +15,21 @@ from watcher.models import Known, Watch
 
 
 class Found(NamedTuple):
-    """What is new in a configuration: open executions as recorded, others, and lists that begin to be watched."""
+    """What is new in a configuration: open executions as recorded, others, and lists that begin to be watched.
+
+    As the store was when it was asked: by now some of them may be watched, or have ended.
+    """
 
     recorded: Sequence[Known]
     unrecorded: Sequence[Known]
     listings: Sequence[Listing]
+
+
+class _Newcomer(NamedTuple):
+    """What is to be watched from now on, as it is known, and whether the store has it."""
+
+    known: Known
+    recorded: bool
 
 
 class Roster:
@@ -35,6 +46,7 @@ class Roster:
         self._metrics = metrics
         self._min_interval_s = min_interval_s
         self._entries: dict[str, Entry] = {}
+        self._left: dict[str, Entry] | None = None
         for gauge in metrics.open.values():
             gauge.set(0)
 
@@ -47,29 +59,50 @@ class Roster:
         """Return the watches of whole pipelines that are not watched whole yet."""
         return [watch for watch in watches if watch.whole and watch.pipeline not in self.listings]
 
-    def names(self) -> Collection[str]:
-        """Return all that are watched now."""
-        return frozenset(self._entries)
+    @contextmanager
+    def noting(self) -> Iterator[None]:
+        """Note meanwhile who leaves: what the store was asked of them before that is out of date."""
+        self._left = {}
+        try:
+            yield
+        finally:
+            self._left = None
 
     def apply(self, watches: Sequence[Watch], found: Found, *, now: float) -> None:
-        """Watch what these watches ask for and nothing else. `found` is what the store knows of what is new in them.
+        """Watch what these watches ask for and nothing else. `found` is what the store knew of what is new in them.
 
-        What ended is not watched; the others are due at `now`, those first that were looked at longest ago. Those of
-        whole pipelines count as asked for then: their lists answer for many at once, and a GET each would delay those.
+        What happened since `noting` began goes before that. What ended is not watched; the others are due at `now`,
+        those first that were looked at longest ago. Those of whole pipelines count as asked for then: their lists
+        answer for many at once, and a GET each would delay those.
         """
+        labels = Counter[str]()
         named = {execution: watch for watch in watches for execution in watch.executions}
         whole = {watch.pipeline: watch for watch in watches if watch.whole}
         for entry in list(self._entries.values()):
             self._keep_or_drop(entry, named.get(entry.known.execution) or whole.get(entry.known.pipeline))
         self._apply_lists(whole, found.listings, now=now)
-        for recorded, several in ((False, found.unrecorded), (True, sorted(found.recorded, key=_looked_at))):
-            for known in several:
-                watch = named.get(known.execution) or whole[known.pipeline]
-                entry = Entry(known, watch, known.looked_at, recorded=recorded, asked_at=now)
-                self._enter(entry)
-                self._put(entry, due_at=now)
-        for label, count in Counter(map(open_label, (*found.unrecorded, *found.recorded))).items():
+        newcomers = self._newcomers(found, named)
+        for known, recorded in newcomers:
+            watch = named.get(known.execution) or whole.get(known.pipeline)
+            if watch is None:  # it left because nobody wanted it, nor does anybody now
+                continue
+            entry = Entry(known, watch, known.looked_at, recorded=recorded, asked_at=now)
+            self._enter(entry)
+            self._put(entry, due_at=now)
+            labels[open_label(known)] += 1
+        for label, count in labels.items():
             self._metrics.open[label].inc(count)
+
+    def _newcomers(self, found: Found, named: Mapping[str, Watch]) -> Iterable[_Newcomer]:
+        """Return who is to be watched and is not, each once: those first that were looked at longest ago."""
+        left = {execution: entry for execution, entry in (self._left or {}).items() if execution not in self._entries}
+        newcomers = {known.execution: _Newcomer(known, recorded=False) for known in found.unrecorded}
+        newcomers |= {known.execution: _Newcomer(known, recorded=True) for known in found.recorded}
+        for execution, entry in left.items():
+            known = as_if_new(entry.known) if execution in named else entry.known
+            newcomers[execution] = _Newcomer(known, entry.recorded)
+        new = (each for execution, each in newcomers.items() if execution not in self._entries)
+        return sorted((each for each in new if each.known.ended_at is None), key=_looked_at)
 
     def find(self, execution: str) -> Entry | None:
         """Return the entry of an execution that is watched."""
@@ -114,6 +147,8 @@ class Roster:
     def leave(self, entry: Entry) -> None:
         """Forget an entry that is nobody's: it ended, or is no longer watched."""
         del self._entries[entry.known.execution]
+        if self._left is not None:
+            self._left[entry.known.execution] = entry
         self.found_count -= entry.known.lost is None
         self._metrics.open[open_label(entry.known)].dec()
         if (listing := self.listing_of(entry)) is not None:
@@ -150,5 +185,12 @@ class Roster:
             self.leave(entry)
 
 
-def _looked_at(known: Known) -> int:
-    return known.looked_at
+def as_if_new(known: Known) -> Known:
+    """Return what is recorded of an execution that is named: of what a list showed as history nothing was told yet."""
+    if known.ended_at is None or known.sequence:
+        return known
+    return Known(known.execution, known.pipeline, found_at=known.found_at)
+
+
+def _looked_at(newcomer: _Newcomer) -> tuple[bool, int]:
+    return newcomer.recorded, newcomer.known.looked_at

@@ -14,9 +14,9 @@ async def fatal_of(*, callback: object = None, task: object = None) -> list[str]
     fatal: list[BaseException] = []
     with _nothing_unseen(fatal.append):
         if callback is not None:
-            asyncio.get_running_loop().call_soon(cast(Any, callback), None)
+            asyncio.get_running_loop().call_soon(cast("Any", callback), None)
         if task is not None:
-            asyncio.create_task(cast(Any, task))  # noqa: RUF006 (that is the point)
+            asyncio.create_task(cast("Any", task))  # noqa: RUF006 (that is the point)
         for _ in range(3):
             await asyncio.sleep(0)
         gc.collect()
@@ -28,7 +28,7 @@ async def test_an_error_of_ours_in_a_callback_ends_the_daemon() -> None:
 
 
 async def test_an_error_of_ours_in_a_task_that_nobody_waits_for_ends_the_daemon() -> None:
-    nothing = cast(Any, None)
+    nothing = cast("Any", None)
     assert await fatal_of(task=wait_for(nothing, nothing, stop=nothing)) == ["AttributeError"]
 
 
