@@ -85,7 +85,7 @@ class AccountWatcher:
 
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were looked at. Raises `StoreError`."""
-        await self._parts.keeper.keep()
+        await self._looks.noted(self._parts.keeper.keep())
         await self._looks.flush()
 
     async def drain(self) -> None:

@@ -41,15 +41,19 @@ class AccountAnnouncer:
         self._telling = asyncio.Lock()
         metrics.up.set(self.told is None)
 
-    async def tell(self, trouble: AccountTrouble | None) -> None:
-        """Tell that the account is in this trouble, or in none, unless that was told. Raises `StoreError`."""
+    async def tell(self, trouble: AccountTrouble | None) -> bool:
+        """Tell that the account is in this trouble, or in none, unless that was told. Return whether it was written.
+
+        Raises `StoreError`.
+        """
         async with self._telling:
             if trouble is self.told:
-                return
+                return False
             change = self._change(trouble)
             await self._store.record(change)
             self._sequence, self.told = change.sequence, trouble
             self._note(change)
+            return True
 
     def _change(self, trouble: AccountTrouble | None) -> SourceChange:
         at = self._clock.now()

@@ -23,21 +23,23 @@ class HealthKeeper:
         self._keeping = asyncio.Lock()
         self._kept = self._state(clock.monotonic())
 
-    async def keep_pause(self) -> None:
-        """Write a pause that has begun or grown and is not over in a moment. Raises `StoreError`."""
+    async def keep_pause(self) -> bool:
+        """Write a pause that has begun or grown and is not over in a moment. Otherwise as `keep`."""
         paused_until = self._health.paused_until
         if paused_until - self._clock.monotonic() >= WORTH_KEEPING_S and paused_until != self._kept[0]:
-            await self.keep()
+            return await self.keep()
+        return False
 
-    async def keep(self) -> None:
-        """Write what has changed. Raises `StoreError`."""
+    async def keep(self) -> bool:
+        """Write what has changed, and return whether anything was written. Raises `StoreError`."""
         async with self._keeping:
             now = self._clock.monotonic()
             state = self._state(now)
             if state == self._kept:
-                return
+                return False
             await self._store.note_strain(self._lease, self._health.strain(now))
             self._kept = state
+            return True
 
     def _state(self, now: float) -> tuple[float | None, float | None]:
         """Return what tells one strain from another: when the pause ends, which time does not change."""

@@ -110,7 +110,7 @@ class Looks:
         entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
         looks = {entry.known.execution: entry.looked_at for entry in entries}
         if looks:
-            await self._parts.store.note_looks(self._parts.lease, looks)
+            await self.noted(self._parts.store.note_looks(self._parts.lease, looks))
         self._flushed(looks)
 
     def _flushed(self, looks: Mapping[str, int]) -> None:
@@ -139,14 +139,29 @@ class Looks:
         if self._health.trouble is not self._parts.announcer.told:
             await self.tell_trouble()
 
-    async def _write_of_account(self, writing: Awaitable[None]) -> None:
+    async def _write_of_account(self, writing: Awaitable[bool]) -> None:
         """Write what is said of the account itself. Trouble with the store harms no look: it is written next time."""
         try:
-            await writing
+            await self.noted(writing)
+        except (OwnershipLostError, StoreUnusableError):
+            raise
+        except StoreError:
+            return
+
+    async def noted(self, writing: Awaitable[bool | None]) -> None:
+        """Note of a write of this account whether the store takes it; all of them come through here.
+
+        `writing` returns `False` if there was nothing to write, which says nothing of the store. Raises `StoreError`.
+        """
+        try:
+            wrote = await writing
         except (OwnershipLostError, StoreUnusableError):
             raise
         except StoreError as error:
             self._store_failed(error)
+            raise
+        if wrote is not False:
+            self._store_recovered()
 
     async def _ask_and_record(self, entry: Entry) -> float | None:
         reply = await self._parts.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
@@ -176,8 +191,7 @@ class Looks:
 
     async def write(self, change: Change) -> None:
         """Write a change. Raises `StoreError`."""
-        await self._parts.store.record(change)
-        self._store_recovered()
+        await self.noted(self._parts.store.record(change))
 
     def vouch(self, item: Item, answer: Answer, *, now: float) -> None:
         """Take in that the API answered something of this account as it should."""

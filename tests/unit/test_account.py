@@ -2,7 +2,8 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -370,6 +371,10 @@ class BrokenStore:
         self._fail()
         await self._store.note_strain(lease, strain)
 
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        self._fail()
+        await self._store.note_looks(lease, looked_at)
+
     def _fail(self) -> None:
         if self.error is not None:
             raise self.error
@@ -385,6 +390,59 @@ async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlSt
     await account.run_for(3)
     assert await account.told() == [("execution.running", "running", None)]
     assert account.fatal == []
+
+
+async def only_told_of(account: Account) -> None:
+    """Let the account have nothing to write but that its key is refused."""
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(15)
+
+
+async def only_paused(account: Account) -> None:
+    """Let the account have nothing to write but a pause."""
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 600.0
+    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
+    await account.run_for(2)
+
+
+async def only_flushed(account: Account) -> None:
+    """Let the account have nothing to write but when it looked."""
+    with suppress(StoreError):
+        await account.watcher.flush()
+
+
+@pytest.mark.parametrize("write", [only_told_of, only_paused, only_flushed])
+async def test_whichever_write_meets_a_store_that_fails_its_end_is_noted_too(
+    store: SqlStore, clock: FakeClock, write: Callable[[Account], Awaitable[None]]
+) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    await account.run_for(10)
+    broken.error = StoreError("the disk is full")
+    with capture_logs() as logs:
+        await write(account)
+        failing = [account.watcher.store_failing]
+        broken.error = None
+        await account.run_for(15)
+        await account.watcher.flush()
+        failing.append(account.watcher.store_failing)
+    assert failing == [True, False]
+    edges = [line["event"] for line in logs if line["event"].startswith("store.")]
+    assert edges == ["store.failed", "store.recovered"]
+
+
+async def test_that_there_is_nothing_to_write_does_not_say_that_the_store_works_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    await account.run_for(10)
+    await account.watcher.flush()
+    broken.error = StoreError("the disk is full")
+    await only_told_of(account)
+    account.watcher._health.trouble = None
+    await account.watcher.round()
+    assert account.watcher.store_failing
 
 
 async def test_trouble_the_store_cannot_take_is_told_once_it_can(store: SqlStore, clock: FakeClock) -> None:
