@@ -1,7 +1,9 @@
 """Rows that say an execution has ended, and who is confirmed when."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from random import Random
 
 import pytest
 
@@ -110,6 +112,96 @@ def test_a_try_that_waits_long_does_not_put_off_the_end_of_a_claim() -> None:
     claim = Claim("p", Execution("e", "failed"), 0.0, 0.0)
     claim.retry_after(60.0, now=20.0)
     assert claim.expires_at == claim.retry_at == CONFIRM_WITHIN_S
+
+
+class Plainly:
+    """What is asked of `Confirmations`, in the plainest way: whoever asks has all of them looked at."""
+
+    def __init__(self) -> None:
+        self.waiting: OrderedDict[str, dict[Someone, Claim]] = OrderedDict()
+
+    def add(self, someone: Someone) -> None:
+        assert someone.claim is not None
+        self.waiting.setdefault(someone.claim.pipeline, {})[someone] = someone.claim
+
+    def first(self, now: float) -> Someone | None:
+        everyone = (pair for several in self.waiting.values() for pair in several.items())
+        return next((each for each, claim in everyone if claim.retry_at <= now), None)
+
+    def take(self, someone: Someone) -> None:
+        assert someone.claim is not None
+        several = self.waiting[someone.claim.pipeline]
+        del several[someone]
+        self.waiting.move_to_end(someone.claim.pipeline)
+        if not several:
+            del self.waiting[someone.claim.pipeline]
+
+    def expired(self, now: float) -> set[Someone]:
+        return {each for several in self.waiting.values() for each, claim in several.items() if claim.expires_at <= now}
+
+    def claims(self) -> list[Claim]:
+        return [claim for several in self.waiting.values() for claim in several.values()]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_it_is_as_if_all_were_looked_at(seed: int) -> None:
+    dice, now = Random(seed), 0.0
+    plainly, claims = Plainly(), confirmations(in_time_count=1e9)
+    for _ in range(400):
+        now += dice.choice((0.0, 0.1, 1.0, 9.0))
+        for _ in range(dice.randrange(4)):
+            someone = claimant(at=now, pipeline=dice.choice("abc"))
+            plainly.add(someone)
+            claims.add(someone)
+        expired = plainly.expired(now)
+        old = claims.expired(now)
+        assert expired == set(old)
+        for each in old:  # they leave in any order
+            plainly.take(each)
+        first = claims.first(now)
+        assert first is plainly.first(now)
+        wanted_at = min((claim.retry_at for claim in plainly.claims()), default=float("inf"))
+        assert max(now, claims.wanted_at()) == max(now, wanted_at)
+        assert claims.next_expiry_at() == min((each.expires_at for each in plainly.claims()), default=float("inf"))
+        if first is not None and dice.random() < 0.8:
+            plainly.take(first)
+            claims.take(first)
+            if dice.random() < 0.5:  # it could not be asked
+                assert first.claim is not None
+                first.claim.retry_after(dice.choice((1.0, 4.0, 40.0)), now=now)
+                plainly.add(first)
+                claims.add(first)
+
+
+class CountedNumber(float):
+    """A time that counts how often it is compared."""
+
+    compared_count = 0
+
+    def __lt__(self, other: float) -> bool:
+        CountedNumber.compared_count += 1
+        return float(self) < other
+
+    def __le__(self, other: float) -> bool:
+        CountedNumber.compared_count += 1
+        return float(self) <= other
+
+
+def test_a_turn_takes_a_few_steps_however_many_wait() -> None:
+    claims, waiting_count = confirmations(in_time_count=1e9), 15_000
+    for number in range(waiting_count):
+        someone = claimant(at=CountedNumber(number / 1e3), pipeline=f"p{number % 20}")
+        assert someone.claim is not None
+        someone.claim.retry_at = CountedNumber(number / 1e3)
+        claims.add(someone)
+    CountedNumber.compared_count = 0
+    for number in range(1000):
+        now = number / 1e3
+        assert claims.expired(now) == []
+        assert take(claims, now) is not None
+        assert claims.wanted_at() > now
+        assert claims.next_expiry_at() > now
+    assert CountedNumber.compared_count < 1000 * 100
 
 
 def test_nobody_waits_at_first() -> None:
