@@ -101,7 +101,10 @@ class Confirmations(Generic[AnyClaimant]):
         line = self._lines.setdefault(claim.pipeline, _Line(number))
         line.count += 1
         heapq.heappush(self._expiries, (claim.expires_at, number, claimant))
-        heapq.heappush(self._retries, (claim.retry_at, number, claimant))
+        if claim.retry_at == NEVER_TRIED:
+            self._make_ready(claimant, number=number)
+        else:
+            heapq.heappush(self._retries, (claim.retry_at, number, claimant))
 
     def first(self, now: float) -> AnyClaimant | None:
         """Return the next to confirm."""
