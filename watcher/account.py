@@ -74,6 +74,8 @@ class AccountWatcher:
     async def round(self) -> float:
         """Start what is due and allowed; return the seconds until the next round is wanted."""
         now = self._clock.monotonic()
+        if self._health.failing_since is not None:
+            self._health.lived(now=now, ran_s=self._clock.running())
         self._health.check(now)
         if self._health.suspects(now):
             self._looks.ask_witness(now)
@@ -211,6 +213,9 @@ class AccountWatcher:
         """Note a gap as far as the budget is to blame: a slow answer only makes a look due late."""
         if item.is_expected:
             gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
+            if gap_s > self._allowed_gap_s:
+                self._health.lived(now=now, ran_s=self._clock.running())
+                gap_s -= self._health.stopped_s(since=last_at)
             self._health.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
 
     def _wanted_at(self, now: float) -> float:

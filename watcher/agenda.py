@@ -58,7 +58,8 @@ class Entry(Item):
     """One open execution.
 
     `recorded` tells whether the store has it. `looked_at` is the end of the last look that counts (microseconds,
-    steady), of which the store learns lazily: not yet while it is `unflushed`. `unreadable_since` may become a loss.
+    steady), of which the store learns lazily: not yet while it is `unflushed`. `unreadable_since` may become a loss;
+    `unreadable_ran_s` is for how long the process had run then.
     `place` is where a list showed it last; `claim` is a row that says it has ended; until `denied_until` no other such
     row is believed.
     """
@@ -69,6 +70,7 @@ class Entry(Item):
     unflushed: bool = False
     recorded: bool = False
     unreadable_since: float | None = None
+    unreadable_ran_s: float = 0.0
     place: Place | None = None
     claim: Claim | None = None
     denied_until: float = 0.0

@@ -41,21 +41,22 @@ class AccountAnnouncer:
         self._telling = asyncio.Lock()
         metrics.up.set(self.told is None)
 
-    async def tell(self, trouble: AccountTrouble | None) -> bool:
+    async def tell(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> bool:
         """Tell that the account is in this trouble, or in none, unless that was told. Return whether it was written.
 
-        Raises `StoreError`.
+        `cause` is what went wrong last. Raises `StoreError`.
         """
         async with self._telling:
             if trouble is self.told:
                 return False
-            change = self._change(trouble)
+            cause = cause if trouble else None
+            change = self._change(trouble, cause=cause)
             await self._store.record(change)
             self._sequence, self.told = change.sequence, trouble
-            self._note(change)
+            self._note(change, cause=cause)
             return True
 
-    def _change(self, trouble: AccountTrouble | None) -> SourceChange:
+    def _change(self, trouble: AccountTrouble | None, *, cause: str | None) -> SourceChange:
         at = self._clock.now()
         type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
         sequence = self._sequence + 1
@@ -66,14 +67,16 @@ class AccountAnnouncer:
             sequence=sequence,
             at=at,
             now_ms=int(at.timestamp() * 1000),
+            cause=cause,
         )
         outgoing = (Outgoing(event, self._router.sinks_for(type_)),)
         return SourceChange(self._lease, self._sequence, sequence, trouble, outgoing)
 
-    def _note(self, change: SourceChange) -> None:
+    def _note(self, change: SourceChange, *, cause: str | None) -> None:
         self._metrics.up.set(self.told is None)
         self._metrics.events.labels(change.outgoing[0].event.type).inc()
         if self.told:
-            log.error("account.degraded", account=self._lease.name, reason=self.told)
+            known = {} if cause is None else {"cause": cause}
+            log.error("account.degraded", account=self._lease.name, reason=self.told, **known)
         else:
             log.info("account.recovered", account=self._lease.name)

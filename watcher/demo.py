@@ -146,9 +146,7 @@ def people_line(event: dict[str, Any]) -> Text:
     line.append(f"{glyph} {what:<8}", style=style)
     line.append(f" {data.get('pipeline', {}).get('name', data['account']):<20}")
     line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
-    line.append(
-        f"{_ran(execution):<11} seen after {data['observed'].get('delaySeconds', 0):.1f} s  signature ok", "dim"
-    )
+    line.append(f"{_ran(execution):<11} {_seen(data['observed']):<17}  signature ok", "dim")
     line.append(f"  {_why(execution)}" if _why(execution) else "")
     return line
 
@@ -159,6 +157,16 @@ def _short(id_: str) -> str:
 
 def _ran(execution: dict[str, Any]) -> str:
     return f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
+
+
+def _seen(observed: dict[str, Any]) -> str:
+    """Say how soon it was seen, or, where the API does not date it, within what time it happened."""
+    if "delaySeconds" in observed:
+        return f"seen after {observed['delaySeconds']:.1f} s"
+    if "notBefore" in observed:
+        at, not_before = (datetime.fromisoformat(observed[key]) for key in ("at", "notBefore"))
+        return f"seen within {(at - not_before).total_seconds():.1f} s"
+    return ""
 
 
 def _why(execution: dict[str, Any]) -> str:

@@ -51,20 +51,20 @@ def execution_event(news: ExecutionNews) -> Event:
     """Build an event of an execution. Its id is the same for ever, from whatever store it is told."""
     happening, watch, execution = news.happening, news.watch, news.known.execution
     name = "/".join((watch.account, watch.pipeline, execution, happening.type, happening.kind, str(happening.nth)))
-    moment = _moment(news)
+    reported_at = _reported_at(news)
     data = {
         **_where(news),
         "execution": _execution(news),
         "reason": news.reason,
         "overdueSeconds": None if news.overdue_s is None else round(news.overdue_s, 3),
-        "observed": _observed(news.sighting, since=moment),
+        "observed": _observed(news.sighting, reported_at=reported_at),
     }
     return _event(
         uuid.uuid5(NAMESPACE, name),
         happening.type,
         _source(watch),
         execution,
-        moment,
+        reported_at or news.sighting.at,
         sequence=happening.sequence,
         data=data,
     )
@@ -83,10 +83,20 @@ def gap_event(news: GapNews, *, sequence: int, at: datetime, now_ms: int) -> Eve
 
 
 def account_event(
-    type_: EventType, *, account: str, reason: AccountTrouble, sequence: int, at: datetime, now_ms: int
+    type_: EventType,
+    *,
+    account: str,
+    reason: AccountTrouble,
+    sequence: int,
+    at: datetime,
+    now_ms: int,
+    cause: str | None = None,
 ) -> Event:
-    """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended."""
-    data = {"account": account, "reason": reason, "observed": {"at": timestamp(at)}}
+    """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended.
+
+    `cause` is a word of ours, or a status code, for what went wrong last.
+    """
+    data = {"account": account, "reason": reason, "cause": cause, "observed": {"at": timestamp(at)}}
     return _event(uuid7(now_ms), type_, f"/accounts/{account}", None, at, sequence=sequence, data=data)
 
 
@@ -207,20 +217,20 @@ def _duration_s(facts: Execution) -> float | None:
     return duration_s if duration_s >= 0 else None  # two clocks of the API, of which one is wrong
 
 
-def _moment(news: ExecutionNews) -> datetime:
-    """Return the event's `time`: when it happened as far as the API tells, else when it was seen (SPEC 5)."""
+def _reported_at(news: ExecutionNews) -> datetime | None:
+    """Return when it happened, of what the API tells that; an event of anything else is dated when it was seen."""
     facts, happening = news.facts, news.happening
-    reported = None
     if facts and happening.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
-        reported = facts.finished_at
-    elif facts and happening.kind == Status.RUNNING and happening.nth == 1 and not news.known.was_paused:
-        reported = facts.started_at
-    return reported or news.sighting.at
+        return facts.finished_at
+    if facts and happening.kind == Status.RUNNING and happening.nth == 1 and not news.known.was_paused:
+        return facts.started_at
+    return None
 
 
-def _observed(sighting: Sighting, *, since: datetime) -> Json:
+def _observed(sighting: Sighting, *, reported_at: datetime | None) -> Json:
+    delay = None if reported_at is None else max(timedelta(), sighting.at - reported_at)
     return {
         "at": timestamp(sighting.at),
         "notBefore": sighting.not_before and timestamp(sighting.not_before),
-        "delaySeconds": round(max(timedelta(), sighting.at - since).total_seconds(), 3),
+        "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
     }

@@ -1,5 +1,10 @@
-"""How an account is doing, judged from its replies: pauses, trouble, probes. No I/O; monotonic seconds come in."""
+"""How an account is doing, judged from its replies: pauses, trouble, probes. No I/O; monotonic seconds come in.
 
+How long something failed counts only while the process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A
+pause is the server's, and goes on meanwhile.
+"""
+
+from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 
@@ -15,6 +20,14 @@ PAUSE_DOUBLING_CAP_S = 60.0
 PROBE_EVERY_S = 10.0
 UNAUTHORIZED_PROBE_EVERY_S = 60.0
 OVER_BUDGET_AFTER_S = 300.0
+
+STOP_S = 1.0
+"""What is shorter is no stop, but a busy machine."""
+
+STOPS_COUNT = 16
+"""So many stops are remembered: as many as may fall between two looks at one execution."""
+
+HTTP_OK = 200
 
 _TROUBLES = {
     Outcome.UNAUTHORIZED: AccountTrouble.UNAUTHORIZED,
@@ -61,6 +74,8 @@ class Health:
         self.failing_since: float | None = None
         self._degraded_after_s = degraded_after_s
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
+        self._last_cause: str | None = None
+        self._failed_sent_at = float("-inf")
         self._last_probe_at = float("-inf")
         self._troubled_at = float("-inf")
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
@@ -71,6 +86,14 @@ class Health:
         self._failed_before_s = strain.failing_for_s
         self._over_since: float | None = None
         self._over_last_at = float("-inf")
+        self._stopped_s: float | None = None
+        self._stops: deque[tuple[float, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, and how long it was
+        self._went_on_at = float("-inf")
+
+    @property
+    def cause(self) -> str | None:
+        """Return what went wrong last of an account that is unusable: a word of ours, or the code of the answer."""
+        return self._last_cause if self.unusable else None
 
     @property
     def unusable(self) -> bool:
@@ -111,6 +134,28 @@ class Health:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now
 
+    def lived(self, *, now: float, ran_s: float) -> None:
+        """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
+
+        To be called first, with the clocks of this moment, and then before whatever failed or came late is judged.
+        """
+        stopped_s, before_s = now - ran_s, self._stopped_s
+        self._stopped_s = stopped_s
+        if before_s is None or stopped_s - before_s < STOP_S:
+            return
+        length_s = stopped_s - before_s
+        self._stops.append((now, length_s))
+        self._went_on_at = now
+        if self.failing_since is not None:
+            self.failing_since = min(now, self.failing_since + length_s)
+        if self._over_since is not None:
+            self._over_since = min(now, self._over_since + length_s)
+            self._over_last_at = min(now, self._over_last_at + length_s)
+
+    def stopped_s(self, *, since: float) -> float:
+        """Return for how long the process was stopped since then."""
+        return sum(length_s for went_on_at, length_s in self._stops if went_on_at > since)
+
     def note(self, reply: Answer, *, now: float, alone: bool = False, lost: bool = False) -> None:
         """Judge a reply. `alone` says nothing else is watched but what is lost: a 404 then is its own, the API works.
 
@@ -127,7 +172,7 @@ class Health:
 
     def check(self, now: float) -> None:
         """Let time pass: failures old enough become trouble, and so do late looks over five minutes."""
-        if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s:
+        if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s and self._fails_now:
             self._degrade(self._last_reason, now=now)
         if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
             self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
@@ -137,7 +182,9 @@ class Health:
         if self.failing_since is None or self.unusable:
             return float("inf")
         suspects_at = self.failing_since + self._degraded_after_s / 2
-        return suspects_at if now < suspects_at else self.failing_since + self._degraded_after_s
+        if now < suspects_at:
+            return suspects_at
+        return self.failing_since + self._degraded_after_s if self._fails_now else float("inf")
 
     def note_gap(self, gap_s: float, *, allowed_s: float, now: float) -> None:
         """Note how long an execution went without a look; beyond `allowed_s` the budget was too small for it.
@@ -154,6 +201,11 @@ class Health:
             if self.trouble is AccountTrouble.OVER_BUDGET:
                 self.trouble = None
 
+    @property
+    def _fails_now(self) -> bool:
+        """Whether something was asked, and failed, since the process last went on after a stop."""
+        return self._failed_sent_at >= self._went_on_at
+
     def _succeed(self, reply: Answer) -> None:
         """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
         self._success_sent_at = max(self._success_sent_at, reply.sent_at)
@@ -164,7 +216,11 @@ class Health:
             self._key_refused = False
 
     def _fail(self, reply: Answer, *, now: float) -> None:
+        if reply.status_code is None and reply.sent_at < self._went_on_at:
+            return  # it was under way while the process was stopped, and broke by that for all we know
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
+        self._last_cause = _cause(reply)
+        self._failed_sent_at = max(self._failed_sent_at, reply.sent_at)
         if self.failing_since is None:
             self.failing_since = now - (self._failed_before_s or 0.0)
         if reply.status_code in PAUSING_CODES:
@@ -194,3 +250,10 @@ class Health:
             backoff_s if reply.retry_after_s is None else min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
         )
         self._pause.until = max(self._pause.until, now + wanted_s)
+
+
+def _cause(reply: Answer) -> str:
+    """Say what went wrong: the code of the answer, else a word of ours."""
+    if reply.status_code is not None and reply.status_code != HTTP_OK:
+        return str(reply.status_code)
+    return reply.reason or reply.outcome.value

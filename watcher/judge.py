@@ -169,11 +169,12 @@ class Judge:
         return None
 
     def _unreadable(self, entry: Entry, around: AccountState, *, now: float) -> LostReason | None:
-        """Lose what could not be read for an hour in which something else of the account could."""
+        """Lose what could not be read for an hour, while the process ran, in which something else could."""
+        ran_s = self._clock.running()
         if entry.unreadable_since is None:
-            entry.unreadable_since = now
+            entry.unreadable_since, entry.unreadable_ran_s = now, ran_s
         vouched = around.success_at is not None and around.success_at >= entry.unreadable_since
-        return LostReason.UNREADABLE if vouched and now - entry.unreadable_since >= UNREADABLE_AFTER_S else None
+        return LostReason.UNREADABLE if vouched and ran_s - entry.unreadable_ran_s >= UNREADABLE_AFTER_S else None
 
     def _error_interval_s(self, entry: Entry) -> float:
         policy = self._policy

@@ -34,6 +34,8 @@ class HealthKeeper:
         """Write what has changed, and return whether anything was written. Raises `StoreError`."""
         async with self._keeping:
             now = self._clock.monotonic()
+            if self._health.failing_since is not None:
+                self._health.lived(now=now, ran_s=self._clock.running())
             state = self._state(now)
             if state == self._kept:
                 return False

@@ -71,6 +71,7 @@ class Looks:
         self.success_at: float | None = None
         self._unflushed: deque[Entry] = deque()  # a dict of a hundred thousand would take 10 MB
         self.store_failing = False
+        self._health.lived(now=self._clock.monotonic(), ran_s=self._clock.running())
         parts.metrics.last_success.set_function(self._last_success)
 
     def look(self, entry: Entry) -> Coroutine[Any, Any, float | None]:
@@ -130,7 +131,7 @@ class Looks:
 
     async def tell_trouble(self) -> None:
         """Tell the edge between what was told of the account and how it is."""
-        await self._write_of_account(self._parts.announcer.tell(self._health.trouble))
+        await self._write_of_account(self._parts.announcer.tell(self._health.trouble, cause=self._health.cause))
 
     async def tell_health(self, *, failed: bool) -> None:
         """Tell, or keep, what the last answer changed in how the account is."""
@@ -200,6 +201,7 @@ class Looks:
 
     def doubt(self, answer: Answer, *, now: float, alone: bool, lost: bool) -> None:
         """Take in that the API did not. `alone` and `lost` are as for `Health.note`."""
+        self._health.lived(now=now, ran_s=self._clock.running())
         self._health.note(answer, now=now, alone=alone, lost=lost)
         if self._health.suspects(now):
             self.ask_witness(now)

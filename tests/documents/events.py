@@ -83,7 +83,7 @@ async def _live(account: Account) -> None:
         await account.run_for(30.0)
     account.api.script[GONE] = Outcome.NOT_FOUND
     await account.run_for(1000.0)
-    account.api.default = Outcome.UNAUTHORIZED
+    account.api.default, account.api.status_codes = Outcome.UNAUTHORIZED, {Outcome.UNAUTHORIZED: 401}
     await account.run_for(90.0)
     account.api.default = None
     await account.run_for(90.0)

@@ -42,6 +42,8 @@ FIELDS = {
     "sink": "`sink.*` only: the sink's name",
     "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; absent before the first",
     "reason": "why: see the types that have it",
+    "cause": "`account.degraded` only: what went wrong last: `timeout`, `dns`, `tls`, `refused`, `connection` and the "
+    "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where nobody can tell",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
     "pipeline.id": "the pipeline",
@@ -64,7 +66,7 @@ FIELDS = {
     "execution.goals": "the names of the goals that were reached; at most 20",
     "observed.at": "when it was seen",
     "observed.notBefore": "the last look that still saw the status before; absent at first sight",
-    "observed.delaySeconds": "`observed.at` - `time`, never negative; absent where there is no execution",
+    "observed.delaySeconds": "`observed.at` - `time`, never negative; absent where `time` is `observed.at` itself",
 }
 """What each field of `data` means."""
 

@@ -797,3 +797,65 @@ async def test_in_trouble_the_next_look_is_the_next_probe(store: SqlStore, clock
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(10)
     assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 50.0
+
+
+async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(10)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(1)
+    clock.stop_for(65.0)
+    await account.watcher.flush()
+    account.api.default = None
+    await account.run_for(20)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"] * 2
+    assert account.watcher._health.failing_since is None
+
+
+async def test_what_was_kept_of_failures_over_a_stop_is_no_more_than_ran(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(10)
+    clock.stop_for(65.0)
+    await account.watcher.flush()
+    again = await account_of(store, clock, A)
+    again.api.default = Outcome.SERVER_ERROR
+    await again.run_for(40)
+    assert await again.told() == []
+    await again.run_for(20)
+    assert await again.told() == [("account.degraded", "unreachable", None)]
+
+
+async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.reason = Outcome.CONNECTION, "refused"
+    await account.run_for(30)
+    clock.stop_for(600.0)
+    with capture_logs() as logs:
+        await account.run_for(25)
+        assert await account.told() == []
+        await account.run_for(70)
+    (event,) = await account.events()
+    assert (event["data"]["reason"], event["data"]["cause"]) == ("unreachable", "refused")
+    (line,) = (line for line in logs if line["event"] == "account.degraded")
+    assert (line["reason"], line["cause"]) == ("unreachable", "refused")
+
+
+async def test_the_end_of_trouble_has_no_cause(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.status_codes = Outcome.UNAUTHORIZED, {Outcome.UNAUTHORIZED: 401}
+    await account.run_for(1)
+    account.api.default = None
+    await account.run_for(61)
+    degraded, recovered = (event["data"] for event in await account.events() if event["type"].startswith("account."))
+    assert (degraded["cause"], recovered.get("cause")) == ("401", None)
+
+
+async def test_stops_are_no_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, max_interval_s=10.0)
+    for _ in range(60):
+        await account.run_for(8)
+        clock.stop_for(30.0)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]

@@ -32,8 +32,16 @@ EVENT: dict[str, Any] = {
 
 def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
     line = people_line(EVENT).plain
-    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s  signature ok" in line
+    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
     assert line.endswith("  Greeting: [red]upstream timeout")
+
+
+def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened() -> None:
+    observed = {"at": "2026-11-24T10:00:01.000Z", "notBefore": "2026-11-24T10:00:00.700Z"}
+    event = EVENT | {"type": "execution.paused", "data": EVENT["data"] | {"observed": observed}}
+    assert "seen within 0.3 s  signature ok" in people_line(event).plain
+    del observed["notBefore"]
+    assert "seen" not in people_line(event).plain
 
 
 def test_a_line_of_an_account_needs_no_execution() -> None:

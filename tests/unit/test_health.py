@@ -21,6 +21,14 @@ class Account:
 
     health: Health
     alone: bool = False
+    stopped_s: float = 0.0
+
+    def stop_for(self, stopped_s: float) -> None:
+        """Let the process be stopped for so long."""
+        self.stopped_s += stopped_s
+
+    def live(self, *, at: float) -> None:
+        self.health.lived(now=at, ran_s=at - self.stopped_s)
 
     def answer(
         self,
@@ -30,8 +38,11 @@ class Account:
         code: int | None = None,
         retry_after_s: float | None = None,
         sent_at: float | None = None,
+        reason: str | None = None,
     ) -> AccountTrouble | None:
-        reply = Reply(outcome, at - 0.1 if sent_at is None else sent_at, None, code, retry_after_s)
+        reply = Reply(outcome, at - 0.1 if sent_at is None else sent_at, None, code, retry_after_s, reason)
+        if outcome is not Outcome.OK:
+            self.live(at=at)
         self.health.note(reply, now=at, alone=self.alone)
         return self.health.trouble
 
@@ -41,6 +52,7 @@ class Account:
         return self.health.opens_at() - at
 
     def check(self, at: float) -> AccountTrouble | None:
+        self.live(at=at)
         self.health.check(at)
         return self.health.trouble
 
@@ -56,7 +68,9 @@ def an_account(
     degraded_after_s: float = 60,
     strain: Strain = AT_EASE,
 ) -> Account:
-    return Account(Health(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, strain=strain), alone)
+    account = Account(Health(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, strain=strain), alone)
+    account.live(at=1000)
+    return account
 
 
 def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
@@ -442,3 +456,127 @@ def test_a_page_of_a_list_says_of_the_account_what_a_look_does() -> None:
     assert account.health.trouble is UNAUTHORIZED
     account.health.note(PageReply(Outcome.OK, 1070, ()), now=1071)
     assert account.health.trouble is None
+
+
+# A process that is stopped for a while
+
+
+def test_what_a_stopped_process_did_not_ask_is_no_failure() -> None:
+    account = an_account()
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(3600)
+    assert account.check(4601) is None
+    assert account.health.failing_since == 4600
+    assert account.answer(Outcome.SERVER_ERROR, at=4630, code=500) is None
+    assert account.check(4659.9) is None
+    assert account.check(4660) is AccountTrouble.UNREACHABLE
+
+
+def test_before_trouble_is_told_something_is_asked_and_fails_after_the_stop() -> None:
+    account = an_account(degraded_after_s=5)
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    assert account.check(1004.9) is None
+    account.stop_for(65)
+    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it can tell
+    assert account.health.next_check_at(1072) == float("inf")
+    assert account.answer(Outcome.SERVER_ERROR, at=1072.1, sent_at=1005, code=500) is None
+    assert account.answer(Outcome.SERVER_ERROR, at=1073, code=500) is AccountTrouble.UNREACHABLE
+
+
+def test_a_success_after_the_stop_ends_what_failed_before_it() -> None:
+    account = an_account(degraded_after_s=5)
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(65)
+    assert account.check(1070) is None
+    assert account.answer(Outcome.OK, at=1071) is None
+    assert account.check(1200) is None
+
+
+def test_what_was_under_way_when_the_process_was_stopped_broke_by_that() -> None:
+    account = an_account()
+    account.stop_for(65)
+    account.answer(Outcome.TIMEOUT, at=1066, sent_at=1000.5)
+    assert account.health.failing_since is None
+    account.answer(Outcome.TIMEOUT, at=1076, sent_at=1066)
+    assert account.health.failing_since == 1076
+
+
+def test_a_refused_key_is_refused_whenever_it_was_asked_for() -> None:
+    account = an_account()
+    account.stop_for(65)
+    assert account.answer(Outcome.UNAUTHORIZED, at=1066, sent_at=1000.5, code=401) is UNAUTHORIZED
+
+
+def test_a_machine_that_is_busy_for_a_moment_was_not_stopped() -> None:
+    account = an_account()
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(0.9)
+    assert account.check(1060) is AccountTrouble.UNREACHABLE
+
+
+def test_a_pause_goes_on_while_the_process_is_stopped() -> None:
+    account = an_account()
+    account.busy(at=1000, retry_after_s=70)
+    account.stop_for(65)
+    account.live(at=1066)
+    assert account.health.opens_at() == 1070
+
+
+def test_the_strain_counts_no_stop() -> None:
+    account = an_account()
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(50)
+    account.live(at=1060)
+    assert account.health.strain(1060) == Strain(None, 10)
+
+
+def test_a_stop_is_no_part_of_the_five_minutes_beyond_the_budget() -> None:
+    account = an_account()
+    account.gap(ALLOWED_S + 1, at=1000)
+    account.gap(ALLOWED_S + 1, at=1050)
+    account.stop_for(400)
+    account.live(at=1460)
+    assert account.gap(ALLOWED_S + 1, at=1460) is None
+    assert account.gap(ALLOWED_S + 1, at=1699) is None
+    assert account.gap(ALLOWED_S + 1, at=1700) is OVER_BUDGET
+
+
+def test_it_is_known_for_how_long_the_process_was_stopped_since() -> None:
+    account = an_account()
+    for at in (1100, 1200):
+        account.stop_for(30)
+        account.live(at=at)
+    assert [account.health.stopped_s(since=since) for since in (1000, 1150, 1200)] == [60, 30, 0]
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "reason", "cause"),
+    [
+        (Outcome.SERVER_ERROR, 503, "status_503", "503"),
+        (Outcome.UNAUTHORIZED, 401, "status_401", "401"),
+        (Outcome.CONNECTION, None, "refused", "refused"),
+        (Outcome.CONNECTION, None, "dns", "dns"),
+        (Outcome.INVALID, 200, "html", "html"),
+        (Outcome.TIMEOUT, None, None, "timeout"),
+    ],
+)
+def test_trouble_has_the_cause_of_what_failed_last(
+    outcome: Outcome, code: int | None, reason: str | None, cause: str
+) -> None:
+    account = an_account()
+    account.answer(Outcome.REDIRECT, at=1000, code=302)
+    assert account.health.cause is None
+    account.answer(outcome, at=1060, code=code, reason=reason)
+    assert account.health.cause == cause
+
+
+def test_a_budget_that_is_too_small_has_no_cause() -> None:
+    account = an_account()
+    account.answer(Outcome.REDIRECT, at=999, code=302)
+    account.answer(Outcome.OK, at=1000)
+    for now in range(1000, 1310, 10):
+        account.gap(100, at=now)
+    assert (account.health.trouble, account.health.cause) == (OVER_BUDGET, None)

@@ -29,6 +29,7 @@ class ManualClock:
 
     passed_s: float = 0.0
     wall_error_s: float = 0.0
+    stopped_s: float = 0.0
 
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.passed_s + self.wall_error_s)
@@ -37,7 +38,7 @@ class ManualClock:
         return 500.0 + self.passed_s
 
     def running(self) -> float:
-        return self.monotonic()
+        return self.monotonic() - self.stopped_s
 
     def steady_us(self) -> int:
         return round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000)
@@ -512,3 +513,15 @@ def test_without_any_name_there_is_none() -> None:
     court = Court()
     court.see("running")
     assert "name" not in court.bodies[0]["data"]["pipeline"]
+
+
+def test_the_hour_in_which_nothing_could_be_read_is_one_in_which_the_process_ran() -> None:
+    court = Court()
+    court.see("running")
+    court.fail(Outcome.INVALID)
+    court.clock.stopped_s += HOUR_S
+    court.wait(HOUR_S)
+    court.fail_for(HOUR_S - 120, Outcome.INVALID)
+    assert court.told == ["running"]
+    court.fail_for(150, Outcome.INVALID)
+    assert court.told == ["running", "lost"]

@@ -65,6 +65,11 @@ class Answer(Protocol):
         """Return how long the server wants to be left alone."""
         ...
 
+    @property
+    def reason(self) -> str | None:
+        """Return a word of ours for why it is no success."""
+        ...
+
 
 class Api(Protocol):
     """The Clerk Chat API with one key. Trouble is a reply, never an exception; only cancellation comes through."""

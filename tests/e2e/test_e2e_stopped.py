@@ -1,0 +1,69 @@
+"""A daemon that is stopped for a while (SIGSTOP, `docker pause`) blames nobody for the time it did not run (SPEC 4)."""
+
+import asyncio
+import signal
+from itertools import islice
+
+import pytest
+from e2e.stage import Document, Stage, document_of, webhook, world_of
+
+from watcher.simulator.faults import Fault, Faults
+from watcher.simulator.scenarios import CALM
+from watcher.simulator.server import Simulator
+
+pytestmark = pytest.mark.untraced
+
+BROKEN = Faults(odds={Fault.SERVER_ERROR: 1.0})
+DEGRADED_AFTER_S = 5.0
+STOPPED_S = 9.0
+
+
+def document(simulator: Simulator, sinks: dict[str, Document]) -> Document:
+    written = document_of({"default": simulator}, sinks)
+    written["polling"] |= {"degraded_after": f"{DEGRADED_AFTER_S:g}s"}
+    return written
+
+
+async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
+    receiver = await stage.receiver()
+    life = await stage.start(document(simulator, {"ops": webhook(receiver)}))
+    await life.until(lambda: len(receiver.events()) >= 5, within_s=15, what="every execution was told")
+
+    asked_count = len(simulator.journal.entries)
+    simulator.faults = BROKEN
+    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
+    life.send(signal.SIGSTOP)
+    await asyncio.sleep(STOPPED_S)
+    simulator.faults, asked_count = CALM, len(simulator.journal.entries)
+    life.send(signal.SIGCONT)
+    await life.until(lambda: codes(simulator, since=asked_count).count(200) > 10, within_s=15, what="it looked again")
+    assert await life.stop() == 0
+    assert (life.events("account.degraded"), life.logged("account.degraded")) == ([], [])
+
+
+async def test_what_fails_on_after_a_stop_is_told_once_it_failed_long_enough(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
+    life = await stage.start(document(simulator, {}))
+    await life.until(lambda: len(life.told) >= 5, within_s=15, what="every execution was told")
+
+    asked_count = len(simulator.journal.entries)
+    simulator.faults = BROKEN
+    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
+    life.send(signal.SIGSTOP)
+    await asyncio.sleep(STOPPED_S)
+    assert life.events("account.degraded") == []
+    asked_count = len(simulator.journal.entries)
+    life.send(signal.SIGCONT)
+    await life.until(lambda: life.events("account.degraded"), within_s=15, what="the trouble was told")
+    assert 500 in codes(simulator, since=asked_count)
+    (told,) = life.events("account.degraded")
+    assert (told["data"]["reason"], told["data"]["cause"]) == ("unreachable", "500")
+    await life.until(lambda: life.logged("account.degraded"), within_s=5, what="it was logged")
+    assert life.logged("account.degraded")[0]["cause"] == "500"
+    assert await life.stop() == 0
+
+
+def codes(simulator: Simulator, *, since: int) -> list[int | None]:
+    """Return what was answered to the requests from that one on."""
+    return [entry.code for entry in islice(simulator.journal.entries, since, None)]
