@@ -1,5 +1,6 @@
 """From a reply to what is recorded and when to look next: the rules of SPEC 4, bound to one account."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -33,6 +34,8 @@ UNREADABLE_AFTER_S = 3600.0
 _UNREADABLE_CODES = frozenset({None, 200})
 """Of an `invalid` answer: 402 and the like are the API's trouble, however long (SPEC 4, "anything else")."""
 ERROR_JITTER = 0.1
+ROUNDING_S = 0.01
+"""A sum of times may come out a little too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,8 @@ class Judge:
             return self._still_lost(entry)
         reason = self._lost_for(entry, reply, around)
         if reason is None or entry.known.lost is reason:
-            return Judged(entry.known, None, self._error_interval_s(entry))
+            next_s = min(self._error_interval_s(entry), self._grace_left_s(entry, sent_at=reply.sent_at))
+            return Judged(entry.known, None, next_s)
         at = self._clock.steady_us()
         observed = lose(entry.known, reason, at=at, looked_at=entry.looked_at)
         next_s = self._error_interval_s(entry) if reason is LostReason.UNREADABLE else LOST_LOOK_EVERY_S
@@ -180,6 +184,17 @@ class Judge:
         policy = self._policy
         delay_s = doubling(max(1, entry.failure_count), base_s=policy.min_interval_s, cap_s=policy.max_interval_s)
         return min(policy.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
+
+    def _grace_left_s(self, entry: Entry, *, sent_at: float) -> float:
+        """Return when, after this request, one more answer can say that the execution is lost.
+
+        A look a moment before that would be followed by the next one only after the longest of all waits.
+        """
+        policy, streak = self._policy, entry.streak
+        if streak is None or streak.count + 1 < policy.lost_after:
+            return math.inf
+        left_s = streak.first_at + policy.lost_grace_s + ROUNDING_S - sent_at
+        return max(left_s, policy.min_interval_s) if left_s > 0 else math.inf
 
     def _change(self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int) -> ExecutionChange:
         before = entry.known

@@ -1,7 +1,7 @@
 """From a reply to what is recorded and when to look next, with a clock that only the test moves."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -388,6 +388,40 @@ def test_refusals_over_the_grace_are_a_loss_looked_at_every_10_minutes(outcome: 
     assert change_of(judged).before == 1
     lost = court.bodies[1]["data"]
     assert (lost["reason"], lost["execution"]["previousStatus"]) == (reason, "running")
+
+
+@pytest.mark.parametrize("draw", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9, 0.999])
+@pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN])
+def test_a_loss_is_told_as_soon_as_the_grace_is_over_however_the_looks_fall(outcome: Outcome, draw: float) -> None:
+    court = Court(draw=draw)
+    first_sent_at = court.clock.monotonic()
+    while court.entry.known.lost is None:
+        judged = court.fail(outcome)
+        assert judged.next_s is not None
+        sent_at = court.clock.monotonic() - REQUEST_S
+        court.wait(judged.next_s - REQUEST_S)
+    assert 60 <= sent_at - first_sent_at <= 61
+
+
+def test_the_end_of_the_grace_hastens_no_answer_that_is_not_the_last_one_needed() -> None:
+    court = Court()
+    court.judge._policy = replace(POLICY, lost_after=9)
+    court.fail(Outcome.NOT_FOUND)
+    court.wait(59)
+    assert court.fail(Outcome.NOT_FOUND).next_s == 2
+
+
+def test_the_end_of_the_grace_hastens_no_answer_beyond_the_shortest_interval() -> None:
+    court = Court()
+    court.fail(Outcome.NOT_FOUND)
+    court.wait(59.5)
+    assert court.fail(Outcome.NOT_FOUND).next_s == 1
+
+
+def test_refusals_that_nothing_else_shows_to_be_the_executions_own_are_asked_for_ever_more_seldom() -> None:
+    court = Court(others_well=False)
+    judged = court.fail_for(90, Outcome.NOT_FOUND)
+    assert (judged.next_s, court.told) == (8, [])
 
 
 def test_a_loss_names_the_last_look_that_saw_it() -> None:
