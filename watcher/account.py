@@ -5,6 +5,7 @@ Whose turn it is is `turns`', what a look does `looks`', what a page does the sc
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from watcher.models import Known, Watch
 from watcher.roster import Found, Roster, as_if_new
 from watcher.rows import Rows, ScanRules
 from watcher.scanner import Scanner
-from watcher.turns import GetTurn, Turn, Turns
+from watcher.turns import GetTurn, ListTurn, Turn, Turns
 
 IDLE_S = 10.0
 """The longest time between two rounds: each proves that the loop is alive."""
@@ -50,6 +51,8 @@ class AccountWatcher:
         )
         self._turns = Turns(self._agenda, self._roster, claims)
         self._changing = asyncio.Lock()
+        self._asked_lists = Counter[str]()
+        self._list_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight_count = 0
         self._next_round_at = float("inf")
@@ -118,11 +121,19 @@ class AccountWatcher:
         named = await store.load_executions(lease, list(strangers))
         unrecorded = [Known(name, pipeline) for name, pipeline in strangers.items() if name not in named]
         whole = self._roster.unlisted(watches)
+        for watch in whole:
+            await self._await_rest(watch.pipeline)
         listings = [
             await self._scanner.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole
         ]
         found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
         return Found((*map(as_if_new, named.values()), *found), unrecorded, listings)
+
+    async def _await_rest(self, pipeline: str) -> None:
+        """Wait until nothing of a list that was watched before is asked or written: what is recorded holds then."""
+        while self._asked_lists[pipeline]:
+            self._list_answered.clear()
+            await self._list_answered.wait()
 
     def _start_due(self) -> None:
         now = self._clock.monotonic()
@@ -157,7 +168,16 @@ class AccountWatcher:
     def _make(self, turn: Turn) -> Coroutine[Any, Any, None]:
         if isinstance(turn, GetTurn):
             return self._look(turn.entry, self._looks.look(turn.entry))
-        return self._scanner.ask(turn)
+        return self._ask(turn)
+
+    async def _ask(self, turn: ListTurn) -> None:
+        pipeline = turn.listing.watch.pipeline
+        self._asked_lists[pipeline] += 1
+        try:
+            await self._scanner.ask(turn)
+        finally:
+            self._asked_lists[pipeline] -= 1
+            self._list_answered.set()
 
     async def _look(self, entry: Entry, look: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a look that is cancelled is due again

@@ -172,6 +172,8 @@ class Looks:
         if reply.execution is None or self._health.trouble is not self._parts.announcer.told:
             await self.tell_health(failed=reply.execution is None)
         await self.record(entry, judged, reply.execution)
+        if reply.execution is not None and entry.claim is not None:  # what this says goes before the row, once recorded
+            entry.claim, entry.denied_until = None, now + DENIED_FOR_S
         return judged.next_s
 
     async def record(self, entry: Entry, judged: Judged, execution: Execution | None) -> None:
@@ -211,8 +213,6 @@ class Looks:
         if reply.execution is None:
             return self._judge_failure(entry, reply, now=now)
         judged = self._parts.judge.success(entry, reply.execution, sent_at=reply.sent_at)
-        if entry.claim is not None:  # whatever this says goes before the row
-            entry.claim, entry.denied_until = None, now + DENIED_FOR_S
         self.vouch(entry, reply, now=now)
         return judged
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
 
-from watcher.models import Execution, FirstSight, Known, Watch
-from watcher.ports.store import Lease
+from watcher.models import Execution, FirstSight, Known, Outcome, Watch
+from watcher.ports.store import Change, ExecutionChange, Lease
 from watcher.store.sql import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass
 class HeldStore:
-    """The real store, but what it read of executions it hands out only once it may."""
+    """The real store, but what it read of executions, and an event without one, goes through only once it may."""
 
     store: SqlStore
     may: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,8 +42,12 @@ class HeldStore:
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
         return await self._held(await self.store.load_open(lease, pipelines))
 
-    async def _held(self, found: T) -> T:
-        if not self.may.is_set():
+    async def record(self, change: Change) -> None:
+        await self._held(change, holds=not isinstance(change, ExecutionChange) and bool(change.outgoing))
+        await self.store.record(change)
+
+    async def _held(self, found: T, *, holds: bool = True) -> T:
+        if holds and not self.may.is_set():
             self.read.set()
             await self.may.wait()
         return found
@@ -176,6 +180,34 @@ async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is
     await follow_to_its_end(account)
     told = [event["type"] for event in await account.events() if event.get("subject") == A]
     assert told == ["execution.running", "execution.success"]
+
+
+async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_told_of_it(
+    held: HeldStore, clock: FakeClock
+) -> None:
+    account = await account_over(held, clock, WHOLE)
+    for _ in range(2):
+        account.api.pages, account.api.script[A] = pages_of(row(A, "running")), said(A, "running")
+        await account.run_for(620)  # a list that was refused is asked again
+        account.api.pages = {1: Outcome.NOT_FOUND}  # a gap is to be told
+        held.may.clear()
+        held.read.clear()
+        running = asyncio.create_task(account.run_for(300))
+        async with asyncio.timeout(10):
+            await held.read.wait()
+        held.may, telling = asyncio.Event(), held.may
+        held.may.set()
+        await account.watcher.watch([OTHER])
+        again = asyncio.create_task(account.watcher.watch([WHOLE]))
+        await asyncio.wait([again], timeout=0.1)
+        telling.set()
+        async with asyncio.timeout(10):
+            await again
+            await running
+    assert account.fatal == []
+    gaps = [event for event in await account.events() if event["type"] == "pipeline.gap"]
+    of_this = [event["sequence"] for event in gaps if event["source"].endswith(PIPELINE)]
+    assert of_this == ["0000000001", "0000000002"]
 
 
 async def pass_by(account: Account, held: HeldStore) -> None:

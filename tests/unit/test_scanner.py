@@ -1,8 +1,11 @@
 """Whole pipelines in virtual time, over the real store: what a list leads to."""
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
@@ -907,3 +910,23 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     await told(account)
     await account.run_for(130)
     assert sorted(await told(account)) == [("execution.success", name(number)) for number in (1, 2, 3)]
+
+
+async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_told_though_it_is_gone_by_then(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    show(account, row(1, "failed", ended_s=-5))
+    account.api.script[name(1)] = said(name(1), "failed")
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        await account.run_for(3)
+    assert asked(account, name(1)) > 0
+    show(account)
+    account.api.script[name(1)] = Outcome.NOT_FOUND
+    await account.run_for(200)
+    assert [event for event in await told(account) if event[1] == name(1)] == [
+        ("execution.running", name(1)),
+        ("execution.failed", name(1)),
+    ]
