@@ -219,7 +219,7 @@ def pages_of(*rows: Execution, page_rows: int = PAGE_ROWS) -> dict[int, Outcome 
     return {first // page_rows + 1: rows[first : first + page_rows] for first in range(0, len(rows), page_rows)}
 
 
-async def account_of(
+async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     store: Store,
     clock: FakeClock,
     *executions: str,
@@ -229,8 +229,9 @@ async def account_of(
     overdue_after_s: Mapping[str, float] | None = None,
     watches: Sequence[Watch] | None = None,
     rules: ScanRules = RULES,
+    api: ScriptedApi | None = None,
 ) -> Account:
-    """Build an account over that store, as a start of the daemon would."""
+    """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
     router = Router({"ops": Route(frozenset(EventType), {}, frozenset())})
     metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
     lease, sink = await store.claim("account", "default"), await store.claim("sink", "ops")
@@ -247,7 +248,7 @@ async def account_of(
         jitter=lambda: 0.5,
         link=None,
     )
-    api = ScriptedApi(clock, {name: said(name, "running") for name in executions})
+    api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     health = Health(degraded_after_s=60.0, now=clock.monotonic(), trouble=announcer.told, strain=record.strain)
     parts = AccountParts(
         lease=lease,

@@ -21,18 +21,23 @@ class Cursors:
         self._metrics = parts.metrics
         self._looks = looks
 
-    def gap(self, listing: Listing, reason: GapReason, *, at_most: int | None = None) -> tuple[Outgoing, ...]:
-        """Log a gap, in which so many executions may be missing, and return what is to be told of it."""
-        log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=reason)
-        return (self._judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1),)
+    async def record(
+        self, listing: Listing, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+    ) -> None:
+        """Write a cursor, and with it tell a gap in which so many executions may be missing. Raises `StoreError`.
 
-    async def record(self, listing: Listing, cursor: Cursor, outgoing: tuple[Outgoing, ...] = ()) -> None:
-        """Write a cursor and what is told with it, if the list is still watched. Raises `StoreError`."""
+        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        """
         if listing.unwatched:  # by now another may stand in its place, and counts from what is recorded
             return
+        outgoing = () if gap is None else (self._gap(listing, gap, at_most=at_most),)
         sequence = listing.sequence + len(outgoing)
         change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
         await self._looks.write(change)
         listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
         for each in outgoing:
+            log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=gap)
             self._metrics.events.labels(each.event.type).inc()
+
+    def _gap(self, listing: Listing, reason: GapReason, *, at_most: int | None) -> Outgoing:
+        return self._judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1)

@@ -54,8 +54,7 @@ class ListTrouble:
     async def give_up(self, listing: Listing, reason: GapReason | None, *, now: float) -> Step:
         """Tell once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
         if reason is not None and listing.cursor.refused is None:
-            cursor = replace(listing.cursor, refused=reason)
-            await self._cursors.record(listing, cursor, self._cursors.gap(listing, reason))
+            await self._cursors.record(listing, replace(listing.cursor, refused=reason), gap=reason)
         wait_s = self._wait_s(listing) if reason in {None, GapReason.UNREADABLE} else REFUSED_EVERY_S
         return self.rests(listing, wait_s, now=now)
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.agenda import Entry, Item
+from watcher.beginning import SETTLED_AFTER_US, Beginning, latest
 from watcher.clock import to_us
 from watcher.layout import Layout
-from watcher.models import Cursor, Execution, Watch
-from watcher.page import begun, dated
+from watcher.models import Cursor, Execution, GapReason, Watch
+from watcher.ordering import Order
+from watcher.page import dated
 from watcher.places import Places
 from watcher.ports.api import PageReply
 from watcher.scan import Scan
@@ -22,9 +24,6 @@ Measured by `make bench`: 20 pipelines with 1,000 open executions at 10 requests
 
 SEEK_EVERY_S = 600.0
 """So often a scan reads on, beyond what is known, for executions that it does not know the place of."""
-
-SETTLED_AFTER_US = 15_000_000
-"""So long after others that began with it a row may come to be seen: what was found since is read again."""
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
@@ -58,6 +57,18 @@ class Ages:
         return now - since < kept_us and now - self.latest_at >= kept_us / 2
 
 
+@dataclass(frozen=True, slots=True)
+class Doubt:
+    """That a list ended before anything known: so many scans in a row, since then (seconds for which the process ran).
+
+    It may have shown nothing, or half of it, for once. `is_explained` says that what is gone may have grown too old.
+    """
+
+    count: int
+    since_s: float
+    is_explained: bool
+
+
 @dataclass(slots=True, eq=False)
 class Listing(Item):
     """One pipeline's list.
@@ -67,9 +78,10 @@ class Listing(Item):
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
-    page was asked at `scanned_at` (monotonic seconds). `refusal_told` says that the last scan ended at a page that is
-    refused, and that this was told. `ages` are those of the rows it met, `kept` those of the last complete scan: so
-    long the API keeps what has ended. `newest_at` is the latest beginning among all rows met, 0 if there was none.
+    page was asked at `scanned_at` (monotonic seconds). `gaps_told` is why the last scans could not be completed, where
+    that goes on and was told: deeper pages are refused, or there is no order. `ages` are those of the rows it met,
+    `kept` those of the last complete scan: so long the API keeps what has ended. `doubt` is there while the last scans
+    met nothing that is known.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -86,10 +98,11 @@ class Listing(Item):
     scanned_at: float = 0.0
     ages: Ages = field(default_factory=Ages)
     kept: Ages = field(default_factory=Ages)
-    newest_at: int = 0
+    beginning: Beginning = field(default_factory=Beginning)
+    doubt: Doubt | None = None
     found_count: int = 0
     shows_any: bool = False
-    refusal_told: bool = False
+    gaps_told: frozenset[GapReason] = frozenset()
     failing_since: float | None = None
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
@@ -184,21 +197,37 @@ class Listing(Item):
         """Take in what a page of the scan shows of the list's age."""
         self.shows_any |= bool(rows)
         self.ages.note(at for row in rows if (at := dated(row)) is not None)
-        self.newest_at = max((self.newest_at, *(begun(row) or 0 for row in rows)))
 
-    def next_cursor(self, *, name: str | None) -> Cursor:
+    def head_newest_at(self, rows: Sequence[Execution]) -> int | None:
+        """Return the latest date where new rows show, once the first scan has read that, `rows` being the last page.
+
+        Newest first that was its first page, and of a list without an order all of it is read.
+        """
+        if self.cursor.newest_at is not None or self.cursor.found or not (self.shows_any and self.scan.saw_newest):
+            return None
+        if self.scan.order is Order.OLDEST:
+            return latest(rows) or 0
+        return self.beginning.first_at or 0
+
+    def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
         """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""
-        newest_at = self.cursor.newest_at
-        if not self.cursor.complete_at and self.scan.saw_newest:
-            newest_at = self.newest_at
+        newest_at = self.cursor.newest_at if newest_at is None else newest_at
         return Cursor(self.cursor.since_at, self.began_at, found=self.shows_any, name=name, newest_at=newest_at)
 
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.scan_ended(self.found_count)
-        self.kept, self.ages = self.ages, Ages()
-        self.scan, self.began_at, self.shows_any, self._depth = following, 0, False, 0
+        self.kept, self.doubt = self.ages, None
         self.found_count, self._came_count = self._came_count, 0
+        self._begin(following)
+
+    def scan_again(self, following: Scan) -> None:
+        """Begin another scan, as if this one had not been made."""
+        self._begin(following)
+
+    def _begin(self, following: Scan) -> None:
+        self.ages = Ages()
+        self.scan, self.began_at, self.shows_any, self._depth = following, 0, False, 0
 
     def sought_count(self) -> int:
         """Return how many open executions the scan is to look for: nobody knows where in the list they are."""

@@ -69,6 +69,8 @@ class GapReason(StrEnum):
     """The list ended before anything known: the API forgot what was in between."""
     OUTRUN = "outrun"
     """More came than could be read."""
+    UNORDERED = "unordered"
+    """The list has no order that would show where new rows are, and is too long to be read as a whole."""
 
 
 class Details(StrEnum):
@@ -219,9 +221,9 @@ class Cursor:
     `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
     first; `refused` the reason told because the list is refused, until it answers again. `found` tells whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
-    the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest beginning that the first
-    complete scan showed, by the API's clock; 0 where it showed none, `None` before, and where it may not have seen
-    the newest.
+    the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest date that the first scan
+    showed where new rows show, by the API's clock, written as soon as that is read; 0 where it showed none, `None`
+    before, and where it may not have seen the newest.
     """
 
     since_at: int

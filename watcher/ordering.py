@@ -1,9 +1,12 @@
 """In which order a list is, and where one that begins with the oldest ends. Pure; knows no scan and no request."""
 
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from itertools import pairwise
 
+from watcher.clock import to_us
 from watcher.models import Execution
 from watcher.page import Paging
 
@@ -17,55 +20,129 @@ class Order(Enum):
 
 PAIRS_AT_LEAST = 20
 MAJORITY = 3
-"""So many neighbours must stand in one order, and so many times as many as in the other, for that to be the list's."""
+"""So many pairs must be known, and so many times as many stand in one order as in the other, for that to be clear."""
 
-REMEMBERED_PAIRS = 5_000
-"""Beyond this, what was seen long ago counts half."""
+REMEMBERED_PAIRS = 100
+"""Of what a scan saw, so much counts, the latest: a list may turn over while it is read."""
 
-REMEMBERED_ROWS = 500
-"""The rows of some pages: where nothing comes, the same ones are read over and over, and count once."""
+
+@dataclass(frozen=True, slots=True)
+class _Pairs:
+    """How many pairs of rows stand in either order."""
+
+    newest: float = 0.0
+    oldest: float = 0.0
+
+    @property
+    def count(self) -> float:
+        """How many there are."""
+        return self.newest + self.oldest
+
+    @property
+    def clear(self) -> Order | None:
+        """The order these show, if they do."""
+        few, many = sorted((self.newest, self.oldest))
+        if many < max(PAIRS_AT_LEAST, MAJORITY * few):
+            return None
+        return Order.NEWEST if self.newest == many else Order.OLDEST
+
+
+class _Evidence:
+    """What the dates of one kind on the pages of one scan say."""
+
+    def __init__(self) -> None:
+        self._pages: deque[_Pairs] = deque()
+        self.latest = _Pairs()  # of the page that was read last
+        self.all = _Pairs()
+
+    def learn(self, dates: Iterable[int]) -> None:
+        """Take in the dates on a page."""
+        self.latest = _compare(dates)
+        self._pages.append(self.latest)
+        total = sum(page.count for page in self._pages)
+        while total - self._pages[0].count >= REMEMBERED_PAIRS:
+            total -= self._pages.popleft().count
+        self.all = _Pairs(sum(page.newest for page in self._pages), sum(page.oldest for page in self._pages))
+
+    @property
+    def clear(self) -> Order | None:
+        """The order these show: one page may do, else those read last together."""
+        return self.latest.clear or self.all.clear
+
+
+def _compare(dates: Iterable[int]) -> _Pairs:
+    """Compare each date on a page with each: it counts as many pairs as there are neighbours, in that proportion.
+
+    Executions that begin almost at once may start in another order than they were created, which upsets neighbours,
+    not a page.
+    """
+    newest = oldest = count = 0
+    above: list[int] = []
+    for at in dates:
+        oldest += bisect_left(above, at)
+        newest += len(above) - bisect_right(above, at)
+        insort(above, at)
+        count = len(above) - 1
+    weight = count / (newest + oldest) if newest + oldest else 0.0
+    return _Pairs(newest * weight, oldest * weight)
 
 
 class Ordering:
-    """The order of one list, by the neighbours on the pages that were read of it.
+    """The order of one list, by the dates on the pages that one scan reads of it; `order` is believed until then.
 
-    Executions that begin almost at once may start in another order than they were created, so only a clear majority
-    counts. Rows of different pages are not compared: these are read one after the other, and in a list that grows
-    faster than it is read the later page is the younger one whatever the order.
+    A list may be sorted by when its executions began, or ended: either will do. Rows of different pages are not
+    compared: these are read one after the other, and in a list that grows faster than it is read the later page is the
+    younger one whatever the order.
     """
 
     def __init__(self, order: Order | None = None) -> None:
         """Begin with what is believed."""
         self.order = order
-        self._counts = dict.fromkeys(Order, 0)
-        self._counted: dict[str, None] = {}  # the ids of rows, in the order in which they were counted
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin another scan: the list may have been turned over since the last."""
+        self._begun, self._ended = _Evidence(), _Evidence()
+        self._pages: set[tuple[str, ...]] = set()
 
     def learn(self, rows: Sequence[Execution]) -> bool:
         """Take in a page, and tell whether the list is to be read from the other end than was believed."""
-        self._count(rows)
-        believed, self.order = self.order, self._majority() or self.order
+        page = tuple(row.id for row in rows)
+        if page in self._pages:
+            return False
+        self._pages.add(page)
+        self._begun.learn(to_us(row.started_at) for row in rows if row.started_at is not None)
+        self._ended.learn(to_us(row.finished_at) for row in rows if row.finished_at is not None)
+        believed, self.order = self.order, self._clear or self.order
         return self.order is not believed and Order.OLDEST in {self.order, believed}
 
-    def _count(self, rows: Sequence[Execution]) -> None:
-        """Count the neighbours of which at least one is new here."""
-        for above, below in pairwise(row for row in rows if row.started_at is not None):
-            assert above.started_at is not None and below.started_at is not None  # noqa: S101, PT018 (filtered)
-            if above.id not in self._counted or below.id not in self._counted:
-                self._counts[Order.NEWEST] += above.started_at > below.started_at
-                self._counts[Order.OLDEST] += above.started_at < below.started_at
-        self._counted |= dict.fromkeys(row.id for row in rows)
-        for old in list(self._counted)[:-REMEMBERED_ROWS]:
-            del self._counted[old]
-        if sum(self._counts.values()) > REMEMBERED_PAIRS:
-            self._counts = {each: count // 2 for each, count in self._counts.items()}
+    def forget(self) -> None:
+        """Believe nothing any more."""
+        self.order = None
 
-    def _majority(self) -> Order | None:
-        (few, _), (many, order) = sorted(((count, order) for order, count in self._counts.items()), key=_count)
-        return order if many >= max(PAIRS_AT_LEAST, MAJORITY * few) else None
+    @property
+    def is_clear(self) -> bool:
+        """Whether the pages of this scan show the order that is believed."""
+        return self.order is not None and self._clear is self.order
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether they show dates enough, but no order."""
+        return self._clear is None and max(self._begun.all.count, self._ended.all.count) >= PAIRS_AT_LEAST
 
-def _count(counted: tuple[int, Order]) -> int:
-    return counted[0]
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether they show no order, or, few as they are, another one than is believed."""
+        if self.order is None or self._clear is not None:
+            return self._clear is not self.order or self.order is None
+        newest = self._begun.all.newest + self._ended.all.newest
+        oldest = self._begun.all.oldest + self._ended.all.oldest
+        against, speaks_for = (oldest, newest) if self.order is Order.NEWEST else (newest, oldest)
+        return self.is_mixed or against > speaks_for
+
+    @property
+    def _clear(self) -> Order | None:
+        return self._begun.clear or self._ended.clear
 
 
 class EndSearch:

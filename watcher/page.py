@@ -92,6 +92,11 @@ class Page:
         """The earliest date on it; an execution is not created after it starts or ends."""
         return min((at for row in self.rows if (at := begun(row)) is not None), default=None)
 
+    @property
+    def newest_at(self) -> int | None:
+        """The latest date on it: when the API gave it, its clock showed no less."""
+        return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
+
 
 def begun(execution: Execution) -> int | None:
     """Return when it began, or at least ended (microseconds)."""

@@ -9,13 +9,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
+from watcher.beginning import had_ended, is_new
 from watcher.claims import Claim, Confirmations, selects
-from watcher.errors import StoreError
+from watcher.errors import OwnershipLostError, StoreUnusableError
 from watcher.judge import Judged
-from watcher.listing import SETTLED_AFTER_US, Listing
+from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
-from watcher.models import Cursor, Details, Execution, FirstSight, Known, Outcome
-from watcher.page import begun, dated
+from watcher.models import Details, Execution, FirstSight, Known, Outcome
+from watcher.page import dated
 from watcher.ports.api import PageReply
 from watcher.ports.store import ExecutionChange
 from watcher.roster import Roster
@@ -23,10 +24,6 @@ from watcher.transitions import is_terminal
 
 LONG_AGO = 1
 """When what is history counts as found (microseconds): before any scan."""
-
-
-CLOCK_BEHIND_US = 15 * 60 * 1_000_000
-"""How far the API's clock may be behind ours: what is older than that is history, whatever the first scan showed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,11 +55,17 @@ class Row:
 
 
 class _Change(NamedTuple):
-    """What a row led to for an entry."""
+    """What a row led to for an entry.
+
+    `before` is what was known of it, `found` that with when it was found; `is_new`: it was entered for this row.
+    """
 
     entry: Entry
     judged: Judged
     execution: Execution
+    before: Known
+    found: Known
+    is_new: bool
 
 
 class Rows:
@@ -137,51 +140,71 @@ class Rows:
         `scanned` whether the page is the scan's; whom they are about is taken out of `left`.
         """
         changed: list[_Change] = []
-        for row in rows:
-            execution = row.execution
-            entry = left.get(execution.id) or self._free_entry(listing, execution, recorded=recorded)
-            if entry is None:
-                continue
-            left[execution.id] = entry  # until it is finished: whatever fails here, it is put back
-            listing.put(entry, index=row.index, at=reply.sent_at, scanned=scanned)
-            judged = self._judge(listing, entry, execution, reply, found_at=found_at)
-            if judged.change is None:
-                await self._finish(_Change(entry, judged, execution), left=left)
-            else:
-                changed.append(_Change(entry, judged, execution))
-        finishing = (self._finish(change, left=left) for change in changed)
-        failures = [each for each in await asyncio.gather(*finishing, return_exceptions=True) if each is not None]
-        if failures:
-            raise min(failures, key=lambda failure: isinstance(failure, StoreError))  # any other is a bug
+        try:
+            for row in rows:
+                change = self._change(listing, row, reply, recorded=recorded, found_at=found_at, left=left)
+                if change is None:
+                    continue
+                listing.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
+                if change.judged.change is None:
+                    await self._finish(change)
+                else:
+                    changed.append(change)
+        finally:
+            failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
+        raise_worst(failures)
 
-    async def _finish(self, change: _Change, *, left: dict[str, Entry]) -> None:
+    def _change(
+        self,
+        listing: Listing,
+        row: Row,
+        reply: PageReply,
+        *,
+        recorded: Mapping[str, Known],
+        found_at: int,
+        left: dict[str, Entry],
+    ) -> _Change | None:
+        """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
+        execution = row.execution
+        entry, is_new = left.pop(execution.id, None) or self._free_entry(execution), False
+        if entry is None:
+            if self._roster.find(execution.id) or listing.found_at(execution.id) is not None:
+                return None
+            entry, is_new = self._new_entry(listing, execution, recorded.get(execution.id)), True
+        before = entry.known
+        try:
+            judged = self._judge(listing, entry, execution, reply, found_at=found_at)
+        except BaseException:
+            self._undo(entry, before=before, is_new=is_new)
+            raise
+        return _Change(entry, judged, execution, before, entry.known, is_new)
+
+    def _undo(self, entry: Entry, *, before: Known, is_new: bool) -> None:
+        """Let all be as it was before: whoever was not known is as unknown to the next reading."""
+        entry.claim, entry.known = None, before
+        self._looks.put_back(entry, None if is_new else 0.0)
+
+    async def _finish(self, change: _Change) -> None:
         """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
         entry = change.entry
-        del left[entry.known.execution]
-        next_s: float | None = 0.0
         try:
             await self._looks.record(entry, change.judged, change.execution)
-            next_s = change.judged.next_s
-            if entry.claim is not None:
-                self._claims.add(entry)
         except BaseException:
-            entry.claim = None
+            before = change.before if entry.known is change.found else entry.known  # else it was written
+            self._undo(entry, before=before, is_new=change.is_new and before is change.before)
             raise
-        finally:
-            if entry.claim is None:
-                self._looks.put_back(entry, next_s)
+        if entry.claim is not None:
+            self._claims.add(entry)
+        else:
+            self._looks.put_back(entry, change.judged.next_s)
 
-    def _free_entry(self, listing: Listing, execution: Execution, *, recorded: Mapping[str, Known]) -> Entry | None:
-        """Return the entry a row is about, out of the agenda; nothing if somebody has it, or it has ended."""
+    def _free_entry(self, execution: Execution) -> Entry | None:
+        """Return the entry a row is about, out of the agenda; nothing if there is none, or somebody has it."""
         entry = self._roster.find(execution.id)
-        if entry is not None:
-            if not entry.queued:
-                return None
-            self._agenda.take(entry)
-            return entry
-        if listing.found_at(execution.id) is not None:
+        if entry is None or not entry.queued:
             return None
-        return self._new_entry(listing, execution, recorded.get(execution.id))
+        self._agenda.take(entry)
+        return entry
 
     def _new_entry(self, listing: Listing, execution: Execution, known: Known | None) -> Entry:
         entry = Entry(known or Known(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None)
@@ -196,7 +219,7 @@ class Rows:
         self._parts.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
             entry.known = replace(entry.known, found_at=found_at)
-            if self._is_silent(listing, entry.known, execution):
+            if entry.watch.whole and self._is_silent(listing, entry.known, execution):
                 return self._silently(entry, execution)
         if selects(self._rules.details, execution):
             return self._claim(entry, execution, reply)
@@ -219,18 +242,17 @@ class Rows:
 
     def _is_silent(self, listing: Listing, known: Known, execution: Execution) -> bool:
         """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
-        cursor = listing.cursor
+        cursor, at, told_us = listing.cursor, dated(execution), 0
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if _began_since(cursor, execution, found_at=known.found_at):
+        if is_new(cursor, execution, found_at=known.found_at):
             return False
-        told_from = cursor.since_at
-        if self._rules.first_sight is FirstSight.NOTIFY:
-            told_from -= self._rules.lookback_us
-        at = dated(execution)
         if at is None:  # nobody can tell, but what only later scans find
             return not cursor.complete_at and self._rules.first_sight is FirstSight.BASELINE
-        return at < told_from
+        if self._rules.first_sight is FirstSight.NOTIFY:
+            told_us = self._rules.lookback_us
+        now = self._clock.steady_us()
+        return had_ended(cursor, execution, listing.beginning, at=at, now=now, told_us=told_us)
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
         """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""
@@ -240,16 +262,13 @@ class Rows:
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
 
 
-def _began_since(cursor: Cursor, execution: Execution, *, found_at: int) -> bool:
-    """Tell whether an execution began after the first scan, by the API's own clock: it may be behind ours.
-
-    It is younger than all that scan showed, and if it had been there it would have been seen, were it late by now.
-    """
-    at = begun(execution)
-    if cursor.newest_at is None or at is None or at <= max(cursor.newest_at, cursor.since_at - CLOCK_BEHIND_US):
-        return False
-    found_after_us, begun_before_us = found_at - cursor.since_at, cursor.since_at - at
-    return max(found_after_us, begun_before_us) >= SETTLED_AFTER_US
+def raise_worst(failures: Iterable[BaseException | None]) -> None:
+    """Raise what went wrong, if anything did: of several what ends the daemon, for the others come again."""
+    raised = [failure for failure in failures if failure is not None]
+    fatal = (failure for failure in raised if isinstance(failure, (OwnershipLostError, StoreUnusableError)))
+    worst = next(fatal, next(iter(raised), None))
+    if worst is not None:
+        raise worst
 
 
 def by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:

@@ -1,19 +1,23 @@
 """One pass over the list of a pipeline: which page to read next, and when everything was seen. Pure, no I/O.
 
-Newest first, it reads from page 1 on; oldest first, from the last page back; while the order is unknown, both ways, one
-after the other. It ends at *known ground*: a row that was in the list when the last complete scan began reading, so
-that all below it was, too, and is recorded.
+Newest first, it reads from page 1 on; oldest first, from the last page back. It ends at *known ground*: a row that was
+in the list when the last complete scan began reading, so that all below it was, too, and is recorded. That holds while
+the list has an order, and the scan has met those that were first then (its `top`). Else all of the list is read.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from watcher.ground import Ground
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
 from watcher.page import Page, Paging
 
 EXTRA_PAGES = 20
-"""How many pages a scan reads beyond ground because `total` grew by more than was found."""
+"""How many pages a scan reads beyond ground because `total` grew by more than was found: that may be untrue."""
+
+TURNS_AT_MOST = 3
+"""A list that turns over more often than that while it is read has no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,50 +28,58 @@ class Finding:
     at_most: int | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Learnt:
+    """What one complete scan hands on to the next.
+
+    `total` is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first:
+    what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trusted` tells
+    whether `total` is believed. `top` are the ids of the rows that it met first.
+    """
+
+    ordering: Ordering
+    paging: Paging
+    total: int | None = None
+    total_before: int | None = None
+    trusted: bool = True
+    top: tuple[str, ...] = ()
+
+
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
-    `finding` is there once everything was seen, though pages beyond may be read for more.
-    `ordering`, `paging`, `total` and `trusted` are handed on to the next scan of the pipeline: once this one is
-    complete, `total` is how many rows the list has (newest first: what the API says, or what its only page shows;
-    oldest first: what was seen).
+    `finding` is there once everything was seen, though pages beyond may be read for more. `is_whole` tells whether all
+    of the list was read, `oldest_at` how far down (microseconds, by the API's clock).
     """
 
-    def __init__(
-        self,
-        *,
-        ordering: Ordering,
-        paging: Paging,
-        total: int | None,
-        trusted: bool = True,
-        cursor: Cursor,
-        lookback_us: int,
-        began_at: int,
-        pages_at_most: int,
-    ) -> None:
-        """Begin with what the last complete scan of this process left: `ordering`, `paging`, `total` and `trusted`.
+    def __init__(self, before: Learnt, *, cursor: Cursor, lookback_us: int, began_at: int, pages_at_most: int) -> None:
+        """Begin with what the last complete scan of this process learnt.
 
         `began_at` is microseconds UTC, steady. `pages_at_most` pages that lead no further are a race that is lost.
         """
-        self.total: int | None = None
-        self.trusted = trusted
-        self.ordering = ordering
-        self.paging = paging
-        paging.begin()
-        self._search = EndSearch(total or 0, paging)
-        self._total_before = total
+        self.before = before
+        self.ordering = before.ordering
+        self.paging = before.paging
+        self.ordering.begin()
+        self.paging.begin()
+        self._trusted = before.trusted
+        self._total: int | None = None
+        self._search = EndSearch(before.total or 0, self.paging)
+        totals = (before.total, before.total_before)
+        self._length_before = max((each for each in totals if each is not None), default=None)
         self._cursor = cursor
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
         self._pages_at_most = pages_at_most
         self.finding: Finding | None = None
+        self.is_whole = False
+        self.oldest_at: int | None = None
+        self._ground = Ground(self.ordering, top=before.top)
         self._seen: set[str] = set()
-        self._new_count = 0  # of those seen, how many are no ground
         self._overlaps = False
-        self._oldest_at: int | None = None
         self._last_oldest_at: int | None = None  # of the page that was read last
-        self._on_ground = False
-        self._meets_known = False
+        self._turn_count = 0
         self._stalled_count = 0
+        self._unproven_count = 0
         self._extra_count = 0
         self._last: Page | None = None  # the last one that was judged
         self._latest: Page | None = None  # the last one that was read
@@ -76,18 +88,17 @@ class Scan:
         self._saw_end = False  # where it began, nothing is beyond
         self._asked_beyond = False  # the page after that, once more
         self._again = False  # the page before it is read for the second time
-        self._from_the_front: Finding | None = None  # what it ended with, while the other end is read, too
         self.page = self._search.page if self._backward else 1
 
     @property
     def order(self) -> Order | None:
-        """The order as learned so far."""
-        return self.ordering.order
+        """The order as learned so far, and while it holds."""
+        return None if self._turn_count > TURNS_AT_MOST else self.ordering.order
 
     @property
     def _backward(self) -> bool:
         """Whether it reads from the last page back."""
-        return self.order is Order.OLDEST or (self.order is None and self._from_the_front is not None)
+        return self.order is Order.OLDEST
 
     @property
     def probes(self) -> bool:
@@ -107,7 +118,9 @@ class Scan:
     @property
     def saw_newest(self) -> bool:
         """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
-        return self.order is Order.NEWEST or self._saw_end
+        if self.order is None:
+            return self.is_whole
+        return self._last is not None and (self.order is Order.NEWEST or self._saw_end)
 
     @property
     def expects_page(self) -> bool:
@@ -117,7 +130,7 @@ class Scan:
             return False
         if self.page < latest.number:
             return True
-        if total is None or not self.trusted or self.page != latest.number + 1:
+        if total is None or not self._trusted or self.page != latest.number + 1:
             return False
         return latest.row_count >= self.paging.rows and total > self.paging.before(self.page)
 
@@ -128,15 +141,19 @@ class Scan:
     @property
     def is_shorter(self) -> bool:
         """Whether the list, read to its end, is known to have fewer rows than the last complete scan left."""
-        before, total = self._total_before, self._total_now
+        before, total = self._length_before, self._total_now
         if before is None or len(self._seen) >= before:
             return False
-        return total is None or not self.trusted or total < before
+        return total is None or not self._trusted or total < before
+
+    def learnt(self) -> Learnt:
+        """Return what the next scan begins with once this one is complete."""
+        return Learnt(self.ordering, self.paging, self._total, self.before.total, self._trusted, self._ground.top())
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
         left = (self._total_now or 0) - len(self._seen)
-        if self.trusted and left > 0:
+        if self._trusted and left > 0:
             return left
         return self.paging.before(self.page + 1) if self._backward else None
 
@@ -156,12 +173,10 @@ class Scan:
         are known but so young that others may yet come to be seen below. `unplaced` is how many open executions no list
         has shown yet: for each of them a page more may be read.
         """
-        turned = self.ordering.learn(rows)
+        turned = self._learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
         self._latest, self._total_now = page, total
-        if self.order is Order.NEWEST and self._from_the_front is not None:
-            return self._from_the_front
         if turned:
             self._begin_anew()
         if self._backward and not self._search.found:
@@ -174,13 +189,19 @@ class Scan:
             return None
         return self._follow(page, unplaced=unplaced)
 
+    def _learn(self, rows: Sequence[Execution]) -> bool:
+        """Learn from a page how the list is sorted, and tell whether to begin anew from where the new rows are."""
+        turned = self.ordering.learn(rows)
+        self._turn_count += turned
+        return turned and self._turn_count <= TURNS_AT_MOST + 1
+
     def _says_more_beyond(self, page: Page) -> bool:
         """Tell whether what seems to be the last page is not: what is beyond it was perhaps refused."""
         if not self._backward:
             return False
         full = page.row_count >= self.paging.rows
         length = self.paging.length(page.number, page.row_count)
-        return full and self.trusted and page.total is not None and page.total > length
+        return full and self._trusted and page.total is not None and page.total > length
 
     def _page(
         self,
@@ -198,29 +219,30 @@ class Scan:
 
     def _note(self, page: Page) -> None:
         """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""
-        unseen = {row.id for row in page.rows} - self._seen
+        shown = {row.id for row in page.rows}
+        unseen = shown - self._seen
         self._seen |= unseen
-        self._overlaps = len(unseen) < len(page.rows)
-        self._new_count += len(unseen.difference(page.ground, page.unsettled))
+        self._overlaps = len(unseen) < len(shown)
+        self._ground.count(page, unseen)
         if not self.probes:
             further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
             self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
         self._last_oldest_at = page.oldest_at
-        self._oldest_at = min((at for at in (page.oldest_at, self._oldest_at) if at is not None), default=None)
+        self.oldest_at = min((at for at in (page.oldest_at, self.oldest_at) if at is not None), default=None)
 
     def _begin_anew(self) -> None:
         """Read on from the other end: the order is not what was believed."""
         self._search = EndSearch(0, self.paging)
         self._last, self.finding, self._last_oldest_at = None, None, None
-        self._on_ground = self._meets_known = False
+        self._again = self._asked_beyond = False
+        self._ground.begin_anew()
         self.page = 1
 
     def _follow(self, page: Page, *, unplaced: int) -> Finding | None:
         """Judge a page in its turn. After a fall of the total the one before is read again first."""
         if self._again:
             self._again = False
-            self._on_ground |= page.has_ground
-            self._meets_known |= page.is_known
+            self._ground.touch(page)
             if not self._overlaps and page.number > 1:  # more fell than a page holds: back to what was read
                 self._again, self.page = True, page.number - 1
                 return None
@@ -233,7 +255,7 @@ class Scan:
         if self._last is None:
             seen_length = self.paging.length(page.number, page.row_count)
             is_known = self._backward or (page.total is None and page.ends_list)
-            self.total = seen_length if is_known else page.total
+            self._total = seen_length if is_known else page.total
             self._saw_end = page.total == seen_length or self.paging.ends(page.number, page.row_count, page.total)
         elif not self._backward and not page.row_count:
             self._saw_end = True
@@ -256,61 +278,72 @@ class Scan:
     def _go_on(self, page: Page, *, unplaced: int) -> Finding | None:
         if self.finding is None:
             self.finding = self._judge(page)
-        if self._total_says_more() and (page.ends_list or self._extra_count >= EXTRA_PAGES):
-            self.trusted = False
+        if self._untold_count() > 0 and (page.ends_list or self._extra_count >= EXTRA_PAGES):
+            self._trusted = page.ends_list and len(self._seen) >= (self._total or 0)
         if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
-            return self._end(self.finding, page)
+            self._count_arrivals()
+            return self.finding
         self._extra_count += self.finding is not None
         self.page = page.number + (-1 if self._backward else 1)
         return None
 
-    def _end(self, finding: Finding, page: Page) -> Finding | None:
-        """End the scan, unless nobody knows whether what is new stands at this end of the list: then read the other."""
-        if self.order is not None or self._from_the_front is not None or finding.gap or page.ends_list:
-            return finding
-        self._begin_anew()
-        self._from_the_front, self._search = finding, EndSearch(page.total or 0, self.paging)
-        self.page = self._search.page
-        return None
-
     def _judge(self, page: Page) -> Finding | None:
-        """Tell whether everything was seen.
-
-        A page that holds ground but does not end on it leads on to the next: its last rows were late to be seen, or
-        never asked for. A page without any then ends the scan.
-        """
-        self._meets_known |= page.is_known
-        was_on_ground, self._on_ground = self._on_ground, self._on_ground or page.has_ground
-        if page.ends_on_ground or (was_on_ground and not page.has_ground):
+        """Tell whether everything was seen."""
+        self._ground.meet(page)
+        if self._ground.is_reached and self.order is not None and self._ground.is_proof:
             return Finding()
-        past = page.oldest_at is not None and page.oldest_at < self._horizon
-        if page.ends_list or past:
+        if page.ends_list or self._is_past(page):
             return self._judge_end(page)
-        if self._stalled_count >= self._pages_at_most:
+        self._unproven_count += self.order is None or self.ordering.is_in_doubt
+        if self._unproven_count >= self._pages_at_most:
+            return Finding(GapReason.UNORDERED, self.unread_count())
+        if self.order is not None and self._stalled_count >= self._pages_at_most:
             return Finding(GapReason.OUTRUN, self.unread_count())
         return None
 
+    def _is_past(self, page: Page) -> bool:
+        """Tell whether all that is further down is older than anybody wants to know."""
+        if self.order is None or self.ordering.is_in_doubt:
+            return False
+        return page.newest_at is not None and page.newest_at < self._horizon
+
     def _judge_end(self, page: Page) -> Finding:
         """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
-        before, since = self._cursor.complete_at, self._oldest_at
-        if not before or self._meets_known:
+        self.is_whole = page.ends_list
+        if page.ends_list and self.ordering.is_mixed:
+            self.ordering.forget()
+        if page.ends_list and self._turn_count > TURNS_AT_MOST and not self._saw_as_many_as_said():
+            return Finding(GapReason.UNORDERED, self.unread_count())
+        before, since = self._cursor.complete_at, self.oldest_at
+        if not before or self._ground.meets_known:
             return Finding()
         if page.ends_list:
             whole = not self._cursor.found or (since is not None and since < before)
             return Finding() if whole else Finding(GapReason.DELETED)
         return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())
 
-    def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
-        """Tell whether to read on beyond the end of a scan that saw everything; where both ends are read, the last."""
-        if finding.gap or (self.order is None and self._from_the_front is None):
-            return False
-        return self._total_says_more() or self._extra_count < unplaced
+    def _saw_as_many_as_said(self) -> bool:
+        return self._total_now is not None and len(self._seen) >= self._total_now
 
-    def _total_says_more(self) -> bool:
-        """Tell whether `total` grew by more than was found: something may have come to be seen late, further down."""
-        if not self.trusted or not self._cursor.complete_at or self.total is None or self._total_before is None:
-            return False
-        return self.total - self._total_before > self._new_count
+    def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
+        """Tell whether to read on beyond the end of a scan that saw everything."""
+        return finding.gap is None and (self._untold_count() > 0 or self._extra_count < unplaced)
+
+    def _untold_count(self) -> int:
+        """Return by how much `total` grew beyond what was found: something may have come to be seen further down.
+
+        What a page says of it that is read later counts as well: an untrue word is not repeated.
+        """
+        before, total, now = self._length_before, self._total, self._total_now
+        if not self._trusted or not self._cursor.complete_at or total is None or before is None:
+            return 0
+        said = total if self._backward or now is None else min(total, now)
+        return max(0, said - before - self._ground.new_count)
+
+    def _count_arrivals(self) -> None:
+        """Count what came, and was found, after the first page said how many there are."""
+        if not self._backward and self._total is not None and self._length_before is not None:
+            self._total = max(self._total, self._length_before + self._ground.new_count)
 
 
 def _is_younger(at: int | None, other: int | None) -> bool:

@@ -13,7 +13,7 @@ import structlog
 from watcher.agenda import Agenda, Entry, Queue
 from watcher.cursors import Cursors
 from watcher.list_trouble import ListTrouble, Step
-from watcher.listing import Listing
+from watcher.listing import Doubt, Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Watch
 from watcher.ordering import Order, Ordering
@@ -21,14 +21,19 @@ from watcher.page import Paging
 from watcher.ports.api import PageReply
 from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
-from watcher.rows import Rows, ScanRules, by_id
-from watcher.scan import Finding, Scan
+from watcher.rows import Rows, ScanRules, by_id, raise_worst
+from watcher.scan import Finding, Learnt, Scan
 from watcher.turns import ListTurn
 
 CURSOR_EVERY_US = 60_000_000
 """The cursor of a pipeline in which nothing happens is written so often."""
 
 log = structlog.get_logger()
+
+TOLD_ONCE = frozenset(
+    {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
+)
+"""What goes on, scan after scan, is told once, until a scan was complete without it."""
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
@@ -66,19 +71,16 @@ class Scanner:
         """
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._parts.judge.learn_name(watch.pipeline, cursor.name)
-        scan, named = self._scan(cursor, None), watch.name is not None
+        scan, named = self._scan(cursor), watch.name is not None
         listing = Listing(watch, cursor, record.sequence, scan, recorded_at=cursor.complete_at, named=named)
         if record.cursor is None:
             await self._cursors.record(listing, cursor)
         return listing
 
-    def _scan(self, cursor: Cursor, last: Scan | None) -> Scan:
+    def _scan(self, cursor: Cursor, learnt: Learnt | None = None) -> Scan:
         """Return a scan that goes on from what the last one of this process learnt."""
         return Scan(
-            ordering=Ordering() if last is None else last.ordering,
-            paging=Paging() if last is None else last.paging,
-            total=None if last is None else last.total,
-            trusted=last is None or last.trusted,
+            learnt or Learnt(Ordering(), Paging()),
             cursor=cursor,
             lookback_us=self._rules.lookback_us,
             began_at=self._clock.steady_us(),
@@ -139,11 +141,9 @@ class Scanner:
         if reason is None:
             listing.head_wanted()
             return await self._trouble.give_up(listing, None, now=now)
-        finding = listing.scan.finding
-        if finding is None:
-            finding = Finding() if listing.refusal_told else Finding(reason, listing.scan.unread_count())
-            listing.refusal_told = True
-        await self._end(listing, finding)
+        told = listing.gaps_told
+        await self._end(listing, listing.scan.finding or Finding(reason, listing.scan.unread_count()))
+        listing.gaps_told |= told
         self._trouble.works(listing)
         return self._at_rest()
 
@@ -178,6 +178,8 @@ class Scanner:
         if turn.scans and fresh and self._needs_name(listing):
             listing.nameless = (reply, fresh[0])
             return Step(Queue.BEGUN)
+        if fresh:
+            listing.beginning.note(executions, watched_us=self._clock.steady_us() - listing.cursor.since_at)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
         listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
         await self._rows.take(
@@ -214,7 +216,8 @@ class Scanner:
             return {}
         recorded = await self._parts.store.load_executions(self._parts.lease, strangers)
         ended = [known for known in recorded.values() if known.ended_at is not None]
-        await asyncio.gather(*(self._note_found(known, when=when) for known in ended if not known.found_at))
+        noted = (self._note_found(known, when=when) for known in ended if not known.found_at)
+        raise_worst(await asyncio.gather(*noted, return_exceptions=True))
         listing.remember({known.execution: known.found_at or when for known in ended})
         return recorded
 
@@ -241,9 +244,9 @@ class Scanner:
         known: Mapping[str, int],
     ) -> Step:
         """Let the scan take in a page."""
-        order, now = listing.scan.order, self._clock.steady_us()
+        scan, now = listing.scan, self._clock.steady_us()
         ground = {row.id for row in rows if row.id in known and listing.is_ground(row, found_at=known[row.id], now=now)}
-        finding = listing.scan.read(
+        finding = scan.read(
             rows,
             total=reply.total,
             skipped=reply.skipped,
@@ -252,13 +255,28 @@ class Scanner:
             unplaced=listing.sought_count(),
         )
         listing.met(rows)
-        if listing.scan.order is not None and listing.scan.order is not order:
-            self._learn_order(listing, listing.scan.order)
+        if scan.order is not None and scan.order is not listing.places.order:
+            self._learn_order(listing, scan.order)
+        newest_at = listing.head_newest_at(rows)
         if finding is None:
+            if newest_at is not None:
+                await self._cursors.record(listing, replace(listing.cursor, newest_at=newest_at))
             return Step(Queue.BEGUN)
-        listing.refusal_told = False
-        await self._end(listing, finding)
+        if finding.gap is not GapReason.DELETED:
+            await self._end(listing, finding, newest_at=newest_at)
+        elif self._is_sure(listing):
+            await self._end_anew(listing, finding)
+        else:
+            listing.scan_again(self._scan(listing.cursor, scan.before))
         return self._at_rest()
+
+    def _is_sure(self, listing: Listing) -> bool:
+        """Tell whether a list that met nothing known did so often enough to believe it: once it may be mistaken."""
+        now_s, doubt = self._clock.running(), listing.doubt
+        if doubt is None:
+            doubt = Doubt(0, now_s, is_explained=self._is_explained(listing))
+        listing.doubt = doubt = replace(doubt, count=doubt.count + 1)
+        return doubt.count >= self._rules.lost_after and now_s - doubt.since_s >= self._rules.lost_grace_s
 
     def _learn_order(self, listing: Listing, order: Order) -> None:
         listing.places.order = order
@@ -275,23 +293,47 @@ class Scanner:
             case Queue.DUE:
                 self._agenda.put(listing, due_at=max(self._clock.monotonic(), listing.asked_at + step.wait_s))
 
-    async def _end(self, listing: Listing, finding: Finding) -> None:
+    async def _end_anew(self, listing: Listing, finding: Finding) -> None:
+        """End a scan that met nothing known; if that cannot be written the list is read again, it may be back."""
+        explained = listing.doubt is not None and listing.doubt.is_explained
+        try:
+            await self._end(listing, Finding() if explained else finding)
+        except BaseException:
+            listing.scan_again(self._scan(listing.cursor, listing.scan.before))
+            raise
+
+    async def _end(self, listing: Listing, finding: Finding, *, newest_at: int | None = None) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        cursor = listing.next_cursor(name=self._parts.judge.pipeline_name(listing.watch.pipeline))
-        gap = None if self._is_explained(listing, finding) else finding.gap
-        outgoing = () if gap is None else self._cursors.gap(listing, gap, at_most=finding.at_most)
+        name = self._parts.judge.pipeline_name(listing.watch.pipeline)
+        if self._proves_empty(listing):
+            newest_at = 0
+        cursor = listing.next_cursor(name=name, newest_at=newest_at)
+        gap = None if finding.gap in listing.gaps_told else finding.gap
         old = replace(listing.cursor, complete_at=cursor.complete_at)
         overdue = self._clock.steady_us() - listing.recorded_at >= CURSOR_EVERY_US
-        if listing.found_count or outgoing or cursor != old or overdue:
-            await self._cursors.record(listing, cursor, outgoing)
+        if listing.found_count or gap or cursor != old or overdue:
+            await self._cursors.record(listing, cursor, gap=gap, at_most=finding.at_most)
         listing.cursor = cursor
-        listing.scan_ended(self._scan(cursor, listing.scan))
+        if finding.gap is None:
+            listing.gaps_told = frozenset()
+        elif finding.gap in TOLD_ONCE:
+            listing.gaps_told |= {finding.gap}
+        listing.scan_ended(self._scan(cursor, listing.scan.learnt()))
 
-    def _is_explained(self, listing: Listing, finding: Finding) -> bool:
+    def _proves_empty(self, listing: Listing) -> bool:
+        """Tell whether a list that showed nothing yet did so often enough to believe that there was nothing."""
+        if listing.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
+            listing.beginning.empty_count = 0
+            return False
+        now = self._clock.steady_us()
+        listing.beginning.note_empty(at=now)
+        return listing.beginning.is_empty(after=self._rules.lost_after, at=now)
+
+    def _is_explained(self, listing: Listing) -> bool:
         """Tell whether all that is gone was known, and only grew too old.
 
         A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
         """
-        if finding.gap is not GapReason.DELETED or not listing.scan.is_shorter:
+        if not listing.scan.is_shorter:
             return False
         return listing.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.began_at)

@@ -9,7 +9,7 @@ from watcher.listing import Listing
 from watcher.models import Cursor, Known, Watch
 from watcher.ordering import Ordering
 from watcher.page import Paging
-from watcher.scan import Scan
+from watcher.scan import Learnt, Scan
 
 WATCH = Watch("default", "p", ())
 
@@ -19,9 +19,7 @@ def an_entry(name: str = "e") -> Entry:
 
 
 def a_listing() -> Listing:
-    scan = Scan(
-        ordering=Ordering(), paging=Paging(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
-    )
+    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
     return Listing(WATCH, Cursor(0), 0, scan)
 
 

@@ -10,15 +10,13 @@ from watcher.models import Cursor, Execution, Known, Watch
 from watcher.ordering import Ordering
 from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS
-from watcher.scan import Scan
+from watcher.scan import Learnt, Scan
 
 WATCH = Watch("default", "whole", ())
 
 
 def listing() -> Listing:
-    scan = Scan(
-        ordering=Ordering(), paging=Paging(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
-    )
+    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
     return Listing(WATCH, Cursor(0), 0, scan)
 
 

@@ -376,7 +376,7 @@ async def after_two_days(
         for number in range(399, 99, -1)
     ]
     again = await whole_account(store, clock, *since, *(() if gone else before))
-    await again.run_for(60)
+    await again.run_for(70)
     return again, since
 
 
@@ -459,7 +459,7 @@ async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap(store: SqlSt
     account = await whole_account(store, clock, *(row(each, "success", age_s=90, ended_s=80) for each in (2, 1)))
     await account.run_for(60)
     show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8)))
-    await account.run_for(60)
+    await account.run_for(70)
     events = await account.events()
     assert sorted(event["type"] for event in events) == ["execution.success"] * 2 + ["pipeline.gap"]
     assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
@@ -470,7 +470,7 @@ async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(store: SqlStor
     await account.run_for(60)
     clock.advance(2 * 3600)
     again = await whole_account(store, clock)
-    await again.run_for(60)
+    await again.run_for(70)
     assert await told(again) == [("pipeline.gap", "")]
 
 
@@ -671,7 +671,7 @@ async def test_all_that_was_known_may_only_have_grown_too_old(
     account = await whole_account(store, clock, *rows)
     await account.run_for(60)
     show(account, row(3, "success", age_s=-60, ended_s=-61))
-    await account.run_for(60)
+    await account.run_for(70)
     assert [type_ for type_, _ in await told(account)].count("pipeline.gap") == gaps
 
 

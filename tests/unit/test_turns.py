@@ -13,7 +13,7 @@ from watcher.ordering import Ordering
 from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS
 from watcher.roster import Found, Roster
-from watcher.scan import Scan
+from watcher.scan import Learnt, Scan
 from watcher.turns import GetTurn, ListTurn, Turns
 
 WHOLE = Watch("default", "whole", ())
@@ -21,9 +21,7 @@ NAMED = Watch("default", "named", ("n1", "n2"))
 
 
 def a_listing() -> Listing:
-    scan = Scan(
-        ordering=Ordering(), paging=Paging(), total=None, cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
-    )
+    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
     return Listing(WHOLE, Cursor(0), 0, scan)
 
 

@@ -97,7 +97,7 @@ scan = Table(
     Column("refused", String),
     Column("found", Boolean, nullable=False),
     Column("name", String),  # what the API calls the pipeline
-    Column("newest_at", BigInteger),  # the latest beginning that the first complete scan showed
+    Column("newest_at", BigInteger),  # the latest date on the newest rows that the first scan showed
 )
 
 event = Table(
