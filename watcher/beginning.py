@@ -5,12 +5,16 @@ The API's clock may be days off. Our own only measures how much time went by. Pu
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from watcher.models import Cursor, Execution
 from watcher.page import begun, dated
 
 SETTLED_AFTER_US = 15_000_000
 """So long after others that began with it a row may come to be seen: what was found since is read again."""
+
+BEGINNING_US = 600_000_000
+"""So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
 
 
 @dataclass(slots=True)
@@ -28,9 +32,12 @@ class Beginning:
     empty_from_at: int = 0
 
     def note(self, rows: Iterable[Execution], *, watched_us: int) -> None:
-        """Take in a page, so long after the pipeline began to be watched: the API's clock showed its latest date."""
+        """Take in a page, so long after the pipeline began to be watched: the API's clock showed its latest date.
+
+        Much later that clock may have been set, and it says nothing any more.
+        """
         latest_at = latest(rows)
-        if latest_at is None:
+        if latest_at is None or watched_us > BEGINNING_US:
             return
         self.first_at = latest_at if self.first_at is None else self.first_at
         bound = latest_at - watched_us
@@ -46,36 +53,44 @@ class Beginning:
         return self.empty_count >= after and at - self.empty_from_at >= SETTLED_AFTER_US
 
 
+class Seen(NamedTuple):
+    """When a row counts as found, and when that is (microseconds, steady)."""
+
+    found_at: int
+    now: int
+
+
 def latest(rows: Iterable[Execution]) -> int | None:
     """Return the latest date on some rows: when the API gave them its clock showed no less."""
     return max((at for row in rows if (at := dated(row)) is not None), default=None)
 
 
-def is_new(cursor: Cursor, execution: Execution, *, found_at: int) -> bool:
+def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, seen: Seen, told_us: int) -> bool:
+    """Tell whether an execution that has ended had done so more than `told_us` before the pipeline was watched.
+
+    What is new had not. Of the rest the dates say so, by the API's clock or by ours. While a place is read for the
+    first time, a date that is yet to come says that the API's clock is ahead: ours then says nothing, and it had.
+    """
+    began_at, at = begun(execution), dated(execution)
+    if began_at is None or at is None:
+        return False
+    if _is_new(cursor, began_at=began_at, at=at, found_at=seen.found_at):
+        return False
+    if beginning.ended_by_at is not None and at <= beginning.ended_by_at - told_us:
+        return True
+    is_read = cursor.newest_at is not None and (bool(cursor.complete_at) or began_at > cursor.newest_at)
+    return at < cursor.since_at - told_us or (not is_read and not told_us and at > seen.now)
+
+
+def _is_new(cursor: Cursor, *, began_at: int, at: int, found_at: int) -> bool:
     """Tell whether a row was not there when its place was read for the first time, and is none that was late by then.
 
-    It began after the newest rows were read, or ended after that while all of the list has been read. By our clock only
-    in the first 15 s: unless it began long before, it may then be of one that had ended, and is late to be seen.
+    It began after the newest rows were read, or ended after that while all of the list has been read. Not in the first
+    15 s, unless it began long before: until then it may be of one that had ended, and is late to be seen.
     """
-    began_at, ended_at = begun(execution), dated(execution)
-    if cursor.newest_at is None or began_at is None or ended_at is None:
+    if cursor.newest_at is None:
         return False
     is_settled = found_at - cursor.since_at >= SETTLED_AFTER_US
     if began_at > cursor.newest_at:
         return is_settled or cursor.since_at - began_at >= SETTLED_AFTER_US
-    return is_settled and bool(cursor.complete_at) and ended_at > cursor.newest_at
-
-
-def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, at: int, now: int, told_us: int) -> bool:
-    """Tell whether what ended then had ended more than `told_us` before the pipeline was watched.
-
-    That is if the API's dates, or ours, say so. While a place is read for the first time, a date that is yet to come
-    says that the API's clock is ahead, so that neither says anything, and it had.
-    """
-    if at < cursor.since_at - told_us:
-        return True
-    if beginning.ended_by_at is not None and at <= beginning.ended_by_at - told_us:
-        return True
-    began_at = begun(execution)
-    is_first = cursor.newest_at is None or (not cursor.complete_at and (began_at or 0) <= cursor.newest_at)
-    return is_first and not told_us and at > now
+    return is_settled and bool(cursor.complete_at) and at >= cursor.newest_at

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
-from watcher.beginning import had_ended, is_new
+from watcher.beginning import Seen, had_ended
 from watcher.claims import Claim, Confirmations, selects
 from watcher.errors import OwnershipLostError, StoreUnusableError
 from watcher.judge import Judged
@@ -242,17 +242,14 @@ class Rows:
 
     def _is_silent(self, listing: Listing, known: Known, execution: Execution) -> bool:
         """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
-        cursor, at, told_us = listing.cursor, dated(execution), 0
+        cursor, rules = listing.cursor, self._rules
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if is_new(cursor, execution, found_at=known.found_at):
-            return False
-        if at is None:  # nobody can tell, but what only later scans find
-            return not cursor.complete_at and self._rules.first_sight is FirstSight.BASELINE
-        if self._rules.first_sight is FirstSight.NOTIFY:
-            told_us = self._rules.lookback_us
-        now = self._clock.steady_us()
-        return had_ended(cursor, execution, listing.beginning, at=at, now=now, told_us=told_us)
+        is_baseline = rules.first_sight is FirstSight.BASELINE
+        if dated(execution) is None:  # nobody can tell, but what only later scans find
+            return is_baseline and not cursor.complete_at
+        seen, told_us = Seen(known.found_at, self._clock.steady_us()), 0 if is_baseline else rules.lookback_us
+        return had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
         """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""

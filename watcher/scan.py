@@ -16,6 +16,9 @@ from watcher.page import Page, Paging
 EXTRA_PAGES = 20
 """How many pages a scan reads beyond ground because `total` grew by more than was found: that may be untrue."""
 
+EMPTY_AT_LEAST = 3
+"""So often the page after the last must be empty for the first scan to believe it."""
+
 TURNS_AT_MOST = 3
 """A list that turns over more often than that while it is read has no order."""
 
@@ -76,6 +79,7 @@ class Scan:
         self._ground = Ground(self.ordering, top=before.top)
         self._seen: set[str] = set()
         self._overlaps = False
+        self._empty_count = 0
         self._last_oldest_at: int | None = None  # of the page that was read last
         self._turn_count = 0
         self._stalled_count = 0
@@ -84,6 +88,7 @@ class Scan:
         self._last: Page | None = None  # the last one that was judged
         self._latest: Page | None = None  # the last one that was read
         self._total_now: int | None = None  # as it was last said
+        self._total_most = 0  # that was said
         self._end_page: int | None = None  # oldest first: the last page
         self._saw_end = False  # where it began, nothing is beyond
         self._asked_beyond = False  # the page after that, once more
@@ -119,8 +124,14 @@ class Scan:
     def saw_newest(self) -> bool:
         """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
         if self.order is None:
-            return self.is_whole
+            return self.is_whole and not (self._trusted and self._total_most > len(self._seen))
         return self._last is not None and (self.order is Order.NEWEST or self._saw_end)
+
+    @property
+    def is_as_long_as_said(self) -> bool:
+        """Whether the API says how many rows there are, and no more than were seen, or, oldest first, must be there."""
+        length = (self._total or 0) if self._backward else len(self._seen)
+        return self._total_now is not None and length >= self._total_now
 
     @property
     def expects_page(self) -> bool:
@@ -173,10 +184,12 @@ class Scan:
         are known but so young that others may yet come to be seen below. `unplaced` is how many open executions no list
         has shown yet: for each of them a page more may be read.
         """
+        if self._is_doubtful(row_count=len(rows) + skipped):
+            return None
         turned = self._learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
-        self._latest, self._total_now = page, total
+        self._latest, self._total_now, self._total_most = page, total, max(total or 0, self._total_most)
         if turned:
             self._begin_anew()
         if self._backward and not self._search.found:
@@ -188,6 +201,16 @@ class Scan:
         elif turned:
             return None
         return self._follow(page, unplaced=unplaced)
+
+    def _is_doubtful(self, *, row_count: int) -> bool:
+        """Tell whether to ask again for a page that looks like the one after the last, as nothing is known of the list.
+
+        Its answer may be empty for once, and what is open further down would never be seen.
+        """
+        if row_count or self._backward or self._latest is None or self._length_before is not None:
+            return False
+        self._empty_count += 1
+        return self._empty_count < EMPTY_AT_LEAST
 
     def _learn(self, rows: Sequence[Execution]) -> bool:
         """Learn from a page how the list is sorted, and tell whether to begin anew from where the new rows are."""
@@ -256,7 +279,7 @@ class Scan:
             seen_length = self.paging.length(page.number, page.row_count)
             is_known = self._backward or (page.total is None and page.ends_list)
             self._total = seen_length if is_known else page.total
-            self._saw_end = page.total == seen_length or self.paging.ends(page.number, page.row_count, page.total)
+            self._saw_end = self._is_end(page, seen_length)
         elif not self._backward and not page.row_count:
             self._saw_end = True
         self._last = page
@@ -264,6 +287,12 @@ class Scan:
             self._again, self.page = True, page.number - 1
             return None
         return self._go_on(page, unplaced=unplaced)
+
+    def _is_end(self, page: Page, length: int) -> bool:
+        """Tell whether the first page that is judged is the last of the list, and no page said that there is more."""
+        if self._trusted and self._total_most > length:
+            return False
+        return page.total == length or self.paging.ends(page.number, page.row_count, page.total)
 
     def _fell(self, page: Page) -> bool:
         """Tell whether rows may have moved from this page to the one before it while neither was read.
@@ -312,7 +341,7 @@ class Scan:
         self.is_whole = page.ends_list
         if page.ends_list and self.ordering.is_mixed:
             self.ordering.forget()
-        if page.ends_list and self._turn_count > TURNS_AT_MOST and not self._saw_as_many_as_said():
+        if page.ends_list and self._turn_count > TURNS_AT_MOST and not self.is_as_long_as_said:
             return Finding(GapReason.UNORDERED, self.unread_count())
         before, since = self._cursor.complete_at, self.oldest_at
         if not before or self._ground.meets_known:
@@ -321,9 +350,6 @@ class Scan:
             whole = not self._cursor.found or (since is not None and since < before)
             return Finding() if whole else Finding(GapReason.DELETED)
         return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())
-
-    def _saw_as_many_as_said(self) -> bool:
-        return self._total_now is not None and len(self._seen) >= self._total_now
 
     def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
         """Tell whether to read on beyond the end of a scan that saw everything."""

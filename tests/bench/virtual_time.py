@@ -120,7 +120,7 @@ async def enter_stage(
     directory = directory or Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
     store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock, on_recorded=lambda _sinks: None)
     stack.push_async_callback(store.close)
-    await _write_without_waiting(store)
+    await write_without_waiting(store)
     ledger = NotedLedger(store, lambda change: notes.recorded(change, now_s=world.now_s()))
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
@@ -136,7 +136,7 @@ async def enter_stage(
     return Stage(population, watcher, schedule, notes, fatal)
 
 
-async def _write_without_waiting(store: SqlStore) -> None:
+async def write_without_waiting(store: SqlStore) -> None:
     """Let the disk take its time: nothing is killed here."""
     database = store._database
 

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from bench.virtual_time import write_without_waiting
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.models import Execution, Outcome, Watch
@@ -118,6 +119,7 @@ async def model(
     rate_per_s: float = 5.0,
     **rules: Any,  # noqa: ANN401
 ) -> Account:
+    await write_without_waiting(store)
     watched = replace(RULES, pages_at_most=max(50, round(rate_per_s * 150)), **rules)
     return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
 
@@ -152,3 +154,121 @@ async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
     result = await told(account)
     assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
     assert set(result.ended.values()) == {1}
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize(("count", "page_rows"), [(130, 50), (60, 10)])
+async def test_of_a_list_that_turns_over_again_and_again_all_is_told(
+    store: SqlStore, clock: FakeClock, count: int, page_rows: int, *, tells_total: bool
+) -> None:
+    since = lives(80, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=lives(count, from_s=-HOUR_S, until_s=900.0) + since, page_rows=page_rows)
+    api.orders = [(1017.0 * number, (newest, oldest)[number % 2]) for number in range(2)] + [
+        (1000 + 17.3 * number, (newest, oldest)[number % 2]) for number in range(20)
+    ]
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(200)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 80, [])
+
+
+@pytest.mark.parametrize("dates", ["true", "none", "equal"])
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_of_a_list_without_an_order_all_is_told(
+    store: SqlStore, clock: FakeClock, dates: str, *, tells_total: bool
+) -> None:
+    old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates)
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(200)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    old = lives(3200, from_s=-HOUR_S, until_s=900.0)
+    api = ModelApi(clock, lives=old, orders=((0.0, by_id),))
+    api.tells_total = tells_total
+    account = await model(store, clock, api, rate_per_s=1.0)
+    await account.run_for(900)
+    result = await told(account)
+    assert result.gaps == []
+    api.lives += lives(3000, from_s=1000.0, until_s=1800.0)
+    account = await model(store, clock, api, rate_per_s=0.1)
+    await account.run_for(3000)
+    result = await told(account)
+    assert result.gaps == ["unordered"]
+
+
+@pytest.mark.parametrize("page_rows", [10, 50])
+@pytest.mark.parametrize(("order", "jitter_s"), [(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)])
+async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
+    store: SqlStore, clock: FakeClock, order: Order, jitter_s: float, page_rows: int
+) -> None:
+    old = lives(1000, from_s=0.0, until_s=990.0, length_s=3.0)
+    since = lives(150, from_s=1030.0, until_s=1180.0, length_s=7.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), jitter_s=jitter_s, page_rows=page_rows)
+    account = await model(store, clock, api)
+    await account.run_for(30)
+    before = len(api.asked)
+    await account.run_for(200)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 150, [])
+    pages = sum(what.startswith("page") for _, what in api.asked[before:])
+    assert pages <= 3 * 200, pages
+
+
+OFFSETS_S = [-2 * 86_400.0, -1200.0, -20.0, 0.0, 20.0, 1200.0, 2 * 86_400.0]
+
+
+@pytest.mark.parametrize("offset_s", OFFSETS_S)
+@pytest.mark.parametrize("order", [newest, oldest, by_id])
+@pytest.mark.parametrize(("count", "ended_s"), [(50, 3600.0), (300, 0.0)])
+async def test_whatever_the_apis_clock_says_all_that_is_new_is_told_and_no_history(
+    store: SqlStore, clock: FakeClock, offset_s: float, order: Order, count: int, ended_s: float
+) -> None:
+    old = lives(count, from_s=-HOUR_S, until_s=999.0 - ended_s)
+    since = lives(30, from_s=1030.0, until_s=1060.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s)
+    account = await model(store, clock, api)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
+
+
+@pytest.mark.parametrize("offset_s", OFFSETS_S)
+async def test_a_crash_in_the_first_scan_makes_no_difference_to_that(
+    store: SqlStore, clock: FakeClock, offset_s: float
+) -> None:
+    old = lives(1000, from_s=-HOUR_S, until_s=999.0)
+    since = lives(30, from_s=1006.0, until_s=1036.0)
+    api = ModelApi(clock, lives=old + since, offset_s=offset_s)
+    account = await model(store, clock, api, rate_per_s=1.0)
+    await account.run_for(5)
+    clock.advance(25)
+    account = await model(store, clock, api, rate_per_s=1.0)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("order", [newest, oldest, by_id])
+@pytest.mark.parametrize("often", [1 / 7])
+async def test_an_answer_that_is_empty_now_and_then_is_no_gap_and_hides_nothing(
+    store: SqlStore, clock: FakeClock, order: Order, often: float, seed: int, *, tells_total: bool
+) -> None:
+    draw = Random(seed)
+    old, since = lives(300, from_s=-HOUR_S, until_s=999.0), lives(60, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), empties=lambda _: draw.random() < often)
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(200)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
