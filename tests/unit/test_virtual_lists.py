@@ -1,17 +1,23 @@
 """Lists as no documentation forbids them, in virtual time: everything that ends is told, or a gap is; no history is."""
 
-from collections.abc import Callable, Sequence
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from pathlib import Path
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import pytest
 from bench.virtual_time import write_without_waiting
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
+from watcher.errors import StoreError
 from watcher.models import Execution, Outcome, Watch
 from watcher.ports.api import PAGE_ROWS, PageReply, Reply
+from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -59,6 +65,7 @@ class ModelApi(ScriptedApi):
     dates: str = "true"
     jitter_s: float = 0.0
     empties: Callable[[int], bool] = lambda _count: False
+    refused: Callable[[int], bool] = lambda _page: False
     count: int = 0
 
     def _row(self, life: Life, now: float) -> Execution:
@@ -84,6 +91,8 @@ class ModelApi(ScriptedApi):
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         self.count += 1
+        if self.refused(page):
+            return PageReply(Outcome.FORBIDDEN, sent_at, None, 0, None, 403)
         order = [order for from_s, order in self.orders if from_s <= sent_at][-1]
         shown = [] if self.empties(self.count) else sorted((x for x in self.lives if x.begins_s <= sent_at), key=order)
         rows = tuple(self._row(each, sent_at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
@@ -96,7 +105,7 @@ def lives(
     """Return executions that begin evenly over that time and are as short as that."""
     draw = Random(f"{seed}/{from_s}")
     begins = [from_s + (until_s - from_s) * number / count for number in range(count)]
-    return [Life(f"{draw.getrandbits(128):032x}", each, each + length_s, fails=fails) for each in begins]
+    return [Life(str(UUID(int=draw.getrandbits(128))), each, each + length_s, fails=fails) for each in begins]
 
 
 @dataclass
@@ -119,8 +128,9 @@ async def model(
     rate_per_s: float = 5.0,
     **rules: Any,  # noqa: ANN401
 ) -> Account:
-    await write_without_waiting(store)
-    watched = replace(RULES, pages_at_most=max(50, round(rate_per_s * 150)), **rules)
+    if isinstance(store, SqlStore):
+        await write_without_waiting(store)
+    watched = replace(RULES, **({"pages_at_most": max(50, round(rate_per_s * 150))} | rules))
     return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
 
 
@@ -272,3 +282,96 @@ async def test_an_answer_that_is_empty_now_and_then_is_no_gap_and_hides_nothing(
     await account.run_for(200)
     result = await told(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the store's write lock, as another process may."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize("order", [newest, oldest, by_id])
+@pytest.mark.parametrize("after_s", [0.0, 0.5])
+@pytest.mark.parametrize("count", [50, 130])
+async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_told(
+    store: SqlStore, clock: FakeClock, path: Path, order: Order, after_s: float, count: int
+) -> None:
+    old, since = lives(count, from_s=-HOUR_S, until_s=-60.0), lives(5, from_s=1030.0, until_s=1060.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    account = await model(store, clock, api, rate_per_s=2.0)
+    await account.run_for(after_s)
+    with locked(path):
+        await account.run_for(8)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 5, [])
+    assert account.watcher._roster.names() == frozenset()
+
+
+@pytest.mark.parametrize("order", [newest, oldest])
+async def test_what_a_locked_store_could_not_take_is_told_once_it_can(
+    store: SqlStore, clock: FakeClock, path: Path, order: Order
+) -> None:
+    old, since = lives(130, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    account = await model(store, clock, api)
+    draw = Random(1)
+    while clock.monotonic() < 1180:
+        await account.run_for(draw.uniform(0.5, 12))
+        with locked(path):
+            await account.run_for(draw.uniform(0.5, 5))
+    await account.run_for(30)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps, account.fatal) == (0, 60, [], [])
+
+
+class RefusingGaps:
+    """The store, but for the first writes of a gap, which fail."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.failures = 2
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        if isinstance(change, PipelineChange) and change.outgoing and self.failures:
+            self.failures -= 1
+            raise StoreError("locked")
+        await self._store.record(change)
+
+
+@pytest.mark.parametrize("reason", ["forbidden", "forbidden deeper", "deleted", "unordered", "outrun", "lookback"])
+async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
+    store: SqlStore, clock: FakeClock, reason: str
+) -> None:
+    going, old = Life(str(UUID(int=1)), 500.0, 1e9, fails=False), lives(300, from_s=0.0, until_s=990.0)
+    api = ModelApi(clock, lives=[*old, going])
+    account = await model(store, clock, api)
+    await account.run_for(30)
+    refusing: Any = RefusingGaps(store)
+    pages_at_most = 50
+    match reason:
+        case "forbidden":
+            api.refused = lambda _page: True
+        case "forbidden deeper":
+            api.lives += lives(120, from_s=1030.0, until_s=1031.0)
+            api.refused = lambda page: page > 1
+        case "deleted":
+            api.lives = lives(400, from_s=1030.0, until_s=1031.0)
+        case "unordered":
+            api.orders, pages_at_most = ((0.0, by_id),), 5
+        case "outrun":
+            api.lives += lives(50_000, from_s=1030.0, until_s=1130.0)
+            pages_at_most = 5
+        case _:
+            api.lives += lives(300, from_s=1030.0, until_s=1030.0 + 20 * 86_400)
+            clock.advance(20 * 86_400)
+    account = await model(refusing, clock, api, pages_at_most=pages_at_most)
+    await account.run_for(150)
+    assert refusing.failures == 0
+    gaps = (await told(account)).gaps
+    assert gaps == [reason.split()[0]] * (len(gaps) if reason == "outrun" else 1)
