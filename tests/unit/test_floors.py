@@ -77,6 +77,8 @@ FLOORS = {
                 "layout",
                 "ordering",
                 "page",
+                "beginning",
+                "ground",
                 "scan",
                 "listing",
                 "looks",
