@@ -1,12 +1,12 @@
 """In which order a list is, and where one that begins with the oldest ends. Pure; knows no scan and no request."""
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
-from watcher.clock import to_us
 from watcher.models import Execution
 from watcher.page import Paging
 
@@ -55,9 +55,9 @@ class _Evidence:
         self.latest = _Pairs()  # of the page that was read last
         self.all = _Pairs()
 
-    def learn(self, dates: Iterable[int]) -> None:
-        """Take in the dates on a page."""
-        self.latest = _compare(dates)
+    def learn(self, latest: _Pairs) -> None:
+        """Take in the dates on a page, compared."""
+        self.latest = latest
         self._pages.append(self.latest)
         total = sum(page.count for page in self._pages)
         while total - self._pages[0].count >= REMEMBERED_PAIRS:
@@ -70,20 +70,22 @@ class _Evidence:
         return self.latest.clear or self.all.clear
 
 
-def _compare(dates: Iterable[int]) -> _Pairs:
+def _compare(dates: Iterable[datetime | None]) -> _Pairs:
     """Compare each date on a page with each: it counts as many pairs as there are neighbours, in that proportion.
 
     Executions that begin almost at once may start in another order than they were created, which upsets neighbours,
     not a page.
     """
-    newest = oldest = count = 0
-    above: list[int] = []
+    newest = oldest = 0
+    above: list[datetime] = []
     for at in dates:
-        oldest += bisect_left(above, at)
-        newest += len(above) - bisect_right(above, at)
-        insort(above, at)
-        count = len(above) - 1
-    weight = count / (newest + oldest) if newest + oldest else 0.0
+        if at is not None:
+            first = bisect_left(above, at)
+            after = bisect_right(above, at, first)
+            oldest += first
+            newest += len(above) - after
+            above.insert(after, at)
+    weight = (len(above) - 1) / (newest + oldest) if newest + oldest else 0.0
     return _Pairs(newest * weight, oldest * weight)
 
 
@@ -98,6 +100,7 @@ class Ordering:
     def __init__(self, order: Order | None = None) -> None:
         """Begin with what is believed."""
         self.order = order
+        self._compared: tuple[tuple[str, ...], _Pairs, _Pairs] = ((), _Pairs(), _Pairs())  # an idle list's first page
         self.begin()
 
     def begin(self) -> None:
@@ -111,8 +114,11 @@ class Ordering:
         if page in self._pages:
             return False
         self._pages.add(page)
-        self._begun.learn(to_us(row.started_at) for row in rows if row.started_at is not None)
-        self._ended.learn(to_us(row.finished_at) for row in rows if row.finished_at is not None)
+        if page != self._compared[0]:
+            self._compared = page, _compare(row.started_at for row in rows), _compare(row.finished_at for row in rows)
+        _, begun, ended = self._compared
+        self._begun.learn(begun)
+        self._ended.learn(ended)
         believed, self.order = self.order, self._clear or self.order
         return self.order is not believed and Order.OLDEST in {self.order, believed}
 

@@ -19,7 +19,8 @@ WHEN = {
     "everything. `reason` is `not_found`, `rejected` or `forbidden` (the list itself is refused, told once until it "
     "answers again), `unreadable` (for an hour, while other things of the account were well), `deleted` (the list "
     "ended before anything known: the API forgot what was in between), `lookback` (the last complete scan is longer "
-    "ago than `polling.lookback`) `outrun` (more came than could be read) or `unordered` (the list has no order that shows where new rows are, and is too long to be read as a whole). Whatever a list does show "
+    "ago than `polling.lookback`), `outrun` (more came than could be read) or `unordered` (the list has no "
+    "order that shows where new rows are, and is too long to be read as a whole). Whatever a list does show "
     "is told as ever.",
     EventType.ACCOUNT_DEGRADED: "The API cannot be used with this key. `reason` is `unauthorized` (at once), "
     "`rate_limited`, `unreachable`, `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). "

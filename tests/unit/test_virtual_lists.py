@@ -374,4 +374,4 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     await account.run_for(150)
     assert refusing.failures == 0
     gaps = (await told(account)).gaps
-    assert gaps == [reason.split()[0]] * (len(gaps) if reason == "outrun" else 1)
+    assert gaps == [reason.split(maxsplit=1)[0]] * (len(gaps) if reason == "outrun" else 1)
