@@ -1,6 +1,7 @@
 """In which order a list is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
 
@@ -85,3 +86,55 @@ def test_an_order_that_changes_is_noticed_in_time() -> None:
     for _ in range(2 * MAJORITY * REMEMBERED_PAIRS // 49):
         ordering.learn(rows(RISING))
     assert ordering.order is Order.OLDEST
+
+
+@pytest.mark.parametrize(
+    ("believed", "seconds", "clear", "mixed", "doubt"),
+    [
+        (None, [], False, False, True),
+        (None, FALLING, True, False, False),
+        (Order.NEWEST, [], False, False, False),
+        (Order.NEWEST, FALLING, True, False, False),
+        (Order.NEWEST, [3, 2, 1], False, False, False),
+        (Order.NEWEST, [1, 2], False, False, True),
+        (Order.NEWEST, [7] * 50, False, False, False),
+        (Order.NEWEST, NEAR_MAJORITY, False, True, True),
+        (Order.NEWEST, [*range(25), *range(24, 0, -1)], False, True, True),
+        (Order.OLDEST, [1, 2], False, False, False),
+        (Order.OLDEST, [2, 1], False, False, True),
+        (Order.OLDEST, [1, 2, 1], False, False, False),
+    ],
+)
+def test_a_scan_tells_whether_its_pages_show_what_is_believed(
+    believed: Order | None, seconds: Sequence[int | None], *, clear: bool, mixed: bool, doubt: bool
+) -> None:
+    ordering = Ordering(believed)
+    ordering.learn(rows(seconds))
+    assert (ordering.is_clear, ordering.is_mixed, ordering.is_in_doubt) == (clear, mixed, doubt)
+
+
+def test_each_scan_looks_anew() -> None:
+    ordering, page = Ordering(), rows(FALLING)
+    ordering.learn(page)
+    ordering.begin()
+    assert (ordering.order, ordering.is_clear) == (Order.NEWEST, False)
+    ordering.learn(page)
+    assert ordering.is_clear
+    ordering.forget()
+    assert (ordering.order, ordering.is_in_doubt) == (None, True)
+
+
+def test_a_list_sorted_by_its_ends_is_in_order_too() -> None:
+    ends = [replace(row, finished_at=BEGIN + timedelta(seconds=900 - at)) for at, row in enumerate(rows(NEAR_MAJORITY))]
+    ordering = Ordering()
+    ordering.learn(ends)
+    assert (ordering.order, ordering.is_clear, ordering.is_in_doubt) == (Order.NEWEST, True, False)
+
+
+def test_small_pages_show_that_the_list_has_turned_over_while_it_is_read() -> None:
+    ordering = Ordering()
+    for first in range(200, 0, -10):
+        ordering.learn(rows(range(first, first - 10, -1)))
+    turned = [ordering.learn(rows(range(first, first + 10))) for first in range(0, 120, 10)]
+    assert turned.count(True) == 1
+    assert turned.index(True) < 9
