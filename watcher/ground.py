@@ -11,6 +11,9 @@ from watcher.page import Page
 TOP_ROWS = 50
 """So many of the rows that a scan met first the next one looks for: some of them may be deleted by then."""
 
+PLACED_ROWS = 5
+"""So many rows do not stand in the same order by chance."""
+
 
 class Ground:
     """What a scan has met of what complete scans have found.
@@ -24,9 +27,10 @@ class Ground:
         """Begin above the first row."""
         self._ordering = ordering
         self._top_before = tuple(top)
-        self._wanted = frozenset(top)
+        self._ranks = {row: rank for rank, row in enumerate(top)}
         self._top: dict[str, None] = {}
         self._meets_top = False
+        self._met: list[int | None] = []  # where the first rows of ground that it met stand in the top, if they do
         self._is_on = False
         self.meets_known = False
         self.is_reached = False
@@ -34,7 +38,8 @@ class Ground:
 
     def begin_anew(self) -> None:
         """Begin at the other end of the list: who was first there is of no use."""
-        self._top_before, self._wanted, self._top = (), frozenset(), {}
+        self._top_before, self._ranks, self._top = (), {}, {}
+        self._met = []
         self._meets_top = self._is_on = self.meets_known = self.is_reached = False
 
     def count(self, page: Page, unseen: Collection[str]) -> None:
@@ -55,7 +60,9 @@ class Ground:
         was_on, self._is_on = self._is_on, self._is_on or page.has_ground
         self.meets_known |= page.is_known
         self.is_reached = page.ends_on_ground or (was_on and not page.has_ground)
-        self._meets_top |= any(row.id in self._wanted for row in page.rows)
+        self._meets_top |= any(row.id in self._ranks for row in page.rows)
+        ranks = [self._ranks.get(row.id) for row in page.rows if row.id in page.ground]
+        self._met = (self._met + ranks)[:PLACED_ROWS]
         if len(self._top) < TOP_ROWS:
             self._top |= dict.fromkeys(row.id for row in page.rows)
 
@@ -63,15 +70,23 @@ class Ground:
     def is_proof(self) -> bool:
         """Whether nothing new can be below the ground that is reached.
 
-        Without having met the top, the order has to be plain; and if anything new was met above, that may be anywhere.
+        Where few dates are shown the top has to stand there row by row. Else it is enough to have met any of it, and if
+        nothing new was met above, that may have been an old page for once.
         """
         if self._ordering.order is None or self._ordering.is_in_doubt:
             return False
-        return self._meets_top or (self._ordering.is_clear and not (self._wanted and self.new_count))
+        if not self._ordering.is_clear:
+            return self._is_in_place()
+        return self._meets_top or not (self._ranks and self.new_count)
+
+    def _is_in_place(self) -> bool:
+        """Whether what it met first of ground is the top, row by row; some may be deleted by now."""
+        placed = [rank for rank in self._met if rank is not None]
+        return bool(placed) and len(placed) >= min(PLACED_ROWS, len(self._ranks)) and placed == sorted(placed)
 
     def top(self) -> tuple[str, ...]:
         """Return the rows that the next scan is to meet: where this one met only old ones, those that were first."""
-        if self._wanted and not self._meets_top and not self.new_count:
+        if self._ranks and not self._meets_top and not self.new_count:
             return self._top_before
         before = self._top_before if self._meets_top else ()
         return tuple(dict.fromkeys((*self._top, *before)))[:TOP_ROWS]

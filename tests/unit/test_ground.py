@@ -54,8 +54,32 @@ def test_ground_is_proof_where_the_order_is_plain_or_the_top_stands_there(
     ordering.learn(shown)
     ground = Ground(ordering, top=top.split())
     ground.count(page("a", "g", ground="g"), {"a", "g"} if new else {"g"})
-    ground.meet(page("a", "t" if meets else "u", "g", ground="g"))
+    ground.meet(page("a", "t" if meets else "u", ground="t u"))
     assert (ground.is_reached, ground.is_proof) == (True, proof)
+
+
+@pytest.mark.parametrize(
+    ("pages", "in_place"),
+    [
+        (["new u v w x y z"], True),
+        (["u v w x y"], True),
+        (["v w x y z"], True),  # the first is deleted
+        (["u new w x y z"], True),
+        (["u v w x"], False),  # too few
+        (["u v", "w x y z"], True),
+        (["u v", "w x z y"], True),
+        (["u v", "w y x"], False),
+        (["z y x w v u"], False),
+        (["old u v w x y"], False),
+        (["u v w x old"], False),
+        (["u v w x y old"], True),
+    ],
+)
+def test_where_few_dates_are_shown_the_top_has_to_stand_there_row_by_row(pages: list[str], *, in_place: bool) -> None:
+    ground = Ground(Ordering(Order.NEWEST), top=tuple("uvwxyz"))
+    for each in pages:
+        ground.meet(page(*each.split(), ground="old u v w x y z"))
+    assert ground.is_proof is in_place
 
 
 def test_ground_is_reached_on_a_page_that_ends_on_it_or_after_one_that_holds_some() -> None:

@@ -1,8 +1,9 @@
 """Lists as no documentation forbids them, in virtual time: everything that ends is told, or a gap is; no history is."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
@@ -375,3 +376,40 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     assert refusing.failures == 0
     gaps = (await told(account)).gaps
     assert gaps == [reason.split(maxsplit=1)[0]] * (len(gaps) if reason == "outrun" else 1)
+
+
+SEEDS = range(int(os.environ.get("LIST_SEEDS", "8")))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_budget(
+    store: SqlStore, clock: FakeClock, path: Path, seed: int
+) -> None:
+    draw = Random(seed)
+    orders = draw.sample([newest, oldest, by_id], 2)
+    api = ModelApi(
+        clock,
+        orders=((0.0, orders[0]), (draw.uniform(1040, 1090), draw.choice(orders))),
+        page_rows=draw.choice([10, 50]),
+        offset_s=draw.choice([-172_800.0, -1200.0, 0.0, 1200.0, 172_800.0]),
+        jitter_s=draw.choice([0.0, 2.0]),
+        empties=lambda _: draw.random() < empty,
+    )
+    empty = draw.choice([0.0, 0.0, 0.1])
+    api.tells_total = draw.random() < 0.5
+    old = lives(draw.choice([0, 5, 60, 300]), from_s=-HOUR_S, until_s=900.0)
+    since = lives(60, from_s=1030.0, until_s=1110.0, length_s=draw.choice([0.3, 5.0]), fails=draw.random() < 0.5)
+    api.lives = old + since
+    account = await model(store, clock, api, rate_per_s=5.0)
+    await account.run_for(20)
+    locks = draw.random() < 0.5
+    while clock.monotonic() < 1130:
+        await account.run_for(draw.uniform(1, 15))
+        with locked(path) if locks else nullcontext():
+            await account.run_for(draw.uniform(0, 4))
+    await account.run_for(60)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.other, account.fatal) == (0, 60, [], [])
+    assert result.gaps == []
+    assert set(result.ended.values()) == {1}
+    assert len(api.asked) <= 5 * (clock.monotonic() - 1000) + 1
