@@ -78,7 +78,9 @@ def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, see
         return False
     if beginning.ended_by_at is not None and at <= beginning.ended_by_at - told_us:
         return True
-    is_read = cursor.newest_at is not None and (bool(cursor.complete_at) or began_at > cursor.newest_at)
+    is_read = cursor.found or (
+        cursor.newest_at is not None and (bool(cursor.complete_at) or began_at > cursor.newest_at)
+    )
     return at < cursor.since_at - told_us or (not is_read and not told_us and at > seen.now)
 
 

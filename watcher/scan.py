@@ -80,6 +80,7 @@ class Scan:
         self._seen: set[str] = set()
         self._overlaps = False
         self._empty_count = 0
+        self._empty_page: int | None = None  # the last one that held nothing
         self._last_oldest_at: int | None = None  # of the page that was read last
         self._turn_count = 0
         self._stalled_count = 0
@@ -174,18 +175,21 @@ class Scan:
         *,
         total: int | None,
         skipped: int = 0,
+        refused: bool = False,
         ground: Collection[str],
         unsettled: Collection[str] = (),
         unplaced: int,
     ) -> Finding | None:
         """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next. `paging` knows it already.
 
-        `skipped` rows of it cannot be read. `ground` are the ids on it that are known ground, `unsettled` those that
-        are known but so young that others may yet come to be seen below. `unplaced` is how many open executions no list
-        has shown yet: for each of them a page more may be read.
+        `skipped` rows of it cannot be read; where it was `refused` there may be some, or none. `ground` are the ids on
+        it that are known ground, `unsettled` those that are known but so young that others may yet come to be seen
+        below. `unplaced` is how many open executions no list has shown yet: for each of them a page more may be read.
         """
         if self._is_doubtful(row_count=len(rows) + skipped):
             return None
+        if not rows and not skipped and not refused:
+            self._empty_page = self.page
         turned = self._learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
@@ -292,7 +296,9 @@ class Scan:
         """Tell whether the first page that is judged is the last of the list, and no page said that there is more."""
         if self._trusted and self._total_most > length:
             return False
-        return page.total == length or self.paging.ends(page.number, page.row_count, page.total)
+        if page.total == length or self.paging.ends(page.number, page.row_count, page.total):
+            return True
+        return self._backward and self._empty_page == page.number + 1
 
     def _fell(self, page: Page) -> bool:
         """Tell whether rows may have moved from this page to the one before it while neither was read.

@@ -250,6 +250,7 @@ class Scanner:
             rows,
             total=reply.total,
             skipped=reply.skipped,
+            refused=reply.rows is None,
             ground=ground,
             unsettled=known.keys() - ground,
             unplaced=listing.sought_count(),

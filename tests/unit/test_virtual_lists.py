@@ -21,6 +21,8 @@ from watcher.ports.api import PAGE_ROWS, PageReply, Reply
 from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
 
+pytestmark = pytest.mark.untraced
+
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 HOUR_S = 3600.0
 
@@ -152,7 +154,7 @@ FLIPS = [(newest, oldest), (oldest, newest)]
 
 @pytest.mark.parametrize("turns", FLIPS)
 @pytest.mark.parametrize("tells_total", [True, False])
-@pytest.mark.parametrize(("count", "page_rows"), [(15, 10), (19, 10), (120, 10), (300, 50), (1050, 50), (1500, 50)])
+@pytest.mark.parametrize(("count", "page_rows"), [(19, 10), (120, 10), (1050, 50)])
 async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
     store: SqlStore, clock: FakeClock, count: int, page_rows: int, turns: tuple[Order, Order], *, tells_total: bool
 ) -> None:
@@ -161,7 +163,7 @@ async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
     api = ModelApi(clock, lives=old + since, orders=((0.0, turns[0]), (1080.0, turns[1])), page_rows=page_rows)
     api.tells_total = tells_total
     account = await model(store, clock, api)
-    await account.run_for(400)
+    await account.run_for(160)
     result = await told(account)
     assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
     assert set(result.ended.values()) == {1}
@@ -202,18 +204,20 @@ async def test_of_a_list_without_an_order_all_is_told(
 async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
     store: SqlStore, clock: FakeClock, *, tells_total: bool
 ) -> None:
-    old = lives(3200, from_s=-HOUR_S, until_s=900.0)
+    old = lives(400, from_s=-HOUR_S, until_s=900.0)
     api = ModelApi(clock, lives=old, orders=((0.0, by_id),))
     api.tells_total = tells_total
-    account = await model(store, clock, api, rate_per_s=1.0)
-    await account.run_for(900)
-    result = await told(account)
-    assert result.gaps == []
-    api.lives += lives(3000, from_s=1000.0, until_s=1800.0)
-    account = await model(store, clock, api, rate_per_s=0.1)
-    await account.run_for(3000)
-    result = await told(account)
-    assert result.gaps == ["unordered"]
+    account = await model(store, clock, api, pages_at_most=10)
+    await account.run_for(30)
+    assert (await told(account)).gaps == []
+    api.lives = old + lives(200, from_s=1030.0, until_s=1031.0)
+    await account.run_for(60)
+    assert (await told(account)).gaps == ["unordered"]
+    api.lives = old
+    await account.run_for(20)
+    api.lives = old + lives(200, from_s=1120.0, until_s=1121.0)
+    await account.run_for(60)
+    assert (await told(account)).gaps == ["unordered"]
 
 
 @pytest.mark.parametrize("page_rows", [10, 50])
@@ -234,12 +238,11 @@ async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
     assert pages <= 3 * 200, pages
 
 
-OFFSETS_S = [-2 * 86_400.0, -1200.0, -20.0, 0.0, 20.0, 1200.0, 2 * 86_400.0]
+OFFSETS_S = [-2 * 86_400.0, -1200.0, 0.0, 1200.0, 2 * 86_400.0]
 
 
 @pytest.mark.parametrize("offset_s", OFFSETS_S)
-@pytest.mark.parametrize("order", [newest, oldest, by_id])
-@pytest.mark.parametrize(("count", "ended_s"), [(50, 3600.0), (300, 0.0)])
+@pytest.mark.parametrize(("order", "count", "ended_s"), [(newest, 50, 3600.0), (oldest, 300, 0.0), (by_id, 130, 0.0)])
 async def test_whatever_the_apis_clock_says_all_that_is_new_is_told_and_no_history(
     store: SqlStore, clock: FakeClock, offset_s: float, order: Order, count: int, ended_s: float
 ) -> None:
@@ -268,7 +271,7 @@ async def test_a_crash_in_the_first_scan_makes_no_difference_to_that(
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(1))
 @pytest.mark.parametrize("tells_total", [True, False])
 @pytest.mark.parametrize("order", [newest, oldest, by_id])
 @pytest.mark.parametrize("often", [1 / 7])
@@ -294,8 +297,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("order", [newest, oldest, by_id])
-@pytest.mark.parametrize("after_s", [0.0, 0.5])
-@pytest.mark.parametrize("count", [50, 130])
+@pytest.mark.parametrize(("count", "after_s"), [(50, 0.0), (130, 0.5)])
 async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_told(
     store: SqlStore, clock: FakeClock, path: Path, order: Order, after_s: float, count: int
 ) -> None:
@@ -378,7 +380,7 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     assert gaps == [reason.split(maxsplit=1)[0]] * (len(gaps) if reason == "outrun" else 1)
 
 
-SEEDS = range(int(os.environ.get("LIST_SEEDS", "8")))
+SEEDS = range(int(os.environ.get("LIST_SEEDS", "6")))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
