@@ -85,8 +85,8 @@ def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
 
 def test_a_list_is_empty_once_it_was_so_often_and_for_so_long() -> None:
     beginning, seen = Beginning(), []
-    for at in (0, SETTLED_AFTER_US - 1, SETTLED_AFTER_US):
+    for at in (5, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5):
         beginning.note_empty(at=at)
-        seen.append(beginning.is_empty(after=2, at=at))
+        seen.append(beginning.is_empty(after=3, at=at))
     assert seen == [False, False, True]
-    assert not beginning.is_empty(after=4, at=SETTLED_AFTER_US)
+    assert not beginning.is_empty(after=4, at=9 * SETTLED_AFTER_US)

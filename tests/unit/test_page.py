@@ -1,10 +1,13 @@
 """How an API cuts a list into pages, as far as it has shown."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import pytest
+from stores import from_us
 
-from watcher.page import Paging
+from watcher.models import Execution
+from watcher.page import Page, Paging
 from watcher.ports.api import PAGE_ROWS
 
 Read = Sequence[tuple[int, int]]
@@ -70,3 +73,19 @@ def test_rows_are_counted_by_what_pages_hold() -> None:
     assert [paging.before(page) for page in (1, 2, 5)] == [0, 10, 40]
     assert paging.length(3, 7) == 27
     assert [paging.page_of(index) for index in (0, 9, 10, 25)] == [1, 1, 2, 3]
+
+
+def at(us: int | None) -> datetime | None:
+    return None if us is None else from_us(us)
+
+
+def test_a_page_has_an_oldest_and_a_newest_date() -> None:
+    starts, ends = (5, 3, None, None), (9, None, 4, None)
+    rows = [
+        Execution("e", "new", started_at=at(start), finished_at=at(end))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    page = Page(1, rows, 4, None, (), (), ends_list=False)
+    assert (page.oldest_at, page.newest_at) == (3, 9)
+    empty = Page(1, rows[3:], 1, None, (), (), ends_list=False)
+    assert (empty.oldest_at, empty.newest_at) == (None, None)
