@@ -22,6 +22,8 @@ class Answer(Enum):
 
     TAKE = "take"
     REFUSE = "refuse"
+    REJECT = "reject"
+    """It says that it will never take this body."""
     TAKE_AND_CUT = "take and cut"
     """It keeps the event, and the connection breaks before the answer."""
     SLOW = "slow"
@@ -134,8 +136,8 @@ async def _respond(request: web.BaseRequest, *, answer: Answer) -> web.StreamRes
         case Answer.SLOW:
             await asyncio.sleep(SLOW_S)
             return web.Response(status=204)
-        case Answer.REFUSE:
-            return web.Response(status=500)
+        case Answer.REFUSE | Answer.REJECT:
+            return web.Response(status=500 if answer is Answer.REFUSE else 422)
         case Answer.TAKE_AND_CUT:
             assert request.transport is not None
             request.transport.abort()

@@ -20,7 +20,7 @@ LOUD: Document = {"log": {"level": "debug"}}
 
 async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(100, ends_after_s=4.0, ends_within_s=5.0))
-    well, refusing = await stage.receiver(), await stage.receiver(lambda _: Answer.REFUSE)
+    well, refusing = await stage.receiver(), await stage.receiver(lambda _: Answer.REJECT)
     sinks = {"well": webhook(well), "refusing": webhook(refusing)}
     life = await stage.start({**document_of({"default": simulator}, sinks), **LOUD})
     await life.started()
