@@ -96,8 +96,8 @@ class SinkLane:
             metrics=surroundings.metrics,
         )
         self._ready: deque[Delivery] = deque()
-        self._trial: Delivery | None = None  # what is tried next while the breaker is open
-        self._trial_at = float("-inf")  # when one may be
+        self._trial: Delivery | None = None  # what is tried next while the breaker is open, and when that may be
+        self._trial_at = float("-inf")
         self._held: set[bytes] = set()  # the streams of all these and of what is in flight: one each, and in order
         self._in_flight: set[asyncio.Task[None]] = set()
         self._next_due_at: int | None = None
@@ -151,11 +151,10 @@ class SinkLane:
         if after_s is None or self._standing.disabled or now < self._give_up_at:
             return
         self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
-        store, lease, clock_s = self._surroundings.store, self._store.lease, self._standing.clock_s()
-        at, skip = self._clock.steady_us(), frozenset(self._held)
-        if count := await store.give_up(lease, now=at, clock_s=clock_s, after_s=after_s, skip=skip):
+        count = await self._store.give_up(clock_s=self._standing.clock_s(), after_s=after_s, skip=frozenset(self._held))
+        if count:
             self._surroundings.metrics.dead(count)
-            log.warning("deliveries.died", sink=lease.name, count=count, why="give_up_after has passed")
+            log.warning("deliveries.died", sink=self._store.lease.name, count=count, why="give_up_after has passed")
             self._surroundings.wake()
 
     async def _tell(self) -> None:

@@ -53,10 +53,18 @@ class LaneStore:
         """Return what is to show whether the sink works again; `None` also if the store is in trouble."""
         now = self._clock.steady_us()
         try:
-            return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
+            trial = await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
         except StoreError as error:
             self._failed(error)
             return None
+        if trial is None:
+            self._works()
+        return trial
+
+    async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
+        """Make dead letters of what was first due so long ago; return how many. Raises `StoreError`."""
+        now = self._clock.steady_us()
+        return await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
 
     async def settle(self, settlement: Settlement) -> bool:
         """Write how an attempt ended; return whether that is recorded."""

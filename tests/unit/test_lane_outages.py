@@ -227,3 +227,32 @@ async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
     held.set_result(DELIVERED)
     await rig.go()
     assert (rig.row("a1")["state"], rig.counted("dead")) == ("delivered", 0)
+
+
+async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_has_recovered(rig: Rig) -> None:
+    away(rig)
+    await rig.record(*"abcde")
+    await rig.go()
+    rig.store.broken.add("next_trial")
+    with capture_logs() as logs:
+        await rig.go(1)
+        rig.store.broken.clear()
+        back(rig)
+        assert "a1" in await rig.sent_after(1)
+    assert [each["event"] for each in logs if each["event"].startswith("store.")] == ["store.failed", "store.recovered"]
+
+
+async def test_with_nothing_left_to_try_an_open_breaker_lets_the_lane_rest(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=60.0)))
+    away(rig)
+    await rig.record(*"abcde")
+    await rig.go()
+    await rig.lane.flush()
+    for _ in range(20):
+        await rig.go(5)
+        await rig.lane.flush()
+    assert [rig.row(f"{name}1")["state"] for name in "abcde"] == ["dead"] * 5
+    assert await rig.go(60) == 10
+    back(rig)
+    await rig.record("f")
+    assert await rig.sent_after() == ["f1"]
