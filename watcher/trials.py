@@ -56,7 +56,7 @@ _KEY_FAILS = {
     Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
     Outcome.RATE_LIMITED: ("gets too many requests with this key", "try again later, or lower rate_limit"),
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
-    Outcome.CONNECTION: ("cannot be reached", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
+    Outcome.CONNECTION: ("cannot be reached ({cause})", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
     Outcome.INVALID: ("answers with something else than {wanted}", "correct base_url"),
     Outcome.REJECTED: ("rejects the request", "correct base_url"),
@@ -212,7 +212,9 @@ class _Key:
     def _fails(self, reply: Answer, wanted: str) -> _Verdict:
         words, hint = _KEY_FAILS[reply.outcome]
         words = f"{words} ({reply.status_code})" if reply.status_code and "(" not in words else words
-        return _Verdict(Exit.UNREACHABLE, words.format(wanted=wanted), hint.format(key=self._place_of_key()))
+        return _Verdict(
+            Exit.UNREACHABLE, words.format(wanted=wanted, cause=reply.reason), hint.format(key=self._place_of_key())
+        )
 
     def _place_of_key(self) -> str:
         return f"accounts.{self._name}.{'api_key_file' if self._account.api_key_file else 'api_key'}"

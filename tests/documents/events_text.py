@@ -26,8 +26,8 @@ WHEN = {
     "`rate_limited`, `unreachable`, `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). "
     "Told on the edge only; nothing is known of its executions meanwhile.",
     EventType.ACCOUNT_RECOVERED: "It can be used again. `reason` says what has ended.",
-    EventType.SINK_FAILING: "Nothing got through to this sink for 5 minutes while something was tried. Told to the "
-    "other sinks. Deliveries wait.",
+    EventType.SINK_FAILING: "Nothing got through to this sink for 5 minutes though something waited to be sent. "
+    "Told to the other sinks. Deliveries wait.",
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
     "configuration changes.",

@@ -262,7 +262,7 @@ async def test_an_api_in_trouble_is_told_with_its_code() -> None:
 
 async def test_an_api_that_is_not_there_cannot_be_reached() -> None:
     trial = await tried(account("http://127.0.0.1:1"))
-    assert (trial.works, trial.words) == (False, "cannot be reached")
+    assert (trial.works, trial.words) == (False, "cannot be reached (refused)")
 
 
 async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:

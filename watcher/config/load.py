@@ -17,6 +17,9 @@ from watcher.config.translate import translate
 from watcher.config.tree import Node, Scalar, Table, compose
 from watcher.config.twins import read_twins
 
+TRANSLATED_COUNT = 1_000
+"""So many problems are explained: nobody reads more, and hundreds of thousands would take minutes."""
+
 _CORRECT = "correct the path or its permissions"
 _REMEDIES = {
     Cause.NO_PATH: "correct the path",
@@ -97,5 +100,9 @@ def _validate(document: Document) -> Settings | None:
     try:
         return Settings.model_validate(document.data)
     except ValidationError as error:
-        translate(error.errors(include_url=False, include_input=False), document=document)
+        errors = error.errors(include_url=False, include_input=False)
+        translate(errors[:TRANSLATED_COUNT], document=document)
+        if len(errors) > TRANSLATED_COUNT:
+            count = len(errors) - TRANSLATED_COUNT
+            document.report_at(Scalar(None, 0, 0), (), f"{count:,} problems more", "correct those below first")
         return None

@@ -17,6 +17,9 @@ _LINES = frozenset({"secret"})
 _PATH = re.compile(r"/|\.\.?(?:/|$)|\$\{\w+\}(?:/|$)")
 """How a path begins, or a variable that stands for one or its directory. Anything else may be a secret."""
 
+_NAME = re.compile(r"[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*")
+"""A file's name, perhaps in directories, and no secret: these have digits."""
+
 _PATH_LIMIT = 1024
 
 _REMEDIES = {
@@ -83,7 +86,7 @@ def _shown(document: Document, twin: Path, directory: FilePath) -> str:
     """Return how to speak of the file a twin names: in full, as it is written, or not at all if it may be a secret."""
     given, written = document.text(twin) or "", document.written(twin)
     place = directory / FilePath(given).parent
-    is_path = _PATH.match(written) is not None
+    is_path = bool(_PATH.match(written) or _NAME.fullmatch(written))
     if is_path and not document.is_hidden(twin):
         return quoted(given, limit=_PATH_LIMIT)[1:-1]
     if place not in {directory, FilePath("/")} and document.reader.is_directory(place):  # which is no chance

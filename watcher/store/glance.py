@@ -18,7 +18,7 @@ def disabled_sinks(database: Path) -> Mapping[str, str]:
     """
     try:
         # Without companions nobody has it open. To open it in the usual way would make them, owned by whoever asks.
-        how = "mode=ro" if Path(f"{database}-wal").exists() else "immutable=1"
+        how = "mode=ro" if Path(f"{database}-wal").exists() else "mode=ro&immutable=1"
         with closing(sqlite3.connect(f"file:{quote(str(database))}?{how}", uri=True, timeout=TIMEOUT_S)) as store:
             return dict(store.execute(_DISABLED).fetchall())
     except (sqlite3.Error, OSError, ValueError):  # the last for a path that can be none

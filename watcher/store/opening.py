@@ -79,6 +79,8 @@ def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
         # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         opened = os.fstat(fd)
+        if not opened.st_size:  # as good as new, whoever made it
+            os.fchmod(fd, 0o600)
         os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
     except OSError as error:
         kind = StoreError if error.errno in _PASSING else StoreUnusableError

@@ -169,14 +169,14 @@ def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
     head, *rows = out.removeprefix(f"{ROWS}\n").splitlines()
     assert head == "target\tworks\tms\tanswer"
     ((target, works, ms, answer),) = (row.split("\t") for row in rows)
-    assert (target, works, answer) == ("accounts.default", "no", "cannot be reached")
+    assert (target, works, answer) == ("accounts.default", "no", "cannot be reached (refused)")
     assert ms.isdigit()
 
 
 def test_on_a_terminal_a_trial_says_what_to_do(on_terminal: OnTerminal) -> None:
     write(GOOD)
     *_, line, hint = on_terminal("check", "--online").splitlines()
-    assert line.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (")
+    assert line.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
     assert hint.startswith("  hint: correct base_url")
 
 

@@ -95,6 +95,8 @@ UNREADABLE = [
     ("./empty", "./empty is empty; write the secret into it"),
     ("./latin", "./latin is not UTF-8 text; write the secret into it as text"),
     ('"./a\\0b"', r"./a\u0000b is no path; write a path such as /run/secrets/name"),
+    ("clerk_api_key", f"cannot read clerk_api_key {MISSING}"),
+    ("nowhere/api-key.txt", f"cannot read nowhere/api-key.txt {MISSING}"),
     ("hunter2", f"cannot read this file in {{here}} {MISSING}"),
     ("https://h/hunter2", f"cannot read this file in {{here}} {MISSING}"),
     ("h.example/hunter2", f"cannot read this file in {{here}} {MISSING}"),

@@ -48,6 +48,14 @@ async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_a_file_that_somebody_left_empty_becomes_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    path.touch(0o644)
+    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+    assert set(modes_in(tmp_path).values()) == {0o600}
+    await store.close()
+
+
 def modes_in(directory: Path) -> dict[str, int]:
     return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
 
