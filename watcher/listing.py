@@ -201,18 +201,17 @@ class Listing(Item):
     def head_newest_at(self, rows: Sequence[Execution]) -> int | None:
         """Return the latest date where new rows show, once that is read for the first time; `rows` are the last page.
 
-        Newest first that was the first page, which is where it should be. Where the end had to be found, and no total
-        proves it, an answer may have been empty for once: that is believed after a while.
+        Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
+        had to be found, and no total proves it, an answer may have been empty for once: that is believed after a while.
         """
         if self.cursor.newest_at is not None or not self.shows_any or not self.scan.saw_newest:
             return None
         is_settled = self.began_at - self.cursor.since_at >= SETTLED_AFTER_US
         if self.scan.order is not Order.NEWEST and not self.scan.is_as_long_as_said and not is_settled:
             return None
-        last_at = latest(rows) or 0
-        if self.scan.order is Order.OLDEST or self.beginning.first_at is None:
-            return last_at
-        return self.beginning.first_at
+        if self.scan.order is Order.NEWEST and self.beginning.first_at is not None:
+            return self.beginning.first_at
+        return (latest(rows) if self.scan.order is Order.OLDEST else self.ages.latest_at) or 0
 
     def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
         """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""

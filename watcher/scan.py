@@ -17,7 +17,7 @@ EXTRA_PAGES = 20
 """How many pages a scan reads beyond ground because `total` grew by more than was found: that may be untrue."""
 
 EMPTY_AT_LEAST = 3
-"""So often the page after the last must be empty for the first scan to believe it."""
+"""So often in a row a page must be empty to be believed where nothing is known of the list, or more of it is."""
 
 TURNS_AT_MOST = 3
 """A list that turns over more often than that while it is read has no order."""
@@ -80,6 +80,8 @@ class Scan:
         self._seen: set[str] = set()
         self._overlaps = False
         self._empty_count = 0
+        self._was_empty = False  # this page, when it was asked for before
+        self._skipped_count = 0
         self._empty_page: int | None = None  # the last one that held nothing
         self._last_oldest_at: int | None = None  # of the page that was read last
         self._turn_count = 0
@@ -90,6 +92,7 @@ class Scan:
         self._latest: Page | None = None  # the last one that was read
         self._total_now: int | None = None  # as it was last said
         self._total_most = 0  # that was said
+        self._total_first = 0  # as it was first said by a page with rows
         self._end_page: int | None = None  # oldest first: the last page
         self._saw_end = False  # where it began, nothing is beyond
         self._asked_beyond = False  # the page after that, once more
@@ -160,7 +163,10 @@ class Scan:
 
     def learnt(self) -> Learnt:
         """Return what the next scan begins with once this one is complete."""
-        return Learnt(self.ordering, self.paging, self._total, self.before.total, self._trusted, self._ground.top())
+        trusted, total = self._trusted and not self.is_cut_short, self._total
+        if total is None and self.is_whole:
+            total = self._seen_count
+        return Learnt(self.ordering, self.paging, total, self.before.total, trusted, self._ground.top())
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
@@ -186,14 +192,16 @@ class Scan:
         it that are known ground, `unsettled` those that are known but so young that others may yet come to be seen
         below. `unplaced` is how many open executions no list has shown yet: for each of them a page more may be read.
         """
-        if self._is_doubtful(row_count=len(rows) + skipped):
+        if self._is_doubtful(total, row_count=len(rows) + skipped, refused=refused):
             return None
+        self._skipped_count += skipped
         if not rows and not skipped and not refused:
             self._empty_page = self.page
         turned = self._learn(rows)
         page = self._page(rows, total, row_count=len(rows) + skipped, ground=ground, unsettled=unsettled)
         self._note(page)
         self._latest, self._total_now, self._total_most = page, total, max(total or 0, self._total_most)
+        self._total_first = self._total_first or (total or 0 if page.row_count else 0)
         if turned:
             self._begin_anew()
         if self._backward and not self._search.found:
@@ -206,15 +214,45 @@ class Scan:
             return None
         return self._follow(page, unplaced=unplaced)
 
-    def _is_doubtful(self, *, row_count: int) -> bool:
-        """Tell whether to ask again for a page that looks like the one after the last, as nothing is known of the list.
+    def _is_doubtful(self, total: int | None, *, row_count: int, refused: bool) -> bool:
+        """Tell whether to ask again for a page without rows: its answer may be empty for once.
 
-        Its answer may be empty for once, and what is open further down would never be seen.
+        The first page is read again by the next scan.
         """
-        if row_count or self._backward or self._latest is None or self._length_before is not None:
+        if row_count or self.page == 1 or self.finding is not None:
+            self._was_empty, self._empty_count = self._empty_count > 0, 0
             return False
         self._empty_count += 1
-        return self._empty_count < EMPTY_AT_LEAST
+        return self._empty_count < self._empty_at_least(is_told=refused or total is not None)
+
+    def _empty_at_least(self, *, is_told: bool) -> int:
+        """Return how often in a row `page` has to be empty to be believed; `is_told`: the answer says that it is.
+
+        Often where rows are known to be; and after the last page, as long as nothing is known of the list: what is open
+        further down would never be seen. Twice after a full page, if nothing else would tell of new rows there.
+        """
+        before, expected = self.paging.before(self.page), self._expected_count
+        if not self._length_before or before < expected:
+            return EMPTY_AT_LEAST
+        return 2 if before == expected and not is_told else 1
+
+    @property
+    def _expected_count(self) -> int:
+        """How many rows the list has: when this scan began, by what it said then, and when the last one ended.
+
+        What came since may be on pages that were read before.
+        """
+        said = self._total_first if self._trusted else 0
+        return max(said, (self._length_before or 0) if self._trusted or self._backward else 0)
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether it read the list to an end that came before all was seen that should be there."""
+        return self.is_whole and self._seen_count < self._expected_count
+
+    @property
+    def _seen_count(self) -> int:
+        return len(self._seen) + self._skipped_count
 
     def _learn(self, rows: Sequence[Execution]) -> bool:
         """Learn from a page how the list is sorted, and tell whether to begin anew from where the new rows are."""
@@ -241,8 +279,22 @@ class Scan:
     ) -> Page:
         if self._backward:
             return Page(self.page, rows[::-1], row_count, total, ground, unsettled, ends_list=self.page == 1)
-        ends_list = not row_count or self.paging.ends(self.page, row_count, total)
+        ends_list = not row_count or self._looks_last(rows, total, row_count=row_count)
         return Page(self.page, rows, row_count, total, ground, unsettled, ends_list)
+
+    def _looks_last(self, rows: Sequence[Execution], total: int | None, *, row_count: int) -> bool:
+        """Tell whether a page that holds rows is the last, newest first.
+
+        Without a total it may only be cut short: the page after it tells. One that was empty, and to which new rows
+        then pushed others, was beyond the end.
+        """
+        if self._was_empty and row_count < self.paging.rows and self._seen.issuperset(row.id for row in rows):
+            return True
+        if not self.paging.ends(self.page, row_count, total):
+            return False
+        return total is not None or (
+            bool(self._length_before) and self.paging.length(self.page, row_count) >= self._expected_count
+        )
 
     def _note(self, page: Page) -> None:
         """Count what is seen for the first time, and the pages that lead no further down: new rows push them along."""

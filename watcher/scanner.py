@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from watcher.agenda import Agenda, Entry, Queue
+from watcher.beginning import SETTLED_AFTER_US
 from watcher.cursors import Cursors
 from watcher.list_trouble import ListTrouble, Step
 from watcher.listing import Doubt, Listing
@@ -263,21 +264,25 @@ class Scanner:
             if newest_at is not None:
                 await self._cursors.record(listing, replace(listing.cursor, newest_at=newest_at))
             return Step(Queue.BEGUN)
-        if finding.gap is not GapReason.DELETED:
+        if finding.gap is not GapReason.DELETED and not scan.is_cut_short:
             await self._end(listing, finding, newest_at=newest_at)
-        elif self._is_sure(listing):
+        elif self._is_sure(listing, grace_s=self._grace_s(finding)):
             await self._end_anew(listing, finding)
         else:
             listing.scan_again(self._scan(listing.cursor, scan.before))
         return self._at_rest()
 
-    def _is_sure(self, listing: Listing) -> bool:
-        """Tell whether a list that met nothing known did so often enough to believe it: once it may be mistaken."""
+    def _grace_s(self, finding: Finding) -> float:
+        """Return for how long a scan has to end too early, again and again, before that is believed."""
+        return SETTLED_AFTER_US / 1_000_000 if finding.gap is None else self._rules.lost_grace_s
+
+    def _is_sure(self, listing: Listing, *, grace_s: float) -> bool:
+        """Tell whether a list ended too early so often that it is believed: once it may be mistaken."""
         now_s, doubt = self._clock.running(), listing.doubt
         if doubt is None:
             doubt = Doubt(0, now_s, is_explained=self._is_explained(listing))
         listing.doubt = doubt = replace(doubt, count=doubt.count + 1)
-        return doubt.count >= self._rules.lost_after and now_s - doubt.since_s >= self._rules.lost_grace_s
+        return doubt.count >= self._rules.lost_after and now_s - doubt.since_s >= grace_s
 
     def _learn_order(self, listing: Listing, order: Order) -> None:
         listing.places.order = order
@@ -295,7 +300,7 @@ class Scanner:
                 self._agenda.put(listing, due_at=max(self._clock.monotonic(), listing.asked_at + step.wait_s))
 
     async def _end_anew(self, listing: Listing, finding: Finding) -> None:
-        """End a scan that met nothing known; if that cannot be written the list is read again, it may be back."""
+        """End a scan that ended too early; if that cannot be written the list is read again, it may be back."""
         explained = listing.doubt is not None and listing.doubt.is_explained
         try:
             await self._end(listing, Finding() if explained else finding)

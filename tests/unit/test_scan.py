@@ -9,7 +9,7 @@ from stores import from_us
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import Order, Ordering
 from watcher.page import Paging
-from watcher.scan import Finding, Learnt, Scan
+from watcher.scan import EMPTY_AT_LEAST, Finding, Learnt, Scan
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
@@ -196,12 +196,14 @@ def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_say
     world.arrive(4 * page_rows)
     scan = scan_of(world, order=Order.OLDEST, total=2 * page_rows)
     assert (scan.page, scan.expects_page) == (3, False)
-    scan.read((), total=None, ground=(), unplaced=0)
+    scan.read((), total=2 * page_rows, ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (2, False)
     scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
     assert (scan.page, scan.head, scan.expects_page) == (3, 3, True)
     assert scan.unread_count() == 3 * page_rows
-    scan.read((), total=len(world.rows), ground=(), unplaced=0)
+    for _ in range(EMPTY_AT_LEAST):
+        assert scan.page == 3
+        scan.read((), total=len(world.rows), ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (2, False)
     scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (1, True)

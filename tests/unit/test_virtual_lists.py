@@ -2,152 +2,22 @@
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
 from uuid import UUID
 
 import pytest
-from bench.virtual_time import write_without_waiting
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
+from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, last_ended, lives, model, newest, oldest, told
+from virtual import FakeClock
 
 from watcher.errors import StoreError
-from watcher.models import Execution, Outcome, Watch
-from watcher.ports.api import PAGE_ROWS, PageReply, Reply
 from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
 
 pytestmark = pytest.mark.untraced
-
-WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
-HOUR_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Life:
-    """One execution: when it begins and ends, in seconds of the clock."""
-
-    id: str
-    begins_s: float
-    ends_s: float
-    fails: bool
-
-
-Order = Callable[[Life], Any]
-"""By what the rows are sorted."""
-
-
-def newest(life: Life) -> float:
-    return -life.begins_s
-
-
-def oldest(life: Life) -> float:
-    return life.begins_s
-
-
-def by_id(life: Life) -> str:
-    return life.id
-
-
-def last_ended(life: Life) -> float:
-    return -life.ends_s
-
-
-@dataclass
-class ModelApi(ScriptedApi):
-    """A list of lives, sorted as `orders` say: from so many seconds on by that."""
-
-    lives: list[Life] = field(default_factory=list)
-    orders: Sequence[tuple[float, Order]] = ((0.0, newest),)
-    page_rows: int = PAGE_ROWS
-    offset_s: float = 0.0
-    dates: str = "true"
-    jitter_s: float = 0.0
-    empties: Callable[[int], bool] = lambda _count: False
-    refused: Callable[[int], bool] = lambda _page: False
-    count: int = 0
-
-    def _row(self, life: Life, now: float) -> Execution:
-        ended = life.ends_s <= now
-        status = ("failed" if life.fails else "success") if ended else "running"
-        if self.dates == "none":
-            return Execution(life.id, status)
-        begins_s = life.begins_s + self.jitter_s * (int(life.id[:3], 16) / 4096)
-        started_s, ended_s = (0.0, 0.0) if self.dates == "equal" else (begins_s, max(begins_s, life.ends_s))
-        began, finished = (EPOCH + timedelta(seconds=at + self.offset_s) for at in (started_s, ended_s))
-        return Execution(life.id, status, started_at=began, finished_at=finished if ended else None)
-
-    async def get(self, *, pipeline: str, execution: str) -> Reply:  # noqa: ARG002 (there is one)
-        sent_at = self.clock.monotonic()
-        self.asked.append((sent_at, execution))
-        life = next((each for each in self.lives if each.id == execution and each.begins_s <= sent_at), None)
-        if life is None:
-            return Reply(Outcome.NOT_FOUND, sent_at, None, 404)
-        row = replace(self._row(life, sent_at), pipeline_id=PIPELINE, pipeline_name="Sales agent")
-        return Reply(Outcome.OK, sent_at, row, 200)
-
-    async def list(self, *, pipeline: str, page: int) -> PageReply:  # noqa: ARG002
-        sent_at = self.clock.monotonic()
-        self.asked.append((sent_at, f"page {page}"))
-        self.count += 1
-        if self.refused(page):
-            return PageReply(Outcome.FORBIDDEN, sent_at, None, 0, None, 403)
-        order = [order for from_s, order in self.orders if from_s <= sent_at][-1]
-        shown = [] if self.empties(self.count) else sorted((x for x in self.lives if x.begins_s <= sent_at), key=order)
-        rows = tuple(self._row(each, sent_at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
-        return PageReply(Outcome.OK, sent_at, rows, 0, len(shown) if self.tells_total else None, 200)
-
-
-def lives(
-    count: int, *, from_s: float, until_s: float, seed: int = 1, length_s: float = 0.5, fails: bool = True
-) -> list[Life]:
-    """Return executions that begin evenly over that time and are as short as that."""
-    draw = Random(f"{seed}/{from_s}")
-    begins = [from_s + (until_s - from_s) * number / count for number in range(count)]
-    return [Life(str(UUID(int=draw.getrandbits(128))), each, each + length_s, fails=fails) for each in begins]
-
-
-@dataclass
-class Told:
-    """What came of it."""
-
-    ended: dict[str, int]
-    gaps: list[str]
-    other: list[str]
-
-    def missing(self, several: Sequence[Life]) -> int:
-        return sum(each.id not in self.ended for each in several)
-
-
-async def model(
-    store: SqlStore,
-    clock: FakeClock,
-    api: ModelApi,
-    *,
-    rate_per_s: float = 5.0,
-    **rules: Any,  # noqa: ANN401
-) -> Account:
-    if isinstance(store, SqlStore):
-        await write_without_waiting(store)
-    watched = replace(RULES, **({"pages_at_most": max(50, round(rate_per_s * 150))} | rules))
-    return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
-
-
-async def told(account: Account) -> Told:
-    result = Told({}, [], [])
-    for event in await account.events():
-        if event["type"] in {"execution.failed", "execution.success"}:
-            result.ended[event["subject"]] = result.ended.get(event["subject"], 0) + 1
-        elif event["type"] == "pipeline.gap":
-            result.gaps.append(event["data"]["reason"])
-        elif not event["type"].startswith("execution."):
-            result.other.append(event["type"])
-    return result
-
 
 FLIPS = [(newest, oldest), (oldest, newest)]
 
@@ -271,16 +141,42 @@ async def test_a_crash_in_the_first_scan_makes_no_difference_to_that(
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
 
 
-@pytest.mark.parametrize("seed", range(1))
+Faults = Callable[[Random], Callable[[int, int], bool]]
+"""Whether an answer, of those counted from 1, for a page is wrong."""
+
+
+def every_second(draw: Random) -> Callable[[int, int], bool]:
+    first = draw.randrange(2)
+    return lambda count, _page: count % 2 == first
+
+
+def one_in_seven(draw: Random) -> Callable[[int, int], bool]:
+    return lambda _count, _page: draw.random() < 1 / 7
+
+
+def one_in_three(draw: Random) -> Callable[[int, int], bool]:
+    return lambda _count, _page: draw.random() < 1 / 3
+
+
+def first_page_in_three(draw: Random) -> Callable[[int, int], bool]:
+    return lambda _count, page: page == 1 and draw.random() < 1 / 3
+
+
+EMPTY = [(Fault.EMPTY, faults) for faults in (one_in_seven, every_second, one_in_three, first_page_in_three)]
+OTHERS = [(fault, faults) for fault in (Fault.CUT, Fault.STALE) for faults in (one_in_three, first_page_in_three)]
+
+
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("tells_total", [True, False])
 @pytest.mark.parametrize("order", [newest, oldest, by_id])
-@pytest.mark.parametrize("often", [1 / 7])
-async def test_an_answer_that_is_empty_now_and_then_is_no_gap_and_hides_nothing(
-    store: SqlStore, clock: FakeClock, order: Order, often: float, seed: int, *, tells_total: bool
+@pytest.mark.parametrize(("fault", "faults"), EMPTY + OTHERS)
+async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
+    store: SqlStore, clock: FakeClock, fault: Fault, faults: Faults, order: Order, seed: int, *, tells_total: bool
 ) -> None:
-    draw = Random(seed)
-    old, since = lives(300, from_s=-HOUR_S, until_s=999.0), lives(60, from_s=1030.0, until_s=1130.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), empties=lambda _: draw.random() < often)
+    is_wrong = faults(Random(seed))
+    old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api.fault = lambda count, page: fault if is_wrong(count, page) else Fault.NONE
     api.tells_total = tells_total
     account = await model(store, clock, api)
     await account.run_for(200)
@@ -395,7 +291,7 @@ async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_bud
         page_rows=draw.choice([10, 50]),
         offset_s=draw.choice([-172_800.0, -1200.0, 0.0, 1200.0, 172_800.0]),
         jitter_s=draw.choice([0.0, 2.0]),
-        empties=lambda _: draw.random() < empty,
+        fault=lambda *_: Fault.EMPTY if draw.random() < empty else Fault.NONE,
     )
     empty = draw.choice([0.0, 0.0, 0.1])
     api.tells_total = draw.random() < 0.5

@@ -1,0 +1,157 @@
+"""A list of lives in virtual time, and what a watcher tells of it: as odd as no documentation forbids a list to be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from enum import Enum
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from bench.virtual_time import write_without_waiting
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
+
+from watcher.models import Execution, Outcome, Watch
+from watcher.ports.api import PAGE_ROWS, PageReply, Reply
+from watcher.store.sql import SqlStore
+
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+HOUR_S = 3600.0
+STALE_S = 20.0
+
+
+class Fault(Enum):
+    """What is wrong with an answer for once."""
+
+    NONE = "nothing"
+    EMPTY = "no row, and a total of 0"
+    CUT = "half of the rows"
+    STALE = "the list as it was a while ago"
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One execution: when it begins and ends, in seconds of the clock."""
+
+    id: str
+    begins_s: float
+    ends_s: float
+    fails: bool
+
+
+Order = Callable[[Life], Any]
+"""By what the rows are sorted."""
+
+
+def newest(life: Life) -> float:
+    return -life.begins_s
+
+
+def oldest(life: Life) -> float:
+    return life.begins_s
+
+
+def by_id(life: Life) -> str:
+    return life.id
+
+
+def last_ended(life: Life) -> float:
+    return -life.ends_s
+
+
+@dataclass
+class ModelApi(ScriptedApi):
+    """A list of lives, sorted as `orders` say: from so many seconds on by that."""
+
+    lives: list[Life] = field(default_factory=list)
+    orders: Sequence[tuple[float, Order]] = ((0.0, newest),)
+    page_rows: int = PAGE_ROWS
+    offset_s: float = 0.0
+    dates: str = "true"
+    jitter_s: float = 0.0
+    fault: Callable[[int, int], Fault] = lambda _count, _page: Fault.NONE
+    clock_set: Callable[[float], float] = lambda _now: 0.0
+    refused: Callable[[int], bool] = lambda _page: False
+    count: int = 0
+
+    def _row(self, life: Life, now: float) -> Execution:
+        ended = life.ends_s <= now
+        status = ("failed" if life.fails else "success") if ended else "running"
+        if self.dates == "none":
+            return Execution(life.id, status)
+        begins_s = life.begins_s + self.jitter_s * (int(life.id[:3], 16) / 4096)
+        started_s, ended_s = (0.0, 0.0) if self.dates == "equal" else (begins_s, max(begins_s, life.ends_s))
+        began, finished = (
+            EPOCH + timedelta(seconds=at + self.offset_s + self.clock_set(at)) for at in (started_s, ended_s)
+        )
+        return Execution(life.id, status, started_at=began, finished_at=finished if ended else None)
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:  # noqa: ARG002 (there is one)
+        sent_at = self.clock.monotonic()
+        self.asked.append((sent_at, execution))
+        life = next((each for each in self.lives if each.id == execution and each.begins_s <= sent_at), None)
+        if life is None:
+            return Reply(Outcome.NOT_FOUND, sent_at, None, 404)
+        row = replace(self._row(life, sent_at), pipeline_id=PIPELINE, pipeline_name="Sales agent")
+        return Reply(Outcome.OK, sent_at, row, 200)
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:  # noqa: ARG002
+        sent_at = self.clock.monotonic()
+        self.asked.append((sent_at, f"page {page}"))
+        self.count += 1
+        if self.refused(page):
+            return PageReply(Outcome.FORBIDDEN, sent_at, None, 0, None, 403)
+        order = [order for from_s, order in self.orders if from_s <= sent_at][-1]
+        fault = self.fault(self.count, page)
+        at = sent_at - STALE_S if fault is Fault.STALE else sent_at
+        shown = [] if fault is Fault.EMPTY else sorted((x for x in self.lives if x.begins_s <= at), key=order)
+        rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
+        rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
+        return PageReply(Outcome.OK, sent_at, rows, 0, len(shown) if self.tells_total else None, 200)
+
+
+def lives(
+    count: int, *, from_s: float, until_s: float, seed: int = 1, length_s: float = 0.5, fails: bool = True
+) -> list[Life]:
+    """Return executions that begin evenly over that time and are as short as that."""
+    draw = Random(f"{seed}/{from_s}")
+    begins = [from_s + (until_s - from_s) * number / count for number in range(count)]
+    return [Life(str(UUID(int=draw.getrandbits(128))), each, each + length_s, fails=fails) for each in begins]
+
+
+@dataclass
+class Told:
+    """What came of it."""
+
+    ended: dict[str, int]
+    gaps: list[str]
+    other: list[str]
+
+    def missing(self, several: Sequence[Life]) -> int:
+        return sum(each.id not in self.ended for each in several)
+
+
+async def model(
+    store: SqlStore,
+    clock: FakeClock,
+    api: ModelApi,
+    *,
+    rate_per_s: float = 5.0,
+    **rules: Any,  # noqa: ANN401
+) -> Account:
+    if isinstance(store, SqlStore):
+        await write_without_waiting(store)
+    watched = replace(RULES, **({"pages_at_most": max(50, round(rate_per_s * 150))} | rules))
+    return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
+
+
+async def told(account: Account) -> Told:
+    result = Told({}, [], [])
+    for event in await account.events():
+        if event["type"] in {"execution.failed", "execution.success"}:
+            result.ended[event["subject"]] = result.ended.get(event["subject"], 0) + 1
+        elif event["type"] == "pipeline.gap":
+            result.gaps.append(event["data"]["reason"])
+        elif not event["type"].startswith("execution."):
+            result.other.append(event["type"])
+    return result
