@@ -4,7 +4,7 @@ The API's clock may be days off. Our own only measures how much time went by. Pu
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from watcher.models import Cursor, Execution
@@ -12,6 +12,9 @@ from watcher.page import begun, dated
 
 SETTLED_AFTER_US = 15_000_000
 """So long after others that began with it a row may come to be seen: what was found since is read again."""
+
+COMPARED_AFTER_US = 30_000_000
+"""So long after a pipeline began to be watched its new rows have shown well enough what the API's clock says."""
 
 BEGINNING_US = 600_000_000
 """So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
@@ -23,25 +26,57 @@ class Beginning:
 
     What had ended by `ended_by_at`, by the API's clock, had ended when the pipeline began to be watched. `first_at` is
     the latest date on the first page that had any. `empty_count` answers in a row showed nothing, from `empty_from_at`
-    on (microseconds, steady).
+    on (microseconds, steady). `doubts` are the dates of ends that only our clock says had come before: it is compared
+    with the API's as soon as new rows come. `unproven` are those of which nobody can tell.
     """
 
     ended_by_at: int | None = None
     first_at: int | None = None
     empty_count: int = 0
     empty_from_at: int = 0
+    doubts: dict[str, int] = field(default_factory=dict)
+    unproven: set[str] = field(default_factory=set)
+    _is_compared: bool = False
 
-    def note(self, rows: Iterable[Execution], *, watched_us: int) -> None:
+    def note(self, rows: Iterable[Execution], *, watched_us: int, is_read: bool) -> None:
         """Take in a page, so long after the pipeline began to be watched: the API's clock showed its latest date.
 
-        Much later that clock may have been set, and it says nothing any more.
+        `is_read`: all had been read before. Much later that clock may have been set, and it says nothing any more.
         """
         latest_at = latest(rows)
         if latest_at is None or watched_us > BEGINNING_US:
             return
+        self._is_compared |= is_read
         self.first_at = latest_at if self.first_at is None else self.first_at
         bound = latest_at - watched_us
         self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
+
+    def doubt(self, cursor: Cursor, execution: Execution, *, found_at: int, lookback_us: int) -> None:
+        """Note of an end that is not told whether it may be new.
+
+        It shows where a complete scan saw nothing of it: it is new, or was hidden then. Or it came while that had not
+        yet read so far down, and only our clock speaks against it.
+        """
+        at = dated(execution)
+        if at is None:
+            return
+        if cursor.complete_at and found_at - cursor.since_at >= SETTLED_AFTER_US:
+            if at >= (cursor.newest_at or cursor.since_at) - lookback_us:
+                self.unproven.add(execution.id)
+        elif at > self._known_by_at:
+            self.doubts[execution.id] = at
+
+    def compare(self, *, watched_us: int) -> int:
+        """Return of how many ends nobody can tell whether they were new, once both clocks could be compared."""
+        if self._is_compared and watched_us >= COMPARED_AFTER_US:
+            self.unproven.update(each for each, at in self.doubts.items() if at > self._known_by_at)
+            self.doubts.clear()
+        return len(self.unproven)
+
+    @property
+    def _known_by_at(self) -> int:
+        """The latest time, by the API's clock, by which it was told what had ended."""
+        return max(self.ended_by_at or 0, self.first_at or 0)
 
     def note_empty(self, *, at: int) -> None:
         """Take in that a scan showed nothing."""

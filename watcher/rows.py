@@ -249,7 +249,10 @@ class Rows:
         if dated(execution) is None:  # nobody can tell, but what only later scans find
             return is_baseline and not cursor.complete_at
         seen, told_us = Seen(known.found_at, self._clock.steady_us()), 0 if is_baseline else rules.lookback_us
-        return had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
+        is_silent = had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
+        if is_silent and is_baseline:
+            listing.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
+        return is_silent
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
         """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""

@@ -180,7 +180,8 @@ class Scanner:
             listing.nameless = (reply, fresh[0])
             return Step(Queue.BEGUN)
         if fresh:
-            listing.beginning.note(executions, watched_us=self._clock.steady_us() - listing.cursor.since_at)
+            watched_us = self._clock.steady_us() - listing.cursor.since_at
+            listing.beginning.note(executions, watched_us=watched_us, is_read=bool(listing.cursor.complete_at))
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
         listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
         await self._rows.take(
@@ -310,6 +311,9 @@ class Scanner:
 
     async def _end(self, listing: Listing, finding: Finding, *, newest_at: int | None = None) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
+        unproven = listing.beginning.compare(watched_us=self._clock.steady_us() - listing.cursor.since_at)
+        if unproven and finding.gap is None:
+            finding = Finding(GapReason.UNORDERED, unproven)
         name = self._parts.judge.pipeline_name(listing.watch.pipeline)
         if self._proves_empty(listing):
             newest_at = 0
@@ -320,6 +324,7 @@ class Scanner:
         if listing.found_count or gap or cursor != old or overdue:
             await self._cursors.record(listing, cursor, gap=gap, at_most=finding.at_most)
         listing.cursor = cursor
+        listing.beginning.unproven.clear()
         if finding.gap is None:
             listing.gaps_told = frozenset()
         elif finding.gap in TOLD_ONCE:

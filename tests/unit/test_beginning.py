@@ -3,7 +3,7 @@
 import pytest
 from stores import from_us
 
-from watcher.beginning import BEGINNING_US, SETTLED_AFTER_US, Beginning, Seen, had_ended
+from watcher.beginning import BEGINNING_US, COMPARED_AFTER_US, SETTLED_AFTER_US, Beginning, Seen, had_ended
 from watcher.models import Cursor, Execution
 
 SECOND = 1_000_000
@@ -69,17 +69,17 @@ def test_what_is_new_is_known_by_the_apis_own_dates(
 
 def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
     beginning = Beginning()
-    beginning.note([], watched_us=5 * SECOND)
+    beginning.note([], watched_us=5 * SECOND, is_read=False)
     assert beginning == Beginning()
-    beginning.note([ended(10, 20), ended(30, None), ended(1, 2)], watched_us=5 * SECOND)
+    beginning.note([ended(10, 20), ended(30, None), ended(1, 2)], watched_us=5 * SECOND, is_read=False)
     assert (beginning.ended_by_at, beginning.first_at) == (25 * SECOND, 30 * SECOND)
-    beginning.note([ended(10, 40)], watched_us=20 * SECOND)
+    beginning.note([ended(10, 40)], watched_us=20 * SECOND, is_read=False)
     assert (beginning.ended_by_at, beginning.first_at) == (25 * SECOND, 30 * SECOND)
-    beginning.note([ended(10, 50)], watched_us=20 * SECOND)
+    beginning.note([ended(10, 50)], watched_us=20 * SECOND, is_read=False)
     assert beginning.ended_by_at == 30 * SECOND
-    beginning.note([ended(10, 5000)], watched_us=BEGINNING_US)
+    beginning.note([ended(10, 5000)], watched_us=BEGINNING_US, is_read=False)
     assert beginning.ended_by_at == 4400 * SECOND
-    beginning.note([ended(10, 99_000)], watched_us=BEGINNING_US + 1)
+    beginning.note([ended(10, 99_000)], watched_us=BEGINNING_US + 1, is_read=False)
     assert beginning.ended_by_at == 4400 * SECOND
 
 
@@ -90,3 +90,52 @@ def test_a_list_is_empty_once_it_was_so_often_and_for_so_long() -> None:
         seen.append(beginning.is_empty(after=3, at=at))
     assert seen == [False, False, True]
     assert not beginning.is_empty(after=4, at=9 * SETTLED_AFTER_US)
+
+
+UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)
+"""All has been read, but perhaps not where new rows show."""
+
+
+@pytest.mark.parametrize(
+    ("cursor", "found_s", "ended_s", "unproven"),
+    [
+        # where a complete scan saw nothing of it, it is new, or was hidden then
+        (DONE, 1015, 899, True),
+        (DONE, 1015, 890, True),
+        (DONE, 1015, 889, False),  # the first scan did not read so far back
+        (UNREAD, 1015, 990, True),
+        (UNREAD, 1015, 989, False),
+        (DONE, 1014, 899, False),  # it may have come late to be seen
+        (HEAD, 1015, 899, False),
+        (DONE, 1015, None, False),
+    ],
+)
+def test_an_end_that_was_not_there_when_all_was_read_is_unproven(
+    cursor: Cursor, found_s: int, ended_s: int | None, *, unproven: bool
+) -> None:
+    beginning = Beginning(ended_by_at=950 * SECOND)
+    beginning.doubt(cursor, ended(None, ended_s), found_at=found_s * SECOND, lookback_us=10 * SECOND)
+    assert beginning.compare(watched_us=0) == unproven
+
+
+@pytest.mark.parametrize(
+    ("ended_s", "new_s", "watched_s", "is_read", "unproven"),
+    [
+        (991, 1020, 30, True, 1),  # when it began to be watched the API's clock showed 990 at least
+        (990, 1020, 30, True, 0),
+        (980, 990, 30, True, 0),  # it had ended by the time of the first answer
+        (991, 1020, 30, False, 0),  # nothing new has shown yet
+        (991, 1019, 29, True, 0),  # too early to tell
+    ],
+)
+def test_an_end_that_only_our_clock_says_had_come_before_is_judged_once_both_can_be_compared(
+    ended_s: int, new_s: int, watched_s: int, unproven: int, *, is_read: bool
+) -> None:
+    assert COMPARED_AFTER_US == 30 * SECOND
+    beginning = Beginning()
+    beginning.note([ended(970, 980)], watched_us=0, is_read=False)
+    beginning.doubt(HEAD, ended(900, ended_s), found_at=1003 * SECOND, lookback_us=10 * SECOND)
+    beginning.note([ended(new_s, None)], watched_us=watched_s * SECOND, is_read=is_read)
+    assert [beginning.compare(watched_us=watched_s * SECOND) for _ in range(2)] == [unproven] * 2
+    if watched_s < 30:
+        assert beginning.compare(watched_us=30 * SECOND) == 1
