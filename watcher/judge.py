@@ -1,6 +1,5 @@
 """From a reply to what is recorded and when to look next: the rules of SPEC 4, bound to one account."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -22,6 +21,7 @@ from watcher.transitions import (
     Look,
     Observed,
     give_up,
+    grace_left_s,
     lose,
     means_lost,
     observe,
@@ -34,8 +34,6 @@ UNREADABLE_AFTER_S = 3600.0
 _UNREADABLE_CODES = frozenset({None, 200})
 """Of an `invalid` answer: 402 and the like are the API's trouble, however long (SPEC 4, "anything else")."""
 ERROR_JITTER = 0.1
-ROUNDING_S = 0.01
-"""A sum of times may come out a little too small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,15 +184,11 @@ class Judge:
         return min(policy.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
 
     def _grace_left_s(self, entry: Entry, *, sent_at: float) -> float:
-        """Return when, after this request, one more answer can say that the execution is lost.
-
-        A look a moment before that would be followed by the next one only after the longest of all waits.
-        """
-        policy, streak = self._policy, entry.streak
-        if streak is None or streak.count + 1 < policy.lost_after:
-            return math.inf
-        left_s = streak.first_at + policy.lost_grace_s + ROUNDING_S - sent_at
-        return max(left_s, policy.min_interval_s) if left_s > 0 else math.inf
+        policy = self._policy
+        left_s = grace_left_s(
+            entry.streak, lost_after=policy.lost_after, lost_grace_s=policy.lost_grace_s, sent_at=sent_at
+        )
+        return max(left_s, policy.min_interval_s)
 
     def _change(self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int) -> ExecutionChange:
         before = entry.known

@@ -14,7 +14,7 @@ from watcher.ports.api import PageReply
 from watcher.retry import doubling
 from watcher.roster import Roster
 from watcher.rows import ScanRules
-from watcher.transitions import EXECUTION_REASONS, means_lost, prolong
+from watcher.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
 
 REFUSED_EVERY_S = 600.0
 """A list that is refused is asked again so often (SPEC 4)."""
@@ -34,6 +34,7 @@ class ListTrouble:
         self, parts: AccountParts, rules: ScanRules, *, looks: Looks, roster: Roster, cursors: Cursors
     ) -> None:
         """Start with no list in trouble."""
+        self._clock = parts.clock
         self._health = parts.health
         self._rules = rules
         self._looks = looks
@@ -44,7 +45,8 @@ class ListTrouble:
         """Take in a failure, and tell why the list is to be given up, if it is. Raises `StoreError`."""
         if not self._health.unusable and reply.status_code not in PAUSING_CODES:
             listing.failure_count += 1
-        listing.failing_since = now if listing.failing_since is None else listing.failing_since
+        if listing.failing_since is None:
+            listing.failing_since, listing.failing_ran_s = now, self._clock.running()
         alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
         reason = self._gap_for(listing, reply, alone=alone, now=now)
         self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
@@ -73,7 +75,7 @@ class ListTrouble:
         reason, other_at = EXECUTION_REASONS.get(reply.outcome), self._looks.success_at
         listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
         if listing.streak is None:
-            return GapReason.UNREADABLE if self._is_unreadable(listing, other_at, now=now) else None
+            return GapReason.UNREADABLE if self._is_unreadable(listing, other_at) else None
         rules, known = self._rules, listing.cursor.refused is not None and not listing.began_at
         if known or means_lost(
             listing.streak, lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s, alone=alone
@@ -81,13 +83,21 @@ class ListTrouble:
             return GapReason(listing.streak.reason.value)
         return None
 
-    def _is_unreadable(self, listing: Listing, other_at: float | None, *, now: float) -> bool:
-        """Tell whether it could not be read for an hour in which something else of the account could."""
+    def _is_unreadable(self, listing: Listing, other_at: float | None) -> bool:
+        """Tell whether it could not be read for an hour, while the process ran, in which something else could."""
         since = listing.failing_since
         if since is None or other_at is None:
             return False
-        return other_at >= since and now - since >= UNREADABLE_AFTER_S
+        return other_at >= since and self._clock.running() - listing.failing_ran_s >= UNREADABLE_AFTER_S
 
     def _wait_s(self, listing: Listing) -> float:
-        count = max(1, listing.failure_count)
-        return doubling(count, base_s=self._rules.min_interval_s, cap_s=self._rules.max_interval_s)
+        """Return how long to wait after a failure: ever longer, but no longer than until it can mean a gap."""
+        count, rules = max(1, listing.failure_count), self._rules
+        left_s = grace_left_s(
+            listing.streak,
+            lost_after=rules.lost_after,
+            lost_grace_s=rules.lost_grace_s,
+            sent_at=listing.asked_at,
+        )
+        wait_s = doubling(count, base_s=rules.min_interval_s, cap_s=rules.max_interval_s)
+        return min(wait_s, max(left_s, rules.min_interval_s))

@@ -76,7 +76,8 @@ class Listing(Item):
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
     `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
-    list that has failed since `failing_since` answers nobody until `failing_until`. `found_count` and `shows_any` are
+    list that has failed since `failing_since` (by then the process had run for `failing_ran_s`) answers nobody until
+    `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
     page was asked at `scanned_at` (monotonic seconds). `gaps_told` is why the last scans could not be completed, where
     that goes on and was told: deeper pages are refused, or there is no order. `ages` are those of the rows it met,
@@ -104,6 +105,7 @@ class Listing(Item):
     shows_any: bool = False
     gaps_told: frozenset[GapReason] = frozenset()
     failing_since: float | None = None
+    failing_ran_s: float = 0.0
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)

@@ -1,5 +1,6 @@
 """What one answer means for one execution: every rule of SPEC 4 that needs no network. Pure functions over `Known`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -21,6 +22,9 @@ TYPES: Mapping[str, EventType] = {
     Status.SUCCESS: EventType.EXECUTION_SUCCESS,
     Status.FAILED: EventType.EXECUTION_FAILED,
 }
+
+ROUNDING_S = 0.01
+"""A sum of times may come out a little too small."""
 
 RAW_STATUS_LENGTH = 64
 """An unrecognized word longer than this is cut: it becomes part of ids and rows."""
@@ -170,3 +174,14 @@ def means_lost(streak: Streak, *, lost_after: int, lost_grace_s: float, alone: b
     """
     vouched = streak.confirmed or (alone and streak.reason is not LostReason.FORBIDDEN)
     return vouched and streak.count >= lost_after and streak.last_at - streak.first_at >= lost_grace_s
+
+
+def grace_left_s(streak: Streak | None, *, lost_after: int, lost_grace_s: float, sent_at: float) -> float:
+    """Return how long after a request that was sent then one more such answer can mean a loss; infinite if none can.
+
+    A look a moment before that would be followed by the next one only after the longest of all waits.
+    """
+    if streak is None or streak.count + 1 < lost_after:
+        return math.inf
+    left_s = streak.first_at + lost_grace_s + ROUNDING_S - sent_at
+    return left_s if left_s > 0 else math.inf

@@ -110,6 +110,39 @@ async def test_a_list_is_unreadable_after_an_hour_in_which_something_else_was_re
     assert await rig.fails(outcome, at=after_s) is (GapReason.UNREADABLE if gap else None)
 
 
+async def test_the_time_for_which_the_process_was_stopped_makes_no_list_unreadable(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    rig = await rig_of(store, clock)
+    await rig.fails(ERROR, at=0)
+    rig.other_is_well(at=1)
+    clock.stop_for(3000)
+    assert await rig.fails(ERROR, at=3600) is None
+    assert await rig.fails(ERROR, at=6599) is None
+    assert await rig.fails(ERROR, at=6600) is GapReason.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("times", "asked_at", "wait_s"),
+    [
+        ([0, 1, 3, 7, 15, 31], 31, 29.01),  # the next answer can be the last that it takes
+        ([0, 1, 3, 7, 15, 31], 30.5, 29.51),
+        ([0, 1, 3, 7, 15, 59.5], 59.5, 1),  # not within the shortest interval
+        ([0, 1, 3, 7, 15, 61], 61, 32),  # nothing else was well: it may take longer
+        ([0], 0, 1),
+    ],
+)
+async def test_a_list_is_asked_again_as_soon_as_one_more_refusal_is_a_gap(
+    store: SqlStore, clock: FakeClock, times: list[float], asked_at: float, wait_s: float
+) -> None:
+    rig = await rig_of(store, clock)
+    for at in times:
+        assert await rig.fails(NOT_FOUND, at=at) is None
+    rig.listing.asked_at = rig.start + asked_at
+    step = await rig.trouble.give_up(rig.listing, None, now=rig.start + times[-1])
+    assert step.wait_s == pytest.approx(wait_s)
+
+
 async def test_once_it_works_all_is_forgotten(store: SqlStore, clock: FakeClock) -> None:
     rig = await rig_of(store, clock, lost_after=2, lost_grace_s=0.0)
     await rig.fails(NOT_FOUND, at=0)
