@@ -46,7 +46,7 @@ class Beginning:
         latest_at = latest(rows)
         if latest_at is None or watched_us > BEGINNING_US:
             return
-        self._is_compared |= is_read
+        self._is_compared |= is_read and watched_us >= SETTLED_AFTER_US
         self.first_at = latest_at if self.first_at is None else self.first_at
         bound = latest_at - watched_us
         self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
