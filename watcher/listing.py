@@ -128,13 +128,15 @@ class Listing(Item):
     def is_ground(self, row: Execution, *, found_at: int, now: int) -> bool:
         """Tell whether a row is known ground, by when it was found (microseconds, steady).
 
-        A complete scan has found it, and what may come to be seen late below it was there by then: it was old when it
-        was found, or scans have been there since. Should the clock have been set back, more is read than need be.
+        A complete scan has found it, and what may come to be seen late below it was there by then: it was old by the
+        API's own clock when that scan began, or scans have been there since.
         """
         if found_at > self.cursor.complete_at:
             return False
-        was_old = row.started_at is not None and to_us(row.started_at) + SETTLED_AFTER_US <= found_at
-        return was_old or found_at + SETTLED_AFTER_US <= now
+        started_at, shown_at = row.started_at, self.scan.before.shown_at
+        if started_at is not None and shown_at is not None and to_us(started_at) + SETTLED_AFTER_US <= shown_at:
+            return True
+        return found_at + SETTLED_AFTER_US <= now
 
     def enter(self, entry: Entry) -> None:
         """Count an open execution among those of this pipeline."""

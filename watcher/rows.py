@@ -255,9 +255,12 @@ class Rows:
         return is_silent
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
-        """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten."""
-        at = dated(execution)
-        if at is None or not is_terminal(execution):
+        """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten.
+
+        What ended after all that the last complete scan showed was not: the API's clock may be far behind.
+        """
+        at, shown_at = dated(execution), listing.scan.before.shown_at
+        if at is None or not is_terminal(execution) or (shown_at is not None and at > shown_at):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
 

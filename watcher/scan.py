@@ -37,7 +37,9 @@ class Learnt:
 
     `total` is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first:
     what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trusted` tells
-    whether `total` is believed. `top` are the ids of the rows that it met first.
+    whether `total` is believed. `top` are the ids of the rows that it met first, `shown_at` is the latest date on the
+    first page that had any: when it began the API's clock showed no less. `length` is how many rows were seen when all
+    of the list was read last.
     """
 
     ordering: Ordering
@@ -46,6 +48,8 @@ class Learnt:
     total_before: int | None = None
     trusted: bool = True
     top: tuple[str, ...] = ()
+    shown_at: int | None = None
+    length: int = 0
 
 
 class Scan:
@@ -72,6 +76,9 @@ class Scan:
         self._length_before = max((each for each in totals if each is not None), default=None)
         self._cursor = cursor
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
+        self._lookback_us = lookback_us
+        self._shown_at: int | None = None  # the latest date on the first page that had any
+        self._newest_at: int | None = None  # and on all
         self._pages_at_most = pages_at_most
         self.finding: Finding | None = None
         self.is_whole = False
@@ -163,10 +170,16 @@ class Scan:
 
     def learnt(self) -> Learnt:
         """Return what the next scan begins with once this one is complete."""
-        trusted, total = self._trusted and not self.is_cut_short, self._total
-        if total is None and self.is_whole:
-            total = self._seen_count
-        return Learnt(self.ordering, self.paging, total, self.before.total, trusted, self._ground.top())
+        return Learnt(
+            self.ordering,
+            self.paging,
+            self._total,
+            self.before.total,
+            trusted=self._trusted and not self.is_cut_short,
+            top=self._ground.top(),
+            shown_at=self.before.shown_at if self._shown_at is None else self._shown_at,
+            length=self._seen_count if self.is_whole else self.before.length,
+        )
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
@@ -232,7 +245,7 @@ class Scan:
         further down would never be seen. Twice after a full page, if nothing else would tell of new rows there.
         """
         before, expected = self.paging.before(self.page), self._expected_count
-        if not self._length_before or before < expected:
+        if not (self._length_before or self.before.length) or before < expected:
             return EMPTY_AT_LEAST
         return 2 if before == expected and not is_told else 1
 
@@ -242,8 +255,8 @@ class Scan:
 
         What came since may be on pages that were read before.
         """
-        said = self._total_first if self._trusted else 0
-        return max(said, (self._length_before or 0) if self._trusted or self._backward else 0)
+        said, before = self._total_first if self._trusted else 0, self.before.length
+        return max(said, before, (self._length_before or 0) if self._trusted or self._backward else 0)
 
     @property
     def is_cut_short(self) -> bool:
@@ -307,6 +320,8 @@ class Scan:
             further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
             self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
         self._last_oldest_at = page.oldest_at
+        self._shown_at = page.newest_at if self._shown_at is None else self._shown_at
+        self._newest_at = max((at for at in (page.newest_at, self._newest_at) if at is not None), default=None)
         self.oldest_at = min((at for at in (page.oldest_at, self.oldest_at) if at is not None), default=None)
 
     def _begin_anew(self) -> None:
@@ -389,10 +404,16 @@ class Scan:
         return None
 
     def _is_past(self, page: Page) -> bool:
-        """Tell whether all that is further down is older than anybody wants to know."""
-        if self.order is None or self.ordering.is_in_doubt:
+        """Tell whether all that is further down is older than anybody wants to know.
+
+        Known ground that is no older is read on for: only the API's clock dates the rows, and that may be behind. So
+        the youngest row counts where that is older than our clock says.
+        """
+        if self.order is None or self.ordering.is_in_doubt or page.newest_at is None or self._newest_at is None:
             return False
-        return page.newest_at is not None and page.newest_at < self._horizon
+        if self._cursor.complete_at >= self._horizon:
+            return False
+        return page.newest_at < min(self._horizon, self._newest_at - self._lookback_us)
 
     def _judge_end(self, page: Page) -> Finding:
         """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
@@ -405,7 +426,8 @@ class Scan:
         if not before or self._ground.meets_known:
             return Finding()
         if page.ends_list:
-            whole = not self._cursor.found or (since is not None and since < before)
+            shown_at = before if self.before.shown_at is None else self.before.shown_at
+            whole = not self._cursor.found or (since is not None and since < shown_at)
             return Finding() if whole else Finding(GapReason.DELETED)
         return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())
 

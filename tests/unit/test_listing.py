@@ -1,5 +1,7 @@
 """What is remembered of one pipeline's list."""
 
+from dataclasses import replace
+
 import pytest
 from stores import from_us
 
@@ -136,7 +138,7 @@ def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
 @pytest.mark.parametrize(
     ("started_s", "found_s", "now_s", "is_ground"),
     [
-        (80, 100, 100, True),  # old enough when it was found
+        (80, 100, 100, True),  # old enough by the API's own clock when it was found
         (85, 100, 100, True),
         (86, 100, 114, False),  # others that began with it may come to be seen yet
         (86, 100, 115, True),
@@ -150,6 +152,7 @@ def test_ground_is_what_nothing_can_come_to_be_seen_below_of(
 ) -> None:
     known, second = listing(), 1_000_000
     known.cursor = Cursor(0, 100 * second)
+    known.scan.before = replace(known.scan.before, shown_at=100 * second)
     row = Execution("e", "new", started_at=None if started_s is None else from_us(started_s * second))
     assert known.is_ground(row, found_at=found_s * second, now=now_s * second) is is_ground
 
@@ -164,3 +167,14 @@ def test_who_has_no_place_is_sought_every_ten_minutes() -> None:
         sought.append(known.sought_count())
         known.scan_ended(known.scan)
     assert sought == [1, 0, 1, 0]
+
+
+def test_ground_is_not_what_only_our_clock_says_was_old() -> None:
+    known, second = listing(), 1_000_000
+    known.cursor = Cursor(0, 100 * second)
+    row = Execution("e", "new", started_at=from_us(10 * second))
+    assert not known.is_ground(row, found_at=100 * second, now=114 * second)
+    known.scan.before = replace(known.scan.before, shown_at=24 * second)  # its clock is behind
+    assert not known.is_ground(row, found_at=100 * second, now=114 * second)
+    known.scan.before = replace(known.scan.before, shown_at=25 * second)
+    assert known.is_ground(row, found_at=100 * second, now=100 * second)

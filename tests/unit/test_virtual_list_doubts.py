@@ -69,3 +69,24 @@ async def test_a_first_scan_of_a_busy_list_by_a_right_clock_is_no_gap(
     await account.run_for(150)
     result = await told(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 100, [])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("offset_s", [-30 * 3600.0, 30 * 3600.0])
+async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_than_lookback(
+    store: SqlStore, clock: FakeClock, order: Order, offset_s: float
+) -> None:
+    day_us = 86_400_000_000
+    old, going = (
+        lives(130, from_s=-HOUR_S, until_s=900.0),
+        lives(3, from_s=-HOUR_S, until_s=-600.0, seed=2, length_s=5e3),
+    )
+    since = lives(200, from_s=1030.0, until_s=19_000.0)
+    api = ModelApi(clock, lives=old + going + since, orders=((0.0, order),), offset_s=offset_s)
+    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
+    await account.run_for(40)
+    clock.advance(18_000)
+    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
