@@ -4,10 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from enum import Enum
+from itertools import product
 from random import Random
 from typing import Any
 from uuid import UUID
 
+import pytest
 from bench.virtual_time import write_without_waiting
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
@@ -18,6 +20,23 @@ from watcher.store.sql import SqlStore
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 HOUR_S = 3600.0
 STALE_S = 20.0
+
+
+def thinned(*axes: Sequence[Any]) -> list[Any]:
+    """Return all combinations: in `make test` so many run that each value of each axis is in one, else the rest too."""
+    combinations = list(product(*axes))
+    places = list(product(*(range(len(values)) for values in axes)))
+    left, kept = {part for each in places for part in enumerate(each)}, set[int]()
+    order = Random(1).sample(range(len(places)), len(places))
+    for at_least in range(len(axes), 0, -1):
+        for index in order:
+            covered = set(enumerate(places[index])) & left
+            if len(covered) >= at_least:
+                left -= covered
+                kept.add(index)
+    return [
+        pytest.param(*each, marks=() if index in kept else pytest.mark.soak) for index, each in enumerate(combinations)
+    ]
 
 
 class Fault(Enum):

@@ -10,7 +10,21 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, last_ended, lives, model, newest, oldest, told
+from list_model import (
+    HOUR_S,
+    Fault,
+    Life,
+    ModelApi,
+    Order,
+    by_id,
+    last_ended,
+    lives,
+    model,
+    newest,
+    oldest,
+    thinned,
+    told,
+)
 from virtual import FakeClock
 
 from watcher.errors import StoreError
@@ -22,12 +36,13 @@ pytestmark = pytest.mark.untraced
 FLIPS = [(newest, oldest), (oldest, newest)]
 
 
-@pytest.mark.parametrize("turns", FLIPS)
-@pytest.mark.parametrize("tells_total", [True, False])
-@pytest.mark.parametrize(("count", "page_rows"), [(19, 10), (120, 10), (1050, 50)])
+@pytest.mark.parametrize(
+    ("size", "turns", "tells_total"), thinned([(19, 10), (120, 10), (1050, 50)], FLIPS, [True, False])
+)
 async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
-    store: SqlStore, clock: FakeClock, count: int, page_rows: int, turns: tuple[Order, Order], *, tells_total: bool
+    store: SqlStore, clock: FakeClock, size: tuple[int, int], turns: tuple[Order, Order], *, tells_total: bool
 ) -> None:
+    count, page_rows = size
     old = lives(count, from_s=-HOUR_S, until_s=900.0)
     since = lives(80, from_s=1030.0, until_s=1130.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, turns[0]), (1080.0, turns[1])), page_rows=page_rows)
@@ -39,11 +54,11 @@ async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
     assert set(result.ended.values()) == {1}
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
-@pytest.mark.parametrize(("count", "page_rows"), [(130, 50), (60, 10)])
+@pytest.mark.parametrize(("size", "tells_total"), thinned([(130, 50), (60, 10)], [True, False]))
 async def test_of_a_list_that_turns_over_again_and_again_all_is_told(
-    store: SqlStore, clock: FakeClock, count: int, page_rows: int, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, size: tuple[int, int], *, tells_total: bool
 ) -> None:
+    count, page_rows = size
     since = lives(80, from_s=1030.0, until_s=1130.0)
     api = ModelApi(clock, lives=lives(count, from_s=-HOUR_S, until_s=900.0) + since, page_rows=page_rows)
     api.orders = [(1017.0 * number, (newest, oldest)[number % 2]) for number in range(2)] + [
@@ -56,8 +71,7 @@ async def test_of_a_list_that_turns_over_again_and_again_all_is_told(
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 80, [])
 
 
-@pytest.mark.parametrize("dates", ["true", "none", "equal"])
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize(("dates", "tells_total"), thinned(["true", "none", "equal"], [True, False]))
 async def test_of_a_list_without_an_order_all_is_told(
     store: SqlStore, clock: FakeClock, dates: str, *, tells_total: bool
 ) -> None:
@@ -90,32 +104,34 @@ async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
     assert (await told(account)).gaps == ["unordered"]
 
 
-@pytest.mark.parametrize("page_rows", [10, 50])
-@pytest.mark.parametrize(("order", "jitter_s"), [(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)])
+@pytest.mark.parametrize(("kind", "page_rows"), thinned([(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)], [10, 50]))
 async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
-    store: SqlStore, clock: FakeClock, order: Order, jitter_s: float, page_rows: int
+    store: SqlStore, clock: FakeClock, kind: tuple[Order, float], page_rows: int
 ) -> None:
-    old = lives(1000, from_s=0.0, until_s=990.0, length_s=3.0)
-    since = lives(150, from_s=1030.0, until_s=1180.0, length_s=7.0)
+    order, jitter_s = kind
+    old = lives(400, from_s=600.0, until_s=990.0, length_s=3.0)
+    since = lives(60, from_s=1030.0, until_s=1090.0, length_s=7.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), jitter_s=jitter_s, page_rows=page_rows)
     account = await model(store, clock, api)
     await account.run_for(30)
     before = len(api.asked)
-    await account.run_for(200)
+    await account.run_for(100)
     result = await told(account)
-    assert (result.missing(since), len(result.ended), result.gaps) == (0, 150, [])
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
     pages = sum(what.startswith("page") for _, what in api.asked[before:])
-    assert pages <= 3 * 200, pages
+    assert pages <= 3 * 100, pages
 
 
 OFFSETS_S = [-2 * 86_400.0, -1200.0, 0.0, 1200.0, 2 * 86_400.0]
 
 
-@pytest.mark.parametrize("offset_s", OFFSETS_S)
-@pytest.mark.parametrize(("order", "count", "ended_s"), [(newest, 50, 3600.0), (oldest, 300, 0.0), (by_id, 130, 0.0)])
+@pytest.mark.parametrize(
+    ("offset_s", "kind"), thinned(OFFSETS_S, [(newest, 50, HOUR_S), (oldest, 300, 0.0), (by_id, 130, 0.0)])
+)
 async def test_whatever_the_apis_clock_says_all_that_is_new_is_told_and_no_history(
-    store: SqlStore, clock: FakeClock, offset_s: float, order: Order, count: int, ended_s: float
+    store: SqlStore, clock: FakeClock, offset_s: float, kind: tuple[Order, int, float]
 ) -> None:
+    order, count, ended_s = kind
     old = lives(count, from_s=-HOUR_S, until_s=999.0 - ended_s)
     since = lives(30, from_s=1030.0, until_s=1060.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s)
@@ -166,22 +182,22 @@ EMPTY = [(Fault.EMPTY, faults) for faults in (one_in_seven, every_second, one_in
 OTHERS = [(fault, faults) for fault in (Fault.CUT, Fault.STALE) for faults in (one_in_three, first_page_in_three)]
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("tells_total", [True, False])
-@pytest.mark.parametrize("order", [newest, oldest, by_id])
-@pytest.mark.parametrize(("fault", "faults"), EMPTY + OTHERS)
+@pytest.mark.parametrize(
+    ("wrong", "order", "seed", "tells_total"), thinned(EMPTY + OTHERS, [newest, oldest, by_id], range(2), [True, False])
+)
 async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
-    store: SqlStore, clock: FakeClock, fault: Fault, faults: Faults, order: Order, seed: int, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, wrong: tuple[Fault, Faults], order: Order, seed: int, *, tells_total: bool
 ) -> None:
+    fault, faults = wrong
     is_wrong = faults(Random(seed))
-    old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
+    old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(40, from_s=1030.0, until_s=1090.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     api.fault = lambda count, page: fault if is_wrong(count, page) else Fault.NONE
     api.tells_total = tells_total
     account = await model(store, clock, api)
-    await account.run_for(200)
+    await account.run_for(140)
     result = await told(account)
-    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 40, [])
 
 
 @contextmanager
@@ -192,11 +208,11 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("order", [newest, oldest, by_id])
-@pytest.mark.parametrize(("count", "after_s"), [(50, 0.0), (130, 0.5)])
+@pytest.mark.parametrize(("order", "size"), thinned([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
 async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_told(
-    store: SqlStore, clock: FakeClock, path: Path, order: Order, after_s: float, count: int
+    store: SqlStore, clock: FakeClock, path: Path, order: Order, size: tuple[int, float]
 ) -> None:
+    count, after_s = size
     old, since = lives(count, from_s=-HOUR_S, until_s=-60.0), lives(5, from_s=1030.0, until_s=1060.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     account = await model(store, clock, api, rate_per_s=2.0)
@@ -264,7 +280,8 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
         case "unordered":
             api.orders, pages_at_most = ((0.0, by_id),), 5
         case "outrun":
-            api.lives += lives(50_000, from_s=1030.0, until_s=1130.0)
+            api.lives += lives(1500, from_s=1030.0, until_s=1045.0)
+            api.page_rows = 10
             pages_at_most = 5
         case _:
             api.lives += lives(300, from_s=1030.0, until_s=1030.0 + 20 * 86_400)
@@ -276,10 +293,10 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     assert gaps == [reason.split(maxsplit=1)[0]] * (len(gaps) if reason == "outrun" else 1)
 
 
-SEEDS = range(int(os.environ.get("LIST_SEEDS", "6")))
+SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
 
 
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.soak if seed > 3 else ()) for seed in SEEDS])
 async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_budget(
     store: SqlStore, clock: FakeClock, path: Path, seed: int
 ) -> None:
