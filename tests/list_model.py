@@ -91,6 +91,8 @@ class ModelApi(ScriptedApi):
     fault: Callable[[int, int], Fault] = lambda _count, _page: Fault.NONE
     clock_set: Callable[[float], float] = lambda _now: 0.0
     refused: Callable[[int], bool] = lambda _page: False
+    amend: Callable[[Execution], Execution] = lambda row: row
+    hides: Callable[[Execution], bool] = lambda _row: False
     count: int = 0
 
     def _row(self, life: Life, now: float) -> Execution:
@@ -111,7 +113,7 @@ class ModelApi(ScriptedApi):
         life = next((each for each in self.lives if each.id == execution and each.begins_s <= sent_at), None)
         if life is None:
             return Reply(Outcome.NOT_FOUND, sent_at, None, 404)
-        row = replace(self._row(life, sent_at), pipeline_id=PIPELINE, pipeline_name="Sales agent")
+        row = replace(self.amend(self._row(life, sent_at)), pipeline_id=PIPELINE, pipeline_name="Sales agent")
         return Reply(Outcome.OK, sent_at, row, 200)
 
     async def list(self, *, pipeline: str, page: int) -> PageReply:  # noqa: ARG002
@@ -126,6 +128,7 @@ class ModelApi(ScriptedApi):
         shown = [] if fault is Fault.EMPTY else sorted((x for x in self.lives if x.begins_s <= at), key=order)
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
+        rows = tuple(self.amend(row) for row in rows if not self.hides(row))
         return PageReply(Outcome.OK, sent_at, rows, 0, len(shown) if self.tells_total else None, 200)
 
 

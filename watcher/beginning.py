@@ -1,13 +1,15 @@
 """What had ended before a pipeline was watched, by the API's own dates: they are compared with each other.
 
-The API's clock may be days off. Our own only measures how much time went by. Pure, no I/O.
+The API's clock may be days off. Our own measures how much time went by, and finds single dates that are yet to come,
+which say nothing of the API's. Pure, no I/O.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.models import Cursor, Execution
+from watcher.clock import to_us
+from watcher.models import Cursor, Execution, Status
 from watcher.page import begun, dated
 
 SETTLED_AFTER_US = 15_000_000
@@ -15,6 +17,9 @@ SETTLED_AFTER_US = 15_000_000
 
 COMPARED_AFTER_US = 30_000_000
 """So long after a pipeline began to be watched its new rows have shown well enough what the API's clock says."""
+
+AHEAD_US = 15_000_000
+"""A date may be so far ahead of our clock and be taken for the time that the API's shows."""
 
 BEGINNING_US = 600_000_000
 """So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
@@ -27,7 +32,8 @@ class Beginning:
     What had ended by `ended_by_at`, by the API's clock, had ended when the pipeline began to be watched. `first_at` is
     the latest date on the first page that had any. `empty_count` answers in a row showed nothing, from `empty_from_at`
     on (microseconds, steady). `doubts` are the dates of ends that only our clock says had come before: it is compared
-    with the API's as soon as new rows come. `unproven` are those of which nobody can tell.
+    with the API's as soon as new rows come. `unproven` are those of which nobody can tell. `is_counted`: a complete
+    scan saw as many rows as the list said it has.
     """
 
     ended_by_at: int | None = None
@@ -36,17 +42,21 @@ class Beginning:
     empty_from_at: int = 0
     doubts: dict[str, int] = field(default_factory=dict)
     unproven: set[str] = field(default_factory=set)
+    is_counted: bool = False
     _is_compared: bool = False
+    _shown_at: int | None = None
 
-    def note(self, rows: Iterable[Execution], *, watched_us: int, is_read: bool) -> None:
-        """Take in a page, so long after the pipeline began to be watched: the API's clock showed its latest date.
+    def note(self, rows: Iterable[Execution], *, now: int, watched_us: int, is_read: bool) -> None:
+        """Take in what a page has that is new, so long after the pipeline began to be watched.
 
-        `is_read`: all had been read before. Much later that clock may have been set, and it says nothing any more.
+        The API's clock showed its latest date. `is_read`: all had been read before. Much later that clock may have been
+        set, and it says nothing any more.
         """
-        latest_at = latest(rows)
+        latest_at = latest(rows, now=now)
         if latest_at is None or watched_us > BEGINNING_US:
             return
         self._is_compared |= is_read and watched_us >= SETTLED_AFTER_US
+        self._shown_at = max(latest_at, self._shown_at or latest_at)
         self.first_at = latest_at if self.first_at is None else self.first_at
         bound = latest_at - watched_us
         self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
@@ -61,7 +71,7 @@ class Beginning:
         if at is None:
             return
         if cursor.complete_at and found_at - cursor.since_at >= SETTLED_AFTER_US:
-            if at >= (cursor.newest_at or cursor.since_at) - lookback_us:
+            if at >= min(cursor.newest_at or cursor.since_at, cursor.since_at) - lookback_us:
                 self.unproven.add(execution.id)
         elif at > self._known_by_at:
             self.doubts[execution.id] = at
@@ -69,7 +79,8 @@ class Beginning:
     def compare(self, *, watched_us: int) -> int:
         """Return of how many ends nobody can tell whether they were new, once both clocks could be compared."""
         if self._is_compared and watched_us >= COMPARED_AFTER_US:
-            self.unproven.update(each for each, at in self.doubts.items() if at > self._known_by_at)
+            latest_at = self._shown_at or 0  # what is dated later is wrong, and says nothing
+            self.unproven.update(each for each, at in self.doubts.items() if self._known_by_at < at <= latest_at)
             self.doubts.clear()
         return len(self.unproven)
 
@@ -95,9 +106,27 @@ class Seen(NamedTuple):
     now: int
 
 
-def latest(rows: Iterable[Execution]) -> int | None:
-    """Return the latest date on some rows: when the API gave them its clock showed no less."""
-    return max((at for row in rows if (at := dated(row)) is not None), default=None)
+def latest(rows: Iterable[Execution], *, now: int) -> int | None:
+    """Return the latest date on some rows: when the API gave them its clock showed no less.
+
+    When one has begun that has not may be a plan. Dates that are yet to come by our clock say that the API's is ahead
+    if most are; single ones are wrong.
+    """
+    dates = [
+        to_us(at)
+        for row in rows
+        if (at := row.finished_at or (None if row.status == Status.NEW else row.started_at)) is not None
+    ]
+    come = [at for at in dates if at <= now + AHEAD_US]
+    return max(come if 2 * len(come) > len(dates) else dates, default=None)
+
+
+def proves_new(cursor: Cursor, beginning: Beginning, *, found_at: int, history_us: int) -> bool:
+    """Tell whether a row is new whatever its dates say: all rows that the list said it has were known before.
+
+    Not in the first 15 s, when others may be late to be seen; nor once what was known may be forgotten.
+    """
+    return beginning.is_counted and SETTLED_AFTER_US <= found_at - cursor.since_at < history_us
 
 
 def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, seen: Seen, told_us: int) -> bool:

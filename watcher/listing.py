@@ -110,6 +110,7 @@ class Listing(Item):
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     layout: Layout = field(init=False)
+    _shown_at: int | None = None
     _came_count: int = 0
     _depth: int = 0
     _seeks: bool = True
@@ -197,12 +198,13 @@ class Listing(Item):
         """Note that it is asked for."""
         self._depth = 0
 
-    def met(self, rows: Sequence[Execution]) -> None:
-        """Take in what a page of the scan shows of the list's age."""
+    def met(self, rows: Sequence[Execution], *, now: int) -> None:
+        """Take in what a page of the scan shows of the list's age, and of the API's clock."""
+        self._shown_at = max((at for at in (self._shown_at, latest(rows, now=now)) if at is not None), default=None)
         self.shows_any |= bool(rows)
         self.ages.note(at for row in rows if (at := dated(row)) is not None)
 
-    def head_newest_at(self, rows: Sequence[Execution]) -> int | None:
+    def head_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
         """Return the latest date where new rows show, once that is read for the first time; `rows` are the last page.
 
         Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
@@ -215,7 +217,7 @@ class Listing(Item):
             return None
         if self.scan.order is Order.NEWEST and self.beginning.first_at is not None:
             return self.beginning.first_at
-        return (latest(rows) if self.scan.order is Order.OLDEST else self.ages.latest_at) or 0
+        return (latest(rows, now=now) if self.scan.order is Order.OLDEST else self._shown_at) or 0
 
     def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
         """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""
@@ -234,7 +236,7 @@ class Listing(Item):
         self._begin(following)
 
     def _begin(self, following: Scan) -> None:
-        self.ages = Ages()
+        self.ages, self._shown_at = Ages(), None
         self.scan, self.began_at, self.shows_any, self._depth = following, 0, False, 0
 
     def sought_count(self) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from watcher.agenda import Agenda, Entry
-from watcher.beginning import Seen, had_ended
+from watcher.beginning import Seen, had_ended, proves_new
 from watcher.claims import Claim, Confirmations, selects
 from watcher.errors import OwnershipLostError, StoreUnusableError
 from watcher.judge import Judged
@@ -244,6 +244,8 @@ class Rows:
         """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
         cursor, rules = listing.cursor, self._rules
         if known.status is not None or known.lost is not None or not is_terminal(execution):
+            return False
+        if proves_new(cursor, listing.beginning, found_at=known.found_at, history_us=rules.history_us):
             return False
         is_baseline = rules.first_sight is FirstSight.BASELINE
         if dated(execution) is None:  # nobody can tell, but what only later scans find

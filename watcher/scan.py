@@ -6,15 +6,12 @@ the list has an order, and the scan has met those that were first then (its `top
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from watcher.ground import Ground
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
 from watcher.page import Page, Paging
-
-EXTRA_PAGES = 20
-"""How many pages a scan reads beyond ground because `total` grew by more than was found: that may be untrue."""
 
 EMPTY_AT_LEAST = 3
 """So often in a row a page must be empty to be believed where nothing is known of the list, or more of it is."""
@@ -39,7 +36,10 @@ class Learnt:
     what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trusted` tells
     whether `total` is believed. `top` are the ids of the rows that it met first, `shown_at` is the latest date on the
     first page that had any: when it began the API's clock showed no less. `length` is how many rows were seen when all
-    of the list was read last.
+    of the list was read last. `seen` are those that scans saw since which are made anew, as they ended too early.
+    `found` are those that it counted as new: where it probed for the end they are not yet known when the next one
+    begins. The list `is_too_long` where it grew by rows that are so far down that they were not found: `total` is
+    without these.
     """
 
     ordering: Ordering
@@ -50,6 +50,9 @@ class Learnt:
     top: tuple[str, ...] = ()
     shown_at: int | None = None
     length: int = 0
+    seen: frozenset[str] = frozenset()
+    found: frozenset[str] = frozenset()
+    is_too_long: bool = False
 
 
 class Scan:
@@ -95,6 +98,8 @@ class Scan:
         self._stalled_count = 0
         self._unproven_count = 0
         self._extra_count = 0
+        self._found: set[str] = set()
+        self._is_too_long = False
         self._last: Page | None = None  # the last one that was judged
         self._latest: Page | None = None  # the last one that was read
         self._total_now: int | None = None  # as it was last said
@@ -170,15 +175,18 @@ class Scan:
 
     def learnt(self) -> Learnt:
         """Return what the next scan begins with once this one is complete."""
+        total = self._seen_count if self._total is None and self.is_whole else self._total
         return Learnt(
             self.ordering,
             self.paging,
-            self._total,
+            total,
             self.before.total,
             trusted=self._trusted and not self.is_cut_short,
             top=self._ground.top(),
             shown_at=self.before.shown_at if self._shown_at is None else self._shown_at,
             length=self._seen_count if self.is_whole else self.before.length,
+            found=frozenset(self._found),
+            is_too_long=self._is_too_long,
         )
 
     def unread_count(self) -> int | None:
@@ -232,7 +240,7 @@ class Scan:
 
         The first page is read again by the next scan.
         """
-        if row_count or self.page == 1 or self.finding is not None:
+        if row_count or self.page == 1 or (self.finding is not None and not self._untold_count()):
             self._was_empty, self._empty_count = self._empty_count > 0, 0
             return False
         self._empty_count += 1
@@ -264,8 +272,18 @@ class Scan:
         return self.is_whole and self._seen_count < self._expected_count
 
     @property
+    def is_counted(self) -> bool:
+        """Whether it saw as many rows as the list said it has when it began: all that were there by then."""
+        total = self._total_first if self._trusted else 0
+        return self.is_whole and 0 < total <= self._seen_count - self._skipped_count
+
+    def to_be_made_anew(self) -> Learnt:
+        """Return what the next scan begins with if this one does not count: all but what it saw is as before."""
+        return replace(self.before, seen=self.before.seen | self._seen)
+
+    @property
     def _seen_count(self) -> int:
-        return len(self._seen) + self._skipped_count
+        return len(self._seen | self.before.seen) + self._skipped_count
 
     def _learn(self, rows: Sequence[Execution]) -> bool:
         """Learn from a page how the list is sorted, and tell whether to begin anew from where the new rows are."""
@@ -315,7 +333,8 @@ class Scan:
         unseen = shown - self._seen
         self._seen |= unseen
         self._overlaps = len(unseen) < len(shown)
-        self._ground.count(page, unseen)
+        self._ground.count(page, unseen - self.before.found)
+        self._found |= unseen.difference(page.ground, page.unsettled)
         if not self.probes:
             further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
             self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
@@ -380,11 +399,10 @@ class Scan:
     def _go_on(self, page: Page, *, unplaced: int) -> Finding | None:
         if self.finding is None:
             self.finding = self._judge(page)
-        if self._untold_count() > 0 and (page.ends_list or self._extra_count >= EXTRA_PAGES):
-            self._trusted = page.ends_list and len(self._seen) >= (self._total or 0)
+        if page.ends_list and self._untold_count() > 0:
+            self._trusted = len(self._seen) >= (self._total or 0)
         if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
-            self._count_arrivals()
-            return self.finding
+            return self._conclude(self.finding, is_end=page.ends_list)
         self._extra_count += self.finding is not None
         self.page = page.number + (-1 if self._backward else 1)
         return None
@@ -432,8 +450,25 @@ class Scan:
         return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())
 
     def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
-        """Tell whether to read on beyond the end of a scan that saw everything."""
-        return finding.gap is None and (self._untold_count() > 0 or self._extra_count < unplaced)
+        """Tell whether to read on beyond the end of a scan that saw everything.
+
+        For what came further down all of the list is read, if need be: only that proves that `total` is untrue.
+        """
+        if finding.gap is not None:
+            return False
+        is_within = self._extra_count < self._pages_at_most and not self.before.is_too_long
+        return (is_within and self._untold_count() > 0) or self._extra_count < unplaced
+
+    def _conclude(self, finding: Finding, *, is_end: bool) -> Finding:
+        """End the scan; what came further down than may be read is a gap, however often it is tried."""
+        untold = 0 if is_end or finding.gap is not None else self._untold_count()
+        self._is_too_long = untold > 0
+        if untold and self._length_before is not None:
+            self._total = self._length_before + self._ground.new_count
+            self.finding = Finding(GapReason.UNORDERED, untold)
+            return self.finding
+        self._count_arrivals()
+        return finding
 
     def _untold_count(self) -> int:
         """Return by how much `total` grew beyond what was found: something may have come to be seen further down.

@@ -180,8 +180,9 @@ class Scanner:
             listing.nameless = (reply, fresh[0])
             return Step(Queue.BEGUN)
         if fresh:
-            watched_us = self._clock.steady_us() - listing.cursor.since_at
-            listing.beginning.note(executions, watched_us=watched_us, is_read=bool(listing.cursor.complete_at))
+            now, shown = self._clock.steady_us(), [row for row in executions if found_at[row.id] is None]
+            watched_us, is_read = now - listing.cursor.since_at, bool(listing.cursor.complete_at)
+            listing.beginning.note(shown, now=now, watched_us=watched_us, is_read=is_read)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
         listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
         await self._rows.take(
@@ -257,10 +258,10 @@ class Scanner:
             unsettled=known.keys() - ground,
             unplaced=listing.sought_count(),
         )
-        listing.met(rows)
+        listing.met(rows, now=now)
         if scan.order is not None and scan.order is not listing.places.order:
             self._learn_order(listing, scan.order)
-        newest_at = listing.head_newest_at(rows)
+        newest_at = listing.head_newest_at(rows, now=now)
         if finding is None:
             if newest_at is not None:
                 await self._cursors.record(listing, replace(listing.cursor, newest_at=newest_at))
@@ -270,7 +271,7 @@ class Scanner:
         elif self._is_sure(listing, grace_s=self._grace_s(finding)):
             await self._end_anew(listing, finding)
         else:
-            listing.scan_again(self._scan(listing.cursor, scan.before))
+            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew()))
         return self._at_rest()
 
     def _grace_s(self, finding: Finding) -> float:
@@ -325,6 +326,7 @@ class Scanner:
             await self._cursors.record(listing, cursor, gap=gap, at_most=finding.at_most)
         listing.cursor = cursor
         listing.beginning.unproven.clear()
+        listing.beginning.is_counted |= listing.scan.is_counted
         if finding.gap is None:
             listing.gaps_told = frozenset()
         elif finding.gap in TOLD_ONCE:

@@ -1,9 +1,20 @@
 """What had ended before a pipeline was watched, by dates: a table of all cases. Seconds, watched since 1,000."""
 
+from dataclasses import replace
+
 import pytest
 from stores import from_us
 
-from watcher.beginning import BEGINNING_US, COMPARED_AFTER_US, SETTLED_AFTER_US, Beginning, Seen, had_ended
+from watcher.beginning import (
+    BEGINNING_US,
+    COMPARED_AFTER_US,
+    SETTLED_AFTER_US,
+    Beginning,
+    Seen,
+    had_ended,
+    latest,
+    proves_new,
+)
 from watcher.models import Cursor, Execution
 
 SECOND = 1_000_000
@@ -69,18 +80,52 @@ def test_what_is_new_is_known_by_the_apis_own_dates(
 
 def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
     beginning = Beginning()
-    beginning.note([], watched_us=5 * SECOND, is_read=False)
+    beginning.note([], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False)
     assert beginning == Beginning()
-    beginning.note([ended(10, 20), ended(30, None), ended(1, 2)], watched_us=5 * SECOND, is_read=False)
+    beginning.note(
+        [ended(10, 20), ended(30, None), ended(1, 2)], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False
+    )
     assert (beginning.ended_by_at, beginning.first_at) == (25 * SECOND, 30 * SECOND)
-    beginning.note([ended(10, 40)], watched_us=20 * SECOND, is_read=False)
+    beginning.note([ended(10, 40)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
     assert (beginning.ended_by_at, beginning.first_at) == (25 * SECOND, 30 * SECOND)
-    beginning.note([ended(10, 50)], watched_us=20 * SECOND, is_read=False)
+    beginning.note([ended(10, 50)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
     assert beginning.ended_by_at == 30 * SECOND
-    beginning.note([ended(10, 5000)], watched_us=BEGINNING_US, is_read=False)
+    beginning.note([ended(10, 5000)], now=99_000 * SECOND, watched_us=BEGINNING_US, is_read=False)
     assert beginning.ended_by_at == 4400 * SECOND
-    beginning.note([ended(10, 99_000)], watched_us=BEGINNING_US + 1, is_read=False)
+    beginning.note([ended(10, 99_000)], now=99_000 * SECOND, watched_us=BEGINNING_US + 1, is_read=False)
     assert beginning.ended_by_at == 4400 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("ends", "latest_s"),
+    [
+        ([], None),
+        ([900, 990], 990),
+        ([900, 1015], 1015),
+        ([900, 950, 1016], 950),  # one that is wrong
+        ([900, 1016], 1016),  # half of them: our clock may be behind
+        ([1016], 1016),
+    ],
+)
+def test_single_dates_that_are_yet_to_come_say_nothing_of_the_apis_clock(ends: list[int], latest_s: int | None) -> None:
+    rows = [ended(800, end) for end in ends]
+    assert latest(rows, now=1000 * SECOND) == (None if latest_s is None else latest_s * SECOND)
+
+
+def test_when_one_that_has_not_begun_is_to_begin_says_nothing_of_the_apis_clock() -> None:
+    planned = replace(ended(950, None), status="new")
+    assert latest([ended(930, None), planned], now=1000 * SECOND) == 930 * SECOND
+
+
+@pytest.mark.parametrize(
+    ("is_counted", "found_s", "is_new"),
+    [(True, 1015, True), (True, 1014, False), (False, 1015, False), (True, 1099, True), (True, 1100, False)],
+)
+def test_a_row_is_new_whatever_its_dates_say_once_all_that_were_there_were_known(
+    found_s: int, *, is_counted: bool, is_new: bool
+) -> None:
+    beginning = Beginning(is_counted=is_counted)
+    assert proves_new(DONE, beginning, found_at=found_s * SECOND, history_us=100 * SECOND) is is_new
 
 
 def test_a_list_is_empty_once_it_was_so_often_and_for_so_long() -> None:
@@ -134,8 +179,8 @@ def test_an_end_that_only_our_clock_says_had_come_before_is_judged_once_both_can
 ) -> None:
     assert COMPARED_AFTER_US == 30 * SECOND
     beginning = Beginning()
-    beginning.note([ended(970, 980)], watched_us=0, is_read=False)
+    beginning.note([ended(970, 980)], now=99_000 * SECOND, watched_us=0, is_read=False)
     beginning.doubt(HEAD, ended(900, ended_s), found_at=1003 * SECOND, lookback_us=10 * SECOND)
-    beginning.note([ended(new_s, None)], watched_us=watched_s * SECOND, is_read=is_read)
+    beginning.note([ended(new_s, None)], now=99_000 * SECOND, watched_us=watched_s * SECOND, is_read=is_read)
     assert [beginning.compare(watched_us=watched_s * SECOND) for _ in range(2)] == [unproven] * 2
     assert beginning.compare(watched_us=30 * SECOND) == (unproven or watched_s == 29)

@@ -331,8 +331,45 @@ def test_what_is_seen_late_is_found_by_the_total() -> None:
     world.rows.insert(-170, late)
     assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 4, [])
     world.lie = "huge"
-    assert (world.scan(), world.pages, world.learnt.trusted) == (Finding(), 8, False)
+    assert (world.scan(), world.pages, world.learnt.trusted) == (Finding(), 7 + EMPTY_AT_LEAST, False)
     assert (world.scan(), world.pages) == (Finding(), 1)
+
+
+@pytest.mark.parametrize("order", Order)
+def test_what_comes_far_down_is_found_within_the_budget(order: Order) -> None:
+    world = World(order, pages_at_most=60)
+    world.arrive(1500)
+    world.scan()
+    late = [Execution(f"late{number}", "new", started_at=world.rows[200].started_at) for number in range(3)]
+    for row in late:
+        world.rows.insert(200, row)
+        assert (world.scan(), world.missing([row]), world.learnt.trusted) == (Finding(), [], True)
+        assert world.pages > 20
+
+
+def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for_again() -> None:
+    world = World()
+    world.arrive(1500)
+    world.scan()
+    world.rows.insert(200, Execution("late", "new", started_at=world.rows[200].started_at))
+    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 1), 11)
+    world.arrive(2)
+    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 1), 1)
+    del world.rows[200]
+    assert (world.scan(), world.pages) == (Finding(), 1)
+    world.rows.insert(-700, Execution("late too", "new", started_at=world.rows[-700].started_at))
+    assert world.scan() == Finding(GapReason.UNORDERED, 1)
+
+
+def test_a_total_that_lies_more_and_more_is_found_out_by_one_reading() -> None:
+    world = World(pages_at_most=60)
+    world.arrive(1500)
+    world.scan()
+    world.lie = "huge"
+    assert (world.scan(), world.learnt.trusted) == (Finding(), False)
+    for _ in range(3):
+        world.arrive(1)
+        assert (world.scan(), world.pages) == (Finding(), 1)
 
 
 def test_executions_without_a_place_are_looked_for_further_down() -> None:

@@ -1,9 +1,16 @@
 """Ends of which the API's clock does not tell whether they are new: each is told, or a gap is; no history is."""
 
-import pytest
-from list_model import HOUR_S, Life, ModelApi, Order, by_id, lives, model, newest, oldest, thinned, told
-from virtual import FakeClock
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
 
+
+import pytest
+from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, lives, model, newest, oldest, thinned, told
+from virtual import EPOCH, FakeClock
+
+from watcher.models import Execution
 from watcher.store.sql import SqlStore
 
 pytestmark = pytest.mark.untraced
@@ -41,18 +48,20 @@ async def test_an_end_in_the_first_seconds_is_told_or_a_gap_is(
     assert result.gaps == (["unordered"] if result.missing(first) else [])
 
 
-@pytest.mark.parametrize(("order", "back_s"), thinned(ORDERS, [20.0, HOUR_S]))
+@pytest.mark.parametrize(("order", "back_s", "tells_total"), thinned(ORDERS, [20.0, HOUR_S], [True, False]))
 async def test_an_end_after_the_apis_clock_was_set_back_is_told_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, back_s: float
+    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, tells_total: bool
 ) -> None:
     old, since = lives(130, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1022.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
+    api.tells_total = tells_total
     account = await model(store, clock, api)
     await account.run_for(150)
     result = await told(account)
     assert result.missing(old) == len(old)
-    assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
+    assert not tells_total or not result.missing(since)
+    assert set(result.gaps) == {"unordered"} or not result.missing(since)
 
 
 @pytest.mark.parametrize(("order", "page_rows"), thinned(ORDERS, [10, 50]))
@@ -85,3 +94,104 @@ async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_tha
     await account.run_for(100)
     result = await told(account)
     assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
+
+
+def planned(row: Execution) -> Execution:
+    return replace(row, status="new", started_at=EPOCH + timedelta(days=1), finished_at=None)
+
+
+def ends_in_an_hour(row: Execution) -> Execution:
+    return replace(row, finished_at=EPOCH + timedelta(seconds=1000 + HOUR_S))
+
+
+def ends_in_another_age(row: Execution) -> Execution:
+    return replace(row, finished_at=EPOCH + timedelta(days=30_000))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("odd", [planned, ends_in_an_hour, ends_in_another_age])
+@pytest.mark.parametrize(("count", "tells_total"), [(120, False), (120, True), (4, False)])
+async def test_one_date_in_the_future_hides_no_end(
+    store: SqlStore,
+    clock: FakeClock,
+    odd: Callable[[Execution], Execution],
+    order: Order,
+    count: int,
+    *,
+    tells_total: bool,
+) -> None:
+    old, since = lives(count, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1003.0, until_s=1100.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api.amend = lambda row: odd(row) if row.id == old[-1].id else row
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(150)
+    result = await told(account)
+    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_where_the_only_date_is_in_the_future_later_ends_are_told_or_a_gap_is(
+    store: SqlStore, clock: FakeClock, order: Order, *, tells_total: bool
+) -> None:
+    old, since = lives(1, from_s=0.0, until_s=900.0), lives(60, from_s=1030.0, until_s=1100.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api.amend = lambda row: ends_in_another_age(row) if row.id == old[0].id else row
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(150)
+    result = await told(account)
+    assert result.missing(old) == 1
+    assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
+    assert not tells_total or not result.missing(since)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("back_s", [0.0, HOUR_S])
+async def test_what_a_list_hid_now_and_then_is_not_told_as_new(
+    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, tells_total: bool
+) -> None:
+    old, since = lives(200, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1030.0, until_s=1100.0)
+    api, draw = ModelApi(clock, lives=old + since, orders=((0.0, order),)), Random(1)
+    api.clock_set = lambda at: -back_s if at > 1020 else 0.0
+    deep = {life.id for life in old[:190]}
+    api.hides = lambda row: row.id in deep and draw.random() < 0.2
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(150)
+    result = await told(account)
+    assert result.missing(old) == len(old)
+    assert not result.missing(since) or result.gaps
+
+
+def as_the_api_dates(life: Life) -> float:
+    return -life.begins_s + (2 * HOUR_S if life.begins_s > 1020 else 0.0)
+
+
+@pytest.mark.parametrize(("pages_at_most", "gaps"), [(50, []), (25, ["unordered"])])
+async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_told_or_a_gap_is(
+    store: SqlStore, clock: FakeClock, pages_at_most: int, gaps: list[str]
+) -> None:
+    old, since = lives(1500, from_s=1000 - HOUR_S, until_s=990.0), lives(40, from_s=1030.0, until_s=1100.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, as_the_api_dates),))
+    api.clock_set = lambda at: -2 * HOUR_S if at > 1020 else 0.0
+    account = await model(store, clock, api, rate_per_s=20.0, pages_at_most=pages_at_most)
+    await account.run_for(150)
+    result = await told(account)
+    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 40 if gaps else 0, gaps)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+async def test_history_without_dates_is_not_told_where_answers_lack_half_of_their_rows_now_and_then(
+    store: SqlStore, clock: FakeClock, order: Order
+) -> None:
+    old, since = lives(200, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1040.0, until_s=1100.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), dates="none")
+    draw = Random(2)
+    api.fault = lambda _count, _page: Fault.CUT if draw.random() < 0.3 else Fault.NONE
+    account = await model(store, clock, api)
+    await account.run_for(150)
+    result = await told(account)
+    assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
