@@ -209,6 +209,7 @@ class Listing(Item):
 
         Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
         had to be found, and no total proves it, an answer may have been empty for once: that is believed after a while.
+        Where no row has begun yet, those further on tell.
         """
         if self.cursor.newest_at is not None or not self.shows_any or not self.scan.saw_newest:
             return None
@@ -217,7 +218,8 @@ class Listing(Item):
             return None
         if self.scan.order is Order.NEWEST and self.beginning.first_at is not None:
             return self.beginning.first_at
-        return (latest(rows, now=now) if self.scan.order is Order.OLDEST else self._shown_at) or 0
+        newest_at = latest(rows, now=now) if self.scan.order is Order.OLDEST else self._shown_at
+        return newest_at if newest_at is not None or self.scan.finding is None else 0
 
     def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
         """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""

@@ -675,14 +675,19 @@ async def test_all_that_was_known_may_only_have_grown_too_old(
     assert [type_ for type_, _ in await told(account)].count("pipeline.gap") == gaps
 
 
-async def test_what_had_ended_before_by_its_dates_but_was_not_there_may_be_new(
-    store: SqlStore, clock: FakeClock
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_all_was_counted(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
 ) -> None:
     account = await whole_account(store, clock, row(2, "running"))
+    account.api.tells_total = tells_total
     await account.run_for(30)
     show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
-    assert await told(account) == [("execution.running", name(2)), ("pipeline.gap", "")]
+    assert await told(account) == [
+        ("execution.running", name(2)),
+        ("execution.success", name(1)) if tells_total else ("pipeline.gap", ""),
+    ]
 
 
 @pytest.mark.parametrize("restarts", [False, True])
@@ -776,15 +781,17 @@ async def test_what_is_younger_than_all_that_later_scans_saw_is_told(store: SqlS
     assert await told(account) == [("execution.success", name(3)), ("execution.success", name(2))]
 
 
-async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_not_there_may_be_new(
-    store: SqlStore, clock: FakeClock
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
 ) -> None:
     seen = replace(row(1, "success", ended_s=60), started_at=None)
     account = await whole_account(store, clock, seen)
+    account.api.tells_total = tells_total
     await account.run_for(30)
     show(account, row(2, "success", age_s=300, ended_s=290), seen)
     await account.run_for(30)
-    assert await told(account) == [("pipeline.gap", "")]
+    assert await told(account) == [("execution.success", name(2)) if tells_total else ("pipeline.gap", "")]
 
 
 @pytest.mark.parametrize(("total", "tells_total"), [(None, True), (100, True), (None, False)])
@@ -814,15 +821,17 @@ async def test_history_stays_silent_though_the_newest_pages_were_refused_at_firs
     assert [type_ for type_, _ in await told(account) if type_ != "pipeline.gap"] == []
 
 
-async def test_what_is_no_younger_than_the_first_scan_saw_but_was_not_there_may_be_new(
-    store: SqlStore, clock: FakeClock
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_what_is_no_younger_than_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
 ) -> None:
     rows = [row(number, "success", age_s=600 - number, ended_s=300 - number) for number in range(30, 0, -1)]
     account = await whole_account(store, clock, *rows[:10], *rows[11:])
+    account.api.tells_total = tells_total
     await account.run_for(30)
     show(account, *rows)
     await account.run_for(30)
-    assert await told(account) == [("pipeline.gap", "")]
+    assert await told(account) == [("execution.success", name(20)) if tells_total else ("pipeline.gap", "")]
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:

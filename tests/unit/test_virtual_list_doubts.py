@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
+from uuid import UUID
 
 
 import pytest
@@ -195,3 +196,14 @@ async def test_history_without_dates_is_not_told_where_answers_lack_half_of_thei
     await account.run_for(150)
     result = await told(account)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
+
+
+async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_before(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old, going = lives(100, from_s=-HOUR_S, until_s=-60.0), Life(str(UUID(int=1)), 990.0, 1e9, fails=True)
+    api = ModelApi(clock, lives=[*old, going], orders=((0.0, oldest),), offset_s=2 * 86_400.0)
+    api.amend = lambda row: replace(row, status="new") if row.id == going.id else row
+    account = await model(store, clock, api)
+    await account.run_for(60)
+    assert (await told(account)).ended == {}
