@@ -279,7 +279,7 @@ class Scan:
 
     def to_be_made_anew(self) -> Learnt:
         """Return what the next scan begins with if this one does not count: all but what it saw is as before."""
-        return replace(self.before, seen=self._seen_so_far())
+        return replace(self.before, seen=self.before.seen | self._seen)
 
     def _seen_so_far(self) -> frozenset[str]:
         """Return what was seen until as many rows were as the list says it has, if it does."""
