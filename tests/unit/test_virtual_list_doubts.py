@@ -6,7 +6,6 @@ from datetime import timedelta
 from random import Random
 from uuid import UUID
 
-
 import pytest
 from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, lives, model, newest, oldest, thinned, told
 from virtual import EPOCH, FakeClock
