@@ -290,7 +290,11 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     await account.run_for(150)
     assert refusing.failures == 0
     gaps = (await told(account)).gaps
-    assert gaps == [reason.split(maxsplit=1)[0]] * (len(gaps) if reason == "outrun" else 1)
+    if reason == "outrun":  # what such a scan left out further down is missed by the next one, too
+        assert gaps[0] == reason
+        assert set(gaps) <= {reason, "unordered"}
+    else:
+        assert gaps == [reason.split(maxsplit=1)[0]]
 
 
 SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
