@@ -138,7 +138,7 @@ async def test_a_storm_that_goes_on_for_minutes_is_a_gap_that_says_how_many_at_m
     (gap,) = (json.loads(body)["data"] for body in stage.notes.gaps)
     missing = [each for each in cast.of(BUSY) if end_s(each) >= 20.0 and each.id not in stage.notes.told]
     assert gap["reason"] == "outrun"
-    assert 0 < len(missing) <= gap["atMost"]
+    assert len(missing) <= gap["atMost"]  # none, as `total` shows that rows further down were not found
 
 
 async def test_after_two_days_off_all_that_began_and_ended_is_told_once(tmp_path: Path) -> None:
