@@ -19,9 +19,7 @@ BACKLOG_COUNT = 1024
 RESOLVED_WITHIN_S = 5.0
 
 TICK_S = 0.05
-ACCEPTED_AT_ONCE = 25
-"""Few against those that may wait: who is accepted has a moment to say something before others take its place."""
-
+ACCEPTED_AT_ONCE = 100
 ADMITTED_AT_ONCE = 10
 
 NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})

@@ -21,7 +21,11 @@ from watcher.web.arrivals import AcceptRules, Arrivals
 
 log = structlog.get_logger()
 
-CONNECTIONS_COUNT = 100
+CONNECTIONS_COUNT = 250
+SERVED_COUNT = 50
+"""So many are served at a time; the others wait for their first byte. These are twice as many as are accepted at once,
+so that who asks is heard before a crowd takes its place."""
+
 SHARE = 4
 """Of the files the process may open one in so many is a connection: the rest is for polling, sinks and the store."""
 
@@ -124,7 +128,8 @@ class Connections:
         """Accept nothing yet. The runner is set up. Of `at_most` connections half may not have said anything."""
         self._runner = runner
         self._clock = clock
-        self._at_most = max(1, (at_most or connections_at_most()) // 2)
+        in_all = at_most or connections_at_most()
+        self._at_most = max(1, min(SERVED_COUNT, in_all // 2))
         self._patience_s = patience_s
         self._clients: dict[ClientConnection, None] = {}
         self._admissions: set[asyncio.Task[object]] = set()
@@ -134,7 +139,7 @@ class Connections:
             room=self._make_room,
             admit=self._admit,
             crowded=self._say_crowded,
-            at_most=self._at_most,
+            at_most=max(1, in_all - self._at_most),
             patience_s=patience_s,
         )
         self._arrivals = Arrivals(rules)

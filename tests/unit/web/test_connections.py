@@ -377,7 +377,7 @@ async def test_without_files_to_spare_it_waits_and_says_so_once() -> None:
 
 
 @pytest.mark.usefixtures("no_files")
-@pytest.mark.parametrize(("files", "connections"), [(4096, 100), (256, 64), (200, 50)])
+@pytest.mark.parametrize(("files", "connections"), [(4096, 250), (256, 64), (200, 50)])
 def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
