@@ -75,7 +75,11 @@ class Schedule:
         loop = Loop(name, run, self._clock.monotonic())
         loop.idle.set()
         loop.job = self._scheduler.add_job(
-            self._run, IntervalTrigger(seconds=int(LONGEST_S)), args=(loop,), id=name, next_run_time=datetime.now(UTC)
+            self._run,
+            IntervalTrigger(seconds=int(LONGEST_S), timezone=UTC),
+            args=(loop,),
+            id=name,
+            next_run_time=datetime.now(UTC),
         )
         self._loops[name] = loop
 
