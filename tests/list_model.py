@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from bench.virtual_time import write_without_waiting
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.models import Execution, Outcome, Watch
@@ -23,20 +22,23 @@ STALE_S = 20.0
 
 
 def thinned(*axes: Sequence[Any]) -> list[Any]:
-    """Return all combinations: in `make test` so many run that each value of each axis is in one, else the rest too."""
+    """Return all combinations, marked by where they run.
+
+    `make test` runs one; `.ci/run` so many that each value of each axis is in one; `make soak` the rest.
+    """
     combinations = list(product(*axes))
     places = list(product(*(range(len(values)) for values in axes)))
-    left, kept = {part for each in places for part in enumerate(each)}, set[int]()
+    left, kept = {part for each in places for part in enumerate(each)}, list[int]()
     order = Random(1).sample(range(len(places)), len(places))
     for at_least in range(len(axes), 0, -1):
         for index in order:
             covered = set(enumerate(places[index])) & left
             if len(covered) >= at_least:
                 left -= covered
-                kept.add(index)
-    return [
-        pytest.param(*each, marks=() if index in kept else pytest.mark.soak) for index, each in enumerate(combinations)
-    ]
+                kept.append(index)
+    marks = dict.fromkeys(range(len(combinations)), (pytest.mark.soak,))
+    marks |= dict.fromkeys(kept, (pytest.mark.long,)) | {kept[0]: ()}
+    return [pytest.param(*each, marks=marks[index]) for index, each in enumerate(combinations)]
 
 
 class Fault(Enum):
@@ -161,8 +163,6 @@ async def model(
     rate_per_s: float = 5.0,
     **rules: Any,  # noqa: ANN401
 ) -> Account:
-    if isinstance(store, SqlStore):
-        await write_without_waiting(store)
     watched = replace(RULES, **({"pages_at_most": max(50, round(rate_per_s * 150))} | rules))
     return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
 

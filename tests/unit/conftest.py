@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Collection
 from pathlib import Path
 
 import pytest
+from bench.virtual_time import write_without_waiting
 from virtual import FakeClock
 
 from watcher.store.opening import open_store
@@ -27,5 +28,6 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
     store = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=ignore, busy_timeout_s=0.01)
+    await write_without_waiting(store)
     yield store
     await store.close()

@@ -109,6 +109,7 @@ async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: 
     assert of_a[1]["data"]["reason"] == "not_found"
 
 
+@pytest.mark.untraced
 async def test_a_lost_execution_is_looked_at_for_a_day_and_then_no_more(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.script[A] = Outcome.NOT_FOUND
@@ -245,6 +246,7 @@ async def test_an_execution_is_never_asked_for_twice_at_once(store: SqlStore, cl
     await account.settle()
 
 
+@pytest.mark.untraced
 async def test_an_account_beyond_its_budget_is_told_after_five_minutes(store: SqlStore, clock: FakeClock) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
     account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
@@ -258,6 +260,7 @@ async def test_an_account_beyond_its_budget_is_told_after_five_minutes(store: Sq
     assert ("account.recovered", "over_budget", None) in await account.told()
 
 
+@pytest.mark.untraced
 async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(store: SqlStore, clock: FakeClock) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
     account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
@@ -540,6 +543,7 @@ async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, 
     assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
 
 
+@pytest.mark.untraced
 async def test_a_lost_execution_says_nothing_of_the_budget(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.script[A] = Outcome.NOT_FOUND

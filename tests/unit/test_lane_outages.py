@@ -69,6 +69,7 @@ class World:
         ]
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(
     ("every_s", "poisoned", "away_s"),
     [
@@ -89,6 +90,7 @@ async def test_after_an_outage_everything_arrives_within_about_a_minute(
     assert (rig.counted("dead"), rig.ends) == (0, [])
 
 
+@pytest.mark.untraced
 @pytest.mark.parametrize(("every_s", "poisoned"), [(50, 1), (10, 3)])
 async def test_what_never_gets_through_holds_up_nothing_else(rig: Rig, every_s: float, poisoned: int) -> None:
     await rig.restart(rules=PACED)

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from stores import from_us
@@ -96,12 +97,17 @@ def scan_of(world: World, *, order: Order | None = None, total: int | None = Non
     )
 
 
+def seeds(count: int) -> list[Any]:
+    """Return seeds: two of them for `make test`."""
+    return [pytest.param(seed, marks=pytest.mark.long if seed > 1 else ()) for seed in range(count)]
+
+
 LIES = ["true", "null", "zero", "constant", "huge", "off"]
 
 
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8))
 def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, lie: str, seed: int) -> None:
     draw = random.Random(seed)
     world = World(order, lie, draw, rate=draw.choice([0, 0.3, 5, 30]), pages_at_most=60)
@@ -119,7 +125,7 @@ def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, li
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
 @pytest.mark.parametrize("page_rows", [9, 25, 49])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", seeds(4))
 def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
     order: Order, lie: str, page_rows: int, seed: int
 ) -> None:
@@ -137,7 +143,7 @@ def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_fo
 
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", seeds(8))
 def test_what_the_api_forgot_unseen_is_a_gap(order: Order, lie: str, seed: int) -> None:
     draw = random.Random(seed)
     world = World(order, lie, draw)

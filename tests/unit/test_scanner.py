@@ -193,6 +193,7 @@ async def test_one_page_answers_for_all_that_are_on_it(store: SqlStore, clock: F
     assert 95 <= asked(account, "page 1") <= 102
 
 
+@pytest.mark.untraced
 async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -258,6 +259,7 @@ async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itsel
     assert ("execution.success", name(1)) in await told(again)
 
 
+@pytest.mark.untraced
 async def test_a_list_that_is_refused_is_told_once_and_asked_for_every_ten_minutes(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -292,6 +294,7 @@ async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlSto
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
+@pytest.mark.untraced
 async def test_a_list_that_cannot_be_read_for_an_hour_is_told_once_while_others_are_well(
     store: SqlStore, clock: FakeClock, outcome: Outcome
 ) -> None:
@@ -380,6 +383,7 @@ async def after_two_days(
     return again, since
 
 
+@pytest.mark.untraced
 async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_told_once(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -392,6 +396,7 @@ async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_t
     assert asked(account, "page 7") == 1
 
 
+@pytest.mark.untraced
 async def test_what_the_api_forgot_in_the_meantime_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
     account, since = await after_two_days(store, clock, gone=True)
     events = await account.events()
@@ -400,6 +405,7 @@ async def test_what_the_api_forgot_in_the_meantime_is_a_gap(store: SqlStore, clo
     assert len(events) == len(since) + 1
 
 
+@pytest.mark.untraced
 async def test_what_is_older_than_lookback_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
     account, since = await after_two_days(store, clock, days=20.0)
     events = await account.events()
@@ -427,6 +433,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         await store.mark_absent_pipelines(present=(), now=clock.steady_us())
 
 
+@pytest.mark.untraced
 async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_and_no_gap(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -545,6 +552,7 @@ async def test_oldest_first_refused_pages_are_told_once_though_one_beyond_them_i
     assert len(await gaps(account)) == 1
 
 
+@pytest.mark.untraced
 async def test_deeper_pages_that_stay_refused_are_told_once(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, *(Execution(name(number), "running") for number in range(120, 0, -1)))
     account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
@@ -553,6 +561,7 @@ async def test_deeper_pages_that_stay_refused_are_told_once(store: SqlStore, clo
     assert await gaps(account) == [("forbidden", 70)]
 
 
+@pytest.mark.untraced
 async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -583,6 +592,7 @@ async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock
     assert await gaps(account) == []
 
 
+@pytest.mark.untraced
 async def test_beyond_ground_refused_pages_are_no_gap(store: SqlStore, clock: FakeClock) -> None:
     rows = history(200)
     rows[170] = replace(rows[170], status="paused", finished_at=None)
@@ -612,6 +622,7 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_told
     assert asked(account, name(1)) == 1
 
 
+@pytest.mark.untraced
 async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -628,6 +639,7 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
 
 
 @pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
+@pytest.mark.untraced
 async def test_oldest_first_too_what_is_new_is_told_while_a_deep_scan_is_under_way(
     store: SqlStore, clock: FakeClock, page_rows: int
 ) -> None:
@@ -703,6 +715,7 @@ async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_al
         (50, Order.OLDEST, True),
     ],
 )
+@pytest.mark.untraced
 async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_behind(
     store: SqlStore,
     clock: FakeClock,
@@ -808,6 +821,7 @@ async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
 
 
 @pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.untraced
 async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
     store: SqlStore, clock: FakeClock, *, tells_total: bool
 ) -> None:
@@ -843,6 +857,7 @@ async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
+@pytest.mark.untraced
 async def test_a_page_beyond_the_end_may_be_refused(store: SqlStore, clock: FakeClock, outcome: Outcome) -> None:
     account = await whole_account(store, clock, *(row(number, "running") for number in range(50, 0, -1)))
     account.api.pages[2] = outcome

@@ -81,6 +81,7 @@ def delays_s(stage: Stage, executions: Iterable[SimExecution], *, from_s: float,
     return [stage.notes.told[each.id] - end_s(each) for each in ended]
 
 
+@pytest.mark.long
 async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack) -> None:
     cast = Cast()
     named = [cast.add(NAMED, begins_s=-1.0, length_s=LASTING_S).id for _ in range(200)]
@@ -101,6 +102,7 @@ async def test_a_crowd_of_named_executions_starves_no_list(stack: AsyncExitStack
     assert stage.notes.longest_wait_s < 75  # max_interval is 60 s, and could be held
 
 
+@pytest.mark.long
 async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack: AsyncExitStack) -> None:
     cast = Cast()
     cast.arrive(BUSY, per_s=10.0, from_s=5.0, until_s=200.0, fails=True)
@@ -114,7 +116,7 @@ async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack
     assert max(busy) < 40
 
 
-@pytest.mark.parametrize("per_s", [30.0, 90.0])
+@pytest.mark.parametrize("per_s", [30.0, pytest.param(90.0, marks=pytest.mark.long)])
 async def test_what_a_storm_brings_faster_than_it_can_be_read_is_told_once_it_is_over(
     stack: AsyncExitStack, per_s: float
 ) -> None:
@@ -129,6 +131,7 @@ async def test_what_a_storm_brings_faster_than_it_can_be_read_is_told_once_it_is
     assert stage.notes.gaps == []
 
 
+@pytest.mark.long
 async def test_a_storm_that_goes_on_for_minutes_is_a_gap_that_says_how_many_at_most(stack: AsyncExitStack) -> None:
     cast = Cast()
     cast.arrive(BUSY, per_s=0.5, from_s=-100.0, until_s=0.0)

@@ -300,7 +300,11 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
 SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
 
 
-@pytest.mark.parametrize("seed", [pytest.param(seed, marks=pytest.mark.soak if seed > 3 else ()) for seed in SEEDS])
+def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.soak,) if seed > 11 else (pytest.mark.long,) if seed > 1 else ()
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
 async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_budget(
     store: SqlStore, clock: FakeClock, path: Path, seed: int
 ) -> None:

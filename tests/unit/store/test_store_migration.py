@@ -1,3 +1,4 @@
+import json
 import re
 import shutil
 import signal
@@ -18,31 +19,77 @@ SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4 = (
 )
 
 OPEN = """
-import asyncio, os, signal, sys
-from sqlalchemy import Engine, event
+import asyncio, sys
 from watcher.clock import SystemClock
 from watcher.store.opening import open_store
 
-url, last_words = sys.argv[1:]
-
-def kill(_connection, _cursor, statement, *_rest):
-    if last_words in statement:
-        os.kill(os.getpid(), signal.SIGKILL)
-
 async def main():
-    store = await open_store(url, clock=SystemClock(), on_recorded=print)
+    store = await open_store(sys.argv[1], clock=SystemClock(), on_recorded=print)
     await store.close()
 
-event.listen(Engine, "after_cursor_execute", kill)
 asyncio.run(main())
 print("alembic" in sys.modules)
 """
 
+KILL = """
+import alembic.command, asyncio, json, os, signal, sys
+from sqlalchemy import Engine, event
+from watcher.clock import SystemClock
+from watcher.store.opening import open_store
 
-def open_elsewhere(path: Path, *, last_words: str) -> subprocess.CompletedProcess[str]:
-    """Open a store in a process that kills itself after a statement that holds `last_words`."""
-    command = [sys.executable, "-c", OPEN, f"sqlite:///{path}", last_words]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+def open_until(last_words, url):
+    def kill(_connection, _cursor, statement, *_rest):
+        if last_words in statement:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    event.listen(Engine, "after_cursor_execute", kill)
+    asyncio.run(open_store(url, clock=SystemClock(), on_recorded=print))
+
+ends = {}
+for last_words, url in json.loads(sys.argv[1]).items():
+    child = os.fork()
+    if not child:
+        open_until(last_words, url)
+        os._exit(0)
+    ends[last_words] = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+print(json.dumps(ends))
+"""
+
+FIRST = ["CREATE TABLE meta", "CREATE TABLE delivery", "CREATE INDEX delivery_due", "INTO alembic_version"]
+"""What the first migration says, and last says before the process is killed."""
+LATER = [
+    "ADD COLUMN paused_until",
+    "ADD COLUMN failing_for_s",
+    "DELETE FROM meta",
+    "UPDATE alembic_version SET version_num='0002'",
+    "CREATE TABLE scan",
+    "ADD COLUMN found_at",
+    "CREATE INDEX execution_open",
+    "SET value = '3'",
+    "UPDATE alembic_version SET version_num='0003'",
+    "ADD COLUMN name",
+    "ADD COLUMN newest_at",
+    "SET value = '4'",
+    "UPDATE alembic_version SET version_num='0004'",
+    "ADD COLUMN tried",
+    "DROP INDEX delivery_due",
+    "SET value = '5'",
+    "UPDATE alembic_version SET version_num='0005'",
+]
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return stores whose opening was killed right after a statement that holds these words."""
+    directory = tmp_path_factory.mktemp("killed")
+    paths = {words: directory / f"{number}.db" for number, words in enumerate([*FIRST, *LATER])}
+    for words in LATER:
+        shutil.copy(SCHEMA_1, paths[words])
+    urls = {words: f"sqlite:///{path}" for words, path in paths.items()}
+    command = [sys.executable, "-c", KILL, json.dumps(urls)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == dict.fromkeys(paths, -signal.SIGKILL)
+    return paths
 
 
 def facts(path: Path) -> dict[str, str]:
@@ -67,46 +114,20 @@ def made(path: Path) -> dict[str, str]:
     return dict(rows)
 
 
-@pytest.mark.parametrize(
-    "last_words", ["CREATE TABLE meta", "CREATE TABLE delivery", "CREATE INDEX delivery_due", "INTO alembic_version"]
-)
-async def test_a_kill_inside_the_migration_leaves_nothing_half_done(tmp_path: Path, last_words: str) -> None:
-    path = tmp_path / "watcher.db"
-    assert open_elsewhere(path, last_words=last_words).returncode == -signal.SIGKILL
-    assert made(path) == {}
-    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+@pytest.mark.parametrize("last_words", FIRST)
+async def test_a_kill_inside_the_migration_leaves_nothing_half_done(killed: dict[str, Path], last_words: str) -> None:
+    assert made(killed[last_words]) == {}
+    store = await open_store(f"sqlite:///{killed[last_words]}", clock=SetClock(), on_recorded=Woken())
     assert store.created
     await store.close()
 
 
-@pytest.mark.parametrize(
-    "last_words",
-    [
-        "ADD COLUMN paused_until",
-        "ADD COLUMN failing_for_s",
-        "DELETE FROM meta",
-        "UPDATE alembic_version SET version_num='0002'",
-        "CREATE TABLE scan",
-        "ADD COLUMN found_at",
-        "CREATE INDEX execution_open",
-        "SET value = '3'",
-        "UPDATE alembic_version SET version_num='0003'",
-        "ADD COLUMN name",
-        "ADD COLUMN newest_at",
-        "SET value = '4'",
-        "UPDATE alembic_version SET version_num='0004'",
-        "ADD COLUMN tried",
-        "DROP INDEX delivery_due",
-        "SET value = '5'",
-        "UPDATE alembic_version SET version_num='0005'",
-    ],
-)
-async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(tmp_path: Path, last_words: str) -> None:
-    path = tmp_path / "watcher.db"
-    shutil.copy(SCHEMA_1, path)
-    before = made(path), facts(path)
-    assert open_elsewhere(path, last_words=last_words).returncode == -signal.SIGKILL
-    assert (made(path), facts(path)) == before
+@pytest.mark.parametrize("last_words", LATER)
+async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(
+    killed: dict[str, Path], last_words: str
+) -> None:
+    path = killed[last_words]
+    assert (made(path), facts(path)) == (made(SCHEMA_1), facts(SCHEMA_1))
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     await store.close()
@@ -134,6 +155,6 @@ async def test_the_migrations_make_what_the_tables_say(tmp_path: Path, start: by
 
 
 def test_only_a_migration_loads_alembic(tmp_path: Path) -> None:
-    path = tmp_path / "watcher.db"
-    loaded = [open_elsewhere(path, last_words="never said").stdout for _ in range(2)]
+    command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/watcher.db"]
+    loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
     assert loaded == ["True\n", "False\n"]
