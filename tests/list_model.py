@@ -36,7 +36,7 @@ def thinned(*axes: Sequence[Any]) -> list[Any]:
             if len(covered) >= at_least:
                 left -= covered
                 kept.append(index)
-    marks = dict.fromkeys(range(len(combinations)), (pytest.mark.soak,))
+    marks: dict[int, tuple[pytest.MarkDecorator, ...]] = dict.fromkeys(range(len(combinations)), (pytest.mark.soak,))
     marks |= dict.fromkeys(kept, (pytest.mark.long,)) | {kept[0]: ()}
     return [pytest.param(*each, marks=marks[index]) for index, each in enumerate(combinations)]
 

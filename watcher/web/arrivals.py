@@ -53,7 +53,7 @@ async def bind(address: Address) -> list[socket.socket]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptRules:
-    """How many connections may wait for their first byte, and for how long.
+    """How many connections may wait, and for how long for their first byte.
 
     `admit` takes one over when there is `room`. `crowded` is told why one was closed, or not accepted.
     """
@@ -102,7 +102,7 @@ class Arrivals:
     def _accept(self, listening: socket.socket) -> None:
         """Accept some; the rest waits a moment, so that a crowd costs no more than that."""
         for _ in range(ACCEPTED_AT_ONCE):
-            if len(self._speaking) >= self._rules.at_most:
+            if not self._may_come():
                 break
             try:
                 connection, _ = listening.accept()
@@ -117,8 +117,18 @@ class Arrivals:
         self._loop.remove_reader(listening)
         self._loop.call_later(TICK_S, self._await, listening)
 
+    def _may_come(self) -> bool:
+        """Tell whether there is a place for another, or one that is silent can go for it: not if it has just come."""
+        if not self._is_full():
+            return True
+        patience = next(iter(self._silent.values()), None)
+        return patience is not None and self._loop.time() > patience.when() - self._rules.patience_s + TICK_S
+
+    def _is_full(self) -> bool:
+        return len(self._silent) + len(self._speaking) >= self._rules.at_most
+
     def _let_in(self, connection: socket.socket) -> None:
-        if self._silent and len(self._silent) + len(self._speaking) >= self._rules.at_most:
+        if self._is_full():
             self._close_silent(next(iter(self._silent)))
             self._rules.crowded("too many connections wait; whoever has been silent for longest is closed")
         connection.setblocking(False)

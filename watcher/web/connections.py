@@ -1,7 +1,7 @@
 """The connections of the pages: few, short and slowly accepted, so that whoever comes costs the daemon little.
 
 A connection has 10 s to ask and 10 s to take its answer. When there are too many, whoever has waited longest without
-asking goes first: a probe asks as soon as it is there. It knows nothing of the pages.
+a whole request goes first: a probe sends its own as soon as it is there. It knows nothing of the pages.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ log = structlog.get_logger()
 
 CONNECTIONS_COUNT = 250
 SERVED_COUNT = 50
-"""So many are served at a time; the others wait for their first byte. These are twice as many as are accepted at once,
-so that who asks is heard before a crowd takes its place."""
+"""So many are served at a time; the others wait for their first byte, or for a place. These are twice as many as are
+accepted at once, so that who asks is heard before a crowd takes its place."""
 
 SHARE = 4
 """Of the files the process may open one in so many is a connection: the rest is for polling, sinks and the store."""
@@ -34,6 +34,8 @@ REQUESTS_PER_S = 250.0
 """More than arrive: who comes with a request has its turn before it has to go."""
 SAID_EVERY_S = 60.0
 
+FIRST_MOMENT_S = 0.1
+"""For so long nobody is closed: what it has sent may not have been read yet."""
 FIRST_ANSWER_S = 3.0
 """For so long nobody is closed who waits for a first answer: the pages take less."""
 
@@ -57,7 +59,7 @@ class ClientConnection(web.RequestHandler):
     def __init__(self, server: web.Server, *, connections: "Connections", patience_s: float) -> None:
         """Serve with what that server serves with.
 
-        `asking` is set while an answer is being made and taken, `served` once there was one.
+        `asking` is set from a whole request until its answer is taken, `served` once there was one.
         `came_at` is of the event loop's clock.
         """
         super().__init__(
@@ -71,7 +73,7 @@ class ClientConnection(web.RequestHandler):
             access_log=None,  # type: ignore[arg-type] # as the runner passes it on
         )
         self._connections = connections
-        self.asking = True  # for it has said something
+        self.asking = False
         self.served = False
         self.came_at = self._loop.time()
 
@@ -164,8 +166,10 @@ class Connections:
         if len(self._clients) + len(self._admissions) < self._at_most:
             return True
         leaving = min(self._clients, key=lambda each: each.claim, default=None)  # of equals who waits longest
-        now = asyncio.get_running_loop().time()
-        if leaving is None or (leaving.claim == WAITS and now - leaving.came_at < FIRST_ANSWER_S):
+        if leaving is None:
+            return False
+        stays_s = FIRST_ANSWER_S if leaving.claim == WAITS else FIRST_MOMENT_S
+        if asyncio.get_running_loop().time() - leaving.came_at < stays_s:
             return False
         del self._clients[leaving]
         leaving.abort()

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.units import Address
+from watcher.web import arrivals
 from watcher.web.arrivals import bind
 from watcher.web.connections import Connections, Throttle, connections_at_most
 
@@ -38,6 +39,7 @@ class Site:
         application.add_routes([web.get(path, page) for path, page in pages.items()])
         self.runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
         self.connections = Connections(self.runner, clock=self.clock, at_most=at_most, patience_s=patience_s)
+        self.sockets: list[socket.socket] = []
         self.port = 0
 
     async def page(self, _: web.Request) -> web.Response:
@@ -84,12 +86,13 @@ async def one_answer(stream: Stream) -> bytes:
 
 
 @asynccontextmanager
-async def a_site(*, at_most: int = 4, patience_s: float = 10.0) -> AsyncIterator[Site]:
+async def a_site(*, at_most: int = 4, patience_s: float = 10.0, opened: bool = True) -> AsyncIterator[Site]:
     site = Site(at_most=at_most, patience_s=patience_s)
     await site.runner.setup()
-    sockets = await bind(Address("127.0.0.1", 0))
-    site.port = sockets[0].getsockname()[1]
-    site.connections.open(sockets)
+    site.sockets = await bind(Address("127.0.0.1", 0))
+    site.port = site.sockets[0].getsockname()[1]
+    if opened:
+        site.connections.open(site.sockets)
     yield site
     await site.connections.close()
 
@@ -236,6 +239,31 @@ async def test_who_waits_for_a_first_answer_for_too_long_goes_after_all() -> Non
         site.may_answer.set()
         assert b"200 OK" in await one_answer(newer)
         for stream in (stuck, newer):
+            stream[1].close()
+
+
+async def test_who_begins_to_ask_and_goes_no_further_keeps_no_place() -> None:
+    async with a_site(at_most=20) as site:
+        halves = [await site.connect() for _ in range(40)]
+        for _, writer in halves:
+            writer.write(ASK[:1])
+        await until(lambda: len(site.connections._clients) == 10)
+        begun_at = asyncio.get_running_loop().time()
+        assert b"200 OK" in await site.ask(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert asyncio.get_running_loop().time() - begun_at < 2.5  # the patience is 10 s, that for an answer 3 s
+        for _, writer in halves:
+            writer.close()
+
+
+async def test_who_has_just_come_is_not_closed_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrivals, "TICK_S", 1.0)
+    async with a_site(at_most=2, opened=False) as site:
+        first, second = await site.connect(), await site.connect()
+        site.connections.open(site.sockets)
+        await until(lambda: site.connections._arrivals._silent)
+        for stream in (first, second):
+            stream[1].write(ASK)
+            assert b"200 OK" in await one_answer(stream)
             stream[1].close()
 
 
