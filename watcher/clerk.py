@@ -107,10 +107,12 @@ class ClerkApi:
         begun = self._aside.submit(work)
         done = asyncio.wrap_future(begun)
         try:
-            return await asyncio.shield(done)
+            await asyncio.wait([done])
+            return done.result()
         except asyncio.CancelledError:
             if not begun.cancel():
                 await asyncio.wait([done])
+                done.exception()  # seen: nobody wants to know any more
             raise
         finally:
             del begun, done  # else what it raises, its traceback and this frame, the body in it, wait for the collector

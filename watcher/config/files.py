@@ -34,12 +34,12 @@ ASKED_AGAIN_S = 60.0
 
 
 class Stamp(NamedTuple):
-    """Which file a path led to, links followed, and when it was last written."""
+    """Which file a path led to, links followed, and when it, or who may read it, was last changed."""
 
     device: int
     inode: int
     size: int
-    written_ns: int
+    changed_ns: int
 
 
 HANGS = Stamp(-1, -1, -1, -1)
@@ -151,7 +151,7 @@ def _stamp_of(path: Path) -> Stamp | None:
     except (OSError, ValueError):  # a path may hold a null character
         return None
     if stat.S_ISREG(found.st_mode):
-        return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
     return Stamp(found.st_dev, found.st_ino, 0, 0)  # each write to a pipe, and each file in a directory, is news
 
 

@@ -75,6 +75,13 @@ def test_a_secret_in_a_file_of_its_own_is_followed(source: ConfigSource, file: P
     assert source.load().accounts["default"].api_key.get_secret_value() == "two"
 
 
+def test_a_file_that_others_may_read_from_now_on_is_another(source: ConfigSource, file: Path) -> None:
+    (file.parent / "secrets" / "key").chmod(0o440)
+    assert source.changed()
+    source.load()
+    assert not source.changed()
+
+
 def test_a_file_that_is_missing_is_waited_for(source: ConfigSource, file: Path) -> None:
     (file.parent / "secrets" / "key").unlink()
     with pytest.raises(ConfigProblemsError, match="no such file"):
