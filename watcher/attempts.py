@@ -51,13 +51,12 @@ def conclude(
     expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
     state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING
     is_own = is_refused or (delivery.attempts > 0 and through_at > delivery.tried_at)
-    asked_s = retry_after_s(receipt)
     if is_own:
         step_s = rules.schedule_s[min(delivery.steps, len(rules.schedule_s) - 1)]
         wait_s = spread(step_s, share=STEP_SPREAD, jitter=jitter)
-        return Conclusion(state, delivery.steps + 1, rejections, max(wait_s, asked_s))
-    wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
-    return Conclusion(state, delivery.steps, rejections, max(wait_s, asked_s))
+    else:
+        wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
+    return Conclusion(state, delivery.steps + is_own, rejections, max(wait_s, retry_after_s(receipt)))
 
 
 def retry_after_s(receipt: Receipt) -> float:

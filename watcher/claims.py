@@ -16,7 +16,7 @@ DENIED_FOR_S = 10.0
 """After a GET said that an execution is open its rows make no new claim for so long."""
 
 
-NEVER_TRIED = float("-inf")
+NEVER_TRIED = AT_ONCE = float("-inf")
 
 
 @dataclass(slots=True)
@@ -137,7 +137,7 @@ class Confirmations(Generic[AnyClaimant]):
     def wanted_at(self) -> float:
         """Return when the first may be confirmed, infinity while nobody waits."""
         if self._first_ready() is not None:
-            return NEVER_TRIED
+            return AT_ONCE
         waiting = self._peek(self._retries)
         return float("inf") if waiting is None else waiting[0]
 

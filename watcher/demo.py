@@ -27,9 +27,6 @@ from watcher.simulator.world import World
 from watcher.sinks.signing import sign, signing_key
 from watcher.terminal.waiting import GLYPHS, SURPRISE
 
-SEEN_WITHIN_S = 3.0
-"""What ended so shortly before the end need not have been seen: it is no miss."""
-
 SECONDS = 30.0
 SEEN_WITHIN_S = 3.0
 """What ended so shortly before the end need not have been seen: that is no miss."""

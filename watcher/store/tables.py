@@ -130,7 +130,7 @@ delivery = Table(
     Column("due_at", BigInteger, nullable=False),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("rejections", Integer, nullable=False, server_default="0"),
-    Column("first_tried_us", BigInteger, key="first_due_us"),  # on the sink's own clock
+    Column("first_tried_us", BigInteger, key="first_due_us"),  # on the sink's own clock; older programs read it
     Column("settled_at", BigInteger),
     Column("answer", String),
     Column("steps", Integer, nullable=False, server_default="0"),  # of the schedule
