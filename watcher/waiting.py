@@ -82,7 +82,8 @@ async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Endi
 def _timed_out(progress: Progress, timeout_s: float) -> Ending:
     status = f"still {progress.status}" if progress.status else "not seen"
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
-    return Ending(Exit.TIMEOUT, f"{status} after {waited} (--timeout)")
+    last = f"; the last poll failed: {progress.trouble.word}" if progress.trouble else ""
+    return Ending(Exit.TIMEOUT, f"{status} after {waited} (--timeout){last}")
 
 
 def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:

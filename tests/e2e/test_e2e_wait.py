@@ -166,7 +166,7 @@ async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene) -> Non
     await life.until(lambda: life.told, within_s=15, what="it was seen")
     scene.simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
     code, stdout, stderr = await ended(life)
-    assert (code, stdout.count("\n"), stderr) == (3, 1, "error: still running after 8 s (--timeout)\n")
+    assert (code, stdout.count("\n"), stderr) == (3, 1, "error: still running after 8 s (--timeout); the last poll failed: 500\n")
     asked = [entry.at for entry in scene.simulator.journal.requests_of(OPEN.execution)]
     assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.95
     assert 7 <= len(asked) <= 9

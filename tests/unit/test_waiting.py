@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from virtual import FakeClock, account_of
+from virtual import EPOCH, FakeClock, account_of
 
 from watcher.config.models import PollingSettings
 from watcher.errors import StoreError
@@ -70,3 +70,9 @@ def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
 @pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
 def test_time_that_is_over_is_told_as_it_was_given(timeout_s: float, waited: str) -> None:
     assert _timed_out(Progress(lost_after=3), timeout_s).problem == f"not seen after {waited} (--timeout)"
+
+
+def test_what_went_wrong_last_is_said_when_time_is_over() -> None:
+    progress = Progress(lost_after=3)
+    progress.answered(Reply(Outcome.CONNECTION, 0.0), at=EPOCH, now=0.0)
+    assert _timed_out(progress, 8.0).problem == "not seen after 8 s (--timeout); the last poll failed: no connection"
