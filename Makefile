@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-traced test-untraced soak bench lint docs pictures image requirements clean
+.PHONY: demo test test-traced test-untraced test-long soak bench lint docs pictures image requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -16,12 +16,15 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 
 # Side by side: what holds the program to times mostly waits, and comes first when it does not.
 test-traced: .venv/dev
-	nice $(BIN)/pytest -m "not untraced and not soak" -n 2 --cov --cov-report=term $(ARGS)
+	nice $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
 
 test-untraced: .venv/dev
-	$(BIN)/pytest -m "untraced and not soak" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
-soak: .venv/dev  ## the kill and fault tests at full length
+test-long: .venv/dev  ## what takes long because it must, also part of CI: under 3 minutes
+	$(BIN)/pytest -m "long and not soak" -n 3 --dist loadfile $(ARGS)
+
+soak: .venv/dev  ## the kill and fault tests at full length: about an hour
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)
 
 bench: .venv/dev  ## the figures, as ratios inside one run

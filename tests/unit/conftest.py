@@ -1,14 +1,29 @@
-"""A clock that is moved by hand, and a real store that goes by it."""
+"""A clock that is moved by hand, a real store that goes by it, and the command line in this process."""
 
-from collections.abc import AsyncIterator, Collection
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from bench.virtual_time import write_without_waiting
 from virtual import FakeClock
 
+from watcher.cli import main
+from watcher.signals import ENDING
 from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
 
 
 def ignore(_sinks: Collection[str]) -> None:
@@ -31,3 +46,31 @@ async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
     await write_without_waiting(store)
     yield store
     await store.close()
+
+
+@pytest.fixture
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, with nothing in the environment that would configure the program."""
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.startswith(("WATCHER_", "CLERK_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def command(alone: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:  # noqa: ARG001 (it is)
+    """Run a command with its output into pipes; return how it ended."""
+
+    def command(*words: str, **environ: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["watcher", *words])
+        for name, value in environ.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), said.out, said.err)
+
+    handlers = {signum: signal.getsignal(signum) for signum in ENDING}
+    yield command
+    for signum, handler in handlers.items():
+        signal.signal(signum, handler)

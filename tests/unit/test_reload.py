@@ -14,7 +14,6 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 from watchfiles._rust_notify import WatchfilesRustInternalError
 
-from watcher.clock import SystemClock
 from watcher.config.files import HANGS, Cause, FileError, Files, Stamp
 from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
@@ -39,6 +38,14 @@ class Applied:
         self.levels.append(settings.log.level)
         if len(self.levels) <= self._failures:
             raise StoreError("no store today")
+
+
+class HurryingClock(FakeClock):
+    """Half a second passes whenever it is read."""
+
+    def monotonic(self) -> float:
+        self.advance(0.5)
+        return super().monotonic()
 
 
 class NotedMetrics(Metrics):
@@ -390,7 +397,7 @@ class Twitching(Hanging):
 async def test_what_hangs_only_when_it_is_read_is_tried_on_and_said_once(file: Path) -> None:
     reader, applied = Twitching(), Applied()
     with capture_logs() as logs:
-        async with following(file, applied, reader=reader, look_every_s=0.01, clock=SystemClock()) as (_, metrics):
+        async with following(file, applied, reader=reader, look_every_s=0.01, clock=HurryingClock()) as (_, metrics):
             reader.hangs.set()
             write(file, "debug")
             for _ in range(3):
@@ -410,7 +417,7 @@ async def test_a_file_that_never_rests_is_read_nevertheless(file: Path) -> None:
             over.wait(0.01)
 
     with capture_logs() as logs:
-        async with following(file, Applied(), clock=SystemClock()) as (_, metrics):
+        async with following(file, Applied(), clock=HurryingClock()) as (_, metrics):
             writer = threading.Thread(target=write_on)
             writer.start()
             assert await metrics.next() == 0

@@ -15,6 +15,9 @@ from watcher.scribe import CHARACTERS_COUNT, LINES_COUNT, Scribe
 SMALLEST_BYTES = 4096
 """No pipe can be smaller."""
 
+USUAL_BYTES = 65_536
+"""What a pipe takes that nobody has made smaller."""
+
 
 class Pipe:
     """A pipe, its writing end as a stream."""
@@ -26,8 +29,9 @@ class Pipe:
 
     def read_all(self, scribe: Scribe) -> str:
         """Read what a scribe writes until it has written it all."""
+        fcntl.fcntl(self.read_fd, fcntl.F_SETPIPE_SZ, USUAL_BYTES)  # else it takes thousands of turns
         os.set_blocking(self.read_fd, False)
-        read = b""
+        read = bytearray()
         while not scribe.flush(within_s=0.001):
             read += self._read()
         return (read + self._read()).decode()

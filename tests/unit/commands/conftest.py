@@ -1,52 +1,19 @@
-"""The command line in this process, and on a terminal in one of its own."""
+"""The command line on a terminal, in a process of its own."""
 
 import os
 import pty
 import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from e2e.programme import COMMAND, environment
 
-from watcher.cli import main
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Ended]
 OnTerminal = Callable[..., str]
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in an empty folder, with nothing in the environment that would configure the program."""
-    monkeypatch.chdir(tmp_path)
-    for name in list(os.environ):
-        if name.startswith(("WATCHER_", "CLERK_")) or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run a command with its output into pipes; return how it ended."""
-
-    def command(*words: str, **environ: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["watcher", *words])
-        for name, value in environ.items():
-            monkeypatch.setenv(name, value)
-        with pytest.raises(SystemExit) as ended:
-            main()
-        said = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), said.out, said.err)
-
-    return command
+def _alone(alone: None) -> None:
+    """For every test here."""
 
 
 @pytest.fixture

@@ -1,11 +1,12 @@
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e.programme import Board, begin, outcome_of
+from e2e.programme import Board, begin
 from receiver import Receiver, answer, hangs, says
 
 from watcher.assembly import fingerprint_of
@@ -37,14 +38,6 @@ def test_a_good_file_gives_its_plan(command: Command) -> None:
     assert command("check") == (0, ROWS, "")
 
 
-def test_on_a_terminal_the_plan_is_a_table(on_terminal: OnTerminal) -> None:
-    write(GOOD)
-    first, head, row, *_ = on_terminal("check").splitlines()
-    assert first == "✓ watcher.yaml  1 account, 1 watch, 1 sink"
-    assert head.split() == ["account", "wants", "allowed", "expected", "delay", "longest", "gap"]
-    assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
-
-
 def test_mistakes_are_lines_in_a_pipe(command: Command) -> None:
     write(f"log: {{level: loud}}\npolling: {{cadence: fix}}\n{GOOD}", name="mine.yaml")
     code, out, err = command("check", "--config", "mine.yaml")
@@ -55,10 +48,9 @@ def test_mistakes_are_lines_in_a_pipe(command: Command) -> None:
     assert total == "2 problems in mine.yaml"
 
 
-@pytest.mark.parametrize("word", ["check", "run"])
-def test_mistakes_are_shown_in_their_lines_on_a_terminal(word: str, on_terminal: OnTerminal) -> None:
+def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal) -> None:
     write(f"log: {{level: loud}}\n{GOOD}")
-    assert on_terminal(word).splitlines() == [
+    assert on_terminal("run").splitlines() == [
         'error: watcher.yaml:1:14: log.level: "loud" is not known',
         "    1 | log: {level: loud}",
         "      |              ^^^^ allowed: debug, info, warning, error",
@@ -105,9 +97,14 @@ def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Co
     assert second.startswith('warning: watcher.yaml:6:14: log.level: "info" wins over $WATCHER_LOG_LEVEL')
 
 
-def test_what_is_likely_a_mistake_is_shown_in_its_line_on_a_terminal(on_terminal: OnTerminal) -> None:
+def test_on_a_terminal_the_plan_is_a_table_and_what_is_likely_a_mistake_is_shown_in_its_line(
+    on_terminal: OnTerminal,
+) -> None:
     write(GOOD + NO_SECRET)
-    *_, first, line, mark = on_terminal("check", columns=120).splitlines()
+    title, head, row, *_, first, line, mark = on_terminal("check", columns=120).splitlines()
+    assert title == "✓ watcher.yaml  1 account, 1 watch, 2 sinks"
+    assert head.split() == ["account", "wants", "allowed", "expected", "delay", "longest", "gap"]
+    assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
     assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
     assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"
     assert mark == "      |         ^^^ make one: watcher init --secret"
@@ -181,43 +178,50 @@ def test_on_a_terminal_a_trial_says_what_to_do(on_terminal: OnTerminal) -> None:
 
 
 @pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with Receiver() as receiver:
-        yield receiver
+def receiver() -> Iterator[Receiver]:
+    """A receiver in a thread of its own: the command has this one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    receiver = Receiver()
+    asyncio.run_coroutine_threadsafe(receiver.__aenter__(), loop).result()
+    yield receiver
+    asyncio.run_coroutine_threadsafe(receiver.__aexit__(None, None, None), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
 
 
-async def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver) -> None:
-    document = f"{GOOD}\nsinks: {{ops: {{type: webhook, url: '{receiver.url}/hush'}}}}"
-    write(document)
-    outcome = await outcome_of("check", "--send", folder=Path.cwd())
-    assert outcome.code == 4  # for the key
-    assert "\nsinks.ops\tyes\t" in outcome.stdout
-    assert "hush" not in outcome.stdout + outcome.stderr
+def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver, command: Command) -> None:
+    write(f"{GOOD}\nsinks: {{ops: {{type: webhook, url: '{receiver.url}/hush'}}}}")
+    code, out, err = command("check", "--send")
+    assert code == 4  # for the key
+    assert "\nsinks.ops\tyes\t" in out
+    assert "hush" not in out + err
     assert [request.line for request in receiver.requests] == ["POST /hush HTTP/1.1"]
 
 
-async def test_when_all_of_them_work_it_is_fine(receiver: Receiver) -> None:
+def test_when_all_of_them_work_it_is_fine(receiver: Receiver, command: Command) -> None:
     body = b'{"data": [], "total": 0}'
     receiver.reply = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
     pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
     write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
-    outcome = await outcome_of("check", "--online", folder=Path.cwd())
-    assert (outcome.code, outcome.stderr) == (0, "")
-    assert "\naccounts.default\tyes\t" in outcome.stdout
+    code, out, err = command("check", "--online")
+    assert (code, err) == (0, "")
+    assert "\naccounts.default\tyes\t" in out
 
 
-async def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Receiver) -> None:
+def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Receiver, command: Command) -> None:
     receiver.reply = says(answer(404))
     pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
     write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
-    outcome = await outcome_of("check", "--online", folder=Path.cwd())
-    assert (outcome.code, outcome.stderr) == (5, "")
-    assert "\nwatch[0]\tno\t" in outcome.stdout
-    assert f"\tdoes not know pipeline {pipeline} (404)\n" in outcome.stdout
+    code, out, err = command("check", "--online")
+    assert (code, err) == (5, "")
+    assert "\nwatch[0]\tno\t" in out
+    assert f"\tdoes not know pipeline {pipeline} (404)\n" in out
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
-async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver, signum: signal.Signals) -> None:
+async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver) -> None:
     receiver.reply = hangs
     board = Board()
     write(GOOD.replace("http://127.0.0.1:1", receiver.url))
@@ -225,7 +229,7 @@ async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver, si
     try:
         while not receiver.requests:  # noqa: ASYNC110 (another process sets no event)
             await asyncio.sleep(0.01)
-        assert await life.stop(signum) == 128 + signum
+        assert await life.stop(signal.SIGINT) == 128 + signal.SIGINT
         assert life.stderr.lines.everything() == b""
     finally:
         await life.clear_away()

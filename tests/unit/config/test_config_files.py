@@ -71,9 +71,10 @@ def test_a_file_that_is_known_to_hang_costs_no_more_time(dead: DeadPath) -> None
 
 
 def test_a_file_that_hangs_is_asked_anew_after_a_while_for_it_may_be_mounted_anew(
-    dead: DeadPath, files: Files, monkeypatch: pytest.MonkeyPatch
+    dead: DeadPath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("watcher.config.files.ASKED_AGAIN_S", 0.0)
+    files = Files(within_s=0.001)
     for _ in range(LEFT_BEHIND_COUNT + 5):
         files.stamps([dead], hurried=True)
     assert len(dead.asked) == LEFT_BEHIND_COUNT + 1
@@ -85,7 +86,10 @@ def test_a_file_that_hangs_is_not_read(dead: DeadPath, files: Files) -> None:
     assert caught.value.cause is Cause.HANGS
 
 
-def test_no_more_threads_are_left_behind_than_a_few_until_the_files_answer(dead: DeadPath) -> None:
+def test_no_more_threads_are_left_behind_than_a_few_until_the_files_answer(
+    dead: DeadPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.config.files.HURRIED_S", SHORT_S)
     files = Files(within_s=0.001)
     for _ in range(LEFT_BEHIND_COUNT + 5):
         with pytest.raises(FileError):

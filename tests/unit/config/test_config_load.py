@@ -204,6 +204,7 @@ def test_a_pipe_is_read_like_a_file(pipe: Path) -> None:
     assert load_config(pipe, environ={}).log.level == "debug"
 
 
+@pytest.mark.untraced
 def test_a_hundred_thousand_executions_are_loaded(load: Load) -> None:
     ids = "".join(f"      - 9a1b0000-0000-4000-8000-{number:012x}\n" for number in range(100_000))
     watch = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n{ids}").watch[0]

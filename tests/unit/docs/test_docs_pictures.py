@@ -36,6 +36,6 @@ def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -
 
 
 def test_a_picture_shows_what_a_command_writes_on_a_terminal() -> None:
-    lines = record("--version")
-    assert lines[0].startswith("clerk-watcher ")
-    assert lines[0] in svg(lines, title="watcher --version", made_from="itself").replace("&#160;", " ")
+    lines = record("init", "--secret")
+    assert lines[0].startswith("whsec_")
+    assert lines[0] in svg(lines, title="watcher init --secret", made_from="itself")
