@@ -11,6 +11,7 @@ from e2e.stage import Stage
 pytestmark = pytest.mark.untraced
 
 
+@pytest.mark.long
 def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(
     demonstrations: dict[str, Demonstration],
 ) -> None:
@@ -24,6 +25,7 @@ def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(
     assert not [type_ for type_ in types if type_.endswith((".lost", ".degraded"))]
 
 
+@pytest.mark.long
 def test_on_a_terminal_it_prints_a_line_per_change_and_a_summary(demonstrations: dict[str, Demonstration]) -> None:
     demonstration = demonstrations["on a terminal"]
     assert demonstration.end() == 0
@@ -37,3 +39,5 @@ async def test_it_goes_on_for_ever_if_asked_and_ends_when_interrupted(stage: Sta
     life = await stage.begin("demo", "--json", "--forever")
     await life.until(lambda: life.events("execution.running"), within_s=20, what="something was told")
     assert await life.stop(signal.SIGINT) == 0
+    assert judge.of_sequences(life.told) == []
+    assert life.stdout.lines.tail == b""

@@ -25,7 +25,7 @@ AT_ONCE_S = 3.0
 """Well below the 6 s in which it would drain, and enough for a machine that stalls for a moment."""
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, signum: signal.Signals) -> None:
     simulator = await stage.simulator(world_of(16, ends_after_s=1.0, ends_within_s=3.0))
     receiver = await stage.receiver(lambda _: Answer.SLOW)
@@ -54,6 +54,7 @@ async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None
     assert life.logged("drain.cut_short")
 
 
+@pytest.mark.long
 async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
     life = await stage.start(document_of({"default": simulator}))
@@ -81,6 +82,7 @@ DefaultDialect.do_commit = hang_or_commit
 """
 
 
+@pytest.mark.long
 async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     (stage.folder / "sitecustomize.py").write_text(HANGING_DISK)
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
@@ -126,7 +128,7 @@ async def test_the_simulator_ends_as_interrupted(signum: signal.Signals, tmp_pat
         await life.clear_away()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.long)])
 async def test_the_simulator_ends_at_once_while_it_makes_its_world(signum: signal.Signals, tmp_path: Path) -> None:
     arguments = ("simulate", "--port", "0", "--pipelines", "2", "--executions", "100000")
     life = await begin(*arguments, folder=tmp_path, board=Board())

@@ -79,6 +79,7 @@ async def test_it_ends_in_time_while_a_reload_hangs(stage: Stage) -> None:
     assert time.monotonic() - asked_at <= AT_MOST_S
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hanging")
 async def test_a_name_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
@@ -90,6 +91,7 @@ async def test_a_name_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage) -> No
     assert time.monotonic() - asked_at <= AT_MOST_S
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hanging")
 async def test_a_name_to_listen_at_that_hangs_is_said(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
@@ -98,19 +100,17 @@ async def test_a_name_to_listen_at_that_hangs_is_said(stage: Stage) -> None:
     assert "http.listen: cannot listen on hangs.example:8080 (its name was not resolved within 5 s)" in outcome.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
-async def test_a_pipe_in_place_of_a_secret_is_said_at_once(command: str, stage: Stage) -> None:
+async def test_a_pipe_in_place_of_a_secret_is_said_at_once(stage: Stage) -> None:
     os.mkfifo(stage.folder / "key")
     path = stage.write({"accounts": {"default": {"api_key_file": "./key"}}})
-    outcome = await outcome_of(command, "--config", str(path), folder=stage.folder)
+    outcome = await outcome_of("check", "--config", str(path), folder=stage.folder)
     assert outcome.code == 2
     assert "accounts.default.api_key_file: cannot read ./key (a named pipe, not a regular file)" in outcome.stderr
 
 
-@pytest.mark.parametrize("command", ["check", "run"])
-async def test_a_configuration_nobody_writes_is_said_soon(command: str, stage: Stage) -> None:
+async def test_a_configuration_nobody_writes_is_said_soon(stage: Stage) -> None:
     os.mkfifo(stage.folder / "pipe")
-    outcome = await outcome_of(command, "--config", "pipe", folder=stage.folder)
+    outcome = await outcome_of("run", "--config", "pipe", folder=stage.folder)
     assert outcome.code == 2
     assert "pipe: cannot read this file (a pipe that nobody wrote and closed within 5 s)" in outcome.stderr
 

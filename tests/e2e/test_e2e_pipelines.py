@@ -20,6 +20,7 @@ from watcher.simulator.world import Order, World
 
 pytestmark = pytest.mark.untraced
 
+TINY = (60, 3, 4.0)
 SMALL = (300, 6, 15.0)
 LARGE = (2000, 20, 90.0)
 """Executions, pipelines, and the seconds over which they begin."""
@@ -72,8 +73,9 @@ def printed(lives: Sequence[Life]) -> list[bytes]:
 @pytest.mark.parametrize(
     ("order", "faults", "size"),
     [
-        pytest.param(Order.NEWEST, CALM, SMALL, id="newest-calm"),
-        pytest.param(Order.OLDEST, HARSH, SMALL, id="oldest-harsh"),
+        pytest.param(Order.NEWEST, CALM, TINY, id="newest-calm-tiny"),
+        pytest.param(Order.NEWEST, CALM, SMALL, id="newest-calm", marks=pytest.mark.long),
+        pytest.param(Order.OLDEST, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.long),
         pytest.param(Order.NEWEST, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
         pytest.param(Order.NEWEST, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
         pytest.param(Order.OLDEST, CALM, LARGE, id="oldest-calm-large", marks=pytest.mark.soak),

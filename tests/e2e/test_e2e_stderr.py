@@ -19,7 +19,7 @@ LOUD: Document = {"log": {"level": "debug"}}
 
 
 async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(100, ends_after_s=4.0, ends_within_s=5.0))
+    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=4.0))
     well, refusing = await stage.receiver(), await stage.receiver(lambda _: Answer.REJECT)
     sinks = {"well": webhook(well), "refusing": webhook(refusing)}
     life = await stage.start({**document_of({"default": simulator}, sinks), **LOUD})
@@ -37,7 +37,7 @@ async def test_a_reader_that_stands_still_delays_nothing_and_no_end(stage: Stage
 
 
 async def test_a_reader_that_leaves_ends_nothing(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=4.0))
+    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
     refusing = await stage.receiver(lambda _: Answer.REFUSE)
     life = await stage.start({**document_of({"default": simulator}, {"refusing": webhook(refusing)}), **LOUD})
     await life.started()

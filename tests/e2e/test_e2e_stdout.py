@@ -29,7 +29,7 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
 
 
 async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_the_rest(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=4.0))
+    simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
     document = document_of({"default": simulator})
     life = await stage.start(document)
     await life.until(lambda: life.told, within_s=15, what="a line was printed")

@@ -11,30 +11,35 @@ from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
 from watcher.simulator.server import Simulator
 
-pytestmark = pytest.mark.untraced
+pytestmark = [
+    pytest.mark.untraced,
+    pytest.mark.parametrize(
+        ("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.long)]
+    ),
+]
 
 BROKEN = Faults(odds={Fault.SERVER_ERROR: 1.0})
-DEGRADED_AFTER_S = 5.0
-STOPPED_S = 9.0
 
 
-def document(simulator: Simulator, sinks: dict[str, Document]) -> Document:
+def document(simulator: Simulator, sinks: dict[str, Document], *, degraded_after_s: float) -> Document:
     written = document_of({"default": simulator}, sinks)
-    written["polling"] |= {"degraded_after": f"{DEGRADED_AFTER_S:g}s"}
+    written["polling"] = written["polling"] | {"degraded_after": f"{round(1000 * degraded_after_s)}ms"}
     return written
 
 
-async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(stage: Stage) -> None:
+async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(
+    stage: Stage, degraded_after_s: float, stopped_s: float
+) -> None:
     simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
     receiver = await stage.receiver()
-    life = await stage.start(document(simulator, {"ops": webhook(receiver)}))
+    life = await stage.start(document(simulator, {"ops": webhook(receiver)}, degraded_after_s=degraded_after_s))
     await life.until(lambda: len(receiver.events()) >= 5, within_s=15, what="every execution was told")
 
     asked_count = len(simulator.journal.entries)
     simulator.faults = BROKEN
     await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
     life.send(signal.SIGSTOP)
-    await asyncio.sleep(STOPPED_S)
+    await asyncio.sleep(stopped_s)
     simulator.faults, asked_count = CALM, len(simulator.journal.entries)
     life.send(signal.SIGCONT)
     await life.until(lambda: codes(simulator, since=asked_count).count(200) > 10, within_s=15, what="it looked again")
@@ -42,16 +47,18 @@ async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(stage: Stage) 
     assert (life.events("account.degraded"), life.logged("account.degraded")) == ([], [])
 
 
-async def test_what_fails_on_after_a_stop_is_told_once_it_failed_long_enough(stage: Stage) -> None:
+async def test_what_fails_on_after_a_stop_is_told_once_it_failed_long_enough(
+    stage: Stage, degraded_after_s: float, stopped_s: float
+) -> None:
     simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
-    life = await stage.start(document(simulator, {}))
+    life = await stage.start(document(simulator, {}, degraded_after_s=degraded_after_s))
     await life.until(lambda: len(life.told) >= 5, within_s=15, what="every execution was told")
 
     asked_count = len(simulator.journal.entries)
     simulator.faults = BROKEN
     await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
     life.send(signal.SIGSTOP)
-    await asyncio.sleep(STOPPED_S)
+    await asyncio.sleep(stopped_s)
     assert life.events("account.degraded") == []
     asked_count = len(simulator.journal.entries)
     life.send(signal.SIGCONT)

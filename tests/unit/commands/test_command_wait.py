@@ -1,5 +1,6 @@
 """What `watcher wait` asks with, and what it refuses before it asks."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from watcher.commands.wait import Source, UsageError, find_source, parse_id, parse_interval, parse_timeout
 from watcher.config.problems import ConfigProblemsError
 from watcher.errors import Exit
+
+Command = Callable[..., tuple[int, str, str]]
 
 TWO = "accounts:\n  default: {api_key: one}\n  eu: {api_key: two, base_url: 'https://eu.example.com'}\n"
 
@@ -84,6 +87,12 @@ def test_a_file_that_is_named_and_not_there_is_a_mistake_whatever_the_environmen
 def test_an_id_is_written_in_one_way_however_it_was_given() -> None:
     given = "{0B5C8F1E-2C3A-4F1E-9D8A-7E6B5A4C3D2F}"
     assert parse_id(given, of="pipeline") == "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+
+
+def test_what_cannot_be_asked_is_2(command: Command) -> None:
+    code, out, err = command("wait", "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "sales")
+    assert (code, out) == (2, "")
+    assert err.startswith('error: EXECUTION: "sales" is not a UUID; copy the id from the execution\'s address')
 
 
 def test_what_is_no_id_is_shown_with_what_would_be_one() -> None:
