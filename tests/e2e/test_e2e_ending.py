@@ -107,7 +107,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     assert judge.of_sequences([*life.told, *second.told]) == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
 async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Signals) -> None:
     life = await _start_hanging(stage)
     life.send(signal.SIGTERM)

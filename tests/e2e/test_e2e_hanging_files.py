@@ -37,6 +37,7 @@ def hanging(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("hanging")
 async def test_a_secret_that_hangs_is_loud_holds_up_no_reload_and_no_end(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
@@ -108,24 +109,9 @@ async def test_a_pipe_in_place_of_a_secret_is_said_at_once(stage: Stage) -> None
     assert "accounts.default.api_key_file: cannot read ./key (a named pipe, not a regular file)" in outcome.stderr
 
 
+@pytest.mark.long
 async def test_a_configuration_nobody_writes_is_said_soon(stage: Stage) -> None:
     os.mkfifo(stage.folder / "pipe")
     outcome = await outcome_of("run", "--config", "pipe", folder=stage.folder)
     assert outcome.code == 2
     assert "pipe: cannot read this file (a pipe that nobody wrote and closed within 5 s)" in outcome.stderr
-
-
-@pytest.mark.parametrize(
-    ("listen", "reason", "code"),
-    [
-        ("no-such-host.invalid:8080", "", 1),
-        (f"{'x' * 70}:8080", "that is no name of a host", 2),
-        ("192.0.2.1:8080", "Cannot assign requested address", 1),
-    ],
-)
-async def test_a_place_one_cannot_listen_at_is_said(listen: str, reason: str, code: int, stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
-    document = document_of({"default": simulator}) | {"http": {"listen": listen}}
-    outcome = await outcome_of("run", "--config", str(stage.write(document)), folder=stage.folder, within_s=30)
-    assert outcome.code == code
-    assert f"http.listen: cannot listen on {listen} ({reason}" in outcome.stderr

@@ -8,7 +8,7 @@ import pytest
 from e2e import judge
 from e2e.pages import page, ready
 from e2e.programme import Outcome, outcome_of
-from e2e.stage import Stage, document_of, webhook, world_of
+from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
 from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
@@ -22,6 +22,7 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     simulator = await stage.simulator(world_of(20, ends_within_s=90.0, ends_after_s=60.0))
     receiver = await stage.receiver()
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    document["polling"] = POLLING | {"degraded_after": "1s"}
 
     life = await stage.start(document)
     pages = await life.started()

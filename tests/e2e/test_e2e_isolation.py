@@ -17,8 +17,8 @@ Whoever waited for what hangs would wait for its time-outs of 2 s, one after the
 
 
 async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
-    well = await stage.simulator(world_of(60, ends_after_s=2.5, ends_within_s=3.5))
-    hanging = await stage.simulator(world_of(100, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
+    well = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
+    hanging = await stage.simulator(world_of(60, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"well": well, "hanging": hanging}, {"ops": webhook(receiver)}))
     await life.until(lambda: all_have_ended(receiver.events(), well.world), within_s=20, what="all was told")
@@ -31,7 +31,7 @@ async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
 
 
 async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_look(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(100, ends_after_s=2.5, ends_within_s=3.5))
+    simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
     ill = {
         "hang": await stage.receiver(lambda _: Answer.HANG),
         "drip": await stage.receiver(lambda _: Answer.DRIP),

@@ -22,7 +22,7 @@ RATE = 20
 
 
 async def test_a_kill_at_any_moment_loses_nothing(stage: Stage) -> None:
-    await _survive(stage, rounds=3, count=50)
+    await _survive(stage, rounds=2, count=30)
 
 
 @pytest.mark.parametrize("rounds", [pytest.param(5, marks=pytest.mark.long), pytest.param(50, marks=pytest.mark.soak)])

@@ -20,7 +20,7 @@ from watcher.simulator.world import Order, World
 
 pytestmark = pytest.mark.untraced
 
-TINY = (60, 3, 4.0)
+TINY = (60, 3, 3.0)
 SMALL = (300, 6, 15.0)
 LARGE = (2000, 20, 90.0)
 """Executions, pipelines, and the seconds over which they begin."""
@@ -126,7 +126,7 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_told(stage: S
     world.add(lasting, pipeline=pipeline, begins_s=-30.0)
     late = tell(1, index=121, tempo=BRISK)
     late = late.stretched(0.2 / late.length_s())
-    world.add(late, pipeline=pipeline, begins_s=6.0)
+    world.add(late, pipeline=pipeline, begins_s=4.0)
     simulator = await stage.simulator(world)
     life = await stage.start(document(simulator, {}, first_sight="baseline"))
     await life.until(

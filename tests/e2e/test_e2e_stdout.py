@@ -11,7 +11,7 @@ PROMPT_S = 4.0
 
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(100, ends_after_s=3.0, ends_within_s=4.0))
+    simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     life.stdout.stop_reading()

@@ -11,12 +11,7 @@ from watcher.simulator.faults import Fault, Faults
 from watcher.simulator.scenarios import CALM
 from watcher.simulator.server import Simulator
 
-pytestmark = [
-    pytest.mark.untraced,
-    pytest.mark.parametrize(
-        ("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.long)]
-    ),
-]
+pytestmark = pytest.mark.untraced
 
 BROKEN = Faults(odds={Fault.SERVER_ERROR: 1.0})
 
@@ -27,6 +22,9 @@ def document(simulator: Simulator, sinks: dict[str, Document], *, degraded_after
     return written
 
 
+@pytest.mark.parametrize(
+    ("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.long)]
+)
 async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(
     stage: Stage, degraded_after_s: float, stopped_s: float
 ) -> None:
@@ -47,18 +45,17 @@ async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(
     assert (life.events("account.degraded"), life.logged("account.degraded")) == ([], [])
 
 
-async def test_what_fails_on_after_a_stop_is_told_once_it_failed_long_enough(
-    stage: Stage, degraded_after_s: float, stopped_s: float
-) -> None:
+@pytest.mark.long
+async def test_what_fails_on_after_a_stop_is_told_once_it_failed_long_enough(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
-    life = await stage.start(document(simulator, {}, degraded_after_s=degraded_after_s))
+    life = await stage.start(document(simulator, {}, degraded_after_s=5.0))
     await life.until(lambda: len(life.told) >= 5, within_s=15, what="every execution was told")
 
     asked_count = len(simulator.journal.entries)
     simulator.faults = BROKEN
     await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
     life.send(signal.SIGSTOP)
-    await asyncio.sleep(stopped_s)
+    await asyncio.sleep(9.0)
     assert life.events("account.degraded") == []
     asked_count = len(simulator.journal.entries)
     life.send(signal.SIGCONT)

@@ -145,6 +145,7 @@ async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
     assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 3
 
 
+@pytest.mark.long
 async def test_time_that_is_over_is_3(scene: Scene) -> None:
     code, stdout, stderr = await ended(await scene.play(OPEN, "--timeout", "2s"))
     assert code == 3

@@ -62,5 +62,17 @@ async def test_a_port_that_is_taken_may_be_free_the_next_time(tmp_path: Path) ->
     assert str(error).startswith(f"http.listen: cannot listen on {listen} (Address already in use); ")
 
 
-async def test_an_address_that_is_not_this_machines_may_become_one(tmp_path: Path) -> None:
-    assert (await refusal("192.0.2.1:8080", folder=tmp_path)).exit_code is Exit.FAILED
+@pytest.mark.parametrize(
+    ("listen", "reason", "code"),
+    [
+        ("no-such-host.invalid:8080", "", Exit.FAILED),
+        (f"{'x' * 70}:8080", "that is no name of a host", Exit.USAGE),
+        ("192.0.2.1:8080", "Cannot assign requested address", Exit.FAILED),
+    ],
+)
+async def test_an_address_one_cannot_have_is_said_and_what_may_become_one_may_be_tried_again(
+    listen: str, reason: str, code: Exit, tmp_path: Path
+) -> None:
+    error = await refusal(listen, folder=tmp_path)
+    assert error.exit_code is code
+    assert str(error).startswith(f"http.listen: cannot listen on {listen} ({reason}")
