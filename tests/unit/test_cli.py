@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,10 @@ def test_every_command_of_the_table_has_its_module() -> None:
 def test_every_module_of_a_command_is_in_the_table() -> None:
     files = {path.name for path in Path(commands.__path__[0]).glob("*.py")}
     assert files - NOT_COMMANDS == {f"{command.replace('-', '_')}.py" for command in COMMANDS}
+
+
+def test_the_version_is_told(command: Command) -> None:
+    assert command("--version") == (0, f"clerk-watcher {version('clerk-watcher')}\n", "")
 
 
 def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Command) -> None:

@@ -1,0 +1,68 @@
+"""What the daemon refuses to start with until a person corrects it: all of it on stderr, nothing on stdout (SPEC 6)."""
+
+import gc
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+Command = Callable[..., tuple[int, str, str]]
+Refused = Callable[[dict[str, Any]], str]
+
+WATCH = [{"pipeline": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"}]
+
+
+@pytest.fixture(autouse=True)
+def _collector() -> Iterator[None]:
+    """A start goes without the garbage collector, other tests do not."""
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def refused(command: Command) -> Refused:
+    """Start the daemon with a configuration; return what it said against it."""
+
+    def refused(document: dict[str, Any]) -> str:
+        Path("watcher.yaml").write_text(yaml.safe_dump(document))
+        code, out, err = command("run")
+        assert (code, out) == (2, "")
+        return err
+
+    return refused
+
+
+def test_every_mistake_is_told_with_its_place(refused: Refused) -> None:
+    said = refused(
+        {
+            "accounts": {"default": {"api_key": "k", "rate_limit": 5}},
+            "polling": {"min_interval": "soon"},
+            "sinks": {"ops": {"type": "webhook"}},
+            "store": {"urll": "sqlite:///watcher.db"},
+        }
+    )
+    told = [line for line in said.splitlines() if re.match(r"(error: )?\S*watcher\.yaml:\d+:\d+: ", line)]
+    for key in ("accounts.default.rate_limit", "polling.min_interval", "sinks.ops", "store.urll"):
+        assert any(key in line for line in told), said
+    numbers = [int(re.findall(r"watcher\.yaml:(\d+):", line)[0]) for line in told]
+    assert numbers == sorted(numbers)
+
+
+def test_nothing_to_watch_is_a_mistake(refused: Refused) -> None:
+    assert "nothing to watch" in refused({"accounts": {"default": {"api_key": "k"}}})
+
+
+def test_no_configuration_is_a_mistake_that_names_where_it_was_sought(command: Command) -> None:
+    code, out, err = command("run")
+    assert (code, out) == (2, "")
+    assert "watcher.yaml" in err
+
+
+def test_a_store_in_a_folder_that_is_not_there_is_named(refused: Refused) -> None:
+    account = {"api_key": "k", "base_url": "http://127.0.0.1:1"}
+    document = {"accounts": {"default": account}, "watch": WATCH, "http": {"listen": "127.0.0.1:0"}}
+    said = refused(document | {"store": {"url": "sqlite:///nowhere/w.db"}})
+    assert "nowhere/w.db cannot be used" in said
