@@ -99,6 +99,7 @@ async def scene(stage: Stage) -> AsyncIterator[Scene]:
         yield Scene(stage, simulator, stack)
 
 
+@pytest.mark.untraced
 async def test_a_success_is_0_and_every_change_a_line(scene: Scene) -> None:
     code, stdout, stderr = await ended(await scene.play(LIFE))
     assert (code, stderr) == (0, "")

@@ -15,7 +15,7 @@ watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [c2a4e6f8-3
 BUFFERED = {"PYTHONUNBUFFERED": ""}
 """As it is without that variable: a few lines are written at the very end."""
 
-COMMANDS = [("schema",), ("init", "--secret"), ("check", "--help")]
+COMMANDS = [("schema",), ("init", "--secret"), ("init", "--help")]
 """What prints much, what prints a line, and what Typer prints."""
 
 
@@ -57,9 +57,9 @@ def test_a_full_disk_is_told_by_help_too(tmp_path: Path) -> None:
 
 
 def test_an_error_that_a_full_disk_cannot_take_keeps_its_exit_code(tmp_path: Path) -> None:
-    (tmp_path / "watcher.yaml").write_text("nonsense")
+    (tmp_path / "watcher.yaml").touch()
     with Path("/dev/full").open("wb") as full:
-        outcome = subprocess.run([*COMMAND, "check"], cwd=tmp_path, env=environment(), stderr=full, check=False)
+        outcome = subprocess.run([*COMMAND, "init"], cwd=tmp_path, env=environment(), stderr=full, check=False)
     assert outcome.returncode == 2
 
 

@@ -95,6 +95,13 @@ def test_what_cannot_be_asked_is_2(command: Command) -> None:
     assert err.startswith('error: EXECUTION: "sales" is not a UUID; copy the id from the execution\'s address')
 
 
+def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
+    Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
+    pipeline, execution = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001"
+    code, out, err = command("wait", pipeline, execution, "--timeout", "300ms")
+    assert (code, out, err) == (3, "", "error: not seen after 0.3 s (--timeout)\n")
+
+
 def test_what_is_no_id_is_shown_with_what_would_be_one() -> None:
     told = r'^PIPELINE: "sales\\u001b" is not a UUID; copy the id from the pipeline\'s address in Clerk Chat$'
     with pytest.raises(UsageError, match=told):

@@ -97,17 +97,19 @@ def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Co
     assert second.startswith('warning: watcher.yaml:6:14: log.level: "info" wins over $WATCHER_LOG_LEVEL')
 
 
-def test_on_a_terminal_the_plan_is_a_table_and_what_is_likely_a_mistake_is_shown_in_its_line(
+def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(
     on_terminal: OnTerminal,
 ) -> None:
     write(GOOD + NO_SECRET)
-    title, head, row, *_, first, line, mark = on_terminal("check", columns=120).splitlines()
+    title, head, row, *_, first, line, mark, _, trial, hint = on_terminal("check", "--online", columns=120).splitlines()
     assert title == "✓ watcher.yaml  1 account, 1 watch, 2 sinks"
     assert head.split() == ["account", "wants", "allowed", "expected", "delay", "longest", "gap"]
     assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
     assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
     assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"
     assert mark == "      |         ^^^ make one: watcher init --secret"
+    assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
+    assert hint.startswith("  hint: correct base_url")
 
 
 async def disable(sink: str, *, store: str) -> None:
@@ -168,13 +170,6 @@ def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
     ((target, works, ms, answer),) = (row.split("\t") for row in rows)
     assert (target, works, answer) == ("accounts.default", "no", "cannot be reached (refused)")
     assert ms.isdigit()
-
-
-def test_on_a_terminal_a_trial_says_what_to_do(on_terminal: OnTerminal) -> None:
-    write(GOOD)
-    *_, line, hint = on_terminal("check", "--online").splitlines()
-    assert line.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
-    assert hint.startswith("  hint: correct base_url")
 
 
 @pytest.fixture
