@@ -100,8 +100,9 @@ def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Co
 def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(
     on_terminal: OnTerminal,
 ) -> None:
-    write(GOOD + NO_SECRET)
-    title, head, row, *_, first, line, mark, _, trial, hint = on_terminal("check", "--online", columns=120).splitlines()
+    write(GOOD + NO_SECRET.replace("https://hooks.example.com", "http://127.0.0.1:1"))
+    lines = on_terminal("check", "--online", columns=120).splitlines()
+    title, head, row, *_, first, line, mark, trial, hint, sink, _ = lines
     assert title == "✓ watcher.yaml  1 account, 1 watch, 2 sinks"
     assert head.split() == ["account", "wants", "allowed", "expected", "delay", "longest", "gap"]
     assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
@@ -110,6 +111,7 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     assert mark == "      |         ^^^ make one: watcher init --secret"
     assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
     assert hint.startswith("  hint: correct base_url")
+    assert sink.startswith("✕ sinks.ops  http://127.0.0.1:1  fails (refused) (")
 
 
 async def disable(sink: str, *, store: str) -> None:
