@@ -22,7 +22,7 @@ test-untraced: .venv/dev
 	$(BIN)/pytest -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: under 3 minutes
-	$(BIN)/pytest -m "long and not soak" -n 3 --dist loadfile $(ARGS)
+	$(BIN)/pytest -m "long and not soak" -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length: about an hour
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)
