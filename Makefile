@@ -14,15 +14,18 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/mypy
 	$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced
 
+# To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
+marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
+
 # Side by side: what holds the program to times mostly waits, and comes first when it does not.
 test-traced: .venv/dev
 	nice $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
 
 test-untraced: .venv/dev
-	$(BIN)/pytest -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(call marked,untraced) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: under 3 minutes
-	$(BIN)/pytest -m "long and not soak" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 2 --dist loadfile $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length: about an hour
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)

@@ -21,6 +21,15 @@ class AnsweredResponse(aiohttp.ClientResponse):
 vars(aioresponses.core)["ClientResponse"] = AnsweredResponse
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a mark from elsewhere: the Makefile finds these tests by the text of their files."""
+    for mark in ("untraced", "long"):
+        files = {item.path for item in items if item.get_closest_marker(mark)}
+        if missed := [str(file) for file in files if f"mark.{mark}" not in file.read_text(encoding="utf-8")]:
+            raise pytest.UsageError(f"the mark {mark} must stand in the file of the test itself: {missed}")
+
+
 @pytest.fixture(autouse=True)
 def _own_logs() -> Iterator[None]:
     """Undo what a test configured of logging: the next one starts from nothing."""
