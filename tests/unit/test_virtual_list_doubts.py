@@ -13,7 +13,7 @@ from virtual import EPOCH, FakeClock
 from watcher.models import Execution
 from watcher.store.sql import SqlStore
 
-pytestmark = pytest.mark.untraced
+pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
 
 ORDERS = [newest, oldest, by_id]
 

@@ -31,7 +31,7 @@ from watcher.errors import StoreError
 from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
 
-pytestmark = pytest.mark.untraced
+pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
 
 FLIPS = [(newest, oldest), (oldest, newest)]
 
