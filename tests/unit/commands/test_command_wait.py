@@ -99,7 +99,7 @@ def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
     Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
     pipeline, execution = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001"
     code, out, err = command("wait", pipeline, execution, "--timeout", "300ms")
-    assert (code, out, err) == (3, "", "error: not seen after 0.3 s (--timeout)\n")
+    assert (code, out, err) == (3, "", "error: not seen after 0.3 s (--timeout); the last poll failed: no connection\n")
 
 
 def test_what_is_no_id_is_shown_with_what_would_be_one() -> None:
