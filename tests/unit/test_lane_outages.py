@@ -264,3 +264,49 @@ async def test_with_nothing_left_to_try_an_open_breaker_lets_the_lane_rest(rig: 
     back(rig)
     await rig.record("f")
     assert await rig.sent_after() == ["f1"]
+
+
+async def test_a_trial_waits_for_the_pace(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=0.01))
+    away(rig)
+    await rig.record(*"abcdef")
+    while rig.lane._trial is None:
+        await rig.go(10)
+    back(rig)
+    assert await rig.sent_after(1) == []
+    sent = [name for _ in range(70) for name in await rig.sent_after(10)]
+    assert sorted(sent) == ["a1", "b1", "c1", "d1", "e1", "f1"]
+
+
+async def test_a_trial_that_waits_is_given_back_with_the_rest_when_the_store_takes_no_state(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=1 / 55))
+    rig.store.broken.add("record")
+    away(rig)
+    await rig.record(*"abcdef")
+    while not rig.store.asked["record"]:
+        waiting = rig.lane._trial
+        await rig.go(5)
+    assert waiting is not None
+    assert rig.lane._trial is None
+    rig.store.broken.clear()
+    back(rig)
+    sent = [name for _ in range(70) for name in await rig.sent_after(10)]
+    assert sorted(sent) == ["a1", "b1", "c1", "d1", "e1", "f1"]
+
+
+async def test_a_trial_goes_with_the_others_once_one_that_was_on_its_way_got_through(rig: Rig) -> None:
+    slow = asyncio.get_running_loop().create_future()
+    await rig.restart(rules=replace(RULES, rate_per_s=10.0))
+    rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
+    await rig.record(*"abcdefg")
+    rig.lane._pacer.spend(rig.clock.monotonic())
+    while rig.lane._trial is None:
+        rig.clock.passed_s += 0.05
+        await rig.lane.round()
+        while len(rig.lane._in_flight) > 1:
+            await asyncio.wait(rig.lane._in_flight, return_when=asyncio.FIRST_COMPLETED)
+    slow.set_result(DELIVERED)
+    await asyncio.wait(rig.lane._in_flight)
+    back(rig)
+    sent = [name for _ in range(30) for name in await rig.sent_after(1)]
+    assert len(sent) == len(set(sent)) == 6
