@@ -109,6 +109,7 @@ class Scan:
         self._saw_end = False  # where it began, nothing is beyond
         self._asked_beyond = False  # the page after that, once more
         self._again = False  # the page before it is read for the second time
+        self._repeated_page: int | None = None  # the one after it showed the same
         self.page = self._search.page if self._backward else 1
 
     @property
@@ -140,7 +141,8 @@ class Scan:
     def saw_newest(self) -> bool:
         """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
         if self.order is None:
-            return self.is_whole and not (self._trusted and self._total_most > len(self._seen))
+            is_said = self._trusted and self._total_most > len(self._seen)
+            return self.is_whole and not is_said and not self._hides_rows()
         return self._last is not None and (self.order is Order.NEWEST or self._saw_end)
 
     @property
@@ -192,10 +194,14 @@ class Scan:
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
+        left = self._left_count()
+        if left is None and self._backward:
+            return self.paging.before(self.page + 1)
+        return left
+
+    def _left_count(self) -> int | None:
         left = (self._total_now or 0) - len(self._seen)
-        if self._trusted and left > 0:
-            return left
-        return self.paging.before(self.page + 1) if self._backward else None
+        return left if self._trusted and left > 0 else None
 
     def read(
         self,
@@ -214,7 +220,13 @@ class Scan:
         it that are known ground, `unsettled` those that are known but so young that others may yet come to be seen
         below. `unplaced` is how many open executions no list has shown yet: for each of them a page more may be read.
         """
-        if self._is_doubtful(total, row_count=len(rows) + skipped, refused=refused):
+        if self._repeats(rows):
+            if self._repeated_page != self.page - 1:  # unless new rows pushed these along: that page tells
+                self.page = self._repeated_page = self.page - 1
+                self._again = True
+                return None
+            rows, skipped = (), 0
+        elif self._is_doubtful(total, row_count=len(rows) + skipped, refused=refused):
             return None
         self._skipped_count += skipped
         if not rows and not skipped and not refused:
@@ -227,14 +239,27 @@ class Scan:
         if turned:
             self._begin_anew()
         if self._backward and not self._search.found:
-            found = self._search.note(page.number, page.row_count, total)
+            ids = {row.id for row in rows}
+            found = self._search.note(page.number, ids, row_count=page.row_count, total=total)
             self.page = self._search.page
             self._end_page = self.page if found else None
             if not found or self.page != page.number:
-                return None
+                return Finding(GapReason.UNORDERED) if self._search.is_hopeless else None
         elif turned:
             return None
         return self._follow(page, unplaced=unplaced)
+
+    def _repeats(self, rows: Sequence[Execution]) -> bool:
+        """Tell whether `page` shows what the one before it does: the API shows its last page, or its first, for all."""
+        latest = self._latest
+        if latest is None or not rows or self._backward or self.page != latest.number + 1:
+            return False
+        return {row.id for row in rows} == {row.id for row in latest.rows}
+
+    def _hides_rows(self) -> bool:
+        """Tell whether the first page is shown for those after it, and there may be rows that are on none."""
+        is_first_for_all = self._search.is_first_for_all if self._backward else self._repeated_page == 1
+        return is_first_for_all and self._total_now != len(self._seen)
 
     def _is_doubtful(self, total: int | None, *, row_count: int, refused: bool) -> bool:
         """Tell whether to ask again for a page without rows: its answer may be empty for once.
@@ -299,7 +324,7 @@ class Scan:
 
     def _says_more_beyond(self, page: Page) -> bool:
         """Tell whether what seems to be the last page is not: what is beyond it was perhaps refused."""
-        if not self._backward:
+        if not self._backward or self._search.is_clamped:
             return False
         full = page.row_count >= self.paging.rows
         length = self.paging.length(page.number, page.row_count)
@@ -386,11 +411,11 @@ class Scan:
 
     def _is_end(self, page: Page, length: int) -> bool:
         """Tell whether the first page that is judged is the last of the list, and no page said that there is more."""
-        if self._trusted and self._total_most > length:
+        if (self._trusted and self._total_most > length) or self._hides_rows():
             return False
         if page.total == length or self.paging.ends(page.number, page.row_count, page.total):
             return True
-        return self._backward and self._empty_page == page.number + 1
+        return self._backward and (self._search.is_clamped or self._empty_page == page.number + 1)
 
     def _fell(self, page: Page) -> bool:
         """Tell whether rows may have moved from this page to the one before it while neither was read.
@@ -416,6 +441,8 @@ class Scan:
     def _judge(self, page: Page) -> Finding | None:
         """Tell whether everything was seen."""
         self._ground.meet(page)
+        if self._backward and self._hides_rows():
+            return self._judge_end(page)
         if self._ground.is_reached and self.order is not None and self._ground.is_proof:
             return Finding()
         if page.ends_list or self._is_past(page):
@@ -446,6 +473,8 @@ class Scan:
             self.ordering.forget()
         if page.ends_list and self._turn_count > TURNS_AT_MOST and not self.is_as_long_as_said:
             return Finding(GapReason.UNORDERED, self.unread_count())
+        if page.ends_list and self._hides_rows():
+            return Finding(GapReason.UNORDERED, self._left_count())
         before, since = self._cursor.complete_at, self.oldest_at
         if not before or self._ground.meets_known:
             return Finding()

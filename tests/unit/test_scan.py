@@ -8,7 +8,7 @@ import pytest
 from stores import from_us
 
 from watcher.models import Cursor, Execution, GapReason
-from watcher.ordering import Order, Ordering
+from watcher.ordering import PROBES_AT_MOST, Order, Ordering
 from watcher.page import Paging
 from watcher.scan import EMPTY_AT_LEAST, Finding, Learnt, Scan
 
@@ -35,6 +35,8 @@ class World:
     rate: float = 0.0
     calm_after: int = 10**9
     pages_at_most: int = 10
+    clamps: bool = False  # it gives its last page, or that of `clamped_at`, for those beyond
+    clamped_at: int | None = None
 
     def arrive(self, count: int, *, dated: float = 1.0) -> None:
         for _ in range(count):
@@ -50,6 +52,7 @@ class World:
 
     def page(self, number: int) -> list[Execution]:
         rows = self.rows[::-1] if self.order is Order.NEWEST else self.rows
+        number = min(number, self.clamped_at or max(1, -(-len(rows) // self.page_rows))) if self.clamps else number
         return rows[(number - 1) * self.page_rows : number * self.page_rows]
 
     def scan(self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unplaced: int = 0) -> Finding | None:
@@ -393,3 +396,86 @@ def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> 
     world.arrive(10)
     scan.read(world.page(2), total=150, ground=(), unplaced=0)
     assert scan.page == 3
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
+@pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
+    order: Order, lie: str, count: int, dated: float
+) -> None:
+    world = World(order, lie, clamps=True, pages_at_most=60)
+    world.arrive(count, dated=dated)
+    for new in (0, 1, 49, 50, 0, 100):
+        world.arrive(new, dated=dated)
+        assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+        assert world.pages <= 4 * (len(world.rows) // 50 + 2)
+
+
+@pytest.mark.parametrize("lie", ["true", "null", "zero"])
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_where_a_list_that_ends_in_a_full_page_ends_is_found_by_few_requests(lie: str, page_rows: int) -> None:
+    world = World(Order.OLDEST, lie, clamps=True, page_rows=page_rows)
+    world.arrive(6 * page_rows)
+    for _ in range(2):
+        world.scan()
+    for gone in (0, 2 * page_rows, 0):
+        del world.rows[:gone]
+        assert world.scan() == Finding()
+        assert world.pages <= 6
+    assert world.learnt.total == 4 * page_rows
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+@pytest.mark.parametrize(
+    ("count", "lie", "gap", "at_most"),
+    [
+        (50, "true", None, None),
+        (50, "null", GapReason.UNORDERED, None),
+        (30, "null", GapReason.UNORDERED, None),
+        (130, "null", GapReason.UNORDERED, None),
+        (130, "true", GapReason.UNORDERED, 80),
+        (130, "zero", GapReason.UNORDERED, None),
+    ],
+)
+def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_total_is_no_more(
+    order: Order, dated: float, count: int, lie: str, gap: GapReason | None, at_most: int | None
+) -> None:
+    world = World(order, lie, clamps=True, clamped_at=1)
+    world.arrive(count, dated=dated)
+    assert world.scan() == Finding(gap, at_most)
+    assert world.pages <= 1 + EMPTY_AT_LEAST
+    for new in (0, 60) if order is Order.OLDEST or not dated else (60,):  # newest first what is known ends the scan
+        world.arrive(new)
+        finding = world.scan()
+        assert finding
+        assert (finding.gap is not None) is (gap is not None or new > 0)
+
+
+def test_newest_first_a_page_that_shows_what_others_were_pushed_down_to_it_is_not_the_end() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(200)
+    scan = scan_of(world, order=Order.NEWEST, total=60)
+    for number, page in enumerate((1, 2, 1, 2, 3)):
+        assert scan.page == page
+        scan.read(world.page(page), total=None, ground=(), unplaced=0)
+        world.arrive(0 if number else 50)
+
+
+class Endless(World):
+    """A list each page of which shows rows that no other page showed."""
+
+    def page(self, number: int) -> list[Execution]:
+        started_at = [from_us(NOW + at * SECOND) for at in range(50)]
+        return [Execution(f"{number}/{at}", "new", started_at=each) for at, each in enumerate(started_at)]
+
+
+def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
+    world = Endless(Order.OLDEST, "null")
+    for _ in range(2):
+        assert world.scan() == Finding(GapReason.UNORDERED)
+        assert world.pages <= PROBES_AT_MOST + 2
