@@ -36,10 +36,10 @@ class Learnt:
     what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trusted` tells
     whether `total` is believed. `top` are the ids of the rows that it met first, `shown_at` is the latest date on the
     first page that had any: when it began the API's clock showed no less. `length` is how many rows were seen when all
-    of the list was read last. `seen` are those that scans saw since the first, while these are fewer than the list has.
-    `found` are those that it counted as new: where it probed for the end they are not yet known when the next one
-    begins. The list `is_too_long` where it grew by rows that are so far down that they were not found: `total` is
-    without these.
+    of the list was read last. `seen` are the ids of those that scans saw since which were made anew, for they ended too
+    early: together they count. `found` are those that it counted as new: where it probed for the end they are not yet
+    known when the next one begins. The list `is_too_long` where it grew by rows that are so far down that they were not
+    found: `total` is without these.
     """
 
     ordering: Ordering
@@ -187,7 +187,6 @@ class Scan:
             top=self._ground.top(),
             shown_at=self.before.shown_at if self._shown_at is None else self._shown_at,
             length=self._seen_count if self.is_whole else self.before.length,
-            seen=self._seen_so_far(),
             found=frozenset(self._found),
             is_too_long=self._is_too_long,
         )
@@ -299,18 +298,15 @@ class Scan:
 
     @property
     def is_counted(self) -> bool:
-        """Whether as many rows were seen, by it and those before, as the list last said it has: none was hidden."""
-        return self._trusted and 0 < self._total_most <= len(self._seen | self.before.seen)
+        """Whether it alone, that read all of the list, saw as many rows as that said it has: none was hidden."""
+        return self.is_whole and self._trusted and 0 < self._total_most == len(self._seen)
 
     def to_be_made_anew(self) -> Learnt:
-        """Return what the next scan begins with if this one does not count: all but what it saw is as before."""
-        return replace(self.before, seen=self.before.seen | self._seen)
+        """Return what the next scan begins with if this one does not count: what was before, and what was seen.
 
-    def _seen_so_far(self) -> frozenset[str]:
-        """Return what was seen until as many rows were as the list says it has, if it does."""
-        if self.is_counted or not self._trusted or not self._total_most:
-            return frozenset()
-        return self.before.seen | self._seen
+        Not as before is what the list has shown of its order and of its pages: that is learnt for good.
+        """
+        return replace(self.before, seen=self.before.seen | self._seen)
 
     @property
     def _seen_count(self) -> int:

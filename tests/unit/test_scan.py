@@ -37,6 +37,7 @@ class World:
     pages_at_most: int = 10
     clamps: bool = False  # it gives its last page, or that of `clamped_at`, for those beyond
     clamped_at: int | None = None
+    is_counted: bool = False  # by the last scan
 
     def arrive(self, count: int, *, dated: float = 1.0) -> None:
         for _ in range(count):
@@ -77,7 +78,7 @@ class World:
                 self.recorded.setdefault(row.id, found_at)
             if finding:
                 self.cursor = Cursor(NOW, began, None, bool(self.rows))
-                self.learnt = scan.learnt()
+                self.learnt, self.is_counted = scan.learnt(), scan.is_counted
                 return finding
             if self.pages < self.calm_after:
                 self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
@@ -479,3 +480,28 @@ def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
     for _ in range(2):
         assert world.scan() == Finding(GapReason.UNORDERED)
         assert world.pages <= PROBES_AT_MOST + 2
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize(("lie", "is_counted"), [("true", True), ("null", False), ("constant", False), ("huge", False)])
+def test_all_was_counted_where_one_scan_saw_as_many_rows_as_the_list_says_it_has(
+    order: Order, lie: str, *, is_counted: bool
+) -> None:
+    world = World(order, lie)
+    world.arrive(130)
+    world.scan()
+    assert (world.is_counted, world.learnt.seen) == (is_counted, frozenset())
+
+
+@pytest.mark.parametrize("order", Order)
+def test_rows_that_are_gone_do_not_count_for_others_that_were_not_read(order: Order) -> None:
+    world = World(order)
+    world.arrive(200)
+    world.now += 3 * DAY
+    world.cursor = Cursor(since_at=world.now)
+    world.arrive(60)
+    for _ in range(4):
+        assert world.scan(lookback=DAY) == Finding()
+        assert (world.is_counted, world.learnt.seen) == (False, frozenset())
+        del world.rows[-30:]
+        world.arrive(40)

@@ -206,3 +206,17 @@ async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_b
     account = await model(store, clock, api)
     await account.run_for(60)
     assert (await told(account)).ended == {}
+
+
+async def test_history_beyond_lookback_is_not_told_though_as_many_rows_came_and_went_as_it_has(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old, since = lives(120, from_s=-5 * 24 * HOUR_S, until_s=900.0), lives(160, from_s=1030.0, until_s=1070.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, newest), (1100.0, oldest)))
+    account = await model(store, clock, api, lookback_us=86_400_000_000)
+    while clock.monotonic() < 1080:
+        await account.run_for(2)
+        api.lives = [life for life in api.lives if life in old or life.ends_s > clock.monotonic() - 5]
+    await account.run_for(60)
+    result = await told(account)
+    assert (result.missing(old), result.missing(since), result.gaps) == (120, 0, [])
