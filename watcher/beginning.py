@@ -4,7 +4,7 @@ The API's clock may be days off. Our own measures how much time went by, and fin
 which say nothing of the API's. Pure, no I/O.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -21,6 +21,9 @@ COMPARED_AFTER_US = 30_000_000
 AHEAD_US = 15_000_000
 """A date may be so far ahead of our clock and be taken for the time that the API's shows."""
 
+SURE_DATES = 3
+"""Of fewer dates that are yet to come by our clock one may be wrong, and be most of them."""
+
 BEGINNING_US = 600_000_000
 """So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
 
@@ -33,7 +36,8 @@ class Beginning:
     the latest date on the first page that had any. `empty_count` answers in a row showed nothing, from `empty_from_at`
     on (microseconds, steady). `doubts` are the dates of ends that only our clock says had come before: it is compared
     with the API's as soon as new rows come. `unproven` are those of which nobody can tell. `is_counted`: a complete
-    scan saw as many rows as the list said it has.
+    scan saw as many rows as the list said it has. `is_unsure`: `ended_by_at` is by a date that is yet to come, and too
+    few others say whether the API's clock is ahead or that date is wrong; `is_corrected`: it was.
     """
 
     ended_by_at: int | None = None
@@ -43,6 +47,8 @@ class Beginning:
     doubts: dict[str, int] = field(default_factory=dict)
     unproven: set[str] = field(default_factory=set)
     is_counted: bool = False
+    is_unsure: bool = False
+    is_corrected: bool = False
     _is_compared: bool = False
     _shown_at: int | None = None
 
@@ -52,10 +58,18 @@ class Beginning:
         The API's clock showed its latest date. `is_read`: all had been read before. Much later that clock may have been
         set, and it says nothing any more.
         """
-        latest_at = latest(rows, now=now)
+        dates = shown_dates(rows)
+        latest_at = _latest(dates, now=now)
         if latest_at is None or watched_us > BEGINNING_US:
             return
-        self._is_compared |= is_read and watched_us >= SETTLED_AFTER_US
+        is_ahead, is_compared = latest_at > now + AHEAD_US, is_read and watched_us >= SETTLED_AFTER_US
+        if self.ended_by_at is None:
+            self.is_unsure = is_ahead and len(dates) < SURE_DATES
+        elif self.is_unsure and is_compared:
+            self.is_unsure, self.is_corrected = False, not is_ahead
+            if self.is_corrected:
+                self.ended_by_at = self.first_at = self._shown_at = latest_at - watched_us
+        self._is_compared |= is_compared
         self._shown_at = max(latest_at, self._shown_at or latest_at)
         self.first_at = latest_at if self.first_at is None else self.first_at
         bound = latest_at - watched_us
@@ -86,8 +100,8 @@ class Beginning:
 
     @property
     def _known_by_at(self) -> int:
-        """The latest time, by the API's clock, by which it was told what had ended."""
-        return max(self.ended_by_at or 0, self.first_at or 0)
+        """The latest time, by the API's clock, by which it was told what had ended; 0 if nobody can tell."""
+        return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
 
     def note_empty(self, *, at: int) -> None:
         """Take in that a scan showed nothing."""
@@ -112,13 +126,21 @@ def latest(rows: Iterable[Execution], *, now: int) -> int | None:
     When one has begun that has not may be a plan. Dates that are yet to come by our clock say that the API's is ahead
     if most are; single ones are wrong.
     """
-    dates = [
+    return _latest(shown_dates(rows), now=now)
+
+
+def _latest(dates: Sequence[int], *, now: int) -> int | None:
+    come = [at for at in dates if at <= now + AHEAD_US]
+    return max(come if 2 * len(come) > len(dates) else dates, default=None)
+
+
+def shown_dates(rows: Iterable[Execution]) -> list[int]:
+    """Return what of the dates on some rows the API's clock had shown by then, if they are right."""
+    return [
         to_us(at)
         for row in rows
         if (at := row.finished_at or (None if row.status == Status.NEW else row.started_at)) is not None
     ]
-    come = [at for at in dates if at <= now + AHEAD_US]
-    return max(come if 2 * len(come) > len(dates) else dates, default=None)
 
 
 def proves_new(cursor: Cursor, beginning: Beginning, *, found_at: int, history_us: int) -> bool:

@@ -1,11 +1,12 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.agenda import Entry, Item
+from watcher.api_clock import ApiClock
 from watcher.beginning import SETTLED_AFTER_US, Beginning, latest
 from watcher.clock import to_us
 from watcher.layout import Layout
@@ -33,17 +34,12 @@ HEAD_EVERY_PAGES = 10
 """So often a scan that goes deep has the page read again on which new rows show: they need not wait for its end."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Ages:
     """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
 
     earliest_at: int | None = None
     latest_at: int | None = None
-
-    def note(self, dates: Iterable[int]) -> None:
-        """Take in the dates of some rows."""
-        known = [at for at in (self.earliest_at, self.latest_at, *dates) if at is not None]
-        self.earliest_at, self.latest_at = min(known, default=None), max(known, default=None)
 
     def explain_emptiness(self, *, since: int, now: int) -> bool:
         """Tell whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
@@ -80,8 +76,8 @@ class Listing(Item):
     `failing_until`. `found_count` and `shows_any` are
     what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
     page was asked at `scanned_at` (monotonic seconds). `gaps_told` is why the last scans could not be completed, where
-    that goes on and was told: deeper pages are refused, or there is no order. `ages` are those of the rows it met,
-    `kept` those of the last complete scan: so long the API keeps what has ended. `doubt` is there while the last scans
+    that goes on and was told: deeper pages are refused, or there is no order. `kept` are the ages of the rows that the
+    last complete scan met: so long the API keeps what has ended. `doubt` is there while the last scans
     met nothing that is known.
     """
 
@@ -91,14 +87,14 @@ class Listing(Item):
     cursor: Cursor
     sequence: int
     scan: Scan
+    clock: ApiClock = field(init=False)
     places: Places = field(init=False)
     recorded_at: int = 0
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
     began_at: int = 0
     scanned_at: float = 0.0
-    ages: Ages = field(default_factory=Ages)
-    kept: Ages = field(default_factory=Ages)
+    kept: Ages = Ages()
     beginning: Beginning = field(default_factory=Beginning)
     doubt: Doubt | None = None
     found_count: int = 0
@@ -110,14 +106,15 @@ class Listing(Item):
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     layout: Layout = field(init=False)
-    _shown_at: int | None = None
+    _earliest_at: int | None = None
     _came_count: int = 0
     _depth: int = 0
     _seeks: bool = True
     _sought_at: float = float("-inf")
 
     def __post_init__(self) -> None:
-        """Lay out its pages by its places."""
+        """Lay out its pages by its places, and share the scan's clock."""
+        self.clock = self.scan.clock
         self.places = Places(self.scan.paging)
         self.layout = Layout(self.places)
 
@@ -134,7 +131,7 @@ class Listing(Item):
         """
         if found_at > self.cursor.complete_at:
             return False
-        started_at, shown_at = row.started_at, self.scan.before.shown_at
+        started_at, shown_at = row.started_at, self.clock.shown_at
         if started_at is not None and shown_at is not None and to_us(started_at) + SETTLED_AFTER_US <= shown_at:
             return True
         return found_at + SETTLED_AFTER_US <= now
@@ -199,10 +196,11 @@ class Listing(Item):
         self._depth = 0
 
     def met(self, rows: Sequence[Execution], *, now: int) -> None:
-        """Take in what a page of the scan shows of the list's age, and of the API's clock."""
-        self._shown_at = max((at for at in (self._shown_at, latest(rows, now=now)) if at is not None), default=None)
+        """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
+        self.clock.note(rows, now=now)
         self.shows_any |= bool(rows)
-        self.ages.note(at for row in rows if (at := dated(row)) is not None)
+        dates = [at for at in (self._earliest_at, *map(dated, rows)) if at is not None]
+        self._earliest_at = min(dates, default=None)
 
     def head_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
         """Return the latest date where new rows show, once that is read for the first time; `rows` are the last page.
@@ -213,12 +211,14 @@ class Listing(Item):
         """
         if self.cursor.newest_at is not None or not self.shows_any or not self.scan.saw_newest:
             return None
+        if self.beginning.is_unsure:
+            return None
         is_settled = self.began_at - self.cursor.since_at >= SETTLED_AFTER_US
         if self.scan.order is not Order.NEWEST and not self.scan.is_as_long_as_said and not is_settled:
             return None
-        if self.scan.order is Order.NEWEST and self.beginning.first_at is not None:
+        if (self.scan.order is Order.NEWEST or self.beginning.is_corrected) and self.beginning.first_at is not None:
             return self.beginning.first_at
-        newest_at = latest(rows, now=now) if self.scan.order is Order.OLDEST else self._shown_at
+        newest_at = latest(rows, now=now) if self.scan.order is Order.OLDEST else self.clock.latest_at
         return newest_at if newest_at is not None or self.scan.finding is None else 0
 
     def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
@@ -229,16 +229,18 @@ class Listing(Item):
     def scan_ended(self, following: Scan) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         self.places.scan_ended(self.found_count)
-        self.kept, self.doubt = self.ages, None
+        self.kept, self.doubt = Ages(self._earliest_at, self.clock.latest_at), None
+        self.clock.scan_ended()
         self.found_count, self._came_count = self._came_count, 0
         self._begin(following)
 
     def scan_again(self, following: Scan) -> None:
         """Begin another scan, as if this one had not been made."""
+        self.clock.begin()
         self._begin(following)
 
     def _begin(self, following: Scan) -> None:
-        self.ages, self._shown_at = Ages(), None
+        self._earliest_at = None
         self.scan, self.began_at, self.shows_any, self._depth = following, 0, False, 0
 
     def sought_count(self) -> int:

@@ -94,7 +94,7 @@ class Page:
 
     @property
     def newest_at(self) -> int | None:
-        """The latest date on it: when the API gave it, its clock showed no less."""
+        """The latest date on it, be it right or wrong."""
         return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
 
 

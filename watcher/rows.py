@@ -261,7 +261,7 @@ class Rows:
 
         What ended after all that the last complete scan showed was not: the API's clock may be far behind.
         """
-        at, shown_at = dated(execution), listing.scan.before.shown_at
+        at, shown_at = dated(execution), listing.clock.shown_at
         if at is None or not is_terminal(execution) or (shown_at is not None and at > shown_at):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)

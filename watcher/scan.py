@@ -8,6 +8,7 @@ the list has an order, and the scan has met those that were first then (its `top
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from watcher.api_clock import ApiClock
 from watcher.ground import Ground
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import EndSearch, Order, Ordering
@@ -34,12 +35,11 @@ class Learnt:
 
     `total` is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first:
     what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trusted` tells
-    whether `total` is believed. `top` are the ids of the rows that it met first, `shown_at` is the latest date on the
-    first page that had any: when it began the API's clock showed no less. `length` is how many rows were seen when all
-    of the list was read last. `seen` are the ids of those that scans saw since which were made anew, for they ended too
-    early: together they count. `found` are those that it counted as new: where it probed for the end they are not yet
-    known when the next one begins. The list `is_too_long` where it grew by rows that are so far down that they were not
-    found: `total` is without these.
+    whether `total` is believed. `top` are the ids of the rows that it met first. `length` is how many rows were seen
+    when all of the list was read last. `seen` are the ids of those that scans saw since which were made anew, for they
+    ended too early: together they count. `found` are those that it counted as new: where it probed for the end they are
+    not yet known when the next one begins. The list `is_too_long` where it grew by rows that are so far down that they
+    were not found: `total` is without these.
     """
 
     ordering: Ordering
@@ -48,7 +48,6 @@ class Learnt:
     total_before: int | None = None
     trusted: bool = True
     top: tuple[str, ...] = ()
-    shown_at: int | None = None
     length: int = 0
     seen: frozenset[str] = frozenset()
     found: frozenset[str] = frozenset()
@@ -62,12 +61,23 @@ class Scan:
     of the list was read, `oldest_at` how far down (microseconds, by the API's clock).
     """
 
-    def __init__(self, before: Learnt, *, cursor: Cursor, lookback_us: int, began_at: int, pages_at_most: int) -> None:
+    def __init__(
+        self,
+        before: Learnt,
+        *,
+        clock: ApiClock,
+        cursor: Cursor,
+        lookback_us: int,
+        began_at: int,
+        pages_at_most: int,
+    ) -> None:
         """Begin with what the last complete scan of this process learnt.
 
-        `began_at` is microseconds UTC, steady. `pages_at_most` pages that lead no further are a race that is lost.
+        `clock` knows the rows of each page that is read. `began_at` is microseconds UTC, steady. `pages_at_most` pages
+        that lead no further are a race that is lost.
         """
         self.before = before
+        self.clock = clock
         self.ordering = before.ordering
         self.paging = before.paging
         self.ordering.begin()
@@ -80,8 +90,6 @@ class Scan:
         self._cursor = cursor
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
         self._lookback_us = lookback_us
-        self._shown_at: int | None = None  # the latest date on the first page that had any
-        self._newest_at: int | None = None  # and on all
         self._pages_at_most = pages_at_most
         self.finding: Finding | None = None
         self.is_whole = False
@@ -185,7 +193,6 @@ class Scan:
             self.before.total,
             trusted=self._trusted and not self.is_cut_short,
             top=self._ground.top(),
-            shown_at=self.before.shown_at if self._shown_at is None else self._shown_at,
             length=self._seen_count if self.is_whole else self.before.length,
             found=frozenset(self._found),
             is_too_long=self._is_too_long,
@@ -366,8 +373,6 @@ class Scan:
             further = bool(unseen) and not _is_younger(page.oldest_at, self._last_oldest_at)
             self._stalled_count = max(0, self._stalled_count - 1) if further else self._stalled_count + 1
         self._last_oldest_at = page.oldest_at
-        self._shown_at = page.newest_at if self._shown_at is None else self._shown_at
-        self._newest_at = max((at for at in (page.newest_at, self._newest_at) if at is not None), default=None)
         self.oldest_at = min((at for at in (page.oldest_at, self.oldest_at) if at is not None), default=None)
 
     def _begin_anew(self) -> None:
@@ -456,11 +461,12 @@ class Scan:
         Known ground that is no older is read on for: only the API's clock dates the rows, and that may be behind. So
         the youngest row counts where that is older than our clock says.
         """
-        if self.order is None or self.ordering.is_in_doubt or page.newest_at is None or self._newest_at is None:
+        latest_at = self.clock.latest_at
+        if self.order is None or self.ordering.is_in_doubt or page.newest_at is None or latest_at is None:
             return False
         if self._cursor.complete_at >= self._horizon:
             return False
-        return page.newest_at < min(self._horizon, self._newest_at - self._lookback_us)
+        return page.newest_at < min(self._horizon, latest_at - self._lookback_us)
 
     def _judge_end(self, page: Page) -> Finding:
         """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
@@ -475,7 +481,7 @@ class Scan:
         if not before or self._ground.meets_known:
             return Finding()
         if page.ends_list:
-            shown_at = before if self.before.shown_at is None else self.before.shown_at
+            shown_at = before if self.clock.shown_at is None else self.clock.shown_at
             whole = not self._cursor.found or (since is not None and since < shown_at)
             return Finding() if whole else Finding(GapReason.DELETED)
         return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())

@@ -11,6 +11,7 @@ from functools import partial
 import structlog
 
 from watcher.agenda import Agenda, Entry, Queue
+from watcher.api_clock import ApiClock
 from watcher.beginning import SETTLED_AFTER_US
 from watcher.cursors import Cursors
 from watcher.list_trouble import ListTrouble, Step
@@ -72,16 +73,17 @@ class Scanner:
         """
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._parts.judge.learn_name(watch.pipeline, cursor.name)
-        scan, named = self._scan(cursor), watch.name is not None
+        scan, named = self._scan(cursor, Learnt(Ordering(), Paging()), clock=ApiClock()), watch.name is not None
         listing = Listing(watch, cursor, record.sequence, scan, recorded_at=cursor.complete_at, named=named)
         if record.cursor is None:
             await self._cursors.record(listing, cursor)
         return listing
 
-    def _scan(self, cursor: Cursor, learnt: Learnt | None = None) -> Scan:
+    def _scan(self, cursor: Cursor, learnt: Learnt, *, clock: ApiClock) -> Scan:
         """Return a scan that goes on from what the last one of this process learnt."""
         return Scan(
-            learnt or Learnt(Ordering(), Paging()),
+            learnt,
+            clock=clock,
             cursor=cursor,
             lookback_us=self._rules.lookback_us,
             began_at=self._clock.steady_us(),
@@ -248,6 +250,7 @@ class Scanner:
     ) -> Step:
         """Let the scan take in a page."""
         scan, now = listing.scan, self._clock.steady_us()
+        listing.met(rows, now=now)
         ground = {row.id for row in rows if row.id in known and listing.is_ground(row, found_at=known[row.id], now=now)}
         finding = scan.read(
             rows,
@@ -258,7 +261,6 @@ class Scanner:
             unsettled=known.keys() - ground,
             unplaced=listing.sought_count(),
         )
-        listing.met(rows, now=now)
         if scan.order is not None and scan.order is not listing.places.order:
             self._learn_order(listing, scan.order)
         newest_at = listing.head_newest_at(rows, now=now)
@@ -271,7 +273,7 @@ class Scanner:
         elif self._is_sure(listing, grace_s=self._grace_s(finding)):
             await self._end_anew(listing, finding)
         else:
-            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew()))
+            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=listing.clock))
         return self._at_rest()
 
     def _grace_s(self, finding: Finding) -> float:
@@ -307,7 +309,7 @@ class Scanner:
         try:
             await self._end(listing, Finding() if explained else finding)
         except BaseException:
-            listing.scan_again(self._scan(listing.cursor, listing.scan.before))
+            listing.scan_again(self._scan(listing.cursor, listing.scan.before, clock=listing.clock))
             raise
 
     async def _end(self, listing: Listing, finding: Finding, *, newest_at: int | None = None) -> None:
@@ -331,7 +333,7 @@ class Scanner:
             listing.gaps_told = frozenset()
         elif finding.gap in TOLD_ONCE:
             listing.gaps_told |= {finding.gap}
-        listing.scan_ended(self._scan(cursor, listing.scan.learnt()))
+        listing.scan_ended(self._scan(cursor, listing.scan.learnt(), clock=listing.clock))
 
     def _proves_empty(self, listing: Listing) -> bool:
         """Tell whether a list that showed nothing yet did so often enough to believe that there was nothing."""

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from watcher.agenda import Agenda, Entry, Item
+from watcher.api_clock import ApiClock
 from watcher.listing import Listing
 from watcher.models import Cursor, Known, Watch
 from watcher.ordering import Ordering
@@ -19,7 +20,9 @@ def an_entry(name: str = "e") -> Entry:
 
 
 def a_listing() -> Listing:
-    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(
+        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
+    )
     return Listing(WATCH, Cursor(0), 0, scan)
 
 

@@ -184,3 +184,34 @@ def test_an_end_that_only_our_clock_says_had_come_before_is_judged_once_both_can
     beginning.note([ended(new_s, None)], now=99_000 * SECOND, watched_us=watched_s * SECOND, is_read=is_read)
     assert [beginning.compare(watched_us=watched_s * SECOND) for _ in range(2)] == [unproven] * 2
     assert beginning.compare(watched_us=30 * SECOND) == (unproven or watched_s == 29)
+
+
+@pytest.mark.parametrize(
+    ("first_s", "next_s", "watched_s", "unsure", "corrected", "ended_by_s"),
+    [
+        ([9000], [1020], 20, False, True, 1000),
+        ([900, 9000], [1020], 20, False, True, 1000),
+        ([900, 9000], [1020], 14, True, False, 9000),  # it may have been there before
+        ([9000], [9020], 20, False, False, 9000),  # the API's clock is ahead
+        ([800, 900, 9000], [1020], 20, False, False, 1000),
+        ([8000, 8500, 9000], [1020], 20, False, False, 9000),
+        ([900], [1020], 20, False, False, 1000),
+    ],
+)
+def test_few_dates_that_are_yet_to_come_count_until_new_rows_show_another_clock(
+    first_s: list[int], next_s: list[int], watched_s: int, ended_by_s: int, *, unsure: bool, corrected: bool
+) -> None:
+    beginning = Beginning()
+    beginning.note([ended(800, each) for each in first_s], now=1000 * SECOND, watched_us=0, is_read=False)
+    now, watched_us = (1000 + watched_s) * SECOND, watched_s * SECOND
+    beginning.note([ended(None, each) for each in next_s], now=now, watched_us=watched_us, is_read=True)
+    assert (beginning.is_unsure, beginning.is_corrected) == (unsure, corrected)
+    assert beginning.ended_by_at == ended_by_s * SECOND
+
+
+def test_an_end_in_the_first_seconds_is_unproven_where_the_date_that_spoke_against_it_was_wrong() -> None:
+    beginning = Beginning()
+    beginning.note([ended(800, 9000)], now=1000 * SECOND, watched_us=0, is_read=False)
+    beginning.doubt(HEAD, ended(900, 1004), found_at=1004 * SECOND, lookback_us=10 * SECOND)
+    beginning.note([ended(1020, 1030)], now=1030 * SECOND, watched_us=30 * SECOND, is_read=True)
+    assert beginning.compare(watched_us=30 * SECOND) == 1

@@ -78,6 +78,7 @@ FLOORS = {
                 "ordering",
                 "page",
                 "beginning",
+                "api_clock",
                 "ground",
                 "scan",
                 "listing",

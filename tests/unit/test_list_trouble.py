@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
+from watcher.api_clock import ApiClock
 from watcher.cursors import Cursors
 from watcher.list_trouble import REFUSED_EVERY_S, ListTrouble
 from watcher.listing import Listing
@@ -202,6 +203,8 @@ async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_
 
 
 def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() -> None:
-    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1)
+    scan = Scan(
+        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+    )
     assert Listing(WHOLE, Cursor(0), 0, scan).is_expected
     assert not Listing(WHOLE, Cursor(0, refused="forbidden"), 0, scan).is_expected

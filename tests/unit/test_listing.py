@@ -1,11 +1,10 @@
 """What is remembered of one pipeline's list."""
 
-from dataclasses import replace
-
 import pytest
 from stores import from_us
 
 from watcher.agenda import Entry
+from watcher.api_clock import ApiClock
 from watcher.layout import STEP_ROWS
 from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
 from watcher.models import Cursor, Execution, Known, Watch
@@ -18,7 +17,14 @@ WATCH = Watch("default", "whole", ())
 
 
 def listing() -> Listing:
-    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(
+        Learnt(Ordering(), Paging()),
+        clock=ApiClock(),
+        cursor=Cursor(0),
+        lookback_us=0,
+        began_at=0,
+        pages_at_most=10,
+    )
     return Listing(WATCH, Cursor(0), 0, scan)
 
 
@@ -152,7 +158,7 @@ def test_ground_is_what_nothing_can_come_to_be_seen_below_of(
 ) -> None:
     known, second = listing(), 1_000_000
     known.cursor = Cursor(0, 100 * second)
-    known.scan.before = replace(known.scan.before, shown_at=100 * second)
+    known.clock.shown_at = 100 * second
     row = Execution("e", "new", started_at=None if started_s is None else from_us(started_s * second))
     assert known.is_ground(row, found_at=found_s * second, now=now_s * second) is is_ground
 
@@ -174,7 +180,7 @@ def test_ground_is_not_what_only_our_clock_says_was_old() -> None:
     known.cursor = Cursor(0, 100 * second)
     row = Execution("e", "new", started_at=from_us(10 * second))
     assert not known.is_ground(row, found_at=100 * second, now=114 * second)
-    known.scan.before = replace(known.scan.before, shown_at=24 * second)  # its clock is behind
+    known.clock.shown_at = 24 * second  # its clock is behind
     assert not known.is_ground(row, found_at=100 * second, now=114 * second)
-    known.scan.before = replace(known.scan.before, shown_at=25 * second)
+    known.clock.shown_at = 25 * second
     assert known.is_ground(row, found_at=100 * second, now=100 * second)

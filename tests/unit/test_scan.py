@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from stores import from_us
 
+from watcher.api_clock import ApiClock
 from watcher.models import Cursor, Execution, GapReason
 from watcher.ordering import PROBES_AT_MOST, Order, Ordering
 from watcher.page import Paging
@@ -29,6 +30,7 @@ class World:
     recorded: dict[str, int] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
     learnt: Learnt = field(default_factory=lambda: Learnt(Ordering(), Paging()))
+    clock: ApiClock = field(default_factory=ApiClock)
     page_rows: int = 50
     count: int = 0
     pages: int = 0
@@ -44,7 +46,7 @@ class World:
             self.count += 1
             self.now += SECOND // 100
             started_at = from_us(self.now) if self.draw.random() < dated else None
-            self.rows.append(Execution(f"e{self.count}", "new", started_at=started_at))
+            self.rows.append(Execution(f"e{self.count}", "running", started_at=started_at))
 
     def claimed(self) -> int | None:
         true = len(self.rows)
@@ -59,8 +61,10 @@ class World:
     def scan(self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unplaced: int = 0) -> Finding | None:
         self.now += SECOND
         self.pages, began = 0, self.now
+        self.clock.begin()
         scan = Scan(
             self.learnt,
+            clock=self.clock,
             cursor=self.cursor,
             lookback_us=lookback,
             began_at=began,
@@ -73,11 +77,13 @@ class World:
             ground = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
             found_at = began + scan.probes
             scan.paging.note(scan.page, len(rows))
+            self.clock.note(rows, now=self.now)
             finding = scan.read(rows, total=self.claimed(), ground=ground, unplaced=unplaced)
             for row in rows:
                 self.recorded.setdefault(row.id, found_at)
             if finding:
                 self.cursor = Cursor(NOW, began, None, bool(self.rows))
+                self.clock.scan_ended()
                 self.learnt, self.is_counted = scan.learnt(), scan.is_counted
                 return finding
             if self.pages < self.calm_after:
@@ -94,6 +100,7 @@ def scan_of(world: World, *, order: Order | None = None, total: int | None = Non
     paging.note(2, world.page_rows)
     return Scan(
         Learnt(Ordering(order), paging, total),
+        clock=world.clock,
         cursor=world.cursor,
         lookback_us=DAY,
         began_at=world.now,

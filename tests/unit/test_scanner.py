@@ -462,13 +462,17 @@ async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStor
     assert await told(account) == [("execution.success", name(2))]
 
 
-async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, *(row(each, "success", age_s=90, ended_s=80) for each in (2, 1)))
+@pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
+async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_date_one_had(
+    store: SqlStore, clock: FakeClock, ended_s: float
+) -> None:
+    old = [row(each, "success", age_s=90, ended_s=80) for each in (3, 2)]
+    account = await whole_account(store, clock, *old, row(1, "success", age_s=90, ended_s=ended_s))
     await account.run_for(60)
-    show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8)))
+    show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8, 7)))
     await account.run_for(70)
     events = await account.events()
-    assert sorted(event["type"] for event in events) == ["execution.success"] * 2 + ["pipeline.gap"]
+    assert sorted(event["type"] for event in events) == ["execution.success"] * 3 + ["pipeline.gap"]
     assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
 
 
@@ -676,13 +680,15 @@ async def test_where_a_list_with_short_pages_ends_is_known_to_the_next_scan(stor
 
 
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
-async def test_all_that_was_known_may_only_have_grown_too_old(
-    store: SqlStore, clock: FakeClock, age_s: float, gaps: int
+@pytest.mark.parametrize("odd_s", [9000.0, -75 * 365 * DAY_S])
+async def test_all_that_was_known_may_only_have_grown_too_old_whatever_date_one_had(
+    store: SqlStore, clock: FakeClock, age_s: float, odd_s: float, gaps: int
 ) -> None:
-    rows = [row(number, "success", age_s=at, ended_s=at) for number, at in ((2, age_s), (1, 9000.0))]
+    ends = [(3, age_s), (2, odd_s), (1, 9000.0)]
+    rows = [row(number, "success", age_s=max(at, 9000.0), ended_s=at) for number, at in ends]
     account = await whole_account(store, clock, *rows)
     await account.run_for(60)
-    show(account, row(3, "success", age_s=-60, ended_s=-61))
+    show(account, row(4, "success", age_s=-60, ended_s=-61))
     await account.run_for(70)
     assert [type_ for type_, _ in await told(account)].count("pipeline.gap") == gaps
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from watcher.agenda import Agenda, Entry
+from watcher.api_clock import ApiClock
 from watcher.claims import Claim, Confirmations
 from watcher.listing import HEAD_EVERY_PAGES, Listing
 from watcher.metrics import Metrics
@@ -21,7 +22,9 @@ NAMED = Watch("default", "named", ("n1", "n2"))
 
 
 def a_listing() -> Listing:
-    scan = Scan(Learnt(Ordering(), Paging()), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10)
+    scan = Scan(
+        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
+    )
     return Listing(WHOLE, Cursor(0), 0, scan)
 
 

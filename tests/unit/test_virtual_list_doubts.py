@@ -96,6 +96,23 @@ async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_tha
     assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
 
 
+async def test_an_outage_is_made_up_for_by_a_clock_that_is_behind_though_one_date_is_in_the_future(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    day_us = 86_400_000_000
+    going = lives(3, from_s=-HOUR_S, until_s=-600.0, seed=2, length_s=5e3)
+    old, since = lives(130, from_s=-HOUR_S, until_s=900.0), lives(200, from_s=1030.0, until_s=19_000.0)
+    api = ModelApi(clock, lives=old + going + since, offset_s=-30 * HOUR_S)
+    api.amend = lambda row: ends_in_another_age(row) if row.id in {old[-1].id, since[-1].id} else row
+    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
+    await account.run_for(30)
+    clock.advance(18_000)
+    account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
+
+
 def planned(row: Execution) -> Execution:
     return replace(row, status="new", started_at=EPOCH + timedelta(days=1), finished_at=None)
 
@@ -164,6 +181,24 @@ async def test_what_a_list_hid_now_and_then_is_not_told_as_new(
     result = await told(account)
     assert result.missing(old) == len(old)
     assert not result.missing(since) or result.gaps
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("offset_s", [0.0, -1200.0])
+@pytest.mark.parametrize("begin_s", [1004.0, 1018.0])
+async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_told_or_a_gap_is(
+    store: SqlStore, clock: FakeClock, order: Order, count: int, offset_s: float, begin_s: float
+) -> None:
+    old, since = lives(count, from_s=0.0, until_s=900.0), lives(30, from_s=begin_s, until_s=1050.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s, tells_total=False)
+    api.amend = lambda row: ends_in_another_age(row) if row.id == old[-1].id else row
+    account = await model(store, clock, api)
+    await account.run_for(80)
+    result = await told(account)
+    assert result.missing(old) == count
+    assert result.missing(since) <= sum(life.begins_s < 1016 for life in since)
+    assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
 
 
 def as_the_api_dates(life: Life) -> float:
