@@ -55,9 +55,10 @@ class Ages:
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """That a list ended before anything known: so many scans in a row, since then (seconds for which the process ran).
+    """That a list ended too early: so many scans in a row, since then (seconds for which the process ran).
 
-    It may have shown nothing, or half of it, for once. `is_explained` says that what is gone may have grown too old.
+    They met nothing that is known, or fewer rows than it has: it may have shown nothing, or half of it, for once.
+    `is_explained` says that what is gone may have grown too old.
     """
 
     count: int
@@ -73,12 +74,11 @@ class Listing(Item):
     `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that has failed since `failing_since` (by then the process had run for `failing_ran_s`) answers nobody until
-    `failing_until`. `found_count` and `shows_any` are
-    what the scan under way has found, and whether it met any row; it began at `began_at` (0: not yet), for its first
-    page was asked at `scanned_at` (monotonic seconds). `gaps_told` is why the last scans could not be completed, where
-    that goes on and was told: deeper pages are refused, or there is no order. `kept` are the ages of the rows that the
-    last complete scan met: so long the API keeps what has ended. `doubt` is there while the last scans
-    met nothing that is known.
+    `failing_until`. `found_count` and `shows_any` are what the scan under way has found, and whether it met any row; it
+    began at `began_at` (0: not yet), for its first page was asked at `scanned_at` (monotonic seconds). `gaps_told` is
+    why the last scans could not be completed, where that goes on and was told: deeper pages are refused, or there is no
+    order. `kept` are the ages of the rows that the last complete scan met: so long the API keeps what has ended.
+    `doubt` is there while the last scans ended too early.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -107,6 +107,7 @@ class Listing(Item):
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)
     layout: Layout = field(init=False)
     _earliest_at: int | None = None
+    _newest_at: int | None = None
     _came_count: int = 0
     _depth: int = 0
     _seeks: bool = True
@@ -203,12 +204,17 @@ class Listing(Item):
         self._earliest_at = min(dates, default=None)
 
     def head_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
-        """Return the latest date where new rows show, once that is read for the first time; `rows` are the last page.
+        """Return the latest date where new rows show, once that is read, until it is written; `rows` are the last page.
 
         Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
         had to be found, and no total proves it, an answer may have been empty for once: that is believed after a while.
         Where no row has begun yet, those further on tell.
         """
+        if self._newest_at is None:
+            self._newest_at = self._read_newest_at(rows, now=now)
+        return self._newest_at if self.cursor.newest_at is None else None
+
+    def _read_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
         if self.cursor.newest_at is not None or not self.shows_any or not self.scan.saw_newest:
             return None
         if self.beginning.is_unsure:

@@ -99,7 +99,7 @@ class Scan:
         self._overlaps = False
         self._empty_count = 0
         self._was_empty = False  # this page, when it was asked for before
-        self._skipped_count = 0
+        self._skipped: dict[int, int] = {}  # by page, the rows that cannot be read
         self._empty_page: int | None = None  # the last one that held nothing
         self._last_oldest_at: int | None = None  # of the page that was read last
         self._turn_count = 0
@@ -234,7 +234,7 @@ class Scan:
             rows, skipped = (), 0
         elif self._is_doubtful(total, row_count=len(rows) + skipped, refused=refused):
             return None
-        self._skipped_count += skipped
+        self._skipped[self.page] = skipped
         if not rows and not skipped and not refused:
             self._empty_page = self.page
         turned = self._learn(rows)
@@ -317,7 +317,7 @@ class Scan:
 
     @property
     def _seen_count(self) -> int:
-        return len(self._seen | self.before.seen) + self._skipped_count
+        return len(self._seen | self.before.seen) + sum(self._skipped.values())
 
     def _learn(self, rows: Sequence[Execution]) -> bool:
         """Learn from a page how the list is sorted, and tell whether to begin anew from where the new rows are."""

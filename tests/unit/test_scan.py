@@ -512,3 +512,12 @@ def test_rows_that_are_gone_do_not_count_for_others_that_were_not_read(order: Or
         assert (world.is_counted, world.learnt.seen) == (False, frozenset())
         del world.rows[-30:]
         world.arrive(40)
+
+
+def test_rows_that_cannot_be_read_count_once_however_often_their_page_is_read() -> None:
+    world = World()
+    world.arrive(10)
+    scan = scan_of(world)
+    for _ in range(3):
+        assert scan.read(world.page(1), total=11, skipped=1, ground=(), unplaced=0) == Finding()
+        assert (scan.learnt().length, scan.learnt().total) == (11, 11)

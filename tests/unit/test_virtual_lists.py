@@ -4,6 +4,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -25,8 +26,9 @@ from list_model import (
     thinned,
     told,
 )
-from virtual import FakeClock
+from virtual import EPOCH, FakeClock
 
+from watcher.clock import to_us
 from watcher.errors import StoreError
 from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
@@ -262,18 +264,19 @@ async def test_what_a_locked_store_could_not_take_is_told_once_it_can(
     assert (result.missing(since), len(result.ended), result.gaps, account.fatal) == (0, 60, [], [])
 
 
-class RefusingGaps:
-    """The store, but for the first writes of a gap, which fail."""
+class Refusing:
+    """The store, but for the first two writes of one kind, which fail."""
 
-    def __init__(self, store: SqlStore) -> None:
+    def __init__(self, store: SqlStore, *, kind: Callable[[PipelineChange], object]) -> None:
         self.failures = 2
         self._store = store
+        self._kind = kind
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
         return getattr(self._store, name)
 
     async def record(self, change: Change) -> None:
-        if isinstance(change, PipelineChange) and change.outgoing and self.failures:
+        if isinstance(change, PipelineChange) and self._kind(change) and self.failures:
             self.failures -= 1
             raise StoreError("locked")
         await self._store.record(change)
@@ -287,7 +290,7 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     api = ModelApi(clock, lives=[*old, going])
     account = await model(store, clock, api)
     await account.run_for(30)
-    refusing: Any = RefusingGaps(store)
+    refusing: Any = Refusing(store, kind=lambda change: change.outgoing)
     pages_at_most = 50
     match reason:
         case "forbidden":
@@ -315,6 +318,17 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
         assert set(gaps) <= {reason, "unordered"}
     else:
         assert gaps == [reason.split(maxsplit=1)[0]]
+
+
+async def test_the_newest_date_that_the_store_could_not_take_is_written_once_it_can(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    refusing: Any = Refusing(store, kind=lambda change: change.cursor.newest_at is not None)
+    old = lives(130, from_s=-HOUR_S, until_s=900.0)
+    account = await model(refusing, clock, ModelApi(clock, lives=old, orders=((0.0, oldest),)), rate_per_s=1.0)
+    await account.run_for(30)
+    (listing,) = account.watcher._roster.listings.values()
+    assert (refusing.failures, listing.cursor.newest_at) == (0, to_us(EPOCH + timedelta(seconds=old[-1].ends_s)))
 
 
 SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
