@@ -300,8 +300,12 @@ class Scan:
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether it read the list to an end that came before all was seen that should be there."""
-        return self.is_whole and self._seen_count < self._expected_count
+        """Whether it read the list to an end that came before all was seen that should be there.
+
+        Oldest first that is also what the pages before the last one should hold.
+        """
+        by_pages = self._total or 0 if self._backward else 0
+        return self.is_whole and self._seen_count < max(by_pages, self._expected_count)
 
     @property
     def is_counted(self) -> bool:

@@ -521,3 +521,15 @@ def test_rows_that_cannot_be_read_count_once_however_often_their_page_is_read() 
     for _ in range(3):
         assert scan.read(world.page(1), total=11, skipped=1, ground=(), unplaced=0) == Finding()
         assert (scan.learnt().length, scan.learnt().total) == (11, 11)
+
+
+@pytest.mark.parametrize(("shown", "is_cut_short"), [(50, False), (25, True)])
+def test_oldest_first_a_page_below_the_last_that_is_not_full_hides_rows(shown: int, *, is_cut_short: bool) -> None:
+    world = World(Order.OLDEST)
+    world.arrive(190)
+    scan = scan_of(world, order=Order.OLDEST, total=180)
+    for page in (4, 3, 2, 1):
+        assert scan.page == page
+        rows = world.page(page)[: shown if page == 2 else 50]
+        finding = scan.read(rows, total=None, ground=(), unplaced=0)
+    assert (finding, scan.is_cut_short) == (Finding(), is_cut_short)
