@@ -243,6 +243,7 @@ class Listing(Item):
     def scan_again(self, following: Scan) -> None:
         """Begin another scan, as if this one had not been made."""
         self.clock.begin()
+        self._newest_at = None
         self._begin(following)
 
     def _begin(self, following: Scan) -> None:

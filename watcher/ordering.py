@@ -1,14 +1,13 @@
-"""In which order a list is, and where one that begins with the oldest ends. Pure; knows no scan and no request."""
+"""In which order a list is, by its dates. Pure; knows no scan and no request."""
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
 from watcher.models import Execution
-from watcher.page import Paging
 
 
 class Order(Enum):
@@ -149,79 +148,3 @@ class Ordering:
     @property
     def _clear(self) -> Order | None:
         return self._begun.clear or self._ended.clear
-
-
-PROBES_AT_MOST = 64
-"""So many pages find the end of any list, if it has one: up by doubling, then down by halves."""
-
-
-class EndSearch:
-    """Looks for the last page of a list: up from where it ended last time, then by halves between two bounds.
-
-    An API may show its last page for all that are beyond it, or its first whatever page it is asked for. Then the end
-    is the lowest page with those rows; where that is the first nobody can tell which of both it is. `is_clamped` tells
-    that it does so.
-    """
-
-    def __init__(self, length: int, paging: Paging) -> None:
-        """Begin where the row after `length` rows would be."""
-        self._paging = paging
-        self._below = 0  # the highest page that held rows, but for `_low`
-        self._low = 0  # the highest page that held rows
-        self._shown: frozenset[str] = frozenset()  # these, of `_low`
-        self._high: int | None = None  # the lowest that is beyond the end, or shows what the last one does
-        self._step = 1
-        self._count = 0
-        self.page = paging.page_of(length)
-        self.found = False
-        self.is_clamped = False
-
-    @property
-    def is_hopeless(self) -> bool:
-        """Whether so many pages were read that there is no end."""
-        return self._count >= PROBES_AT_MOST
-
-    @property
-    def is_first_for_all(self) -> bool:
-        """Whether the first page is shown for those after it: there may be more rows, on none of them."""
-        return self.found and self.is_clamped and self.page == 1
-
-    def note(self, page: int, ids: Collection[str], *, row_count: int, total: int | None) -> bool:
-        """Take in a page that was read and return `found`: `page` is now the last page, or else where to look next.
-
-        `total` may lie: it says where to look, once.
-        """
-        self._count += 1
-        self._take(page, ids, row_count=row_count)
-        if row_count and not self.is_clamped and self._paging.ends(page, row_count, total):
-            self._high = page + 1
-        self.found = self._high is not None and self._high <= self._low + 1
-        if self.found:
-            self.page = max(1, self._high if self.is_clamped and self._high is not None else self._low)
-        elif 0 < row_count < self._paging.rows and not self.is_clamped:
-            self.page = page + 1  # the last, or pages have fewer rows than was believed
-        else:
-            self.page = self._next(total)
-        return self.found
-
-    def _take(self, page: int, ids: Collection[str], *, row_count: int) -> None:
-        if not row_count:
-            self._low, self._below, self._high = min(self._low, page - 1), min(self._below, page - 1), page
-            self._shown, self.is_clamped = frozenset(), False
-        elif ids and page > self._low and self._shown.issuperset(ids):
-            self._high = page if self.is_clamped else self._low
-            self._low, self.is_clamped = (self._low if self.is_clamped else self._below), True
-        elif self.is_clamped:
-            self._low = max(self._low, page)
-        elif page >= self._low:
-            self._below, self._low, self._shown = (self._low if page > self._low else self._below), page, frozenset(ids)
-
-    def _next(self, total: int | None) -> int:
-        hinted = self._paging.page_of(total) if total else 0
-        if self._step == 1 and self._low < hinted < (self._high or hinted + 1):
-            self._step = 2
-            return hinted
-        step, self._step = self._step, self._step * 2
-        if self._high is None:
-            return self._low + step
-        return (self._low + self._high) // 2 if self._low else max(1, self._high - step)

@@ -12,10 +12,11 @@ import structlog
 
 from watcher.agenda import Agenda, Entry, Queue
 from watcher.api_clock import ApiClock
-from watcher.beginning import SETTLED_AFTER_US
 from watcher.cursors import Cursors
+from watcher.ending import Ending
+from watcher.learnt import Finding, Learnt
 from watcher.list_trouble import ListTrouble, Step
-from watcher.listing import Doubt, Listing
+from watcher.listing import Listing
 from watcher.looks import AccountParts, Looks
 from watcher.models import Cursor, Execution, GapReason, Known, Outcome, Watch
 from watcher.ordering import Order, Ordering
@@ -24,7 +25,7 @@ from watcher.ports.api import PageReply
 from watcher.ports.store import ExecutionChange, PipelineRecord
 from watcher.roster import Roster
 from watcher.rows import Rows, ScanRules, by_id, raise_worst
-from watcher.scan import Finding, Learnt, Scan
+from watcher.scan import Scan
 from watcher.turns import ListTurn
 
 CURSOR_EVERY_US = 60_000_000
@@ -63,6 +64,7 @@ class Scanner:
         self._rows = rows
         self._cursors = Cursors(parts, looks=looks)
         self._trouble = ListTrouble(parts, rules, looks=looks, roster=roster, cursors=self._cursors)
+        self._ending = Ending(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
         self._clock = parts.clock
 
     async def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
@@ -252,15 +254,7 @@ class Scanner:
         scan, now = listing.scan, self._clock.steady_us()
         listing.met(rows, now=now)
         ground = {row.id for row in rows if row.id in known and listing.is_ground(row, found_at=known[row.id], now=now)}
-        finding = scan.read(
-            rows,
-            total=reply.total,
-            skipped=reply.skipped,
-            refused=reply.rows is None,
-            ground=ground,
-            unsettled=known.keys() - ground,
-            unplaced=listing.sought_count(),
-        )
+        finding = scan.read(reply, ground=ground, unsettled=known.keys() - ground, unplaced=listing.sought_count())
         if scan.order is not None and scan.order is not listing.places.order:
             self._learn_order(listing, scan.order)
         newest_at = listing.head_newest_at(rows, now=now)
@@ -268,25 +262,15 @@ class Scanner:
             if newest_at is not None:
                 await self._cursors.record(listing, replace(listing.cursor, newest_at=newest_at))
             return Step(Queue.BEGUN)
-        if finding.gap is not GapReason.DELETED and not scan.is_cut_short:
+        if not self._ending.ends_early(listing, finding):
             await self._end(listing, finding, newest_at=newest_at)
-        elif self._is_sure(listing, grace_s=self._grace_s(finding)):
-            await self._end_anew(listing, finding)
-        else:
+            return self._at_rest()
+        believed = self._ending.believed(listing, finding, now_s=self._clock.running())
+        if believed is None:
             listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=listing.clock))
+        else:
+            await self._end_anew(listing, believed)
         return self._at_rest()
-
-    def _grace_s(self, finding: Finding) -> float:
-        """Return for how long a scan has to end too early, again and again, before that is believed."""
-        return SETTLED_AFTER_US / 1_000_000 if finding.gap is None else self._rules.lost_grace_s
-
-    def _is_sure(self, listing: Listing, *, grace_s: float) -> bool:
-        """Tell whether a list ended too early so often that it is believed: once it may be mistaken."""
-        now_s, doubt = self._clock.running(), listing.doubt
-        if doubt is None:
-            doubt = Doubt(0, now_s, is_explained=self._is_explained(listing))
-        listing.doubt = doubt = replace(doubt, count=doubt.count + 1)
-        return doubt.count >= self._rules.lost_after and now_s - doubt.since_s >= grace_s
 
     def _learn_order(self, listing: Listing, order: Order) -> None:
         listing.places.order = order
@@ -305,25 +289,23 @@ class Scanner:
 
     async def _end_anew(self, listing: Listing, finding: Finding) -> None:
         """End a scan that ended too early; if that cannot be written the list is read again, it may be back."""
-        explained = listing.doubt is not None and listing.doubt.is_explained
         try:
-            await self._end(listing, Finding() if explained else finding)
+            await self._end(listing, finding)
         except BaseException:
             listing.scan_again(self._scan(listing.cursor, listing.scan.before, clock=listing.clock))
             raise
 
     async def _end(self, listing: Listing, finding: Finding, *, newest_at: int | None = None) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        unproven = listing.beginning.compare(watched_us=self._clock.steady_us() - listing.cursor.since_at)
-        if unproven and finding.gap is None:
-            finding = Finding(GapReason.UNORDERED, unproven)
+        now = self._clock.steady_us()
+        finding = self._ending.with_unproven(listing, finding, now=now)
         name = self._parts.judge.pipeline_name(listing.watch.pipeline)
-        if self._proves_empty(listing):
+        if self._ending.proves_empty(listing, now=now):
             newest_at = 0
         cursor = listing.next_cursor(name=name, newest_at=newest_at)
         gap = None if finding.gap in listing.gaps_told else finding.gap
         old = replace(listing.cursor, complete_at=cursor.complete_at)
-        overdue = self._clock.steady_us() - listing.recorded_at >= CURSOR_EVERY_US
+        overdue = now - listing.recorded_at >= CURSOR_EVERY_US
         if listing.found_count or gap or cursor != old or overdue:
             await self._cursors.record(listing, cursor, gap=gap, at_most=finding.at_most)
         listing.cursor = cursor
@@ -334,21 +316,3 @@ class Scanner:
         elif finding.gap in TOLD_ONCE:
             listing.gaps_told |= {finding.gap}
         listing.scan_ended(self._scan(cursor, listing.scan.learnt(), clock=listing.clock))
-
-    def _proves_empty(self, listing: Listing) -> bool:
-        """Tell whether a list that showed nothing yet did so often enough to believe that there was nothing."""
-        if listing.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
-            listing.beginning.empty_count = 0
-            return False
-        now = self._clock.steady_us()
-        listing.beginning.note_empty(at=now)
-        return listing.beginning.is_empty(after=self._rules.lost_after, at=now)
-
-    def _is_explained(self, listing: Listing) -> bool:
-        """Tell whether all that is gone was known, and only grew too old.
-
-        A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
-        """
-        if not listing.scan.is_shorter:
-            return False
-        return listing.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.began_at)

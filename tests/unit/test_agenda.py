@@ -6,11 +6,12 @@ import pytest
 
 from watcher.agenda import Agenda, Entry, Item
 from watcher.api_clock import ApiClock
+from watcher.learnt import Learnt
 from watcher.listing import Listing
 from watcher.models import Cursor, Known, Watch
 from watcher.ordering import Ordering
 from watcher.page import Paging
-from watcher.scan import Learnt, Scan
+from watcher.scan import Scan
 
 WATCH = Watch("default", "p", ())
 

@@ -7,13 +7,14 @@ from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
 from watcher.api_clock import ApiClock
 from watcher.cursors import Cursors
+from watcher.learnt import Learnt
 from watcher.list_trouble import REFUSED_EVERY_S, ListTrouble
 from watcher.listing import Listing
 from watcher.models import Cursor, GapReason, Outcome, Watch
 from watcher.ordering import Ordering
 from watcher.page import Paging
 from watcher.ports.api import PageReply
-from watcher.scan import Learnt, Scan
+from watcher.scan import Scan
 from watcher.store.sql import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")

@@ -6,12 +6,13 @@ from stores import from_us
 from watcher.agenda import Entry
 from watcher.api_clock import ApiClock
 from watcher.layout import STEP_ROWS
+from watcher.learnt import Learnt
 from watcher.listing import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
 from watcher.models import Cursor, Execution, Known, Watch
 from watcher.ordering import Ordering
 from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS
-from watcher.scan import Learnt, Scan
+from watcher.scan import Scan
 
 WATCH = Watch("default", "whole", ())
 

@@ -8,8 +8,7 @@ from itertools import count
 import pytest
 
 from watcher.models import Execution
-from watcher.ordering import MAJORITY, PAIRS_AT_LEAST, PROBES_AT_MOST, REMEMBERED_PAIRS, EndSearch, Order, Ordering
-from watcher.page import Paging
+from watcher.ordering import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -139,35 +138,3 @@ def test_small_pages_show_that_the_list_has_turned_over_while_it_is_read() -> No
     turned = [ordering.learn(rows(range(first, first + 10))) for first in range(0, 120, 10)]
     assert turned.count(True) == 1
     assert turned.index(True) < 9
-
-
-def paging() -> Paging:
-    """Return what pages of ten rows, and no fewer, have shown."""
-    known = Paging()
-    for number in (1, 2):
-        known.note(number, 10)
-    return known
-
-
-@pytest.mark.parametrize("last", [1, 2, 3, 7, 12, 40])
-@pytest.mark.parametrize("begin", [1, 2, 3, 12, 60])
-@pytest.mark.parametrize(("beyond", "last_rows"), [("empty", 3), ("empty", 10), ("clamped", 10)])
-def test_the_last_page_is_found_from_wherever_the_search_begins(
-    last: int, begin: int, beyond: str, last_rows: int
-) -> None:
-    search, asked = EndSearch((begin - 1) * 10, paging()), list[int]()
-    while not search.found:
-        asked.append(search.page)
-        shown = min(search.page, last) if beyond == "clamped" else search.page
-        count = 0 if shown > last else last_rows if shown == last else 10
-        search.note(search.page, {f"{shown}/{each}" for each in range(count)}, row_count=count, total=None)
-    assert len(asked) <= 14
-    assert (search.page, search.is_first_for_all) == (last, beyond == "clamped" and last == 1)
-
-
-def test_a_search_ends_though_every_page_shows_other_rows() -> None:
-    search = EndSearch(0, paging())
-    for number in range(PROBES_AT_MOST):
-        assert not search.is_hopeless
-        search.note(search.page, {f"{number}"}, row_count=10, total=None)
-    assert search.is_hopeless

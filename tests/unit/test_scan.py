@@ -1,6 +1,7 @@
 """Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 from stores import from_us
 
 from watcher.api_clock import ApiClock
-from watcher.models import Cursor, Execution, GapReason
-from watcher.ordering import PROBES_AT_MOST, Order, Ordering
+from watcher.learnt import Finding, Learnt
+from watcher.list_end import PROBES_AT_MOST
+from watcher.models import Cursor, Execution, GapReason, Outcome
+from watcher.ordering import Order, Ordering
 from watcher.page import Paging
-from watcher.scan import EMPTY_AT_LEAST, Finding, Learnt, Scan
+from watcher.ports.api import PageReply
+from watcher.scan import EMPTY_AT_LEAST, Scan
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
@@ -78,7 +82,7 @@ class World:
             found_at = began + scan.probes
             scan.paging.note(scan.page, len(rows))
             self.clock.note(rows, now=self.now)
-            finding = scan.read(rows, total=self.claimed(), ground=ground, unplaced=unplaced)
+            finding = scan.read(answer(rows, total=self.claimed()), ground=ground, unplaced=unplaced)
             for row in rows:
                 self.recorded.setdefault(row.id, found_at)
             if finding:
@@ -92,6 +96,10 @@ class World:
 
     def missing(self, rows: list[Execution]) -> list[str]:
         return [row.id for row in rows if row.id not in self.recorded]
+
+
+def answer(rows: Sequence[Execution], *, total: int | None, skipped: int = 0) -> PageReply:
+    return PageReply(Outcome.OK, 0.0, tuple(rows), skipped, total, 200)
 
 
 def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> Scan:
@@ -200,10 +208,10 @@ def test_newest_first_a_page_after_a_full_one_is_expected_if_total_says_so(page_
     world.arrive(4 * page_rows)
     scan = scan_of(world, order=Order.NEWEST)
     for page in (1, 2, 3):
-        assert scan.read(world.page(page), total=len(world.rows), ground=(), unplaced=0) is None
+        assert scan.read(answer(world.page(page), total=len(world.rows)), ground=(), unplaced=0) is None
         assert (scan.page, scan.expects_page) == (page + 1, True)
     assert scan.unread_count() == page_rows
-    assert scan.read(world.page(4), total=len(world.rows), ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(4), total=len(world.rows)), ground=(), unplaced=0) is None
     assert not scan.expects_page
 
 
@@ -213,16 +221,16 @@ def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_say
     world.arrive(4 * page_rows)
     scan = scan_of(world, order=Order.OLDEST, total=2 * page_rows)
     assert (scan.page, scan.expects_page) == (3, False)
-    scan.read((), total=2 * page_rows, ground=(), unplaced=0)
+    scan.read(answer((), total=2 * page_rows), ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (2, False)
-    scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
+    scan.read(answer(world.page(2), total=len(world.rows)), ground=(), unplaced=0)
     assert (scan.page, scan.head, scan.expects_page) == (3, 3, True)
     assert scan.unread_count() == 3 * page_rows
     for _ in range(EMPTY_AT_LEAST):
         assert scan.page == 3
-        scan.read((), total=len(world.rows), ground=(), unplaced=0)
+        scan.read(answer((), total=len(world.rows)), ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (2, False)
-    scan.read(world.page(2), total=len(world.rows), ground=(), unplaced=0)
+    scan.read(answer(world.page(2), total=len(world.rows)), ground=(), unplaced=0)
     assert (scan.page, scan.expects_page) == (1, True)
 
 
@@ -230,7 +238,7 @@ def test_oldest_first_without_a_total_all_that_is_further_down_may_be_unread() -
     world = World(Order.OLDEST)
     world.arrive(190)
     scan = scan_of(world, order=Order.OLDEST, total=180)
-    assert scan.read(world.page(4), total=None, ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(4), total=None), ground=(), unplaced=0) is None
     assert (scan.page, scan.unread_count()) == (3, 150)
 
 
@@ -238,7 +246,7 @@ def test_a_list_that_proves_to_be_newest_first_is_read_from_its_first_page() -> 
     world = World(Order.NEWEST)
     world.arrive(190)
     scan = scan_of(world, order=Order.OLDEST, total=180)
-    assert scan.read(world.page(4), total=190, ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(4), total=190), ground=(), unplaced=0) is None
     assert (scan.order, scan.page) == (Order.NEWEST, 1)
 
 
@@ -248,14 +256,14 @@ def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
     world.scan()
     world.arrive(120)
     scan = scan_of(world, order=Order.NEWEST, total=60)
-    assert scan.read(world.page(1), total=180, ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(1), total=180), ground=(), unplaced=0) is None
     del world.rows[-5:]
     asked = []
     finding = None
     while not finding:
         asked.append(scan.page)
         rows = world.page(scan.page)
-        finding = scan.read(rows, total=175, ground={r.id for r in rows} & world.recorded.keys(), unplaced=0)
+        finding = scan.read(answer(rows, total=175), ground={r.id for r in rows} & world.recorded.keys(), unplaced=0)
     assert asked == [2, 1, 3]
 
 
@@ -271,7 +279,7 @@ def test_after_a_deletion_of_more_than_a_page_it_goes_back_to_what_was_read() ->
         rows = world.page(scan.page)
         seen |= {row.id for row in rows}
         ground = {row.id for row in rows} & world.recorded.keys()
-        finding = scan.read(rows, total=total, ground=ground, unplaced=0)
+        finding = scan.read(answer(rows, total=total), ground=ground, unplaced=0)
         if scan.page == 4 and total == 460:
             del world.rows[-60:]
             total = 400
@@ -400,9 +408,9 @@ def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> 
     world = World()
     world.arrive(160)
     scan = scan_of(world)
-    scan.read(world.page(1), total=160, ground=(), unplaced=0)
+    scan.read(answer(world.page(1), total=160), ground=(), unplaced=0)
     world.arrive(10)
-    scan.read(world.page(2), total=150, ground=(), unplaced=0)
+    scan.read(answer(world.page(2), total=150), ground=(), unplaced=0)
     assert scan.page == 3
 
 
@@ -470,7 +478,7 @@ def test_newest_first_a_page_that_shows_what_others_were_pushed_down_to_it_is_no
     scan = scan_of(world, order=Order.NEWEST, total=60)
     for number, page in enumerate((1, 2, 1, 2, 3)):
         assert scan.page == page
-        scan.read(world.page(page), total=None, ground=(), unplaced=0)
+        scan.read(answer(world.page(page), total=None), ground=(), unplaced=0)
         world.arrive(0 if number else 50)
 
 
@@ -519,7 +527,7 @@ def test_rows_that_cannot_be_read_count_once_however_often_their_page_is_read() 
     world.arrive(10)
     scan = scan_of(world)
     for _ in range(3):
-        assert scan.read(world.page(1), total=11, skipped=1, ground=(), unplaced=0) == Finding()
+        assert scan.read(answer(world.page(1), total=11, skipped=1), ground=(), unplaced=0) == Finding()
         assert (scan.learnt().length, scan.learnt().total) == (11, 11)
 
 
@@ -531,5 +539,5 @@ def test_oldest_first_a_page_below_the_last_that_is_not_full_hides_rows(shown: i
     for page in (4, 3, 2, 1):
         assert scan.page == page
         rows = world.page(page)[: shown if page == 2 else 50]
-        finding = scan.read(rows, total=None, ground=(), unplaced=0)
+        finding = scan.read(answer(rows, total=None), ground=(), unplaced=0)
     assert (finding, scan.is_cut_short) == (Finding(), is_cut_short)

@@ -7,6 +7,7 @@ import pytest
 from watcher.agenda import Agenda, Entry
 from watcher.api_clock import ApiClock
 from watcher.claims import Claim, Confirmations
+from watcher.learnt import Learnt
 from watcher.listing import HEAD_EVERY_PAGES, Listing
 from watcher.metrics import Metrics
 from watcher.models import Cursor, Execution, Known, Watch
@@ -14,7 +15,7 @@ from watcher.ordering import Ordering
 from watcher.page import Paging
 from watcher.ports.api import PAGE_ROWS
 from watcher.roster import Found, Roster
-from watcher.scan import Learnt, Scan
+from watcher.scan import Scan
 from watcher.turns import GetTurn, ListTurn, Turns
 
 WHOLE = Watch("default", "whole", ())

@@ -1,0 +1,87 @@
+"""How many rows a list has: by what the API says, page by page, and by what was seen. Pure; knows no page."""
+
+
+class Totals:
+    """What is said in one scan, and how far it is believed.
+
+    `before` is how many the list had when the last complete scan ended, or the one before that: what is said once may
+    be untrue. `judged` is how many it has: newest first what the first page says, or what is seen where that says it
+    all; oldest first what must be there.
+    """
+
+    def __init__(self, *before: int | None, trusted: bool) -> None:
+        """Begin with what the scans before left."""
+        self.before = max((each for each in before if each is not None), default=None)
+        self.trusted = trusted
+        self.judged: int | None = None
+        self._now: int | None = None  # as it was last said
+        self._most = 0  # that was said
+        self._first = 0  # as it was first said by a page with rows
+
+    def hear(self, total: int | None, *, row_count: int) -> None:
+        """Take in what a page says that has so many rows."""
+        self._now, self._most = total, max(total or 0, self._most)
+        self._first = self._first or (total or 0 if row_count else 0)
+
+    def hear_aside(self, total: int | None) -> None:
+        """Take in what a page says that is read out of turn."""
+        self._now = total
+
+    def expected(self, *, counts_before: bool) -> int:
+        """Return how many rows the list has: by what it said first and, if that counts, what it had before.
+
+        What came since may be on pages that were read before.
+        """
+        said = self._first if self.trusted else 0
+        return max(said, (self.before or 0) if self.trusted or counts_before else 0)
+
+    def says_more_than(self, length: int) -> bool:
+        """Tell whether any page said that there are more rows than so many."""
+        return self.trusted and self._most > length
+
+    def says_now_more_than(self, length: int) -> bool:
+        """Tell whether the last page did."""
+        return self.trusted and self._now is not None and self._now > length
+
+    def says_no_more_than(self, length: int) -> bool:
+        """Tell whether the last page says how many rows there are, and no more than so many."""
+        return self._now is not None and length >= self._now
+
+    def says_just(self, length: int) -> bool:
+        """Tell whether the last page says that there are just so many."""
+        return self._now == length
+
+    def counts(self, seen_count: int) -> bool:
+        """Tell whether as many rows were seen as were said to be there, no more and no fewer."""
+        return self.trusted and 0 < self._most == seen_count
+
+    def is_shorter(self, seen_count: int) -> bool:
+        """Tell whether a list that was read to its end is known to have fewer rows than before."""
+        if self.before is None or seen_count >= self.before:
+            return False
+        return self._now is None or not self.trusted or self._now < self.before
+
+    def unread(self, seen_count: int) -> int | None:
+        """Return how many rows are said to be there that were not seen, `None` if nobody can tell."""
+        left = (self._now or 0) - seen_count
+        return left if self.trusted and left > 0 else None
+
+    def untold(self, *, new_count: int, is_backward: bool) -> int:
+        """Return by how much it grew beyond what was found: something may have come to be seen further down.
+
+        What a page says of it that is read later counts as well: an untrue word is not repeated.
+        """
+        if not self.trusted or self.judged is None or self.before is None:
+            return 0
+        said = self.judged if is_backward or self._now is None else min(self.judged, self._now)
+        return max(0, said - self.before - new_count)
+
+    def leave_untold(self, *, new_count: int) -> None:
+        """Count only what was found: the rest was looked for as far as may be."""
+        if self.before is not None:
+            self.judged = self.before + new_count
+
+    def count_arrivals(self, *, new_count: int) -> None:
+        """Count what came, and was found, after the first page said how many there are."""
+        if self.judged is not None and self.before is not None:
+            self.judged = max(self.judged, self.before + new_count)
