@@ -89,16 +89,18 @@ class EndSearch:
             self.last_page += 1
 
     def _take(self, page: int, ids: Collection[str], *, row_count: int) -> None:
+        """Draw the bounds closer; `page` is between them."""
         if not row_count:
-            self._low, self._below, self._high = min(self._low, page - 1), min(self._below, page - 1), page
-            self._shown, self.is_clamped = frozenset(), False
-        elif ids and page > self._low and self._shown.issuperset(ids):
-            self._high = page if self.is_clamped else self._low
-            self._low, self.is_clamped = (self._low if self.is_clamped else self._below), True
+            self._high, self._shown = page, frozenset() if self.is_clamped else self._shown
+            self.is_clamped = False
+        elif not ids or not self._shown.issuperset(ids):
+            if not self.is_clamped:
+                self._below, self._shown = self._low, frozenset(ids)
+            self._low = page
         elif self.is_clamped:
-            self._low = max(self._low, page)
-        elif page >= self._low:
-            self._below, self._low, self._shown = (self._low if page > self._low else self._below), page, frozenset(ids)
+            self._high = page
+        else:
+            self._high, self._low, self.is_clamped = self._low, self._below, True
 
     def _next(self, total: int | None) -> int:
         hinted = self._paging.page_of(total) if total else 0
