@@ -90,3 +90,15 @@ def test_where_the_last_page_is_full_new_rows_show_on_the_one_after_it() -> None
     search.note(1, {"a"}, row_count=1, total=None)
     search.head_is_full()
     assert search.last_page == 2
+
+
+@pytest.mark.parametrize(
+    ("row_count", "total", "following"),
+    [(10, None, 2), (10, 75, 8), (10, 10, 2), (7, None, 1), (7, 9, 2)],
+)
+def test_a_total_says_where_to_look_and_a_page_that_is_not_full_that_little_is_beyond(
+    row_count: int, total: int | None, following: int
+) -> None:
+    search = EndSearch(0, paging())
+    search.note(1, {"a"}, row_count=row_count, total=total)
+    assert search.page == following
