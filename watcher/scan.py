@@ -147,7 +147,7 @@ class Scan:
     @property
     def is_counted(self) -> bool:
         """Whether it alone, that read all of the list, saw as many rows as that said it has: none was hidden."""
-        return self.is_whole and self._totals.counts(len(self._seen))
+        return self.is_whole and self._totals.counts(len(self._seen), is_ordered=self.order is not None)
 
     @property
     def _seen_count(self) -> int:
@@ -339,7 +339,7 @@ class Scan:
             self.page = page.number + 1
             return False
         is_known = self._backward or (page.total is None and page.ends_list)
-        self._totals.judged = length if is_known else page.total
+        self._totals.begin(length if is_known else page.total)
         self._end.settle(page, is_doubted=self._totals.says_more_than(length) or self._hides_rows())
         return True
 

@@ -17,11 +17,16 @@ class Totals:
         self._now: int | None = None  # as it was last said
         self._most = 0  # that was said
         self._first = 0  # as it was first said by a page with rows
+        self._begun: int | None = None  # by the page from which all others are read one after the other
 
     def hear(self, total: int | None, *, row_count: int) -> None:
         """Take in what a page says that has so many rows."""
         self._now, self._most = total, max(total or 0, self._most)
         self._first = self._first or (total or 0 if row_count else 0)
+
+    def begin(self, judged: int | None) -> None:
+        """Note that the page that was heard last is the first that is judged, and how many rows that makes."""
+        self.judged, self._begun = judged, self._now
 
     def hear_aside(self, total: int | None) -> None:
         """Take in what a page says that is read out of turn."""
@@ -51,9 +56,13 @@ class Totals:
         """Tell whether the last page says that there are just so many."""
         return self._now == length
 
-    def counts(self, seen_count: int) -> bool:
-        """Tell whether as many rows were seen as were said to be there, no more and no fewer."""
-        return self.trusted and 0 < self._most == seen_count
+    def counts(self, seen_count: int, *, is_ordered: bool) -> bool:
+        """Tell whether as many rows were seen as were said to be there, no more and no fewer.
+
+        In a list that `is_ordered` that is what the page says from which it is read: what comes later is not met.
+        """
+        said = self._begun if is_ordered else self._most
+        return self.trusted and 0 < (said or 0) == seen_count
 
     def is_shorter(self, seen_count: int) -> bool:
         """Tell whether a list that was read to its end is known to have fewer rows than before."""

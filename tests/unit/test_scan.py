@@ -44,6 +44,7 @@ class World:
     clamps: bool = False  # it gives its last page, or that of `clamped_at`, for those beyond
     clamped_at: int | None = None
     is_counted: bool = False  # by the last scan
+    hidden: int = 0  # so many of the first rows are on no page
 
     def arrive(self, count: int, *, dated: float = 1.0) -> None:
         for _ in range(count):
@@ -58,7 +59,8 @@ class World:
         return lies[self.lie] if self.lie in lies else max(0, true + self.draw.randint(-60, 60))
 
     def page(self, number: int) -> list[Execution]:
-        rows = self.rows[::-1] if self.order is Order.NEWEST else self.rows
+        shown = self.rows[self.hidden :]
+        rows = shown[::-1] if self.order is Order.NEWEST else shown
         number = min(number, self.clamped_at or max(1, -(-len(rows) // self.page_rows))) if self.clamps else number
         return rows[(number - 1) * self.page_rows : number * self.page_rows]
 
@@ -506,6 +508,19 @@ def test_all_was_counted_where_one_scan_saw_as_many_rows_as_the_list_says_it_has
     world.arrive(130)
     world.scan()
     assert (world.is_counted, world.learnt.seen) == (is_counted, frozenset())
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("rate", [0.5, 3])
+def test_what_comes_while_all_is_counted_makes_no_difference(order: Order, rate: float) -> None:
+    world = World(order, rate=rate)
+    world.arrive(260)
+    world.scan()
+    assert world.is_counted
+    hidden = World(order, rate=rate, hidden=3)
+    hidden.arrive(260)
+    hidden.scan()
+    assert not hidden.is_counted
 
 
 @pytest.mark.parametrize("order", Order)

@@ -64,7 +64,20 @@ def test_what_is_said_last_may_be_said_out_of_turn() -> None:
 def test_what_was_seen_is_held_against_what_is_said(
     known: Totals, seen: int, unread: int | None, *, shorter: bool, counts: bool
 ) -> None:
-    assert (known.is_shorter(seen), known.unread(seen), known.counts(seen)) == (shorter, unread, counts)
+    assert (known.is_shorter(seen), known.unread(seen), known.counts(seen, is_ordered=False)) == (
+        shorter,
+        unread,
+        counts,
+    )
+
+
+def test_what_comes_once_a_list_in_order_is_read_does_not_count() -> None:
+    known = totals(said=5)
+    known.begin(5)
+    known.hear(6, row_count=1)
+    assert [known.counts(5, is_ordered=each) for each in (True, False)] == [True, False]
+    assert [known.counts(6, is_ordered=each) for each in (True, False)] == [False, True]
+    assert not totals(said=5).counts(5, is_ordered=True)
 
 
 @pytest.mark.parametrize(
