@@ -215,9 +215,9 @@ class Listing(Item):
         return self._newest_at if self.cursor.newest_at is None else None
 
     def _read_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
-        if self.cursor.newest_at is not None or not self.shows_any or not self.scan.saw_newest:
+        if self.cursor.newest_at is not None or not self.shows_any:
             return None
-        if self.beginning.is_unsure:
+        if self.beginning.is_unsure or not self.scan.saw_newest:
             return None
         is_settled = self.began_at - self.cursor.since_at >= SETTLED_AFTER_US
         if self.scan.order is not Order.NEWEST and not self.scan.is_as_long_as_said and not is_settled:

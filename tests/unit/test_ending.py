@@ -54,11 +54,16 @@ def test_an_early_end_is_believed_once_it_came_so_often_for_so_long(
 
 @pytest.mark.parametrize(
     ("total", "latest_s", "explained"),
-    [(5, 500, True), (5, 501, False), (None, 500, False)],  # half as old as the oldest at least, and fewer than before
+    [
+        (5, 500, True),
+        (5, 501, False),
+        (5, 0, False),
+        (None, 500, False),
+    ],  # half as old as the oldest at least, and fewer than before
 )
 def test_what_only_grew_too_old_is_no_gap(ending: Ending, total: int | None, latest_s: int, *, explained: bool) -> None:
     known = listing(total=total)
-    known.kept = Ages(0, latest_s * SECOND)
+    known.kept = Ages(0, latest_s * SECOND) if latest_s else Ages()
     seen = [ending.believed(known, DELETED, now_s=each) for each in (0, 30, 60)]
     assert seen[-1] == (Finding() if explained else DELETED)
 

@@ -556,3 +556,35 @@ def test_oldest_first_a_page_below_the_last_that_is_not_full_hides_rows(shown: i
         rows = world.page(page)[: shown if page == 2 else 50]
         finding = scan.read(answer(rows, total=None), ground=(), unplaced=0)
     assert (finding, scan.is_cut_short) == (Finding(), is_cut_short)
+
+
+def test_a_list_without_an_order_that_is_longer_than_a_scan_may_read_is_a_gap() -> None:
+    world = World(pages_at_most=2)
+    world.arrive(200, dated=0.0)
+    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 100), 2)
+
+
+def test_a_list_that_is_mixed_up_has_no_order_any_more() -> None:
+    world = World()
+    world.arrive(120)
+    orders = []
+    for _ in range(2):
+        assert world.scan() == Finding()
+        orders.append(world.learnt.ordering.order)
+        world.draw.shuffle(world.rows)
+    assert orders == [Order.NEWEST, None]
+
+
+class Turning(World):
+    """A list that turns over with every page of it that is read."""
+
+    def page(self, number: int) -> list[Execution]:
+        self.order = Order.OLDEST if self.order is Order.NEWEST else Order.NEWEST
+        return super().page(number)
+
+
+@pytest.mark.parametrize(("lie", "gap"), [("null", GapReason.UNORDERED), ("true", None)])
+def test_a_list_that_turns_over_again_and_again_is_a_gap_unless_all_was_seen(lie: str, gap: GapReason | None) -> None:
+    world = Turning(Order.NEWEST, lie)
+    world.arrive(100)
+    assert world.scan() == Finding(gap)
