@@ -114,10 +114,14 @@ class Beginning:
 
 
 class Seen(NamedTuple):
-    """When a row counts as found, and when that is (microseconds, steady)."""
+    """When a row counts as found, and when that is (microseconds, steady).
+
+    It is seen `in_turn` by the first scan, as that reads on.
+    """
 
     found_at: int
     now: int
+    in_turn: bool = False
 
 
 def latest(rows: Iterable[Execution], *, now: int) -> int | None:
@@ -160,7 +164,7 @@ def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, see
     began_at, at = begun(execution), dated(execution)
     if began_at is None or at is None:
         return False
-    if _is_new(cursor, began_at=began_at, at=at, found_at=seen.found_at):
+    if _is_new(cursor, began_at=began_at, at=at, seen=seen):
         return False
     if beginning.ended_by_at is not None and at <= beginning.ended_by_at - told_us:
         return True
@@ -170,15 +174,16 @@ def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, see
     return at < cursor.since_at - told_us or (not is_read and not told_us and at > seen.now)
 
 
-def _is_new(cursor: Cursor, *, began_at: int, at: int, found_at: int) -> bool:
+def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: Seen) -> bool:
     """Tell whether a row was not there when its place was read for the first time, and is none that was late by then.
 
     It began after the newest rows were read, or ended after that while all of the list has been read. Not in the first
-    15 s, unless it began long before: until then it may be of one that had ended, and is late to be seen.
+    15 s, unless it began long before: until then it may be of one that had ended, and is late to be seen; or it is met
+    by the first scan as it reads on, and was created before the newest, but waited longer to begin.
     """
     if cursor.newest_at is None:
         return False
-    is_settled = found_at - cursor.since_at >= SETTLED_AFTER_US
+    is_settled = seen.found_at - cursor.since_at >= SETTLED_AFTER_US
     if began_at > cursor.newest_at:
-        return is_settled or cursor.since_at - began_at >= SETTLED_AFTER_US
+        return is_settled or (cursor.since_at - began_at >= SETTLED_AFTER_US and not seen.in_turn)
     return is_settled and bool(cursor.complete_at) and at >= cursor.newest_at

@@ -250,7 +250,9 @@ class Rows:
         is_baseline = rules.first_sight is FirstSight.BASELINE
         if dated(execution) is None:  # nobody can tell, but what only later scans find
             return is_baseline and not cursor.complete_at
-        seen, told_us = Seen(known.found_at, self._clock.steady_us()), 0 if is_baseline else rules.lookback_us
+        in_turn = not cursor.complete_at and known.found_at == listing.began_at
+        seen = Seen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
+        told_us = 0 if is_baseline else rules.lookback_us
         is_silent = had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
         if is_silent and is_baseline:
             listing.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)

@@ -55,7 +55,7 @@ class Scan:
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
         self._lookback_us = lookback_us
         self._limits = Limits(pages_at_most)
-        self._totals = Totals(before.total, before.total_before, trusted=before.trusted)
+        self._totals = Totals(before.total, before.total_before, trusted=before.trust.holds)
         self._ground = Ground(self.ordering, top=before.top)
         self._end = EndSearch(before.total or 0, self.paging)
         self.finding: Finding | None = None
@@ -65,6 +65,7 @@ class Scan:
         self._found: set[str] = set()
         self._skipped: dict[int, int] = {}  # by page, the rows that cannot be read
         self._is_too_long = False
+        self._unseen_count = 0  # of what the list says it has, once all of it was read for that
         self._judged_page: Page | None = None  # the one that was judged last
         self._read_page: Page | None = None  # the one that was read last
         self._above_at: int | None = None  # its oldest date
@@ -170,13 +171,16 @@ class Scan:
 
     def learnt(self) -> Learnt:
         """Return what the next scan begins with once this one is complete."""
-        totals = self._totals
+        seen_count = self._seen_count if self.is_whole else None
+        total = self._totals.left(new_count=self._ground.new_count, seen_count=seen_count)
+        if 0 < self._unseen_count <= self.paging.rows:  # so many may have moved while it was read, and come next
+            total = self._seen_count
         return Learnt(
             self.ordering,
             self.paging,
-            self._seen_count if totals.judged is None and self.is_whole else totals.judged,
+            total,
             self.before.total,
-            trusted=totals.trusted and not self.is_cut_short,
+            trust=self.before.trust.after(is_untrue=self._unseen_count > 0, is_far=self.is_cut_short),
             top=self._ground.top(),
             length=self._seen_count if self.is_whole else self.before.length,
             found=frozenset(self._found),
@@ -358,7 +362,8 @@ class Scan:
         if self.finding is None:
             self.finding = self._judge(page)
         if page.ends_list and self._untold_count > 0:
-            self._totals.trusted = len(self._seen) >= (self._totals.judged or 0)
+            self._unseen_count = max(0, (self._totals.judged or 0) - len(self._seen))
+            self._totals.trusted = not self._unseen_count
         if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
             return self._conclude(self.finding, is_end=page.ends_list)
         if self.finding:

@@ -1,5 +1,37 @@
 """How many rows a list has: by what the API says, page by page, and by what was seen. Pure; knows no page."""
 
+from dataclasses import dataclass
+
+DISTRUSTED_SCANS = 8
+DISTRUSTED_SCANS_AT_MOST = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """Whether what the API says is believed.
+
+    Found untrue it is not for so many scans, each time for twice as many: all of the list was read for it. But what
+    moves while it is read, from a page that is not read yet to one that was, looks just like that. What is far from
+    true is not believed for long at once.
+    """
+
+    scans_left: int = 0
+    pause: int = 0
+
+    @property
+    def holds(self) -> bool:
+        """Whether it is believed now."""
+        return not self.scans_left
+
+    def after(self, *, is_untrue: bool, is_far: bool = False) -> "Trust":
+        """Return what holds after a scan, which may have found it untrue, or far from true."""
+        if is_far:
+            return Trust(DISTRUSTED_SCANS_AT_MOST, DISTRUSTED_SCANS_AT_MOST)
+        if is_untrue:
+            pause = min(DISTRUSTED_SCANS_AT_MOST, max(DISTRUSTED_SCANS, 2 * self.pause))
+            return Trust(pause, pause)
+        return Trust(max(0, self.scans_left - 1), self.pause)
+
 
 class Totals:
     """What is said in one scan, and how far it is believed.
@@ -12,7 +44,7 @@ class Totals:
     def __init__(self, *before: int | None, trusted: bool) -> None:
         """Begin with what the scans before left."""
         self.before = max((each for each in before if each is not None), default=None)
-        self.trusted = trusted
+        self.trusted = self._was_trusted = trusted
         self.judged: int | None = None
         self._now: int | None = None  # as it was last said
         self._most = 0  # that was said
@@ -84,6 +116,16 @@ class Totals:
             return 0
         said = self.judged if is_backward or self._now is None else min(self.judged, self._now)
         return max(0, said - self.before - new_count)
+
+    def left(self, *, new_count: int, seen_count: int | None) -> int | None:
+        """Return how many rows the list has once a scan is complete; `seen_count`, if that read all of it.
+
+        While nothing that is said is believed, only what was found counts: the rest is looked for once it is again.
+        """
+        if seen_count is not None or self._was_trusted or self.before is None:
+            return seen_count if self.judged is None else self.judged
+        found = self.before + new_count
+        return found if self.judged is None else min(self.judged, found)
 
     def leave_untold(self, *, new_count: int) -> None:
         """Count only what was found: the rest was looked for as far as may be."""

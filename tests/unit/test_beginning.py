@@ -215,3 +215,9 @@ def test_an_end_in_the_first_seconds_is_unproven_where_the_date_that_spoke_again
     beginning.doubt(HEAD, ended(900, 1004), found_at=1004 * SECOND, lookback_us=10 * SECOND)
     beginning.note([ended(1020, 1030)], now=1030 * SECOND, watched_us=30 * SECOND, is_read=True)
     assert beginning.compare(watched_us=30 * SECOND) == 1
+
+
+def test_what_the_first_scan_meets_further_on_was_there_though_it_began_after_the_newest() -> None:
+    row = ended(901, 902)
+    assert not had_ended(HEAD, row, Beginning(), seen=Seen(1005 * SECOND, 1005 * SECOND), told_us=0)
+    assert had_ended(HEAD, row, Beginning(), seen=Seen(1005 * SECOND, 1005 * SECOND, in_turn=True), told_us=0)

@@ -358,7 +358,7 @@ def test_what_is_seen_late_is_found_by_the_total() -> None:
     world.rows.insert(-170, late)
     assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 4, [])
     world.lie = "huge"
-    assert (world.scan(), world.pages, world.learnt.trusted) == (Finding(), 7 + EMPTY_AT_LEAST, False)
+    assert (world.scan(), world.pages, world.learnt.trust.holds) == (Finding(), 7 + EMPTY_AT_LEAST, False)
     assert (world.scan(), world.pages) == (Finding(), 1)
 
 
@@ -370,7 +370,7 @@ def test_what_comes_far_down_is_found_within_the_budget(order: Order) -> None:
     late = [Execution(f"late{number}", "new", started_at=world.rows[200].started_at) for number in range(3)]
     for row in late:
         world.rows.insert(200, row)
-        assert (world.scan(), world.missing([row]), world.learnt.trusted) == (Finding(), [], True)
+        assert (world.scan(), world.missing([row]), world.learnt.trust.holds) == (Finding(), [], True)
         assert world.pages > 20
 
 
@@ -393,7 +393,7 @@ def test_a_total_that_lies_more_and_more_is_found_out_by_one_reading() -> None:
     world.arrive(1500)
     world.scan()
     world.lie = "huge"
-    assert (world.scan(), world.learnt.trusted) == (Finding(), False)
+    assert (world.scan(), world.learnt.trust.holds) == (Finding(), False)
     for _ in range(3):
         world.arrive(1)
         assert (world.scan(), world.pages) == (Finding(), 1)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from watcher.totals import Totals
+from watcher.totals import DISTRUSTED_SCANS, DISTRUSTED_SCANS_AT_MOST, Totals, Trust
 
 
 def totals(*before: int | None, trusted: bool = True, said: int | None = None, judged: int | None = None) -> Totals:
@@ -105,3 +105,34 @@ def test_a_scan_leaves_what_it_found() -> None:
     for each in (known, first):
         each.leave_untold(new_count=2)
     assert (known.judged, first.judged) == (12, 11)
+
+
+def test_what_was_untrue_is_believed_again_after_a_while_and_later_each_time() -> None:
+    trust, waited = Trust(), []
+    for _ in range(10):
+        trust = trust.after(is_untrue=True)
+        count = 0
+        while not trust.holds:
+            trust, count = trust.after(is_untrue=False), count + 1
+        waited.append(count)
+    assert Trust().after(is_untrue=False, is_far=True).scans_left == DISTRUSTED_SCANS_AT_MOST
+    assert waited == [min(DISTRUSTED_SCANS * 2**number, DISTRUSTED_SCANS_AT_MOST) for number in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("known", "seen_count", "left"),
+    [
+        (totals(10, judged=15), None, 15),
+        (totals(10, judged=15, trusted=False), None, 12),
+        (totals(10, judged=11, trusted=False), None, 11),
+        (totals(10, trusted=False), None, 12),
+        (totals(10, judged=15, trusted=False), 14, 15),
+        (totals(10, trusted=False), 14, 14),
+        (totals(judged=15, trusted=False), None, 15),
+        (totals(), None, None),
+    ],
+)
+def test_while_nothing_is_believed_a_list_has_what_was_found(
+    known: Totals, seen_count: int | None, left: int | None
+) -> None:
+    assert known.left(new_count=2, seen_count=seen_count) == left
