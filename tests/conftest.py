@@ -1,5 +1,6 @@
 """What all tests share: aioresponses works with the aiohttp we use, and no test inherits another's logging."""
 
+import codecs
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +20,9 @@ class AnsweredResponse(aiohttp.ClientResponse):
 
 
 vars(aioresponses.core)["ClientResponse"] = AnsweredResponse
+
+for codec in ("ascii", "idna", "latin-1", "punycode", "utf-8-sig"):
+    codecs.lookup(codec)  # first used by a test that may not read Python's own files, it would be unknown from then on
 
 
 @pytest.hookimpl(tryfirst=True)
