@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 from uuid import UUID, uuid5
 
+from stores import open_soon
+
 from watcher.attempts import RetryRules
 from watcher.errors import StoreError
 from watcher.lane import LaneRules, SinkLane, Surroundings
@@ -18,7 +20,6 @@ from watcher.metrics import Metrics
 from watcher.models import Delivery, Event, EventType, Outgoing
 from watcher.ports.sinks import Receipt, Verdict
 from watcher.ports.store import Change, DueDeliveries, Lease, Settlement, SourceChange, Store, Strain
-from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -150,7 +151,7 @@ class Rig:
         self._changes_count = 0
 
     async def start(self, *, rules: LaneRules = RULES, fingerprint: str = "as written") -> None:
-        self.real_store = await open_store(f"sqlite:///{self.path}", clock=self.clock, on_recorded=lambda _: None)
+        self.real_store = await open_soon(self.path, clock=self.clock, on_recorded=lambda _: None)
         self.store = FlakyStore(self.real_store)
         self._account = await self.real_store.claim("account", "default")
         lease = await self.real_store.claim("sink", "ops")

@@ -4,10 +4,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from stores import SetClock, Woken
+from stores import SetClock, Woken, open_soon
 
 from watcher.ports.store import Lease, Store
-from watcher.store.opening import open_store
 
 
 @pytest.fixture(params=["sqlite"])
@@ -27,7 +26,7 @@ def woken() -> Woken:
 
 @pytest.fixture
 async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[Store]:
-    opened = await open_store(url, clock=clock, on_recorded=woken)
+    opened = await open_soon(Path(url.removeprefix("sqlite:///")), clock=clock, on_recorded=woken)
     yield opened
     await opened.close()
 

@@ -278,7 +278,7 @@ async def test_on_a_terminal_time_that_is_over_stays_with_the_last_picture(scene
     assert await terminal.end() == 3
     *_, looks, error = terminal.plain.replace("\r", "").rstrip().split("\n")
     assert looks.endswith(" · exit 3")
-    assert error == "error: not seen after 1.5 s (--timeout)"
+    assert error == "error: not seen after 1.5 s (--timeout); the last poll failed: 404"
 
 
 @pytest.mark.untraced

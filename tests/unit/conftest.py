@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import pytest
 from bench.virtual_time import write_without_waiting
+from stores import open_soon
 from virtual import FakeClock
 
 from watcher.cli import main
 from watcher.signals import ENDING
-from watcher.store.opening import open_store
 from watcher.store.sql import SqlStore
 
 
@@ -42,7 +42,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 async def store(path: Path, clock: FakeClock) -> AsyncIterator[SqlStore]:
-    store = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=ignore, busy_timeout_s=0.01)
+    store = await open_soon(path, clock=clock, on_recorded=ignore, busy_timeout_s=0.01)
     await write_without_waiting(store)
     yield store
     await store.close()

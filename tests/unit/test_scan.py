@@ -119,8 +119,8 @@ def scan_of(world: World, *, order: Order | None = None, total: int | None = Non
 
 
 def seeds(count: int) -> list[Any]:
-    """Return seeds: two of them for `make test`."""
-    return [pytest.param(seed, marks=pytest.mark.long if seed > 1 else ()) for seed in range(count)]
+    """Return seeds: two of them for `make test`, the rest for `make soak`."""
+    return [pytest.param(seed, marks=pytest.mark.soak if seed > 1 else ()) for seed in range(count)]
 
 
 LIES = ["true", "null", "zero", "constant", "huge", "off"]
