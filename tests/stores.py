@@ -69,7 +69,7 @@ def _lay(path: Path) -> bool:
 
 
 async def open_soon(path: Path, **how: Any) -> SqlStore:  # noqa: ANN401 (as `open_store`)
-    """Open the store of a file, which need not be there: a copy of an empty one takes a tenth of the migrations' time."""
+    """Open the store of a file, which need not be there: to copy an empty one takes a tenth of the migrations' time."""
     is_new = _lay(path)
     store = await open_store(f"sqlite:///{path}", **how)
     if is_new and not _empty:
