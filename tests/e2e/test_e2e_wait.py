@@ -25,6 +25,8 @@ from watcher.simulator.server import Simulator
 from watcher.simulator.stories import Stay, Story
 from watcher.simulator.world import World
 
+pytestmark = pytest.mark.untraced
+
 PATIENT = POLLING | {"lost_after": 1000, "lost_grace": "500ms", "degraded_after": "500ms"}
 """It begins to ask before the execution exists, so that no test depends on how soon the program starts."""
 
@@ -32,7 +34,6 @@ PIPELINE = pipeline_named("Sales agent")
 EVIL = "\x1b[31m[red]evil\nline"
 
 
-@pytest.mark.untraced
 @dataclass(frozen=True, slots=True)
 class Scene:
     """A simulator, and waits for executions that begin once they are asked for."""
@@ -99,7 +100,6 @@ async def scene(stage: Stage) -> AsyncIterator[Scene]:
         yield Scene(stage, simulator, stack)
 
 
-@pytest.mark.untraced
 async def test_a_success_is_0_and_every_change_a_line(scene: Scene) -> None:
     code, stdout, stderr = await ended(await scene.play(LIFE))
     assert (code, stderr) == (0, "")
@@ -114,7 +114,6 @@ async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
     assert stdout.splitlines()[-1].endswith(r" failed 0.3 \x1b[31m[red]evil line")
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize(
     "story",
     [
@@ -129,7 +128,6 @@ async def test_an_end_that_nobody_documented_is_1(scene: Scene, story: Story) ->
     assert stdout.count(" transferred ") == 1
 
 
-@pytest.mark.untraced
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
     await life.until(lambda: life.told, within_s=15, what="it was seen")
@@ -166,7 +164,6 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 1
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize("timeout_s", [4, pytest.param(8, marks=pytest.mark.long)])
 async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeout_s: int) -> None:
     life = await scene.play(OPEN, "--timeout", f"{timeout_s}s", polling=PATIENT | {"degraded_after": "60s"})
@@ -203,7 +200,6 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
     assert stderr == f"error: Clerk Chat cannot be reached (no connection)\nhint: asked {base_url} for 1 s\n"
 
 
-@pytest.mark.untraced
 @pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.long), Fault.UNAUTHORIZED])
 async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: Scene, fault: Fault) -> None:
     life = await scene.play(OPEN, "--json")
@@ -225,7 +221,6 @@ async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene
     assert judge.of_sequences(line for life in lives for line in life.told) == []
 
 
-@pytest.mark.untraced
 async def test_as_json_it_tells_the_daemons_events_and_nothing_private(scene: Scene) -> None:
     life = await scene.play(LIFE, "--json")
     assert await life.end(within_s=20) == 0
@@ -281,7 +276,6 @@ async def test_on_a_terminal_time_that_is_over_stays_with_the_last_picture(scene
     assert error == "error: not seen after 1.5 s (--timeout); the last poll failed: 404"
 
 
-@pytest.mark.untraced
 async def test_it_fits_a_terminal_that_becomes_narrow_and_may_be_without_colours(scene: Scene) -> None:
     terminal = await scene.show(OPEN, NO_COLOR="1")
     await terminal.until("▶ running")
@@ -295,7 +289,6 @@ async def test_it_fits_a_terminal_that_becomes_narrow_and_may_be_without_colours
     assert terminal.colours <= {"", "0", "1", "2"}
 
 
-@pytest.mark.untraced
 async def test_a_terminal_that_can_do_nothing_gets_lines(scene: Scene) -> None:
     terminal = await scene.show(LIFE, TERM="dumb")
     assert await terminal.end() == 0
