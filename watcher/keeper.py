@@ -1,11 +1,10 @@
-"""What a restart must not forget of how an account or a sink is, kept in the store: pauses at once, other in time."""
+"""What a restart must not forget of how an account is, kept in the store: pauses at once, other in time."""
 
 import asyncio
 
 from watcher.clock import Clock
 from watcher.health import Health
-from watcher.ports.store import Lease, Ledger, Store
-from watcher.standing import Standing
+from watcher.ports.store import Lease, Ledger
 
 WORTH_KEEPING_S = 2.0
 """A shorter pause is over about as soon as a restart."""
@@ -47,25 +46,3 @@ class HealthKeeper:
         """Return what tells one strain from another: when the pause ends, which time does not change."""
         strain = self._health.strain(now)
         return None if strain.pause_s is None else self._health.paused_until, strain.failing_for_s
-
-
-class StandingKeeper:
-    """Writes how one sink stands, whenever time has moved that on since it was written; its settlements do so too."""
-
-    def __init__(self, lease: Lease, standing: Standing, *, store: Store) -> None:
-        """Take what the standing began with as written."""
-        self._lease = lease
-        self._standing = standing
-        self._store = store
-        self._kept = self._state()
-
-    async def keep(self) -> None:
-        """Write what has changed. Raises `StoreError`."""
-        state = self._state()
-        if state != self._kept:
-            await self._store.note_standing(self._lease, self._standing.strain(), clock_s=state[0])
-            self._kept = state
-
-    def _state(self) -> tuple[float, float | None]:
-        """Return what time changes; a pause comes with a settlement."""
-        return self._standing.clock_s(), self._standing.strain().failing_for_s

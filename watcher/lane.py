@@ -16,7 +16,6 @@ from watcher.attempts import RetryRules
 from watcher.clock import Clock
 from watcher.courier import Courier
 from watcher.gate import CircuitBreaker
-from watcher.keeper import StandingKeeper
 from watcher.lane_store import LaneStore
 from watcher.metrics import SinkMetrics
 from watcher.models import Delivery, EventType, Outgoing
@@ -25,6 +24,7 @@ from watcher.ports.rounds import Wake
 from watcher.ports.sinks import Sink
 from watcher.ports.store import Lease, SinkRecord, SourceChange, Store
 from watcher.retry import Jitter
+from watcher.standing_keeper import StandingKeeper
 from watcher.standing import DISABLED, FAILING, Standing
 
 CONCURRENCY = 16

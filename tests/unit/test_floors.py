@@ -103,6 +103,7 @@ FLOORS = {
                 "attempts",
                 "gate",
                 "standing",
+                "standing_keeper",
                 "housekeeping",
                 "readiness",
                 "taps",
