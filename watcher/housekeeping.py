@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 
-from watcher.account import AccountWatcher
 from watcher.clock import Clock
 from watcher.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.lane import SinkLane
 from watcher.metrics import Metrics
 from watcher.ports.store import Store
 
@@ -26,14 +25,22 @@ CLOCKS_APART_US = 24 * 3600 * 1_000_000
 """An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
 
 
+class Flushable(Protocol):
+    """An owner of an account or of a sink: it writes some of what it knows only when asked to."""
+
+    async def flush(self) -> None:
+        """Write it. Raises `StoreError`."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HousekeepingParts:
-    """What is kept in order. `owners` returns the watchers and the lanes there are now."""
+    """What is kept in order. `owners` returns those there are now."""
 
     store: Store
     clock: Clock
     metrics: Metrics
-    owners: Callable[[], Collection[AccountWatcher | SinkLane]]
+    owners: Callable[[], Collection[Flushable]]
 
 
 @dataclass(frozen=True, slots=True)
