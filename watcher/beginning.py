@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.clock import to_us
 from watcher.models import Cursor, Execution, Status
 from watcher.page import begun, dated
+from watcher.timestamps import to_us
 
 SETTLED_AFTER_US = 15_000_000
 """So long after others that began with it a row may come to be seen: what was found since is read again."""

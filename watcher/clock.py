@@ -66,8 +66,3 @@ class SystemClock:
     def steady_us(self) -> int:
         """Return the anchored microseconds."""
         return self._anchor_us + time.monotonic_ns() // 1000
-
-
-def to_us(moment: datetime) -> int:
-    """Return an aware datetime as microseconds UTC."""
-    return round(moment.timestamp() * 1_000_000)

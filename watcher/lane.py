@@ -24,8 +24,8 @@ from watcher.ports.rounds import Wake
 from watcher.ports.sinks import Sink
 from watcher.ports.store import Lease, SinkRecord, SourceChange, Store
 from watcher.retry import Jitter
-from watcher.standing_keeper import StandingKeeper
 from watcher.standing import DISABLED, FAILING, Standing
+from watcher.standing_keeper import StandingKeeper
 
 CONCURRENCY = 16
 """At most so many deliveries in flight per sink (SPEC 5)."""

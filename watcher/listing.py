@@ -8,7 +8,6 @@ from typing import ClassVar
 from watcher.agenda import Entry, Item
 from watcher.api_clock import ApiClock
 from watcher.beginning import SETTLED_AFTER_US, Beginning, latest
-from watcher.clock import to_us
 from watcher.layout import Layout
 from watcher.models import Cursor, Execution, GapReason, Watch
 from watcher.ordering import Order
@@ -16,6 +15,7 @@ from watcher.page import dated
 from watcher.places import Places
 from watcher.ports.api import PageReply
 from watcher.scan import Scan
+from watcher.timestamps import to_us
 
 LIST_WEIGHT = 3.0
 """First pages hold three quarters of all ends: read so much more often than others, an end is seen soonest.

@@ -6,9 +6,9 @@ And how many rows a page has: an API may give fewer than it is asked for.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from watcher.clock import to_us
 from watcher.models import Execution
 from watcher.ports.api import PAGE_ROWS
+from watcher.timestamps import to_us
 
 
 class Paging:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from watcher.clock import to_us
 from watcher.errors import Exit
 from watcher.models import LOST, Execution, Known, Outcome, Status
 from watcher.ports.api import Reply
 from watcher.ports.store import Change, ExecutionChange, SourceChange
+from watcher.timestamps import to_us
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from watcher.clock import to_us
 from watcher.models import LOST, TERMINAL_STATUSES, EventType, Execution, Known, LostReason, Outcome, Status, bump
+from watcher.timestamps import to_us
 
 EXECUTION_REASONS = {
     Outcome.NOT_FOUND: LostReason.NOT_FOUND,

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from stores import from_us
 
-from watcher.clock import STOPPED_AFTER_S, SystemClock, to_us
+from watcher.clock import STOPPED_AFTER_S, SystemClock
+from watcher.timestamps import to_us
 
 
 def test_the_wall_clock_is_aware_utc() -> None:

@@ -45,6 +45,7 @@ FLOORS = {
                 "aside",
                 "models",
                 "clock",
+                "timestamps",
                 "deadline",
                 "retry",
                 "room",

@@ -28,7 +28,7 @@ from list_model import (
 )
 from virtual import EPOCH, FakeClock
 
-from watcher.clock import to_us
+from watcher.timestamps import to_us
 from watcher.errors import StoreError
 from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
