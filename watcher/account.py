@@ -44,7 +44,7 @@ class AccountWatcher:
         self._agenda = Agenda(max_interval_s=rules.max_interval_s)
         self._roster = Roster(self._agenda, parts.metrics, min_interval_s=rules.min_interval_s)
         self._looks = Looks(parts, roster=self._roster, agenda=self._agenda)
-        claims = Confirmations[Entry](in_time_count=rules.confirmed_at_most)
+        claims = Confirmations(in_time_count=rules.confirmed_at_most)
         self._rows = Rows(parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, claims=claims)
         self._scanner = Scanner(
             parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, rows=self._rows

@@ -9,13 +9,18 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from watcher.claims import Claim
-from watcher.models import Known, Watch
+from watcher.models import Execution, Known, Watch
 from watcher.places import Place
 from watcher.transitions import Streak
 
 SLACK_STEPS = 16
 """What is due is kept in so many heaps, by how long it may wait: the order of each is that of becoming late, nearly."""
+
+
+CONFIRM_WITHIN_S = 30.0
+"""A claim that cannot be confirmed in this time becomes the status."""
+
+NEVER_TRIED = AT_ONCE = float("-inf")
 
 
 class Queue(Enum):
@@ -51,6 +56,30 @@ class Item:
     def is_expected(self) -> bool:
         """Whether it is to be asked for within `max_interval`."""
         return True
+
+
+@dataclass(slots=True)
+class Claim:
+    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
+
+    Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
+    """
+
+    pipeline: str
+    execution: Execution
+    sent_at: float
+    at: float
+    retry_at: float = NEVER_TRIED
+
+    @property
+    def expires_at(self) -> float:
+        """Return when it need wait no longer; what cannot be written then is tried again later."""
+        return max(self.at + CONFIRM_WITHIN_S, self.retry_at)
+
+    def retry_after(self, wait_s: float, *, now: float) -> None:
+        """Wait before another try, but not beyond the time in which the claim is to be confirmed."""
+        due_at = self.at + CONFIRM_WITHIN_S
+        self.retry_at = min(now + wait_s, due_at) if now < due_at else now + wait_s
 
 
 @dataclass(slots=True, eq=False)

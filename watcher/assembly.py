@@ -11,10 +11,10 @@ from pydantic import SecretStr
 from yarl import URL
 
 from watcher.account import AccountWatcher
+from watcher.agenda import CONFIRM_WITHIN_S
 from watcher.announcer import AccountAnnouncer
 from watcher.attempts import RetryRules
 from watcher.cadence import Cadence, backoff, fixed
-from watcher.claims import CONFIRM_WITHIN_S
 from watcher.clerk import ClerkApi
 from watcher.client import Client
 from watcher.clock import Clock

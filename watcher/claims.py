@@ -2,45 +2,14 @@
 
 import heapq
 import itertools
-from collections.abc import Hashable
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
 
+from watcher.agenda import AT_ONCE, NEVER_TRIED, Entry
 from watcher.models import Details, Execution, Status
 from watcher.transitions import is_terminal
 
-CONFIRM_WITHIN_S = 30.0
-"""A claim that cannot be confirmed in this time becomes the status."""
-
 DENIED_FOR_S = 10.0
 """After a GET said that an execution is open its rows make no new claim for so long."""
-
-
-NEVER_TRIED = AT_ONCE = float("-inf")
-
-
-@dataclass(slots=True)
-class Claim:
-    """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
-
-    Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
-    """
-
-    pipeline: str
-    execution: Execution
-    sent_at: float
-    at: float
-    retry_at: float = NEVER_TRIED
-
-    @property
-    def expires_at(self) -> float:
-        """Return when it need wait no longer; what cannot be written then is tried again later."""
-        return max(self.at + CONFIRM_WITHIN_S, self.retry_at)
-
-    def retry_after(self, wait_s: float, *, now: float) -> None:
-        """Wait before another try, but not beyond the time in which the claim is to be confirmed."""
-        due_at = self.at + CONFIRM_WITHIN_S
-        self.retry_at = min(now + wait_s, due_at) if now < due_at else now + wait_s
 
 
 def selects(details: Details, execution: Execution) -> bool:
@@ -50,17 +19,8 @@ def selects(details: Details, execution: Execution) -> bool:
     return details is Details.ALWAYS or execution.status == Status.FAILED
 
 
-class Claimant(Hashable, Protocol):
-    """Whatever has a claim."""
-
-    claim: Claim | None
-
-
-AnyClaimant = TypeVar("AnyClaimant", bound=Claimant)
-
-
 @dataclass(slots=True)
-class _Line(Generic[AnyClaimant]):
+class _Line:
     """One pipeline: how many of it wait, whose turn it is among the pipelines, and who may be confirmed now.
 
     `queued` is the turn that stands in the heap of turns, if it does.
@@ -69,10 +29,10 @@ class _Line(Generic[AnyClaimant]):
     turn: int
     queued: int | None = None
     count: int = 0
-    ready: list[tuple[int, AnyClaimant]] = field(default_factory=list)
+    ready: list[tuple[int, Entry]] = field(default_factory=list)
 
 
-class Confirmations(Generic[AnyClaimant]):
+class Confirmations:
     """Those that wait for a GET to confirm their claim: the pipelines by turns, and in each the oldest claim first.
 
     All is in heaps: what comes next is found in a few steps, however many wait. One that was let go of stays in them
@@ -82,42 +42,42 @@ class Confirmations(Generic[AnyClaimant]):
     def __init__(self, *, in_time_count: float) -> None:
         """Start with nobody. `in_time_count` are the GETs that can be had within the time a claim may wait."""
         self._in_time_count = max(1.0, in_time_count)
-        self._numbers: dict[AnyClaimant, int] = {}
-        self._lines: dict[str, _Line[AnyClaimant]] = {}
+        self._numbers: dict[Entry, int] = {}
+        self._lines: dict[str, _Line] = {}
         self._turns: list[tuple[int, str]] = []
-        self._retries: list[tuple[float, int, AnyClaimant]] = []
-        self._expiries: list[tuple[float, int, AnyClaimant]] = []
-        self._hopeless: list[AnyClaimant] = []
+        self._retries: list[tuple[float, int, Entry]] = []
+        self._expiries: list[tuple[float, int, Entry]] = []
+        self._hopeless: list[Entry] = []
         self._counter = itertools.count()
 
-    def add(self, claimant: AnyClaimant) -> None:
+    def add(self, entry: Entry) -> None:
         """Let one with a claim wait, or wait again. One whose first turn cannot come in time has waited long enough."""
-        claim = claimant.claim
+        claim = entry.claim
         assert claim is not None  # noqa: S101 (who has none is not added)
         if claim.retry_at == NEVER_TRIED and self._turn_of_next(claim.pipeline) > self._in_time_count:
-            self._hopeless.append(claimant)
+            self._hopeless.append(entry)
             return
-        number = self._numbers[claimant] = next(self._counter)
+        number = self._numbers[entry] = next(self._counter)
         line = self._lines.setdefault(claim.pipeline, _Line(number))
         line.count += 1
-        heapq.heappush(self._expiries, (claim.expires_at, number, claimant))
+        heapq.heappush(self._expiries, (claim.expires_at, number, entry))
         if claim.retry_at == NEVER_TRIED:
-            self._make_ready(claimant, number=number)
+            self._make_ready(entry, number=number)
         else:
-            heapq.heappush(self._retries, (claim.retry_at, number, claimant))
+            heapq.heappush(self._retries, (claim.retry_at, number, entry))
 
-    def first(self, now: float) -> AnyClaimant | None:
+    def first(self, now: float) -> Entry | None:
         """Return the next to confirm."""
         while (waiting := self._peek(self._retries)) is not None and waiting[0] <= now:
             heapq.heappop(self._retries)
             self._make_ready(waiting[2], number=waiting[1])
         return self._first_ready()
 
-    def take(self, claimant: AnyClaimant) -> None:
+    def take(self, entry: Entry) -> None:
         """Let go of one; its pipeline's next comes after all others'."""
-        assert claimant.claim is not None  # noqa: S101 (it waits)
-        del self._numbers[claimant]
-        pipeline = claimant.claim.pipeline
+        assert entry.claim is not None  # noqa: S101 (it waits)
+        del self._numbers[entry]
+        pipeline = entry.claim.pipeline
         line = self._lines[pipeline]
         line.count -= 1
         line.turn = next(self._counter)
@@ -126,7 +86,7 @@ class Confirmations(Generic[AnyClaimant]):
         elif line.ready:
             self._queue(pipeline, line)
 
-    def expired(self, now: float) -> list[AnyClaimant]:
+    def expired(self, now: float) -> list[Entry]:
         """Return, and let go of, those whose claims are too old to wait on, or would be before their turn came."""
         expired, self._hopeless = self._hopeless, []
         while (waiting := self._peek(self._expiries)) is not None and waiting[0] <= now:
@@ -148,42 +108,42 @@ class Confirmations(Generic[AnyClaimant]):
         waiting = self._peek(self._expiries)
         return float("inf") if waiting is None else waiting[0]
 
-    def _make_ready(self, claimant: AnyClaimant, *, number: int) -> None:
-        assert claimant.claim is not None  # noqa: S101 (it waits)
-        line = self._lines[claimant.claim.pipeline]
-        heapq.heappush(line.ready, (number, claimant))
-        self._queue(claimant.claim.pipeline, line)
+    def _make_ready(self, entry: Entry, *, number: int) -> None:
+        assert entry.claim is not None  # noqa: S101 (it waits)
+        line = self._lines[entry.claim.pipeline]
+        heapq.heappush(line.ready, (number, entry))
+        self._queue(entry.claim.pipeline, line)
 
-    def _queue(self, pipeline: str, line: _Line[AnyClaimant]) -> None:
+    def _queue(self, pipeline: str, line: _Line) -> None:
         """Let a pipeline have its turn."""
         if line.queued != line.turn:
             line.queued = line.turn
             heapq.heappush(self._turns, (line.turn, pipeline))
 
-    def _first_ready(self) -> AnyClaimant | None:
+    def _first_ready(self) -> Entry | None:
         while self._turns:
             turn, pipeline = self._turns[0]
             line = self._lines.get(pipeline)
             if line is not None and line.turn == turn:
-                if (claimant := self._first_of(line)) is not None:
-                    return claimant
+                if (entry := self._first_of(line)) is not None:
+                    return entry
                 line.queued = None
             heapq.heappop(self._turns)
         return None
 
-    def _first_of(self, line: _Line[AnyClaimant]) -> AnyClaimant | None:
+    def _first_of(self, line: _Line) -> Entry | None:
         while line.ready:
-            number, claimant = line.ready[0]
-            if self._numbers.get(claimant) == number:
-                return claimant
+            number, entry = line.ready[0]
+            if self._numbers.get(entry) == number:
+                return entry
             heapq.heappop(line.ready)
         return None
 
-    def _peek(self, heap: list[tuple[float, int, AnyClaimant]]) -> tuple[float, int, AnyClaimant] | None:
+    def _peek(self, heap: list[tuple[float, int, Entry]]) -> tuple[float, int, Entry] | None:
         """Return the first who waits still."""
         while heap:
-            _, number, claimant = heap[0]
-            if self._numbers.get(claimant) == number:
+            _, number, entry = heap[0]
+            if self._numbers.get(entry) == number:
                 return heap[0]
             heapq.heappop(heap)
         return None

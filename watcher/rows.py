@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from watcher.agenda import Agenda, Entry
+from watcher.agenda import Agenda, Claim, Entry
 from watcher.beginning import Seen, had_ended, proves_new
-from watcher.claims import Claim, Confirmations, selects
+from watcher.claims import Confirmations, selects
 from watcher.errors import OwnershipLostError, StoreUnusableError
 from watcher.judge import Judged
 from watcher.listing import Listing
@@ -79,7 +79,7 @@ class Rows:
         looks: Looks,
         roster: Roster,
         agenda: Agenda,
-        claims: Confirmations[Entry],
+        claims: Confirmations,
     ) -> None:
         """Start with no claim."""
         self._parts = parts

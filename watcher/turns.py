@@ -60,7 +60,7 @@ class ByTurns(Generic[OneT, OtherT]):
 class Turns:
     """Hands out turns."""
 
-    def __init__(self, agenda: Agenda, roster: Roster, claims: Confirmations[Entry]) -> None:
+    def __init__(self, agenda: Agenda, roster: Roster, claims: Confirmations) -> None:
         """Take everything from there."""
         self._agenda = agenda
         self._roster = roster

@@ -1,37 +1,33 @@
 """Rows that say an execution has ended, and who is confirmed when."""
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 
 import pytest
 
-from watcher.claims import CONFIRM_WITHIN_S, Claim, Confirmations, selects
-from watcher.models import Details, Execution
+from watcher.agenda import CONFIRM_WITHIN_S, Claim, Entry
+from watcher.claims import Confirmations, selects
+from watcher.models import Details, Execution, Known, Watch
 
 ENDED = datetime(2026, 11, 24, tzinfo=UTC)
 
 
-@dataclass(eq=False)
-class Someone:
-    """Somebody with a claim."""
-
-    claim: Claim | None = None
+WATCH = Watch("default", "p", ())
 
 
-def claimant(*, at: float = 0.0, pipeline: str = "p") -> Someone:
-    return Someone(Claim(pipeline, Execution("e", "failed"), at, at))
+def claimant(*, at: float = 0.0, pipeline: str = "p") -> Entry:
+    return Entry(Known("e", pipeline), WATCH, claim=Claim(pipeline, Execution("e", "failed"), at, at))
 
 
-def confirmations(*waiting: Someone, in_time_count: float = 100.0) -> Confirmations[Someone]:
-    claims = Confirmations[Someone](in_time_count=in_time_count)
+def confirmations(*waiting: Entry, in_time_count: float = 100.0) -> Confirmations:
+    claims = Confirmations(in_time_count=in_time_count)
     for each in waiting:
         claims.add(each)
     return claims
 
 
-def take(claims: Confirmations[Someone], now: float = 0.0) -> Someone | None:
+def take(claims: Confirmations, now: float = 0.0) -> Entry | None:
     first = claims.first(now)
     if first is not None:
         claims.take(first)
@@ -118,17 +114,17 @@ class Plainly:
     """What is asked of `Confirmations`, in the plainest way: whoever asks has all of them looked at."""
 
     def __init__(self) -> None:
-        self.waiting: OrderedDict[str, dict[Someone, Claim]] = OrderedDict()
+        self.waiting: OrderedDict[str, dict[Entry, Claim]] = OrderedDict()
 
-    def add(self, someone: Someone) -> None:
+    def add(self, someone: Entry) -> None:
         assert someone.claim is not None
         self.waiting.setdefault(someone.claim.pipeline, {})[someone] = someone.claim
 
-    def first(self, now: float) -> Someone | None:
+    def first(self, now: float) -> Entry | None:
         everyone = (pair for several in self.waiting.values() for pair in several.items())
         return next((each for each, claim in everyone if claim.retry_at <= now), None)
 
-    def take(self, someone: Someone) -> None:
+    def take(self, someone: Entry) -> None:
         assert someone.claim is not None
         several = self.waiting[someone.claim.pipeline]
         del several[someone]
@@ -136,7 +132,7 @@ class Plainly:
         if not several:
             del self.waiting[someone.claim.pipeline]
 
-    def expired(self, now: float) -> set[Someone]:
+    def expired(self, now: float) -> set[Entry]:
         return {each for several in self.waiting.values() for each, claim in several.items() if claim.expires_at <= now}
 
     def claims(self) -> list[Claim]:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from watcher.agenda import Agenda, Entry
+from watcher.agenda import Agenda, Claim, Entry
 from watcher.api_clock import ApiClock
-from watcher.claims import Claim, Confirmations
+from watcher.claims import Confirmations
 from watcher.learnt import Learnt
 from watcher.listing import HEAD_EVERY_PAGES, Listing
 from watcher.metrics import Metrics
@@ -34,7 +34,7 @@ class Table:
     """An account with one whole pipeline and two named executions, all to be put into the agenda by the test."""
 
     agenda: Agenda = field(default_factory=lambda: Agenda(max_interval_s=60.0))
-    claims: Confirmations[Entry] = field(default_factory=lambda: Confirmations(in_time_count=100))
+    claims: Confirmations = field(default_factory=lambda: Confirmations(in_time_count=100))
     listing: Listing = field(default_factory=a_listing)
 
     def __post_init__(self) -> None:

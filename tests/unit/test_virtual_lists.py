@@ -28,10 +28,10 @@ from list_model import (
 )
 from virtual import EPOCH, FakeClock
 
-from watcher.timestamps import to_us
 from watcher.errors import StoreError
 from watcher.ports.store import Change, PipelineChange
 from watcher.store.sql import SqlStore
+from watcher.timestamps import to_us
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
 
