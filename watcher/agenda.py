@@ -16,11 +16,10 @@ from watcher.transitions import Streak
 SLACK_STEPS = 16
 """What is due is kept in so many heaps, by how long it may wait: the order of each is that of becoming late, nearly."""
 
-
 CONFIRM_WITHIN_S = 30.0
 """A claim that cannot be confirmed in this time becomes the status."""
 
-NEVER_TRIED = AT_ONCE = float("-inf")
+NEVER_TRIED = float("-inf")
 
 
 class Queue(Enum):

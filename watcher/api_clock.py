@@ -1,4 +1,4 @@
-"""What the API's own clock showed, by the dates on the pages of one list. Pure; what that means others say."""
+"""What time the API's own clock showed, by the dates on the pages of one list. Pure; what follows is for others."""
 
 from collections.abc import Iterable
 
@@ -22,7 +22,7 @@ class ApiClock:
 
     @property
     def latest_at(self) -> int | None:
-        """The latest date that the scan under way has met, by the rule of `latest`."""
+        """The latest date that the scan under way has met: the rule of `beginning.latest`, over several pages."""
         return (self._come_at if 2 * self._come_count > self._count else self._at) or None
 
     def note(self, rows: Iterable[Execution], *, now: int) -> None:

@@ -4,7 +4,7 @@ import heapq
 import itertools
 from dataclasses import dataclass, field
 
-from watcher.agenda import AT_ONCE, NEVER_TRIED, Entry
+from watcher.agenda import NEVER_TRIED, Entry
 from watcher.models import Details, Execution, Status
 from watcher.transitions import is_terminal
 
@@ -97,7 +97,7 @@ class Confirmations:
     def wanted_at(self) -> float:
         """Return when the first may be confirmed, infinity while nobody waits."""
         if self._first_ready() is not None:
-            return AT_ONCE
+            return float("-inf")
         waiting = self._peek(self._retries)
         return float("inf") if waiting is None else waiting[0]
 

@@ -8,11 +8,11 @@ DISTRUSTED_SCANS_AT_MOST = 1024
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whether what the API says is believed.
+    """Whether the `total` that the API says is believed.
 
-    Found untrue it is not for so many scans, each time for twice as many: all of the list was read for it. But what
-    moves while it is read, from a page that is not read yet to one that was, looks just like that. What is far from
-    true is not believed for long at once.
+    Each time it is found untrue, for all of the list was read and was shorter, it is ignored for `pause` scans, twice
+    as many as the last time; `scans_left` of them are still to come. It is not ignored for good: a row that moves to a
+    page that was already read looks the same. A total that is far from true is ignored for the longest time at once.
     """
 
     scans_left: int = 0
@@ -24,7 +24,7 @@ class Trust:
         return not self.scans_left
 
     def after(self, *, is_untrue: bool, is_far: bool = False) -> "Trust":
-        """Return what holds after a scan, which may have found it untrue, or far from true."""
+        """Return what holds after one more scan. `is_far`: it was far from true."""
         if is_far:
             return Trust(DISTRUSTED_SCANS_AT_MOST, DISTRUSTED_SCANS_AT_MOST)
         if is_untrue:
