@@ -25,13 +25,6 @@ class Found(NamedTuple):
     listings: Sequence[Listing]
 
 
-class _Newcomer(NamedTuple):
-    """What is to be watched from now on, as it is known, and whether the store has it."""
-
-    known: Known
-    recorded: bool
-
-
 class Roster:
     """The watched executions that have not ended, each one entry, how many are in which status, and the lists.
 
@@ -81,8 +74,9 @@ class Roster:
         for entry in list(self._entries.values()):
             self._keep_or_drop(entry, named.get(entry.known.execution) or whole.get(entry.known.pipeline))
         self._apply_lists(whole, found.listings, now=now)
-        newcomers = self._newcomers(found, named)
-        for known, recorded in newcomers:
+        for known, recorded in self._newcomers(found, named):
+            if known.execution in self._entries or known.ended_at is not None:
+                continue
             watch = named.get(known.execution) or whole.get(known.pipeline)
             if watch is None:  # it left because nobody wanted it, nor does anybody now
                 continue
@@ -93,16 +87,16 @@ class Roster:
         for label, count in labels.items():
             self._metrics.open[label].inc(count)
 
-    def _newcomers(self, found: Found, named: Mapping[str, Watch]) -> Iterable[_Newcomer]:
-        """Return who is to be watched and is not, each once: those first that were looked at longest ago."""
-        left = {execution: entry for execution, entry in (self._left or {}).items() if execution not in self._entries}
-        newcomers = {known.execution: _Newcomer(known, recorded=False) for known in found.unrecorded}
-        newcomers |= {known.execution: _Newcomer(known, recorded=True) for known in found.recorded}
+    def _newcomers(self, found: Found, named: Mapping[str, Watch]) -> Iterator[tuple[Known, bool]]:
+        """Yield what may be new, and whether the store has it: those first that were looked at longest ago.
+
+        Of what left meanwhile, what was known of it then holds.
+        """
+        left = self._left or {}
+        for recorded, several in ((False, found.unrecorded), (True, sorted(found.recorded, key=_looked_at))):
+            yield from ((known, recorded) for known in several if known.execution not in left)
         for execution, entry in left.items():
-            known = as_if_new(entry.known) if execution in named else entry.known
-            newcomers[execution] = _Newcomer(known, entry.recorded)
-        new = (each for execution, each in newcomers.items() if execution not in self._entries)
-        return sorted((each for each in new if each.known.ended_at is None), key=_looked_at)
+            yield as_if_new(entry.known) if execution in named else entry.known, entry.recorded
 
     def find(self, execution: str) -> Entry | None:
         """Return the entry of an execution that is watched."""
@@ -192,5 +186,5 @@ def as_if_new(known: Known) -> Known:
     return Known(known.execution, known.pipeline, found_at=known.found_at)
 
 
-def _looked_at(newcomer: _Newcomer) -> tuple[bool, int]:
-    return newcomer.recorded, newcomer.known.looked_at
+def _looked_at(known: Known) -> int:
+    return known.looked_at
