@@ -46,7 +46,10 @@ def is_null(life: Life, clock: FakeClock) -> bool:
     return never_starts(life) or clock.monotonic() < life.begins_s + min(QUEUED_S, (life.ends_s - life.begins_s) / 3)
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 8))])
+@pytest.mark.parametrize(
+    "seed",
+    [0, pytest.param(1, marks=pytest.mark.long), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 8))],
+)
 @pytest.mark.parametrize(("nulls", "sign"), [("last", -1), ("first", -1), ("last", 1), ("first", 1)])
 async def test_what_never_started_is_told_wherever_the_list_has_it(
     store: SqlStore, clock: FakeClock, nulls: str, sign: int, seed: int
