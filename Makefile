@@ -12,6 +12,7 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
@@ -38,6 +39,7 @@ lint: .venv/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 docs: .venv/dev  ## renew the pages of docs/ that are made from the code
 	$(BIN)/python -m documents

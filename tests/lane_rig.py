@@ -13,14 +13,14 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.attempts import RetryRules
-from watcher.errors import StoreError
-from watcher.lane import LaneRules, SinkLane, Surroundings
-from watcher.metrics import Metrics
-from watcher.models import Delivery, Event, EventType, Outgoing
-from watcher.ports.sinks import Receipt, Verdict
-from watcher.ports.store import Change, DueDeliveries, Lease, Settlement, SourceChange, Store, Strain
-from watcher.store.sql import SqlStore
+from watcher.delivery.retry_policy import RetryRules
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.worker import LaneRules, SinkLane, Surroundings
+from watcher.domain.errors import StoreError
+from watcher.domain.models import Delivery, Event, EventType, Outgoing
+from watcher.runtime.metrics import Metrics
+from watcher.store.protocol import Change, DueDeliveries, Lease, Settlement, SourceChange, Store, Strain
+from watcher.store.sql_store import SqlStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")

@@ -12,9 +12,9 @@ from uuid import UUID
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
-from watcher.models import Execution, Outcome, Watch
-from watcher.ports.api import PAGE_ROWS, PageReply, Reply
-from watcher.store.sql import SqlStore
+from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.domain.models import Execution, Outcome, Watch
+from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
 HOUR_S = 3600.0

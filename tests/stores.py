@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.models import Cursor, Delivery, DeliveryState, Event, EventType, Known, Outgoing
-from watcher.ports.store import AT_EASE, ExecutionChange, Lease, PipelineChange, Settlement, SourceChange, Store
-from watcher.store.opening import open_store
-from watcher.store.sql import SqlStore
+from watcher.domain.models import Cursor, Delivery, DeliveryState, Event, EventType, Known, Outgoing
+from watcher.store.open import open_store
+from watcher.store.protocol import AT_EASE, ExecutionChange, Lease, PipelineChange, Settlement, SourceChange, Store
+from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000

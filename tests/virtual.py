@@ -8,20 +8,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from watcher.account import AccountWatcher
-from watcher.announcer import AccountAnnouncer
-from watcher.cadence import backoff
-from watcher.health import Health
-from watcher.judge import Judge, Policy
-from watcher.keeper import HealthKeeper
-from watcher.looks import AccountParts
-from watcher.metrics import Metrics
-from watcher.models import DeliveryState, Details, EventType, Execution, FirstSight, Outcome, Watch
-from watcher.pace import Pacer
-from watcher.ports.api import PAGE_ROWS, PageReply, Reply
-from watcher.ports.store import AT_EASE, Lease, Settlement, Store
-from watcher.routing import Route, Router
-from watcher.rows import ScanRules
+from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.domain.models import DeliveryState, Details, EventType, Execution, FirstSight, Outcome, Watch
+from watcher.domain.routing import Route, Router
+from watcher.polling.account_poller import AccountWatcher
+from watcher.polling.account_state_store import HealthKeeper
+from watcher.polling.cadence import backoff
+from watcher.polling.circuit_breaker import Health
+from watcher.polling.evaluator import Judge, Policy
+from watcher.polling.execution_poller import AccountParts
+from watcher.polling.page_processor import ScanRules
+from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.runtime.metrics import Metrics
+from watcher.runtime.rate_limiter import Pacer
+from watcher.store.protocol import AT_EASE, Lease, Settlement, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)

@@ -7,8 +7,8 @@ from itertools import cycle
 import aiohttp
 
 from bench.answers import PIPELINE
-from watcher.client import USER_AGENT
-from watcher.wire import parse_execution
+from watcher.clerk.schemas import parse_execution
+from watcher.runtime.http_client import USER_AGENT
 
 
 async def _work(session: aiohttp.ClientSession, *, base_url: str, turns: Iterator[str]) -> None:

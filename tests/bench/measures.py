@@ -14,7 +14,7 @@ from bench.places import CONCURRENCY, SINK, Places, Wish
 from bench.processes import Cost, bare_loop, daemon, observe_cost, server, wait_until
 from bench.receiver import receive
 from bench.virtual_measures import measure_pipelines
-from watcher.pace import SHARE
+from watcher.runtime.rate_limiter import SHARE
 
 CHANGED_ONE_IN = 50
 EVENTS_PER_S = 200

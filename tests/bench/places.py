@@ -11,13 +11,13 @@ from typing import Any
 import yaml
 
 from bench.answers import PIPELINE, answer
-from watcher.clock import Clock, SystemClock
-from watcher.events import ExecutionNews, Sighting, execution_event
-from watcher.models import Known, Outgoing, Watch
-from watcher.ports.store import ExecutionChange, Lease
-from watcher.store.opening import open_store
-from watcher.transitions import Look, observe
-from watcher.wire import parse_execution
+from watcher.clerk.schemas import parse_execution
+from watcher.domain.cloudevents import ExecutionNews, Sighting, execution_event
+from watcher.domain.models import Known, Outgoing, Watch
+from watcher.domain.transitions import Look, observe
+from watcher.runtime.clock import Clock, SystemClock
+from watcher.store.open import open_store
+from watcher.store.protocol import ExecutionChange, Lease
 
 CONCURRENCY = 64
 ACCOUNT = "default"

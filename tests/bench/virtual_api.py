@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.models import Outcome
-from watcher.ports.api import PAGE_ROWS, PageReply, Reply
-from watcher.ports.store import Change, ExecutionChange, PipelineChange
-from watcher.simulator.answers import AnswerBook, encode, row
-from watcher.simulator.stories import has_ended
-from watcher.simulator.world import SimExecution, World
-from watcher.wire import parse_execution, parse_page
+from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.schemas import parse_execution, parse_page
+from watcher.clerk.simulator.lifecycles import has_ended
+from watcher.clerk.simulator.responses import AnswerBook, encode, row
+from watcher.clerk.simulator.world import SimExecution, World
+from watcher.domain.models import Outcome
+from watcher.store.protocol import Change, ExecutionChange, PipelineChange
 
 GET = 0
 """Stands for a GET where the number of a page stands."""

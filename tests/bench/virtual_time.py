@@ -12,17 +12,17 @@ from structlog.testing import capture_logs
 
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
-from watcher.account import AccountWatcher
-from watcher.assembly import AccountEquipment, build_account
 from watcher.config.models import AccountSettings, PollingSettings
-from watcher.metrics import Metrics
-from watcher.models import Known
-from watcher.ports.rounds import Wake
-from watcher.ports.store import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain
-from watcher.routing import Router
-from watcher.schedule import Schedule
-from watcher.store.opening import open_store
-from watcher.store.sql import SqlStore
+from watcher.daemon.build import AccountEquipment, build_account
+from watcher.domain.models import Known
+from watcher.domain.routing import Router
+from watcher.polling.account_poller import AccountWatcher
+from watcher.runtime.metrics import Metrics
+from watcher.runtime.rounds import Wake
+from watcher.runtime.scheduler import Schedule
+from watcher.store.open import open_store
+from watcher.store.protocol import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain
+from watcher.store.sql_store import SqlStore
 
 ACCOUNT = "default"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stores import SetClock, Woken, open_soon
 
-from watcher.ports.store import Lease, Store
+from watcher.store.protocol import Lease, Store
 
 
 @pytest.fixture(params=["sqlite"])

@@ -12,10 +12,10 @@ import pytest
 from lane_rig import FakeClock
 from receiver import Receiver, hangs
 
-from watcher.models import Delivery
-from watcher.ports.sinks import Sink, Verdict
-from watcher.sinks.stdout import Output, StdoutSink
-from watcher.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.delivery.sinks.protocol import Sink, Verdict
+from watcher.delivery.sinks.stdout import Output, StdoutSink
+from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.domain.models import Delivery
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
 

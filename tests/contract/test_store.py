@@ -21,10 +21,10 @@ from stores import (
     stream_of,
 )
 
-from watcher.errors import OwnershipLostError, StoreError
-from watcher.models import DeliveryState, Known, LostReason
-from watcher.ports.store import AT_EASE, Backlog, Keep, Lease, Store, Strain
-from watcher.store.opening import open_store
+from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.domain.models import DeliveryState, Known, LostReason
+from watcher.store.open import open_store
+from watcher.store.protocol import AT_EASE, Backlog, Keep, Lease, Store, Strain
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 LATER = START_US + 3_600 * SECOND_US

@@ -17,9 +17,9 @@ from stores import (
     settlement,
 )
 
-from watcher.errors import OwnershipLostError
-from watcher.models import Cursor, Known
-from watcher.ports.store import ExecutionChange, Lease, PipelineRecord, Store
+from watcher.domain.errors import OwnershipLostError
+from watcher.domain.models import Cursor, Known
+from watcher.store.protocol import ExecutionChange, Lease, PipelineRecord, Store
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 LATER = START_US + 3_600 * SECOND_US

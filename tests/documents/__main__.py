@@ -1,7 +1,7 @@
 """Write the pages that are made from the code: `make docs`."""
 
 from documents import PAGES
-from watcher.logs import configure_logs
+from watcher.runtime.logs import configure_logs
 
 configure_logs(level="critical", format_="auto")  # stories of trouble are told here, and none of it is real
 for path, page in PAGES.items():

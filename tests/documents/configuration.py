@@ -6,9 +6,9 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import SINK_KINDS, Settings, WatchSettings
-from watcher.config.places import DEFAULTS, PLACES, VARIABLE
-from watcher.fields import Block, key_of
+from watcher.runtime.settings import Block, key_of
 
 HEAD = """\
 # Configuration

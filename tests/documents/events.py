@@ -12,9 +12,9 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, WHEN
-from watcher.events import GapNews, gap_event, sink_event, trial_event
-from watcher.models import EventType, Execution, FailedNode, GapReason, Outcome, Watch
-from watcher.store.opening import open_store
+from watcher.domain.cloudevents import GapNews, gap_event, sink_event, trial_event
+from watcher.domain.models import EventType, Execution, FailedNode, GapReason, Outcome, Watch
+from watcher.store.open import open_store
 
 WIDTH = 110
 Event = Mapping[str, Any]

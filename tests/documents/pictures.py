@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from watcher.demo import people_line, summary
+from watcher.cli.demo import people_line, summary
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 MISTAKES = Path(__file__).parent / "mistakes"

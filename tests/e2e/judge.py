@@ -9,8 +9,8 @@ from typing import Any
 
 from e2e.endpoint import Attempt
 
-from watcher.simulator.journal import Entry
-from watcher.simulator.server import Simulator
+from watcher.clerk.simulator.request_log import Entry
+from watcher.clerk.simulator.server import Simulator
 
 Event = dict[str, Any]
 Stream = tuple[str, str | None]

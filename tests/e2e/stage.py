@@ -11,13 +11,13 @@ import yaml
 from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
 
-from watcher.clock import SystemClock
-from watcher.simulator.faults import Faults
-from watcher.simulator.journal import Entry, Journal
-from watcher.simulator.scenarios import CALM, pipeline_named
-from watcher.simulator.server import Simulator
-from watcher.simulator.stories import BRISK, tell
-from watcher.simulator.world import World
+from watcher.clerk.simulator.faults import Faults
+from watcher.clerk.simulator.lifecycles import BRISK, tell
+from watcher.clerk.simulator.request_log import Entry, Journal
+from watcher.clerk.simulator.scenarios import CALM, pipeline_named
+from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.world import World
+from watcher.runtime.clock import SystemClock
 
 API_KEY = "key-e2e-8f14e45fceea167a"
 API_KEYS = (API_KEY, f"{API_KEY}-2")

@@ -8,7 +8,7 @@ import pytest
 from e2e import judge
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
 
-from watcher.simulator.faults import Fault, Faults, Window
+from watcher.clerk.simulator.faults import Fault, Faults, Window
 
 pytestmark = pytest.mark.untraced
 

@@ -15,8 +15,8 @@ from e2e.pages import page
 from e2e.programme import Board, Life, begin
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
 
-from watcher.simulator.faults import Fault, Faults, Window
-from watcher.simulator.server import Simulator
+from watcher.clerk.simulator.faults import Fault, Faults, Window
+from watcher.clerk.simulator.server import Simulator
 
 pytestmark = pytest.mark.untraced
 

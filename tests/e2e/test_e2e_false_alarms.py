@@ -7,10 +7,10 @@ import pytest
 from e2e import judge
 from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
-from watcher.simulator.faults import Fault, Faults, Window
-from watcher.simulator.scenarios import HARSH, populate
-from watcher.simulator.stories import Stay, Story, tell
-from watcher.simulator.world import World
+from watcher.clerk.simulator.faults import Fault, Faults, Window
+from watcher.clerk.simulator.lifecycles import Stay, Story, tell
+from watcher.clerk.simulator.scenarios import HARSH, populate
+from watcher.clerk.simulator.world import World
 
 pytestmark = pytest.mark.untraced
 

@@ -8,12 +8,12 @@ import pytest
 from e2e import judge
 from e2e.endpoint import Answer, Attempt
 
-from watcher.clock import SystemClock
-from watcher.simulator.journal import Entry
-from watcher.simulator.scenarios import pipeline_named
-from watcher.simulator.server import Simulator
-from watcher.simulator.stories import Stay, Story
-from watcher.simulator.world import World
+from watcher.clerk.simulator.lifecycles import Stay, Story
+from watcher.clerk.simulator.request_log import Entry
+from watcher.clerk.simulator.scenarios import pipeline_named
+from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.world import World
+from watcher.runtime.clock import SystemClock
 
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
 SOURCE = "/accounts/default/pipelines/p"

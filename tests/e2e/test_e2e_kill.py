@@ -13,7 +13,7 @@ from e2e.endpoint import Answer, Attempt
 from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
-from watcher.simulator.journal import Journal
+from watcher.clerk.simulator.request_log import Journal
 
 pytestmark = pytest.mark.untraced
 

@@ -12,9 +12,9 @@ from bench.virtual_time import write_without_waiting
 from stores import open_soon
 from virtual import FakeClock
 
-from watcher.cli import main
-from watcher.signals import ENDING
-from watcher.store.sql import SqlStore
+from watcher.cli.main import main
+from watcher.runtime.signals import ENDING
+from watcher.store.sql_store import SqlStore
 
 
 class Ended(NamedTuple):

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from watcher.config.files import HANGS, Cause, FileError, Files, Stamp
+from watcher.config.file_stamp import HANGS, Cause, FileError, Files, Stamp
+from watcher.config.interpolation import fill
 from watcher.config.problems import Problem
-from watcher.config.tree import Items, Node, Path, Scalar, Table
-from watcher.config.variables import fill
+from watcher.config.yaml_tree import Items, Node, Path, Scalar, Table
 
 _SAFE_KEY = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _SHOWN_LIMIT = 60

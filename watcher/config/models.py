@@ -8,8 +8,11 @@ from uuid import UUID
 from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, ValidatorFunctionWrapHandler
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
-from watcher.config.later import NOT_YET, REPLICAS
-from watcher.fields import (
+from watcher.config.unsupported_keys import NOT_YET, REPLICAS
+from watcher.delivery.sinks.stdout import StdoutSettings
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.models import Details, FirstSight, Status
+from watcher.runtime.settings import (
     ApiKey,
     Block,
     Duration,
@@ -21,10 +24,7 @@ from watcher.fields import (
     as_written,
     split_http_url,
 )
-from watcher.models import Details, FirstSight, Status
-from watcher.sinks.stdout import StdoutSettings
-from watcher.sinks.webhook import WebhookSettings
-from watcher.units import UnfitError, parse_address
+from watcher.runtime.units import UnfitError, parse_address
 
 SINK_KINDS: Mapping[str, type[Block]] = {"stdout": StdoutSettings, "webhook": WebhookSettings}
 """The models of the sinks, by the word in `type`."""
@@ -238,7 +238,7 @@ class StoreSettings(Block):
 
 
 class HttpSettings(Block):
-    """Where health and metrics are served. `watcher.units.parse_address` takes `listen` apart."""
+    """Where health and metrics are served. `watcher.runtime.units.parse_address` takes `listen` apart."""
 
     listen: Annotated[str, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8080",

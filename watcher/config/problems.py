@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from watcher.errors import ConfigError
+from watcher.domain.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

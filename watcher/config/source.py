@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from watcher.config.document import Document
-from watcher.config.files import HANGS, Files, Stamp
-from watcher.config.load import load_config
+from watcher.config.file_stamp import HANGS, Files, Stamp
+from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import Problem
 from watcher.config.warnings import warnings_of
-from watcher.errors import ConfigError
+from watcher.domain.errors import ConfigError
 
 
 class ConfigSource:

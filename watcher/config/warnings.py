@@ -12,15 +12,15 @@ from itertools import combinations
 from yarl import URL
 
 from watcher.config.document import Document
+from watcher.config.locate import DEFAULTS
 from watcher.config.models import AnySink, Settings, WatchSettings
-from watcher.config.places import DEFAULTS
 from watcher.config.problems import Problem
-from watcher.config.tree import Path
-from watcher.models import EventType
-from watcher.routing import types_matching
-from watcher.sinks.webhook import WebhookSettings
-from watcher.spelling import did_you_mean
-from watcher.units import is_loopback, parse_address
+from watcher.config.yaml_tree import Path
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.models import EventType
+from watcher.domain.routing import types_matching
+from watcher.runtime.spelling import did_you_mean
+from watcher.runtime.units import is_loopback, parse_address
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")
 """How the ids of our examples look, and next to no id of the API's."""

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
-from watcher.models import Delivery, DeliveryState
-from watcher.ports.store import Backlog, DueDeliveries, Settlement
-from watcher.store.rows import AnyRow
-from watcher.store.sources import SourceNumbers, sink
+from watcher.domain.models import Delivery, DeliveryState
+from watcher.store.protocol import Backlog, DueDeliveries, Settlement
+from watcher.store.row_mapping import AnyRow
+from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source
 
 _OF_SINK = (

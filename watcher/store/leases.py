@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from watcher.errors import OwnershipLostError
-from watcher.ports.store import Lease
+from watcher.domain.errors import OwnershipLostError
+from watcher.store.protocol import Lease
 from watcher.store.tables import lease as table
 
 _HELD = (

@@ -6,10 +6,10 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from watcher.models import DeliveryState, Outgoing
-from watcher.ports.store import Change, ExecutionChange, PipelineChange
-from watcher.store.rows import execution_key
-from watcher.store.sources import Source, SourceNumbers, pipeline, sink
+from watcher.domain.models import DeliveryState, Outgoing
+from watcher.store.protocol import Change, ExecutionChange, PipelineChange
+from watcher.store.row_mapping import execution_key
+from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.tables import WAITING, delivery, event, source
 
 _EVENT = insert(event)

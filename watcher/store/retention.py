@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
 
-from watcher.models import DeliveryState
-from watcher.ports.store import Keep
-from watcher.store.rows import AnyRow, execution_id
-from watcher.store.sources import pipeline_id
+from watcher.domain.models import DeliveryState
+from watcher.store.protocol import Keep
+from watcher.store.row_mapping import AnyRow, execution_id
+from watcher.store.source_ids import pipeline_id
 from watcher.store.tables import WAITING, delivery, event, execution, source
 
 EXECUTIONS_COUNT = 250

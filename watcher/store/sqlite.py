@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from watcher.store.threads import Threads
+from watcher.store.worker_threads import Threads
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from watcher.aside import begin
-from watcher.units import Address
+from watcher.runtime.threads import begin
+from watcher.runtime.units import Address
 
 BACKLOG_COUNT = 1024
 RESOLVED_WITHIN_S = 5.0

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler, Middleware
 
-from watcher.clock import Clock
+from watcher.runtime.clock import Clock
 from watcher.web.arrivals import AcceptRules, Arrivals
 
 log = structlog.get_logger()

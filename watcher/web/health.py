@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from watcher.clock import Clock
+from watcher.runtime.clock import Clock
 
 FRESH_S = 0.2
 """Metrics are made no more often, whoever asks for more."""

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.load import load_config
+from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from watcher.config.load import load_config
-from watcher.config.places import DEFAULTS, PLACES, VARIABLE
-from watcher.owners import DRAIN_S, FLUSH_S
-from watcher.units import parse_duration
+from watcher.config.loader import load_config
+from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
+from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
+from watcher.runtime.units import parse_duration
 
 ROOT = Path(__file__).parents[3]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -6,9 +6,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from watcher.config.load import load_config
+from watcher.config.loader import load_config
 from watcher.config.models import SINK_KINDS, AccountSettings, Settings, WatchSettings
-from watcher.fields import Block, key_of
+from watcher.runtime.settings import Block, key_of
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 ENVIRON = {"CLERK_API_KEY": "k", "OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"}

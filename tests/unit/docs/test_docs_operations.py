@@ -15,11 +15,11 @@ import yaml
 from documents import DOCS
 from prometheus_client import Metric
 
-from watcher.clock import SystemClock
-from watcher.errors import Exit
-from watcher.metrics import Metrics
-from watcher.models import AccountTrouble, EventType, GapReason
-from watcher.store.opening import open_store
+from watcher.runtime.clock import SystemClock
+from watcher.domain.errors import Exit
+from watcher.runtime.metrics import Metrics
+from watcher.domain.models import AccountTrouble, EventType, GapReason
+from watcher.store.open import open_store
 
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")
 WATCHER = DOCS.parent / "watcher"

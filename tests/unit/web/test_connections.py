@@ -13,7 +13,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.units import Address
+from watcher.runtime.units import Address
 from watcher.web import arrivals
 from watcher.web.arrivals import bind
 from watcher.web.connections import Connections, Throttle, connections_at_most

@@ -1,0 +1,76 @@
+from watcher.clerk.simulator.faults import Fault
+from watcher.clerk.simulator.request_log import Entry, Journal
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def written(*entries: Entry, kept_count: int = 100) -> Journal:
+    journal = Journal(kept_count=kept_count)
+    for entry in entries:
+        journal.open(entry)
+        journal.close(entry, code=entry.code)
+    return journal
+
+
+def at(*times: float, key: int | None = 0) -> list[Entry]:
+    return [Entry(at=each, key=key, endpoint="get") for each in times]
+
+
+def told(*statuses: str | None, execution: str = "e") -> list[Entry]:
+    return [Entry(at=0, key=0, endpoint="get", execution=execution, told=status) for status in statuses]
+
+
+def test_an_empty_journal_has_no_busy_second() -> None:
+    assert Journal().busiest_second() == 0
+
+
+def test_the_busiest_second_slides() -> None:
+    assert written(*at(0.0, 0.6, 0.9, 1.2, 1.5, 3.0)).busiest_second() == 4
+
+
+def test_a_second_does_not_hold_both_its_ends() -> None:
+    assert written(*at(0.0, 1.0, 2.0)).busiest_second() == 1
+
+
+def test_the_busiest_second_is_that_of_one_key() -> None:
+    assert written(*at(0.0, 0.2), *at(0.1, key=1)).busiest_second() == 2
+
+
+def test_told_statuses_are_those_of_the_execution_without_repetitions() -> None:
+    journal = written(*told("new", "running", None, "running", "paused", "running"), *told("failed", execution="f"))
+    assert journal.told_statuses("e") == ["new", "running", "paused", "running"]
+    assert len(journal.requests_of("e")) == 6
+
+
+def test_the_summary_counts_by_trouble() -> None:
+    entries = [Entry(at=0, key=0, endpoint="get", code=code) for code in (200, 429, 429, 500, 503, 401, 404)]
+    entries.append(Entry(at=0, key=0, endpoint="get", fault=Fault.RESET))
+    entries.append(Entry(at=0, key=0, endpoint="get", code=200, fault=Fault.HTML))
+    expected = f"served 9 · 401{TIMES}1 404{TIMES}1 429{TIMES}2 5xx{TIMES}2 html{TIMES}1 reset{TIMES}1"
+    assert written(*entries).summary() == expected
+
+
+def test_the_summary_of_a_calm_life_is_short() -> None:
+    assert written(Entry(at=0, key=0, endpoint="get", code=200)).summary() == "served 1"
+
+
+def test_old_entries_are_forgotten_but_stay_counted() -> None:
+    journal = written(*at(1.0, 2.0, 3.0), kept_count=2)
+    assert [line["at"] for line in journal.lines()] == [2.0, 3.0]
+    assert journal.served_count == 3
+
+
+def test_told_statuses_come_from_lists_too() -> None:
+    journal = Journal()
+    journal.open(Entry(1.0, 0, "get", execution="e", told="new"))
+    for status in ("running", "running", "success"):
+        journal.tell_page(journal.open(Entry(2.0, 0, "list")), rows={"e": status, "f": "paused"})
+    assert journal.told_statuses("e") == ["new", "running", "success"]
+    assert journal.told_statuses("f") == ["paused"]
+
+
+def test_what_old_pages_told_is_forgotten() -> None:
+    journal = Journal(kept_pages_count=2)
+    for status in ("new", "running", "success"):
+        journal.tell_page(journal.open(Entry(1.0, 0, "list")), rows={"e": status})
+    assert [entry.rows for entry in journal.entries] == [None, {"e": "running"}, {"e": "success"}]

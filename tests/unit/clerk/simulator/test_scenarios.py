@@ -1,0 +1,93 @@
+from collections.abc import Callable
+
+import pytest
+
+from watcher.clerk.simulator.lifecycles import Kind, has_ended
+from watcher.clerk.simulator.responses import full
+from watcher.clerk.simulator.scenarios import NAMES, OPTIONAL_FIELDS, UNKNOWN_STATUS, populate
+from watcher.clerk.simulator.world import SimExecution, World
+from watcher.domain.models import Status
+from watcher.runtime.clock import SystemClock
+
+REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}
+
+
+def filled(*, seed: int = 7, pipelines_count: int = 5, fit_s: float | None = None, odd_share: float = 0.0) -> World:
+    world = World(SystemClock())
+    populate(world, seed=seed, pipelines_count=pipelines_count, executions_count=8, fit_s=fit_s, odd_share=odd_share)
+    return world
+
+
+def ids(world: World) -> list[tuple[str, str]]:
+    return [(execution.pipeline.id, execution.id) for execution in world.executions()]
+
+
+def test_the_same_seed_fills_the_same_world() -> None:
+    assert list(filled().executions()) == list(filled().executions())
+    assert set(ids(filled())).isdisjoint(ids(filled(seed=8)))
+
+
+def test_ids_do_not_depend_on_what_is_odd_or_how_fast_it_goes() -> None:
+    assert ids(filled()) == ids(filled(odd_share=0.5)) == ids(filled(fit_s=25))
+
+
+def test_pipelines_have_names_people_would_give() -> None:
+    assert [pipeline.name for pipeline in filled().pipelines()] == list(NAMES)
+
+
+def test_names_are_numbered_when_they_run_out() -> None:
+    assert [pipeline.name for pipeline in filled(pipelines_count=7).pipelines()][5:] == [
+        "Sales agent 2",
+        "Onboarding 2",
+    ]
+
+
+def test_every_pipeline_has_its_executions() -> None:
+    assert [sum(pipeline == each.pipeline for each in filled().executions()) for pipeline in filled().pipelines()] == [
+        8
+    ] * 5
+
+
+def test_some_executions_exist_from_the_start_and_all_do_within_forty_seconds() -> None:
+    begins = [execution.begins_s for execution in filled().executions()]
+    assert 0 in begins
+    assert 0 < max(begins) <= 40
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
+    executions = list(filled(seed=seed, fit_s=25).executions())
+    assert all(each.begins_s >= 0 and each.path(25.001)[-1].status in {"success", "failed"} for each in executions)
+    assert sum(each.story.kind is Kind.FAILING for each in executions) == 5
+    assert any(moment.status == Status.PAUSED for each in executions for moment in each.path(25))
+
+
+def has_unknown_status(execution: SimExecution) -> bool:
+    return any(stay.status == UNKNOWN_STATUS for stay in execution.story.stays)
+
+
+def ends_open(execution: SimExecution) -> bool:
+    return any(has_ended(stay) for stay in execution.story.stays[:-1])
+
+
+@pytest.mark.parametrize(
+    "is_odd",
+    [
+        has_unknown_status,
+        ends_open,
+        lambda execution: execution.visible_s > execution.begins_s,
+        lambda execution: execution.begins_s < execution.deleted_s < execution.begins_s + execution.story.length_s(),
+        lambda execution: execution.story.nulls == {"finishedAt"},
+        lambda execution: len(execution.story.nulls) > 1,
+        lambda execution: execution.story.absent == OPTIONAL_FIELDS,
+    ],
+)
+def test_every_oddity_happens_in_an_odd_world_and_none_in_a_normal_one(is_odd: Callable[[SimExecution], bool]) -> None:
+    assert any(map(is_odd, filled(pipelines_count=20, odd_share=1.0).executions()))
+    assert not any(map(is_odd, filled(pipelines_count=20).executions()))
+
+
+def test_a_bare_execution_is_answered_with_the_required_fields_only() -> None:
+    world = filled(pipelines_count=20, odd_share=1.0)
+    bare = next(each for each in world.executions() if each.story.absent)
+    assert set(full(bare, world=world, now_s=1e6)) == REQUIRED_FIELDS

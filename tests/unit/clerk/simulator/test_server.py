@@ -1,0 +1,449 @@
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import aiohttp
+import pytest
+
+from watcher.clerk.simulator.faults import Fault, Faults, Total, Window
+from watcher.clerk.simulator.lifecycles import Stay, Story
+from watcher.clerk.simulator.request_log import Entry
+from watcher.clerk.simulator.responses import encode, full
+from watcher.clerk.simulator.server import READABLE_BYTES, Simulator
+from watcher.clerk.simulator.world import Order, SimPipeline, World
+from watcher.runtime.clock import SystemClock
+
+PIPELINE = SimPipeline(id="0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", name="Sales agent")
+KEY = {"apiKey": "sim-key"}
+Travel = Callable[[float], None]
+
+
+def path(execution: str = "e", *, pipeline: str = PIPELINE.id) -> str:
+    return f"/public/pipelines/{pipeline}/executions/{execution}"
+
+
+def listing_path(**query: object) -> str:
+    return f"/public/pipelines/{PIPELINE.id}/executions?" + "&".join(f"{key}={value}" for key, value in query.items())
+
+
+def add(world: World, execution: str = "e", *, begins_s: float = 0.0, body_bytes: int = 3000) -> None:
+    story = Story(execution, stays=(Stay("running", 0), Stay("paused", 10), Stay("success", 20)))
+    world.add(story, pipeline=PIPELINE, begins_s=begins_s, body_bytes=body_bytes)
+
+
+@asynccontextmanager
+async def client_of(simulator: Simulator) -> AsyncIterator[aiohttp.ClientSession]:
+    async with simulator, aiohttp.ClientSession(simulator.base_url, headers=KEY) as client:
+        yield client
+
+
+async def control(client: aiohttp.ClientSession, url: str) -> str:
+    async with client.get(url) as response:
+        assert response.status == 200
+        return await response.text()
+
+
+def always(fault: Fault, *, slow_s: float = 0.05) -> Faults:
+    return Faults(odds={fault: 1.0}, slow_s=slow_s)
+
+
+def only(simulator: Simulator) -> Entry:
+    (entry,) = simulator.journal.entries
+    return entry
+
+
+async def test_an_execution_is_answered_as_the_world_has_it(world: World) -> None:
+    add(world)
+    async with client_of(Simulator(world)) as client, client.get(path()) as response:
+        execution = world.find("e")
+        assert execution
+        assert response.status == 200
+        assert response.content_type == "application/json"
+        assert await response.read() == encode(full(execution, world=world, now_s=0))
+
+
+async def test_a_page_is_answered_in_the_order_of_the_world() -> None:
+    world = World(SystemClock(), order=Order.OLDEST)
+    for nth in range(3):
+        add(world, f"e{nth}", begins_s=-nth)
+    simulator = Simulator(world)
+    async with client_of(simulator) as client, client.get(listing_path(limit=2, page=2)) as response:
+        document = await response.json()
+    assert [row["id"] for row in document["data"]] == ["e0"]
+    assert document["links"]["self"] == simulator.base_url + listing_path(limit=2, page=2)
+
+
+async def test_a_page_holds_fifty_unless_told_otherwise(world: World) -> None:
+    for nth in range(51):
+        add(world, f"e{nth}")
+    async with client_of(Simulator(world)) as client, client.get(listing_path()) as response:
+        document = await response.json()
+    assert (len(document["data"]), document["total"]) == (50, 51)
+
+
+@pytest.mark.parametrize("query", [{"limit": 51}, {"limit": 0}, {"page": 0}, {"page": "two"}])
+async def test_a_page_that_cannot_be_is_a_bad_request(world: World, query: dict[str, object]) -> None:
+    add(world)
+    async with client_of(Simulator(world)) as client, client.get(listing_path(**query)) as response:
+        assert response.status == 400
+
+
+@pytest.mark.parametrize(
+    "asked", [path("f"), path(pipeline="p"), "/public/pipelines/p/executions", "/public/pipelines", "/", path() + "/x"]
+)
+async def test_what_is_unknown_is_not_found(world: World, asked: str) -> None:
+    add(world)
+    async with client_of(Simulator(world)) as client, client.get(asked) as response:
+        assert response.status == 404
+        assert (await response.json())["statusCode"] == 404
+
+
+async def test_an_execution_is_not_found_before_it_is_visible_nor_after_its_deletion(
+    world: World, travel: Travel
+) -> None:
+    story = Story("e", stays=(Stay("new", 0),))
+    world.add(story, pipeline=PIPELINE, begins_s=1, visible_after_s=4, deleted_s=10)
+    codes, simulator = {}, Simulator(world)
+    async with client_of(simulator) as client:
+        for now_s in (0, 2, 5, 10):
+            travel(now_s)
+            async with client.get(path()) as response:
+                codes[now_s] = response.status
+    assert codes == {0: 404, 2: 404, 5: 200, 10: 404}
+    assert [entry.truth for entry in simulator.journal.entries] == [None, "new", "new", "new"]
+
+
+@pytest.mark.parametrize("headers", [{}, {"apiKey": ""}, {"apiKey": "guess"}, {"Authorization": "sim-key"}])
+async def test_a_wrong_key_is_unauthorized(world: World, headers: dict[str, str]) -> None:
+    add(world)
+    async with (
+        Simulator(world) as simulator,
+        aiohttp.ClientSession(headers=headers) as client,
+        client.get(simulator.base_url + path()) as response,
+    ):
+        assert response.status == 401
+    assert only(simulator).key is None
+
+
+async def test_only_reading_is_allowed(world: World) -> None:
+    async with client_of(Simulator(world)) as client, client.post(path()) as response:
+        assert response.status == 405
+
+
+async def test_keys_are_numbered_and_never_written_down(world: World) -> None:
+    async with Simulator(world, api_keys=("first", "second")) as simulator, aiohttp.ClientSession() as client:
+        for key in ("second", "first"):
+            async with client.get(simulator.base_url + path(), headers={"apiKey": key}):
+                pass
+    assert [entry.key for entry in simulator.journal.entries] == [1, 0]
+    assert "second" not in str(list(simulator.journal.lines()))
+
+
+async def test_the_rate_limit_is_real_and_says_when_to_come_back(world: World, travel: Travel) -> None:
+    add(world)
+    simulator = Simulator(world, rate_limit=2)
+    async with client_of(simulator) as client:
+        codes = []
+        for now_s in (0, 0, 0, 0.5):
+            travel(now_s)
+            async with client.get(path()) as response:
+                codes.append((response.status, response.headers.get("Retry-After")))
+    assert codes == [(200, None), (200, None), (429, "1"), (200, None)]
+    assert simulator.journal.busiest_second() == 4
+
+
+async def test_each_key_has_its_own_rate_limit(world: World) -> None:
+    codes = []
+    async with Simulator(world, rate_limit=1, api_keys=("a", "b")) as simulator, aiohttp.ClientSession() as client:
+        for key in ("a", "b", "a"):
+            async with client.get(simulator.base_url + path(), headers={"apiKey": key}) as response:
+                codes.append(response.status)
+    assert codes == [404, 404, 429]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "content_type", "retry_after"),
+    [
+        (Fault.RATE_LIMITED, 429, "application/json", None),
+        (Fault.RATE_LIMITED_SECONDS, 429, "application/json", "2"),
+        (Fault.SERVER_ERROR, 500, "application/json", None),
+        (Fault.BAD_GATEWAY, 502, "text/html", None),
+        (Fault.UNAVAILABLE, 503, "application/octet-stream", "2"),
+        (Fault.GATEWAY_TIMEOUT, 504, "text/html", None),
+        (Fault.UNAUTHORIZED, 401, "application/json", None),
+        (Fault.FORBIDDEN, 403, "application/json", None),
+        (Fault.NOT_FOUND, 404, "application/json", None),
+        (Fault.BAD_REQUEST, 400, "application/json", None),
+        (Fault.HTML, 200, "text/html", None),
+    ],
+)
+async def test_a_coded_fault_is_seen_as_itself(
+    world: World, fault: Fault, code: int, content_type: str, retry_after: str | None
+) -> None:
+    add(world)
+    simulator = Simulator(world, faults=always(fault))
+    async with client_of(simulator) as client, client.get(path()) as response:
+        assert (response.status, response.content_type) == (code, content_type)
+        assert response.headers.get("Retry-After") == retry_after
+    entry = only(simulator)
+    assert (entry.code, entry.fault, entry.told, entry.truth) == (code, fault, None, "running")
+
+
+async def test_retry_after_can_be_a_date(world: World) -> None:
+    simulator = Simulator(world, faults=always(Fault.RATE_LIMITED_DATE))
+    async with client_of(simulator) as client, client.get(path()) as response:
+        moment = parsedate_to_datetime(response.headers["Retry-After"])
+    assert (moment - world.epoch).total_seconds() == 2
+
+
+async def test_a_client_that_follows_a_redirect_is_seen(world: World) -> None:
+    simulator = Simulator(world, faults=Faults(windows=(Window(Fault.REDIRECT, execution="e"),)))
+    async with client_of(simulator) as client:
+        async with client.get(path(), allow_redirects=False) as response:
+            assert (response.status, response.headers["Location"]) == (302, "/elsewhere")
+        async with client.get(path()) as response:
+            assert response.status == 404
+    assert [entry.endpoint for entry in simulator.journal.entries] == ["get", "get", "other"]
+
+
+async def test_a_truncated_answer_is_whole_http_and_half_json(world: World) -> None:
+    add(world)
+    async with client_of(Simulator(world, faults=always(Fault.TRUNCATED))) as client, client.get(path()) as response:
+        with pytest.raises(json.JSONDecodeError):
+            await response.json()
+
+
+async def test_a_wrong_execution_is_a_readable_lie(world: World) -> None:
+    add(world)
+    simulator = Simulator(world, faults=always(Fault.WRONG_EXECUTION))
+    async with client_of(simulator) as client, client.get(path()) as response:
+        document = await response.json()
+    assert response.status == 200
+    assert document["id"] != "e"
+    assert document["status"] == "failed"
+    assert simulator.journal.told_statuses("e") == []
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
+async def test_a_slow_answer_is_right_in_the_end(world: World, fault: Fault) -> None:
+    add(world)
+    simulator = Simulator(world, faults=always(fault, slow_s=0.08))
+    began_at = time.monotonic()
+    async with client_of(simulator) as client, client.get(path()) as response:
+        assert (await response.json())["id"] == "e"
+    assert time.monotonic() - began_at >= 0.07
+    assert simulator.journal.told_statuses("e") == ["running"]
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
+async def test_a_slow_answer_to_a_client_that_left_tells_nothing(world: World, fault: Fault) -> None:
+    add(world)
+    simulator = Simulator(world, faults=always(fault, slow_s=60))
+    async with client_of(simulator) as client:
+        with pytest.raises(TimeoutError):
+            await (await client.get(path(), timeout=aiohttp.ClientTimeout(total=0.1))).read()
+    assert simulator.journal.told_statuses("e") == []
+
+
+async def test_a_hanging_request_never_ends(world: World) -> None:
+    simulator = Simulator(world, faults=always(Fault.HANG))
+    async with client_of(simulator) as client:
+        with pytest.raises(TimeoutError):
+            await client.get(path(), timeout=aiohttp.ClientTimeout(total=0.1))
+    assert (only(simulator).code, only(simulator).fault) == (None, Fault.HANG)
+
+
+async def test_a_hanging_request_does_not_hold_up_the_end(world: World) -> None:
+    simulator = Simulator(world, faults=always(Fault.HANG))
+    async with aiohttp.ClientSession(headers=KEY) as client:
+        async with simulator:
+            request = asyncio.ensure_future(client.get(simulator.base_url + path()))
+            while not await control(client, f"{simulator.base_url}/_sim/journal"):
+                pass
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await request
+
+
+async def test_a_reset_is_a_tcp_reset(world: World) -> None:
+    async with Simulator(world, faults=always(Fault.RESET)) as simulator:
+        host, port = simulator.base_url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path()} HTTP/1.1\r\nHost: sim\r\napiKey: sim-key\r\n\r\n".encode())
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+    assert (only(simulator).code, only(simulator).fault) == (None, Fault.RESET)
+
+
+async def test_a_reset_is_a_connection_error_to_a_client(world: World) -> None:
+    async with client_of(Simulator(world, faults=always(Fault.RESET))) as client:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await client.get(path())
+
+
+async def test_a_dropped_answer_begins_well(world: World) -> None:
+    add(world)
+    async with client_of(Simulator(world, faults=always(Fault.DROPPED))) as client:
+        response = await client.get(path())
+        assert response.status == 200
+        assert response.content_length == 3000
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await response.read()
+
+
+async def test_an_oversize_answer_announces_no_length(world: World) -> None:
+    add(world)
+    async with client_of(Simulator(world, faults=always(Fault.OVERSIZE))) as client, client.get(path()) as response:
+        assert response.content_length is None
+        assert len(await response.read()) > READABLE_BYTES
+
+
+async def test_a_bomb_is_small_until_it_is_unpacked(world: World) -> None:
+    add(world)
+    simulator = Simulator(world, faults=always(Fault.BOMB))
+    async with client_of(simulator) as client:
+        async with client.get(path()) as response:
+            assert response.headers["Content-Encoding"] == "deflate"
+            assert len(await response.read()) > READABLE_BYTES
+        async with (
+            aiohttp.ClientSession(auto_decompress=False, headers=KEY) as raw,
+            raw.get(simulator.base_url + path()) as response,
+        ):
+            assert len(await response.read()) < 100_000
+
+
+async def test_a_large_answer_is_whole_but_counts_as_unreadable(world: World) -> None:
+    add(world, body_bytes=READABLE_BYTES + 1)
+    simulator = Simulator(world)
+    async with client_of(simulator) as client, client.get(path()) as response:
+        assert len(await response.read()) == READABLE_BYTES + 1
+    assert simulator.journal.told_statuses("e") == []
+
+
+async def test_faults_can_be_set_while_it_runs(world: World) -> None:
+    simulator = Simulator(world)
+    async with client_of(simulator) as client:
+        simulator.faults = always(Fault.SERVER_ERROR)
+        async with client.get(path()) as response:
+            assert response.status == 500
+        simulator.faults = Faults()
+        async with client.get(path()) as response:
+            assert response.status == 404
+
+
+async def test_the_journal_knows_what_was_told_and_what_was_true(world: World, travel: Travel) -> None:
+    add(world)
+    simulator = Simulator(world)
+    async with client_of(simulator) as client:
+        for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, Faults()), (22, Faults())):
+            travel(now_s)
+            simulator.faults = faults
+            async with client.get(path()):
+                pass
+    assert simulator.journal.told_statuses("e") == ["running", "success"]
+    assert [entry.truth for entry in simulator.journal.requests_of("e")] == ["running", "paused", "success", "success"]
+    assert [entry.at for entry in simulator.journal.entries] == [1000, 1012, 1021, 1022]
+
+
+async def test_the_journal_knows_what_a_page_told_if_it_could_be_read(world: World, travel: Travel) -> None:
+    add(world)
+    simulator = Simulator(world)
+    async with client_of(simulator) as client:
+        for now_s, faults in ((0, Faults()), (12, always(Fault.HTML)), (21, always(Fault.SLOW, slow_s=0.01))):
+            travel(now_s)
+            simulator.faults = faults
+            async with client.get(listing_path()):
+                pass
+    assert [entry.rows for entry in simulator.journal.entries] == [{"e": "running"}, None, {"e": "success"}]
+    assert simulator.journal.told_statuses("e") == ["running", "success"]
+
+
+async def test_a_window_about_lists_leaves_single_answers_alone(world: World) -> None:
+    add(world)
+    simulator = Simulator(world, faults=Faults(windows=(Window(Fault.FORBIDDEN, endpoint="list"),)))
+    async with client_of(simulator) as client:
+        async with client.get(listing_path()) as page:
+            assert page.status == 403
+        async with client.get(path()) as one:
+            assert one.status == 200
+
+
+async def test_a_list_can_lie_about_its_total(world: World) -> None:
+    add(world)
+    simulator = Simulator(world, faults=Faults(total=Total.DOUBLE))
+    async with client_of(simulator) as client, client.get(listing_path()) as response:
+        assert (await response.json())["total"] == 2
+
+
+async def test_another_process_can_read_the_journal_and_the_truth(world: World, travel: Travel) -> None:
+    add(world)
+    travel(11)
+    async with client_of(Simulator(world)) as client:
+        async with client.get(path()):
+            pass
+        journal = [json.loads(line) for line in (await control(client, "/_sim/journal")).splitlines()]
+        truth: dict[str, Any] = json.loads(await control(client, "/_sim/truth"))
+    assert journal == [
+        {
+            "at": 1011.0,
+            "key": 0,
+            "endpoint": "get",
+            "pipeline": PIPELINE.id,
+            "execution": "e",
+            "code": 200,
+            "fault": None,
+            "told": "paused",
+            "truth": "paused",
+            "rows": None,
+        }
+    ]
+    assert truth == {
+        "epoch": "2026-11-24T10:00:00+00:00",
+        "now": 11.0,
+        "executions": [
+            {
+                "pipeline": PIPELINE.id,
+                "execution": "e",
+                "visible": True,
+                "path": [{"status": "running", "at": 0.0}, {"status": "paused", "at": 10.0}],
+            }
+        ],
+    }
+
+
+async def test_another_process_can_set_the_faults(world: World) -> None:
+    simulator = Simulator(world)
+    faults = {
+        "odds": {"html": 0.5},
+        "windows": [{"fault": "forbidden", "until_s": 9, "execution": "e"}],
+        "slow_s": 1,
+        "total": "null",
+    }
+    async with client_of(simulator) as client, client.post("/_sim/faults", json=faults) as response:
+        assert response.status == 204
+    assert simulator.faults == Faults(
+        odds={Fault.HTML: 0.5}, windows=(Window(Fault.FORBIDDEN, until_s=9, execution="e"),), slow_s=1, total=Total.NULL
+    )
+
+
+async def test_faults_that_cannot_be_are_refused(world: World) -> None:
+    simulator = Simulator(world, faults=always(Fault.HTML))
+    async with client_of(simulator) as client, client.post("/_sim/faults", json={"odds": {"flood": 1}}) as response:
+        assert response.status == 422
+    assert simulator.faults == always(Fault.HTML)
+
+
+async def test_an_unknown_control_is_not_found(world: World) -> None:
+    async with client_of(Simulator(world)) as client, client.get("/_sim/unknown") as response:
+        assert response.status == 404
+
+
+async def test_a_taken_port_is_an_os_error(world: World) -> None:
+    async with Simulator(world) as simulator:
+        port = int(simulator.base_url.rsplit(":", 1)[1])
+        with pytest.raises(OSError, match="address already in use"):
+            await Simulator(world, port=port).__aenter__()

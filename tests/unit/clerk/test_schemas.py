@@ -1,0 +1,409 @@
+"""Which fields of the API's answers are read, and what becomes of those that are not as documented."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from watcher.clerk.schemas import (
+    MOST_NODES,
+    MOST_ROWS,
+    QUICK_BYTES,
+    Attempt,
+    HardToReadError,
+    Page,
+    UnreadableError,
+    parse_execution,
+    parse_page,
+)
+from watcher.domain.models import Execution, FailedNode
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
+OTHER = "9a1b0000-0000-4000-8000-000000000002"
+NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+def body(**fields: object) -> bytes:
+    return json.dumps({"id": EXECUTION, "status": "running", **fields}).encode()
+
+
+PRIVATE = "the customer's own words"
+FULL = {
+    "id": EXECUTION,
+    "pipelineId": PIPELINE,
+    "pipelineVersionId": "v-1",
+    "status": "failed",
+    "pipelineName": "Sales agent",
+    "pipelineVersionNumber": 7,
+    "startedAt": "2026-11-24T09:59:48.600Z",
+    "finishedAt": "2026-11-24T12:00:01.000+02:00",
+    "error": "Node failed",
+    "aiTokensUsed": 512,
+    "nodesStarted": 3,
+    "conversationHistory": {"messages": [PRIVATE]},
+    "contactDetails": {"phone": PRIVATE},
+    "environment": {"TOKEN": PRIVATE},
+    "triggeredBy": "message_received",
+    "triggeredByEntityId": "e-1",
+    "conversationId": "c-1",
+    "nodesExecuted": [
+        {
+            "nodeName": "Greeting",
+            "node": {"id": "1", "name": "Greeting", "isGoal": True, "goalName": "Booked appointment"},
+            "id": "n-1",
+            "status": "success",
+            "errorMessage": None,
+            "input": {"text": PRIVATE},
+            "output": {"text": PRIVATE},
+        },
+        {"id": "n-2", "nodeName": "Call", "node": {"name": "other"}, "status": "failed", "input": PRIVATE},
+        {"id": "n-3", "node": {"name": "Ask", "isGoal": False, "goalName": "no"}, "errorMessage": "no answer"},
+        {"id": "n-4", "status": "failed", "node": {"isGoal": True}, "errorMessage": ""},
+    ],
+    "pipelineMessages": [{"content": {"text": PRIVATE}}],
+}
+ALLOWED = Execution(
+    id=EXECUTION,
+    status="failed",
+    pipeline_id=PIPELINE,
+    version_id="v-1",
+    pipeline_name="Sales agent",
+    version_number=7,
+    started_at=datetime(2026, 11, 24, 9, 59, 48, 600_000, tzinfo=UTC),
+    finished_at=datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC),
+    error="Node failed",
+    ai_tokens_used=512,
+    nodes_started=3,
+    triggered_by="message_received",
+    triggered_by_entity_id="e-1",
+    conversation_id="c-1",
+    failed_nodes=(
+        FailedNode("n-2", "Call", None),
+        FailedNode("n-3", "Ask", "no answer"),
+        FailedNode("n-4", None, ""),
+    ),
+    goals=("Booked appointment",),
+)
+
+
+def page_of(*rows: object, **fields: object) -> Page:
+    return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode())
+
+
+def row_of(**fields: object) -> Execution:
+    return page_of({"id": EXECUTION, "status": "running", **fields}).rows[0]
+
+
+def parse(**fields: object) -> Execution:
+    return parse_execution(body(**fields), asked=EXECUTION)
+
+
+def test_the_allowed_fields_are_read_and_no_others() -> None:
+    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION) == ALLOWED
+
+
+def test_private_fields_appear_in_nothing_that_is_returned() -> None:
+    assert PRIVATE not in repr(parse_execution(json.dumps(FULL).encode(), asked=EXECUTION))
+    assert PRIVATE not in repr(page_of(FULL))
+
+
+def test_the_required_fields_are_enough() -> None:
+    assert parse() == Execution(id=EXECUTION, status="running")
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
+@pytest.mark.parametrize("field", sorted(FULL.keys() - {"id", "status"}))
+def test_an_optional_field_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
+    execution = parse(**FULL | {"status": "paused", field: wrong})
+    assert execution.status == "paused"
+    others = {"started_at", "goals", "error", "version_number"} - {_ATTRIBUTES.get(field, "")}
+    assert all(getattr(execution, name) == getattr(ALLOWED, name) for name in others)
+
+
+_ATTRIBUTES = {
+    "startedAt": "started_at",
+    "finishedAt": "finished_at",
+    "nodesExecuted": "goals",
+    "error": "error",
+    "pipelineVersionNumber": "version_number",
+}
+
+
+def test_a_node_of_the_wrong_type_costs_only_itself() -> None:
+    nodes = [None, 7, "x", {"id": 5, "node": "y", "errorMessage": "bad"}, {"node": {"isGoal": True, "goalName": "G"}}]
+    execution = parse(nodesExecuted=nodes)
+    assert execution.failed_nodes == (FailedNode(None, None, "bad"),)
+    assert execution.goals == ("G",)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "1e400",
+        "9" * 400,
+        "-" + "9" * 4000,
+        "1e308",
+        "-1e308",
+        str(2**53 + 2),
+        str(2**63),
+    ],
+)
+def test_a_number_beyond_all_measure_is_absent(number: str) -> None:
+    raw = body(aiTokensUsed="N").replace(b'"N"', number.encode())
+    execution = parse_execution(raw, asked=EXECUTION)
+    assert execution.ai_tokens_used is None
+
+
+@pytest.mark.parametrize("number", [0, 1, 512, 1.5, -3, 2**53, -(2**53)])
+def test_an_everyday_number_is_kept(number: float) -> None:
+    execution = parse(aiTokensUsed=number)
+    assert execution.ai_tokens_used == number
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-24T10:00:00", NOW),
+        ("2026-11-24T10:00:00Z", NOW),
+        ("2026-11-24T12:00:00+02:00", NOW),
+        ("1969-12-31T23:59:59Z", None),
+        ("0001-01-01T00:00:00Z", None),
+        ("9999-12-31T23:59:59Z", None),
+        ("12026-01-01T00:00:00Z", None),
+        ("0000-01-01T00:00:00Z", None),
+        ("0001-01-01T00:00:00+23:59", None),
+        ("9999-12-31T23:59:59-23:59", None),
+        ("1970-01-01T00:00:00+14:00", None),
+        ("9998-12-31T23:59:59-14:00", None),
+        ("1969-12-31T23:59:59-01:00", datetime(1970, 1, 1, 0, 59, 59, tzinfo=UTC)),
+        ("2026-11-24T10:00:00+24:00", None),
+        ("2026-11-24T10:00:60Z", None),
+        ("2026-11-24T10:00:00.999999999Z", NOW.replace(microsecond=999_999)),
+        ("yesterday", None),
+        ("", None),
+    ],
+)
+def test_a_time_is_read_as_utc_and_an_impossible_one_as_absent(text: str, moment: datetime | None) -> None:
+    execution = parse(startedAt=text, finishedAt=text)
+    assert (execution.started_at, execution.finished_at) == (moment, moment)
+
+
+def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable() -> None:
+    """JavaScript writes one wherever a text was cut in the middle of an emoji."""
+    raw = body(error="N", conversationHistory={"text": "x"}, pipelineName="P")
+    raw = raw.replace(b'"N"', rb'"cut \ud83d"').replace(b'"x"', rb'"\udE00 \\ud83d \ud83d\ude00"')
+    raw = raw.replace(b'"P"', rb'"\\ud83d \ud83d\ude00 \\\ud83d\n"')
+    execution = parse_execution(raw, asked=EXECUTION)
+    assert execution.error == "cut "
+    assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
+
+
+def test_an_id_is_compared_without_regard_to_capitals_and_kept_as_asked() -> None:
+    assert parse(id=EXECUTION.upper()) == Execution(id=EXECUTION, status="running")
+
+
+# A page of a list
+
+ROW = {name: FULL[name] for name in FULL if name not in {"pipelineId", "pipelineName", "pipelineVersionNumber"}}
+ROW_ALLOWED = replace(ALLOWED, pipeline_id=None, pipeline_name=None, version_number=None, failed_nodes=(), goals=())
+
+
+def test_of_a_row_the_allowed_fields_are_read_and_no_others() -> None:
+    assert page_of(ROW, total=7) == Page((ROW_ALLOWED,), 0, 7)
+
+
+def test_a_page_keeps_the_order_of_its_rows_and_may_be_empty() -> None:
+    rows = [{"id": name, "status": "new"} for name in (OTHER, EXECUTION)]
+    assert page_of(*rows) == Page((Execution(OTHER, "new"), Execution(EXECUTION, "new")), 0, 2)
+    assert page_of() == Page((), 0, 0)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        7,
+        "x",
+        [],
+        {},
+        {"id": OTHER},
+        {"status": "new"},
+        {"id": None, "status": "new"},
+        {"id": 5, "status": "new"},
+        {"id": "", "status": "new"},
+        {"id": "../accounts", "status": "new"},
+        {"id": OTHER, "status": None},
+        {"id": OTHER, "status": ""},
+        {"id": OTHER, "status": 3},
+    ],
+)
+def test_a_row_without_id_or_status_costs_only_itself(bad: object) -> None:
+    assert page_of(bad, {"id": EXECUTION, "status": "new"}, bad) == Page((Execution(EXECUTION, "new"),), 2, 3)
+
+
+def test_a_page_of_which_no_row_can_be_read_is_no_page_for_it_would_pass_for_the_end() -> None:
+    with pytest.raises(UnreadableError, match="no_rows"):
+        page_of({"status": "new"}, None)
+
+
+@pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
+@pytest.mark.parametrize("field", sorted(ROW.keys() - {"id", "status"}))
+def test_an_optional_field_of_a_row_of_any_type_costs_at_most_itself(field: str, wrong: object) -> None:
+    row = row_of(**ROW | {"status": "paused", field: wrong})
+    assert row.status == "paused"
+    others = {"started_at", "finished_at", "error"} - {_ATTRIBUTES.get(field, "")}
+    assert all(getattr(row, name) == getattr(ROW_ALLOWED, name) for name in others)
+
+
+WRONG_TOTALS: list[object] = [None, -1, "7", 1.5, True, [], {}, 2**60, 1e300]
+
+
+@pytest.mark.parametrize(
+    ("total", "read"),
+    [(0, 0), (51, 51), (2**53, 2**53), *((wrong, None) for wrong in WRONG_TOTALS)],
+)
+def test_a_total_of_another_type_is_absent(total: object, read: int | None) -> None:
+    assert page_of(total=total) == Page((), 0, read)
+
+
+def test_a_total_may_be_missing() -> None:
+    assert parse_page(b'{"data": []}') == Page((), 0, None)
+
+
+@pytest.mark.parametrize(
+    "data", [b'{"total": 1}', b'{"data": null}', b'{"data": {}}', b'{"data": "x"}', b"[]", b"null"]
+)
+def test_without_a_list_there_is_no_page(data: bytes) -> None:
+    with pytest.raises(UnreadableError, match="no_list"):
+        parse_page(data)
+
+
+@pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "yesterday", "", None, 1e300])
+def test_an_impossible_time_of_a_row_is_absent(moment: object) -> None:
+    assert row_of(startedAt=moment, finishedAt="2026-11-24T10:00:00") == Execution(
+        EXECUTION, "running", finished_at=NOW
+    )
+
+
+def test_half_a_surrogate_pair_in_one_row_costs_no_other() -> None:
+    raw = json.dumps({"data": [{"id": EXECUTION, "status": "failed", "error": "N"}, {"id": OTHER, "status": "new"}]})
+    page = parse_page(raw.replace('"N"', r'"cut \ud83d"').encode())
+    assert page == Page((Execution(EXECUTION, "failed", error="cut "), Execution(OTHER, "new")), 0, None)
+
+
+def test_the_ids_of_rows_are_in_small_letters() -> None:
+    assert row_of(id=EXECUTION.upper()) == Execution(EXECUTION, "running")
+
+
+# What only a second attempt reads
+
+UNREAD = {
+    "201 levels": b"[" * 201 + b"]" * 201,
+    "100,000 levels": b"[" * 100_000 + b"]" * 100_000,
+    "100,000 objects": b'{"a":' * 100_000 + b"0" + b"}" * 100_000,
+    "a number of 4,301 digits": b"9" * 4301,
+    "a number of a million digits": b"9" * 1_000_000,
+    "a number beyond all measure": b"1e999",
+    "bytes that are no text": b'"\xff\xfe"',
+    "control characters": b'"\x00\n"',
+    "half a surrogate pair": rb'"\ud83d"',
+    "a huge text": b'"' + b"x" * 2_000_000 + b'"',
+    "a huge text of escapes": b'"' + rb"\u0041" * 300_000 + b'"',
+    "a million values": b"[" + b"0," * 1_000_000 + b"0]",
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_in_a_private_field_makes_an_execution_unreadable(name: str) -> None:
+    raw = json.dumps(FULL | {"conversationHistory": "N", "environment": {"id": "wrong", "status": "new"}}).encode()
+    assert parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION) == ALLOWED
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_in_a_private_field_of_a_row_costs_the_page(name: str) -> None:
+    raw = json.dumps({"data": [ROW | {"contactDetails": "N"}, {"id": OTHER, "status": "new"}], "total": 2}).encode()
+    assert parse_page(raw.replace(b'"N"', UNREAD[name])) == Page((ROW_ALLOWED, Execution(OTHER, "new")), 0, 2)
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_nothing_in_an_optional_field_costs_more_than_itself(name: str) -> None:
+    raw = json.dumps(FULL | {"triggeredBy": "N"}).encode()
+    execution = parse_execution(raw.replace(b'"N"', UNREAD[name]), asked=EXECUTION)
+    assert replace(execution, triggered_by=None) == replace(ALLOWED, triggered_by=None)
+
+
+@pytest.mark.parametrize("padding", [0, QUICK_BYTES])
+def test_a_byte_order_mark_is_passed_over(padding: int) -> None:
+    raw = b"\xef\xbb\xbf" + body(environment="x" * padding)
+    assert parse_execution(raw, asked=EXECUTION) == Execution(EXECUTION, "running")
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_what_is_cut_or_another_id_stays_unreadable_however_it_is_read(name: str) -> None:
+    raw = body(x="N").replace(b'"N"', UNREAD[name])
+    with pytest.raises(UnreadableError, match="no_json"):
+        parse_execution(raw[:-1], asked=EXECUTION)
+    with pytest.raises(UnreadableError, match="wrong_id"):
+        parse_execution(raw, asked=OTHER)
+
+
+@pytest.mark.parametrize(
+    ("raw", "flaw"),
+    [
+        (b"<html>%s</html>", "html"),
+        (b"%s", "no_json"),
+        (b'{"id": "%s"', "no_json"),
+        (b'{"id": "%s"}', "no_execution"),
+        (b'[{"id": "%s"}]', "no_execution"),
+    ],
+)
+def test_what_is_wrong_with_a_large_body_has_the_words_of_a_small_one(raw: bytes, flaw: str) -> None:
+    for size in (0, QUICK_BYTES):
+        with pytest.raises(UnreadableError, match=flaw):
+            parse_execution(raw % (b"x" * size), asked=EXECUTION)
+
+
+def test_a_first_attempt_is_made_at_what_is_small_and_whole_only() -> None:
+    whole = body()
+    assert parse_execution(whole, asked=EXECUTION, attempt=Attempt.FIRST).status == "running"
+    for hard in (b"\xef\xbb\xbf" + whole, whole[:-1], body(x="x" * QUICK_BYTES)):
+        with pytest.raises(HardToReadError):
+            parse_execution(hard, asked=EXECUTION, attempt=Attempt.FIRST)
+    with pytest.raises(UnreadableError, match="no_execution"):
+        parse_execution(b"null", asked=EXECUTION, attempt=Attempt.FIRST)
+
+
+@pytest.mark.parametrize("attempt", [Attempt.FIRST, Attempt.SECOND])
+def test_both_attempts_read_the_same(attempt: Attempt) -> None:
+    assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, attempt=attempt) == ALLOWED
+    assert parse_page(json.dumps({"data": [ROW], "total": 1}).encode(), attempt=attempt) == Page((ROW_ALLOWED,), 0, 1)
+
+
+def test_no_more_goals_and_failed_nodes_are_kept_than_an_event_holds() -> None:
+    node = {"id": "n", "status": "failed", "node": {"isGoal": True, "goalName": "G"}}
+    execution = parse(nodesExecuted=[node] * 100)
+    assert (len(execution.failed_nodes), len(execution.goals)) == (20, 20)
+
+
+def test_a_failed_node_after_thousands_of_others_is_found() -> None:
+    nodes: list[object] = [{"id": f"n-{number}", "status": "success"} for number in range(MOST_NODES - 1)]
+    execution = parse(nodesExecuted=[*nodes, {"id": "bad", "status": "failed"}])
+    assert execution.failed_nodes == (FailedNode("bad", None, None),)
+
+
+def test_of_nodes_without_end_the_first_are_read() -> None:
+    nodes: list[object] = [{}] * MOST_NODES
+    execution = parse(nodesExecuted=[{"id": "bad", "status": "failed"}, *nodes, {"id": "late", "status": "failed"}])
+    assert execution.failed_nodes == (FailedNode("bad", None, None),)
+
+
+def test_of_rows_without_end_the_first_are_read_and_the_page_says_that_some_are_not() -> None:
+    row = {"id": EXECUTION, "status": "new"}
+    page = page_of(*[row] * (MOST_ROWS + 7))
+    assert (len(page.rows), page.skipped) == (MOST_ROWS, 1)
+    assert page_of(*[row] * MOST_ROWS).skipped == 0

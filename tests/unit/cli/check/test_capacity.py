@@ -1,0 +1,173 @@
+"""What an account can hold, in tables: executions, rate and intervals in; requests and seconds out."""
+
+import pytest
+
+from watcher.cli.check.capacity import Advice, Watched, plan, plan_account, round_up
+from watcher.config.models import PollingSettings, Settings
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+OTHER = "77aa0000-0000-4000-8000-000000000000"
+
+
+@pytest.mark.parametrize(
+    ("cadence", "executions_count", "rate_limit", "wants_per_s", "delay_s", "gap_s"),
+    [
+        ("backoff", 1, 5, 1 / 60, 3, 60),  # after a minute a look every 6 s: half of that on average
+        ("backoff", 216, 5, 3.6, 22.041, 60),  # 216 at 4.9 a second: a turn takes 44 s
+        ("backoff", 426, 5, 7.1, 43.469, 86.939),
+        ("fixed", 1, 5, 1, 0.5, 1),
+        ("fixed", 4, 5, 4, 0.5, 1),
+        ("fixed", 49, 5, 49, 5, 10),
+    ],
+)
+def test_more_executions_want_more_and_are_seen_later(
+    cadence: str, executions_count: int, rate_limit: float, wants_per_s: float, delay_s: float, gap_s: float
+) -> None:
+    polling = PollingSettings.model_validate({"cadence": cadence})
+    account = plan_account("a", Watched(executions_count), rate_limit=rate_limit, polling=polling)
+    assert account.wants_per_s == pytest.approx(wants_per_s)
+    assert account.allowed_per_s == pytest.approx(0.98 * rate_limit)
+    assert account.delay_s == pytest.approx(delay_s, abs=0.001)
+    assert account.gap_s == pytest.approx(gap_s, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("polling", "delay_s", "gap_s"),
+    [
+        ({"min_interval": "30s"}, 15, 60),  # never more often than min_interval
+        ({"max_interval": "2s"}, 1, 2),  # nor more rarely than max_interval
+        ({"min_interval": "500ms", "cadence": "fixed"}, 0.25, 0.5),
+    ],
+)
+def test_the_delay_stays_within_the_intervals(polling: dict[str, str], delay_s: float, gap_s: float) -> None:
+    account = plan_account("a", Watched(1), rate_limit=5, polling=PollingSettings.model_validate(polling))
+    assert (account.delay_s, account.gap_s) == (delay_s, gap_s)
+
+
+@pytest.mark.parametrize(
+    ("polling", "executions_count", "advice"),
+    [
+        ({}, 294, None),  # 60 s at 4.9 a second, exactly
+        ({}, 295, Advice(("max_interval",), 60, 90, 5.1)),
+        ({}, 426, Advice(("max_interval",), 60, 90, 7.3)),
+        ({"cadence": "fixed"}, 4, None),
+        ({"cadence": "fixed"}, 49, Advice(("min_interval",), 1, 10, 50)),
+        ({"cadence": "fixed"}, 426, Advice(("min_interval", "max_interval"), 1, 90, 434.7)),
+    ],
+)
+def test_an_interval_that_cannot_be_held_comes_with_what_would_help(
+    polling: dict[str, str], executions_count: int, advice: Advice | None
+) -> None:
+    settings = PollingSettings.model_validate(polling)
+    account = plan_account("a", Watched(executions_count), rate_limit=5, polling=settings)
+    assert account.advice == advice
+
+
+@pytest.mark.parametrize(("cadence", "executions_count"), [("backoff", 295), ("backoff", 10_000), ("fixed", 77)])
+def test_what_would_help_helps(cadence: str, executions_count: int) -> None:
+    polling = PollingSettings.model_validate({"cadence": cadence})
+    advice = plan_account("a", Watched(executions_count), rate_limit=5, polling=polling).advice
+    assert advice is not None
+    faster = plan_account("a", Watched(executions_count), rate_limit=advice.rate_limit_per_s, polling=polling)
+    longer = PollingSettings.model_validate({"cadence": cadence} | dict.fromkeys(advice.keys, f"{advice.longer_s}s"))
+    slower = plan_account("a", Watched(executions_count), rate_limit=5, polling=longer)
+    assert (faster.advice, slower.advice) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("cadence", "watched", "wants_per_s", "delay_s", "gap_s"),
+    [
+        ("backoff", Watched(0, 1), 1, 0.5, 60),
+        ("fixed", Watched(0, 1), 1, 0.5, 60),
+        ("backoff", Watched(0, 10), 10, 1.02, 60),  # ten lists at 4.9 a second take turns
+        ("backoff", Watched(0, 400), 400, 40.816, 81.633),
+        ("backoff", Watched(12, 1), 1.2, 3, 60),  # what is named is seen later than what is listed
+        ("backoff", Watched(12, 6), 6.2, 3, 60),  # 2 a second go to what is named, 2.9 are left for six lists
+        ("backoff", Watched(12, 30), 30.2, 5.172, 60),  # 2 a second go to what is named, 2.9 are left for 30 lists
+        (
+            "backoff",
+            Watched(200, 2),
+            200 / 60 + 2,
+            30,
+            60,
+        ),  # lists take what is left of half: the named come to their limit
+        (
+            "backoff",
+            Watched(400, 2),
+            400 / 60 + 2,
+            41.096,
+            82.192,
+        ),  # more than can be held: lists still go once a minute
+        ("backoff", Watched(600, 200), 210, 122.449, 244.898),  # far more: lists three times in a turn
+        ("fixed", Watched(4, 1), 5, 0.513, 60),  # the list takes its one a second
+        ("fixed", Watched(4, 54), 58, 11.02, 60),  # half each
+        ("fixed", Watched(49, 1), 50, 6.282, 60),
+    ],
+)
+def test_a_whole_pipeline_wants_its_list_and_has_what_is_left(
+    cadence: str, watched: Watched, wants_per_s: float, delay_s: float, gap_s: float
+) -> None:
+    account = plan_account("a", watched, rate_limit=5, polling=PollingSettings.model_validate({"cadence": cadence}))
+    assert account.wants_per_s == pytest.approx(wants_per_s)
+    assert account.delay_s == pytest.approx(delay_s, abs=0.001)
+    assert account.gap_s == pytest.approx(gap_s, abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("cadence", "watched", "advice"),
+    [
+        ("backoff", Watched(0, 294), None),  # each list within 60 s, though it would like one a second
+        ("backoff", Watched(0, 295), Advice(("max_interval",), 60, 90, 5.1)),
+        ("fixed", Watched(0, 295), Advice(("max_interval",), 60, 90, 5.1)),
+        ("backoff", Watched(200, 95), Advice(("max_interval",), 60, 90, 5.1)),
+        ("fixed", Watched(2, 54), None),  # half the rate holds 1 s
+        ("fixed", Watched(4, 0), None),
+        ("fixed", Watched(3, 54), Advice(("min_interval",), 1, 2, 6.2)),
+        ("fixed", Watched(4, 1), Advice(("min_interval",), 1, 2, 5.2)),
+        ("fixed", Watched(4, 300), Advice(("min_interval", "max_interval"), 1, 90, 9.2)),
+    ],
+)
+def test_of_whole_pipelines_only_max_interval_is_to_be_held(
+    cadence: str, watched: Watched, advice: Advice | None
+) -> None:
+    polling = PollingSettings.model_validate({"cadence": cadence})
+    assert plan_account("a", watched, rate_limit=5, polling=polling).advice == advice
+
+
+def test_what_is_held_exactly_is_held_whatever_the_rounding() -> None:
+    plans = [
+        plan_account("a", Watched(named, whole), rate_limit=(named + whole) / 60 / 0.98, polling=PollingSettings())
+        for named in range(1, 60)
+        for whole in range(1, 60)
+    ]
+    assert {each.advice for each in plans} == {None}
+
+
+def test_an_account_that_watches_nothing_wants_nothing() -> None:
+    account = plan_account("a", Watched(0), rate_limit=5, polling=PollingSettings())
+    assert (account.wants_per_s, account.delay_s, account.gap_s, account.advice) == (0, None, None, None)
+
+
+def test_each_account_has_its_own_watches_and_rate() -> None:
+    ids = [f"9a1b0000-0000-4000-8000-{number:012}" for number in range(5)]
+    settings = Settings.model_validate(
+        {
+            "accounts": {"a": {"api_key": "k"}, "b": {"api_key": "l", "rate_limit": "100/m"}},
+            "watch": [
+                {"pipeline": PIPELINE, "account": "b", "executions": ids[:2]},
+                {"pipeline": OTHER, "account": "b", "executions": ids[2:]},
+                {"pipeline": ids[0], "account": "b"},
+            ],
+            "polling": {"cadence": "fixed"},
+        }
+    )
+    assert [(each.account, each.wants_per_s) for each in plan(settings)] == [("a", 0), ("b", 6)]
+    assert [each.allowed_per_s for each in plan(settings)] == pytest.approx([4.9, 1.6333], abs=0.001)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "written"),
+    [(0.31, 0.4), (1.2, 2), (9.5, 10), (10, 10), (11, 15), (60.1, 90), (84, 90), (601, 660), (3601, 4200)],
+)
+def test_a_time_is_rounded_up_to_what_people_would_write(seconds: float, written: float) -> None:
+    assert round_up(seconds) == written

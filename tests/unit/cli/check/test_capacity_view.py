@@ -1,0 +1,95 @@
+import io
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from watcher.cli.check.capacity import Advice, plan
+from watcher.cli.check.capacity_view import advise, exactly, print_plan, print_plan_rows, roughly
+from watcher.config.models import Settings
+
+IDS = [f"9a1b0000-0000-4000-8000-{number:012}" for number in range(426)]
+
+
+def settings(**polling: str) -> Settings:
+    document: dict[str, Any] = {
+        "accounts": {"default": {"api_key": "k"}, "eu": {"api_key": "l"}, "idle": {"api_key": "m"}},
+        "watch": [
+            {"pipeline": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "account": "default", "executions": IDS[:12]},
+            {"pipeline": "77aa0000-0000-4000-8000-000000000000", "account": "eu", "executions": IDS},
+        ],
+        "sinks": {"stdout": {"type": "stdout"}},
+        "polling": polling,
+    }
+    return Settings.model_validate(document)
+
+
+def printed(settings: Settings, *, width: int) -> list[str]:
+    out = io.StringIO()
+    print_plan(plan(settings), settings, file="w.yaml", console=Console(file=out, width=width, markup=False))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_people_get_a_table_and_what_would_help() -> None:
+    assert printed(settings(), width=120) == [
+        "✓ w.yaml  3 accounts, 2 watches, 1 sink",
+        "account  wants  allowed  expected delay  longest gap",
+        "default  0.2/s  4.9/s    3 s             60 s",
+        "eu       7.1/s  4.9/s    43 s            87 s",
+        "idle     0/s    4.9/s    -               -",
+        "! eu: over max_interval 60s: raise rate_limit to 7.3/s, or polling.max_interval to 90s",
+        (
+            "if all are open: wants looks at each every max_interval (60s); "
+            "delay is the mean of a change after 60s in a status"
+        ),
+    ]
+
+
+def test_the_words_fit_the_cadence() -> None:
+    assert "every min_interval (2s)" in printed(settings(cadence="fixed", min_interval="2s"), width=200)[-1]
+
+
+def test_whole_pipelines_are_explained_beside_what_is_named_or_alone() -> None:
+    whole = settings().watch[0].model_copy(update={"executions": ()})
+    words = (
+        "a whole pipeline wants a page of its list every min_interval (1s), and gets what is left; "
+        "its later pages and details come on top"
+    )
+    assert printed(settings().model_copy(update={"watch": (whole,)}), width=200)[-1] == words
+    both = printed(settings().model_copy(update={"watch": (whole, settings().watch[1])}), width=300)[-1]
+    assert both == f"{printed(settings(), width=200)[-1]}; {words}"
+
+
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    lines = printed(settings(), width=40)
+    assert all(len(line) <= 40 for line in lines)
+    assert "eu      7.1/s 4.9/s   43 s     87 s" in lines
+
+
+def test_programs_get_rows_without_units(capsys: pytest.CaptureFixture[str]) -> None:
+    print_plan_rows(plan(settings()))
+    assert capsys.readouterr().out.splitlines() == [
+        "account\twants\tallowed\tdelay\tgap",
+        "default\t0.2\t4.9\t3\t60",
+        "eu\t7.1\t4.9\t43.469\t86.939",
+        "idle\t0\t4.9\t\t",
+    ]
+
+
+def test_intervals_are_to_be_raised_together_where_one_bounds_the_other() -> None:
+    advice = Advice(("min_interval", "max_interval"), 0.5, 600, 434.7)
+    assert advise(advice) == (
+        "over min_interval 500ms: raise rate_limit to 434.7/s, or polling.min_interval and polling.max_interval to 10m"
+    )
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"), [(0.0166, "0.017"), (0.25, "0.25"), (3.61, "3.6"), (84.4, "84"), (7200, "7200")]
+)
+def test_a_figure_has_as_many_digits_as_people_read(figure: float, shown: str) -> None:
+    assert roughly(figure) == shown
+
+
+@pytest.mark.parametrize(("figure", "shown"), [(0, "0"), (100, "100"), (1 / 3, "0.333"), (4.9, "4.9")])
+def test_a_figure_has_no_needless_noughts(figure: float, shown: str) -> None:
+    assert exactly(figure) == shown

@@ -1,0 +1,321 @@
+"""Trying keys and webhooks on real sockets: what is asked, what is sent, what is told of it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+import pytest
+from receiver import Receiver, Reply, answer, hangs, resets, says
+from standardwebhooks import Webhook
+
+from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world
+from watcher.clerk.simulator.faults import Fault, Faults, Window
+from watcher.clerk.simulator.server import SIM_KEY
+from watcher.cli.check.connectivity import Trial, try_everything
+from watcher.config.models import Settings
+from watcher.domain.errors import Exit
+from watcher.runtime.clock import SystemClock
+
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+RUN = "9a1b0000-0000-4000-8000-000000000001"
+
+
+@pytest.fixture(autouse=True)
+def no_proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
+    return [*await try_everything(Settings.model_validate(document), clock=SystemClock(), send=send)]
+
+
+async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
+    (trial,) = await all_tried(document, send=send)
+    return trial
+
+
+def account(base_url: str, **keys: str) -> dict[str, Any]:
+    watch = {"pipeline": PIPELINE, "account": "eu", "executions": [RUN]}
+    return {"accounts": {"eu": {"api_key": SIM_KEY, "base_url": base_url, **keys}}, "watch": [watch]}
+
+
+def hook(url: str, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a block holds)
+    sinks = {"ops": {"type": "webhook", "url": f"{url}/secret/path", **keys}, "stdout": {"type": "stdout"}}
+    return {"sinks": sinks}
+
+
+async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_knows() -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        trial = await tried(account(simulator.base_url) | {"watch": []})
+        (entry,) = simulator.journal.entries
+    assert trial.works
+    assert trial.words == "takes the key; nothing is watched with it"
+    assert (entry.endpoint, entry.code) == ("get", 404)
+
+
+async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
+    world = build_world(SimulateOptions(pipelines_count=1, executions_count=1), clock=SystemClock())
+    (pipeline,) = world.pipelines()
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
+        (entry,) = simulator.journal.entries
+    assert (trial.works, trial.words) == (True, "takes the key")
+    assert (entry.endpoint, entry.pipeline) == ("list", pipeline.id)
+
+
+async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
+    world = build_world(SimulateOptions(pipelines_count=3, executions_count=1), clock=SystemClock())
+    ids = [pipeline.id for pipeline in world.pipelines()]
+    watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in (*ids, PIPELINE)]
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
+        of_key, of_watch = await all_tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches})
+        asked = [entry.pipeline for entry in simulator.journal.entries]
+    assert (known.works, known.words) == (True, "takes the key and knows its 3 pipelines")
+    assert (of_key.works, of_key.words) == (True, "takes the key")
+    assert (of_watch.target, of_watch.code) == ("watch[3]", Exit.NOT_FOUND)
+    assert of_watch.words == f"does not know pipeline {PIPELINE} (404)"
+    assert of_watch.hint.startswith("correct its id")
+    assert asked == [*ids, *ids, PIPELINE]
+
+
+async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_told() -> None:
+    world = build_world(SimulateOptions(pipelines_count=4, executions_count=1), clock=SystemClock())
+    watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines()]
+    told: list[None] = []
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
+        began_at = SystemClock().monotonic()
+        settings = Settings.model_validate(document)
+        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: told.append(None))
+    assert SystemClock().monotonic() - began_at >= 3 / 20
+    assert len(told) == 4
+
+
+async def test_a_key_that_watches_nothing_may_be_refused_all_the_same(receiver: Receiver) -> None:
+    receiver.reply = says(answer(401))
+    trial = await tried(account(receiver.url) | {"watch": []})
+    assert (trial.code, trial.words) == (Exit.UNREACHABLE, "refuses this key (401)")
+
+
+async def test_the_first_request_waits_for_nothing(receiver: Receiver) -> None:
+    receiver.reply = says(answer(404))
+    trials = await asyncio.wait_for(all_tried(account(receiver.url, rate_limit="1/h") | {"watch": []}), 5)
+    assert [trial.works for trial in trials] == [True]
+
+
+UNKNOWN = "22222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"
+CODES = Mapping[str, int | bytes]
+
+
+def answering(receiver: Receiver, codes: CODES) -> Reply:
+    """Answer by the first of these texts that is in the address, with a list otherwise."""
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        line = receiver.requests[-1].line
+        code = next((code for text, code in codes.items() if text in line), 200)
+        body = b'{"data": [], "total": 0}'
+        ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        await says(ok if code == 200 else code if isinstance(code, bytes) else answer(code))(writer)
+
+    return reply
+
+
+async def of_watches(receiver: Receiver, codes: CODES, *watches: dict[str, Any]) -> list[tuple[str, int, str]]:
+    receiver.reply = answering(receiver, codes)
+    document = account(receiver.url, rate_limit="1000/s")
+    trials = await all_tried(document | {"watch": [{"account": "eu", **watch} for watch in watches]})
+    return [(trial.target, int(trial.code), trial.words) for trial in trials]
+
+
+async def test_a_pipeline_the_key_may_not_read_is_named(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {UNKNOWN: 403}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE})
+    assert trials == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)"),
+    ]
+
+
+async def test_a_key_that_may_read_nothing_is_refused(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {"/": 403}, {"pipeline": PIPELINE})
+    assert trials == [
+        ("accounts.eu", 4, "refuses this key (403)"),
+        ("watch[0]", 4, f"refuses pipeline {PIPELINE} to this key (403)"),
+    ]
+
+
+async def test_what_would_be_answered_again_is_asked_once(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {"/": 401}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+    assert trials == [("accounts.eu", 4, "refuses this key (401); 1 more of its pipelines were not tried")]
+    assert len(receiver.requests) == 1
+
+
+async def test_trouble_with_one_pipeline_is_told_of_that_one(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {UNKNOWN: 502}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+    assert trials == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[1]", 4, f"pipeline {UNKNOWN}: is in trouble (502)"),
+    ]
+
+
+async def test_named_executions_are_tried_with_the_first_of_them(receiver: Receiver) -> None:
+    found = {"id": RUN, "pipelineId": PIPELINE, "pipelineVersionId": PIPELINE, "status": "running"}
+    body = json.dumps(found).encode()
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    trials = await of_watches(receiver, {RUN: ok}, {"pipeline": PIPELINE, "executions": [RUN, UNKNOWN]})
+    assert trials == [("accounts.eu", 0, "takes the key")]
+    assert [request.line.split()[1] for request in receiver.requests] == [
+        f"/public/pipelines/{PIPELINE}/executions/{RUN}"
+    ]
+
+
+async def test_trouble_with_the_first_pipeline_hides_nothing_of_the_others(receiver: Receiver) -> None:
+    trials = await of_watches(receiver, {PIPELINE: 502, UNKNOWN: 404}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
+    assert trials == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 4, f"pipeline {PIPELINE}: is in trouble (502)"),
+        ("watch[1]", 5, f"does not know pipeline {UNKNOWN} (404)"),
+    ]
+
+
+async def test_trouble_with_everything_is_the_accounts_and_soon_believed(receiver: Receiver) -> None:
+    watches = [{"pipeline": f"{number}2222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"} for number in range(5)]
+    trials = await of_watches(receiver, {"/": 502}, *watches)
+    assert trials[0] == ("accounts.eu", 4, "is in trouble (502); 2 more of its pipelines were not tried")
+    assert [target for target, _, _ in trials[1:]] == ["watch[0]", "watch[1]", "watch[2]"]
+    assert len(receiver.requests) == 3
+
+
+async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pipeline_is(receiver: Receiver) -> None:
+    named = {"pipeline": PIPELINE, "executions": [RUN]}
+    assert await of_watches(receiver, {RUN: 404}, named) == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 0, f"knows pipeline {PIPELINE}, but not execution {RUN} (404)"),
+    ]
+    assert await of_watches(receiver, {"/": 404}, named) == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
+    ]
+    assert await of_watches(receiver, {RUN: 404, "?": 403}, named) == [
+        ("accounts.eu", 0, "takes the key"),
+        ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
+    ]
+
+
+BUSY = b"HTTP/1.1 429 Busy\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n"
+
+
+async def test_too_many_requests_are_waited_out_once_if_that_is_soon(receiver: Receiver) -> None:
+    began_at = SystemClock().monotonic()
+    words = "gets too many requests with this key (429)"
+    assert await of_watches(receiver, {"/": BUSY % 1}, {"pipeline": PIPELINE}) == [("accounts.eu", 4, words)]
+    assert SystemClock().monotonic() - began_at >= 1
+    assert len(receiver.requests) == 2
+    await of_watches(receiver, {"/": BUSY % 900}, {"pipeline": PIPELINE})
+    assert len(receiver.requests) == 3
+
+
+@pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])
+async def test_what_is_no_answer_of_the_api_is_told_by_what_was_wanted(watch: dict[str, Any], wanted: str) -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        simulator.faults = Faults(windows=(Window(Fault.HTML),))
+        trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
+    assert (trial.works, trial.words) == (False, f"answers with something else than {wanted} (200)")
+
+
+async def test_a_key_that_is_refused_is_told_without_the_key() -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        trial = await tried(account(simulator.base_url, api_key="sk-wrong"))
+    assert (trial.works, trial.words) == (False, "refuses this key (401)")
+    assert trial.hint == "copy the key again from Clerk Chat; it is read from accounts.eu.api_key"
+    assert "sk-wrong" not in repr(trial)
+
+
+async def test_a_key_from_a_file_is_told_by_its_file() -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        trial = await tried(account(simulator.base_url, api_key="wrong", api_key_file="/run/secrets/key"))
+    assert trial.hint.endswith("accounts.eu.api_key_file")
+
+
+async def test_an_api_in_trouble_is_told_with_its_code() -> None:
+    world = build_world(SimulateOptions(), clock=SystemClock())
+    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+        simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
+        trial = await tried(account(simulator.base_url))
+    assert not trial.works
+    assert trial.words.startswith("is in trouble (5")
+
+
+async def test_an_api_that_is_not_there_cannot_be_reached() -> None:
+    trial = await tried(account("http://127.0.0.1:1"))
+    assert (trial.works, trial.words) == (False, "cannot be reached (refused)")
+
+
+async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:
+    trial = await tried(hook(receiver.url))
+    assert (trial.target, trial.place, trial.works) == ("sinks.ops", receiver.url, True)
+    assert trial.words == "connected, nothing sent"
+    assert receiver.requests == []
+
+
+async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
+    no_proxy.setenv("http_proxy", receiver.url)
+    trial = await tried(hook("http://hooks.invalid"))
+    assert (trial.place, trial.works, trial.words) == ("http://hooks.invalid", True, "proxy connected, nothing sent")
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [("http://127.0.0.1:1", "fails (refused)"), ("http://nowhere.invalid", "fails (dns)")],
+)
+async def test_a_webhook_that_cannot_be_connected_to_says_why(url: str, words: str) -> None:
+    trial = await tried(hook(url))
+    assert (trial.works, trial.words) == (False, words)
+    assert trial.hint
+
+
+async def test_a_webhook_that_speaks_no_tls_says_so(receiver: Receiver) -> None:
+    receiver.reply = says(b"220 smtp\r\n")
+    trial = await tried(hook(receiver.url.replace("http://", "https://"), timeout="1s"))
+    assert not trial.works
+    assert "secret" not in repr(trial)
+
+
+async def test_a_test_event_is_signed_as_the_real_thing(receiver: Receiver) -> None:
+    trial = await tried(hook(receiver.url, secret=SECRET, events=["execution.failed"]), send=True)
+    (request,) = receiver.requests
+    event = Webhook(SECRET).verify(request.body, request.headers)
+    assert event == json.loads(request.body)
+    assert (event["type"], event["source"], event["data"]["sink"]) == ("watcher.test", "/sinks/ops", "ops")
+    assert event["id"] == request.headers["webhook-id"]
+    assert (trial.works, trial.words) == (True, "took a watcher.test (204)")
+
+
+@pytest.mark.parametrize(
+    ("reply", "words"),
+    [
+        (says(answer(404)), "answers 404"),
+        (says(answer(302)), "answers 302"),
+        (resets, "fails (reset)"),
+        (hangs, "fails (timeout)"),
+    ],
+)
+async def test_a_webhook_that_does_not_take_it_says_why(receiver: Receiver, reply: Reply, words: str) -> None:
+    receiver.reply = reply
+    trial = await tried(hook(receiver.url, timeout="300ms"), send=True)
+    assert (trial.works, trial.words) == (False, words)
+    assert "secret" not in repr(trial)

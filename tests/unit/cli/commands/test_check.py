@@ -1,0 +1,232 @@
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.programme import Board, begin
+from receiver import Receiver, answer, hangs, says
+
+from watcher.config.loader import load_config
+from watcher.daemon.build import fingerprint_of
+from watcher.runtime.clock import SystemClock
+from watcher.store.open import open_store
+from watcher.store.protocol import SourceChange
+
+Command = Callable[..., Any]
+OnTerminal = Callable[..., str]
+
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+
+WATCH = """
+watch:
+  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f
+    executions: [9a1b0000-0000-4000-8000-000000000001, 9a1b0000-0000-4000-8000-000000000002]
+"""
+GOOD = f"accounts: {{default: {{api_key: k, base_url: 'http://127.0.0.1:1'}}}}{WATCH}"
+ROWS = "account\twants\tallowed\tdelay\tgap\ndefault\t0.033\t4.9\t3\t60\n"
+
+
+def write(text: str, *, name: str = "watcher.yaml") -> None:
+    Path(name).write_text(text)
+
+
+def test_a_good_file_gives_its_plan(command: Command) -> None:
+    write(GOOD)
+    assert command("check") == (0, ROWS, "")
+
+
+def test_mistakes_are_lines_in_a_pipe(command: Command) -> None:
+    write(f"log: {{level: loud}}\npolling: {{cadence: fix}}\n{GOOD}", name="mine.yaml")
+    code, out, err = command("check", "--config", "mine.yaml")
+    assert (code, out) == (2, "")
+    first, second, total = err.splitlines()
+    assert first.startswith('mine.yaml:1:14: log.level: "loud" is not known; allowed: ')
+    assert second.startswith('mine.yaml:2:20: polling.cadence: "fix" is not known; did you mean "fixed"?')
+    assert total == "2 problems in mine.yaml"
+
+
+def test_mistakes_are_shown_in_their_lines_on_a_terminal(on_terminal: OnTerminal) -> None:
+    write(f"log: {{level: loud}}\n{GOOD}")
+    assert on_terminal("run").splitlines() == [
+        'error: watcher.yaml:1:14: log.level: "loud" is not known',
+        "    1 | log: {level: loud}",
+        "      |              ^^^^ allowed: debug, info, warning, error",
+        "1 problem in watcher.yaml",
+    ]
+
+
+def test_nothing_to_watch_is_refused_as_run_refuses_it(command: Command) -> None:
+    write("accounts: {default: {api_key: k}}")
+    code, out, err = command("check")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: nothing to watch: ")
+
+
+def test_no_file_at_all_is_refused(command: Command) -> None:
+    code, out, err = command("check")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: no configuration: ")
+
+
+@pytest.mark.parametrize(
+    ("listen", "warned"), [("0.0.0.0:8080", True), ("':80'", True), ("127.0.0.2:1", False), ("'[::1]:80'", False)]
+)
+def test_an_address_others_can_reach_is_warned_of(
+    listen: str,
+    warned: bool,  # noqa: FBT001 (a column of the table)
+    command: Command,
+) -> None:
+    write(f"http: {{listen: {listen}}}\n{GOOD}")
+    code, out, err = command("check")
+    assert (code, out) == (0, ROWS)
+    assert err.startswith("warning: watcher.yaml:1:16: http.listen: ") is warned
+
+
+NO_SECRET = "sinks: {ops: {type: webhook, url: 'https://hooks.example.com/hush'}}"
+
+
+def test_what_is_likely_a_mistake_is_a_line_in_a_pipe_and_no_failure(command: Command) -> None:
+    write(f"{GOOD}{NO_SECRET}\nlog: {{level: info}}\n")
+    code, out, err = command("check", WATCHER_LOG_LEVEL="debug")
+    assert (code, out) == (0, ROWS)
+    first, second = err.splitlines()
+    assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
+    assert second.startswith('warning: watcher.yaml:6:14: log.level: "info" wins over $WATCHER_LOG_LEVEL')
+
+
+def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_people(
+    on_terminal: OnTerminal,
+) -> None:
+    write(GOOD + NO_SECRET.replace("https://hooks.example.com", "http://127.0.0.1:1"))
+    lines = on_terminal("check", "--online", columns=120).splitlines()
+    title, head, row, *_, first, line, mark, trial, hint, sink, _ = lines
+    assert title == "✓ watcher.yaml  1 account, 1 watch, 2 sinks"
+    assert head.split() == ["account", "wants", "allowed", "expected", "delay", "longest", "gap"]
+    assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
+    assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
+    assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"
+    assert mark == "      |         ^^^ make one: watcher init --secret"
+    assert trial.startswith("✕ accounts.default  http://127.0.0.1:1  cannot be reached (refused) (")
+    assert hint.startswith("  hint: correct base_url")
+    assert sink.startswith("✕ sinks.ops  http://127.0.0.1:1  fails (refused) (")
+
+
+async def disable(sink: str, *, store: str) -> None:
+    """Have a store record what a 410 leads to, under the block that the file has now."""
+    settings = load_config(Path("watcher.yaml"), environ={})
+    opened = await open_store(f"sqlite:///{store}", clock=SystemClock(), on_recorded=lambda _: None)
+    lease = await opened.claim("sink", sink)
+    await opened.load_sink(lease, fingerprint=fingerprint_of(settings.sinks[sink]))
+    await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
+    await opened.close()
+
+
+async def test_a_sink_that_the_store_records_as_disabled_is_warned_of(command: Command) -> None:
+    url = "https://hooks.example.com/hush"
+    hook = f"\nsinks:\n  ops: {{type: webhook, url: '{url}', secret: {SECRET}}}\nstore: {{url: 'sqlite:///w.db'}}\n"
+    write(GOOD + hook)
+    assert command("check").err == ""
+    await disable("ops", store="w.db")
+    before = {path.name for path in Path.cwd().iterdir()}
+    code, out, err = command("check")
+    assert (code, out) == (0, ROWS)
+    assert err.startswith("warning: watcher.yaml:7:3: sinks.ops: is disabled since its receiver answered 410 Gone")
+    assert {path.name for path in Path.cwd().iterdir()} == before
+    write((GOOD + hook).replace("/hush", "/new"))
+    assert command("check").err == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"dear diary", None])
+def test_a_store_that_is_none_says_nothing(content: bytes | None, command: Command) -> None:
+    write(GOOD)
+    if content is not None:
+        Path("watcher.db").write_bytes(content)
+    assert command("check") == (0, ROWS, "")
+
+
+def test_a_store_whose_folder_cannot_be_looked_into_says_nothing(command: Command) -> None:
+    write(f"{GOOD}store: {{url: 'sqlite:///{'x' * 300}/w.db'}}\n")
+    assert command("check") == (0, ROWS, "")
+
+
+async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -> None:
+    write(GOOD + f"sinks:\n  ops: {{type: webhook, url: 'https://hooks.example.com/hush', secret: {SECRET}}}\n")
+    opened = await open_store("sqlite:///watcher.db", clock=SystemClock(), on_recorded=lambda _: None)
+    lease = await opened.claim("sink", "ops")
+    settings = load_config(Path("watcher.yaml"), environ={})
+    await opened.load_sink(lease, fingerprint=fingerprint_of(settings.sinks["ops"]))
+    await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
+    assert "sinks.ops: is disabled since its receiver answered 410 Gone" in command("check").err
+    await opened.close()
+
+
+def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
+    write(GOOD)
+    code, out, err = command("check", "--online")
+    assert (code, err) == (4, "")
+    head, *rows = out.removeprefix(f"{ROWS}\n").splitlines()
+    assert head == "target\tworks\tms\tanswer"
+    ((target, works, ms, answer),) = (row.split("\t") for row in rows)
+    assert (target, works, answer) == ("accounts.default", "no", "cannot be reached (refused)")
+    assert ms.isdigit()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A receiver in a thread of its own: the command has this one."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    receiver = Receiver()
+    asyncio.run_coroutine_threadsafe(receiver.__aenter__(), loop).result()
+    yield receiver
+    asyncio.run_coroutine_threadsafe(receiver.__aexit__(None, None, None), loop).result()
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver, command: Command) -> None:
+    write(f"{GOOD}\nsinks: {{ops: {{type: webhook, url: '{receiver.url}/hush'}}}}")
+    code, out, err = command("check", "--send")
+    assert code == 4  # for the key
+    assert "\nsinks.ops\tyes\t" in out
+    assert "hush" not in out + err
+    assert [request.line for request in receiver.requests] == ["POST /hush HTTP/1.1"]
+
+
+def test_when_all_of_them_work_it_is_fine(receiver: Receiver, command: Command) -> None:
+    body = b'{"data": [], "total": 0}'
+    receiver.reply = says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+    pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
+    code, out, err = command("check", "--online")
+    assert (code, err) == (0, "")
+    assert "\naccounts.default\tyes\t" in out
+
+
+def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Receiver, command: Command) -> None:
+    receiver.reply = says(answer(404))
+    pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
+    code, out, err = command("check", "--online")
+    assert (code, err) == (5, "")
+    assert "\nwatch[0]\tno\t" in out
+    assert f"\tdoes not know pipeline {pipeline} (404)\n" in out
+
+
+async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver) -> None:
+    receiver.reply = hangs
+    board = Board()
+    write(GOOD.replace("http://127.0.0.1:1", receiver.url))
+    life = await begin("check", "--online", folder=Path.cwd(), board=board)
+    try:
+        while not receiver.requests:  # noqa: ASYNC110 (another process sets no event)
+            await asyncio.sleep(0.01)
+        assert await life.stop(signal.SIGINT) == 128 + signal.SIGINT
+        assert life.stderr.lines.everything() == b""
+    finally:
+        await life.clear_away()

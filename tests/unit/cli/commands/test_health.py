@@ -1,0 +1,134 @@
+"""What a container asks every few seconds, against a real server."""
+
+import ast
+import re
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+
+from watcher.cli.commands import health
+from watcher.store.file_lock import note_address
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+class Daemon(HTTPServer):
+    """Answers as it is told, and notes what it was asked."""
+
+    status = 200
+    body = b"ok\n"
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answers)
+        self.asked: list[str] = []
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: Daemon
+
+    def do_GET(self) -> None:
+        self.server.asked.append(self.path)
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", str(len(self.server.body)))
+        self.end_headers()
+        self.wfile.write(self.server.body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    with Daemon() as daemon:
+        thread = threading.Thread(target=daemon.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield daemon
+        daemon.shutdown()
+        thread.join()
+
+
+def note(http: str) -> None:
+    """Leave what a daemon does that keeps its state in this folder."""
+    note_address(Path("watcher.db"), http)
+
+
+def test_a_ready_daemon_is_healthy(daemon: Daemon, command: Command) -> None:
+    Path("watcher.yaml").write_text(f"http: {{listen: '127.0.0.1:{daemon.server_port}'}}")
+    assert command("health") == (0, "ready\n", "")
+    assert daemon.asked == ["/readyz?verbose"]
+
+
+def test_one_that_is_not_says_what_is_missing_in_one_line(daemon: Daemon, command: Command) -> None:
+    daemon.status, daemon.body = 503, b"not ok: housekeeping has not run yet\nnot ok: \x1b[31mstore\n"
+    code, out, err = command("health", WATCHER_HTTP_LISTEN=f"0.0.0.0:{daemon.server_port}")
+    assert (code, out, err) == (1, "not ready: housekeeping has not run yet;  [31mstore\n", "")
+
+
+def test_a_stranger_on_the_port_is_told(daemon: Daemon, command: Command) -> None:
+    daemon.status = 404
+    code, out, _ = command("health", WATCHER_HTTP_LISTEN=f":{daemon.server_port}")
+    assert (code, out) == (1, "not ready: it answers 404; is it clerk-watcher that listens there?\n")
+
+
+@pytest.mark.parametrize(
+    ("listen", "asked"),
+    [
+        ("127.0.0.1:1", ["127.0.0.1:1"]),
+        ("[::]:1", ["[::1]:1"]),
+        (":1", ["127.0.0.1:1", "[::1]:1"]),
+    ],
+)
+def test_nobody_there_exits_4(listen: str, asked: list[str], command: Command) -> None:
+    code, out, err = command("health", WATCHER_HTTP_LISTEN=listen)
+    assert (code, out) == (4, "")
+    assert err.startswith("error: no daemon answers at http://")
+    assert re.findall(r"http://(\S+) \(", err) == asked
+
+
+def test_a_daemon_is_asked_where_it_noted_that_it_listens(daemon: Daemon, command: Command) -> None:
+    note(f"0.0.0.0:{daemon.server_port}")
+    assert command("health", WATCHER_HTTP_LISTEN="127.0.0.1:1") == (0, "ready\n", "")
+    daemon.status = 503
+    assert command("health", WATCHER_HTTP_LISTEN="127.0.0.1:1")[0] == 1
+
+
+def test_a_note_of_a_daemon_that_is_gone_does_not_mislead(daemon: Daemon, command: Command) -> None:
+    note("127.0.0.1:1")
+    assert command("health", WATCHER_HTTP_LISTEN=f"127.0.0.1:{daemon.server_port}") == (0, "ready\n", "")
+
+
+def test_every_address_that_was_asked_is_told_once(command: Command) -> None:
+    note("0.0.0.0:1")
+    for listen, asked in (("127.0.0.1:2", ["127.0.0.1:1", "127.0.0.1:2"]), ("127.0.0.1:1", ["127.0.0.1:1"])):
+        code, _, err = command("health", WATCHER_HTTP_LISTEN=listen)
+        assert code == 4
+        assert re.findall(r"http://(\S+) \(", err) == asked
+
+
+def test_a_port_that_is_any_free_one_is_known_by_the_note_alone(daemon: Daemon, command: Command) -> None:
+    code, out, err = command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0")
+    assert (code, out) == (4, "")
+    assert "http.listen has port 0, any free one, and watcher.db.lock does not say which" in err
+    note(f"127.0.0.1:{daemon.server_port}")
+    assert command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0") == (0, "ready\n", "")
+
+
+def test_neither_key_nor_secret_need_be_there(daemon: Daemon, command: Command) -> None:
+    Path("mine.yaml").write_text(
+        "accounts: {default: {api_key: '${CLERK_API_KEY}'}, eu: {api_key_file: /run/secrets/nowhere}}\n"
+        "watch: nonsense\n"
+        "http: {listen: '${HOST:-127.0.0.1}:${PORT}'}\n"
+    )
+    assert command("health", "--config", "mine.yaml", PORT=str(daemon.server_port))[0] == 0
+
+
+def test_it_imports_nothing_heavy() -> None:
+    imported = {
+        name.split(".")[0]
+        for node in ast.walk(ast.parse(Path(health.__file__).read_text()))
+        for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+    }
+    assert imported <= {"typing", "watcher"}

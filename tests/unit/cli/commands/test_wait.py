@@ -1,0 +1,145 @@
+"""What `watcher wait` asks with, and what it refuses before it asks."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watcher.cli.commands.wait import Source, UsageError, find_source, parse_id, parse_interval, parse_timeout
+from watcher.config.problems import ConfigProblemsError
+from watcher.domain.errors import Exit
+
+Command = Callable[..., tuple[int, str, str]]
+
+TWO = "accounts:\n  default: {api_key: one}\n  eu: {api_key: two, base_url: 'https://eu.example.com'}\n"
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def source_of(text: str | None, *, name: str | None = None, **environ: str) -> Source:
+    if text is not None:
+        Path("watcher.yaml").write_text(text)
+    return find_source(None, name, environ=environ)
+
+
+def key_of(source: Source) -> str:
+    return source.account.api_key.get_secret_value()
+
+
+def test_without_a_file_the_key_is_that_of_the_environment() -> None:
+    source = source_of(None, CLERK_API_KEY="abc")
+    assert key_of(source) == "abc"
+    assert (source.name, source.account.base_url) == ("default", "https://web-api.clerk.chat")
+    assert source.key_place == "the environment variable CLERK_API_KEY"
+
+
+def test_a_file_without_accounts_gives_how_to_poll_and_leaves_the_key_to_the_environment() -> None:
+    source = source_of("polling: {lost_after: 7}\n", CLERK_API_KEY="abc")
+    assert key_of(source) == "abc"
+    assert source.settings.polling.lost_after == 7
+
+
+def test_the_only_account_of_a_file_goes_before_the_environment() -> None:
+    source = source_of("accounts: {main: {api_key: one}}\n", CLERK_API_KEY="abc")
+    assert (source.name, key_of(source)) == ("main", "one")
+    assert source.key_place == "accounts.main.api_key in watcher.yaml"
+
+
+def test_a_key_in_a_file_of_its_own_is_said_to_stand_there() -> None:
+    Path("key").write_text("abc\n")
+    source = source_of("accounts: {main: {api_key_file: key}}\n")
+    assert key_of(source) == "abc"
+    assert source.key_place == "accounts.main.api_key_file in watcher.yaml"
+
+
+def test_of_several_accounts_the_named_one_is_taken() -> None:
+    assert key_of(source_of(TWO, name="eu")) == "two"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "environ", "told"),
+    [
+        (None, None, {}, "there is no key to ask with; export CLERK_API_KEY, or name a file with --config"),
+        (None, None, {"CLERK_API_KEY": ""}, "there is no key to ask with"),
+        (None, None, {"CLERK_API_KEY": "a b"}, "CLERK_API_KEY holds characters no key has"),
+        (None, "eu", {"CLERK_API_KEY": "abc"}, '--account: no file defines "eu"; name the file with --config'),
+        (TWO, None, {}, "there are several accounts in watcher.yaml; add --account with one of default, eu"),
+        (TWO, "us", {}, '--account: "us" is not defined in watcher.yaml; accounts are: default, eu'),
+    ],
+)
+def test_a_choice_that_is_none_is_a_mistake_of_usage(
+    text: str | None, name: str | None, environ: dict[str, str], told: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        source_of(text, name=name, **environ)
+    assert str(caught.value).startswith(told)
+    assert caught.value.exit_code is Exit.USAGE
+
+
+def test_a_file_that_is_named_and_not_there_is_a_mistake_whatever_the_environment_has() -> None:
+    with pytest.raises(ConfigProblemsError):
+        find_source(Path("nowhere.yaml"), None, environ={"CLERK_API_KEY": "abc"})
+
+
+def test_an_id_is_written_in_one_way_however_it_was_given() -> None:
+    given = "{0B5C8F1E-2C3A-4F1E-9D8A-7E6B5A4C3D2F}"
+    assert parse_id(given, of="pipeline") == "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+
+
+def test_what_cannot_be_asked_is_2(command: Command) -> None:
+    code, out, err = command("wait", "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "sales")
+    assert (code, out) == (2, "")
+    assert err.startswith('error: EXECUTION: "sales" is not a UUID; copy the id from the execution\'s address')
+
+
+def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
+    Path("watcher.yaml").write_text("accounts: {default: {api_key: k, base_url: 'http://127.0.0.1:1'}}")
+    pipeline, execution = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001"
+    code, out, err = command("wait", pipeline, execution, "--timeout", "300ms")
+    assert (code, out, err) == (3, "", "error: not seen after 0.3 s (--timeout); the last poll failed: no connection\n")
+
+
+def test_what_is_no_id_is_shown_with_what_would_be_one() -> None:
+    told = r'^PIPELINE: "sales\\u001b" is not a UUID; copy the id from the pipeline\'s address in Clerk Chat$'
+    with pytest.raises(UsageError, match=told):
+        parse_id("sales\x1b", of="pipeline")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("10", '--timeout: "10" has no unit; write 10s'),
+        ("soon", '--timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
+        ("0s", '--timeout: "0s" is too short; write a duration above 0, such as 10m'),
+    ],
+)
+def test_a_timeout_that_is_none_is_a_mistake_of_usage(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_timeout(text)
+    assert str(caught.value) == told
+
+
+def test_a_timeout_is_optional() -> None:
+    assert parse_timeout(None) is None
+    assert parse_timeout("1.5m") == 90
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2", '--interval: "2" has no unit; write 2s'),
+        ("999ms", '--interval: "999ms" is too short; write 1s or more'),
+        ("0s", '--interval: "0s" is too short; write 1s or more'),
+    ],
+)
+def test_an_interval_that_is_none_is_a_mistake_of_usage(text: str, told: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_interval(text)
+    assert str(caught.value) == told
+
+
+def test_an_interval_may_be_a_second_and_longer() -> None:
+    assert [parse_interval(text) for text in ("1s", "2s", "5m")] == [1, 2, 300]

@@ -1,0 +1,101 @@
+"""What the demonstration shows people, and what its receiver takes."""
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from watcher.cli.demo import SECRET, Receiver, Tally, demonstrate, people_line, summary
+from watcher.delivery.sinks.signing import sign, signing_key
+from watcher.runtime.logs import configure_logs
+
+EVENT: dict[str, Any] = {
+    "id": "0b0d5d1c-0000-5000-8000-000000000001",
+    "type": "execution.failed",
+    "subject": "9a1b0000-0000-4000-8000-000000000001",
+    "data": {
+        "account": "default",
+        "pipeline": {"id": "0b5c", "name": "Sales agent"},
+        "execution": {
+            "id": "9a1b0000-0000-4000-8000-000000000001",
+            "status": "failed",
+            "durationSeconds": 5.1,
+            "failedNodes": [{"name": "Greeting", "error": "[red]upstream timeout"}],
+        },
+        "observed": {"at": "2026-11-24T10:00:01.000Z", "delaySeconds": 0.4},
+    },
+}
+
+
+def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
+    line = people_line(EVENT).plain
+    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
+    assert line.endswith("  Greeting: [red]upstream timeout")
+
+
+def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened() -> None:
+    observed = {"at": "2026-11-24T10:00:01.000Z", "notBefore": "2026-11-24T10:00:00.700Z"}
+    event = EVENT | {"type": "execution.paused", "data": EVENT["data"] | {"observed": observed}}
+    assert "seen within 0.3 s  signature ok" in people_line(event).plain
+    del observed["notBefore"]
+    assert "seen" not in people_line(event).plain
+
+
+def test_a_line_of_an_account_needs_no_execution() -> None:
+    event = {"type": "account.degraded", "data": {"account": "eu", "observed": {"at": "2026-11-24T10:00:01.000Z"}}}
+    assert "! degraded eu" in people_line(event).plain
+
+
+def test_an_error_without_a_node_is_shown_too() -> None:
+    data = EVENT["data"] | {"execution": {"id": "9", "status": "failed", "error": "out of credit"}}
+    assert "out of credit" in people_line(EVENT | {"data": data}).plain
+
+
+def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:
+    tally = Tally(delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"})
+    text = summary(tally, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
+    assert text == (
+        "3 executions: 1 success, 1 failed, 1 open, 1 ends missed · "
+        "2 events delivered, 1 after a retry, 0 with a wrong signature"
+    )
+
+
+@pytest.mark.parametrize("signed", [True, False])
+async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bool) -> None:
+    told: list[dict[str, Any]] = []
+    receiver = Receiver(told.append)
+    application = web.Application()
+    application.router.add_post("/clerk", receiver.receive)
+    body = json.dumps(EVENT).encode()
+    signature = sign(body, message_id=EVENT["id"], timestamp="1", keys=[signing_key(SECRET)]) if signed else "v1,no"
+    headers = {"webhook-id": EVENT["id"], "webhook-timestamp": "1", "webhook-signature": signature}
+    async with TestClient(TestServer(application)) as client:
+        codes = [(await client.post("/clerk", data=body, headers=headers)).status for _ in range(3)]
+    assert set(codes) - {500} == ({204} if signed else {401})
+    assert told == ([EVENT] if signed else [])
+    assert bool(receiver.tally.unsigned_count) is not signed
+
+
+async def test_a_demonstration_that_is_stopped_ends_with_its_summary(capfd: pytest.CaptureFixture[str]) -> None:
+    configure_logs(level="error", format_="json")
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(5.0, stop.set)  # amid stories that end
+    await demonstrate(stop=stop, forever=False, as_json=True)
+    shown = capfd.readouterr()
+    assert " 0 ends missed" in shown.err.splitlines()[-1]
+    assert all(json.loads(line)["specversion"] == "1.0" for line in shown.out.splitlines())
+
+
+async def test_people_see_lines_instead_of_json(capfd: pytest.CaptureFixture[str]) -> None:
+    stop, shown = asyncio.Event(), ""
+    demonstration = asyncio.create_task(demonstrate(stop=stop, forever=True, as_json=False))
+    async with asyncio.timeout(20):
+        while "signature ok" not in shown:
+            await asyncio.sleep(0.05)
+            shown += capfd.readouterr().out
+    stop.set()
+    await demonstration
+    assert "specversion" not in shown + capfd.readouterr().out

@@ -1,0 +1,135 @@
+"""The command line as a whole: what is registered, what is refused. What a command does is tested beside it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from e2e.programme import Outcome, environment, outcome_of
+
+from watcher.cli import commands
+from watcher.cli.main import COMMANDS
+
+Command = Callable[..., tuple[int, str, str]]
+
+NOT_COMMANDS = {"__init__.py", "configuration.py", "options.py"}
+
+HELP_OF_ALL = """
+import sys
+from watcher.cli.main import COMMANDS, main
+for command in COMMANDS:
+    sys.argv = ["watcher", command, "--help"]
+    try:
+        main()
+    except SystemExit as ended:
+        print("exit code", ended.code)
+"""
+"""All in one process: each would import half of everything again."""
+
+
+def test_every_command_of_the_table_has_its_module() -> None:
+    for command in COMMANDS:
+        name = command.replace("-", "_")
+        assert callable(getattr(import_module(f"watcher.cli.commands.{name}"), name))
+
+
+def test_every_module_of_a_command_is_in_the_table() -> None:
+    files = {path.name for path in Path(commands.__path__[0]).glob("*.py")}
+    assert files - NOT_COMMANDS == {f"{command.replace('-', '_')}.py" for command in COMMANDS}
+
+
+def test_the_version_is_told(command: Command) -> None:
+    assert command("--version") == (0, f"clerk-watcher {version('clerk-watcher')}\n", "")
+
+
+def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Command) -> None:
+    code, _, err = command("rn")
+    assert code == 2
+    assert "Did you mean 'run'?" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--port", "99999"),
+        ("--port", "-1"),
+        ("--rate-limit", "0"),
+        ("--rate-limit", "-1"),
+        ("--rate-limit", "nan"),
+        ("--time-scale", "nan"),
+        ("--time-scale", "inf"),
+        ("--time-scale", "0"),
+    ],
+)
+def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(arguments: tuple[str, str], command: Command) -> None:
+    code, out, err = command("simulate", *arguments)
+    assert (code, out) == (2, "")
+    assert f"Invalid value for '{arguments[0]}'" in err
+
+
+def test_more_executions_than_memory_holds_are_a_mistake_of_usage(command: Command) -> None:
+    code, out, err = command("simulate", "--pipelines", "3000", "--executions", "100000")
+    assert (code, out) == (2, "")
+    assert "are 300,000,000; at most 200,000 in all" in err
+
+
+def test_simulate_overwrites_no_file(command: Command) -> None:
+    Path("w.yaml").touch()
+    code, _, err = command("simulate", "--port", "0", "--write-config", "w.yaml")
+    assert (code, err) == (2, "error: w.yaml is there already; give --write-config another name, or remove it\n")
+
+
+def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(command: Command) -> None:
+    code, out, err = command("simulate", "--port", "0", "--write-config", "nowhere/w.yaml")
+    assert (code, out) == (2, "")
+    assert "cannot write nowhere/w.yaml (no such file or directory)" in err
+
+
+def test_a_host_that_is_none_is_a_mistake_of_usage(command: Command) -> None:
+    code, out, err = command("simulate", "--port", "0", "--host", "a..b")
+    assert (code, out) == (2, "")
+    assert "cannot listen on a..b:0" in err
+
+
+@pytest.fixture(scope="module")
+def narrow_helps() -> dict[str, str]:
+    """The help of each command on a narrow terminal, followed by its exit code."""
+    words = [sys.executable, "-c", HELP_OF_ALL]
+    shown = subprocess.run(words, env=environment() | {"COLUMNS": "40"}, capture_output=True, text=True, check=True)
+    assert shown.stderr == ""
+    return {command: f"Usage: watcher {command} {part}" for command, part in _by_command(shown.stdout)}
+
+
+def _by_command(helps: str) -> list[tuple[str, str]]:
+    return [(part.split()[0], part.partition(" ")[2]) for part in helps.split("Usage: watcher ")[1:]]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_fits_a_narrow_terminal_and_ends_with_two_examples(command: str, narrow_helps: dict[str, str]) -> None:
+    head, _, examples = narrow_helps[command].partition("\n  Examples:\n")
+    *shown, code = examples.strip().splitlines()
+    assert code == "exit code 0"
+    assert [line for line in head.splitlines() if len(line) > 40] == []
+    assert [f"watcher {command}" in line for line in shown] == [True, True]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+@pytest.mark.parametrize(("words", "completed"), [("watcher ch", "check"), ("watcher check --on", "--online")])
+def test_shells_complete_commands_and_options(shell: str, words: str, completed: str, command: Command) -> None:
+    asked = {
+        "_WATCHER_COMPLETE": f"complete_{shell}",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+        "_TYPER_COMPLETE_ARGS": words,
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }
+    assert completed in command(**asked)[1]
+
+
+async def test_a_bug_is_named_without_the_text_of_the_error(tmp_path: Path) -> None:
+    (tmp_path / "yaml.py").write_text("raise ValueError('hunter2')")
+    outcome = await outcome_of("check", folder=tmp_path, environ={"PYTHONPATH": str(tmp_path)})
+    assert outcome == Outcome(1, "", "error: ValueError ended the program; this is a bug\n")

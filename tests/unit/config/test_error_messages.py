@@ -1,0 +1,29 @@
+import pytest
+from pydantic_core import ErrorDetails
+
+from watcher.config.document import Document
+from watcher.config.error_messages import translate
+from watcher.config.yaml_tree import Table, compose
+
+ERRORS: list[ErrorDetails] = [
+    {
+        "type": "value_error",
+        "loc": ("log", "level"),
+        "msg": "hunter2",
+        "input": "x",
+        "ctx": {"error": ValueError("hunter2")},
+    },
+    {"type": "some_new_type", "loc": ("log", "level"), "msg": "hunter2", "input": "hunter2"},
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: error["type"])
+def test_an_error_nobody_knows_is_still_told_in_our_words(error: ErrorDetails) -> None:
+    document = Document(file="watcher.yaml")
+    root = compose("log: {level: x}", report=document.report_at)
+    assert isinstance(root, Table)
+    document.load(root, environ={})
+    translate([error], document=document)
+    assert [str(problem) for problem in document.problems] == [
+        "watcher.yaml:1:14: log.level: cannot be used; compare it with config/watcher.example.yaml"
+    ]

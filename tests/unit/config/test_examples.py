@@ -1,0 +1,94 @@
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from watcher.config.loader import load_config
+from watcher.config.locate import DEFAULTS
+from watcher.config.models import Settings
+from watcher.runtime.settings import Block, key_of
+
+CONFIG = Path(__file__).parents[3] / "config"
+EXAMPLES = sorted(CONFIG.glob("*.yaml"))
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+ENVIRON = {
+    "CLERK_API_KEY": "k",
+    "CLERK_API_KEY_US": "u",
+    "CLERK_API_KEY_EU": "e",
+    "OPS_WEBHOOK_SECRET": SECRET,
+    "OPS_TOKEN": "t",
+}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_loads(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "clerk_api_key").write_text("k\n")
+    (tmp_path / "ops_webhook_secret").write_text(f"{SECRET}\n{SECRET}\n")
+    copy = tmp_path / path.name
+    copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
+    assert load_config(copy, environ=ENVIRON).watch
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
+def test_whoever_puts_their_pipelines_into_an_example_watches_all_of_them(path: Path) -> None:
+    assert not any("executions" in watch for watch in yaml.safe_load(path.read_text())["watch"])
+
+
+def keys(annotation: object) -> Iterator[str]:
+    """Every key of the blocks in an annotation."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        for name, field in annotation.model_fields.items():
+            yield key_of(annotation, name=name)
+            yield from keys(field.annotation)
+    for inner in get_args(annotation):
+        yield from keys(inner)
+
+
+@pytest.mark.parametrize("key", sorted(set(keys(Settings))))
+def test_the_annotated_example_shows_every_key(key: str) -> None:
+    assert re.search(rf"\b{key}\b:", (CONFIG / "watcher.example.yaml").read_text())
+
+
+@pytest.mark.parametrize(("variable", "key"), DEFAULTS.items())
+def test_an_example_leaves_to_the_environment_what_a_container_sets_there(variable: str, key: tuple[str, str]) -> None:
+    values = {
+        "WATCHER_STORE_URL": "sqlite:////var/lib/w.db",
+        "WATCHER_HTTP_LISTEN": ":80",
+        "WATCHER_LOG_LEVEL": "error",
+    }
+    for path in CONFIG.glob("*.yaml"):
+        document = yaml.safe_load(path.read_text())
+        assert key[1] not in (document.get(key[0]) or {}), f"{path.name} would win over ${variable}"
+    settings = load_config(CONFIG / "watcher.example.yaml", environ=ENVIRON | values)
+    assert getattr(getattr(settings, key[0]), key[1]) == values[variable]
+
+
+def test_the_annotated_example_shows_the_defaults(tmp_path: Path) -> None:
+    text, count = re.subn(
+        r"^  # (url|listen|level): ", r"  \1: ", (CONFIG / "watcher.example.yaml").read_text(), flags=re.MULTILINE
+    )
+    assert count == len(DEFAULTS)
+    (tmp_path / "watcher.yaml").write_text(text)
+    settings = load_config(tmp_path / "watcher.yaml", environ=ENVIRON)
+    default = Settings()
+    assert (settings.polling, settings.store, settings.http, settings.log) == (
+        default.polling,
+        default.store,
+        default.http,
+        default.log,
+    )
+    account, hook = settings.accounts["default"], settings.sinks["ops"]
+    assert non_defaults(account) == {"api_key", "link"}
+    assert non_defaults(hook) == {"type", "url", "secret", "events", "match", "headers"}
+
+
+def non_defaults(block: Block) -> set[str]:
+    """The fields whose value is not that of a block with its required keys alone."""
+    required = {key: getattr(block, key) for key, field in type(block).model_fields.items() if field.is_required()}
+    bare = type(block).model_validate(required)
+    differing = {name for name in type(block).model_fields if getattr(block, name) != getattr(bare, name)}
+    return differing | required.keys()

@@ -1,0 +1,240 @@
+import os
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from watcher.config.loader import load_config
+from watcher.config.locate import find_config
+from watcher.config.models import Settings
+from watcher.config.problems import ConfigProblemsError
+from watcher.daemon.build import watches_of
+from watcher.delivery.sinks.stdout import StdoutSettings
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.errors import ConfigError, Exit
+from watcher.domain.models import Details, FirstSight
+
+Load = Callable[..., Settings]
+Mistakes = Callable[..., list[str]]
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+RUN = "9a1b0000-0000-4000-8000-000000000001"
+WATCH = f"watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
+ACCOUNT = "accounts:\n  default:\n    api_key: k\n"
+
+
+def test_the_file_named_on_the_command_line_goes_first() -> None:
+    assert find_config(Path("a.yaml"), environ={"WATCHER_CONFIG": "b.yaml"}) == Path("a.yaml")
+
+
+def test_the_variable_goes_before_the_usual_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").touch()
+    assert find_config(None, environ={"WATCHER_CONFIG": "b.yaml"}) == Path("b.yaml")
+    assert find_config(None, environ={"WATCHER_CONFIG": ""}) == Path("watcher.yaml")
+
+
+def test_a_dangling_link_counts_as_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("watcher.yaml").symlink_to("..data/watcher.yaml")
+    assert find_config(None, environ={}) == Path("watcher.yaml")
+
+
+def test_without_a_file_every_place_that_was_tried_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        find_config(None, environ={})
+    assert str(caught.value) == (
+        "no configuration: --config is not given, $WATCHER_CONFIG is not set, there is no ./watcher.yaml "
+        "and no /etc/watcher/watcher.yaml; write watcher.yaml, or name a file with --config"
+    )
+    assert caught.value.exit_code is Exit.USAGE
+
+
+def test_an_empty_file_is_all_defaults(load: Load) -> None:
+    settings = load("")
+    assert settings.watch == ()
+    assert settings.polling.max_interval_s == 60
+    assert settings.store.retention_s == 30 * 86400
+    assert settings.sinks == {"stdout": StdoutSettings(type="stdout")}
+
+
+@pytest.mark.parametrize(
+    "text", ["# nothing yet\n", "---\n", "accounts:\nwatch:\nsinks:\npolling:\nstore:\n", "{}", "~"]
+)
+def test_keys_with_nothing_behind_them_are_defaults(text: str, load: Load) -> None:
+    assert load(text) == load("")
+
+
+def test_a_file_with_everything_commented_below_its_keys_keeps_the_defaults_of_a_block(load: Load) -> None:
+    settings = load("accounts:\n  default:\n    api_key: k\n    rate_limit:\n    link:\n")
+    assert settings.accounts["default"].rate_limit == 5
+
+
+def test_values_mean_what_they_say(load: Load) -> None:
+    settings = load(
+        f"{ACCOUNT}    base_url: https://gateway.example/clerk/\n    rate_limit: 300/m\n    timeout: 500ms\n"
+        f"{WATCH}    name: 5\n    labels: {{team: yes, since: 2026-01-01, null: ~no, n: 007}}\n"
+        "    overdue_after: {running: 15m}\n"
+        "http: {listen: ' [::1]:8080 '}\npolling: {lost_grace: 0s, lost_after: 5}\n"
+    )
+    account, watch = settings.accounts["default"], settings.watch[0]
+    assert (account.base_url, account.rate_limit, account.timeout_s) == ("https://gateway.example/clerk", 5, 0.5)
+    assert watch.name == "5"
+    assert watch.labels == {"team": "yes", "since": "2026-01-01", "null": "~no", "n": "007"}
+    assert watch.overdue_after_s == {"running": 900}
+    assert settings.http.listen == "[::1]:8080"
+    assert (settings.polling.lost_grace_s, settings.polling.lost_after) == (0, 5)
+
+
+def test_with_one_account_watches_need_not_name_it(load: Load) -> None:
+    assert load(ACCOUNT + WATCH).watch[0].account == "default"
+
+
+def test_with_several_accounts_watches_name_theirs(load: Load) -> None:
+    assert load(f"{ACCOUNT}  eu: {{api_key: e}}\n{WATCH}    account: eu").watch[0].account == "eu"
+
+
+def test_a_webhook_has_its_settings(load: Load) -> None:
+    secret = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+    sink = load(
+        f"sinks:\n  ops:\n    type: webhook\n    url: https://u:p@h.example:8443/x?y=z\n    secret: {secret}\n"
+        "    headers: {Authorization: Bearer t}\n    events: ['account.*']\n    retry: {schedule: [5s]}\n"
+    ).sinks["ops"]
+    assert isinstance(sink, WebhookSettings)
+    assert sink.url.get_secret_value() == "https://u:p@h.example:8443/x?y=z"
+    assert [each.get_secret_value() for each in sink.secret] == [secret]
+    assert sink.headers["Authorization"].get_secret_value() == "Bearer t"
+    assert list(sink.retry.schedule) == [5]
+    assert "Bearer" not in repr(sink)
+    assert secret not in repr(sink)
+
+
+@pytest.mark.parametrize(
+    ("taken", "added"),
+    [
+        ([], "stdout"),
+        (["stdout"], "console"),
+        (["stdout", "console"], "stdout-2"),
+        (["stdout", "console", "stdout-2"], "stdout-3"),
+    ],
+)
+def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load) -> None:
+    sinks = "".join(f"  {name}: {{type: webhook, url: https://h.example}}\n" for name in taken)
+    settings = load(f"sinks:\n{sinks}")
+    assert list(settings.sinks) == [*taken, added]
+    assert settings.sinks[added].type == "stdout"
+
+
+def test_a_stdout_sink_of_ones_own_keeps_its_name(load: Load) -> None:
+    assert list(load("sinks: {console: {type: stdout, events: [execution.failed]}}").sinks) == ["console"]
+
+
+def test_the_environment_changes_three_defaults(load: Load) -> None:
+    environ = {"WATCHER_STORE_URL": "sqlite:////d/w.db", "WATCHER_HTTP_LISTEN": ":9090", "WATCHER_LOG_LEVEL": "debug"}
+    settings = load("log: {format: json}", **environ)
+    assert (settings.store.url, settings.http.listen) == ("sqlite:////d/w.db", ":9090")
+    assert (settings.log.level, settings.log.format) == ("debug", "json")
+
+
+def test_what_the_file_says_goes_before_the_environment(load: Load) -> None:
+    assert load("log: {level: error}", WATCHER_LOG_LEVEL="loud").log.level == "error"
+
+
+def test_an_empty_variable_changes_nothing(load: Load) -> None:
+    assert load("", WATCHER_LOG_LEVEL="").log.level == "info"
+
+
+def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
+    lines = mistakes("", WATCHER_HTTP_LISTEN="8080", WATCHER_STORE_URL="postgresql://u:hunter2@h/db")
+    assert lines == [
+        '$WATCHER_HTTP_LISTEN: http.listen: "8080" is not host:port; write 127.0.0.1:8080, [::1]:8080 or :8080',
+        (
+            "$WATCHER_STORE_URL: store.url: PostgreSQL is not in this version (0.1); comes with replicas; "
+            "use sqlite:///watcher.db"
+        ),
+        "2 problems in watcher.yaml",
+    ]
+
+
+def test_a_variable_does_not_hide_that_its_block_is_wrong(mistakes: Mistakes) -> None:
+    lines = mistakes("log: [level]", WATCHER_LOG_LEVEL="debug")
+    assert lines[0].startswith("watcher.yaml:1:6: log: is a list, not a block of keys")
+
+
+def test_problems_are_values(load: Load) -> None:
+    with pytest.raises(ConfigProblemsError) as caught:
+        load("log: {level: loud, colour: red}")
+    first, second = caught.value.problems
+    assert (first.file, first.line, first.column, first.path) == ("watcher.yaml", 1, 14, "log.level")
+    assert first.problem == '"loud" is not known'
+    assert first.remedy == "allowed: debug, info, warning, error"
+    assert second.path == "log.colour"
+    assert pickle.loads(pickle.dumps(first)) == first  # noqa: S301 - our own bytes
+    assert caught.value.exit_code is Exit.USAGE
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "nope.yaml"
+    with pytest.raises(ConfigProblemsError) as caught:
+        load_config(path, environ={})
+    reason = f"no such file or directory, running as uid {os.geteuid()}"
+    assert str(caught.value) == (
+        f"{path}: cannot read this file ({reason}); correct the path or its permissions\n1 problem in {path}"
+    )
+
+
+def test_a_directory_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigProblemsError, match=r"cannot read this file \(is a directory, running as uid"):
+        load_config(tmp_path, environ={})
+
+
+@pytest.fixture
+def pipe() -> Iterator[Path]:
+    """A file that is a pipe, as a shell's `<(…)` hands it over."""
+    reader, writer = os.pipe()
+    os.write(writer, b"log: {level: debug}")
+    os.close(writer)
+    yield Path(f"/dev/fd/{reader}")
+    os.close(reader)
+
+
+def test_a_pipe_is_read_like_a_file(pipe: Path) -> None:
+    assert load_config(pipe, environ={}).log.level == "debug"
+
+
+@pytest.mark.untraced
+def test_a_hundred_thousand_executions_are_loaded(load: Load) -> None:
+    ids = "".join(f"      - 9a1b0000-0000-4000-8000-{number:012x}\n" for number in range(100_000))
+    watch = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions:\n{ids}").watch[0]
+    assert len(watch.executions) == 100_000
+    assert str(watch.executions[-1]) == "9a1b0000-0000-4000-8000-00000001869f"
+
+
+def test_of_a_part_of_the_file_the_rest_need_not_be_right(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.yaml"
+    path.write_text(ACCOUNT + "sinks:\n  ops: {type: webhook, url: '${OPS_URL}'}\nwatch: soon\nwatsch: 1\n")
+    settings = load_config(path, environ={"WATCHER_STORE_URL": "postgresql://db"}, only=("accounts", "polling"))
+    assert list(settings.accounts) == ["default"]
+    assert settings.watch == ()
+
+
+def test_of_a_part_of_the_file_every_mistake_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.yaml"
+    path.write_text(ACCOUNT + "polling: {lost_aftr: 1}\n")
+    with pytest.raises(ConfigProblemsError, match="lost_aftr"):
+        load_config(path, environ={}, only=("accounts", "polling"))
+
+
+def test_a_watch_that_names_no_executions_is_of_the_whole_pipeline(load: Load) -> None:
+    settings = load(f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n  - pipeline: {RUN}\n    executions: [{RUN}]\n")
+    assert [watch.whole for watch in watches_of(settings, "default")] == [True, False]
+
+
+def test_a_whole_pipeline_is_read_as_polling_says(load: Load) -> None:
+    polling = load("polling: {first_sight: notify, lookback: 30d, details: always}").polling
+    assert (polling.first_sight, polling.lookback_s, polling.details) == ("notify", 30 * 86_400, "always")
+    assert (type(polling.first_sight), type(polling.details)) == (FirstSight, Details)
+    default = load("").polling
+    assert (default.first_sight, default.lookback_s, default.details) == ("baseline", 7 * 86_400, "failed")

@@ -1,0 +1,121 @@
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watcher.config.loader import load_config
+from watcher.config.problems import ConfigProblemsError
+
+SENTINEL = "hunter2hunter2"
+ACCOUNTS = "accounts:\n  a:\n    "
+HOOK = "sinks:\n  ops:\n    type: webhook\n    "
+
+WRITTEN = [
+    # a secret written into the file, with every mistake around it
+    f"{ACCOUNTS}api_key: [{SENTINEL}]",
+    f"{ACCOUNTS}api_key: {{{SENTINEL}: {SENTINEL}}}",
+    f"{ACCOUNTS}api_key: {SENTINEL} {SENTINEL}",
+    f"{ACCOUNTS}api_key: {SENTINEL}${{",
+    f"{ACCOUNTS}api_key: ${{NOPE:-{SENTINEL} x}}",
+    f"{ACCOUNTS}api_key: ${{NOPE}}{SENTINEL}",
+    f"{ACCOUNTS}api_key: !{SENTINEL} {SENTINEL}",
+    f"{ACCOUNTS}api_key: *{SENTINEL}",
+    f"{ACCOUNTS}api_key:{SENTINEL}\n    timeout: 1s",
+    f"{ACCOUNTS}api_key: {SENTINEL}\n   timeout: 1s",
+    f"{ACCOUNTS}api_key: '{SENTINEL}",
+    f'{ACCOUNTS}api_key: "{SENTINEL}\\q"',
+    f"{ACCOUNTS}api_key: @{SENTINEL}",
+    f"{ACCOUNTS}api_key: {SENTINEL}: x",
+    f"{ACCOUNTS}api_key: {SENTINEL}\n\ttimeout: 1s",
+    f"{ACCOUNTS}api_key: {SENTINEL}\x00",
+    f"{ACCOUNTS}api_key: {SENTINEL}\n    api_key: {SENTINEL}",
+    f"{ACCOUNTS}apikey: {SENTINEL}",
+    f"{ACCOUNTS}api_key_file: {SENTINEL}",
+    f"{ACCOUNTS}api_key: {SENTINEL}\n    api_key_file: {SENTINEL}",
+    f"{ACCOUNTS}api_key: {SENTINEL}\n  b:\n    api_key: {SENTINEL}",
+    f"{ACCOUNTS}api_key: k\n    base_url: https://u:{SENTINEL}@h",
+    f"{ACCOUNTS}api_key: k\n    base_url: https://h?key={SENTINEL}",
+    f"{ACCOUNTS}api_key: k\n    link: https://u:{SENTINEL}@h/{{x}}",
+    f"accounts:\n  api_key: {SENTINEL}",
+    f"accounts: {SENTINEL}",
+    f"{HOOK}url: ftp://h/{SENTINEL}",
+    f"{HOOK}url: h/{SENTINEL}",
+    f"{HOOK}url: https://h:{SENTINEL}/",
+    f"{HOOK}url: https://[{SENTINEL}/",
+    f"{HOOK}url: [https://h/{SENTINEL}]",
+    f"{HOOK}https://h/{SENTINEL}: x",
+    f"{HOOK}url_file: https://h/{SENTINEL}",
+    f"{HOOK}url: https://h\n    secret: {SENTINEL}",
+    f"{HOOK}url: https://h\n    secret: whsec_{SENTINEL}",
+    f"{HOOK}url: https://h\n    secret: [{SENTINEL}, {{{SENTINEL}: x}}]",
+    f"{HOOK}url: https://h\n    secret: {{{SENTINEL}: x}}",
+    f"{HOOK}url: https://h\n    secrets: {SENTINEL}",
+    f"{HOOK}url: https://h\n    headers: 'Authorization: Bearer {SENTINEL}'",
+    f"{HOOK}url: https://h\n    headers: ['Authorization: Bearer {SENTINEL}']",
+    f"{HOOK}url: https://h\n    headers: {{'Authorization: Bearer {SENTINEL}': x}}",
+    f'{HOOK}url: https://h\n    headers: {{A: "{SENTINEL}\\n"}}',
+    f"{HOOK}url: https://h\n    headers: {{A: [{SENTINEL}]}}",
+    f"{HOOK}url: https://h\n    headers: {{Host: {SENTINEL}}}",
+    f"store: {{url: 'postgresql://u:{SENTINEL}@h/db'}}",
+    f"store: {{url: 'mysql://u:{SENTINEL}@h/db'}}",
+    f"store: {{url: ['mysql://u:{SENTINEL}@h/db']}}",
+    f"http: {{token: {SENTINEL}}}",
+    f"heartbeat: {{url: 'https://h/{SENTINEL}'}}",
+    f"{SENTINEL}",
+    f"- {SENTINEL}",
+    f"key: {SENTINEL}\n---\n{SENTINEL}",
+]
+
+PLACES = [
+    # a variable that holds one, in every kind of value
+    "log: {level: '<>'}",
+    "log: {format: '<>'}",
+    "log: '<>'",
+    "http: {listen: '<>'}",
+    "store: {url: '<>'}",
+    "store: {retention: '<>'}",
+    "polling: {cadence: '<>', min_interval: '<>', concurrency: '<>', lost_after: '<>'}",
+    "colour: '<>'",
+    "watch: ['<>']",
+    "watch: '<>'",
+    "accounts: {a: {api_key: 'x <>'}}",
+    "accounts: {a: {api_key: k, timeout: '<>', rate_limit: '<>', base_url: '<>', link: '<>'}}",
+    "accounts: {a: {api_key: k}, b: {api_key: l}}\nwatch: [{account: '<>', pipeline: '<>', executions: ['<>']}]",
+    "accounts: {a: {api_key: k}}\nwatch: [{pipeline: '<>', executions: ['<>', '<>'], overdue_after: {new: '<>'}}]",
+    "sinks: {ops: {type: '<>'}}",
+    "sinks: {ops: {type: webhook, url: 'x<>', secret: ['<>'], events: ['<>'], match: {pipelines: ['<>']}}}",
+    "sinks: {ops: {type: webhook, url: 'https://h', timeout: '<>', retry: {schedule: ['<>'], give_up_after: '<>'}}}",
+    "sinks: {ops: {type: webhook, url: 'https://h', headers: {A: \"<>\\n\"}, rate_limit: '<>'}}",
+    "accounts: {a: {api_key_file: '<>'}}",
+]
+
+
+def told(text: str, *, path: Path, environ: dict[str, str]) -> str:
+    path.write_text(text)
+    with pytest.raises(ConfigProblemsError) as caught:
+        load_config(path, environ=environ)
+    return "".join(traceback.format_exception(caught.value)) + repr(caught.value.problems)
+
+
+@pytest.mark.parametrize("text", WRITTEN)
+def test_a_secret_in_the_file_is_never_shown(text: str, tmp_path: Path) -> None:
+    assert SENTINEL not in told(text, path=tmp_path / "watcher.yaml", environ={})
+
+
+@pytest.mark.parametrize("text", PLACES)
+@pytest.mark.parametrize("value", [SENTINEL, "5", "/hunter2hunter2"])
+def test_what_a_variable_holds_is_never_shown(text: str, value: str, tmp_path: Path) -> None:
+    environ = {"KEY": f"{value}{SENTINEL}"}
+    assert SENTINEL not in told(text.replace("<>", "${KEY}"), path=tmp_path / "watcher.yaml", environ=environ)
+
+
+@pytest.mark.parametrize("unit", ["", "s", "/s"])
+def test_a_number_a_variable_holds_is_not_shown_either(unit: str, tmp_path: Path) -> None:
+    text = "accounts: {a: {api_key: k, timeout: '${N}', rate_limit: '${N}', colour: x}}\nlog: {level: '${N}'}"
+    assert "4711" not in told(text, path=tmp_path / "watcher.yaml", environ={"N": f"4711{unit}"})
+
+
+def test_settings_print_no_secret(load: Callable[..., object]) -> None:
+    text = "accounts: {a: {api_key: '${K}'}}\nsinks: {o: {type: webhook, url: 'https://h/${K}', headers: {A: '${K}'}}}"
+    assert SENTINEL not in repr(load(text, K=SENTINEL))

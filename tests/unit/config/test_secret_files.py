@@ -1,0 +1,196 @@
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from watcher.config.loader import load_config
+from watcher.config.models import Settings
+from watcher.config.problems import ConfigProblemsError
+from watcher.delivery.sinks.webhook import WebhookSettings
+
+Load = Callable[..., Settings]
+Mistakes = Callable[..., list[str]]
+
+FIRST = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+SECOND = "whsec_MTIzNDU2Nzg5MDEyMzQ1Njc4OTAxMjM0"
+HOOK = "sinks:\n  ops:\n    type: webhook\n    url_file: ./url\n    secret_file: ./secret\n"
+NOBODY = 65532
+
+
+def webhook(settings: Settings) -> WebhookSettings:
+    sink = settings.sinks["ops"]
+    assert isinstance(sink, WebhookSettings)
+    return sink
+
+
+def test_a_key_is_read_from_a_file_beside_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("k$3cret${X}\n")
+    config = tmp_path / "watcher.yaml"
+    config.write_text("accounts:\n  default:\n    api_key:\n    api_key_file: key\n")
+    account = load_config(config, environ={}).accounts["default"]
+    assert account.api_key.get_secret_value() == "k$3cret${X}"
+    assert account.api_key_file == "key"
+
+
+@pytest.mark.parametrize("text", [f"{FIRST}\n{SECOND}\n", f"\ufeff{FIRST}\r\n\r\n  {SECOND}"])
+def test_a_file_of_signing_secrets_has_one_a_line(text: str, load: Load) -> None:
+    load("")
+    Path("url").write_text("https://h.example\n")
+    Path("secret").write_text(text)
+    assert [secret.get_secret_value() for secret in webhook(load(HOOK)).secret] == [FIRST, SECOND]
+
+
+def test_a_path_may_hold_a_variable(load: Load) -> None:
+    load("")
+    Path("key").write_text("k")
+    settings = load("accounts: {default: {api_key_file: '${DIR}/key'}}", DIR=str(Path.cwd()))
+    assert settings.accounts["default"].api_key.get_secret_value() == "k"
+
+
+def test_what_is_wrong_in_a_file_is_told_at_the_key_that_names_it(mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("url").write_text("hunter2")
+    Path("secret").write_text(f"{FIRST}\nhunter2\n")
+    lines = mistakes(HOOK)
+    assert [line.split("; ")[0] for line in lines] == [
+        "watcher.yaml:4:15: sinks.ops.url_file: does not begin with http:// or https://",
+        "watcher.yaml:5:18: sinks.ops.secret_file: not a signing secret",
+        "2 problems in watcher.yaml",
+    ]
+    assert "hunter2" not in "".join(lines)
+
+
+def test_two_accounts_may_not_share_a_key_through_files(mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("key").write_text("k")
+    lines = mistakes("accounts:\n  a: {api_key_file: key}\n  b: {api_key: k}\n")
+    assert lines[0].startswith("watcher.yaml:3:16: accounts.b.api_key: the same key as another account's at line 2;")
+
+
+UID = os.geteuid()
+MISSING = f"(no such file or directory, running as uid {UID}); mount it there, or correct the path"
+NAME_IT = "name a file; Docker makes a directory where the file of a mount is missing"
+DIRECTORY = f"(is a directory, running as uid {UID}); {NAME_IT}"
+NOT_REGULAR = "not a regular file); write the secret into a regular file"
+UNREADABLE = [
+    ("./none", f"cannot read ./none {MISSING}"),
+    ("/nowhere/key", f"cannot read /nowhere/key {MISSING}"),
+    (f"/nowhere/{'long/' * 40}key", f"cannot read /nowhere/{'long/' * 40}key {MISSING}"),
+    ("secrets/none", f"cannot read secrets/none {MISSING}"),
+    (
+        "./empty/none",
+        f"cannot read ./empty/none (not a directory, running as uid {UID}); mount it there, or correct the path",
+    ),
+    (
+        "./loop",
+        f"cannot read ./loop {MISSING.replace('no such file or directory', 'too many levels of symbolic links')}",
+    ),
+    (".", f"cannot read . {DIRECTORY}"),
+    ("./secrets", f"cannot read ./secrets {DIRECTORY}"),
+    ("./pipe", f"cannot read ./pipe (a named pipe, {NOT_REGULAR}"),
+    ("/dev/zero", f"cannot read /dev/zero (a device or a socket, {NOT_REGULAR}"),
+    ("./large", "cannot read ./large (larger than 64 KiB); name a file that holds the secret alone"),
+    ("./empty", "./empty is empty; write the secret into it"),
+    ("./latin", "./latin is not UTF-8 text; write the secret into it as text"),
+    ('"./a\\0b"', r"./a\u0000b is no path; write a path such as /run/secrets/name"),
+    ("clerk_api_key", f"cannot read clerk_api_key {MISSING}"),
+    ("nowhere/api-key.txt", f"cannot read nowhere/api-key.txt {MISSING}"),
+    ("hunter2", f"cannot read this file in {{here}} {MISSING}"),
+    ("https://h/hunter2", f"cannot read this file in {{here}} {MISSING}"),
+    ("h.example/hunter2", f"cannot read this file in {{here}} {MISSING}"),
+]
+
+
+@pytest.mark.parametrize(("file", "told"), UNREADABLE, ids=[file for file, _ in UNREADABLE])
+def test_a_file_without_a_secret_is_one_line(file: str, told: str, mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("empty").write_text(" \n\n")
+    Path("latin").write_bytes(b"\xff")
+    Path("large").write_bytes(b"x" * (64 * 1024 + 1))
+    Path("secrets").mkdir()
+    Path("loop").symlink_to("loop")
+    os.mkfifo("pipe")
+    assert mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n") == [
+        f"watcher.yaml:3:19: accounts.a.api_key_file: {told.format(here=Path.cwd())}",
+        "1 problem in watcher.yaml",
+    ]
+
+
+def test_every_twin_says_it_alike(mistakes: Mistakes) -> None:
+    lines = mistakes("sinks: {ops: {type: webhook, url_file: /dev/zero, secret_file: /nowhere/key}}\n")
+    assert [line.split(": ", 1)[1] for line in lines[:-1]] == [
+        f"sinks.ops.url_file: cannot read /dev/zero (a device or a socket, {NOT_REGULAR}",
+        f"sinks.ops.secret_file: cannot read /nowhere/key {MISSING}",
+    ]
+
+
+@pytest.mark.parametrize("value", ["hunter2", "/hunter2", "/nowhere/hunter2", "h.example/hunter2", "https://h/hunter2"])
+def test_a_key_put_where_its_file_belongs_is_not_shown(value: str, mistakes: Mistakes) -> None:
+    lines = mistakes("accounts:\n  a:\n    api_key_file: ${KEY}\n", KEY=value)
+    assert "cannot read ${KEY} (no such file" in lines[0]
+    assert "hunter2" not in "".join(lines)
+
+
+@pytest.mark.parametrize("written", ["${KEY:-/nowhere/hunter2}", "${NONE:-hunter2}", "x${KEY}"])
+def test_neither_is_a_default(written: str, mistakes: Mistakes) -> None:
+    lines = mistakes(f"accounts:\n  a:\n    api_key_file: {written}\n", KEY="hunter2")
+    assert "cannot read this file in " in lines[0]
+    assert "hunter2" not in "".join(lines)
+
+
+def test_a_variable_that_leads_to_a_place_that_is_there_is_shown_filled_in(mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("secrets").mkdir()
+    lines = mistakes("accounts:\n  a:\n    api_key_file: ${DIR}/key\n", DIR=f"{Path.cwd()}/secrets")
+    assert f"cannot read {Path.cwd()}/secrets/key (no such file" in lines[0]
+    lines = mistakes("accounts:\n  a:\n    api_key_file: ${DIR}/key\n", DIR="/nowhere")
+    assert "cannot read ${DIR}/key (no such file" in lines[0]
+
+
+def test_a_secret_behind_links_is_read_as_kubernetes_mounts_it(load: Load) -> None:
+    load("")
+    Path("..data").mkdir()
+    Path("..data/key").write_text("k")
+    Path("key").symlink_to("..data/key")
+    settings = load("accounts: {default: {api_key_file: ./key}}")
+    assert settings.accounts["default"].api_key.get_secret_value() == "k"
+
+
+@pytest.mark.parametrize("file", ["${NOPE}", "[key]"])
+def test_of_a_file_that_is_not_named_one_thing_is_told(file: str, mistakes: Mistakes) -> None:
+    assert len(mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n")) == 2
+
+
+def test_a_sink_may_not_have_both_either(mistakes: Mistakes) -> None:
+    text = "sinks:\n  ops:\n    type: webhook\n    url: https://h\n    url_file: u\n    secret_file: s\n    secret: s\n"
+    assert [line.split("; ")[0] for line in mistakes(text)[:-1]] == [
+        "watcher.yaml:5:5: sinks.ops: both url and url_file are given",
+        "watcher.yaml:6:5: sinks.ops: both secret and secret_file are given",
+        "watcher.yaml:7:13: sinks.ops.secret: not a signing secret",
+    ]
+
+
+@pytest.fixture
+def locked() -> Iterator[Path]:
+    """A directory of which one file cannot be read, not by root either, who becomes somebody else meanwhile."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        (directory / "key").touch(mode=0o000)
+        (directory / "watcher.yaml").write_text(f"accounts: {{a: {{api_key_file: {directory / 'key'}}}}}")
+        was = os.geteuid()
+        if was == 0:
+            os.seteuid(NOBODY)
+        yield directory
+        os.seteuid(was)
+
+
+def test_a_file_one_may_not_read_says_as_whom(locked: Path) -> None:
+    with pytest.raises(ConfigProblemsError) as caught:
+        load_config(locked / "watcher.yaml", environ={})
+    assert caught.value.problems[0].problem == (
+        f"cannot read {locked}/key (permission denied, running as uid {os.geteuid()})"
+    )
+    assert caught.value.problems[0].remedy == "chmod 0440 and the right group"

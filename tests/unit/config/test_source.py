@@ -1,0 +1,123 @@
+"""A configuration that is read again, from real files."""
+
+import os
+from pathlib import Path
+from weakref import ref
+
+import pytest
+
+from watcher.config.document import Document
+from watcher.config.file_stamp import Files
+from watcher.config.problems import ConfigProblemsError
+from watcher.config.source import ConfigSource
+from watcher.domain.errors import ConfigError
+
+TEXT = """
+accounts: {default: {api_key_file: secrets/key}}
+watch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f, executions: [9a1b0000-0000-4000-8000-000000000001]}]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key").write_text("one\n")
+    file = tmp_path / "watcher.yaml"
+    file.write_text(TEXT)
+    return file
+
+
+@pytest.fixture
+def source(file: Path) -> ConfigSource:
+    source = ConfigSource(file, environ={})
+    source.load()
+    return source
+
+
+def test_nothing_is_kept_of_what_was_read_but_which_files_that_took(
+    source: ConfigSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[ref[Document]] = []
+
+    def noted(*, file: str, files: Files) -> Document:
+        document = Document(file=file, files=files)
+        read.append(ref(document))
+        return document
+
+    monkeypatch.setattr("watcher.config.source.Document", noted)
+    source.load()
+    assert [each() for each in read] == [None]
+
+
+def test_nothing_changes_by_itself(source: ConfigSource) -> None:
+    assert not source.changed()
+
+
+def test_a_change_of_the_file_is_seen_until_it_is_read(source: ConfigSource, file: Path) -> None:
+    file.write_text(TEXT + "log: {level: debug}\n")
+    assert source.changed()
+    assert source.load().log.level == "debug"
+    assert not source.changed()
+
+
+def test_a_file_that_is_replaced_by_one_of_the_same_size_and_age_is_another(source: ConfigSource, file: Path) -> None:
+    found = file.stat()
+    other = file.with_name("next")
+    other.write_text(TEXT)
+    os.utime(other, ns=(found.st_atime_ns, found.st_mtime_ns))
+    other.rename(file)
+    assert source.changed()
+
+
+def test_a_secret_in_a_file_of_its_own_is_followed(source: ConfigSource, file: Path) -> None:
+    (file.parent / "secrets" / "key").write_text("two\n")
+    assert source.changed()
+    assert source.load().accounts["default"].api_key.get_secret_value() == "two"
+
+
+def test_a_file_that_others_may_read_from_now_on_is_another(source: ConfigSource, file: Path) -> None:
+    (file.parent / "secrets" / "key").chmod(0o440)
+    assert source.changed()
+    source.load()
+    assert not source.changed()
+
+
+def test_a_file_that_is_missing_is_waited_for(source: ConfigSource, file: Path) -> None:
+    (file.parent / "secrets" / "key").unlink()
+    with pytest.raises(ConfigProblemsError, match="no such file"):
+        source.load()
+    assert not source.changed()
+    (file.parent / "secrets" / "key").write_text("back\n")
+    assert source.changed()
+
+
+def test_a_bad_file_is_read_once(source: ConfigSource, file: Path) -> None:
+    file.write_text("accounts: [\n")
+    with pytest.raises(ConfigProblemsError):
+        source.load()
+    assert not source.changed()
+
+
+def test_the_directories_are_those_of_the_files_and_of_what_they_link_to(file: Path, tmp_path: Path) -> None:
+    away = tmp_path / "away"
+    away.mkdir()
+    file.rename(away / "real.yaml")
+    file.symlink_to(away / "real.yaml")
+    (away / "real.yaml").write_text(TEXT.replace("secrets", f"{tmp_path}/secrets"))
+    source = ConfigSource(file, environ={})
+    source.load()
+    assert source.directories() == {tmp_path, away, tmp_path / "secrets"}
+
+
+def test_a_directory_that_is_gone_is_not_among_them(file: Path, tmp_path: Path) -> None:
+    file.write_text(TEXT.replace("secrets", "nowhere"))
+    source = ConfigSource(file, environ={})
+    with pytest.raises(ConfigProblemsError):
+        source.load()
+    assert source.directories() == {tmp_path}
+
+
+def test_a_file_that_names_nothing_to_watch_is_wrong_whatever_else_it_says(source: ConfigSource, file: Path) -> None:
+    file.write_text("")
+    with pytest.raises(ConfigError, match="nothing to watch"):
+        source.load()

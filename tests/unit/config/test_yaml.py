@@ -1,0 +1,123 @@
+from collections.abc import Callable
+
+import pytest
+import yaml
+
+from watcher.config import yaml_tree as tree
+from watcher.config.models import Settings
+from watcher.config.yaml_errors import BadYamlError, explain
+
+Load = Callable[..., Settings]
+Mistakes = Callable[..., list[str]]
+
+QUOTE = 'quote a text that holds ": ", or check indentation'
+CLOSE = "a bracket is not closed, or a comma is missing; close it with ] or }"
+
+BAD = [
+    ("log:\n\tlevel: info\n", "2:1: tab used for indentation; YAML wants spaces"),
+    ("log:\n  level: info\n \tformat: json\n", "3:2: tab used for indentation; YAML wants spaces"),
+    ("log: level: info\n", f"1:11: a colon where none can be; {QUOTE}"),
+    ("accounts:\n  default:\n    api_key:abc\n    timeout: 10s\n", f"4:12: a colon where none can be; {QUOTE}"),
+    ("watch: - pipeline\n", "1:8: a list item where none can be; begin the list on a line of its own"),
+    ("log: @info\n", "1:6: a character no plain text may begin with; quote the text"),
+    ('log: "\\q"\n', "1:7: an unknown \\ sequence in double quotes; use single quotes, or \\\\ for a backslash"),
+    ("log: [info\nstore: x\n", f"2:6: {CLOSE}"),
+    ("log: {level: info\n", f"2:1: {CLOSE}"),
+    ("log: {level: ${LEVEL}}\n", '1:15: a variable without quotes inside { } or [ ]; write "${NAME}"'),
+    (
+        "log:\n  level: info\n format: json\n",
+        "3:2: does not line up with the keys above; indent keys of one block alike",
+    ),
+    ("watch:\n  - a\n  b: c\n", "3:3: does not line up with the list above; begin each item with -, indented alike"),
+    ("log: *\n", '1:7: an alias (*) without a name; quote a glob: "*"'),
+    ("log: 'info\nstore: x\n", "1:6: a quote is never closed; close it"),
+    ("%FOO\n---\nlog: x\n", "1:5: not YAML; check quotes, brackets and indentation here and above"),
+    ("log: *nope\n", "1:6: an alias (*name) without its anchor (&name) above; quote the text if it is a glob"),
+    (
+        "log: &log\n  level: *log\n",
+        "2:10: an alias (*name) without its anchor (&name) above; quote the text if it is a glob",
+    ),
+    ("log: {}\n---\nlog: {}\n", "2:1: a second document begins here; keep one document in a file"),
+    ("? [a]\n: b\n", "1:3: a key that is not text; write keys as plain words; quote a value that begins with {"),
+    ("log: {level: info", f"1:6: {CLOSE}"),
+    ("log: {level: '${X}'", f"1:6: {CLOSE}"),
+    ("[" * 100, "1:34: nested deeper than anything in this file can be; check brackets and indentation"),
+    ("- a\n", "1:1: no keys; begin with a key such as accounts:"),
+    ("hello\n", "1:1: no keys; begin with a key such as accounts:"),
+    (b"log:\n  level: \xff\n", "2:1: not UTF-8; save the file as UTF-8"),
+    ("log: {}\n".encode("utf-16"), "1:1: not UTF-8; save the file as UTF-8"),
+    ("log:\n  level: in\x00fo\n", "2:12: a control character; delete it"),
+    ("log:\n  level: \x1b[31minfo\n", "2:10: a control character; delete it"),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), BAD, ids=[line for _, line in BAD])
+def test_what_is_not_yaml_is_one_line(text: str | bytes, line: str, mistakes: Mistakes) -> None:
+    assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
+
+
+def test_an_error_without_a_place_names_the_file_alone() -> None:
+    told = explain(yaml.YAMLError("?"), text="")
+    assert (told.line, told.problem) == (0, "not YAML")
+
+
+def test_a_tab_is_found_on_a_last_line_too() -> None:
+    mark = yaml.Mark("", 0, 9, 0, None, 0)
+    assert isinstance(explain(yaml.MarkedYAMLError(problem="?", problem_mark=mark), text="a"), BadYamlError)
+
+
+def test_aliases_that_stand_for_billions_are_refused_at_once(mistakes: Mistakes) -> None:
+    lines = [f"a0: &a0 [{', '.join('x' * 10)}]"]
+    lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, 10)]
+    assert "aliases repeat more than 100,000 values; write them out" in mistakes("\n".join(lines))[0]
+
+
+def test_an_alias_stands_for_what_was_written_before(load: Load) -> None:
+    settings = load(
+        "sinks:\n"
+        "  a: &hook {type: webhook, url: &url https://h.example, match: {labels: {a: '${X}$${X}'}}}\n"
+        "  b: {<<: *hook, events: ['account.*'], url: *url}\n"
+        "  c: {<<: [*hook, {timeout: 1s}]}\n",
+        X="$$",
+    )
+    assert settings.sinks["b"].match == settings.sinks["a"].match
+    assert settings.sinks["a"].match.labels == {"a": "$$${X}"}
+    assert settings.sinks["b"].events == ("account.*",)
+    assert settings.sinks["c"].model_dump()["timeout_s"] == 1
+
+
+def test_only_keys_can_be_merged(mistakes: Mistakes) -> None:
+    assert mistakes("log: {<<: [info], level: debug}")[0] == (
+        "watcher.yaml:1:12: log.…: merges something that has no keys; write <<: *name"
+    )
+
+
+def test_a_quoted_merge_key_is_an_ordinary_one(mistakes: Mistakes) -> None:
+    assert "unknown key; allowed: level, format" in mistakes("log: {'<<': {level: debug}}")[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\ufefflog:\r\n  level: debug\r\n", "log:\n  level: !!str debug\n", "%YAML 1.1\n---\nlog: {level: debug}\n"],
+)
+def test_what_is_yaml_is_read(text: str, load: Load) -> None:
+    assert load(text).log.level == "debug"
+
+
+def test_nothing_in_words_is_text_when_it_says_so(load: Load) -> None:
+    watch = "accounts: {a: {api_key: k}}\nwatch:\n  - pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f\n"
+    more = "    executions: [9a1b0000-0000-4000-8000-000000000001]\n    labels: {a: 'null', b: !!str null, c: ''}\n"
+    assert load(watch + more).watch[0].labels == {"a": "null", "b": "null", "c": ""}
+
+
+def test_a_tag_may_say_that_there_is_nothing(load: Load) -> None:
+    assert load("log: {level: !!null ''}").log.level == "info"
+
+
+def test_columns_count_characters(mistakes: Mistakes) -> None:
+    assert mistakes('log: {format: json, "level": lönd}')[0].startswith("watcher.yaml:1:30: log.level: ")
+    assert mistakes('"ключ": 1')[0].startswith("watcher.yaml:1:1: …: unknown key;")
+
+
+def test_the_parser_in_c_is_used_where_there_is_one() -> None:
+    assert getattr(yaml, "CSafeLoader", yaml.SafeLoader) is tree._LOADER

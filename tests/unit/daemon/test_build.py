@@ -1,0 +1,47 @@
+"""What is built from settings, where no other test sees it."""
+
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
+from watcher.daemon.build import fingerprint_of, kept_by
+from watcher.delivery.sinks.webhook import WebhookSettings
+
+SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
+BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": SECRET, "headers": {"A": "b"}}
+
+
+class LaterSettings(WebhookSettings):
+    """The same block as a later version knows it."""
+
+    template: str | None = None
+
+
+def test_a_block_has_the_same_fingerprint_in_every_version() -> None:
+    assert fingerprint_of(WebhookSettings(**BLOCK)) == fingerprint_of(LaterSettings(**BLOCK))
+
+
+@pytest.mark.parametrize(
+    "change", [{"url": "https://h/other"}, {"secret": SECRET[:-1] + "y"}, {"headers": {"A": "c"}}, {"timeout": "15s"}]
+)
+def test_whatever_is_written_differently_changes_the_fingerprint(change: dict[str, Any]) -> None:
+    assert fingerprint_of(WebhookSettings(**BLOCK)) != fingerprint_of(WebhookSettings(**BLOCK | change))
+
+
+@pytest.mark.parametrize(("retention", "lookback", "listed_s"), [("60s", "7m", 420.0), ("7m", "60s", 420.0)])
+def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show(
+    retention: str, lookback: str, listed_s: float
+) -> None:
+    named = WatchSettings(account="default", pipeline=UUID(int=1), executions=(str(UUID(int=9)),))
+    whole = WatchSettings(account="default", pipeline=UUID(int=2))
+    settings = Settings(
+        watch=(named, whole),
+        store=StoreSettings.model_validate({"retention": retention}),
+        polling=PollingSettings.model_validate({"lookback": lookback}),
+    )
+    kept = kept_by(settings)
+    assert kept.pipelines == {("default", str(UUID(int=2)))}
+    assert (kept.retention_s, kept.listed_s) == (settings.store.retention_s, listed_s)
+    assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))

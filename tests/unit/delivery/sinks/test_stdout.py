@@ -1,0 +1,289 @@
+"""Lines on a real pipe, read slowly, never, or by nobody."""
+
+import asyncio
+import fcntl
+import os
+import resource
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.stdout import Output, StdoutSink
+from watcher.domain.errors import OutputClosedError
+from watcher.domain.models import Delivery
+from watcher.runtime.logs import configure_logs
+
+WRITTEN = Receipt(Verdict.DELIVERED, "written")
+
+
+class Pipe:
+    """Both ends, closed at the end of the test."""
+
+    def __init__(self) -> None:
+        self.reading, self.writing = os.pipe()
+        fcntl.fcntl(self.writing, fcntl.F_SETPIPE_SZ, 4096)
+
+    def close(self, *fds: int) -> None:
+        for fd in fds or (self.reading, self.writing):
+            with suppress(OSError):
+                os.close(fd)
+
+    def read_to_end(self) -> bytes:
+        """Read until the writing end is closed."""
+        with os.fdopen(self.reading, "rb", closefd=False) as file:
+            return file.read()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def delivery(body: bytes) -> Delivery:
+    return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
+
+
+def is_ready(task: asyncio.Task[Receipt]) -> bool:
+    return task.done()
+
+
+async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
+    sink = StdoutSink(Output(pipe.writing))
+    bodies = [f'{{"number": {number}}}'.encode() for number in range(40)]
+    assert await asyncio.gather(*(sink.send(delivery(body)) for body in bodies)) == [WRITTEN] * 40
+    pipe.close(pipe.writing)
+    assert pipe.read_to_end().splitlines() == bodies
+
+
+@pytest.mark.parametrize("blocking", [True, False])
+async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_loop(
+    pipe: Pipe, *, blocking: bool
+) -> None:
+    os.set_blocking(pipe.writing, blocking)
+    sink = StdoutSink(Output(pipe.writing))
+    body = b"x" * 16_000  # four times what the pipe holds
+    sending = [asyncio.create_task(sink.send(delivery(body))) for _ in range(3)]
+    first = await asyncio.to_thread(os.read, pipe.reading, 1)  # the thread has begun, and the loop goes on
+    assert not any(map(is_ready, sending))
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    assert await asyncio.gather(*sending) == [WRITTEN] * 3
+    pipe.close(pipe.writing)
+    assert first + await reading == (body + b"\n") * 3
+
+
+async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
+    sink = StdoutSink(Output(pipe.writing))
+    pipe.close(pipe.reading)
+    for _ in range(2):
+        with pytest.raises(OutputClosedError):
+            await sink.send(delivery(b"{}"))
+
+
+async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe) -> None:
+    os.set_blocking(pipe.writing, False)
+    sink = StdoutSink(Output(pipe.writing))
+    sending = asyncio.create_task(sink.send(delivery(b"x" * 16_000)))
+    await asyncio.to_thread(os.read, pipe.reading, 1)
+    pipe.close(pipe.reading)
+    with pytest.raises(OutputClosedError):
+        await sending
+
+
+async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
+    pipe.close()
+    with pytest.raises(OutputClosedError):
+        await StdoutSink(Output(pipe.writing)).send(delivery(b"{}"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
+    waiting, gone_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def sleep(_: float) -> None:
+        loop.call_soon_threadsafe(waiting.set)
+        assert gone_on.wait(10)
+
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        sending = asyncio.create_task(StdoutSink(Output(full, sleep=sleep)).send(delivery(b"{}")))
+        await waiting.wait()
+        assert not sending.done()
+        os.dup2(pipe.writing, full)
+        gone_on.set()
+        assert await sending == WRITTEN
+    finally:
+        os.close(full)
+    pipe.close(pipe.writing)
+    assert pipe.read_to_end() == b"{}\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(pipe: Pipe) -> None:
+    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[int]()
+
+    def sleep(wait_s: float) -> None:
+        sleeps.append(wait_s)
+        if len(sleeps) == 3:
+            os.dup2(pipe.writing, full)
+
+    with capture_logs() as logs:
+        sink = StdoutSink(Output(full, sleep=sleep), retried=lambda: tries.append(1))
+        try:
+            assert await asyncio.gather(*(sink.send(delivery(b"{}")) for _ in range(2))) == [WRITTEN] * 2
+        finally:
+            os.close(full)
+    assert [(line["event"], line["log_level"]) for line in logs] == [
+        ("stdout.full", "warning"),
+        ("stdout.recovered", "info"),
+    ]
+    assert len(tries) == len(sleeps) == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pipe) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+
+    def make_room(_: float) -> None:
+        os.dup2(pipe.writing, full)
+
+    with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
+        configure_logs(level="info", format_="json", stream=logs)
+        assert await StdoutSink(Output(full, sleep=make_room)).send(delivery(b"{}")) == WRITTEN
+        os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
+    os.close(full)
+
+
+# A file that an earlier life was killed over
+
+
+async def print_to(fd: int, *bodies: bytes) -> None:
+    output = Output(fd)
+    for body in bodies:
+        await StdoutSink(output).send(delivery(body))
+    output.close()
+    os.close(fd)
+
+
+@pytest.mark.parametrize("mode", [os.O_WRONLY, os.O_RDWR])
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        (b'{"a":1}\n{"b"', b'{"a":1}\n{"b"\n{"c":3}\n'),
+        (b'{"a":1}\n', b'{"a":1}\n{"c":3}\n'),
+        (b"", b'{"c":3}\n'),
+    ],
+)
+async def test_a_line_that_was_left_half_written_is_ended_first(
+    tmp_path: Path, found: bytes, left: bytes, mode: int
+) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(found)
+    await print_to(os.open(file, mode | os.O_APPEND), b'{"c":3}')
+    assert file.read_bytes() == left
+
+
+async def test_without_appending_what_counts_is_where_writing_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"half")
+    await print_to(os.open(file, os.O_WRONLY), b"{}")
+    assert file.read_bytes() == b"{}\nf"
+    fd = os.open(file, os.O_WRONLY)
+    os.lseek(fd, 0, os.SEEK_END)
+    await print_to(fd, b"{}")
+    assert file.read_bytes() == b"{}\nf\n{}\n"
+
+
+async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_bytes(b"half")
+    fd = os.open(file, os.O_WRONLY | os.O_APPEND)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1, limits[1]))
+    try:
+        await print_to(fd, b"{}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert file.read_bytes() == b"half{}\n"
+
+
+async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: Pipe) -> None:
+    sink = StdoutSink(Output(pipe.writing))
+    cancelled, kept = (asyncio.create_task(sink.send(delivery(b"x" * 16_000))) for _ in range(2))
+    await asyncio.to_thread(os.read, pipe.reading, 1)
+    cancelled.cancel()
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    assert await kept == WRITTEN
+    pipe.close(pipe.writing)
+    assert len(await reading) == 2 * 16_001 - 1
+
+
+async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
+    before = set(threading.enumerate())
+    output = Output(pipe.writing)
+    (thread,) = set(threading.enumerate()) - before
+    sink = StdoutSink(output)
+    await sink.send(delivery(b"{}"))
+    await sink.close()
+    await sink.send(delivery(b"{}"))  # the output is the others', too
+    output.close()
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+
+
+STUCK = """
+import asyncio, os
+from uuid import UUID
+from watcher.domain.models import Delivery
+from watcher.delivery.sinks.stdout import Output, StdoutSink
+
+async def main():
+    output = Output(1)
+    delivery = Delivery("console", UUID(int=1), "execution.failed", b"s", 1, b"x" * 1_000_000, 0, 0)
+    sending = asyncio.create_task(StdoutSink(output).send(delivery))
+    os.write(2, b"ready")
+    try:
+        async with asyncio.timeout(0.2):
+            await sending
+    except TimeoutError:
+        output.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_reader_that_never_reads_does_not_keep_the_program_from_ending() -> None:
+    with subprocess.Popen([sys.executable, "-c", STUCK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as program:
+        assert program.wait(timeout=30) == 0
+
+
+async def test_a_line_written_after_the_loop_ended_troubles_nobody(pipe: Pipe) -> None:
+    def one_life() -> threading.Thread:
+        before = set(threading.enumerate())
+
+        async def live() -> None:
+            output = Output(pipe.writing)
+            sending = asyncio.create_task(StdoutSink(output).send(delivery(b"x" * 16_000)))
+            await asyncio.to_thread(os.read, pipe.reading, 1)
+            sending.cancel()
+            output.close()
+
+        asyncio.run(live())
+        return next(thread for thread in set(threading.enumerate()) - before if thread.name == "stdout")
+
+    thread = await asyncio.to_thread(one_life)
+    reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
+    await asyncio.to_thread(thread.join, 10)
+    assert not thread.is_alive()
+    pipe.close(pipe.writing)
+    await reading

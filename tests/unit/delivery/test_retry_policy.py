@@ -1,0 +1,151 @@
+"""What one answer means for a delivery, and whose trouble a failure is."""
+
+from uuid import UUID
+
+import pytest
+
+from watcher.delivery.retry_policy import Conclusion, RetryRules, conclude, retry_after_s
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.domain.models import Delivery, DeliveryState
+
+RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
+FAILURES = [Verdict.RETRY, Verdict.BUSY]
+TRIED_AT = 1000
+
+
+def after(
+    verdict: Verdict,
+    *,
+    attempts: int = 1,
+    steps: int = 0,
+    rejections: int = 0,
+    through_at: int = TRIED_AT + 1,
+    asked_s: float | None = None,
+    waited_s: float = 0.0,
+    jitter: float = 0.5,
+) -> Conclusion:
+    """Conclude; unless it says otherwise something else has got through since the attempt before."""
+    delivery = Delivery(
+        sink="ops",
+        event_id=UUID(int=1),
+        type="execution.failed",
+        stream=b"s",
+        sequence=1,
+        body=b"{}",
+        recorded_at=0,
+        due_at=0,
+        attempts=attempts,
+        steps=steps,
+        rejections=rejections,
+        tried_at=TRIED_AT if attempts else 0,
+    )
+    receipt = Receipt(verdict, "answer", asked_s)
+    return conclude(delivery, receipt, through_at=through_at, waited_s=waited_s, rules=RULES, jitter=lambda: jitter)
+
+
+def test_a_success_settles() -> None:
+    conclusion = after(Verdict.DELIVERED, attempts=7, steps=3, rejections=4, waited_s=1e9)
+    assert conclusion == Conclusion(DeliveryState.DELIVERED, 3, 0, 0.0)
+
+
+def test_a_delivery_nobody_wants_waits_however_long_and_takes_no_step() -> None:
+    conclusion = after(Verdict.GONE, attempts=7, steps=3, rejections=4, waited_s=1e9)
+    assert conclusion == Conclusion(DeliveryState.WAITING, 3, 0, 0.0)
+
+
+@pytest.mark.parametrize(("steps", "wait_s"), [(0, 1), (1, 5), (2, 30), (3, 30), (1000, 30)])
+@pytest.mark.parametrize("verdict", [*FAILURES, Verdict.REFUSED])
+def test_its_own_trouble_takes_the_next_step_and_the_last_repeats(verdict: Verdict, steps: int, wait_s: float) -> None:
+    conclusion = after(verdict, attempts=2000, steps=steps)
+    assert (conclusion.steps, conclusion.wait_s) == (steps + 1, wait_s)
+
+
+@pytest.mark.parametrize(
+    ("attempts", "through_at", "is_own"),
+    [
+        (1, TRIED_AT + 1, True),
+        (1, TRIED_AT, False),
+        (1, TRIED_AT - 1, False),
+        (1, 0, False),  # nothing got through since the start
+        (0, TRIED_AT + 1, False),  # there is no attempt since which anything could
+        (9, TRIED_AT + 1, True),
+    ],
+)
+@pytest.mark.parametrize("verdict", FAILURES)
+def test_a_failure_is_its_own_if_anything_got_through_since_the_attempt_before(
+    verdict: Verdict, attempts: int, through_at: int, *, is_own: bool
+) -> None:
+    assert after(verdict, attempts=attempts, through_at=through_at).steps == is_own
+
+
+@pytest.mark.parametrize("through_at", [0, TRIED_AT + 1])
+@pytest.mark.parametrize("attempts", [0, 1])
+def test_a_refused_body_is_its_own_trouble_in_any_case(through_at: int, attempts: int) -> None:
+    assert after(Verdict.REFUSED, attempts=attempts, through_at=through_at).steps == 1
+
+
+@pytest.mark.parametrize(
+    ("attempts", "steps", "wait_s"),
+    [(0, 0, 1), (1, 0, 2), (2, 0, 4), (5, 0, 32), (6, 0, 60), (5000, 0, 60), (7, 5, 4), (2, 2, 1)],
+)
+def test_trouble_that_may_be_the_sinks_waits_a_second_doubling_to_a_minute(
+    attempts: int, steps: int, wait_s: float
+) -> None:
+    conclusion = after(Verdict.RETRY, attempts=attempts, steps=steps, through_at=0, jitter=0.9)
+    assert (conclusion.steps, conclusion.wait_s) == (steps, wait_s)
+
+
+@pytest.mark.parametrize(("jitter", "wait_s"), [(0.0, 4.0), (0.25, 4.5), (0.75, 5.5), (1.0, 6.0)])
+def test_a_step_is_moved_by_up_to_a_fifth(jitter: float, wait_s: float) -> None:
+    assert after(Verdict.RETRY, steps=1, jitter=jitter).wait_s == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "wait_s"), [(None, 5), (0, 5), (4.9, 5), (5.1, 5.1), (3600, 3600), (3601, 3600), (1e9, 3600)]
+)
+@pytest.mark.parametrize("verdict", [*FAILURES, Verdict.REFUSED])
+def test_the_wait_is_the_larger_of_step_and_retry_after(verdict: Verdict, asked_s: float | None, wait_s: float) -> None:
+    assert after(verdict, steps=1, asked_s=asked_s).wait_s == wait_s
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 2), (1.9, 2), (2.1, 2.1), (1e9, 3600)])
+def test_retry_after_lengthens_the_wait_without_a_step_too(asked_s: float | None, wait_s: float) -> None:
+    assert after(Verdict.RETRY, through_at=0, asked_s=asked_s).wait_s == wait_s
+
+
+@pytest.mark.parametrize(("asked_s", "heeded_s"), [(None, 0), (0, 0), (5, 5), (3601, 3600)])
+def test_a_receiver_is_left_alone_for_an_hour_at_most(asked_s: float | None, heeded_s: float) -> None:
+    assert retry_after_s(Receipt(Verdict.BUSY, "429", asked_s)) == heeded_s
+
+
+@pytest.mark.parametrize(
+    ("verdict", "before", "state", "rejections"),
+    [
+        (Verdict.REFUSED, 0, DeliveryState.WAITING, 1),
+        (Verdict.REFUSED, 3, DeliveryState.WAITING, 4),
+        (Verdict.REFUSED, 4, DeliveryState.DEAD, 5),
+        (Verdict.RETRY, 4, DeliveryState.WAITING, 0),
+        (Verdict.BUSY, 4, DeliveryState.WAITING, 0),
+    ],
+)
+@pytest.mark.parametrize("through_at", [0, TRIED_AT + 1])
+def test_five_refusals_in_a_row_are_the_end(
+    verdict: Verdict, before: int, state: DeliveryState, rejections: int, through_at: int
+) -> None:
+    conclusion = after(verdict, rejections=before, through_at=through_at)
+    assert (conclusion.state, conclusion.rejections) == (state, rejections)
+
+
+@pytest.mark.parametrize("through_at", [0, TRIED_AT + 1])
+@pytest.mark.parametrize("verdict", [*FAILURES, Verdict.REFUSED])
+def test_a_failure_after_the_time_to_give_up_is_the_end(verdict: Verdict, through_at: int) -> None:
+    assert after(verdict, waited_s=99.9, through_at=through_at).state is DeliveryState.WAITING
+    assert after(verdict, waited_s=100.0, through_at=through_at).state is DeliveryState.DEAD
+
+
+def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_it_goes_on_for_ever() -> None:
+    refused = Receipt(Verdict.REFUSED, "422", 1e9)
+    rules = RetryRules((10_800.0,), give_up_after_s=None)
+    delivery = Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, b"{}", 0, 0)
+    conclusion = conclude(delivery, refused, through_at=0, waited_s=1e9, rules=rules, jitter=lambda: 0.5)
+    assert conclusion == Conclusion(DeliveryState.WAITING, 1, 1, 10_800)

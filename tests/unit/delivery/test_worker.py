@@ -1,0 +1,387 @@
+"""How a lane orders, paces, retries, pauses and ends what it sends."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lane_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
+from structlog.testing import capture_logs
+
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.domain.errors import OutputClosedError
+from watcher.domain.models import Delivery
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start()
+    yield rig
+    await rig.stop()
+
+
+def streams(count: int) -> list[str]:
+    return [f"s{index:02}-" for index in range(count)]
+
+
+async def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
+    await rig.record("a", "b", "a", "a")
+    assert await rig.sent_after() == ["a1", "b1", "a2", "a3"]
+    assert (rig.row("a3")["state"], rig.row("a3")["attempts"], rig.row("a3")["answer"]) == ("delivered", 1, "204")
+    assert rig.counted("delivered") == 4
+
+
+async def test_a_lane_with_nothing_to_do_rests_for_ten_seconds(rig: Rig) -> None:
+    assert await rig.go() == 10
+
+
+async def test_the_delay_of_a_delivery_runs_from_its_recording(rig: Rig) -> None:
+    await rig.record("a")
+    await rig.go(2.5)
+    assert rig.metrics.registry.get_sample_value("watcher_delivery_delay_seconds_sum", {"sink": "ops"}) == 2.5
+
+
+async def test_sixteen_are_in_flight_and_one_that_ends_lets_the_next_go_without_a_round(rig: Rig) -> None:
+    answers: dict[str, asyncio.Future[Answer]] = {}
+
+    def hold(delivery: Delivery) -> asyncio.Future[Answer]:
+        return answers.setdefault(name_of(delivery), asyncio.get_running_loop().create_future())
+
+    rig.sink.answer = hold
+    await rig.record(*streams(20))
+    assert await rig.lane.round() == 10
+    for _ in range(16):
+        await rig.sink.arrived.get()
+    assert rig.sink.arrived.empty()
+    answers["s03-1"].set_result(DELIVERED)
+    assert await rig.sink.arrived.get() == "s16-1"
+    assert rig.sink.in_flight_count == 16
+
+
+async def test_no_stream_is_sent_twice_at_once(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda _: held
+    await rig.record("a", "a")
+    await rig.lane.round()
+    await rig.lane.round()
+    assert await rig.sink.arrived.get() == "a1"
+    held.set_result(DELIVERED)
+    await rig.go()
+    assert rig.sink.take_sent() == ["a1", "a2"]
+
+
+async def test_a_failing_delivery_holds_back_later_ones_of_its_execution_only(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a", "b", "a", "b")
+    assert await rig.sent_after() == ["a1", "b1", "b2"]
+    assert await rig.go() == pytest.approx(1.0)
+    assert await rig.sent_after(0.9) == []
+    assert await rig.sent_after(0.1) == ["a1"]
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after(5) == ["a1", "a2"]
+    assert rig.row("a1")["attempts"] == 3
+
+
+async def waits_of(rig: Rig, name: str, *, rounds: int, beside: str = "") -> list[float]:
+    """Return for how long a delivery waits after each attempt; `beside` is recorded before each, and gets through."""
+    waits: list[float] = []
+    await rig.go()
+    for _ in range(rounds):
+        waits.append((rig.row(name)["due_at"] - rig.clock.steady_us()) / 1e6)
+        await rig.record(*beside)
+        await rig.go()
+        await rig.go(waits[-1])
+    return waits
+
+
+async def test_what_fails_while_others_get_through_waits_for_its_steps_and_the_last_repeats(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    assert await waits_of(rig, "a1", rounds=5, beside="b") == pytest.approx([1, 1, 5, 30, 30], abs=0.01)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"], rig.counted("retried")) == (6, 5, 6)
+
+
+async def test_what_fails_while_nothing_gets_through_takes_no_step_and_waits_for_a_minute_at_most(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    assert await waits_of(rig, "a1", rounds=8) == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60])
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (9, 0)
+
+
+async def test_a_restart_forgets_what_got_through_and_no_step_that_was_taken(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    await waits_of(rig, "a1", rounds=3, beside="b")
+    await rig.restart()
+    await rig.go(30)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (5, 3)
+    await rig.record("b")
+    await rig.go()
+    await rig.go(60)
+    assert (rig.row("a1")["attempts"], rig.row("a1")["steps"]) == (6, 4)
+
+
+async def test_every_attempt_carries_the_same_id_and_body(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await rig.go(1)
+    first, second = rig.sink.sent
+    assert (first.event_id, first.body) == (second.event_id, second.body)
+
+
+async def test_what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda _: held
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await rig.restart()
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go()
+    first, second = rig.sink.sent
+    assert (first.event_id, first.body, second.attempts) == (second.event_id, second.body, 0)
+
+
+async def test_a_body_refused_five_times_in_a_row_is_dead_and_holds_nothing_back(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: REFUSED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a", "a")
+    with capture_logs() as logs:
+        for after_s in (0, 1, 5, 30, 30):
+            assert rig.row("a1")["state"] == "waiting"
+            assert await rig.sent_after(after_s) in (["a1"], ["a1", "a2"])
+    assert (rig.row("a1")["state"], rig.row("a1")["answer"]) == ("dead", "422")
+    assert rig.row("a2")["state"] == "delivered"
+    assert (rig.counted("dead"), rig.counted("retried")) == (1, 4)
+    (dead,) = [each for each in logs if each["event"] == "delivery.dead"]
+    assert (dead["log_level"], dead["type"], dead["answer"]) == ("warning", "execution.failed", "422")
+
+
+async def test_any_other_answer_in_between_begins_the_count_of_refusals_anew(rig: Rig) -> None:
+    answers = iter([REFUSED, REFUSED, REFUSED, REFUSED, FAILED, REFUSED])
+    rig.sink.answer = lambda _: next(answers)
+    await rig.record("a")
+    for after_s in (0, 1, 5, 30, 30, 60):
+        await rig.go(after_s)
+    assert (rig.row("a1")["state"], rig.row("a1")["rejections"]) == ("waiting", 1)
+
+
+async def test_a_sink_that_asks_for_a_pause_is_left_alone_for_so_long(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("a")
+    await rig.go()
+    await rig.record("b", "c", "d")
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after(50) == []
+    assert await rig.go(5) == pytest.approx(5 - 0.003)
+    assert sorted(await rig.sent_after(5)) == ["a1", "b1", "c1", "d1"]
+
+
+async def test_a_pause_goes_on_over_a_restart(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("a")
+    await rig.go()
+    await rig.restart()
+    await rig.record("b", "c", "d")
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after(59) == []
+    assert sorted(await rig.sent_after(1)) == ["a1", "b1", "c1", "d1"]
+    await rig.restart()
+    await rig.record("b", "c")
+    assert await rig.sent_after() == ["b2", "c2"]
+
+
+@pytest.mark.parametrize("receipt", [Receipt(Verdict.RETRY, "503", retry_after_s=60), Receipt(Verdict.BUSY, "429")])
+async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_alone(rig: Rig, receipt: Receipt) -> None:
+    rig.sink.answer = lambda delivery: receipt if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    await rig.go()
+    await rig.record("b", "a")
+    assert await rig.sent_after() == ["b1"]
+    assert rig.row("a1")["due_at"] == rig.row("a2")["due_at"]
+
+
+async def test_another_receiver_did_not_ask_for_the_pause(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("a")
+    await rig.go()
+    await rig.restart(fingerprint="changed")
+    await rig.record("b", "c")
+    rig.sink.answer = lambda _: DELIVERED
+    assert sorted(await rig.sent_after()) == ["b1", "c1"]
+
+
+async def test_a_sink_that_still_wants_a_pause_gets_it(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("a")
+    await rig.go()
+    await rig.record("b", "c")
+    assert len(await rig.sent_after(60)) == 3
+    assert await rig.sent_after(59) == []
+
+
+async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a")
+    with capture_logs() as logs:
+        assert await rig.sent_after() == ["a1"]
+    await rig.record("b")
+    assert await rig.sent_after(3600) == []
+    assert rig.told == [("sink.disabled", 1)]
+    assert (rig.sink_state(), rig.is_up()) == ("disabled", False)
+    assert (rig.row("a1")["state"], rig.row("a1")["answer"]) == ("waiting", "410")
+    assert {"event": "sink.disabled", "log_level": "warning", "sink": "ops", "answer": "410"} in logs
+    with capture_logs() as logs:
+        await rig.restart()
+    (disabled,) = logs
+    assert (disabled["event"], disabled["log_level"], "410 Gone" in disabled["note"]) == (
+        "sink.disabled",
+        "warning",
+        True,
+    )
+    assert not rig.is_up()
+    assert await rig.sent_after(3600) == []
+    assert rig.told == [("sink.disabled", 1)]
+
+
+async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a", "a")
+    await rig.go()
+    await rig.restart(fingerprint="changed")
+    rig.sink.answer = lambda _: FAILED
+    await rig.go()
+    for _ in range(40):
+        await rig.go(10)
+    assert (rig.told, rig.is_up()) == ([("sink.disabled", 1)], False)
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after(60) == ["a1", "a2"]
+    assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+
+
+async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda delivery: GONE if name_of(delivery) == "a1" else held
+    await rig.record("a", "b")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await rig.sink.arrived.get()
+    held.set_result(DELIVERED)
+    await rig.go()
+    assert (rig.row("b1")["state"], rig.sink_state()) == ("delivered", "disabled")
+
+
+async def test_a_delivery_is_given_up_and_no_longer_holds_back_its_execution(rig: Rig) -> None:
+    await rig.restart(rules=HASTY)
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a", "a")
+    for after_s in (0, 1, 2, 4, 8, 16, 32):
+        await rig.go(after_s)
+    assert rig.row("a1")["state"] == "waiting"
+    assert await rig.sent_after(60) == ["a1", "a2"]
+    assert (rig.row("a1")["state"], rig.counted("dead")) == ("dead", 1)
+
+
+async def test_the_clock_of_giving_up_stands_still_while_the_daemon_is_off(rig: Rig) -> None:
+    await rig.restart(rules=HASTY)
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await rig.go(60)
+    await rig.stop()
+    rig.clock.passed_s += 5000
+    await rig.start(rules=HASTY)
+    await rig.go(30)
+    assert rig.row("a1")["state"] == "waiting"
+    await rig.go(30)
+    assert rig.row("a1")["state"] == "dead"
+
+
+async def test_the_clock_of_giving_up_stands_still_while_the_sink_is_disabled(rig: Rig) -> None:
+    await rig.restart(rules=HASTY)
+    answers = iter([FAILED, GONE])
+    rig.sink.answer = lambda _: next(answers, FAILED)
+    await rig.record("a")
+    await rig.go()
+    await rig.go(60)
+    await rig.go(5000)
+    await rig.lane.flush()
+    await rig.restart(rules=HASTY, fingerprint="changed")
+    await rig.go(30)
+    assert (rig.row("a1")["state"], rig.row("a1")["attempts"]) == ("waiting", 3)
+    await rig.go(30)
+    assert rig.row("a1")["state"] == "dead"
+
+
+async def test_a_sink_that_never_gives_up_looks_for_nothing_to_give_up(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await rig.go(1e6)
+    await rig.lane.flush()
+    assert rig.store.asked["give_up"] == 0
+
+
+async def test_a_sink_that_never_gives_up_keeps_trying(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=None)))
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await rig.go(1e6)
+    assert rig.row("a1")["state"] == "waiting"
+
+
+async def test_deliveries_keep_to_the_rate(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=1.0))
+    await rig.record("a", "b", "c")
+    assert await rig.sent_after(1.0) == []
+    assert await rig.sent_after(0.021) == ["a1"]
+    assert await rig.go() == pytest.approx(1 / 0.98, abs=0.021)
+    assert await rig.sent_after(1.0) == []
+    assert await rig.sent_after(0.021) == ["b1"]
+    assert await rig.sent_after(100) == ["c1"]
+
+
+async def test_a_crash_of_one_attempt_is_a_failed_attempt(rig: Rig) -> None:
+    rig.sink.answer = lambda _: ValueError("https://hooks.example.com/secret")
+    await rig.record("a")
+    with capture_logs() as logs:
+        await rig.go()
+    assert (rig.row("a1")["state"], rig.row("a1")["answer"]) == ("waiting", "error")
+    (crash,) = [each for each in logs if each["event"] == "delivery.crashed"]
+    assert (crash["error"], "secret" in str(logs)) == ("ValueError", False)
+
+
+async def test_a_closed_output_ends_the_program_and_starts_nothing_more(rig: Rig) -> None:
+    rig.sink.answer = lambda _: OutputClosedError("stdout was closed by its reader")
+    await rig.record(*streams(20))
+    await rig.go()
+    assert isinstance(rig.ends[0], OutputClosedError)
+    assert len(rig.sink.sent) == 16
+    assert rig.row("s00-1")["state"] == "waiting"
+
+
+async def test_draining_finishes_what_is_in_flight_and_starts_nothing_more(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda _: held
+    await rig.record(*streams(17))
+    await rig.lane.round()
+    draining = asyncio.create_task(rig.lane.drain())
+    await rig.sink.arrived.get()
+    assert not draining.done()
+    held.set_result(DELIVERED)
+    await draining
+    assert (rig.row("s15-1")["state"], len(rig.sink.sent)) == ("delivered", 16)
+    await rig.lane.drain()
+
+
+async def test_what_is_broken_off_comes_due_again(rig: Rig) -> None:
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await rig.lane.cancel()
+    assert (rig.row("a1")["state"], rig.row("a1")["attempts"], rig.ends) == ("waiting", 0, [])

@@ -1,0 +1,367 @@
+"""What a lane tells of its sink, and what it does while the store is in trouble."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
+from structlog.testing import capture_logs
+
+from watcher.delivery.retry_policy import RetryRules
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.domain.errors import OwnershipLostError, StoreUnusableError
+
+FOREVER = 10_000.0
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start()
+    yield rig
+    await rig.kill()
+
+
+async def fail_for(rig: Rig, seconds: float) -> None:
+    for _ in range(round(seconds / 10)):
+        await rig.go(10)
+
+
+def trouble_of(rig: Rig, answer: str) -> float | None:
+    return rig.metrics.registry.get_sample_value("watcher_sink_trouble_info", {"sink": "ops", "answer": answer})
+
+
+async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a", "b")
+    await rig.go()
+    await fail_for(rig, 290)
+    assert (rig.told, rig.sink_state(), rig.is_up()) == ([], None, True)
+    with capture_logs() as logs:
+        await fail_for(rig, 600)
+    assert (rig.told, rig.sink_state(), rig.is_up()) == ([("sink.failing", 1)], "failing", False)
+    assert [each for each in logs if each["event"].startswith("sink.")] == [
+        {"event": "sink.failing", "log_level": "warning", "sink": "ops", "answer": "500"}
+    ]
+    assert rig.answers == ["500"]
+    assert trouble_of(rig, "500") == 1
+
+
+async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await fail_for(rig, 300)
+    await rig.restart()
+    await rig.record("b")
+    await fail_for(rig, 900)
+    assert (rig.told, rig.is_up()) == ([("sink.failing", 1)], False)
+    rig.sink.answer = lambda _: DELIVERED
+    with capture_logs() as logs:
+        await rig.go(60)
+    assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+    assert trouble_of(rig, "500") is None
+    assert {"event": "sink.recovered", "log_level": "info", "sink": "ops", "answer": "204"} in logs
+    await fail_for(rig, 600)
+    assert len(rig.told) == 2
+
+
+async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await fail_for(rig, 200)
+    await rig.stop()
+    rig.clock.passed_s += 5000
+    await rig.start()
+    await fail_for(rig, 90)
+    assert rig.told == []
+    await fail_for(rig, 40)
+    assert rig.told == [("sink.failing", 1)]
+
+
+IN_AN_HOUR = Receipt(Verdict.RETRY, "503", 3600.0)
+
+
+@pytest.mark.parametrize("receipt", [IN_AN_HOUR, Receipt(Verdict.BUSY, "429", 3600.0)])
+async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(rig: Rig, receipt: Receipt) -> None:
+    rig.sink.answer = lambda _: receipt
+    await rig.record("a")
+    await rig.go()
+    for _ in range(11):
+        await rig.go(25)
+        await rig.restart()
+        await rig.go()
+    assert (rig.told, len(rig.sink.sent)) == ([], 1)
+    await rig.go(26)
+    assert (rig.told, len(rig.sink.sent)) == ([("sink.failing", 1)], 1)
+
+
+async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
+    rig.sink.answer = lambda _: IN_AN_HOUR
+    await rig.record("a")
+    await rig.go()
+    for _ in range(11):
+        await rig.go(25)
+        await rig.lane.flush()
+        await rig.go(4)
+        await rig.kill()
+        await rig.start()
+        await rig.go()
+    await rig.go(24)
+    assert rig.told == []
+    await rig.go(2)
+    assert rig.told == [("sink.failing", 1)]
+
+
+async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_holds(rig: Rig) -> None:
+    rules = replace(RULES, retry=RetryRules((1.0,), give_up_after_s=110.0))
+    rig.sink.answer = lambda _: Receipt(Verdict.RETRY, "503", 89.0)
+    await rig.restart(rules=rules)
+    await rig.record("a")
+    await rig.go()
+    for attempts, state in ((1, "waiting"), (1, "waiting"), (2, "waiting"), (2, "waiting"), (2, "dead")):
+        await rig.go(25)
+        await rig.stop()
+        rig.clock.passed_s += 5  # which do not count
+        await rig.start(rules=rules)
+        await rig.go()
+        assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (attempts, state)
+
+
+@pytest.mark.parametrize(("receipt", "times"), [(DELIVERED, 0), (GONE, 1)])
+async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(
+    rig: Rig, receipt: Receipt, times: int
+) -> None:
+    rig.sink.answer = lambda _: receipt
+    await rig.record("a")
+    await rig.go()
+    for _ in range(10):
+        await rig.go(5)
+        await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == times
+
+
+async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record(*"abcdefgh")
+    await rig.go()
+    await rig.go(1)
+    await rig.lane.flush()
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 1
+
+
+async def test_a_store_in_trouble_is_not_asked_to_keep_how_a_sink_stands(rig: Rig) -> None:
+    rig.store.broken.add("next_deliveries")
+    await rig.go()
+    await rig.go(0.9)
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 0
+    await rig.go(0.1)
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 0
+    rig.store.broken.clear()
+    await rig.record("a")
+    rig.sink.answer = lambda _: FAILED
+    await rig.go(2)
+    await rig.lane.flush()
+    assert rig.store.asked["note_standing"] == 1
+
+
+@pytest.mark.parametrize("receipt", [FAILED, BUSY, REFUSED])
+async def test_one_success_in_five_minutes_is_enough(rig: Rig, receipt: Receipt) -> None:
+    rig.sink.answer = lambda delivery: DELIVERED if name_of(delivery).startswith("b") else receipt
+    await rig.record("a")
+    for _ in range(5):
+        await rig.record("b")
+        await fail_for(rig, 200)
+    assert rig.told == []
+
+
+async def test_an_attempt_that_never_ends_counts_as_trying(rig: Rig) -> None:
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.lane.round()
+    rig.clock.passed_s += 300
+    await rig.lane.round()
+    assert rig.told == [("sink.failing", 1)]
+
+
+async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> None:
+    rig.sink.answer = lambda _: REFUSED
+    await rig.record("a")
+    for after_s in (0, 1, 5, 30, 30):
+        await rig.go(after_s)
+    assert rig.row("a1")["state"] == "dead"
+    await rig.go(FOREVER)
+    await rig.record("b")
+    await rig.go()
+    await rig.go(30)
+    assert rig.told == []
+
+
+async def test_a_failing_sink_can_be_disabled(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    await fail_for(rig, 300)
+    rig.sink.answer = lambda _: GONE
+    await rig.go(60)
+    assert rig.told == [("sink.failing", 1), ("sink.disabled", 2)]
+    assert rig.answers == ["500", "410"]
+
+
+async def test_a_process_that_was_stopped_has_not_failed_to_deliver(rig: Rig) -> None:
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.lane.round()
+    rig.clock.passed_s += 310
+    rig.clock.stopped_s += 310
+    await rig.lane.round()
+    assert rig.told == []
+
+
+async def test_the_first_failure_of_a_row_is_warned_of_once_with_its_answer(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a", "b")
+    with capture_logs() as logs:
+        await rig.go()
+        await fail_for(rig, 100)
+    (warning,) = [each for each in logs if each["log_level"] == "warning"]
+    assert (warning["event"], warning["sink"], warning["answer"], warning["attempt"], warning["wait_s"]) == (
+        "delivery.failed",
+        "ops",
+        "500",
+        1,
+        1.0,
+    )
+    rig.sink.answer = lambda _: DELIVERED
+    with capture_logs() as logs:
+        await rig.go(60)
+        await rig.record("c")
+        await rig.go()
+    assert logs == [{"event": "delivery.recovered", "log_level": "info", "sink": "ops"}]
+
+
+async def test_what_fails_beside_others_that_get_through_is_warned_of_every_five_minutes_at_most(rig: Rig) -> None:
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await rig.record("a")
+    with capture_logs() as logs:
+        for _ in range(61):
+            await rig.record("b")
+            await rig.go(10)
+    assert [each["event"] for each in logs if each["log_level"] == "warning"] == ["delivery.failed"] * 3
+    assert [each["event"] for each in logs if each["log_level"] == "info"] == ["delivery.recovered"] * 2
+
+
+async def test_an_attempt_whose_end_is_not_recorded_is_not_reported(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    rig.store.broken.add("settle")
+    await rig.record("a")
+    with capture_logs() as logs:
+        await rig.go()
+    assert [each["event"] for each in logs] == ["store.failed"]
+    assert rig.counted("retried") == 0
+
+
+async def test_a_store_that_cannot_be_read_is_asked_again_after_a_growing_wait(rig: Rig) -> None:
+    await rig.record("a")
+    rig.store.broken.add("next_deliveries")
+    with capture_logs() as logs:
+        await rig.go()
+        for asked_count, wait_s in enumerate((1, 2, 4, 8, 16, 30), start=1):
+            await rig.go(wait_s - 0.1)
+            assert rig.store.asked["next_deliveries"] == asked_count
+            await rig.go(0.1)
+        rig.store.broken.clear()
+        assert await rig.sent_after(30) == ["a1"]
+    events = [(each["event"], each["log_level"]) for each in logs]
+    assert events == [("store.failed", "error"), ("store.recovered", "info")]
+
+
+async def test_a_store_that_answers_with_nothing_to_send_has_recovered(rig: Rig) -> None:
+    rig.store.broken.add("next_deliveries")
+    await rig.go()
+    rig.store.broken.clear()
+    with capture_logs() as logs:
+        await rig.go(1)
+    assert [each["event"] for each in logs] == ["store.recovered"]
+
+
+async def test_an_answer_that_could_not_be_recorded_comes_due_again_one_delivery_first(rig: Rig) -> None:
+    rig.store.broken.add("settle")
+    names = [f"s{index:02}-" for index in range(20)]
+    await rig.record(*names)
+    assert len(await rig.sent_after()) == 16
+    assert rig.counted("delivered") == 0
+    assert await rig.sent_after(0.9) == []
+    assert await rig.sent_after(0.1) == ["s00-1"]
+    assert await rig.sent_after(1.9) == []
+    rig.store.broken.clear()
+    assert sorted(await rig.sent_after(0.1)) == [f"{name}1" for name in names]
+    assert rig.counted("delivered") == 20
+
+
+async def test_a_state_that_could_not_be_recorded_is_told_later(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    rig.store.broken.add("record")
+    await rig.record("a")
+    await rig.go()
+    assert rig.sink_state() is None
+    rig.store.broken.clear()
+    await rig.go(0.5)
+    assert rig.sink_state() is None
+    await rig.go(0.5)
+    assert rig.sink_state() == "disabled"
+
+
+async def test_an_owner_that_was_replaced_sends_nothing_more_and_ends_the_program(rig: Rig) -> None:
+    await rig.record("a")
+    await rig.real_store.claim("sink", "ops")
+    with pytest.raises(OwnershipLostError, match="sink ops"):
+        await rig.go()
+    assert rig.sink.sent == []
+
+
+async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_ends_the_program(rig: Rig) -> None:
+    held = asyncio.get_running_loop().create_future()
+    rig.sink.answer = lambda _: held
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await rig.real_store.claim("sink", "ops")
+    held.set_result(DELIVERED)
+    await asyncio.wait(rig.lane._in_flight)
+    await asyncio.sleep(0)
+    assert isinstance(rig.ends[0], OwnershipLostError)
+    assert (rig.row("a1")["state"], rig.woken) == ("waiting", False)
+
+
+async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await asyncio.wait(rig.lane._in_flight)
+    await rig.real_store.claim("sink", "ops")
+    with pytest.raises(OwnershipLostError):
+        await rig.go()
+    assert rig.sink_state() is None
+
+
+@pytest.mark.parametrize("method", ["next_deliveries", "record", "settle"])
+async def test_a_damaged_store_ends_the_program(rig: Rig, method: str) -> None:
+    rig.sink.answer = lambda _: GONE
+    rig.store.broken.add(method)
+    rig.store.error = StoreUnusableError("the file is damaged")
+    await rig.record("a")
+    try:
+        await rig.go()
+    except StoreUnusableError as error:  # of a round: to whoever runs it
+        rig.ends.append(error)
+    assert [str(error) for error in rig.ends] == ["the file is damaged"]

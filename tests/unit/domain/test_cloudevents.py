@@ -1,0 +1,559 @@
+"""What goes out: the envelope to the byte, ids that never change, the rules of time, the sizes."""
+
+import json
+import unicodedata
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from watcher.domain.cloudevents import (
+    ExecutionNews,
+    GapNews,
+    Sighting,
+    account_event,
+    execution_event,
+    gap_event,
+    sink_event,
+    timestamp,
+    trial_event,
+    uuid7,
+)
+from watcher.domain.models import (
+    AccountTrouble,
+    Event,
+    EventType,
+    Execution,
+    FailedNode,
+    GapReason,
+    Known,
+    LostReason,
+    Watch,
+)
+from watcher.domain.transitions import Happening
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
+STARTED = datetime(2026, 11, 24, 9, 59, 48, 600_000, tzinfo=UTC)
+FINISHED = datetime(2026, 11, 24, 10, 0, 1, tzinfo=UTC)
+SEEN = datetime(2026, 11, 24, 10, 0, 1, 800_000, tzinfo=UTC)
+BEFORE = datetime(2026, 11, 24, 10, 0, 0, 750_000, tzinfo=UTC)
+NOW_MS = 1_795_514_401_800
+
+WATCH = Watch("default", PIPELINE, (EXECUTION,), name="Sales agent", labels={"team": "sales"})
+FACTS = Execution(
+    id=EXECUTION,
+    status="failed",
+    pipeline_id=PIPELINE,
+    version_id="1c2d0000-0000-4000-8000-000000000002",
+    pipeline_name="What the API calls it",
+    version_number=7,
+    started_at=STARTED,
+    finished_at=FINISHED,
+    error="Node “Greeting” failed",
+    ai_tokens_used=512,
+    nodes_started=3,
+    triggered_by="message_received",
+    triggered_by_entity_id="5e6f",
+    conversation_id="7a8b",
+    failed_nodes=(FailedNode("n-1", "Greeting", "no answer"),),
+    goals=("Booked appointment",),
+)
+FAILED = Happening(EventType.EXECUTION_FAILED, "failed", "failed", "running", nth=1, sequence=3)
+RUNNING = Happening(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=1)
+PAUSED = Happening(EventType.EXECUTION_PAUSED, "paused", "paused", "running", nth=1, sequence=2)
+ODD = Happening(EventType.EXECUTION_UNRECOGNIZED, "unrecognized:odd", "odd", "running", nth=1, sequence=2)
+OVERDUE = Happening(EventType.EXECUTION_OVERDUE, "overdue", "running", None, nth=1, sequence=2)
+LOST = Happening(EventType.EXECUTION_LOST, "lost", "lost", "running", nth=1, sequence=2)
+
+NEWS = ExecutionNews(
+    watch=WATCH,
+    happening=FAILED,
+    known=Known(EXECUTION, PIPELINE, status="failed"),
+    sighting=Sighting(SEEN, BEFORE),
+    facts=FACTS,
+    link="https://example.com/agents/{pipelineId}/runs/{executionId}",
+)
+
+
+def read(event: Event) -> Any:  # noqa: ANN401 (JSON)
+    return json.loads(event.body)
+
+
+def data(news: ExecutionNews) -> Any:  # noqa: ANN401 (JSON)
+    return read(execution_event(news))["data"]
+
+
+GOLDEN = (
+    '{"specversion":"1.0","id":"ID",'
+    '"source":"/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","type":"execution.failed",'
+    '"subject":"9a1b0000-0000-4000-8000-000000000001","time":"2026-11-24T10:00:01.000Z",'
+    '"datacontenttype":"application/json","sequence":"0000000003",'
+    '"data":{"account":"default","labels":{"team":"sales"},'
+    '"link":"https://example.com/agents/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f/runs/9a1b0000-0000-4000-8000-000000000001",'
+    '"pipeline":{"id":"0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","name":"Sales agent",'
+    '"versionId":"1c2d0000-0000-4000-8000-000000000002","versionNumber":7},'
+    '"execution":{"id":"9a1b0000-0000-4000-8000-000000000001","status":"failed","previousStatus":"running",'
+    '"startedAt":"2026-11-24T09:59:48.600Z","finishedAt":"2026-11-24T10:00:01.000Z","durationSeconds":12.4,'
+    '"error":"Node “Greeting” failed","aiTokensUsed":512,"nodesStarted":3,"triggeredBy":"message_received",'
+    '"triggeredByEntityId":"5e6f","conversationId":"7a8b",'
+    '"failedNodes":[{"id":"n-1","name":"Greeting","error":"no answer"}],"goals":["Booked appointment"]},'
+    '"observed":{"at":"2026-11-24T10:00:01.800Z","notBefore":"2026-11-24T10:00:00.750Z","delaySeconds":0.8}}}'
+)
+FAILED_ID = "463ad2d1-fe28-5ab8-b190-a2f573201990"
+"""What receivers have recorded. If this test fails, every event there ever was would be told a second time."""
+
+
+def test_the_example_of_the_contract_comes_out_to_the_byte() -> None:
+    assert execution_event(NEWS).body.decode() == GOLDEN.replace("ID", FAILED_ID)
+
+
+def test_what_is_stored_beside_the_body_says_the_same() -> None:
+    event = execution_event(NEWS)
+    assert (str(event.id), event.type, event.sequence) == (FAILED_ID, EventType.EXECUTION_FAILED, 3)
+
+
+# Ids
+
+
+@pytest.mark.parametrize(
+    ("happening", "id_"),
+    [
+        (FAILED, FAILED_ID),
+        (replace(RUNNING, nth=2), "21e02634-604b-5a80-841f-4233d2dacbd0"),
+        (ODD, "2f7f93ac-1823-5f91-8cee-7ee8d45b5942"),
+        (OVERDUE, "07a3b7d5-d82e-5dcf-9394-15fac60c261f"),
+        (LOST, "cc4b96db-7a2d-5129-91c2-8e2483386d4b"),
+    ],
+)
+def test_the_ids_of_an_execution_never_change(happening: Happening, id_: str) -> None:
+    assert str(execution_event(replace(NEWS, happening=happening)).id) == id_
+
+
+def test_an_id_is_the_same_whatever_else_is_known() -> None:
+    bare = ExecutionNews(
+        watch=Watch("default", PIPELINE, ()),
+        happening=replace(FAILED, previous=None, sequence=9),
+        known=Known(EXECUTION, PIPELINE),
+        sighting=Sighting(SEEN + timedelta(days=1), None),
+    )
+    assert str(execution_event(bare).id) == FAILED_ID
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(NEWS, happening=replace(FAILED, nth=2)),
+        replace(NEWS, happening=replace(FAILED, type=EventType.EXECUTION_SUCCESS)),
+        replace(NEWS, happening=replace(FAILED, kind="unrecognized:failed")),
+        replace(NEWS, watch=replace(WATCH, account="other")),
+        replace(NEWS, watch=replace(WATCH, pipeline=EXECUTION)),
+        replace(NEWS, known=Known(PIPELINE, PIPELINE)),
+    ],
+)
+def test_another_account_pipeline_execution_type_word_or_count_is_another_id(other: ExecutionNews) -> None:
+    event = execution_event(other)
+    assert str(event.id) != FAILED_ID
+    assert event.id.version == 5
+
+
+def test_the_events_of_one_execution_share_a_stream_and_nobody_elses() -> None:
+    stream = execution_event(NEWS).stream
+    assert execution_event(replace(NEWS, happening=RUNNING)).stream == stream
+    assert execution_event(replace(NEWS, known=Known(PIPELINE, PIPELINE))).stream != stream
+    assert execution_event(replace(NEWS, watch=replace(WATCH, account="other"))).stream != stream
+    assert execution_event(replace(NEWS, watch=replace(WATCH, pipeline=EXECUTION))).stream != stream
+
+
+def test_a_uuid7_begins_with_the_time_and_is_random_after_it() -> None:
+    first, second = uuid7(NOW_MS), uuid7(NOW_MS)
+    assert first != second
+    assert (first.version, first.variant, first.int >> 80) == (7, "specified in RFC 4122", NOW_MS)
+
+
+def test_uuid7s_sort_by_their_time() -> None:
+    ids = [uuid7(NOW_MS + step) for step in range(50)]
+    assert ids == sorted(ids)
+
+
+# Time
+
+
+@pytest.mark.parametrize(
+    ("happening", "facts", "was_paused", "time"),
+    [
+        (FAILED, FACTS, False, FINISHED),
+        (replace(FAILED, type=EventType.EXECUTION_SUCCESS, kind="success"), FACTS, False, FINISHED),
+        (FAILED, FACTS, True, FINISHED),
+        (FAILED, replace(FACTS, finished_at=None), False, SEEN),
+        (RUNNING, FACTS, False, STARTED),
+        (RUNNING, replace(FACTS, started_at=None), False, SEEN),
+        (RUNNING, FACTS, True, SEEN),
+        (replace(RUNNING, nth=2), FACTS, False, SEEN),
+        (replace(RUNNING, kind="new", type=EventType.EXECUTION_NEW), FACTS, False, SEEN),
+        (PAUSED, FACTS, True, SEEN),
+        (ODD, FACTS, False, SEEN),
+        (OVERDUE, FACTS, False, SEEN),
+        (LOST, None, False, SEEN),
+        (FAILED, None, False, SEEN),
+    ],
+)
+def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
+    happening: Happening,
+    facts: Execution | None,
+    was_paused: bool,  # noqa: FBT001 (a row of the table)
+    time: datetime,
+) -> None:
+    news = replace(NEWS, happening=happening, facts=facts, known=replace(NEWS.known, was_paused=was_paused))
+    event = read(execution_event(news))
+    assert event["time"] == timestamp(time)
+    delay_s = None if time is SEEN else round((SEEN - time).total_seconds(), 3)
+    assert event["data"]["observed"].get("delaySeconds") == delay_s
+
+
+def test_a_delay_is_never_negative() -> None:
+    ahead = replace(FACTS, finished_at=SEEN + timedelta(hours=1))
+    assert data(replace(NEWS, facts=ahead))["observed"]["delaySeconds"] == 0
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (datetime(2026, 11, 24, 10, tzinfo=UTC), "2026-11-24T10:00:00.000Z"),
+        (datetime(2026, 11, 24, 10, 0, 0, 999_999, tzinfo=UTC), "2026-11-24T10:00:00.999Z"),
+        (datetime(2026, 11, 24, 1, tzinfo=timezone(timedelta(hours=2))), "2026-11-23T23:00:00.000Z"),
+    ],
+)
+def test_a_time_is_utc_with_milliseconds(moment: datetime, text: str) -> None:
+    assert timestamp(moment) == text
+
+
+@pytest.mark.parametrize("gap_us", [0, 1, 999, 1000])
+def test_the_look_before_is_never_told_as_later(gap_us: int) -> None:
+    at = SEEN + timedelta(microseconds=600)
+    observed = data(replace(NEWS, sighting=Sighting(at, at - timedelta(microseconds=gap_us))))["observed"]
+    assert observed["notBefore"] <= observed["at"]
+
+
+def test_an_observation_at_first_sight_has_no_look_before_it() -> None:
+    assert "notBefore" not in data(replace(NEWS, sighting=Sighting(SEEN, None)))["observed"]
+
+
+# Absent values
+
+
+def test_what_is_absent_is_left_out() -> None:
+    bare = ExecutionNews(
+        watch=Watch("default", PIPELINE, ()),
+        happening=replace(RUNNING, previous=None),
+        known=Known(EXECUTION, PIPELINE),
+        sighting=Sighting(SEEN, None),
+        facts=Execution(EXECUTION, "running", error="", triggered_by=""),
+    )
+    assert data(bare) == {
+        "account": "default",
+        "pipeline": {"id": PIPELINE},
+        "execution": {"id": EXECUTION, "status": "running"},
+        "observed": {"at": timestamp(SEEN)},
+    }
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        replace(FACTS, started_at=None),
+        replace(FACTS, finished_at=None),
+        replace(FACTS, finished_at=STARTED - timedelta(seconds=1)),
+    ],
+)
+def test_a_duration_needs_both_ends_in_their_order(facts: Execution) -> None:
+    assert "durationSeconds" not in data(replace(NEWS, facts=facts))["execution"]
+
+
+def test_zero_is_not_absent() -> None:
+    facts = replace(FACTS, ai_tokens_used=0, nodes_started=0, version_number=0, started_at=FINISHED)
+    out = data(replace(NEWS, facts=facts))
+    execution = out["execution"]
+    assert (execution["aiTokensUsed"], execution["nodesStarted"], execution["durationSeconds"]) == (0, 0, 0)
+    assert out["pipeline"]["versionNumber"] == 0
+
+
+def test_an_absent_field_of_a_failed_node_is_left_out() -> None:
+    facts = replace(FACTS, failed_nodes=(FailedNode(None, "Greeting", None),))
+    assert data(replace(NEWS, facts=facts))["execution"]["failedNodes"] == [{"name": "Greeting"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "facts", "known_name", "told"),
+    [
+        ("Ours", FACTS, "Earlier", "Ours"),
+        (None, FACTS, "Earlier", "What the API calls it"),
+        (None, replace(FACTS, pipeline_name=None), "Earlier", "Earlier"),
+        (None, None, "Earlier", "Earlier"),
+        (None, None, None, None),
+    ],
+)
+def test_a_pipeline_has_our_name_else_the_apis(
+    name: str | None, facts: Execution | None, known_name: str | None, told: str | None
+) -> None:
+    news = replace(NEWS, watch=replace(WATCH, name=name), facts=facts, pipeline_name=known_name)
+    assert data(news)["pipeline"].get("name") == told
+
+
+def test_a_link_is_filled_in_wherever_it_says_so() -> None:
+    link = "https://example.com/{executionId}?p={pipelineId}&again={executionId}"
+    filled = f"https://example.com/{EXECUTION}?p={PIPELINE}&again={EXECUTION}"
+    assert data(replace(NEWS, link=link))["link"] == filled
+    assert "link" not in data(replace(NEWS, link=None))
+
+
+def test_a_loss_tells_its_reason_and_no_facts() -> None:
+    out = data(replace(NEWS, happening=LOST, facts=None, reason=LostReason.NOT_FOUND))
+    assert out["reason"] == "not_found"
+    assert out["execution"] == {"id": EXECUTION, "status": "lost", "previousStatus": "running"}
+
+
+def test_overdue_tells_by_how_much() -> None:
+    assert data(replace(NEWS, happening=OVERDUE, overdue_s=12.34567))["overdueSeconds"] == 12.346
+    assert "overdueSeconds" not in data(NEWS)
+
+
+def test_an_unrecognized_status_is_told_raw() -> None:
+    assert data(replace(NEWS, happening=ODD))["execution"]["status"] == "odd"
+
+
+# Events without an execution
+
+
+def test_an_accounts_event_comes_from_the_account_and_has_no_subject() -> None:
+    event = account_event(
+        EventType.ACCOUNT_DEGRADED,
+        account="default",
+        reason=AccountTrouble.RATE_LIMITED,
+        sequence=4,
+        at=SEEN,
+        now_ms=NOW_MS,
+    )
+    assert read(event) == {
+        "specversion": "1.0",
+        "id": str(event.id),
+        "source": "/accounts/default",
+        "type": "account.degraded",
+        "time": "2026-11-24T10:00:01.800Z",
+        "datacontenttype": "application/json",
+        "sequence": "0000000004",
+        "data": {
+            "account": "default",
+            "reason": "rate_limited",
+            "observed": {"at": "2026-11-24T10:00:01.800Z"},
+        },
+    }
+    assert (event.id.version, event.id.int >> 80, event.sequence) == (7, NOW_MS, 4)
+
+
+GAP = GapNews(WATCH, GapReason.DELETED, at_most=12, link="https://example.com/agents/{pipelineId}")
+GOLDEN_GAP = (
+    '{"specversion":"1.0","id":"ID",'
+    '"source":"/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","type":"pipeline.gap",'
+    '"time":"2026-11-24T10:00:01.800Z","datacontenttype":"application/json","sequence":"0000000002",'
+    '"data":{"account":"default","labels":{"team":"sales"},'
+    '"link":"https://example.com/agents/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",'
+    '"pipeline":{"id":"0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","name":"Sales agent"},'
+    '"reason":"deleted","atMost":12,"observed":{"at":"2026-11-24T10:00:01.800Z"}}}'
+)
+
+
+def gap_of(news: GapNews) -> Event:
+    return gap_event(news, sequence=2, at=SEEN, now_ms=NOW_MS)
+
+
+def test_a_gap_comes_from_its_pipeline_and_has_no_subject() -> None:
+    event = gap_of(GAP)
+    assert event.body.decode() == GOLDEN_GAP.replace("ID", str(event.id))
+    assert (event.type, event.id.version, event.id.int >> 80, event.sequence) == ("pipeline.gap", 7, NOW_MS, 2)
+
+
+def test_a_gap_leaves_out_what_is_not_known() -> None:
+    bare = read(gap_of(GapNews(Watch("default", PIPELINE, ()), GapReason.NOT_FOUND)))["data"]
+    assert bare == {
+        "account": "default",
+        "pipeline": {"id": PIPELINE},
+        "reason": "not_found",
+        "observed": {"at": timestamp(SEEN)},
+    }
+
+
+def test_a_gap_of_which_nothing_may_be_missing_says_so() -> None:
+    assert read(gap_of(replace(GAP, at_most=0)))["data"]["atMost"] == 0
+
+
+def test_a_gap_has_no_link_that_would_lead_to_an_execution() -> None:
+    assert "link" not in read(gap_of(replace(GAP, link=NEWS.link)))["data"]
+
+
+@pytest.mark.parametrize(("name", "told"), [("Ours", "Ours"), (None, "What the API calls it")])
+def test_a_gap_names_its_pipeline_as_executions_do(name: str | None, told: str) -> None:
+    news = replace(GAP, watch=replace(WATCH, name=name), pipeline_name="What the API calls it")
+    assert read(gap_of(news))["data"]["pipeline"]["name"] == told
+
+
+def test_a_gaps_stream_is_its_pipelines_own() -> None:
+    assert gap_of(GAP).stream == gap_of(replace(GAP, reason=GapReason.OUTRUN)).stream
+    assert gap_of(GAP).stream != gap_of(replace(GAP, watch=replace(WATCH, pipeline=EXECUTION))).stream
+    assert gap_of(GAP).stream != execution_event(NEWS).stream
+
+
+def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
+    event = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=1, at=SEEN, now_ms=NOW_MS)
+    out = read(event)
+    assert (out["source"], out["type"], "subject" in out) == ("/sinks/ops", "sink.failing", False)
+    assert out["data"] == {"sink": "ops", "answer": "503", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
+    assert event.id.version == 7
+
+
+def test_a_sink_that_never_answered_has_no_answer_in_its_event() -> None:
+    event = sink_event(EventType.SINK_FAILING, sink="ops", answer=None, sequence=1, at=SEEN, now_ms=NOW_MS)
+    assert "answer" not in read(event)["data"]
+
+
+def test_a_test_event_names_its_sink_and_is_the_first_of_its_own() -> None:
+    event = trial_event(sink="ops", at=SEEN, now_ms=NOW_MS)
+    out = read(event)
+    assert (out["source"], out["type"], out["sequence"]) == ("/sinks/ops", "watcher.test", "0000000001")
+    assert out["data"] == {"sink": "ops", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
+    assert event.id.version == 7
+
+
+def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
+    account = account_event(
+        EventType.ACCOUNT_RECOVERED,
+        account="ops",
+        reason=AccountTrouble.INVALID,
+        sequence=1,
+        at=SEEN,
+        now_ms=NOW_MS,
+    )
+    sink = sink_event(EventType.SINK_RECOVERED, sink="ops", answer=None, sequence=1, at=SEEN, now_ms=NOW_MS)
+    later = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=2, at=BEFORE, now_ms=1)
+    assert account.stream != sink.stream
+    assert sink.stream == later.stream
+
+
+# Sizes
+
+
+def test_texts_are_cut_at_2_kib() -> None:
+    out = data(replace(NEWS, facts=replace(FACTS, error="e" * 2047 + "é" + "e" * 5000)))
+    assert out["execution"]["error"] == "e" * 2047
+    out = data(replace(NEWS, facts=replace(FACTS, error="e" * 2048)))
+    assert out["execution"]["error"] == "e" * 2048
+
+
+def test_lists_are_cut_at_20() -> None:
+    nodes = tuple(FailedNode(f"n-{count}", None, None) for count in range(25))
+    goals = tuple(f"goal {count}" for count in range(25))
+    execution = data(replace(NEWS, facts=replace(FACTS, failed_nodes=nodes, goals=goals)))["execution"]
+    assert [node["id"] for node in execution["failedNodes"]] == [f"n-{count}" for count in range(20)]
+    assert execution["goals"] == [f"goal {count}" for count in range(20)]
+
+
+WIDE = "😀"
+CONTROL = "\x01"
+"""Six bytes once escaped."""
+
+
+def huge(character: str, *, size: int = 5000) -> Execution:
+    text = character * size
+    return replace(
+        FACTS,
+        version_id=text,
+        pipeline_name=text,
+        error=text,
+        triggered_by=text,
+        triggered_by_entity_id=text,
+        conversation_id=text,
+        ai_tokens_used=-1.7976931348623157e308,
+        nodes_started=10**300,
+        version_number=10**300,
+        failed_nodes=(FailedNode(text, text, text),) * 30,
+        goals=(text,) * 30,
+    )
+
+
+LABELS = {f"{count:03}{WIDE * 253}": WIDE * 256 for count in range(32)}
+PLAIN_LABELS = {f"label {count}": WIDE * 256 for count in range(32)}
+MONSTERS = {
+    "every text long": replace(NEWS, facts=huge("x")),
+    "every text wide": replace(NEWS, facts=huge(WIDE)),
+    "every text of control characters": replace(NEWS, facts=huge(CONTROL)),
+    "every text of quotes": replace(NEWS, facts=huge('"')),
+    "every text of C1": replace(NEWS, facts=huge("\x85")),
+    "every text of line separators": replace(NEWS, facts=huge("\u2028")),
+    "wide labels": replace(NEWS, watch=replace(WATCH, labels=PLAIN_LABELS)),
+    "wide labels with wide keys": replace(NEWS, watch=replace(WATCH, labels=LABELS)),
+    "20 nodes with long errors": replace(
+        NEWS, facts=replace(FACTS, failed_nodes=tuple(FailedNode(f"n-{n}", "N", "e" * 3000) for n in range(20)))
+    ),
+    "a long link": replace(NEWS, link="https://example.com/" + "x" * 30_000 + "{executionId}"),
+    "a long link of a lost one": replace(NEWS, facts=None, link="https://example.com/" + "x" * 30_000),
+    "a long link of umlauts": replace(NEWS, link="https://example.com/" + "ü" * 30_000),
+    "all at once": replace(
+        NEWS,
+        watch=replace(WATCH, account="a" * 64, labels=LABELS, name=CONTROL * 256),
+        happening=replace(ODD, status=CONTROL * 64, previous=CONTROL * 64),
+        facts=huge(CONTROL),
+        link="https://example.com/" + CONTROL * 30_000,
+    ),
+    "all at once and wide": replace(
+        NEWS,
+        watch=replace(WATCH, account="a" * 64, labels=LABELS, name=WIDE * 256),
+        happening=replace(ODD, status=WIDE * 64, previous=WIDE * 64),
+        facts=huge(WIDE),
+        link="https://example.com/" + WIDE * 30_000,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MONSTERS)
+def test_a_line_stays_under_16_kib_and_keeps_what_matters(name: str) -> None:
+    news = MONSTERS[name]
+    event = execution_event(news)
+    assert len(event.body) + len(b"\n") <= 16 * 1024
+    out = read(event)
+    assert out["id"] == str(event.id)
+    assert out["data"]["execution"]["id"] == EXECUTION
+    assert out["data"]["execution"]["status"] == news.happening.status
+    assert out["data"]["execution"]["previousStatus"] == news.happening.previous
+    assert out["data"]["pipeline"]["id"] == PIPELINE
+    assert out["data"]["observed"]["at"] == timestamp(SEEN)
+
+
+def test_the_line_of_a_gap_stays_under_16_kib_and_keeps_what_matters() -> None:
+    watch = replace(WATCH, account="a" * 64, labels=LABELS, name=CONTROL * 256)
+    event = gap_of(replace(GAP, watch=watch, at_most=2**53, link="https://example.com/" + CONTROL * 30_000))
+    out = read(event)["data"]
+    assert len(event.body) + len(b"\n") <= 16 * 1024
+    assert (out["reason"], out["atMost"], out["pipeline"]["id"]) == ("deleted", 2**53, PIPELINE)
+
+
+# What a terminal or a line reader would obey
+
+OBEYED = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) in {"Cc", "Zl", "Zp"}]
+
+
+def test_no_character_that_ends_a_line_or_moves_a_terminal_appears_raw() -> None:
+    text = "".join(OBEYED)
+    facts = replace(FACTS, error=text, goals=(text,), failed_nodes=(FailedNode(text, text, text),))
+    news = replace(NEWS, facts=facts, watch=replace(WATCH, labels={text: text}), link=f"https://example.com/{text}")
+    body = execution_event(news).body
+    line = body.decode()
+    assert not any(character in line for character in OBEYED)
+    assert (len(line.splitlines()), len(body.splitlines())) == (1, 1)
+    out = json.loads(line)["data"]
+    assert (out["execution"]["error"], out["labels"]) == (text, {text: text})
+
+
+def test_ids_are_uuids_in_lower_case() -> None:
+    assert str(UUID(read(execution_event(NEWS))["id"])) == read(execution_event(NEWS))["id"]

@@ -1,0 +1,120 @@
+"""One event as one line: its characters, its texts, and what is given up of one that is too long."""
+
+import json
+from typing import Any
+
+import pytest
+
+from watcher.domain.event_size import cut, encode, fit
+
+FULL = 16 * 1024 - len(b"\n")
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+
+
+@pytest.mark.parametrize(
+    ("text", "limit", "kept"),
+    [
+        ("abc", 3, "abc"),
+        ("abcd", 3, "abc"),
+        ("aé", 2, "a"),
+        ("aé", 3, "aé"),
+        ("😀😀", 7, "😀"),
+        ("😀", 3, ""),
+        ("\ud83d", 9, "?"),
+    ],
+)
+def test_a_text_is_cut_in_bytes_between_characters(text: str, limit: int, kept: str) -> None:
+    assert cut(text, limit=limit) == kept
+
+
+def test_other_characters_stay_as_they_are() -> None:
+    assert encode({"a": "é “x” 😀 \\ /"}) == '{"a":"é “x” 😀 \\\\ /"}'.encode()
+
+
+def test_a_number_that_json_does_not_know_is_refused() -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        encode({"a": float("nan")})
+
+
+# Lines that are too long
+
+
+def node(number: int, error: str) -> dict[str, str]:
+    return {"id": f"n-{number}", "name": "Greeting", "error": error}
+
+
+def envelope(*, labels: Any = None, link: str = "https://example.com/a", **execution: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
+    told = {"id": "9a1b", "status": "failed", "previousStatus": "running", "error": "no answer"} | execution
+    pipeline = {"id": PIPELINE, "name": "Sales agent", "versionNumber": 7}
+    data = {"labels": labels or {"team": "sales"}, "link": link, "pipeline": pipeline, "execution": told}
+    return {"id": "1", "data": data | {"observed": {"at": "2026-11-24T10:00:01.800Z"}}}
+
+
+def fitted(whole: dict[str, Any], *, at_least: int = 15 * 1024) -> Any:  # noqa: ANN401 (JSON)
+    """Return the data of a line that had to be shortened and says as much as there is room for."""
+    line = fit(whole)
+    assert len(encode(whole)) > FULL
+    assert at_least <= len(line) <= FULL
+    assert fit(json.loads(encode(whole))) == line
+    return json.loads(line)["data"]
+
+
+def test_a_line_that_is_short_enough_is_left_as_it_is() -> None:
+    whole = envelope(error="")
+    whole["data"]["execution"]["error"] = "e" * (FULL - len(encode(whole)))
+    assert fit(whole) == encode(whole)
+    assert len(fit(whole)) == FULL
+
+
+def test_the_tails_of_nodes_and_goals_go_first_as_far_as_needed() -> None:
+    nodes = [node(number, "e" * 2048) for number in range(20)]
+    whole = envelope(failedNodes=nodes, goals=["g" * 2048, "Booked"], error="x" * 2048)
+    out = fitted(whole)
+    errors = {each["error"] for each in out["execution"]["failedNodes"]}
+    (error,) = errors
+    assert len(error) > 500
+    assert out["execution"]["goals"] == ["g" * len(error), "Booked"]
+    kept = out | {"execution": out["execution"] | {"failedNodes": nodes, "goals": whole["data"]["execution"]["goals"]}}
+    assert kept == whole["data"]
+
+
+def test_then_the_lists_grow_shorter() -> None:
+    wide = "\x01" * 60
+    nodes = [{"id": wide, "name": wide, "error": wide} for _ in range(20)]
+    out = fitted(envelope(failedNodes=nodes, goals=[wide] * 20, error="x" * 2048), at_least=14 * 1024)
+    assert 5 < len(out["execution"]["failedNodes"]) == len(out["execution"]["goals"]) < 20
+    assert out["execution"]["error"] == "x" * 2048
+
+
+def test_then_the_other_texts_and_the_error_lose_their_tails() -> None:
+    long = "\x01" * 2048
+    out = fitted(envelope(error=long, triggeredBy=long, conversationId=long))
+    assert len(out["execution"]["triggeredBy"]) == len(out["execution"]["conversationId"]) < 2048
+    assert len(out["execution"]["error"]) == 2048
+    out = fitted(envelope(error=long, triggeredBy=long, labels={"long": "\x01" * 1000}))
+    assert len(out["execution"]["triggeredBy"]) == 128
+    assert 256 < len(out["execution"]["error"]) < 2048
+    assert len(out["labels"]["long"]) == 1000
+
+
+def test_a_link_that_is_too_long_goes_and_nothing_else() -> None:
+    whole = envelope(link="https://example.com/" + "x" * 30_000, error="e" * 2048)
+    assert json.loads(fit(whole))["data"] == {key: item for key, item in whole["data"].items() if key != "link"}
+
+
+def test_of_labels_that_are_too_long_as_few_go_as_possible() -> None:
+    labels = {f"{number:02}": "😀" * 256 for number in range(16)} | {"team": "sales"} | {"x": "x" * 256}
+    out = fitted(envelope(labels=labels, error="e" * 2048))
+    assert out["labels"] == {key: label for key, label in labels.items() if key != "15"}
+    assert 256 <= len(out["execution"]["error"]) < 2048
+    assert out["link"] == "https://example.com/a"
+
+
+def test_labels_that_are_all_too_long_go_altogether() -> None:
+    whole = envelope(labels={"long": "x" * 20_000})
+    assert json.loads(fit(whole))["data"] == {key: item for key, item in whole["data"].items() if key != "labels"}
+
+
+def test_an_event_without_an_execution_is_shortened_too() -> None:
+    data = {"labels": {"team": "sales"}, "link": "x" * 20_000, "reason": "over_budget"}
+    assert json.loads(fit({"data": data}))["data"] == {"labels": {"team": "sales"}, "reason": "over_budget"}

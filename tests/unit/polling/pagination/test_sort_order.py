@@ -1,0 +1,140 @@
+"""In which order a list is."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import count
+
+import pytest
+
+from watcher.domain.models import Execution
+from watcher.polling.pagination.sort_order import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
+
+BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
+
+
+NUMBERS = count()
+
+
+def rows(seconds: Sequence[int | None]) -> list[Execution]:
+    dates = [None if each is None else BEGIN + timedelta(seconds=each) for each in seconds]
+    return [Execution(f"e{next(NUMBERS)}", "new", started_at=date) for date in dates]
+
+
+RISING = list(range(50))
+FALLING = RISING[::-1]
+NEAR_MAJORITY = [*range(20, 50), *range(20)]
+"""Of 1,225 pairs 625 stand in one order, 600 in the other; of neighbours 48 and 1."""
+JITTERED = [second + (9, 0, 6)[second % 3] for second in FALLING]
+"""Half of the neighbours stand the other way round."""
+
+
+@pytest.mark.parametrize(
+    ("seconds", "order"),
+    [
+        (FALLING, Order.NEWEST),
+        (RISING, Order.OLDEST),
+        (RISING[: PAIRS_AT_LEAST + 1], Order.OLDEST),
+        (RISING[:PAIRS_AT_LEAST], None),
+        ([7] * 50, None),
+        ([None] * 50, None),
+        ([None, *FALLING, None], Order.NEWEST),
+        (NEAR_MAJORITY, None),
+        ([*range(31), *range(29, 19, -1)], Order.OLDEST),
+        (JITTERED, Order.NEWEST),
+        ([], None),
+    ],
+)
+def test_a_clear_majority_of_pairs_shows_the_order(seconds: Sequence[int | None], order: Order | None) -> None:
+    ordering = Ordering()
+    turned = ordering.learn(rows(seconds))
+    assert ordering.order is order
+    assert turned is (order is Order.OLDEST)
+
+
+def test_pages_count_together() -> None:
+    ordering = Ordering()
+    assert [ordering.learn(rows(RISING[first : first + 6])) for first in (0, 6, 12, 18)] == [False, False, False, True]
+
+
+def test_a_younger_page_is_no_sign_of_another_order() -> None:
+    ordering = Ordering()
+    ordering.learn(rows(FALLING))
+    assert not ordering.learn(rows([each + 100 for each in FALLING]))
+    assert ordering.order is Order.NEWEST
+
+
+def test_the_same_rows_count_once() -> None:
+    ordering, page = Ordering(), rows(RISING[:PAIRS_AT_LEAST])
+    for _ in range(10):
+        ordering.learn(page)
+    assert ordering.order is None
+    ordering.learn([*page, *rows([99])])
+    assert ordering.order is Order.OLDEST
+
+
+def test_a_belief_holds_until_a_majority_speaks_against_it() -> None:
+    ordering = Ordering(Order.OLDEST)
+    seen = [(ordering.learn(rows(page)), ordering.order) for page in ([3, 2, 1], FALLING)]
+    assert seen == [(False, Order.OLDEST), (True, Order.NEWEST)]
+
+
+def test_an_order_that_changes_is_noticed_in_time() -> None:
+    ordering = Ordering()
+    for _ in range(10 * REMEMBERED_PAIRS // 49):
+        ordering.learn(rows(FALLING))
+    for _ in range(2 * MAJORITY * REMEMBERED_PAIRS // 49):
+        ordering.learn(rows(RISING))
+    assert ordering.order is Order.OLDEST
+
+
+@pytest.mark.parametrize(
+    ("believed", "seconds", "clear", "mixed", "doubt"),
+    [
+        (None, [], False, False, True),
+        (None, FALLING, True, False, False),
+        (Order.NEWEST, [], False, False, False),
+        (Order.NEWEST, FALLING, True, False, False),
+        (Order.NEWEST, [3, 2, 1], False, False, False),
+        (Order.NEWEST, [1, 2], False, False, True),
+        (Order.NEWEST, [7] * 50, False, False, False),
+        (Order.NEWEST, NEAR_MAJORITY, False, True, True),
+        (Order.NEWEST, [*range(25), *range(24, 0, -1)], False, True, True),
+        (Order.OLDEST, [1, 2], False, False, False),
+        (Order.OLDEST, [2, 1], False, False, True),
+        (Order.OLDEST, [1, 2, 1], False, False, False),
+    ],
+)
+def test_a_scan_tells_whether_its_pages_show_what_is_believed(
+    believed: Order | None, seconds: Sequence[int | None], *, clear: bool, mixed: bool, doubt: bool
+) -> None:
+    ordering = Ordering(believed)
+    ordering.learn(rows(seconds))
+    assert (ordering.is_clear, ordering.is_mixed, ordering.is_in_doubt) == (clear, mixed, doubt)
+
+
+def test_each_scan_looks_anew() -> None:
+    ordering, page = Ordering(), rows(FALLING)
+    ordering.learn(page)
+    ordering.begin()
+    assert (ordering.order, ordering.is_clear) == (Order.NEWEST, False)
+    ordering.learn(page)
+    assert ordering.is_clear
+    ordering.forget()
+    assert (ordering.order, ordering.is_in_doubt) == (None, True)
+
+
+def test_a_list_sorted_by_its_ends_is_in_order_too() -> None:
+    ends = [replace(row, finished_at=BEGIN + timedelta(seconds=900 - at)) for at, row in enumerate(rows(NEAR_MAJORITY))]
+    ordering = Ordering()
+    ordering.learn(ends)
+    assert (ordering.order, ordering.is_clear, ordering.is_in_doubt) == (Order.NEWEST, True, False)
+
+
+def test_small_pages_show_that_the_list_has_turned_over_while_it_is_read() -> None:
+    ordering = Ordering()
+    for first in range(200, 0, -10):
+        ordering.learn(rows(range(first, first - 10, -1)))
+    turned = [ordering.learn(rows(range(first, first + 10))) for first in range(0, 120, 10)]
+    assert turned.count(True) == 1
+    assert turned.index(True) < 9

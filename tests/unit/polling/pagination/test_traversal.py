@@ -1,0 +1,590 @@
+"""Scans of a list that behaves as the API may: nothing is missed in silence, no gap without need, few pages."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from stores import from_us
+
+from watcher.clerk.protocol import PageReply
+from watcher.domain.models import Cursor, Execution, GapReason, Outcome
+from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.list_end import PROBES_AT_MOST
+from watcher.polling.pagination.paging import Paging
+from watcher.polling.pagination.result import Finding, Learnt
+from watcher.polling.pagination.sort_order import Order, Ordering
+from watcher.polling.pagination.traversal import EMPTY_AT_LEAST, Scan
+
+SECOND = 1_000_000
+NOW = 1_800_000_000 * SECOND
+DAY = 86_400 * SECOND
+
+
+@dataclass
+class World:
+    """A list, oldest first inside, and what was recorded of it: id to `found_at`."""
+
+    order: Order = Order.NEWEST
+    lie: str = "true"
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+    now: int = NOW
+    rows: list[Execution] = field(default_factory=list)
+    recorded: dict[str, int] = field(default_factory=dict)
+    cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
+    learnt: Learnt = field(default_factory=lambda: Learnt(Ordering(), Paging()))
+    clock: ApiClock = field(default_factory=ApiClock)
+    page_rows: int = 50
+    count: int = 0
+    pages: int = 0
+    rate: float = 0.0
+    calm_after: int = 10**9
+    pages_at_most: int = 10
+    clamps: bool = False  # it gives its last page, or that of `clamped_at`, for those beyond
+    clamped_at: int | None = None
+    is_counted: bool = False  # by the last scan
+    hidden: int = 0  # so many of the first rows are on no page
+
+    def arrive(self, count: int, *, dated: float = 1.0) -> None:
+        for _ in range(count):
+            self.count += 1
+            self.now += SECOND // 100
+            started_at = from_us(self.now) if self.draw.random() < dated else None
+            self.rows.append(Execution(f"e{self.count}", "running", started_at=started_at))
+
+    def claimed(self) -> int | None:
+        true = len(self.rows)
+        lies = {"true": true, "null": None, "zero": 0, "constant": 7, "huge": 10**9}
+        return lies[self.lie] if self.lie in lies else max(0, true + self.draw.randint(-60, 60))
+
+    def page(self, number: int) -> list[Execution]:
+        shown = self.rows[self.hidden :]
+        rows = shown[::-1] if self.order is Order.NEWEST else shown
+        number = min(number, self.clamped_at or max(1, -(-len(rows) // self.page_rows))) if self.clamps else number
+        return rows[(number - 1) * self.page_rows : number * self.page_rows]
+
+    def scan(self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unplaced: int = 0) -> Finding | None:
+        self.now += SECOND
+        self.pages, began = 0, self.now
+        self.clock.begin()
+        scan = Scan(
+            self.learnt,
+            clock=self.clock,
+            cursor=self.cursor,
+            lookback_us=lookback,
+            began_at=began,
+            pages_at_most=self.pages_at_most,
+        )
+        while self.pages != crash_after:
+            self.pages += 1
+            assert self.pages < 500
+            rows = self.page(scan.page)
+            ground = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
+            found_at = began + scan.probes
+            scan.paging.note(scan.page, len(rows))
+            self.clock.note(rows, now=self.now)
+            finding = scan.read(answer(rows, total=self.claimed()), ground=ground, unplaced=unplaced)
+            for row in rows:
+                self.recorded.setdefault(row.id, found_at)
+            if finding:
+                self.cursor = Cursor(NOW, began, None, bool(self.rows))
+                self.clock.scan_ended()
+                self.learnt, self.is_counted = scan.learnt(), scan.is_counted
+                return finding
+            if self.pages < self.calm_after:
+                self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
+        return None
+
+    def missing(self, rows: list[Execution]) -> list[str]:
+        return [row.id for row in rows if row.id not in self.recorded]
+
+
+def answer(rows: Sequence[Execution], *, total: int | None, skipped: int = 0) -> PageReply:
+    return PageReply(Outcome.OK, 0.0, tuple(rows), skipped, total, 200)
+
+
+def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> Scan:
+    paging = Paging()
+    paging.note(1, world.page_rows)
+    paging.note(2, world.page_rows)
+    return Scan(
+        Learnt(Ordering(order), paging, total),
+        clock=world.clock,
+        cursor=world.cursor,
+        lookback_us=DAY,
+        began_at=world.now,
+        pages_at_most=9,
+    )
+
+
+def seeds(count: int) -> list[Any]:
+    """Return seeds: two of them for `make test`, the rest for `make soak`."""
+    return [pytest.param(seed, marks=pytest.mark.soak if seed > 1 else ()) for seed in range(count)]
+
+
+LIES = ["true", "null", "zero", "constant", "huge", "off"]
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("seed", seeds(8))
+def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, lie: str, seed: int) -> None:
+    draw = random.Random(seed)
+    world = World(order, lie, draw, rate=draw.choice([0, 0.3, 5, 30]), pages_at_most=60)
+    dated = draw.choice([1.0, 0.7, 0.0])
+    world.arrive(draw.choice([0, 3, 50, 260]), dated=dated)
+    for _ in range(12):
+        visible = list(world.rows)
+        finding = world.scan(crash_after=draw.choice([None, None, 1, 2]))
+        if finding:
+            assert finding == Finding()
+            assert world.missing(visible) == []
+        world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
+@pytest.mark.parametrize("page_rows", [9, 25, 49])
+@pytest.mark.parametrize("seed", seeds(4))
+def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_for(
+    order: Order, lie: str, page_rows: int, seed: int
+) -> None:
+    draw = random.Random(seed)
+    world = World(order, lie, draw, page_rows=page_rows, rate=draw.choice([0, 0.3, page_rows / 7]))
+    world.arrive(draw.choice([0, 3, page_rows, 260]))
+    for _ in range(12):
+        visible = list(world.rows)
+        finding = world.scan(crash_after=draw.choice([None, None, 1, 2]))
+        if finding:
+            assert finding == Finding()
+            assert world.missing(visible) == []
+        world.arrive(draw.choice([0, 0, 1, 20, 50, 170]))
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize("seed", seeds(8))
+def test_what_the_api_forgot_unseen_is_a_gap(order: Order, lie: str, seed: int) -> None:
+    draw = random.Random(seed)
+    world = World(order, lie, draw)
+    world.arrive(draw.choice([3, 50, 130]))
+    for _ in range(12):
+        finding = world.scan()
+        assert finding
+        assert (finding.gap is not None) >= bool(world.missing(world.rows))
+        unseen = len(world.rows)
+        world.arrive(draw.choice([0, 1, 60, 170]))
+        gone = draw.choice([0, 1, 40, unseen + 1])
+        lost = world.missing(world.rows[:gone])
+        del world.rows[:gone]
+        if lost and len(world.rows):
+            assert (found := world.scan())
+            assert found.gap is GapReason.DELETED
+        world.arrive(1)
+
+
+@pytest.mark.parametrize(("new", "pages"), [(0, 1), (1, 1), (49, 1), (50, 2), (149, 3)])
+def test_newest_first_a_scan_reads_no_more_than_it_needs(new: int, pages: int) -> None:
+    world = World()
+    world.arrive(400)
+    world.scan()
+    world.arrive(new)
+    assert (world.scan(), world.pages) == (Finding(), pages)
+
+
+@pytest.mark.parametrize("page_rows", [7, 25, 50])
+def test_oldest_first_a_scan_reads_no_more_than_it_needs(page_rows: int) -> None:
+    world = World(Order.OLDEST, page_rows=page_rows)
+    world.arrive(400)
+    for _ in range(2):  # what the first one met while it looked for the end is ground for the third
+        world.scan()
+        world.arrive(1)
+    assert world.scan() == Finding()
+    assert world.pages <= 2
+
+
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_newest_first_a_page_after_a_full_one_is_expected_if_total_says_so(page_rows: int) -> None:
+    world = World(page_rows=page_rows)
+    world.arrive(4 * page_rows)
+    scan = scan_of(world, order=Order.NEWEST)
+    for page in (1, 2, 3):
+        assert scan.read(answer(world.page(page), total=len(world.rows)), ground=(), unplaced=0) is None
+        assert (scan.page, scan.expects_page) == (page + 1, True)
+    assert scan.unread_count() == page_rows
+    assert scan.read(answer(world.page(4), total=len(world.rows)), ground=(), unplaced=0) is None
+    assert not scan.expects_page
+
+
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_says_more(page_rows: int) -> None:
+    world = World(Order.OLDEST, page_rows=page_rows)
+    world.arrive(4 * page_rows)
+    scan = scan_of(world, order=Order.OLDEST, total=2 * page_rows)
+    assert (scan.page, scan.expects_page) == (3, False)
+    scan.read(answer((), total=2 * page_rows), ground=(), unplaced=0)
+    assert (scan.page, scan.expects_page) == (2, False)
+    scan.read(answer(world.page(2), total=len(world.rows)), ground=(), unplaced=0)
+    assert (scan.page, scan.head, scan.expects_page) == (3, 3, True)
+    assert scan.unread_count() == 3 * page_rows
+    for _ in range(EMPTY_AT_LEAST):
+        assert scan.page == 3
+        scan.read(answer((), total=len(world.rows)), ground=(), unplaced=0)
+    assert (scan.page, scan.expects_page) == (2, False)
+    scan.read(answer(world.page(2), total=len(world.rows)), ground=(), unplaced=0)
+    assert (scan.page, scan.expects_page) == (1, True)
+
+
+def test_oldest_first_without_a_total_all_that_is_further_down_may_be_unread() -> None:
+    world = World(Order.OLDEST)
+    world.arrive(190)
+    scan = scan_of(world, order=Order.OLDEST, total=180)
+    assert scan.read(answer(world.page(4), total=None), ground=(), unplaced=0) is None
+    assert (scan.page, scan.unread_count()) == (3, 150)
+
+
+def test_a_list_that_proves_to_be_newest_first_is_read_from_its_first_page() -> None:
+    world = World(Order.NEWEST)
+    world.arrive(190)
+    scan = scan_of(world, order=Order.OLDEST, total=180)
+    assert scan.read(answer(world.page(4), total=190), ground=(), unplaced=0) is None
+    assert (scan.order, scan.page) == (Order.NEWEST, 1)
+
+
+def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(120)
+    scan = scan_of(world, order=Order.NEWEST, total=60)
+    assert scan.read(answer(world.page(1), total=180), ground=(), unplaced=0) is None
+    del world.rows[-5:]
+    asked = []
+    finding = None
+    while not finding:
+        asked.append(scan.page)
+        rows = world.page(scan.page)
+        finding = scan.read(answer(rows, total=175), ground={r.id for r in rows} & world.recorded.keys(), unplaced=0)
+    assert asked == [2, 1, 3]
+
+
+def test_after_a_deletion_of_more_than_a_page_it_goes_back_to_what_was_read() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(400)
+    scan = scan_of(world, order=Order.NEWEST, total=60)
+    seen: set[str] = set()
+    total, finding = 460, None
+    while not finding:
+        rows = world.page(scan.page)
+        seen |= {row.id for row in rows}
+        ground = {row.id for row in rows} & world.recorded.keys()
+        finding = scan.read(answer(rows, total=total), ground=ground, unplaced=0)
+        if scan.page == 4 and total == 460:
+            del world.rows[-60:]
+            total = 400
+    assert {row.id for row in world.rows[60:]} <= seen
+
+
+def test_beyond_lookback_is_a_gap_that_says_how_many() -> None:
+    for order in Order:
+        world = World(order)
+        world.arrive(60)
+        world.scan()
+        world.arrive(200)
+        world.now += 10 * DAY
+        world.arrive(20)
+        finding = world.scan()
+        assert finding
+        assert (finding.gap, finding.at_most is not None) == (GapReason.LOOKBACK, True)
+
+
+def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(200)
+    world.rate = 120
+    finding = world.scan()
+    assert finding
+    assert finding.gap is GapReason.OUTRUN
+    assert world.learnt.ordering.order is Order.NEWEST
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("rate", [45, 60, 120, 400])
+def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, rate: int) -> None:
+    world = World(order)
+    world.arrive(60)
+    world.scan()
+    world.arrive(200)
+    world.rate, world.calm_after = rate, 9
+    assert world.scan() == Finding()
+    world.rate = 0
+    assert world.scan() == Finding()
+    assert world.missing(world.rows) == []
+
+
+@pytest.mark.parametrize("order", Order)
+def test_while_nobody_knows_the_order_all_of_the_list_is_read(order: Order) -> None:
+    world = World(order)
+    world.arrive(200, dated=0.0)
+    world.scan()
+    for _ in range(3):
+        world.arrive(3, dated=0.0)
+        assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+        assert world.learnt.ordering.order is None
+        assert world.pages == 5
+    world.arrive(60)
+    assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+    assert world.learnt.ordering.order is order
+
+
+def test_an_emptied_list_is_a_gap_once() -> None:
+    world = World()
+    world.arrive(3)
+    world.scan()
+    world.rows.clear()
+    assert [world.scan(), world.scan()] == [Finding(GapReason.DELETED), Finding()]
+
+
+def test_what_is_seen_late_is_found_by_the_total() -> None:
+    world = World()
+    world.arrive(300)
+    world.scan()
+    late = Execution("late", "new", started_at=world.rows[-170].started_at)
+    world.rows.insert(-170, late)
+    assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 4, [])
+    world.lie = "huge"
+    assert (world.scan(), world.pages, world.learnt.trust.holds) == (Finding(), 7 + EMPTY_AT_LEAST, False)
+    assert (world.scan(), world.pages) == (Finding(), 1)
+
+
+@pytest.mark.parametrize("order", Order)
+def test_what_comes_far_down_is_found_within_the_budget(order: Order) -> None:
+    world = World(order, pages_at_most=60)
+    world.arrive(1500)
+    world.scan()
+    late = [Execution(f"late{number}", "new", started_at=world.rows[200].started_at) for number in range(3)]
+    for row in late:
+        world.rows.insert(200, row)
+        assert (world.scan(), world.missing([row]), world.learnt.trust.holds) == (Finding(), [], True)
+        assert world.pages > 20
+
+
+def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for_again() -> None:
+    world = World()
+    world.arrive(1500)
+    world.scan()
+    world.rows.insert(200, Execution("late", "new", started_at=world.rows[200].started_at))
+    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 1), 11)
+    world.arrive(2)
+    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 1), 1)
+    del world.rows[200]
+    assert (world.scan(), world.pages) == (Finding(), 1)
+    world.rows.insert(-700, Execution("late too", "new", started_at=world.rows[-700].started_at))
+    assert world.scan() == Finding(GapReason.UNORDERED, 1)
+
+
+def test_a_total_that_lies_more_and_more_is_found_out_by_one_reading() -> None:
+    world = World(pages_at_most=60)
+    world.arrive(1500)
+    world.scan()
+    world.lie = "huge"
+    assert (world.scan(), world.learnt.trust.holds) == (Finding(), False)
+    for _ in range(3):
+        world.arrive(1)
+        assert (world.scan(), world.pages) == (Finding(), 1)
+
+
+def test_executions_without_a_place_are_looked_for_further_down() -> None:
+    world = World()
+    world.arrive(300)
+    world.scan()
+    assert (world.scan(unplaced=3), world.pages) == (Finding(), 4)
+
+
+def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> None:
+    world = World()
+    world.arrive(160)
+    scan = scan_of(world)
+    scan.read(answer(world.page(1), total=160), ground=(), unplaced=0)
+    world.arrive(10)
+    scan.read(answer(world.page(2), total=150), ground=(), unplaced=0)
+    assert scan.page == 3
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
+@pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
+    order: Order, lie: str, count: int, dated: float
+) -> None:
+    world = World(order, lie, clamps=True, pages_at_most=60)
+    world.arrive(count, dated=dated)
+    for new in (0, 1, 49, 50, 0, 100):
+        world.arrive(new, dated=dated)
+        assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+        assert world.pages <= 4 * (len(world.rows) // 50 + 2)
+
+
+@pytest.mark.parametrize("lie", ["true", "null", "zero"])
+@pytest.mark.parametrize("page_rows", [25, 50])
+def test_where_a_list_that_ends_in_a_full_page_ends_is_found_by_few_requests(lie: str, page_rows: int) -> None:
+    world = World(Order.OLDEST, lie, clamps=True, page_rows=page_rows)
+    world.arrive(6 * page_rows)
+    for _ in range(2):
+        world.scan()
+    for gone in (0, 2 * page_rows, 0):
+        del world.rows[:gone]
+        assert world.scan() == Finding()
+        assert world.pages <= 6
+    assert world.learnt.total == 4 * page_rows
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("dated", [1.0, 0.0])
+@pytest.mark.parametrize(
+    ("count", "lie", "gap", "at_most"),
+    [
+        (50, "true", None, None),
+        (50, "null", GapReason.UNORDERED, None),
+        (30, "null", GapReason.UNORDERED, None),
+        (130, "null", GapReason.UNORDERED, None),
+        (130, "true", GapReason.UNORDERED, 80),
+        (130, "zero", GapReason.UNORDERED, None),
+    ],
+)
+def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_total_is_no_more(
+    order: Order, dated: float, count: int, lie: str, gap: GapReason | None, at_most: int | None
+) -> None:
+    world = World(order, lie, clamps=True, clamped_at=1)
+    world.arrive(count, dated=dated)
+    assert world.scan() == Finding(gap, at_most)
+    assert world.pages <= 1 + EMPTY_AT_LEAST
+    for new in (0, 60) if order is Order.OLDEST or not dated else (60,):  # newest first what is known ends the scan
+        world.arrive(new)
+        finding = world.scan()
+        assert finding
+        assert (finding.gap is not None) is (gap is not None or new > 0)
+
+
+def test_newest_first_a_page_that_shows_what_others_were_pushed_down_to_it_is_not_the_end() -> None:
+    world = World()
+    world.arrive(60)
+    world.scan()
+    world.arrive(200)
+    scan = scan_of(world, order=Order.NEWEST, total=60)
+    for number, page in enumerate((1, 2, 1, 2, 3)):
+        assert scan.page == page
+        scan.read(answer(world.page(page), total=None), ground=(), unplaced=0)
+        world.arrive(0 if number else 50)
+
+
+class Endless(World):
+    """A list each page of which shows rows that no other page showed."""
+
+    def page(self, number: int) -> list[Execution]:
+        started_at = [from_us(NOW + at * SECOND) for at in range(50)]
+        return [Execution(f"{number}/{at}", "new", started_at=each) for at, each in enumerate(started_at)]
+
+
+def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
+    world = Endless(Order.OLDEST, "null")
+    for _ in range(2):
+        assert world.scan() == Finding(GapReason.UNORDERED)
+        assert world.pages <= PROBES_AT_MOST + 2
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize(("lie", "is_counted"), [("true", True), ("null", False), ("constant", False), ("huge", False)])
+def test_all_was_counted_where_one_scan_saw_as_many_rows_as_the_list_says_it_has(
+    order: Order, lie: str, *, is_counted: bool
+) -> None:
+    world = World(order, lie)
+    world.arrive(130)
+    world.scan()
+    assert (world.is_counted, world.learnt.seen) == (is_counted, frozenset())
+
+
+@pytest.mark.parametrize("order", Order)
+@pytest.mark.parametrize("rate", [0.5, 3])
+def test_what_comes_while_all_is_counted_makes_no_difference(order: Order, rate: float) -> None:
+    world = World(order, rate=rate)
+    world.arrive(260)
+    world.scan()
+    assert world.is_counted
+    hidden = World(order, rate=rate, hidden=3)
+    hidden.arrive(260)
+    hidden.scan()
+    assert not hidden.is_counted
+
+
+@pytest.mark.parametrize("order", Order)
+def test_rows_that_are_gone_do_not_count_for_others_that_were_not_read(order: Order) -> None:
+    world = World(order)
+    world.arrive(200)
+    world.now += 3 * DAY
+    world.cursor = Cursor(since_at=world.now)
+    world.arrive(60)
+    for _ in range(4):
+        assert world.scan(lookback=DAY) == Finding()
+        assert (world.is_counted, world.learnt.seen) == (False, frozenset())
+        del world.rows[-30:]
+        world.arrive(40)
+
+
+def test_rows_that_cannot_be_read_count_once_however_often_their_page_is_read() -> None:
+    world = World()
+    world.arrive(10)
+    scan = scan_of(world)
+    for _ in range(3):
+        assert scan.read(answer(world.page(1), total=11, skipped=1), ground=(), unplaced=0) == Finding()
+        assert (scan.learnt().length, scan.learnt().total) == (11, 11)
+
+
+@pytest.mark.parametrize(("shown", "is_cut_short"), [(50, False), (25, True)])
+def test_oldest_first_a_page_below_the_last_that_is_not_full_hides_rows(shown: int, *, is_cut_short: bool) -> None:
+    world = World(Order.OLDEST)
+    world.arrive(190)
+    scan = scan_of(world, order=Order.OLDEST, total=180)
+    for page in (4, 3, 2, 1):
+        assert scan.page == page
+        rows = world.page(page)[: shown if page == 2 else 50]
+        finding = scan.read(answer(rows, total=None), ground=(), unplaced=0)
+    assert (finding, scan.is_cut_short) == (Finding(), is_cut_short)
+
+
+def test_a_list_without_an_order_that_is_longer_than_a_scan_may_read_is_a_gap() -> None:
+    world = World(pages_at_most=2)
+    world.arrive(200, dated=0.0)
+    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 100), 2)
+
+
+def test_a_list_that_is_mixed_up_has_no_order_any_more() -> None:
+    world = World()
+    world.arrive(120)
+    orders = []
+    for _ in range(2):
+        assert world.scan() == Finding()
+        orders.append(world.learnt.ordering.order)
+        world.draw.shuffle(world.rows)
+    assert orders == [Order.NEWEST, None]
+
+
+class Turning(World):
+    """A list that turns over with every page of it that is read."""
+
+    def page(self, number: int) -> list[Execution]:
+        self.order = Order.OLDEST if self.order is Order.NEWEST else Order.NEWEST
+        return super().page(number)
+
+
+@pytest.mark.parametrize(("lie", "gap"), [("null", GapReason.UNORDERED), ("true", None)])
+def test_a_list_that_turns_over_again_and_again_is_a_gap_unless_all_was_seen(lie: str, gap: GapReason | None) -> None:
+    world = Turning(Order.NEWEST, lie)
+    world.arrive(100)
+    assert world.scan() == Finding(gap)

@@ -1,0 +1,865 @@
+"""The account watcher over the real store in virtual time."""
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
+
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.models import Known, Outcome
+from watcher.polling.poll_queue import Entry
+from watcher.store.open import open_store
+from watcher.store.protocol import Change, Lease, Strain
+from watcher.store.sql_store import SqlStore
+
+A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
+
+
+async def test_every_status_change_is_told_once_in_order(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    for status in ("new", "running", "paused", "running", "success"):
+        account.api.script[A] = said(A, status)
+        await account.run_for(70)
+    assert await account.told() == [
+        ("execution.new", "new", None),
+        ("execution.running", "running", "new"),
+        ("execution.paused", "paused", "running"),
+        ("execution.running", "running", "paused"),
+        ("execution.success", "success", "running"),
+    ]
+
+
+async def test_an_ended_execution_is_not_looked_at_again_not_even_after_a_restart(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = said(A, "failed")
+    await account.run_for(600)
+    assert len(account.api.asked) == 1
+    again = await account_of(store, clock, A)
+    await again.run_for(600)
+    assert again.api.asked == []
+
+
+async def test_a_look_comes_after_a_tenth_of_the_time_in_the_status(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
+    await account.run_for(1000)
+    times = account.api.times(A)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps[:5] == pytest.approx([1.0] * 5, abs=0.01)
+    assert gaps == pytest.approx([max(1.0, min(60.0, at / 10)) for at in times[:-1]], rel=0.01)
+
+
+async def test_a_change_starts_the_cadence_anew(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(1000)
+    account.api.script[A] = said(A, "paused")
+    asked = len(account.api.asked)
+    await account.run_for(75)
+    after = account.api.times(A)[asked:]
+    assert [later - earlier for earlier, later in itertools.pairwise(after)][:5] == pytest.approx([1.0] * 5, abs=0.01)
+
+
+async def test_a_failed_poll_tells_nothing_and_doubles_the_wait_of_that_execution_only(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.SERVER_ERROR
+    await account.run_for(50)
+    assert account.api.times(A) == pytest.approx([0, 1, 3, 7, 15, 31], abs=0.05)
+    assert len(account.api.times(B)) > 15
+    assert await account.told() == [("execution.running", "running", None)]
+
+
+async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(59)
+    assert await account.told() == [("execution.running", "running", None)]
+    await account.run_for(10)
+    assert await account.told() == [("execution.lost", "lost", None)]
+    looked = len(account.api.times(A))
+    await account.run_for(590)
+    assert len(account.api.times(A)) == looked
+
+
+async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(2)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(130)
+    account.api.script[A] = said(A, "running")
+    await account.run_for(601)
+    of_a = [event for event in await account.events() if event.get("subject") == A]
+    assert [(event["type"], event["data"]["execution"].get("previousStatus")) for event in of_a] == [
+        ("execution.running", None),
+        ("execution.lost", "running"),
+        ("execution.running", "lost"),
+    ]
+    assert [event["sequence"] for event in of_a] == ["0000000001", "0000000002", "0000000003"]
+    assert of_a[1]["data"]["reason"] == "not_found"
+
+
+@pytest.mark.untraced
+async def test_a_lost_execution_is_looked_at_for_a_day_and_then_no_more(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(26 * 3600)
+    times = account.api.times(A)
+    assert len(times) == pytest.approx(144 + 8, abs=3)
+    assert 24 * 3600 < times[-1] < 25 * 3600
+    again = await account_of(store, clock, A, B)
+    await again.run_for(5)
+    assert again.api.times(A) == []
+
+
+async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(10)
+    await account.told()
+    account.api.default = Outcome.NOT_FOUND
+    await account.run_for(300)
+    account.api.default = None
+    await account.run_for(30)
+    assert await account.told() == [
+        ("account.degraded", "invalid", None),
+        ("account.recovered", "invalid", None),
+    ]
+
+
+async def test_the_only_execution_of_an_account_can_be_lost(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(120)
+    assert await account.told() == [("execution.lost", "lost", None)]
+
+
+async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B, C)
+    await account.run_for(2)
+    asked = len(account.api.asked)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(301)
+    assert len(account.api.asked) - asked <= 3 + 5
+    account.api.default = None
+    await account.run_for(61)
+    told = [event for event in await account.told() if event[0].startswith("account")]
+    assert told == [("account.degraded", "unauthorized", None), ("account.recovered", "unauthorized", None)]
+
+
+async def test_trouble_is_told_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B, C)
+    await account.run_for(5)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(59)
+    assert all(not type_.startswith("account") for type_, _, _ in await account.told())
+    await account.run_for(4)
+    assert await account.told() == [("account.degraded", "unreachable", None)]
+    asked = len(account.api.asked)
+    await account.run_for(100)
+    assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
+    account.api.default = None
+    await account.run_for(11)
+    assert await account.told() == [("account.recovered", "unreachable", None)]
+
+
+async def test_the_others_are_asked_before_an_account_is_called_degraded(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(3000)
+    await account.told()
+    account.api.script[A] = Outcome.SERVER_ERROR
+    await account.run_for(300)
+    assert await account.told() == []
+
+
+async def test_degraded_is_not_told_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(1)
+    assert await account.told() == [("account.degraded", "unauthorized", None)]
+    again = await account_of(store, clock, A)
+    again.api.default = Outcome.UNAUTHORIZED
+    await again.run_for(200)
+    assert await again.told() == []
+    again.api.default = None
+    await again.run_for(61)
+    assert ("account.recovered", "unauthorized", None) in await again.told()
+
+
+async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(3)
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 30.0
+    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
+    await account.run_for(2)
+    account.api.default = None
+    asked = len(account.api.asked)
+    await account.run_for(25)
+    assert len(account.api.asked) == asked
+    await account.run_for(6)
+    assert len(account.api.asked) > asked
+
+
+async def test_requests_keep_the_pace(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
+    account = await account_of(store, clock, *names, rate_per_s=5.0)
+    await account.run_for(60)
+    times = [at for at, _ in account.api.asked]
+    assert len(times) == pytest.approx(60 * 5 * 0.98, rel=0.03)
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) > 0.18
+
+
+async def test_no_more_requests_are_in_flight_than_allowed(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(50)]
+    account = await account_of(store, clock, *names, concurrency=8)
+    account.api.gate.clear()
+    await account.run_for(1)
+    await asyncio.sleep(0)
+    assert account.api.in_flight == 8
+    account.api.gate.set()
+    await account.run_for(1)
+    assert account.api.most_in_flight == 8
+    assert {name for _, name in account.api.asked} == set(names)
+
+
+async def test_an_execution_is_never_asked_for_twice_at_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.gate.clear()
+    await account.run_for(300)
+    assert account.api.most_in_flight == 1
+    account.api.gate.set()
+    await account.settle()
+
+
+@pytest.mark.untraced
+async def test_an_account_beyond_its_budget_is_told_after_five_minutes(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
+    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
+    await account.run_for(300)
+    assert all(type_ != "account.degraded" for type_, _, _ in await account.told())
+    await account.run_for(200)
+    assert ("account.degraded", "over_budget", None) in await account.told()
+    for name in names[5:]:
+        account.api.script[name] = said(name, "success")
+    await account.run_for(300)
+    assert ("account.recovered", "over_budget", None) in await account.told()
+
+
+@pytest.mark.untraced
+async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
+    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
+    await account.run_for(1000)
+    fair_s = 100 / 0.98
+    for name in names:
+        times = account.api.times(name)
+        assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.3 * fair_s
+
+
+async def test_overdue_is_told_once_and_only_by_a_look_past_the_limit(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, overdue_after_s={"running": 100.0})
+    account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
+    await account.run_for(99)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(30)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+    account.api.default = None
+    await account.run_for(300)
+    events = await account.events()
+    assert [event["type"] for event in events] == ["execution.overdue"]
+    assert 0 < events[0]["data"]["overdueSeconds"] < 80
+
+
+async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, overdue_after_s={"running": 3600.0})
+    await account.run_for(10)
+    clock.wall_offset_s = 86_400.0
+    await account.run_for(10)
+    clock.wall_offset_s = -86_400.0
+    looked = len(account.api.asked)
+    await account.run_for(10)
+    assert len(account.api.asked) > looked
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+
+
+async def test_unchanged_looks_are_written_lazily_and_known_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(100)
+    await account.watcher.flush()
+    again = await account_of(store, clock, A)
+    again.api.script[A] = said(A, "success")
+    await again.run_for(1)
+    event = (await again.events())[-1]
+    assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
+
+
+async def test_what_is_looked_at_while_that_is_written_is_written_again(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(100)
+    written: list[int] = []
+    note_looks = store.note_looks
+
+    async def take_time(lease: Lease, looked_at: Mapping[str, int]) -> None:
+        written.extend(looked_at.values())
+        if len(written) == 1:
+            await account.run_for(100)
+        await note_looks(lease, looked_at)
+
+    monkeypatch.setattr(store, "note_looks", take_time)
+    for _ in range(3):
+        await account.watcher.flush()
+    assert len(written) == 2
+    assert written[0] < written[1]
+
+
+async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.gate.clear()
+    await account.watcher.round()
+    account.api.gate.set()
+    await account.watcher.drain()
+    await account.run_for(100)
+    assert len(account.api.asked) == 2
+    assert len(await account.told()) == 2
+
+
+async def test_what_is_cancelled_comes_due_again(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.gate.clear()
+    await account.watcher.round()
+    await account.settle()
+    assert account.api.in_flight == 1
+    await account.watcher.cancel()
+    account.api.gate.set()
+    again = await account_of(store, clock, A)
+    await again.run_for(1)
+    assert await again.told() == [("execution.running", "running", None)]
+
+
+class BrokenStore:
+    """The real store, but for writes that fail as long as `error` is set."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.error: StoreError | None = None
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self._store, name)
+        return method
+
+    async def record(self, change: Change) -> None:
+        self._fail()
+        await self._store.record(change)
+
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        self._fail()
+        await self._store.note_strain(lease, strain)
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        self._fail()
+        await self._store.note_looks(lease, looked_at)
+
+    def _fail(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    broken.error = StoreError("the disk is full")
+    await account.run_for(60)
+    assert await account.told() == []
+    broken.error = None
+    await account.run_for(3)
+    assert await account.told() == [("execution.running", "running", None)]
+    assert account.fatal == []
+
+
+async def only_told_of(account: Account) -> None:
+    """Let the account have nothing to write but that its key is refused."""
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(15)
+
+
+async def only_paused(account: Account) -> None:
+    """Let the account have nothing to write but a pause."""
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 600.0
+    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
+    await account.run_for(2)
+
+
+async def only_flushed(account: Account) -> None:
+    """Let the account have nothing to write but when it looked."""
+    with suppress(StoreError):
+        await account.watcher.flush()
+
+
+@pytest.mark.parametrize("write", [only_told_of, only_paused, only_flushed])
+async def test_whichever_write_meets_a_store_that_fails_its_end_is_noted_too(
+    store: SqlStore, clock: FakeClock, write: Callable[[Account], Awaitable[None]]
+) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    await account.run_for(10)
+    broken.error = StoreError("the disk is full")
+    with capture_logs() as logs:
+        await write(account)
+        failing = [account.watcher.store_failing]
+        broken.error = None
+        await account.run_for(15)
+        await account.watcher.flush()
+        failing.append(account.watcher.store_failing)
+    assert failing == [True, False]
+    edges = [line["event"] for line in logs if line["event"].startswith("store.")]
+    assert edges == ["store.failed", "store.recovered"]
+
+
+async def test_that_there_is_nothing_to_write_does_not_say_that_the_store_works_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    await account.run_for(10)
+    await account.watcher.flush()
+    broken.error = StoreError("the disk is full")
+    await only_told_of(account)
+    account.watcher._health.trouble = None
+    await account.watcher.round()
+    assert account.watcher.store_failing
+
+
+async def test_trouble_the_store_cannot_take_is_told_once_it_can(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    account.api.default = Outcome.UNAUTHORIZED
+    broken.error = StoreError("the disk is full")
+    await account.run_for(5)
+    broken.error = None
+    await account.run_for(20)
+    assert await account.told() == [("account.degraded", "unauthorized", None)]
+
+
+async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await store.claim("account", "default")
+    await account.run_for(1)
+    assert isinstance(account.fatal[0], OwnershipLostError)
+
+
+async def test_an_account_that_became_somebody_elses_while_in_trouble_ends_the_daemon(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.UNAUTHORIZED
+    await store.claim("account", "default")
+    with pytest.raises(OwnershipLostError):
+        await account.run_for(20)
+    assert isinstance(account.fatal[0], OwnershipLostError)
+
+
+async def test_a_damaged_store_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
+    broken.error = StoreUnusableError("the file is damaged")
+    await account.run_for(1)
+    assert isinstance(account.fatal[0], StoreUnusableError)
+
+
+async def test_what_was_given_up_starts_nothing_more(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.watcher.cancel()
+    await account.run_for(30)
+    assert account.api.asked == []
+
+
+async def test_a_crash_in_one_look_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    del account.api.script[A]
+    await account.run_for(30)
+    assert len(account.api.times(B)) > 5
+    account.api.script[A] = said(A, "success")
+    await account.run_for(61)
+    assert ("execution.success", "success", None) in await account.told()
+
+
+class BrokenError(Exception):
+    """A bug that nobody foresaw."""
+
+
+def break_down(*_arguments: object, **_more: object) -> None:
+    raise BrokenError
+
+
+@pytest.mark.parametrize(("part", "method"), [("_roster", "put_back"), ("_rows", "keeps"), ("_turns", "next")])
+async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
+) -> None:
+    account = await account_of(store, clock, A)
+    await account.watcher.round()
+    monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
+    await account.settle()
+    assert {type(error) for error in account.fatal} == {BrokenError}
+
+
+async def test_open_executions_are_counted_by_status(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B, C)
+    registry = account.metrics.registry
+
+    def count(status: str) -> float | None:
+        return registry.get_sample_value("watcher_open_executions", {"account": "default", "status": status})
+
+    assert count("unseen") == 3
+    account.api.script |= {A: said(A, "paused"), B: said(B, "odd"), C: said(C, "success")}
+    await account.run_for(1)
+    assert [count(status) for status in ("unseen", "paused", "unrecognized", "running")] == [0, 1, 1, 0]
+
+
+async def test_the_delay_from_the_end_to_its_sight_is_measured(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.script[A] = said(A, "success", finished_at=EPOCH + timedelta(seconds=990))
+    await account.run_for(1)
+    registry = account.metrics.registry
+    assert registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
+    assert registry.get_sample_value("watcher_detection_delay_seconds_sum") == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.untraced
+async def test_a_lost_execution_says_nothing_of_the_budget(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(6 * 3600)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running", "execution.lost"]
+
+
+async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(100)
+    account.api.default = Outcome.NOT_FOUND
+    await account.run_for(400)
+    types = {type_ for type_, _, _ in await account.told()}
+    assert types == {"account.degraded", "account.recovered", "execution.lost"}
+
+
+async def test_the_metric_of_the_last_success_stays_at_it_while_looks_fail(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    registry = account.metrics.registry
+
+    def told() -> float | None:
+        return registry.get_sample_value("watcher_last_successful_poll_timestamp_seconds", {"account": "default"})
+
+    assert told() == 0
+    await account.run_for(0.5)
+    succeeded_at = clock.now().timestamp()
+    account.api.script[A] = Outcome.SERVER_ERROR
+    await account.run_for(50)
+    assert told() == pytest.approx(succeeded_at, abs=0.6)
+
+
+async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) -> None:
+    for started_s, status in ((10_000.0, "running"), (6_400.0, "paused")):
+        clock = FakeClock()
+        clock.elapsed_s = started_s
+        store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
+        account = await account_of(store, clock, A)
+        account.api.script[A] = said(A, status)
+        await account.run_for(5)
+        assert [type_ for type_, *_ in await account.told()] == [f"execution.{status}"]
+        await store.close()
+
+
+async def test_what_is_lost_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B, C)
+    account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND
+    await account.run_for(300)
+    account.api.script[C] = said(C, "success")
+    await account.run_for(100)
+    await account.told()
+    asked = len(account.api.asked)
+    await account.run_for(7200)
+    assert await account.told() == []
+    assert len(account.api.asked) - asked == 2 * 12
+
+
+async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldom_it_is(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B, max_interval_s=300.0)
+    await account.run_for(7200)
+    await account.told()
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(7200)
+    assert await account.told() == [("execution.lost", "lost", "running")]
+
+
+async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_long(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(10)
+    await account.told()
+    account.api.script[A] = Outcome.INVALID
+    account.api.status_codes[Outcome.INVALID] = 402
+    await account.run_for(7200)
+    assert await account.told() == []
+
+
+async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.default = Outcome.TIMEOUT
+    await account.run_for(70)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(11)
+    asked = len(account.api.asked)
+    await account.run_for(300)
+    assert len(account.api.asked) - asked == 5
+
+
+async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store: SqlStore, clock: FakeClock) -> None:
+    names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(6)]
+    account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=1.0)
+    await account.run_for(320)
+    assert ("account.degraded", "over_budget", None) in await account.told()
+
+
+async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, max_interval_s=1.0)
+    for _ in range(60):
+        account.api.gate.clear()
+        await account.run_for(8)
+        account.api.gate.set()
+        await account.settle()
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+
+
+async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    account.api.default = Outcome.FORBIDDEN
+    await account.run_for(70)
+    asked = len(account.api.asked)
+    await account.run_for(100)
+    assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
+
+
+async def test_a_failed_look_is_logged_with_its_reason(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.reason = Outcome.INVALID, "html"
+    with capture_logs() as logs:
+        await account.run_for(0)
+    (failed,) = (line for line in logs if line["event"] == "look.failed")
+    assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
+
+
+async def test_what_contradicts_an_end_is_counted_and_not_told(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    ended = Known(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
+    with capture_logs() as logs:
+        await account.watcher._looks.look(Entry(ended, watch_of(A)))
+    assert [line["event"] for line in logs] == ["execution.contradicted"]
+    labels = {"account": "default", "outcome": "contradicted"}
+    assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
+    assert await account.told() == []
+
+
+async def busy_account(store: SqlStore | BrokenStore, clock: FakeClock, *, retry_after_s: float | None) -> Account:
+    """Return an account whose API answers everything with 429."""
+    account = await account_of(store, clock, A)  # type: ignore[arg-type]
+    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, retry_after_s
+    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
+    return account
+
+
+async def seconds_until_asked(store: SqlStore, clock: FakeClock) -> float:
+    """Start the account again, its API well; return when it is asked first."""
+    account = await account_of(store, clock, A)
+    started_at = clock.monotonic()
+    await account.run_for(120)
+    return account.api.asked[0][0] - started_at
+
+
+async def test_a_pause_outlives_a_kill(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=60.0)
+    await account.run_for(10)
+    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
+
+
+async def test_a_pause_that_grew_outlives_a_kill_as_it_is(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=5.0)
+    await account.run_for(4)
+    account.api.retry_after_s = 60.0
+    await account.run_for(11)
+    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
+
+
+async def test_a_pause_is_forgotten_when_it_is_over(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=5.0)
+    await account.run_for(4)
+    account.api.default = None
+    await account.run_for(20)
+    await account.watcher.flush()
+    clock.elapsed_s -= 20
+    assert await seconds_until_asked(store, clock) < 0.1
+
+
+async def test_no_pause_of_a_clock_that_was_ahead_is_longer_than_any(store: SqlStore, clock: FakeClock) -> None:
+    account = await busy_account(store, clock, retry_after_s=3600.0)
+    await account.run_for(1)
+    clock.elapsed_s -= 900
+    again = await account_of(store, clock, A)
+    await again.run_for(899.9)
+    assert again.api.asked == []
+    await again.run_for(0.2)
+    assert again.api.asked != []
+
+
+async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(40)
+    await account.watcher.flush()
+    clock.advance(5000)
+    again = await account_of(store, clock, A)
+    again.api.default = Outcome.SERVER_ERROR
+    await again.run_for(19)
+    assert await again.told() == []
+    await again.run_for(2)
+    assert await again.told() == [("account.degraded", "unreachable", None)]
+
+
+async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(50)
+    await account.watcher.flush()
+    again = await account_of(store, clock, A)
+    await again.run_for(1)
+    again.api.default = Outcome.SERVER_ERROR
+    await again.run_for(55)
+    assert await again.told() == [("execution.running", "running", None)]
+
+
+async def test_a_pause_the_store_cannot_take_is_kept_with_a_later_flush(store: SqlStore, clock: FakeClock) -> None:
+    broken = BrokenStore(store)
+    account = await busy_account(broken, clock, retry_after_s=60.0)
+    broken.error = StoreError("the disk is full")
+    await account.run_for(10)
+    assert account.fatal == []
+    broken.error = None
+    await account.watcher.flush()
+    assert await seconds_until_asked(store, clock) == pytest.approx(50, abs=0.1)
+
+
+@pytest.mark.parametrize("error", [StoreUnusableError("damaged"), OwnershipLostError("somebody else's")])
+async def test_a_store_that_is_lost_to_a_pause_ends_the_daemon(
+    store: SqlStore, clock: FakeClock, error: StoreError
+) -> None:
+    broken = BrokenStore(store)
+    account = await busy_account(broken, clock, retry_after_s=60.0)
+    broken.error = error
+    await account.run_for(1)
+    assert account.fatal == [error]
+
+
+async def test_the_next_look_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic()
+    account.api.gate.clear()
+    await account.watcher.round()
+    await account.settle()
+    assert account.watcher.next_look_at(clock.monotonic()) is None
+    account.api.gate.set()
+    await account.settle()
+    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 1.0
+
+
+async def test_in_trouble_the_next_look_is_the_next_probe(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(10)
+    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 50.0
+
+
+async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(10)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(1)
+    clock.stop_for(65.0)
+    await account.watcher.flush()
+    account.api.default = None
+    await account.run_for(20)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"] * 2
+    assert account.watcher._health.failing_since is None
+
+
+async def test_what_was_kept_of_failures_over_a_stop_is_no_more_than_ran(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default = Outcome.SERVER_ERROR
+    await account.run_for(10)
+    clock.stop_for(65.0)
+    await account.watcher.flush()
+    again = await account_of(store, clock, A)
+    again.api.default = Outcome.SERVER_ERROR
+    await again.run_for(40)
+    assert await again.told() == []
+    await again.run_for(20)
+    assert await again.told() == [("account.degraded", "unreachable", None)]
+
+
+async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.reason = Outcome.CONNECTION, "refused"
+    await account.run_for(30)
+    clock.stop_for(600.0)
+    with capture_logs() as logs:
+        await account.run_for(25)
+        assert await account.told() == []
+        await account.run_for(70)
+    (event,) = await account.events()
+    assert (event["data"]["reason"], event["data"]["cause"]) == ("unreachable", "refused")
+    (line,) = (line for line in logs if line["event"] == "account.degraded")
+    assert (line["reason"], line["cause"]) == ("unreachable", "refused")
+
+
+async def test_the_end_of_trouble_has_no_cause(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    account.api.default, account.api.status_codes = Outcome.UNAUTHORIZED, {Outcome.UNAUTHORIZED: 401}
+    await account.run_for(1)
+    account.api.default = None
+    await account.run_for(61)
+    degraded, recovered = (event["data"] for event in await account.events() if event["type"].startswith("account."))
+    assert (degraded["cause"], recovered.get("cause")) == ("401", None)
+
+
+async def test_stops_are_no_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, max_interval_s=10.0)
+    for _ in range(60):
+        await account.run_for(8)
+        clock.stop_for(30.0)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]

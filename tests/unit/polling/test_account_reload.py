@@ -1,0 +1,230 @@
+"""Watches that change while the store is asked what it knows of them, and all goes on meanwhile."""
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TypeVar
+
+import pytest
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
+
+from watcher.domain.models import Execution, FirstSight, Known, Outcome, Watch
+from watcher.store.protocol import Change, ExecutionChange, Lease
+from watcher.store.sql_store import SqlStore
+
+A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+OTHER = Watch("default", "77aa0000-0000-4000-8000-000000000000", (), name="Onboarding")
+
+
+T = TypeVar("T")
+
+
+@dataclass
+class HeldStore:
+    """The real store, but what it read of executions, and an event without one, goes through only once it may."""
+
+    store: SqlStore
+    may: asyncio.Event = field(default_factory=asyncio.Event)
+    read: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.may.set()
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        method: Callable[..., object] = getattr(self.store, name)
+        return method
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+        return await self._held(await self.store.load_executions(lease, executions))
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+        return await self._held(await self.store.load_open(lease, pipelines))
+
+    async def record(self, change: Change) -> None:
+        await self._held(change, holds=not isinstance(change, ExecutionChange) and bool(change.outgoing))
+        await self.store.record(change)
+
+    async def _held(self, found: T, *, holds: bool = True) -> T:
+        if holds and not self.may.is_set():
+            self.read.set()
+            await self.may.wait()
+        return found
+
+
+async def changed(account: Account, held: HeldStore, *watches: Watch) -> asyncio.Task[None]:
+    """Begin to change what is watched; return once the store was read."""
+    held.may.clear()
+    held.read.clear()
+    changing = asyncio.create_task(account.watcher.watch(watches))
+    await held.read.wait()
+    return changing
+
+
+def row(execution: str, status: str) -> Execution:
+    return Execution(execution, status, started_at=EPOCH + timedelta(seconds=1001))
+
+
+async def ended(changing: asyncio.Task[None], held: HeldStore) -> None:
+    held.may.set()
+    await changing
+
+
+@pytest.fixture
+def held(store: SqlStore) -> HeldStore:
+    return HeldStore(store)
+
+
+async def account_over(held: HeldStore, clock: FakeClock, *watches: Watch) -> Account:
+    account = await account_of(held, clock, watches=watches, rules=replace(RULES, first_sight=FirstSight.NOTIFY))  # type: ignore[arg-type]
+    account.api.pipelines.add(OTHER.pipeline)
+    await account.run_for(5)
+    return account
+
+
+@pytest.mark.parametrize("status", ["running", "success"])
+async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(
+    held: HeldStore, clock: FakeClock, status: str
+) -> None:
+    account = await account_over(held, clock, WHOLE)
+    changing = await changed(account, held, watch_of(A))
+    held.read.clear()
+    account.api.pages, account.api.script[A] = pages_of(row(A, status)), said(A, status)
+    clock.advance(2.0)
+    await account.watcher.round()
+    await held.read.wait()  # now the scan has read as well, and waits as the change does
+    await ended(changing, held)
+    await follow_to_its_end(account)
+    expected = ["execution.success"] if status == "success" else ["execution.running", "execution.success"]
+    assert [type_ for type_, _, _ in await account.told()] == expected
+
+
+@pytest.mark.parametrize("status", ["running", "success"])
+async def test_what_a_list_has_shown_before_what_was_read_is_handed_out_is_watched_once(
+    held: HeldStore, clock: FakeClock, status: str
+) -> None:
+    account = await account_over(held, clock, WHOLE)
+    changing = await changed(account, held, watch_of(A))
+    account.api.pages, account.api.script[A] = pages_of(row(A, status)), said(A, status)
+    await pass_by(account, held)
+    await ended(changing, held)
+    await follow_to_its_end(account)
+    expected = ["execution.success"] if status == "success" else ["execution.running", "execution.success"]
+    assert [type_ for type_, _, _ in await account.told()] == expected
+
+
+async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore, clock: FakeClock) -> None:
+    account = await account_over(held, clock, WHOLE)
+    account.api.pages, account.api.script[A] = pages_of(row(A, "running")), said(A, "running")
+    await account.run_for(5)
+    await account.watcher.watch([OTHER])
+    await account.run_for(5)
+    first = await changed(account, held, WHOLE, OTHER)
+    second = asyncio.create_task(account.watcher.watch([WHOLE]))
+    await asyncio.sleep(0)
+    await ended(first, held)
+    await second
+    assert list(account.watcher._roster.listings) == [PIPELINE]
+    account.api.pages = {}
+    await follow_to_its_end(account)
+    told = [event["type"] for event in await account.events() if event.get("subject") == A]
+    assert told == ["execution.running", "execution.success"]
+
+
+@pytest.mark.parametrize("moved_to", [watch_of(A), WHOLE])
+@pytest.mark.parametrize("status", ["running", "success"])
+async def test_what_was_dropped_while_it_was_asked_for_and_is_wanted_again_goes_on(
+    held: HeldStore, clock: FakeClock, moved_to: Watch, status: str
+) -> None:
+    account = await account_over(held, clock, watch_of(A))
+    account.api.script[A] = said(A, "running")
+    await account.run_for(70)
+    account.api.gate.clear()
+    await account.run_for(10)
+    await account.watcher.watch([watch_of(B)])
+    changing = await changed(account, held, moved_to)
+    account.api.script[A] = said(A, status)
+    account.api.gate.set()
+    await account.settle()  # it has left
+    account.api.pages = pages_of(row(A, status)) if moved_to.whole else {}
+    await ended(changing, held)
+    await follow_to_its_end(account)
+    told = [type_ for type_, _, _ in await account.told()]
+    assert [type_ for type_ in told if type_ != "execution.lost"] == ["execution.running", "execution.success"]
+
+
+async def test_what_is_told_nobody_when_a_list_shows_it_is_told_once_it_is_named(
+    held: HeldStore, clock: FakeClock
+) -> None:
+    account = await account_of(held, clock, watches=[WHOLE])  # type: ignore[arg-type]
+    changing = await changed(account, held, watch_of(A))
+    account.api.pages = pages_of(Execution(A, "success", finished_at=EPOCH), Execution(B, "running"))
+    await pass_by(account, held)
+    assert await account.told() == [("execution.running", "running", None)]
+    await ended(changing, held)
+    await follow_to_its_end(account)
+    assert [type_ for type_, _, _ in await account.told()] == ["execution.success"]
+
+
+async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is_watched_once(
+    held: HeldStore, clock: FakeClock
+) -> None:
+    account = await account_over(held, clock, OTHER)
+    account.api.pages, account.api.script = pages_of(row(A, "running")), {A: said(A, "running"), B: said(B, "running")}
+    await account.run_for(5)
+    await account.watcher.watch([watch_of(B)])
+    await account.run_for(5)
+    await account.watcher.watch([watch_of(A), OTHER])
+    account.api.pages = {}
+    await follow_to_its_end(account)
+    told = [event["type"] for event in await account.events() if event.get("subject") == A]
+    assert told == ["execution.running", "execution.success"]
+
+
+async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_told_of_it(
+    held: HeldStore, clock: FakeClock
+) -> None:
+    account = await account_over(held, clock, WHOLE)
+    for _ in range(2):
+        account.api.pages, account.api.script[A] = pages_of(row(A, "running")), said(A, "running")
+        await account.run_for(620)  # a list that was refused is asked again
+        account.api.pages = {1: Outcome.NOT_FOUND}  # a gap is to be told
+        held.may.clear()
+        held.read.clear()
+        running = asyncio.create_task(account.run_for(300))
+        async with asyncio.timeout(10):
+            await held.read.wait()
+        held.may, telling = asyncio.Event(), held.may
+        held.may.set()
+        await account.watcher.watch([OTHER])
+        again = asyncio.create_task(account.watcher.watch([WHOLE]))
+        await asyncio.wait([again], timeout=0.1)
+        telling.set()
+        async with asyncio.timeout(10):
+            await again
+            await running
+    assert account.fatal == []
+    gaps = [event for event in await account.events() if event["type"] == "pipeline.gap"]
+    of_this = [event["sequence"] for event in gaps if event["source"].endswith(PIPELINE)]
+    assert of_this == ["0000000001", "0000000002"]
+
+
+async def pass_by(account: Account, held: HeldStore) -> None:
+    """Let all else go on while what was read for a change is held back."""
+    held_back, held.may = held.may, asyncio.Event()
+    held.may.set()
+    await account.run_for(5)
+    held.may = held_back
+
+
+async def follow_to_its_end(account: Account) -> None:
+    """Let A end, which nobody may ask for twice at once, nor hear of twice."""
+    account.api.gate.clear()
+    await account.run_for(20)
+    account.api.gate.set()
+    await account.settle()
+    account.api.pages, account.api.script[A] = {}, said(A, "success")
+    await account.run_for(200)
+    assert (account.fatal, account.api.most_at_once.get(A, 0) <= 1) == ([], True)
+    assert account.watcher._roster.find(A) is None

@@ -1,0 +1,582 @@
+"""How an account is doing: pauses, trouble and its end, probes, the budget."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from watcher.clerk.protocol import PageReply, Reply
+from watcher.domain.models import AccountTrouble, Outcome
+from watcher.polling.circuit_breaker import Health, Permission
+from watcher.store.protocol import AT_EASE, Strain
+
+UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
+OVER_BUDGET = AccountTrouble.OVER_BUDGET
+ALLOWED_S = 66.0
+ABOUT_THE_ACCOUNT = [outcome for outcome in Outcome if outcome not in {Outcome.OK, Outcome.UNAUTHORIZED}]
+
+
+@dataclass
+class Account:
+    """A health and the answers it is told of, sent a tenth of a second before they arrive."""
+
+    health: Health
+    alone: bool = False
+    stopped_s: float = 0.0
+
+    def stop_for(self, stopped_s: float) -> None:
+        """Let the process be stopped for so long."""
+        self.stopped_s += stopped_s
+
+    def live(self, *, at: float) -> None:
+        self.health.lived(now=at, ran_s=at - self.stopped_s)
+
+    def answer(
+        self,
+        outcome: Outcome,
+        *,
+        at: float,
+        code: int | None = None,
+        retry_after_s: float | None = None,
+        sent_at: float | None = None,
+        reason: str | None = None,
+    ) -> AccountTrouble | None:
+        reply = Reply(outcome, at - 0.1 if sent_at is None else sent_at, None, code, retry_after_s, reason)
+        if outcome is not Outcome.OK:
+            self.live(at=at)
+        self.health.note(reply, now=at, alone=self.alone)
+        return self.health.trouble
+
+    def busy(self, *, at: float, retry_after_s: float | None = None, sent_at: float | None = None) -> float:
+        """Answer 429; return how long the pause then is."""
+        self.answer(Outcome.RATE_LIMITED, at=at, code=429, retry_after_s=retry_after_s, sent_at=sent_at)
+        return self.health.opens_at() - at
+
+    def check(self, at: float) -> AccountTrouble | None:
+        self.live(at=at)
+        self.health.check(at)
+        return self.health.trouble
+
+    def gap(self, gap_s: float, *, at: float) -> AccountTrouble | None:
+        self.health.note_gap(gap_s, allowed_s=ALLOWED_S, now=at)
+        return self.check(at)
+
+
+def an_account(
+    trouble: AccountTrouble | None = None,
+    *,
+    alone: bool = False,
+    degraded_after_s: float = 60,
+    strain: Strain = AT_EASE,
+) -> Account:
+    account = Account(Health(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, strain=strain), alone)
+    account.live(at=1000)
+    return account
+
+
+def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
+    account = an_account()
+    assert account.check(1000) is None
+    assert account.health.permission(1000) is Permission.ALL
+    assert account.health.next_check_at(1000) == float("inf")
+    assert not account.health.suspects(1e9)
+
+
+# Pauses
+
+
+@pytest.mark.parametrize(
+    ("wish_s", "pause_s"), [(7, 7), (1, 1), (0, 1), (0.3, 1), (899, 899), (900, 900), (901, 900), (86400, 900)]
+)
+def test_a_pause_is_as_long_as_the_server_asks_and_at_most_15_minutes(wish_s: float, pause_s: float) -> None:
+    account = an_account()
+    assert account.busy(at=1000, retry_after_s=wish_s) == pytest.approx(pause_s)
+    assert account.health.permission(1000 + pause_s - 0.01) is Permission.NOTHING
+    assert account.health.permission(1000 + pause_s) is not Permission.NOTHING
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(Outcome.RATE_LIMITED, 429), (Outcome.SERVER_ERROR, 503)])
+def test_both_codes_that_ask_for_a_pause_get_one(outcome: Outcome, code: int) -> None:
+    account = an_account()
+    account.answer(outcome, at=1000, code=code)
+    assert account.health.opens_at() == 1001
+
+
+@pytest.mark.parametrize(("outcome", "code"), [(Outcome.SERVER_ERROR, 500), (Outcome.SERVER_ERROR, 502)])
+def test_other_trouble_pauses_nothing_even_if_it_says_when_to_come_again(outcome: Outcome, code: int) -> None:
+    account = an_account()
+    account.answer(outcome, at=1000, code=code, retry_after_s=30)
+    assert account.health.permission(1000) is Permission.ALL
+
+
+def test_without_a_wish_pauses_double_from_1_to_60_seconds() -> None:
+    account = an_account(degraded_after_s=1e9)
+    now, pauses = 1000.0, []
+    for _ in range(8):
+        pause_s = account.busy(at=now)
+        pauses.append(round(pause_s))
+        now += pause_s + 0.2
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_requests_in_flight_when_the_pause_began_do_not_double_it() -> None:
+    account = an_account()
+    assert account.busy(at=1000) == 1
+    for step in range(50):
+        account.busy(at=1000.01 + step / 1000, sent_at=999.9)
+    assert account.health.opens_at() == pytest.approx(1001.06, abs=0.01)
+    assert account.busy(at=1002) == 2
+
+
+def test_a_success_starts_the_doubling_anew() -> None:
+    account = an_account()
+    account.busy(at=1000)
+    assert account.busy(at=1002) == 2
+    account.answer(Outcome.OK, at=1005)
+    assert account.busy(at=1006) == 1
+
+
+def test_a_shorter_wish_does_not_end_a_longer_pause() -> None:
+    account = an_account()
+    account.busy(at=1000, retry_after_s=60)
+    account.busy(at=1001, retry_after_s=1, sent_at=999)
+    assert account.health.opens_at() == 1060
+
+
+# Trouble
+
+
+@pytest.mark.parametrize(
+    ("outcome", "trouble"),
+    [
+        (Outcome.RATE_LIMITED, AccountTrouble.RATE_LIMITED),
+        (Outcome.FORBIDDEN, AccountTrouble.UNAUTHORIZED),
+        (Outcome.INVALID, AccountTrouble.INVALID),
+        (Outcome.NOT_FOUND, AccountTrouble.INVALID),
+        (Outcome.REJECTED, AccountTrouble.INVALID),
+        (Outcome.REDIRECT, AccountTrouble.UNREACHABLE),
+        (Outcome.TIMEOUT, AccountTrouble.UNREACHABLE),
+        (Outcome.CONNECTION, AccountTrouble.UNREACHABLE),
+        (Outcome.SERVER_ERROR, AccountTrouble.UNREACHABLE),
+    ],
+)
+def test_60_seconds_without_one_success_are_trouble_of_the_last_kind(outcome: Outcome, trouble: AccountTrouble) -> None:
+    account = an_account()
+    assert account.answer(Outcome.CONNECTION, at=1000) is None
+    assert account.answer(outcome, at=1059.9) is None
+    assert account.check(1059.99) is None
+    assert account.check(1060) is trouble
+    assert account.health.unusable
+
+
+def test_no_outcome_is_forgotten_above() -> None:
+    for outcome in ABOUT_THE_ACCOUNT:
+        account = an_account()
+        account.answer(outcome, at=1000)
+        assert account.check(1060) is not None
+
+
+def test_trouble_shows_with_the_answer_that_comes_too_late() -> None:
+    account = an_account()
+    account.answer(Outcome.TIMEOUT, at=1000)
+    assert account.answer(Outcome.TIMEOUT, at=1060) is AccountTrouble.UNREACHABLE
+
+
+def test_one_success_within_the_time_starts_it_anew() -> None:
+    account = an_account()
+    account.answer(Outcome.CONNECTION, at=1000)
+    account.answer(Outcome.OK, at=1059)
+    account.answer(Outcome.CONNECTION, at=1060)
+    assert account.check(1119) is None
+    assert account.check(1120) is AccountTrouble.UNREACHABLE
+
+
+def test_time_without_anything_asked_is_no_trouble() -> None:
+    account = an_account()
+    account.answer(Outcome.OK, at=1000)
+    assert account.check(90_000) is None
+
+
+def test_the_time_of_the_configuration_counts() -> None:
+    account = an_account(degraded_after_s=5)
+    account.answer(Outcome.CONNECTION, at=1000)
+    assert account.health.next_check_at(1000) == 1002.5
+    assert account.health.next_check_at(1002.5) == 1005
+    assert account.check(1005) is AccountTrouble.UNREACHABLE
+    assert account.health.next_check_at(1005) == float("inf")
+
+
+def test_a_401_is_trouble_at_once() -> None:
+    assert an_account().answer(Outcome.UNAUTHORIZED, at=1000, code=401) is UNAUTHORIZED
+
+
+def test_another_reason_for_the_same_silence_is_not_told_again() -> None:
+    account = an_account()
+    account.answer(Outcome.CONNECTION, at=1000)
+    account.check(1060)
+    assert account.answer(Outcome.UNAUTHORIZED, at=1070, code=401) is AccountTrouble.UNREACHABLE
+    assert account.answer(Outcome.RATE_LIMITED, at=1080, code=429) is AccountTrouble.UNREACHABLE
+
+
+def test_one_success_ends_trouble() -> None:
+    account = an_account()
+    account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
+    assert account.answer(Outcome.OK, at=1060) is None
+    assert account.health.permission(1060) is Permission.ALL
+    assert account.check(5000) is None
+
+
+def test_a_success_that_was_asked_for_before_the_trouble_does_not_end_it() -> None:
+    account = an_account()
+    account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
+    assert account.answer(Outcome.OK, at=1001, sent_at=999) is UNAUTHORIZED
+    assert account.answer(Outcome.OK, at=1060, sent_at=1000) is None
+
+
+def test_a_401_that_was_asked_for_before_the_last_success_begins_no_trouble() -> None:
+    account = an_account()
+    account.answer(Outcome.OK, at=1000, sent_at=999)
+    account.answer(Outcome.OK, at=1001, sent_at=998)
+    assert account.answer(Outcome.UNAUTHORIZED, at=1002, sent_at=998.5, code=401) is None
+    assert account.answer(Outcome.UNAUTHORIZED, at=1003, sent_at=999, code=401) is UNAUTHORIZED
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
+def test_alone_an_unknown_id_says_nothing_of_the_account(outcome: Outcome) -> None:
+    account = an_account(alone=True)
+    account.answer(outcome, at=1000)
+    assert account.check(9000) is None
+    assert account.health.failing_since is None
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FORBIDDEN, Outcome.TIMEOUT, Outcome.INVALID])
+def test_alone_any_other_failure_is_the_accounts(outcome: Outcome) -> None:
+    account = an_account(alone=True)
+    account.answer(outcome, at=1000)
+    assert account.check(1060) is not None
+
+
+def test_half_way_to_trouble_the_account_is_suspected() -> None:
+    account = an_account()
+    account.answer(Outcome.NOT_FOUND, at=1000)
+    assert not account.health.suspects(1029.9)
+    assert account.health.suspects(1030)
+    account.answer(Outcome.OK, at=1031)
+    assert not account.health.suspects(1031)
+
+
+# Probes
+
+
+def test_a_degraded_account_is_probed_every_10_seconds() -> None:
+    account = an_account()
+    account.answer(Outcome.CONNECTION, at=1000)
+    account.check(1060)
+    assert account.health.permission(1069.9) is Permission.NOTHING
+    assert account.health.permission(1070) is Permission.PROBE
+    account.health.probed(1070)
+    assert account.health.permission(1070) is Permission.NOTHING
+    assert account.health.opens_at() == 1080
+
+
+def test_a_refused_key_is_probed_once_a_minute() -> None:
+    account = an_account()
+    account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
+    assert account.health.permission(1059.9) is Permission.NOTHING
+    assert account.health.permission(1060) is Permission.PROBE
+    account.health.probed(1060)
+    assert account.health.opens_at() == 1120
+
+
+def test_answers_that_were_in_flight_put_no_probe_off() -> None:
+    account = an_account()
+    account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
+    account.answer(Outcome.UNAUTHORIZED, at=1005, code=401)
+    assert account.health.opens_at() == 1060
+
+
+def test_a_probe_waits_for_the_pause_too() -> None:
+    account = an_account()
+    account.answer(Outcome.CONNECTION, at=1000)
+    account.busy(at=1059, retry_after_s=600)
+    account.check(1060)
+    assert account.health.opens_at() == 1659
+
+
+# Trouble that was recorded before a restart
+
+
+@pytest.mark.parametrize("trouble", [trouble for trouble in AccountTrouble if trouble is not OVER_BUDGET])
+def test_restored_trouble_is_probed_at_once_and_ends_with_a_success(trouble: AccountTrouble) -> None:
+    account = an_account(trouble)
+    assert account.check(1000) is trouble
+    assert account.health.permission(1000) is Permission.PROBE
+    assert account.answer(Outcome.OK, at=1001) is None
+
+
+def test_restored_trouble_that_goes_on_is_not_told_again_as_another() -> None:
+    account = an_account(AccountTrouble.RATE_LIMITED)
+    account.answer(Outcome.CONNECTION, at=1000)
+    assert account.check(2000) is AccountTrouble.RATE_LIMITED
+
+
+def test_a_restored_overrun_stops_no_look_and_no_success_ends_it() -> None:
+    account = an_account(OVER_BUDGET)
+    assert account.health.permission(1000) is Permission.ALL
+    assert account.answer(Outcome.OK, at=1000) is OVER_BUDGET
+
+
+def test_a_restored_overrun_ends_once_the_budget_was_held_for_one_max_interval() -> None:
+    account = an_account(OVER_BUDGET)
+    assert account.gap(0.0, at=1000) is OVER_BUDGET
+    assert account.gap(60.0, at=1060) is OVER_BUDGET
+    assert account.gap(60.0, at=1066.1) is None
+
+
+def test_a_restored_overrun_that_goes_on_does_not_end() -> None:
+    account = an_account(OVER_BUDGET)
+    for now in range(1000, 3000, 50):
+        assert account.gap(100.0, at=now) is OVER_BUDGET
+
+
+# The budget
+
+
+def test_gaps_as_long_as_allowed_are_within_the_budget() -> None:
+    account = an_account()
+    assert all(account.gap(ALLOWED_S, at=now) is None for now in range(1000, 5000, 10))
+
+
+def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_look() -> None:
+    account = an_account()
+    for now in range(1000, 1300, 10):
+        assert account.gap(ALLOWED_S + 1, at=now) is None
+    assert account.gap(ALLOWED_S + 1, at=1300) is OVER_BUDGET
+    assert not account.health.unusable
+    assert account.health.permission(1300) is Permission.ALL
+
+
+def test_a_short_overrun_is_forgotten() -> None:
+    account = an_account()
+    account.gap(100, at=1000)
+    account.gap(10, at=1067)
+    for now in range(1100, 1399, 10):
+        assert account.gap(100, at=now) is None
+
+
+def test_punctual_looks_between_late_ones_do_not_hide_an_overrun() -> None:
+    account = an_account()
+    for now in range(1000, 1310, 10):
+        account.gap(100, at=now)
+        account.gap(10, at=now + 5)
+    assert account.check(1310) is OVER_BUDGET
+
+
+def test_a_single_late_look_is_no_overrun_however_rare_looks_are() -> None:
+    account = an_account()
+    account.health.note_gap(1000, allowed_s=660, now=1000)
+    assert account.check(1600) is None
+
+
+def test_what_was_late_before_an_outage_is_no_overrun_after_it() -> None:
+    account = an_account()
+    account.gap(100, at=1000)
+    account.answer(Outcome.UNAUTHORIZED, at=1010, code=401)
+    account.answer(Outcome.OK, at=9000)
+    assert account.gap(8000, at=9001) is None
+    assert account.gap(10, at=9002 + ALLOWED_S) is None
+    assert account.check(9999) is None
+
+
+def test_an_overrun_ends_when_the_budget_was_held_for_one_max_interval() -> None:
+    account = an_account()
+    for now in range(1000, 1310, 10):
+        account.gap(100, at=now)
+    assert account.gap(10, at=1300 + ALLOWED_S) is OVER_BUDGET
+    assert account.gap(10, at=1300.1 + ALLOWED_S) is None
+
+
+def test_worse_trouble_takes_the_place_of_an_overrun() -> None:
+    account = an_account(OVER_BUDGET)
+    assert account.answer(Outcome.UNAUTHORIZED, at=1000, code=401) is UNAUTHORIZED
+    assert account.gap(10, at=1010) is UNAUTHORIZED
+
+
+def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
+    account = an_account()
+    account.gap(100, at=1000)
+    account.answer(Outcome.UNAUTHORIZED, at=1010, code=401)
+    assert account.gap(10, at=1100) is UNAUTHORIZED
+
+
+# What a restart does not forget
+
+
+@pytest.mark.parametrize(("left_s", "pause_s"), [(50, 50), (900, 900), (90_000, 900)])
+def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_one_can_be(left_s: float, pause_s: float) -> None:
+    account = an_account(strain=Strain(pause_s=left_s))
+    assert account.health.permission(1000 + pause_s - 0.1) is Permission.NOTHING
+    assert account.health.permission(1000 + pause_s) is Permission.ALL
+
+
+def test_what_failed_before_a_restart_is_no_trouble_until_something_fails_after_it() -> None:
+    account = an_account(strain=Strain(failing_for_s=40))
+    assert account.check(2000) is None
+    assert account.answer(Outcome.SERVER_ERROR, at=2000) is None
+    assert account.check(2019.9) is None
+    assert account.check(2020) is AccountTrouble.UNREACHABLE
+
+
+def test_a_success_ends_what_failed_before_a_restart() -> None:
+    account = an_account(strain=Strain(failing_for_s=40))
+    account.answer(Outcome.OK, at=1000)
+    account.answer(Outcome.SERVER_ERROR, at=1001)
+    assert account.check(1060.9) is None
+    assert account.check(1061) is AccountTrouble.UNREACHABLE
+
+
+def test_the_strain_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
+    account = an_account()
+    assert account.health.strain(1000) == AT_EASE
+    account.busy(at=1000, retry_after_s=70)
+    assert account.health.strain(1040) == Strain(30, 40)
+    assert account.health.strain(1070) == Strain(None, 60)
+    account.answer(Outcome.OK, at=1071)
+    assert account.health.strain(1071) == AT_EASE
+
+
+def test_what_failed_before_a_restart_is_remembered_over_the_next_one() -> None:
+    assert an_account(strain=Strain(failing_for_s=40)).health.strain(1500) == Strain(None, 40)
+
+
+def test_a_page_of_a_list_says_of_the_account_what_a_look_does() -> None:
+    account = an_account()
+    account.health.note(PageReply(Outcome.RATE_LIMITED, 999.9, status_code=429, retry_after_s=7), now=1000)
+    assert account.health.opens_at() == 1007
+    account.health.note(PageReply(Outcome.UNAUTHORIZED, 1007, status_code=401), now=1008)
+    assert account.health.trouble is UNAUTHORIZED
+    account.health.note(PageReply(Outcome.OK, 1070, ()), now=1071)
+    assert account.health.trouble is None
+
+
+# A process that is stopped for a while
+
+
+def test_what_a_stopped_process_did_not_ask_is_no_failure() -> None:
+    account = an_account()
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(3600)
+    assert account.check(4601) is None
+    assert account.health.failing_since == 4600
+    assert account.answer(Outcome.SERVER_ERROR, at=4630, code=500) is None
+    assert account.check(4659.9) is None
+    assert account.check(4660) is AccountTrouble.UNREACHABLE
+
+
+def test_before_trouble_is_told_something_is_asked_and_fails_after_the_stop() -> None:
+    account = an_account(degraded_after_s=5)
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    assert account.check(1004.9) is None
+    account.stop_for(65)
+    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it can tell
+    assert account.health.next_check_at(1072) == float("inf")
+    assert account.answer(Outcome.SERVER_ERROR, at=1072.1, sent_at=1005, code=500) is None
+    assert account.answer(Outcome.SERVER_ERROR, at=1073, code=500) is AccountTrouble.UNREACHABLE
+
+
+def test_a_success_after_the_stop_ends_what_failed_before_it() -> None:
+    account = an_account(degraded_after_s=5)
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(65)
+    assert account.check(1070) is None
+    assert account.answer(Outcome.OK, at=1071) is None
+    assert account.check(1200) is None
+
+
+def test_what_was_under_way_when_the_process_was_stopped_broke_by_that() -> None:
+    account = an_account()
+    account.stop_for(65)
+    account.answer(Outcome.TIMEOUT, at=1066, sent_at=1000.5)
+    assert account.health.failing_since is None
+    account.answer(Outcome.TIMEOUT, at=1076, sent_at=1066)
+    assert account.health.failing_since == 1076
+
+
+def test_a_refused_key_is_refused_whenever_it_was_asked_for() -> None:
+    account = an_account()
+    account.stop_for(65)
+    assert account.answer(Outcome.UNAUTHORIZED, at=1066, sent_at=1000.5, code=401) is UNAUTHORIZED
+
+
+def test_a_machine_that_is_busy_for_a_moment_was_not_stopped() -> None:
+    account = an_account()
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(0.9)
+    assert account.check(1060) is AccountTrouble.UNREACHABLE
+
+
+def test_a_pause_goes_on_while_the_process_is_stopped() -> None:
+    account = an_account()
+    account.busy(at=1000, retry_after_s=70)
+    account.stop_for(65)
+    account.live(at=1066)
+    assert account.health.opens_at() == 1070
+
+
+def test_the_strain_counts_no_stop() -> None:
+    account = an_account()
+    account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
+    account.stop_for(50)
+    account.live(at=1060)
+    assert account.health.strain(1060) == Strain(None, 10)
+
+
+def test_a_stop_is_no_part_of_the_five_minutes_beyond_the_budget() -> None:
+    account = an_account()
+    account.gap(ALLOWED_S + 1, at=1000)
+    account.gap(ALLOWED_S + 1, at=1050)
+    account.stop_for(400)
+    account.live(at=1460)
+    assert account.gap(ALLOWED_S + 1, at=1460) is None
+    assert account.gap(ALLOWED_S + 1, at=1699) is None
+    assert account.gap(ALLOWED_S + 1, at=1700) is OVER_BUDGET
+
+
+def test_it_is_known_for_how_long_the_process_was_stopped_since() -> None:
+    account = an_account()
+    for at in (1100, 1200):
+        account.stop_for(30)
+        account.live(at=at)
+    assert [account.health.stopped_s(since=since) for since in (1000, 1150, 1200)] == [60, 30, 0]
+
+
+# What went wrong
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "reason", "cause"),
+    [
+        (Outcome.SERVER_ERROR, 503, "status_503", "503"),
+        (Outcome.UNAUTHORIZED, 401, "status_401", "401"),
+        (Outcome.CONNECTION, None, "refused", "refused"),
+        (Outcome.CONNECTION, None, "dns", "dns"),
+        (Outcome.INVALID, 200, "html", "html"),
+        (Outcome.TIMEOUT, None, None, "timeout"),
+    ],
+)
+def test_trouble_has_the_cause_of_what_failed_last(
+    outcome: Outcome, code: int | None, reason: str | None, cause: str
+) -> None:
+    account = an_account()
+    account.answer(Outcome.REDIRECT, at=1000, code=302)
+    assert account.health.cause is None
+    account.answer(outcome, at=1060, code=code, reason=reason)
+    assert account.health.cause == cause
+
+
+def test_a_budget_that_is_too_small_has_no_cause() -> None:
+    account = an_account()
+    account.answer(Outcome.REDIRECT, at=999, code=302)
+    account.answer(Outcome.OK, at=1000)
+    for now in range(1000, 1310, 10):
+        account.gap(100, at=now)
+    assert (account.health.trouble, account.health.cause) == (OVER_BUDGET, None)

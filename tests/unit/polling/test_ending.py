@@ -1,0 +1,99 @@
+"""When the end of a scan is believed: tables of all cases. Seconds."""
+
+import pytest
+
+from watcher.domain.models import Cursor, GapReason, Watch
+from watcher.polling.ending import Ending
+from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.paging import Paging
+from watcher.polling.pagination.result import Finding, Learnt
+from watcher.polling.pagination.sort_order import Ordering
+from watcher.polling.pagination.traversal import Scan
+from watcher.polling.pipeline_list import Ages, Listing
+
+SECOND = 1_000_000
+DELETED = Finding(GapReason.DELETED)
+
+
+def listing(*, total: int | None = None) -> Listing:
+    cursor = Cursor(0, 900 * SECOND)
+    scan = Scan(
+        Learnt(Ordering(), Paging(), total),
+        clock=ApiClock(),
+        cursor=cursor,
+        lookback_us=0,
+        began_at=0,
+        pages_at_most=10,
+    )
+    return Listing(Watch("default", "whole", ()), cursor, 0, scan, began_at=1000 * SECOND)
+
+
+@pytest.fixture
+def ending() -> Ending:
+    return Ending(lost_after=3, lost_grace_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("finding", "at_s", "believed"),
+    [
+        (DELETED, [0, 30, 59], False),
+        (DELETED, [0, 30, 60], True),
+        (DELETED, [0, 60], False),  # too few
+        (Finding(), [0, 5, 14], False),
+        (Finding(), [0, 5, 15], True),
+    ],
+)
+def test_an_early_end_is_believed_once_it_came_so_often_for_so_long(
+    ending: Ending, finding: Finding, at_s: list[float], *, believed: bool
+) -> None:
+    known = listing()
+    seen = [ending.believed(known, finding, now_s=each) for each in at_s]
+    assert seen == [None] * (len(at_s) - 1) + [finding if believed else None]
+
+
+@pytest.mark.parametrize(
+    ("total", "latest_s", "explained"),
+    [
+        (5, 500, True),
+        (5, 501, False),
+        (5, 0, False),
+        (None, 500, False),
+    ],  # half as old as the oldest at least, and fewer than before
+)
+def test_what_only_grew_too_old_is_no_gap(ending: Ending, total: int | None, latest_s: int, *, explained: bool) -> None:
+    known = listing(total=total)
+    known.kept = Ages(0, latest_s * SECOND) if latest_s else Ages()
+    seen = [ending.believed(known, DELETED, now_s=each) for each in (0, 30, 60)]
+    assert seen[-1] == (Finding() if explained else DELETED)
+
+
+def test_a_scan_ends_early_where_nothing_known_was_met(ending: Ending) -> None:
+    ends = [ending.ends_early(listing(), each) for each in (DELETED, Finding(), Finding(GapReason.OUTRUN))]
+    assert ends == [True, False, False]
+
+
+def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: Ending) -> None:
+    known = listing()
+    assert ending.with_unproven(known, Finding(), now=0) == Finding()
+    known.beginning.unproven |= {"a", "b"}
+    assert ending.with_unproven(known, Finding(), now=0) == Finding(GapReason.UNORDERED, 2)
+    assert ending.with_unproven(known, DELETED, now=0) == DELETED
+
+
+@pytest.mark.parametrize(
+    ("cursor", "shows_any", "proven"),
+    [
+        (Cursor(0), False, True),
+        (Cursor(0), True, False),
+        (Cursor(0, found=True), False, False),
+        (Cursor(0, newest_at=1), False, False),
+    ],
+)
+def test_a_list_that_never_showed_a_row_was_empty(
+    ending: Ending, cursor: Cursor, *, shows_any: bool, proven: bool
+) -> None:
+    known = listing()
+    known.cursor, known.shows_any = cursor, shows_any
+    seen = [ending.proves_empty(known, now=each) for each in (0, 1, SETTLED_AFTER_US)]
+    assert seen == [False, False, proven]

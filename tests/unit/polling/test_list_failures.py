@@ -1,0 +1,211 @@
+"""What a list that cannot be read means: a table of all cases, over a real account."""
+
+from dataclasses import replace
+
+import pytest
+from virtual import PIPELINE, RULES, Account, FakeClock, account_of
+
+from watcher.clerk.protocol import PageReply
+from watcher.domain.models import Cursor, GapReason, Outcome, Watch
+from watcher.polling.cursors import Cursors
+from watcher.polling.list_failures import REFUSED_EVERY_S, ListTrouble
+from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.paging import Paging
+from watcher.polling.pagination.result import Learnt
+from watcher.polling.pagination.sort_order import Ordering
+from watcher.polling.pagination.traversal import Scan
+from watcher.polling.pipeline_list import Listing
+from watcher.store.sql_store import SqlStore
+
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+NAMED = "9a1b0000-0000-4000-8000-000000000001"
+OTHER = Watch("default", "77aa0000-0000-4000-8000-000000000000", (NAMED,))
+FORBIDDEN, NOT_FOUND, REJECTED = Outcome.FORBIDDEN, Outcome.NOT_FOUND, Outcome.REJECTED
+ERROR, INVALID = Outcome.SERVER_ERROR, Outcome.INVALID
+
+
+class Rig:
+    """A list in trouble, in an account in which something else may be well."""
+
+    def __init__(self, account: Account, *, lost_after: int = 3, lost_grace_s: float = 60.0) -> None:
+        watcher = account.watcher
+        self.account, self.looks, self.clock = account, watcher._looks, account.clock
+        rules = replace(RULES, lost_after=lost_after, lost_grace_s=lost_grace_s)
+        cursors = Cursors(watcher._parts, looks=watcher._looks)
+        self.trouble = ListTrouble(watcher._parts, rules, looks=watcher._looks, roster=watcher._roster, cursors=cursors)
+        (listing,) = watcher._roster.listings.values()
+        self.listing: Listing = listing
+        self.start = self.clock.monotonic()
+
+    async def fails(self, outcome: Outcome, *, at: float, code: int | None = None) -> GapReason | None:
+        """Let a page fail so many seconds after the start."""
+        self.clock.elapsed_s = now = self.start + at
+        return await self.trouble.failed(self.listing, PageReply(outcome, now, status_code=code), now=now)
+
+    def other_is_well(self, *, at: float) -> None:
+        self.looks.success_at = self.start + at
+
+
+async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **rules: float) -> Rig:
+    watches = [WHOLE] if alone else [WHOLE, OTHER]
+    account = await account_of(store, clock, *(() if alone else (NAMED,)), watches=watches)
+    return Rig(account, lost_after=int(rules.get("lost_after", 3)), lost_grace_s=rules.get("lost_grace_s", 60.0))
+
+
+@pytest.mark.parametrize("outcome", [FORBIDDEN, NOT_FOUND, REJECTED])
+@pytest.mark.parametrize(
+    ("times", "well_at", "gap"),
+    [
+        ([0, 30, 60], [31], True),
+        ([0, 30, 60], [30], True),
+        ([0, 30, 60], [29], False),  # nothing else since the one before
+        ([0, 30, 60], [], False),
+        ([0, 30, 59], [31], False),  # not yet for so long
+        ([0, 60], [1], False),  # not often enough
+        ([0, 1, 2, 61], [3], True),
+    ],
+)
+async def test_a_list_is_refused_once_it_was_often_enough_for_long_enough_while_others_are_well(
+    store: SqlStore, clock: FakeClock, outcome: Outcome, times: list[float], well_at: list[float], *, gap: bool
+) -> None:
+    rig = await rig_of(store, clock)
+    reasons = []
+    for at in times:
+        for well in well_at:
+            if well < at:
+                rig.other_is_well(at=well)
+        reasons.append(await rig.fails(outcome, at=at))
+    assert reasons == [None] * (len(times) - 1) + [GapReason(outcome.value) if gap else None]
+
+
+@pytest.mark.parametrize(
+    ("outcome", "gap"), [(NOT_FOUND, GapReason.NOT_FOUND), (REJECTED, GapReason.REJECTED), (FORBIDDEN, None)]
+)
+async def test_alone_nothing_else_need_be_well_but_a_403_is_the_accounts(
+    store: SqlStore, clock: FakeClock, outcome: Outcome, gap: GapReason | None
+) -> None:
+    rig = await rig_of(store, clock, alone=True)
+    assert [await rig.fails(outcome, at=at) for at in (0, 30, 60)] == [None, None, gap]
+
+
+async def test_another_answer_in_between_begins_the_count_anew(store: SqlStore, clock: FakeClock) -> None:
+    rig = await rig_of(store, clock, lost_grace_s=0.0)
+    seen = []
+    for at, outcome in enumerate((NOT_FOUND, NOT_FOUND, ERROR, NOT_FOUND, NOT_FOUND, NOT_FOUND)):
+        seen.append(await rig.fails(outcome, at=at))
+        rig.other_is_well(at=at)
+    assert seen == [None] * 5 + [GapReason.NOT_FOUND]
+
+
+@pytest.mark.parametrize(
+    ("after_s", "well_at", "gap"),
+    [(3600, 0, True), (3600, 1800, True), (3600, -1, False), (3600, None, False), (3599, 1800, False)],
+)
+@pytest.mark.parametrize("outcome", [ERROR, INVALID])
+async def test_a_list_is_unreadable_after_an_hour_in_which_something_else_was_read(
+    store: SqlStore, clock: FakeClock, outcome: Outcome, after_s: float, well_at: float | None, *, gap: bool
+) -> None:
+    rig = await rig_of(store, clock)
+    assert await rig.fails(outcome, at=0) is None
+    if well_at is not None:
+        rig.other_is_well(at=well_at)
+    assert await rig.fails(outcome, at=after_s) is (GapReason.UNREADABLE if gap else None)
+
+
+async def test_the_time_for_which_the_process_was_stopped_makes_no_list_unreadable(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    rig = await rig_of(store, clock)
+    await rig.fails(ERROR, at=0)
+    rig.other_is_well(at=1)
+    clock.stop_for(3000)
+    assert await rig.fails(ERROR, at=3600) is None
+    assert await rig.fails(ERROR, at=6599) is None
+    assert await rig.fails(ERROR, at=6600) is GapReason.UNREADABLE
+
+
+@pytest.mark.parametrize(
+    ("times", "asked_at", "wait_s"),
+    [
+        ([0, 1, 3, 7, 15, 31], 31, 29.01),  # the next answer can be the last that it takes
+        ([0, 1, 3, 7, 15, 31], 30.5, 29.51),
+        ([0, 1, 3, 7, 15, 59.5], 59.5, 1),  # not within the shortest interval
+        ([0, 1, 3, 7, 15, 61], 61, 32),  # nothing else was well: it may take longer
+        ([0], 0, 1),
+    ],
+)
+async def test_a_list_is_asked_again_as_soon_as_one_more_refusal_is_a_gap(
+    store: SqlStore, clock: FakeClock, times: list[float], asked_at: float, wait_s: float
+) -> None:
+    rig = await rig_of(store, clock)
+    for at in times:
+        assert await rig.fails(NOT_FOUND, at=at) is None
+    rig.listing.asked_at = rig.start + asked_at
+    step = await rig.trouble.give_up(rig.listing, None, now=rig.start + times[-1])
+    assert step.wait_s == pytest.approx(wait_s)
+
+
+async def test_once_it_works_all_is_forgotten(store: SqlStore, clock: FakeClock) -> None:
+    rig = await rig_of(store, clock, lost_after=2, lost_grace_s=0.0)
+    await rig.fails(NOT_FOUND, at=0)
+    await rig.trouble.give_up(rig.listing, None, now=rig.start)
+    assert rig.listing.failing_until == rig.start + 1
+    rig.trouble.works(rig.listing)
+    listing = rig.listing
+    assert (listing.failure_count, listing.streak, listing.failing_since) == (0, None, None)
+    assert listing.failing_until == float("-inf")
+    rig.other_is_well(at=1)
+    assert await rig.fails(NOT_FOUND, at=3600) is None
+    assert rig.listing.failing_since == rig.start + 3600
+
+
+async def test_the_wait_doubles_up_to_a_minute_and_a_busy_server_does_not_count(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    rig = await rig_of(store, clock)
+    waits = []
+    for at in range(9):
+        reason = await rig.fails(Outcome.RATE_LIMITED if at == 2 else ERROR, at=at, code=429 if at == 2 else 500)
+        step = await rig.trouble.give_up(rig.listing, reason, now=rig.start + at)
+        waits.append(step.wait_s)
+        assert rig.listing.failing_until == rig.start + at + step.wait_s
+    assert waits == [1, 2, 2, 4, 8, 16, 32, 60, 60]
+
+
+@pytest.mark.parametrize(
+    ("reason", "wait_s"),
+    [
+        (GapReason.NOT_FOUND, REFUSED_EVERY_S),
+        (GapReason.REJECTED, REFUSED_EVERY_S),
+        (GapReason.FORBIDDEN, REFUSED_EVERY_S),
+        (GapReason.UNREADABLE, 1.0),
+        (None, 1.0),
+    ],
+)
+async def test_what_is_given_up_is_told_once_and_rests(
+    store: SqlStore, clock: FakeClock, reason: GapReason | None, wait_s: float
+) -> None:
+    rig = await rig_of(store, clock)
+    for _ in range(2):
+        assert (await rig.trouble.give_up(rig.listing, reason, now=rig.start)).wait_s == wait_s
+    assert rig.listing.cursor.refused == reason
+    events = [event["data"]["reason"] for event in await rig.account.events()]
+    assert events == ([] if reason is None else [reason.value])
+
+
+@pytest.mark.parametrize(("begun", "gap"), [(0, GapReason.NOT_FOUND), (1, None)])
+async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_under_way(
+    store: SqlStore, clock: FakeClock, begun: int, gap: GapReason | None
+) -> None:
+    rig = await rig_of(store, clock)
+    rig.listing.cursor = replace(rig.listing.cursor, refused="forbidden")
+    rig.listing.began_at = begun
+    assert await rig.fails(NOT_FOUND, at=0) is gap
+
+
+def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() -> None:
+    scan = Scan(
+        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+    )
+    assert Listing(WHOLE, Cursor(0), 0, scan).is_expected
+    assert not Listing(WHOLE, Cursor(0, refused="forbidden"), 0, scan).is_expected

@@ -1,0 +1,966 @@
+"""Whole pipelines in virtual time, over the real store: what a list leads to."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+
+from watcher.clerk.protocol import PAGE_ROWS
+from watcher.domain.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
+from watcher.polling.evaluator import Judged
+from watcher.polling.page_processor import ScanRules
+from watcher.polling.pagination.sort_order import Order
+from watcher.polling.poll_queue import Entry
+from watcher.store.sql_store import SqlStore
+
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
+BEGIN = EPOCH + timedelta(seconds=1000)
+"""When the clock of a test begins."""
+
+
+def name(number: int) -> str:
+    return f"9a1b0000-0000-4000-8000-{number:012d}"
+
+
+def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> Execution:
+    """Return a row of an execution that started, and perhaps ended, so many seconds before the test began.
+
+    Of two the one with the higher number starts a moment later.
+    """
+    finished_at = None if ended_s is None else BEGIN - timedelta(seconds=ended_s)
+    started_at = BEGIN - timedelta(seconds=age_s, microseconds=-number)
+    return Execution(name(number), status, started_at=started_at, finished_at=finished_at)
+
+
+def history(count: int) -> list[Execution]:
+    return [row(number, "success", age_s=9000 - number, ended_s=8999 - number) for number in range(count, 0, -1)]
+
+
+async def whole_account(
+    store: SqlStore, clock: FakeClock, *rows: Execution, rules: ScanRules = RULES, rate_per_s: float = 1000.0
+) -> Account:
+    account = await account_of(store, clock, watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
+    show(account, *rows)
+    return account
+
+
+def show(account: Account, *rows: Execution, page_rows: int = PAGE_ROWS) -> None:
+    account.api.pages = pages_of(*rows, page_rows=page_rows)
+
+
+def asked(account: Account, what: str) -> int:
+    return len(account.api.times(what))
+
+
+async def told(account: Account) -> list[tuple[str, str]]:
+    return [(event["type"], event.get("subject", "")) for event in await account.events()]
+
+
+async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    assert await told(account) == [("execution.running", name(2))]
+    show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+    assert asked(account, name(2)) == asked(account, name(1)) == 0
+    assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
+
+
+async def test_what_was_silent_is_told_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(5)
+    for _ in range(2):
+        account = await account_of(store, clock, name(1), watches=[replace(WHOLE, executions=(name(1),))])
+        account.api.script[name(1)] = said(name(1), "success")
+        await account.run_for(5)
+    assert await told(account) == [("execution.success", name(1))]
+    assert asked(account, name(1)) == 0
+
+
+@pytest.mark.parametrize("statuses", [("success", "running"), ("running", "success")])
+async def test_of_a_row_that_comes_twice_the_end_counts(
+    store: SqlStore, clock: FakeClock, statuses: tuple[str, str]
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=90, ended_s=80))
+    await account.run_for(5)
+    show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+
+
+async def test_with_notify_what_had_ended_is_told_too(store: SqlStore, clock: FakeClock) -> None:
+    rules = replace(RULES, first_sight=FirstSight.NOTIFY)
+    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50), rules=rules)
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(1))]
+
+
+async def test_one_that_begins_and_ends_between_two_scans_is_told_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
+    await account.run_for(30)
+    assert await told(account) == [("execution.running", name(1)), ("execution.success", name(2))]
+    again = await whole_account(store, clock, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
+    await again.run_for(30)
+    assert await told(again) == []
+
+
+async def test_an_end_that_is_selected_is_told_as_the_get_tells_it(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    node = FailedNode("n", "Greeting", "no")
+    account.api.script[name(1)] = said(name(1), "failed", failed_nodes=(node,))
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(5)
+    _, failed = await account.events()
+    assert failed["data"]["execution"]["failedNodes"] == [{"id": "n", "name": "Greeting", "error": "no"}]
+    assert asked(account, name(1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("details", "status", "gets"),
+    [
+        (Details.NEVER, "failed", 0),
+        (Details.FAILED, "success", 0),
+        (Details.FAILED, "failed", 1),
+        (Details.ALWAYS, "success", 1),
+    ],
+)
+async def test_details_say_which_ends_are_fetched(
+    store: SqlStore, clock: FakeClock, details: Details, status: str, gets: int
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"), rules=replace(RULES, details=details))
+    await account.run_for(5)
+    account.api.script[name(1)] = said(name(1), status)
+    show(account, row(1, status, ended_s=-5))
+    await account.run_for(5)
+    assert await told(account) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
+    assert asked(account, name(1)) == gets
+
+
+async def test_a_get_that_says_open_wins_against_the_row(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    account.api.script[name(1)] = said(name(1), "running")
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(60)
+    assert await told(account) == [("execution.running", name(1))]
+    assert 4 <= asked(account, name(1)) <= 8  # once in ten seconds, not with each scan
+    account.api.script[name(1)] = said(name(1), "failed")
+    await account.run_for(15)
+    assert await told(account) == [("execution.failed", name(1))]
+
+
+async def test_a_claim_that_nobody_can_confirm_is_taken_after_thirty_seconds(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(30)
+    assert await told(account) == [("execution.running", name(1))]
+    await account.run_for(3)
+    assert await told(account) == [("execution.failed", name(1))]
+    assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
+
+
+async def test_an_end_that_was_found_but_not_told_before_a_crash_is_told_after_it(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "running", age_s=100))
+    await account.run_for(5)
+    account.api.script[name(2)] = Outcome.SERVER_ERROR
+    show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
+    await account.run_for(5)
+    assert await told(account) == [("execution.running", name(1))]
+    again = await whole_account(store, clock, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
+    again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
+    await again.run_for(5)
+    assert await told(again) == [("execution.failed", name(2))]
+
+
+async def test_one_page_answers_for_all_that_are_on_it(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "running") for number in range(40, 0, -1)]
+    account = await whole_account(store, clock, *rows)
+    await account.run_for(100)
+    assert not any(what.startswith("9a1b") for _, what in account.api.asked)
+    assert 95 <= asked(account, "page 1") <= 102
+
+
+@pytest.mark.untraced
+async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total_says(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=90, ended_s=80) for number in range(200, 0, -1)]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
+    show(account, *burst, *old)
+    await account.run_for(5)
+    assert len(await told(account)) == len(burst)
+    show(account, *burst, row(300, "success", age_s=-30, ended_s=-31), *old)
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(300))]
+    asked_so_far = len(account.api.asked)
+    await account.run_for(30)
+    assert asked(account, "page 3") > 2
+    pages = [what for _, what in account.api.asked[asked_so_far + 15 :]]
+    assert set(pages) == {"page 1"}
+
+
+async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "success", age_s=9000, ended_s=8000) for number in range(120, 0, -1)]
+    rows[110] = row(10, "paused", age_s=9000)
+    account = await whole_account(store, clock, *rows)
+    account.api.script[name(10)] = said(name(10), "paused")
+    await account.run_for(30)
+    assert asked(account, "page 3") <= 2
+    assert asked(account, name(10)) > 20
+    assert await told(account) == [("execution.paused", name(10))]
+
+
+async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "success")
+    await account.run_for(5)
+    show(account, row(2, "running"))
+    await account.run_for(5)
+    assert sorted(await told(account)) == [
+        ("execution.running", name(1)),
+        ("execution.running", name(2)),
+        ("execution.success", name(1)),
+    ]
+
+
+async def test_after_a_restart_pages_answer_for_all_that_is_open(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "running", age_s=9000 - number) for number in range(80, 0, -1)]
+    account = await whole_account(store, clock, *rows)
+    await account.run_for(5)
+    again = await whole_account(store, clock, *rows)
+    await again.run_for(30)
+    assert not any(what.startswith("9a1b") for _, what in again.api.asked)
+    assert again.api.asked[0][1:] == ("page 1",)
+
+
+async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itself(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+    await account.run_for(5)
+    again = await whole_account(store, clock, row(2, "running"))
+    again.api.script[name(1)] = said(name(1), "success")
+    await again.run_for(3)
+    assert ("execution.success", name(1)) in await told(again)
+
+
+@pytest.mark.untraced
+async def test_a_list_that_is_refused_is_told_once_and_asked_for_every_ten_minutes(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    await account.events()
+    account.api.script[name(1)] = said(name(1), "running")
+    account.api.pages = {1: Outcome.FORBIDDEN}
+    await account.run_for(200)
+    gap, *others = await account.events()
+    assert (gap["type"], gap["data"]["reason"], others) == ("pipeline.gap", "forbidden", [])
+    assert gap["source"] == f"/accounts/default/pipelines/{PIPELINE}"
+    assert gap["data"]["labels"] == {"team": "sales"}
+    pages = asked(account, "page 1")
+    await account.run_for(3000)
+    assert 4 <= asked(account, "page 1") - pages <= 6
+    again = await whole_account(store, clock)
+    again.api.pages = {1: Outcome.FORBIDDEN}
+    again.api.script[name(1)] = said(name(1), "running")
+    await again.run_for(700)
+    assert await told(again) == []
+    show(again, row(1, "running"))
+    await again.run_for(1200)
+    assert await told(again) == []
+
+
+async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock)
+    account.api.pages = {1: Outcome.NOT_FOUND}
+    await account.run_for(300)
+    assert await told(account) == [("pipeline.gap", "")]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
+@pytest.mark.untraced
+async def test_a_list_that_cannot_be_read_for_an_hour_is_told_once_while_others_are_well(
+    store: SqlStore, clock: FakeClock, outcome: Outcome
+) -> None:
+    other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9),))
+    account = await account_of(store, clock, name(9), watches=[WHOLE, other])
+    account.api.pipelines.add(other.pipeline)
+    account.api.pages = {1: outcome}
+    await account.run_for(3500)
+    assert [event["type"] for event in await account.events()] == ["execution.running"]
+    await account.run_for(7200)
+    (gap,) = await account.events()
+    assert (gap["type"], gap["data"]["reason"]) == ("pipeline.gap", "unreadable")
+    assert asked(account, "page 1") > 150
+    show(account, row(1, "running"))
+    await account.run_for(70)
+    assert await told(account) == [("execution.running", name(1))]
+    account.api.pages = {1: outcome}
+    await account.run_for(3700)
+    assert await told(account) == [("pipeline.gap", "")]
+
+
+async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock)
+    account.api.pages = {1: Outcome.SERVER_ERROR}
+    await account.run_for(7200)
+    assert [event["type"] for event in await account.events()] == ["account.degraded"]
+
+
+async def test_a_pipeline_without_a_name_is_asked_for_it_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
+    show(account, row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "running")
+    await account.run_for(10)
+    (event,) = await account.events()
+    assert event["data"]["pipeline"]["name"] == "Sales agent"
+    assert asked(account, name(1)) == 1
+
+
+async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
+    unnamed = [replace(WHOLE, name=None)]
+    account = await account_of(store, clock, watches=unnamed)
+    show(account, row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "running")
+    await account.run_for(10)
+    assert len(await account.events()) == 1
+    again = await account_of(store, clock, watches=unnamed)
+    show(again, row(2, "running"), row(1, "running"))
+    await again.run_for(10)
+    (event,) = await again.events()
+    assert event["data"]["pipeline"]["name"] == "Sales agent"
+    assert {what for _, what in again.api.asked} == {"page 1"}
+
+
+async def test_in_a_storm_of_ends_every_second_request_still_looks(store: SqlStore, clock: FakeClock) -> None:
+    open_rows = [row(number, "running") for number in range(40, 0, -1)]
+    account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)
+    await account.run_for(10)
+    account.api.script = {name(number): said(name(number), "failed") for number in range(1, 41)}
+    show(account, row(41, "running"), *(row(number, "failed", ended_s=-10) for number in range(40, 0, -1)))
+    await account.run_for(20)
+    recent = [what for at, what in account.api.asked if at > 1012]
+    assert 0.4 <= sum(what == "page 1" for what in recent) / len(recent) <= 0.6
+    await account.run_for(40)
+    assert len({subject for type_, subject in await told(account) if type_ == "execution.failed"}) == 40
+
+
+DAY_S = 24 * 3600.0
+
+
+async def after_two_days(
+    store: SqlStore, clock: FakeClock, *, gone: bool = False, days: float = 2.0
+) -> tuple[Account, list[Execution]]:
+    """Return an account that was off for two days, in which 300 began and ended; `gone`: the API forgot all before."""
+    before = [row(number, "success", age_s=100, ended_s=90) for number in range(20, 0, -1)]
+    account = await whole_account(store, clock, *before)
+    await account.run_for(5)
+    clock.advance(days * DAY_S)
+    since = [
+        row(number, "success", age_s=-days * DAY_S * number / 400, ended_s=-days * DAY_S * number / 400 - 5)
+        for number in range(399, 99, -1)
+    ]
+    again = await whole_account(store, clock, *since, *(() if gone else before))
+    await again.run_for(70)
+    return again, since
+
+
+@pytest.mark.untraced
+async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_told_once(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account, since = await after_two_days(store, clock)
+    events = await told(account)
+    assert sorted(events) == sorted(("execution.success", each.id) for each in since)
+    assert asked(account, "page 7") == 1
+    await account.run_for(60)
+    assert await told(account) == []
+    assert asked(account, "page 7") == 1
+
+
+@pytest.mark.untraced
+async def test_what_the_api_forgot_in_the_meantime_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
+    account, since = await after_two_days(store, clock, gone=True)
+    events = await account.events()
+    gaps = [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"]
+    assert gaps == ["deleted"]
+    assert len(events) == len(since) + 1
+
+
+@pytest.mark.untraced
+async def test_what_is_older_than_lookback_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
+    account, since = await after_two_days(store, clock, days=20.0)
+    events = await account.events()
+    (gap,) = [event for event in events if event["type"] == "pipeline.gap"]
+    assert gap["data"]["reason"] == "lookback"
+    ends = [event for event in events if event["type"] == "execution.success"]
+    assert 0 < len(ends) < len(since)
+
+
+async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_anew(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=10, ended_s=5))
+    await account.run_for(5)
+    await account.watcher.watch([])
+    await store.mark_absent_pipelines(present=(), now=clock.steady_us())
+    for hours, number in ((23, 2), (25, 3)):
+        clock.advance(hours * 3600)
+        ended = row(number, "success", age_s=-hours * 3600.0, ended_s=-hours * 3600.0 - 1)
+        show(account, ended, row(1, "success", age_s=10, ended_s=5))
+        await account.watcher.watch([WHOLE])
+        await account.run_for(5)
+        assert len(await told(account)) == (1 if hours == 23 else 0)
+        await account.watcher.watch([])
+        await store.mark_absent_pipelines(present=(), now=clock.steady_us())
+
+
+@pytest.mark.untraced
+async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_and_no_gap(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=90 * DAY_S, ended_s=89 * DAY_S) for number in range(120, 0, -1)]
+    for _ in range(2):
+        account = await whole_account(store, clock, *old)
+        await account.run_for(60)
+        assert await told(account) == []
+        assert asked(account, "page 2") <= 1
+    clock.advance(40 * DAY_S)
+    async for _ in store.prune(ended_before=clock.steady_us() - 30 * DAY_US, keep=lambda *_: False):
+        pass
+    account = await whole_account(store, clock, *old)
+    await account.run_for(60)
+    assert await told(account) == []
+    assert asked(account, "page 2") <= 1
+
+
+async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=3600, ended_s=3500))
+    await account.run_for(60)
+    show(account)
+    await account.run_for(60)
+    show(account, row(2, "success", age_s=-121, ended_s=-122))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+
+
+@pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
+async def test_a_list_that_holds_as_many_but_nothing_known_is_a_gap_whatever_date_one_had(
+    store: SqlStore, clock: FakeClock, ended_s: float
+) -> None:
+    old = [row(each, "success", age_s=90, ended_s=80) for each in (3, 2)]
+    account = await whole_account(store, clock, *old, row(1, "success", age_s=90, ended_s=ended_s))
+    await account.run_for(60)
+    show(account, *(row(each, "success", age_s=-61, ended_s=-62) for each in (9, 8, 7)))
+    await account.run_for(70)
+    events = await account.events()
+    assert sorted(event["type"] for event in events) == ["execution.success"] * 3 + ["pipeline.gap"]
+    assert [event["data"]["reason"] for event in events if event["type"] == "pipeline.gap"] == ["deleted"]
+
+
+async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=3600, ended_s=3500))
+    await account.run_for(60)
+    clock.advance(2 * 3600)
+    again = await whole_account(store, clock)
+    await again.run_for(70)
+    assert await told(again) == [("pipeline.gap", "")]
+
+
+async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=90, ended_s=80) for number in range(60, 0, -1)]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    several = [row(number, "success", age_s=-30, ended_s=-31) for number in range(200, 60, -1)]
+    show(account, *several, *old)
+    account.api.pages |= dict.fromkeys((2, 3, 4), Outcome.REJECTED)
+    account.api.total = 200
+    await account.run_for(90)
+    *ends, gap = await account.events()
+    assert len(ends) == PAGE_ROWS
+    assert (gap["type"], gap["data"]["reason"], gap["data"]["atMost"]) == ("pipeline.gap", "rejected", 150)
+    show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
+    await account.run_for(10)
+    assert await told(account) == [("execution.success", name(201))]
+    show(account, *(row(number, "success", age_s=-131, ended_s=-132) for number in range(300, 201, -1)), *several)
+    refuse(account, 2, outcome=Outcome.REJECTED)
+    await account.run_for(90)
+    assert await gaps(account) == [("rejected", 189)]
+
+
+def refuse(account: Account, *pages: int, outcome: Outcome) -> None:
+    """Let deeper pages be refused, of which `total` says that they are there."""
+    account.api.total = sum(len(page) for page in account.api.pages.values() if isinstance(page, tuple))
+    account.api.pages |= dict.fromkeys(pages, outcome)
+
+
+async def gaps(account: Account) -> list[tuple[str, int | None]]:
+    events = [event for event in await account.events() if event["type"] == "pipeline.gap"]
+    return [(event["data"]["reason"], event["data"].get("atMost")) for event in events]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
+async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_refused(
+    store: SqlStore, clock: FakeClock, outcome: Outcome
+) -> None:
+    old = history(100)[::-1]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    show(account, *old, *(row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1040)))
+    refuse(account, 3, 4, outcome=outcome)
+    await account.run_for(1000)
+    assert [reason for reason, _ in await gaps(account)] == [outcome.value]
+
+
+async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = history(100)[::-1]
+    account = await whole_account(store, clock, *old)
+    await account.run_for(30)
+    new = [row(number, "success", age_s=-31, ended_s=-32) for number in range(1000, 1120)]
+    show(account, *old, *new)
+    refuse(account, 4, outcome=Outcome.REJECTED)
+    await account.run_for(20)
+    show(account, *old, *new)
+    await account.run_for(60)
+    assert len(await told(account)) == len(new)
+
+
+async def test_oldest_first_refused_pages_are_told_once_though_one_beyond_them_is_empty(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, *history(200)[::-1])
+    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
+    await account.run_for(1000)
+    assert len(await gaps(account)) == 1
+
+
+@pytest.mark.untraced
+async def test_deeper_pages_that_stay_refused_are_told_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, *(Execution(name(number), "running") for number in range(120, 0, -1)))
+    account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
+    refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
+    await account.run_for(1200)
+    assert await gaps(account) == [("forbidden", 70)]
+
+
+@pytest.mark.untraced
+async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_it_is_a_gap(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9999),))
+    account = await account_of(store, clock, name(9999), watches=[WHOLE, other])
+    account.api.pipelines.add(other.pipeline)
+    show(account, *history(120))
+    refuse(account, 2, outcome=Outcome.SERVER_ERROR)
+    await account.run_for(300)
+    assert await told(account) == [("execution.running", name(9999))]
+    show(account, row(1000, "success", age_s=-300, ended_s=-301), *history(120))
+    refuse(account, 2, outcome=Outcome.SERVER_ERROR)
+    await account.run_for(120)
+    assert await told(account) == [("execution.success", name(1000))]
+    await account.run_for(3600)
+    assert await gaps(account) == [("unreadable", 71)]
+
+
+async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock, *history(101), rate_per_s=1.0)
+    refuse(account, outcome=Outcome.NOT_FOUND)
+    while not asked(account, "page 2"):
+        await account.run_for(0.5)
+    show(account, *history(101)[:-1])
+    refuse(account, 3, outcome=Outcome.NOT_FOUND)
+    await account.run_for(200)
+    assert asked(account, "page 3") > 0
+    assert await gaps(account) == []
+
+
+@pytest.mark.untraced
+async def test_beyond_ground_refused_pages_are_no_gap(store: SqlStore, clock: FakeClock) -> None:
+    rows = history(200)
+    rows[170] = replace(rows[170], status="paused", finished_at=None)
+    await (await whole_account(store, clock, *rows)).run_for(30)
+    account = await whole_account(store, clock, *rows)
+    account.api.script = {rows[170].id: said(rows[170].id, "paused")}
+    refuse(account, 2, 3, 4, 5, outcome=Outcome.FORBIDDEN)
+    await account.run_for(1000)
+    assert await gaps(account) == []
+
+
+async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_told(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
+    show(account, row(1, "running"))
+    account.api.script[name(1)] = said(name(1), "running")
+    account.api.gate.clear()
+    while not account.api.in_flight:
+        await account.watcher.round()
+        await asyncio.sleep(0)
+        clock.advance(0.1)
+    await account.watcher.watch([])
+    account.api.gate.set()
+    await account.run_for(30)
+    assert await told(account) == []
+    assert asked(account, name(1)) == 1
+
+
+@pytest.mark.untraced
+async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
+    account = await whole_account(store, clock, *old, rate_per_s=1.0)
+    await account.run_for(20)
+    show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
+    await account.run_for(15)
+    assert await told(account) == [("execution.success", name(3001))]
+    assert asked(account, "page 60") == 0
+    await account.run_for(60)
+    assert asked(account, "page 60") == 1
+    assert await told(account) == []
+
+
+@pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
+@pytest.mark.untraced
+async def test_oldest_first_too_what_is_new_is_told_while_a_deep_scan_is_under_way(
+    store: SqlStore, clock: FakeClock, page_rows: int
+) -> None:
+    rows = history(60 * page_rows)[::-1]
+    account = await whole_account(store, clock, rate_per_s=1.0)
+    show(account, *rows, page_rows=page_rows)
+    await account.run_for(20)
+    for number in range(3):
+        rows += [
+            row(10_000 + number * page_rows + each, "success", age_s=-20, ended_s=-21) for each in range(page_rows)
+        ]
+        show(account, *rows, page_rows=page_rows)
+        await account.run_for(11)
+    assert asked(account, "page 10") == 0
+    assert len(await told(account)) >= 2 * page_rows
+
+
+async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clock: FakeClock) -> None:
+    rows = [row(number, "running", age_s=100 - number) for number in range(60, 0, -1)]
+    account = await whole_account(store, clock, rate_per_s=5.0)
+    account.api.script = {each.id: each for each in rows}
+    show(account, *rows, page_rows=10)
+    await account.run_for(60)
+    assert sum(asked(account, each.id) for each in rows) == 0
+
+
+async def test_where_a_list_with_short_pages_ends_is_known_to_the_next_scan(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(store, clock)
+    show(account, *history(300)[::-1], page_rows=10)
+    await account.run_for(30)
+    before = len(account.api.asked)
+    await account.run_for(20)
+    assert len(account.api.asked) - before <= 2 * 20
+
+
+@pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
+@pytest.mark.parametrize("odd_s", [9000.0, -75 * 365 * DAY_S])
+async def test_all_that_was_known_may_only_have_grown_too_old_whatever_date_one_had(
+    store: SqlStore, clock: FakeClock, age_s: float, odd_s: float, gaps: int
+) -> None:
+    ends = [(3, age_s), (2, odd_s), (1, 9000.0)]
+    rows = [row(number, "success", age_s=max(at, 9000.0), ended_s=at) for number, at in ends]
+    account = await whole_account(store, clock, *rows)
+    await account.run_for(60)
+    show(account, row(4, "success", age_s=-60, ended_s=-61))
+    await account.run_for(70)
+    assert [type_ for type_, _ in await told(account)].count("pipeline.gap") == gaps
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_all_was_counted(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    account = await whole_account(store, clock, row(2, "running"))
+    account.api.tells_total = tells_total
+    await account.run_for(30)
+    show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(30)
+    assert await told(account) == [
+        ("execution.running", name(2)),
+        ("execution.success", name(1)) if tells_total else ("pipeline.gap", ""),
+    ]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+@pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
+@pytest.mark.parametrize(
+    ("count", "order", "tells_total"),
+    [
+        (0, Order.NEWEST, True),
+        (1, Order.NEWEST, True),
+        (70, Order.NEWEST, True),
+        (70, Order.OLDEST, True),
+        (70, Order.OLDEST, False),
+        (50, Order.OLDEST, True),
+    ],
+)
+@pytest.mark.untraced
+async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_behind(
+    store: SqlStore,
+    clock: FakeClock,
+    count: int,
+    order: Order,
+    rules: ScanRules,
+    *,
+    tells_total: bool,
+    restarts: bool,
+) -> None:
+    turn = 1 if order is Order.NEWEST else -1
+    account = await whole_account(store, clock, *history(count)[::turn], rules=rules)
+    account.api.tells_total = tells_total
+    await account.run_for(30)
+    if restarts:
+        account = await whole_account(store, clock, *history(count)[::turn], rules=rules)
+        account.api.tells_total = tells_total
+    show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::turn])
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(1000))]
+
+
+@pytest.mark.parametrize("count", [1, 15])
+async def test_after_a_short_list_without_a_total_too_what_began_later_is_told(
+    store: SqlStore, clock: FakeClock, count: int
+) -> None:
+    account = await whole_account(store, clock, *history(count))
+    account.api.tells_total = False
+    await account.run_for(30)
+    show(account, row(1000, "success", age_s=590, ended_s=580), *history(count))
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(1000))]
+
+
+@pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
+async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
+    store: SqlStore, clock: FakeClock, lie: int | None, at_most: int
+) -> None:
+    account = await whole_account(store, clock, *history(30)[::-1])
+    account.api.tells_total, account.api.total = lie is not None, lie
+    await account.run_for(30)
+    before = len(account.api.asked)
+    await account.run_for(20)
+    assert len(account.api.asked) - before <= at_most * 20
+
+
+@pytest.mark.parametrize(("found_after_s", "told_count"), [(2, 0), (30, 1)])
+async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
+    store: SqlStore, clock: FakeClock, found_after_s: float, told_count: int
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(found_after_s)
+    show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
+    await account.run_for(30)
+    assert len(await told(account)) == told_count
+
+
+async def test_in_the_first_seconds_what_began_long_before_it_was_watched_is_told(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "success", age_s=600, ended_s=590))
+    await account.run_for(5)
+    show(account, row(2, "success", age_s=300, ended_s=290), row(1, "success", age_s=600, ended_s=590))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(2))]
+
+
+async def test_what_is_younger_than_all_that_later_scans_saw_is_told(store: SqlStore, clock: FakeClock) -> None:
+    old = row(1, "success", age_s=6000, ended_s=5990)
+    account = await whole_account(store, clock, old)
+    await account.run_for(30)
+    show(account, row(3, "success", age_s=400, ended_s=390), old)
+    await account.run_for(30)
+    show(account, row(3, "success", age_s=400, ended_s=390), row(2, "success", age_s=500, ended_s=480), old)
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(3)), ("execution.success", name(2))]
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    seen = replace(row(1, "success", ended_s=60), started_at=None)
+    account = await whole_account(store, clock, seen)
+    account.api.tells_total = tells_total
+    await account.run_for(30)
+    show(account, row(2, "success", age_s=300, ended_s=290), seen)
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(2)) if tells_total else ("pipeline.gap", "")]
+
+
+@pytest.mark.parametrize(("total", "tells_total"), [(None, True), (100, True), (None, False)])
+async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
+    store: SqlStore, clock: FakeClock, total: int | None, *, tells_total: bool
+) -> None:
+    account = await whole_account(store, clock)
+    account.api.total, account.api.tells_total = total, tells_total
+    await account.run_for(0.5)
+    assert asked(account, "page 1") == 1
+    show(account, *history(100))
+    await account.run_for(60)
+    assert await told(account) == []
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.untraced
+async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    old = history(200)[::-1]
+    account = await whole_account(store, clock, *old)
+    refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
+    account.api.tells_total = tells_total
+    await account.run_for(400)
+    show(account, *old)
+    await account.run_for(60)
+    assert [type_ for type_, _ in await told(account) if type_ != "pipeline.gap"] == []
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_what_is_no_younger_than_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    rows = [row(number, "success", age_s=600 - number, ended_s=300 - number) for number in range(30, 0, -1)]
+    account = await whole_account(store, clock, *rows[:10], *rows[11:])
+    account.api.tells_total = tells_total
+    await account.run_for(30)
+    show(account, *rows)
+    await account.run_for(30)
+    assert await told(account) == [("execution.success", name(20)) if tells_total else ("pipeline.gap", "")]
+
+
+async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:
+    await whole_account(store, clock)
+    clock.advance(100)
+    account = await whole_account(store, clock, row(1, "success", age_s=-40, ended_s=-50))
+    await account.run_for(5)
+    assert await told(account) == [("execution.success", name(1))]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
+@pytest.mark.untraced
+async def test_a_page_beyond_the_end_may_be_refused(store: SqlStore, clock: FakeClock, outcome: Outcome) -> None:
+    account = await whole_account(store, clock, *(row(number, "running") for number in range(50, 0, -1)))
+    account.api.pages[2] = outcome
+    await account.run_for(120)
+    assert {type_ for type_, _ in await told(account)} == {"execution.running"}
+
+
+async def test_what_was_named_and_told_before_is_not_told_again(store: SqlStore, clock: FakeClock) -> None:
+    named = [name(number) for number in range(1, 61)]
+    account = await account_of(store, clock, *named)
+    account.api.script = {each: said(each, "success") for each in named}
+    await account.run_for(5)
+    assert len(await told(account)) == 60
+    show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
+    await account.watcher.watch([WHOLE])
+    await account.run_for(30)
+    assert await told(account) == []
+    assert asked(account, "page 2") == 1
+    await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
+    await account.run_for(30)
+    assert await told(account) == []
+
+
+async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock: FakeClock) -> None:
+    other = Watch("default", "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d30", (name(9),))
+    account = await account_of(store, clock, watches=[WHOLE, other], rate_per_s=2.0)
+    account.api.pipelines.add(other.pipeline)
+    account.api.script[name(9)] = said(name(9), "running")
+    show(account, row(1, "running"))
+    await account.run_for(100)
+    assert sorted(await told(account)) == [("execution.running", name(1)), ("execution.running", name(9))]
+    assert asked(account, name(9)) > 10
+    assert asked(account, "page 1") > 50
+
+
+class BrokenError(Exception):
+    """A bug that nobody foresaw."""
+
+
+@pytest.mark.parametrize(
+    ("part", "method"), [("_agenda", "put_stale"), ("_agenda", "restore"), ("_roster", "put_back")]
+)
+async def test_what_cannot_be_put_back_after_a_page_ends_the_daemon(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
+) -> None:
+    account = await whole_account(store, clock, row(2, "running"), row(1, "running"))
+    await account.run_for(5)
+
+    def break_down(*_arguments: object, **_more: object) -> None:
+        raise BrokenError
+
+    show(account, row(1, "running"))  # of the other nothing is learnt: it is put back as it was
+    clock.advance(10.0)
+    await account.watcher.round()
+    monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
+    await account.settle()
+    assert {type(error) for error in account.fatal} == {BrokenError}
+
+
+async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
+    store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await whole_account(store, clock, *(row(number, "running") for number in (3, 2, 1)))
+    await account.run_for(5)
+    success = account.watcher._parts.judge.success
+
+    def stumble(entry: Entry, execution: Execution, *, sent_at: float) -> Judged:
+        if execution.id == name(2):
+            raise BrokenError
+        return success(entry, execution, sent_at=sent_at)
+
+    monkeypatch.setattr(account.watcher._parts.judge, "success", stumble)
+    show(account, row(3, "paused"), row(2, "running"), row(1, "paused"))
+    await account.run_for(5)
+    monkeypatch.undo()
+    show(account)
+    account.api.script = {name(number): said(name(number), "success") for number in (3, 2, 1)}
+    await told(account)
+    await account.run_for(130)
+    assert sorted(await told(account)) == [("execution.success", name(number)) for number in (1, 2, 3)]
+
+
+async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_told_though_it_is_gone_by_then(
+    store: SqlStore, clock: FakeClock, path: Path
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    show(account, row(1, "failed", ended_s=-5))
+    account.api.script[name(1)] = said(name(1), "failed")
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        await account.run_for(3)
+    assert asked(account, name(1)) > 0
+    show(account)
+    account.api.script[name(1)] = Outcome.NOT_FOUND
+    await account.run_for(200)
+    assert [event for event in await told(account) if event[1] == name(1)] == [
+        ("execution.running", name(1)),
+        ("execution.failed", name(1)),
+    ]

@@ -1,0 +1,372 @@
+"""Lists as no documentation forbids them, in virtual time: everything that ends is told, or a gap is; no history is."""
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
+from datetime import timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import pytest
+from list_model import (
+    HOUR_S,
+    Fault,
+    Life,
+    ModelApi,
+    Order,
+    by_id,
+    last_ended,
+    lives,
+    model,
+    newest,
+    oldest,
+    thinned,
+    told,
+)
+from virtual import EPOCH, FakeClock
+
+from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import to_us
+from watcher.store.protocol import Change, PipelineChange
+from watcher.store.sql_store import SqlStore
+
+pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
+
+FLIPS = [(newest, oldest), (oldest, newest)]
+
+
+@pytest.mark.parametrize(
+    ("size", "turns", "tells_total"), thinned([(19, 10), (120, 10), (1050, 50)], FLIPS, [True, False])
+)
+async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
+    store: SqlStore, clock: FakeClock, size: tuple[int, int], turns: tuple[Order, Order], *, tells_total: bool
+) -> None:
+    count, page_rows = size
+    old = lives(count, from_s=-HOUR_S, until_s=900.0)
+    since = lives(80, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, turns[0]), (1080.0, turns[1])), page_rows=page_rows)
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(160)
+    result = await told(account)
+    assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
+    assert set(result.ended.values()) == {1}
+
+
+@pytest.mark.parametrize(("size", "tells_total"), thinned([(130, 50), (60, 10)], [True, False]))
+async def test_of_a_list_that_turns_over_again_and_again_all_is_told(
+    store: SqlStore, clock: FakeClock, size: tuple[int, int], *, tells_total: bool
+) -> None:
+    count, page_rows = size
+    since = lives(80, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=lives(count, from_s=-HOUR_S, until_s=900.0) + since, page_rows=page_rows)
+    api.orders = [(1017.0 * number, (newest, oldest)[number % 2]) for number in range(2)] + [
+        (1000 + 17.3 * number, (newest, oldest)[number % 2]) for number in range(20)
+    ]
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(200)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 80, [])
+
+
+@pytest.mark.parametrize(("dates", "tells_total"), thinned(["true", "none", "equal"], [True, False]))
+async def test_of_a_list_without_an_order_all_is_told(
+    store: SqlStore, clock: FakeClock, dates: str, *, tells_total: bool
+) -> None:
+    old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates)
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(200)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
+
+
+@pytest.mark.parametrize("tells_total", [True, False])
+async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
+    store: SqlStore, clock: FakeClock, *, tells_total: bool
+) -> None:
+    old = lives(400, from_s=-HOUR_S, until_s=900.0)
+    api = ModelApi(clock, lives=old, orders=((0.0, by_id),))
+    api.tells_total = tells_total
+    account = await model(store, clock, api, pages_at_most=10)
+    await account.run_for(30)
+    assert (await told(account)).gaps == []
+    api.lives = old + lives(200, from_s=1030.0, until_s=1031.0)
+    await account.run_for(60)
+    assert (await told(account)).gaps == ["unordered"]
+    api.lives = old
+    await account.run_for(20)
+    api.lives = old + lives(200, from_s=1120.0, until_s=1121.0)
+    await account.run_for(60)
+    assert (await told(account)).gaps == ["unordered"]
+
+
+@pytest.mark.parametrize(("kind", "page_rows"), thinned([(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)], [10, 50]))
+async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
+    store: SqlStore, clock: FakeClock, kind: tuple[Order, float], page_rows: int
+) -> None:
+    order, jitter_s = kind
+    old = lives(400, from_s=600.0, until_s=990.0, length_s=3.0)
+    since = lives(60, from_s=1030.0, until_s=1090.0, length_s=7.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), jitter_s=jitter_s, page_rows=page_rows)
+    account = await model(store, clock, api)
+    await account.run_for(30)
+    before = len(api.asked)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
+    pages = sum(what.startswith("page") for _, what in api.asked[before:])
+    assert pages <= 3 * 100, pages
+
+
+OFFSETS_S = [-2 * 86_400.0, -1200.0, 0.0, 1200.0, 2 * 86_400.0]
+
+
+@pytest.mark.parametrize(
+    ("offset_s", "kind"), thinned(OFFSETS_S, [(newest, 50, HOUR_S), (oldest, 300, 0.0), (by_id, 130, 0.0)])
+)
+async def test_whatever_the_apis_clock_says_all_that_is_new_is_told_and_no_history(
+    store: SqlStore, clock: FakeClock, offset_s: float, kind: tuple[Order, int, float]
+) -> None:
+    order, count, ended_s = kind
+    old = lives(count, from_s=-HOUR_S, until_s=999.0 - ended_s)
+    since = lives(30, from_s=1030.0, until_s=1060.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s)
+    account = await model(store, clock, api)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
+
+
+@pytest.mark.parametrize("offset_s", OFFSETS_S)
+async def test_a_crash_in_the_first_scan_makes_no_difference_to_that(
+    store: SqlStore, clock: FakeClock, offset_s: float
+) -> None:
+    old = lives(1000, from_s=-HOUR_S, until_s=999.0)
+    since = lives(30, from_s=1006.0, until_s=1036.0)
+    api = ModelApi(clock, lives=old + since, offset_s=offset_s)
+    account = await model(store, clock, api, rate_per_s=1.0)
+    await account.run_for(5)
+    clock.advance(25)
+    account = await model(store, clock, api, rate_per_s=1.0)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
+
+
+Faults = Callable[[Random], Callable[[int, int], bool]]
+"""Whether an answer, of those counted from 1, for a page is wrong."""
+
+
+def every_second(draw: Random) -> Callable[[int, int], bool]:
+    first = draw.randrange(2)
+    return lambda count, _page: count % 2 == first
+
+
+def one_in_seven(draw: Random) -> Callable[[int, int], bool]:
+    return lambda _count, _page: draw.random() < 1 / 7
+
+
+def one_in_three(draw: Random) -> Callable[[int, int], bool]:
+    return lambda _count, _page: draw.random() < 1 / 3
+
+
+def first_page_in_three(draw: Random) -> Callable[[int, int], bool]:
+    return lambda _count, page: page == 1 and draw.random() < 1 / 3
+
+
+EMPTY = [(Fault.EMPTY, faults) for faults in (one_in_seven, every_second, one_in_three, first_page_in_three)]
+OTHERS = [(fault, faults) for fault in (Fault.CUT, Fault.STALE) for faults in (one_in_three, first_page_in_three)]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "order", "seed", "tells_total"), thinned(EMPTY + OTHERS, [newest, oldest, by_id], range(2), [True, False])
+)
+async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
+    store: SqlStore, clock: FakeClock, wrong: tuple[Fault, Faults], order: Order, seed: int, *, tells_total: bool
+) -> None:
+    fault, faults = wrong
+    is_wrong = faults(Random(seed))
+    old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(40, from_s=1030.0, until_s=1090.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    api.fault = lambda count, page: fault if is_wrong(count, page) else Fault.NONE
+    api.tells_total = tells_total
+    account = await model(store, clock, api)
+    await account.run_for(140)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 40, [])
+
+
+def of_its_rows(count: int) -> int:
+    return -(-count // 50)
+
+
+def the_first(_count: int) -> int:
+    return 1
+
+
+@pytest.mark.parametrize(("last_page", "gaps"), [(of_its_rows, []), (the_first, ["unordered"])])
+async def test_oldest_first_a_list_that_answers_for_pages_beyond_its_last_is_read_or_a_gap(
+    store: SqlStore, clock: FakeClock, last_page: Callable[[int], int], gaps: list[str]
+) -> None:
+    old, since = lives(100, from_s=-HOUR_S, until_s=900.0), lives(20, from_s=1020.0, until_s=1040.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, oldest),), tells_total=False, last_page=last_page)
+    account = await model(store, clock, api)
+    await account.run_for(60)
+    result = await told(account)
+    assert (result.missing(old), result.missing(since), result.gaps) == (100, len(gaps) * 20, gaps)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the store's write lock, as another process may."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        yield
+
+
+@pytest.mark.parametrize(("order", "size"), thinned([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
+async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_told(
+    store: SqlStore, clock: FakeClock, path: Path, order: Order, size: tuple[int, float]
+) -> None:
+    count, after_s = size
+    old, since = lives(count, from_s=-HOUR_S, until_s=-60.0), lives(5, from_s=1030.0, until_s=1060.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    account = await model(store, clock, api, rate_per_s=2.0)
+    await account.run_for(after_s)
+    with locked(path):
+        await account.run_for(8)
+    await account.run_for(100)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps) == (0, 5, [])
+    assert account.watcher._roster.found_count == 0
+
+
+@pytest.mark.parametrize("order", [newest, oldest])
+async def test_what_a_locked_store_could_not_take_is_told_once_it_can(
+    store: SqlStore, clock: FakeClock, path: Path, order: Order
+) -> None:
+    old, since = lives(130, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
+    account = await model(store, clock, api)
+    draw = Random(1)
+    while clock.monotonic() < 1180:
+        await account.run_for(draw.uniform(0.5, 12))
+        with locked(path):
+            await account.run_for(draw.uniform(0.5, 5))
+    await account.run_for(30)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.gaps, account.fatal) == (0, 60, [], [])
+
+
+class Refusing:
+    """The store, but for the first two writes of one kind, which fail."""
+
+    def __init__(self, store: SqlStore, *, kind: Callable[[PipelineChange], object]) -> None:
+        self.failures = 2
+        self._store = store
+        self._kind = kind
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        if isinstance(change, PipelineChange) and self._kind(change) and self.failures:
+            self.failures -= 1
+            raise StoreError("locked")
+        await self._store.record(change)
+
+
+@pytest.mark.parametrize("reason", ["forbidden", "forbidden deeper", "deleted", "unordered", "outrun", "lookback"])
+async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
+    store: SqlStore, clock: FakeClock, reason: str
+) -> None:
+    going, old = Life(str(UUID(int=1)), 500.0, 1e9, fails=False), lives(300, from_s=0.0, until_s=990.0)
+    api = ModelApi(clock, lives=[*old, going])
+    account = await model(store, clock, api)
+    await account.run_for(30)
+    refusing: Any = Refusing(store, kind=lambda change: change.outgoing)
+    pages_at_most = 50
+    match reason:
+        case "forbidden":
+            api.refused = lambda _page: True
+        case "forbidden deeper":
+            api.lives += lives(120, from_s=1030.0, until_s=1031.0)
+            api.refused = lambda page: page > 1
+        case "deleted":
+            api.lives = lives(400, from_s=1030.0, until_s=1031.0)
+        case "unordered":
+            api.orders, pages_at_most = ((0.0, by_id),), 5
+        case "outrun":
+            api.lives += lives(1500, from_s=1030.0, until_s=1045.0)
+            api.page_rows = 10
+            pages_at_most = 5
+        case _:
+            api.lives += lives(300, from_s=1030.0, until_s=1030.0 + 20 * 86_400)
+            clock.advance(20 * 86_400)
+    account = await model(refusing, clock, api, pages_at_most=pages_at_most)
+    await account.run_for(150)
+    assert refusing.failures == 0
+    gaps = (await told(account)).gaps
+    if reason == "outrun":  # what such a scan left out further down is missed by the next one, too
+        assert gaps[0] == reason
+        assert set(gaps) <= {reason, "unordered"}
+    else:
+        assert gaps == [reason.split(maxsplit=1)[0]]
+
+
+async def test_the_newest_date_that_the_store_could_not_take_is_written_once_it_can(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    refusing: Any = Refusing(store, kind=lambda change: change.cursor.newest_at is not None)
+    old = lives(130, from_s=-HOUR_S, until_s=900.0)
+    account = await model(refusing, clock, ModelApi(clock, lives=old, orders=((0.0, oldest),)), rate_per_s=1.0)
+    await account.run_for(30)
+    (listing,) = account.watcher._roster.listings.values()
+    assert (refusing.failures, listing.cursor.newest_at) == (0, to_us(EPOCH + timedelta(seconds=old[-1].ends_s)))
+
+
+SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
+
+
+def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.soak,) if seed > 11 else (pytest.mark.long,) if seed > 1 else ()
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
+async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_budget(
+    store: SqlStore, clock: FakeClock, path: Path, seed: int
+) -> None:
+    draw = Random(seed)
+    orders = draw.sample([newest, oldest, by_id], 2)
+    api = ModelApi(
+        clock,
+        orders=((0.0, orders[0]), (draw.uniform(1040, 1090), draw.choice(orders))),
+        page_rows=draw.choice([10, 50]),
+        offset_s=draw.choice([-172_800.0, -1200.0, 0.0, 1200.0, 172_800.0]),
+        jitter_s=draw.choice([0.0, 2.0]),
+        fault=lambda *_: Fault.EMPTY if draw.random() < empty else Fault.NONE,
+    )
+    empty = draw.choice([0.0, 0.0, 0.1])
+    api.tells_total = draw.random() < 0.5
+    old = lives(draw.choice([0, 5, 60, 300]), from_s=-HOUR_S, until_s=900.0)
+    since = lives(60, from_s=1030.0, until_s=1110.0, length_s=draw.choice([0.3, 5.0]), fails=draw.random() < 0.5)
+    api.lives = old + since
+    account = await model(store, clock, api, rate_per_s=5.0)
+    await account.run_for(20)
+    locks = draw.random() < 0.5
+    while clock.monotonic() < 1130:
+        await account.run_for(draw.uniform(1, 15))
+        with locked(path) if locks else nullcontext():
+            await account.run_for(draw.uniform(0, 4))
+    await account.run_for(60)
+    result = await told(account)
+    assert (result.missing(since), len(result.ended), result.other, account.fatal) == (0, 60, [], [])
+    assert result.gaps == []
+    assert set(result.ended.values()) == {1}
+    assert len(api.asked) <= 5 * (clock.monotonic() - 1000) + 1

@@ -1,0 +1,58 @@
+"""A crowd in virtual time, small: what `make bench` measures of a thousand holds of a hundred, within wider bounds."""
+
+import pytest
+from bench.population import LONGEST_S, Crowd, Population
+from bench.virtual_api import Notes, WorldApi
+from bench.virtual_trials import Trial, watch_by_name, watch_whole
+
+from watcher.clerk.protocol import PAGE_ROWS
+from watcher.clerk.schemas import parse_page
+from watcher.clerk.simulator.responses import Page, encode, listing
+
+pytestmark = pytest.mark.untraced
+
+CROWD = Crowd(open_count=100, pipelines_count=2)
+
+
+def test_a_crowd_is_as_large_as_asked_for_from_its_beginning_on() -> None:
+    population = Population(Crowd(open_count=300), until_s=9_000)
+    counts = [population.mean_open_count(from_s, from_s + 1) for from_s in range(0, 9_000, 3_000)]
+    assert counts == pytest.approx([300] * 3, rel=0.25)
+
+
+def test_nobody_lives_longer_than_the_longest_life() -> None:
+    population = Population(CROWD, until_s=0)
+    assert max(each.story.length_s() for each in population.world.executions()) <= LONGEST_S
+
+
+@pytest.mark.parametrize("number", [1, 2, 11, 99])
+async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
+    population = Population(CROWD, until_s=100)
+    api, pipeline = WorldApi(population.world, Notes()), population.pipelines[0].id
+    for _ in range(2):
+        page = Page(number, PAGE_ROWS)
+        body = encode(listing(pipeline, page=page, world=population.world, base_url="https://example.com").document)
+        sent, reply = parse_page(body), await api.list(pipeline=pipeline, page=number)
+        assert sent is not None
+        assert (reply.rows, reply.total) == (sent.rows, sent.total)
+        population.clock.advance(50)
+
+
+def test_gets_alone_tell_an_end_after_half_a_turn() -> None:
+    measured = watch_by_name(Trial(CROWD, rate_per_s=1, seconds=900, warm_up_s=300))
+    assert measured.rate_per_s == pytest.approx(1, rel=0.05)
+    assert measured.delay_s == pytest.approx(measured.turn_s / 2, rel=0.15)
+    assert measured.longest_wait_s < 1.1 * measured.turn_s
+
+
+def test_whole_pipelines_tell_an_end_in_less_than_a_third_of_the_time_of_gets_alone() -> None:
+    measured = watch_whole(Trial(CROWD, rate_per_s=1, seconds=900, warm_up_s=150))
+    assert measured.rate_per_s <= 1
+    assert measured.delay_s < 0.3 * measured.turn_s / 2
+
+
+def test_nobody_waits_much_longer_than_a_fair_share_when_there_is_too_little_for_all() -> None:
+    """A fifth of the requests: a whole turn takes far longer than `max_interval`."""
+    measured = watch_whole(Trial(CROWD, rate_per_s=0.2, seconds=1800, warm_up_s=900))
+    assert measured.delay_s < 0.3 * measured.turn_s / 2
+    assert measured.longest_wait_s < 3.6 * measured.turn_s

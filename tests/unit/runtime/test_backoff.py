@@ -1,0 +1,126 @@
+"""Waits: doubling, spreading, and what servers ask for."""
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from watcher.runtime.backoff import LONGEST_S, doubling, parse_retry_after, spread
+
+NOW = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(("attempt", "delay_s"), [(1, 1), (2, 2), (3, 4), (6, 32), (7, 60), (8, 60), (10**6, 60)])
+def test_a_wait_doubles_up_to_its_cap(attempt: int, delay_s: float) -> None:
+    assert doubling(attempt, base_s=1, cap_s=60) == delay_s
+
+
+def test_a_base_above_the_cap_is_the_cap() -> None:
+    assert doubling(1, base_s=90, cap_s=60) == 60
+
+
+@pytest.mark.parametrize(("draw", "delay_s"), [(0.0, 8.0), (0.5, 10.0), (0.75, 11.0), (0.999999, 12.0)])
+def test_a_wait_is_spread_to_both_sides(draw: float, delay_s: float) -> None:
+    assert spread(10, share=0.2, jitter=lambda: draw) == pytest.approx(delay_s, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("value", "wait_s"),
+    [
+        (None, None),
+        ("0", 0.0),
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("1.5", 1.5),
+        ("-5", 0.0),
+        ("86400", 86400.0),
+        ("Tue, 24 Nov 2026 10:01:30 GMT", 90.0),
+        ("Tuesday, 24-Nov-26 10:01:30 GMT", 90.0),
+        ("Tue, 24 Nov 2026 12:01:30 +0200", 90.0),
+        ("Tue, 24 Nov 2026 09:00:00 GMT", 0.0),
+        ("Tue, 24 Nov 2026 10:01:30", None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("inf", None),
+        ("Tue, 99 Nov 2026 10:00:00 GMT", None),
+        ("Tue, 24 Nov 99999 10:00:00 GMT", None),
+        ("1 Jan 2026 00:00:00 +999999999999", None),
+        ("\x00", None),
+        ("Tue, 15 Nov 99999999999 08:12:31 GMT", None),
+        ("Tue, 15 Nov 10000 08:12:31 GMT", None),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", LONGEST_S),
+        ("Tue, 15 Nov 0000 08:12:31 GMT", 0.0),
+        ("Tue, 24 Nov 2026 10:01:60 GMT", 119.0),
+        ("Tue Nov 24 10:01:30 2026", 90.0),
+        ("Sun Nov  6 08:49:37 1994", 0.0),
+        ("Tue, 24 Nov 2026 10:01:30 -9999", None),
+        ("Tue, 24 Nov 2026 10:01:30 +9999999999999999999999", None),
+        (f"Tue, {'9' * 5000} Nov 2026 10:01:30 GMT", None),
+        ("-1", 0.0),
+        ("+7", 7.0),
+        ("1e9", None),
+        ("1e400", None),
+        ("-inf", None),
+        ("1_0", None),
+        ("\u0663", None),
+        ("\u00b2", None),
+        ("\udcff", None),
+        ("9" * 60_000, LONGEST_S),
+        ("-" + "9" * 60_000, 0.0),
+        ("1." + "9" * 60_000, 2.0),
+        ("9" * 60_000 + "x", None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_anything_else_is_absent(value: str | None, wait_s: float | None) -> None:
+    assert parse_retry_after(value, now=NOW) == wait_s
+
+
+def test_a_date_is_measured_from_now() -> None:
+    header = "Tue, 24 Nov 2026 10:01:30 GMT"
+    assert parse_retry_after(header, now=NOW + timedelta(seconds=60)) == 30.0
+
+
+def test_a_retry_after_of_more_digits_than_a_number_holds_is_a_very_long_one() -> None:
+    assert parse_retry_after("9" * 400, now=datetime(2026, 11, 24, tzinfo=UTC)) == 1e9
+
+
+SEEDS = [
+    "Tue, 24 Nov 2026 10:01:30 GMT",
+    "Tuesday, 24-Nov-26 10:01:30 GMT",
+    "Tue Nov 24 10:01:30 2026",
+    "24 Nov 2026 10:01 +0200",
+    "120",
+]
+PIECES = [
+    "",
+    "9" * 5000,
+    "99999999999",
+    "-",
+    "+",
+    ":",
+    ",",
+    ".",
+    " ",
+    "e",
+    "\x00",
+    "\u0663",
+    "(",
+    '"',
+    "2026",
+    "0",
+    "60",
+    "Z",
+]
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_whatever_a_server_asks_for_is_a_wait_or_absent(seed: int) -> None:
+    draw = random.Random(seed)
+    for _ in range(200):
+        value = draw.choice(SEEDS)
+        for _ in range(draw.randrange(1, 5)):
+            at = draw.randrange(len(value) + 1)
+            value = value[:at] + draw.choice(PIECES) + value[at + draw.randrange(4) :]
+        wait_s = parse_retry_after(value, now=NOW)
+        assert wait_s is None or 0.0 <= wait_s <= LONGEST_S

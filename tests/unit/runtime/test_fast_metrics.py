@@ -1,0 +1,72 @@
+"""Plain counts show exactly what the client library's own would."""
+
+from collections.abc import Iterable
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+
+from watcher.runtime.fast_metrics import Distributions, Tallies
+
+LABELS = ("account", "outcome")
+BUCKETS = (0.005, 0.5, 1, 60, 3600)
+
+
+def counters(kind: type[Counter] | type[Tallies]) -> str:
+    registry = CollectorRegistry()
+    counter = kind("polls_total", "Looks.", LABELS, registry=registry)
+    for account, outcome in (("a", "ok"), ("a", "timeout"), ('b"\\\n', "ok")):
+        counter.labels(account, outcome)
+    counter.labels("a", "ok").inc()
+    counter.labels("a", "ok").inc()
+    return shown(registry)
+
+
+def histograms(kind: type[Histogram] | type[Distributions], values: Iterable[float]) -> str:
+    registry = CollectorRegistry()
+    histogram = kind("lateness_seconds", "Due to sent.", LABELS, buckets=BUCKETS, registry=registry)
+    histogram.labels("b", "ok")
+    for value in values:
+        histogram.labels("a", "ok").observe(value)
+    return shown(registry)
+
+
+def shown(registry: CollectorRegistry) -> str:
+    lines = generate_latest(registry).decode().splitlines()
+    return "\n".join(line for line in lines if "_created" not in line)
+
+
+def test_a_counter_shows_the_same() -> None:
+    assert counters(Tallies) == counters(Counter)
+
+
+@pytest.mark.parametrize("values", [(), (0.0, 0.005, 0.006), (0.5, 0.1, 3600, 3600.5, 1e9), BUCKETS])
+def test_a_histogram_shows_the_same(values: tuple[float, ...]) -> None:
+    assert histograms(Distributions, values) == histograms(Histogram, values)
+
+
+@pytest.mark.parametrize(
+    ("labels", "left"),
+    [
+        ({"account": "a"}, ["b"]),
+        ({"account": "a", "outcome": "ok"}, ["a", "b"]),
+        ({"account": "c"}, ["a", "a", "b"]),
+        ({"outcome": "ok"}, ["a"]),
+    ],
+)
+def test_what_is_removed_has_all_these_labels_and_is_shown_no_more(labels: dict[str, str], left: list[str]) -> None:
+    registry = CollectorRegistry()
+    counter = Tallies("polls_total", "Looks.", LABELS, registry=registry)
+    for values in (("a", "ok"), ("a", "timeout"), ("b", "ok")):
+        counter.labels(*values).inc()
+    counter.remove_by_labels(labels)
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    assert [sample.labels["account"] for sample in samples] == left
+
+
+def test_a_child_that_was_removed_begins_at_0_again() -> None:
+    registry = CollectorRegistry()
+    counter = Tallies("polls_total", "Looks.", LABELS, registry=registry)
+    counter.labels("a", "ok").inc()
+    counter.remove_by_labels({"account": "a"})
+    counter.labels("a", "ok")
+    assert registry.get_sample_value("polls_total", {"account": "a", "outcome": "ok"}) == 0

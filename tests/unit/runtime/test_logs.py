@@ -1,0 +1,193 @@
+"""What is logged, how it looks, and what libraries never get to say."""
+
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import structlog
+from virtual import FakeClock
+
+from watcher.runtime.log_writer import CHARACTERS_COUNT, flush_logs
+from watcher.runtime.logs import LogFormat, configure_logs
+
+SECRET = "postgresql://me:secret@host"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def text_of(stream: io.StringIO) -> str:
+    assert flush_logs(within_s=5)
+    return stream.getvalue()
+
+
+def lines(stream: io.StringIO) -> list[Any]:
+    return [json.loads(line) for line in text_of(stream).splitlines()]
+
+
+def configured(
+    *,
+    level: str = "info",
+    format_: LogFormat = "json",
+    stream: io.StringIO | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> io.StringIO:
+    out = stream or io.StringIO()
+    configure_logs(level=level, format_=format_, stream=out, monotonic=monotonic)
+    return out
+
+
+def test_a_line_is_json_with_event_level_time_and_values() -> None:
+    out = configured()
+    structlog.get_logger().error("account.degraded", account="default", reason="unauthorized")
+    (line,) = lines(out)
+    moment = line.pop("timestamp")
+    assert moment.endswith("Z")
+    assert line == {"event": "account.degraded", "level": "error", "account": "default", "reason": "unauthorized"}
+
+
+def test_a_logger_made_before_the_configuration_obeys_it() -> None:
+    early = structlog.get_logger()
+    out = configured()
+    early.info("a.thing")
+    assert lines(out)[0]["event"] == "a.thing"
+
+
+def test_a_line_stays_one_line_whatever_is_in_it() -> None:
+    out = configured()
+    structlog.get_logger().info("a.thing", text="a\nb\x1b[31m\u2028c")
+    assert len(text_of(out).splitlines()) == 1
+    assert "\x1b" not in text_of(out)
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [
+        ("debug", ["debug", "info", "warning", "error"]),
+        ("info", ["info", "warning", "error"]),
+        ("warning", ["warning", "error"]),
+        ("error", ["error"]),
+    ],
+)
+def test_the_level_hides_what_is_below_it(level: str, shown: list[str]) -> None:
+    out = configured(level=level)
+    log = structlog.get_logger()
+    for name in ("debug", "info", "warning", "error"):
+        getattr(log, name)("a.thing")
+    assert [line["level"] for line in lines(out)] == shown
+
+
+@pytest.mark.parametrize(
+    ("format_", "stream", "is_json", "is_coloured"),
+    [
+        ("auto", Terminal(), False, True),
+        ("auto", io.StringIO(), True, False),
+        ("json", Terminal(), True, False),
+        ("console", io.StringIO(), False, False),
+        ("console", Terminal(), False, True),
+    ],
+)
+def test_the_format_is_the_one_asked_for_else_what_suits_the_stream(
+    format_: LogFormat, stream: io.StringIO, *, is_json: bool, is_coloured: bool
+) -> None:
+    out = configured(format_=format_, stream=stream)
+    structlog.get_logger().warning("a.thing", account="default")
+    text = text_of(out)
+    assert text.startswith("{") is is_json
+    assert ("\x1b[" in text) is is_coloured
+    assert "a.thing" in text
+
+
+def test_the_default_stream_is_stderr_and_stdout_stays_clean(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(level="info", format_="auto")
+    structlog.get_logger().info("a.thing")
+    assert flush_logs(within_s=5)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert json.loads(captured.err)["event"] == "a.thing"
+
+
+def test_what_another_configuration_logged_is_written_before() -> None:
+    out = configured()
+    structlog.get_logger().info("a.thing")
+    configured(level="debug", stream=out)
+    structlog.get_logger().debug("another.thing")
+    assert [line["event"] for line in lines(out)] == ["a.thing", "another.thing"]
+
+
+def test_what_was_dropped_is_counted_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(level="info", format_="json")
+    structlog.get_logger().info("a.thing", text="x" * CHARACTERS_COUNT)
+    assert flush_logs(within_s=5)
+    (line,) = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["event"], entry["level"], entry["count"]) == ("log.dropped", "warning", 1)
+
+
+@pytest.mark.parametrize("level", ["debug", "info"])
+@pytest.mark.parametrize("name", ["sqlalchemy.engine", "sqlalchemy.pool", "apscheduler.scheduler", "aiohttp.access"])
+def test_what_libraries_say_below_warning_never_shows(level: str, name: str) -> None:
+    out = configured(level=level)
+    library = logging.getLogger(name)
+    library.debug("SELECT ? with %s", SECRET)
+    library.info("connected to %s", SECRET)
+    assert text_of(out) == ""
+
+
+def test_a_library_that_makes_itself_chatty_is_not_heard_either() -> None:
+    out = configured(level="debug")
+    library = logging.getLogger("chatty")
+    library.setLevel(logging.DEBUG)
+    library.debug("SELECT ? with %s", SECRET)
+    library.setLevel(logging.NOTSET)
+    assert text_of(out) == ""
+
+
+def test_a_library_that_warns_is_named_without_its_text() -> None:
+    out = configured()
+    logging.getLogger("aiohttp.client").warning("could not reach %s", SECRET)
+    (line,) = lines(out)
+    assert (line["event"], line["library"], line["level_name"]) == ("library.warned", "aiohttp.client", "WARNING")
+    assert line["error"] is None
+    assert SECRET not in text_of(out)
+
+
+def test_a_library_that_warns_all_the_time_is_told_once_a_minute() -> None:
+    clock = FakeClock()
+    out = configured(monotonic=clock.monotonic)
+    for passed_s in (0, 30, 29.9, 0.1, 30):
+        clock.advance(passed_s)
+        for error in (OSError(24, "none left"), RuntimeError()):
+            logging.getLogger("asyncio").error("accept failed", exc_info=error)
+    assert [line["error"] for line in lines(out)] == ["OSError", "RuntimeError"] * 2
+
+
+def test_a_library_that_fails_is_told_with_the_kind_of_the_error_alone() -> None:
+    out = configured()
+    logging.getLogger("asyncio").error("Task failed: %s", SECRET, exc_info=OSError(SECRET))
+    (line,) = lines(out)
+    assert (line["library"], line["level_name"], line["error"]) == ("asyncio", "ERROR", "OSError")
+    assert SECRET not in text_of(out)
+    assert "Traceback" not in text_of(out)
+
+
+def test_a_library_that_says_there_is_an_error_where_there_is_none_is_survived() -> None:
+    out = configured()
+    logging.getLogger("odd").error("nothing", exc_info=True)  # noqa: LOG014 (libraries do)
+    assert lines(out)[0]["error"] is None

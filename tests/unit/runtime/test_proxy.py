@@ -1,0 +1,55 @@
+import pytest
+from yarl import URL
+
+from watcher.domain.errors import ConfigError
+from watcher.runtime.proxy import Proxy, proxy_for
+
+PROXY = URL("http://proxy.example.com:3128")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    return monkeypatch
+
+
+def test_without_a_proxy_requests_go_directly() -> None:
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
+
+
+def test_each_scheme_has_its_own_proxy(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", str(PROXY))
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy(PROXY)
+    assert proxy_for(URL("http://hooks.example.com/")) == Proxy()
+
+
+def test_excepted_hosts_are_reached_directly(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", str(PROXY))
+    environment.setenv("NO_PROXY", "localhost,.example.com")
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy()
+    assert proxy_for(URL("https://hooks.example.org/")) == Proxy(PROXY)
+
+
+def test_credentials_become_a_header_and_leave_the_address(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTP_PROXY", "http://user:p%40ss@proxy.example.com:3128")
+    proxy = proxy_for(URL("http://hooks.example.com/"))
+    assert proxy == Proxy(PROXY, {"Proxy-Authorization": "Basic dXNlcjpwQHNz"})
+
+
+def test_a_proxy_may_want_a_name_alone(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTP_PROXY", "http://user@proxy.example.com:3128")
+    assert proxy_for(URL("http://hooks.example.com/")).headers == {"Proxy-Authorization": "Basic dXNlcjo="}
+
+
+def test_an_address_without_a_scheme_is_that_of_an_http_proxy(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", "proxy.example.com:3128")
+    assert proxy_for(URL("https://hooks.example.com/")) == Proxy(PROXY)
+
+
+def test_a_proxy_of_another_kind_is_refused_without_showing_it(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("HTTPS_PROXY", "socks5://user:hunter2@proxy.example.com:1080")
+    with pytest.raises(ConfigError, match=r"^HTTPS_PROXY: only http and https proxies are known") as caught:
+        proxy_for(URL("https://hooks.example.com/"))
+    assert "hunter2" not in str(caught.value)

@@ -1,0 +1,120 @@
+import pytest
+from pydantic import Field, SecretStr, ValidationError
+
+from watcher.runtime.settings import (
+    ApiKey,
+    Block,
+    Duration,
+    Labels,
+    Name,
+    as_written,
+    file_twins,
+    key_of,
+    one_or_list,
+    split_http_url,
+)
+from watcher.runtime.units import UnfitError
+
+
+class Example(Block):
+    api_key: ApiKey = SecretStr("k")
+    api_key_file: str | None = None
+    wait_s: Duration = Field(default=as_written("10s"), alias="wait")
+    name: Name = "a"
+    labels: Labels = Field(default_factory=dict)
+
+
+def test_a_default_is_read_like_any_other_value() -> None:
+    assert Example().wait_s == 10
+
+
+def test_a_field_has_the_key_of_its_alias() -> None:
+    assert [key_of(Example, name=name) for name in ("wait_s", "name")] == ["wait", "name"]
+
+
+def test_a_twin_is_a_field_that_ends_in_file() -> None:
+    assert file_twins(Example) == ("api_key",)
+
+
+def test_a_known_key_without_a_value_is_as_good_as_absent() -> None:
+    assert Example.model_validate({"wait": None, "name": None}) == Example()
+
+
+def test_an_unknown_key_without_a_value_is_still_unknown() -> None:
+    with pytest.raises(ValidationError):
+        Example.model_validate({"wait_s": None})
+
+
+def test_a_block_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Example().name = "b"  # type: ignore[misc]  # what the test is about
+
+
+def test_a_block_that_is_wrong_shows_no_value() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Example.model_validate({"api_key": "hunter2 hunter2", "name": "hunter2 hunter2", "wait": "hunter2"})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["default", "a", "A-1_b.c", "x" * 64])
+def test_a_name_is_a_short_plain_word(name: str) -> None:
+    assert Example(name=name).name == name
+
+
+@pytest.mark.parametrize("name", ["", "x" * 65, "a b", "é", "a/b", "a\n"])
+def test_other_names_are_refused(name: str) -> None:
+    with pytest.raises(ValidationError):
+        Example(name=name)
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\n", "é", "\x7f"])
+def test_a_key_that_cannot_stand_in_a_header_is_refused(key: str) -> None:
+    with pytest.raises(ValidationError):
+        Example(api_key=SecretStr(key))
+
+
+def test_labels_may_be_as_many_and_as_long_as_promised() -> None:
+    labels = {f"{number:03}{'k' * 253}": "v" * 256 for number in range(32)}
+    assert Example(labels=labels).labels == labels
+
+
+@pytest.mark.parametrize("url", ["http://h", "https://h:8443/a?b=c#d", "https://u:p@[::1]/", "https://h/%20"])
+def test_a_url_has_a_scheme_and_a_host(url: str) -> None:
+    assert split_http_url(url, example="https://h").hostname
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "h",
+        "h/a",
+        "ftp://h",
+        "//h",
+        "https:",
+        "https://",
+        "https://:80",
+        "https://a\u200bb.com",
+        "https://" + 80 * "\u00fc" + ".com",
+        "https:///a",
+        "https://h:0",
+        "https://h:70000",
+        "https://h:x",
+        "https://[::1",
+        "https://h/a b",
+        "https://h\n",
+        "https://h\\a",
+        " https://h",
+        "https://h/\x7f",
+    ],
+)
+def test_other_urls_are_refused_unseen(url: str) -> None:
+    with pytest.raises(UnfitError) as caught:
+        split_http_url(url, example="https://example.com")
+    assert caught.value.remedy == "write it like https://example.com"
+    assert caught.value.quote is False
+
+
+def test_one_text_is_a_list_of_one() -> None:
+    assert one_or_list("a") == ("a",)
+    assert one_or_list(["a", "b"]) == ["a", "b"]

@@ -1,0 +1,197 @@
+import asyncio
+import resource
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy.exc import OperationalError
+from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_of
+
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.store.db_errors import explain
+from watcher.store.open import open_store
+from watcher.store.protocol import Lease
+from watcher.store.sql_store import SqlStore
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "watcher.db"
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+async def store(path: Path, clock: SetClock) -> AsyncIterator[SqlStore]:
+    opened = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=Woken(), busy_timeout_s=0.01)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def account(store: SqlStore) -> Lease:
+    return await store.claim("account", "default")
+
+
+async def fill(store: SqlStore, lease: Lease, *, until: str) -> int:
+    """Record until it fails with that text; return the number of the execution that was not recorded."""
+    for number in range(10_000):
+        try:
+            await store.record(change(lease, number))
+        except StoreError as error:
+            assert until in str(error)  # noqa: PT017 - any number of records may come before
+            return number
+    raise AssertionError("nothing failed")
+
+
+async def assert_recovered(store: SqlStore, lease: Lease, *, refused: int) -> None:
+    """Assert that all before the refused one is there, nothing of it, and that it can be recorded now."""
+    recorded = [each.execution for each in await executions_of(store, lease)]
+    assert recorded == [execution_id(number) for number in range(refused)]
+    await store.record(change(lease, refused))
+    assert len(await executions_of(store, lease)) == refused + 1
+
+
+async def limit_pages(store: SqlStore, count: int) -> None:
+    await store._database.write(lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count = {count}"))
+
+
+async def test_a_full_disk_loses_nothing_and_passes_once_there_is_room(store: SqlStore, account: Lease) -> None:
+    await limit_pages(store, 40)
+    refused = await fill(store, account, until="the disk is full; make room (SQLITE_FULL)")
+    await limit_pages(store, 1_000_000)
+    await assert_recovered(store, account, refused=refused)
+
+
+async def test_room_for_the_proof_alone_proves_nothing(store: SqlStore, account: Lease) -> None:
+    await store.prove_writable()
+    await limit_pages(store, 40)
+    refused = await fill(store, account, until="SQLITE_FULL")
+    with pytest.raises(StoreError, match="the disk is full"):
+        await store.prove_writable()
+    await limit_pages(store, 1_000_000)
+    await store.record(change(account, refused))
+    await store.prove_writable()
+
+
+async def test_what_was_refused_and_is_not_tried_again_is_forgotten(
+    store: SqlStore, account: Lease, clock: SetClock
+) -> None:
+    await limit_pages(store, 40)
+    await fill(store, account, until="SQLITE_FULL")
+    clock.us += 30 * SECOND_US - 1
+    with pytest.raises(StoreError, match="the disk is full"):
+        await store.prove_writable()
+    clock.us += 1
+    await store.prove_writable()
+
+
+def size_of(name: str) -> int:
+    return Path(name).stat().st_size
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_disk_that_refuses_writes_loses_nothing_and_may_recover(
+    store: SqlStore, account: Lease, path: Path
+) -> None:
+    with largest_file(size_of(f"{path}-wal") + 50_000):
+        refused = await fill(store, account, until="SQLITE_IOERR")
+    await assert_recovered(store, account, refused=refused)
+
+
+async def test_a_strangers_lock_passes(store: SqlStore, account: Lease, path: Path) -> None:
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN EXCLUSIVE")
+    refused = await fill(store, account, until="locked by another program; close what else has it open (SQLITE_BUSY)")
+    with pytest.raises(StoreError, match="SQLITE_BUSY"):
+        await store.claim("account", "other")
+    stranger.close()
+    await assert_recovered(store, account, refused=refused)
+
+
+async def test_a_claim_goes_on_when_its_caller_is_cancelled(path: Path) -> None:
+    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken(), busy_timeout_s=60)
+    account = await store.claim("account", "default")
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN EXCLUSIVE")  # so that the claim has begun and cannot have ended
+    claim = asyncio.create_task(store.claim("account", "default"))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    claim.cancel()
+    await asyncio.wait([claim])
+    stranger.close()
+    with pytest.raises(OwnershipLostError):
+        await store.record(change(account))
+    await store.close()
+
+
+async def test_the_reader_cannot_write(store: SqlStore) -> None:
+    with pytest.raises(OperationalError, match="readonly"):
+        await store._database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
+
+
+async def test_a_failing_read_says_what_is_wrong_without_what_was_asked(
+    store: SqlStore, account: Lease, path: Path
+) -> None:
+    stranger = sqlite3.connect(path)
+    stranger.execute("DROP TABLE execution")
+    stranger.close()
+    with pytest.raises(StoreError) as caught:
+        await executions_of(store, account)
+    assert str(caught.value) == f"{path} did not take this (SQLITE_ERROR)"
+    assert caught.value.__context__ is None
+
+
+def sqlite_error(name: str) -> OperationalError:
+    cause = sqlite3.OperationalError("secret")
+    cause.sqlite_errorname = name
+    return OperationalError("secret", {"secret": "secret"}, cause)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "concerns_all"),
+    [
+        ("SQLITE_BUSY_SNAPSHOT", StoreError, True),
+        ("SQLITE_FULL", StoreError, True),
+        ("SQLITE_IOERR_FSYNC", StoreError, True),
+        ("SQLITE_READONLY_DBMOVED", StoreError, True),
+        ("SQLITE_CANTOPEN", StoreError, True),
+        ("SQLITE_CORRUPT_INDEX", StoreUnusableError, True),
+        ("SQLITE_NOTADB", StoreUnusableError, True),
+        ("SQLITE_CONSTRAINT_PRIMARYKEY", OwnershipLostError, False),
+        ("SQLITE_CONSTRAINT_UNIQUE", OwnershipLostError, False),
+        ("SQLITE_CONSTRAINT_NOTNULL", StoreError, False),
+    ],
+)
+def test_each_error_has_a_meaning(name: str, kind: type[StoreError], *, concerns_all: bool) -> None:
+    trouble = explain(sqlite_error(name), where="watcher.db")
+    assert (trouble.kind, trouble.concerns_all) == (kind, concerns_all)
+    assert "watcher.db" in trouble.text
+    assert "secret" not in trouble.text
+
+
+def test_an_error_of_the_store_is_passed_on() -> None:
+    error = explain(OwnershipLostError("gone"), where="watcher.db").error()
+    assert isinstance(error, OwnershipLostError)
+    assert str(error) == "gone"
+
+
+def test_a_strange_error_says_where_it_came_from_and_nothing_it_held() -> None:
+    assert explain(ValueError("secret"), where="w").text == "w did not take this (ValueError)"
+    with pytest.raises(TypeError) as caught:
+        explain(None, where=3 * {})  # type: ignore[arg-type, operator]
+    assert "secret" not in explain(caught.value, where="w").text

@@ -1,0 +1,129 @@
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+
+import pytest
+
+from watcher.domain.errors import StoreError, StoreStoppedError
+from watcher.store.db_errors import Trouble
+from watcher.store.group_commit import GROUP_COUNT, GroupWriter
+
+
+class FullError(Exception):
+    """Something that stands in the way of every write."""
+
+
+@dataclass
+class Disk:
+    """Takes groups of numbers, unless one of them is bad."""
+
+    bad: set[int] = field(default_factory=set)
+    full: bool = False
+    groups: list[list[int]] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    attempts: int = 0
+
+    async def write(self, items: Sequence[int]) -> list[str]:
+        self.attempts += 1
+        await asyncio.sleep(0)
+        if self.full:
+            raise FullError
+        if self.bad & set(items):
+            raise ValueError("secret")
+        self.groups.append(list(items))
+        return ["ops"]
+
+    def explain(self, error: Exception) -> Trouble:
+        return Trouble(StoreError, type(error).__name__, concerns_all=isinstance(error, FullError))
+
+
+@pytest.fixture
+def disk() -> Disk:
+    return Disk()
+
+
+@pytest.fixture
+async def writer(disk: Disk) -> AsyncIterator[GroupWriter[int]]:
+    writer = GroupWriter(write=disk.write, explain=disk.explain, on_written=disk.told.extend)
+    yield writer
+    await writer.close()
+
+
+async def write_all(writer: GroupWriter[int], count: int) -> list[BaseException | None]:
+    return await asyncio.gather(*(writer.write(number) for number in range(count)), return_exceptions=True)
+
+
+async def test_what_is_handed_in_together_is_written_together(disk: Disk, writer: GroupWriter[int]) -> None:
+    assert await write_all(writer, 10) == [None] * 10
+    assert disk.groups == [list(range(10))]
+    assert disk.told == ["ops"]
+
+
+async def test_a_group_is_never_larger_than_its_limit(disk: Disk, writer: GroupWriter[int]) -> None:
+    await write_all(writer, 600)
+    assert [len(group) for group in disk.groups] == [GROUP_COUNT, GROUP_COUNT, 88]
+    assert list(chain(*disk.groups)) == list(range(600))
+
+
+async def test_bad_writes_are_found_by_halving(disk: Disk, writer: GroupWriter[int]) -> None:
+    disk.bad = {100}
+    outcomes = await write_all(writer, GROUP_COUNT)
+    assert [number for number, outcome in enumerate(outcomes) if outcome] == [100]
+    assert list(chain(*disk.groups)) == [number for number in range(GROUP_COUNT) if number != 100]
+    assert disk.attempts == 17
+
+
+async def test_what_stands_in_the_way_of_all_is_tried_once(disk: Disk, writer: GroupWriter[int]) -> None:
+    disk.full = True
+    outcomes = await write_all(writer, GROUP_COUNT)
+    assert disk.attempts == 1
+    assert len({id(outcome) for outcome in outcomes if isinstance(outcome, StoreError)}) == GROUP_COUNT
+    disk.full = False
+    assert await write_all(writer, 3) == [None] * 3
+
+
+async def test_a_cancelled_caller_is_not_missed(disk: Disk, writer: GroupWriter[int]) -> None:
+    disk.bad = {1}
+    writes = [asyncio.create_task(writer.write(number)) for number in range(3)]
+    await asyncio.sleep(0)
+    writes[0].cancel()
+    writes[1].cancel()
+    await asyncio.wait(writes)
+    assert [write.cancelled() for write in writes] == [True, True, False]
+    assert list(chain(*disk.groups)) == [0, 2]
+
+
+async def test_closing_writes_what_was_handed_in(disk: Disk, writer: GroupWriter[int]) -> None:
+    write = asyncio.create_task(writer.write(1))
+    await asyncio.sleep(0)
+    await writer.close()
+    assert write.done()
+    assert disk.groups == [[1]]
+
+
+async def test_whoever_is_told_of_a_write_cannot_end_the_writing(disk: Disk) -> None:
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
+
+    def fail(_told: Collection[str]) -> None:
+        raise RuntimeError
+
+    writer = GroupWriter(write=disk.write, explain=disk.explain, on_written=fail)
+    await writer.write(1)
+    await writer.write(2)
+    await writer.close()
+    assert len(complaints) == 2
+
+
+async def test_writing_that_ends_by_a_bug_ends_so_for_all_who_wait_and_who_come_later(disk: Disk) -> None:
+    def stumble(_error: Exception) -> Trouble:
+        raise RuntimeError
+
+    writer = GroupWriter(write=disk.write, explain=stumble, on_written=disk.told.extend)
+    disk.full = True
+    async with asyncio.timeout(5):
+        outcomes = [*await write_all(writer, GROUP_COUNT + 1), *await write_all(writer, 1)]
+        await writer.close()
+    assert {type(outcome) for outcome in outcomes} == {StoreStoppedError}
+    assert "RuntimeError" in str(outcomes[0])

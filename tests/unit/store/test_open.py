@@ -1,0 +1,250 @@
+import os
+import resource
+import shutil
+import socket
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from stores import SetClock, Woken
+
+from watcher.domain.errors import Exit, StoreError, StoreUnusableError
+from watcher.store.file_lock import noted_address
+from watcher.store.open import open_store
+from watcher.store.sql_store import SqlStore
+
+NOBODY = 65534
+
+
+async def opened(path: Path) -> SqlStore:
+    return await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken(), busy_timeout_s=0.01)
+
+
+async def refusal(path: Path, *, code: Exit = Exit.USAGE) -> str:
+    with pytest.raises(StoreUnusableError) as caught:
+        await opened(path)
+    assert caught.value.exit_code is code
+    return str(caught.value)
+
+
+async def test_a_new_store_says_that_it_was_created(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "watcher.db")
+    assert store.created
+    await store.close()
+    store = await opened(tmp_path / "watcher.db")
+    assert not store.created
+    await store.close()
+
+
+async def test_an_empty_file_becomes_a_store(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    path.touch()
+    store = await opened(path)
+    assert store.created
+    await store.close()
+
+
+async def test_a_file_that_somebody_left_empty_becomes_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    path.touch(0o644)
+    store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
+    assert set(modes_in(tmp_path).values()) == {0o600}
+    await store.close()
+
+
+def modes_in(directory: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    store = await opened(path)
+    await store.claim("account", "default")
+    assert modes_in(tmp_path) == dict.fromkeys(
+        ("watcher.db", "watcher.db-wal", "watcher.db-shm", "watcher.db.lock"), 0o600
+    )
+    await store.close()
+
+
+async def test_a_relative_url_is_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = await open_store("sqlite:///here.db", clock=SetClock(), on_recorded=Woken())
+    await store.close()
+    assert (tmp_path / "here.db").exists()
+
+
+async def test_a_second_daemon_is_told_who_holds_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    store = await opened(path)
+    (tmp_path / "link.db").symlink_to(path)
+    for name in ("watcher.db", "link.db"):
+        message = await refusal(tmp_path / name, code=Exit.FAILED)
+        assert f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00" in message
+    await store.close()
+    await (await opened(path)).close()
+
+
+async def test_a_store_tells_where_its_daemon_listens(tmp_path: Path) -> None:
+    store = await opened(tmp_path / "watcher.db")
+    store.announce("127.0.0.1:8080")
+    assert noted_address(tmp_path / "watcher.db") == ("127.0.0.1", 8080)
+    await store.close()
+
+
+def blank(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+async def test_a_holder_that_has_not_yet_said_who_it_is_is_another_process(tmp_path: Path) -> None:
+    path, lock = tmp_path / "watcher.db", tmp_path / "watcher.db.lock"
+    store = await opened(path)
+    blank(lock)
+    assert "in use by another process" in await refusal(path, code=Exit.FAILED)
+    await store.close()
+
+
+def set_versions(path: Path, *, schema_version: int, oldest_reader: int) -> None:
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE meta SET value = ? WHERE key = 'schema_version'", (schema_version,))
+        database.execute("UPDATE meta SET value = ? WHERE key = 'oldest_reader'", (oldest_reader,))
+    database.close()
+
+
+async def test_a_newer_store_that_needs_a_newer_program_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    await (await opened(path)).close()
+    set_versions(path, schema_version=7, oldest_reader=6)
+    message = await refusal(path)
+    assert "newer version" in message
+    assert "schema 7" in message
+
+
+async def test_a_newer_store_that_this_program_can_live_with_is_used_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    await (await opened(path)).close()
+    set_versions(path, schema_version=7, oldest_reader=1)
+    store = await opened(path)
+    assert not store.created
+    await store.close()
+
+
+@pytest.mark.parametrize(("table", "columns"), [("customer", "name"), ("meta", "key, value")])
+async def test_a_strangers_database_is_refused_and_left_alone(table: str, columns: str, tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    with sqlite3.connect(path) as database:
+        database.execute(f"CREATE TABLE {table} ({columns})")
+    database.close()
+    assert "not one of clerk-watcher" in await refusal(path)
+    with sqlite3.connect(path) as database:
+        assert database.execute("SELECT name FROM sqlite_master").fetchall() == [(table,)]
+    database.close()
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    path.write_text("dear diary\n" * 500)
+    assert "is not a SQLite database" in await refusal(path)
+    assert path.read_text() == "dear diary\n" * 500
+
+
+async def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    await (await opened(path)).close()
+    content = path.read_bytes()
+    path.write_bytes(content[:4096] + b"\xff" * (len(content) - 4096))
+    assert "is damaged" in await refusal(path)
+
+
+async def test_a_directory_that_is_not_there_is_named(tmp_path: Path) -> None:
+    message = await refusal(tmp_path / "gone" / "watcher.db")
+    assert f"{tmp_path}/gone/watcher.db" in message
+    assert "No such file or directory" in message
+
+
+async def test_a_directory_in_place_of_the_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "watcher.db").mkdir()
+    assert "Is a directory" in await refusal(tmp_path / "watcher.db")
+
+
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_what_may_pass_by_itself_is_nothing_a_person_must_correct(tmp_path: Path) -> None:
+    with no_descriptor_left(), pytest.raises(StoreError, match="Too many open files") as caught:
+        await opened(tmp_path / "watcher.db")
+    assert caught.value.exit_code is Exit.FAILED
+
+
+@pytest.fixture
+def directory_as_nobody() -> Iterator[Path]:
+    """Run as a user whom permissions bind, in a directory of their own: root may write whatever it likes."""
+    directory = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    if user == 0:
+        os.chown(directory, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+    yield directory
+    os.seteuid(user)
+    directory.chmod(0o700)
+    shutil.rmtree(directory)
+
+
+def forbid_writing(path: Path) -> None:
+    path.chmod(0o500)
+
+
+async def test_a_directory_that_may_not_be_written_is_refused(directory_as_nobody: Path) -> None:
+    forbid_writing(directory_as_nobody)
+    assert "Permission denied" in await refusal(directory_as_nobody / "watcher.db")
+
+
+async def test_a_file_that_may_not_be_written_is_refused(directory_as_nobody: Path) -> None:
+    path = directory_as_nobody / "watcher.db"
+    path.touch()
+    forbid_writing(path)
+    assert "Permission denied" in await refusal(path)
+
+
+async def test_a_store_locked_by_a_stranger_may_be_tried_again(tmp_path: Path) -> None:
+    path = tmp_path / "watcher.db"
+    await (await opened(path)).close()
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StoreError, match="locked by another program") as caught:
+        await opened(path)
+    assert not isinstance(caught.value, StoreUnusableError)
+    stranger.close()
+    await (await opened(path)).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("watcher.db", "is not a URL"),
+        ("http://u:hunter2@h:port/", "is not a URL"),
+        ("postgresql://watcher:hunter2@db/watcher", "names postgresql"),
+        ("sqlite://", "names no file"),
+        ("sqlite:///:memory:", "names no file"),
+        ("sqlite:///watcher.db?mode=ro", "names no file"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_explained_without_its_secrets(url: str, problem: str) -> None:
+    with pytest.raises(StoreUnusableError, match=problem) as caught:
+        await open_store(url, clock=SetClock(), on_recorded=Woken())
+    assert "sqlite:///watcher.db" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

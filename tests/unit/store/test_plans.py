@@ -1,0 +1,82 @@
+"""How SQLite carries out what is asked often: a dead sink with a million deliveries must cost the others nothing."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import ClauseElement, Connection, create_engine
+from sqlalchemy.dialects.sqlite import dialect
+
+from watcher.store import cursors as scans
+from watcher.store import deliveries, outbox, retention
+from watcher.store import executions as states
+from watcher.store.tables import metadata
+
+
+@pytest.fixture
+def connection() -> Iterator[Connection]:
+    engine = create_engine("sqlite://")
+    metadata.create_all(engine)
+    with engine.connect() as connection:
+        yield connection
+    engine.dispose()
+
+
+def plan(connection: Connection, statement: ClauseElement) -> list[str]:
+    sql = str(statement.compile(dialect=dialect()))
+    rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))
+    return [row.detail for row in rows]
+
+
+def test_what_is_due_is_read_off_the_front_of_the_index(connection: Connection) -> None:
+    steps = plan(connection, deliveries.HEADS)
+    assert [step for step in steps if step.startswith(("SEARCH", "USE TEMP"))] == [
+        "SEARCH delivery USING INDEX delivery_due (sink_id=? AND tried=?)",
+        "SEARCH earlier USING PRIMARY KEY (stream=? AND sequence<?)",
+        "SEARCH event USING INDEX sqlite_autoindex_event_1 (stream=? AND sequence=?)",
+    ] * 2
+
+
+def test_a_new_delivery_looks_at_those_before_it_only(connection: Connection) -> None:
+    assert plan(connection, outbox._DELIVERY) == [
+        "SCALAR SUBQUERY 1",
+        "SEARCH ahead USING PRIMARY KEY (stream=? AND sequence<?)",
+    ]
+
+
+def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> None:
+    assert plan(connection, states._OPEN) == [
+        "SEARCH execution USING INDEX execution_open (pipeline_id=? AND execution>?)"
+    ]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        deliveries._SETTLE,
+        deliveries._HOLD_BACK,
+        deliveries._LET_GO,
+        deliveries._NEVER_TRIED,
+        deliveries._NOTE_FIRST_DUE,
+        deliveries._TOO_OLD,
+        deliveries._GIVE_UP,
+        outbox._SINKS_OF,
+        states._UPDATE,
+        states._LOOKED,
+        scans._TELL,
+        scans._CURSOR,
+        scans._FORGET,
+        scans._MARK_PIPELINE,
+        retention._ENDED,
+        retention._DELETE_STREAM_DELIVERIES,
+        retention._DELETE_STREAM_EVENTS,
+        retention._NOTE_EMPTY,
+        retention._DELETE_EMPTY,
+        retention._OLD_EVENTS,
+        retention._DELETE_EVENT_DELIVERIES,
+        retention._DELETE_EVENT,
+        retention._BURY,
+    ],
+)
+def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: ClauseElement) -> None:
+    steps = plan(connection, statement)
+    assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]

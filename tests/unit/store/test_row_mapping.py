@@ -1,0 +1,24 @@
+import uuid
+
+import pytest
+
+from watcher.store.row_mapping import counts_of, counts_text, execution_id, execution_key
+
+
+def test_an_id_comes_back_from_its_bytes() -> None:
+    name = str(uuid.uuid4())
+    assert execution_id(execution_key(name)) == name
+
+
+def test_what_is_no_id_has_no_bytes() -> None:
+    with pytest.raises(ValueError, match="hexadecimal"):
+        execution_key("not-an-id")
+
+
+def test_counts_come_back_in_their_order() -> None:
+    counts = (("running", 2), ("unrecognized:a,b=c", 1), ("new", 1))
+    assert counts_of(counts_text(counts)) == counts
+
+
+def test_no_counts_come_back_as_none() -> None:
+    assert counts_of(counts_text(())) == ()

@@ -1,0 +1,29 @@
+"""A module imports at its top and for real. What it may import, import-linter says (`pyproject.toml`)."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+MODULES = sorted(ROOT.glob("watcher/**/*.py"))
+LATE = {"watcher/__main__.py": {"watcher.cli.main", "watcher.cli.main.main"}}
+"""What a function imports. The entry point first sees to signals: what it imports then takes half a second."""
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield from (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_imports_at_its_top_and_for_real(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    late = {name for function in functions for name in imported(function)}
+    assert late == LATE.get(str(path.relative_to(ROOT)), set())
+    assert "TYPE_CHECKING" not in path.read_text()

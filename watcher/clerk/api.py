@@ -1,0 +1,118 @@
+"""The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like is `wire`'s."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from yarl import URL
+
+from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.clerk.schemas import Attempt, HardToReadError, UnreadableError, parse_execution, parse_page
+from watcher.domain.errors import TransportFailedError
+from watcher.domain.models import Outcome
+from watcher.runtime.backoff import parse_retry_after
+from watcher.runtime.clock import Clock
+from watcher.runtime.http_client import Client
+
+_OUTCOMES = {
+    400: Outcome.REJECTED,
+    401: Outcome.UNAUTHORIZED,
+    403: Outcome.FORBIDDEN,
+    404: Outcome.NOT_FOUND,
+    408: Outcome.TIMEOUT,
+    410: Outcome.NOT_FOUND,
+    422: Outcome.REJECTED,
+    429: Outcome.RATE_LIMITED,
+}
+_CLASSES = {3: Outcome.REDIRECT, 5: Outcome.SERVER_ERROR}
+_FAILURES = {"timeout": Outcome.TIMEOUT, "truncated": Outcome.INVALID, "too_large": Outcome.INVALID}
+
+
+def outcome_of(status_code: int) -> Outcome:
+    """Return what a status code other than 200 means (SPEC 4)."""
+    return _OUTCOMES.get(status_code) or _CLASSES.get(status_code // 100) or Outcome.INVALID
+
+
+_Found = TypeVar("_Found")
+_Parsed_co = TypeVar("_Parsed_co", covariant=True)
+
+
+class _Heard(NamedTuple, Generic[_Found]):
+    """What came of one request; `found` is there if and only if `outcome` is `ok`."""
+
+    outcome: Outcome
+    sent_at: float
+    found: _Found | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+
+
+class _Parse(Protocol[_Parsed_co]):
+    def __call__(self, body: bytes, *, attempt: Attempt) -> _Parsed_co: ...
+
+
+class ClerkApi:
+    """Clerk Chat with one key, over one client."""
+
+    def __init__(self, client: Client, *, base_url: str, clock: Clock) -> None:
+        """Take the base URL without a trailing slash."""
+        self._client = client
+        self._base_url = URL(base_url, encoded=True)
+        self._path = self._base_url.raw_path.rstrip("/")
+        self._clock = clock
+        # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
+        """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
+        parse = partial(parse_execution, asked=execution)
+        return Reply(*await self._ask(f"{pipeline}/executions/{execution}", parse=parse))
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
+        query = f"limit={PAGE_ROWS}&page={page}"
+        heard = await self._ask(f"{pipeline}/executions", query, parse=parse_page)
+        rows, skipped, total = heard.found or (None, 0, None)
+        return PageReply(heard.outcome, heard.sent_at, rows, skipped, total, *heard[3:])
+
+    async def _ask(self, what: str, query: str = "", *, parse: _Parse[_Found]) -> _Heard[_Found]:
+        url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
+        sent_at = self._clock.monotonic()
+        try:
+            response = await self._client.get(
+                url.with_query(query) if query else url, read=lambda body: self._read(body, parse)
+            )
+        except TransportFailedError as failure:
+            return _Heard(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
+        except UnreadableError as error:
+            return _Heard(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
+        code = response.status_code
+        if response.found is not None:
+            return _Heard(Outcome.OK, sent_at, response.found, code)
+        retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
+        return _Heard(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
+
+    async def _read(self, body: bytes, parse: _Parse[_Found]) -> _Found:
+        """Read what is quickly read here, and all else in the thread."""
+        try:
+            return parse(body, attempt=Attempt.FIRST)
+        except HardToReadError:
+            return await self._in_thread(partial(parse, body, attempt=Attempt.SECOND))
+
+    async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
+        """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""
+        begun = self._aside.submit(work)
+        done = asyncio.wrap_future(begun)
+        try:
+            await asyncio.wait([done])
+            return done.result()
+        except asyncio.CancelledError:
+            if not begun.cancel():
+                await asyncio.wait([done])
+                done.exception()  # seen: nobody wants to know any more
+            raise
+        finally:
+            del begun, done  # else what it raises, its traceback and this frame, the body in it, wait for the collector

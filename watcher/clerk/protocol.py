@@ -1,0 +1,83 @@
+"""The API that is watched, as its owners see it: one request, one answer."""
+
+from typing import NamedTuple, Protocol
+
+from watcher.domain.models import Execution, Outcome
+
+
+class Reply(NamedTuple):
+    """What became of one request. `execution` is there if and only if `outcome` is `ok`.
+
+    `sent_at` is a monotonic reading taken just before the request went out; `retry_after_s` is the server's wish,
+    as it gave it; `status_code` is absent when there was no answer. `reason` is a word of ours for the log: why
+    there is no execution.
+    """
+
+    outcome: Outcome
+    sent_at: float
+    execution: Execution | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+
+
+PAGE_ROWS = 50
+"""How many rows of a list are asked for at once: the most the API gives."""
+
+
+class PageReply(NamedTuple):
+    """What became of one request for a page of a list. `rows` are there if and only if `outcome` is `ok`.
+
+    They come in the API's order; `skipped` more were on the page, unreadable. `total` is what the API says the whole
+    list holds, true or not. The other fields are as in `Reply`.
+    """
+
+    outcome: Outcome
+    sent_at: float
+    rows: tuple[Execution, ...] | None = None
+    skipped: int = 0
+    total: int | None = None
+    status_code: int | None = None
+    retry_after_s: float | None = None
+    reason: str | None = None
+
+
+class Answer(Protocol):
+    """What a reply says of the account it was asked for: a `Reply` or a `PageReply`, fields as there."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Return what became of the request."""
+        ...
+
+    @property
+    def sent_at(self) -> float:
+        """Return when it went out."""
+        ...
+
+    @property
+    def status_code(self) -> int | None:
+        """Return the code of the answer."""
+        ...
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Return how long the server wants to be left alone."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Return a word of ours for why it is no success."""
+        ...
+
+
+class Api(Protocol):
+    """The Clerk Chat API with one key. Trouble is a reply, never an exception; only cancellation comes through."""
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
+        """Fetch one execution."""
+        ...
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        """Fetch one page of a pipeline's list; the first is page 1."""
+        ...

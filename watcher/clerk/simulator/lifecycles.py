@@ -1,0 +1,220 @@
+"""Life stories: what happens to an execution and when, told from a seed. Knows no clock, no network and no JSON.
+
+All times are seconds from the story's own beginning.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from itertools import pairwise
+from random import Random
+from uuid import UUID
+
+from watcher.domain.models import TERMINAL_STATUSES, Status
+
+
+class Kind(StrEnum):
+    """What sort of life an execution has."""
+
+    QUICK = "quick"
+    PAUSES = "pauses"
+    FAILING = "failing"
+    LONG = "long"
+
+
+@dataclass(frozen=True, slots=True)
+class Stay:
+    """A time in one status. `ends` gives the execution a `finishedAt` although the status does not say it has ended."""
+
+    status: str
+    begins_s: float
+    ends: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node the execution runs. `goal` is named on every node, as the documentation does; only goal nodes reach it."""
+
+    id: str
+    number: str
+    name: str
+    begins_s: float
+    ends_s: float
+    error: str | None = None
+    is_goal: bool = False
+    goal: str | None = None
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """All that is true of one execution. `nulls` are fields answered as null, `absent` those left out."""
+
+    execution: str
+    stays: tuple[Stay, ...]
+    kind: Kind = Kind.QUICK
+    nodes: tuple[Node, ...] = ()
+    error: str | None = None
+    triggered_by: str | None = "message_received"
+    triggered_by_entity_id: str | None = None
+    conversation_id: str | None = None
+    nulls: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+
+    def stay_at(self, t: float) -> Stay:
+        """Return where the execution stands at `t`; before its beginning, its first stay."""
+        return next((stay for stay in reversed(self.stays) if stay.begins_s <= t), self.stays[0])
+
+    def started_s(self) -> float | None:
+        """Return when it left `new`, or `None` if it never does."""
+        return next((stay.begins_s for stay in self.stays if stay.status != Status.NEW), None)
+
+    def next_change_s(self, t: float) -> float:
+        """Return the next moment after `t` at which anything changes, infinity if nothing will."""
+        return min((moment for moment in self._moments() if moment > t), default=math.inf)
+
+    def length_s(self) -> float:
+        """Return when the last stay begins."""
+        return self.stays[-1].begins_s
+
+    def stretched(self, factor: float) -> "Story":
+        """Return the same story told `factor` times as slowly."""
+        stays = tuple(replace(stay, begins_s=stay.begins_s * factor) for stay in self.stays)
+        nodes = tuple(
+            replace(node, begins_s=node.begins_s * factor, ends_s=node.ends_s * factor) for node in self.nodes
+        )
+        return replace(self, stays=stays, nodes=nodes)
+
+    def _moments(self) -> Iterator[float]:
+        yield from (stay.begins_s for stay in self.stays)
+        for node in self.nodes:
+            yield node.begins_s
+            yield node.ends_s
+
+
+def has_ended(stay: Stay) -> bool:
+    """Say whether `finishedAt` is answered in this stay."""
+    return stay.ends or stay.status in TERMINAL_STATUSES
+
+
+_DECK = (Kind.QUICK,) * 3 + (Kind.PAUSES,) * 2 + (Kind.LONG,) * 2 + (Kind.FAILING,)
+"""One in eight fails, so a small world has its share of failures whatever the seed."""
+
+_GOALS = {
+    "Book appointment": "Booked appointment",
+    "Collect payment": "Payment received",
+    "Confirm identity": "Identity confirmed",
+}
+_NODES = ("Greeting", "Qualify lead", "Answer question", "Send reminder", "Wait for reply", *_GOALS)
+_ERRORS = (
+    "upstream timeout after 30 s",
+    "the calendar answered 502",
+    "the model returned no answer",
+    "the contact has opted out",
+    "the phone number cannot be reached",
+)
+_TRIGGERS = ("message_received", "api", "schedule", "contact_created")
+
+_PAUSES = {Kind.QUICK: (0, 0), Kind.PAUSES: (1, 2), Kind.FAILING: (0, 0), Kind.LONG: (1, 3)}
+
+Span = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Tempo:
+    """Between how many seconds and how many a stay takes."""
+
+    new_s: Span
+    running_s: Mapping[Kind, Span]
+    paused_s: Mapping[Kind, Span]
+
+
+REAL = Tempo(
+    new_s=(0.2, 2.0),
+    running_s={Kind.QUICK: (2, 20), Kind.PAUSES: (5, 40), Kind.FAILING: (3, 60), Kind.LONG: (300, 2400)},
+    paused_s={Kind.PAUSES: (20, 600), Kind.LONG: (600, 5400)},
+)
+"""Seconds to hours, as agents live."""
+
+BRISK = Tempo(
+    new_s=(0.5, 2.5),
+    running_s=dict.fromkeys(Kind, (1.5, 5.0)),
+    paused_s=dict.fromkeys(Kind, (1.5, 4.0)),
+)
+"""Everything within half a minute, for people who watch."""
+
+
+def tell(seed: int, *, index: int, kind: Kind | None = None, tempo: Tempo = REAL) -> Story:
+    """Tell the story of the `index`-th execution of a seed, always the same one."""
+    rng = Random(f"{seed}/{index}")
+    kind = kind or _deal(seed, index=index)
+    execution = seeded_uuid(rng)
+    stays = _stays(kind, tempo=tempo, rng=rng)
+    nodes = _nodes(stays, fails=kind is Kind.FAILING, rng=rng)
+    return Story(
+        execution=execution,
+        stays=stays,
+        kind=kind,
+        nodes=nodes,
+        error=next((f"{node.name}: {node.error}" for node in nodes if node.error), None),
+        triggered_by=rng.choice(_TRIGGERS),
+        triggered_by_entity_id=seeded_uuid(rng),
+        conversation_id=seeded_uuid(rng),
+    )
+
+
+def seeded_uuid(rng: Random) -> str:
+    """Draw a version 4 UUID."""
+    return str(UUID(int=rng.getrandbits(128), version=4))
+
+
+def _deal(seed: int, *, index: int) -> Kind:
+    hand, place = divmod(index, len(_DECK))
+    deck = list(_DECK)
+    Random(f"{seed}/deck/{hand}").shuffle(deck)
+    return deck[place]
+
+
+def _stays(kind: Kind, *, tempo: Tempo, rng: Random) -> tuple[Stay, ...]:
+    at_s = rng.uniform(*tempo.new_s)
+    stays = [Stay(Status.NEW, 0.0), Stay(Status.RUNNING, at_s)]
+    for _ in range(rng.randint(*_PAUSES[kind])):
+        at_s += rng.uniform(*tempo.running_s[kind])
+        stays.append(Stay(Status.PAUSED, at_s))
+        at_s += rng.uniform(*tempo.paused_s[kind])
+        stays.append(Stay(Status.RUNNING, at_s))
+    at_s += rng.uniform(*tempo.running_s[kind])
+    stays.append(Stay(Status.FAILED if kind is Kind.FAILING else Status.SUCCESS, at_s))
+    return tuple(stays)
+
+
+def _nodes(stays: Sequence[Stay], *, fails: bool, rng: Random) -> tuple[Node, ...]:
+    spans = [span for stay, after in pairwise(stays) for span in _spans(stay, after=after, rng=rng)]
+    nodes = [_node(number, span=span, rng=rng) for number, span in enumerate(spans, start=1)]
+    if fails:
+        nodes[-1] = replace(nodes[-1], error=rng.choice(_ERRORS), is_goal=False)
+    return tuple(nodes)
+
+
+def _spans(stay: Stay, *, after: Stay, rng: Random) -> list[Span]:
+    if stay.status != Status.RUNNING:
+        return []
+    count = rng.randint(1, 3)
+    step_s = (after.begins_s - stay.begins_s) / count
+    edges = [stay.begins_s + step_s * nth for nth in range(count)] + [after.begins_s]
+    return list(pairwise(edges))
+
+
+def _node(number: int, *, span: Span, rng: Random) -> Node:
+    name = rng.choice(_NODES)
+    return Node(
+        id=seeded_uuid(rng),
+        number=str(number),
+        name=name,
+        begins_s=span[0],
+        ends_s=span[1],
+        is_goal=name in _GOALS,
+        goal=_GOALS.get(name, "Booked appointment"),
+        tokens=rng.randint(0, 900),
+    )

@@ -1,0 +1,121 @@
+"""What the simulator was asked and what it said: the witness tests call. Holds no secret; keys are numbered."""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+
+from watcher.clerk.simulator.faults import Fault
+
+KEPT_COUNT = 500_000
+"""Older entries are forgotten, so that a simulator can run for days; their counts stay."""
+
+KEPT_PAGES_COUNT = 20_000
+"""Of older pages it is forgotten what they told."""
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+@dataclass(slots=True)
+class Entry:
+    """One request. `at` is when it came, in monotonic seconds.
+
+    `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while
+    there is no answer, and for ever after a reset. `told` is the status a client could read from the answer,
+    `truth` the one the execution had. `rows` are the statuses a page told, by execution; only the last pages have them.
+    """
+
+    at: float
+    key: int | None
+    endpoint: str
+    pipeline: str | None = None
+    execution: str | None = None
+    code: int | None = None
+    fault: Fault | None = None
+    told: str | None = None
+    truth: str | None = None
+    rows: Mapping[str, str] | None = None
+
+    def told_of(self, execution: str) -> str | None:
+        """Return the status of that execution a client could read from the answer, if it was about it."""
+        return self.told if self.execution == execution else (self.rows or {}).get(execution)
+
+
+class Journal:
+    """Every request, in the order they came."""
+
+    def __init__(self, *, kept_count: int = KEPT_COUNT, kept_pages_count: int = KEPT_PAGES_COUNT) -> None:
+        """Start blank."""
+        self._kept_pages_count = kept_pages_count
+        self.entries: deque[Entry] = deque(maxlen=kept_count)
+        self.served_count = 0
+        self._pages: deque[Entry] = deque()
+        self._troubles: Counter[str] = Counter()
+
+    def open(self, entry: Entry) -> Entry:
+        """Write down a request that came; what becomes of it is filled in later."""
+        self.entries.append(entry)
+        self.served_count += 1
+        return entry
+
+    def close(self, entry: Entry, *, code: int | None) -> None:
+        """Write down how a request was answered."""
+        entry.code = code
+        if trouble := _trouble(entry):
+            self._troubles[trouble] += 1
+
+    def tell_page(self, entry: Entry, *, rows: Mapping[str, str]) -> None:
+        """Write down what a page told."""
+        entry.rows = rows
+        self._pages.append(entry)
+        if len(self._pages) > self._kept_pages_count:
+            self._pages.popleft().rows = None
+
+    def busiest_second(self) -> int:
+        """Return the most requests one key made within any second."""
+        by_key: dict[int | None, list[float]] = {}
+        for entry in self.entries:
+            by_key.setdefault(entry.key, []).append(entry.at)
+        return max((_busiest(times) for times in by_key.values()), default=0)
+
+    def requests_of(self, execution: str) -> list[Entry]:
+        """Return the requests for one execution."""
+        return [entry for entry in self.entries if entry.execution == execution]
+
+    def told_statuses(self, execution: str) -> list[str]:
+        """Return the statuses that answers told, without repetitions: what a watcher can know at least."""
+        told = (entry.told_of(execution) for entry in self.entries)
+        return list(_without_repetitions(status for status in told if status))
+
+    def lines(self) -> Iterator[dict[str, object]]:
+        """Go through the entries as plain values."""
+        return (asdict(entry) for entry in self.entries)
+
+    def summary(self) -> str:
+        """Return one line for people: how many requests came, and how many had which trouble."""
+        troubles = " ".join(f"{name}{_TIMES}{count}" for name, count in sorted(self._troubles.items()))
+        return f"served {self.served_count} · {troubles}".rstrip(" ·")
+
+
+def _trouble(entry: Entry) -> str | None:
+    if entry.code is not None and entry.code >= 500:  # noqa: PLR2004 - HTTP's own figures
+        return "5xx"
+    if entry.code is not None and entry.code >= 300:  # noqa: PLR2004 - HTTP's own figures
+        return str(entry.code)
+    return None if entry.fault is None else entry.fault.value
+
+
+def _busiest(times: list[float]) -> int:
+    busiest = oldest = 0
+    for newest, at in enumerate(times):
+        while at - times[oldest] >= 1:
+            oldest += 1
+        busiest = max(busiest, newest - oldest + 1)
+    return busiest
+
+
+def _without_repetitions(statuses: Iterable[str]) -> Iterator[str]:
+    last = None
+    for status in statuses:
+        if status != last:
+            yield status
+        last = status

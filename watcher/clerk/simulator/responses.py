@@ -1,0 +1,245 @@
+"""The answers of the API, field by field as its reference page shows them.
+
+Knows no network, and of faults only what a list may lie about its length.
+Whatever a customer said, typed or is stands behind a `PRIVATE-…` mark, so that a test can search for it anywhere.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import NamedTuple
+
+from watcher.clerk.simulator.faults import Total
+from watcher.clerk.simulator.lifecycles import Node
+from watcher.clerk.simulator.world import SimExecution, World
+from watcher.domain.models import Status
+
+PRIVATE_CONVERSATION = "PRIVATE-conversation"
+PRIVATE_CONTACT = "PRIVATE-contact"
+PRIVATE_ENVIRONMENT = "PRIVATE-environment"
+PRIVATE_INPUT = "PRIVATE-input"
+PRIVATE_OUTPUT = "PRIVATE-output"
+PRIVATE_MESSAGE = "PRIVATE-message"
+PRIVATE = "PRIVATE-"
+"""What all marks begin with."""
+
+PAGE_LIMIT = 50
+_KEPT_BYTES = 65_536
+KEPT_COUNT = 20_000
+
+JsonObject = dict[str, object]
+
+
+class Page(NamedTuple):
+    """Which part of a list is asked for. `number` counts from 1."""
+
+    number: int
+    limit: int
+
+
+class Rendered(NamedTuple):
+    """An answer's bytes, the status they tell, and the world's second from which they are out of date."""
+
+    body: bytes
+    status: str
+    until_s: float
+
+
+class AnswerBook:
+    """Answers of single executions, kept until they change: a benchmark asks for the same ones over and over."""
+
+    def __init__(self, world: World, *, kept_count: int = KEPT_COUNT) -> None:
+        """Start empty."""
+        self._world = world
+        self._kept_count = kept_count
+        self._kept: dict[str, Rendered] = {}
+
+    def answer(self, execution: SimExecution, *, now_s: float) -> Rendered:
+        """Return the answer at `now_s`, which never goes back."""
+        kept = self._kept.get(execution.id)
+        if kept is not None and now_s < kept.until_s:
+            return kept
+        body = encode(full(execution, world=self._world, now_s=now_s))
+        rendered = Rendered(body, execution.stay_at(now_s).status, execution.next_change_s(now_s))
+        self._keep(execution.id, rendered=rendered)
+        return rendered
+
+    def _keep(self, execution: str, *, rendered: Rendered) -> None:
+        if len(self._kept) >= self._kept_count:
+            self._kept.clear()
+        if len(rendered.body) <= _KEPT_BYTES:
+            self._kept[execution] = rendered
+
+
+def encode(document: object) -> bytes:
+    """Return JSON as the API would send it."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
+    """Return the answer to "get a pipeline execution", as large as the execution wants it."""
+    words = f"{PRIVATE_CONVERSATION}-{execution.id} said so. "
+    document = _full(execution, words=words, world=world, now_s=now_s)
+    missing = execution.body_bytes - len(encode(document))
+    if missing > 0:
+        padded = words + (words * (missing // len(words) + 1))[:missing]
+        document["conversationHistory"] = _conversation(padded)
+    return _disguised(document, execution=execution)
+
+
+def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
+    """Return an execution as a list shows it."""
+    started_s, finished_s = execution.started_s(now_s), execution.finished_s(now_s)
+    run_time_s = None if started_s is None else (now_s if finished_s is None else finished_s) - started_s
+    document: JsonObject = {
+        "id": execution.id,
+        "pipelineVersionId": execution.pipeline.version_id,
+        "status": execution.stay_at(now_s).status,
+        "startedAt": _date(started_s, world=world),
+        "runTime": None if run_time_s is None else round(run_time_s * 1000),
+        **_counts(execution, now_s=now_s),
+        "finishedAt": _date(finished_s, world=world),
+        **_origin(execution),
+        "error": _error(execution, now_s=now_s),
+    }
+    return _disguised(document, execution=execution)
+
+
+class Listing(NamedTuple):
+    """One page's answer, and the statuses it tells by execution."""
+
+    document: JsonObject
+    statuses: Mapping[str, str]
+
+
+def listing(pipeline: str, *, page: Page, world: World, base_url: str, lie: Total | None = None) -> Listing:
+    """Return one page of a pipeline's executions. With `lie` its `total` is not true."""
+    executions = world.listed(pipeline)
+    now_s = world.now_s()
+    first = (page.number - 1) * page.limit
+    shown = executions[first : first + page.limit]
+    links = _links(f"{base_url}/public/pipelines/{pipeline}/executions", page=page, total=len(executions))
+    document: JsonObject = {
+        "data": [row(execution, world=world, now_s=now_s) for execution in shown],
+        **_total(len(executions), on_page_count=len(shown), lie=lie),
+        "links": links,
+    }
+    return Listing(document, {execution.id: execution.stay_at(now_s).status for execution in shown})
+
+
+def _total(true_count: int, *, on_page_count: int, lie: Total | None) -> JsonObject:
+    lies = {
+        None: true_count,
+        Total.NULL: None,
+        Total.ZERO: 0,
+        Total.PAGE: on_page_count,
+        Total.HALF: true_count // 2,
+        Total.DOUBLE: true_count * 2,
+    }
+    return {"total": lies[lie]} if lie in lies else {}
+
+
+def _full(execution: SimExecution, *, words: str, world: World, now_s: float) -> JsonObject:
+    pipeline = execution.pipeline
+    nodes = [node for node in execution.story.nodes if execution.begins_s + node.begins_s <= now_s]
+    return {
+        "id": execution.id,
+        "pipelineId": pipeline.id,
+        "pipelineVersionId": pipeline.version_id,
+        "status": execution.stay_at(now_s).status,
+        "pipelineName": pipeline.name,
+        "pipelineVersionNumber": pipeline.version_number,
+        "startedAt": _date(execution.started_s(now_s), world=world),
+        "finishedAt": _date(execution.finished_s(now_s), world=world),
+        "error": _error(execution, now_s=now_s),
+        **_counts(execution, now_s=now_s),
+        "conversationHistory": _conversation(words),
+        "contactDetails": {"name": f"{PRIVATE_CONTACT}-{execution.id}", "phone": f"{PRIVATE_CONTACT}-phone"},
+        "environment": {"CRM_TOKEN": f"{PRIVATE_ENVIRONMENT}-{execution.id}"},
+        **_origin(execution),
+        "nodesExecuted": [_node(node, execution=execution, world=world, now_s=now_s) for node in nodes],
+        "pipelineMessages": [_message(node, execution=execution, world=world) for node in nodes],
+    }
+
+
+def _counts(execution: SimExecution, *, now_s: float) -> JsonObject:
+    begun = [node for node in execution.story.nodes if execution.begins_s + node.begins_s <= now_s]
+    return {"aiTokensUsed": sum(node.tokens for node in begun), "nodesStarted": len(begun)}
+
+
+def _origin(execution: SimExecution) -> JsonObject:
+    story = execution.story
+    return {
+        "triggeredBy": story.triggered_by,
+        "triggeredByEntityId": story.triggered_by_entity_id,
+        "conversationId": story.conversation_id,
+    }
+
+
+def _error(execution: SimExecution, *, now_s: float) -> str | None:
+    return execution.story.error if execution.stay_at(now_s).status == Status.FAILED else None
+
+
+def _node(node: Node, *, execution: SimExecution, world: World, now_s: float) -> JsonObject:
+    is_over = execution.begins_s + node.ends_s <= now_s
+    error = node.error if is_over else None
+    return {
+        "nodeName": node.name,
+        "node": _node_of_pipeline(node),
+        "id": node.id,
+        "startedAt": _date(execution.begins_s + node.begins_s, world=world),
+        "finishedAt": _date(execution.begins_s + node.ends_s if is_over else None, world=world),
+        "status": "failed" if error else "success" if is_over else "running",
+        "errorMessage": error,
+        "aiTokensUsed": node.tokens,
+        "input": {"prompt": f"{PRIVATE_INPUT}-{node.id}"},
+        "output": {"text": f"{PRIVATE_OUTPUT}-{node.id}"} if is_over else {},
+    }
+
+
+def _node_of_pipeline(node: Node) -> JsonObject:
+    return {
+        "id": node.number,
+        "name": node.name,
+        "staticId": node.number,
+        "isGoal": node.is_goal,
+        "goalName": node.goal,
+    }
+
+
+def _message(node: Node, *, execution: SimExecution, world: World) -> JsonObject:
+    return {
+        "sourceNode": _node_of_pipeline(node),
+        "id": f"{node.id[:-4]}0000",
+        "content": {"text": f"{PRIVATE_MESSAGE}-{node.id}"},
+        "messageType": "text",
+        "sourceNodeExecutionId": node.id,
+        "created": _date(execution.begins_s + node.begins_s, world=world),
+        "destinations": {},
+    }
+
+
+def _disguised(document: JsonObject, *, execution: SimExecution) -> JsonObject:
+    nulls, absent = execution.story.nulls, execution.story.absent
+    return {key: None if key in nulls else value for key, value in document.items() if key not in absent}
+
+
+def _date(moment_s: float | None, *, world: World) -> str | None:
+    if moment_s is None:
+        return None
+    moment = world.epoch + timedelta(seconds=moment_s)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _conversation(text: str) -> JsonObject:
+    return {"messages": [{"role": "contact", "text": text}]}
+
+
+def _links(url: str, *, page: Page, total: int) -> JsonObject:
+    last = max(1, -(-total // page.limit))
+    numbers = {"next": page.number + 1, "prev": page.number - 1, "self": page.number}
+    return {
+        name: f"{url}?limit={page.limit}&page={number}"
+        for name, number in numbers.items()
+        if name == "self" or 1 <= number <= last
+    }

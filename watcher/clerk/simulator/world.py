@@ -1,0 +1,192 @@
+"""The world that is asked about: pipelines, executions, what is true of them now and what was. Knows no HTTP.
+
+Its times are seconds since it began, on the monotonic clock it is given.
+"""
+
+import math
+from bisect import insort
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from watcher.clerk.simulator.lifecycles import Stay, Story, has_ended
+from watcher.runtime.clock import Clock
+
+BODY_BYTES = 3000
+"""About what a real answer weighs."""
+
+
+class Order(StrEnum):
+    """Which end of the list comes first: the documentation does not say."""
+
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+class Moment(NamedTuple):
+    """A status and when it began."""
+
+    status: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimPipeline:
+    """A pipeline with the version that runs."""
+
+    id: str
+    name: str
+    version_id: str = "00000000-0000-4000-8000-000000000001"
+    version_number: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SimExecution:
+    """A story that takes place in a pipeline. The API shows it from `visible_s` until `deleted_s`."""
+
+    pipeline: SimPipeline
+    story: Story
+    begins_s: float = 0.0
+    visible_s: float = 0.0
+    deleted_s: float = math.inf
+    body_bytes: int = BODY_BYTES
+
+    @property
+    def id(self) -> str:
+        """Return the execution's id."""
+        return self.story.execution
+
+    def is_visible(self, now_s: float) -> bool:
+        """Say whether the API knows it."""
+        return self.visible_s <= now_s < self.deleted_s
+
+    def stay_at(self, now_s: float) -> Stay:
+        """Return where it stands."""
+        return self.story.stay_at(now_s - self.begins_s)
+
+    def next_change_s(self, now_s: float) -> float:
+        """Return the next moment at which its answer changes."""
+        return self.begins_s + self.story.next_change_s(now_s - self.begins_s)
+
+    def started_s(self, now_s: float) -> float | None:
+        """Return when it left `new`, if it has."""
+        offset_s = self.story.started_s()
+        return None if offset_s is None or self.begins_s + offset_s > now_s else self.begins_s + offset_s
+
+    def finished_s(self, now_s: float) -> float | None:
+        """Return when it ended, if it has."""
+        stay = self.stay_at(now_s)
+        return self.begins_s + stay.begins_s if has_ended(stay) else None
+
+    def path(self, until_s: float) -> tuple[Moment, ...]:
+        """Return every status it had up to a moment, or to its deletion, and since when."""
+        moments = (Moment(stay.status, self.begins_s + stay.begins_s) for stay in self.story.stays)
+        return tuple(moment for moment in moments if moment.at_s <= min(until_s, self.deleted_s))
+
+
+@dataclass(slots=True)
+class _Shelf:
+    """One pipeline and its executions in the order they begin."""
+
+    pipeline: SimPipeline
+    ids: list[tuple[float, str]] = field(default_factory=list)
+
+
+class World:
+    """All pipelines and executions. `time_scale` tells stories that many times as fast.
+
+    The API forgets an execution `retention_s` after its end.
+    """
+
+    def __init__(
+        self, clock: Clock, *, time_scale: float = 1.0, order: Order = Order.NEWEST, retention_s: float = math.inf
+    ) -> None:
+        """Begin now."""
+        self.clock = clock
+        self.epoch = clock.now()
+        self.order = order
+        self._time_scale = time_scale
+        self._retention_s = retention_s
+        self._origin = clock.monotonic()
+        self._shelves: dict[str, _Shelf] = {}
+        self._executions: dict[str, SimExecution] = {}
+
+    def now_s(self) -> float:
+        """Return seconds since the world began."""
+        return self.clock.monotonic() - self._origin
+
+    def time_at(self, moment_s: float) -> datetime:
+        """Return a moment of the world as a date."""
+        return self.epoch + timedelta(seconds=moment_s)
+
+    def add(
+        self,
+        story: Story,
+        *,
+        pipeline: SimPipeline,
+        begins_s: float = 0.0,
+        visible_after_s: float = 0.0,
+        deleted_s: float = math.inf,
+        body_bytes: int = BODY_BYTES,
+    ) -> SimExecution:
+        """Let a story take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
+        if story.execution in self._executions:
+            raise ValueError(f"execution {story.execution} exists already")
+        told = story.stretched(1 / self._time_scale)
+        forgotten_s = begins_s + told.length_s() + self._retention_s if has_ended(told.stays[-1]) else math.inf
+        execution = SimExecution(
+            pipeline=pipeline,
+            story=told,
+            begins_s=begins_s,
+            visible_s=begins_s + visible_after_s,
+            deleted_s=min(deleted_s, forgotten_s),
+            body_bytes=body_bytes,
+        )
+        self._executions[execution.id] = execution
+        insort(self._shelves.setdefault(pipeline.id, _Shelf(pipeline)).ids, (begins_s, execution.id))
+        return execution
+
+    def replace(self, execution: SimExecution) -> None:
+        """Let an execution have another life than was planned, of which nothing has been told yet."""
+        self._executions[execution.id] = execution
+
+    def delete(self, execution: str) -> None:
+        """Let the API forget an execution from now on."""
+        self._executions[execution] = replace(self._executions[execution], deleted_s=self.now_s())
+
+    def find(self, execution: str, *, pipeline: str | None = None) -> SimExecution | None:
+        """Return an execution of that pipeline, whether the API shows it or not."""
+        found = self._executions.get(execution)
+        return found if found and pipeline in {None, found.pipeline.id} else None
+
+    def knows_pipeline(self, pipeline: str) -> bool:
+        """Say whether there is such a pipeline."""
+        return pipeline in self._shelves
+
+    def listed(self, pipeline: str) -> list[SimExecution]:
+        """Return what the API shows of a pipeline now, in the order of its lists."""
+        now_s = self.now_s()
+        ids = self._shelves[pipeline].ids
+        ordered = reversed(ids) if self.order is Order.NEWEST else iter(ids)
+        executions = (self._executions[execution] for _, execution in ordered)
+        return [execution for execution in executions if execution.is_visible(now_s)]
+
+    def pipelines(self) -> Iterator[SimPipeline]:
+        """Go through the pipelines."""
+        return (shelf.pipeline for shelf in self._shelves.values())
+
+    def executions(self) -> Iterator[SimExecution]:
+        """Go through all executions: past, present and to come."""
+        return iter(self._executions.values())
+
+    def true_path(self, execution: str) -> tuple[Moment, ...]:
+        """Return every status an execution has had so far, and since when. Raises `KeyError` if there is none such."""
+        return self._executions[execution].path(self.now_s())
+
+    def truth_between(self, from_s: float, until_s: float) -> dict[str, tuple[Moment, ...]]:
+        """Return, by execution, the changes of status within [from, until]; executions without any are left out."""
+        paths = {each.id: each.path(until_s) for each in self.executions()}
+        changes = {key: tuple(moment for moment in path if moment.at_s >= from_s) for key, path in paths.items()}
+        return {key: moments for key, moments in changes.items() if moments}

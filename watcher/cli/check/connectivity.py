@@ -1,0 +1,296 @@
+"""Trying the keys, watches and sinks of a configuration: does the API take the key and know them, do webhooks answer.
+
+Each watch costs one request, a second one in doubt, at the account's pace. A webhook is only connected to, unless a
+test event is to be sent. What is told of a URL is scheme, host and port.
+"""
+
+import asyncio
+import ssl
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from yarl import URL
+
+from watcher.clerk.api import ClerkApi
+from watcher.clerk.protocol import Answer
+from watcher.config.models import AccountSettings, Settings, WatchSettings
+from watcher.daemon.build import open_client
+from watcher.delivery.sinks.protocol import Verdict
+from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, shown_url
+from watcher.domain.cloudevents import trial_event
+from watcher.domain.errors import Exit
+from watcher.domain.models import Delivery, EventType, Outcome
+from watcher.runtime.clock import Clock
+from watcher.runtime.http_client import failure_kind
+from watcher.runtime.proxy import proxy_for
+from watcher.runtime.rate_limiter import SHARE, Pacer
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What became of one try. `target` is the path of its block, `place` its scheme, host and port."""
+
+    target: str
+    place: str
+    code: Exit
+    words: str
+    took_ms: float
+    hint: str = ""
+
+    @property
+    def works(self) -> bool:
+        """Whether it did what it should."""
+        return self.code is Exit.DONE
+
+
+class _Verdict(NamedTuple):
+    code: Exit
+    words: str
+    hint: str = ""
+
+
+_KEY_FAILS = {
+    Outcome.UNAUTHORIZED: ("refuses this key (401)", "copy the key again from Clerk Chat; it is read from {key}"),
+    Outcome.FORBIDDEN: ("refuses this key (403)", "this key may not read the pipeline; it is read from {key}"),
+    Outcome.RATE_LIMITED: ("gets too many requests with this key", "try again later, or lower rate_limit"),
+    Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
+    Outcome.CONNECTION: ("cannot be reached ({cause})", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
+    Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
+    Outcome.INVALID: ("answers with something else than {wanted}", "correct base_url"),
+    Outcome.REJECTED: ("rejects the request", "correct base_url"),
+    Outcome.SERVER_ERROR: ("is in trouble", "try again later"),
+}
+_OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
+"""What is answered of one pipeline or execution; of it alone, once the key is known to be good."""
+
+_OF_THE_KEY = frozenset({Outcome.UNAUTHORIZED, Outcome.RATE_LIMITED, Outcome.CONNECTION, Outcome.REDIRECT})
+"""What the next request would be answered, too."""
+
+_UNKNOWN = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+MOST_TROUBLES = 3
+"""After so many watches in trouble, and none that was answered for, the account is in trouble."""
+
+LONGEST_PAUSE_S = 15.0
+"""How long a 429 may ask to wait before the one other try."""
+
+_SINK_HINTS = {
+    "401": "correct headers or secret",
+    "403": "correct headers or secret",
+    "404": "the receiver no longer knows this webhook: make a new one and set url",
+    "410": "the receiver no longer knows this webhook: make a new one and set url",
+    "dns": "there is no such host: correct url",
+    "tls": "its certificate is not trusted here: SSL_CERT_FILE names others to trust",
+    "refused": "nothing listens there: correct url, or start the receiver",
+    "reset": "it ended the connection without an answer: correct url, or its port",
+    "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
+    "timeout": "it may be busy, or a firewall may swallow the request",
+}
+
+
+async def try_everything(
+    settings: Settings, *, clock: Clock, send: bool, tried: Callable[[], None] = lambda: None
+) -> Sequence[Trial]:
+    """Try every account with all it watches, and every webhook, at the same time.
+
+    With `send` each webhook gets a `watcher.test`. `tried` is called after each watch.
+    """
+    accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
+    hooks = [(name, sink) for name, sink in settings.sinks.items() if isinstance(sink, WebhookSettings)]
+    sinks = [_try_webhook(name, sink, clock=clock, send=send) for name, sink in hooks]
+    of_accounts, of_hooks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*sinks))
+    return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
+
+
+async def _timed(work: Awaitable[_Verdict], *, target: str, place: str, clock: Clock) -> Trial:
+    began_at = clock.monotonic()
+    verdict = await work
+    took_ms = (clock.monotonic() - began_at) * 1000
+    return Trial(target, place, verdict.code, verdict.words, took_ms, verdict.hint)
+
+
+async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Callable[[], None]) -> list[Trial]:
+    """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
+    account = settings.accounts[name]
+    watches = [(index, watch) for index, watch in enumerate(settings.watch) if watch.account == name]
+    async with open_client(account, connections=1) as client:
+        key = _Key(name, account, clock, ClerkApi(client, base_url=account.base_url, clock=clock))
+        if not watches:
+            return [await key.try_alone()]
+        for index, watch in watches:
+            await key.try_watch(watch, target=f"watch[{index}]")
+            tried()
+            if key.verdict is not None:
+                break
+        return key.trials(len(watches))
+
+
+class _Key:
+    """One account while it is tried, at its pace. `verdict` is set once trying on would tell no more."""
+
+    def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
+        self.verdict: _Verdict | None = None
+        self._name = name
+        self._account = account
+        self._clock = clock
+        self._api = api
+        # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
+        self._pacer = Pacer(account.rate_limit, now=clock.monotonic() - 1 / (account.rate_limit * SHARE))
+        self._outcomes: list[Outcome] = []
+        self._took_ms: list[float] = []
+        self._of_watches: list[Trial] = []
+        self._troubles: list[_Verdict] = []  # that may be the watch's or the account's
+
+    async def try_alone(self) -> Trial:
+        """Try a key nothing is watched with, by an execution that does not exist: a 404 takes a good key too."""
+        nothing = str(uuid.uuid4())
+        reply = await self._ask(lambda: self._api.get(pipeline=nothing, execution=nothing))
+        if reply.outcome in {Outcome.OK, *_UNKNOWN}:
+            return self._trial(_Verdict(Exit.DONE, "takes the key; nothing is watched with it"))
+        return self._trial(self._fails(reply, "an execution"))
+
+    async def try_watch(self, watch: WatchSettings, *, target: str) -> None:
+        """Ask for the pipeline's list, or for the first execution that is named; if that is not known, for both."""
+        pipeline = str(watch.pipeline)
+        if not watch.executions:
+            self._note(await self._list(pipeline), pipeline, wanted="a list of executions", target=target)
+            return
+        execution = watch.executions[0]
+        reply = await self._ask(lambda: self._api.get(pipeline=pipeline, execution=execution))
+        if reply.outcome in _UNKNOWN:
+            listed = await self._list(pipeline)
+            if listed.outcome is Outcome.OK:
+                words = f"knows pipeline {pipeline}, but not execution {execution} ({reply.status_code})"
+                self._of_watches.append(self._trial(_Verdict(Exit.DONE, words), target=target))
+            reply = listed if listed.outcome in {Outcome.OK, *_UNKNOWN} else reply
+        self._note(reply, pipeline, wanted="an execution", target=target)
+
+    def trials(self, watch_count: int) -> list[Trial]:
+        """Return the trial of the key and those of its watches."""
+        verdict = self.verdict
+        if verdict is not None and len(self._outcomes) < watch_count:
+            left = f"{watch_count - len(self._outcomes)} more of its pipelines were not tried"
+            verdict = verdict._replace(words=f"{verdict.words}; {left}")
+        if verdict is None and self._troubles and not self._key_works():
+            verdict = self._troubles[0]
+            self._of_watches = self._of_watches if watch_count > 1 else []  # it would say the same twice
+        if verdict is None and set(self._outcomes) == {Outcome.FORBIDDEN}:
+            words, hint = _KEY_FAILS[Outcome.FORBIDDEN]
+            verdict = _Verdict(Exit.UNREACHABLE, words, hint.format(key=self._place_of_key()))
+        if verdict is None:
+            known = self._outcomes.count(Outcome.OK)
+            knows = f" and knows its {known} pipelines" if known == watch_count > 1 else ""
+            verdict = _Verdict(Exit.DONE, f"takes the key{knows}")
+        return [self._trial(verdict, took_ms=self._took_ms[0]), *self._of_watches]
+
+    def _note(self, reply: Answer, pipeline: str, *, wanted: str, target: str) -> None:
+        """Take in what came of one watch."""
+        self._outcomes.append(reply.outcome)
+        if reply.outcome in _OF_THE_KEY:
+            self.verdict = self._fails(reply, wanted)
+        elif reply.outcome is not Outcome.OK:
+            self._of_watches.append(self._trial(self._of_watch(reply, pipeline, wanted), target=target))
+            if reply.outcome not in _OF_THE_WATCH:
+                self._troubles.append(self._fails(reply, wanted))
+        if self.verdict is None and len(self._troubles) == MOST_TROUBLES and not self._key_works():
+            self.verdict = self._troubles[0]
+
+    def _key_works(self) -> bool:
+        return bool({Outcome.OK, *_UNKNOWN} & set(self._outcomes))
+
+    def _of_watch(self, reply: Answer, pipeline: str, wanted: str) -> _Verdict:
+        if reply.outcome in _UNKNOWN:
+            hint = "correct its id in watch, or watch it with the key of its own account"
+            return _Verdict(Exit.NOT_FOUND, f"does not know pipeline {pipeline} ({reply.status_code})", hint)
+        if reply.outcome is Outcome.FORBIDDEN:
+            hint = "let this key read it, or watch it with the key of its own account"
+            return _Verdict(Exit.UNREACHABLE, f"refuses pipeline {pipeline} to this key (403)", hint)
+        fails = self._fails(reply, wanted)
+        return fails._replace(words=f"pipeline {pipeline}: {fails.words}")
+
+    def _fails(self, reply: Answer, wanted: str) -> _Verdict:
+        words, hint = _KEY_FAILS[reply.outcome]
+        words = f"{words} ({reply.status_code})" if reply.status_code and "(" not in words else words
+        return _Verdict(
+            Exit.UNREACHABLE, words.format(wanted=wanted, cause=reply.reason), hint.format(key=self._place_of_key())
+        )
+
+    def _place_of_key(self) -> str:
+        return f"accounts.{self._name}.{'api_key_file' if self._account.api_key_file else 'api_key'}"
+
+    def _trial(self, verdict: _Verdict, *, target: str = "", took_ms: float | None = None) -> Trial:
+        place, took_ms = shown_url(self._account.base_url), self._took_ms[-1] if took_ms is None else took_ms
+        return Trial(target or f"accounts.{self._name}", place, verdict.code, verdict.words, took_ms, verdict.hint)
+
+    async def _list(self, pipeline: str) -> Answer:
+        return await self._ask(lambda: self._api.list(pipeline=pipeline, page=1))
+
+    async def _ask(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Send a request at the account's pace; once more if there were too many of them, when that is over."""
+        reply = await self._send(request)
+        pause_s = 1.0 if reply.retry_after_s is None else reply.retry_after_s
+        if reply.outcome is Outcome.RATE_LIMITED and pause_s <= LONGEST_PAUSE_S:
+            await asyncio.sleep(pause_s)
+            reply = await self._send(request)
+        return reply
+
+    async def _send(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
+        await asyncio.sleep(max(0.0, self._pacer.ready_at() - self._clock.monotonic()))
+        began_at = self._clock.monotonic()
+        self._pacer.spend(began_at)
+        reply = await request()
+        self._took_ms.append((self._clock.monotonic() - began_at) * 1000)
+        return reply
+
+
+async def _try_webhook(name: str, settings: WebhookSettings, *, clock: Clock, send: bool) -> Trial:
+    return await _timed(
+        _send(name, settings, clock=clock) if send else _connect(settings),
+        target=f"sinks.{name}",
+        place=shown_url(settings.url.get_secret_value()),
+        clock=clock,
+    )
+
+
+async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdict:
+    now = clock.now()
+    event = trial_event(sink=name, at=now, now_ms=int(now.timestamp() * 1000))
+    delivery = Delivery(
+        sink=name,
+        event_id=event.id,
+        type=EventType.WATCHER_TEST,
+        stream=event.stream,
+        sequence=event.sequence,
+        body=event.body,
+        recorded_at=0,
+        due_at=0,
+    )
+    sink = WebhookSink(settings, clock=clock)
+    try:
+        receipt = await sink.send(delivery)
+    finally:
+        await sink.close()
+    if receipt.verdict is Verdict.DELIVERED:
+        return _Verdict(Exit.DONE, f"took a watcher.test ({receipt.answer})")
+    return _failed(receipt.answer)
+
+
+async def _connect(settings: WebhookSettings) -> _Verdict:
+    """Connect to the host, or to the proxy that leads there, and say nothing."""
+    target = URL(settings.url.get_secret_value())
+    proxy = proxy_for(target).url
+    end = proxy or target
+    context = ssl.create_default_context() if end.scheme == "https" else None
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            _, writer = await asyncio.open_connection(end.raw_host, end.port, ssl=context)
+    except (OSError, TimeoutError) as error:
+        return _failed(failure_kind(error))
+    writer.transport.abort()
+    return _Verdict(Exit.DONE, "proxy connected, nothing sent" if proxy else "connected, nothing sent")
+
+
+def _failed(answer: str) -> _Verdict:
+    words = f"answers {answer}" if answer.isdigit() else f"fails ({answer})"
+    return _Verdict(Exit.UNREACHABLE, words, _SINK_HINTS.get(answer, ""))

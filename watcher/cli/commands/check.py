@@ -1,0 +1,104 @@
+"""`watcher check`: whether the file can be used, what it would cost, and whether keys and sinks work."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Annotated
+
+import typer
+
+from watcher.cli.check.capacity import plan
+from watcher.cli.check.capacity_view import print_plan, print_plan_rows
+from watcher.cli.check.connectivity import Trial, try_everything
+from watcher.cli.check.connectivity_view import PATIENCE_S, TryingLine, print_trial, print_trial_rows
+from watcher.cli.commands.options import ConfigOption
+from watcher.cli.config_errors import tell_warnings
+from watcher.cli.config_loading import config_path, loaded
+from watcher.cli.console import stderr_console, stdout_console
+from watcher.cli.stdio import put_error
+from watcher.config.daemon_address import database_of
+from watcher.config.document import Document
+from watcher.config.loader import load_config
+from watcher.config.models import Settings
+from watcher.config.problems import Problem
+from watcher.config.source import require_watches
+from watcher.config.warnings import warnings_of
+from watcher.daemon.build import fingerprint_of
+from watcher.domain.errors import Exit
+from watcher.runtime.clock import SystemClock
+from watcher.store.glance import disabled_sinks
+
+EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
+
+
+def check(
+    *,
+    config: ConfigOption = None,
+    online: Annotated[
+        bool, typer.Option("--online", help="Ask for each watch once, and connect to each webhook, sending nothing.")
+    ] = False,
+    send: Annotated[
+        bool, typer.Option("--send", help="As --online, and send each webhook a watcher.test event.")
+    ] = False,
+) -> None:
+    """Validate the file and print the plan; try keys, pipelines and webhooks.
+
+    The plan is what each account wants of the API, what it may spend, and how soon changes are seen. Piped, it is a
+    tab-separated row per account, in seconds and requests per second. With --online there is a second table below it,
+    of what was tried: a row per key and webhook, and one per watch that does not work. Requests keep to rate_limit,
+    and come on top of those of a daemon with the same key. What is likely a mistake is a warning on stderr. Exit codes:
+    2 the file cannot be used, 4 a key or a webhook does not work, 5 a pipeline is not known.
+    """
+    path = config_path(config)
+    document = Document(file=str(path))
+    settings = loaded(partial(load_config, path, environ=os.environ, document=document))
+    require_watches(settings)
+    if sys.stdout.isatty():
+        print_plan(plan(settings), settings, file=str(path), console=stdout_console())
+    else:
+        print_plan_rows(plan(settings))
+    _warn(document, settings)
+    if online or send:
+        _go_online(settings, send=send)
+
+
+def _warn(document: Document, settings: Settings) -> None:
+    """Say what is allowed and likely a mistake, and which sink gets nothing any more."""
+    warnings = (*warnings_of(document, settings, environ=os.environ), *_disabled(document, settings))
+    if sys.stderr.isatty():
+        tell_warnings(warnings, source=document.source, console=stderr_console())
+        return
+    for warning in warnings:
+        put_error(f"warning: {warning}")
+
+
+def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
+    """Warn of sinks that the store records as disabled under the very block they have now: another one enables them."""
+    disabled = disabled_sinks(database_of(settings.store.url))
+    for name, sink in settings.sinks.items():
+        if disabled.get(name) == fingerprint_of(sink):
+            problem = "is disabled since its receiver answered 410 Gone; its deliveries wait"
+            remedy = "ask the receiver for a new URL and set it, or remove the sink"
+            yield document.remark(("sinks", name), problem, remedy=remedy, key=True)
+
+
+def _go_online(settings: Settings, *, send: bool) -> None:
+    trials = asyncio.run(_try_everything(settings, send=send))
+    if sys.stdout.isatty():
+        for trial in trials:
+            print_trial(trial, console=stdout_console())
+    else:
+        print_trial_rows(trials)
+    codes = {trial.code for trial in trials} - {Exit.DONE}
+    if codes:
+        raise typer.Exit(min(codes))
+
+
+async def _try_everything(settings: Settings, *, send: bool) -> Sequence[Trial]:
+    line = TryingLine(len(settings.watch), stream=sys.stderr)
+    asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
+    trials = await try_everything(settings, clock=SystemClock(), send=send, tried=line.tried)
+    line.clear()
+    return trials

@@ -1,0 +1,199 @@
+"""`watcher wait`: one execution, until it has ended; how it ended is the exit code."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import typer
+from pydantic import ValidationError
+
+from watcher.cli.commands.options import ConfigOption
+from watcher.cli.config_loading import read_config
+from watcher.cli.console import stdout_console
+from watcher.cli.interrupt import run_interruptible
+from watcher.cli.wait.follower import Awaited, View, wait_for
+from watcher.cli.wait.progress import Ending, Subject
+from watcher.cli.wait.views import STDOUT_FD, live_view, stdout_view
+from watcher.config.document import quoted
+from watcher.config.locate import find_config
+from watcher.config.models import AccountSettings, Settings, WatchSettings
+from watcher.domain.errors import ConfigError, Exit, OutputClosedError, WatcherError
+from watcher.runtime.log_writer import scribe_of
+from watcher.runtime.logs import configure_logs
+from watcher.runtime.units import UnfitError, parse_duration, spell_duration
+
+EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
+SHORTEST_INTERVAL_S = 1.0
+KEY_VARIABLE = "CLERK_API_KEY"
+ACCOUNT = "default"
+"""What the account is called that no file names."""
+
+
+class UsageError(WatcherError):
+    """What was asked for cannot be done."""
+
+    exit_code = Exit.USAGE
+
+
+class WaitError(WatcherError):
+    """The wait ended without the execution."""
+
+    def __init__(self, ending: Ending, *, hint: str) -> None:
+        """Say what the matter is, and what may help."""
+        super().__init__(f"{ending.problem}\nhint: {hint}" if hint else ending.problem)
+        self.exit_code = ending.code
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an account comes from: its name and settings, how to poll, and where its key stands, for people."""
+
+    name: str
+    account: AccountSettings
+    settings: Settings
+    key_place: str
+
+
+def wait(
+    pipeline: Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's id.")],
+    execution: Annotated[str, typer.Argument(metavar="EXECUTION", help="The execution's id.")],
+    *,
+    timeout: Annotated[str | None, typer.Option(metavar="10m", help="Wait no longer than this; then exit 3.")] = None,
+    interval: Annotated[str, typer.Option(metavar="2s", help="Poll this often, 1s or more; 10s after an hour.")] = "2s",
+    as_json: Annotated[bool, typer.Option("--json", help="The events, one per line, and nothing else.")] = False,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="Which account of the file, of several.")] = None,
+    config: ConfigOption = None,
+) -> None:
+    """Follow one execution until it has ended: live on a terminal, a line per change otherwise.
+
+    It polls every 2 s, every 10 s after an hour, and never faster than the key's rate_limit. It is a process of its
+    own: its requests come on top of those of a daemon with the same key. Without a file the key is $CLERK_API_KEY. A
+    passing error of the API never ends it once the execution was seen.
+    Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
+    answered, 5 not found.
+    """
+    subject = Subject(parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution"))
+    timeout_s, interval_s = parse_timeout(timeout), parse_interval(interval)
+    source = find_source(config, account, environ=os.environ)
+    awaited = Awaited(_settings(source, subject), interval_s, timeout_s)
+    view = _view(subject, as_json=as_json)
+    try:
+        ending = run_interruptible(lambda stop: _follow(awaited, view, stop=stop))
+    except OutputClosedError:  # as `head` does it: no failure anybody need read of
+        raise typer.Exit(Exit.FAILED) from None
+    if ending is not None and ending.problem:
+        raise WaitError(ending, hint=_hint(ending, source))
+    raise typer.Exit(ending.code if ending else Exit.FAILED)
+
+
+async def _follow(awaited: Awaited, view: AbstractAsyncContextManager[View], *, stop: asyncio.Event) -> Ending | None:
+    async with view as shown:
+        return await wait_for(awaited, shown, stop=stop)
+
+
+def parse_id(text: str, *, of: str) -> str:
+    """Return a UUID in lower case. Raises `UsageError`."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        remedy = f"copy the id from the {of}'s address in Clerk Chat"
+        raise UsageError(f"{of.upper()}: {quoted(text)} is not a UUID; {remedy}") from None
+
+
+def parse_timeout(text: str | None) -> float | None:
+    """Return seconds, if there is a limit. Raises `UsageError`."""
+    if text is None:
+        return None
+    seconds = _parse_duration(text, option="--timeout")
+    if not seconds:
+        raise UsageError(f"--timeout: {quoted(text)} is too short; write a duration above 0, such as 10m")
+    return seconds
+
+
+def parse_interval(text: str) -> float:
+    """Return seconds. Raises `UsageError`."""
+    seconds = _parse_duration(text, option="--interval")
+    if seconds < SHORTEST_INTERVAL_S:
+        raise UsageError(f"--interval: {quoted(text)} is too short; write 1s or more")
+    return seconds
+
+
+def _parse_duration(text: str, *, option: str) -> float:
+    try:
+        return parse_duration(text)
+    except UnfitError as error:
+        raise UsageError(f"{option}: {quoted(text)} {error}") from None
+
+
+def find_source(config: Path | None, name: str | None, *, environ: Mapping[str, str]) -> Source:
+    """Return the account of the file, if there is a file with any, else one for the key of the environment.
+
+    Raises `UsageError` and `ConfigError`.
+    """
+    try:
+        path = find_config(config, environ=environ)
+    except ConfigError:
+        return _from_environment(Settings(), name, environ=environ)
+    # Neither the sinks nor their secrets are needed here.
+    settings = read_config(path, only=("accounts", "polling"))
+    if not settings.accounts:
+        return _from_environment(settings, name, environ=environ)
+    chosen = _choose(settings, name, file=path)
+    account = settings.accounts[chosen]
+    key = "api_key" if account.api_key_file is None else "api_key_file"
+    return Source(chosen, account, settings, f"accounts.{chosen}.{key} in {path}")
+
+
+def _choose(settings: Settings, name: str | None, *, file: Path) -> str:
+    names = ", ".join(settings.accounts)
+    if name is None and len(settings.accounts) > 1:
+        raise UsageError(f"there are several accounts in {file}; add --account with one of {names}")
+    if name is not None and name not in settings.accounts:
+        raise UsageError(f"--account: {quoted(name)} is not defined in {file}; accounts are: {names}")
+    return name or next(iter(settings.accounts))
+
+
+def _from_environment(settings: Settings, name: str | None, *, environ: Mapping[str, str]) -> Source:
+    if name is not None:
+        raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
+    key = environ.get(KEY_VARIABLE)
+    if not key:
+        raise UsageError(f"there is no key to ask with; export {KEY_VARIABLE}, or name a file with --config")
+    try:
+        account = AccountSettings.model_validate({"api_key": key})
+    except ValidationError:
+        raise UsageError(f"{KEY_VARIABLE} holds characters no key has; copy the key again, without quotes") from None
+    return Source(ACCOUNT, account, settings, f"the environment variable {KEY_VARIABLE}")
+
+
+def _settings(source: Source, subject: Subject) -> Settings:
+    """Return settings with this account, which watches this execution and nothing else."""
+    watch = WatchSettings.model_validate(
+        {"pipeline": subject.pipeline, "executions": [subject.execution], "account": source.name}
+    )
+    return Settings(accounts={source.name: source.account}, watch=(watch,), polling=source.settings.polling)
+
+
+def _view(subject: Subject, *, as_json: bool) -> AbstractAsyncContextManager[View]:
+    """Choose how to show it. What the log of a daemon would say, each view says in its own way."""
+    configure_logs(level="critical", format_="auto")
+    console = stdout_console()
+    if as_json or not os.isatty(STDOUT_FD) or console.is_dumb_terminal or not console.encoding.startswith("utf"):
+        return stdout_view(as_json=as_json, say=lambda text: scribe_of(sys.stderr).write(f"{text}\n"))
+    return live_view(console, subject)
+
+
+def _hint(ending: Ending, source: Source) -> str:
+    if ending.key_refused:
+        return f"the key came from {source.key_place}"
+    if ending.code is Exit.UNREACHABLE:
+        return f"asked {source.account.base_url} for {spell_duration(source.settings.polling.degraded_after_s)}"
+    if ending.code is Exit.NOT_FOUND:
+        return "are both ids right, and is it an execution of this pipeline and of this key's account?"
+    return ""

@@ -1,0 +1,197 @@
+"""The demonstration: a simulated API, the real daemon, and a receiver that checks every signature."""
+
+import asyncio
+import json
+import os
+import random
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiohttp import web
+from rich.console import Console
+from rich.text import Text
+
+from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world, example_config
+from watcher.clerk.simulator.world import World
+from watcher.cli.wait.display import GLYPHS, SURPRISE
+from watcher.config.models import Settings
+from watcher.daemon.app import Started, run
+from watcher.delivery.sinks.signing import sign, signing_key
+from watcher.domain.models import TERMINAL_STATUSES, Status
+from watcher.runtime.clock import SystemClock
+
+SECONDS = 30.0
+SEEN_WITHIN_S = 3.0
+"""What ended so shortly before the end need not have been seen: that is no miss."""
+
+STORIES_FIT_S = 25.0
+REFUSED_SHARE = 0.08
+"""The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
+
+SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the receiver saw."""
+
+    delivered: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    unsigned_count: int = 0
+    statuses: dict[str, str] = field(default_factory=dict)
+    """The status told last, by execution."""
+
+
+class Receiver:
+    """A webhook endpoint as a user would write it: it checks the signature and takes each id once."""
+
+    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
+        """Call `tell` with every event that arrived for the first time."""
+        self.tally = Tally()
+        self._tell = tell
+        self._dice = random.Random(7)
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer one delivery."""
+        body, id_ = await request.read(), request.headers["webhook-id"]
+        if id_ not in self.tally.refused and self._dice.random() < REFUSED_SHARE:
+            self.tally.refused.add(id_)
+            return web.Response(status=500)
+        timestamp = request.headers["webhook-timestamp"]
+        expected = sign(body, message_id=id_, timestamp=timestamp, keys=[signing_key(SECRET)])
+        if request.headers["webhook-signature"] != expected:
+            self.tally.unsigned_count += 1
+            return web.Response(status=401)
+        if id_ not in self.tally.delivered:
+            self._take(id_, json.loads(body))
+        return web.Response(status=204)
+
+    def _take(self, id_: str, event: dict[str, Any]) -> None:
+        self.tally.delivered.add(id_)
+        if execution := event["data"].get("execution"):
+            self.tally.statuses[execution["id"]] = execution["status"]
+        self._tell(event)
+
+
+async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
+    """Run everything for about 30 s, or until `stop`.
+
+    People's lines go to stdout, or with `as_json` the daemon's own events and nothing else.
+    """
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    async with AsyncExitStack() as stack:
+        options = SimulateOptions(port=0, fit_s=None if forever else STORIES_FIT_S)
+        world = build_world(options, clock=SystemClock())
+        simulator = await stack.enter_async_context(build_simulator(options, world=world))
+        receiver = Receiver((lambda _: None) if as_json else (lambda event: console.print(people_line(event))))
+        sink_url = await _serve(stack, receiver)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
+        settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
+        console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
+        if not forever:
+            asyncio.get_running_loop().call_later(SECONDS, stop.set)
+        stopped_at = asyncio.create_task(_when(stop, world))
+        await run(settings, stop=stop, stdout_fd=1 if as_json else _nowhere(stack), started=_announce(console))
+        due_s = await stopped_at - SEEN_WITHIN_S
+        truth = {execution.id: execution.stay_at(due_s).status for execution in world.executions()}
+        console.print(summary(receiver.tally, truth=truth))
+
+
+async def _when(stop: asyncio.Event, world: World) -> float:
+    await stop.wait()
+    return world.now_s()
+
+
+def _announce(console: Console) -> Callable[[Started], None]:
+    return lambda started: console.print(f"demo: the watcher's metrics are on http://{started.http}/metrics")
+
+
+def _nowhere(stack: AsyncExitStack) -> int:
+    """Return a file descriptor for the daemon's own stdout: on a terminal people read the receiver's lines."""
+    fd = os.open(os.devnull, os.O_WRONLY)
+    stack.callback(os.close, fd)
+    return fd
+
+
+async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:
+    application = web.Application()
+    application.router.add_post("/clerk", receiver.receive)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    return f"http://{host}:{port}/clerk"
+
+
+def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
+    document = yaml.safe_load(example)
+    for watch in document["watch"]:
+        watch["account"] = "default"
+    document |= {
+        "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
+        "sinks": {
+            "stdout": {"type": "stdout"},
+            "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},
+        },
+        "store": {"url": f"sqlite:///{folder}/demo.db"},
+        "http": {"listen": "127.0.0.1:0"},
+    }
+    return Settings.model_validate(document)
+
+
+def people_line(event: dict[str, Any]) -> Text:
+    """Return one event for people: when, what, which, how long it ran, how soon that was seen, and why."""
+    data = event["data"]
+    execution = data.get("execution", {})
+    what = event["type"].partition(".")[2]
+    glyph, style = GLYPHS.get(what, SURPRISE)
+    line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
+    line.append(f"{glyph} {what:<8}", style=style)
+    line.append(f" {data.get('pipeline', {}).get('name', data['account']):<20}")
+    line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
+    line.append(f"{_ran(execution):<11} {_seen(data['observed']):<17}  signature ok", "dim")
+    line.append(f"  {_why(execution)}" if _why(execution) else "")
+    return line
+
+
+def _short(id_: str) -> str:
+    return f"{id_[:4]}…{id_[-4:]}" if id_ else ""
+
+
+def _ran(execution: dict[str, Any]) -> str:
+    return f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
+
+
+def _seen(observed: dict[str, Any]) -> str:
+    """Say how soon it was seen, or, where the API does not date it, within what time it happened."""
+    if "delaySeconds" in observed:
+        return f"seen after {observed['delaySeconds']:.1f} s"
+    if "notBefore" in observed:
+        at, not_before = (datetime.fromisoformat(observed[key]) for key in ("at", "notBefore"))
+        return f"seen within {(at - not_before).total_seconds():.1f} s"
+    return ""
+
+
+def _why(execution: dict[str, Any]) -> str:
+    nodes = execution.get("failedNodes", [])
+    return f"{nodes[0].get('name', '')}: {nodes[0].get('error', '')}" if nodes else str(execution.get("error", ""))
+
+
+def summary(tally: Tally, *, truth: Mapping[str, str]) -> str:
+    """Return the last line: what was told, and how much of what is true was not."""
+    ends = Counter(status for status in tally.statuses.values() if status in TERMINAL_STATUSES)
+    missed_count = sum(truth[id_] in TERMINAL_STATUSES and tally.statuses.get(id_) != truth[id_] for id_ in truth)
+    return (
+        f"{len(tally.statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
+        f"{len(tally.statuses) - ends.total()} open, {missed_count} ends missed · "
+        f"{len(tally.delivered)} events delivered, {len(tally.refused)} after a retry, "
+        f"{tally.unsigned_count} with a wrong signature"
+    )

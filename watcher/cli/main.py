@@ -1,0 +1,87 @@
+"""The command line: which commands there are, and what becomes of an error. What a command does is in `commands`."""
+
+import io
+import shutil
+import sys
+from importlib import import_module
+from importlib.metadata import version
+from typing import Annotated, NoReturn, cast
+
+import typer
+
+from watcher.cli.stdio import fill_gaps, put_all_out, put_error
+from watcher.config.problems import ConfigProblemsError
+from watcher.domain.errors import Exit, WatcherError
+from watcher.runtime.log_writer import flush_logs
+from watcher.runtime.signals import command_named
+
+COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health")
+"""In the order of the help. `copy-store` is the function `copy_store` of the module `commands.copy_store`."""
+
+HELP_WIDTH = 80
+
+app = typer.Typer(
+    name="watcher",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "terminal_width": min(HELP_WIDTH, shutil.get_terminal_size().columns),  # else at least 50
+    },
+)
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 (Typer calls it with the flag)
+    if asked:
+        typer.echo(f"clerk-watcher {version('clerk-watcher')}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Try it without a key: watcher demo")
+def watcher(
+    *,
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Know when a Clerk Chat AI-agent execution starts, pauses, succeeds or fails, within seconds."""
+
+
+def register(words: list[str]) -> None:
+    """Add the command that the words name, or all of them when they name none.
+
+    Only that one's modules are imported: all together take half a second, too long for a health check.
+    """
+    named = command_named(words)
+    for command in (named,) if named in COMMANDS else COMMANDS:
+        name = command.replace("-", "_")
+        module = import_module(f"watcher.cli.commands.{name}")
+        examples = "\n".join(("\b", "Examples:", *(f"  {example}" for example in module.EXAMPLES)))
+        app.command(command, epilog=examples)(getattr(module, name))
+
+
+def main() -> None:
+    """Run a command; a failure with a message for the user is that message and its exit code."""
+    try:
+        fill_gaps()
+        for stream in (sys.stdout, sys.stderr):
+            cast("io.TextIOWrapper", stream).reconfigure(errors="replace")  # an odd sign, but the rest of the text
+        try:
+            register(sys.argv[1:])
+            app(prog_name="watcher")  # by whatever way it was started: shells complete this name
+        finally:
+            flush_logs()
+            put_all_out()
+    except WatcherError as error:
+        _fail(str(error) if isinstance(error, ConfigProblemsError) else f"error: {error}", code=error.exit_code)
+    except OSError as error:
+        _fail(f"error: {type(error).__name__} ({error.strerror}) ended the program", code=Exit.FAILED)
+    except Exception as error:  # noqa: BLE001 (the one in main: the text of an unknown error may hold data)
+        _fail(f"error: {type(error).__name__} ended the program; this is a bug", code=Exit.FAILED)
+
+
+def _fail(message: str, *, code: Exit) -> NoReturn:
+    if flush_logs(within_s=0):  # else the reader of stderr is stuck, and would never take it
+        put_error(message)
+    sys.exit(code)

@@ -1,0 +1,162 @@
+"""How a wait looks: four lines redrawn in place on a terminal, else a line per change. Pure; nothing is written here.
+
+What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from rich.text import Text
+
+from watcher.cli.console import harmless
+from watcher.cli.wait.progress import Moment, Progress, Stay, Subject, Trouble
+from watcher.domain.errors import Exit
+from watcher.domain.event_size import cut
+from watcher.domain.models import LOST, Event, Execution, Outcome, Status
+from watcher.runtime.units import spell_duration
+
+GLYPHS: Mapping[str, tuple[str, str]] = {
+    Status.NEW: ("○", ""),
+    Status.RUNNING: ("▶", "blue"),
+    Status.PAUSED: ("‖", "yellow"),
+    Status.SUCCESS: ("✓", "green"),
+    Status.FAILED: ("✕", "red"),
+    LOST: ("?", "magenta"),
+}
+"""How each status looks, and its style; any other word is a surprise."""
+
+SURPRISE = ("!", "magenta")
+WIDE_COLUMNS = 80
+ECHO_COLUMNS = 2
+"""Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
+
+_FEW_S = 10.0
+
+
+def reason(execution: Execution) -> str:
+    """Return why it failed: its first failed node and that one's error, else its own error; empty if neither."""
+    node = next(iter(execution.failed_nodes), None)
+    of_node = ": ".join(filter(None, (node.name, node.error))) if node else ""
+    return harmless(cut(of_node or execution.error or ""))
+
+
+def change_line(event: Event, execution: Execution | None) -> str:
+    """Return one change for programs and people: when, which status, seconds it has run or `-`, and why it failed."""
+    told = json.loads(event.body)
+    at = datetime.fromisoformat(told["time"])
+    status = harmless(told["data"]["execution"]["status"])
+    ran = _ran_s(execution, until=at)
+    why = told["data"].get("reason") or (reason(execution) if execution else "")
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {status} {'-' if ran is None else f'{ran:.1f}'} {why}".rstrip()
+
+
+def _ran_s(execution: Execution | None, *, until: datetime) -> float | None:
+    if execution is None or execution.started_at is None:
+        return None
+    return max(0.0, ((execution.finished_at or until) - execution.started_at).total_seconds())
+
+
+def wrapped_count(lines: Text, *, columns: int) -> int:
+    """Return over how many more rows these lines run once a terminal this narrow has wrapped them."""
+    return sum(max(0, line.cell_len - 1) // columns for line in lines.split())
+
+
+def picture(subject: Subject, progress: Progress, moment: Moment, *, columns: int) -> Text:
+    """Return up to four lines: where it stands, how it came there, the looks, and what else there is to say."""
+    wide = columns >= WIDE_COLUMNS
+    lines = (
+        _standing(subject, progress, moment, wide=wide),
+        Text(_history(progress.stays)),
+        Text(_looks(progress, moment, wide=wide), style="dim"),
+        _remark(progress, wide=wide),
+    )
+    told = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
+    for line in told:
+        line.truncate(columns - ECHO_COLUMNS, overflow="ellipsis")
+    return Text("\n", no_wrap=True, overflow="ignore").join(told)
+
+
+def sign_of_life(progress: Progress, moment: Moment) -> str:
+    """Return one line that says what is waited for, for whoever has read nothing for a minute."""
+    parts = ["waiting: not seen yet"]
+    if progress.status is not None:
+        parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
+    parts.append(f"looks {progress.look_count}")
+    if progress.trouble is not None:
+        parts.append(_complaint(progress.trouble, progress, wide=False))
+    return " · ".join(parts)
+
+
+def _standing(subject: Subject, progress: Progress, moment: Moment, *, wide: bool) -> Text:
+    if progress.status is None:
+        line = Text("· not seen yet")
+    else:
+        glyph, style = GLYPHS.get(progress.status, SURPRISE)
+        line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress, moment)}", style=f"bold {style}")
+    execution = subject.execution if wide else f"{subject.execution[:4]}…{subject.execution[-4:]}"
+    name = harmless((progress.execution and progress.execution.pipeline_name) or "")
+    return Text.assemble(line, f"   {name or 'pipeline ' + subject.pipeline[:8]} · {execution}")
+
+
+def _elapsed(progress: Progress, moment: Moment) -> str:
+    """Return how long it has been so; of an end, how long it all took."""
+    stays, execution = progress.stays, progress.execution
+    if not _has_ended(progress):
+        return _between(stays[-1].since_us, moment.steady_us)
+    if execution and execution.started_at and execution.finished_at:
+        return f"after {spell_duration((execution.finished_at - execution.started_at).total_seconds())}"
+    return f"after {_between(stays[0].since_us, stays[-1].since_us)}"
+
+
+def _has_ended(progress: Progress) -> bool:
+    """Tell whether the execution has ended, rather than the wait for it."""
+    return progress.ending is not None and progress.ending.code in (Exit.DONE, Exit.FAILED)
+
+
+def _between(begin_us: int, end_us: int) -> str:
+    return spell_duration(max(0, end_us - begin_us) / 1_000_000)
+
+
+def _history(stays: tuple[Stay, ...]) -> str:
+    before = (f"{harmless(stay.status)} {_between(stay.since_us, after.since_us)}" for stay, after in pairwise(stays))
+    return " → ".join((*before, *(harmless(stay.status) for stay in stays[-1:])))
+
+
+def _looks(progress: Progress, moment: Moment, *, wide: bool) -> str:
+    parts = [f"looks {progress.look_count}"]
+    if progress.ending is not None:
+        return " · ".join((*parts, f"exit {progress.ending.code.value}"))
+    if progress.looked_at is not None:
+        parts.append(f"last {_few(moment.monotonic - progress.looked_at)}{' ago' if wide else ''}")
+    if moment.next_look_at is None:
+        parts.append("looking")
+    else:
+        parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_look_at - moment.monotonic))}")
+    return " · ".join(parts)
+
+
+def _few(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < _FEW_S else spell_duration(seconds)
+
+
+def _remark(progress: Progress, *, wide: bool) -> Text:
+    """Return why it failed, or what keeps it from being seen."""
+    if _has_ended(progress) and progress.execution is not None:
+        lost = progress.status == LOST
+        return Text("Clerk Chat does not know it any more" if lost else reason(progress.execution), style="red")
+    if progress.trouble is None or progress.ending is not None:  # how a wait ended without it is told as an error
+        return Text()
+    return Text(_complaint(progress.trouble, progress, wide=wide), style="yellow")
+
+
+def _complaint(trouble: Trouble, progress: Progress, *, wide: bool) -> str:
+    seen = progress.execution is not None
+    if not seen and progress.missing_count and trouble.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
+        return f"not known yet ({trouble.word}), {progress.missing_count} of {progress.lost_after} answers"
+    if not seen and trouble.outcome is Outcome.UNAUTHORIZED:
+        return f"API {trouble.word}: it refuses this key"
+    how = "waiting as told" if trouble.outcome is Outcome.RATE_LIMITED else "trying on"
+    never = " (a passing error never ends this)" if seen and wide else ""
+    return f"API {trouble.word} since {trouble.since.astimezone():%H:%M}, {how}{never}"

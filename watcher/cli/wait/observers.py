@@ -1,0 +1,66 @@
+"""Ears for whoever follows an account from within: what the API answered, and what would be recorded.
+
+The parts of the daemon stay as they are; an API that is listened to and a ledger without memory stand in for theirs.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from watcher.clerk.protocol import Api, PageReply, Reply
+from watcher.domain.models import Known
+from watcher.store.protocol import AT_EASE, AccountRecord, Change, Lease, PipelineRecord, Strain
+
+
+@dataclass(frozen=True, slots=True)
+class TappedApi:
+    """An API of which somebody hears every reply about an execution."""
+
+    api: Api
+    heard: Callable[[Reply], None]
+
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
+        """Fetch one execution, as the API behind it does."""
+        reply = await self.api.get(pipeline=pipeline, execution=execution)
+        self.heard(reply)
+        return reply
+
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
+        """Fetch a page of a list, as the API behind it does. Whoever follows one execution asks for none."""
+        return await self.api.list(pipeline=pipeline, page=page)
+
+
+@dataclass(frozen=True, slots=True)
+class PassingLedger:
+    """A ledger for a program that needs no memory: each change is passed on at once and kept nowhere."""
+
+    heard: Callable[[Change], None]
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        """Return a lease nobody else can take."""
+        return Lease(kind, name, 1)
+
+    async def load_account(self, lease: Lease) -> AccountRecord:  # noqa: ARG002 (of every account)
+        """Return that nothing is known."""
+        return AccountRecord(0, None, AT_EASE)
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:  # noqa: ARG002 (of all)
+        """Return that nothing is known."""
+        return {}
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:  # noqa: ARG002 (of every pipeline)
+        """Return that nothing is known."""
+        return PipelineRecord(0, None)
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:  # noqa: ARG002 (of all)
+        """Return that nothing is known."""
+        return ()
+
+    async def record(self, change: Change) -> None:
+        """Pass a change on."""
+        self.heard(change)
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        """Keep nothing."""
+
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        """Keep nothing."""

@@ -1,0 +1,150 @@
+"""How far a wait for one execution has come: what was answered and recorded so far, and whether that ends it (SPEC 6).
+
+Pure: replies and changes come in, with the time they came at.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import NamedTuple
+
+from watcher.clerk.protocol import Reply
+from watcher.domain.errors import Exit
+from watcher.domain.models import LOST, Execution, Known, Outcome, Status
+from watcher.domain.timestamps import to_us
+from watcher.store.protocol import Change, ExecutionChange, SourceChange
+
+_MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+_REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
+"""Answers that only the API itself gives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What is waited for."""
+
+    pipeline: str
+    execution: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """When a picture is made: steady microseconds, monotonic seconds, and the monotonic time of the next look."""
+
+    steady_us: int
+    monotonic: float
+    next_look_at: float | None
+
+
+class Stay(NamedTuple):
+    """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start or an end."""
+
+    status: str
+    since_us: int
+
+
+class Trouble(NamedTuple):
+    """Why the last look failed: its outcome, a code or word for people, and when that began (wall clock)."""
+
+    outcome: Outcome
+    word: str
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Why a wait is over. `problem` is there where the execution itself does not say it."""
+
+    code: Exit
+    problem: str = ""
+    key_refused: bool = False
+
+
+class Progress:
+    """What is known of the one execution that is waited for.
+
+    `looked_at` is the monotonic time of the last answer, `execution` what the last successful look said.
+    """
+
+    def __init__(self, *, lost_after: int) -> None:
+        """Know nothing. So many times in a row not known, before it was ever seen, is not found."""
+        self.lost_after = lost_after
+        self.look_count = 0
+        self.looked_at: float | None = None
+        self.missing_count = 0
+        self.execution: Execution | None = None
+        self.stays: tuple[Stay, ...] = ()
+        self.trouble: Trouble | None = None
+        self.ending: Ending | None = None
+        self._degraded = False
+        self._reached = False
+
+    @property
+    def status(self) -> str | None:
+        """Return the last status, `lost` for what is, or `None` before the first sight."""
+        return self.stays[-1].status if self.stays else None
+
+    def answered(self, reply: Reply, *, at: datetime, now: float) -> None:
+        """Take in one reply, which came at `at` (wall clock) and `now` (monotonic)."""
+        self.look_count += 1
+        self.looked_at = now
+        self._reached = self._reached or reply.outcome in _REACHED
+        if reply.execution is not None:
+            self.execution, self.trouble = reply.execution, None
+            return
+        since = self.trouble.since if self.trouble else at
+        self.trouble = Trouble(reply.outcome, _word(reply), since)
+        if self.execution is None:
+            self.missing_count += reply.outcome in _MISSING
+            self._consider()
+
+    def recorded(self, change: Change) -> None:
+        """Take in one change, of the execution or of the account."""
+        if isinstance(change, ExecutionChange):
+            self._move(change.known)
+        elif isinstance(change, SourceChange):
+            self._degraded = change.state is not None
+            self._consider()
+
+    def _move(self, known: Known) -> None:
+        status = LOST if known.lost else str(known.status)
+        if status != self.status:
+            self.stays = (*self.stays, Stay(status, self._since(known)))
+        if known.lost is not None or known.ended_at is not None:
+            self.ending = Ending(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
+
+    def _since(self, known: Known) -> int:
+        """Return when a stay began; of an end the API says so, and may have been seen much later."""
+        if known.lost_at is not None:
+            return known.lost_at
+        finished_at = self.execution.finished_at if self.execution else None
+        if known.ended_at is None or finished_at is None or not self.stays:
+            return known.since_at
+        return min(known.since_at, max(self.stays[-1].since_us, to_us(finished_at)))
+
+    def _consider(self) -> None:
+        """End what cannot begin. Once the execution was seen no failed look ends the wait, however many there are."""
+        if self.execution is not None or self.trouble is None:
+            return
+        outcome, word, _ = self.trouble
+        if self.missing_count >= self.lost_after:
+            self.ending = Ending(Exit.NOT_FOUND, f"Clerk Chat knows no such execution ({word})")
+        elif self._degraded and (outcome is Outcome.UNAUTHORIZED or self._is_forbidden(outcome)):
+            self.ending = Ending(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
+        elif self._degraded and not self._reached:
+            self.ending = Ending(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
+
+    def _is_forbidden(self, outcome: Outcome) -> bool:
+        return outcome is Outcome.FORBIDDEN and not self._reached
+
+
+def _word(reply: Reply) -> str:
+    """Return a code, or a word where there was none or it does not tell what was wrong."""
+    wordless = reply.status_code in {None, 200}
+    return _WORDS.get(reply.outcome, reply.outcome) if wordless else str(reply.status_code)
+
+
+_WORDS = {
+    Outcome.CONNECTION: "no connection",
+    Outcome.TIMEOUT: "no answer in time",
+    Outcome.INVALID: "unreadable answers",
+}

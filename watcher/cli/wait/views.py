@@ -1,0 +1,110 @@
+"""Where a wait is shown: events or lines on stdout, or a live display on a terminal."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from rich.console import Console
+from rich.control import Control
+from rich.live import Live
+from rich.segment import ControlType
+from rich.text import Text
+
+from watcher.cli.wait.display import change_line, picture, sign_of_life, wrapped_count
+from watcher.cli.wait.follower import View
+from watcher.cli.wait.progress import Moment, Progress, Subject
+from watcher.delivery.sinks.stdout import Output
+from watcher.domain.errors import OutputClosedError
+from watcher.domain.models import Event
+
+STDOUT_FD = 1
+SIGN_OF_LIFE_S = 60.0
+
+
+class _OutputView:
+    """A view that writes what is told, and between that says every minute, beside it, that it still waits."""
+
+    def __init__(self, out: Output, say: Callable[[str], None]) -> None:
+        self._out = out
+        self._say = say
+        self._sign_at: float | None = None
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Say how it stands, if nothing was said for a minute."""
+        if self._sign_at is None:
+            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
+        if moment.monotonic >= self._sign_at:
+            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
+            self._say(sign_of_life(progress, moment))
+
+    async def _write(self, line: bytes) -> None:
+        await self._out.write(line)
+        self._sign_at = None
+
+
+class EventView(_OutputView):
+    """The events as the daemon gives them, one per line."""
+
+    async def tell(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
+        """Write the event."""
+        await self._write(event.body)
+
+
+class LineView(_OutputView):
+    """One line per change of the execution."""
+
+    async def tell(self, event: Event, progress: Progress) -> None:
+        """Write the line of an event of the execution; the account's trouble is part of a sign of life."""
+        if event.type.startswith("execution."):
+            await self._write(change_line(event, progress.execution).encode())
+
+
+class LiveView:
+    """Four lines redrawn in place, the last of which stay."""
+
+    def __init__(self, live: Live, subject: Subject) -> None:
+        self._live = live
+        self._subject = subject
+        self._shown = Text()
+
+    async def tell(self, event: Event, progress: Progress) -> None:
+        """Leave it to the next picture."""
+
+    def show(self, progress: Progress, moment: Moment) -> None:
+        """Redraw."""
+        columns = self._live.console.width
+        try:
+            self._climb(wrapped_count(self._shown, columns=columns))
+            self._shown = picture(self._subject, progress, moment, columns=columns)
+            self._live.update(self._shown, refresh=True)
+        except OSError:
+            raise OutputClosedError("the terminal is gone") from None
+
+    def _climb(self, rows: int) -> None:
+        """Clear rows that are there only since the terminal became narrower: Rich does not know of them."""
+        for _ in range(rows):
+            self._live.console.control(Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)))
+
+
+@asynccontextmanager
+async def stdout_view(*, as_json: bool, say: Callable[[str], None]) -> AsyncIterator[View]:
+    """Show a wait to programs, or to people later. A reader that is slow holds up nothing but its lines.
+
+    `say` takes a sign of life for people, and must not wait for anybody.
+    """
+    out = Output(STDOUT_FD)
+    try:
+        yield EventView(out, say) if as_json else LineView(out, say)
+    finally:
+        out.close()
+
+
+@asynccontextmanager
+async def live_view(console: Console, subject: Subject) -> AsyncIterator[View]:
+    """Show a wait to whoever sits before the terminal."""
+    live = Live(Text(), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
+    live.start()
+    try:
+        yield LiveView(live, subject)
+    finally:
+        with suppress(OSError):  # gone as well: that is told already, if anybody can still be told
+            live.stop()

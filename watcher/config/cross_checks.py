@@ -1,0 +1,157 @@
+"""What no single value can tell: which account a watch means, what is given twice, what contradicts what.
+
+The rules read the plain data, so that they find their problems however much else is wrong with the file.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from watcher.config.document import Document, write_path
+from watcher.config.error_messages import NO_EXECUTIONS
+from watcher.config.models import PollingSettings
+from watcher.config.yaml_tree import Path
+from watcher.runtime.units import parse_duration
+
+_STDOUT_NAMES = ("stdout", "console")
+
+
+def fill_in(document: Document) -> None:
+    """Give every watch its account and the sinks their stdout, as far as the file leaves no choice."""
+    _name_accounts(document)
+    _ensure_stdout(document)
+
+
+def check(document: Document) -> None:
+    """Report what contradicts something else in the file, once what is wrong with single values is told."""
+    _check_keys(document)
+    _check_pipelines(document)
+    _check_lists(document)
+    _check_executions(document)
+    _check_intervals(document)
+
+
+def _name_accounts(document: Document) -> None:
+    names = list(document.table(("accounts",)))
+    watches = _watches(document)
+    for watch in watches if names else ():
+        _name_account(document, watch, names)
+    if watches and not names and not isinstance(document.get(("accounts",)), list | str):
+        remedy = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
+        document.report((*watches[0], "account"), "there is no account to ask with", remedy=remedy, block=True)
+    for watch in () if names else watches:
+        document.tell((*watch, "account"))
+
+
+def _name_account(document: Document, watch: Path, names: list[str]) -> None:
+    path = (*watch, "account")
+    shown = ", ".join(write_path((name,)) for name in names)
+    given = document.get(path)
+    if given is None and len(names) == 1:
+        document.table(watch)["account"] = names[0]
+    elif given is None:
+        remedy = f"add account: with one of {shown}"
+        document.report(path, "names no account, and there are several", remedy=remedy, block=True)
+    elif (text := document.text(path)) is not None and text not in names:
+        problem = f"{document.subject(path)} is not defined"
+        document.report(path, problem, remedy=f"accounts are: {shown}")
+
+
+def _ensure_stdout(document: Document) -> None:
+    if document.get(("sinks",)) is None:
+        document.data["sinks"] = {}
+    sinks = document.table(("sinks",))
+    types: list[Path] = [("sinks", name, "type") for name in sinks]
+    paths = [path for path in types if document.text(path) == "stdout"]
+    for path in paths[1:]:
+        problem = f"a second stdout sink, the first is at line {document.line(paths[0])}"
+        document.report(path, problem, remedy="merge the two: events: takes a list")
+    if not paths:
+        sinks[_free_name(sinks)] = {"type": "stdout"}
+
+
+def _free_name(sinks: dict[str, object]) -> str:
+    numbered = (f"stdout-{number}" for number in range(2, len(sinks) + 3))
+    return next(name for name in (*_STDOUT_NAMES, *numbered) if name not in sinks)
+
+
+def _watches(document: Document) -> list[Path]:
+    items = document.items(("watch",))
+    return [("watch", index) for index, item in enumerate(items) if isinstance(item, dict)]
+
+
+def _check_keys(document: Document) -> None:
+    first: dict[str, Path] = {}
+    for name in document.table(("accounts",)):
+        path = ("accounts", name, "api_key")
+        key = document.text(path)
+        if key is not None and (other := first.setdefault(key, path)) != path:
+            problem = f"the same key as another account's at line {document.line(other)}"
+            document.report(path, problem, remedy="one account per key: its rate limit is one")
+
+
+def _check_pipelines(document: Document) -> None:
+    first: dict[tuple[str, str], Path] = {}
+    for watch in _watches(document):
+        path = (*watch, "pipeline")
+        account, pipeline = document.text((*watch, "account")), document.text(path)
+        if account is None or pipeline is None:
+            continue
+        if (other := first.setdefault((account, _canonical(pipeline)), path)) != path:
+            problem = f"already watched at line {document.line(other)} with the same account"
+            document.report(path, problem, remedy="merge the two entries")
+
+
+def _check_lists(document: Document) -> None:
+    """Report a list of executions that holds nothing: read as absent, it would mean every execution there is."""
+    for watch in _watches(document):
+        if document.table(watch).get("executions", ()) is None:
+            document.report((*watch, "executions"), "has no value", remedy=NO_EXECUTIONS, key=True)
+
+
+def _check_executions(document: Document) -> None:
+    for account in {document.text((*watch, "account")) for watch in _watches(document)} - {None}:
+        of_account = [watch for watch in _watches(document) if document.text((*watch, "account")) == account]
+        counts = Counter(execution for _, execution in _executions(document, of_account))
+        repeated = {execution for execution, count in counts.items() if count > 1}
+        if repeated:
+            _report_repeated(document, of_account, repeated)
+
+
+def _report_repeated(document: Document, watches: list[Path], repeated: set[str]) -> None:
+    first: dict[str, Path] = {}
+    for path, execution in _executions(document, watches):
+        if execution in repeated and (other := first.setdefault(execution, path)) != path:
+            problem = f"already watched at line {document.line(other)} with the same account"
+            document.report(path, problem, remedy="remove one of them")
+
+
+def _executions(document: Document, watches: list[Path]) -> Iterator[tuple[Path, str]]:
+    for watch in watches:
+        for index, item in enumerate(document.items((*watch, "executions"))):
+            path = (*watch, "executions", index)
+            if isinstance(item, str) and not document.is_told(path):
+                yield path, _canonical(item)
+
+
+def _canonical(text: str) -> str:
+    """Return the same text for all ways to write one UUID."""
+    return text.lower().removeprefix("urn:uuid:").strip("{}").replace("-", "")
+
+
+def _check_intervals(document: Document) -> None:
+    lowest, highest = ("polling", "min_interval"), ("polling", "max_interval")
+    low, high = _interval(document, lowest), _interval(document, highest)
+    if low is None or high is None or low <= high:
+        return
+    at = highest if document.get(highest) is not None else lowest
+    name, other = (highest[1], lowest) if at == highest else (lowest[1], highest)
+    where = f"line {document.line(other)}" if document.get(other) is not None else "the default"
+    problem = f"{document.subject(at)} is {'below' if at == highest else 'above'} {other[1]} ({where})"
+    document.report(at, problem, remedy=f"change {name} or {other[1]}")
+
+
+def _interval(document: Document, path: Path) -> float | None:
+    if document.is_told(path):
+        return None
+    default: str = PollingSettings.model_fields[f"{path[-1]}_s"].default
+    return parse_duration(document.text(path) or default)

@@ -1,0 +1,78 @@
+"""Where a daemon listens and keeps its state, read from its file without caring for anything else in it.
+
+A health check asks often, from a place with neither keys nor secrets; the daemon itself has judged the file.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+from watcher.config.file_stamp import CONFIG_BYTES, FileError, Files
+from watcher.config.interpolation import fill
+from watcher.config.locate import DEFAULTS, LISTEN_VARIABLE, STORE_VARIABLE
+from watcher.config.yaml_errors import BadYamlError, decode
+from watcher.config.yaml_tree import Node, Scalar, Table, compose
+from watcher.runtime.units import Address, UnfitError, parse_address
+
+DEFAULT_LISTEN = "127.0.0.1:8080"
+DEFAULT_STORE = "sqlite:///watcher.db"
+_SQLITE = "sqlite:///"
+
+T = TypeVar("T")
+
+
+class Whereabouts(NamedTuple):
+    """Where a daemon is to listen (`http.listen`), and its database (of `store.url`)."""
+
+    listen: Address
+    database: Path
+
+
+def whereabouts(file: Path | None, *, environ: Mapping[str, str]) -> Whereabouts:
+    """Return them, each: of the file, else of the environment, else the default.
+
+    A file that cannot be read, or a value that is none, counts as not there: the daemon may run on from before.
+    """
+    root = None if file is None else _root(file)
+
+    def choose(variable: str, default: str, read: Callable[[str], T | None]) -> T:
+        candidates = (_written(root, DEFAULTS[variable], environ=environ), environ.get(variable), default)
+        return next(value for text in candidates if text and (value := read(text)) is not None)
+
+    return Whereabouts(
+        listen=choose(LISTEN_VARIABLE, DEFAULT_LISTEN, _address),
+        database=choose(STORE_VARIABLE, DEFAULT_STORE, _database),
+    )
+
+
+def _root(file: Path) -> Node | None:
+    try:
+        return compose(decode(Files().read(file, limit=CONFIG_BYTES)), report=lambda *_: None)
+    except (FileError, BadYamlError):
+        return None
+
+
+def _written(node: Node | None, key: tuple[str, ...], *, environ: Mapping[str, str]) -> str | None:
+    """Return what stands at the key, with its variables filled in."""
+    for part in key:
+        entry = node.entries.get(part) if isinstance(node, Table) else None
+        node = None if entry is None else entry.value
+    if not isinstance(node, Scalar) or node.text is None:
+        return None
+    return fill(node.text, environ=environ).text
+
+
+def _address(text: str) -> Address | None:
+    try:
+        return parse_address(text)
+    except UnfitError:
+        return None
+
+
+def database_of(url: str) -> Path:
+    """Return the file a `store.url` of SQLite names."""
+    return Path(url.removeprefix(_SQLITE))
+
+
+def _database(url: str) -> Path | None:
+    return database_of(url) if url.startswith(_SQLITE) else None

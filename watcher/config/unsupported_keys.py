@@ -1,0 +1,54 @@
+"""What the contract (SPEC 3) promises for later versions: a key of theirs is an error that says so."""
+
+from importlib.metadata import version
+
+from watcher.config.yaml_tree import Path
+
+VERSION = ".".join(version("clerk-watcher").split(".")[:2])
+NOT_YET = f"not in this version ({VERSION})"
+
+ALERTS = "comes with alert rules"
+RECEIVERS = "comes with more receivers"
+CONSOLE = "comes with the console"
+REPLICAS = "comes with replicas"
+CADENCE = "comes with the adaptive cadence"
+READABLE = "comes with readable lines on stdout"
+
+_KEYS = {
+    ("silences",): ALERTS,
+    ("heartbeat",): CONSOLE,
+    ("watch", "*", "rules"): ALERTS,
+    ("sinks", "*", "template"): ALERTS,
+    ("sinks", "*", "routing_key"): ALERTS,
+    ("sinks", "*", "routing_key_file"): ALERTS,
+    ("sinks", "*", "group"): ALERTS,
+    ("sinks", "*", "remind_every"): ALERTS,
+    ("sinks", "*", "allow_private"): RECEIVERS,
+    ("sinks", "*", "tls"): RECEIVERS,
+    ("sinks", "*", "format"): READABLE,
+    ("store", "password_file"): REPLICAS,
+    ("http", "public_url"): CONSOLE,
+    ("http", "token"): CONSOLE,
+    ("http", "token_file"): CONSOLE,
+}
+
+_VALUES = {
+    (("polling", "cadence"), "adaptive"): CADENCE,
+    (("sinks", "*", "type"), "slack_bot"): RECEIVERS,
+    (("sinks", "*", "type"), "apprise"): RECEIVERS,
+}
+
+
+def later_key(path: Path) -> str | None:
+    """Return when this key comes, if a later version has it."""
+    return _KEYS.get(_pattern(path))
+
+
+def later_value(path: Path, value: str) -> str | None:
+    """Return when this value of a key comes, if a later version has it."""
+    return _VALUES.get((_pattern(path), value))
+
+
+def _pattern(path: Path) -> tuple[str, ...]:
+    named = path[:1] in {("watch",), ("sinks",)}
+    return tuple("*" if named and index == 1 else str(part) for index, part in enumerate(path))

@@ -1,0 +1,246 @@
+"""Wiring, in one straight line: what the configuration asks for is built, run until it is to stop, and drained."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from traceback import extract_tb
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+import watcher
+from watcher.config.models import Settings
+from watcher.daemon.build import Bells, Equipment, kept_by
+from watcher.daemon.maintenance import Housekeeping, HousekeepingParts
+from watcher.daemon.readiness import Readiness
+from watcher.daemon.reload import Reloader, Reloading
+from watcher.daemon.supervisor import DRAIN_S, Owners
+from watcher.delivery.sinks.stdout import Output
+from watcher.domain.errors import ListenDeniedError, ListenError
+from watcher.domain.routing import Router
+from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.logs import configure_logs
+from watcher.runtime.metrics import Metrics
+from watcher.runtime.scheduler import Schedule
+from watcher.runtime.units import parse_address
+from watcher.store.open import open_store
+from watcher.store.sql_store import SqlStore
+from watcher.web.arrivals import RESOLVED_WITHIN_S, bind
+from watcher.web.connections import Connections, Throttle
+from watcher.web.health import Checks, health_routes
+
+log = structlog.get_logger()
+
+LET_GO_S = 0.5
+"""How long the store may take to finish and to let go of its file."""
+
+OURS = f"{Path(watcher.__file__).parent}{os.sep}"
+"""Where our own code is."""
+
+LAST_PAGE_S = 0.2
+"""How long a page that is asked for may take still: one that hangs on the store would never come."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What is known once the daemon runs: where it is listening."""
+
+    http: str
+
+
+async def run(
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    stdout_fd: int = 1,
+    started: Callable[[Started], None] = lambda _started: None,
+    reloading: Reloading | None = None,
+) -> None:
+    """Run the daemon until `stop` is set, then finish what is in flight, for at most 8 s.
+
+    `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ListenError`,
+    `OutputClosedError`.
+    """
+    clock, metrics = SystemClock(), Metrics()
+    ending = _Ending(stop)
+    async with AsyncExitStack() as stack:
+        stack.enter_context(_nothing_unseen(ending.fail))
+        schedule = Schedule(clock=clock, fatal=ending.fail, lag=metrics.loop_lag.set)
+        bells, output = Bells(), Output(stdout_fd)
+        stack.callback(output.close)
+        store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
+        stack.push_async_callback(_let_go, store)
+        equipment = Equipment(store, clock, metrics, Router({}), schedule, ending.fail, bells, output)
+        owners = Owners(equipment)
+        stack.push_async_callback(owners.stop)
+        await owners.apply(settings)
+        housekeeping = Housekeeping(
+            HousekeepingParts(store=store, clock=clock, metrics=metrics, owners=owners.parts),
+            kept_by(settings),
+        )
+        schedule.add("housekeeping", housekeeping.round)
+        readiness = Readiness(store, clock=clock)
+        checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
+        address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
+        store.announce(address)
+        metrics.reloaded(well=True, at=clock.now())
+        _say_started(settings, created=store.created, address=address)
+        schedule.start()
+        started(Started(address))
+        async with _follow(reloading, settings, owners=owners, housekeeping=housekeeping, equipment=equipment):
+            await ending.wait()
+        await _drain(schedule, owners)
+    ending.reraise()
+
+
+class _Ending:
+    """Why the daemon ends: it was asked to, or something failed for good."""
+
+    def __init__(self, stop: asyncio.Event) -> None:
+        self._stop = stop
+        self._failure: BaseException | None = None
+
+    def fail(self, error: BaseException) -> None:
+        """End the daemon with its first failure."""
+        self._failure = self._failure or error
+        self._stop.set()
+
+    async def wait(self) -> None:
+        """Wait until it is time."""
+        await self._stop.wait()
+
+    def reraise(self) -> None:
+        """Raise the failure, if that was the reason."""
+        if self._failure is not None:
+            raise self._failure
+
+
+@contextmanager
+def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
+    """Let an error of ours that nobody catches end the daemon: of a callback, or of a task that nobody waits for.
+
+    What a library leaves behind, such as a broken connection, is only logged, as asyncio does.
+    """
+
+    def see(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        loop.default_exception_handler(context)
+        error = context.get("exception")
+        if error is not None and any(frame.filename.startswith(OURS) for frame in extract_tb(error.__traceback__)):
+            fatal(error)
+
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(see)
+    try:
+        yield
+    finally:
+        loop.set_exception_handler(None)
+
+
+@asynccontextmanager
+async def _follow(
+    reloading: Reloading | None, settings: Settings, *, owners: Owners, housekeeping: Housekeeping, equipment: Equipment
+) -> AsyncIterator[None]:
+    """Follow the configuration meanwhile. An error in that ends the daemon."""
+
+    async def apply(changed: Settings) -> None:
+        await owners.apply(changed)
+        housekeeping.keep(kept_by(changed))
+        configure_logs(level=changed.log.level, format_=changed.log.format)
+
+    if reloading is None:
+        yield
+        return
+    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=equipment.metrics, clock=equipment.clock)
+    following = asyncio.create_task(reloader.run())
+    following.add_done_callback(partial(_end_with, fatal=equipment.fatal))
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
+
+
+def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        fatal(error)
+
+
+async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
+    problems = [f"{name} has not run yet" for name in schedule.unborn()]
+    if problem := await readiness.problem():
+        problems.append(problem)
+    return problems
+
+
+async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
+    """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
+    application = web.Application(middlewares=[Throttle().middleware()])
+    application.add_routes(health_routes(checks, metrics.registry, clock=clock))
+    try:
+        sockets = await bind(parse_address(listen))
+    except (OSError, UnicodeError) as error:
+        kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
+        text = f"http.listen: cannot listen on {listen} ({_why_not(error)}); choose another address or port"
+        raise kind(text) from None
+    runner = web.AppRunner(application, shutdown_timeout=LAST_PAGE_S, handler_cancellation=True)
+    await runner.setup()
+    connections = Connections(runner, clock=clock)
+    stack.push_async_callback(connections.close)
+    connections.open(sockets)
+    return f"{listen.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
+
+
+def _why_not(error: OSError | UnicodeError) -> str:
+    match error:
+        case UnicodeError():
+            return "that is no name of a host"
+        case TimeoutError():
+            return f"its name was not resolved within {RESOLVED_WITHIN_S:g} s"
+        case socket.gaierror():
+            return error.strerror or "its name is not known"
+    return os.strerror(error.errno) if error.errno else type(error).__name__
+
+
+def _say_started(settings: Settings, *, created: bool, address: str) -> None:
+    if created:
+        log.warning(
+            "store.created", store=settings.store.url, note="it starts empty: nothing told before is remembered"
+        )
+    log.info(
+        "started",
+        version=version("clerk-watcher"),
+        accounts=len(settings.accounts),
+        watches=len(settings.watch),
+        sinks=len(settings.sinks),
+        store=settings.store.url,
+        http=address,
+    )
+
+
+async def _drain(schedule: Schedule, owners: Owners) -> None:
+    """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
+    log.info("draining", at_most_s=DRAIN_S)
+    await asyncio.gather(owners.stop(), _rest(schedule))
+    log.info("stopped")
+
+
+async def _let_go(store: SqlStore) -> None:
+    """Close the store. What a disk that hangs keeps from being written comes again; the end of the process lets go."""
+    try:
+        async with asyncio.timeout(LET_GO_S):
+            await store.close()
+    except TimeoutError:
+        log.warning("store.stuck", at_most_s=LET_GO_S)
+
+
+async def _rest(schedule: Schedule) -> None:
+    with suppress(TimeoutError):  # housekeeping that hangs on the store has nothing that would be lost
+        async with asyncio.timeout(DRAIN_S):
+            await schedule.stop()

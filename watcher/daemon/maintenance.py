@@ -1,0 +1,170 @@
+"""What the daemon does beside watching and telling: flush looks, prune what is old, bury what nobody collects."""
+
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import Metrics
+from watcher.store.protocol import Store
+
+log = structlog.get_logger()
+
+FLUSH_EVERY_S = 5.0
+TIDY_EVERY_S = 3600.0
+PAGES_COUNT = 20
+"""Pages pruned in one round: about a second, for a round that takes half a minute counts as stuck."""
+
+ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
+
+CLOCKS_APART_US = 24 * 3600 * 1_000_000
+"""An id stays so much longer than the dates ask for: a list dates by the clock of the API, we by ours."""
+
+
+class Flushable(Protocol):
+    """An owner of an account or of a sink: it writes some of what it knows only when asked to."""
+
+    async def flush(self) -> None:
+        """Write it. Raises `StoreError`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HousekeepingParts:
+    """What is kept in order. `owners` returns those there are now."""
+
+    store: Store
+    clock: Clock
+    metrics: Metrics
+    owners: Callable[[], Collection[Flushable]]
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the configuration keeps: its sinks, what ended for so long, and what it names.
+
+    `named(account, pipeline, execution)` tells the last. `pipelines` are those watched whole, as (account, pipeline):
+    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again.
+    """
+
+    sinks: Collection[str]
+    retention_s: float
+    named: Callable[[str, str, str], bool]
+    pipelines: Collection[tuple[str, str]] = ()
+    listed_s: float = 0.0
+
+
+class Housekeeping:
+    """One round for all of it. Trouble with the store is logged on the edge; the work is still there next time."""
+
+    def __init__(self, parts: HousekeepingParts, kept: Kept) -> None:
+        """Tidy up with the first round."""
+        self._parts = parts
+        self._kept = kept
+        self._tidy_at = parts.clock.monotonic()
+        self._pruning: AsyncIterator[int] | None = None
+        self._pruned_count = 0
+        self._failing = False
+        self._backlogged: set[str] = set()
+
+    def keep(self, kept: Kept) -> None:
+        """Keep this from now on, and tidy up with the next round."""
+        self._kept = kept
+        self._tidy_at = self._parts.clock.monotonic()
+
+    async def round(self) -> float:
+        """Flush, and once an hour tidy up; return the seconds until the next round.
+
+        Raises `StoreUnusableError` for trouble that no next time will mend.
+        """
+        rest_s = FLUSH_EVERY_S
+        try:
+            await self._check_place()
+            await self.flush()
+            rest_s = await self._tidy()
+        except StoreUnusableError:
+            raise
+        except StoreError as error:
+            self._pruning, self._tidy_at = None, self._parts.clock.monotonic()
+            if not self._failing:
+                log.error("housekeeping.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
+            self._failing = True
+        else:
+            self._failing = False
+        return rest_s
+
+    async def flush(self) -> None:
+        """Write what is written lazily. Raises `StoreError`."""
+        for owner in self._parts.owners():
+            with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
+                await owner.flush()
+
+    async def refresh_backlog(self) -> None:
+        """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""
+        try:
+            backlog = await self._parts.store.backlog()
+        except StoreError:
+            return
+        shown = {*self._kept.sinks, *backlog}
+        for name in self._backlogged - shown:
+            self._parts.metrics.forget_backlog(name)
+        self._backlogged = shown
+        for name in shown:
+            waiting = backlog.get(name)
+            oldest_at = waiting.oldest_at if waiting else None
+            self._parts.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
+            self._parts.metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
+
+    async def _check_place(self) -> None:
+        try:
+            await self._parts.store.check_place()
+        except StoreUnusableError as error:
+            log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
+            raise
+
+    async def _tidy(self) -> float:
+        """Bury and prune when it is time; return the seconds until the next round: there may be more to prune."""
+        if self._pruning is None:
+            if self._parts.clock.monotonic() < self._tidy_at:
+                return FLUSH_EVERY_S
+            self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
+            await self._bury()
+            self._pruning, self._pruned_count = self._prune(), 0
+        for _ in range(PAGES_COUNT):
+            count = await anext(self._pruning, None)
+            if count is None:
+                self._tidied()
+                return FLUSH_EVERY_S
+            self._pruned_count += count
+        return 0.0
+
+    def _tidied(self) -> None:
+        self._pruning = None
+        if self._pruned_count:
+            log.info("store.pruned", executions=self._pruned_count)
+
+    def _prune(self) -> AsyncIterator[int]:
+        ended_before = self._parts.clock.steady_us() - round(self._kept.retention_s * 1_000_000)
+        return self._parts.store.prune(ended_before=ended_before, keep=self._is_kept)
+
+    def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: int) -> bool:
+        kept = self._kept  # which may be another by the next page
+        if kept.named(account, pipeline, execution):
+            return True
+        ended_ago_us = self._parts.clock.steady_us() - ended_at
+        return (account, pipeline) in kept.pipelines and ended_ago_us < kept.listed_s * 1_000_000 + CLOCKS_APART_US
+
+    async def _bury(self) -> None:
+        now = self._parts.clock.steady_us()
+        await self._parts.store.mark_absent_pipelines(present=self._kept.pipelines, now=now)
+        died = await self._parts.store.mark_absent_sinks(
+            present=self._kept.sinks,
+            now=now,
+            dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
+        )
+        if died:
+            log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")

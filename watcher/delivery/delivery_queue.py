@@ -1,0 +1,107 @@
+"""The store as one lane uses it: what a store error means there. It decides nothing about deliveries.
+
+A store error means that nothing was read or written, so the same work comes due again, after a growing wait. Two kinds
+will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
+"""
+
+import structlog
+
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.models import Delivery
+from watcher.runtime.backoff import doubling
+from watcher.runtime.clock import Clock
+from watcher.store.protocol import DueDeliveries, Lease, Settlement, SourceChange, Store
+
+BATCH = 128
+"""So many deliveries are taken from the store at a time."""
+
+WAIT_S = 1.0
+WAIT_CAP_S = 30.0
+
+log = structlog.get_logger()
+
+
+class LaneStore:
+    """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked."""
+
+    def __init__(self, store: Store, *, lease: Lease, clock: Clock) -> None:
+        """Take the store to be well."""
+        self.lease = lease
+        self.retry_at = float("-inf")
+        self._store = store
+        self._clock = clock
+        self._failures = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether the store is in trouble as far as this lane knows."""
+        return self._failures > 0
+
+    async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
+        """Return what may be sent now, leaving out the streams in `skip`; `None` if the store is in trouble."""
+        now = self._clock.steady_us()
+        try:
+            due = await self._store.next_deliveries(self.lease, now=now, limit=BATCH, skip=skip)
+        except StoreError as error:
+            self._failed(error)
+            return None
+        if not due.deliveries:  # else what is taken shows whether the store can be written, too
+            self._works()
+        return due
+
+    async def take_trial(self, *, skip: frozenset[bytes], never_tried: bool) -> Delivery | None:
+        """Return what is to show whether the sink works again; `None` also if the store is in trouble."""
+        now = self._clock.steady_us()
+        try:
+            trial = await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
+        except StoreError as error:
+            self._failed(error)
+            return None
+        if trial is None:
+            self._works()
+        return trial
+
+    async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
+        """Make dead letters of what was first due so long ago; return how many. Raises `StoreError`."""
+        now = self._clock.steady_us()
+        return await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        """Write how an attempt ended; return whether that is recorded."""
+        try:
+            await self._store.settle(settlement)
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._works()
+        return True
+
+    async def record(self, change: SourceChange) -> bool:
+        """Write a new state of the sink and what it tells; return whether that is recorded."""
+        try:
+            await self._store.record(change)
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._works()
+        return True
+
+    def _failed(self, error: StoreError) -> None:
+        """Raise what will not pass; else wait, longer each time.
+
+        Failures within one wait, such as of all that was in flight, are one.
+        """
+        if isinstance(error, OwnershipLostError | StoreUnusableError):
+            raise error
+        now = self._clock.monotonic()
+        if now < self.retry_at:
+            return
+        self._failures += 1
+        self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)
+        if self._failures == 1:
+            log.error("store.failed", sink=self.lease.name, problem=str(error))
+
+    def _works(self) -> None:
+        if self._failures:
+            log.info("store.recovered", sink=self.lease.name)
+        self._failures = 0

@@ -1,0 +1,64 @@
+"""What one attempt at a delivery means for it: settled, dead, or tried again and when. Pure arithmetic."""
+
+from dataclasses import dataclass
+
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.domain.models import Delivery, DeliveryState
+from watcher.runtime.backoff import Jitter, doubling, spread
+
+REJECTIONS = 5
+"""So many refusals of a body in a row, and it will never be taken (SPEC 5)."""
+
+RETRY_AFTER_CAP_S = 3600.0
+STEP_SPREAD = 0.2
+WAIT_S = 1.0
+WAIT_CAP_S = 60.0
+"""The waits after failures that may be the sink's: they take no step of the schedule (SPEC 5)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """When to try again: the wait after each step, the last one repeating, and when to stop (`None`: never)."""
+
+    schedule_s: tuple[float, ...]
+    give_up_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """Where the delivery stands now, and in how many seconds it may be tried again."""
+
+    state: DeliveryState
+    steps: int
+    rejections: int
+    wait_s: float
+
+
+def conclude(
+    delivery: Delivery, receipt: Receipt, *, through_at: int, waited_s: float, rules: RetryRules, jitter: Jitter
+) -> Conclusion:
+    """Return what follows from an answer (SPEC 5, "Webhook request").
+
+    `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
+    the time since the delivery was first due, on the sink's own clock.
+    """
+    if receipt.verdict is Verdict.DELIVERED:
+        return Conclusion(DeliveryState.DELIVERED, delivery.steps, 0, 0.0)
+    if receipt.verdict is Verdict.GONE:
+        return Conclusion(DeliveryState.WAITING, delivery.steps, 0, 0.0)
+    is_refused = receipt.verdict is Verdict.REFUSED
+    rejections = delivery.rejections + 1 if is_refused else 0
+    expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
+    state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING
+    is_own = is_refused or (delivery.attempts > 0 and through_at > delivery.tried_at)
+    if is_own:
+        step_s = rules.schedule_s[min(delivery.steps, len(rules.schedule_s) - 1)]
+        wait_s = spread(step_s, share=STEP_SPREAD, jitter=jitter)
+    else:
+        wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
+    return Conclusion(state, delivery.steps + is_own, rejections, max(wait_s, retry_after_s(receipt)))
+
+
+def retry_after_s(receipt: Receipt) -> float:
+    """Return for how long the receiver wants to be left alone, as far as that is heeded."""
+    return min(receipt.retry_after_s or 0.0, RETRY_AFTER_CAP_S)

@@ -1,0 +1,170 @@
+"""The stdout sink: one event per line and nothing else.
+
+Its one thread writes; a reader that is slow or stuck holds up that thread alone, and never the end of the program. A
+line may be left half written by that end. In a file the next life ends it; out of a pipe it cannot be taken back.
+"""
+
+import asyncio
+import errno
+import fcntl
+import os
+import select
+import stat
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Literal
+
+import structlog
+from pydantic import Field
+
+from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.settings import SinkSettings
+from watcher.domain.errors import OutputClosedError
+from watcher.domain.models import Delivery
+
+log = structlog.get_logger()
+
+FULL_DISK_WAIT_S = 1.0
+
+_WRITTEN = Receipt(Verdict.DELIVERED, "written")
+_DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class StdoutSettings(SinkSettings):
+    """`{type: stdout}`."""
+
+    type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A line to write, where its fate is awaited, and what counts each further try at it."""
+
+    data: bytes
+    written: asyncio.Future[None]
+    retried: Callable[[], None]
+
+
+class Output:
+    """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
+
+    def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        """Start the thread. Needs a running event loop."""
+        self._fd = fd
+        self._sleep = sleep
+        self._loop = asyncio.get_running_loop()
+        self._lines: SimpleQueue[_Line | None] = SimpleQueue()
+        # A daemon thread: the program may end while it waits for a reader that never reads.
+        threading.Thread(target=self._run, name="stdout", daemon=True).start()
+
+    async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
+        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
+
+        The thread calls `retried` at each further try on a full disk.
+        """
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._lines.put(_Line(line + b"\n", written, retried))
+        await written
+
+    def close(self) -> None:
+        """Let the thread end after what it was given; nobody waits for it."""
+        self._lines.put(None)
+
+    def _run(self) -> None:
+        if _stands_in_mid_line(self._fd):
+            self._write(b"\n", retried=_nobody)
+        going = True
+        while going:
+            taken = self._take()
+            going = None not in taken
+            lines = [line for line in taken if line is not None]
+            closed = bool(lines) and self._write(b"".join(line.data for line in lines), retried=lines[0].retried)
+            with suppress(RuntimeError):  # the loop is closed: the program ended while the reader was stuck
+                self._loop.call_soon_threadsafe(_resolve, lines, closed)
+
+    def _take(self) -> list[_Line | None]:
+        """Take all that is there: a busy event loop lets another thread run only every few milliseconds."""
+        taken = [self._lines.get()]
+        while not self._lines.empty():
+            taken.append(self._lines.get())
+        return taken
+
+    def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
+        """Write all of it, however long that takes. Return whether the output is closed instead."""
+        rest, full = memoryview(data), False
+        while rest:
+            try:
+                rest = rest[os.write(self._fd, rest) :]
+            except BlockingIOError:
+                self._await_room()
+            except OSError as error:
+                if error.errno not in _DISK_FULL:
+                    return True
+                if not full:
+                    log.warning("stdout.full")
+                full = True
+                self._sleep(FULL_DISK_WAIT_S)
+                retried()
+        if full:
+            log.info("stdout.recovered")
+        return False
+
+    def _await_room(self) -> None:
+        room = select.poll()
+        room.register(self._fd, select.POLLOUT)
+        room.poll()
+
+
+class StdoutSink:
+    """Sends each event to the program's output as one line."""
+
+    def __init__(self, output: Output, *, retried: Callable[[], None] = lambda: None) -> None:
+        """Call `retried` at each further try on a full disk."""
+        self._output = output
+        self._retried = retried
+
+    async def send(self, delivery: Delivery) -> Receipt:
+        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
+        await self._output.write(delivery.body, retried=self._retried)
+        return _WRITTEN
+
+    async def close(self) -> None:
+        """Leave the output to the others."""
+
+
+def _nobody() -> None:
+    """Count nothing: it is no delivery that is being written."""
+
+
+def _stands_in_mid_line(fd: int) -> bool:
+    """Tell whether fd is a file and goes on right after half a line. One that cannot be read is trusted to be whole."""
+    with suppress(OSError):
+        found = os.fstat(fd)
+        if stat.S_ISREG(found.st_mode):
+            appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+            position = found.st_size if appends else os.lseek(fd, 0, os.SEEK_CUR)
+            return position > 0 and _byte_at(position - 1, fd=fd) != b"\n"
+    return False
+
+
+def _byte_at(position: int, *, fd: int) -> bytes:
+    """Read from an open file, which may be open for writing alone."""
+    reading = os.open(f"/dev/fd/{fd}", os.O_RDONLY)
+    try:
+        return os.pread(reading, 1, position)
+    finally:
+        os.close(reading)
+
+
+def _resolve(lines: list[_Line], closed: bool) -> None:  # noqa: FBT001 (call_soon_threadsafe passes no keywords)
+    for line in lines:
+        if line.written.done():  # its attempt was cancelled
+            continue
+        if closed:
+            line.written.set_exception(OutputClosedError("stdout was closed by its reader"))
+        else:
+            line.written.set_result(None)

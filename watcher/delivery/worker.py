@@ -1,0 +1,300 @@
+"""The lane of one sink: which of its deliveries goes when, and who is told how the sink stands.
+
+It owns concurrency, pace, pauses and the order within a stream. What an answer means for a delivery is `attempts`',
+how the sink stands `standing`'s, trouble with the store `lane_store`'s; one attempt is the courier's.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+
+from watcher.delivery.attempt import Courier
+from watcher.delivery.circuit_breaker import CircuitBreaker
+from watcher.delivery.delivery_queue import LaneStore
+from watcher.delivery.retry_policy import RetryRules
+from watcher.delivery.sink_state import DISABLED, FAILING, Standing
+from watcher.delivery.sink_state_store import StandingKeeper
+from watcher.delivery.sinks.protocol import Sink
+from watcher.domain.models import Delivery, EventType, Outgoing
+from watcher.runtime.backoff import Jitter
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
+from watcher.runtime.rate_limiter import Pacer
+from watcher.runtime.rounds import Wake
+from watcher.store.protocol import Lease, SinkRecord, SourceChange, Store
+
+CONCURRENCY = 16
+"""At most so many deliveries in flight per sink (SPEC 5)."""
+
+REST_S = 10.0
+"""The longest a lane asks to be left alone; whatever happens in between wakes it."""
+
+GIVE_UP_EVERY_S = 60.0
+GIVE_UP_SHARE = 0.05
+"""What has waited too long is looked for so often, and at least so often within `give_up_after`."""
+
+DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
+
+_TOLD_AS = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRules:
+    """How a sink wants to be sent to. A rate of infinity is no pace; with `breaks` failures may hold it up."""
+
+    retry: RetryRules
+    rate_per_s: float
+    breaks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a lane works with. `tell` makes the sink's own event, of a type, a sequence and an answer, for all others.
+
+    `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the lane itself.
+    """
+
+    store: Store
+    clock: Clock
+    jitter: Jitter
+    wake: Wake
+    tell: Callable[[EventType, int, str | None], tuple[Outgoing, ...]]
+    fatal: Callable[[BaseException], None]
+    metrics: SinkMetrics
+
+
+class SinkLane:
+    """The deliveries of one sink whose lease is held. Call `round` when it asks to be, and whenever it calls `wake`."""
+
+    def __init__(
+        self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: LaneRules, surroundings: Surroundings
+    ) -> None:
+        """Go on from what is recorded of the sink."""
+        self._surroundings = surroundings
+        self._clock = surroundings.clock
+        self._store = LaneStore(surroundings.store, lease=lease, clock=self._clock)
+        self._standing = Standing(record, clock=self._clock)
+        self._keeper = StandingKeeper(lease, self._standing, store=surroundings.store)
+        self._recorded, self._sequence = record.state, record.sequence
+        self._pacer = Pacer(rules.rate_per_s, now=self._clock.monotonic())
+        self._breaker = CircuitBreaker(opens=rules.breaks)
+        self._give_up_after_s = rules.retry.give_up_after_s
+        self._courier = Courier(
+            sink=sink,
+            store=self._store,
+            breaker=self._breaker,
+            standing=self._standing,
+            retry=rules.retry,
+            clock=self._clock,
+            jitter=surroundings.jitter,
+            metrics=surroundings.metrics,
+        )
+        self._ready: deque[Delivery] = deque()
+        self._trial: Delivery | None = None  # what is tried next while the breaker is open, and when that may be
+        self._trial_at = float("-inf")
+        self._held: set[bytes] = set()  # the streams of all these and of what is in flight: one each, and in order
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._next_due_at: int | None = None
+        self._nothing_waits = False
+        self._give_up_at = float("-inf")
+        self._stopped = False
+        surroundings.metrics.up(record.state is None)
+        if self._standing.disabled:
+            log.warning("sink.disabled", sink=lease.name, note=DISABLED_NOTE)
+
+    async def round(self) -> float:
+        """Start what is due and allowed; return in how many seconds to be called again."""
+        if self._in_flight:
+            self._standing.tried()
+        self._standing.look()
+        await self._tell()
+        await self._refill()
+        self._start()
+        return self._rest_s()
+
+    async def flush(self) -> None:
+        """Let the store know how long the sink has been served, and failing, while something waits for it.
+
+        What has waited too long is given up. Raises `StoreError`. A store that is in trouble is not asked.
+        """
+        if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
+            await self._keeper.keep()
+            await self._give_up()
+
+    @property
+    def store_failing(self) -> bool:
+        """Whether the last read or write failed."""
+        return self._store.failing
+
+    async def drain(self) -> None:
+        """Start nothing more and wait for what is in flight."""
+        self._stopped = True
+        if self._in_flight:
+            await asyncio.wait(self._in_flight)
+
+    async def cancel(self) -> None:
+        """Break off what is in flight: it comes due again, under the same id."""
+        self._stopped = True
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    async def _give_up(self) -> None:
+        """Make dead letters of what was first due too long ago, whether or not it was ever tried since."""
+        after_s, now = self._give_up_after_s, self._clock.monotonic()
+        if after_s is None or self._standing.disabled or now < self._give_up_at:
+            return
+        self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
+        count = await self._store.give_up(clock_s=self._standing.clock_s(), after_s=after_s, skip=frozenset(self._held))
+        if count:
+            self._surroundings.metrics.dead(count)
+            log.warning("deliveries.died", sink=self._store.lease.name, count=count, why="give_up_after has passed")
+            self._surroundings.wake()
+
+    async def _tell(self) -> None:
+        """Record how the sink stands, and tell the other sinks, on the edges only."""
+        state, answer = self._standing.state, self._standing.answer
+        if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
+            return
+        type_, sequence = _TOLD_AS[state], self._sequence + 1
+        outgoing = self._surroundings.tell(type_, sequence, answer)
+        change = SourceChange(self._store.lease, self._sequence, sequence, state, outgoing)
+        if not await self._store.record(change):
+            self._give_back()
+            return
+        self._recorded, self._sequence = state, sequence
+        self._surroundings.metrics.told(type_, well=state is None, answer=answer)
+        report = log.info if state is None else log.warning
+        report(type_.value, sink=self._store.lease.name, answer=answer)
+
+    async def _refill(self) -> None:
+        if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
+            return
+        if self._breaker.is_open:
+            await self._take_trial()
+            return
+        due = await self._store.take(skip=frozenset(self._held))
+        if due is None:
+            self._give_back()
+            return
+        self._ready.extend(due.deliveries)
+        self._held.update(delivery.stream for delivery in due.deliveries)
+        self._next_due_at = due.next_due_at
+        self._note_rest(not self._held and due.next_due_at is None)
+
+    async def _take_trial(self) -> None:
+        """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
+        now, breaker = self._clock.monotonic(), self._breaker
+        if breaker.is_trying or self._trial is not None:
+            return
+        never_tried_from, tried_from = breaker.opens_at(never_tried=True), breaker.opens_at(never_tried=False)
+        self._trial_at = min(never_tried_from, tried_from)
+        if now < self._trial_at:
+            return
+        trial = await self._store.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
+        if trial is None:
+            self._trial_at = tried_from if now < tried_from else float("inf")
+            self._note_rest(now >= tried_from and not self._held and not self._store.failing)
+            return
+        self._trial_at = tried_from if trial.attempts else never_tried_from
+        if self._trial_at <= now:
+            self._trial = trial
+            self._held.add(trial.stream)
+
+    def _note_rest(self, nothing_waits: bool) -> None:  # noqa: FBT001 (what is noted)
+        self._nothing_waits = nothing_waits
+        if nothing_waits:
+            self._standing.rested()
+
+    def _give_back(self) -> None:
+        """Forget what was taken but not begun."""
+        if self._trial is not None:
+            self._ready.append(self._trial)
+            self._trial = None
+        self._held.difference_update(delivery.stream for delivery in self._ready)
+        self._ready.clear()
+
+    def _resting(self) -> bool:
+        return self._stopped or self._standing.disabled
+
+    def _sends_from(self) -> float:
+        """Return the monotonic moment before which nothing goes, for the sink or the store wants to be left alone."""
+        return max(self._standing.paused_until, self._store.retry_at)
+
+    def _has_room(self, now: float) -> bool:
+        if self._resting() or now < self._sends_from():
+            return False
+        # What a store in trouble does not take goes out again: one shows whether it does.
+        return len(self._in_flight) < (1 if self._store.failing else CONCURRENCY)
+
+    def _start(self) -> None:
+        now = self._clock.monotonic()
+        if self._breaker.is_open:
+            self._start_trial(now)
+            return
+        if self._trial is not None:
+            self._ready.appendleft(self._trial)
+            self._trial = None
+        while self._ready and self._has_room(now) and self._pacer.ready_at() <= now:
+            self._send(self._ready.popleft(), is_trial=False, now=now)
+
+    def _start_trial(self, now: float) -> None:
+        """Start what may be tried while the breaker is open, and give back what was taken before it opened."""
+        trial, self._trial = self._trial, None
+        self._give_back()
+        if trial is None:
+            return
+        if self._has_room(now) and self._pacer.ready_at() <= now:
+            self._breaker.trial_begins(never_tried=not trial.attempts, now=now)
+            self._send(trial, is_trial=True, now=now)
+        else:
+            self._trial = trial
+
+    def _send(self, delivery: Delivery, *, is_trial: bool, now: float) -> None:
+        self._pacer.spend(now)
+        task = asyncio.create_task(self._attempt(delivery, is_trial=is_trial))
+        self._in_flight.add(task)
+        task.add_done_callback(partial(self._ended, stream=delivery.stream))
+
+    async def _attempt(self, delivery: Delivery, *, is_trial: bool) -> None:
+        try:
+            recorded = await self._courier.attempt(delivery, waited=is_trial and delivery.attempts > 0)
+        finally:
+            if is_trial:
+                self._breaker.trial_ends()
+        if not recorded:
+            self._give_back()
+
+    def _ended(self, task: asyncio.Task[None], *, stream: bytes) -> None:
+        """Let the next one go at once; of the store ask again, which may have more, or the same one for later."""
+        self._in_flight.discard(task)
+        self._held.discard(stream)
+        if not task.cancelled() and (error := task.exception()):
+            self._stopped = True
+            self._surroundings.fatal(error)
+        self._start()
+        if len(self._ready) < CONCURRENCY and not self._stopped:
+            self._surroundings.wake()
+
+    def _rest_s(self) -> float:
+        now, from_at = self._clock.monotonic(), self._sends_from()
+        if now < from_at:
+            return min(REST_S, from_at - now)
+        if not self._has_room(now) or (self._breaker.is_open and self._breaker.is_trying):
+            return REST_S
+        return min(REST_S, max(0.0, self._next_start_s(now)))
+
+    def _next_start_s(self, now: float) -> float:
+        if self._ready or self._trial is not None:
+            return self._pacer.ready_at() - now
+        if self._breaker.is_open:
+            return self._trial_at - now
+        if self._next_due_at is None:
+            return REST_S
+        return (self._next_due_at - self._clock.steady_us()) / 1e6

@@ -1,0 +1,246 @@
+"""What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields (SPEC 5)."""
+
+import secrets
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from watcher.domain.event_size import LIST_LENGTH, Json, cut, fit
+from watcher.domain.models import (
+    AccountTrouble,
+    Event,
+    EventType,
+    Execution,
+    GapReason,
+    Known,
+    LostReason,
+    Status,
+    Watch,
+)
+from watcher.domain.transitions import Happening
+
+NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
+"""The namespace of all our UUIDv5. Changing it would give every event a second id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """When a change was seen (wall clock), and the last look that still saw the old status, if any did."""
+
+    at: datetime
+    not_before: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionNews:
+    """All that an event of an execution is made from. `facts` is absent where the API had nothing to say."""
+
+    watch: Watch
+    happening: Happening
+    known: Known
+    sighting: Sighting
+    pipeline_name: str | None = None
+    facts: Execution | None = None
+    link: str | None = None
+    reason: LostReason | None = None
+    overdue_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GapNews:
+    """All that `pipeline.gap` is made from. `at_most` executions may be missing; absent where nobody can tell."""
+
+    watch: Watch
+    reason: GapReason
+    at_most: int | None = None
+    pipeline_name: str | None = None
+    link: str | None = None
+
+
+def execution_event(news: ExecutionNews) -> Event:
+    """Build an event of an execution. Its id is the same for ever, from whatever store it is told."""
+    happening, watch, execution = news.happening, news.watch, news.known.execution
+    name = "/".join((watch.account, watch.pipeline, execution, happening.type, happening.kind, str(happening.nth)))
+    reported_at = _reported_at(news)
+    data = {
+        **_where(news),
+        "execution": _execution(news),
+        "reason": news.reason,
+        "overdueSeconds": None if news.overdue_s is None else round(news.overdue_s, 3),
+        "observed": _observed(news.sighting, reported_at=reported_at),
+    }
+    return _event(
+        uuid.uuid5(NAMESPACE, name),
+        happening.type,
+        _source(watch),
+        execution,
+        reported_at or news.sighting.at,
+        sequence=happening.sequence,
+        data=data,
+    )
+
+
+def gap_event(news: GapNews, *, sequence: int, at: datetime, now_ms: int) -> Event:
+    """Build `pipeline.gap`. A link that wants an execution's id is left out."""
+    link = None if news.link and "{executionId}" in news.link else news.link
+    data = {
+        **_pipeline(news.watch, link=link, name=news.pipeline_name),
+        "reason": news.reason,
+        "atMost": news.at_most,
+        "observed": {"at": timestamp(at)},
+    }
+    return _event(uuid7(now_ms), EventType.PIPELINE_GAP, _source(news.watch), None, at, sequence=sequence, data=data)
+
+
+def account_event(
+    type_: EventType,
+    *,
+    account: str,
+    reason: AccountTrouble,
+    sequence: int,
+    at: datetime,
+    now_ms: int,
+    cause: str | None = None,
+) -> Event:
+    """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended.
+
+    `cause` is a word of ours, or a status code, for what went wrong last.
+    """
+    data = {"account": account, "reason": reason, "cause": cause, "observed": {"at": timestamp(at)}}
+    return _event(uuid7(now_ms), type_, f"/accounts/{account}", None, at, sequence=sequence, data=data)
+
+
+def sink_event(type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime, now_ms: int) -> Event:
+    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave, if it gave any."""
+    data = {"sink": sink, "answer": answer, "observed": {"at": timestamp(at)}}
+    return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=sequence, data=data)
+
+
+def trial_event(*, sink: str, at: datetime, now_ms: int) -> Event:
+    """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
+    data = {"sink": sink, "observed": {"at": timestamp(at)}}
+    type_ = EventType.WATCHER_TEST
+    return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=1, data=data)
+
+
+def timestamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC with milliseconds: `2026-11-24T10:00:01.000Z`."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def uuid7(now_ms: int) -> uuid.UUID:
+    """Return a UUIDv7 of that Unix time in milliseconds (RFC 9562, 5.7)."""
+    value = (now_ms & (2**48 - 1)) << 80 | secrets.randbits(80)
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value)
+
+
+def _event(
+    id_: uuid.UUID, type_: EventType, source: str, subject: str | None, time: datetime, *, sequence: int, data: Json
+) -> Event:
+    envelope = {
+        "specversion": "1.0",
+        "id": str(id_),
+        "source": source,
+        "type": type_,
+        "subject": subject,
+        "time": timestamp(time),
+        "datacontenttype": "application/json",
+        "sequence": f"{sequence:010d}",
+        "data": data,
+    }
+    stream = uuid.uuid5(NAMESPACE, f"{source}#{subject or ''}").bytes
+    return Event(id_, type_, stream, sequence, fit(_present(envelope)))
+
+
+def _present(value: Json) -> Json:
+    """Leave out what is absent: `None` and empty containers, at every depth."""
+    kept: Json = {}
+    for key, item in value.items():
+        present = _present(item) if isinstance(item, dict) else item
+        if present or not (present is None or isinstance(present, dict | list)):
+            kept[key] = present
+    return kept
+
+
+def _source(watch: Watch) -> str:
+    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
+
+
+def _where(news: ExecutionNews) -> Json:
+    facts = news.facts
+    link = news.link and news.link.replace("{executionId}", news.known.execution)
+    where = _pipeline(news.watch, link=link, name=(facts and facts.pipeline_name) or news.pipeline_name)
+    version = {
+        "versionId": _text(facts.version_id if facts else None),
+        "versionNumber": facts and facts.version_number,
+    }
+    return where | {"pipeline": where["pipeline"] | version}
+
+
+def _pipeline(watch: Watch, *, link: str | None, name: str | None) -> Json:
+    return {
+        "account": watch.account,
+        "labels": dict(watch.labels),
+        "link": link and link.replace("{pipelineId}", watch.pipeline),
+        "pipeline": {"id": watch.pipeline, "name": _text(watch.name or name)},
+    }
+
+
+def _execution(news: ExecutionNews) -> Json:
+    head: Json = {
+        "id": news.known.execution,
+        "status": _text(news.happening.status),
+        "previousStatus": _text(news.happening.previous),
+    }
+    return head if news.facts is None else head | _facts(news.facts)
+
+
+def _facts(facts: Execution) -> Json:
+    nodes = facts.failed_nodes[:LIST_LENGTH]
+    return {
+        "startedAt": facts.started_at and timestamp(facts.started_at),
+        "finishedAt": facts.finished_at and timestamp(facts.finished_at),
+        "durationSeconds": _duration_s(facts),
+        "error": _text(facts.error),
+        "aiTokensUsed": facts.ai_tokens_used,
+        "nodesStarted": facts.nodes_started,
+        "triggeredBy": _text(facts.triggered_by),
+        "triggeredByEntityId": _text(facts.triggered_by_entity_id),
+        "conversationId": _text(facts.conversation_id),
+        "failedNodes": [
+            _present({"id": _text(node.id), "name": _text(node.name), "error": _text(node.error)}) for node in nodes
+        ],
+        "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH]],
+    }
+
+
+def _text(value: str | None) -> str | None:
+    return cut(value) if value else None
+
+
+def _duration_s(facts: Execution) -> float | None:
+    if facts.started_at is None or facts.finished_at is None:
+        return None
+    duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
+    return duration_s if duration_s >= 0 else None  # two clocks of the API, of which one is wrong
+
+
+def _reported_at(news: ExecutionNews) -> datetime | None:
+    """Return when it happened, of what the API tells that; an event of anything else is dated when it was seen."""
+    facts, happening = news.facts, news.happening
+    if facts and happening.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
+        return facts.finished_at
+    if facts and happening.kind == Status.RUNNING and happening.nth == 1 and not news.known.was_paused:
+        return facts.started_at
+    return None
+
+
+def _observed(sighting: Sighting, *, reported_at: datetime | None) -> Json:
+    delay = None if reported_at is None else max(timedelta(), sighting.at - reported_at)
+    return {
+        "at": timestamp(sighting.at),
+        "notBefore": sighting.not_before and timestamp(sighting.not_before),
+        "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
+    }

@@ -1,0 +1,259 @@
+"""How an account is doing, judged from its replies: pauses, trouble, probes. No I/O; monotonic seconds come in.
+
+How long something failed counts only while the process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A
+pause is the server's, and goes on meanwhile.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+from enum import Enum
+
+from watcher.clerk.protocol import Answer
+from watcher.domain.models import AccountTrouble, Outcome
+from watcher.runtime.backoff import doubling
+from watcher.store.protocol import AT_EASE, Strain
+
+PAUSING_CODES = frozenset({429, 503})
+PAUSE_CAP_S = 15 * 60.0
+PAUSE_BASE_S = 1.0
+PAUSE_DOUBLING_CAP_S = 60.0
+PROBE_EVERY_S = 10.0
+UNAUTHORIZED_PROBE_EVERY_S = 60.0
+OVER_BUDGET_AFTER_S = 300.0
+
+STOP_S = 1.0
+"""What is shorter is no stop, but a busy machine."""
+
+STOPS_COUNT = 16
+"""So many stops are remembered: as many as may fall between two looks at one execution."""
+
+HTTP_OK = 200
+
+_TROUBLES = {
+    Outcome.UNAUTHORIZED: AccountTrouble.UNAUTHORIZED,
+    Outcome.FORBIDDEN: AccountTrouble.UNAUTHORIZED,
+    Outcome.RATE_LIMITED: AccountTrouble.RATE_LIMITED,
+    Outcome.INVALID: AccountTrouble.INVALID,
+    Outcome.NOT_FOUND: AccountTrouble.INVALID,
+    Outcome.REJECTED: AccountTrouble.INVALID,
+}
+"""Every other outcome but `ok` means the API cannot be reached."""
+
+_ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
+_EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
+
+
+class Permission(Enum):
+    """What may be sent now."""
+
+    ALL = "all"
+    PROBE = "probe"
+    NOTHING = "nothing"
+
+
+@dataclass(slots=True)
+class _Pause:
+    until: float = float("-inf")
+    began_at: float = float("-inf")
+    count: int = 0
+
+
+class Health:
+    """One account's health.
+
+    `trouble` is what is to be told as `account.degraded` now, or `None`; `failing_since` is the first failure after
+    the last success. Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once
+    with a 401, and ends with the next success. What failed before a restart counts once something fails after it.
+    """
+
+    def __init__(
+        self, *, degraded_after_s: float, now: float, trouble: AccountTrouble | None = None, strain: Strain = AT_EASE
+    ) -> None:
+        """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
+        self.trouble = trouble
+        self.failing_since: float | None = None
+        self._degraded_after_s = degraded_after_s
+        self._last_reason = trouble or AccountTrouble.UNREACHABLE
+        self._last_cause: str | None = None
+        self._failed_sent_at = float("-inf")
+        self._last_probe_at = float("-inf")
+        self._troubled_at = float("-inf")
+        self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
+        self._success_sent_at = float("-inf")
+        self._pause = _Pause()
+        if strain.pause_s is not None:
+            self._pause.until = now + min(strain.pause_s, PAUSE_CAP_S)
+        self._failed_before_s = strain.failing_for_s
+        self._over_since: float | None = None
+        self._over_last_at = float("-inf")
+        self._stopped_s: float | None = None
+        self._stops: deque[tuple[float, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, and how long it was
+        self._went_on_at = float("-inf")
+
+    @property
+    def cause(self) -> str | None:
+        """Return what went wrong last of an account that is unusable: a word of ours, or the code of the answer."""
+        return self._last_cause if self.unusable else None
+
+    @property
+    def unusable(self) -> bool:
+        """Whether the account is in trouble that stops its looks; being over budget does not."""
+        return self.trouble is not None and self.trouble is not AccountTrouble.OVER_BUDGET
+
+    @property
+    def paused_until(self) -> float:
+        """Return the end of the last pause."""
+        return self._pause.until
+
+    def strain(self, now: float) -> Strain:
+        """Return what a restart must not forget. Of failures no more than what makes them trouble."""
+        failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
+        return Strain(
+            self._pause.until - now if self._pause.until > now else None,
+            None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
+        )
+
+    def permission(self, now: float) -> Permission:
+        """Return what may be sent at `now`."""
+        if now < self.opens_at():
+            return Permission.NOTHING
+        return Permission.PROBE if self.unusable else Permission.ALL
+
+    def opens_at(self) -> float:
+        """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
+        if not self.unusable:
+            return self._pause.until
+        every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
+        return max(self._pause.until, self._last_probe_at + every_s)
+
+    def probe_at_once(self) -> None:
+        """Let the next probe go without waiting for its interval: the configuration was read anew (SPEC 4, 401)."""
+        self._last_probe_at = float("-inf")
+
+    def probed(self, now: float) -> None:
+        """Note that the one request of this interval goes out."""
+        self._last_probe_at = now
+
+    def lived(self, *, now: float, ran_s: float) -> None:
+        """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
+
+        To be called first, with the clocks of this moment, and then before whatever failed or came late is judged.
+        """
+        stopped_s, before_s = now - ran_s, self._stopped_s
+        self._stopped_s = stopped_s
+        if before_s is None or stopped_s - before_s < STOP_S:
+            return
+        length_s = stopped_s - before_s
+        self._stops.append((now, length_s))
+        self._went_on_at = now
+        if self.failing_since is not None:
+            self.failing_since = min(now, self.failing_since + length_s)
+        if self._over_since is not None:
+            self._over_since = min(now, self._over_since + length_s)
+            self._over_last_at = min(now, self._over_last_at + length_s)
+
+    def stopped_s(self, *, since: float) -> float:
+        """Return for how long the process was stopped since then."""
+        return sum(length_s for went_on_at, length_s in self._stops if went_on_at > since)
+
+    def note(self, reply: Answer, *, now: float, alone: bool = False, lost: bool = False) -> None:
+        """Judge a reply. `alone` says nothing else is watched but what is lost: a 404 then is its own, the API works.
+
+        That an execution told as `lost` is still not known says nothing of the account.
+        """
+        if reply.outcome is Outcome.OK or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
+            self._succeed(reply)
+        elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
+            self._fail(reply, now=now)
+
+    def suspects(self, now: float) -> bool:
+        """Tell whether half the time to trouble has passed: time to ask what last succeeded."""
+        return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
+
+    def check(self, now: float) -> None:
+        """Let time pass: failures old enough become trouble, and so do late looks over five minutes."""
+        if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s and self._fails_now:
+            self._degrade(self._last_reason, now=now)
+        if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
+            self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
+
+    def next_check_at(self, now: float) -> float:
+        """Return when `suspects` or `check` may first find something new."""
+        if self.failing_since is None or self.unusable:
+            return float("inf")
+        suspects_at = self.failing_since + self._degraded_after_s / 2
+        if now < suspects_at:
+            return suspects_at
+        return self.failing_since + self._degraded_after_s if self._fails_now else float("inf")
+
+    def note_gap(self, gap_s: float, *, allowed_s: float, now: float) -> None:
+        """Note how long an execution went without a look; beyond `allowed_s` the budget was too small for it.
+
+        Whoever cannot hold `max_interval` for 5 minutes is over budget, until it was held for one `max_interval`.
+        Restored trouble goes on until then too, from the first look.
+        """
+        restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
+        if gap_s > allowed_s or restored:
+            self._over_since = now if self._over_since is None else self._over_since
+            self._over_last_at = now
+        elif self._over_since is not None and now - self._over_last_at > allowed_s:
+            self._over_since = None
+            if self.trouble is AccountTrouble.OVER_BUDGET:
+                self.trouble = None
+
+    @property
+    def _fails_now(self) -> bool:
+        """Whether something was asked, and failed, since the process last went on after a stop."""
+        return self._failed_sent_at >= self._went_on_at
+
+    def _succeed(self, reply: Answer) -> None:
+        """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
+        self._success_sent_at = max(self._success_sent_at, reply.sent_at)
+        self.failing_since = self._failed_before_s = None
+        self._pause.count = 0
+        if self.unusable and reply.sent_at >= self._troubled_at:
+            self.trouble = None
+            self._key_refused = False
+
+    def _fail(self, reply: Answer, *, now: float) -> None:
+        if reply.status_code is None and reply.sent_at < self._went_on_at:
+            return  # it was under way while the process was stopped, and broke by that for all we know
+        self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
+        self._last_cause = _cause(reply)
+        self._failed_sent_at = max(self._failed_sent_at, reply.sent_at)
+        if self.failing_since is None:
+            self.failing_since = now - (self._failed_before_s or 0.0)
+        if reply.status_code in PAUSING_CODES:
+            self._extend_pause(reply, now=now)
+        if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:
+            self._key_refused = True
+            self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
+        self.check(now)
+
+    def _degrade(self, trouble: AccountTrouble, *, now: float) -> None:
+        """Enter trouble, once: another reason for the same silence is not told again, nor is its budget judged."""
+        if not self.unusable:
+            self.trouble = trouble
+            self._troubled_at = self._last_probe_at = now
+            self._over_since = None
+
+    def _extend_pause(self, reply: Answer, *, now: float) -> None:
+        """Pause for as long as the server asks, else 1 s doubling to 60 s (SPEC 4).
+
+        Requests that were in flight when the pause began do not double it.
+        """
+        if reply.sent_at >= self._pause.began_at:
+            self._pause.count += 1
+            self._pause.began_at = now
+        backoff_s = doubling(self._pause.count, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
+        wanted_s = (
+            backoff_s if reply.retry_after_s is None else min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
+        )
+        self._pause.until = max(self._pause.until, now + wanted_s)
+
+
+def _cause(reply: Answer) -> str:
+    """Say what went wrong: the code of the answer, else a word of ours."""
+    if reply.status_code is not None and reply.status_code != HTTP_OK:
+        return str(reply.status_code)
+    return reply.reason or reply.outcome.value

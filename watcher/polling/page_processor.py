@@ -1,0 +1,287 @@
+"""What the rows of a page lead to: looks, new executions, and claims that one GET is to confirm.
+
+What a row means for its execution is the judge's; asking for pages, and what they prove, is the scanner's.
+"""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from watcher.clerk.protocol import PageReply
+from watcher.domain.errors import OwnershipLostError, StoreUnusableError
+from watcher.domain.models import Details, Execution, FirstSight, Known, Outcome
+from watcher.domain.transitions import is_terminal
+from watcher.polling.confirmations import Confirmations, selects
+from watcher.polling.evaluator import Judged
+from watcher.polling.execution_poller import AccountParts, Looks
+from watcher.polling.pagination.arrival_baseline import Seen, had_ended, proves_new
+from watcher.polling.pagination.paging import dated
+from watcher.polling.pipeline_list import Listing
+from watcher.polling.poll_queue import Agenda, Claim, Entry
+from watcher.polling.registry import Roster
+from watcher.store.protocol import ExecutionChange
+
+LONG_AGO = 1
+"""When what is history counts as found (microseconds): before any scan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanRules:
+    """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
+
+    What ended longer than `history_us` ago may be forgotten, so it is never told. `pages_at_most` is what a scan
+    may read before it counts as outrun, `confirmed_at_most` are the claims that can be confirmed in time.
+    """
+
+    details: Details
+    first_sight: FirstSight
+    lookback_us: int
+    history_us: int
+    pages_at_most: int
+    confirmed_at_most: float
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row, and where it stands in the whole list, from 0."""
+
+    execution: Execution
+    index: int
+
+
+class _Change(NamedTuple):
+    """What a row led to for an entry.
+
+    `before` is what was known of it, `found` that with when it was found; `is_new`: it was entered for this row.
+    """
+
+    entry: Entry
+    judged: Judged
+    execution: Execution
+    before: Known
+    found: Known
+    is_new: bool
+
+
+class Rows:
+    """Does what rows call for."""
+
+    def __init__(
+        self,
+        parts: AccountParts,
+        rules: ScanRules,
+        *,
+        looks: Looks,
+        roster: Roster,
+        agenda: Agenda,
+        claims: Confirmations,
+    ) -> None:
+        """Start with no claim."""
+        self._parts = parts
+        self._rules = rules
+        self._looks = looks
+        self._roster = roster
+        self._agenda = agenda
+        self._claims = claims
+        self._clock = parts.clock
+
+    def expired(self, now: float) -> list[Entry]:
+        """Return, and let go of, those whose claims could not be confirmed in time: their rows count."""
+        return self._claims.expired(now)
+
+    def next_expiry_at(self) -> float:
+        """Return the monotonic time at which that may next happen."""
+        return self._claims.next_expiry_at()
+
+    async def accept(self, entry: Entry) -> float | None:
+        """Take a claim for the status; return when to look next."""
+        claim = entry.claim
+        assert claim is not None  # noqa: S101 (only entries with one come here)
+        return await self._looks.guard_look(self._accept(entry, claim))
+
+    def keeps(self, entry: Entry, next_s: float) -> bool:
+        """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
+        if entry.claim is None or entry.unwatched:
+            return False
+        entry.claim.retry_after(next_s, now=self._clock.monotonic())
+        self._claims.add(entry)
+        return True
+
+    async def _accept(self, entry: Entry, claim: Claim) -> float | None:
+        judged = self._parts.judge.success(entry, claim.execution, sent_at=claim.sent_at)
+        await self._looks.record(entry, judged, claim.execution)
+        entry.claim = None
+        return judged.next_s
+
+    def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
+        """Remember those that nobody knows any more because they ended so long ago."""
+        unknown = (each for each in executions if each.id not in recorded and listing.found_at(each.id) is None)
+        listing.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
+
+    async def take(
+        self,
+        listing: Listing,
+        rows: Iterable[Row],
+        reply: PageReply,
+        *,
+        recorded: Mapping[str, Known],
+        found_at: int,
+        scanned: bool,
+        left: dict[str, Entry],
+    ) -> None:
+        """Judge the rows of a page; then write, together, what changed. Raises `StoreError` when that failed for any.
+
+        `recorded` is what only the store knows of them, `found_at` when what is new among them counts as found,
+        `scanned` whether the page is the scan's; whom they are about is taken out of `left`.
+        """
+        changed: list[_Change] = []
+        try:
+            for row in rows:
+                change = self._change(listing, row, reply, recorded=recorded, found_at=found_at, left=left)
+                if change is None:
+                    continue
+                listing.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
+                if change.judged.change is None:
+                    await self._finish(change)
+                else:
+                    changed.append(change)
+        finally:
+            failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
+        raise_worst(failures)
+
+    def _change(
+        self,
+        listing: Listing,
+        row: Row,
+        reply: PageReply,
+        *,
+        recorded: Mapping[str, Known],
+        found_at: int,
+        left: dict[str, Entry],
+    ) -> _Change | None:
+        """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
+        execution = row.execution
+        entry, is_new = left.pop(execution.id, None) or self._free_entry(execution), False
+        if entry is None:
+            if self._roster.find(execution.id) or listing.found_at(execution.id) is not None:
+                return None
+            entry, is_new = self._new_entry(listing, execution, recorded.get(execution.id)), True
+        before = entry.known
+        try:
+            judged = self._judge(listing, entry, execution, reply, found_at=found_at)
+        except BaseException:
+            self._undo(entry, before=before, is_new=is_new)
+            raise
+        return _Change(entry, judged, execution, before, entry.known, is_new)
+
+    def _undo(self, entry: Entry, *, before: Known, is_new: bool) -> None:
+        """Let all be as it was before: whoever was not known is as unknown to the next reading."""
+        entry.claim, entry.known = None, before
+        self._looks.put_back(entry, None if is_new else 0.0)
+
+    async def _finish(self, change: _Change) -> None:
+        """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
+        entry = change.entry
+        try:
+            await self._looks.record(entry, change.judged, change.execution)
+        except BaseException:
+            before = change.before if entry.known is change.found else entry.known  # else it was written
+            self._undo(entry, before=before, is_new=change.is_new and before is change.before)
+            raise
+        if entry.claim is not None:
+            self._claims.add(entry)
+        else:
+            self._looks.put_back(entry, change.judged.next_s)
+
+    def _free_entry(self, execution: Execution) -> Entry | None:
+        """Return the entry a row is about, out of the agenda; nothing if there is none, or somebody has it."""
+        entry = self._roster.find(execution.id)
+        if entry is None or not entry.queued:
+            return None
+        self._agenda.take(entry)
+        return entry
+
+    def _new_entry(self, listing: Listing, execution: Execution, known: Known | None) -> Entry:
+        entry = Entry(known or Known(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None)
+        entry.looked_at = entry.known.looked_at
+        self._roster.enter(entry)
+        return entry
+
+    def _judge(
+        self, listing: Listing, entry: Entry, execution: Execution, reply: PageReply, *, found_at: int
+    ) -> Judged:
+        entry.asked_at = reply.sent_at
+        self._parts.metrics.polls[Outcome.OK].inc()
+        if not entry.known.found_at:
+            entry.known = replace(entry.known, found_at=found_at)
+            if entry.watch.whole and self._is_silent(listing, entry.known, execution):
+                return self._silently(entry, execution)
+        if selects(self._rules.details, execution):
+            return self._claim(entry, execution, reply)
+        return self._parts.judge.success(entry, execution, sent_at=reply.sent_at)
+
+    def _claim(self, entry: Entry, execution: Execution, reply: PageReply) -> Judged:
+        """Have a row that says it has ended confirmed by a GET, unless one has just denied that.
+
+        An execution nobody knew is recorded as found, so that it is told after a crash, too.
+        """
+        now = self._clock.monotonic()
+        if now >= entry.denied_until:
+            entry.claim = Claim(entry.known.pipeline, execution, reply.sent_at, now)
+        return Judged(entry.known, self._parts.judge.found(entry), 0.0)
+
+    def _silently(self, entry: Entry, execution: Execution) -> Judged:
+        at = self._clock.steady_us()
+        known = replace(entry.known, status=execution.status, since_at=at, looked_at=at, ended_at=at)
+        return Judged(known, ExecutionChange(self._parts.lease, None, known, ()), None)
+
+    def _is_silent(self, listing: Listing, known: Known, execution: Execution) -> bool:
+        """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
+        cursor, rules = listing.cursor, self._rules
+        if known.status is not None or known.lost is not None or not is_terminal(execution):
+            return False
+        if proves_new(cursor, listing.beginning, found_at=known.found_at, history_us=rules.history_us):
+            return False
+        is_baseline = rules.first_sight is FirstSight.BASELINE
+        if dated(execution) is None:  # nobody can tell, but what only later scans find
+            return is_baseline and not cursor.complete_at
+        in_turn = not cursor.complete_at and known.found_at == listing.began_at
+        seen = Seen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
+        told_us = 0 if is_baseline else rules.lookback_us
+        is_silent = had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
+        if is_silent and is_baseline:
+            listing.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
+        return is_silent
+
+    def _is_history(self, listing: Listing, execution: Execution) -> bool:
+        """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten.
+
+        What ended after all that the last complete scan showed was not: the API's clock may be far behind.
+        """
+        at, shown_at = dated(execution), listing.clock.shown_at
+        if at is None or not is_terminal(execution) or (shown_at is not None and at > shown_at):
+            return False
+        return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
+
+
+def raise_worst(failures: Iterable[BaseException | None]) -> None:
+    """Raise what went wrong, if anything did: of several what ends the daemon, for the others come again."""
+    raised = [failure for failure in failures if failure is not None]
+    fatal = (failure for failure in raised if isinstance(failure, (OwnershipLostError, StoreUnusableError)))
+    worst = next(fatal, next(iter(raised), None))
+    if worst is not None:
+        raise worst
+
+
+def by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:
+    """Return the rows of a page by id; of one that comes twice that which says it has ended: nothing undoes an end."""
+    rows: dict[str, Row] = {}
+    for index, execution in enumerate(executions, first):
+        if execution.id not in rows or is_terminal(execution):
+            rows[execution.id] = Row(execution, index)
+    return rows

@@ -1,0 +1,189 @@
+"""What had ended before a pipeline was watched, by the API's own dates: they are compared with each other.
+
+The API's clock may be days off. Our own measures how much time went by, and finds single dates that are yet to come,
+which say nothing of the API's. Pure, no I/O.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from watcher.domain.models import Cursor, Execution, Status
+from watcher.domain.timestamps import to_us
+from watcher.polling.pagination.paging import begun, dated
+
+SETTLED_AFTER_US = 15_000_000
+"""So long after others that began with it a row may come to be seen: what was found since is read again."""
+
+COMPARED_AFTER_US = 30_000_000
+"""So long after a pipeline began to be watched its new rows have shown well enough what the API's clock says."""
+
+AHEAD_US = 15_000_000
+"""A date may be so far ahead of our clock and be taken for the time that the API's shows."""
+
+SURE_DATES = 3
+"""Of fewer dates that are yet to come by our clock one may be wrong, and be most of them."""
+
+BEGINNING_US = 600_000_000
+"""So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
+
+
+@dataclass(slots=True)
+class Beginning:
+    """What is seen of a list from its first page on. In memory; what must last is the cursor's `newest_at`.
+
+    What had ended by `ended_by_at`, by the API's clock, had ended when the pipeline began to be watched. `first_at` is
+    the latest date on the first page that had any. `empty_count` answers in a row showed nothing, from `empty_from_at`
+    on (microseconds, steady). `doubts` are the dates of ends that only our clock says had come before: it is compared
+    with the API's as soon as new rows come. `unproven` are those of which nobody can tell. `is_counted`: a complete
+    scan saw as many rows as the list said it has. `is_unsure`: `ended_by_at` is by a date that is yet to come, and too
+    few others say whether the API's clock is ahead or that date is wrong; `is_corrected`: it was.
+    """
+
+    ended_by_at: int | None = None
+    first_at: int | None = None
+    empty_count: int = 0
+    empty_from_at: int = 0
+    doubts: dict[str, int] = field(default_factory=dict)
+    unproven: set[str] = field(default_factory=set)
+    is_counted: bool = False
+    is_unsure: bool = False
+    is_corrected: bool = False
+    _is_compared: bool = False
+    _shown_at: int | None = None
+
+    def note(self, rows: Iterable[Execution], *, now: int, watched_us: int, is_read: bool) -> None:
+        """Take in what a page has that is new, so long after the pipeline began to be watched.
+
+        The API's clock showed its latest date. `is_read`: all had been read before. Much later that clock may have been
+        set, and it says nothing any more.
+        """
+        dates = shown_dates(rows)
+        latest_at = _latest(dates, now=now)
+        if latest_at is None or watched_us > BEGINNING_US:
+            return
+        is_ahead, is_compared = latest_at > now + AHEAD_US, is_read and watched_us >= SETTLED_AFTER_US
+        if self.ended_by_at is None:
+            self.is_unsure = is_ahead and len(dates) < SURE_DATES
+        elif self.is_unsure and is_compared:
+            self.is_unsure, self.is_corrected = False, not is_ahead
+            if self.is_corrected:
+                self.ended_by_at = self.first_at = self._shown_at = latest_at - watched_us
+        self._is_compared |= is_compared
+        self._shown_at = max(latest_at, self._shown_at or latest_at)
+        self.first_at = latest_at if self.first_at is None else self.first_at
+        bound = latest_at - watched_us
+        self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
+
+    def doubt(self, cursor: Cursor, execution: Execution, *, found_at: int, lookback_us: int) -> None:
+        """Note of an end that is not told whether it may be new.
+
+        It shows where a complete scan saw nothing of it: it is new, or was hidden then. Or it came while that had not
+        yet read so far down, and only our clock speaks against it.
+        """
+        at = dated(execution)
+        if at is None:
+            return
+        if cursor.complete_at and found_at - cursor.since_at >= SETTLED_AFTER_US:
+            if at >= min(cursor.newest_at or cursor.since_at, cursor.since_at) - lookback_us:
+                self.unproven.add(execution.id)
+        elif at > self._known_by_at:
+            self.doubts[execution.id] = at
+
+    def compare(self, *, watched_us: int) -> int:
+        """Return of how many ends nobody can tell whether they were new, once both clocks could be compared."""
+        if self._is_compared and watched_us >= COMPARED_AFTER_US:
+            latest_at = self._shown_at or 0  # what is dated later is wrong, and says nothing
+            self.unproven.update(each for each, at in self.doubts.items() if self._known_by_at < at <= latest_at)
+            self.doubts.clear()
+        return len(self.unproven)
+
+    @property
+    def _known_by_at(self) -> int:
+        """The latest time, by the API's clock, by which it was told what had ended; 0 if nobody can tell."""
+        return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
+
+    def note_empty(self, *, at: int) -> None:
+        """Take in that a scan showed nothing."""
+        self.empty_from_at = self.empty_from_at if self.empty_count else at
+        self.empty_count += 1
+
+    def is_empty(self, *, after: int, at: int) -> bool:
+        """Tell whether the list was empty so often, for so long, that nothing can have been there."""
+        return self.empty_count >= after and at - self.empty_from_at >= SETTLED_AFTER_US
+
+
+class Seen(NamedTuple):
+    """When a row counts as found, and when that is (microseconds, steady).
+
+    It is seen `in_turn` by the first scan, as that reads on.
+    """
+
+    found_at: int
+    now: int
+    in_turn: bool = False
+
+
+def latest(rows: Iterable[Execution], *, now: int) -> int | None:
+    """Return the latest date on some rows: when the API gave them its clock showed no less.
+
+    When one has begun that has not may be a plan. Dates that are yet to come by our clock say that the API's is ahead
+    if most are; single ones are wrong.
+    """
+    return _latest(shown_dates(rows), now=now)
+
+
+def _latest(dates: Sequence[int], *, now: int) -> int | None:
+    come = [at for at in dates if at <= now + AHEAD_US]
+    return max(come if 2 * len(come) > len(dates) else dates, default=None)
+
+
+def shown_dates(rows: Iterable[Execution]) -> list[int]:
+    """Return what of the dates on some rows the API's clock had shown by then, if they are right."""
+    return [
+        to_us(at)
+        for row in rows
+        if (at := row.finished_at or (None if row.status == Status.NEW else row.started_at)) is not None
+    ]
+
+
+def proves_new(cursor: Cursor, beginning: Beginning, *, found_at: int, history_us: int) -> bool:
+    """Tell whether a row is new whatever its dates say: all rows that the list said it has were known before.
+
+    Not in the first 15 s, when others may be late to be seen; nor once what was known may be forgotten.
+    """
+    return beginning.is_counted and SETTLED_AFTER_US <= found_at - cursor.since_at < history_us
+
+
+def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, seen: Seen, told_us: int) -> bool:
+    """Tell whether an execution that has ended had done so more than `told_us` before the pipeline was watched.
+
+    What is new had not. Of the rest the dates say so, by the API's clock or by ours. While a place is read for the
+    first time, a date that is yet to come says that the API's clock is ahead: ours then says nothing, and it had.
+    """
+    began_at, at = begun(execution), dated(execution)
+    if began_at is None or at is None:
+        return False
+    if _is_new(cursor, began_at=began_at, at=at, seen=seen):
+        return False
+    if beginning.ended_by_at is not None and at <= beginning.ended_by_at - told_us:
+        return True
+    is_read = cursor.found or (
+        cursor.newest_at is not None and (bool(cursor.complete_at) or began_at > cursor.newest_at)
+    )
+    return at < cursor.since_at - told_us or (not is_read and not told_us and at > seen.now)
+
+
+def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: Seen) -> bool:
+    """Tell whether a row was not there when its place was read for the first time, and is none that was late by then.
+
+    It began after the newest rows were read, or ended after that while all of the list has been read. Not in the first
+    15 s, unless it began long before: until then it may be of one that had ended, and is late to be seen; or it is met
+    by the first scan as it reads on, and was created before the newest, but waited longer to begin.
+    """
+    if cursor.newest_at is None:
+        return False
+    is_settled = seen.found_at - cursor.since_at >= SETTLED_AFTER_US
+    if began_at > cursor.newest_at:
+        return is_settled or (cursor.since_at - began_at >= SETTLED_AFTER_US and not seen.in_turn)
+    return is_settled and bool(cursor.complete_at) and at >= cursor.newest_at

@@ -1,0 +1,110 @@
+"""A page of a list as a scan sees it: its rows in the order of reading, and which of them were known. No I/O.
+
+And how many rows a page has: an API may give fewer than it is asked for.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from watcher.clerk.protocol import PAGE_ROWS
+from watcher.domain.models import Execution
+from watcher.domain.timestamps import to_us
+
+
+class Paging:
+    """How the API cuts a list into pages, as far as it has shown: `rows` are on each but the last."""
+
+    def __init__(self) -> None:
+        """Believe that it gives as many rows as it is asked for."""
+        self.rows = PAGE_ROWS
+        self._is_shown = False  # whether a page has shown how many fit
+        self._full_count = 0  # the most rows of a page of this scan that was not the last
+        self._last = (0, 0)  # the page that was read last, and its rows
+
+    def begin(self) -> None:
+        """Begin another scan: what the pages before held by then is no longer true, nor perhaps how many they hold."""
+        self._full_count, self._last = 0, (0, 0)
+
+    def note(self, number: int, row_count: int) -> None:
+        """Take in a page that was read: the lower of two that hold rows is not the last."""
+        if not row_count:
+            return
+        last, last_count = self._last
+        self._last = (number, row_count)
+        if last and number != last:
+            self._full_count = max(self._full_count, last_count if last < number else row_count)
+            self.rows = self._full_count
+        self.rows = max(self.rows, row_count)
+        self._is_shown |= self._full_count > 0 or row_count >= PAGE_ROWS
+
+    def before(self, number: int) -> int:
+        """Return how many rows the list has before this page."""
+        return (number - 1) * self.rows
+
+    def length(self, number: int, row_count: int) -> int:
+        """Return how many rows a list has whose last page is this one."""
+        return self.before(number) + row_count
+
+    def page_of(self, index: int) -> int:
+        """Return the page on which the row of that index stands, counted from 0."""
+        return index // self.rows + 1
+
+    def ends(self, number: int, row_count: int, total: int | None) -> bool:
+        """Tell whether a page looks like the last: it is not full, and `total` does not say that there is more.
+
+        While no page has shown how many fit, that is no more than `total` says: it has to be the list's length.
+        """
+        if row_count >= self.rows:
+            return False
+        length = self.length(number, row_count)
+        return (total or 0) <= length if self._is_shown else total == length
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page as it was read: its rows in the order of reading, how many there are with those that cannot be read."""
+
+    number: int
+    rows: Sequence[Execution]
+    row_count: int
+    total: int | None
+    ground: Collection[str]
+    unsettled: Collection[str]
+    ends_list: bool
+
+    @property
+    def is_known(self) -> bool:
+        """Whether it holds anything a complete scan has found."""
+        return self.has_ground or bool(self.unsettled)
+
+    @property
+    def has_ground(self) -> bool:
+        """Whether it holds known ground."""
+        return any(row.id in self.ground for row in self.rows)
+
+    @property
+    def ends_on_ground(self) -> bool:
+        """Whether the last of its rows to be read is known ground."""
+        return bool(self.rows) and self.rows[-1].id in self.ground
+
+    @property
+    def oldest_at(self) -> int | None:
+        """The earliest date on it; an execution is not created after it starts or ends."""
+        return min((at for row in self.rows if (at := begun(row)) is not None), default=None)
+
+    @property
+    def newest_at(self) -> int | None:
+        """The latest date on it, be it right or wrong."""
+        return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
+
+
+def begun(execution: Execution) -> int | None:
+    """Return when it began, or at least ended (microseconds)."""
+    at = execution.started_at or execution.finished_at
+    return None if at is None else to_us(at)
+
+
+def dated(execution: Execution) -> int | None:
+    """Return when it ended, or at least began (microseconds)."""
+    at = execution.finished_at or execution.started_at
+    return None if at is None else to_us(at)

@@ -1,0 +1,113 @@
+"""Where the open executions of one pipeline stand in its list, so that one page answers for many. Pure arithmetic."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from statistics import median
+
+from watcher.polling.pagination.paging import Paging
+from watcher.polling.pagination.sort_order import Order
+
+FORGETTING = 0.3
+"""How much the pace of the last scan counts against that of those before."""
+
+
+@dataclass(slots=True, eq=False)
+class Tide:
+    """How many rows had come by the time one scan began; all places it noted share it.
+
+    `astray` is how many more have come since than were taken to.
+    """
+
+    arrivals: int = 0
+    began_at: float | None = None
+    astray: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row was at the time of a tide: its index in the whole list, below 0 if it came only later.
+
+    `guessed` where it was not found, and may be on the page beside.
+    """
+
+    index: float
+    tide: Tide
+    guessed: bool = False
+
+
+class Places:
+    """Tells where a row is: newest first it sinks by one for each row that comes, oldest first it stays.
+
+    How many have come is known whenever a scan is complete. In between, as many are taken to have come as came before
+    in so long, until a row is found elsewhere. While the order is unknown the list is taken to be newest first. Times
+    are monotonic seconds.
+    """
+
+    def __init__(self, paging: Paging) -> None:
+        """Start before the first row."""
+        self._paging = paging
+        self.order: Order | None = None
+        self._settled = Tide()  # of the last complete scan
+        self._rising = Tide()  # of the one under way, or the next
+        self._per_s = 0.0
+
+    def scan_begins(self, now: float) -> None:
+        """Count from here on what the scan under way does not find."""
+        self._rising.began_at = now
+
+    def scan_ended(self, found_count: int) -> None:
+        """Count the rows that came, at the end of the scan that found them."""
+        before, rising = self._settled, self._rising
+        if before.began_at is not None and rising.began_at is not None:
+            self._learn_pace(found_count / max(1e-3, rising.began_at - before.began_at))
+        rising.arrivals = before.arrivals + found_count
+        self._settled, self._rising = rising, Tide(rising.arrivals)
+
+    def place(self, index: int, *, at: float, scanned: bool) -> Place:
+        """Note the place of a row a page shows at that time; `index` counts from 0 over the whole list.
+
+        What the scan under way shows is noted as of when that began, all else as of the last that is complete.
+        """
+        tide = self._rising if scanned or self._settled.began_at is None else self._settled
+        return Place(index - self._came_since(tide, at), tide)
+
+    def index_of(self, place: Place, *, at: float) -> float:
+        """Return the index at which the row is to be expected at that time."""
+        if place.tide is self._rising:
+            return place.index + self._came_since(self._rising, at)
+        if self.order is Order.OLDEST:
+            return place.index
+        return place.index + self.come_by(at) - place.tide.arrivals
+
+    def page_of(self, place: Place, *, at: float) -> int:
+        """Return the page on which the row is to be expected; the first is 1."""
+        return self._paging.page_of(max(0, round(self.index_of(place, at=at))))
+
+    def beside(self, place: Place, *, at: float) -> Place:
+        """Return the nearest place on another page: rows move while nobody looks."""
+        index = max(0, round(self.index_of(place, at=at)))
+        page = self._paging.page_of(index)
+        first, after = self._paging.before(page), self._paging.before(page + 1)
+        beside = first - 1 if first and index - first < after - index else after
+        return Place(place.index + beside - index, place.tide, guessed=True)
+
+    def come_by(self, at: float) -> float:
+        """Return how many rows are taken to have come by then, since the first was seen."""
+        return self._settled.arrivals + self._came_since(self._settled, at)
+
+    def found_astray(self, found: Collection[tuple[Place, int]], *, at: float) -> None:
+        """Take in at which indexes rows were found that were noted before: so much have all sunk, or risen."""
+        for tide in (self._settled, self._rising):
+            rises = tide is self._rising
+            by = [
+                index - self.index_of(place, at=at) for place, index in found if (place.tide is self._rising) is rises
+            ]
+            tide.astray += median(by) if by else 0.0
+
+    def _came_since(self, tide: Tide, at: float) -> float:
+        if self.order is Order.OLDEST or tide.began_at is None:
+            return 0.0
+        return self._per_s * max(0.0, at - tide.began_at) + tide.astray
+
+    def _learn_pace(self, per_s: float) -> None:
+        self._per_s += (FORGETTING if self._per_s else 1.0) * (per_s - self._per_s)

@@ -1,0 +1,82 @@
+"""What is told of an account itself: that it is degraded, or has recovered. On the edges only, over restarts too."""
+
+import asyncio
+
+import structlog
+
+from watcher.domain.cloudevents import account_event
+from watcher.domain.models import AccountTrouble, EventType, Outgoing
+from watcher.domain.routing import Router
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import AccountMetrics
+from watcher.store.protocol import AccountRecord, Lease, Ledger, SourceChange
+
+log = structlog.get_logger()
+
+
+class AccountAnnouncer:
+    """Records the edges between what was told of one account and how it is.
+
+    `told` is the trouble that was told last and has not ended, or `None`.
+    """
+
+    def __init__(
+        self,
+        lease: Lease,
+        record: AccountRecord,
+        *,
+        store: Ledger,
+        router: Router,
+        clock: Clock,
+        metrics: AccountMetrics,
+    ) -> None:
+        """Go on from what is recorded."""
+        self.told = AccountTrouble(record.trouble) if record.trouble else None
+        self._lease = lease
+        self._sequence = record.sequence
+        self._store = store
+        self._router = router
+        self._clock = clock
+        self._metrics = metrics
+        self._telling = asyncio.Lock()
+        metrics.up.set(self.told is None)
+
+    async def tell(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> bool:
+        """Tell that the account is in this trouble, or in none, unless that was told. Return whether it was written.
+
+        `cause` is what went wrong last. Raises `StoreError`.
+        """
+        async with self._telling:
+            if trouble is self.told:
+                return False
+            cause = cause if trouble else None
+            change = self._change(trouble, cause=cause)
+            await self._store.record(change)
+            self._sequence, self.told = change.sequence, trouble
+            self._note(change, cause=cause)
+            return True
+
+    def _change(self, trouble: AccountTrouble | None, *, cause: str | None) -> SourceChange:
+        at = self._clock.now()
+        type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
+        sequence = self._sequence + 1
+        event = account_event(
+            type_,
+            account=self._lease.name,
+            reason=trouble or self.told or AccountTrouble.UNREACHABLE,
+            sequence=sequence,
+            at=at,
+            now_ms=int(at.timestamp() * 1000),
+            cause=cause,
+        )
+        outgoing = (Outgoing(event, self._router.sinks_for(type_)),)
+        return SourceChange(self._lease, self._sequence, sequence, trouble, outgoing)
+
+    def _note(self, change: SourceChange, *, cause: str | None) -> None:
+        self._metrics.up.set(self.told is None)
+        self._metrics.events.labels(change.outgoing[0].event.type).inc()
+        if self.told:
+            known = {} if cause is None else {"cause": cause}
+            log.error("account.degraded", account=self._lease.name, reason=self.told, **known)
+        else:
+            log.info("account.recovered", account=self._lease.name)

@@ -1,0 +1,171 @@
+"""The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
+
+import asyncio
+import errno
+import socket
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from importlib.metadata import version
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from watcher.domain.errors import TransportFailedError
+from watcher.runtime.body_budget import Room
+from watcher.runtime.proxy import Proxy
+from watcher.runtime.timeout import TimeLimit
+
+BODY_BYTES = 8 * 1024 * 1024
+"""An answer larger than this is not read to its end (SPEC 4)."""
+
+LARGE_BYTES = 256 * 1024
+"""A body beyond this is read on only while there is room for it: many that come slowly would fill the memory."""
+
+ROOM_BYTES = 16 * 1024 * 1024
+LARGE_BODIES = 3
+"""There is room for so many bytes of large bodies, and so many of them are read on in any case."""
+
+FIELD_BYTES = 64 * 1024
+HEADERS = 2000
+"""An answer whose status line or header field is longer, or that has more headers, is not read (kind `headers`)."""
+
+USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
+
+
+_Found = TypeVar("_Found")
+_Hold = Callable[[int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Response(Generic[_Found]):
+    """An answer. `found` is what was read of a 200's body: of anything else the status and `Retry-After` say enough.
+
+    The body holds what customers said, so nothing of it shows.
+    """
+
+    status_code: int
+    retry_after: str | None
+    found: _Found | None = field(repr=False)
+
+
+class Client:
+    """One session with one server and one key. CA certificates come from the environment, as OpenSSL reads it."""
+
+    def __init__(self, *, api_key: str, timeout_s: float, connections: int, proxy: Proxy) -> None:
+        """Open no connection yet. Needs a running event loop."""
+        self._proxy = proxy
+        self._limit = TimeLimit(timeout_s)
+        # Not one of the session's own headers: those also go to a proxy, in clear, with every CONNECT.
+        self._key = CIMultiDict({"apiKey": api_key})
+        self._session = aiohttp.ClientSession(
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
+            timeout=aiohttp.ClientTimeout(total=None),
+            connector=aiohttp.TCPConnector(limit=connections),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
+            max_headers=HEADERS,
+        )
+        self._room = Room(ROOM_BYTES, first=LARGE_BODIES)
+        # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
+        self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
+
+    async def __aenter__(self) -> Self:
+        """Return the client itself."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def get(self, url: URL, *, read: Callable[[bytes], Awaitable[_Found]]) -> Response[_Found]:
+        """Send one GET, following no redirect: the key would go to a stranger. `read` is given the body of a 200.
+
+        Raises `TransportFailedError`, and what `read` raises.
+        """
+        holder = object()
+        try:
+            response, body = await self._ask(url, partial(self._room.hold, holder))
+            found = None if body is None else await read(body)
+            return Response(response.status, response.headers.get("Retry-After"), found)
+        finally:
+            self._room.leave(holder)
+
+    async def _ask(self, url: URL, hold: _Hold) -> tuple[aiohttp.ClientResponse, bytes | None]:
+        try:
+            with self._limit:
+                response = await self._session.get(
+                    url,
+                    headers=self._key,
+                    allow_redirects=False,
+                    proxy=self._proxy.url,
+                    proxy_headers=self._proxy.headers,
+                )
+                return response, await _take_body(response, hold)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise TransportFailedError(failure_kind(error)) from None
+
+
+async def _take_body(response: aiohttp.ClientResponse, hold: _Hold) -> bytes | None:
+    """Return the body of a 200 and let go of the connection, which is kept if all of the answer was read."""
+    try:
+        return await _read(response, hold) if response.status == 200 else None  # noqa: PLR2004 (HTTP)
+    finally:
+        response.release()
+
+
+async def _read(response: aiohttp.ClientResponse, hold: _Hold) -> bytes:
+    """Read a body, stopping beyond the limit: it may be endless, or small only while compressed."""
+    chunks: list[bytes] = []
+    size = 0
+    while not response.content.at_eof():
+        chunk = await response.content.readany()
+        size += len(chunk)
+        if size > BODY_BYTES:
+            response.close()
+            raise TransportFailedError("too_large")
+        chunks.append(chunk)
+        if size > LARGE_BYTES:
+            await hold(size)
+            await asyncio.sleep(0)  # what is compressed may all be there: others have their turn between its pieces
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (TimeoutError, "timeout"),
+    ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
+    (aiohttp.ClientPayloadError, "truncated"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
+    (ConnectionRefusedError, "refused"),
+)
+_CODES = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
+def failure_kind(error: Exception) -> str:
+    """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`."""
+    for type_, kind in _KINDS:
+        if isinstance(error, type_):
+            return kind
+    if isinstance(error, OSError):
+        return _CODES.get(error.errno or 0, "connection")
+    return "headers" if _has_too_large_headers(error) else "connection"
+
+
+def _has_too_large_headers(error: Exception) -> bool:
+    """Tell by its words, which aiohttp alone has put together: it has no type for this."""
+    words = ("Got more than", "Too many headers")
+    return isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(words)

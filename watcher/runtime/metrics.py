@@ -1,0 +1,234 @@
+"""Every metric, declared once (SPEC 8). Label sets that are known start at 0; children are kept, for they are hot."""
+
+from datetime import datetime
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+
+from watcher.domain.models import OPEN_STATUSES, DeliveryState, EventType, Known, Outcome, Status
+from watcher.runtime.fast_metrics import Distributions, Tallies
+
+OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_LONG_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
+
+
+class Metrics:
+    """The registry of one daemon and the metrics that belong to no account or sink."""
+
+    def __init__(self) -> None:
+        """Declare all metrics in a registry of their own."""
+        # Or every counter would show a second time, as a gauge named `_created`.
+        disable_created_metrics()  # type: ignore[no-untyped-call] # prometheus_client types most, not this
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self._declare_account_metrics()
+        self._declare_sink_metrics()
+        self._declare_daemon_metrics()
+
+    def reloaded(self, *, well: bool, at: datetime) -> None:
+        """Say whether the configuration as it was read at that time is in use."""
+        self.reload_successful.set(well)
+        if well:
+            self.reload_success_at.set(at.timestamp())
+
+    def account(self, name: str) -> "AccountMetrics":
+        """Return the metrics of one account."""
+        return AccountMetrics(self, name)
+
+    def sink(self, name: str) -> "SinkMetrics":
+        """Return the metrics of one sink."""
+        return SinkMetrics(self, name)
+
+    def forget_account(self, name: str) -> None:
+        """Show nothing more of that account."""
+        for metric in self._of_accounts:
+            metric.remove_by_labels({"account": name})
+
+    def forget_sink(self, name: str) -> None:
+        """Show nothing more of that sink."""
+        for metric in self._of_sinks:
+            metric.remove_by_labels({"sink": name})
+
+    def forget_backlog(self, name: str) -> None:
+        """Show nothing more of what waits for that sink."""
+        for metric in (self.outbox_pending, self.outbox_oldest):
+            metric.remove_by_labels({"sink": name})
+
+    def _declare_account_metrics(self) -> None:
+        labels, registry = ["account", "endpoint"], self.registry
+        self.api_requests = Tallies(
+            "watcher_api_requests_total", "Requests to the API.", [*labels, "outcome"], registry=registry
+        )
+        self.api_request_duration = Distributions(
+            "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
+        )
+        self.polls = Tallies(
+            "watcher_polls_total",
+            "Looks at executions; `contradicted` counts some of `ok` again.",
+            ["account", "outcome"],
+            registry=registry,
+        )
+        self.open_executions = Gauge(
+            "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
+        )
+        self.poll_lateness = Distributions(
+            "watcher_poll_lateness_seconds", "Due to sent.", ["account"], buckets=_LONG_SECONDS, registry=registry
+        )
+        self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)
+        self.last_successful_poll = Gauge(
+            "watcher_last_successful_poll_timestamp_seconds", "Last answer that counts.", ["account"], registry=registry
+        )
+        self._of_accounts = (
+            self.api_requests,
+            self.api_request_duration,
+            self.polls,
+            self.open_executions,
+            self.poll_lateness,
+            self.account_up,
+            self.last_successful_poll,
+        )
+
+    def _declare_sink_metrics(self) -> None:
+        registry = self.registry
+        self.deliveries = Counter(
+            "watcher_deliveries_total", "Attempts at deliveries.", ["sink", "outcome"], registry=registry
+        )
+        self.delivery_delay = Histogram(
+            "watcher_delivery_delay_seconds", "Recorded to 2xx.", ["sink"], buckets=_LONG_SECONDS, registry=registry
+        )
+        self.outbox_pending = Gauge("watcher_outbox_pending", "Deliveries that wait.", ["sink"], registry=registry)
+        self.outbox_oldest = Gauge(
+            "watcher_outbox_oldest_timestamp_seconds", "When the oldest was recorded.", ["sink"], registry=registry
+        )
+        self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
+        self.sink_trouble = Gauge(
+            "watcher_sink_trouble_info",
+            "1 for a sink that is failing or disabled, by the answer it was told with.",
+            ["sink", "answer"],
+            registry=registry,
+        )
+        self._of_sinks = (
+            self.deliveries,
+            self.delivery_delay,
+            self.outbox_pending,
+            self.outbox_oldest,
+            self.sink_up,
+            self.sink_trouble,
+        )
+
+    def _declare_daemon_metrics(self) -> None:
+        registry = self.registry
+        self.events = Counter("watcher_events_total", "Events recorded.", ["type"], registry=registry)
+        for type_ in EventType:
+            self.events.labels(type_)
+        self.detection_delay = Histogram(
+            "watcher_detection_delay_seconds", "Finished to observed.", buckets=_LONG_SECONDS, registry=registry
+        )
+        self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
+        self.reload_successful = Gauge(
+            "watcher_config_last_reload_successful", "1 if the file on disk is in use.", registry=registry
+        )
+        self.restart_pending = Gauge(
+            "watcher_config_restart_pending", "1 while the file asks for what needs a restart.", registry=registry
+        )
+        self.reload_success_at = Gauge(
+            "watcher_config_last_reload_success_timestamp_seconds", "When it was taken into use.", registry=registry
+        )
+        build = Gauge("watcher_build_info", "Always 1.", ["version"], registry=registry)
+        build.labels(version("clerk-watcher")).set(1)
+
+
+class AccountMetrics:
+    """The children of one account. The attributes are hot and used directly."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        """Create every known label set."""
+        self.lists = {outcome: metrics.api_requests.labels(name, "list", outcome) for outcome in Outcome}
+        self.list_duration = metrics.api_request_duration.labels(name, "list")
+        self.requests = {outcome: metrics.api_requests.labels(name, "get", outcome) for outcome in Outcome}
+        self.request_duration = metrics.api_request_duration.labels(name, "get")
+        self.polls = {outcome: metrics.polls.labels(name, outcome) for outcome in Outcome}
+        self.contradicted = metrics.polls.labels(name, "contradicted")
+        self.open = {label: metrics.open_executions.labels(name, label) for label in OPEN_LABELS}
+        self.lateness = metrics.poll_lateness.labels(name)
+        self.up = metrics.account_up.labels(name)
+        self.last_success = metrics.last_successful_poll.labels(name)
+        self.events = metrics.events
+        self.detection_delay = metrics.detection_delay
+
+    def asked(self, outcome: Outcome, duration_s: float) -> None:
+        """Count one look and how long its answer took."""
+        self.requests[outcome].inc()
+        self.polls[outcome].inc()
+        self.request_duration.observe(duration_s)
+
+    def listed(self, outcome: Outcome, duration_s: float) -> None:
+        """Count one page and how long its answer took."""
+        self.lists[outcome].inc()
+        self.list_duration.observe(duration_s)
+
+    def moved(self, before: str, after: str) -> None:
+        """Count an open execution under another label."""
+        self.open[before].dec()
+        self.open[after].inc()
+
+
+class SinkMetrics:
+    """The children of one sink."""
+
+    def __init__(self, metrics: Metrics, name: str) -> None:
+        """Create every known label set."""
+        outcomes = (DeliveryState.DELIVERED, "retried", DeliveryState.DEAD, "silenced")
+        self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
+        self._delay = metrics.delivery_delay.labels(name)
+        self._up = metrics.sink_up.labels(name)
+        self._trouble = metrics.sink_trouble
+        self._name = name
+        self._events = metrics.events
+        metrics.outbox_pending.labels(name)
+        metrics.outbox_oldest.labels(name)
+
+    def delivered(self, delay_s: float) -> None:
+        """Count a delivery that got through, so many seconds after its event was recorded.
+
+        Below 0 where an earlier life, whose clock was ahead, recorded it.
+        """
+        self._outcomes[DeliveryState.DELIVERED].inc()
+        self._delay.observe(max(0.0, delay_s))
+
+    def retried(self) -> None:
+        """Count an attempt that will be repeated."""
+        self._outcomes["retried"].inc()
+
+    def dead(self, count: int = 1) -> None:
+        """Count dead letters."""
+        self._outcomes[DeliveryState.DEAD].inc(count)
+
+    def up(self, well: bool) -> None:  # noqa: FBT001 (the gauge's value)
+        """Say whether the sink is neither failing nor disabled."""
+        self._up.set(well)
+
+    def told(self, type_: EventType, *, well: bool, answer: str | None) -> None:
+        """Count the sink's own event, and how it stands since, by its last answer."""
+        self._events.labels(type_).inc()
+        self.up(well)
+        self._trouble.remove_by_labels({"sink": self._name})
+        if not well:
+            self._trouble.labels(self._name, answer or "none").set(1)
+
+
+def open_label(known: Known) -> str:
+    """Return the label under which an open execution is counted."""
+    if known.lost is not None:
+        return "lost"
+    if known.status is None:
+        return "unseen"
+    return known.status if known.status in OPEN_STATUSES else "unrecognized"

@@ -1,0 +1,190 @@
+"""The daemon's clock: rounds that say when they want to run next. The only file that imports APScheduler.
+
+APScheduler lives on the wall clock, which may be set back or stand still; a guard on the monotonic clock wakes what
+is overdue by it (docs: a clock set back an hour leaves every job waiting for that hour).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from apscheduler.job import Job
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from watcher.runtime.clock import Clock
+from watcher.runtime.rounds import Wake
+
+log = structlog.get_logger()
+
+Round = Callable[[], Awaitable[float]]
+"""Does what is due and returns the seconds until it wants to run again."""
+
+LONGEST_S = 10.0
+GUARD_EVERY_S = 0.5
+ALIVE_WITHIN_S = 30.0
+
+MAX_INSTANCES = 3
+"""APScheduler counts a run as running until a moment after it returned, and would skip the next one in that moment.
+
+That a round never overlaps itself is ours to see to.
+"""
+
+
+@dataclass(slots=True)
+class Loop:
+    """One round that repeats. Times are monotonic seconds; `again` asks for another run right after this one.
+
+    `stopped_s` is for how long the process was stopped since it woke.
+    """
+
+    name: str
+    run: Round
+    due_at: float
+    woke_at: float | None = None
+    stopped_s: float = 0.0
+    has_run: bool = False
+    again: bool = False
+    idle: asyncio.Event = field(default_factory=asyncio.Event)
+    job: Job | None = None
+
+    def asleep_s(self, now: float) -> float:
+        """Return for how long it has not woken, though it could have."""
+        return now - (self.woke_at or self.due_at) - self.stopped_s
+
+
+class Schedule:
+    """Runs rounds on the event loop until stopped; a round that raises ends the daemon through `fatal`."""
+
+    def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
+        """Start nothing yet. `lag` is told how late the event loop woke, in seconds."""
+        self._clock = clock
+        self._fatal = fatal
+        self._lag = lag
+        self._loops: dict[str, Loop] = {}
+        self._guard: asyncio.TimerHandle | None = None
+        self._stopped_s = clock.monotonic() - clock.running()
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
+        )
+
+    def add(self, name: str, run: Round) -> None:
+        """Add a round that first runs at once."""
+        loop = Loop(name, run, self._clock.monotonic())
+        loop.idle.set()
+        loop.job = self._scheduler.add_job(
+            self._run,
+            IntervalTrigger(seconds=int(LONGEST_S), timezone=UTC),
+            args=(loop,),
+            id=name,
+            next_run_time=datetime.now(UTC),
+        )
+        self._loops[name] = loop
+
+    async def remove(self, name: str) -> None:
+        """Run that round no more, if it is there; return once it is not under way."""
+        loop = self._loops.pop(name, None)
+        if loop is None or loop.job is None:
+            return
+        loop.job.remove()
+        loop.job = None
+        await loop.idle.wait()
+
+    def waker(self, name: str) -> Wake:
+        """Return what wakes the round of that name early, once it was added."""
+
+        def wake() -> None:
+            if name in self._loops:
+                self._wake(self._loops[name])
+
+        return wake
+
+    def start(self) -> None:
+        """Let the rounds run."""
+        self._scheduler.start()
+        self._arm_guard()
+
+    async def stop(self) -> None:
+        """Start no more rounds and wait for those under way. What the rounds started is theirs to drain."""
+        if self._guard is not None:
+            self._guard.cancel()
+        if self._scheduler.running:
+            self._scheduler.pause()
+            for loop in list(self._loops.values()):
+                await loop.idle.wait()
+                loop.job = None  # which goes with the scheduler: whoever removes the round now finds it gone
+            self._scheduler.shutdown(wait=False)
+
+    def stuck(self) -> list[str]:
+        """Return the rounds that have not woken within 30 s (SPEC 7) in which the process ran."""
+        now = self._clock.monotonic()
+        self._note_stop(now)
+        return [loop.name for loop in self._loops.values() if loop.asleep_s(now) > ALIVE_WITHIN_S]
+
+    def unborn(self) -> list[str]:
+        """Return the rounds that have not run once."""
+        return [loop.name for loop in self._loops.values() if not loop.has_run]
+
+    async def _run(self, loop: Loop) -> None:
+        if self._loops.get(loop.name) is not loop:  # removed after APScheduler had begun to start it
+            return
+        if not loop.idle.is_set():
+            loop.again = True
+            return
+        loop.idle.clear()
+        loop.again = False
+        loop.woke_at, loop.stopped_s = self._clock.monotonic(), 0.0
+        try:
+            await self._run_once(loop)
+        except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead round must end the daemon)
+            self._fatal(error)
+
+    async def _run_once(self, loop: Loop) -> None:
+        try:
+            delay_s = min(LONGEST_S, await loop.run())
+        finally:
+            loop.idle.set()
+        loop.has_run = True
+        # What woke it while it ran may have come too late for this run to see: it runs again at once.
+        self._run_in(loop, 0.0 if loop.again else delay_s)
+
+    def _wake(self, loop: Loop) -> None:
+        if not loop.idle.is_set():
+            loop.again = True
+        elif loop.due_at > self._clock.monotonic():
+            self._run_in(loop, 0.0)
+
+    def _run_in(self, loop: Loop, delay_s: float) -> None:
+        loop.due_at = self._clock.monotonic() + delay_s
+        if self._scheduler.running and loop.job is not None:
+            loop.job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
+
+    def _arm_guard(self) -> None:
+        self._guard = asyncio.get_running_loop().call_later(
+            GUARD_EVERY_S, self._stand_guard, self._clock.monotonic() + GUARD_EVERY_S
+        )
+
+    def _stand_guard(self, expected_at: float) -> None:
+        try:
+            self._guard_rounds(expected_at)
+        except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
+            self._fatal(error)
+
+    def _guard_rounds(self, expected_at: float) -> None:
+        """Wake what the wall clock has left behind, and measure how late this very call is."""
+        now = self._clock.monotonic()
+        self._note_stop(now)  # which reads how long the process ran: that must be read this often
+        self._lag(max(0.0, now - expected_at))
+        for loop in self._loops.values():
+            if loop.idle.is_set() and now - loop.due_at > GUARD_EVERY_S:
+                self._run_in(loop, 0.0)
+        self._arm_guard()
+
+    def _note_stop(self, now: float) -> None:
+        """Note for how long the process was stopped: that is charged to no round."""
+        stopped_s = now - self._clock.running()
+        for loop in self._loops.values():
+            loop.stopped_s += max(0.0, stopped_s - self._stopped_s)
+        self._stopped_s = stopped_s

@@ -1,0 +1,175 @@
+"""What configuration models are made of: the strict base, and the kinds of values several blocks share.
+
+Whatever is wrong with a value is an `UnfitError`, whose texts never hold a secret. Where a value stands in a file,
+variables and `_file` twins are the loader's business.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StrictStr,
+    model_validator,
+)
+from yarl import URL
+
+from watcher.runtime.units import UnfitError, parse_duration, parse_rate
+
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+_URL_ILLEGAL = re.compile(r"[\s\x00-\x1f\x7f\\]")
+TEXT_LIMIT = 256
+"""Characters of a label's key or value (SPEC 3), and of a watch's name."""
+
+
+def key_of(model: type[BaseModel], *, name: str) -> str:
+    """Return the YAML key of a field."""
+    return model.model_fields[name].alias or name
+
+
+def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
+    """Return the keys that have a twin ending in `_file`."""
+    return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)
+
+
+def _describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Tell the JSON Schema what only the loader sees: of two twins exactly one, or at most one."""
+    for key in file_twins(model):
+        needed = key in schema.get("required", ())
+        if needed:
+            schema["required"].remove(key)
+        either: dict[str, Any] = {"oneOf": [{"required": [key]}, {"required": [f"{key}_file"]}]}
+        rule = either if needed else {"not": {"required": [key, f"{key}_file"]}}
+        schema.setdefault("allOf", []).append(rule)
+
+
+class Block(BaseModel):
+    """A block of the configuration: frozen, unknown keys are errors, fields are read by their YAML name."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+        validate_default=True,
+        json_schema_extra=_describe_twins,
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_keys(cls, value: object) -> object:
+        """Read a known key with nothing behind it as absent: its block may be commented out."""
+        if not isinstance(value, dict):
+            return value
+        known = {key_of(cls, name=name) for name in cls.model_fields}
+        return {key: item for key, item in value.items() if item is not None or key not in known}
+
+
+def _single(value: object) -> str:
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise UnfitError("is not a single value", remedy="write one value", quote=False)
+
+
+def _duration_or_zero(value: object) -> float:
+    return parse_duration(_single(value))
+
+
+def _duration(value: object) -> float:
+    if seconds := parse_duration(_single(value)):
+        return seconds
+    raise UnfitError("is too short", remedy="write a duration above 0, such as 10s")
+
+
+def _rate(value: object) -> float:
+    return parse_rate(_single(value))
+
+
+Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]
+"""Seconds inside, `15m` outside; above 0."""
+
+DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero, json_schema_input_type=StrictStr)]
+"""As `Duration`, but `0s` makes sense."""
+
+Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=StrictStr)]
+"""Per second inside, `300/m` outside."""
+
+
+def as_written(text: str) -> float:
+    """Give a default in the words of the file: validation reads it like any other, and the JSON Schema shows it."""
+    return cast("float", text)
+
+
+def _key(value: SecretStr) -> SecretStr:
+    if _PRINTABLE.fullmatch(value.get_secret_value()):
+        return value
+    problem = "holds spaces or other characters no key has" if value.get_secret_value() else "is empty"
+    raise UnfitError(problem, remedy="copy the key again, without quotes or line ends", quote=False)
+
+
+ApiKey = Annotated[SecretStr, AfterValidator(_key)]
+"""A key that can stand in a header."""
+
+
+def _name(value: str) -> str:
+    if _NAME.fullmatch(value):
+        return value
+    raise UnfitError("is not a name", remedy="use 1 to 64 of the characters A-Z a-z 0-9 _ . -", quote=False)
+
+
+Name = Annotated[str, AfterValidator(_name)]
+"""What an account or a sink is called."""
+
+
+def _short(value: str) -> str:
+    if len(value) <= TEXT_LIMIT:
+        return value
+    raise UnfitError(f"has {len(value)} characters", remedy=f"shorten it to {TEXT_LIMIT}", quote=False)
+
+
+def _label_key(value: str) -> str:
+    if value:
+        return _short(value)
+    raise UnfitError("is empty", remedy="name the label", quote=False)
+
+
+ShortText = Annotated[str, AfterValidator(_short)]
+"""At most 256 characters."""
+
+Labels = Annotated[Mapping[Annotated[str, AfterValidator(_label_key)], ShortText], Field(max_length=32)]
+"""Words of the user's own, copied into events and matched by sinks."""
+
+
+def split_http_url(text: str, *, example: str) -> SplitResult:
+    """Return the parts of an http or https URL with a host. Raises `UnfitError`, which never shows the URL."""
+    remedy = f"write it like {example}"
+    try:
+        parts = urlsplit(text)
+        usable_port = parts.port != 0
+        host = URL(text).raw_host or ""  # what will be asked in the end, and is stricter about hosts
+        host.encode("idna")  # as the resolver will do: no part may be empty or longer than 63 characters
+    except ValueError:
+        raise UnfitError("is not a URL", remedy=remedy, quote=False) from None
+    if _URL_ILLEGAL.search(text) or not usable_port:
+        raise UnfitError("is not a URL", remedy=remedy, quote=False)
+    if parts.scheme not in {"http", "https"}:
+        raise UnfitError("does not begin with http:// or https://", remedy=remedy, quote=False)
+    if not parts.hostname:
+        raise UnfitError("has no host", remedy=remedy, quote=False)
+    return parts
+
+
+def one_or_list(value: object) -> object:
+    """Read a single text as a list of one. Raises `UnfitError` for an empty list: better to leave the key out."""
+    if isinstance(value, str | SecretStr):
+        return (value,)
+    if isinstance(value, list) and not value:
+        raise UnfitError("is an empty list", remedy="give at least one value or remove the key", quote=False)
+    return value

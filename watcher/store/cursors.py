@@ -1,0 +1,104 @@
+"""How far the lists of pipelines were read: written with what the pipelines tell, forgotten after a long absence."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
+
+from watcher.domain.models import Cursor
+from watcher.store.leases import expect_written
+from watcher.store.protocol import PipelineChange, PipelineRecord
+from watcher.store.row_mapping import AnyRow
+from watcher.store.source_ids import Source, SourceNumbers, pipeline
+from watcher.store.tables import scan, source
+
+FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
+"""A pipeline absent for longer is read anew when it returns: by then it is another beginning, no interruption."""
+
+_OF_PIPELINE: BindParameter[Any] = bindparam("of_pipeline")
+_ITS_SCAN = (scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == _OF_PIPELINE)
+_CURSOR = select(
+    scan.c.since_at, scan.c.complete_at, scan.c.refused, scan.c.found, scan.c.name, scan.c.newest_at
+).where(*_ITS_SCAN)
+_FORGET = delete(scan).where(*_ITS_SCAN)
+_BEGIN = insert(scan).values(
+    account_id=bindparam("of_account"),
+    pipeline_id=_OF_PIPELINE,
+    since_at=bindparam("new_since_at"),
+    complete_at=bindparam("new_complete_at"),
+    refused=bindparam("new_refused"),
+    found=bindparam("new_found"),
+    name=bindparam("new_name"),
+    newest_at=bindparam("new_newest_at"),
+)
+_TELL = (
+    update(source)
+    .where(source.c.id == _OF_PIPELINE, source.c.sequence == bindparam("before"))
+    .values(sequence=bindparam("new_sequence"))
+)
+_MARK_PIPELINE = update(source).where(source.c.id == _OF_PIPELINE).values(absent_since=bindparam("since"))
+_SCANNED = select(
+    scan.c.account_id.label("of_account"), scan.c.pipeline_id.label("of_pipeline"), source.c.name, source.c.absent_since
+).join(source, source.c.id == scan.c.pipeline_id)
+
+
+def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *, numbers: SourceNumbers) -> None:
+    """Write how far pipelines are read, each from the sequence its writer believes recorded; the last one stays."""
+    # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
+    rows = sorted((_row(change, numbers=numbers) for change in changes), key=lambda row: row["of_pipeline"])
+    if rows:
+        written = connection.execute(_TELL, rows)
+        expect_written(written.rowcount, wanted=len(rows))
+        latest = list({row["of_pipeline"]: row for row in rows}.values())
+        connection.execute(_FORGET, latest)
+        connection.execute(_BEGIN, latest)
+
+
+def _row(change: PipelineChange, *, numbers: SourceNumbers) -> dict[str, Any]:
+    cursor = change.cursor
+    return {
+        "before": change.before,
+        "new_sequence": change.sequence,
+        "of_account": numbers[Source("account", change.lease.name)],
+        "of_pipeline": numbers[pipeline(change.lease.name, change.pipeline)],
+        "new_since_at": cursor.since_at,
+        "new_complete_at": cursor.complete_at,
+        "new_refused": cursor.refused,
+        "new_found": cursor.found,
+        "new_name": cursor.name,
+        "new_newest_at": cursor.newest_at,
+    }
+
+
+def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, now: int) -> PipelineRecord:
+    """Return what is recorded of a pipeline, which is present again. Its cursor may have to be forgotten first."""
+    itself = {"of_account": account_id, "of_pipeline": pipeline_id}
+    columns = (source.c.sequence, source.c.absent_since)
+    row = connection.execute(select(*columns).where(source.c.id == pipeline_id)).one()
+    if _is_forgotten(row, now=now):
+        connection.execute(_FORGET, itself)
+    connection.execute(_MARK_PIPELINE, itself | {"since": None})
+    cursor = connection.execute(_CURSOR, itself).one_or_none()
+    return PipelineRecord(row.sequence, cursor and Cursor(*cursor))
+
+
+def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: int) -> None:
+    """Note which pipelines are watched whole no more; forget how far those were read that have been so for long.
+
+    One that is back is forgotten all the same: whether its account or this comes first must make no difference.
+    """
+    names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
+    rows = connection.execute(_SCANNED).all()
+    forgotten = [row._asdict() for row in rows if _is_forgotten(row, now=now)]
+    marks = [
+        {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
+        for row in rows
+    ]
+    if forgotten:
+        connection.execute(_FORGET, forgotten)
+    if marks:
+        connection.execute(_MARK_PIPELINE, marks)
+
+
+def _is_forgotten(row: AnyRow, *, now: int) -> bool:
+    return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US

@@ -1,0 +1,98 @@
+"""Opens a store: the lock, the file, the schema. What is wrong with any of them is said here, before anything runs."""
+
+import errno
+import os
+from collections.abc import Callable, Collection
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from watcher.domain.errors import StoreError, StoreUnusableError
+from watcher.runtime.clock import Clock
+from watcher.store.database_file import Place
+from watcher.store.db_errors import explain
+from watcher.store.file_lock import file_lock
+from watcher.store.schema_version import prepare
+from watcher.store.sql_store import SqlStore
+from watcher.store.sqlite import Database
+
+_RIGHT = "write sqlite:///watcher.db (beside the working directory) or sqlite:////var/lib/watcher/watcher.db"
+
+_PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE})
+"""Why a file cannot be opened now and may be later. Of the rest (no such folder, no permission) a person must correct
+something."""
+
+BUSY_TIMEOUT_S = 2.0
+"""Short, for nothing interrupts it: a few of these in a row must fit into the 8 s an ending may take."""
+
+
+async def open_store(
+    url: str,
+    *,
+    clock: Clock,
+    on_recorded: Callable[[Collection[str]], None],
+    busy_timeout_s: float = BUSY_TIMEOUT_S,
+) -> SqlStore:
+    """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
+
+    `on_recorded` is called after a commit with the names of the sinks that have something new to send; it must not
+    raise. `busy_timeout_s` is how long a write waits for another program's lock. Raises `StoreHeldError` when the file
+    is in use, `StoreUnusableError` when it is unwritable, damaged, somebody else's or newer, and `StoreError` for what
+    may pass (locked, full).
+    """
+    path = _path_of(url)
+    async with AsyncExitStack() as stack:
+        place = _take_file(path, clock=clock, stack=stack)
+        database = Database(path, busy_timeout_s=busy_timeout_s)
+        stack.push_async_callback(database.close)
+        created = await _prepare(database, where=str(path))
+        return SqlStore(
+            database=database,
+            place=place,
+            where=str(path),
+            created=created,
+            clock=clock,
+            on_recorded=on_recorded,
+            resources=stack.pop_all(),
+        )
+
+
+def _path_of(url: str) -> Path:
+    """Return the file, links resolved, so that one file has one lock whatever it is called."""
+    try:
+        parts = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreUnusableError(f"store.url is not a URL; {_RIGHT}") from None
+    if parts.drivername != "sqlite":
+        raise StoreUnusableError(f"store.url names {parts.drivername}, this version knows sqlite alone; {_RIGHT}")
+    if parts.database in {None, "", ":memory:"} or parts.query:
+        raise StoreUnusableError(f"store.url names no file to keep; {_RIGHT}")
+    return Path(str(parts.database)).resolve()
+
+
+def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
+    try:
+        stack.enter_context(file_lock(path, now=clock.now()))
+        # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        opened = os.fstat(fd)
+        if not opened.st_size:  # as good as new, whoever made it
+            os.fchmod(fd, 0o600)
+        os.close(fd)  # before SQLite opens it: to close any descriptor of a file lets go of all locks on it
+    except OSError as error:
+        kind = StoreError if error.errno in _PASSING else StoreUnusableError
+        raise kind(
+            f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
+        ) from None
+    return Place(path, opened=opened)
+
+
+async def _prepare(database: Database, *, where: str) -> bool:
+    try:
+        return await database.write(partial(prepare, where=where))
+    except SQLAlchemyError as error:
+        trouble = explain(error, where=where)
+    raise trouble.error()

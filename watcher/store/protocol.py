@@ -1,0 +1,286 @@
+"""The store between the owners, as they see it: what is written, what is read, and by whose leave."""
+
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from watcher.domain.models import Cursor, Delivery, DeliveryState, Known, Outgoing
+
+Keep = Callable[[str, str, str, int], bool]
+"""Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Proof that this process owns an account or a sink: `kind` is `account` or `sink`, `epoch` is random per taking.
+
+    Every write names its lease; a write whose epoch is no longer the stored one changes nothing.
+    """
+
+    kind: str
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutionChange:
+    """A new state of one execution with what it tells, written in one transaction or not at all.
+
+    `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet.
+    """
+
+    lease: Lease
+    before: int | None
+    known: Known
+    outgoing: tuple[Outgoing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceChange:
+    """A new state of the leased account or sink itself, with what it tells.
+
+    `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
+    sink's `failing` or `disabled`; `None` is well.
+    """
+
+    lease: Lease
+    before: int
+    sequence: int
+    state: str | None
+    outgoing: tuple[Outgoing, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineChange:
+    """How far a pipeline of the leased account is read now, with what the pipeline itself tells.
+
+    `before` is the sequence of its own events believed recorded, `sequence` the new one.
+    """
+
+    lease: Lease
+    pipeline: str
+    before: int
+    sequence: int
+    cursor: Cursor
+    outgoing: tuple[Outgoing, ...]
+
+
+Change = ExecutionChange | SourceChange | PipelineChange
+
+
+@dataclass(frozen=True, slots=True)
+class Strain:
+    """What an account or a sink is going through now, which a restart must not forget.
+
+    `pause_s` is how long nothing may be sent to it; `failing_for_s` is for how long nothing got through, counted only
+    while the daemon ran. `None` is no pause, no failure.
+    """
+
+    pause_s: float | None = None
+    failing_for_s: float | None = None
+
+
+AT_EASE = Strain()
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`.
+
+    `answer` is a word or code for people (`204`, `timeout`). `clock_s`, the sink's own clock, and `strain` are how the
+    sink is now, kept with the sink.
+    """
+
+    lease: Lease
+    stream: bytes
+    sequence: int
+    state: DeliveryState
+    attempts: int
+    due_at: int
+    steps: int
+    rejections: int
+    tried_at: int
+    first_due_at_s: float
+    answer: str
+    clock_s: float
+    strain: Strain
+
+
+@dataclass(frozen=True, slots=True)
+class AccountRecord:
+    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded."""
+
+    sequence: int
+    trouble: str | None
+    strain: Strain
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineRecord:
+    """What the store knows of a pipeline itself: its own events' sequence, and how far its lists were read, if ever."""
+
+    sequence: int
+    cursor: Cursor | None
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRecord:
+    """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock."""
+
+    sequence: int
+    state: str | None
+    clock_s: float
+    strain: Strain
+
+
+@dataclass(frozen=True, slots=True)
+class DueDeliveries:
+    """Deliveries that may be tried now, and when the next one after them is due (or `None`).
+
+    First those never tried, then the others, each in the order they came due. At most one per stream: the earliest that
+    is not settled.
+    """
+
+    deliveries: Sequence[Delivery]
+    next_due_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What waits for one sink: how many, and the oldest one's `recorded_at` (microseconds UTC, steady)."""
+
+    pending_count: int
+    oldest_at: int | None
+
+
+class Ledger(Protocol):
+    """The part of a store that an account's owner uses, who needs no sinks. The rules of `Store` hold."""
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership of an account or a sink, whoever had it before."""
+        ...
+
+    async def load_account(self, lease: Lease) -> AccountRecord:
+        """Return what is recorded of the leased account itself."""
+        ...
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+        """Return what is recorded of these executions of the leased account, by id.
+
+        `since_at` and `looked_at` come back no later than now: a clock that was ahead has been set right since.
+        """
+        ...
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+        """Return what is recorded of a pipeline of the leased account, which is watched whole (again).
+
+        A cursor is gone once its pipeline was absent for more than 24 h; events go on from their sequence.
+        """
+        ...
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+        """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
+        ...
+
+    async def record(self, change: Change) -> None:
+        """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
+        ...
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        """Keep when unchanged executions were last looked at: execution to microseconds UTC, steady."""
+        ...
+
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        """Keep what the leased account is going through."""
+        ...
+
+
+class Store(Ledger, Protocol):
+    """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
+
+    A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease, or the sequence
+    believed recorded, is not the stored one: somebody else won, and nothing of that change was written.
+    """
+
+    async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
+        """Return what is recorded of the leased sink.
+
+        `fingerprint` stands for its block in the configuration: a change of it makes a disabled sink a failing one. A
+        sink that was absent is present again. What was recorded for it later than now, by a clock that was ahead, is
+        due now.
+        """
+        ...
+
+    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
+        """Keep what the leased sink is going through, and its own clock, between two settlements."""
+        ...
+
+    async def next_deliveries(
+        self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
+    ) -> DueDeliveries:
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
+
+        Raises `OwnershipLostError` when the lease is not the stored one: what waits is somebody else's to send.
+        """
+        ...
+
+    async def next_trial(
+        self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
+    ) -> Delivery | None:
+        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`.
+
+        The first that is due and was never tried; else, unless it has to be `never_tried`, of those with the fewest
+        steps the one that was tried longest ago, due or not.
+        """
+        ...
+
+    async def give_up(
+        self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
+    ) -> int:
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
+
+        Streams in `skip` are left alone. Returns how many died.
+        """
+        ...
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Write how an attempt ended. Later deliveries of the same stream come due no earlier than this one."""
+        ...
+
+    async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
+        """Note which sinks are no longer configured; those absent for `dead_after_us` have their deliveries made dead.
+
+        Returns how many died.
+        """
+        ...
+
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline).
+
+        What was absent for more than 24 h is read as if for the first time, whenever it returns.
+        """
+        ...
+
+    def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
+        """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
+
+        `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of
+        executions whose events went with it.
+        """
+        ...
+
+    async def check_place(self) -> None:
+        """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
+        ...
+
+    async def prove_writable(self) -> None:
+        """Write something of no meaning, durably, as any other write."""
+        ...
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Return what waits, by sink."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed in, then let go of the files."""
+        ...

@@ -1,0 +1,289 @@
+"""The store in an SQL database: `ports.store.Store` over what writes and what reads.
+
+Owns what goes into one transaction, and that a database's error comes out as a `StoreError`. The statements are its
+neighbours'.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from watcher.domain.errors import StoreError
+from watcher.domain.models import Delivery, Known
+from watcher.runtime.clock import Clock
+from watcher.store import cursors as scans
+from watcher.store import deliveries, leases, retention
+from watcher.store import executions as states
+from watcher.store import source_ids as sources
+from watcher.store.backoff_state import Strained
+from watcher.store.database_file import Place
+from watcher.store.db_errors import explain
+from watcher.store.group_commit import GroupWriter
+from watcher.store.protocol import (
+    AccountRecord,
+    Backlog,
+    Change,
+    DueDeliveries,
+    Keep,
+    Lease,
+    PipelineRecord,
+    Settlement,
+    SinkRecord,
+    Strain,
+)
+from watcher.store.source_ids import Source, SourceNumbers
+from watcher.store.sqlite import Database
+from watcher.store.transaction import Item, sources_of, write_group
+from watcher.store.write_probe import Refusal, write_proof
+
+LOOKS_COUNT = 1_000
+"""How many looks are written at once: each is its own, and changes need not wait for all of them."""
+
+T = TypeVar("T")
+_Work = Callable[[Connection], T]
+
+
+class SqlStore:
+    """State, events and deliveries in SQLite. Made by `opening.open_store`."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        place: Place,
+        where: str,
+        created: bool,
+        clock: Clock,
+        on_recorded: Callable[[Collection[str]], None],
+        resources: AsyncExitStack,
+    ) -> None:
+        """Start writing.
+
+        `created` is kept for whoever warns of an empty store, `on_recorded` is told after a commit which sinks have
+        something new to send, `resources` are let go of at the end.
+        """
+        self.created = created
+        self._database = database
+        self._place = place
+        self._clock = clock
+        self._resources = resources
+        self._explain = partial(explain, where=where)
+        self._numbers = SourceNumbers(database.write)
+        self._refusal = Refusal(self._explain, clock=clock)
+        self._group = GroupWriter(write=self._write_group, explain=self._refusal.explain, on_written=on_recorded)
+        self._closed = False
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership of an account or a sink, whoever had it before."""
+        owner = f"{os.getpid()}@{socket.gethostname()}"
+        await self._explained(partial(self._numbers.provide, {Source(kind, name)}))
+        return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
+
+    async def load_account(self, lease: Lease) -> AccountRecord:
+        """Return what is recorded of the leased account itself."""
+        now = self._clock.steady_us()
+        return await self._read(partial(states.load_account, account_id=self._number(lease), now=now))
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+        """Return what is recorded of these executions of the leased account, by id."""
+        return await self._read(
+            partial(
+                states.load_executions,
+                account_id=self._number(lease),
+                executions=executions,
+                now=self._clock.steady_us(),
+            )
+        )
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+        """Return what is recorded of a pipeline of the leased account, which is watched whole (again)."""
+        (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
+
+        def load(connection: Connection) -> PipelineRecord:
+            leases.check(connection, [lease])
+            now = self._clock.steady_us()
+            return scans.load_pipeline(connection, account_id=self._number(lease), pipeline_id=pipeline_id, now=now)
+
+        return await self._write(load)
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+        """Return the executions of these pipelines of the leased account that have not ended."""
+        pipeline_ids = await self._pipeline_numbers(lease, pipelines)
+        now = self._clock.steady_us()
+        return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
+
+    async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
+        """Return what is recorded of the leased sink, which is present again.
+
+        A new fingerprint ends `disabled`: it is `failing` until something gets through. What a clock that was ahead
+        put off is due now.
+        """
+        sink_id = self._number(lease)
+
+        def load(connection: Connection) -> SinkRecord:
+            now = self._clock.steady_us()
+            leases.check(connection, [lease])
+            deliveries.call_forward(connection, sink_id=sink_id, now=now)
+            return states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
+
+        return await self._write(load)
+
+    async def record(self, change: Change) -> None:
+        """Write a change, its events and their deliveries in one transaction."""
+        await self._write_item(change)
+
+    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+        """Keep when unchanged executions were last looked at."""
+        looks = list(looked_at.items())
+        for start in range(0, len(looks), LOOKS_COUNT):
+            await self._write_item(states.Looks(lease, dict(looks[start : start + LOOKS_COUNT])))
+
+    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+        """Keep what the leased account is going through."""
+        await self._write_item(Strained(lease, strain))
+
+    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
+        """Keep what the leased sink is going through, and its own clock."""
+        await self._write_item(Strained(lease, strain, clock_s))
+
+    async def next_deliveries(
+        self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
+    ) -> DueDeliveries:
+        """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
+        sink_id = self._number(lease)
+
+        def read(connection: Connection) -> DueDeliveries:
+            leases.check(connection, [lease])
+            return deliveries.next_deliveries(
+                connection, sink_id=sink_id, name=lease.name, now=now, limit=limit, skip=skip
+            )
+
+        return await self._read(read)
+
+    async def next_trial(
+        self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
+    ) -> Delivery | None:
+        """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
+        sink_id = self._number(lease)
+
+        def read(connection: Connection) -> Delivery | None:
+            leases.check(connection, [lease])
+            return deliveries.next_trial(
+                connection, sink_id=sink_id, name=lease.name, now=now, skip=skip, never_tried=never_tried
+            )
+
+        return await self._read(read)
+
+    async def give_up(
+        self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
+    ) -> int:
+        """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
+        sink_id = self._number(lease)
+
+        def write(connection: Connection) -> int:
+            leases.check(connection, [lease])
+            clock_us, after_us = round(clock_s * 1_000_000), round(after_s * 1_000_000)
+            return deliveries.give_up(
+                connection, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip
+            )
+
+        return await self._write(write)
+
+    async def settle(self, settlement: Settlement) -> None:
+        """Write how an attempt ended."""
+        await self._write_item(settlement)
+
+    async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
+        """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
+        absent = await self._write(partial(retention.mark_absent_sinks, present=present, now=now))
+        died_count = 0
+        for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
+            while count := await self._write(partial(retention.bury_deliveries, sink_id=sink_id, now=now)):
+                died_count += count
+        return died_count
+
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
+        """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
+        await self._write(partial(scans.mark_absent_pipelines, present=present, now=now))
+
+    async def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
+        """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
+        async for _ in self._pages(partial(retention.prune_source_events, before=ended_before)):
+            yield 0
+        async for page in self._pages(partial(retention.prune_executions, before=ended_before, keep=keep)):
+            yield page.gone_count
+
+    async def check_place(self) -> None:
+        """Raise `StoreUnusableError` if the file was deleted or replaced."""
+        self._place.check()
+
+    def announce(self, http: str) -> None:
+        """Let others on this machine know where the daemon that holds the store listens (`host:port`)."""
+        self._place.announce(http)
+
+    async def prove_writable(self) -> None:
+        """Write something, in a transaction of its own; what was just refused proves the contrary."""
+        await self._write(partial(write_proof, now=self._clock.steady_us()))
+        self._refusal.check()
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Return what waits, by sink."""
+        return await self._read(deliveries.backlog)
+
+    async def close(self) -> None:
+        """Finish what was handed in, then let go of the files."""
+        self._closed = True
+        await self._group.close()
+        await self._resources.aclose()
+
+    def _number(self, lease: Lease) -> int:
+        return self._numbers[Source(lease.kind, lease.name)]
+
+    async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
+        wanted = {sources.pipeline(lease.name, pipeline) for pipeline in pipelines}
+        await self._explained(partial(self._numbers.provide, wanted))
+        return sorted(self._numbers[each] for each in wanted)
+
+    async def _pages(self, work: Callable[..., retention.Page]) -> AsyncIterator[retention.Page]:
+        page = retention.Page(0, retention.FIRST)
+        while page.next_after is not None:
+            page = await self._write(partial(work, after=page.next_after))
+            yield page
+
+    async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
+        await self._numbers.provide(sources_of(items))
+
+        def write(connection: Connection) -> set[str]:
+            return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+
+        told = await self._database.write(write)
+        self._refusal.forget()
+        return told
+
+    async def _write_item(self, item: Item) -> None:
+        self._check_open()
+        await self._group.write(item)
+
+    async def _write(self, work: _Work[T]) -> T:
+        return await self._explained(partial(self._database.write, work))
+
+    async def _read(self, work: _Work[T]) -> T:
+        return await self._explained(partial(self._database.read, work))
+
+    async def _explained(self, ask: Callable[[], Awaitable[T]]) -> T:
+        self._check_open()
+        try:
+            return await ask()
+        except SQLAlchemyError as error:
+            trouble = self._explain(error)
+        raise trouble.error()  # outside the clause, so that the text of the database's error does not come along
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")

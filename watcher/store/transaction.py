@@ -1,0 +1,57 @@
+"""What is written together: changes, settlements, looks and strains of one group, in one transaction."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection
+
+from watcher.store import leases
+from watcher.store.backoff_state import Strained, write_strains
+from watcher.store.cursors import write_pipelines
+from watcher.store.deliveries import write_settlements
+from watcher.store.executions import Looks, write_executions, write_looks, write_sources
+from watcher.store.outbox import write_outgoing
+from watcher.store.protocol import Change, ExecutionChange, PipelineChange, Settlement, SourceChange
+from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
+
+Item = Change | Settlement | Looks | Strained
+
+
+def sources_of(items: Sequence[Item]) -> set[Source]:
+    """Return every source the items speak of."""
+    found: set[Source] = set()
+    for item in items:
+        found.add(Source(item.lease.kind, item.lease.name))
+        if isinstance(item, ExecutionChange):
+            found.add(pipeline(item.lease.name, item.known.pipeline))
+        if isinstance(item, PipelineChange):
+            found.add(pipeline(item.lease.name, item.pipeline))
+        if isinstance(item, Change):
+            found.update(sink(name) for outgoing in item.outgoing for name in outgoing.sinks)
+    return found
+
+
+def write_group(connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, now: int) -> set[str]:
+    """Write all of the items; return the names of the sinks that have something new to look at.
+
+    Raises `OwnershipLostError` when a lease or a sequence is not the stored one: then none of them is to be kept.
+    """
+    leases.check(connection, {item.lease for item in items})
+    changes = [item for item in items if isinstance(item, Change)]
+    executions = [change for change in changes if isinstance(change, ExecutionChange)]
+    sources = [change for change in changes if isinstance(change, SourceChange)]
+    pipelines = [change for change in changes if isinstance(change, PipelineChange)]
+    settlements = [item for item in items if isinstance(item, Settlement)]
+    write_executions(connection, executions, numbers=numbers)
+    write_sources(connection, sources, numbers=numbers)
+    write_pipelines(connection, pipelines, numbers=numbers)
+    write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
+    write_strains(connection, _strained(items), numbers=numbers, now=now)
+    told = write_outgoing(connection, changes, numbers=numbers, now=now)
+    return told | write_settlements(connection, settlements, numbers=numbers, now=now)
+
+
+def _strained(items: Sequence[Item]) -> list[Strained]:
+    """Return what is said of accounts and sinks themselves, in the order it was handed in."""
+    return [
+        Strained(item.lease, item.strain, item.clock_s) for item in items if isinstance(item, Strained | Settlement)
+    ]
