@@ -21,7 +21,7 @@ from stores import (
     stream_of,
 )
 
-from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.models import DeliveryState, Known, LostReason
 from watcher.store.open import open_store
 from watcher.store.protocol import AT_EASE, Backlog, Keep, Lease, Store, Strain
@@ -113,7 +113,7 @@ async def test_a_first_sight_of_what_is_recorded_is_lost_and_writes_nothing(
     store: Store, account: Lease, ops: Lease
 ) -> None:
     await store.record(change(account, status="running"))
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(SequenceConflictError):
         await store.record(change(account, status="failed"))
     assert [each.status for each in await executions_of(store, account)] == ["running"]
     assert await due(store, ops) == [of(1)]
@@ -125,7 +125,7 @@ async def test_a_change_from_another_sequence_is_lost_and_writes_nothing(
 ) -> None:
     for recorded in (1, 2):
         await store.record(change(account, sequence=recorded))
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(SequenceConflictError):
         await store.record(change(account, sequence=sequence, status="failed"))
     assert [each.status for each in await executions_of(store, account)] == ["running"]
     assert (await store.backlog())[ops.name].pending_count == 2
@@ -171,7 +171,7 @@ async def test_an_account_remembers_its_trouble_and_its_sequence(store: Store, a
 
 
 async def test_a_source_change_from_another_sequence_is_lost(store: Store, account: Lease, ops: Lease) -> None:
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(SequenceConflictError):
         await store.record(source_change(account, sequence=2))
     assert await due(store, ops) == []
 
@@ -259,7 +259,7 @@ async def test_each_sink_of_an_event_has_its_own_delivery(store: Store, account:
 async def test_an_event_for_nobody_is_recorded_all_the_same(store: Store, account: Lease) -> None:
     await store.record(change(account, sinks=()))
     assert await store.backlog() == {}
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(SequenceConflictError):
         await store.record(change(account, sinks=()))
 
 
@@ -556,7 +556,7 @@ async def test_one_bad_write_of_a_group_harms_no_other(store: Store, account: Le
     writes = [store.record(bad.get(number, change(account, number))) for number in range(8)]
     outcomes = await asyncio.gather(*writes, return_exceptions=True)
     errors = {number: type(outcome) for number, outcome in enumerate(outcomes) if outcome is not None}
-    assert errors == {2: StoreError, 3: OwnershipLostError, 5: OwnershipLostError, 6: StoreError}
+    assert errors == {2: StoreError, 3: SequenceConflictError, 5: OwnershipLostError, 6: StoreError}
     assert sorted(await due(store, ops)) == sorted(of(number) for number in (0, 1, 3, 4, 7))
 
 
@@ -733,7 +733,7 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, acc
     assert await prune(store, ended_before=LATER, keep=hold) == 0
     (known,) = await executions_of(store, account)
     assert (known.sequence, known.ended_at) == (2, START_US)
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(SequenceConflictError):
         await store.record(change(account))
     assert await prune(store, ended_before=LATER, keep=drop) == 0
     assert await executions_of(store, account) == []

@@ -17,7 +17,7 @@ from stores import (
     settlement,
 )
 
-from watcher.domain.errors import OwnershipLostError
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.models import Cursor, Known
 from watcher.store.protocol import ExecutionChange, Lease, PipelineRecord, Store
 
@@ -71,7 +71,7 @@ async def test_a_pipeline_change_from_another_sequence_is_lost_and_writes_nothin
     store: Store, account: Lease, before: int
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
-    with pytest.raises(OwnershipLostError):
+    with pytest.raises(SequenceConflictError):
         await store.record(pipeline_change(account, before=before, cursor=Cursor(START_US), sinks=("ops",)))
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
     assert (await store.backlog())["ops"].pending_count == 1

@@ -7,7 +7,8 @@ store; watches are handed over to the watcher as it runs.
 import asyncio
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import structlog
@@ -15,8 +16,9 @@ import structlog
 from watcher.config.models import Settings
 from watcher.daemon.build import Equipment, build_account, build_lane, routes_of, watches_of
 from watcher.delivery.worker import SinkLane
-from watcher.domain.errors import StoreError
+from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.polling.account_poller import AccountWatcher
+from watcher.runtime.scheduler import LONGEST_S
 
 log = structlog.get_logger()
 
@@ -97,14 +99,36 @@ class Owners:
 
     async def _end(self, key: _Key) -> None:
         """End one owner, or wait until it has: nobody's cancellation breaks that off."""
+        await asyncio.shield(self._ending(key))
+
+    def _ending(self, key: _Key) -> asyncio.Task[None]:
+        """Return what ends one owner, and has begun to."""
         if key not in self._endings:
             self._endings[key] = asyncio.create_task(self._stop([key]))
             self._endings[key].add_done_callback(self._ended)  # whoever waits for it may leave
-        await asyncio.shield(self._endings[key])
+        return self._endings[key]
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             self._equipment.fatal(error)
+
+    def _failed(self, error: BaseException, *, key: _Key) -> None:
+        """Let go of what another process owns by now, which is ordinary; whatever else fails ends the daemon.
+
+        Where nobody else can own anything, that ends it as well.
+        """
+        if self._equipment.store.exclusive or not isinstance(error, OwnershipLostError):
+            self._equipment.fatal(error)
+        elif key in self._owners and key not in self._endings:
+            log.warning("ownership.lost", **{key.kind: key.name})
+            self._ending(key)
+
+    async def _round(self, key: _Key, *, part: AccountWatcher | SinkLane) -> float:
+        try:
+            return await part.round()
+        except OwnershipLostError as error:
+            self._failed(error, key=key)
+            return LONGEST_S
 
     def _show_only(self, wanted: Collection[_Key]) -> None:
         """Take what is gone out of the metrics."""
@@ -118,14 +142,15 @@ class Owners:
         async with AsyncExitStack() as stack:
             part = await self._build(key, stack=stack, settings=settings)
             self._owners[key] = _Owner(part, wanted, stack.pop_all())
-        self._equipment.schedule.add(key.rounds, part.round)
+        self._equipment.schedule.add(key.rounds, partial(self._round, key, part=part))
 
     async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountWatcher | SinkLane:
+        equipment = replace(self._equipment, fatal=partial(self._failed, key=key))
         if key.kind == "sink":
-            return await build_lane(self._equipment, stack, name=key.name, settings=settings.sinks[key.name])
+            return await build_lane(equipment, stack, name=key.name, settings=settings.sinks[key.name])
         account = settings.accounts[key.name]
         return await build_account(
-            self._equipment,
+            equipment,
             stack,
             name=key.name,
             settings=account,

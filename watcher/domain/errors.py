@@ -58,8 +58,14 @@ class StoreStoppedError(StoreUnusableError):
     exit_code = Exit.FAILED
 
 
+class SequenceConflictError(StoreUnusableError):
+    """An owner wrote from a sequence that is not the recorded one, under a lease that is its own: an error of ours."""
+
+    exit_code = Exit.FAILED
+
+
 class OwnershipLostError(StoreError):
-    """Somebody else owns this account or sink by now; what was to be written is theirs to find out."""
+    """Somebody else owns this account or sink by now, which is ordinary; what was to be written is theirs to find."""
 
 
 class OutputClosedError(WatcherError):

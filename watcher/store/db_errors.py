@@ -9,7 +9,7 @@ from traceback import extract_tb
 
 from sqlalchemy.exc import DBAPIError
 
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,9 @@ def explain(error: Exception, *, where: str) -> Trouble:
         return Trouble(type(error), str(error))
     name = _name(error)
     if name in _TAKEN:
-        return Trouble(OwnershipLostError, f"{where}: that sequence is already recorded")
+        return Trouble(
+            SequenceConflictError, f"{where} already holds what its owner believes new ({name}); this is a bug"
+        )
     for prefix, (kind, text) in _OF_ALL.items():
         if name.startswith(prefix):
             return Trouble(kind, f"{where} {text} ({name})", concerns_all=True)

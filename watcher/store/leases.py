@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
-from watcher.domain.errors import OwnershipLostError
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.store.protocol import Lease
 from watcher.store.tables import lease as table
 
@@ -37,6 +37,6 @@ def check(connection: Connection, leases: Iterable[Lease]) -> None:
 
 
 def expect_written(count: int, *, wanted: int) -> None:
-    """Raise `OwnershipLostError` when fewer rows than wanted were as their writer believed them recorded."""
+    """Raise `SequenceConflictError` when fewer rows than wanted were as their writer believed them recorded."""
     if count != wanted:
-        raise OwnershipLostError("the sequence believed recorded is no longer the stored one")
+        raise SequenceConflictError("the store holds another sequence than its owner believes recorded; this is a bug")

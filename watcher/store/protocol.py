@@ -198,9 +198,14 @@ class Ledger(Protocol):
 class Store(Ledger, Protocol):
     """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
 
-    A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease, or the sequence
-    believed recorded, is not the stored one: somebody else won, and nothing of that change was written.
+    A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease is not the stored
+    one (somebody else won), `SequenceConflictError` when under that lease the sequence believed recorded is not: a bug.
+    Either way nothing of that change was written.
+
+    With `exclusive` one process owns everything in it, for as long as it runs.
     """
+
+    exclusive: bool
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink.

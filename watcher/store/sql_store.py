@@ -69,6 +69,7 @@ class SqlStore:
         something new to send, `resources` are let go of at the end.
         """
         self.created = created
+        self.exclusive = True  # the lock on the file keeps every other process out
         self._database = database
         self._place = place
         self._clock = clock

@@ -33,7 +33,8 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
 def write_group(connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write all of the items; return the names of the sinks that have something new to look at.
 
-    Raises `OwnershipLostError` when a lease or a sequence is not the stored one: then none of them is to be kept.
+    Raises `OwnershipLostError` when a lease is not the stored one, `SequenceConflictError` when a sequence is not: then
+    none of them is to be kept.
     """
     leases.check(connection, {item.lease for item in items})
     changes = [item for item in items if isinstance(item, Change)]

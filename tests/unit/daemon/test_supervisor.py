@@ -19,7 +19,7 @@ from watcher.daemon.build import Bells, Equipment
 from watcher.daemon.supervisor import Owners
 from watcher.delivery.sinks.stdout import Output
 from watcher.delivery.worker import SinkLane
-from watcher.domain.errors import ConfigError, StoreError
+from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
 from watcher.domain.models import EventType
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
@@ -208,6 +208,35 @@ async def test_what_is_asked_for_is_owned_and_works(house: House) -> None:
     assert A in await house.look()
     await house.tell()
     assert await house.deliver()
+
+
+async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_on(house: House) -> None:
+    house.store.exclusive = False
+    sinks = {"ops": house.webhook(), "more": house.webhook()}
+    await house.apply({"a": house.account(), "b": house.account()}, sinks=sinks)
+    house.api.reply = says(answer(200, body=f'{{"id": "{A}", "status": "running"}}'.encode()))
+    await house.store.claim("account", "a")
+    await house.store.claim("sink", "ops")
+    await house.tell()
+    with capture_logs() as logs:
+        house.clock.advance(1.0)
+        for name in sorted(house.rounds()):
+            await house.schedule._loops[name].run()
+        async with asyncio.timeout(LONG_S):
+            while len(house.owners.parts()) > 2:  # noqa: ASYNC110 (an owner that is gone sets no event)
+                await asyncio.sleep(0)
+    assert house.rounds() == {"account:b", "sink:more"}
+    lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
+    assert [(entry.get("account"), entry.get("sink")) for entry in lost] == [(None, "ops"), ("a", None)]
+
+
+async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(house: House) -> None:
+    await house.apply(sinks={"ops": house.webhook()})
+    await house.store.claim("sink", "ops")
+    await house.schedule._loops["sink:ops"].run()
+    (error,) = house.fatal
+    assert isinstance(error, OwnershipLostError)
+    house.fatal.clear()
 
 
 async def test_what_is_as_it_was_goes_on_undisturbed(house: House) -> None:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from watcher.delivery.retry_policy import RetryRules
 from watcher.delivery.sinks.protocol import Receipt, Verdict
-from watcher.domain.errors import OwnershipLostError, StoreUnusableError
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
 
 FOREVER = 10_000.0
 
@@ -350,6 +350,18 @@ async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None
     await asyncio.wait(rig.lane._in_flight)
     await rig.real_store.claim("sink", "ops")
     with pytest.raises(OwnershipLostError):
+        await rig.go()
+    assert rig.sink_state() is None
+
+
+async def test_a_state_from_another_sequence_of_its_own_sink_is_a_bug_and_ends_the_program(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record("a")
+    await rig.lane.round()
+    await rig.sink.arrived.get()
+    await asyncio.wait(rig.lane._in_flight)
+    rig.lane._sequence += 1
+    with pytest.raises(SequenceConflictError, match="another sequence than its owner believes recorded; this is a bug"):
         await rig.go()
     assert rig.sink_state() is None
 

@@ -11,11 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.domain.models import Known, Outcome
 from watcher.polling.poll_queue import Entry
 from watcher.store.open import open_store
-from watcher.store.protocol import Change, Lease, Strain
+from watcher.store.protocol import Change, ExecutionChange, Lease, Strain
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
@@ -464,6 +464,15 @@ async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore
     await store.claim("account", "default")
     await account.run_for(1)
     assert isinstance(account.fatal[0], OwnershipLostError)
+
+
+async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    known = Known(A, PIPELINE, status="running", sequence=1, looked_at=1, since_at=1)
+    await store.record(ExecutionChange(account.watcher._parts.lease, None, known, ()))
+    await account.run_for(1)
+    assert isinstance(account.fatal[0], SequenceConflictError)
+    assert account.fatal[0].exit_code == Exit.FAILED
 
 
 async def test_an_account_that_became_somebody_elses_while_in_trouble_ends_the_daemon(

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_of
 
-from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.store.db_errors import explain
 from watcher.store.open import open_store
 from watcher.store.protocol import Lease
@@ -172,8 +172,8 @@ def sqlite_error(name: str) -> OperationalError:
         ("SQLITE_CANTOPEN", StoreError, True),
         ("SQLITE_CORRUPT_INDEX", StoreUnusableError, True),
         ("SQLITE_NOTADB", StoreUnusableError, True),
-        ("SQLITE_CONSTRAINT_PRIMARYKEY", OwnershipLostError, False),
-        ("SQLITE_CONSTRAINT_UNIQUE", OwnershipLostError, False),
+        ("SQLITE_CONSTRAINT_PRIMARYKEY", SequenceConflictError, False),
+        ("SQLITE_CONSTRAINT_UNIQUE", SequenceConflictError, False),
         ("SQLITE_CONSTRAINT_NOTNULL", StoreError, False),
     ],
 )
