@@ -17,7 +17,9 @@ from watcher.delivery.retry_policy import RetryRules
 from watcher.delivery.sinks.protocol import Receipt, Verdict
 from watcher.delivery.worker import LaneRules, SinkLane, Surroundings
 from watcher.domain.errors import StoreError
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery, Event, EventType, Outgoing
+from watcher.domain.routing import Router
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import Change, DueDeliveries, Lease, Settlement, SourceChange, Store, Strain
 from watcher.store.sql_store import SqlStore
@@ -135,6 +137,20 @@ def name_of(delivery: Delivery) -> str:
     return f"{delivery.stream.decode()}{delivery.sequence}"
 
 
+class NotedEvents(EventFactory):
+    """Notes what is told of the sink, to nobody."""
+
+    def __init__(self, rig: "Rig") -> None:
+        super().__init__(Router({}))
+        self._rig = rig
+
+    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> Outgoing:
+        outgoing = super().sink(type_, sink=sink, answer=answer, after=after, at=at)
+        self._rig.told.append((type_, outgoing.event.sequence))
+        self._rig.answers.append(answer)
+        return outgoing
+
+
 class Rig:
     """One sink, `ops`, from its outbox to its answers."""
 
@@ -165,7 +181,7 @@ class Rig:
                 clock=self.clock,
                 jitter=lambda: 0.5,
                 wake=self._wake,
-                tell=self._tell,
+                events=NotedEvents(self),
                 fatal=self.ends.append,
                 metrics=self.metrics.sink("ops"),
             ),
@@ -234,11 +250,6 @@ class Rig:
 
     def _wake(self) -> None:
         self.woken = True
-
-    def _tell(self, type_: EventType, sequence: int, answer: str | None) -> tuple[Outgoing, ...]:
-        self.told.append((type_, sequence))
-        self.answers.append(answer)
-        return ()
 
 
 def _event(stream: str, sequence: int) -> Event:

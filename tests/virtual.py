@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import DeliveryState, Details, EventType, Execution, FirstSight, Outcome, Watch
 from watcher.domain.routing import Route, Router
 from watcher.polling.account_poller import AccountWatcher
@@ -232,16 +233,16 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     api: ScriptedApi | None = None,
 ) -> Account:
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
-    router = Router({"ops": Route(frozenset(EventType), {}, frozenset())})
+    events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
     metrics, fatal, wakes = Metrics(), list[BaseException](), list[float]()
     lease, sink = await store.claim("account", "default"), await store.claim("sink", "ops")
     record = await store.load_account(lease)
     await store.load_sink(sink, fingerprint="")
     children = metrics.account("default")
-    announcer = AccountAnnouncer(lease, record, store=store, router=router, clock=clock, metrics=children)
+    announcer = AccountAnnouncer(lease, record, store=store, events=events, clock=clock, metrics=children)
     judge = Judge(
         lease=lease,
-        router=router,
+        events=events,
         clock=clock,
         policy=Policy(1.0, max_interval_s, lost_after=3, lost_grace_s=60.0),
         cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=lambda: 0.5),

@@ -14,6 +14,7 @@ from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.config.models import AccountSettings, PollingSettings
 from watcher.daemon.build import AccountEquipment, build_account
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Known
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
@@ -125,7 +126,7 @@ async def enter_stage(
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountEquipment(ledger, clock, metrics, Router({}), schedule, fatal.append),
+        AccountEquipment(ledger, clock, metrics, EventFactory(Router({})), schedule, fatal.append),
         stack,
         name=ACCOUNT,
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),

@@ -111,7 +111,7 @@ def _end(now: datetime) -> dict[str, Outcome | Execution]:
 def _sink_event(type_: EventType, *, sequence: int) -> Event:
     at = EPOCH + timedelta(minutes=5 * sequence)
     answer = {EventType.SINK_FAILING: "503", EventType.SINK_DISABLED: "410"}.get(type_, "204")
-    event = sink_event(type_, sink="ops", answer=answer, sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
+    event = sink_event(type_, sink="ops", answer=answer, sequence=sequence, at=at)
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 
@@ -119,12 +119,12 @@ def _gap_event() -> Event:
     watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
     at = EPOCH + timedelta(hours=7)
     news = GapNews(watch, GapReason.DELETED, at_most=12)
-    event = gap_event(news, sequence=1, at=at, now_ms=int(at.timestamp() * 1000))
+    event = gap_event(news, sequence=1, at=at)
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 
 def _trial_event() -> Event:
-    event = trial_event(sink="ops", at=EPOCH, now_ms=int(EPOCH.timestamp() * 1000))
+    event = trial_event(sink="ops", at=EPOCH)
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 
 

@@ -24,6 +24,7 @@ from watcher.daemon.reload import Reloader, Reloading
 from watcher.daemon.supervisor import DRAIN_S, Owners
 from watcher.delivery.sinks.stdout import Output
 from watcher.domain.errors import ListenDeniedError, ListenError
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
@@ -77,7 +78,7 @@ async def run(
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
         stack.push_async_callback(_let_go, store)
-        equipment = Equipment(store, clock, metrics, Router({}), schedule, ending.fail, bells, output)
+        equipment = Equipment(store, clock, metrics, EventFactory(Router({})), schedule, ending.fail, bells, output)
         owners = Owners(equipment)
         stack.push_async_callback(owners.stop)
         await owners.apply(settings)

@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from datetime import datetime
 from hashlib import blake2b
 
 from pydantic import SecretStr
@@ -19,9 +18,9 @@ from watcher.delivery.sinks.protocol import Sink
 from watcher.delivery.sinks.stdout import Output, StdoutSettings, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSink
 from watcher.delivery.worker import LaneRules, SinkLane, Surroundings
-from watcher.domain.cloudevents import sink_event
-from watcher.domain.models import EventType, Outgoing, Watch
-from watcher.domain.routing import Route, Router, types_matching
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import Watch
+from watcher.domain.routing import Route, types_matching
 from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import Cadence, backoff, fixed
@@ -67,7 +66,7 @@ class AccountEquipment:
     store: Ledger
     clock: Clock
     metrics: Metrics
-    router: Router
+    events: EventFactory
     schedule: Schedule
     fatal: Callable[[BaseException], None]
 
@@ -106,7 +105,7 @@ async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, 
         clock=equipment.clock,
         jitter=random.random,
         wake=wake,
-        tell=_teller(equipment, name),
+        events=equipment.events,
         fatal=equipment.fatal,
         metrics=metrics,
     )
@@ -138,21 +137,6 @@ def _revealed(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_revealed(item) for item in value]
     return value
-
-
-def _teller(equipment: Equipment, sink: str) -> Callable[[EventType, int, str | None], tuple[Outgoing, ...]]:
-    """Return what makes a sink's own event, for all the other sinks."""
-
-    def tell(type_: EventType, sequence: int, answer: str | None) -> tuple[Outgoing, ...]:
-        at = equipment.clock.now()
-        event = sink_event(type_, sink=sink, answer=answer, sequence=sequence, at=at, now_ms=_ms(at))
-        return (Outgoing(event, equipment.router.sinks_for(type_, but=sink)),)
-
-    return tell
-
-
-def _ms(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)
 
 
 async def build_account(
@@ -191,7 +175,7 @@ def _account_parts(
 ) -> AccountParts:
     store, clock, now = equipment.store, equipment.clock, equipment.clock.monotonic()
     metrics = equipment.metrics.account(lease.name)
-    announcer = AccountAnnouncer(lease, record, store=store, router=equipment.router, clock=clock, metrics=metrics)
+    announcer = AccountAnnouncer(lease, record, store=store, events=equipment.events, clock=clock, metrics=metrics)
     health = Health(degraded_after_s=polling.degraded_after_s, now=now, trouble=announcer.told, strain=record.strain)
     return AccountParts(
         lease=lease,
@@ -215,7 +199,7 @@ def _judge(
 ) -> Judge:
     return Judge(
         lease=lease,
-        router=equipment.router,
+        events=equipment.events,
         clock=equipment.clock,
         policy=_policy(polling),
         cadence=cadence,

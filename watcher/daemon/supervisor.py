@@ -71,7 +71,7 @@ class Owners:
         not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
         what drains does so meanwhile, and becomes what is wanted by then.
         """
-        self._equipment.router.replace(routes_of(settings))
+        self._equipment.events.router.replace(routes_of(settings))
         wanted = _wanted(settings)
         self._shown.update(wanted)
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.

@@ -19,7 +19,8 @@ from watcher.delivery.retry_policy import RetryRules
 from watcher.delivery.sink_state import DISABLED, FAILING, Standing
 from watcher.delivery.sink_state_store import StandingKeeper
 from watcher.delivery.sinks.protocol import Sink
-from watcher.domain.models import Delivery, EventType, Outgoing
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import Delivery, EventType
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
@@ -55,7 +56,7 @@ class LaneRules:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a lane works with. `tell` makes the sink's own event, of a type, a sequence and an answer, for all others.
+    """What a lane works with.
 
     `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the lane itself.
     """
@@ -64,7 +65,7 @@ class Surroundings:
     clock: Clock
     jitter: Jitter
     wake: Wake
-    tell: Callable[[EventType, int, str | None], tuple[Outgoing, ...]]
+    events: EventFactory
     fatal: Callable[[BaseException], None]
     metrics: SinkMetrics
 
@@ -162,16 +163,16 @@ class SinkLane:
         state, answer = self._standing.state, self._standing.answer
         if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
             return
-        type_, sequence = _TOLD_AS[state], self._sequence + 1
-        outgoing = self._surroundings.tell(type_, sequence, answer)
-        change = SourceChange(self._store.lease, self._sequence, sequence, state, outgoing)
+        type_, lease, at = _TOLD_AS[state], self._store.lease, self._clock.now()
+        told = self._surroundings.events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
+        change = SourceChange(lease, self._sequence, told.event.sequence, state, (told,))
         if not await self._store.record(change):
             self._give_back()
             return
-        self._recorded, self._sequence = state, sequence
+        self._recorded, self._sequence = state, change.sequence
         self._surroundings.metrics.told(type_, well=state is None, answer=answer)
         report = log.info if state is None else log.warning
-        report(type_.value, sink=self._store.lease.name, answer=answer)
+        report(type_.value, sink=lease.name, answer=answer)
 
     async def _refill(self) -> None:
         if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:

@@ -70,17 +70,17 @@ def execution_event(news: ExecutionNews) -> Event:
         "observed": _observed(news.sighting, reported_at=reported_at),
     }
     return _event(
-        uuid.uuid5(NAMESPACE, name),
         happening.type,
         _source(watch),
-        execution,
         reported_at or news.sighting.at,
         sequence=happening.sequence,
         data=data,
+        subject=execution,
+        id_=uuid.uuid5(NAMESPACE, name),
     )
 
 
-def gap_event(news: GapNews, *, sequence: int, at: datetime, now_ms: int) -> Event:
+def gap_event(news: GapNews, *, sequence: int, at: datetime) -> Event:
     """Build `pipeline.gap`. A link that wants an execution's id is left out."""
     link = None if news.link and "{executionId}" in news.link else news.link
     data = {
@@ -89,7 +89,7 @@ def gap_event(news: GapNews, *, sequence: int, at: datetime, now_ms: int) -> Eve
         "atMost": news.at_most,
         "observed": {"at": timestamp(at)},
     }
-    return _event(uuid7(now_ms), EventType.PIPELINE_GAP, _source(news.watch), None, at, sequence=sequence, data=data)
+    return _event(EventType.PIPELINE_GAP, _source(news.watch), at, sequence=sequence, data=data)
 
 
 def account_event(
@@ -99,7 +99,6 @@ def account_event(
     reason: AccountTrouble,
     sequence: int,
     at: datetime,
-    now_ms: int,
     cause: str | None = None,
 ) -> Event:
     """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended.
@@ -107,20 +106,19 @@ def account_event(
     `cause` is a word of ours, or a status code, for what went wrong last.
     """
     data = {"account": account, "reason": reason, "cause": cause, "observed": {"at": timestamp(at)}}
-    return _event(uuid7(now_ms), type_, f"/accounts/{account}", None, at, sequence=sequence, data=data)
+    return _event(type_, f"/accounts/{account}", at, sequence=sequence, data=data)
 
 
-def sink_event(type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime, now_ms: int) -> Event:
+def sink_event(type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime) -> Event:
     """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave, if it gave any."""
     data = {"sink": sink, "answer": answer, "observed": {"at": timestamp(at)}}
-    return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=sequence, data=data)
+    return _event(type_, f"/sinks/{sink}", at, sequence=sequence, data=data)
 
 
-def trial_event(*, sink: str, at: datetime, now_ms: int) -> Event:
+def trial_event(*, sink: str, at: datetime) -> Event:
     """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}
-    type_ = EventType.WATCHER_TEST
-    return _event(uuid7(now_ms), type_, f"/sinks/{sink}", None, at, sequence=1, data=data)
+    return _event(EventType.WATCHER_TEST, f"/sinks/{sink}", at, sequence=1, data=data)
 
 
 def timestamp(moment: datetime) -> str:
@@ -137,8 +135,17 @@ def uuid7(now_ms: int) -> uuid.UUID:
 
 
 def _event(
-    id_: uuid.UUID, type_: EventType, source: str, subject: str | None, time: datetime, *, sequence: int, data: Json
+    type_: EventType,
+    source: str,
+    time: datetime,
+    *,
+    sequence: int,
+    data: Json,
+    subject: str | None = None,
+    id_: uuid.UUID | None = None,
 ) -> Event:
+    """Build the envelope. What has no id that stays the same for ever gets one of its time."""
+    id_ = id_ or uuid7(int(time.timestamp() * 1000))
     envelope = {
         "specversion": "1.0",
         "id": str(id_),

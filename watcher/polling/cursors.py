@@ -40,4 +40,4 @@ class Cursors:
             self._metrics.events.labels(each.event.type).inc()
 
     def _gap(self, listing: Listing, reason: GapReason, *, at_most: int | None) -> Outgoing:
-        return self._judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1)
+        return self._judge.gap(listing.watch, reason, at_most=at_most, after=listing.sequence)

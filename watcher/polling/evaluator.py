@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionNews, GapNews, Sighting, execution_event, gap_event
+from watcher.domain.cloudevents import ExecutionNews, GapNews, Sighting
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType, Execution, GapReason, Known, LostReason, Outcome, Outgoing, Watch
-from watcher.domain.routing import Router
 from watcher.domain.transitions import (
     EXECUTION_REASONS,
     Happening,
@@ -78,7 +78,7 @@ class Judge:
         self,
         *,
         lease: Lease,
-        router: Router,
+        events: EventFactory,
         clock: Clock,
         policy: Policy,
         cadence: Cadence,
@@ -87,7 +87,7 @@ class Judge:
     ) -> None:
         """Bind the account's policy; `link` is its template for links to an execution."""
         self._lease = lease
-        self._router = router
+        self._events = events
         self._clock = clock
         self._policy = policy
         self._cadence = cadence
@@ -104,12 +104,10 @@ class Judge:
         """Return what the API calls a pipeline, as far as it has said."""
         return self._pipeline_names.get(pipeline)
 
-    def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, sequence: int) -> Outgoing:
+    def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> Outgoing:
         """Return what is told of a scan that could not prove that it saw everything."""
-        at = self._clock.now()
         news = GapNews(watch, reason, at_most, self.pipeline_name(watch.pipeline), self._link)
-        event = gap_event(news, sequence=sequence, at=at, now_ms=int(at.timestamp() * 1000))
-        return Outgoing(event, self._router.sinks_for(event.type, watch=watch))
+        return self._events.gap(news, after=after, at=self._clock.now())
 
     def success(self, entry: Entry, execution: Execution, *, sent_at: float) -> Judged:
         """Judge an answer that told the execution's state, which ends what trouble `entry` counted.
@@ -206,7 +204,7 @@ class Judge:
     ) -> Outgoing:
         overdue = happening.type is EventType.EXECUTION_OVERDUE
         stayed_us = self._clock.steady_us() - known.since_at
-        event = execution_event(
+        return self._events.execution(
             ExecutionNews(
                 watch=entry.watch,
                 happening=happening,
@@ -219,7 +217,6 @@ class Judge:
                 overdue_s=self._overdue_s(entry.watch.overdue_after_s, known, stayed_us=stayed_us) if overdue else None,
             )
         )
-        return Outgoing(event, self._router.sinks_for(happening.type, watch=entry.watch))
 
     def _overdue_s(self, overdue_after_s: Mapping[str, float], known: Known, *, stayed_us: int) -> float:
         return stayed_us / 1_000_000 - overdue_after_s[known.status or ""]

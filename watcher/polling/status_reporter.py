@@ -4,9 +4,8 @@ import asyncio
 
 import structlog
 
-from watcher.domain.cloudevents import account_event
-from watcher.domain.models import AccountTrouble, EventType, Outgoing
-from watcher.domain.routing import Router
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import AccountTrouble, EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
 from watcher.store.protocol import AccountRecord, Lease, Ledger, SourceChange
@@ -26,7 +25,7 @@ class AccountAnnouncer:
         record: AccountRecord,
         *,
         store: Ledger,
-        router: Router,
+        events: EventFactory,
         clock: Clock,
         metrics: AccountMetrics,
     ) -> None:
@@ -35,7 +34,7 @@ class AccountAnnouncer:
         self._lease = lease
         self._sequence = record.sequence
         self._store = store
-        self._router = router
+        self._events = events
         self._clock = clock
         self._metrics = metrics
         self._telling = asyncio.Lock()
@@ -57,20 +56,15 @@ class AccountAnnouncer:
             return True
 
     def _change(self, trouble: AccountTrouble | None, *, cause: str | None) -> SourceChange:
-        at = self._clock.now()
-        type_ = EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED
-        sequence = self._sequence + 1
-        event = account_event(
-            type_,
+        outgoing = self._events.account(
+            EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
             account=self._lease.name,
             reason=trouble or self.told or AccountTrouble.UNREACHABLE,
-            sequence=sequence,
-            at=at,
-            now_ms=int(at.timestamp() * 1000),
             cause=cause,
+            after=self._sequence,
+            at=self._clock.now(),
         )
-        outgoing = (Outgoing(event, self._router.sinks_for(type_)),)
-        return SourceChange(self._lease, self._sequence, sequence, trouble, outgoing)
+        return SourceChange(self._lease, self._sequence, outgoing.event.sequence, trouble, (outgoing,))
 
     def _note(self, change: SourceChange, *, cause: str | None) -> None:
         self._metrics.up.set(self.told is None)

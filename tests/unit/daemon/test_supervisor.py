@@ -20,6 +20,7 @@ from watcher.daemon.supervisor import Owners
 from watcher.delivery.sinks.stdout import Output
 from watcher.delivery.worker import SinkLane
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
@@ -88,9 +89,8 @@ class House:
         self.fatal: list[BaseException] = []
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
-        equipment = Equipment(
-            store, clock, self.metrics, self.router, self.schedule, self.fatal.append, Bells(), output
-        )
+        events = EventFactory(self.router)
+        equipment = Equipment(store, clock, self.metrics, events, self.schedule, self.fatal.append, Bells(), output)
         self.owners = Owners(equipment, drain_s=LONG_S)
 
     def account(self, **more: object) -> Block:

@@ -334,7 +334,6 @@ def test_an_accounts_event_comes_from_the_account_and_has_no_subject() -> None:
         reason=AccountTrouble.RATE_LIMITED,
         sequence=4,
         at=SEEN,
-        now_ms=NOW_MS,
     )
     assert read(event) == {
         "specversion": "1.0",
@@ -366,7 +365,7 @@ GOLDEN_GAP = (
 
 
 def gap_of(news: GapNews) -> Event:
-    return gap_event(news, sequence=2, at=SEEN, now_ms=NOW_MS)
+    return gap_event(news, sequence=2, at=SEEN)
 
 
 def test_a_gap_comes_from_its_pipeline_and_has_no_subject() -> None:
@@ -406,7 +405,7 @@ def test_a_gaps_stream_is_its_pipelines_own() -> None:
 
 
 def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
-    event = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=1, at=SEEN, now_ms=NOW_MS)
+    event = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=1, at=SEEN)
     out = read(event)
     assert (out["source"], out["type"], "subject" in out) == ("/sinks/ops", "sink.failing", False)
     assert out["data"] == {"sink": "ops", "answer": "503", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
@@ -414,12 +413,12 @@ def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
 
 
 def test_a_sink_that_never_answered_has_no_answer_in_its_event() -> None:
-    event = sink_event(EventType.SINK_FAILING, sink="ops", answer=None, sequence=1, at=SEEN, now_ms=NOW_MS)
+    event = sink_event(EventType.SINK_FAILING, sink="ops", answer=None, sequence=1, at=SEEN)
     assert "answer" not in read(event)["data"]
 
 
 def test_a_test_event_names_its_sink_and_is_the_first_of_its_own() -> None:
-    event = trial_event(sink="ops", at=SEEN, now_ms=NOW_MS)
+    event = trial_event(sink="ops", at=SEEN)
     out = read(event)
     assert (out["source"], out["type"], out["sequence"]) == ("/sinks/ops", "watcher.test", "0000000001")
     assert out["data"] == {"sink": "ops", "observed": {"at": "2026-11-24T10:00:01.800Z"}}
@@ -433,10 +432,9 @@ def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
         reason=AccountTrouble.INVALID,
         sequence=1,
         at=SEEN,
-        now_ms=NOW_MS,
     )
-    sink = sink_event(EventType.SINK_RECOVERED, sink="ops", answer=None, sequence=1, at=SEEN, now_ms=NOW_MS)
-    later = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=2, at=BEFORE, now_ms=1)
+    sink = sink_event(EventType.SINK_RECOVERED, sink="ops", answer=None, sequence=1, at=SEEN)
+    later = sink_event(EventType.SINK_FAILING, sink="ops", answer="503", sequence=2, at=BEFORE)
     assert account.stream != sink.stream
     assert sink.stream == later.stream
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from watcher.clerk.protocol import Reply
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType, Execution, Known, LostReason, Outcome, Watch
 from watcher.domain.routing import Route, Router
 from watcher.polling.evaluator import AccountState, Judge, Judged, Policy
@@ -65,7 +66,7 @@ class Court:
     def __post_init__(self) -> None:
         self.judge = Judge(
             lease=LEASE,
-            router=self.router,
+            events=EventFactory(self.router),
             clock=self.clock,
             policy=POLICY,
             cadence=tenth,

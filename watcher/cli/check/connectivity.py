@@ -254,8 +254,7 @@ async def _try_webhook(name: str, settings: WebhookSettings, *, clock: Clock, se
 
 
 async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdict:
-    now = clock.now()
-    event = trial_event(sink=name, at=now, now_ms=int(now.timestamp() * 1000))
+    event = trial_event(sink=name, at=clock.now())
     delivery = Delivery(
         sink=name,
         event_id=event.id,

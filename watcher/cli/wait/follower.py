@@ -11,6 +11,7 @@ from watcher.cli.wait.progress import Ending, Moment, Progress
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountEquipment, build_account, routes_of, watches_of
 from watcher.domain.errors import Exit
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Event
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
@@ -117,7 +118,8 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
     settings, metrics = awaited.settings, Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
     ledger = PassingLedger(heard.put_nowait)
-    equipment = AccountEquipment(ledger, clock, metrics, Router(routes_of(settings)), schedule, heard.put_nowait)
+    events = EventFactory(Router(routes_of(settings)))
+    equipment = AccountEquipment(ledger, clock, metrics, events, schedule, heard.put_nowait)
     ((name, account),) = settings.accounts.items()
     watcher = await build_account(
         equipment,

@@ -1,0 +1,74 @@
+"""Whom an event goes to and what number it gets, whoever it is told of."""
+
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from watcher.domain.cloudevents import ExecutionNews, GapNews, Sighting
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import AccountTrouble, EventType, GapReason, Known, Outgoing, Watch
+from watcher.domain.routing import Route, Router
+from watcher.domain.transitions import Happening
+
+AT = datetime(2026, 11, 24, 10, 0, 1, 800_000, tzinfo=UTC)
+WATCH = Watch("default", "p-1", (), labels={"team": "sales"})
+ALL = frozenset(EventType)
+Make = Callable[[EventFactory], Outgoing]
+ROUTES = {
+    "sales": Route(ALL, {"team": "sales"}, frozenset()),
+    "service": Route(ALL, {"team": "service"}, frozenset()),
+    "ops": Route(ALL, {}, frozenset()),
+}
+
+
+@pytest.fixture
+def events() -> EventFactory:
+    return EventFactory(Router(ROUTES))
+
+
+def execution(events: EventFactory) -> Outgoing:
+    happening = Happening(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
+    return events.execution(ExecutionNews(WATCH, happening, Known("e-1", "p-1"), Sighting(AT, None)))
+
+
+def gap(events: EventFactory) -> Outgoing:
+    return events.gap(GapNews(WATCH, GapReason.DELETED), after=4, at=AT)
+
+
+def account(events: EventFactory) -> Outgoing:
+    reason = AccountTrouble.INVALID
+    return events.account(EventType.ACCOUNT_DEGRADED, account="default", reason=reason, cause="500", after=4, at=AT)
+
+
+def sink(events: EventFactory) -> Outgoing:
+    return events.sink(EventType.SINK_FAILING, sink="ops", answer="503", after=4, at=AT)
+
+
+@pytest.mark.parametrize(
+    ("make", "type_", "sinks"),
+    [
+        (execution, EventType.EXECUTION_RUNNING, ("sales", "ops")),
+        (gap, EventType.PIPELINE_GAP, ("sales", "ops")),
+        (account, EventType.ACCOUNT_DEGRADED, ("sales", "service", "ops")),
+        (sink, EventType.SINK_FAILING, ("sales", "service")),
+    ],
+)
+def test_each_event_is_numbered_and_routed(
+    events: EventFactory, make: Make, type_: EventType, sinks: tuple[str, ...]
+) -> None:
+    outgoing = make(events)
+    assert (outgoing.event.type, outgoing.event.sequence, outgoing.sinks) == (type_, 5, sinks)
+    assert json.loads(outgoing.event.body)["sequence"] == "0000000005"
+
+
+def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFactory) -> None:
+    events.router.replace({"late": ROUTES["ops"]})
+    assert account(events).sinks == ("late",)
+
+
+@pytest.mark.parametrize("make", [gap, account, sink])
+def test_what_has_no_id_for_ever_gets_one_of_the_time_it_was_seen(events: EventFactory, make: Make) -> None:
+    id_ = make(events).event.id
+    assert (id_.version, id_.int >> 80) == (7, int(AT.timestamp() * 1000))
