@@ -7,10 +7,12 @@ counted: a log is not worth standing still for.
 import os
 import select
 import threading
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import TextIO
+
+from watcher.runtime.threads import WorkerThreads
 
 LINES_COUNT = 10_000
 CHARACTERS_COUNT = 8 * 1024 * 1024
@@ -24,62 +26,52 @@ class Scribe:
         """Start no thread before there is a line."""
         self.stream = stream
         self._on_dropped = on_dropped
-        self._lines: deque[str] = deque()
+        self._count = 0  # of the lines that wait, with what is being written
         self._length = 0
         self._dropped_count = 0
         self._in_mid_line = False
-        self._closed = False
-        self._thread: threading.Thread | None = None
-        self._changed = threading.Condition()  # may be entered again by its thread: `on_dropped` writes a line
+        self._thread: WorkerThreads | None = None
+        self._changed = threading.Condition()  # may be entered again by the thread: `on_dropped` writes a line
 
     def write(self, line: str) -> None:
         """Have a line written soon, or drop it."""
         with self._changed:
-            if self._dropped_count or not self._has_room(line):
-                self._dropped_count += 1
-            else:
-                self._lines.append(line)
+            self._thread = self._thread or WorkerThreads("logs")
+            if not self._dropped_count and self._has_room(line):
+                self._count += 1
                 self._length += len(line)
-            self._changed.notify_all()
-            if self._thread is None:
-                # A daemon thread: the program may end while it waits for a reader that never reads.
-                self._thread = threading.Thread(target=self._run, name="logs", daemon=True)
-                self._thread.start()
+                self._thread.put(partial(self._write, line))
+                return
+            if not self._dropped_count:
+                self._thread.put(self._tell_dropped)  # behind all that waits
+            self._dropped_count += 1
 
     def flush(self, *, within_s: float) -> bool:
         """Return whether all that was handed in is written, or given up, by then."""
         with self._changed:
-            return self._changed.wait_for(lambda: not self._lines and not self._dropped_count, within_s)
+            return self._changed.wait_for(lambda: not self._count and not self._dropped_count, within_s)
 
     def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""
         with self._changed:
-            self._closed = True
-            self._changed.notify_all()
+            if self._thread is not None:
+                self._thread.close()
 
     def _has_room(self, line: str) -> bool:
-        return len(self._lines) < LINES_COUNT and self._length + len(line) <= CHARACTERS_COUNT
+        return self._count < LINES_COUNT and self._length + len(line) <= CHARACTERS_COUNT
 
-    def _run(self) -> None:
-        while (line := self._next()) is not None:
-            self._put(line)
-            with self._changed:
-                self._length -= len(self._lines.popleft())
-                self._changed.notify_all()
-
-    def _next(self) -> str | None:
-        """Wait for a line and return it; it still counts as waiting."""
+    def _write(self, line: str) -> None:
+        self._put(line)
         with self._changed:
-            while not self._lines:
-                if self._dropped_count:
-                    count, self._dropped_count = self._dropped_count, 0
-                    self._on_dropped(count)
-                elif self._closed:
-                    return None
-                else:
-                    self._changed.notify_all()  # `on_dropped` may have had nothing to say, and all is written
-                    self._changed.wait()
-            return self._lines[0]
+            self._count -= 1
+            self._length -= len(line)
+            self._changed.notify_all()
+
+    def _tell_dropped(self) -> None:
+        with self._changed:
+            count, self._dropped_count = self._dropped_count, 0
+            self._on_dropped(count)
+            self._changed.notify_all()  # `on_dropped` may have had nothing to say
 
     def _put(self, line: str) -> None:
         """Write a line. Whether the disk is full or the reader gone, the next one is tried again."""

@@ -1,7 +1,8 @@
-"""Work that may never end, in a thread that nobody has to wait for: a file system or a resolver may hang for ever.
+"""Work that may never end, in threads that nobody has to wait for: a file system, a reader or a resolver may hang.
 
-It knows nothing of the work. What is left behind ends with its work or with the process, which it does not keep
-from ending; `asyncio.to_thread` does: its threads are joined at the end.
+A thread for one piece of work, or threads that do one piece after the other. It knows nothing of the work. What is left
+behind ends with its work or with the process, which it does not keep from ending; `asyncio.to_thread` does: its threads
+are joined at the end.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
+from queue import SimpleQueue
 from typing import ParamSpec, TypeVar
 
 T = TypeVar("T")
@@ -18,8 +20,7 @@ P = ParamSpec("P")
 
 def begin(work: Callable[[], T], *, name: str) -> Future[T]:
     """Begin the work in a daemon thread of that name, and return what will hold its outcome."""
-    outcome: Future[T] = Future()
-    outcome.set_running_or_notify_cancel()  # whoever waits may leave, but cannot call it off
+    outcome: Future[T] = _pending()
     threading.Thread(target=_run, args=(work, outcome), name=name, daemon=True).start()
     return outcome
 
@@ -27,6 +28,42 @@ def begin(work: Callable[[], T], *, name: str) -> Future[T]:
 async def aside(work: Callable[[], T], *, name: str) -> T:
     """Do the work in such a thread. Cancelled, it leaves the thread behind."""
     return await asyncio.wrap_future(begin(work, name=name))
+
+
+class WorkerThreads:
+    """Threads that do pieces of work in the order they are handed in, and each of them to its end.
+
+    Whatever becomes of who waits for it: a transaction that is left open half way would be in the way of all others.
+    """
+
+    def __init__(self, name: str, *, count: int = 1) -> None:
+        """Start them. What there is to do they share."""
+        self._work: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._ends = [begin(self._work_off, name=name) for _ in range(count)]
+
+    def put(self, work: Callable[[], object]) -> None:
+        """Have a piece of work done. It must not raise: nobody would hear of it."""
+        self._work.put(work)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns, or raise what it raises. A caller that is cancelled leaves; the work goes on."""
+        outcome: Future[T] = _pending()
+        self._work.put(partial(_run, work, outcome))
+        return await asyncio.wrap_future(outcome)
+
+    def close(self) -> None:
+        """Let the threads end after what was handed in."""
+        for _ in self._ends:
+            self._work.put(None)
+
+    async def finish(self) -> None:
+        """Return once all that was handed in is done, and the threads have ended."""
+        self.close()
+        await asyncio.gather(*map(asyncio.wrap_future, self._ends))
+
+    def _work_off(self) -> None:
+        while (do := self._work.get()) is not None:
+            do()
 
 
 class Aside(ThreadPoolExecutor):
@@ -38,6 +75,12 @@ class Aside(ThreadPoolExecutor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (as its base)
         """Wait for nobody."""
+
+
+def _pending() -> Future[T]:
+    outcome: Future[T] = Future()
+    outcome.set_running_or_notify_cancel()  # whoever waits may leave, but cannot call it off
+    return outcome
 
 
 def _run(work: Callable[[], T], outcome: Future[T]) -> None:

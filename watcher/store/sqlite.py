@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
-from watcher.store.worker_threads import Threads
+from watcher.runtime.threads import WorkerThreads
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -40,11 +40,11 @@ class Database:
     """A database file. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
-        """Open no connection yet. Needs a running event loop."""
+        """Open no connection yet."""
         self._writer = _writer_engine(path, busy_timeout_s=busy_timeout_s)
         self._reader = _reader_engine(path, busy_timeout_s=busy_timeout_s)
-        self._writing = Threads("store-writer", count=1)
-        self._reading = Threads("store-reader", count=READERS_COUNT)
+        self._writing = WorkerThreads("store-writer")
+        self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
@@ -56,10 +56,10 @@ class Database:
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
-        await self._reading.close()
+        await self._reading.finish()
         self._reader.dispose()
         await self._writing.run(self._writer.dispose)  # in its thread: the last one to close empties the log
-        await self._writing.close()
+        await self._writing.finish()
 
 
 def _within(connect: Callable[[], AbstractContextManager[Connection]], work: Callable[[Connection], T]) -> T:

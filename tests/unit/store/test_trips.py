@@ -10,9 +10,9 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from stores import SetClock, Woken, change, settlement
 
+from watcher.runtime.threads import WorkerThreads
 from watcher.store.open import open_store
 from watcher.store.sqlite import Database
-from watcher.store.worker_threads import Threads
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
     account, ops = await store.claim("account", "default"), await store.claim("sink", "ops")
     await store.record(change(account, 1))
     trips: list[object] = []
-    run = Threads.run
+    run = WorkerThreads.run
 
-    async def count(self: Threads, work: Any) -> object:  # noqa: ANN401 (any work)
+    async def count(self: WorkerThreads, work: Any) -> object:  # noqa: ANN401 (any work)
         trips.append(work)
         return await run(self, work)
 
-    monkeypatch.setattr(Threads, "run", count)
+    monkeypatch.setattr(WorkerThreads, "run", count)
     await store.record(change(account, 2))
     found = await store.next_deliveries(ops, now=SetClock().us, limit=2)
     await store.settle(settlement(ops, found.deliveries[1]))

@@ -7,34 +7,43 @@ from threading import Event
 
 import pytest
 
-from watcher.store.worker_threads import Threads
+from watcher.runtime.threads import WorkerThreads
 
 
 @pytest.fixture
-async def one() -> AsyncIterator[Threads]:
-    threads = Threads("test", count=1)
+async def one() -> AsyncIterator[WorkerThreads]:
+    threads = WorkerThreads("test")
     yield threads
-    await threads.close()
+    await threads.finish()
 
 
 def fail() -> None:
     raise LookupError
 
 
-async def test_what_the_work_returns_or_raises_comes_back(one: Threads) -> None:
+async def test_what_the_work_returns_or_raises_comes_back(one: WorkerThreads) -> None:
     assert await one.run(lambda: 1) == 1
     with pytest.raises(LookupError):
         await one.run(fail)
     assert await one.run(lambda: 2) == 2
 
 
-async def test_one_piece_is_done_after_the_other(one: Threads) -> None:
+async def test_one_piece_is_done_after_the_other(one: WorkerThreads) -> None:
     done: list[int] = []
     await asyncio.gather(*(one.run(partial(done.append, number)) for number in range(100)))
     assert done == list(range(100))
 
 
-async def test_work_goes_on_when_its_caller_is_cancelled(one: Threads) -> None:
+async def test_what_nobody_waits_for_is_done_in_its_turn(one: WorkerThreads) -> None:
+    done: list[int] = []
+    for number in range(100):
+        one.put(partial(done.append, number))
+    one.close()
+    await one.finish()
+    assert done == list(range(100))
+
+
+async def test_work_goes_on_when_its_caller_is_cancelled(one: WorkerThreads) -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
     may_go_on = Event()
@@ -46,17 +55,17 @@ async def test_work_goes_on_when_its_caller_is_cancelled(one: Threads) -> None:
     await asyncio.wait(tasks)
     assert [task.cancelled() for task in tasks] == [True, True, True]
     may_go_on.set()
-    await one.close()
+    await one.finish()
     await asyncio.sleep(0)
     assert done == [1]
     assert complaints == []
 
 
 async def test_what_hangs_in_one_of_several_holds_up_itself_alone() -> None:
-    two, may_go_on = Threads("test", count=2), Event()
+    two, may_go_on = WorkerThreads("test", count=2), Event()
     hanging = asyncio.create_task(two.run(may_go_on.wait))
     assert await two.run(lambda: 1) == 1
-    closing = asyncio.create_task(two.close())
+    closing = asyncio.create_task(two.finish())
     await asyncio.sleep(0.01)
     assert not closing.done()
     may_go_on.set()
@@ -72,7 +81,7 @@ def test_what_ends_after_the_loop_is_told_to_nobody(capfd: pytest.CaptureFixture
         may_go_on.wait()
 
     async def leave_behind() -> None:
-        threads = Threads("test", count=1)
+        threads = WorkerThreads("test")
         asyncio.create_task(threads.run(hang)).cancel()
         left = asyncio.create_task(threads.run(hang))
         await asyncio.to_thread(going.wait)
