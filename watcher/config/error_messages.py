@@ -14,8 +14,7 @@ from watcher.config.document import Document, is_safe_key, quoted
 from watcher.config.models import SINK_KINDS, AccountSettings, Settings, WatchSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
-from watcher.runtime.settings import file_twins, key_of
-from watcher.runtime.spelling import did_you_mean
+from watcher.runtime.settings import did_you_mean, file_twins, key_of
 from watcher.runtime.units import UnfitError
 
 _OF_KEY = "[key]"

@@ -19,7 +19,7 @@ from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import EventType
 from watcher.domain.routing import types_matching
-from watcher.runtime.spelling import did_you_mean
+from watcher.runtime.settings import did_you_mean
 from watcher.runtime.units import is_loopback, parse_address
 
 _EXAMPLE = re.compile(r"[0-9a-f]{4}0000-0000-4000-8000-0{10}[0-9a-f]{2}")

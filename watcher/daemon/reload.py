@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import structlog
 from watchfiles import awatch
-from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
@@ -110,7 +109,7 @@ class Reloader:
         """Return when the configuration may be another."""
         try:
             await self._follow_files()
-        except (OSError, WatchfilesRustInternalError) as error:
+        except (OSError, RuntimeError) as error:  # the latter from watchfiles: no inotify instance is left
             self._failure_count += 1
             if self._failure_count == SAID_AT_FAILURE:
                 reason = getattr(error, "strerror", None) or type(error).__name__

@@ -5,7 +5,8 @@ variables and `_file` twins are the loader's business.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, cast
 from urllib.parse import SplitResult, urlsplit
 
@@ -33,6 +34,12 @@ TEXT_LIMIT = 256
 def key_of(model: type[BaseModel], *, name: str) -> str:
     """Return the YAML key of a field."""
     return model.model_fields[name].alias or name
+
+
+def did_you_mean(word: str, known: Collection[str], *, rest: str) -> str:
+    """Return what a wrong word's message ends with: `rest`, behind `did you mean "…"?` if a known word is near."""
+    near = get_close_matches(word.lower(), known, n=1)
+    return f'did you mean "{near[0]}"? {rest[0].upper()}{rest[1:]}' if near else rest
 
 
 def file_twins(model: type[BaseModel]) -> tuple[str, ...]:

@@ -223,7 +223,7 @@ TABLE = [
     (HOOK + "    retry: {schedule: []}", "5:23: sinks.ops.retry.schedule: is empty; give at least one"),
     (HOOK + "    retry: {schedule: [1s, 5]}", '5:28: sinks.ops.retry.schedule[1]: "5" has no unit; write 5s'),
     (HOOK + "    retry: {sched: [1s]}",
-     '5:13: sinks.ops.retry.sched: unknown key "sched"; allowed: schedule, give_up_after'),
+     '5:13: sinks.ops.retry.sched: unknown key "sched"; did you mean "schedule"? Allowed: schedule, give_up_after'),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),

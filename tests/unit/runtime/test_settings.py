@@ -8,6 +8,7 @@ from watcher.runtime.settings import (
     Labels,
     Name,
     as_written,
+    did_you_mean,
     file_twins,
     key_of,
     one_or_list,
@@ -118,3 +119,27 @@ def test_other_urls_are_refused_unseen(url: str) -> None:
 def test_one_text_is_a_list_of_one() -> None:
     assert one_or_list("a") == ("a",)
     assert one_or_list(["a", "b"]) == ["a", "b"]
+
+
+SINKS = ("webhook", "stdout", "url", "log", "new")
+
+
+@pytest.mark.parametrize(
+    ("word", "near"),
+    [("webhok", "webhook"), ("Webhook", "webhook"), ("stduot", "stdout"), ("wbhoook", "webhook"), ("std", "stdout")],
+)
+def test_a_word_with_a_slip_or_two_is_meant(word: str, near: str) -> None:
+    assert did_you_mean(word, SINKS, rest="allowed: x") == f'did you mean "{near}"? Allowed: x'
+
+
+@pytest.mark.parametrize("word", ["", "ab", "elephant", "slack"])
+def test_a_word_that_is_like_none_gets_no_suggestion(word: str) -> None:
+    assert did_you_mean(word, SINKS, rest="allowed: x") == "allowed: x"
+
+
+@pytest.mark.parametrize("meant", [*SINKS, "max_interval", "execution.failed"])
+def test_a_single_slip_anywhere_is_still_understood(meant: str) -> None:
+    for index in range(len(meant)):
+        head, sign, tail = meant[:index], meant[index], meant[index + 1 :]
+        for slip in (head + tail, f"{head}x{tail}", f"{head}{sign}x{tail}", f"{head}{tail[:1]}{sign}{tail[1:]}"):
+            assert f'"{meant}"' in did_you_mean(slip, [meant], rest="allowed: x")

@@ -14,8 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from watcher.domain.models import EventType
-from watcher.runtime.settings import Block, Labels, one_or_list, split_http_url
-from watcher.runtime.spelling import did_you_mean
+from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
 from watcher.runtime.units import UnfitError
 
 LATER_EVENTS = (
