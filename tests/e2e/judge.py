@@ -8,6 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from e2e.endpoint import Attempt
+from witness import requests_of, time_at, told_statuses, true_path
 
 from watcher.clerk.simulator.request_log import Entry
 from watcher.clerk.simulator.server import Simulator
@@ -69,7 +70,7 @@ def of_completeness(bodies: Iterable[bytes], simulator: Simulator) -> list[str]:
     last = {subject: events[-1] for (_, subject), events in streams(bodies).items()}
     complaints = []
     for execution in simulator.world.executions():
-        path = simulator.world.true_path(execution.id)
+        path = true_path(simulator.world, execution.id)
         wanted = "lost" if not execution.is_visible(simulator.world.now_s()) else path[-1].status
         told = last[execution.id]["data"]["execution"]["status"] if execution.id in last else None
         if told != wanted:
@@ -83,7 +84,7 @@ def of_everything_answered(bodies: Iterable[bytes], simulator: Simulator) -> lis
     complaints = []
     for execution in simulator.world.executions():
         statuses = [status for status, _ in groupby(_statuses(told.get(execution.id, [])))]
-        answered = simulator.journal.told_statuses(execution.id)
+        answered = told_statuses(simulator.journal, execution.id)
         if statuses != answered:
             complaints.append(f"{execution.id}: told {statuses}, answered {answered}")
     return complaints
@@ -118,7 +119,7 @@ def _of_execution(execution: str, *, events: Sequence[Event], simulator: Simulat
     if simulator.world.find(execution) is None:
         yield f"{execution} does not exist"
         return
-    path = simulator.world.true_path(execution)
+    path = true_path(simulator.world, execution)
     if not _is_subsequence([status for status, _ in groupby(_statuses(events))], [moment.status for moment in path]):
         yield f"{execution}: told {_statuses(events)}, true is {path}"
     if sum(status in ENDS for status in _statuses(events)) > 1:
@@ -143,7 +144,7 @@ def _is_excused(event: Event, *, simulator: Simulator, answers_count: int = 3) -
     seen_s = (_time(event["data"]["observed"]["at"]) - simulator.world.epoch).total_seconds()
     origin = simulator.world.clock.monotonic() - simulator.world.now_s()
     refused = 0
-    for entry in simulator.journal.requests_of(event["subject"]):
+    for entry in requests_of(simulator.journal, event["subject"]):
         if entry.at - origin <= seen_s + TOLERANCE.total_seconds():
             refused = 0 if entry.told else refused + _is_refusal(entry)
     return refused >= answers_count
@@ -158,11 +159,11 @@ def _was_so(event: Event, *, simulator: Simulator) -> bool:
     observed, world = event["data"]["observed"], simulator.world
     until = _time(observed["at"]) + TOLERANCE
     since = _time(observed["notBefore"]) - TOLERANCE if "notBefore" in observed else None
-    path = world.true_path(event["subject"])
-    ends = [*(world.time_at(moment.at_s) for moment in path[1:]), None]
+    path = true_path(world, event["subject"])
+    ends = [*(time_at(world, moment.at_s) for moment in path[1:]), None]
     return any(
         moment.status == event["data"]["execution"]["status"]
-        and world.time_at(moment.at_s) <= until
+        and time_at(world, moment.at_s) <= until
         and (end is None or since is None or end >= since)
         for moment, end in zip(path, ends, strict=True)
     )

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
+from witness import busiest_second, true_path
 
 from watcher.clerk.simulator.faults import Faults
 from watcher.clerk.simulator.lifecycles import BRISK, tell
@@ -57,7 +58,7 @@ class Stage:
 
         What came while this process had no processor is seen to come at once, so that much longer is the second.
         """
-        return simulator.journal.busiest_second() <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
+        return busiest_second(simulator.journal) <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
 
     def write(self, document: Document) -> Path:
         """Write a configuration that keeps everything in this test's folder."""
@@ -168,7 +169,7 @@ def slowest_s(receiver: Receiver, simulator: Simulator) -> float:
     """Return the most seconds that passed from an execution's end to its arrival at the receiver."""
     origin = simulator.world.clock.monotonic() - simulator.world.now_s()
     ends = {
-        execution.id: simulator.world.true_path(execution.id)[-1].at_s for execution in simulator.world.executions()
+        execution.id: true_path(simulator.world, execution.id)[-1].at_s for execution in simulator.world.executions()
     }
     return max(
         attempt.at - origin - ends[attempt.event["subject"]]

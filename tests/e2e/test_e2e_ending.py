@@ -14,6 +14,7 @@ from e2e.endpoint import Answer
 from e2e.pages import page
 from e2e.programme import Board, Life, begin
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
+from witness import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.server import Simulator
@@ -157,7 +158,7 @@ async def _start_hanging(stage: Stage) -> Life:
     life = await stage.start(_patient(simulator, receiver_document=webhook(receiver, timeout="60s")))
     life.stdout.stop_reading()
     await life.until(
-        lambda: len(receiver.attempts) == 16 and simulator.journal.requests_of(hanging),
+        lambda: len(receiver.attempts) == 16 and requests_of(simulator.journal, hanging),
         within_s=15,
         what="everything hung",
     )

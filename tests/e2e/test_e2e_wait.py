@@ -16,6 +16,7 @@ from e2e import judge
 from e2e.programme import Life
 from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
 from e2e.terminal import Terminal, on_terminal
+from witness import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.lifecycles import Stay, Story
@@ -69,7 +70,7 @@ class Scene:
         return terminal
 
     async def _begin(self, story: Story) -> None:
-        asked = lambda: self.simulator.journal.requests_of(story.execution)  # noqa: E731 (a condition)
+        asked = lambda: requests_of(self.simulator.journal, story.execution)  # noqa: E731 (a condition)
         await self.stage.board.until(asked, within_s=15, what="it was asked for")
         world = self.simulator.world
         world.add(story, pipeline=PIPELINE, begins_s=world.now_s())
@@ -142,7 +143,7 @@ async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (5, "")
     assert stderr.startswith("error: Clerk Chat knows no such execution (404)\nhint: are both ids right")
-    assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 3
+    assert len(requests_of(scene.simulator.journal, OPEN.execution)) == 3
 
 
 @pytest.mark.long
@@ -161,7 +162,7 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     assert (stderr[: len(told)], stderr.count("\n")) == (told, 2)
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
-    assert len(scene.simulator.journal.requests_of(OPEN.execution)) == 1
+    assert len(requests_of(scene.simulator.journal, OPEN.execution)) == 1
 
 
 @pytest.mark.parametrize("timeout_s", [4, pytest.param(8, marks=pytest.mark.long)])
@@ -172,7 +173,7 @@ async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeou
     code, stdout, stderr = await ended(life)
     problem = f"error: still running after {timeout_s} s (--timeout); the last poll failed: 500\n"
     assert (code, stdout.count("\n"), stderr) == (3, 1, problem)
-    asked = [entry.at for entry in scene.simulator.journal.requests_of(OPEN.execution)]
+    asked = [entry.at for entry in requests_of(scene.simulator.journal, OPEN.execution)]
     assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.95
     assert timeout_s - 1 <= len(asked) <= timeout_s + 1
 

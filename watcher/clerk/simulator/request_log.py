@@ -1,7 +1,7 @@
 """What the simulator was asked and what it said: the witness tests call. Holds no secret; keys are numbered."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 
 from watcher.clerk.simulator.faults import Fault
@@ -35,10 +35,6 @@ class Entry:
     truth: str | None = None
     rows: Mapping[str, str] | None = None
 
-    def told_of(self, execution: str) -> str | None:
-        """Return the status of that execution a client could read from the answer, if it was about it."""
-        return self.told if self.execution == execution else (self.rows or {}).get(execution)
-
 
 class Journal:
     """Every request, in the order they came."""
@@ -70,22 +66,6 @@ class Journal:
         if len(self._pages) > self._kept_pages_count:
             self._pages.popleft().rows = None
 
-    def busiest_second(self) -> int:
-        """Return the most requests one key made within any second."""
-        by_key: dict[int | None, list[float]] = {}
-        for entry in self.entries:
-            by_key.setdefault(entry.key, []).append(entry.at)
-        return max((_busiest(times) for times in by_key.values()), default=0)
-
-    def requests_of(self, execution: str) -> list[Entry]:
-        """Return the requests for one execution."""
-        return [entry for entry in self.entries if entry.execution == execution]
-
-    def told_statuses(self, execution: str) -> list[str]:
-        """Return the statuses that answers told, without repetitions: what a watcher can know at least."""
-        told = (entry.told_of(execution) for entry in self.entries)
-        return list(_without_repetitions(status for status in told if status))
-
     def lines(self) -> Iterator[dict[str, object]]:
         """Go through the entries as plain values."""
         return (asdict(entry) for entry in self.entries)
@@ -102,20 +82,3 @@ def _trouble(entry: Entry) -> str | None:
     if entry.code is not None and entry.code >= 300:  # noqa: PLR2004 - HTTP's own figures
         return str(entry.code)
     return None if entry.fault is None else entry.fault.value
-
-
-def _busiest(times: list[float]) -> int:
-    busiest = oldest = 0
-    for newest, at in enumerate(times):
-        while at - times[oldest] >= 1:
-            oldest += 1
-        busiest = max(busiest, newest - oldest + 1)
-    return busiest
-
-
-def _without_repetitions(statuses: Iterable[str]) -> Iterator[str]:
-    last = None
-    for status in statuses:
-        if status != last:
-            yield status
-        last = status

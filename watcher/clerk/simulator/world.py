@@ -7,7 +7,6 @@ import math
 from bisect import insort
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -117,10 +116,6 @@ class World:
         """Return seconds since the world began."""
         return self.clock.monotonic() - self._origin
 
-    def time_at(self, moment_s: float) -> datetime:
-        """Return a moment of the world as a date."""
-        return self.epoch + timedelta(seconds=moment_s)
-
     def add(
         self,
         story: Story,
@@ -180,13 +175,3 @@ class World:
     def executions(self) -> Iterator[SimExecution]:
         """Go through all executions: past, present and to come."""
         return iter(self._executions.values())
-
-    def true_path(self, execution: str) -> tuple[Moment, ...]:
-        """Return every status an execution has had so far, and since when. Raises `KeyError` if there is none such."""
-        return self._executions[execution].path(self.now_s())
-
-    def truth_between(self, from_s: float, until_s: float) -> dict[str, tuple[Moment, ...]]:
-        """Return, by execution, the changes of status within [from, until]; executions without any are left out."""
-        paths = {each.id: each.path(until_s) for each in self.executions()}
-        changes = {key: tuple(moment for moment in path if moment.at_s >= from_s) for key, path in paths.items()}
-        return {key: moments for key, moments in changes.items() if moments}

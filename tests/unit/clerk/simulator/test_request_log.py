@@ -1,3 +1,5 @@
+from witness import busiest_second, requests_of, told_statuses
+
 from watcher.clerk.simulator.faults import Fault
 from watcher.clerk.simulator.request_log import Entry, Journal
 
@@ -21,25 +23,25 @@ def told(*statuses: str | None, execution: str = "e") -> list[Entry]:
 
 
 def test_an_empty_journal_has_no_busy_second() -> None:
-    assert Journal().busiest_second() == 0
+    assert busiest_second(Journal()) == 0
 
 
 def test_the_busiest_second_slides() -> None:
-    assert written(*at(0.0, 0.6, 0.9, 1.2, 1.5, 3.0)).busiest_second() == 4
+    assert busiest_second(written(*at(0.0, 0.6, 0.9, 1.2, 1.5, 3.0))) == 4
 
 
 def test_a_second_does_not_hold_both_its_ends() -> None:
-    assert written(*at(0.0, 1.0, 2.0)).busiest_second() == 1
+    assert busiest_second(written(*at(0.0, 1.0, 2.0))) == 1
 
 
 def test_the_busiest_second_is_that_of_one_key() -> None:
-    assert written(*at(0.0, 0.2), *at(0.1, key=1)).busiest_second() == 2
+    assert busiest_second(written(*at(0.0, 0.2), *at(0.1, key=1))) == 2
 
 
 def test_told_statuses_are_those_of_the_execution_without_repetitions() -> None:
     journal = written(*told("new", "running", None, "running", "paused", "running"), *told("failed", execution="f"))
-    assert journal.told_statuses("e") == ["new", "running", "paused", "running"]
-    assert len(journal.requests_of("e")) == 6
+    assert told_statuses(journal, "e") == ["new", "running", "paused", "running"]
+    assert len(requests_of(journal, "e")) == 6
 
 
 def test_the_summary_counts_by_trouble() -> None:
@@ -65,8 +67,8 @@ def test_told_statuses_come_from_lists_too() -> None:
     journal.open(Entry(1.0, 0, "get", execution="e", told="new"))
     for status in ("running", "running", "success"):
         journal.tell_page(journal.open(Entry(2.0, 0, "list")), rows={"e": status, "f": "paused"})
-    assert journal.told_statuses("e") == ["new", "running", "success"]
-    assert journal.told_statuses("f") == ["paused"]
+    assert told_statuses(journal, "e") == ["new", "running", "success"]
+    assert told_statuses(journal, "f") == ["paused"]
 
 
 def test_what_old_pages_told_is_forgotten() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from witness import busiest_second, requests_of, told_statuses
 
 from watcher.clerk.simulator.faults import Fault, Faults, Total, Window
 from watcher.clerk.simulator.lifecycles import Stay, Story
@@ -153,7 +154,7 @@ async def test_the_rate_limit_is_real_and_says_when_to_come_back(world: World, t
             async with client.get(path()) as response:
                 codes.append((response.status, response.headers.get("Retry-After")))
     assert codes == [(200, None), (200, None), (429, "1"), (200, None)]
-    assert simulator.journal.busiest_second() == 4
+    assert busiest_second(simulator.journal) == 4
 
 
 async def test_each_key_has_its_own_rate_limit(world: World) -> None:
@@ -225,7 +226,7 @@ async def test_a_wrong_execution_is_a_readable_lie(world: World) -> None:
     assert response.status == 200
     assert document["id"] != "e"
     assert document["status"] == "failed"
-    assert simulator.journal.told_statuses("e") == []
+    assert told_statuses(simulator.journal, "e") == []
 
 
 @pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
@@ -236,7 +237,7 @@ async def test_a_slow_answer_is_right_in_the_end(world: World, fault: Fault) -> 
     async with client_of(simulator) as client, client.get(path()) as response:
         assert (await response.json())["id"] == "e"
     assert time.monotonic() - began_at >= 0.07
-    assert simulator.journal.told_statuses("e") == ["running"]
+    assert told_statuses(simulator.journal, "e") == ["running"]
 
 
 @pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
@@ -246,7 +247,7 @@ async def test_a_slow_answer_to_a_client_that_left_tells_nothing(world: World, f
     async with client_of(simulator) as client:
         with pytest.raises(TimeoutError):
             await (await client.get(path(), timeout=aiohttp.ClientTimeout(total=0.1))).read()
-    assert simulator.journal.told_statuses("e") == []
+    assert told_statuses(simulator.journal, "e") == []
 
 
 async def test_a_hanging_request_never_ends(world: World) -> None:
@@ -321,7 +322,7 @@ async def test_a_large_answer_is_whole_but_counts_as_unreadable(world: World) ->
     simulator = Simulator(world)
     async with client_of(simulator) as client, client.get(path()) as response:
         assert len(await response.read()) == READABLE_BYTES + 1
-    assert simulator.journal.told_statuses("e") == []
+    assert told_statuses(simulator.journal, "e") == []
 
 
 async def test_faults_can_be_set_while_it_runs(world: World) -> None:
@@ -344,8 +345,8 @@ async def test_the_journal_knows_what_was_told_and_what_was_true(world: World, t
             simulator.faults = faults
             async with client.get(path()):
                 pass
-    assert simulator.journal.told_statuses("e") == ["running", "success"]
-    assert [entry.truth for entry in simulator.journal.requests_of("e")] == ["running", "paused", "success", "success"]
+    assert told_statuses(simulator.journal, "e") == ["running", "success"]
+    assert [entry.truth for entry in requests_of(simulator.journal, "e")] == ["running", "paused", "success", "success"]
     assert [entry.at for entry in simulator.journal.entries] == [1000, 1012, 1021, 1022]
 
 
@@ -359,7 +360,7 @@ async def test_the_journal_knows_what_a_page_told_if_it_could_be_read(world: Wor
             async with client.get(listing_path()):
                 pass
     assert [entry.rows for entry in simulator.journal.entries] == [{"e": "running"}, None, {"e": "success"}]
-    assert simulator.journal.told_statuses("e") == ["running", "success"]
+    assert told_statuses(simulator.journal, "e") == ["running", "success"]
 
 
 async def test_a_window_about_lists_leaves_single_answers_alone(world: World) -> None:

@@ -1,0 +1,52 @@
+"""What the simulator knows and only tests ask: what it was asked, what it told, and what was true."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import groupby
+
+from watcher.clerk.simulator.request_log import Entry, Journal
+from watcher.clerk.simulator.world import Moment, World
+
+
+def busiest_second(journal: Journal) -> int:
+    """Return the most requests one key made within any second."""
+    by_key: dict[int | None, list[float]] = {}
+    for entry in journal.entries:
+        by_key.setdefault(entry.key, []).append(entry.at)
+    return max((_busiest(times) for times in by_key.values()), default=0)
+
+
+def _busiest(times: Sequence[float]) -> int:
+    busiest = oldest = 0
+    for newest, at in enumerate(times):
+        while at - times[oldest] >= 1:
+            oldest += 1
+        busiest = max(busiest, newest - oldest + 1)
+    return busiest
+
+
+def requests_of(journal: Journal, execution: str) -> list[Entry]:
+    """Return the requests for one execution."""
+    return [entry for entry in journal.entries if entry.execution == execution]
+
+
+def told_statuses(journal: Journal, execution: str) -> list[str]:
+    """Return the statuses that answers told, without repetitions: what a watcher can know at least."""
+    told = (_told_of(entry, execution) for entry in journal.entries)
+    return [status for status, _ in groupby(status for status in told if status)]
+
+
+def _told_of(entry: Entry, execution: str) -> str | None:
+    return entry.told if entry.execution == execution else (entry.rows or {}).get(execution)
+
+
+def true_path(world: World, execution: str) -> tuple[Moment, ...]:
+    """Return every status an execution has had so far, and since when."""
+    found = world.find(execution)
+    assert found is not None
+    return found.path(world.now_s())
+
+
+def time_at(world: World, moment_s: float) -> datetime:
+    """Return a moment of the world as a date."""
+    return world.epoch + timedelta(seconds=moment_s)
