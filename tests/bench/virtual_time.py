@@ -19,8 +19,7 @@ from watcher.domain.models import Known
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.rounds import Wake
-from watcher.runtime.scheduler import Schedule
+from watcher.runtime.scheduler import Schedule, Wake
 from watcher.store.open import open_store
 from watcher.store.protocol import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain
 from watcher.store.sql_store import SqlStore

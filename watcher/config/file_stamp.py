@@ -103,7 +103,8 @@ class Files:
         except ValueError:  # a path may hold a null character
             raise FileError(Cause.NO_PATH, "no path") from None
         except OSError as error:
-            raise FileError(_cause(error), _reason(error)) from None
+            reason = f"{(error.strerror or 'I/O error').lower()}, running as uid {os.geteuid()}"
+            raise FileError(_cause(error), reason) from None
 
     def directories(self, paths: Iterable[Path]) -> set[Path]:
         """Return where the files at those paths, and those they link to, can be seen to be replaced."""
@@ -238,7 +239,3 @@ def _cause(error: OSError) -> Cause:
         case errno.EISDIR:
             return Cause.DIRECTORY
     return Cause.OTHER
-
-
-def _reason(error: OSError) -> str:
-    return f"{(error.strerror or 'I/O error').lower()}, running as uid {os.geteuid()}"

@@ -25,7 +25,7 @@ from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.runtime.rounds import Wake
+from watcher.runtime.scheduler import Wake
 from watcher.store.protocol import Lease, SinkRecord, SourceChange, Store
 
 CONCURRENCY = 16

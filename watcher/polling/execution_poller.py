@@ -21,7 +21,7 @@ from watcher.polling.status_reporter import AccountAnnouncer
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.runtime.rounds import Wake
+from watcher.runtime.scheduler import Wake
 from watcher.store.protocol import Change, ExecutionChange, Lease, Ledger
 
 log = structlog.get_logger()

@@ -15,9 +15,11 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from watcher.runtime.clock import Clock
-from watcher.runtime.rounds import Wake
 
 log = structlog.get_logger()
+
+Wake = Callable[[], None]
+"""Asks a round to run now; never blocks."""
 
 Round = Callable[[], Awaitable[float]]
 """Does what is due and returns the seconds until it wants to run again."""
