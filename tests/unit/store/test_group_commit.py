@@ -7,7 +7,7 @@ import pytest
 
 from watcher.domain.errors import StoreError, StoreStoppedError
 from watcher.store.db_errors import Trouble
-from watcher.store.group_commit import GROUP_COUNT, GroupWriter
+from watcher.store.group_commit import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, GroupWriter
 
 
 class FullError(Exception):
@@ -64,6 +64,29 @@ async def test_a_group_is_never_larger_than_its_limit(disk: Disk, writer: GroupW
     await write_all(writer, 600)
     assert [len(group) for group in disk.groups] == [GROUP_COUNT, GROUP_COUNT, 88]
     assert list(chain(*disk.groups)) == list(range(600))
+
+
+async def hand_in_each_turn(writer: GroupWriter[int], count: int) -> None:
+    writes = []
+    for number in range(count):
+        writes.append(asyncio.create_task(writer.write(number)))
+        await asyncio.sleep(0)
+    await asyncio.gather(*writes)
+
+
+async def test_what_comes_turn_by_turn_is_gathered_but_not_for_ever(disk: Disk, writer: GroupWriter[int]) -> None:
+    await hand_in_each_turn(writer, 20)
+    assert [len(group) for group in disk.groups] == [20]
+    await hand_in_each_turn(writer, 2 * MOST_TURNS)
+    assert MOST_TURNS <= len(disk.groups[1]) <= MOST_TURNS + 2
+
+
+async def test_what_comes_alone_is_not_kept_waiting(disk: Disk, writer: GroupWriter[int]) -> None:
+    write = asyncio.create_task(writer.write(1))
+    for _ in range(QUIET_TURNS + 3):  # to be handed in, taken and begun
+        await asyncio.sleep(0)
+    assert disk.attempts == 1
+    await write
 
 
 async def test_bad_writes_are_found_by_halving(disk: Disk, writer: GroupWriter[int]) -> None:
