@@ -1,13 +1,71 @@
-"""Where the database file stands, and whether the one that was opened still does.
+"""The database's file: one daemon for each, whose lock stands beside it, and whether the one that was opened is there.
 
-SQLite goes on writing into a file that was deleted, and all of it is gone with the program.
+The operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and
+all of it is gone with the program.
 """
 
+import fcntl
 import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
-from watcher.domain.errors import StoreUnusableError
-from watcher.store.file_lock import note_address
+from watcher.domain.errors import StoreHeldError, StoreUnusableError
+from watcher.runtime.units import Address, parse_address
+
+_NOTED = re.compile(r"^http (\S+)\n", re.MULTILINE)
+"""Whole with its line end: a full disk may have taken a part."""
+
+
+@contextmanager
+def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
+    """Hold `<database>.lock`. Raises `StoreHeldError`, saying who holds it, if somebody else does.
+
+    The lock file stays: deleting it would let two daemons lock two files of the same name.
+    """
+    fd = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(fd, database=database)
+        holder = f"pid {os.getpid()} on {socket.gethostname()} since {now.isoformat(timespec='seconds')}\n"
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, holder.encode(), 0)
+        yield
+    finally:
+        os.close(fd)
+
+
+def note_address(database: Path, http: str) -> None:
+    """Add to `<database>.lock`, which the caller's process holds, where it listens (`host:port`).
+
+    It helps whoever asks for its health, and is not worth an error.
+    """
+    with suppress(OSError), Path(f"{database}.lock").open("a") as lock:
+        lock.write(f"http {http}\n")
+
+
+def noted_address(database: Path) -> Address | None:
+    """Return where the daemon that holds the lock listens; if nobody holds it, where the last one did.
+
+    The lock is not tried: a daemon that starts in that moment would be refused.
+    """
+    try:
+        found = _NOTED.search(Path(f"{os.path.realpath(database)}.lock").read_text(errors="replace"))
+        return parse_address(found[1]) if found else None
+    except (OSError, ValueError):
+        return None
+
+
+def _take(fd: int, *, database: Path) -> None:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.pread(fd, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
+        raise StoreHeldError(
+            f"{database} is in use by {holder}; one daemon per file: stop that one, or set store.url to another file"
+        ) from None
 
 
 class Place:

@@ -12,9 +12,8 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.clock import Clock
-from watcher.store.database_file import Place
+from watcher.store.database_file import Place, file_lock
 from watcher.store.db_errors import explain
-from watcher.store.file_lock import file_lock
 from watcher.store.schema_version import prepare
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import Database

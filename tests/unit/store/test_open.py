@@ -13,7 +13,7 @@ import pytest
 from stores import SetClock, Woken
 
 from watcher.domain.errors import Exit, StoreError, StoreUnusableError
-from watcher.store.file_lock import noted_address
+from watcher.store.database_file import noted_address
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 

@@ -12,7 +12,7 @@ from watcher.config.daemon_address import Whereabouts, whereabouts
 from watcher.config.locate import find_config
 from watcher.domain.errors import ConfigError, Exit, WatcherError
 from watcher.runtime.units import Address
-from watcher.store.file_lock import noted_address
+from watcher.store.database_file import noted_address
 
 EXAMPLES = ("watcher health", "watcher health --config /etc/watcher/watcher.yaml")
 

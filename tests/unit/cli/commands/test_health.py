@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from watcher.cli.commands import health
-from watcher.store.file_lock import note_address
+from watcher.store.database_file import note_address
 
 Command = Callable[..., tuple[int, str, str]]
 
