@@ -201,7 +201,7 @@ def _judge(
         lease=lease,
         events=equipment.events,
         clock=equipment.clock,
-        policy=_policy(polling),
+        policy=Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s),
         cadence=cadence,
         jitter=random.random,
         link=link,
@@ -216,10 +216,6 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
         connections=connections,
         proxy=proxy_for(URL(settings.base_url)),
     )
-
-
-def _policy(polling: PollingSettings) -> Policy:
-    return Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s)
 
 
 def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: float) -> ScanRules:
