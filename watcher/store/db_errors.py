@@ -43,9 +43,8 @@ def explain(error: Exception, *, where: str) -> Trouble:
         return Trouble(type(error), str(error))
     name = _name(error)
     if name in _TAKEN:
-        return Trouble(
-            SequenceConflictError, f"{where} already holds what its owner believes new ({name}); this is a bug"
-        )
+        text = f"{where} already holds what its owner believes new ({name}); this is a bug: start again, and report it"
+        return Trouble(SequenceConflictError, text)
     for prefix, (kind, text) in _OF_ALL.items():
         if name.startswith(prefix):
             return Trouble(kind, f"{where} {text} ({name})", concerns_all=True)

@@ -39,4 +39,6 @@ def check(connection: Connection, leases: Iterable[Lease]) -> None:
 def expect_written(count: int, *, wanted: int) -> None:
     """Raise `SequenceConflictError` when fewer rows than wanted were as their writer believed them recorded."""
     if count != wanted:
-        raise SequenceConflictError("the store holds another sequence than its owner believes recorded; this is a bug")
+        raise SequenceConflictError(
+            "the store holds another sequence than its owner believes; this is a bug: start again, and report it"
+        )

@@ -176,6 +176,13 @@ async def broken_off(applying: Coroutine[Any, Any, None], *, house: House, once_
     assert task.cancelled()
 
 
+async def only_left(house: House, *, count: int) -> None:
+    """Return once there are no more owners than that."""
+    async with asyncio.timeout(LONG_S):
+        while len(house.owners.parts()) > count:  # noqa: ASYNC110 (an owner that is gone sets no event)
+            await asyncio.sleep(0)
+
+
 @contextmanager
 def held(path: Path) -> Iterator[None]:
     """Let another program hold the store meanwhile."""
@@ -222,12 +229,23 @@ async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_o
         house.clock.advance(1.0)
         for name in sorted(house.rounds()):
             await house.schedule._loops[name].run()
-        async with asyncio.timeout(LONG_S):
-            while len(house.owners.parts()) > 2:  # noqa: ASYNC110 (an owner that is gone sets no event)
-                await asyncio.sleep(0)
+        await only_left(house, count=2)
     assert house.rounds() == {"account:b", "sink:more"}
     lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
-    assert [(entry.get("account"), entry.get("sink")) for entry in lost] == [(None, "ops"), ("a", None)]
+    assert {(entry.get("account"), entry.get("sink")) for entry in lost} == {("a", None), (None, "ops")}
+    assert len(lost) == 2
+
+
+async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(house: House) -> None:
+    house.store.exclusive = False
+    await house.apply(sinks={"ops": house.webhook()})
+    await house.store.claim("sink", "ops")
+    run = house.schedule._loops["sink:ops"].run
+    with capture_logs() as logs:
+        await asyncio.gather(run(), run())
+        await only_left(house, count=1)
+    assert house.rounds() == {"account:a"}
+    assert [entry["event"] for entry in logs].count("ownership.lost") == 1
 
 
 async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(house: House) -> None:

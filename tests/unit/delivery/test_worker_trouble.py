@@ -361,7 +361,9 @@ async def test_a_state_from_another_sequence_of_its_own_sink_is_a_bug_and_ends_t
     await rig.sink.arrived.get()
     await asyncio.wait(rig.lane._in_flight)
     rig.lane._sequence += 1
-    with pytest.raises(SequenceConflictError, match="another sequence than its owner believes recorded; this is a bug"):
+    with pytest.raises(
+        SequenceConflictError, match="another sequence than its owner believes; this is a bug: start again"
+    ):
         await rig.go()
     assert rig.sink_state() is None
 
