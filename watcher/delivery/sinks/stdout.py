@@ -10,7 +10,6 @@ import fcntl
 import os
 import select
 import stat
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -25,6 +24,7 @@ from watcher.delivery.sinks.protocol import Receipt, Verdict
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
+from watcher.runtime.threads import WorkerThreads
 
 log = structlog.get_logger()
 
@@ -57,9 +57,9 @@ class Output:
         self._fd = fd
         self._sleep = sleep
         self._loop = asyncio.get_running_loop()
-        self._lines: SimpleQueue[_Line | None] = SimpleQueue()
-        # A daemon thread: the program may end while it waits for a reader that never reads.
-        threading.Thread(target=self._run, name="stdout", daemon=True).start()
+        self._lines: SimpleQueue[_Line] = SimpleQueue()
+        self._thread = WorkerThreads("stdout")
+        self._thread.put(self._end_half_line)
 
     async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
@@ -68,30 +68,27 @@ class Output:
         """
         written: asyncio.Future[None] = self._loop.create_future()
         self._lines.put(_Line(line + b"\n", written, retried))
+        self._thread.put(self._write_waiting)
         await written
 
     def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""
-        self._lines.put(None)
+        self._thread.close()
 
-    def _run(self) -> None:
+    def _end_half_line(self) -> None:
         if _stands_in_mid_line(self._fd):
             self._write(b"\n", retried=_nobody)
-        going = True
-        while going:
-            taken = self._take()
-            going = None not in taken
-            lines = [line for line in taken if line is not None]
-            closed = bool(lines) and self._write(b"".join(line.data for line in lines), retried=lines[0].retried)
-            with suppress(RuntimeError):  # the loop is closed: the program ended while the reader was stuck
-                self._loop.call_soon_threadsafe(_resolve, lines, closed)
 
-    def _take(self) -> list[_Line | None]:
-        """Take all that is there: a busy event loop lets another thread run only every few milliseconds."""
-        taken = [self._lines.get()]
+    def _write_waiting(self) -> None:
+        """Write all that is there: a busy event loop lets another thread run only every few milliseconds."""
+        lines: list[_Line] = []
         while not self._lines.empty():
-            taken.append(self._lines.get())
-        return taken
+            lines.append(self._lines.get())
+        if not lines:  # an earlier one took it along
+            return
+        closed = self._write(b"".join(line.data for line in lines), retried=lines[0].retried)
+        with suppress(RuntimeError):  # the loop is closed: the program ended while the reader was stuck
+            self._loop.call_soon_threadsafe(_resolve, lines, closed)
 
     def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
         """Write all of it, however long that takes. Return whether the output is closed instead."""
