@@ -3,7 +3,7 @@
 import asyncio
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -20,8 +20,9 @@ from watcher.domain.errors import StoreError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery, Event, EventType, Outgoing
 from watcher.domain.routing import Router
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import Change, DueDeliveries, Lease, Settlement, SourceChange, Store, Strain
+from watcher.store.protocol import Change, DueDeliveries, Lease, Settlements, SourceChange, Store, Strain
 from watcher.store.sql_store import SqlStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -62,13 +63,16 @@ class FakeClock:
 class ScriptedSink:
     """Answers by `answer`, at once or when its future is done; remembers what it was sent."""
 
+    batch_count = 1
+
     def __init__(self) -> None:
         self.answer: Callable[[Delivery], Answer | Awaitable[Answer]] = lambda _: DELIVERED
         self.sent: list[Delivery] = []
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.in_flight_count = 0
 
-    async def send(self, delivery: Delivery) -> Receipt:
+    async def send(self, batch: Sequence[Delivery]) -> Receipt:
+        (delivery,) = batch
         self.sent.append(delivery)
         self.arrived.put_nowait(name_of(delivery))
         self.in_flight_count += 1
@@ -104,9 +108,9 @@ class FlakyStore:
         self._ask("record")
         await self.inner.record(change)
 
-    async def settle(self, settlement: Settlement) -> None:
+    async def settle(self, settlements: Settlements) -> None:
         self._ask("settle")
-        await self.inner.settle(settlement)
+        await self.inner.settle(settlements)
 
     async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
         self._ask("note_standing")
@@ -162,6 +166,7 @@ class Rig:
         self.told: list[tuple[str, int]] = []
         self.answers: list[str | None] = []
         self.ends: list[BaseException] = []
+        self.backpressure = Backpressure()
         self.woken = False
         self._recorded: Counter[str] = Counter()
         self._changes_count = 0
@@ -184,6 +189,7 @@ class Rig:
                 events=NotedEvents(self),
                 fatal=self.ends.append,
                 metrics=self.metrics.sink("ops"),
+                backpressure=self.backpressure,
             ),
         )
 
@@ -219,9 +225,13 @@ class Rig:
         while self.woken:
             self.woken = False
             rest_s = await self.lane.round()
-            while self.lane._in_flight:
-                await asyncio.wait(self.lane._in_flight)
+            await self.settle()
         return rest_s
+
+    async def settle(self) -> None:
+        """Wait until all that was sent is settled."""
+        while under_way := self.lane._under_way():
+            await asyncio.wait(under_way)
 
     async def sent_after(self, after_s: float = 0.0) -> list[str]:
         """Return what goes out if so much time passes."""

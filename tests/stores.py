@@ -12,7 +12,16 @@ from uuid import UUID, uuid5
 
 from watcher.domain.models import Cursor, Delivery, DeliveryState, Event, EventType, Known, Outgoing
 from watcher.store.open import open_store
-from watcher.store.protocol import AT_EASE, ExecutionChange, Lease, PipelineChange, Settlement, SourceChange, Store
+from watcher.store.protocol import (
+    AT_EASE,
+    ExecutionChange,
+    Lease,
+    PipelineChange,
+    Settlement,
+    Settlements,
+    SourceChange,
+    Store,
+)
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -141,7 +150,7 @@ def pipeline_change(
 
 def settlement(
     lease: Lease, delivery: Delivery, *, state: DeliveryState = DeliveryState.DELIVERED, **changes: object
-) -> Settlement:
+) -> Settlements:
     """Return how an attempt at a delivery ended."""
     values: dict[str, Any] = {
         "attempts": delivery.attempts + 1,
@@ -154,4 +163,6 @@ def settlement(
         "clock_s": 2.5,
         "strain": AT_EASE,
     } | changes
-    return Settlement(lease=lease, stream=delivery.stream, sequence=delivery.sequence, state=state, **values)
+    clock_s, strain = values.pop("clock_s"), values.pop("strain")
+    attempt = Settlement(stream=delivery.stream, sequence=delivery.sequence, state=state, **values)
+    return Settlements(lease, (attempt,), clock_s, strain)

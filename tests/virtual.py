@@ -20,9 +20,10 @@ from watcher.polling.evaluator import Judge, Policy
 from watcher.polling.execution_poller import AccountParts
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.store.protocol import AT_EASE, Lease, Settlement, Store
+from watcher.store.protocol import AT_EASE, Lease, Settlement, Settlements, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -175,14 +176,12 @@ class Account:
         ]
 
 
-def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlement:
+def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlements:
     """Settle a delivery that got through."""
-    state = DeliveryState.DELIVERED
-    return Settlement(
-        lease=lease,
+    attempt = Settlement(
         stream=stream,
         sequence=sequence,
-        state=state,
+        state=DeliveryState.DELIVERED,
         attempts=1,
         due_at=0,
         steps=0,
@@ -190,9 +189,8 @@ def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlement:
         tried_at=0,
         first_due_at_s=0.0,
         answer="204",
-        clock_s=0.0,
-        strain=AT_EASE,
     )
+    return Settlements(lease, (attempt,), 0.0, AT_EASE)
 
 
 def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:
@@ -263,6 +261,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         judge=judge,
         metrics=children,
         concurrency=concurrency,
+        backpressure=Backpressure(),
         wake=lambda: wakes.append(clock.monotonic()),
         fatal=fatal.append,
     )

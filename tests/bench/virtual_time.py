@@ -18,6 +18,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Known
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
 from watcher.store.open import open_store
@@ -125,7 +126,7 @@ async def enter_stage(
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountEquipment(ledger, clock, metrics, EventFactory(Router({})), schedule, fatal.append),
+        AccountEquipment(ledger, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append),
         stack,
         name=ACCOUNT,
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),

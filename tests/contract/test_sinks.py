@@ -87,21 +87,21 @@ def delivery(body: bytes) -> Delivery:
 
 @pytest.mark.parametrize("body", BODIES)
 async def test_a_body_arrives_byte_for_byte(target: Target, body: bytes) -> None:
-    receipt = await target.sink.send(delivery(body))
+    receipt = await target.sink.send([delivery(body)])
     assert receipt.verdict is Verdict.DELIVERED
     assert await target.received() == [body]
 
 
 async def test_sixteen_at_once_all_arrive(target: Target) -> None:
     bodies = [f'{{"number": {number}}}'.encode() for number in range(16)]
-    receipts = await asyncio.gather(*(target.sink.send(delivery(body)) for body in bodies))
+    receipts = await asyncio.gather(*(target.sink.send([delivery(body)]) for body in bodies))
     assert {receipt.verdict for receipt in receipts} == {Verdict.DELIVERED}
     assert sorted(await target.received()) == sorted(bodies)
 
 
 async def test_an_attempt_can_be_broken_off(target: Target) -> None:
     target.stop_answering()
-    sending = asyncio.create_task(target.sink.send(delivery(b"{}")))
+    sending = asyncio.create_task(target.sink.send([delivery(b"{}")]))
     done, _ = await asyncio.wait([sending], timeout=0.05)
     assert not done
     sending.cancel()

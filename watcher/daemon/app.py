@@ -26,6 +26,7 @@ from watcher.delivery.sinks.stdout import Output
 from watcher.domain.errors import ListenDeniedError, ListenError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
@@ -78,7 +79,8 @@ async def run(
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
         stack.push_async_callback(_let_go, store)
-        equipment = Equipment(store, clock, metrics, EventFactory(Router({})), schedule, ending.fail, bells, output)
+        events, backpressure = EventFactory(Router({})), Backpressure()
+        equipment = Equipment(store, clock, metrics, events, schedule, backpressure, ending.fail, bells, output)
         owners = Owners(equipment)
         stack.push_async_callback(owners.stop)
         await owners.apply(settings)

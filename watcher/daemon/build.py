@@ -30,6 +30,7 @@ from watcher.polling.execution_poller import AccountParts
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
 from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
 from watcher.runtime.metrics import Metrics
@@ -68,6 +69,7 @@ class AccountEquipment:
     metrics: Metrics
     events: EventFactory
     schedule: Schedule
+    backpressure: Backpressure
     fatal: Callable[[BaseException], None]
 
 
@@ -108,7 +110,9 @@ async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, 
         events=equipment.events,
         fatal=equipment.fatal,
         metrics=metrics,
+        backpressure=equipment.backpressure,
     )
+    stack.callback(equipment.backpressure.note, name, has_backlog=False, turn_s=0.0)
     return SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
 
 
@@ -189,6 +193,7 @@ def _account_parts(
         judge=judge,
         metrics=metrics,
         concurrency=polling.concurrency,
+        backpressure=equipment.backpressure,
         wake=equipment.schedule.waker(f"account:{lease.name}"),
         fatal=equipment.fatal,
     )

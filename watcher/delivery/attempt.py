@@ -1,5 +1,6 @@
-"""Carries one delivery to the sink and what follows from the answer to the store. Which one goes when is the lane's."""
+"""Carries deliveries to the sink and what follows from the answer to the store. Which go when is the lane's."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,12 +15,23 @@ from watcher.domain.models import Delivery, DeliveryState
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import Settlement
+from watcher.store.protocol import Settlement, Settlements
 
 WARNED_EVERY_S = 300.0
 """A sink that takes some and not others is warned of so often at most."""
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How an attempt at one delivery ended. `delay_s` is the time from its recording to the answer."""
+
+    delivery: Delivery
+    receipt: Receipt
+    conclusion: Conclusion
+    settlement: Settlement
+    delay_s: float
 
 
 @dataclass(slots=True)
@@ -37,35 +49,45 @@ class Courier:
     _in_trouble: bool = False
     _quiet_until: float = float("-inf")
 
-    async def attempt(self, delivery: Delivery, *, waited: bool) -> bool:
-        """Send once and settle; return whether that is recorded. `waited` is as for `CircuitBreaker.failed`.
+    async def send(self, batch: Sequence[Delivery], *, waited: bool) -> list[Attempt]:
+        """Send once; return how that ended, which is to be settled. `waited` is as for `CircuitBreaker.failed`.
 
-        Raises what ends the program: `OutputClosedError`, `OwnershipLostError`, `StoreUnusableError`.
+        Raises what ends the program: `OutputClosedError`.
         """
         begun_s = self.standing.clock_s()
-        receipt = await self._send(delivery)
-        delay_s = (self.clock.steady_us() - delivery.recorded_at) / 1e6
-        first_due_s = begun_s if delivery.first_due_at_s is None else delivery.first_due_at_s
-        conclusion = self._conclude(delivery, receipt, first_due_s=first_due_s)
-        self._learn(delivery, receipt, waited=waited)
-        recorded = await self.store.settle(self._settlement(delivery, receipt, conclusion, first_due_s=first_due_s))
+        receipt = await self._send(batch)
+        attempts = [self._attempt(delivery, receipt, begun_s=begun_s) for delivery in batch]
+        self._learn(batch[0], receipt, waited=waited)
+        return attempts
+
+    async def settle(self, attempts: Sequence[Attempt]) -> bool:
+        """Write how attempts ended, and then say so; return whether that is recorded.
+
+        Raises what ends the program: `OwnershipLostError`, `StoreUnusableError`.
+        """
+        settled = tuple(attempt.settlement for attempt in attempts)
+        clock_s, strain = self.standing.clock_s(), self.standing.strain()
+        recorded = await self.store.settle(Settlements(self.store.lease, settled, clock_s, strain))
         if recorded:
-            self._report(delivery, receipt, conclusion)
-            self._count(conclusion, delay_s=delay_s)
+            for attempt in attempts:
+                self._report(attempt)
+                self._count(attempt)
         return recorded
 
-    async def _send(self, delivery: Delivery) -> Receipt:
+    async def _send(self, batch: Sequence[Delivery]) -> Receipt:
         try:
-            return await self.sink.send(delivery)
+            return await self.sink.send(batch)
         except OutputClosedError:
             raise
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
             name = type(error).__name__
-            log.error("delivery.crashed", **self._named(delivery), error=name)  # noqa: TRY400 (texts may hold secrets)
+            log.error("delivery.crashed", **self._named(batch[0]), error=name)  # noqa: TRY400 (texts may hold secrets)
             return Receipt(Verdict.RETRY, "error")
 
-    def _conclude(self, delivery: Delivery, receipt: Receipt, *, first_due_s: float) -> Conclusion:
-        return conclude(
+    def _attempt(self, delivery: Delivery, receipt: Receipt, *, begun_s: float) -> Attempt:
+        at = self.clock.steady_us()
+        first_due_s = begun_s if delivery.first_due_at_s is None else delivery.first_due_at_s
+        conclusion = conclude(
             delivery,
             receipt,
             through_at=self.standing.through_at,
@@ -73,13 +95,7 @@ class Courier:
             rules=self.retry,
             jitter=self.jitter,
         )
-
-    def _settlement(
-        self, delivery: Delivery, receipt: Receipt, conclusion: Conclusion, *, first_due_s: float
-    ) -> Settlement:
-        at = self.clock.steady_us()
-        return Settlement(
-            lease=self.store.lease,
+        settlement = Settlement(
             stream=delivery.stream,
             sequence=delivery.sequence,
             state=conclusion.state,
@@ -90,9 +106,8 @@ class Courier:
             tried_at=at,
             first_due_at_s=first_due_s,
             answer=receipt.answer,
-            clock_s=self.standing.clock_s(),
-            strain=self.standing.strain(),
         )
+        return Attempt(delivery, receipt, conclusion, settlement, (at - delivery.recorded_at) / 1e6)
 
     def _learn(self, delivery: Delivery, receipt: Receipt, *, waited: bool) -> None:
         self.standing.answer = receipt.answer
@@ -112,8 +127,9 @@ class Courier:
                 if receipt.verdict is Verdict.BUSY and asked_s:
                     self.standing.pause(asked_s)
 
-    def _report(self, delivery: Delivery, receipt: Receipt, conclusion: Conclusion) -> None:
+    def _report(self, attempt: Attempt) -> None:
         """Log what did not get through: the first of a row aloud."""
+        delivery, receipt, conclusion = attempt.delivery, attempt.receipt, attempt.conclusion
         if receipt.verdict is Verdict.DELIVERED:
             self._report_success()
             return
@@ -137,10 +153,10 @@ class Courier:
     def _named(self, delivery: Delivery) -> dict[str, object]:
         return {"sink": self.store.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}
 
-    def _count(self, conclusion: Conclusion, *, delay_s: float) -> None:
-        match conclusion.state:
+    def _count(self, attempt: Attempt) -> None:
+        match attempt.conclusion.state:
             case DeliveryState.DELIVERED:
-                self.metrics.delivered(delay_s)
+                self.metrics.delivered(attempt.delay_s)
             case DeliveryState.DEAD:
                 self.metrics.dead()
             case _:

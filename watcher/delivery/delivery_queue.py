@@ -10,10 +10,10 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.domain.models import Delivery
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import DueDeliveries, Lease, Settlement, SourceChange, Store
+from watcher.store.protocol import DueDeliveries, Lease, Settlements, SourceChange, Store
 
-BATCH = 128
-"""So many deliveries are taken from the store at a time."""
+BATCH = 256
+"""All that is due is taken from the store at once, but no more than so many."""
 
 WAIT_S = 1.0
 WAIT_CAP_S = 30.0
@@ -66,10 +66,10 @@ class LaneStore:
         now = self._clock.steady_us()
         return await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
 
-    async def settle(self, settlement: Settlement) -> bool:
-        """Write how an attempt ended; return whether that is recorded."""
+    async def settle(self, settlements: Settlements) -> bool:
+        """Write how attempts ended; return whether that is recorded."""
         try:
-            await self._store.settle(settlement)
+            await self._store.settle(settlements)
         except StoreError as error:
             self._failed(error)
             return False

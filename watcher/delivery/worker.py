@@ -8,13 +8,12 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import structlog
 
-from watcher.delivery.attempt import Courier
+from watcher.delivery.attempt import Attempt, Courier
 from watcher.delivery.circuit_breaker import CircuitBreaker
-from watcher.delivery.delivery_queue import LaneStore
+from watcher.delivery.delivery_queue import BATCH, LaneStore
 from watcher.delivery.retry_policy import RetryRules
 from watcher.delivery.sink_state import DISABLED, FAILING, Standing
 from watcher.delivery.sink_state_store import StandingKeeper
@@ -22,6 +21,7 @@ from watcher.delivery.sinks.protocol import Sink
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery, EventType
 from watcher.runtime.backoff import Jitter
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
@@ -29,7 +29,10 @@ from watcher.runtime.scheduler import Wake
 from watcher.store.protocol import Lease, SinkRecord, SourceChange, Store
 
 CONCURRENCY = 16
-"""At most so many deliveries in flight per sink (SPEC 5)."""
+"""At most so many requests in flight per sink (SPEC 5)."""
+
+UNSETTLED_COUNT = 512
+"""At most so many deliveries that were begun and are not settled: a kill repeats no more."""
 
 REST_S = 10.0
 """The longest a lane asks to be left alone; whatever happens in between wakes it."""
@@ -68,6 +71,7 @@ class Surroundings:
     events: EventFactory
     fatal: Callable[[BaseException], None]
     metrics: SinkMetrics
+    backpressure: Backpressure
 
 
 class SinkLane:
@@ -99,8 +103,12 @@ class SinkLane:
         self._ready: deque[Delivery] = deque()
         self._trial: Delivery | None = None  # what is tried next while the breaker is open, and when that may be
         self._trial_at = float("-inf")
-        self._held: set[bytes] = set()  # the streams of all these and of what is in flight: one each, and in order
-        self._in_flight: set[asyncio.Task[None]] = set()
+        self._held: set[bytes] = set()  # the streams of all these and of what is not settled: one each, and in order
+        self._sending: set[asyncio.Task[None]] = set()
+        self._answered: list[Attempt] = []  # and not handed to the store yet
+        self._settling: asyncio.Task[None] | None = None
+        self._unsettled_count = 0
+        self._is_backlog = False
         self._next_due_at: int | None = None
         self._nothing_waits = False
         self._give_up_at = float("-inf")
@@ -111,12 +119,13 @@ class SinkLane:
 
     async def round(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again."""
-        if self._in_flight:
+        if self._sending:
             self._standing.tried()
         self._standing.look()
         await self._tell()
         await self._refill()
         self._start()
+        await self._note_backlog()
         return self._rest_s()
 
     async def flush(self) -> None:
@@ -136,15 +145,16 @@ class SinkLane:
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
         self._stopped = True
-        if self._in_flight:
-            await asyncio.wait(self._in_flight)
+        while under_way := self._under_way():
+            await asyncio.wait(under_way)
 
     async def cancel(self) -> None:
         """Break off what is in flight: it comes due again, under the same id."""
         self._stopped = True
-        for task in self._in_flight:
+        under_way = self._under_way()
+        for task in under_way:
             task.cancel()
-        await asyncio.gather(*self._in_flight, return_exceptions=True)
+        await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _give_up(self) -> None:
         """Make dead letters of what was first due too long ago, whether or not it was ever tried since."""
@@ -187,7 +197,17 @@ class SinkLane:
         self._ready.extend(due.deliveries)
         self._held.update(delivery.stream for delivery in due.deliveries)
         self._next_due_at = due.next_due_at
+        self._is_backlog = len(due.deliveries) == BATCH
         self._note_rest(not self._held and due.next_due_at is None)
+
+    async def _note_backlog(self) -> None:
+        """Let polling make room while more waits than one read takes, unless the sink itself holds it up."""
+        began_at = self._clock.monotonic()
+        waits = self._is_backlog and not self._breaker.is_open and self._sends_from() <= began_at
+        if waits:
+            await asyncio.sleep(0)
+        turn_s = self._clock.monotonic() - began_at
+        self._surroundings.backpressure.note(self._store.lease.name, has_backlog=waits, turn_s=turn_s)
 
     async def _take_trial(self) -> None:
         """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
@@ -231,8 +251,9 @@ class SinkLane:
     def _has_room(self, now: float) -> bool:
         if self._resting() or now < self._sends_from():
             return False
-        # What a store in trouble does not take goes out again: one shows whether it does.
-        return len(self._in_flight) < (1 if self._store.failing else CONCURRENCY)
+        if self._store.failing:  # what it does not take goes out again: one shows whether it does
+            return not self._unsettled_count
+        return len(self._sending) < CONCURRENCY and self._unsettled_count < UNSETTLED_COUNT
 
     def _start(self) -> None:
         now = self._clock.monotonic()
@@ -243,7 +264,8 @@ class SinkLane:
             self._ready.appendleft(self._trial)
             self._trial = None
         while self._ready and self._has_room(now) and self._pacer.ready_at() <= now:
-            self._send(self._ready.popleft(), is_trial=False, now=now)
+            count = 1 if self._store.failing else min(len(self._ready), self._courier.sink.batch_count)
+            self._send([self._ready.popleft() for _ in range(count)], is_trial=False, now=now)
 
     def _start_trial(self, now: float) -> None:
         """Start what may be tried while the breaker is open, and give back what was taken before it opened."""
@@ -253,35 +275,57 @@ class SinkLane:
             return
         if self._has_room(now) and self._pacer.ready_at() <= now:
             self._breaker.trial_begins(never_tried=not trial.attempts, now=now)
-            self._send(trial, is_trial=True, now=now)
+            self._send([trial], is_trial=True, now=now)
         else:
             self._trial = trial
 
-    def _send(self, delivery: Delivery, *, is_trial: bool, now: float) -> None:
+    def _send(self, batch: list[Delivery], *, is_trial: bool, now: float) -> None:
         self._pacer.spend(now)
-        task = asyncio.create_task(self._attempt(delivery, is_trial=is_trial))
-        self._in_flight.add(task)
-        task.add_done_callback(partial(self._ended, stream=delivery.stream))
+        self._unsettled_count += len(batch)
+        task = asyncio.create_task(self._attempt(batch, is_trial=is_trial))
+        self._sending.add(task)
+        task.add_done_callback(self._ended)
 
-    async def _attempt(self, delivery: Delivery, *, is_trial: bool) -> None:
+    async def _attempt(self, batch: list[Delivery], *, is_trial: bool) -> None:
         try:
-            recorded = await self._courier.attempt(delivery, waited=is_trial and delivery.attempts > 0)
+            attempts = await self._courier.send(batch, waited=is_trial and batch[0].attempts > 0)
         finally:
             if is_trial:
                 self._breaker.trial_ends()
-        if not recorded:
-            self._give_back()
+        self._answered.extend(attempts)
+        if self._settling is None:
+            self._settling = asyncio.create_task(self._settle())
+            self._settling.add_done_callback(self._ended)
 
-    def _ended(self, task: asyncio.Task[None], *, stream: bytes) -> None:
-        """Let the next one go at once; of the store ask again, which may have more, or the same one for later."""
-        self._in_flight.discard(task)
-        self._held.discard(stream)
+    async def _settle(self) -> None:
+        """Settle what was answered, and what is answered meanwhile: the slower the store, the more at once."""
+        try:
+            while self._answered:
+                attempts, self._answered = self._answered, []
+                recorded = await self._courier.settle(attempts)
+                self._unsettled_count -= len(attempts)
+                self._held.difference_update(attempt.delivery.stream for attempt in attempts)
+                if not recorded:
+                    self._give_back()
+                self._go_on(is_more=True)  # the next of these streams, or the same ones for later
+        finally:
+            self._settling = None
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._stopped = True
             self._surroundings.fatal(error)
+        self._go_on(is_more=self._is_backlog)
+
+    def _go_on(self, *, is_more: bool) -> None:
+        """Let the next ones go at once, and ask the store again where it may have more."""
         self._start()
-        if len(self._ready) < CONCURRENCY and not self._stopped:
+        if is_more and len(self._ready) < CONCURRENCY and not self._stopped:
             self._surroundings.wake()
+
+    def _under_way(self) -> set[asyncio.Task[None]]:
+        return self._sending | ({self._settling} if self._settling is not None else set())
 
     def _rest_s(self) -> float:
         now, from_at = self._clock.monotonic(), self._sends_from()

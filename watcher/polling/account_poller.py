@@ -25,6 +25,10 @@ IDLE_S = 10.0
 SHORTEST_ROUND_S = 0.002
 """Timers are no finer; the pacer forgives being this late."""
 
+YIELDING_CONCURRENCY = 8
+YIELDING_S = 0.1
+"""At most so many requests in flight while deliveries wait for the event loop; whether they do is asked so often."""
+
 GAP_TOLERANCE = 1.1
 TIMER_TOLERANCE_S = 0.1
 """A look is late against `max_interval` beyond both: jitter and a busy event loop are no budget that is too small."""
@@ -204,7 +208,10 @@ class AccountWatcher:
         return turn
 
     def _full(self) -> bool:
-        return self._in_flight_count >= self._parts.concurrency
+        concurrency = self._parts.concurrency
+        if self._parts.backpressure:  # many requests at once make long turns of the event loop, and as much work
+            concurrency = min(concurrency, YIELDING_CONCURRENCY)
+        return self._in_flight_count >= concurrency
 
     def _spend(self, turn: Turn, *, now: float) -> None:
         self._in_flight_count += 1
@@ -244,4 +251,6 @@ class AccountWatcher:
         look_at = self.next_look_at(now)
         if look_at is not None and not self._draining and not self._full():
             at = min(at, look_at)
+        elif self._parts.backpressure:
+            at = min(at, now + YIELDING_S)
         return max(at, now + SHORTEST_ROUND_S)

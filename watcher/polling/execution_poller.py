@@ -18,6 +18,7 @@ from watcher.polling.evaluator import AccountState, Judge, Judged
 from watcher.polling.poll_queue import Agenda, Entry, Item
 from watcher.polling.registry import Roster
 from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.rate_limiter import Pacer
@@ -47,6 +48,7 @@ class AccountParts:
     judge: Judge
     metrics: AccountMetrics
     concurrency: int
+    backpressure: Backpressure
     wake: Wake
     fatal: Callable[[BaseException], None]
 

@@ -4,14 +4,14 @@ A delivery is a head when no earlier one of its stream waits for the same sink. 
 due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
 from watcher.domain.models import Delivery, DeliveryState
-from watcher.store.protocol import Backlog, DueDeliveries, Settlement
+from watcher.store.protocol import Backlog, DueDeliveries, Settlement, Settlements
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source
@@ -138,30 +138,38 @@ _GIVE_UP = (
 
 
 def write_settlements(
-    connection: Connection, settlements: Sequence[Settlement], *, numbers: SourceNumbers, now: int
+    connection: Connection, settlements: Sequence[Settlements], *, numbers: SourceNumbers, now: int
 ) -> set[str]:
     """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
 
     A delivery that is settled already is left as it is: this write was tried before, or the sink was removed
     meanwhile.
     """
-    if not settlements:
+    rows = [
+        _settlement_row(attempt, sink_id=numbers[sink(of_sink.lease.name)], now=now)
+        for of_sink in settlements
+        for attempt in of_sink.attempts
+    ]
+    if not rows:
         return set()
-    ordered = sorted(settlements, key=lambda each: (each.stream, each.sequence, each.lease.name))
-    rows = [_settlement_row(each, sink_id=numbers[sink(each.lease.name)], now=now) for each in ordered]
+    rows.sort(key=_place_in_table)
     connection.execute(_SETTLE, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         connection.execute(_HOLD_BACK, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
         freed = connection.execute(_LET_GO, settled)
         if freed.rowcount:
-            return {each.lease.name for each in ordered}
+            return {of_sink.lease.name for of_sink in settlements}
     return set()
 
 
 def call_forward(connection: Connection, *, sink_id: int, now: int) -> None:
     """Make due at `now` what an earlier life recorded later than that: its clock was ahead and has been set right."""
     connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
+
+
+def _place_in_table(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    return row["of_stream"], row["of_sequence"], row["of_sink"]
 
 
 def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:

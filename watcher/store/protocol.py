@@ -87,11 +87,9 @@ AT_EASE = Strain()
 class Settlement:
     """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`.
 
-    `answer` is a word or code for people (`204`, `timeout`). `clock_s`, the sink's own clock, and `strain` are how the
-    sink is now, kept with the sink.
+    `answer` is a word or code for people (`204`, `timeout`).
     """
 
-    lease: Lease
     stream: bytes
     sequence: int
     state: DeliveryState
@@ -102,6 +100,17 @@ class Settlement:
     tried_at: int
     first_due_at_s: float
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settlements:
+    """How attempts at deliveries of the leased sink ended, written together or not at all.
+
+    `clock_s`, the sink's own clock, and `strain` are how the sink is now, kept with the sink.
+    """
+
+    lease: Lease
+    attempts: tuple[Settlement, ...]
     clock_s: float
     strain: Strain
 
@@ -248,8 +257,8 @@ class Store(Ledger, Protocol):
         """
         ...
 
-    async def settle(self, settlement: Settlement) -> None:
-        """Write how an attempt ended. Later deliveries of the same stream come due no earlier than this one."""
+    async def settle(self, settlements: Settlements) -> None:
+        """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
         ...
 
     async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:

@@ -33,7 +33,7 @@ from watcher.store.protocol import (
     Keep,
     Lease,
     PipelineRecord,
-    Settlement,
+    Settlements,
     SinkRecord,
     Strain,
 )
@@ -196,9 +196,9 @@ class SqlStore:
 
         return await self._write(write)
 
-    async def settle(self, settlement: Settlement) -> None:
-        """Write how an attempt ended."""
-        await self._write_item(settlement)
+    async def settle(self, settlements: Settlements) -> None:
+        """Write how attempts ended."""
+        await self._write_item(settlements)
 
     async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
         """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""

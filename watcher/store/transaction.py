@@ -10,10 +10,10 @@ from watcher.store.cursors import write_pipelines
 from watcher.store.deliveries import write_settlements
 from watcher.store.executions import Looks, write_executions, write_looks, write_sources
 from watcher.store.outbox import write_outgoing
-from watcher.store.protocol import Change, ExecutionChange, PipelineChange, Settlement, SourceChange
+from watcher.store.protocol import Change, ExecutionChange, PipelineChange, Settlements, SourceChange
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 
-Item = Change | Settlement | Looks | Strained
+Item = Change | Settlements | Looks | Strained
 
 
 def sources_of(items: Sequence[Item]) -> set[Source]:
@@ -41,7 +41,7 @@ def write_group(connection: Connection, items: Sequence[Item], *, numbers: Sourc
     executions = [change for change in changes if isinstance(change, ExecutionChange)]
     sources = [change for change in changes if isinstance(change, SourceChange)]
     pipelines = [change for change in changes if isinstance(change, PipelineChange)]
-    settlements = [item for item in items if isinstance(item, Settlement)]
+    settlements = [item for item in items if isinstance(item, Settlements)]
     write_executions(connection, executions, numbers=numbers)
     write_sources(connection, sources, numbers=numbers)
     write_pipelines(connection, pipelines, numbers=numbers)
@@ -54,5 +54,5 @@ def write_group(connection: Connection, items: Sequence[Item], *, numbers: Sourc
 def _strained(items: Sequence[Item]) -> list[Strained]:
     """Return what is said of accounts and sinks themselves, in the order it was handed in."""
     return [
-        Strained(item.lease, item.strain, item.clock_s) for item in items if isinstance(item, Strained | Settlement)
+        Strained(item.lease, item.strain, item.clock_s) for item in items if isinstance(item, Strained | Settlements)
     ]

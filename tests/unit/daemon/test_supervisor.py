@@ -24,6 +24,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Round, Schedule
 from watcher.store.sql_store import SqlStore
@@ -90,7 +91,9 @@ class House:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        equipment = Equipment(store, clock, self.metrics, events, self.schedule, self.fatal.append, Bells(), output)
+        equipment = Equipment(
+            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Bells(), output
+        )
         self.owners = Owners(equipment, drain_s=LONG_S)
 
     def account(self, **more: object) -> Block:

@@ -303,10 +303,10 @@ async def test_a_trial_goes_with_the_others_once_one_that_was_on_its_way_got_thr
     while rig.lane._trial is None:
         rig.clock.passed_s += 0.05
         await rig.lane.round()
-        while len(rig.lane._in_flight) > 1:
-            await asyncio.wait(rig.lane._in_flight, return_when=asyncio.FIRST_COMPLETED)
+        while len(rig.lane._sending) > 1:
+            await asyncio.wait(rig.lane._sending, return_when=asyncio.FIRST_COMPLETED)
     slow.set_result(DELIVERED)
-    await asyncio.wait(rig.lane._in_flight)
+    await asyncio.wait(rig.lane._sending)
     back(rig)
     sent = [name for _ in range(30) for name in await rig.sent_after(1)]
     assert len(sent) == len(set(sent)) == 6

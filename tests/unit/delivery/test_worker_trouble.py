@@ -336,8 +336,7 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
     await rig.sink.arrived.get()
     await rig.real_store.claim("sink", "ops")
     held.set_result(DELIVERED)
-    await asyncio.wait(rig.lane._in_flight)
-    await asyncio.sleep(0)
+    await rig.settle()
     assert isinstance(rig.ends[0], OwnershipLostError)
     assert (rig.row("a1")["state"], rig.woken) == ("waiting", False)
 
@@ -347,7 +346,7 @@ async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None
     await rig.record("a")
     await rig.lane.round()
     await rig.sink.arrived.get()
-    await asyncio.wait(rig.lane._in_flight)
+    await rig.settle()
     await rig.real_store.claim("sink", "ops")
     with pytest.raises(OwnershipLostError):
         await rig.go()

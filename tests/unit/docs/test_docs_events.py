@@ -61,7 +61,7 @@ async def test_the_receiver_of_the_page_takes_a_real_request_once(receive: Calla
     async with Receiver() as receiver:
         settings = WebhookSettings.model_validate({"type": "webhook", "url": receiver.url, "secret": SECRET})
         sink = WebhookSink(settings, clock=SystemClock())
-        assert (await sink.send(DELIVERY)).verdict is Verdict.DELIVERED
+        assert (await sink.send([DELIVERY])).verdict is Verdict.DELIVERED
         await sink.close()
         request = receiver.requests[0]
     seen: set[str] = set()

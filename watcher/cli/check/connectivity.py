@@ -267,7 +267,7 @@ async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdi
     )
     sink = WebhookSink(settings, clock=clock)
     try:
-        receipt = await sink.send(delivery)
+        receipt = await sink.send([delivery])
     finally:
         await sink.close()
     if receipt.verdict is Verdict.DELIVERED:

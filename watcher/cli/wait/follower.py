@@ -17,6 +17,7 @@ from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.cadence import Cadence
 from watcher.polling.evaluator import ERROR_JITTER
+from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
@@ -119,7 +120,7 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
     ledger = PassingLedger(heard.put_nowait)
     events = EventFactory(Router(routes_of(settings)))
-    equipment = AccountEquipment(ledger, clock, metrics, events, schedule, heard.put_nowait)
+    equipment = AccountEquipment(ledger, clock, metrics, events, schedule, Backpressure(), heard.put_nowait)
     ((name, account),) = settings.accounts.items()
     watcher = await build_account(
         equipment,

@@ -1,5 +1,6 @@
 """A sink that is told, as its lane sees it: one attempt, one receipt."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -30,10 +31,12 @@ class Receipt:
 
 
 class Sink(Protocol):
-    """One place events are sent to."""
+    """One place events are sent to. A batch has at most `batch_count` deliveries, and at least one."""
 
-    async def send(self, delivery: Delivery) -> Receipt:
-        """Try once. Trouble is a `Receipt`; `OutputClosedError` ends the program."""
+    batch_count: int
+
+    async def send(self, batch: Sequence[Delivery]) -> Receipt:
+        """Try once, all together. Trouble is a `Receipt`; `OutputClosedError` ends the program."""
         ...
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ When to try, and how often, is the lane's. Of the URL only scheme and host are e
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -107,6 +108,8 @@ def shown_url(url: str) -> str:
 class WebhookSink:
     """Posts events to one URL."""
 
+    batch_count = 1
+
     def __init__(self, settings: WebhookSettings, *, clock: Clock) -> None:
         """Open no connection yet. Needs a running event loop."""
         self._clock = clock
@@ -130,8 +133,9 @@ class WebhookSink:
             max_headers=HEADERS,
         )
 
-    async def send(self, delivery: Delivery) -> Receipt:
-        """Post once. A redirect is not followed: the event, and its signature, would go to a stranger."""
+    async def send(self, batch: Sequence[Delivery]) -> Receipt:
+        """Post the one delivery once. No redirect is followed: the event, and its signature, would go to a stranger."""
+        (delivery,) = batch
         try:
             async with self._session.post(
                 self._url,

@@ -60,7 +60,7 @@ def is_ready(task: asyncio.Task[Receipt]) -> bool:
 async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
     sink = StdoutSink(Output(pipe.writing))
     bodies = [f'{{"number": {number}}}'.encode() for number in range(40)]
-    assert await asyncio.gather(*(sink.send(delivery(body)) for body in bodies)) == [WRITTEN] * 40
+    assert await asyncio.gather(*(sink.send([delivery(body)]) for body in bodies)) == [WRITTEN] * 40
     pipe.close(pipe.writing)
     assert pipe.read_to_end().splitlines() == bodies
 
@@ -72,7 +72,7 @@ async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_l
     os.set_blocking(pipe.writing, blocking)
     sink = StdoutSink(Output(pipe.writing))
     body = b"x" * 16_000  # four times what the pipe holds
-    sending = [asyncio.create_task(sink.send(delivery(body))) for _ in range(3)]
+    sending = [asyncio.create_task(sink.send([delivery(body)])) for _ in range(3)]
     first = await asyncio.to_thread(os.read, pipe.reading, 1)  # the thread has begun, and the loop goes on
     assert not any(map(is_ready, sending))
     reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
@@ -86,13 +86,13 @@ async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
     pipe.close(pipe.reading)
     for _ in range(2):
         with pytest.raises(OutputClosedError):
-            await sink.send(delivery(b"{}"))
+            await sink.send([delivery(b"{}")])
 
 
 async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
     sink = StdoutSink(Output(pipe.writing))
-    sending = asyncio.create_task(sink.send(delivery(b"x" * 16_000)))
+    sending = asyncio.create_task(sink.send([delivery(b"x" * 16_000)]))
     await asyncio.to_thread(os.read, pipe.reading, 1)
     pipe.close(pipe.reading)
     with pytest.raises(OutputClosedError):
@@ -102,7 +102,7 @@ async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe
 async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
     pipe.close()
     with pytest.raises(OutputClosedError):
-        await StdoutSink(Output(pipe.writing)).send(delivery(b"{}"))
+        await StdoutSink(Output(pipe.writing)).send([delivery(b"{}")])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -116,7 +116,7 @@ async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
 
     full = os.open("/dev/full", os.O_WRONLY)
     try:
-        sending = asyncio.create_task(StdoutSink(Output(full, sleep=sleep)).send(delivery(b"{}")))
+        sending = asyncio.create_task(StdoutSink(Output(full, sleep=sleep)).send([delivery(b"{}")]))
         await waiting.wait()
         assert not sending.done()
         os.dup2(pipe.writing, full)
@@ -140,7 +140,7 @@ async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(p
     with capture_logs() as logs:
         sink = StdoutSink(Output(full, sleep=sleep), retried=lambda: tries.append(1))
         try:
-            assert await asyncio.gather(*(sink.send(delivery(b"{}")) for _ in range(2))) == [WRITTEN] * 2
+            assert await asyncio.gather(*(sink.send([delivery(b"{}")]) for _ in range(2))) == [WRITTEN] * 2
         finally:
             os.close(full)
     assert [(line["event"], line["log_level"]) for line in logs] == [
@@ -159,7 +159,7 @@ async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pip
 
     with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
         configure_logs(level="info", format_="json", stream=logs)
-        assert await StdoutSink(Output(full, sleep=make_room)).send(delivery(b"{}")) == WRITTEN
+        assert await StdoutSink(Output(full, sleep=make_room)).send([delivery(b"{}")]) == WRITTEN
         os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
     os.close(full)
 
@@ -170,7 +170,7 @@ async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pip
 async def print_to(fd: int, *bodies: bytes) -> None:
     output = Output(fd)
     for body in bodies:
-        await StdoutSink(output).send(delivery(body))
+        await StdoutSink(output).send([delivery(body)])
     output.close()
     os.close(fd)
 
@@ -219,7 +219,7 @@ async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Pat
 
 async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: Pipe) -> None:
     sink = StdoutSink(Output(pipe.writing))
-    cancelled, kept = (asyncio.create_task(sink.send(delivery(b"x" * 16_000))) for _ in range(2))
+    cancelled, kept = (asyncio.create_task(sink.send([delivery(b"x" * 16_000)])) for _ in range(2))
     await asyncio.to_thread(os.read, pipe.reading, 1)
     cancelled.cancel()
     reading = asyncio.create_task(asyncio.to_thread(pipe.read_to_end))
@@ -233,9 +233,9 @@ async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
     output = Output(pipe.writing)
     (thread,) = set(threading.enumerate()) - before
     sink = StdoutSink(output)
-    await sink.send(delivery(b"{}"))
+    await sink.send([delivery(b"{}")])
     await sink.close()
-    await sink.send(delivery(b"{}"))  # the output is the others', too
+    await sink.send([delivery(b"{}")])  # the output is the others', too
     output.close()
     await asyncio.to_thread(thread.join, 10)
     assert not thread.is_alive()
@@ -250,7 +250,7 @@ from watcher.delivery.sinks.stdout import Output, StdoutSink
 async def main():
     output = Output(1)
     delivery = Delivery("console", UUID(int=1), "execution.failed", b"s", 1, b"x" * 1_000_000, 0, 0)
-    sending = asyncio.create_task(StdoutSink(output).send(delivery))
+    sending = asyncio.create_task(StdoutSink(output).send([delivery]))
     os.write(2, b"ready")
     try:
         async with asyncio.timeout(0.2):
@@ -273,7 +273,7 @@ async def test_a_line_written_after_the_loop_ended_troubles_nobody(pipe: Pipe) -
 
         async def live() -> None:
             output = Output(pipe.writing)
-            sending = asyncio.create_task(StdoutSink(output).send(delivery(b"x" * 16_000)))
+            sending = asyncio.create_task(StdoutSink(output).send([delivery(b"x" * 16_000)]))
             await asyncio.to_thread(os.read, pipe.reading, 1)
             sending.cancel()
             output.close()

@@ -49,7 +49,7 @@ async def sink_to(url: str, *, clock: Clock | None = None, **settings: object) -
 
 async def sent(url: str, *, clock: Clock | None = None, **settings: object) -> Receipt:
     async with sink_to(url, clock=clock, **settings) as sink:
-        return await sink.send(DELIVERY)
+        return await sink.send([DELIVERY])
 
 
 async def test_a_request_is_what_the_contract_says(receiver: Receiver) -> None:
@@ -67,9 +67,9 @@ async def test_a_request_is_what_the_contract_says(receiver: Receiver) -> None:
 async def test_the_timestamp_is_that_of_the_attempt_and_the_id_stays(receiver: Receiver) -> None:
     clock = FakeClock()
     async with sink_to(receiver.url, clock=clock) as sink:
-        await sink.send(DELIVERY)
+        await sink.send([DELIVERY])
         clock.passed_s = 60
-        await sink.send(DELIVERY)
+        await sink.send([DELIVERY])
     first, second = (request.headers for request in receiver.requests)
     assert int(second["webhook-timestamp"]) - int(first["webhook-timestamp"]) == 60
     assert first["webhook-id"] == second["webhook-id"]
@@ -104,7 +104,7 @@ async def test_the_answer_is_the_code_over_a_real_connection(receiver: Receiver)
     async with sink_to(receiver.url) as sink:
         for code in (200, 202, 204, 299, 301, 302, 304, 308, 400, 401, 404, 410, 413, 422, 429, 500, 502, 503, 504):
             receiver.reply = says(answer(code, Location=receiver.url))
-            assert await sink.send(DELIVERY) == Receipt(expected(code), str(code))
+            assert await sink.send([DELIVERY]) == Receipt(expected(code), str(code))
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
@@ -173,7 +173,7 @@ def breaks_off(reply: bytes) -> Reply:
 async def test_the_status_line_settles_however_the_rest_is_framed(receiver: Receiver, reply: bytes) -> None:
     receiver.reply = says(reply) if b"\r\n\r\n" in reply else breaks_off(reply)
     async with sink_to(receiver.url, timeout="2s") as sink:
-        receipts = [await sink.send(DELIVERY) for _ in range(4)]
+        receipts = [await sink.send([DELIVERY]) for _ in range(4)]
     assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 4
     assert len(receiver.requests) == 4
 
@@ -200,9 +200,9 @@ async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Rec
 
 async def test_an_answer_that_came_before_is_not_taken_for_the_next(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
-        assert await sink.send(DELIVERY) == Receipt(Verdict.DELIVERED, "204")
+        assert await sink.send([DELIVERY]) == Receipt(Verdict.DELIVERED, "204")
         receiver.reply = closes
-        assert (await sink.send(DELIVERY)).verdict is Verdict.RETRY
+        assert (await sink.send([DELIVERY])).verdict is Verdict.RETRY
 
 
 async def test_what_a_proxy_answers_is_not_the_receivers_answer(
@@ -271,9 +271,9 @@ async def test_a_broken_handshake_is_a_failed_attempt() -> None:
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
-        await sink.send(DELIVERY)
+        await sink.send([DELIVERY])
         receiver.reply = closes
-        assert await sink.send(DELIVERY) == Receipt(Verdict.RETRY, "reset")
+        assert await sink.send([DELIVERY]) == Receipt(Verdict.RETRY, "reset")
     assert (len(receiver.requests), receiver.connections_count) == (2, 1)
 
 
@@ -292,7 +292,7 @@ async def test_a_connection_is_used_again_after_a_small_answer(receiver: Receive
     receiver.reply = reply
     async with sink_to(receiver.url) as sink:
         for _ in range(3):
-            await sink.send(DELIVERY)
+            await sink.send([DELIVERY])
     assert receiver.connections_count == 1
 
 
@@ -334,8 +334,8 @@ async def test_a_body_that_breaks_off_does_not_undo_a_success(receiver: Receiver
 async def test_cookies_are_not_kept(receiver: Receiver) -> None:
     receiver.reply = says(answer(Set_Cookie="session=1"))
     async with sink_to(receiver.url.replace("127.0.0.1", "localhost")) as sink:
-        await sink.send(DELIVERY)
-        await sink.send(DELIVERY)
+        await sink.send([DELIVERY])
+        await sink.send([DELIVERY])
     assert "cookie" not in receiver.requests[1].headers
 
 
