@@ -13,9 +13,8 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.delivery.retry_policy import RetryRules
-from watcher.delivery.sinks.protocol import Receipt, Verdict
-from watcher.delivery.worker import LaneRules, SinkLane, Surroundings
+from watcher.delivery.sinks.protocol import LaneRules, Receipt, RetryRules, Verdict
+from watcher.delivery.worker import SinkLane, Surroundings
 from watcher.domain.errors import StoreError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery, Event, EventType, Outgoing

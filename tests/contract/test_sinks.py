@@ -13,7 +13,7 @@ from lane_rig import FakeClock
 from receiver import Receiver, hangs
 
 from watcher.delivery.sinks.protocol import Sink, Verdict
-from watcher.delivery.sinks.stdout import Output, StdoutSink
+from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
 from watcher.domain.models import Delivery
 
@@ -52,7 +52,7 @@ class StdoutTarget:
     async def open(self) -> None:
         self.reading, self.writing = os.pipe()
         others = set(threading.enumerate())
-        self.output = Output(self.writing)
+        self.output = StdoutOutput(self.writing)
         self.sink: Sink = StdoutSink(self.output)
         (self.thread,) = set(threading.enumerate()) - others
 

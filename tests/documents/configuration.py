@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
-from watcher.config.models import SINK_KINDS, Settings, WatchSettings
+from watcher.config.models import Settings, WatchSettings
+from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import Block, key_of
 
 HEAD = """\

@@ -13,8 +13,9 @@ from typing import NamedTuple
 from rich.console import Console
 
 from watcher.cli.console import say
-from watcher.config.models import SINK_KINDS, Settings
+from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError, Problem
+from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.domain.models import OPEN_STATUSES
 
 _TOKEN = re.compile(r"[^\s,{}\[\]]+")

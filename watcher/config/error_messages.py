@@ -11,9 +11,10 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
-from watcher.config.models import SINK_KINDS, AccountSettings, Settings, WatchSettings
+from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
+from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import did_you_mean, file_twins, key_of
 from watcher.runtime.units import UnfitError
 

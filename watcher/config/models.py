@@ -2,15 +2,15 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Union
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, ValidatorFunctionWrapHandler
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from watcher.config.unsupported_keys import NOT_YET, REPLICAS
-from watcher.delivery.sinks.stdout import StdoutSettings
-from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.delivery.sinks.registry import SINK_KINDS
+from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.models import Details, FirstSight, Status
 from watcher.runtime.settings import (
     ApiKey,
@@ -26,10 +26,9 @@ from watcher.runtime.settings import (
 )
 from watcher.runtime.units import UnfitError, parse_address
 
-SINK_KINDS: Mapping[str, type[Block]] = {"stdout": StdoutSettings, "webhook": WebhookSettings}
-"""The models of the sinks, by the word in `type`."""
-
-AnySink = Annotated[StdoutSettings | WebhookSettings, Field(discriminator="type")]
+_SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
+AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]
+"""The settings of a sink of any kind."""
 
 _SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?#]*[^?#/]")
 _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")

@@ -6,8 +6,9 @@ from pathlib import Path as FilePath
 
 from watcher.config.document import Document, quoted
 from watcher.config.file_stamp import SECRET_BYTES, Cause, FileError
-from watcher.config.models import SINK_KINDS, AccountSettings
+from watcher.config.models import AccountSettings
 from watcher.config.yaml_tree import Path
+from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import file_twins
 
 _LINES = frozenset({"secret"})

@@ -136,7 +136,7 @@ def _fits(watch: WatchSettings, sink: AnySink) -> bool:
 def _possible(settings: Settings, *, name: str, sink: AnySink) -> frozenset[EventType]:
     """Return what may ever be sent to a sink: its events, once what it matches can lead to them."""
     fitting = [watch for watch in settings.watch if _fits(watch, sink)]
-    others = any(isinstance(each, WebhookSettings) for key, each in settings.sinks.items() if key != name)
+    others = any(each.target for key, each in settings.sinks.items() if key != name)
     return _ALWAYS.union(
         _OF_EXECUTIONS if fitting else (),
         {EventType.EXECUTION_OVERDUE} if any(watch.overdue_after_s for watch in fitting) else (),

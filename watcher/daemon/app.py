@@ -22,7 +22,7 @@ from watcher.daemon.maintenance import Housekeeping, HousekeepingParts
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading
 from watcher.daemon.supervisor import DRAIN_S, Owners
-from watcher.delivery.sinks.stdout import Output
+from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import ListenDeniedError, ListenError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
@@ -75,7 +75,7 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(ending.fail))
         schedule = Schedule(clock=clock, fatal=ending.fail, lag=metrics.loop_lag.set)
-        bells, output = Bells(), Output(stdout_fd)
+        bells, output = Bells(), StdoutOutput(stdout_fd)
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
         stack.push_async_callback(_let_go, store)

@@ -13,11 +13,8 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings, WatchSettings
 from watcher.daemon.maintenance import Kept
-from watcher.delivery.retry_policy import RetryRules
-from watcher.delivery.sinks.protocol import Sink
-from watcher.delivery.sinks.stdout import Output, StdoutSettings, StdoutSink
-from watcher.delivery.sinks.webhook import WebhookSink
-from watcher.delivery.worker import LaneRules, SinkLane, Surroundings
+from watcher.delivery.sinks.protocol import Output, SinkContext
+from watcher.delivery.worker import SinkLane, Surroundings
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Watch
 from watcher.domain.routing import Route, types_matching
@@ -95,7 +92,7 @@ def _route(sink: AnySink) -> Route:
 async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, settings: AnySink) -> SinkLane:
     """Own a sink: claim it and build its lane. `stack` closes it. Raises `StoreError`."""
     metrics = equipment.metrics.sink(name)
-    sink, rules = _sink(settings, equipment=equipment, retried=metrics.retried)
+    sink = settings.open(SinkContext(equipment.clock, equipment.output, metrics.retried))
     stack.push_async_callback(sink.close)
     lease = await equipment.store.claim("sink", name)
     record = await equipment.store.load_sink(lease, fingerprint=fingerprint_of(settings))
@@ -113,16 +110,7 @@ async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, 
         backpressure=equipment.backpressure,
     )
     stack.callback(equipment.backpressure.note, name, has_backlog=False, turn_s=0.0)
-    return SinkLane(lease, sink=sink, record=record, rules=rules, surroundings=surroundings)
-
-
-def _sink(settings: AnySink, *, equipment: Equipment, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
-    if isinstance(settings, StdoutSettings):
-        return StdoutSink(equipment.output, retried=retried), LaneRules(
-            RetryRules((1.0,), None), float("inf"), breaks=False
-        )
-    retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)
-    return WebhookSink(settings, clock=equipment.clock), LaneRules(retry, settings.rate_limit)
+    return SinkLane(lease, sink=sink, record=record, rules=settings.rules, surroundings=surroundings)
 
 
 def fingerprint_of(settings: AnySink) -> str:

@@ -7,9 +7,9 @@ import structlog
 
 from watcher.delivery.circuit_breaker import CircuitBreaker
 from watcher.delivery.delivery_queue import LaneStore
-from watcher.delivery.retry_policy import Conclusion, RetryRules, conclude, retry_after_s
+from watcher.delivery.retry_policy import Conclusion, conclude, retry_after_s
 from watcher.delivery.sink_state import Standing
-from watcher.delivery.sinks.protocol import Receipt, Sink, Verdict
+from watcher.delivery.sinks.protocol import Receipt, RetryRules, Sink, Verdict
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery, DeliveryState
 from watcher.runtime.backoff import Jitter

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
 from watcher.domain.models import Delivery, DeliveryState
 from watcher.runtime.backoff import Jitter, doubling, spread
 
@@ -14,14 +14,6 @@ STEP_SPREAD = 0.2
 WAIT_S = 1.0
 WAIT_CAP_S = 60.0
 """The waits after failures that may be the sink's: they take no step of the schedule (SPEC 5)."""
-
-
-@dataclass(frozen=True, slots=True)
-class RetryRules:
-    """When to try again: the wait after each step, the last one repeating, and when to stop (`None`: never)."""
-
-    schedule_s: tuple[float, ...]
-    give_up_after_s: float | None
 
 
 @dataclass(frozen=True, slots=True)

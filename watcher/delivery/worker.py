@@ -14,10 +14,9 @@ import structlog
 from watcher.delivery.attempt import Attempt, Courier
 from watcher.delivery.circuit_breaker import CircuitBreaker
 from watcher.delivery.delivery_queue import BATCH, LaneStore
-from watcher.delivery.retry_policy import RetryRules
 from watcher.delivery.sink_state import DISABLED, FAILING, Standing
 from watcher.delivery.sink_state_store import StandingKeeper
-from watcher.delivery.sinks.protocol import Sink
+from watcher.delivery.sinks.protocol import LaneRules, Sink
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery, EventType
 from watcher.runtime.backoff import Jitter
@@ -46,15 +45,6 @@ DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in t
 _TOLD_AS = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class LaneRules:
-    """How a sink wants to be sent to. A rate of infinity is no pace; with `breaks` failures may hold it up."""
-
-    retry: RetryRules
-    rate_per_s: float
-    breaks: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,12 @@ Labels = Annotated[Mapping[Annotated[str, AfterValidator(_label_key)], ShortText
 """Words of the user's own, copied into events and matched by sinks."""
 
 
+def shown_url(url: str) -> str:
+    """Return as much of a URL as may be shown: scheme and host, with the port where there is one."""
+    parts = URL(url)
+    return str(URL.build(scheme=parts.scheme, host=parts.host or "", port=parts.explicit_port))
+
+
 def split_http_url(text: str, *, example: str) -> SplitResult:
     """Return the parts of an http or https URL with a host. Raises `UnfitError`, which never shows the URL."""
     remedy = f"write it like {example}"

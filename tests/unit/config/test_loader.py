@@ -124,7 +124,7 @@ def test_there_is_always_a_stdout_sink(taken: list[str], added: str, load: Load)
     sinks = "".join(f"  {name}: {{type: webhook, url: https://h.example}}\n" for name in taken)
     settings = load(f"sinks:\n{sinks}")
     assert list(settings.sinks) == [*taken, added]
-    assert settings.sinks[added].type == "stdout"
+    assert isinstance(settings.sinks[added], StdoutSettings)
 
 
 def test_a_stdout_sink_of_ones_own_keeps_its_name(load: Load) -> None:

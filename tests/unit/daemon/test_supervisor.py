@@ -17,7 +17,7 @@ from virtual import PIPELINE, FakeClock
 from watcher.config.models import Settings
 from watcher.daemon.build import Bells, Equipment
 from watcher.daemon.supervisor import Owners
-from watcher.delivery.sinks.stdout import Output
+from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import SinkLane
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
 from watcher.domain.event_factory import EventFactory
@@ -80,7 +80,7 @@ class NotedSchedule(Schedule):
 class House:
     """The owners of one process and all they work with."""
 
-    def __init__(self, store: SqlStore, clock: FakeClock, output: Output) -> None:
+    def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
         self.store = store
         self.clock = clock
         self.api = Endpoint(says(answer(404)))
@@ -147,7 +147,7 @@ class House:
 @pytest.fixture
 async def house(store: SqlStore, clock: FakeClock) -> AsyncIterator[House]:
     fd = os.open(os.devnull, os.O_WRONLY)
-    output = Output(fd)
+    output = StdoutOutput(fd)
     house = House(store, clock, output)
     async with house.api.receiver, house.hook.receiver:
         yield house

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from watcher.delivery.retry_policy import Conclusion, RetryRules, conclude, retry_after_s
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.retry_policy import Conclusion, conclude, retry_after_s
+from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
 from watcher.domain.models import Delivery, DeliveryState
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)

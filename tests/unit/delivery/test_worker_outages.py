@@ -9,8 +9,7 @@ import pytest
 from lane_rig import DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 from structlog.testing import capture_logs
 
-from watcher.delivery.retry_policy import RetryRules
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
 from watcher.domain.models import Delivery
 
 DEFAULTS = replace(RULES, retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10_800.0), give_up_after_s=259_200.0))

@@ -9,8 +9,7 @@ import pytest
 from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 from structlog.testing import capture_logs
 
-from watcher.delivery.retry_policy import RetryRules
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
 
 FOREVER = 10_000.0

@@ -7,7 +7,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from watcher.config.loader import load_config
-from watcher.config.models import SINK_KINDS, AccountSettings, Settings, WatchSettings
+from watcher.config.models import AccountSettings, Settings, WatchSettings
+from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import Block, key_of
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

@@ -5,27 +5,24 @@ test event is to be sent. What is told of a URL is scheme, host and port.
 """
 
 import asyncio
-import ssl
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from yarl import URL
-
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.delivery.sinks.protocol import Verdict
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, shown_url
+from watcher.delivery.sinks.protocol import SinkContext, Verdict
+from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.errors import Exit
 from watcher.domain.models import Delivery, EventType, Outcome
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import failure_kind
-from watcher.runtime.proxy import proxy_for
 from watcher.runtime.rate_limiter import SHARE, Pacer
+from watcher.runtime.settings import shown_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +94,11 @@ async def try_everything(
     With `send` each webhook gets a `watcher.test`. `tried` is called after each watch.
     """
     accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
-    hooks = [(name, sink) for name, sink in settings.sinks.items() if isinstance(sink, WebhookSettings)]
-    sinks = [_try_webhook(name, sink, clock=clock, send=send) for name, sink in hooks]
+    sinks = [
+        _try_sink(name, sink, target=target, clock=clock, send=send)
+        for name, sink in settings.sinks.items()
+        if (target := sink.target) is not None
+    ]
     of_accounts, of_hooks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*sinks))
     return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
 
@@ -244,16 +244,12 @@ class _Key:
         return reply
 
 
-async def _try_webhook(name: str, settings: WebhookSettings, *, clock: Clock, send: bool) -> Trial:
-    return await _timed(
-        _send(name, settings, clock=clock) if send else _connect(settings),
-        target=f"sinks.{name}",
-        place=shown_url(settings.url.get_secret_value()),
-        clock=clock,
-    )
+async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:
+    trying = _send(name, settings, clock=clock) if send else _connect(settings)
+    return await _timed(trying, target=f"sinks.{name}", place=target, clock=clock)
 
 
-async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdict:
+async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _Verdict:
     event = trial_event(sink=name, at=clock.now())
     delivery = Delivery(
         sink=name,
@@ -265,7 +261,7 @@ async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdi
         recorded_at=0,
         due_at=0,
     )
-    sink = WebhookSink(settings, clock=clock)
+    sink = settings.open(SinkContext(clock))
     try:
         receipt = await sink.send([delivery])
     finally:
@@ -275,19 +271,11 @@ async def _send(name: str, settings: WebhookSettings, *, clock: Clock) -> _Verdi
     return _failed(receipt.answer)
 
 
-async def _connect(settings: WebhookSettings) -> _Verdict:
-    """Connect to the host, or to the proxy that leads there, and say nothing."""
-    target = URL(settings.url.get_secret_value())
-    proxy = proxy_for(target).url
-    end = proxy or target
-    context = ssl.create_default_context() if end.scheme == "https" else None
+async def _connect(settings: SinkSettings) -> _Verdict:
     try:
-        async with asyncio.timeout(settings.timeout_s):
-            _, writer = await asyncio.open_connection(end.raw_host, end.port, ssl=context)
+        return _Verdict(Exit.DONE, await settings.connect())
     except (OSError, TimeoutError) as error:
         return _failed(failure_kind(error))
-    writer.transport.abort()
-    return _Verdict(Exit.DONE, "proxy connected, nothing sent" if proxy else "connected, nothing sent")
 
 
 def _failed(answer: str) -> _Verdict:

@@ -12,7 +12,7 @@ from rich.text import Text
 from watcher.cli.wait.display import change_line, picture, sign_of_life, wrapped_count
 from watcher.cli.wait.follower import View
 from watcher.cli.wait.progress import Moment, Progress, Subject
-from watcher.delivery.sinks.stdout import Output
+from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event
 
@@ -23,7 +23,7 @@ SIGN_OF_LIFE_S = 60.0
 class _OutputView:
     """A view that writes what is told, and between that says every minute, beside it, that it still waits."""
 
-    def __init__(self, out: Output, say: Callable[[str], None]) -> None:
+    def __init__(self, out: StdoutOutput, say: Callable[[str], None]) -> None:
         self._out = out
         self._say = say
         self._sign_at: float | None = None
@@ -91,7 +91,7 @@ async def stdout_view(*, as_json: bool, say: Callable[[str], None]) -> AsyncIter
 
     `say` takes a sign of life for people, and must not wait for anybody.
     """
-    out = Output(STDOUT_FD)
+    out = StdoutOutput(STDOUT_FD)
     try:
         yield EventView(out, say) if as_json else LineView(out, say)
     finally:

@@ -1,11 +1,12 @@
 """A sink that is told, as its lane sees it: one attempt, one receipt."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from watcher.domain.models import Delivery
+from watcher.runtime.clock import Clock
 
 
 class Verdict(Enum):
@@ -28,6 +29,43 @@ class Receipt:
     verdict: Verdict
     answer: str
     retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRules:
+    """When to try again: the wait after each step, the last one repeating, and when to stop (`None`: never)."""
+
+    schedule_s: tuple[float, ...]
+    give_up_after_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class LaneRules:
+    """How a sink wants to be sent to. A rate of infinity is no pace; with `breaks` failures may hold it up."""
+
+    retry: RetryRules
+    rate_per_s: float
+    breaks: bool = True
+
+
+class Output(Protocol):
+    """The program's own output, which all sinks that write to it share."""
+
+    async def write(self, line: bytes, *, retried: Callable[[], None]) -> None:
+        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinkContext:
+    """What a sink may work with. It calls `retried` when it tries again by itself.
+
+    Without an `output` only what sends elsewhere can be opened.
+    """
+
+    clock: Clock
+    output: Output | None = None
+    retried: Callable[[], None] = lambda: None
 
 
 class Sink(Protocol):

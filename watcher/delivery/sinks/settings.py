@@ -13,6 +13,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from watcher.delivery.sinks.protocol import LaneRules, Sink, SinkContext
 from watcher.domain.models import EventType
 from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
 from watcher.runtime.units import UnfitError
@@ -122,3 +123,21 @@ class SinkSettings(Block):
         examples=['[execution.failed, "account.*"]'],
     )
     match: Match = Field(default=Match(), description="Restricts events of a pipeline; others pass by `events` alone.")
+
+    @property
+    def target(self) -> str | None:
+        """Return as much of where it sends to as may be shown; `None` if that is this process."""
+        return None
+
+    @property
+    def rules(self) -> LaneRules:
+        """Return how it wants to be sent to."""
+        raise NotImplementedError
+
+    def open(self, context: SinkContext) -> Sink:
+        """Return the sink, with no connection yet. Needs a running event loop."""
+        raise NotImplementedError
+
+    async def connect(self) -> str:
+        """Connect to its target, send nothing, and say what was done. Raises `OSError` or `TimeoutError`."""
+        raise NotImplementedError

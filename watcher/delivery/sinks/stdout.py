@@ -20,7 +20,7 @@ from typing import Literal
 import structlog
 from pydantic import Field
 
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import LaneRules, Output, Receipt, RetryRules, Sink, SinkContext, Verdict
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
@@ -37,12 +37,6 @@ _WRITTEN = Receipt(Verdict.DELIVERED, "written")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-class StdoutSettings(SinkSettings):
-    """`{type: stdout}`."""
-
-    type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
-
-
 @dataclass(frozen=True, slots=True)
 class _Line:
     """A line to write, where its fate is awaited, and what counts each further try at it."""
@@ -52,7 +46,7 @@ class _Line:
     retried: Callable[[], None]
 
 
-class Output:
+class StdoutOutput:
     """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
 
     def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -136,6 +130,22 @@ class StdoutSink:
 
     async def close(self) -> None:
         """Leave the output to the others."""
+
+
+class StdoutSettings(SinkSettings):
+    """`{type: stdout}`."""
+
+    type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
+
+    @property
+    def rules(self) -> LaneRules:
+        """Send without a pace, and try again for ever: nothing but a full disk fails."""
+        return LaneRules(RetryRules((1.0,), None), float("inf"), breaks=False)
+
+    def open(self, context: SinkContext) -> Sink:
+        """Return the sink. Needs a running event loop."""
+        assert context.output is not None  # noqa: S101 (its own output has no `target` that could be tried alone)
+        return StdoutSink(context.output, retried=context.retried)
 
 
 def _nobody() -> None:

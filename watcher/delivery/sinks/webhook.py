@@ -4,6 +4,7 @@ When to try, and how often, is the lane's. Of the URL only scheme and host are e
 """
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
@@ -13,7 +14,7 @@ from multidict import CIMultiDict
 from pydantic import Field
 from yarl import URL
 
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import LaneRules, Receipt, RetryRules, Sink, SinkContext, Verdict
 from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
@@ -22,7 +23,7 @@ from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind
 from watcher.runtime.proxy import proxy_for
-from watcher.runtime.settings import Block, Duration, Rate, as_written
+from watcher.runtime.settings import Block, Duration, Rate, as_written, shown_url
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -58,6 +59,13 @@ class RetrySettings(Block):
     )
 
 
+def verdict_on(status: int) -> Verdict:
+    """Return what a status code means for a delivery (SPEC 5)."""
+    if 200 <= status <= 299:  # noqa: PLR2004 (HTTP)
+        return Verdict.DELIVERED
+    return _VERDICTS.get(status, Verdict.RETRY)
+
+
 class WebhookSettings(SinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
@@ -91,18 +99,30 @@ class WebhookSettings(SinkSettings):
     rate_limit: Rate = Field(default=as_written("100/s"), description="Deliveries sent, at most.", examples=["60/m"])
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
 
+    @property
+    def target(self) -> str:
+        """Return scheme and host, with the port where there is one: the path is a secret."""
+        return shown_url(self.url.get_secret_value())
 
-def verdict_on(status: int) -> Verdict:
-    """Return what a status code means for a delivery (SPEC 5)."""
-    if 200 <= status <= 299:  # noqa: PLR2004 (HTTP)
-        return Verdict.DELIVERED
-    return _VERDICTS.get(status, Verdict.RETRY)
+    @property
+    def rules(self) -> LaneRules:
+        """Return how it wants to be sent to."""
+        return LaneRules(RetryRules(self.retry.schedule, self.retry.give_up_after_s), self.rate_limit)
 
+    def open(self, context: SinkContext) -> Sink:
+        """Return the sink, with no connection yet. Needs a running event loop."""
+        return WebhookSink(self, clock=context.clock)
 
-def shown_url(url: str) -> str:
-    """Return as much of a URL as may be shown: scheme and host, with the port where there is one."""
-    parts = URL(url)
-    return str(URL.build(scheme=parts.scheme, host=parts.host or "", port=parts.explicit_port))
+    async def connect(self) -> str:
+        """Connect to the host, or to the proxy that leads there, and say nothing."""
+        target = URL(self.url.get_secret_value())
+        proxy = proxy_for(target).url
+        end = proxy or target
+        context = ssl.create_default_context() if end.scheme == "https" else None
+        async with asyncio.timeout(self.timeout_s):
+            _, writer = await asyncio.open_connection(end.raw_host, end.port, ssl=context)
+        writer.transport.abort()
+        return "proxy connected, nothing sent" if proxy else "connected, nothing sent"
 
 
 class WebhookSink:

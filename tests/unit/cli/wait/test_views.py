@@ -12,7 +12,7 @@ from rich.console import Console
 
 from watcher.cli.wait.progress import Moment, Progress, Stay, Subject, Trouble
 from watcher.cli.wait.views import EventView, LineView, live_view
-from watcher.delivery.sinks.stdout import Output
+from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event, EventType, Outcome
 
@@ -104,7 +104,7 @@ class Quiet:
 @pytest.fixture(params=[EventView, LineView])
 async def quiet(request: pytest.FixtureRequest) -> AsyncIterator[Quiet]:
     fd, said = os.open(os.devnull, os.O_WRONLY), list[str]()
-    out = Output(fd)
+    out = StdoutOutput(fd)
     yield Quiet(request.param(out, said.append), said)
     out.close()
     os.close(fd)

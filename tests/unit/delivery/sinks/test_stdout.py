@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from watcher.delivery.sinks.protocol import Receipt, Verdict
-from watcher.delivery.sinks.stdout import Output, StdoutSink
+from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
 from watcher.runtime.logs import configure_logs
@@ -58,7 +58,7 @@ def is_ready(task: asyncio.Task[Receipt]) -> bool:
 
 
 async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
-    sink = StdoutSink(Output(pipe.writing))
+    sink = StdoutSink(StdoutOutput(pipe.writing))
     bodies = [f'{{"number": {number}}}'.encode() for number in range(40)]
     assert await asyncio.gather(*(sink.send([delivery(body)]) for body in bodies)) == [WRITTEN] * 40
     pipe.close(pipe.writing)
@@ -70,7 +70,7 @@ async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_l
     pipe: Pipe, *, blocking: bool
 ) -> None:
     os.set_blocking(pipe.writing, blocking)
-    sink = StdoutSink(Output(pipe.writing))
+    sink = StdoutSink(StdoutOutput(pipe.writing))
     body = b"x" * 16_000  # four times what the pipe holds
     sending = [asyncio.create_task(sink.send([delivery(body)])) for _ in range(3)]
     first = await asyncio.to_thread(os.read, pipe.reading, 1)  # the thread has begun, and the loop goes on
@@ -82,7 +82,7 @@ async def test_a_slow_reader_delays_lines_and_neither_tears_them_nor_stops_the_l
 
 
 async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
-    sink = StdoutSink(Output(pipe.writing))
+    sink = StdoutSink(StdoutOutput(pipe.writing))
     pipe.close(pipe.reading)
     for _ in range(2):
         with pytest.raises(OutputClosedError):
@@ -91,7 +91,7 @@ async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
 
 async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe) -> None:
     os.set_blocking(pipe.writing, False)
-    sink = StdoutSink(Output(pipe.writing))
+    sink = StdoutSink(StdoutOutput(pipe.writing))
     sending = asyncio.create_task(sink.send([delivery(b"x" * 16_000)]))
     await asyncio.to_thread(os.read, pipe.reading, 1)
     pipe.close(pipe.reading)
@@ -102,7 +102,7 @@ async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe
 async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
     pipe.close()
     with pytest.raises(OutputClosedError):
-        await StdoutSink(Output(pipe.writing)).send([delivery(b"{}")])
+        await StdoutSink(StdoutOutput(pipe.writing)).send([delivery(b"{}")])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -116,7 +116,7 @@ async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
 
     full = os.open("/dev/full", os.O_WRONLY)
     try:
-        sending = asyncio.create_task(StdoutSink(Output(full, sleep=sleep)).send([delivery(b"{}")]))
+        sending = asyncio.create_task(StdoutSink(StdoutOutput(full, sleep=sleep)).send([delivery(b"{}")]))
         await waiting.wait()
         assert not sending.done()
         os.dup2(pipe.writing, full)
@@ -138,7 +138,7 @@ async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(p
             os.dup2(pipe.writing, full)
 
     with capture_logs() as logs:
-        sink = StdoutSink(Output(full, sleep=sleep), retried=lambda: tries.append(1))
+        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=lambda: tries.append(1))
         try:
             assert await asyncio.gather(*(sink.send([delivery(b"{}")]) for _ in range(2))) == [WRITTEN] * 2
         finally:
@@ -159,7 +159,7 @@ async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pip
 
     with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
         configure_logs(level="info", format_="json", stream=logs)
-        assert await StdoutSink(Output(full, sleep=make_room)).send([delivery(b"{}")]) == WRITTEN
+        assert await StdoutSink(StdoutOutput(full, sleep=make_room)).send([delivery(b"{}")]) == WRITTEN
         os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
     os.close(full)
 
@@ -168,7 +168,7 @@ async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pip
 
 
 async def print_to(fd: int, *bodies: bytes) -> None:
-    output = Output(fd)
+    output = StdoutOutput(fd)
     for body in bodies:
         await StdoutSink(output).send([delivery(body)])
     output.close()
@@ -218,7 +218,7 @@ async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Pat
 
 
 async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: Pipe) -> None:
-    sink = StdoutSink(Output(pipe.writing))
+    sink = StdoutSink(StdoutOutput(pipe.writing))
     cancelled, kept = (asyncio.create_task(sink.send([delivery(b"x" * 16_000)])) for _ in range(2))
     await asyncio.to_thread(os.read, pipe.reading, 1)
     cancelled.cancel()
@@ -230,7 +230,7 @@ async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: P
 
 async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
     before = set(threading.enumerate())
-    output = Output(pipe.writing)
+    output = StdoutOutput(pipe.writing)
     (thread,) = set(threading.enumerate()) - before
     sink = StdoutSink(output)
     await sink.send([delivery(b"{}")])
@@ -245,10 +245,10 @@ STUCK = """
 import asyncio, os
 from uuid import UUID
 from watcher.domain.models import Delivery
-from watcher.delivery.sinks.stdout import Output, StdoutSink
+from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 
 async def main():
-    output = Output(1)
+    output = StdoutOutput(1)
     delivery = Delivery("console", UUID(int=1), "execution.failed", b"s", 1, b"x" * 1_000_000, 0, 0)
     sending = asyncio.create_task(StdoutSink(output).send([delivery]))
     os.write(2, b"ready")
@@ -272,7 +272,7 @@ async def test_a_line_written_after_the_loop_ended_troubles_nobody(pipe: Pipe) -
         before = set(threading.enumerate())
 
         async def live() -> None:
-            output = Output(pipe.writing)
+            output = StdoutOutput(pipe.writing)
             sending = asyncio.create_task(StdoutSink(output).send([delivery(b"x" * 16_000)]))
             await asyncio.to_thread(os.read, pipe.reading, 1)
             sending.cancel()

@@ -14,9 +14,10 @@ from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
 
 from watcher.delivery.sinks.protocol import Receipt, Verdict
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, shown_url, verdict_on
+from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, verdict_on
 from watcher.domain.models import Delivery
 from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.settings import shown_url
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()

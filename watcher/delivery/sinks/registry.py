@@ -1,0 +1,10 @@
+"""The kinds of sinks: a new one is a file of its own and a line here."""
+
+from collections.abc import Mapping
+
+from watcher.delivery.sinks.settings import SinkSettings
+from watcher.delivery.sinks.stdout import StdoutSettings
+from watcher.delivery.sinks.webhook import WebhookSettings
+
+SINK_KINDS: Mapping[str, type[SinkSettings]] = {"stdout": StdoutSettings, "webhook": WebhookSettings}
+"""The settings of each, by the word in `type`."""
