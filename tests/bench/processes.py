@@ -91,15 +91,27 @@ def bare_loop(base_url: str, *, executions: tuple[str, ...], workers: int) -> It
         process.join()
 
 
+def events_of(config: Path) -> Path:
+    """Return the file that a daemon of this configuration writes its events to, one a line."""
+    return config.with_name("events.jsonl")
+
+
+def lines_in(path: Path) -> int:
+    """Count the lines of a file."""
+    with path.open("rb") as file:
+        return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+
+
 @contextmanager
 def daemon(config: Path) -> Iterator[psutil.Process]:
-    """Run the real program, its events going nowhere. Raises `RuntimeError` if it complained: it is not well."""
+    """Run the real program; its events go to the file of `events_of`. Raises `RuntimeError` if it complained."""
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
     command = [sys.executable, "-m", "watcher", "run", "--config", str(config)]
     complaints = config.with_name("watcher.log")
     with (
         complaints.open("wb") as log,
-        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment) as process,
+        events_of(config).open("wb") as events,
+        subprocess.Popen(command, stdout=events, stderr=log, env=environment) as process,
     ):
         running = psutil.Process(process.pid)
         running.cpu_affinity(MEASURED_CORES)
