@@ -91,9 +91,7 @@ class House:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        equipment = Equipment(
-            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Bells(), output
-        )
+        equipment = Equipment(store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Bells(), output)
         self.owners = Owners(equipment, drain_s=LONG_S)
 
     def account(self, **more: object) -> Block:

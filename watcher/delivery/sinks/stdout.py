@@ -4,7 +4,6 @@ Its one thread writes; a reader that is slow or stuck holds up that thread alone
 line may be left half written by that end. In a file the next life ends it; out of a pipe it cannot be taken back.
 """
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -13,8 +12,7 @@ import stat
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from queue import SimpleQueue
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -37,24 +35,13 @@ _WRITTEN = Receipt(Verdict.DELIVERED, "written")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line to write, where its fate is awaited, and what counts each further try at it."""
-
-    data: bytes
-    written: asyncio.Future[None]
-    retried: Callable[[], None]
-
-
 class StdoutOutput:
     """Writes lines to a file descriptor, blocking or not. All sinks share one, or their lines would mix."""
 
     def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        """Start the thread. Needs a running event loop."""
+        """Start the thread."""
         self._fd = fd
         self._sleep = sleep
-        self._loop = asyncio.get_running_loop()
-        self._lines: SimpleQueue[_Line] = SimpleQueue()
         self._thread = WorkerThreads("stdout")
         self._thread.put(self._end_half_line)
 
@@ -63,10 +50,8 @@ class StdoutOutput:
 
         The thread calls `retried` at each further try on a full disk.
         """
-        written: asyncio.Future[None] = self._loop.create_future()
-        self._lines.put(_Line(line + b"\n", written, retried))
-        self._thread.put(self._write_waiting)
-        await written
+        if await self._thread.run(partial(self._write, line + b"\n", retried=retried)):
+            raise OutputClosedError("stdout was closed by its reader")
 
     def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""
@@ -75,17 +60,6 @@ class StdoutOutput:
     def _end_half_line(self) -> None:
         if _stands_in_mid_line(self._fd):
             self._write(b"\n", retried=_nobody)
-
-    def _write_waiting(self) -> None:
-        """Write all that is there: a busy event loop lets another thread run only every few milliseconds."""
-        lines: list[_Line] = []
-        while not self._lines.empty():
-            lines.append(self._lines.get())
-        if not lines:  # an earlier one took it along
-            return
-        closed = self._write(b"".join(line.data for line in lines), retried=lines[0].retried)
-        with suppress(RuntimeError):  # the loop is closed: the program ended while the reader was stuck
-            self._loop.call_soon_threadsafe(_resolve, lines, closed)
 
     def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
         """Write all of it, however long that takes. Return whether the output is closed instead."""
@@ -170,13 +144,3 @@ def _byte_at(position: int, *, fd: int) -> bytes:
         return os.pread(reading, 1, position)
     finally:
         os.close(reading)
-
-
-def _resolve(lines: list[_Line], closed: bool) -> None:  # noqa: FBT001 (call_soon_threadsafe passes no keywords)
-    for line in lines:
-        if line.written.done():  # its attempt was cancelled
-            continue
-        if closed:
-            line.written.set_exception(OutputClosedError("stdout was closed by its reader"))
-        else:
-            line.written.set_result(None)
