@@ -16,8 +16,8 @@ from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import backoff
 from watcher.polling.circuit_breaker import Health
 from watcher.polling.evaluator import Judge, Policy
-from watcher.polling.execution_poller import AccountParts
 from watcher.polling.page_processor import ScanRules
+from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer

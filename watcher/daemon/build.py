@@ -27,9 +27,9 @@ from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import Cadence, backoff, fixed
 from watcher.polling.circuit_breaker import Health
 from watcher.polling.evaluator import Judge, Policy
-from watcher.polling.execution_poller import AccountParts
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
+from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client

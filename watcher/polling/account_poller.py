@@ -1,7 +1,8 @@
 """The watcher of one account: what is asked for next, within the pace. One owner, everything in memory.
 
 It knows nothing of HTTP, sinks or timers: a round is called when something may be due, and says when to call again.
-Whose turn it is is `turns`', what a look does `looks`', what a page does the scanner's, who is watched the roster's.
+Which request is next is the request selector's, what a poll does the poller's, what all polls share the session's, who
+is watched the registry's.
 """
 
 import asyncio
@@ -12,12 +13,13 @@ from typing import Any
 from watcher.domain.models import Known, Watch
 from watcher.polling.circuit_breaker import Permission
 from watcher.polling.confirmations import Confirmations
-from watcher.polling.execution_poller import AccountParts, Looks
+from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import Scanner
 from watcher.polling.page_processor import Rows, ScanRules
 from watcher.polling.poll_queue import Agenda, Entry, Item
 from watcher.polling.registry import Found, Roster, as_if_new
 from watcher.polling.request_selector import GetTurn, ListTurn, Turn, Turns
+from watcher.polling.session import AccountParts, AccountSession
 
 IDLE_S = 10.0
 """The longest time between two rounds: each proves that the loop is alive."""
@@ -43,11 +45,12 @@ class AccountWatcher:
         self._health = parts.health
         self._agenda = Agenda(max_interval_s=rules.max_interval_s)
         self._roster = Roster(self._agenda, parts.metrics, min_interval_s=rules.min_interval_s)
-        self._looks = Looks(parts, roster=self._roster, agenda=self._agenda)
+        self._session = AccountSession(parts, agenda=self._agenda)
+        self._poller = ExecutionPoller(parts, session=self._session, roster=self._roster)
         claims = Confirmations(in_time_count=rules.confirmed_at_most)
-        self._rows = Rows(parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, claims=claims)
+        self._rows = Rows(parts, rules, poller=self._poller, roster=self._roster, agenda=self._agenda, claims=claims)
         self._scanner = Scanner(
-            parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, rows=self._rows
+            parts, rules, session=self._session, roster=self._roster, agenda=self._agenda, rows=self._rows
         )
         self._turns = Turns(self._agenda, self._roster, claims)
         self._changing = asyncio.Lock()
@@ -61,7 +64,7 @@ class AccountWatcher:
     @property
     def store_failing(self) -> bool:
         """Whether the last write failed."""
-        return self._looks.store_failing
+        return self._session.store_failing
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
@@ -80,9 +83,8 @@ class AccountWatcher:
         if self._health.failing_since is not None:
             self._health.lived(now=now, ran_s=self._clock.running())
         self._health.check(now)
-        if self._health.suspects(now):
-            self._looks.ask_witness(now)
-        await self._looks.tell_trouble()
+        self._session.probe_if_suspect(now)
+        await self._session.report_trouble()
         self._start_due()
         now = self._clock.monotonic()
         self._next_round_at = self._wanted_at(now)
@@ -90,8 +92,8 @@ class AccountWatcher:
 
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were looked at. Raises `StoreError`."""
-        await self._looks.noted(self._parts.keeper.keep())
-        await self._looks.flush()
+        await self._session.write(self._parts.keeper.keep())
+        await self._session.flush()
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -138,7 +140,7 @@ class AccountWatcher:
     def _start_due(self) -> None:
         now = self._clock.monotonic()
         for entry in self._rows.expired(now):
-            self._start(self._look(entry, self._rows.accept(entry)))
+            self._start(self._poll(entry, self._poller.accept(entry)))
         while (turn := self._take()) is not None:
             self._start(self._work(turn))
 
@@ -167,7 +169,7 @@ class AccountWatcher:
 
     def _make(self, turn: Turn) -> Coroutine[Any, Any, None]:
         if isinstance(turn, GetTurn):
-            return self._look(turn.entry, self._looks.look(turn.entry))
+            return self._poll(turn.entry, self._poller.poll(turn.entry))
         return self._ask(turn)
 
     async def _ask(self, turn: ListTurn) -> None:
@@ -179,13 +181,13 @@ class AccountWatcher:
             self._asked_lists[pipeline] -= 1
             self._list_answered.set()
 
-    async def _look(self, entry: Entry, look: Coroutine[Any, Any, float | None]) -> None:
-        next_s: float | None = 0.0  # a look that is cancelled is due again
+    async def _poll(self, entry: Entry, poll: Coroutine[Any, Any, float | None]) -> None:
+        next_s: float | None = 0.0  # a poll that is cancelled is due again
         try:
-            next_s = await look
+            next_s = await poll
         finally:
             if next_s is None or not self._rows.keeps(entry, next_s):
-                self._looks.put_back(entry, next_s)
+                self._poller.put_back(entry, next_s)
 
     def _take(self) -> Turn | None:
         """Take the next turn if a request may go now, spending its slot."""
@@ -196,7 +198,7 @@ class AccountWatcher:
             case Permission.ALL:
                 turn = self._turns.next(now)
             case Permission.PROBE:
-                turn = self._turns.probe(self._looks.witness, now=now)
+                turn = self._turns.probe(self._session.probe_target, now=now)
             case Permission.NOTHING:
                 return None
         if turn is not None:

@@ -3,8 +3,8 @@
 import structlog
 
 from watcher.domain.models import Cursor, GapReason, Outgoing
-from watcher.polling.execution_poller import AccountParts, Looks
 from watcher.polling.pipeline_list import Listing
+from watcher.polling.session import AccountParts, AccountSession
 from watcher.store.protocol import PipelineChange
 
 log = structlog.get_logger()
@@ -13,13 +13,14 @@ log = structlog.get_logger()
 class Cursors:
     """The cursors of one account's pipelines in its store."""
 
-    def __init__(self, parts: AccountParts, *, looks: Looks) -> None:
+    def __init__(self, parts: AccountParts, *, session: AccountSession) -> None:
         """Write for this account."""
         self._lease = parts.lease
         self._judge = parts.judge
         self._clock = parts.clock
         self._metrics = parts.metrics
-        self._looks = looks
+        self._session = session
+        self._store = parts.store
 
     async def record(
         self, listing: Listing, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
@@ -33,7 +34,7 @@ class Cursors:
         outgoing = () if gap is None else (self._gap(listing, gap, at_most=at_most),)
         sequence = listing.sequence + len(outgoing)
         change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
-        await self._looks.write(change)
+        await self._session.write(self._store.record(change))
         listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
         for each in outgoing:
             log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=gap)

@@ -9,11 +9,11 @@ from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lo
 from watcher.polling.circuit_breaker import PAUSING_CODES
 from watcher.polling.cursors import Cursors
 from watcher.polling.evaluator import UNREADABLE_AFTER_S
-from watcher.polling.execution_poller import AccountParts, Looks
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pipeline_list import Listing
 from watcher.polling.poll_queue import Queue
 from watcher.polling.registry import Roster
+from watcher.polling.session import AccountParts, AccountSession
 from watcher.runtime.backoff import doubling
 
 REFUSED_EVERY_S = 600.0
@@ -31,13 +31,13 @@ class ListTrouble:
     """Judges the failures of one account's lists."""
 
     def __init__(
-        self, parts: AccountParts, rules: ScanRules, *, looks: Looks, roster: Roster, cursors: Cursors
+        self, parts: AccountParts, rules: ScanRules, *, session: AccountSession, roster: Roster, cursors: Cursors
     ) -> None:
         """Start with no list in trouble."""
         self._clock = parts.clock
         self._health = parts.health
         self._rules = rules
-        self._looks = looks
+        self._session = session
         self._roster = roster
         self._cursors = cursors
 
@@ -49,8 +49,8 @@ class ListTrouble:
             listing.failing_since, listing.failing_ran_s = now, self._clock.running()
         alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
         reason = self._gap_for(listing, reply, alone=alone, now=now)
-        self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
-        await self._looks.tell_health(failed=True)
+        self._session.note_failure(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
+        await self._session.report_answer(failed=True)
         return reason
 
     async def give_up(self, listing: Listing, reason: GapReason | None, *, now: float) -> Step:
@@ -72,7 +72,7 @@ class ListTrouble:
 
     def _gap_for(self, listing: Listing, reply: PageReply, *, alone: bool, now: float) -> GapReason | None:
         """Return why the list is given up for now: refused again and again, or never read while others were."""
-        reason, other_at = EXECUTION_REASONS.get(reply.outcome), self._looks.success_at
+        reason, other_at = EXECUTION_REASONS.get(reply.outcome), self._session.success_at
         listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
         if listing.streak is None:
             return GapReason.UNREADABLE if self._is_unreadable(listing, other_at) else None

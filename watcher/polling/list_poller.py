@@ -14,7 +14,6 @@ from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, Execution, GapReason, Known, Outcome, Watch
 from watcher.polling.cursors import Cursors
 from watcher.polling.ending import Ending
-from watcher.polling.execution_poller import AccountParts, Looks
 from watcher.polling.list_failures import ListTrouble, Step
 from watcher.polling.page_processor import Rows, ScanRules, by_id, raise_worst
 from watcher.polling.pagination.api_clock import ApiClock
@@ -26,6 +25,7 @@ from watcher.polling.pipeline_list import Listing
 from watcher.polling.poll_queue import Agenda, Entry, Queue
 from watcher.polling.registry import Roster
 from watcher.polling.request_selector import ListTurn
+from watcher.polling.session import AccountParts, AccountSession
 from watcher.store.protocol import ExecutionChange, PipelineRecord
 
 CURSOR_EVERY_US = 60_000_000
@@ -50,7 +50,7 @@ class Scanner:
         parts: AccountParts,
         rules: ScanRules,
         *,
-        looks: Looks,
+        session: AccountSession,
         roster: Roster,
         agenda: Agenda,
         rows: Rows,
@@ -58,12 +58,12 @@ class Scanner:
         """Start with nothing under way."""
         self._parts = parts
         self._rules = rules
-        self._looks = looks
+        self._session = session
         self._roster = roster
         self._agenda = agenda
         self._rows = rows
-        self._cursors = Cursors(parts, looks=looks)
-        self._trouble = ListTrouble(parts, rules, looks=looks, roster=roster, cursors=self._cursors)
+        self._cursors = Cursors(parts, session=session)
+        self._trouble = ListTrouble(parts, rules, session=session, roster=roster, cursors=self._cursors)
         self._ending = Ending(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
         self._clock = parts.clock
 
@@ -97,7 +97,7 @@ class Scanner:
         listing, left = turn.listing, {entry.known.execution: entry for entry in turn.entries}
         step = self._at_rest()
         try:
-            step = await self._looks.guard(self._ask(turn, left=left), instead=partial(self._crashed, listing))
+            step = await self._session.guard(self._ask(turn, left=left), instead=partial(self._crashed, listing))
         finally:
             for entry in left.values():
                 self._roster.restore(entry)
@@ -124,8 +124,8 @@ class Scanner:
             return await self._read(turn, reply, (), left=left)
         if reply.rows is None:
             return await self._fail(turn, reply, now=now)
-        self._looks.vouch(listing, reply, now=now)
-        await self._looks.tell_health(failed=False)
+        self._session.note_success(listing, reply, now=now)
+        await self._session.report_answer(failed=False)
         if turn.scans:
             self._trouble.works(listing)
         if listing.unwatched:
@@ -160,7 +160,7 @@ class Scanner:
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         if reply.execution is not None:
-            self._looks.vouch(listing, reply, now=now)
+            self._session.note_success(listing, reply, now=now)
             self._parts.judge.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         if listing.unwatched:
             return self._at_rest()
@@ -231,7 +231,7 @@ class Scanner:
     async def _note_found(self, known: Known, *, when: int) -> None:
         """Record that a list shows what was named, and told, before."""
         change = ExecutionChange(self._parts.lease, known.sequence, replace(known, found_at=when), ())
-        await self._looks.write(change)
+        await self._session.write(self._parts.store.record(change))
 
     def _needs_name(self, listing: Listing) -> bool:
         """Tell whether the first that is told of would lack the pipeline's name: a list does not say it."""

@@ -14,12 +14,13 @@ from watcher.domain.models import Details, Execution, FirstSight, Known, Outcome
 from watcher.domain.transitions import is_terminal
 from watcher.polling.confirmations import Confirmations, selects
 from watcher.polling.evaluator import Judged
-from watcher.polling.execution_poller import AccountParts, Looks
+from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.pagination.arrival_baseline import Seen, had_ended, proves_new
 from watcher.polling.pagination.paging import dated
 from watcher.polling.pipeline_list import Listing
 from watcher.polling.poll_queue import Agenda, Claim, Entry
 from watcher.polling.registry import Roster
+from watcher.polling.session import AccountParts
 from watcher.store.protocol import ExecutionChange
 
 LONG_AGO = 1
@@ -76,7 +77,7 @@ class Rows:
         parts: AccountParts,
         rules: ScanRules,
         *,
-        looks: Looks,
+        poller: ExecutionPoller,
         roster: Roster,
         agenda: Agenda,
         claims: Confirmations,
@@ -84,7 +85,7 @@ class Rows:
         """Start with no claim."""
         self._parts = parts
         self._rules = rules
-        self._looks = looks
+        self._poller = poller
         self._roster = roster
         self._agenda = agenda
         self._claims = claims
@@ -98,12 +99,6 @@ class Rows:
         """Return the monotonic time at which that may next happen."""
         return self._claims.next_expiry_at()
 
-    async def accept(self, entry: Entry) -> float | None:
-        """Take a claim for the status; return when to look next."""
-        claim = entry.claim
-        assert claim is not None  # noqa: S101 (only entries with one come here)
-        return await self._looks.guard_look(self._accept(entry, claim))
-
     def keeps(self, entry: Entry, next_s: float) -> bool:
         """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
         if entry.claim is None or entry.unwatched:
@@ -111,12 +106,6 @@ class Rows:
         entry.claim.retry_after(next_s, now=self._clock.monotonic())
         self._claims.add(entry)
         return True
-
-    async def _accept(self, entry: Entry, claim: Claim) -> float | None:
-        judged = self._parts.judge.success(entry, claim.execution, sent_at=claim.sent_at)
-        await self._looks.record(entry, judged, claim.execution)
-        entry.claim = None
-        return judged.next_s
 
     def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
         """Remember those that nobody knows any more because they ended so long ago."""
@@ -182,13 +171,13 @@ class Rows:
     def _undo(self, entry: Entry, *, before: Known, is_new: bool) -> None:
         """Let all be as it was before: whoever was not known is as unknown to the next reading."""
         entry.claim, entry.known = None, before
-        self._looks.put_back(entry, None if is_new else 0.0)
+        self._poller.put_back(entry, None if is_new else 0.0)
 
     async def _finish(self, change: _Change) -> None:
         """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
         entry = change.entry
         try:
-            await self._looks.record(entry, change.judged, change.execution)
+            await self._poller.record(entry, change.judged, change.execution)
         except BaseException:
             before = change.before if entry.known is change.found else entry.known  # else it was written
             self._undo(entry, before=before, is_new=change.is_new and before is change.before)
@@ -196,7 +185,7 @@ class Rows:
         if entry.claim is not None:
             self._claims.add(entry)
         else:
-            self._looks.put_back(entry, change.judged.next_s)
+            self._poller.put_back(entry, change.judged.next_s)
 
     def _free_entry(self, execution: Execution) -> Entry | None:
         """Return the entry a row is about, out of the agenda; nothing if there is none, or somebody has it."""

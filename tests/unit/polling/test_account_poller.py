@@ -676,7 +676,7 @@ async def test_what_contradicts_an_end_is_counted_and_not_told(store: SqlStore, 
     account = await account_of(store, clock, A)
     ended = Known(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
     with capture_logs() as logs:
-        await account.watcher._looks.look(Entry(ended, watch_of(A)))
+        await account.watcher._poller.poll(Entry(ended, watch_of(A)))
     assert [line["event"] for line in logs] == ["execution.contradicted"]
     labels = {"account": "default", "outcome": "contradicted"}
     assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1

@@ -29,10 +29,12 @@ class Rig:
 
     def __init__(self, account: Account, *, lost_after: int = 3, lost_grace_s: float = 60.0) -> None:
         watcher = account.watcher
-        self.account, self.looks, self.clock = account, watcher._looks, account.clock
+        self.account, self.session, self.clock = account, watcher._session, account.clock
         rules = replace(RULES, lost_after=lost_after, lost_grace_s=lost_grace_s)
-        cursors = Cursors(watcher._parts, looks=watcher._looks)
-        self.trouble = ListTrouble(watcher._parts, rules, looks=watcher._looks, roster=watcher._roster, cursors=cursors)
+        cursors = Cursors(watcher._parts, session=watcher._session)
+        self.trouble = ListTrouble(
+            watcher._parts, rules, session=watcher._session, roster=watcher._roster, cursors=cursors
+        )
         (listing,) = watcher._roster.listings.values()
         self.listing: Listing = listing
         self.start = self.clock.monotonic()
@@ -43,7 +45,7 @@ class Rig:
         return await self.trouble.failed(self.listing, PageReply(outcome, now, status_code=code), now=now)
 
     def other_is_well(self, *, at: float) -> None:
-        self.looks.success_at = self.start + at
+        self.session.success_at = self.start + at
 
 
 async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **rules: float) -> Rig:
