@@ -15,10 +15,12 @@ from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import backoff
 from watcher.polling.circuit_breaker import Health
-from watcher.polling.evaluator import Judge, Policy
+from watcher.polling.evaluator import Judge
 from watcher.polling.page_processor import ScanRules
+from watcher.polling.policy import FailurePolicy, Policy
 from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.runtime.backoff import Jitter
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
 from watcher.store.protocol import AT_EASE, Lease, Settlement, Store
@@ -230,6 +232,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     watches: Sequence[Watch] | None = None,
     rules: ScanRules = RULES,
     api: ScriptedApi | None = None,
+    jitter: Jitter = lambda: 0.5,
 ) -> Account:
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
     router = Router({"ops": Route(frozenset(EventType), {}, frozenset())})
@@ -239,13 +242,14 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     await store.load_sink(sink, fingerprint="")
     children = metrics.account("default")
     announcer = AccountAnnouncer(lease, record, store=store, router=router, clock=clock, metrics=children)
+    policy = Policy(rules.min_interval_s, max_interval_s, rules.lost_after, rules.lost_grace_s)
+    failures = FailurePolicy(policy, clock=clock, jitter=jitter)
     judge = Judge(
         lease=lease,
         router=router,
         clock=clock,
-        policy=Policy(1.0, max_interval_s, lost_after=3, lost_grace_s=60.0),
-        cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=lambda: 0.5),
-        jitter=lambda: 0.5,
+        failures=failures,
+        cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
@@ -260,6 +264,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         announcer=announcer,
         keeper=HealthKeeper(lease, health, store=store, clock=clock),
         judge=judge,
+        failures=failures,
         metrics=children,
         concurrency=concurrency,
         wake=lambda: wakes.append(clock.monotonic()),

@@ -26,8 +26,9 @@ from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import Cadence, backoff, fixed
 from watcher.polling.circuit_breaker import Health
-from watcher.polling.evaluator import Judge, Policy
+from watcher.polling.evaluator import Judge
 from watcher.polling.page_processor import ScanRules
+from watcher.polling.policy import FailurePolicy, Policy
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
@@ -203,6 +204,7 @@ def _account_parts(
         announcer=announcer,
         keeper=HealthKeeper(lease, health, store=store, clock=clock),
         judge=judge,
+        failures=_failures(equipment, polling),
         metrics=metrics,
         concurrency=polling.concurrency,
         wake=equipment.schedule.waker(f"account:{lease.name}"),
@@ -217,9 +219,8 @@ def _judge(
         lease=lease,
         router=equipment.router,
         clock=equipment.clock,
-        policy=_policy(polling),
+        failures=_failures(equipment, polling),
         cadence=cadence,
-        jitter=random.random,
         link=link,
     )
 
@@ -234,8 +235,9 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
     )
 
 
-def _policy(polling: PollingSettings) -> Policy:
-    return Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s)
+def _failures(equipment: AccountEquipment, polling: PollingSettings) -> FailurePolicy:
+    policy = Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s)
+    return FailurePolicy(policy, clock=equipment.clock, jitter=random.random)
 
 
 def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: float) -> ScanRules:

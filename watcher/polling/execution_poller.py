@@ -8,7 +8,8 @@ import structlog
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import Execution
 from watcher.polling.confirmations import DENIED_FOR_S
-from watcher.polling.evaluator import AccountState, Judged
+from watcher.polling.evaluator import Judged
+from watcher.polling.policy import AccountState
 from watcher.polling.poll_queue import Entry
 from watcher.polling.registry import Roster
 from watcher.polling.session import AccountParts, AccountSession

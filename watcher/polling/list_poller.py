@@ -63,7 +63,7 @@ class Scanner:
         self._agenda = agenda
         self._rows = rows
         self._cursors = Cursors(parts, session=session)
-        self._trouble = ListTrouble(parts, rules, session=session, roster=roster, cursors=self._cursors)
+        self._trouble = ListTrouble(parts, session=session, roster=roster, cursors=self._cursors)
         self._ending = Ending(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
         self._clock = parts.clock
 
@@ -147,7 +147,7 @@ class Scanner:
             listing.head_wanted()
             return await self._trouble.give_up(listing, None, now=now)
         told = listing.gaps_told
-        await self._end(listing, listing.scan.finding or Finding(reason, listing.scan.unread_count()))
+        await self._end(listing, listing.scan.finding or Finding(GapReason(reason.value), listing.scan.unread_count()))
         listing.gaps_told |= told
         self._trouble.works(listing)
         return self._at_rest()

@@ -73,15 +73,15 @@ class Listing(Item):
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
     `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
-    list that has failed since `failing_since` (by then the process had run for `failing_ran_s`) answers nobody until
-    `failing_until`. `found_count` and `shows_any` are what the scan under way has found, and whether it met any row; it
-    began at `began_at` (0: not yet), for its first page was asked at `scanned_at` (monotonic seconds). `gaps_told` is
-    why the last scans could not be completed, where that goes on and was told: deeper pages are refused, or there is no
-    order. `kept` are the ages of the rows that the last complete scan met: so long the API keeps what has ended.
-    `doubt` is there while the last scans ended too early.
+    list that fails answers nobody until `failing_until`. `found_count` and `shows_any` are what the scan under way has
+    found, and whether it met any row; it began at `began_at` (0: not yet), for its first page was asked at `scanned_at`
+    (monotonic seconds). `gaps_told` is why the last scans could not be completed, where that goes on and was told:
+    deeper pages are refused, or there is no order. `kept` are the ages of the rows that the last complete scan met: so
+    long the API keeps what has ended. `doubt` is there while the last scans ended too early.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
+    any_failure_counts: ClassVar[bool] = True
 
     watch: Watch
     cursor: Cursor
@@ -100,8 +100,6 @@ class Listing(Item):
     found_count: int = 0
     shows_any: bool = False
     gaps_told: frozenset[GapReason] = frozenset()
-    failing_since: float | None = None
-    failing_ran_s: float = 0.0
     failing_until: float = float("-inf")
     entries: dict[str, Entry] = field(default_factory=dict)
     _ended: OrderedDict[str, int] = field(default_factory=OrderedDict)

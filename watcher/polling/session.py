@@ -16,6 +16,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.circuit_breaker import Health
 from watcher.polling.evaluator import Judge
+from watcher.polling.policy import FailurePolicy
 from watcher.polling.poll_queue import Agenda, Entry, Item
 from watcher.polling.status_reporter import AccountAnnouncer
 from watcher.runtime.clock import Clock
@@ -45,6 +46,7 @@ class AccountParts:
     announcer: AccountAnnouncer
     keeper: HealthKeeper
     judge: Judge
+    failures: FailurePolicy
     metrics: AccountMetrics
     concurrency: int
     wake: Wake

@@ -10,7 +10,8 @@ import pytest
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import EventType, Execution, Known, LostReason, Outcome, Watch
 from watcher.domain.routing import Route, Router
-from watcher.polling.evaluator import AccountState, Judge, Judged, Policy
+from watcher.polling.evaluator import Judge, Judged
+from watcher.polling.policy import AccountState, FailurePolicy, Policy
 from watcher.polling.poll_queue import Entry
 from watcher.store.protocol import ExecutionChange, Lease
 
@@ -53,6 +54,7 @@ class Court:
     """One judge and one execution, whose changes are taken over as if they had been recorded."""
 
     draw: float = 0.5
+    policy: Policy = POLICY
     others_well: bool = True
     alone: bool = False
     usable: bool = True
@@ -67,9 +69,8 @@ class Court:
             lease=LEASE,
             router=self.router,
             clock=self.clock,
-            policy=POLICY,
+            failures=FailurePolicy(self.policy, clock=self.clock, jitter=lambda: self.draw),
             cadence=tenth,
-            jitter=lambda: self.draw,
             link=self.link,
         )
 
@@ -404,8 +405,7 @@ def test_a_loss_is_told_as_soon_as_the_grace_is_over_however_the_looks_fall(outc
 
 
 def test_the_end_of_the_grace_hastens_no_answer_that_is_not_the_last_one_needed() -> None:
-    court = Court()
-    court.judge._policy = replace(POLICY, lost_after=9)
+    court = Court(policy=replace(POLICY, lost_after=9))
     court.fail(Outcome.NOT_FOUND)
     court.wait(59)
     assert court.fail(Outcome.NOT_FOUND).next_s == 2
