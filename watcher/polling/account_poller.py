@@ -228,7 +228,7 @@ class AccountWatcher:
             return
         for entry in turn.entries:
             self._note_gap(entry, entry.asked_at, now=now)
-        if turn.scans and not turn.listing.began_at:
+        if turn.scans and not turn.listing.progress.began_at:
             self._note_gap(turn.listing, turn.listing.scanned_at, now=now)
 
     def _note_gap(self, item: Item, last_at: float, *, now: float) -> None:

@@ -1,17 +1,23 @@
-"""What a list that cannot be read means: for its account, for its next request, and when that is a gap."""
+"""What it means that a list cannot be read, or ends too early, and what is written of a list: its cursor, its gaps."""
 
 from dataclasses import replace
 from typing import NamedTuple
 
+import structlog
+
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import GapReason, LostReason
+from watcher.domain.models import Cursor, GapReason, LostReason, Outgoing
 from watcher.domain.transitions import EXECUTION_REASONS
-from watcher.polling.cursors import Cursors
-from watcher.polling.pipeline_list import Listing
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.result import Finding
+from watcher.polling.pipeline_list import Doubt, Listing
 from watcher.polling.policy import AccountState
 from watcher.polling.poll_queue import Queue
 from watcher.polling.registry import Roster
 from watcher.polling.session import AccountParts, AccountSession
+from watcher.store.protocol import PipelineChange
+
+log = structlog.get_logger()
 
 
 class Step(NamedTuple):
@@ -19,6 +25,40 @@ class Step(NamedTuple):
 
     queue: Queue
     wait_s: float = 0.0
+
+
+class Cursors:
+    """The cursors of one account's pipelines in its store."""
+
+    def __init__(self, parts: AccountParts, *, session: AccountSession) -> None:
+        """Write for this account."""
+        self._lease = parts.lease
+        self._judge = parts.judge
+        self._clock = parts.clock
+        self._metrics = parts.metrics
+        self._session = session
+        self._store = parts.store
+
+    async def record(
+        self, listing: Listing, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+    ) -> None:
+        """Write a cursor, and with it tell a gap in which so many executions may be missing. Raises `StoreError`.
+
+        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        """
+        if listing.unwatched:  # by now another may stand in its place, and counts from what is recorded
+            return
+        outgoing = () if gap is None else (self._gap(listing, gap, at_most=at_most),)
+        sequence = listing.sequence + len(outgoing)
+        change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
+        await self._session.write(self._store.record(change))
+        listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
+        for each in outgoing:
+            log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=gap)
+            self._metrics.events.labels(each.event.type).inc()
+
+    def _gap(self, listing: Listing, reason: GapReason, *, at_most: int | None) -> Outgoing:
+        return self._judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1)
 
 
 class ListTrouble:
@@ -38,7 +78,7 @@ class ListTrouble:
         around = AccountState(alone, self._session.success_at, not self._health.unusable)
         is_refused = listing.cursor.refused is not None
         reason = self._failures.note_failure(listing, reply, around)
-        if is_refused and not listing.began_at:  # it was before, so once more is enough
+        if is_refused and not listing.progress.began_at:  # it was before, so once more is enough
             reason = EXECUTION_REASONS.get(reply.outcome, reason)
         self._session.note_failure(reply, now=now, alone=alone, lost=is_refused)
         await self._session.report_answer(failed=True)
@@ -60,3 +100,53 @@ class ListTrouble:
         """Note that a list answered."""
         self._failures.note_success(listing)
         listing.failing_until = float("-inf")
+
+
+class Ending:
+    """Judges how the scans of one account's lists end."""
+
+    def __init__(self, *, lost_after: int, lost_grace_s: float) -> None:
+        """Believe what was seen so often in a row, and for so long where it is a gap."""
+        self._lost_after = lost_after
+        self._lost_grace_s = lost_grace_s
+
+    def ends_early(self, listing: Listing, finding: Finding) -> bool:
+        """Tell whether a scan ended before anything known, or before all was seen that should be there."""
+        return finding.gap is GapReason.DELETED or listing.scan.is_cut_short
+
+    def believed(self, listing: Listing, finding: Finding, *, now_s: float) -> Finding | None:
+        """Return what it means that a scan ended early, once it did so often enough; until then it is made anew.
+
+        `now_s` is for how long the process ran.
+        """
+        doubt = listing.baseline.doubt or Doubt(0, now_s, is_explained=self._is_explained(listing))
+        listing.baseline.doubt = doubt = replace(doubt, count=doubt.count + 1)
+        grace_s = SETTLED_AFTER_US / 1_000_000 if finding.gap is None else self._lost_grace_s
+        if doubt.count < self._lost_after or now_s - doubt.since_s < grace_s:
+            return None
+        return Finding() if doubt.is_explained else finding
+
+    def _is_explained(self, listing: Listing) -> bool:
+        """Tell whether all that is gone was known, and only grew too old.
+
+        A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
+        """
+        if not listing.scan.is_shorter:
+            return False
+        return listing.baseline.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.progress.began_at)
+
+    def with_unproven(self, listing: Listing, finding: Finding, *, now: int) -> Finding:
+        """Return a gap where ends showed of which nobody can tell whether they are new; `now` is microseconds."""
+        unproven = listing.baseline.beginning.compare(watched_us=now - listing.cursor.since_at)
+        return Finding(GapReason.UNORDERED, unproven) if unproven and finding.gap is None else finding
+
+    def proves_empty(self, listing: Listing, *, now: int) -> bool:
+        """Tell whether a list that showed nothing yet did so often enough to believe that there was nothing."""
+        beginning = listing.baseline.beginning
+        if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
+            beginning.empty_count = 0
+            return False
+        if not beginning.empty_count:
+            beginning.empty_from_at = now
+        beginning.empty_count += 1
+        return beginning.empty_count >= self._lost_after and now - beginning.empty_from_at >= SETTLED_AFTER_US

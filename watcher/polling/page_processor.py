@@ -109,8 +109,8 @@ class Rows:
 
     def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
         """Remember those that nobody knows any more because they ended so long ago."""
-        unknown = (each for each in executions if each.id not in recorded and listing.found_at(each.id) is None)
-        listing.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
+        unknown = (each for each in executions if each.id not in recorded and listing.rows.found_at(each.id) is None)
+        listing.rows.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
 
     async def take(
         self,
@@ -134,7 +134,7 @@ class Rows:
                 change = self._change(listing, row, reply, recorded=recorded, found_at=found_at, left=left)
                 if change is None:
                     continue
-                listing.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
+                listing.rows.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
                 if change.judged.change is None:
                     await self._finish(change)
                 else:
@@ -157,7 +157,7 @@ class Rows:
         execution = row.execution
         entry, is_new = left.pop(execution.id, None) or self._free_entry(execution), False
         if entry is None:
-            if self._roster.find(execution.id) or listing.found_at(execution.id) is not None:
+            if self._roster.find(execution.id) or listing.rows.found_at(execution.id) is not None:
                 return None
             entry, is_new = self._new_entry(listing, execution, recorded.get(execution.id)), True
         before = entry.known
@@ -234,17 +234,17 @@ class Rows:
         cursor, rules = listing.cursor, self._rules
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if proves_new(cursor, listing.beginning, found_at=known.found_at, history_us=rules.history_us):
+        if proves_new(cursor, listing.baseline.beginning, found_at=known.found_at, history_us=rules.history_us):
             return False
         is_baseline = rules.first_sight is FirstSight.BASELINE
         if dated(execution) is None:  # nobody can tell, but what only later scans find
             return is_baseline and not cursor.complete_at
-        in_turn = not cursor.complete_at and known.found_at == listing.began_at
+        in_turn = not cursor.complete_at and known.found_at == listing.progress.began_at
         seen = Seen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
         told_us = 0 if is_baseline else rules.lookback_us
-        is_silent = had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
+        is_silent = had_ended(cursor, execution, listing.baseline.beginning, seen=seen, told_us=told_us)
         if is_silent and is_baseline:
-            listing.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
+            listing.baseline.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
         return is_silent
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
@@ -252,7 +252,7 @@ class Rows:
 
         What ended after all that the last complete scan showed was not: the API's clock may be far behind.
         """
-        at, shown_at = dated(execution), listing.clock.shown_at
+        at, shown_at = dated(execution), listing.scan.clock.shown_at
         if at is None or not is_terminal(execution) or (shown_at is not None and at > shown_at):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)

@@ -116,7 +116,7 @@ class Roster:
         self._entries[entry.known.execution] = entry
         self.found_count += entry.known.lost is None
         if (listing := self.listing_of(entry)) is not None:
-            listing.enter(entry)
+            listing.rows.enter(entry)
 
     def move(self, entry: Entry, known: Known) -> None:
         """Note what is known of an entry from now on."""
@@ -146,7 +146,7 @@ class Roster:
         self.found_count -= entry.known.lost is None
         self._metrics.open[open_label(entry.known)].dec()
         if (listing := self.listing_of(entry)) is not None:
-            listing.leave(entry)
+            listing.rows.leave(entry)
 
     def _put(self, entry: Entry, *, due_at: float) -> None:
         """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
@@ -166,7 +166,7 @@ class Roster:
             self.listings[listing.watch.pipeline] = listing
             for entry in self._entries.values():
                 if entry.known.pipeline == listing.watch.pipeline:
-                    listing.enter(entry)
+                    listing.rows.enter(entry)
             listing.asked_at = now
             self._agenda.put(listing, due_at=now)
 

@@ -8,8 +8,7 @@ from virtual import PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, LostReason, Outcome, Watch
-from watcher.polling.cursors import Cursors
-from watcher.polling.list_failures import ListTrouble
+from watcher.polling.list_failures import Cursors, ListTrouble
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.result import Learnt
@@ -203,7 +202,7 @@ async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_
 ) -> None:
     rig = await rig_of(store, clock)
     rig.listing.cursor = replace(rig.listing.cursor, refused="forbidden")
-    rig.listing.began_at = begun
+    rig.listing.progress.began_at = begun
     assert await rig.fails(NOT_FOUND, at=0) is gap
 
 

@@ -103,15 +103,6 @@ class Beginning:
         """The latest time, by the API's clock, by which it was told what had ended; 0 if nobody can tell."""
         return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
 
-    def note_empty(self, *, at: int) -> None:
-        """Take in that a scan showed nothing."""
-        self.empty_from_at = self.empty_from_at if self.empty_count else at
-        self.empty_count += 1
-
-    def is_empty(self, *, after: int, at: int) -> bool:
-        """Tell whether the list was empty so often, for so long, that nothing can have been there."""
-        return self.empty_count >= after and at - self.empty_from_at >= SETTLED_AFTER_US
-
 
 class Seen(NamedTuple):
     """When a row counts as found, and when that is (microseconds, steady).

@@ -9,7 +9,6 @@ from watcher.domain.models import Cursor, Execution
 from watcher.polling.pagination.arrival_baseline import (
     BEGINNING_US,
     COMPARED_AFTER_US,
-    SETTLED_AFTER_US,
     Beginning,
     Seen,
     had_ended,
@@ -126,15 +125,6 @@ def test_a_row_is_new_whatever_its_dates_say_once_all_that_were_there_were_known
 ) -> None:
     beginning = Beginning(is_counted=is_counted)
     assert proves_new(DONE, beginning, found_at=found_s * SECOND, history_us=100 * SECOND) is is_new
-
-
-def test_a_list_is_empty_once_it_was_so_often_and_for_so_long() -> None:
-    beginning, seen = Beginning(), []
-    for at in (5, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5):
-        beginning.note_empty(at=at)
-        seen.append(beginning.is_empty(after=3, at=at))
-    assert seen == [False, False, True]
-    assert not beginning.is_empty(after=4, at=9 * SETTLED_AFTER_US)
 
 
 UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)
