@@ -8,7 +8,8 @@ from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, Execution, GapReason, Watch
 from watcher.domain.timestamps import to_us
 from watcher.polling.page_index import ListedExecutions
-from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, Beginning, latest
+from watcher.polling.pagination.api_clock import Dates, shown_dates
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, Beginning
 from watcher.polling.pagination.paging import dated
 from watcher.polling.pagination.positions import Places
 from watcher.polling.pagination.sort_order import Order
@@ -199,7 +200,7 @@ class Listing(Item):
             return None
         if (order is Order.NEWEST or beginning.is_corrected) and beginning.first_at is not None:
             return beginning.first_at
-        newest_at = latest(rows, now=now) if order is Order.OLDEST else scan.clock.latest_at
+        newest_at = Dates(shown_dates(rows), now=now).latest_at if order is Order.OLDEST else scan.clock.latest_at
         return newest_at if newest_at is not None or scan.finding is None else 0
 
     def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:

@@ -65,7 +65,6 @@ class Scan:
         self._found: set[str] = set()
         self._skipped: dict[int, int] = {}  # by page, the rows that cannot be read
         self._is_too_long = False
-        self._unseen_count = 0  # of what the list says it has, once all of it was read for that
         self._judged_page: Page | None = None  # the one that was judged last
         self._read_page: Page | None = None  # the one that was read last
         self._above_at: int | None = None  # its oldest date
@@ -173,14 +172,12 @@ class Scan:
         """Return what the next scan begins with once this one is complete."""
         seen_count = self._seen_count if self.is_whole else None
         total = self._totals.left(new_count=self._ground.new_count, seen_count=seen_count)
-        if 0 < self._unseen_count <= self.paging.rows:  # so many may have moved while it was read, and come next
-            total = self._seen_count
         return Learnt(
             self.ordering,
             self.paging,
             total,
             self.before.total,
-            trust=self.before.trust.after(is_untrue=self._unseen_count > 0, is_far=self.is_cut_short),
+            trust=self.before.trust.after(is_untrue=self._totals.is_untrue, is_far=self.is_cut_short),
             top=self._ground.top(),
             length=self._seen_count if self.is_whole else self.before.length,
             found=frozenset(self._found),
@@ -362,8 +359,7 @@ class Scan:
         if self.finding is None:
             self.finding = self._judge(page)
         if page.ends_list and self._untold_count > 0:
-            self._unseen_count = max(0, (self._totals.judged or 0) - len(self._seen))
-            self._totals.trusted = not self._unseen_count
+            self._totals.read_all(len(self._seen), known_count=self._seen_count, page_rows=self.paging.rows)
         if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
             return self._conclude(self.finding, is_end=page.ends_list)
         if self.finding:

@@ -6,13 +6,13 @@ import pytest
 from stores import from_us
 
 from watcher.domain.models import Cursor, Execution
+from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import (
     BEGINNING_US,
     COMPARED_AFTER_US,
     Beginning,
     Seen,
     had_ended,
-    latest,
     proves_new,
 )
 
@@ -108,12 +108,12 @@ def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
 )
 def test_single_dates_that_are_yet_to_come_say_nothing_of_the_apis_clock(ends: list[int], latest_s: int | None) -> None:
     rows = [ended(800, end) for end in ends]
-    assert latest(rows, now=1000 * SECOND) == (None if latest_s is None else latest_s * SECOND)
+    assert Dates(shown_dates(rows), now=1000 * SECOND).latest_at == (None if latest_s is None else latest_s * SECOND)
 
 
 def test_when_one_that_has_not_begun_is_to_begin_says_nothing_of_the_apis_clock() -> None:
     planned = replace(ended(950, None), status="new")
-    assert latest([ended(930, None), planned], now=1000 * SECOND) == 930 * SECOND
+    assert Dates(shown_dates([ended(930, None), planned]), now=1000 * SECOND).latest_at == 930 * SECOND
 
 
 @pytest.mark.parametrize(
