@@ -17,7 +17,7 @@ from watcher.polling.cadence import backoff
 from watcher.polling.circuit_breaker import Health
 from watcher.polling.evaluator import Judge
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import FailurePolicy, Policy
+from watcher.polling.policy import FailurePolicy
 from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
 from watcher.runtime.backoff import Jitter
@@ -242,8 +242,14 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     await store.load_sink(sink, fingerprint="")
     children = metrics.account("default")
     announcer = AccountAnnouncer(lease, record, store=store, router=router, clock=clock, metrics=children)
-    policy = Policy(rules.min_interval_s, max_interval_s, rules.lost_after, rules.lost_grace_s)
-    failures = FailurePolicy(policy, clock=clock, jitter=jitter)
+    failures = FailurePolicy(
+        min_interval_s=rules.min_interval_s,
+        max_interval_s=max_interval_s,
+        lost_after=rules.lost_after,
+        lost_grace_s=rules.lost_grace_s,
+        clock=clock,
+        jitter=jitter,
+    )
     judge = Judge(
         lease=lease,
         router=router,

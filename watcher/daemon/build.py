@@ -28,7 +28,7 @@ from watcher.polling.cadence import Cadence, backoff, fixed
 from watcher.polling.circuit_breaker import Health
 from watcher.polling.evaluator import Judge
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import FailurePolicy, Policy
+from watcher.polling.policy import FailurePolicy
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
@@ -236,8 +236,14 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
 
 
 def _failures(equipment: AccountEquipment, polling: PollingSettings) -> FailurePolicy:
-    policy = Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s)
-    return FailurePolicy(policy, clock=equipment.clock, jitter=random.random)
+    return FailurePolicy(
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+        clock=equipment.clock,
+        jitter=random.random,
+    )
 
 
 def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: float) -> ScanRules:

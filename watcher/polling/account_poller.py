@@ -47,12 +47,14 @@ class AccountWatcher:
         self._roster = Roster(self._agenda, parts.metrics, min_interval_s=rules.min_interval_s)
         self._session = AccountSession(parts, agenda=self._agenda)
         self._poller = ExecutionPoller(parts, session=self._session, roster=self._roster)
-        claims = Confirmations(in_time_count=rules.confirmed_at_most)
-        self._rows = Rows(parts, rules, poller=self._poller, roster=self._roster, agenda=self._agenda, claims=claims)
+        self._claims = Confirmations(in_time_count=rules.confirmed_at_most)
+        self._rows = Rows(
+            parts, rules, poller=self._poller, roster=self._roster, agenda=self._agenda, claims=self._claims
+        )
         self._scanner = Scanner(
             parts, rules, session=self._session, roster=self._roster, agenda=self._agenda, rows=self._rows
         )
-        self._turns = Turns(self._agenda, self._roster, claims)
+        self._turns = Turns(self._agenda, self._roster, self._claims)
         self._changing = asyncio.Lock()
         self._asked_lists = Counter[str]()
         self._list_answered = asyncio.Event()
@@ -139,7 +141,7 @@ class AccountWatcher:
 
     def _start_due(self) -> None:
         now = self._clock.monotonic()
-        for entry in self._rows.expired(now):
+        for entry in self._claims.expired(now):  # could not be confirmed in time: their rows count
             self._start(self._poll(entry, self._poller.accept(entry)))
         while (turn := self._take()) is not None:
             self._start(self._work(turn))
@@ -160,17 +162,15 @@ class AccountWatcher:
         following: Turn | None = turn
         while following is not None:
             try:
-                await self._make(following)
+                if isinstance(following, GetTurn):
+                    await self._poll(following.entry, self._poller.poll(following.entry))
+                else:
+                    await self._ask(following)
             finally:
                 self._in_flight_count -= 1
             following = self._take()
         if self._wanted_at(self._clock.monotonic()) < self._next_round_at - SHORTEST_ROUND_S:
             self._parts.wake()
-
-    def _make(self, turn: Turn) -> Coroutine[Any, Any, None]:
-        if isinstance(turn, GetTurn):
-            return self._poll(turn.entry, self._poller.poll(turn.entry))
-        return self._ask(turn)
 
     async def _ask(self, turn: ListTurn) -> None:
         pipeline = turn.listing.watch.pipeline
@@ -242,7 +242,7 @@ class AccountWatcher:
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""
-        at = min(now + IDLE_S, self._health.next_check_at(now), self._rows.next_expiry_at())
+        at = min(now + IDLE_S, self._health.next_check_at(now), self._claims.next_expiry_at())
         look_at = self.next_look_at(now)
         if look_at is not None and not self._draining and not self._full():
             at = min(at, look_at)

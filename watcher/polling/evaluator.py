@@ -1,6 +1,5 @@
 """From a reply to what is recorded and when to look next: the rules of SPEC 4, bound to one account."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
@@ -116,10 +115,6 @@ class Judge:
         known = give_up(entry.known, at=at)
         return Judged(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
 
-    def found(self, entry: Entry) -> ExecutionChange | None:
-        """Return what records that an execution was found, of which nothing is told yet; nothing if it is recorded."""
-        return None if entry.recorded else ExecutionChange(self._lease, None, entry.known, ())
-
     def _change(self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int) -> ExecutionChange:
         before = entry.known
         sighting = self._sighting(entry, seen_at=seen_at)
@@ -135,7 +130,7 @@ class Judge:
         self, entry: Entry, happening: Happening, known: Known, *, facts: Execution | None, sighting: Sighting
     ) -> Outgoing:
         overdue = happening.type is EventType.EXECUTION_OVERDUE
-        stayed_us = self._clock.steady_us() - known.since_at
+        stayed_s = (self._clock.steady_us() - known.since_at) / 1_000_000
         event = execution_event(
             ExecutionNews(
                 watch=entry.watch,
@@ -146,13 +141,10 @@ class Judge:
                 facts=facts,
                 link=self._link,
                 reason=known.lost,
-                overdue_s=self._overdue_s(entry.watch.overdue_after_s, known, stayed_us=stayed_us) if overdue else None,
+                overdue_s=stayed_s - entry.watch.overdue_after_s[known.status or ""] if overdue else None,
             )
         )
         return Outgoing(event, self._router.sinks_for(happening.type, watch=entry.watch))
-
-    def _overdue_s(self, overdue_after_s: Mapping[str, float], known: Known, *, stayed_us: int) -> float:
-        return stayed_us / 1_000_000 - overdue_after_s[known.status or ""]
 
     def _sighting(self, entry: Entry, *, seen_at: int) -> Sighting:
         """Date what was seen by the wall clock, and the last look before it by the time that went by since."""

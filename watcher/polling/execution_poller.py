@@ -30,11 +30,11 @@ class ExecutionPoller:
 
     async def poll(self, entry: Entry) -> float | None:
         """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come."""
-        return await self._session.guard(self._poll(entry), instead=_as_it_is)
+        return await self._session.guard(self._poll(entry), instead=lambda retry_s: retry_s)
 
     async def accept(self, entry: Entry) -> float | None:
         """Take what a list said of an execution for its status: nobody could confirm it. Return as `poll` does."""
-        return await self._session.guard(self._accept(entry), instead=_as_it_is)
+        return await self._session.guard(self._accept(entry), instead=lambda retry_s: retry_s)
 
     async def record(self, entry: Entry, judged: Judged, execution: Execution | None) -> None:
         """Write what an answer led to, if it led to anything. Raises `StoreError`: then nothing has changed."""
@@ -108,7 +108,3 @@ class ExecutionPoller:
         await self.record(entry, judged, claim.execution)
         entry.claim = None
         return judged.next_s
-
-
-def _as_it_is(retry_s: float) -> float | None:
-    return retry_s

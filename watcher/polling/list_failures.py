@@ -48,7 +48,9 @@ class Cursors:
         """
         if listing.unwatched:  # by now another may stand in its place, and counts from what is recorded
             return
-        outgoing = () if gap is None else (self._gap(listing, gap, at_most=at_most),)
+        outgoing: tuple[Outgoing, ...] = ()
+        if gap is not None:
+            outgoing = (self._judge.gap(listing.watch, gap, at_most=at_most, sequence=listing.sequence + 1),)
         sequence = listing.sequence + len(outgoing)
         change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
         await self._session.write(self._store.record(change))
@@ -56,9 +58,6 @@ class Cursors:
         for each in outgoing:
             log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=gap)
             self._metrics.events.labels(each.event.type).inc()
-
-    def _gap(self, listing: Listing, reason: GapReason, *, at_most: int | None) -> Outgoing:
-        return self._judge.gap(listing.watch, reason, at_most=at_most, sequence=listing.sequence + 1)
 
 
 class ListTrouble:

@@ -6,7 +6,6 @@ Which page is next is the scan's, when it is asked for `turns`', what its rows l
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import structlog
 
@@ -17,7 +16,7 @@ from watcher.polling.page_processor import Rows, ScanRules, by_id, raise_worst
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.result import Finding, Learnt
-from watcher.polling.pagination.sort_order import Order, Ordering
+from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, Listing
 from watcher.polling.poll_queue import Agenda, Entry, Queue
@@ -64,6 +63,7 @@ class Scanner:
         self._trouble = ListTrouble(parts, session=session, roster=roster, cursors=self._cursors)
         self._ending = Ending(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
         self._clock = parts.clock
+        self._at_rest = Step(Queue.STALE, rules.min_interval_s)  # where nothing is left to do
 
     async def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
         """Return the list of a pipeline as it is recorded, with its first scan.
@@ -93,21 +93,17 @@ class Scanner:
     async def ask(self, turn: ListTurn) -> None:
         """Ask for a page and do what it calls for; then everything of this turn is back in the agenda."""
         listing, left = turn.listing, {entry.known.execution: entry for entry in turn.entries}
-        step = self._at_rest()
+        step = self._at_rest
         try:
-            step = await self._session.guard(self._ask(turn, left=left), instead=partial(self._crashed, listing))
+            step = await self._session.guard(
+                self._ask(turn, left=left),
+                instead=lambda wait_s: self._trouble.rests(listing, wait_s, now=self._clock.monotonic()),
+            )
         finally:
             for entry in left.values():
                 self._roster.restore(entry)
             if turn.scans and not listing.unwatched:
                 self._put_back(listing, step)
-
-    def _at_rest(self) -> Step:
-        """Return what is next where nothing is left to do."""
-        return Step(Queue.STALE, self._rules.min_interval_s)
-
-    def _crashed(self, listing: Listing, wait_s: float) -> Step:
-        return self._trouble.rests(listing, wait_s, now=self._clock.monotonic())
 
     # One page
 
@@ -127,7 +123,7 @@ class Scanner:
         if turn.scans:
             self._trouble.works(listing)
         if listing.unwatched:
-            return self._at_rest()
+            return self._at_rest
         return await self._read(turn, reply, reply.rows, left=left)
 
     def _is_beyond_the_end(self, turn: ListTurn, reply: PageReply) -> bool:
@@ -148,7 +144,7 @@ class Scanner:
         await self._end(listing, listing.scan.finding or Finding(GapReason(reason.value), listing.scan.unread_count()))
         listing.gaps_told |= told
         self._trouble.works(listing)
-        return self._at_rest()
+        return self._at_rest
 
     async def _ask_name(self, turn: ListTurn, page: PageReply, execution: str, *, left: dict[str, Entry]) -> Step:
         """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
@@ -161,7 +157,7 @@ class Scanner:
             self._session.note_success(listing, reply, now=now)
             self._parts.judge.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         if listing.unwatched:
-            return self._at_rest()
+            return self._at_rest
         return await self._read(turn, page, page.rows or (), left=left)
 
     async def _read(
@@ -174,7 +170,7 @@ class Scanner:
         when = self._counts_as_found_at(turn, reply)
         recorded = await self._recorded(listing, rows, when=when)
         if listing.unwatched:
-            return self._at_rest()
+            return self._at_rest
         self._rows.recall(listing, executions, recorded=recorded)
         found_at = {name: listing.rows.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
@@ -197,7 +193,7 @@ class Scanner:
             listing.scan.hear(reply.total)
             if turn.page == listing.scan.head and len(rows) >= paging.rows:
                 listing.scan.head_is_full()
-            return self._at_rest()
+            return self._at_rest
         return await self._step(listing, reply, executions, known=known)
 
     def _counts_as_found_at(self, turn: ListTurn, reply: PageReply) -> int:
@@ -254,7 +250,9 @@ class Scanner:
         ground = {row.id for row in rows if row.id in known and listing.is_ground(row, found_at=known[row.id], now=now)}
         finding = scan.read(reply, ground=ground, unsettled=known.keys() - ground, unplaced=listing.sought_count())
         if scan.order is not None and scan.order is not listing.rows.places.order:
-            self._learn_order(listing, scan.order)
+            listing.rows.places.order = scan.order
+            pipeline, order = listing.watch.pipeline, scan.order.value
+            log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order)
         newest_at = listing.head_newest_at(rows, now=now)
         if finding is None:
             if newest_at is not None:
@@ -262,18 +260,13 @@ class Scanner:
             return Step(Queue.BEGUN)
         if not self._ending.ends_early(listing, finding):
             await self._end(listing, finding, newest_at=newest_at)
-            return self._at_rest()
+            return self._at_rest
         believed = self._ending.believed(listing, finding, now_s=self._clock.running())
         if believed is None:
             listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=listing.scan.clock))
         else:
             await self._end_anew(listing, believed)
-        return self._at_rest()
-
-    def _learn_order(self, listing: Listing, order: Order) -> None:
-        listing.rows.places.order = order
-        pipeline = listing.watch.pipeline
-        log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order.value)
+        return self._at_rest
 
     def _put_back(self, listing: Listing, step: Step) -> None:
         """Queue a list. Those whose scan has begun take turns, whoever has waited longest."""

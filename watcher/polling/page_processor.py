@@ -91,14 +91,6 @@ class Rows:
         self._claims = claims
         self._clock = parts.clock
 
-    def expired(self, now: float) -> list[Entry]:
-        """Return, and let go of, those whose claims could not be confirmed in time: their rows count."""
-        return self._claims.expired(now)
-
-    def next_expiry_at(self) -> float:
-        """Return the monotonic time at which that may next happen."""
-        return self._claims.next_expiry_at()
-
     def keeps(self, entry: Entry, next_s: float) -> bool:
         """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
         if entry.claim is None or entry.unwatched:
@@ -222,7 +214,8 @@ class Rows:
         now = self._clock.monotonic()
         if now >= entry.denied_until:
             entry.claim = Claim(entry.known.pipeline, execution, reply.sent_at, now)
-        return Judged(entry.known, self._parts.judge.found(entry), 0.0)
+        found = None if entry.recorded else ExecutionChange(self._parts.lease, None, entry.known, ())
+        return Judged(entry.known, found, 0.0)
 
     def _silently(self, entry: Entry, execution: Execution) -> Judged:
         at = self._clock.steady_us()

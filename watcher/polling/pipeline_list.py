@@ -167,10 +167,6 @@ class Listing(Item):
         head = self.scan.head
         return head if self.progress.depth >= HEAD_EVERY_PAGES and head != self.scan.page else None
 
-    def head_asked(self) -> None:
-        """Note that it is asked for."""
-        self.progress.depth = 0
-
     def met(self, rows: Sequence[Execution], *, now: int) -> None:
         """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
         self.scan.clock.note(rows, now=now)

@@ -24,16 +24,6 @@ _UNREADABLE_CODES = frozenset({None, 200})
 ERROR_JITTER = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the configuration says of polling: bounds in seconds, `lost_after` in answers."""
-
-    min_interval_s: float
-    max_interval_s: float
-    lost_after: int
-    lost_grace_s: float
-
-
 class AccountState(NamedTuple):
     """How the rest of the account is doing: whether nothing else is watched, the last success, whether it is usable.
 
@@ -45,18 +35,22 @@ class AccountState(NamedTuple):
     usable: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FailurePolicy:
     """Counts the failures of whatever one account polls, in the `Item`s themselves.
+
+    The configuration says the bounds of the wait, in seconds, and how many refusals in a row, for how long, are a loss.
 
     An execution and a list differ in two things, as their `Item` says: of an execution only an unreadable body makes
     it unreadable, of a list every failure that is no refusal, and that also ends the refusals in a row.
     """
 
-    def __init__(self, policy: Policy, *, clock: Clock, jitter: Jitter) -> None:
-        """Go by this configuration."""
-        self._policy = policy
-        self._clock = clock
-        self._jitter = jitter
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+    clock: Clock
+    jitter: Jitter
 
     def note_success(self, item: Item) -> None:
         """Forget all failures of this item."""
@@ -70,7 +64,7 @@ class FailurePolicy:
         """
         if around.usable and reply.status_code not in PAUSING_CODES:
             item.failure_count += 1
-        now, ran_s, policy = self._clock.monotonic(), self._clock.running(), self._policy
+        now, ran_s = self.clock.monotonic(), self.clock.running()
         is_unreadable = reply.outcome is Outcome.INVALID and reply.status_code in _UNREADABLE_CODES
         if (is_unreadable or item.any_failure_counts) and item.failing_since is None:
             item.failing_since, item.failing_ran_s = now, ran_s
@@ -78,7 +72,7 @@ class FailurePolicy:
         if refusal is not None:
             item.streak = prolong(item.streak, refusal, at=now, other_success_at=around.success_at)
             is_lost = means_lost(
-                item.streak, lost_after=policy.lost_after, lost_grace_s=policy.lost_grace_s, alone=around.alone
+                item.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, alone=around.alone
             )
             return refusal if is_lost else None
         if item.any_failure_counts:
@@ -96,10 +90,7 @@ class FailurePolicy:
         """
         if reason not in {None, LostReason.UNREADABLE}:
             return LOST_EVERY_S
-        policy = self._policy
-        delay_s = doubling(max(1, item.failure_count), base_s=policy.min_interval_s, cap_s=policy.max_interval_s)
-        left_s = grace_left_s(
-            item.streak, lost_after=policy.lost_after, lost_grace_s=policy.lost_grace_s, sent_at=sent_at
-        )
-        spread_s = min(policy.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self._jitter))
-        return min(spread_s, max(left_s, policy.min_interval_s))
+        delay_s = doubling(max(1, item.failure_count), base_s=self.min_interval_s, cap_s=self.max_interval_s)
+        left_s = grace_left_s(item.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, sent_at=sent_at)
+        spread_s = min(self.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self.jitter))
+        return min(spread_s, max(left_s, self.min_interval_s))

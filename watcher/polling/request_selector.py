@@ -126,7 +126,7 @@ class Turns:
         head = listing.head_due()
         if head is None:
             return self._list_turn(listing, page=listing.scan.page, late_s=late_s, now=now)
-        listing.head_asked()
+        listing.progress.depth = 0
         return self._list_turn(listing, page=head, late_s=late_s, now=now)
 
     def _get_turn(self, entry: Entry, *, now: float) -> GetTurn:

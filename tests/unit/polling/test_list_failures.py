@@ -4,7 +4,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
-from virtual import PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
+from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, LostReason, Outcome, Watch
@@ -15,7 +15,7 @@ from watcher.polling.pagination.result import Learnt
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
 from watcher.polling.pipeline_list import Listing
-from watcher.polling.policy import LOST_EVERY_S, FailurePolicy, Policy
+from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -31,8 +31,7 @@ class Rig:
     def __init__(self, account: Account, *, lost_after: int = 3, lost_grace_s: float = 60.0) -> None:
         watcher = account.watcher
         self.account, self.session, self.clock = account, watcher._session, account.clock
-        policy = Policy(RULES.min_interval_s, RULES.max_interval_s, lost_after, lost_grace_s)
-        failures = FailurePolicy(policy, clock=self.clock, jitter=lambda: 0.5)
+        failures = replace(watcher._parts.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
         parts = replace(watcher._parts, failures=failures)
         cursors = Cursors(watcher._parts, session=watcher._session)
         self.trouble = ListTrouble(parts, session=watcher._session, roster=watcher._roster, cursors=cursors)

@@ -11,10 +11,10 @@ from watcher.polling.pagination.result import Learnt
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
 from watcher.polling.pipeline_list import Listing
-from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy, Policy
+from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy
 from watcher.polling.poll_queue import Entry, Item
 
-POLICY = Policy(min_interval_s=1.0, max_interval_s=60.0, lost_after=3, lost_grace_s=60.0)
+LONGEST_S = 60.0
 HOUR_S = 3600.0
 KINDS = ("execution", "list")
 
@@ -45,7 +45,14 @@ class Rig:
 
     def __init__(self, kind: str, *, draw: float = 0.5) -> None:
         self.clock = FakeClock()
-        self.rule = FailurePolicy(POLICY, clock=self.clock, jitter=lambda: draw)
+        self.rule = FailurePolicy(
+            min_interval_s=1.0,
+            max_interval_s=LONGEST_S,
+            lost_after=3,
+            lost_grace_s=60.0,
+            clock=self.clock,
+            jitter=lambda: draw,
+        )
         self.item: Item = Entry(Known("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
         self.success_at: float | None = None
         self.alone, self.usable = False, True
@@ -170,7 +177,7 @@ def test_no_draw_leads_beyond_the_longest_wait(kind: str) -> None:
     rig = Rig(kind, draw=0.999)
     for at in range(9):
         rig.fail(Outcome.SERVER_ERROR, 500, at=at)
-    assert rig.wait_s() == POLICY.max_interval_s
+    assert rig.wait_s() == LONGEST_S
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,8 @@ from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, Execution, GapReason
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.known_rows import Ground
-from watcher.polling.pagination.limits import Limits
 from watcher.polling.pagination.list_end import EndSearch
-from watcher.polling.pagination.paging import Page
+from watcher.polling.pagination.paging import Limits, Page
 from watcher.polling.pagination.result import Finding, Learnt
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.pagination.totals import Totals
@@ -362,8 +361,7 @@ class Scan:
             self._totals.read_all(len(self._seen), known_count=self._seen_count, page_rows=self.paging.rows)
         if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
             return self._conclude(self.finding, is_end=page.ends_list)
-        if self.finding:
-            self._limits.read_on()
+        self._limits.extra_count += self.finding is not None
         self.page = page.number + (-1 if self._backward else 1)
         return None
 
