@@ -48,11 +48,9 @@ class AccountWatcher:
         self._session = AccountSession(parts, agenda=self._agenda)
         self._poller = ExecutionPoller(parts, session=self._session, roster=self._roster)
         self._claims = Confirmations(in_time_count=rules.confirmed_at_most)
-        self._rows = Rows(
-            parts, rules, poller=self._poller, roster=self._roster, agenda=self._agenda, claims=self._claims
-        )
+        rows = Rows(parts, rules, poller=self._poller, roster=self._roster, agenda=self._agenda, claims=self._claims)
         self._scanner = Scanner(
-            parts, rules, session=self._session, roster=self._roster, agenda=self._agenda, rows=self._rows
+            parts, rules, session=self._session, roster=self._roster, agenda=self._agenda, rows=rows
         )
         self._turns = Turns(self._agenda, self._roster, self._claims)
         self._changing = asyncio.Lock()
@@ -186,13 +184,16 @@ class AccountWatcher:
         try:
             next_s = await poll
         finally:
-            if next_s is None or not self._rows.keeps(entry, next_s):
+            if next_s is None or entry.claim is None or entry.unwatched:
                 self._poller.put_back(entry, next_s)
+            else:  # its claim could not be confirmed, and waits on for that
+                entry.claim.retry_after(next_s, now=self._clock.monotonic())
+                self._claims.add(entry)
 
     def _take(self) -> Turn | None:
         """Take the next turn if a request may go now, spending its slot."""
         now = self._clock.monotonic()
-        if self._draining or self._full() or self._parts.pacer.ready_at() > now:
+        if self._draining or self._in_flight_count >= self._parts.concurrency or self._parts.pacer.ready_at() > now:
             return None
         match self._health.permission(now):
             case Permission.ALL:
@@ -204,9 +205,6 @@ class AccountWatcher:
         if turn is not None:
             self._spend(turn, now=now)
         return turn
-
-    def _full(self) -> bool:
-        return self._in_flight_count >= self._parts.concurrency
 
     def _spend(self, turn: Turn, *, now: float) -> None:
         self._in_flight_count += 1
@@ -244,6 +242,6 @@ class AccountWatcher:
         """Return the monotonic time of the next round: when something may start, or should be checked."""
         at = min(now + IDLE_S, self._health.next_check_at(now), self._claims.next_expiry_at())
         look_at = self.next_look_at(now)
-        if look_at is not None and not self._draining and not self._full():
+        if look_at is not None and not self._draining and self._in_flight_count < self._parts.concurrency:
             at = min(at, look_at)
         return max(at, now + SHORTEST_ROUND_S)

@@ -91,14 +91,6 @@ class Rows:
         self._claims = claims
         self._clock = parts.clock
 
-    def keeps(self, entry: Entry, next_s: float) -> bool:
-        """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
-        if entry.claim is None or entry.unwatched:
-            return False
-        entry.claim.retry_after(next_s, now=self._clock.monotonic())
-        self._claims.add(entry)
-        return True
-
     def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
         """Remember those that nobody knows any more because they ended so long ago."""
         unknown = (each for each in executions if each.id not in recorded and listing.rows.found_at(each.id) is None)

@@ -93,7 +93,8 @@ class Roster:
         Of what left meanwhile, what was known of it then holds.
         """
         left = self._left or {}
-        for recorded, several in ((False, found.unrecorded), (True, sorted(found.recorded, key=_looked_at))):
+        oldest_first = sorted(found.recorded, key=lambda known: known.looked_at)
+        for recorded, several in ((False, found.unrecorded), (True, oldest_first)):
             yield from ((known, recorded) for known in several if known.execution not in left)
         for execution, entry in left.items():
             yield as_if_new(entry.known) if execution in named else entry.known, entry.recorded
@@ -184,7 +185,3 @@ def as_if_new(known: Known) -> Known:
     if known.ended_at is None or known.sequence:
         return known
     return Known(known.execution, known.pipeline, found_at=known.found_at)
-
-
-def _looked_at(known: Known) -> int:
-    return known.looked_at
