@@ -16,10 +16,12 @@ from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import backoff
 from watcher.polling.circuit_breaker import Health
-from watcher.polling.evaluator import Judge, Policy
-from watcher.polling.execution_poller import AccountParts
+from watcher.polling.evaluator import Judge
 from watcher.polling.page_processor import ScanRules
+from watcher.polling.policy import FailurePolicy
+from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.runtime.backoff import Jitter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
@@ -229,6 +231,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     watches: Sequence[Watch] | None = None,
     rules: ScanRules = RULES,
     api: ScriptedApi | None = None,
+    jitter: Jitter = lambda: 0.5,
 ) -> Account:
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
     events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
@@ -238,13 +241,20 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     await store.load_sink(sink, fingerprint="")
     children = metrics.account("default")
     announcer = AccountAnnouncer(lease, record, store=store, events=events, clock=clock, metrics=children)
+    failures = FailurePolicy(
+        min_interval_s=rules.min_interval_s,
+        max_interval_s=max_interval_s,
+        lost_after=rules.lost_after,
+        lost_grace_s=rules.lost_grace_s,
+        clock=clock,
+        jitter=jitter,
+    )
     judge = Judge(
         lease=lease,
         events=events,
         clock=clock,
-        policy=Policy(1.0, max_interval_s, lost_after=3, lost_grace_s=60.0),
-        cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=lambda: 0.5),
-        jitter=lambda: 0.5,
+        failures=failures,
+        cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
@@ -259,6 +269,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         announcer=announcer,
         keeper=HealthKeeper(lease, health, store=store, clock=clock),
         judge=judge,
+        failures=failures,
         metrics=children,
         concurrency=concurrency,
         backpressure=Backpressure(),

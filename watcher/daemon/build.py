@@ -22,10 +22,11 @@ from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.account_state_store import HealthKeeper
 from watcher.polling.cadence import Cadence, backoff, fixed
 from watcher.polling.circuit_breaker import Health
-from watcher.polling.evaluator import Judge, Policy
-from watcher.polling.execution_poller import AccountParts
+from watcher.polling.evaluator import Judge
 from watcher.polling.page_processor import ScanRules
+from watcher.polling.policy import FailurePolicy
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
+from watcher.polling.session import AccountParts
 from watcher.polling.status_reporter import AccountAnnouncer
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
@@ -179,6 +180,7 @@ def _account_parts(
         announcer=announcer,
         keeper=HealthKeeper(lease, health, store=store, clock=clock),
         judge=judge,
+        failures=_failures(equipment, polling),
         metrics=metrics,
         concurrency=polling.concurrency,
         backpressure=equipment.backpressure,
@@ -194,9 +196,8 @@ def _judge(
         lease=lease,
         events=equipment.events,
         clock=equipment.clock,
-        policy=Policy(polling.min_interval_s, polling.max_interval_s, polling.lost_after, polling.lost_grace_s),
+        failures=_failures(equipment, polling),
         cadence=cadence,
-        jitter=random.random,
         link=link,
     )
 
@@ -208,6 +209,17 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
         timeout_s=settings.timeout_s,
         connections=connections,
         proxy=proxy_for(URL(settings.base_url)),
+    )
+
+
+def _failures(equipment: AccountEquipment, polling: PollingSettings) -> FailurePolicy:
+    return FailurePolicy(
+        min_interval_s=polling.min_interval_s,
+        max_interval_s=polling.max_interval_s,
+        lost_after=polling.lost_after,
+        lost_grace_s=polling.lost_grace_s,
+        clock=equipment.clock,
+        jitter=random.random,
     )
 
 

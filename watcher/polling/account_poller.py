@@ -1,7 +1,8 @@
 """The watcher of one account: what is asked for next, within the pace. One owner, everything in memory.
 
 It knows nothing of HTTP, sinks or timers: a round is called when something may be due, and says when to call again.
-Whose turn it is is `turns`', what a look does `looks`', what a page does the scanner's, who is watched the roster's.
+Which request is next is the request selector's, what a poll does the poller's, what all polls share the session's, who
+is watched the registry's.
 """
 
 import asyncio
@@ -12,12 +13,13 @@ from typing import Any
 from watcher.domain.models import Known, Watch
 from watcher.polling.circuit_breaker import Permission
 from watcher.polling.confirmations import Confirmations
-from watcher.polling.execution_poller import AccountParts, Looks
+from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import Scanner
 from watcher.polling.page_processor import Rows, ScanRules
 from watcher.polling.poll_queue import Agenda, Entry, Item
 from watcher.polling.registry import Found, Roster, as_if_new
 from watcher.polling.request_selector import GetTurn, ListTurn, Turn, Turns
+from watcher.polling.session import AccountParts, AccountSession
 
 IDLE_S = 10.0
 """The longest time between two rounds: each proves that the loop is alive."""
@@ -47,13 +49,14 @@ class AccountWatcher:
         self._health = parts.health
         self._agenda = Agenda(max_interval_s=rules.max_interval_s)
         self._roster = Roster(self._agenda, parts.metrics, min_interval_s=rules.min_interval_s)
-        self._looks = Looks(parts, roster=self._roster, agenda=self._agenda)
-        claims = Confirmations(in_time_count=rules.confirmed_at_most)
-        self._rows = Rows(parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, claims=claims)
+        self._session = AccountSession(parts, agenda=self._agenda)
+        self._poller = ExecutionPoller(parts, session=self._session, roster=self._roster)
+        self._claims = Confirmations(in_time_count=rules.confirmed_at_most)
+        rows = Rows(parts, rules, poller=self._poller, roster=self._roster, agenda=self._agenda, claims=self._claims)
         self._scanner = Scanner(
-            parts, rules, looks=self._looks, roster=self._roster, agenda=self._agenda, rows=self._rows
+            parts, rules, session=self._session, roster=self._roster, agenda=self._agenda, rows=rows
         )
-        self._turns = Turns(self._agenda, self._roster, claims)
+        self._turns = Turns(self._agenda, self._roster, self._claims)
         self._changing = asyncio.Lock()
         self._asked_lists = Counter[str]()
         self._list_answered = asyncio.Event()
@@ -65,7 +68,7 @@ class AccountWatcher:
     @property
     def store_failing(self) -> bool:
         """Whether the last write failed."""
-        return self._looks.store_failing
+        return self._session.store_failing
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
@@ -84,9 +87,8 @@ class AccountWatcher:
         if self._health.failing_since is not None:
             self._health.lived(now=now, ran_s=self._clock.running())
         self._health.check(now)
-        if self._health.suspects(now):
-            self._looks.ask_witness(now)
-        await self._looks.tell_trouble()
+        self._session.probe_if_suspect(now)
+        await self._session.report_trouble()
         self._start_due()
         now = self._clock.monotonic()
         self._next_round_at = self._wanted_at(now)
@@ -94,8 +96,8 @@ class AccountWatcher:
 
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were looked at. Raises `StoreError`."""
-        await self._looks.noted(self._parts.keeper.keep())
-        await self._looks.flush()
+        await self._session.write(self._parts.keeper.keep())
+        await self._session.flush()
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -141,8 +143,8 @@ class AccountWatcher:
 
     def _start_due(self) -> None:
         now = self._clock.monotonic()
-        for entry in self._rows.expired(now):
-            self._start(self._look(entry, self._rows.accept(entry)))
+        for entry in self._claims.expired(now):  # could not be confirmed in time: their rows count
+            self._start(self._poll(entry, self._poller.accept(entry)))
         while (turn := self._take()) is not None:
             self._start(self._work(turn))
 
@@ -162,17 +164,15 @@ class AccountWatcher:
         following: Turn | None = turn
         while following is not None:
             try:
-                await self._make(following)
+                if isinstance(following, GetTurn):
+                    await self._poll(following.entry, self._poller.poll(following.entry))
+                else:
+                    await self._ask(following)
             finally:
                 self._in_flight_count -= 1
             following = self._take()
         if self._wanted_at(self._clock.monotonic()) < self._next_round_at - SHORTEST_ROUND_S:
             self._parts.wake()
-
-    def _make(self, turn: Turn) -> Coroutine[Any, Any, None]:
-        if isinstance(turn, GetTurn):
-            return self._look(turn.entry, self._looks.look(turn.entry))
-        return self._ask(turn)
 
     async def _ask(self, turn: ListTurn) -> None:
         pipeline = turn.listing.watch.pipeline
@@ -183,13 +183,16 @@ class AccountWatcher:
             self._asked_lists[pipeline] -= 1
             self._list_answered.set()
 
-    async def _look(self, entry: Entry, look: Coroutine[Any, Any, float | None]) -> None:
-        next_s: float | None = 0.0  # a look that is cancelled is due again
+    async def _poll(self, entry: Entry, poll: Coroutine[Any, Any, float | None]) -> None:
+        next_s: float | None = 0.0  # a poll that is cancelled is due again
         try:
-            next_s = await look
+            next_s = await poll
         finally:
-            if next_s is None or not self._rows.keeps(entry, next_s):
-                self._looks.put_back(entry, next_s)
+            if next_s is None or entry.claim is None or entry.unwatched:
+                self._poller.put_back(entry, next_s)
+            else:  # its claim could not be confirmed, and waits on for that
+                entry.claim.retry_after(next_s, now=self._clock.monotonic())
+                self._claims.add(entry)
 
     def _take(self) -> Turn | None:
         """Take the next turn if a request may go now, spending its slot."""
@@ -200,7 +203,7 @@ class AccountWatcher:
             case Permission.ALL:
                 turn = self._turns.next(now)
             case Permission.PROBE:
-                turn = self._turns.probe(self._looks.witness, now=now)
+                turn = self._turns.probe(self._session.probe_target, now=now)
             case Permission.NOTHING:
                 return None
         if turn is not None:
@@ -233,7 +236,7 @@ class AccountWatcher:
             return
         for entry in turn.entries:
             self._note_gap(entry, entry.asked_at, now=now)
-        if turn.scans and not turn.listing.began_at:
+        if turn.scans and not turn.listing.progress.began_at:
             self._note_gap(turn.listing, turn.listing.scanned_at, now=now)
 
     def _note_gap(self, item: Item, last_at: float, *, now: float) -> None:
@@ -247,7 +250,7 @@ class AccountWatcher:
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next round: when something may start, or should be checked."""
-        at = min(now + IDLE_S, self._health.next_check_at(now), self._rows.next_expiry_at())
+        at = min(now + IDLE_S, self._health.next_check_at(now), self._claims.next_expiry_at())
         look_at = self.next_look_at(now)
         if look_at is not None and not self._draining and not self._full():
             at = min(at, look_at)

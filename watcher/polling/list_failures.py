@@ -1,23 +1,23 @@
-"""What a list that cannot be read means: for its account, for its next request, and when that is a gap."""
+"""What it means that a list cannot be read, or ends too early, and what is written of a list: its cursor, its gaps."""
 
 from dataclasses import replace
 from typing import NamedTuple
 
+import structlog
+
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import GapReason
-from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
-from watcher.polling.circuit_breaker import PAUSING_CODES
-from watcher.polling.cursors import Cursors
-from watcher.polling.evaluator import UNREADABLE_AFTER_S
-from watcher.polling.execution_poller import AccountParts, Looks
-from watcher.polling.page_processor import ScanRules
-from watcher.polling.pipeline_list import Listing
+from watcher.domain.models import Cursor, GapReason, LostReason, Outgoing
+from watcher.domain.transitions import EXECUTION_REASONS
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.result import Finding
+from watcher.polling.pipeline_list import Doubt, Listing
+from watcher.polling.policy import AccountState
 from watcher.polling.poll_queue import Queue
 from watcher.polling.registry import Roster
-from watcher.runtime.backoff import doubling
+from watcher.polling.session import AccountParts, AccountSession
+from watcher.store.protocol import PipelineChange
 
-REFUSED_EVERY_S = 600.0
-"""A list that is refused is asked again so often (SPEC 4)."""
+log = structlog.get_logger()
 
 
 class Step(NamedTuple):
@@ -27,38 +27,68 @@ class Step(NamedTuple):
     wait_s: float = 0.0
 
 
+class Cursors:
+    """The cursors of one account's pipelines in its store."""
+
+    def __init__(self, parts: AccountParts, *, session: AccountSession) -> None:
+        """Write for this account."""
+        self._lease = parts.lease
+        self._judge = parts.judge
+        self._clock = parts.clock
+        self._metrics = parts.metrics
+        self._session = session
+        self._store = parts.store
+
+    async def record(
+        self, listing: Listing, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+    ) -> None:
+        """Write a cursor, and with it tell a gap in which so many executions may be missing. Raises `StoreError`.
+
+        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        """
+        if listing.unwatched:  # by now another may stand in its place, and counts from what is recorded
+            return
+        outgoing: tuple[Outgoing, ...] = ()
+        if gap is not None:
+            outgoing = (self._judge.gap(listing.watch, gap, at_most=at_most, after=listing.sequence),)
+        sequence = listing.sequence + len(outgoing)
+        change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
+        await self._session.write(self._store.record(change))
+        listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
+        for each in outgoing:
+            log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=gap)
+            self._metrics.events.labels(each.event.type).inc()
+
+
 class ListTrouble:
     """Judges the failures of one account's lists."""
 
-    def __init__(
-        self, parts: AccountParts, rules: ScanRules, *, looks: Looks, roster: Roster, cursors: Cursors
-    ) -> None:
+    def __init__(self, parts: AccountParts, *, session: AccountSession, roster: Roster, cursors: Cursors) -> None:
         """Start with no list in trouble."""
-        self._clock = parts.clock
         self._health = parts.health
-        self._rules = rules
-        self._looks = looks
+        self._failures = parts.failures
+        self._session = session
         self._roster = roster
         self._cursors = cursors
 
-    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> GapReason | None:
+    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> LostReason | None:
         """Take in a failure, and tell why the list is to be given up, if it is. Raises `StoreError`."""
-        if not self._health.unusable and reply.status_code not in PAUSING_CODES:
-            listing.failure_count += 1
-        if listing.failing_since is None:
-            listing.failing_since, listing.failing_ran_s = now, self._clock.running()
         alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
-        reason = self._gap_for(listing, reply, alone=alone, now=now)
-        self._looks.doubt(reply, now=now, alone=alone, lost=listing.cursor.refused is not None)
-        await self._looks.tell_health(failed=True)
+        around = AccountState(alone, self._session.success_at, not self._health.unusable)
+        is_refused = listing.cursor.refused is not None
+        reason = self._failures.note_failure(listing, reply, around)
+        if is_refused and not listing.progress.began_at:  # it was before, so once more is enough
+            reason = EXECUTION_REASONS.get(reply.outcome, reason)
+        self._session.note_failure(reply, now=now, alone=alone, lost=is_refused)
+        await self._session.report_answer(failed=True)
         return reason
 
-    async def give_up(self, listing: Listing, reason: GapReason | None, *, now: float) -> Step:
+    async def give_up(self, listing: Listing, reason: LostReason | None, *, now: float) -> Step:
         """Tell once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
         if reason is not None and listing.cursor.refused is None:
-            await self._cursors.record(listing, replace(listing.cursor, refused=reason), gap=reason)
-        wait_s = self._wait_s(listing) if reason in {None, GapReason.UNREADABLE} else REFUSED_EVERY_S
-        return self.rests(listing, wait_s, now=now)
+            gap = GapReason(reason.value)
+            await self._cursors.record(listing, replace(listing.cursor, refused=gap), gap=gap)
+        return self.rests(listing, self._failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
 
     def rests(self, listing: Listing, wait_s: float, *, now: float) -> Step:
         """Let a list rest for so long: meanwhile it answers for nobody."""
@@ -67,37 +97,55 @@ class ListTrouble:
 
     def works(self, listing: Listing) -> None:
         """Note that a list answered."""
-        listing.failure_count, listing.streak, listing.failing_since = 0, None, None
+        self._failures.note_success(listing)
         listing.failing_until = float("-inf")
 
-    def _gap_for(self, listing: Listing, reply: PageReply, *, alone: bool, now: float) -> GapReason | None:
-        """Return why the list is given up for now: refused again and again, or never read while others were."""
-        reason, other_at = EXECUTION_REASONS.get(reply.outcome), self._looks.success_at
-        listing.streak = None if reason is None else prolong(listing.streak, reason, at=now, other_success_at=other_at)
-        if listing.streak is None:
-            return GapReason.UNREADABLE if self._is_unreadable(listing, other_at) else None
-        rules, known = self._rules, listing.cursor.refused is not None and not listing.began_at
-        if known or means_lost(
-            listing.streak, lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s, alone=alone
-        ):
-            return GapReason(listing.streak.reason.value)
-        return None
 
-    def _is_unreadable(self, listing: Listing, other_at: float | None) -> bool:
-        """Tell whether it could not be read for an hour, while the process ran, in which something else could."""
-        since = listing.failing_since
-        if since is None or other_at is None:
+class Ending:
+    """Judges how the scans of one account's lists end."""
+
+    def __init__(self, *, lost_after: int, lost_grace_s: float) -> None:
+        """Believe what was seen so often in a row, and for so long where it is a gap."""
+        self._lost_after = lost_after
+        self._lost_grace_s = lost_grace_s
+
+    def ends_early(self, listing: Listing, finding: Finding) -> bool:
+        """Tell whether a scan ended before anything known, or before all was seen that should be there."""
+        return finding.gap is GapReason.DELETED or listing.scan.is_cut_short
+
+    def believed(self, listing: Listing, finding: Finding, *, now_s: float) -> Finding | None:
+        """Return what it means that a scan ended early, once it did so often enough; until then it is made anew.
+
+        `now_s` is for how long the process ran.
+        """
+        doubt = listing.baseline.doubt or Doubt(0, now_s, is_explained=self._is_explained(listing))
+        listing.baseline.doubt = doubt = replace(doubt, count=doubt.count + 1)
+        grace_s = SETTLED_AFTER_US / 1_000_000 if finding.gap is None else self._lost_grace_s
+        if doubt.count < self._lost_after or now_s - doubt.since_s < grace_s:
+            return None
+        return Finding() if doubt.is_explained else finding
+
+    def _is_explained(self, listing: Listing) -> bool:
+        """Tell whether all that is gone was known, and only grew too old.
+
+        A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
+        """
+        if not listing.scan.is_shorter:
             return False
-        return other_at >= since and self._clock.running() - listing.failing_ran_s >= UNREADABLE_AFTER_S
+        return listing.baseline.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.progress.began_at)
 
-    def _wait_s(self, listing: Listing) -> float:
-        """Return how long to wait after a failure: ever longer, but no longer than until it can mean a gap."""
-        count, rules = max(1, listing.failure_count), self._rules
-        left_s = grace_left_s(
-            listing.streak,
-            lost_after=rules.lost_after,
-            lost_grace_s=rules.lost_grace_s,
-            sent_at=listing.asked_at,
-        )
-        wait_s = doubling(count, base_s=rules.min_interval_s, cap_s=rules.max_interval_s)
-        return min(wait_s, max(left_s, rules.min_interval_s))
+    def with_unproven(self, listing: Listing, finding: Finding, *, now: int) -> Finding:
+        """Return a gap where ends showed of which nobody can tell whether they are new; `now` is microseconds."""
+        unproven = listing.baseline.beginning.compare(watched_us=now - listing.cursor.since_at)
+        return Finding(GapReason.UNORDERED, unproven) if unproven and finding.gap is None else finding
+
+    def proves_empty(self, listing: Listing, *, now: int) -> bool:
+        """Tell whether a list that showed nothing yet did so often enough to believe that there was nothing."""
+        beginning = listing.baseline.beginning
+        if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
+            beginning.empty_count = 0
+            return False
+        if not beginning.empty_count:
+            beginning.empty_from_at = now
+        beginning.empty_count += 1
+        return beginning.empty_count >= self._lost_after and now - beginning.empty_from_at >= SETTLED_AFTER_US

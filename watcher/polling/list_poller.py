@@ -6,26 +6,23 @@ Which page is next is the scan's, when it is asked for `turns`', what its rows l
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import structlog
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, Execution, GapReason, Known, Outcome, Watch
-from watcher.polling.cursors import Cursors
-from watcher.polling.ending import Ending
-from watcher.polling.execution_poller import AccountParts, Looks
-from watcher.polling.list_failures import ListTrouble, Step
+from watcher.polling.list_failures import Cursors, Ending, ListTrouble, Step
 from watcher.polling.page_processor import Rows, ScanRules, by_id, raise_worst
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.result import Finding, Learnt
-from watcher.polling.pagination.sort_order import Order, Ordering
+from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import Listing
+from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, Listing
 from watcher.polling.poll_queue import Agenda, Entry, Queue
 from watcher.polling.registry import Roster
 from watcher.polling.request_selector import ListTurn
+from watcher.polling.session import AccountParts, AccountSession
 from watcher.store.protocol import ExecutionChange, PipelineRecord
 
 CURSOR_EVERY_US = 60_000_000
@@ -50,7 +47,7 @@ class Scanner:
         parts: AccountParts,
         rules: ScanRules,
         *,
-        looks: Looks,
+        session: AccountSession,
         roster: Roster,
         agenda: Agenda,
         rows: Rows,
@@ -58,14 +55,15 @@ class Scanner:
         """Start with nothing under way."""
         self._parts = parts
         self._rules = rules
-        self._looks = looks
+        self._session = session
         self._roster = roster
         self._agenda = agenda
         self._rows = rows
-        self._cursors = Cursors(parts, looks=looks)
-        self._trouble = ListTrouble(parts, rules, looks=looks, roster=roster, cursors=self._cursors)
+        self._cursors = Cursors(parts, session=session)
+        self._trouble = ListTrouble(parts, session=session, roster=roster, cursors=self._cursors)
         self._ending = Ending(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
         self._clock = parts.clock
+        self._at_rest = Step(Queue.STALE, rules.min_interval_s)  # where nothing is left to do
 
     async def listing(self, watch: Watch, record: PipelineRecord) -> Listing:
         """Return the list of a pipeline as it is recorded, with its first scan.
@@ -95,21 +93,17 @@ class Scanner:
     async def ask(self, turn: ListTurn) -> None:
         """Ask for a page and do what it calls for; then everything of this turn is back in the agenda."""
         listing, left = turn.listing, {entry.known.execution: entry for entry in turn.entries}
-        step = self._at_rest()
+        step = self._at_rest
         try:
-            step = await self._looks.guard(self._ask(turn, left=left), instead=partial(self._crashed, listing))
+            step = await self._session.guard(
+                self._ask(turn, left=left),
+                instead=lambda wait_s: self._trouble.rests(listing, wait_s, now=self._clock.monotonic()),
+            )
         finally:
             for entry in left.values():
                 self._roster.restore(entry)
             if turn.scans and not listing.unwatched:
                 self._put_back(listing, step)
-
-    def _at_rest(self) -> Step:
-        """Return what is next where nothing is left to do."""
-        return Step(Queue.STALE, self._rules.min_interval_s)
-
-    def _crashed(self, listing: Listing, wait_s: float) -> Step:
-        return self._trouble.rests(listing, wait_s, now=self._clock.monotonic())
 
     # One page
 
@@ -124,12 +118,12 @@ class Scanner:
             return await self._read(turn, reply, (), left=left)
         if reply.rows is None:
             return await self._fail(turn, reply, now=now)
-        self._looks.vouch(listing, reply, now=now)
-        await self._looks.tell_health(failed=False)
+        self._session.note_success(listing, reply, now=now)
+        await self._session.report_answer(failed=False)
         if turn.scans:
             self._trouble.works(listing)
         if listing.unwatched:
-            return self._at_rest()
+            return self._at_rest
         return await self._read(turn, reply, reply.rows, left=left)
 
     def _is_beyond_the_end(self, turn: ListTurn, reply: PageReply) -> bool:
@@ -141,16 +135,16 @@ class Scanner:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
         listing = turn.listing
         reason = await self._trouble.failed(listing, reply, now=now)
-        if not listing.began_at or not turn.scans:
+        if not listing.progress.began_at or not turn.scans:
             return await self._trouble.give_up(listing, reason, now=now)
         if reason is None:
-            listing.head_wanted()
+            listing.progress.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
             return await self._trouble.give_up(listing, None, now=now)
         told = listing.gaps_told
-        await self._end(listing, listing.scan.finding or Finding(reason, listing.scan.unread_count()))
+        await self._end(listing, listing.scan.finding or Finding(GapReason(reason.value), listing.scan.unread_count()))
         listing.gaps_told |= told
         self._trouble.works(listing)
-        return self._at_rest()
+        return self._at_rest
 
     async def _ask_name(self, turn: ListTurn, page: PageReply, execution: str, *, left: dict[str, Entry]) -> Step:
         """Fetch one execution for what its pipeline is called, then read the page. If that fails events do without."""
@@ -160,10 +154,10 @@ class Scanner:
         now = self._clock.monotonic()
         self._parts.metrics.asked(reply.outcome, now - reply.sent_at)
         if reply.execution is not None:
-            self._looks.vouch(listing, reply, now=now)
+            self._session.note_success(listing, reply, now=now)
             self._parts.judge.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         if listing.unwatched:
-            return self._at_rest()
+            return self._at_rest
         return await self._read(turn, page, page.rows or (), left=left)
 
     async def _read(
@@ -176,9 +170,9 @@ class Scanner:
         when = self._counts_as_found_at(turn, reply)
         recorded = await self._recorded(listing, rows, when=when)
         if listing.unwatched:
-            return self._at_rest()
+            return self._at_rest
         self._rows.recall(listing, executions, recorded=recorded)
-        found_at = {name: listing.found_at(name) for name in rows}
+        found_at = {name: listing.rows.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
         if turn.scans and fresh and self._needs_name(listing):
             listing.nameless = (reply, fresh[0])
@@ -186,20 +180,20 @@ class Scanner:
         if fresh:
             now, shown = self._clock.steady_us(), [row for row in executions if found_at[row.id] is None]
             watched_us, is_read = now - listing.cursor.since_at, bool(listing.cursor.complete_at)
-            listing.beginning.note(shown, now=now, watched_us=watched_us, is_read=is_read)
+            listing.baseline.beginning.note(shown, now=now, watched_us=watched_us, is_read=is_read)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        listing.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
+        listing.rows.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
         await self._rows.take(
             listing, rows.values(), reply, recorded=recorded, found_at=when, scanned=turn.scans, left=left
         )
         for entry in left.values():
-            listing.miss(entry, page=turn.page, at=reply.sent_at)
+            listing.rows.miss(entry, page=turn.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=turn.scans)
         if not turn.scans:
             listing.scan.hear(reply.total)
             if turn.page == listing.scan.head and len(rows) >= paging.rows:
                 listing.scan.head_is_full()
-            return self._at_rest()
+            return self._at_rest
         return await self._step(listing, reply, executions, known=known)
 
     def _counts_as_found_at(self, turn: ListTurn, reply: PageReply) -> int:
@@ -212,26 +206,26 @@ class Scanner:
         asked_at = self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
         now = max(asked_at, listing.cursor.complete_at + 1)
         if turn.scans:
-            listing.began_at = listing.began_at or now
+            listing.progress.began_at = listing.progress.began_at or now
         in_turn = turn.scans and not listing.scan.probes
-        return listing.began_at if in_turn else max(now, listing.began_at + 1)
+        return listing.progress.began_at if in_turn else max(now, listing.progress.began_at + 1)
 
     async def _recorded(self, listing: Listing, executions: Collection[str], *, when: int) -> Mapping[str, Known]:
         """Return what only the store knows of these, and remember of it what has ended, all of it found by now."""
-        strangers = listing.strangers(executions)
+        strangers = listing.rows.strangers(executions)
         if not strangers:
             return {}
         recorded = await self._parts.store.load_executions(self._parts.lease, strangers)
         ended = [known for known in recorded.values() if known.ended_at is not None]
         noted = (self._note_found(known, when=when) for known in ended if not known.found_at)
         raise_worst(await asyncio.gather(*noted, return_exceptions=True))
-        listing.remember({known.execution: known.found_at or when for known in ended})
+        listing.rows.remember({known.execution: known.found_at or when for known in ended})
         return recorded
 
     async def _note_found(self, known: Known, *, when: int) -> None:
         """Record that a list shows what was named, and told, before."""
         change = ExecutionChange(self._parts.lease, known.sequence, replace(known, found_at=when), ())
-        await self._looks.write(change)
+        await self._session.write(self._parts.store.record(change))
 
     def _needs_name(self, listing: Listing) -> bool:
         """Tell whether the first that is told of would lack the pipeline's name: a list does not say it."""
@@ -255,8 +249,10 @@ class Scanner:
         listing.met(rows, now=now)
         ground = {row.id for row in rows if row.id in known and listing.is_ground(row, found_at=known[row.id], now=now)}
         finding = scan.read(reply, ground=ground, unsettled=known.keys() - ground, unplaced=listing.sought_count())
-        if scan.order is not None and scan.order is not listing.places.order:
-            self._learn_order(listing, scan.order)
+        if scan.order is not None and scan.order is not listing.rows.places.order:
+            listing.rows.places.order = scan.order
+            pipeline, order = listing.watch.pipeline, scan.order.value
+            log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order)
         newest_at = listing.head_newest_at(rows, now=now)
         if finding is None:
             if newest_at is not None:
@@ -264,18 +260,13 @@ class Scanner:
             return Step(Queue.BEGUN)
         if not self._ending.ends_early(listing, finding):
             await self._end(listing, finding, newest_at=newest_at)
-            return self._at_rest()
+            return self._at_rest
         believed = self._ending.believed(listing, finding, now_s=self._clock.running())
         if believed is None:
-            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=listing.clock))
+            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=listing.scan.clock))
         else:
             await self._end_anew(listing, believed)
-        return self._at_rest()
-
-    def _learn_order(self, listing: Listing, order: Order) -> None:
-        listing.places.order = order
-        pipeline = listing.watch.pipeline
-        log.info("list.order", account=self._parts.lease.name, pipeline=pipeline, order=order.value)
+        return self._at_rest
 
     def _put_back(self, listing: Listing, step: Step) -> None:
         """Queue a list. Those whose scan has begun take turns, whoever has waited longest."""
@@ -292,7 +283,7 @@ class Scanner:
         try:
             await self._end(listing, finding)
         except BaseException:
-            listing.scan_again(self._scan(listing.cursor, listing.scan.before, clock=listing.clock))
+            listing.scan_again(self._scan(listing.cursor, listing.scan.before, clock=listing.scan.clock))
             raise
 
     async def _end(self, listing: Listing, finding: Finding, *, newest_at: int | None = None) -> None:
@@ -306,13 +297,13 @@ class Scanner:
         gap = None if finding.gap in listing.gaps_told else finding.gap
         old = replace(listing.cursor, complete_at=cursor.complete_at)
         overdue = now - listing.recorded_at >= CURSOR_EVERY_US
-        if listing.found_count or gap or cursor != old or overdue:
+        if listing.progress.found_count or gap or cursor != old or overdue:
             await self._cursors.record(listing, cursor, gap=gap, at_most=finding.at_most)
         listing.cursor = cursor
-        listing.beginning.unproven.clear()
-        listing.beginning.is_counted |= listing.scan.is_counted
+        listing.baseline.beginning.unproven.clear()
+        listing.baseline.beginning.is_counted |= listing.scan.is_counted
         if finding.gap is None:
             listing.gaps_told = frozenset()
         elif finding.gap in TOLD_ONCE:
             listing.gaps_told |= {finding.gap}
-        listing.scan_ended(self._scan(cursor, listing.scan.learnt(), clock=listing.clock))
+        listing.scan_ended(self._scan(cursor, listing.scan.learnt(), clock=listing.scan.clock))

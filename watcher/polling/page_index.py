@@ -1,9 +1,16 @@
-"""Which open executions each page of a list should show. Kept as rows come, not worked out for each request."""
+"""The executions of one list: which open ones each page should show, and which have ended. Kept as rows come.
 
-from collections.abc import Collection
+Knows no scan and no request.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 
 from watcher.polling.pagination.positions import Places
 from watcher.polling.poll_queue import Entry
+
+REMEMBERED_COUNT = 2_000
+"""Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
 
 STEP_ROWS = 5
 """After so many rows have come all pages are laid out anew: until then few rows are not where they are expected."""
@@ -53,3 +60,63 @@ class Layout:
         for entry in self._page_of:
             assert entry.place is not None  # noqa: S101 (who has none is on no page)
             self._add(entry, self._places.page_of(entry.place, at=at))
+
+
+class ListedExecutions:
+    """Those of one pipeline: `entries` are open, `places` says where rows stand, and `layout` on which page."""
+
+    def __init__(self, places: Places) -> None:
+        """Start with nobody."""
+        self.entries: dict[str, Entry] = {}
+        self.places = places
+        self.layout = Layout(places)
+        self._ended: OrderedDict[str, int] = OrderedDict()
+
+    def enter(self, entry: Entry) -> None:
+        """Count an open execution among those of this pipeline."""
+        self.entries[entry.known.execution] = entry
+
+    def leave(self, entry: Entry) -> None:
+        """Count it no longer, and remember that it is recorded."""
+        del self.entries[entry.known.execution]
+        self.layout.drop(entry)
+        if entry.known.ended_at is not None:
+            self.remember({entry.known.execution: entry.known.found_at})
+
+    def put(self, entry: Entry, *, index: int, at: float, scanned: bool) -> None:
+        """Note where a page showed an execution at that time (monotonic seconds); `scanned`: the scan's own page."""
+        entry.place = self.places.place(index, at=at, scanned=scanned)
+        self.layout.put(entry, at=at)
+
+    def find_astray(self, indexes: Mapping[str, int], *, at: float) -> None:
+        """Learn from where a page showed executions how far off they were expected."""
+        known = ((self.entries.get(execution), index) for execution, index in indexes.items())
+        placed = [(entry.place, index) for entry, index in known if entry is not None and entry.place is not None]
+        self.places.found_astray(placed, at=at)
+
+    def miss(self, entry: Entry, *, page: int, at: float) -> None:
+        """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
+        place = entry.place
+        if place is not None and self.places.page_of(place, at=at) == page:
+            entry.place = None if place.guessed else self.places.beside(place, at=at)
+        self.layout.put(entry, at=at)
+
+    def remember(self, ended: dict[str, int]) -> None:
+        """Remember of ended executions when they were found (microseconds, steady)."""
+        for execution, found_at in ended.items():
+            self._ended[execution] = found_at
+            self._ended.move_to_end(execution)
+        while len(self._ended) > REMEMBERED_COUNT:
+            self._ended.popitem(last=False)
+
+    def found_at(self, execution: str) -> int | None:
+        """Return when a list first showed this execution, `None` if it is a stranger as far as memory goes."""
+        entry = self.entries.get(execution)
+        return entry.known.found_at if entry is not None else self._ended.get(execution)
+
+    def strangers(self, executions: Collection[str]) -> list[str]:
+        """Return those of which only the store may know; what is remembered of the others is not forgotten next."""
+        for execution in executions:
+            if execution in self._ended:
+                self._ended.move_to_end(execution)
+        return [execution for execution in executions if execution not in self.entries and execution not in self._ended]

@@ -14,12 +14,13 @@ from watcher.domain.models import Details, Execution, FirstSight, Known, Outcome
 from watcher.domain.transitions import is_terminal
 from watcher.polling.confirmations import Confirmations, selects
 from watcher.polling.evaluator import Judged
-from watcher.polling.execution_poller import AccountParts, Looks
+from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.pagination.arrival_baseline import Seen, had_ended, proves_new
 from watcher.polling.pagination.paging import dated
 from watcher.polling.pipeline_list import Listing
 from watcher.polling.poll_queue import Agenda, Claim, Entry
 from watcher.polling.registry import Roster
+from watcher.polling.session import AccountParts
 from watcher.store.protocol import ExecutionChange
 
 LONG_AGO = 1
@@ -76,7 +77,7 @@ class Rows:
         parts: AccountParts,
         rules: ScanRules,
         *,
-        looks: Looks,
+        poller: ExecutionPoller,
         roster: Roster,
         agenda: Agenda,
         claims: Confirmations,
@@ -84,44 +85,16 @@ class Rows:
         """Start with no claim."""
         self._parts = parts
         self._rules = rules
-        self._looks = looks
+        self._poller = poller
         self._roster = roster
         self._agenda = agenda
         self._claims = claims
         self._clock = parts.clock
 
-    def expired(self, now: float) -> list[Entry]:
-        """Return, and let go of, those whose claims could not be confirmed in time: their rows count."""
-        return self._claims.expired(now)
-
-    def next_expiry_at(self) -> float:
-        """Return the monotonic time at which that may next happen."""
-        return self._claims.next_expiry_at()
-
-    async def accept(self, entry: Entry) -> float | None:
-        """Take a claim for the status; return when to look next."""
-        claim = entry.claim
-        assert claim is not None  # noqa: S101 (only entries with one come here)
-        return await self._looks.guard_look(self._accept(entry, claim))
-
-    def keeps(self, entry: Entry, next_s: float) -> bool:
-        """Say whether an entry that was looked at waits on for the confirmation of its claim: it could not be asked."""
-        if entry.claim is None or entry.unwatched:
-            return False
-        entry.claim.retry_after(next_s, now=self._clock.monotonic())
-        self._claims.add(entry)
-        return True
-
-    async def _accept(self, entry: Entry, claim: Claim) -> float | None:
-        judged = self._parts.judge.success(entry, claim.execution, sent_at=claim.sent_at)
-        await self._looks.record(entry, judged, claim.execution)
-        entry.claim = None
-        return judged.next_s
-
     def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
         """Remember those that nobody knows any more because they ended so long ago."""
-        unknown = (each for each in executions if each.id not in recorded and listing.found_at(each.id) is None)
-        listing.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
+        unknown = (each for each in executions if each.id not in recorded and listing.rows.found_at(each.id) is None)
+        listing.rows.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
 
     async def take(
         self,
@@ -145,7 +118,7 @@ class Rows:
                 change = self._change(listing, row, reply, recorded=recorded, found_at=found_at, left=left)
                 if change is None:
                     continue
-                listing.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
+                listing.rows.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
                 if change.judged.change is None:
                     await self._finish(change)
                 else:
@@ -168,7 +141,7 @@ class Rows:
         execution = row.execution
         entry, is_new = left.pop(execution.id, None) or self._free_entry(execution), False
         if entry is None:
-            if self._roster.find(execution.id) or listing.found_at(execution.id) is not None:
+            if self._roster.find(execution.id) or listing.rows.found_at(execution.id) is not None:
                 return None
             entry, is_new = self._new_entry(listing, execution, recorded.get(execution.id)), True
         before = entry.known
@@ -182,13 +155,13 @@ class Rows:
     def _undo(self, entry: Entry, *, before: Known, is_new: bool) -> None:
         """Let all be as it was before: whoever was not known is as unknown to the next reading."""
         entry.claim, entry.known = None, before
-        self._looks.put_back(entry, None if is_new else 0.0)
+        self._poller.put_back(entry, None if is_new else 0.0)
 
     async def _finish(self, change: _Change) -> None:
         """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
         entry = change.entry
         try:
-            await self._looks.record(entry, change.judged, change.execution)
+            await self._poller.record(entry, change.judged, change.execution)
         except BaseException:
             before = change.before if entry.known is change.found else entry.known  # else it was written
             self._undo(entry, before=before, is_new=change.is_new and before is change.before)
@@ -196,7 +169,7 @@ class Rows:
         if entry.claim is not None:
             self._claims.add(entry)
         else:
-            self._looks.put_back(entry, change.judged.next_s)
+            self._poller.put_back(entry, change.judged.next_s)
 
     def _free_entry(self, execution: Execution) -> Entry | None:
         """Return the entry a row is about, out of the agenda; nothing if there is none, or somebody has it."""
@@ -233,7 +206,8 @@ class Rows:
         now = self._clock.monotonic()
         if now >= entry.denied_until:
             entry.claim = Claim(entry.known.pipeline, execution, reply.sent_at, now)
-        return Judged(entry.known, self._parts.judge.found(entry), 0.0)
+        found = None if entry.recorded else ExecutionChange(self._parts.lease, None, entry.known, ())
+        return Judged(entry.known, found, 0.0)
 
     def _silently(self, entry: Entry, execution: Execution) -> Judged:
         at = self._clock.steady_us()
@@ -245,17 +219,17 @@ class Rows:
         cursor, rules = listing.cursor, self._rules
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if proves_new(cursor, listing.beginning, found_at=known.found_at, history_us=rules.history_us):
+        if proves_new(cursor, listing.baseline.beginning, found_at=known.found_at, history_us=rules.history_us):
             return False
         is_baseline = rules.first_sight is FirstSight.BASELINE
         if dated(execution) is None:  # nobody can tell, but what only later scans find
             return is_baseline and not cursor.complete_at
-        in_turn = not cursor.complete_at and known.found_at == listing.began_at
+        in_turn = not cursor.complete_at and known.found_at == listing.progress.began_at
         seen = Seen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
         told_us = 0 if is_baseline else rules.lookback_us
-        is_silent = had_ended(cursor, execution, listing.beginning, seen=seen, told_us=told_us)
+        is_silent = had_ended(cursor, execution, listing.baseline.beginning, seen=seen, told_us=told_us)
         if is_silent and is_baseline:
-            listing.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
+            listing.baseline.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
         return is_silent
 
     def _is_history(self, listing: Listing, execution: Execution) -> bool:
@@ -263,7 +237,7 @@ class Rows:
 
         What ended after all that the last complete scan showed was not: the API's clock may be far behind.
         """
-        at, shown_at = dated(execution), listing.clock.shown_at
+        at, shown_at = dated(execution), listing.scan.clock.shown_at
         if at is None or not is_terminal(execution) or (shown_at is not None and at > shown_at):
             return False
         return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)

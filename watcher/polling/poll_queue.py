@@ -35,16 +35,22 @@ class Item:
     """Something to ask for: an execution, or a pipeline's list. Times are monotonic seconds.
 
     `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failure_count`
-    counts poll errors in a row; `streak` is what may become a loss. `unwatched` is set while it is in flight and nobody
-    wants to know any more. `queue` tells why it waits, `number` which of a heap's items is meant.
+    counts poll errors in a row; `streak` are refusals that may become a loss. Since `failing_since` it could not be
+    read; by then the process had run for `failing_ran_s`. `unwatched` is set while it is in flight and nobody wants to
+    know any more. `queue` tells why it waits, `number` which of a heap's items is meant.
     """
 
     due_at: float = 0.0
     asked_at: float = 0.0
     failure_count: int = 0
     streak: Streak | None = None
+    failing_since: float | None = None
+    failing_ran_s: float = 0.0
     weight: ClassVar[float] = 1.0
     """How many times as fast it grows stale."""
+
+    any_failure_counts: ClassVar[bool] = False
+    """Whether every failure but a refusal makes it unreadable in time; else only a body that cannot be read does."""
 
     number: int = 0
     queued: bool = False
@@ -86,10 +92,8 @@ class Entry(Item):
     """One open execution.
 
     `recorded` tells whether the store has it. `looked_at` is the end of the last look that counts (microseconds,
-    steady), of which the store learns lazily: not yet while it is `unflushed`. `unreadable_since` may become a loss;
-    `unreadable_ran_s` is for how long the process had run then.
-    `place` is where a list showed it last; `claim` is a row that says it has ended; until `denied_until` no other such
-    row is believed.
+    steady), of which the store learns lazily: not yet while it is `unflushed`. `place` is where a list showed it last;
+    `claim` is a row that says it has ended; until `denied_until` no other such row is believed.
     """
 
     known: Known
@@ -97,8 +101,6 @@ class Entry(Item):
     looked_at: int = 0
     unflushed: bool = False
     recorded: bool = False
-    unreadable_since: float | None = None
-    unreadable_ran_s: float = 0.0
     place: Place | None = None
     claim: Claim | None = None
     denied_until: float = 0.0

@@ -93,7 +93,8 @@ class Roster:
         Of what left meanwhile, what was known of it then holds.
         """
         left = self._left or {}
-        for recorded, several in ((False, found.unrecorded), (True, sorted(found.recorded, key=_looked_at))):
+        oldest_first = sorted(found.recorded, key=lambda known: known.looked_at)
+        for recorded, several in ((False, found.unrecorded), (True, oldest_first)):
             yield from ((known, recorded) for known in several if known.execution not in left)
         for execution, entry in left.items():
             yield as_if_new(entry.known) if execution in named else entry.known, entry.recorded
@@ -116,7 +117,7 @@ class Roster:
         self._entries[entry.known.execution] = entry
         self.found_count += entry.known.lost is None
         if (listing := self.listing_of(entry)) is not None:
-            listing.enter(entry)
+            listing.rows.enter(entry)
 
     def move(self, entry: Entry, known: Known) -> None:
         """Note what is known of an entry from now on."""
@@ -146,7 +147,7 @@ class Roster:
         self.found_count -= entry.known.lost is None
         self._metrics.open[open_label(entry.known)].dec()
         if (listing := self.listing_of(entry)) is not None:
-            listing.leave(entry)
+            listing.rows.leave(entry)
 
     def _put(self, entry: Entry, *, due_at: float) -> None:
         """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
@@ -166,7 +167,7 @@ class Roster:
             self.listings[listing.watch.pipeline] = listing
             for entry in self._entries.values():
                 if entry.known.pipeline == listing.watch.pipeline:
-                    listing.enter(entry)
+                    listing.rows.enter(entry)
             listing.asked_at = now
             self._agenda.put(listing, due_at=now)
 
@@ -184,7 +185,3 @@ def as_if_new(known: Known) -> Known:
     if known.ended_at is None or known.sequence:
         return known
     return Known(known.execution, known.pipeline, found_at=known.found_at)
-
-
-def _looked_at(known: Known) -> int:
-    return known.looked_at

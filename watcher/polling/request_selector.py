@@ -114,10 +114,10 @@ class Turns:
             return self._scan_turn(item, late_s=self._agenda.late_s(item, now), now=now)
         assert isinstance(item, Entry)  # noqa: S101 (there is no third kind)
         listing = self._roster.listing_of(item)
-        page = None if listing is None else listing.layout.page_of(item, at=now)
+        page = None if listing is None else listing.rows.layout.page_of(item, at=now)
         if listing is not None and page is not None and listing.failing_until <= now:
-            wanted = (listing,) if page == listing.scan.page else ()
-            if sum(each.queued and each.due_at <= now for each in (*listing.layout.on_page(page, at=now), *wanted)) > 1:
+            shown, scanned = listing.rows.layout.on_page(page, at=now), (listing,) if page == listing.scan.page else ()
+            if sum(each.queued and each.due_at <= now for each in (*shown, *scanned)) > 1:
                 return self._list_turn(listing, page=page, late_s=self._agenda.late_s(item, now), now=now)
         return self._get_turn(item, now=now)
 
@@ -126,7 +126,7 @@ class Turns:
         head = listing.head_due()
         if head is None:
             return self._list_turn(listing, page=listing.scan.page, late_s=late_s, now=now)
-        listing.head_asked()
+        listing.progress.depth = 0
         return self._list_turn(listing, page=head, late_s=late_s, now=now)
 
     def _get_turn(self, entry: Entry, *, now: float) -> GetTurn:
@@ -135,7 +135,7 @@ class Turns:
 
     def _list_turn(self, listing: Listing, *, page: int, late_s: float, now: float) -> ListTurn:
         """Take out who should be on that page, and the list itself if its scan wants the page: nobody else asks."""
-        entries = [entry for entry in listing.layout.on_page(page, at=now) if entry.queued]
+        entries = [entry for entry in listing.rows.layout.on_page(page, at=now) if entry.queued]
         scans = listing.queued and page == listing.scan.page
         for item in (*entries, listing) if scans else entries:
             self._agenda.take(item)

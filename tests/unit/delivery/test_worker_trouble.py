@@ -357,7 +357,7 @@ async def test_a_state_from_another_sequence_of_its_own_sink_is_a_bug_and_ends_t
     await rig.record("a")
     await rig.lane.round()
     await rig.sink.arrived.get()
-    await asyncio.wait(rig.lane._under_way())
+    await rig.settle()
     rig.lane._sequence += 1
     with pytest.raises(
         SequenceConflictError, match="another sequence than its owner believes; this is a bug: start again"

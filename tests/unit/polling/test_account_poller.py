@@ -519,7 +519,7 @@ def break_down(*_arguments: object, **_more: object) -> None:
     raise BrokenError
 
 
-@pytest.mark.parametrize(("part", "method"), [("_roster", "put_back"), ("_rows", "keeps"), ("_turns", "next")])
+@pytest.mark.parametrize(("part", "method"), [("_roster", "put_back"), ("_poller", "put_back"), ("_turns", "next")])
 async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:
@@ -685,7 +685,7 @@ async def test_what_contradicts_an_end_is_counted_and_not_told(store: SqlStore, 
     account = await account_of(store, clock, A)
     ended = Known(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
     with capture_logs() as logs:
-        await account.watcher._looks.look(Entry(ended, watch_of(A)))
+        await account.watcher._poller.poll(Entry(ended, watch_of(A)))
     assert [line["event"] for line in logs] == ["execution.contradicted"]
     labels = {"account": "default", "outcome": "contradicted"}
     assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1

@@ -3,14 +3,14 @@
 import pytest
 
 from watcher.domain.models import Cursor, GapReason, Watch
-from watcher.polling.ending import Ending
+from watcher.polling.list_failures import Ending
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.result import Finding, Learnt
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import Ages, Listing
+from watcher.polling.pipeline_list import Ages, Listing, Progress
 
 SECOND = 1_000_000
 DELETED = Finding(GapReason.DELETED)
@@ -26,7 +26,8 @@ def listing(*, total: int | None = None) -> Listing:
         began_at=0,
         pages_at_most=10,
     )
-    return Listing(Watch("default", "whole", ()), cursor, 0, scan, began_at=1000 * SECOND)
+    progress = Progress(began_at=1000 * SECOND)
+    return Listing(Watch("default", "whole", ()), cursor, 0, scan, progress=progress)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_an_early_end_is_believed_once_it_came_so_often_for_so_long(
 )
 def test_what_only_grew_too_old_is_no_gap(ending: Ending, total: int | None, latest_s: int, *, explained: bool) -> None:
     known = listing(total=total)
-    known.kept = Ages(0, latest_s * SECOND) if latest_s else Ages()
+    known.baseline.kept = Ages(0, latest_s * SECOND) if latest_s else Ages()
     seen = [ending.believed(known, DELETED, now_s=each) for each in (0, 30, 60)]
     assert seen[-1] == (Finding() if explained else DELETED)
 
@@ -76,7 +77,7 @@ def test_a_scan_ends_early_where_nothing_known_was_met(ending: Ending) -> None:
 def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: Ending) -> None:
     known = listing()
     assert ending.with_unproven(known, Finding(), now=0) == Finding()
-    known.beginning.unproven |= {"a", "b"}
+    known.baseline.beginning.unproven |= {"a", "b"}
     assert ending.with_unproven(known, Finding(), now=0) == Finding(GapReason.UNORDERED, 2)
     assert ending.with_unproven(known, DELETED, now=0) == DELETED
 
@@ -94,6 +95,15 @@ def test_a_list_that_never_showed_a_row_was_empty(
     ending: Ending, cursor: Cursor, *, shows_any: bool, proven: bool
 ) -> None:
     known = listing()
-    known.cursor, known.shows_any = cursor, shows_any
+    known.cursor, known.progress.shows_any = cursor, shows_any
     seen = [ending.proves_empty(known, now=each) for each in (0, 1, SETTLED_AFTER_US)]
     assert seen == [False, False, proven]
+
+
+def test_a_list_is_empty_once_it_was_so_often_and_for_so_long(ending: Ending) -> None:
+    known = listing()
+    known.cursor = Cursor(0)
+    seen = [ending.proves_empty(known, now=at) for at in (5, 6, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5)]
+    assert seen == [False, False, False, True]
+    more = Ending(lost_after=6, lost_grace_s=60.0)
+    assert [more.proves_empty(known, now=9 * SETTLED_AFTER_US) for _ in range(2)] == [False, True]

@@ -1,7 +1,7 @@
 """From a reply to what is recorded and when to look next, with a clock that only the test moves."""
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -11,14 +11,14 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType, Execution, Known, LostReason, Outcome, Watch
 from watcher.domain.routing import Route, Router
-from watcher.polling.evaluator import AccountState, Judge, Judged, Policy
+from watcher.polling.evaluator import Judge, Judged
+from watcher.polling.policy import AccountState, FailurePolicy
 from watcher.polling.poll_queue import Entry
 from watcher.store.protocol import ExecutionChange, Lease
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LEASE = Lease("account", "default", 7)
 WATCH = Watch("default", "p-1", ("e-1",), overdue_after_s={"running": 900.0})
-POLICY = Policy(min_interval_s=1, max_interval_s=60, lost_after=3, lost_grace_s=60)
 HOUR_S = 3600.0
 DAY_S = 86400.0
 REQUEST_S = 0.25
@@ -54,6 +54,7 @@ class Court:
     """One judge and one execution, whose changes are taken over as if they had been recorded."""
 
     draw: float = 0.5
+    lost_after: int = 3
     others_well: bool = True
     alone: bool = False
     usable: bool = True
@@ -68,9 +69,15 @@ class Court:
             lease=LEASE,
             events=EventFactory(self.router),
             clock=self.clock,
-            policy=POLICY,
+            failures=FailurePolicy(
+                min_interval_s=1,
+                max_interval_s=60,
+                lost_after=self.lost_after,
+                lost_grace_s=60,
+                clock=self.clock,
+                jitter=lambda: self.draw,
+            ),
             cadence=tenth,
-            jitter=lambda: self.draw,
             link=self.link,
         )
 
@@ -405,8 +412,7 @@ def test_a_loss_is_told_as_soon_as_the_grace_is_over_however_the_looks_fall(outc
 
 
 def test_the_end_of_the_grace_hastens_no_answer_that_is_not_the_last_one_needed() -> None:
-    court = Court()
-    court.judge._policy = replace(POLICY, lost_after=9)
+    court = Court(lost_after=9)
     court.fail(Outcome.NOT_FOUND)
     court.wait(59)
     assert court.fail(Outcome.NOT_FOUND).next_s == 2

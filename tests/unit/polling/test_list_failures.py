@@ -1,20 +1,21 @@
 """What a list that cannot be read means: a table of all cases, over a real account."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
-from virtual import PIPELINE, RULES, Account, FakeClock, account_of
+from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, GapReason, Outcome, Watch
-from watcher.polling.cursors import Cursors
-from watcher.polling.list_failures import REFUSED_EVERY_S, ListTrouble
+from watcher.domain.models import Cursor, LostReason, Outcome, Watch
+from watcher.polling.list_failures import Cursors, ListTrouble
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.result import Learnt
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
 from watcher.polling.pipeline_list import Listing
+from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -29,21 +30,22 @@ class Rig:
 
     def __init__(self, account: Account, *, lost_after: int = 3, lost_grace_s: float = 60.0) -> None:
         watcher = account.watcher
-        self.account, self.looks, self.clock = account, watcher._looks, account.clock
-        rules = replace(RULES, lost_after=lost_after, lost_grace_s=lost_grace_s)
-        cursors = Cursors(watcher._parts, looks=watcher._looks)
-        self.trouble = ListTrouble(watcher._parts, rules, looks=watcher._looks, roster=watcher._roster, cursors=cursors)
+        self.account, self.session, self.clock = account, watcher._session, account.clock
+        failures = replace(watcher._parts.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
+        parts = replace(watcher._parts, failures=failures)
+        cursors = Cursors(watcher._parts, session=watcher._session)
+        self.trouble = ListTrouble(parts, session=watcher._session, roster=watcher._roster, cursors=cursors)
         (listing,) = watcher._roster.listings.values()
         self.listing: Listing = listing
         self.start = self.clock.monotonic()
 
-    async def fails(self, outcome: Outcome, *, at: float, code: int | None = None) -> GapReason | None:
+    async def fails(self, outcome: Outcome, *, at: float, code: int | None = None) -> LostReason | None:
         """Let a page fail so many seconds after the start."""
         self.clock.elapsed_s = now = self.start + at
         return await self.trouble.failed(self.listing, PageReply(outcome, now, status_code=code), now=now)
 
     def other_is_well(self, *, at: float) -> None:
-        self.looks.success_at = self.start + at
+        self.session.success_at = self.start + at
 
 
 async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **rules: float) -> Rig:
@@ -75,14 +77,14 @@ async def test_a_list_is_refused_once_it_was_often_enough_for_long_enough_while_
             if well < at:
                 rig.other_is_well(at=well)
         reasons.append(await rig.fails(outcome, at=at))
-    assert reasons == [None] * (len(times) - 1) + [GapReason(outcome.value) if gap else None]
+    assert reasons == [None] * (len(times) - 1) + [LostReason(outcome.value) if gap else None]
 
 
 @pytest.mark.parametrize(
-    ("outcome", "gap"), [(NOT_FOUND, GapReason.NOT_FOUND), (REJECTED, GapReason.REJECTED), (FORBIDDEN, None)]
+    ("outcome", "gap"), [(NOT_FOUND, LostReason.NOT_FOUND), (REJECTED, LostReason.REJECTED), (FORBIDDEN, None)]
 )
 async def test_alone_nothing_else_need_be_well_but_a_403_is_the_accounts(
-    store: SqlStore, clock: FakeClock, outcome: Outcome, gap: GapReason | None
+    store: SqlStore, clock: FakeClock, outcome: Outcome, gap: LostReason | None
 ) -> None:
     rig = await rig_of(store, clock, alone=True)
     assert [await rig.fails(outcome, at=at) for at in (0, 30, 60)] == [None, None, gap]
@@ -94,7 +96,7 @@ async def test_another_answer_in_between_begins_the_count_anew(store: SqlStore, 
     for at, outcome in enumerate((NOT_FOUND, NOT_FOUND, ERROR, NOT_FOUND, NOT_FOUND, NOT_FOUND)):
         seen.append(await rig.fails(outcome, at=at))
         rig.other_is_well(at=at)
-    assert seen == [None] * 5 + [GapReason.NOT_FOUND]
+    assert seen == [None] * 5 + [LostReason.NOT_FOUND]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ async def test_a_list_is_unreadable_after_an_hour_in_which_something_else_was_re
     assert await rig.fails(outcome, at=0) is None
     if well_at is not None:
         rig.other_is_well(at=well_at)
-    assert await rig.fails(outcome, at=after_s) is (GapReason.UNREADABLE if gap else None)
+    assert await rig.fails(outcome, at=after_s) is (LostReason.UNREADABLE if gap else None)
 
 
 async def test_the_time_for_which_the_process_was_stopped_makes_no_list_unreadable(
@@ -121,7 +123,7 @@ async def test_the_time_for_which_the_process_was_stopped_makes_no_list_unreadab
     clock.stop_for(3000)
     assert await rig.fails(ERROR, at=3600) is None
     assert await rig.fails(ERROR, at=6599) is None
-    assert await rig.fails(ERROR, at=6600) is GapReason.UNREADABLE
+    assert await rig.fails(ERROR, at=6600) is LostReason.UNREADABLE
 
 
 @pytest.mark.parametrize(
@@ -175,15 +177,15 @@ async def test_the_wait_doubles_up_to_a_minute_and_a_busy_server_does_not_count(
 @pytest.mark.parametrize(
     ("reason", "wait_s"),
     [
-        (GapReason.NOT_FOUND, REFUSED_EVERY_S),
-        (GapReason.REJECTED, REFUSED_EVERY_S),
-        (GapReason.FORBIDDEN, REFUSED_EVERY_S),
-        (GapReason.UNREADABLE, 1.0),
+        (LostReason.NOT_FOUND, LOST_EVERY_S),
+        (LostReason.REJECTED, LOST_EVERY_S),
+        (LostReason.FORBIDDEN, LOST_EVERY_S),
+        (LostReason.UNREADABLE, 1.0),
         (None, 1.0),
     ],
 )
 async def test_what_is_given_up_is_told_once_and_rests(
-    store: SqlStore, clock: FakeClock, reason: GapReason | None, wait_s: float
+    store: SqlStore, clock: FakeClock, reason: LostReason | None, wait_s: float
 ) -> None:
     rig = await rig_of(store, clock)
     for _ in range(2):
@@ -193,13 +195,13 @@ async def test_what_is_given_up_is_told_once_and_rests(
     assert events == ([] if reason is None else [reason.value])
 
 
-@pytest.mark.parametrize(("begun", "gap"), [(0, GapReason.NOT_FOUND), (1, None)])
+@pytest.mark.parametrize(("begun", "gap"), [(0, LostReason.NOT_FOUND), (1, None)])
 async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_under_way(
-    store: SqlStore, clock: FakeClock, begun: int, gap: GapReason | None
+    store: SqlStore, clock: FakeClock, begun: int, gap: LostReason | None
 ) -> None:
     rig = await rig_of(store, clock)
     rig.listing.cursor = replace(rig.listing.cursor, refused="forbidden")
-    rig.listing.began_at = begun
+    rig.listing.progress.began_at = begun
     assert await rig.fails(NOT_FOUND, at=0) is gap
 
 
@@ -209,3 +211,17 @@ def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() ->
     )
     assert Listing(WHOLE, Cursor(0), 0, scan).is_expected
     assert not Listing(WHOLE, Cursor(0, refused="forbidden"), 0, scan).is_expected
+
+
+async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:
+    pipelines = [f"0b5c8f1e-2c3a-4f1e-9d8a-{number:012}" for number in range(20)]
+    api = ScriptedApi(clock, pages={1: ERROR}, status_codes={ERROR: 502}, pipelines=set(pipelines))
+    watches = [Watch("default", pipeline, (), name="Sales agent") for pipeline in pipelines]
+    account = await account_of(store, clock, watches=watches, api=api, jitter=Random(1).random)
+    await account.run_for(50)
+    asked = [at for at, _ in api.asked]
+    assert len(asked) == 20 * 6  # at once, and after five waits that double, each spread by a tenth
+    for number, most in ((0, 20), (1, 12), (3, 8), (5, 5)):
+        step = sorted(asked[20 * number : 20 * (number + 1)])
+        together = max(sum(at <= other < at + 0.1 for other in step) for at in step)
+        assert together <= most, number

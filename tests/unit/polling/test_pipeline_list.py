@@ -5,13 +5,13 @@ from stores import from_us
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Cursor, Execution, Known, Watch
-from watcher.polling.page_index import STEP_ROWS
+from watcher.polling.page_index import REMEMBERED_COUNT, STEP_ROWS
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.result import Learnt
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import REMEMBERED_COUNT, SEEK_EVERY_S, Listing
+from watcher.polling.pipeline_list import SEEK_EVERY_S, Listing
 from watcher.polling.poll_queue import Entry
 
 WATCH = Watch("default", "whole", ())
@@ -30,40 +30,40 @@ def listing() -> Listing:
 
 
 def on_page(listing: Listing, page: int, *, at: float) -> list[Entry]:
-    return list(listing.layout.on_page(page, at=at))
+    return list(listing.rows.layout.on_page(page, at=at))
 
 
 def shown(listing: Listing, name: str, *, index: int) -> Entry:
     entry = Entry(Known(name, "whole", found_at=5), WATCH)
-    listing.enter(entry)
-    listing.put(entry, index=index, at=0.0, scanned=True)
+    listing.rows.enter(entry)
+    listing.rows.put(entry, index=index, at=0.0, scanned=True)
     return entry
 
 
 def test_what_a_page_shows_is_not_forgotten_for_others_of_the_same_page() -> None:
     known = listing()
-    known.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
+    known.rows.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
     page = [f"old {number}" for number in range(25)] + [f"new {number}" for number in range(25)]
-    strangers = known.strangers(page)
+    strangers = known.rows.strangers(page)
     assert strangers == page[25:]
-    known.remember(dict.fromkeys(strangers, 2))
-    assert [known.found_at(name) for name in page] == [1] * 25 + [2] * 25
+    known.rows.remember(dict.fromkeys(strangers, 2))
+    assert [known.rows.found_at(name) for name in page] == [1] * 25 + [2] * 25
 
 
 def test_the_longest_unseen_are_forgotten_first() -> None:
     known = listing()
-    known.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
-    known.remember({"new": 2})
-    assert known.strangers(["old 0", "old 1", "new"]) == ["old 0"]
+    known.rows.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
+    known.rows.remember({"new": 2})
+    assert known.rows.strangers(["old 0", "old 1", "new"]) == ["old 0"]
 
 
 def test_an_execution_that_ends_is_remembered_and_one_that_is_only_dropped_is_not() -> None:
     known = listing()
     ended, dropped = shown(known, "ended", index=0), shown(known, "dropped", index=1)
     ended.known = Known("ended", "whole", ended_at=9, found_at=5)
-    known.leave(ended)
-    known.leave(dropped)
-    assert (known.found_at("ended"), known.found_at("dropped")) == (5, None)
+    known.rows.leave(ended)
+    known.rows.leave(dropped)
+    assert (known.rows.found_at("ended"), known.rows.found_at("dropped")) == (5, None)
 
 
 def test_others_sink_by_what_a_scan_found_once_it_is_done() -> None:
@@ -84,7 +84,7 @@ def test_one_that_few_rows_have_moved_is_found_on_the_next_page_once_it_was_miss
         known.found(1, scanned=False)
     known.scan_ended(known.scan)
     assert on_page(known, 1, at=0.0) == [entry]
-    known.miss(entry, page=1, at=0.0)
+    known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
     assert entry.place is not None
     assert not entry.place.guessed
@@ -93,27 +93,27 @@ def test_one_that_few_rows_have_moved_is_found_on_the_next_page_once_it_was_miss
 def test_who_has_left_is_on_no_page() -> None:
     known = listing()
     entry = shown(known, "a", index=3)
-    known.leave(entry)
-    assert (on_page(known, 1, at=0.0), known.layout.page_of(entry, at=0.0)) == ([], None)
+    known.rows.leave(entry)
+    assert (on_page(known, 1, at=0.0), known.rows.layout.page_of(entry, at=0.0)) == ([], None)
 
 
 def test_what_a_look_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
     known = listing()
-    known.began_at = 1
+    known.progress.began_at = 1
     known.found(2, scanned=True)
     known.found(3, scanned=False)
-    assert known.found_count == 2
+    assert known.progress.found_count == 2
     known.scan_ended(known.scan)
     known.found(4, scanned=False)
-    assert known.found_count == 7
+    assert known.progress.found_count == 7
 
 
 def test_one_that_is_not_where_it_should_be_may_be_on_the_page_beside_and_else_has_no_place() -> None:
     known = listing()
     entry = shown(known, "a", index=PAGE_ROWS - 2)
-    known.miss(entry, page=1, at=0.0)
+    known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
-    known.miss(entry, page=2, at=0.0)
+    known.rows.miss(entry, page=2, at=0.0)
     assert entry.place is None
     known.scan_asked(0.0)
     assert known.sought_count() == 1
@@ -123,8 +123,8 @@ def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
     known = listing()
     known.scan_asked(0.0)
     entry, other = shown(known, "a", index=PAGE_ROWS - 2), shown(known, "b", index=10)
-    known.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
-    known.miss(entry, page=1, at=0.0)
+    known.rows.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
+    known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
     assert entry.place is not None
     assert not entry.place.guessed
@@ -159,7 +159,7 @@ def test_ground_is_what_nothing_can_come_to_be_seen_below_of(
 ) -> None:
     known, second = listing(), 1_000_000
     known.cursor = Cursor(0, 100 * second)
-    known.clock.shown_at = 100 * second
+    known.scan.clock.shown_at = 100 * second
     row = Execution("e", "new", started_at=None if started_s is None else from_us(started_s * second))
     assert known.is_ground(row, found_at=found_s * second, now=now_s * second) is is_ground
 
@@ -167,7 +167,7 @@ def test_ground_is_what_nothing_can_come_to_be_seen_below_of(
 def test_who_has_no_place_is_sought_every_ten_minutes() -> None:
     known = listing()
     entry = Entry(Known("a", "whole", found_at=5), WATCH)
-    known.enter(entry)
+    known.rows.enter(entry)
     sought = []
     for at in (0.0, 1.0, SEEK_EVERY_S, SEEK_EVERY_S + 1):
         known.scan_asked(at)
@@ -181,7 +181,7 @@ def test_ground_is_not_what_only_our_clock_says_was_old() -> None:
     known.cursor = Cursor(0, 100 * second)
     row = Execution("e", "new", started_at=from_us(10 * second))
     assert not known.is_ground(row, found_at=100 * second, now=114 * second)
-    known.clock.shown_at = 24 * second  # its clock is behind
+    known.scan.clock.shown_at = 24 * second  # its clock is behind
     assert not known.is_ground(row, found_at=100 * second, now=114 * second)
-    known.clock.shown_at = 25 * second
+    known.scan.clock.shown_at = 25 * second
     assert known.is_ground(row, found_at=100 * second, now=100 * second)

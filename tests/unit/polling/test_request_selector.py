@@ -55,7 +55,7 @@ class Table:
         entry = Entry(Known(name, "whole"), WHOLE)
         self.roster.enter(entry)
         if index is not None:
-            self.listing.put(entry, index=index, at=0.0, scanned=True)
+            self.listing.rows.put(entry, index=index, at=0.0, scanned=True)
         self.agenda.put_stale(entry, from_at=stale_from)
         return entry
 

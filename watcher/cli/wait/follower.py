@@ -16,7 +16,7 @@ from watcher.domain.models import Event
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountWatcher
 from watcher.polling.cadence import Cadence
-from watcher.polling.evaluator import ERROR_JITTER
+from watcher.polling.policy import ERROR_JITTER
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics

@@ -2,8 +2,51 @@
 
 from collections.abc import Iterable
 
-from watcher.domain.models import Execution
-from watcher.polling.pagination.arrival_baseline import AHEAD_US, shown_dates
+from watcher.domain.models import Execution, Status
+from watcher.domain.timestamps import to_us
+
+AHEAD_US = 15_000_000
+"""A date may be so far ahead of our clock and be taken for the time that the API's shows."""
+
+
+def shown_dates(rows: Iterable[Execution]) -> list[int]:
+    """Return what of the dates on some rows the API's clock had shown by then, if they are right.
+
+    When one has begun that has not may be a plan.
+    """
+    return [
+        to_us(at)
+        for row in rows
+        if (at := row.finished_at or (None if row.status == Status.NEW else row.started_at)) is not None
+    ]
+
+
+class Dates:
+    """Dates that were shown, of one page or of several; `now` is our clock when they were."""
+
+    def __init__(self, dates: Iterable[int] = (), *, now: int = 0) -> None:
+        """Begin with these."""
+        self._count = self._come_count = 0
+        self._latest_at: int | None = None
+        self._latest_come_at: int | None = None  # of those that have come by our clock
+        self.add(dates, now=now)
+
+    def add(self, dates: Iterable[int], *, now: int) -> None:
+        """Take in some more."""
+        for at in dates:
+            self._count += 1
+            self._latest_at = at if self._latest_at is None else max(at, self._latest_at)
+            if at <= now + AHEAD_US:
+                self._come_count += 1
+                self._latest_come_at = at if self._latest_come_at is None else max(at, self._latest_come_at)
+
+    @property
+    def latest_at(self) -> int | None:
+        """The latest: when they were shown the API's clock showed no less.
+
+        Dates that are yet to come by our clock say that the API's is ahead if most are; single ones are wrong.
+        """
+        return self._latest_come_at if 2 * self._come_count > self._count else self._latest_at
 
 
 class ApiClock:
@@ -17,22 +60,16 @@ class ApiClock:
     def begin(self) -> None:
         """Begin another scan."""
         self._first_at: int | None = None  # on the first page that had any date
-        self._count = self._come_count = 0
-        self._at = self._come_at = 0  # the latest of all dates, and of those that have come by our clock
+        self._dates = Dates()
 
     @property
     def latest_at(self) -> int | None:
-        """The latest date that the scan under way has met: the rule of `beginning.latest`, over several pages."""
-        return (self._come_at if 2 * self._come_count > self._count else self._at) or None
+        """The latest date that the scan under way has met."""
+        return self._dates.latest_at
 
     def note(self, rows: Iterable[Execution], *, now: int) -> None:
         """Take in a page of the scan under way; `now` is our clock."""
-        dates = shown_dates(rows)
-        if not dates:
-            return
-        come = [at for at in dates if at <= now + AHEAD_US]
-        self._count, self._come_count = self._count + len(dates), self._come_count + len(come)
-        self._at, self._come_at = max(self._at, *dates), max(self._come_at, *come, 0)
+        self._dates.add(shown_dates(rows), now=now)
         self._first_at = self.latest_at if self._first_at is None else self._first_at
 
     def scan_ended(self) -> None:

@@ -4,12 +4,12 @@ The API's clock may be days off. Our own measures how much time went by, and fin
 which say nothing of the API's. Pure, no I/O.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.domain.models import Cursor, Execution, Status
-from watcher.domain.timestamps import to_us
+from watcher.domain.models import Cursor, Execution
+from watcher.polling.pagination.api_clock import AHEAD_US, Dates, shown_dates
 from watcher.polling.pagination.paging import begun, dated
 
 SETTLED_AFTER_US = 15_000_000
@@ -17,9 +17,6 @@ SETTLED_AFTER_US = 15_000_000
 
 COMPARED_AFTER_US = 30_000_000
 """So long after a pipeline began to be watched its new rows have shown well enough what the API's clock says."""
-
-AHEAD_US = 15_000_000
-"""A date may be so far ahead of our clock and be taken for the time that the API's shows."""
 
 SURE_DATES = 3
 """Of fewer dates that are yet to come by our clock one may be wrong, and be most of them."""
@@ -59,7 +56,7 @@ class Beginning:
         set, and it says nothing any more.
         """
         dates = shown_dates(rows)
-        latest_at = _latest(dates, now=now)
+        latest_at = Dates(dates, now=now).latest_at
         if latest_at is None or watched_us > BEGINNING_US:
             return
         is_ahead, is_compared = latest_at > now + AHEAD_US, is_read and watched_us >= SETTLED_AFTER_US
@@ -103,15 +100,6 @@ class Beginning:
         """The latest time, by the API's clock, by which it was told what had ended; 0 if nobody can tell."""
         return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
 
-    def note_empty(self, *, at: int) -> None:
-        """Take in that a scan showed nothing."""
-        self.empty_from_at = self.empty_from_at if self.empty_count else at
-        self.empty_count += 1
-
-    def is_empty(self, *, after: int, at: int) -> bool:
-        """Tell whether the list was empty so often, for so long, that nothing can have been there."""
-        return self.empty_count >= after and at - self.empty_from_at >= SETTLED_AFTER_US
-
 
 class Seen(NamedTuple):
     """When a row counts as found, and when that is (microseconds, steady).
@@ -122,29 +110,6 @@ class Seen(NamedTuple):
     found_at: int
     now: int
     in_turn: bool = False
-
-
-def latest(rows: Iterable[Execution], *, now: int) -> int | None:
-    """Return the latest date on some rows: when the API gave them its clock showed no less.
-
-    When one has begun that has not may be a plan. Dates that are yet to come by our clock say that the API's is ahead
-    if most are; single ones are wrong.
-    """
-    return _latest(shown_dates(rows), now=now)
-
-
-def _latest(dates: Sequence[int], *, now: int) -> int | None:
-    come = [at for at in dates if at <= now + AHEAD_US]
-    return max(come if 2 * len(come) > len(dates) else dates, default=None)
-
-
-def shown_dates(rows: Iterable[Execution]) -> list[int]:
-    """Return what of the dates on some rows the API's clock had shown by then, if they are right."""
-    return [
-        to_us(at)
-        for row in rows
-        if (at := row.finished_at or (None if row.status == Status.NEW else row.started_at)) is not None
-    ]
 
 
 def proves_new(cursor: Cursor, beginning: Beginning, *, found_at: int, history_us: int) -> bool:

@@ -1,6 +1,6 @@
 """A page of a list as a scan sees it: its rows in the order of reading, and which of them were known. No I/O.
 
-And how many rows a page has: an API may give fewer than it is asked for.
+And how many rows a page has, for an API may give fewer than it is asked for; and how many pages a scan may read.
 """
 
 from collections.abc import Collection, Sequence
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Execution
 from watcher.domain.timestamps import to_us
+
+TURNS_AT_MOST = 3
+"""A list that turns over more often than that while it is read has no order."""
 
 
 class Paging:
@@ -96,6 +99,53 @@ class Page:
     def newest_at(self) -> int | None:
         """The latest date on it, be it right or wrong."""
         return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
+
+
+class Limits:
+    """Counts the pages of one scan that lead no further, against how many there may be.
+
+    `extra_count` were read though everything was seen.
+    """
+
+    def __init__(self, pages_at_most: int) -> None:
+        """Begin with none."""
+        self._pages_at_most = pages_at_most
+        self._turn_count = 0
+        self._stalled_count = 0
+        self._unproven_count = 0
+        self.extra_count = 0
+
+    def turn(self) -> bool:
+        """Count that the list turned over, and tell whether to follow it, once more too often."""
+        self._turn_count += 1
+        return self._turn_count <= TURNS_AT_MOST + 1
+
+    def read(self, *, is_further: bool) -> None:
+        """Count a page that led further down, or did not: new rows push pages along."""
+        self._stalled_count = max(0, self._stalled_count - 1) if is_further else self._stalled_count + 1
+
+    def judge(self, *, is_unproven: bool) -> None:
+        """Count a page at which no order shows."""
+        self._unproven_count += is_unproven
+
+    @property
+    def turns_too_often(self) -> bool:
+        """Whether the list turns over so often that it has no order."""
+        return self._turn_count > TURNS_AT_MOST
+
+    @property
+    def is_unordered(self) -> bool:
+        """Whether more pages were read without an order than may be."""
+        return self._unproven_count >= self._pages_at_most
+
+    @property
+    def is_outrun(self) -> bool:
+        """Whether more pages led no further down than may be."""
+        return self._stalled_count >= self._pages_at_most
+
+    def may_read_on(self, count: int | None = None) -> bool:
+        """Tell whether fewer pages than so many, or than may be, were read though everything was seen."""
+        return self.extra_count < (self._pages_at_most if count is None else count)
 
 
 def begun(execution: Execution) -> int | None:

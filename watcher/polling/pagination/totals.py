@@ -38,7 +38,7 @@ class Totals:
 
     `before` is how many the list had when the last complete scan ended, or the one before that: what is said once may
     be untrue. `judged` is how many it has: newest first what the first page says, or what is seen where that says it
-    all; oldest first what must be there.
+    all; oldest first what must be there. It `is_untrue` once all of the list was read and had fewer.
     """
 
     def __init__(self, *before: int | None, trusted: bool) -> None:
@@ -46,6 +46,8 @@ class Totals:
         self.before = max((each for each in before if each is not None), default=None)
         self.trusted = self._was_trusted = trusted
         self.judged: int | None = None
+        self.is_untrue = False
+        self._moved_count: int | None = None  # all that are known, where it seems untrue but rows may only have moved
         self._now: int | None = None  # as it was last said
         self._most = 0  # that was said
         self._first = 0  # as it was first said by a page with rows
@@ -117,11 +119,25 @@ class Totals:
         said = self.judged if is_backward or self._now is None else min(self.judged, self._now)
         return max(0, said - self.before - new_count)
 
+    def read_all(self, seen_count: int, *, known_count: int, page_rows: int) -> None:
+        """Take in that all of the list was read for what it says it has: it may have fewer rows than that.
+
+        Of no more than a page of them it may be that they moved while it was read, and come next: then the list has
+        what scans have seen, `known_count`.
+        """
+        unseen_count = (self.judged or 0) - seen_count
+        self.is_untrue = unseen_count > 0
+        self.trusted = not self.is_untrue
+        if 0 < unseen_count <= page_rows:
+            self._moved_count = known_count
+
     def left(self, *, new_count: int, seen_count: int | None) -> int | None:
         """Return how many rows the list has once a scan is complete; `seen_count`, if that read all of it.
 
         While nothing that is said is believed, only what was found counts: the rest is looked for once it is again.
         """
+        if self._moved_count is not None:
+            return self._moved_count
         if seen_count is not None or self._was_trusted or self.before is None:
             return seen_count if self.judged is None else self.judged
         found = self.before + new_count

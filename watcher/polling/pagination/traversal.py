@@ -7,14 +7,14 @@ the list has an order, and the scan has met those that were first then (its `top
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from enum import Enum
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, Execution, GapReason
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.known_rows import Ground
-from watcher.polling.pagination.limits import Limits
 from watcher.polling.pagination.list_end import EndSearch
-from watcher.polling.pagination.paging import Page
+from watcher.polling.pagination.paging import Limits, Page
 from watcher.polling.pagination.result import Finding, Learnt
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.pagination.totals import Totals
@@ -23,11 +23,18 @@ EMPTY_AT_LEAST = 3
 """So often in a row a page must be empty to be believed where nothing is known of the list, or more of it is."""
 
 
+class Extent(Enum):
+    """How much of the list a scan read."""
+
+    PART = "down to what was known, or as far as anybody wants to know"
+    WHOLE = "all of it"
+    CUT_OFF = "as far as it may: rows that came further down were not found"
+
+
 class Scan:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
-    `finding` is there once everything was seen, though pages beyond may be read for more. `is_whole` tells whether all
-    of the list was read, `oldest_at` how far down (microseconds, by the API's clock).
+    `finding` is there once everything was seen, though pages beyond may be read for more.
     """
 
     def __init__(
@@ -59,13 +66,11 @@ class Scan:
         self._ground = Ground(self.ordering, top=before.top)
         self._end = EndSearch(before.total or 0, self.paging)
         self.finding: Finding | None = None
-        self.is_whole = False
-        self.oldest_at: int | None = None
+        self._extent = Extent.PART
+        self._oldest_at: int | None = None  # how far down it read, by the API's clock
         self._seen: set[str] = set()
         self._found: set[str] = set()
         self._skipped: dict[int, int] = {}  # by page, the rows that cannot be read
-        self._is_too_long = False
-        self._unseen_count = 0  # of what the list says it has, once all of it was read for that
         self._judged_page: Page | None = None  # the one that was judged last
         self._read_page: Page | None = None  # the one that was read last
         self._above_at: int | None = None  # its oldest date
@@ -111,7 +116,7 @@ class Scan:
     def saw_newest(self) -> bool:
         """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
         if self.order is None:
-            return self.is_whole and not self._totals.says_more_than(len(self._seen)) and not self._hides_rows()
+            return self._is_whole and not self._totals.says_more_than(len(self._seen)) and not self._hides_rows()
         return self._judged_page is not None and (self.order is Order.NEWEST or self._end.is_sure)
 
     @property
@@ -143,12 +148,16 @@ class Scan:
         Oldest first that is also what the pages before the last one should hold.
         """
         by_pages = self._totals.judged or 0 if self._backward else 0
-        return self.is_whole and self._seen_count < max(by_pages, self._expected_count)
+        return self._is_whole and self._seen_count < max(by_pages, self._expected_count)
 
     @property
     def is_counted(self) -> bool:
         """Whether it alone, that read all of the list, saw as many rows as that said it has: none was hidden."""
-        return self.is_whole and self._totals.counts(len(self._seen), is_ordered=self.order is not None)
+        return self._is_whole and self._totals.counts(len(self._seen), is_ordered=self.order is not None)
+
+    @property
+    def _is_whole(self) -> bool:
+        return self._extent is Extent.WHOLE
 
     @property
     def _seen_count(self) -> int:
@@ -171,20 +180,18 @@ class Scan:
 
     def learnt(self) -> Learnt:
         """Return what the next scan begins with once this one is complete."""
-        seen_count = self._seen_count if self.is_whole else None
+        seen_count = self._seen_count if self._is_whole else None
         total = self._totals.left(new_count=self._ground.new_count, seen_count=seen_count)
-        if 0 < self._unseen_count <= self.paging.rows:  # so many may have moved while it was read, and come next
-            total = self._seen_count
         return Learnt(
             self.ordering,
             self.paging,
             total,
             self.before.total,
-            trust=self.before.trust.after(is_untrue=self._unseen_count > 0, is_far=self.is_cut_short),
+            trust=self.before.trust.after(is_untrue=self._totals.is_untrue, is_far=self.is_cut_short),
             top=self._ground.top(),
-            length=self._seen_count if self.is_whole else self.before.length,
+            length=self._seen_count if self._is_whole else self.before.length,
             found=frozenset(self._found),
-            is_too_long=self._is_too_long,
+            is_too_long=self._extent is Extent.CUT_OFF,
         )
 
     def to_be_made_anew(self) -> Learnt:
@@ -303,7 +310,7 @@ class Scan:
         self._found |= unseen.difference(page.ground, page.unsettled)
         if not self.probes:
             self._limits.read(is_further=bool(unseen) and not _is_younger(page.oldest_at, self._above_at))
-        self.oldest_at = min((at for at in (page.oldest_at, self.oldest_at) if at is not None), default=None)
+        self._oldest_at = min((at for at in (page.oldest_at, self._oldest_at) if at is not None), default=None)
         self._totals.hear(page.total, row_count=page.row_count)
         self._read_page, self._above_at = page, page.oldest_at
 
@@ -362,12 +369,10 @@ class Scan:
         if self.finding is None:
             self.finding = self._judge(page)
         if page.ends_list and self._untold_count > 0:
-            self._unseen_count = max(0, (self._totals.judged or 0) - len(self._seen))
-            self._totals.trusted = not self._unseen_count
+            self._totals.read_all(len(self._seen), known_count=self._seen_count, page_rows=self.paging.rows)
         if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
             return self._conclude(self.finding, is_end=page.ends_list)
-        if self.finding:
-            self._limits.read_on()
+        self._limits.extra_count += self.finding is not None
         self.page = page.number + (-1 if self._backward else 1)
         return None
 
@@ -402,14 +407,14 @@ class Scan:
 
     def _judge_end(self, page: Page) -> Finding:
         """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
-        self.is_whole = page.ends_list
+        self._extent = Extent.WHOLE if page.ends_list else Extent.PART
         if page.ends_list and self.ordering.is_mixed:
             self.ordering.forget()
         if page.ends_list and self._limits.turns_too_often and not self.is_as_long_as_said:
             return Finding(GapReason.UNORDERED, self.unread_count())
         if page.ends_list and self._hides_rows():
             return Finding(GapReason.UNORDERED, self._totals.unread(len(self._seen)))
-        before, since = self._cursor.complete_at, self.oldest_at
+        before, since = self._cursor.complete_at, self._oldest_at
         if not before or self._ground.meets_known:
             return Finding()
         if page.ends_list:
@@ -431,8 +436,8 @@ class Scan:
     def _conclude(self, finding: Finding, *, is_end: bool) -> Finding:
         """End the scan; what came further down than may be read is a gap, however often it is tried."""
         untold, new_count = 0 if is_end or finding.gap is not None else self._untold_count, self._ground.new_count
-        self._is_too_long = untold > 0
         if untold:
+            self._extent = Extent.CUT_OFF
             self._totals.leave_untold(new_count=new_count)
             self.finding = finding = Finding(GapReason.UNORDERED, untold)
         elif not self._backward:

@@ -12,7 +12,7 @@ from watcher.cli.wait.progress import Moment, Progress
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
 from watcher.domain.models import Event, Outcome
-from watcher.polling.evaluator import ERROR_JITTER
+from watcher.polling.policy import ERROR_JITTER
 from watcher.store.open import open_store
 
 

@@ -6,14 +6,13 @@ import pytest
 from stores import from_us
 
 from watcher.domain.models import Cursor, Execution
+from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import (
     BEGINNING_US,
     COMPARED_AFTER_US,
-    SETTLED_AFTER_US,
     Beginning,
     Seen,
     had_ended,
-    latest,
     proves_new,
 )
 
@@ -109,12 +108,12 @@ def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
 )
 def test_single_dates_that_are_yet_to_come_say_nothing_of_the_apis_clock(ends: list[int], latest_s: int | None) -> None:
     rows = [ended(800, end) for end in ends]
-    assert latest(rows, now=1000 * SECOND) == (None if latest_s is None else latest_s * SECOND)
+    assert Dates(shown_dates(rows), now=1000 * SECOND).latest_at == (None if latest_s is None else latest_s * SECOND)
 
 
 def test_when_one_that_has_not_begun_is_to_begin_says_nothing_of_the_apis_clock() -> None:
     planned = replace(ended(950, None), status="new")
-    assert latest([ended(930, None), planned], now=1000 * SECOND) == 930 * SECOND
+    assert Dates(shown_dates([ended(930, None), planned]), now=1000 * SECOND).latest_at == 930 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -126,15 +125,6 @@ def test_a_row_is_new_whatever_its_dates_say_once_all_that_were_there_were_known
 ) -> None:
     beginning = Beginning(is_counted=is_counted)
     assert proves_new(DONE, beginning, found_at=found_s * SECOND, history_us=100 * SECOND) is is_new
-
-
-def test_a_list_is_empty_once_it_was_so_often_and_for_so_long() -> None:
-    beginning, seen = Beginning(), []
-    for at in (5, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5):
-        beginning.note_empty(at=at)
-        seen.append(beginning.is_empty(after=3, at=at))
-    assert seen == [False, False, True]
-    assert not beginning.is_empty(after=4, at=9 * SETTLED_AFTER_US)
 
 
 UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)

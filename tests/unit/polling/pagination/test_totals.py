@@ -136,3 +136,22 @@ def test_while_nothing_is_believed_a_list_has_what_was_found(
     known: Totals, seen_count: int | None, left: int | None
 ) -> None:
     assert known.left(new_count=2, seen_count=seen_count) == left
+
+
+@pytest.mark.parametrize(
+    ("seen_count", "is_untrue", "left"),
+    [
+        (15, False, 15),
+        (16, False, 15),
+        (14, True, 13),  # one may have moved while the list was read
+        (5, True, 13),
+        (4, True, 15),  # more than a page holds have not
+    ],
+)
+def test_what_all_of_a_list_does_not_show_is_untrue_and_a_page_of_it_may_have_moved(
+    seen_count: int, left: int, *, is_untrue: bool
+) -> None:
+    known = totals(10, judged=15)
+    known.read_all(seen_count, known_count=13, page_rows=10)
+    assert (known.is_untrue, known.trusted) == (is_untrue, not is_untrue)
+    assert known.left(new_count=2, seen_count=None) == left

@@ -1,0 +1,209 @@
+"""What failures in a row mean: a table of every outcome, for an execution and for a list, and how long they wait."""
+
+import pytest
+from virtual import PIPELINE, FakeClock, watch_of
+
+from watcher.clerk.protocol import Reply
+from watcher.domain.models import Cursor, Known, LostReason, Outcome
+from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.paging import Paging
+from watcher.polling.pagination.result import Learnt
+from watcher.polling.pagination.sort_order import Ordering
+from watcher.polling.pagination.traversal import Scan
+from watcher.polling.pipeline_list import Listing
+from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy
+from watcher.polling.poll_queue import Entry, Item
+
+LONGEST_S = 60.0
+HOUR_S = 3600.0
+KINDS = ("execution", "list")
+
+# Outcome and code: what an execution, and a list, is lost for after 3 in a row over a minute; the same after an hour;
+# whether the wait grows; whether it ends a list's refusals in a row. `-` is nothing.
+TABLE = {
+    (Outcome.NOT_FOUND, 404): "not_found not_found not_found not_found grows -",
+    (Outcome.NOT_FOUND, 410): "not_found not_found not_found not_found grows -",
+    (Outcome.REJECTED, 400): "rejected rejected rejected rejected grows -",
+    (Outcome.REJECTED, 422): "rejected rejected rejected rejected grows -",
+    (Outcome.FORBIDDEN, 403): "forbidden forbidden forbidden forbidden grows -",
+    (Outcome.INVALID, 200): "- - unreadable unreadable grows ends",
+    (Outcome.INVALID, None): "- - unreadable unreadable grows ends",
+    (Outcome.INVALID, 402): "- - - unreadable grows ends",
+    (Outcome.UNAUTHORIZED, 401): "- - - unreadable grows ends",
+    (Outcome.RATE_LIMITED, 429): "- - - unreadable - ends",
+    (Outcome.SERVER_ERROR, 500): "- - - unreadable grows ends",
+    (Outcome.SERVER_ERROR, 503): "- - - unreadable - ends",
+    (Outcome.TIMEOUT, None): "- - - unreadable grows ends",
+    (Outcome.CONNECTION, None): "- - - unreadable grows ends",
+    (Outcome.REDIRECT, 302): "- - - unreadable grows ends",
+}
+ROWS = [pytest.param(*key, *row.split(), id=f"{key[0]} {key[1]}") for key, row in TABLE.items()]
+
+
+class Rig:
+    """One item that fails, while others of its account may be well."""
+
+    def __init__(self, kind: str, *, draw: float = 0.5) -> None:
+        self.clock = FakeClock()
+        self.rule = FailurePolicy(
+            min_interval_s=1.0,
+            max_interval_s=LONGEST_S,
+            lost_after=3,
+            lost_grace_s=60.0,
+            clock=self.clock,
+            jitter=lambda: draw,
+        )
+        self.item: Item = Entry(Known("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
+        self.success_at: float | None = None
+        self.alone, self.usable = False, True
+
+    def fail(self, outcome: Outcome, code: int | None, *, at: float, well: bool = True) -> LostReason | None:
+        """Fail so many seconds after the start; the others are well a moment before if they are `well`."""
+        self.clock.elapsed_s = 1000.0 + at
+        self.success_at = self.clock.monotonic() if well else self.success_at
+        around = AccountState(self.alone, self.success_at, self.usable)
+        return self.rule.note_failure(self.item, Reply(outcome, self.clock.monotonic(), None, code), around)
+
+    def wait_s(self, reason: LostReason | None = None) -> float:
+        return self.rule.wait_s(self.item, reason, sent_at=self.clock.monotonic())
+
+
+def a_list() -> Listing:
+    scan = Scan(
+        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+    )
+    return Listing(watch_of(), Cursor(0), 0, scan)
+
+
+def lost(word: str) -> LostReason | None:
+    return None if word == "-" else LostReason(word)
+
+
+def test_the_table_has_every_outcome_but_success() -> None:
+    assert {outcome for outcome, _ in TABLE} == set(Outcome) - {Outcome.OK}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "execution", "listed", "execution_later", "listed_later", "grows", "ends"), ROWS
+)
+def test_what_is_refused_or_unreadable_for_long_enough_is_lost_and_nothing_else(
+    outcome: Outcome, code: int | None, execution: str, listed: str, execution_later: str, listed_later: str,
+    grows: str, ends: str,
+) -> None:  # fmt: skip
+    for kind, soon, later in (("execution", execution, execution_later), ("list", listed, listed_later)):
+        rig = Rig(kind)
+        assert [rig.fail(outcome, code, at=at) for at in (0, 30, 60)] == [None, None, lost(soon)]
+        assert rig.fail(outcome, code, at=HOUR_S - 1) is lost(soon)
+        assert rig.fail(outcome, code, at=HOUR_S) is lost(later)
+        assert rig.item.failure_count == (5 if grows == "grows" else 0)
+        refused = Rig(kind)
+        for at in (0, 30):
+            refused.fail(Outcome.NOT_FOUND, 404, at=at)
+        refused.fail(outcome, code, at=59)
+        again = refused.fail(Outcome.NOT_FOUND, 404, at=60)
+        assert again is (None if ends == "ends" and kind == "list" else LostReason.NOT_FOUND)
+
+
+@pytest.mark.parametrize(("outcome", "code"), TABLE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_while_nothing_else_succeeds(kind: str, outcome: Outcome, code: int | None) -> None:
+    rig = Rig(kind)
+    rig.success_at = 999.0  # before the first failure
+    assert {rig.fail(outcome, code, at=at, well=False) for at in (0, 30, 60, HOUR_S, 2 * HOUR_S)} == {None}
+
+
+@pytest.mark.parametrize(("outcome", "code"), TABLE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_alone_a_refusal_needs_no_other_success_but_a_403_is_the_accounts(
+    kind: str, outcome: Outcome, code: int | None
+) -> None:
+    rig = Rig(kind)
+    rig.alone = True
+    reasons = [rig.fail(outcome, code, at=at, well=False) for at in (0, 30, 60)]
+    own = {Outcome.NOT_FOUND: LostReason.NOT_FOUND, Outcome.REJECTED: LostReason.REJECTED}
+    assert reasons == [None, None, own.get(outcome)]
+
+
+@pytest.mark.parametrize(
+    ("times", "is_lost"), [([0, 30, 60], True), ([0, 30, 59], False), ([0, 60], False), ([0, 1, 2, 3, 60], True)]
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_refusal_counts_once_it_came_often_enough_for_long_enough(
+    kind: str, times: list[float], *, is_lost: bool
+) -> None:
+    rig = Rig(kind)
+    reasons = [rig.fail(Outcome.NOT_FOUND, 404, at=at) for at in times]
+    assert reasons == [None] * (len(times) - 1) + [LostReason.NOT_FOUND if is_lost else None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_hour_is_one_in_which_the_process_ran_and_a_success_begins_it_anew(kind: str) -> None:
+    rig = Rig(kind)
+    rig.fail(Outcome.INVALID, 200, at=0)
+    rig.clock.stop_for(3000)
+    assert rig.fail(Outcome.INVALID, 200, at=HOUR_S + 2999) is None
+    assert rig.fail(Outcome.INVALID, 200, at=HOUR_S + 3000) is LostReason.UNREADABLE
+    rig.rule.note_success(rig.item)
+    assert (rig.item.failure_count, rig.item.streak, rig.item.failing_since) == (0, None, None)
+    assert rig.fail(Outcome.INVALID, 200, at=HOUR_S + 3001) is None
+    assert rig.fail(Outcome.INVALID, 200, at=2 * HOUR_S + 3001) is LostReason.UNREADABLE
+
+
+@pytest.mark.parametrize("usable", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_wait_doubles_up_to_the_longest_unless_the_account_is_in_trouble(kind: str, *, usable: bool) -> None:
+    rig = Rig(kind)
+    rig.usable = usable
+    waits = []
+    for at in range(8):
+        rig.fail(Outcome.SERVER_ERROR, 500, at=at)
+        waits.append(rig.wait_s())
+    assert waits == ([1, 2, 4, 8, 16, 32, 60, 60] if usable else [1] * 8)
+
+
+@pytest.mark.parametrize(("draw", "waits"), [(0.0, [0.9, 1.8, 3.6]), (0.75, [1.05, 2.1, 4.2])])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_wait_is_spread_within_a_tenth(kind: str, draw: float, waits: list[float]) -> None:
+    rig = Rig(kind, draw=draw)
+    seen = []
+    for at in range(3):
+        rig.fail(Outcome.SERVER_ERROR, 500, at=at)
+        seen.append(rig.wait_s())
+    assert seen == pytest.approx(waits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_draw_leads_beyond_the_longest_wait(kind: str) -> None:
+    rig = Rig(kind, draw=0.999)
+    for at in range(9):
+        rig.fail(Outcome.SERVER_ERROR, 500, at=at)
+    assert rig.wait_s() == LONGEST_S
+
+
+@pytest.mark.parametrize(
+    ("times", "wait_s"),
+    [
+        ([0, 1, 3, 7, 15, 31], 29.01),  # one more can be the last that it takes
+        ([0, 31], 2),  # its wait is shorter than that
+        ([31], 1),
+        ([0, 1, 3, 7, 15, 59.5], 1),  # not within the shortest interval
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_is_asked_again_as_soon_as_one_more_refusal_can_be_a_loss(
+    kind: str, times: list[float], wait_s: float
+) -> None:
+    rig = Rig(kind)
+    for at in times:
+        assert rig.fail(Outcome.NOT_FOUND, 404, at=at) is None
+    assert rig.wait_s() == pytest.approx(wait_s)
+
+
+@pytest.mark.parametrize("reason", list(LostReason))
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_lost_is_asked_for_every_10_minutes_unless_it_only_cannot_be_read(
+    kind: str, reason: LostReason
+) -> None:
+    rig = Rig(kind)
+    rig.fail(Outcome.INVALID, 200, at=0)
+    assert rig.wait_s(reason) == (1 if reason is LostReason.UNREADABLE else LOST_EVERY_S)

@@ -1,0 +1,96 @@
+"""What failures in a row mean, for an execution and for a list: when to ask again, and when it is lost.
+
+One rule for both. It knows neither events nor the store, nor what a loss leads to.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from watcher.clerk.protocol import Answer
+from watcher.domain.models import LostReason, Outcome
+from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
+from watcher.polling.circuit_breaker import PAUSING_CODES
+from watcher.polling.poll_queue import Item
+from watcher.runtime.backoff import Jitter, doubling, spread
+from watcher.runtime.clock import Clock
+
+LOST_EVERY_S = 600.0
+"""What is lost is asked for so often (SPEC 4)."""
+
+UNREADABLE_AFTER_S = 3600.0
+_UNREADABLE_CODES = frozenset({None, 200})
+"""Of an `invalid` answer: 402 and the like are the API's trouble, however long (SPEC 4, "anything else")."""
+
+ERROR_JITTER = 0.1
+
+
+class AccountState(NamedTuple):
+    """How the rest of the account is doing: whether nothing else is watched, the last success, whether it is usable.
+
+    `success_at` is monotonic seconds.
+    """
+
+    alone: bool
+    success_at: float | None
+    usable: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FailurePolicy:
+    """Counts the failures of whatever one account polls, in the `Item`s themselves.
+
+    The configuration says the bounds of the wait, in seconds, and how many refusals in a row, for how long, are a loss.
+
+    An execution and a list differ in two things, as their `Item` says: of an execution only an unreadable body makes
+    it unreadable, of a list every failure that is no refusal, and that also ends the refusals in a row.
+    """
+
+    min_interval_s: float
+    max_interval_s: float
+    lost_after: int
+    lost_grace_s: float
+    clock: Clock
+    jitter: Jitter
+
+    def note_success(self, item: Item) -> None:
+        """Forget all failures of this item."""
+        item.failure_count, item.streak, item.failing_since = 0, None, None
+
+    def note_failure(self, item: Item, reply: Answer, around: AccountState) -> LostReason | None:
+        """Count a failure, and return why the item is lost now, if it is.
+
+        It is once it was refused often enough, for long enough, or could not be read for an hour in which the process
+        ran; either while something else of the account succeeded.
+        """
+        if around.usable and reply.status_code not in PAUSING_CODES:
+            item.failure_count += 1
+        now, ran_s = self.clock.monotonic(), self.clock.running()
+        is_unreadable = reply.outcome is Outcome.INVALID and reply.status_code in _UNREADABLE_CODES
+        if (is_unreadable or item.any_failure_counts) and item.failing_since is None:
+            item.failing_since, item.failing_ran_s = now, ran_s
+        refusal = EXECUTION_REASONS.get(reply.outcome)
+        if refusal is not None:
+            item.streak = prolong(item.streak, refusal, at=now, other_success_at=around.success_at)
+            is_lost = means_lost(
+                item.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, alone=around.alone
+            )
+            return refusal if is_lost else None
+        if item.any_failure_counts:
+            item.streak = None
+        elif not is_unreadable:
+            return None
+        if item.failing_since is None or around.success_at is None or around.success_at < item.failing_since:
+            return None
+        return LostReason.UNREADABLE if ran_s - item.failing_ran_s >= UNREADABLE_AFTER_S else None
+
+    def wait_s(self, item: Item, reason: LostReason | None, *, sent_at: float) -> float:
+        """Return the seconds from the request, sent at `sent_at`, to the next one. `reason` is why the item is lost.
+
+        Ever longer, but no longer than until one more refusal can mean a loss.
+        """
+        if reason not in {None, LostReason.UNREADABLE}:
+            return LOST_EVERY_S
+        delay_s = doubling(max(1, item.failure_count), base_s=self.min_interval_s, cap_s=self.max_interval_s)
+        left_s = grace_left_s(item.streak, lost_after=self.lost_after, lost_grace_s=self.lost_grace_s, sent_at=sent_at)
+        spread_s = min(self.max_interval_s, spread(delay_s, share=ERROR_JITTER, jitter=self.jitter))
+        return min(spread_s, max(left_s, self.min_interval_s))
