@@ -115,7 +115,7 @@ async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, 
 
 def _sink(settings: AnySink, *, equipment: Equipment, retried: Callable[[], None]) -> tuple[Sink, LaneRules]:
     if isinstance(settings, StdoutSettings):
-        return StdoutSink(equipment.output, retried=retried), LaneRules(
+        return StdoutSink(equipment.output, format_=settings.format, retried=retried), LaneRules(
             RetryRules((1.0,), None), float("inf"), breaks=False
         )
     retry = RetryRules(settings.retry.schedule, settings.retry.give_up_after_s)

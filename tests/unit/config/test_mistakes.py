@@ -47,7 +47,7 @@ TABLE = [
     (HOOK + "    routing_key: abc", f"5:5: sinks.ops.routing_key: {LATER} alert rules"),
     (HOOK + "    routing_key_file: abc", f"5:5: sinks.ops.routing_key_file: {LATER} alert rules"),
     (HOOK + "    remind_every: 4h", f"5:5: sinks.ops.remind_every: {LATER} alert rules"),
-    ("sinks: {out: {type: stdout, format: auto}}", f"1:29: sinks.out.format: {LATER} readable lines on stdout"),
+    ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
     (HOOK + "    template: slack", f"5:5: sinks.ops.template: {LATER} alert rules"),
     (HOOK + "    group: {max: 100}", f"5:5: sinks.ops.group: {LATER} alert rules"),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),

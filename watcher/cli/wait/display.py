@@ -4,30 +4,19 @@ What the API said is text and nothing else: never markup, and no character of it
 """
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from rich.text import Text
 
-from watcher.cli.console import harmless
 from watcher.cli.wait.progress import Moment, Progress, Stay, Subject, Trouble
+from watcher.delivery.sinks.event_line import GLYPHS, SURPRISE
 from watcher.domain.errors import Exit
 from watcher.domain.event_size import cut
-from watcher.domain.models import LOST, Event, Execution, Outcome, Status
+from watcher.domain.models import LOST, Event, Execution, Outcome
+from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration
 
-GLYPHS: Mapping[str, tuple[str, str]] = {
-    Status.NEW: ("○", ""),
-    Status.RUNNING: ("▶", "blue"),
-    Status.PAUSED: ("‖", "yellow"),
-    Status.SUCCESS: ("✓", "green"),
-    Status.FAILED: ("✕", "red"),
-    LOST: ("?", "magenta"),
-}
-"""How each status looks, and its style; any other word is a surprise."""
-
-SURPRISE = ("!", "magenta")
 WIDE_COLUMNS = 80
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""

@@ -1,4 +1,4 @@
-"""The stdout sink: one event per line and nothing else.
+"""The stdout sink: one event per line and nothing else, JSON for programs or a line for people.
 
 Its one thread writes; a reader that is slow or stuck holds up that thread alone, and never the end of the program. A
 line may be left half written by that end. In a file the next life ends it; out of a pipe it cannot be taken back.
@@ -7,6 +7,7 @@ line may be left half written by that end. In a file the next life ends it; out 
 import asyncio
 import errno
 import fcntl
+import json
 import os
 import select
 import stat
@@ -21,6 +22,7 @@ from typing import Literal
 import structlog
 from pydantic import Field
 
+from watcher.delivery.sinks.event_line import event_console, render
 from watcher.delivery.sinks.protocol import Receipt, Verdict
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.errors import OutputClosedError
@@ -38,6 +40,12 @@ class StdoutSettings(SinkSettings):
     """`{type: stdout}`."""
 
     type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto",
+        description="`text` is a line for people, `json` the event itself; `auto` is the first on a terminal, else the "
+        "second.",
+        examples=["json"],
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +62,17 @@ class Output:
 
     def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Start the thread. Needs a running event loop."""
-        self._fd = fd
+        self.fd = fd
         self._sleep = sleep
         self._loop = asyncio.get_running_loop()
         self._lines: SimpleQueue[_Line | None] = SimpleQueue()
         # A daemon thread: the program may end while it waits for a reader that never reads.
         threading.Thread(target=self._run, name="stdout", daemon=True).start()
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people read it."""
+        return os.isatty(self.fd)
 
     async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
@@ -75,7 +88,7 @@ class Output:
         self._lines.put(None)
 
     def _run(self) -> None:
-        if _stands_in_mid_line(self._fd):
+        if _stands_in_mid_line(self.fd):
             self._write(b"\n", retried=_nobody)
         going = True
         while going:
@@ -98,7 +111,7 @@ class Output:
         rest, full = memoryview(data), False
         while rest:
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
                 self._await_room()
             except OSError as error:
@@ -115,21 +128,24 @@ class Output:
 
     def _await_room(self) -> None:
         room = select.poll()
-        room.register(self._fd, select.POLLOUT)
+        room.register(self.fd, select.POLLOUT)
         room.poll()
 
 
 class StdoutSink:
     """Sends each event to the program's output as one line."""
 
-    def __init__(self, output: Output, *, retried: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[], None] = lambda: None) -> None:
         """Call `retried` at each further try on a full disk."""
+        readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
+        self._console = event_console(output.fd) if readable else None
         self._output = output
         self._retried = retried
 
     async def send(self, delivery: Delivery) -> Receipt:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
-        await self._output.write(delivery.body, retried=self._retried)
+        line = render(json.loads(delivery.body), console=self._console) if self._console else delivery.body
+        await self._output.write(line, retried=self._retried)
         return _WRITTEN
 
     async def close(self) -> None:

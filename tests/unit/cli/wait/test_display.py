@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from watcher.cli.console import harmless
 from watcher.cli.wait.display import change_line, picture, reason, wrapped_count
 from watcher.cli.wait.progress import Ending, Moment, Progress, Stay, Subject, Trouble
 from watcher.domain.errors import Exit
 from watcher.domain.models import Event, EventType, Execution, FailedNode, Outcome
+from watcher.runtime.terminal import harmless
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
