@@ -92,7 +92,7 @@ class Looks:
             self._store_failed(error)
             return instead(STORE_RETRY_S)
         except Exception as error:  # noqa: BLE001 (the one around a look: it must not end the others)
-            log.error("look.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
+            log.error("poll.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
         return instead(CRASH_RETRY_S)
 
     def put_back(self, entry: Entry, next_s: float | None) -> None:
@@ -227,7 +227,7 @@ class Looks:
         )
         self.doubt(reply, now=now, alone=alone, lost=lost)
         log.debug(
-            "look.failed",
+            "poll.failed",
             account=self._parts.lease.name,
             execution=entry.known.execution,
             outcome=reply.outcome,
