@@ -32,11 +32,11 @@ COLUMNS = 200
 SHOWN_COLUMNS = 112
 """Of a picture, at most: in a README more would be too small to read. Longer lines go on below."""
 
-FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+FONTS = "monospace"
 FORMAT = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "Fira Code, monospace", FONTS
 )
-"""Rich's own, without fonts from elsewhere: a picture in a README may fetch nothing."""
+"""Rich's own, without fonts from elsewhere: a picture in a README may fetch nothing, and some viewers know one font."""
 
 ATTRIBUTES = ("fill", "font-family", "font-size", "font-weight", "opacity", "text-decoration", "font-style")
 """What a style sheet of these pictures may say that an element may say itself."""

@@ -72,7 +72,7 @@ def sign_of_life(progress: Progress, moment: Moment) -> str:
     parts = ["waiting: not seen yet"]
     if progress.status is not None:
         parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
-    parts.append(f"looks {progress.look_count}")
+    parts.append(f"polls {progress.look_count}")
     if progress.trouble is not None:
         parts.append(_complaint(progress.trouble, progress, wide=False))
     return " · ".join(parts)
@@ -114,13 +114,13 @@ def _history(stays: tuple[Stay, ...]) -> str:
 
 
 def _looks(progress: Progress, moment: Moment, *, wide: bool) -> str:
-    parts = [f"looks {progress.look_count}"]
+    parts = [f"polls {progress.look_count}"]
     if progress.ending is not None:
         return " · ".join((*parts, f"exit {progress.ending.code.value}"))
     if progress.looked_at is not None:
         parts.append(f"last {_few(moment.monotonic - progress.looked_at)}{' ago' if wide else ''}")
     if moment.next_look_at is None:
-        parts.append("looking")
+        parts.append("polling")
     else:
         parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_look_at - moment.monotonic))}")
     return " · ".join(parts)
@@ -134,7 +134,7 @@ def _remark(progress: Progress, *, wide: bool) -> Text:
     """Return why it failed, or what keeps it from being seen."""
     if _has_ended(progress) and progress.execution is not None:
         lost = progress.status == LOST
-        return Text("Clerk Chat does not know it any more" if lost else reason(progress.execution), style="red")
+        return Text("Clerk Chat no longer knows it" if lost else reason(progress.execution), style="red")
     if progress.trouble is None or progress.ending is not None:  # how a wait ended without it is told as an error
         return Text()
     return Text(_complaint(progress.trouble, progress, wide=wide), style="yellow")
@@ -146,6 +146,6 @@ def _complaint(trouble: Trouble, progress: Progress, *, wide: bool) -> str:
         return f"not known yet ({trouble.word}), {progress.missing_count} of {progress.lost_after} answers"
     if not seen and trouble.outcome is Outcome.UNAUTHORIZED:
         return f"API {trouble.word}: it refuses this key"
-    how = "waiting as told" if trouble.outcome is Outcome.RATE_LIMITED else "trying on"
+    how = "pausing as requested" if trouble.outcome is Outcome.RATE_LIMITED else "retrying"
     never = " (a passing error never ends this)" if seen and wide else ""
     return f"API {trouble.word} since {trouble.since.astimezone():%H:%M}, {how}{never}"
