@@ -63,6 +63,16 @@ class AccountWatcher:
         """Whether the last write failed."""
         return self._looks.store_failing
 
+    @property
+    def list_count(self) -> int:
+        """How many pipelines are watched whole."""
+        return len(self._roster.listings)
+
+    @property
+    def unread_list_count(self) -> int:
+        """How many of their lists were never read in full."""
+        return sum(not listing.cursor.complete_at for listing in self._roster.listings.values())
+
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
 

@@ -39,6 +39,11 @@ class Metrics:
         if well:
             self.reload_success_at.set(at.timestamp())
 
+    def total(self, name: str, **labels: str) -> int:
+        """Return the sum of the samples of that name that have these labels. It reads all metrics: seldom, then."""
+        samples = (sample for family in self.registry.collect() for sample in family.samples)
+        return round(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
+
     def account(self, name: str) -> "AccountMetrics":
         """Return the metrics of one account."""
         return AccountMetrics(self, name)
