@@ -17,7 +17,7 @@ Every key of this version. Made by `make docs` from the models that read the fil
 [config/watcher.example.yaml](../config/watcher.example.yaml), one small file per use is in [config/](../config).
 
 The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
-Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are told
+Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are reported
 at once, each with its line, its column and what would be right. A change of the file is taken up while the daemon runs
 ([what changes how](operations.md#changing-the-configuration)).
 

@@ -42,8 +42,7 @@ class StdoutSettings(SinkSettings):
     type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
     format: Literal["auto", "json", "text"] = Field(
         default="auto",
-        description="`text` is a line for people, `json` the event itself; `auto` is the first on a terminal, else the "
-        "second.",
+        description="`text` is a readable line, `json` the event itself; `auto` is `text` on a terminal, else `json`.",
         examples=["json"],
     )
 
