@@ -95,7 +95,7 @@ that asked for its type. What the API calls something keeps the API's name. What
 
 **Ids.** An event of an execution has a UUIDv5 of account, pipeline, execution, type and raw status, and its ordinal
 among the events of that type for this execution. So `execution.failed` of one execution has one id for ever: after a
-restart, and even from an empty store. Events without an execution have a UUIDv7 (in the examples its random part is zeros).
+restart, and even from an empty store. Events without an execution have a UUIDv7 (its random part is zeros below).
 
 **Order.** A sink gets the events of one execution in the order of their `sequence`. A failing delivery blocks
 the later ones of its own execution until it succeeds or is a dead letter, and no others.
