@@ -1,5 +1,6 @@
 """What deploy/ and the Dockerfile promise about the program: its variables, its paths, its ending, its health."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
