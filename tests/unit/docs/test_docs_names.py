@@ -14,7 +14,7 @@ TESTS = {
 
 
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", PAGE))))
-def test_a_test_that_holds_a_guarantee_exists(name: str) -> None:
+def test_a_test_that_verifies_a_guarantee_exists(name: str) -> None:
     assert name in TESTS
 
 
@@ -25,9 +25,9 @@ def test_a_module_that_is_named_exists(page: str) -> None:
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_every_guarantee_is_held_by_tests() -> None:
+def test_every_guarantee_is_verified_by_tests() -> None:
     promises = PAGE.split("\n## ")[1:-1]
-    assert [promise.splitlines()[0] for promise in promises if "Held by `test_" not in promise] == []
+    assert [promise.splitlines()[0] for promise in promises if "Verified by `test_" not in promise] == []
 
 
 @pytest.mark.parametrize("page", ["guarantees.md", "architecture.md", "decisions.md"])
