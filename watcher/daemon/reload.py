@@ -115,7 +115,7 @@ class Reloader:
             self._failure_count += 1
             if self._failure_count == SAID_AT_FAILURE:
                 reason = getattr(error, "strerror", None) or type(error).__name__
-                note = f"the files are looked at every {self._look_every_s:g} s instead"
+                note = f"the files are checked every {self._look_every_s:g} s instead"
                 log.warning("config.unwatched", error=reason, note=note)
             await self._wait()
 

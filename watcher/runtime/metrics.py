@@ -77,7 +77,7 @@ class Metrics:
         )
         self.polls = Tallies(
             "watcher_polls_total",
-            "Looks at executions; `contradicted` counts some of `ok` again.",
+            "Polls of executions; `contradicted` counts some of `ok` again.",
             ["account", "outcome"],
             registry=registry,
         )
@@ -116,7 +116,7 @@ class Metrics:
         self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
         self.sink_trouble = Gauge(
             "watcher_sink_trouble_info",
-            "1 for a sink that is failing or disabled, by the answer it was told with.",
+            "1 for a sink that is failing or disabled, by its last answer.",
             ["sink", "answer"],
             registry=registry,
         )
@@ -145,7 +145,7 @@ class Metrics:
             "watcher_config_restart_pending", "1 while the file asks for what needs a restart.", registry=registry
         )
         self.reload_success_at = Gauge(
-            "watcher_config_last_reload_success_timestamp_seconds", "When it was taken into use.", registry=registry
+            "watcher_config_last_reload_success_timestamp_seconds", "When it was applied.", registry=registry
         )
         build = Gauge("watcher_build_info", "Always 1.", ["version"], registry=registry)
         build.labels(version("clerk-watcher")).set(1)

@@ -114,7 +114,7 @@ async def simulate(
     except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         kind = PortTakenError if taken else SimulateError
-        raise kind(f"cannot listen on {options.host}:{options.port}; is it taken? --port 0 is any") from None
+        raise kind(f"cannot listen on {options.host}:{options.port}; is it in use? --port 0 picks a free one") from None
     try:
         if config_path is not None:
             config = example_config(simulator.world, base_url=simulator.base_url, rate_limit=options.rate_limit)
