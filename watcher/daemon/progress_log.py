@@ -1,6 +1,6 @@
 """What the log says while all is well: each account once all of it was seen, and every hour what was done in it."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import structlog
@@ -28,13 +28,8 @@ class Account(Protocol):
     account: str
 
     @property
-    def unread_list_count(self) -> int:
-        """How many of its lists were never read in full."""
-        ...
-
-    @property
-    def list_count(self) -> int:
-        """How many pipelines it watches whole."""
+    def lists_read(self) -> Sequence[bool]:
+        """Of each pipeline that is watched whole, whether its list was ever read in full."""
         ...
 
 
@@ -58,19 +53,16 @@ class ProgressLog:
         accounts = self._accounts()
         self._ready &= {each.account for each in accounts}
         for each in accounts:
-            if each.account not in self._ready and not self._unseen(each):
+            if each.account not in self._ready and all(each.lists_read) and not self._open(each, status="unseen"):
                 self._ready.add(each.account)
-                log.info("account.ready", account=each.account, open=self._open(each.account), lists=each.list_count)
+                log.info("account.ready", account=each.account, open=self._open(each), lists=len(each.lists_read))
         if self._clock.monotonic() >= self._summary_at:
             self._summary_at += SUMMARY_EVERY_S
             await self._summarize()
         return CHECK_EVERY_S
 
-    def _unseen(self, account: Account) -> int:
-        return account.unread_list_count or self._open(account.account, status="unseen")
-
-    def _open(self, account: str, **labels: str) -> int:
-        return self._metrics.total("watcher_open_executions", account=account, **labels)
+    def _open(self, account: Account, **labels: str) -> int:
+        return self._metrics.total("watcher_open_executions", account=account.account, **labels)
 
     async def _summarize(self) -> None:
         before, self._counted = (

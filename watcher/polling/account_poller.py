@@ -64,14 +64,9 @@ class AccountWatcher:
         return self._looks.store_failing
 
     @property
-    def list_count(self) -> int:
-        """How many pipelines are watched whole."""
-        return len(self._roster.listings)
-
-    @property
-    def unread_list_count(self) -> int:
-        """How many of their lists were never read in full."""
-        return sum(not listing.cursor.complete_at for listing in self._roster.listings.values())
+    def lists_read(self) -> Sequence[bool]:
+        """Of each pipeline that is watched whole, whether its list was ever read in full."""
+        return [bool(listing.cursor.complete_at) for listing in self._roster.listings.values()]
 
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.

@@ -1,5 +1,6 @@
 """What the log says while all is well, over real metrics and a real store."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from structlog.testing import capture_logs
@@ -14,12 +15,11 @@ from watcher.store.sql_store import SqlStore
 @dataclass
 class Account:
     account: str = "default"
-    unread_list_count: int = 0
-    list_count: int = 0
+    lists_read: Sequence[bool] = ()
 
 
 async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore, clock: FakeClock) -> None:
-    account, metrics = Account(unread_list_count=1, list_count=2), Metrics()
+    account, metrics = Account(lists_read=[True, False]), Metrics()
     present = [account]
     unseen, running = (metrics.open_executions.labels("default", status) for status in ("unseen", "running"))
     unseen.set(3)
@@ -27,7 +27,7 @@ async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore
     progress = ProgressLog(lambda: present, store=store, clock=clock, metrics=metrics)
     with capture_logs() as logs:
         await progress.tick()
-        account.unread_list_count = 0
+        account.lists_read = [True, True]
         await progress.tick()
         assert logs == []
         unseen.set(0)
