@@ -39,7 +39,7 @@ def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
     """Print the plan for programs: tab-separated, seconds and per second; empty where nothing is watched."""
     rows: list[tuple[str, ...]] = [("account", "needed", "budget", "delay", "interval")]
     for each in plans:
-        figures = (each.wants_per_s, each.allowed_per_s, each.delay_s, each.gap_s)
+        figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
         rows.append((each.account, *("" if figure is None else exactly(figure) for figure in figures)))
     for row in rows:
         put(*row)
@@ -90,8 +90,8 @@ def _count(count: int, word: str) -> str:
 
 
 def _cells(each: AccountPlan) -> tuple[str, ...]:
-    seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.gap_s))
-    return (each.account, f"{roughly(each.wants_per_s)}/s", f"{roughly(each.allowed_per_s)}/s", *seconds)
+    seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.longest_s))
+    return (each.account, f"{roughly(each.needed_per_s)}/s", f"{roughly(each.budget_per_s)}/s", *seconds)
 
 
 def roughly(figure: float) -> str:
