@@ -62,13 +62,15 @@ requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.t
 	$(UV_COMPILE) --group dev -c .ci/requirements.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
 
 .venv/runtime: .ci/requirements.txt pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(PIP) install --require-hashes -r .ci/requirements-build.txt -r .ci/requirements.txt
-	$(PIP) install --no-deps --no-build-isolation --editable .
+	@echo "Setting up .venv, once: about half a minute …"
+	@$(PYTHON) -m venv .venv
+	@$(PIP) install --require-hashes -r .ci/requirements-build.txt -r .ci/requirements.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/dev: .venv/runtime .ci/requirements-dev.txt
-	$(PIP) install --require-hashes -r .ci/requirements-dev.txt
+	@echo "Installing what tests and linters need, once: about half a minute …"
+	@$(PIP) install --require-hashes -r .ci/requirements-dev.txt
 	@touch $@
 
 clean:

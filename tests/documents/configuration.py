@@ -18,8 +18,8 @@ Every key of this version. Made by `make docs` from the models that read the fil
 [config/watcher.example.yaml](../config/watcher.example.yaml), one small file per use is in [config/](../config).
 
 The file is YAML: `--config`, else `${variable}`, else the first of {places} that is there.
-Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are told
-at once, each with its line, its column and what would be right. A change of the file is taken up while the daemon runs
+Every top-level key may be left out; unknown keys are errors, and so are keys of a later version. All problems are
+reported at once, each with its line, its column and the remedy. A change of the file is applied while the daemon runs
 ([what changes how](operations.md#changing-the-configuration)).
 
 - **Variables**: `${{VAR}}` and `${{VAR:-default}}` are filled in after the YAML is read, so what a variable holds is

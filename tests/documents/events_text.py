@@ -6,46 +6,46 @@ WHEN = {
     EventType.EXECUTION_NEW: "The execution is first seen in this status.",
     EventType.EXECUTION_RUNNING: "It is first seen running, or runs again after a pause.",
     EventType.EXECUTION_PAUSED: "It waits: for a reply, a person, a moment.",
-    EventType.EXECUTION_SUCCESS: "It ended well. Final: whatever the API says of it later is logged and never told.",
+    EventType.EXECUTION_SUCCESS: "It ended well. Final: whatever the API says of it later is logged, never emitted.",
     EventType.EXECUTION_FAILED: "It ended in failure. Final as well. `failedNodes` says where, as far as the API does.",
-    EventType.EXECUTION_UNRECOGNIZED: "A status the API's documentation does not know. `status` is the raw word, told "
-    "once for each new one. The execution is looked at on, unless the API gives it a `finishedAt`.",
-    EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Told once per stay, and only after a "
-    "successful look past the limit. A sink that was sent this is also sent the event that ends it.",
-    EventType.EXECUTION_LOST: "The API does not know it (any more), or refuses it: `lost_after` answers in a row over "
+    EventType.EXECUTION_UNRECOGNIZED: "A status the API's documentation does not know. `status` is the raw word; "
+    "emitted once per new word. The execution is still polled, unless the API gives it a `finishedAt`.",
+    EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Emitted once per stay, and only after "
+    "a successful poll past the limit. A sink that was sent this is also sent the event that ends it.",
+    EventType.EXECUTION_LOST: "The API keeps answering 404 or an error for it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
-    "looked at on for a day; should it answer again, its next event has `previousStatus: lost`.",
-    EventType.PIPELINE_GAP: "Of a pipeline that is watched whole: a scan of its list could not prove that it saw "
-    "everything. `reason` is `not_found`, `rejected` or `forbidden` (the list itself is refused, told once until it "
+    "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
+    EventType.PIPELINE_GAP: "Of a pipeline that is watched whole: a scan of its list may have missed executions. "
+    "`reason` is `not_found`, `rejected` or `forbidden` (the list itself is refused; emitted once until it "
     "answers again), `unreadable` (for an hour, while other things of the account were well), `deleted` (the list "
     "ended before anything known: the API forgot what was in between), `lookback` (the last complete scan is longer "
     "ago than `polling.lookback`), `outrun` (more came than could be read) or `unordered` (the list has no "
     "order that shows where new rows are, and is too long to be read as a whole). Whatever a list does show "
-    "is told as ever.",
+    "is reported as usual.",
     EventType.ACCOUNT_DEGRADED: "The API cannot be used with this key. `reason` is `unauthorized` (at once), "
     "`rate_limited`, `unreachable`, `invalid`, or `over_budget` (it cannot hold `max_interval` within `rate_limit`). "
-    "Told on the edge only; nothing is known of its executions meanwhile.",
-    EventType.ACCOUNT_RECOVERED: "It can be used again. `reason` says what has ended.",
+    "Emitted once when it starts; nothing is known of its executions meanwhile.",
+    EventType.ACCOUNT_RECOVERED: "It can be used again: emitted once when the trouble ends. `reason` says which.",
     EventType.SINK_FAILING: "Nothing got through to this sink for 5 minutes though something waited to be sent. "
-    "Told to the other sinks. Deliveries wait.",
+    "Sent to the other sinks. Deliveries wait.",
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
     "configuration changes.",
     EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every webhook, whatever its `events`, and "
     "recorded nowhere. Its `sequence` is always 1.",
 }
-"""When each type is told."""
+"""When each type is emitted."""
 
 FIELDS = {
     "account": "the account, as the configuration names it",
     "labels": "the watch's labels",
-    "link": "the account's `link`, with the ids filled in; absent if it wants an execution's id and there is none",
+    "link": "the account's `link`, with the ids filled in; absent if it needs an execution's id and there is none",
     "sink": "`sink.*` only: the sink's name",
     "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; absent before the first",
     "reason": "why: see the types that have it",
     "cause": "`account.degraded` only: what went wrong last: `timeout`, `dns`, `tls`, `refused`, `connection` and the "
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
-    "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where nobody can tell",
+    "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
     "pipeline.id": "the pipeline",
     "pipeline.name": "the watch's `name`, else the API's",
@@ -53,7 +53,7 @@ FIELDS = {
     "pipeline.versionNumber": "its number",
     "execution.id": "the execution; also the event's `subject`",
     "execution.status": "the status now: `new`, `running`, `paused`, `success`, `failed`, `lost`, or the raw word",
-    "execution.previousStatus": "the status before; absent at first sight. Statuses may be skipped between two looks",
+    "execution.previousStatus": "the status before; absent at first sight. Statuses may be skipped between two polls",
     "execution.startedAt": "as the API says",
     "execution.finishedAt": "as the API says",
     "execution.durationSeconds": "`finishedAt` - `startedAt`, if both are known",
@@ -66,7 +66,7 @@ FIELDS = {
     "execution.failedNodes": "nodes that failed or have an error: `id`, `name`, `error`; at most 20",
     "execution.goals": "the names of the goals that were reached; at most 20",
     "observed.at": "when it was seen",
-    "observed.notBefore": "the last look that still saw the status before; absent at first sight",
+    "observed.notBefore": "the last poll that still saw the previous status; absent at first sight",
     "observed.delaySeconds": "`observed.at` - `time`, never negative; absent where `time` is `observed.at` itself",
 }
 """What each field of `data` means."""
@@ -74,7 +74,7 @@ FIELDS = {
 HEAD = """\
 # Events
 
-Made by `make docs`: every example below is what the watcher told in a run with a clock set by hand.
+Made by `make docs`: every example below was emitted in a run with a clock set by hand.
 
 Each event is a [CloudEvents 1.0](https://cloudevents.io) document in JSON: one line on stdout, one POST to each webhook
 that asked for its type. What the API calls something keeps the API's name. What is absent is left out, never null.
@@ -93,15 +93,15 @@ that asked for its type. What the API calls something keeps the API's name. What
 | `sequence` | ten digits, from `0000000001` without holes, per `source` and `subject` |
 | `data` | below |
 
-**Ids.** An event of an execution has a UUIDv5 of account, pipeline, execution, type and raw status, and the how-manieth
-of that type it is for this execution. So `execution.failed` of one execution has one id for ever: after a restart, and
-even from an empty store. Events without an execution have a UUIDv7 (in the examples its random part is zeros).
+**Ids.** An event of an execution has a UUIDv5 of account, pipeline, execution, type and raw status, and its ordinal
+among the events of that type for this execution. So `execution.failed` of one execution has one id for ever: after a
+restart, and even from an empty store. Events without an execution have a UUIDv7 (its random part is zeros below).
 
-**Order.** A sink gets the events of one execution in the order of their `sequence`. A delivery that fails holds back
-the later ones of its own execution until it got through or is a dead letter, and no others.
+**Order.** A sink gets the events of one execution in the order of their `sequence`. A failing delivery blocks
+the later ones of its own execution until it succeeds or is a dead letter, and no others.
 
 **Size.** A line stays under 16 KiB. Texts are cut at 2 KiB, lists at 20 entries; where that is not enough, the tails of
-lists and texts go first, labels and the link last, and no more than must. Ids, statuses and times are never given up.
+lists and texts go first, labels and the link last, and no more than must. Ids, statuses and times are never cut.
 
 ## The data
 
@@ -143,12 +143,12 @@ def receive(body: bytes, headers: dict[str, str], *, secret: str, seen: set[str]
 |---|---|
 | 2xx | delivered |
 | 410 | the sink is disabled (`sink.disabled`); deliveries wait until its block in the configuration changes |
-| 400, 413, 422 | tried again; the fifth in a row makes it a dead letter: this body will never be taken |
-| 429 with `Retry-After` | tried again; until then, at most 1 h, nothing else is sent to this sink either |
-| 3xx | never followed; tried again |
-| anything else, or none | tried again |
+| 400, 413, 422 | retried; the fifth in a row makes it a dead letter: this body will never be accepted |
+| 429 with `Retry-After` | retried; until then, at most 1 h, nothing else is sent to this sink either |
+| 3xx | never followed; retried |
+| anything else, or none | retried |
 
-**When it is tried again.** If anything else got through to the sink since the attempt before, the trouble is the
+**When it is retried.** If anything else got through to the sink since the attempt before, the trouble is the
 delivery's own: it waits for the next step of `retry.schedule` (±20 %). Otherwise it may be the sink's: it waits 1 s,
 doubling to 60 s, and takes no step. A longer `Retry-After` counts in both cases, up to 1 h.
 
@@ -158,6 +158,6 @@ the fewest steps that was tried longest ago. 2xx, 400, 413 or 422 ends that. So 
 process holds up its own execution only, and about a minute after an outage everything has arrived.
 
 **When it is given up.** `retry.give_up_after` (3 days) after it was first due, whether or not it was tried since, it
-is a dead letter: kept, counted, logged, and no longer holding anything back. That clock stands still while the daemon
-is off or the sink disabled.
+is a dead letter: kept, counted, logged, and no longer blocking later deliveries. That clock stands still while the
+daemon is off or the sink disabled.
 """

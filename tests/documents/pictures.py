@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from watcher.cli.demo import people_line, summary
+from watcher.cli.demo import summary
+from watcher.delivery.sinks.event_line import event_line
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 MISTAKES = Path(__file__).parent / "mistakes"
@@ -31,11 +32,14 @@ COLUMNS = 200
 SHOWN_COLUMNS = 112
 """Of a picture, at most: in a README more would be too small to read. Longer lines go on below."""
 
-FONTS = "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace"
+FONTS = "monospace"
 FORMAT = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL).replace(
     "Fira Code, monospace", FONTS
 )
-"""Rich's own, without fonts from elsewhere: a picture in a README may fetch nothing."""
+"""Rich's own, without fonts from elsewhere: a picture in a README may fetch nothing, and some viewers know one font."""
+
+ATTRIBUTES = ("fill", "font-family", "font-size", "font-weight", "opacity", "text-decoration", "font-style")
+"""What a style sheet of these pictures may say that an element may say itself."""
 
 THEME = TerminalTheme(
     (15, 18, 22),
@@ -52,7 +56,7 @@ THEME = TerminalTheme(
     ],
 )
 
-DEMO_PRINTS: Sequence[Callable[..., object]] = (people_line, summary)
+DEMO_PRINTS: Sequence[Callable[..., object]] = (event_line, summary)
 """What the demonstration's lines are made by: when it changes, the picture is old."""
 
 EVENT_LINES = 14
@@ -92,7 +96,19 @@ def svg(lines: Sequence[str], *, title: str, made_from: str) -> str:
     for text in texts:
         console.print(text)
     picture = console.export_svg(title=title, theme=THEME, code_format=FORMAT, unique_id="terminal")
-    return f"{picture.rstrip()}\n<!-- made from {made_from} -->\n"
+    return f"{_plain(picture).rstrip()}\n<!-- made from {made_from} -->\n"
+
+
+def _plain(picture: str) -> str:
+    """Put the style sheet's rules beside what they style: not every viewer of SVG reads style sheets."""
+    sheet = re.search(r"<style>(.*?)</style>\s*", picture, re.DOTALL)
+    assert sheet
+    picture = picture.replace(sheet[0], "").replace("rgba(255,255,255,0.35)", "#60656d")
+    for name, rules in re.findall(r"\.(terminal-\w+) \{(.*?)\}", sheet[1], re.DOTALL):
+        pairs = (rule.split(":", 1) for rule in rules.split(";") if ":" in rule)
+        styles = " ".join(f'{key.strip()}="{value.strip()}"' for key, value in pairs if key.strip() in ATTRIBUTES)
+        picture = picture.replace(f'class="{name}"', styles)
+    return picture
 
 
 def demo_digest() -> str:

@@ -27,6 +27,8 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     life = await stage.start(document)
     pages = await life.started()
     await life.until(lambda: len(receiver.events()) >= 20, within_s=10, what="every execution was told")
+    await life.until(lambda: life.logged("account.ready"), within_s=10, what="all of the account was seen")
+    assert life.logged("account.ready")[0]["open"] == 20
     assert await page(f"{pages}/livez") == (200, "ok\n")
     async with asyncio.timeout(10):  # housekeeping may still be at its first round
         while await page(f"{pages}/readyz?verbose") != (200, "ok\n"):

@@ -41,7 +41,7 @@ async def test_nothing_private_shows_anywhere(stage: Stage) -> None:
     kept_alive = await asyncio.to_thread(_files, stage.folder)
     assert await life.stop() == 0
 
-    assert life.logged("look.failed")
+    assert life.logged("poll.failed")
     assert life.logged("delivery.failed")
     assert "watcher.db-wal" in kept_alive
     places = {f"page {number}": page for number, page in enumerate(shown)}

@@ -198,7 +198,7 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
     life = await scene.wait(OPEN.execution, accounts={"default": account}, polling=PATIENT | {"degraded_after": "1s"})
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (4, "")
-    assert stderr == f"error: Clerk Chat cannot be reached (no connection)\nhint: asked {base_url} for 1 s\n"
+    assert stderr == f"error: Clerk Chat cannot be reached (no connection)\nhint: polled {base_url} for 1 s\n"
 
 
 @pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.long), Fault.UNAUTHORIZED])

@@ -18,7 +18,9 @@ from watcher.config.problems import ConfigProblemsError, Problem
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.domain.models import OPEN_STATUSES
 
-_TOKEN = re.compile(r"[^\s,{}\[\]]+")
+_VARIABLE = re.compile(r"[\"']?\$\{[A-Z_][A-Z0-9_]*\}[\"']?")
+"""A variable's name is no secret; what it may fall back on is."""
+_TOKEN = re.compile(rf"{_VARIABLE.pattern}|[^\s,{{}}\[\]]+")
 _HARMLESS = re.compile(
     r"[\"']?(?:[-~:]|\d{1,5}(?:\.\d{1,3})?(?:ms|[smhd])?(?:/[smh])?|true|false|null"
     r"|[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12})[\"']?"
@@ -112,6 +114,8 @@ class _Mask:
 
     def _token(self, match: re.Match[str]) -> str:
         token, word = match[0], match[0].strip("\"':")
+        if _VARIABLE.fullmatch(token):
+            return token
         is_key = token.endswith(":")
         if _plain(word) in _SECRETS:
             self._of_headers |= word == "headers"

@@ -9,20 +9,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import yaml
 from aiohttp import web
 from rich.console import Console
-from rich.text import Text
 
 from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world, example_config
 from watcher.clerk.simulator.world import World
-from watcher.cli.wait.display import GLYPHS, SURPRISE
 from watcher.config.models import Settings
 from watcher.daemon.app import Started, run
+from watcher.delivery.sinks.event_line import event_line
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.domain.models import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
@@ -34,6 +32,9 @@ SEEN_WITHIN_S = 3.0
 STORIES_FIT_S = 25.0
 REFUSED_SHARE = 0.08
 """The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
+
+SIGNED = "  signature ok"
+"""What is said of each event: the receiver takes no other."""
 
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 
@@ -90,7 +91,9 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         options = SimulateOptions(port=0, fit_s=None if forever else STORIES_FIT_S)
         world = build_world(options, clock=SystemClock())
         simulator = await stack.enter_async_context(build_simulator(options, world=world))
-        receiver = Receiver((lambda _: None) if as_json else (lambda event: console.print(people_line(event))))
+        receiver = Receiver(
+            (lambda _: None) if as_json else (lambda event: console.print(event_line(event, note=SIGNED)))
+        )
         sink_url = await _serve(stack, receiver)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
         settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
@@ -138,51 +141,13 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
     document |= {
         "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
         "sinks": {
-            "stdout": {"type": "stdout"},
+            "stdout": {"type": "stdout", "format": "json"},
             "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},
         },
         "store": {"url": f"sqlite:///{folder}/demo.db"},
         "http": {"listen": "127.0.0.1:0"},
     }
     return Settings.model_validate(document)
-
-
-def people_line(event: dict[str, Any]) -> Text:
-    """Return one event for people: when, what, which, how long it ran, how soon that was seen, and why."""
-    data = event["data"]
-    execution = data.get("execution", {})
-    what = event["type"].partition(".")[2]
-    glyph, style = GLYPHS.get(what, SURPRISE)
-    line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
-    line.append(f"{glyph} {what:<8}", style=style)
-    line.append(f" {data.get('pipeline', {}).get('name', data['account']):<20}")
-    line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
-    line.append(f"{_ran(execution):<11} {_seen(data['observed']):<17}  signature ok", "dim")
-    line.append(f"  {_why(execution)}" if _why(execution) else "")
-    return line
-
-
-def _short(id_: str) -> str:
-    return f"{id_[:4]}…{id_[-4:]}" if id_ else ""
-
-
-def _ran(execution: dict[str, Any]) -> str:
-    return f"ran {execution['durationSeconds']:.1f} s" if "durationSeconds" in execution else ""
-
-
-def _seen(observed: dict[str, Any]) -> str:
-    """Say how soon it was seen, or, where the API does not date it, within what time it happened."""
-    if "delaySeconds" in observed:
-        return f"seen after {observed['delaySeconds']:.1f} s"
-    if "notBefore" in observed:
-        at, not_before = (datetime.fromisoformat(observed[key]) for key in ("at", "notBefore"))
-        return f"seen within {(at - not_before).total_seconds():.1f} s"
-    return ""
-
-
-def _why(execution: dict[str, Any]) -> str:
-    nodes = execution.get("failedNodes", [])
-    return f"{nodes[0].get('name', '')}: {nodes[0].get('error', '')}" if nodes else str(execution.get("error", ""))
 
 
 def summary(tally: Tally, *, truth: Mapping[str, str]) -> str:

@@ -92,7 +92,7 @@ class AccountSettings(Block):
     )
     rate_limit: Rate = Field(
         default=as_written("5/s"),
-        description="What this key may spend, over everything that is watched with it.",
+        description="The most requests with this key, over everything that is watched with it.",
         examples=["300/m"],
     )
     timeout_s: Duration = Field(
@@ -130,7 +130,7 @@ class WatchSettings(Block):
         examples=["0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"],
     )
     account: str = Field(
-        description="The account whose key it is asked with. May be left out while there is only one.",
+        description="The account whose key is used. May be left out while there is only one.",
         examples=["default"],
     )
     executions: tuple[ExecutionId, ...] = Field(
@@ -143,60 +143,60 @@ class WatchSettings(Block):
     )
     name: ShortText | None = Field(
         default=None,
-        description="What the pipeline is called in events, instead of the API's name; at most 256 characters.",
+        description="The pipeline's name in events, instead of the API's; at most 256 characters.",
         examples=["Sales agent"],
     )
     labels: Labels = Field(
         default_factory=dict,
-        description="Words of your own, copied into every event and matched by sinks; at most 32.",
+        description="Your own labels, copied into every event; sinks match on them; at most 32.",
         examples=["{team: sales}"],
     )
     overdue_after_s: Mapping[Literal[Status.NEW, Status.RUNNING, Status.PAUSED], Duration] = Field(
         default_factory=dict,
         alias="overdue_after",
-        description="How long an execution may stay in a status before `execution.overdue` is told.",
+        description="How long an execution may stay in a status before `execution.overdue` is emitted.",
         examples=["{new: 2m, running: 15m, paused: 48h}"],
     )
 
 
 class PollingSettings(Block):
-    """How often to look."""
+    """How often to poll."""
 
     cadence: Literal["fixed", "backoff"] = Field(
         default="backoff",
-        description="`fixed` looks every `min_interval`; `backoff` the rarer, the longer a status lasts: after a tenth "
-        "of that time, between the two intervals.",
+        description="`fixed` polls every `min_interval`; with `backoff` the interval is the time in this status / 10, "
+        "between `min_interval` and `max_interval`.",
         examples=["fixed"],
     )
     min_interval_s: Duration = Field(
         default=as_written("1s"),
         alias="min_interval",
-        description="The shortest time between two looks at one execution.",
+        description="The shortest time between two polls of one execution.",
         examples=["500ms"],
     )
     max_interval_s: Duration = Field(
         default=as_written("60s"),
         alias="max_interval",
-        description="The longest time an open execution goes without a look, unless `rate_limit` forbids it.",
+        description="The longest time between two polls of an open execution, unless `rate_limit` forbids it.",
         examples=["5m"],
     )
     concurrency: int = Field(default=64, ge=1, description="Requests in flight per account, at most.", examples=["16"])
     first_sight: Literal[FirstSight.BASELINE, FirstSight.NOTIFY] = Field(
         default=FirstSight.BASELINE,
-        description="What is told of executions that had ended before their pipeline was first watched whole: "
-        "`baseline` nothing, `notify` their ends.",
+        description="Executions that ended before their pipeline was first watched: `baseline` emits nothing for them, "
+        "`notify` emits their ends.",
         examples=["notify"],
     )
     lookback_s: Duration = Field(
         default=as_written("7d"),
         alias="lookback",
-        description="How far back the first scan of a whole pipeline reads, and the scan after a downtime. After a "
-        "longer one a `pipeline.gap` is told.",
+        description="How far back the first scan of a whole pipeline reads, and the scan after a downtime. A longer "
+        "downtime emits `pipeline.gap`.",
         examples=["30d"],
     )
     details: Literal[Details.FAILED, Details.ALWAYS, Details.NEVER] = Field(
         default=Details.FAILED,
-        description="Which ends that were found in a list are also fetched one by one, for failed nodes and goals.",
+        description="Which ends found in a list are also fetched one by one, for failed nodes and goals.",
         examples=["always"],
     )
     lost_after: int = Field(
@@ -208,13 +208,13 @@ class PollingSettings(Block):
     lost_grace_s: DurationOrZero = Field(
         default=as_written("60s"),
         alias="lost_grace",
-        description="The time those answers must span at least; `0s` is allowed.",
+        description="The least time those answers must span; `0s` is allowed.",
         examples=["5m"],
     )
     degraded_after_s: Duration = Field(
         default=as_written("60s"),
         alias="degraded_after",
-        description="An account without one success this long, with something due, is told as degraded.",
+        description="An account without a successful request for this long, with something due, is degraded.",
         examples=["2m"],
     )
 
@@ -248,10 +248,10 @@ class HttpSettings(Block):
 
 
 class LogSettings(Block):
-    """How much is logged, and how it looks. Always on stderr."""
+    """What is logged, and in which format. Always on stderr."""
 
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="The least that is logged.", examples=["debug"]
+        default="info", description="The lowest level that is logged.", examples=["debug"]
     )
     format: Literal["auto", "json", "console"] = Field(
         default="auto",
@@ -268,11 +268,12 @@ class Settings(Block):
     )
     watch: tuple[WatchSettings, ...] = Field(default=(), description="What is watched: one entry per pipeline.")
     polling: PollingSettings = Field(
-        default=PollingSettings(), description="How often to look, and what to make of it."
+        default=PollingSettings(), description="How often to poll, and how answers are judged."
     )
     sinks: Mapping[Name, AnySink] = Field(
         default_factory=dict,
-        description="Where events go. There is always one stdout sink; name it only to give it `events` or `match`.",
+        description="Where events go. There is always one stdout sink; name it to set its `events`, `match` or "
+        "`format`.",
     )
     store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
     http: HttpSettings = Field(default=HttpSettings(), description="Where health and metrics are served.")

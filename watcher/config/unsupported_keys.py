@@ -12,7 +12,6 @@ RECEIVERS = "comes with more receivers"
 CONSOLE = "comes with the console"
 REPLICAS = "comes with replicas"
 CADENCE = "comes with the adaptive cadence"
-READABLE = "comes with readable lines on stdout"
 
 _KEYS = {
     ("silences",): ALERTS,
@@ -25,7 +24,6 @@ _KEYS = {
     ("sinks", "*", "remind_every"): ALERTS,
     ("sinks", "*", "allow_private"): RECEIVERS,
     ("sinks", "*", "tls"): RECEIVERS,
-    ("sinks", "*", "format"): READABLE,
     ("store", "password_file"): REPLICAS,
     ("http", "public_url"): CONSOLE,
     ("http", "token"): CONSOLE,

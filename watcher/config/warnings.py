@@ -90,7 +90,7 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
 
 def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
     if not sink.secret:
-        problem = "has no secret, so its receiver cannot tell your events from a stranger's"
+        problem = "has no secret, so its receiver cannot verify that events are yours"
         yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
     if host := _exposed(sink.url.get_secret_value()):
         problem = f"http:// to {host}: whoever is on the way can read the events"

@@ -56,7 +56,7 @@ def explain(error: yaml.YAMLError, *, text: str) -> BadYamlError:
         return BadYamlError(0, 0, problem="not YAML", remedy="check it with a YAML linter")
     mark = error.problem_mark
     if tab := _tab_before(mark.line, text=text):
-        return BadYamlError(mark.line + 1, tab, problem="tab used for indentation", remedy="YAML wants spaces")
+        return BadYamlError(mark.line + 1, tab, problem="tab used for indentation", remedy="use spaces")
     complaint = f"{error.problem} {error.context}"
     if "unexpected end of stream" in complaint and error.context_mark:
         mark = error.context_mark

@@ -19,6 +19,7 @@ import watcher
 from watcher.config.models import Settings
 from watcher.daemon.build import Bells, Equipment, kept_by
 from watcher.daemon.maintenance import Housekeeping, HousekeepingParts
+from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading
 from watcher.daemon.supervisor import DRAIN_S, Owners
@@ -89,6 +90,7 @@ async def run(
             kept_by(settings),
         )
         schedule.add("housekeeping", housekeeping.round)
+        schedule.add("progress", ProgressLog(owners.accounts, store=store, clock=clock, metrics=metrics).tick)
         readiness = Readiness(store, clock=clock)
         checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
         address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
@@ -213,9 +215,7 @@ def _why_not(error: OSError | UnicodeError) -> str:
 
 def _say_started(settings: Settings, *, created: bool, address: str) -> None:
     if created:
-        log.warning(
-            "store.created", store=settings.store.url, note="it starts empty: nothing told before is remembered"
-        )
+        log.warning("store.created", store=settings.store.url, note="new store: earlier events are not known")
     log.info(
         "started",
         version=version("clerk-watcher"),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import structlog
 from watchfiles import awatch
 
+from watcher.config.changes import changes_between
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
@@ -37,7 +38,7 @@ RESTLESS_S = 3.0
 """What changes for longer than this is read as it is; the next change is seen as always."""
 
 SHOWN_COUNT = 50
-"""Problems in one line of the log: a file may have 100,000, the rest of them like these."""
+"""Problems, or changes, in one line of the log: a file may have 100,000, the rest of them like these."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class Reloader:
         """Begin with these settings, which are applied. `apply` may raise `StoreError`, and is then called again."""
         self._source = reloading.source
         self._asked = reloading.asked
-        self._started = settings
+        self._started = self._applied = settings
         self._apply = apply
         self._metrics = metrics
         self._clock = clock
@@ -113,7 +114,7 @@ class Reloader:
             self._failure_count += 1
             if self._failure_count == SAID_AT_FAILURE:
                 reason = getattr(error, "strerror", None) or type(error).__name__
-                note = f"the files are looked at every {self._look_every_s:g} s instead"
+                note = f"the files are checked every {self._look_every_s:g} s instead"
                 log.warning("config.unwatched", error=reason, note=note)
             await self._wait()
 
@@ -182,8 +183,15 @@ class Reloader:
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
         self._metrics.reloaded(well=not self._rejected, at=self._clock.now())  # a later one may have been, meanwhile
+        changes = changes_between(self._applied, settings)
+        self._applied = settings
         log.info(
-            "config.reloaded", accounts=len(settings.accounts), watches=len(settings.watch), sinks=len(settings.sinks)
+            "config.reloaded",
+            changes=changes[:SHOWN_COUNT],
+            more=max(0, len(changes) - SHOWN_COUNT),
+            accounts=len(settings.accounts),
+            watches=len(settings.watch),
+            sinks=len(settings.sinks),
         )
 
     async def _try(self, settings: Settings) -> StoreError | ConfigError | None:

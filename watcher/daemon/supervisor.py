@@ -64,6 +64,10 @@ class Owners:
         """Return the watchers of the accounts and the lanes of the sinks."""
         return [owner.part for owner in self._owners.values()]
 
+    def accounts(self) -> list[AccountWatcher]:
+        """Return the watchers of the accounts."""
+        return [part for part in self.parts() if isinstance(part, AccountWatcher)]
+
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, and nothing else.
 

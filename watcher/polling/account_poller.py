@@ -70,6 +70,11 @@ class AccountWatcher:
         """Whether the last write failed."""
         return self._session.store_failing
 
+    @property
+    def lists_read(self) -> Sequence[bool]:
+        """Of each pipeline that is watched whole, whether its list was ever read in full."""
+        return [bool(listing.cursor.complete_at) for listing in self._roster.listings.values()]
+
     async def watch(self, watches: Sequence[Watch]) -> None:
         """Watch what these watches ask for, from where its record ends, and nothing else. Raises `StoreError`.
 

@@ -93,7 +93,7 @@ class ExecutionPoller:
         judged = self._parts.judge.failure(entry, reply, around)
         self._session.note_failure(reply, now=now, alone=alone, lost=lost)
         log.debug(
-            "look.failed",
+            "poll.failed",
             account=self._parts.lease.name,
             execution=entry.known.execution,
             outcome=reply.outcome,

@@ -87,7 +87,7 @@ class AccountSession:
             self._store_failed(error)
             return instead(STORE_RETRY_S)
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
-            log.error("look.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
+            log.error("poll.crashed", account=self._parts.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
         return instead(CRASH_RETRY_S)
 
     # What answers say of the account

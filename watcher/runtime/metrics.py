@@ -39,6 +39,11 @@ class Metrics:
         if well:
             self.reload_success_at.set(at.timestamp())
 
+    def total(self, name: str, **labels: str) -> int:
+        """Return the sum of the samples of that name that have these labels. It reads all metrics: seldom, then."""
+        samples = (sample for family in self.registry.collect() for sample in family.samples)
+        return round(sum(each.value for each in samples if each.name == name and labels.items() <= each.labels.items()))
+
     def account(self, name: str) -> "AccountMetrics":
         """Return the metrics of one account."""
         return AccountMetrics(self, name)
@@ -72,7 +77,7 @@ class Metrics:
         )
         self.polls = Tallies(
             "watcher_polls_total",
-            "Looks at executions; `contradicted` counts some of `ok` again.",
+            "Polls of executions; `contradicted` counts some of `ok` again.",
             ["account", "outcome"],
             registry=registry,
         )
@@ -111,7 +116,7 @@ class Metrics:
         self.sink_up = Gauge("watcher_sink_up", "1 while not failing or disabled.", ["sink"], registry=registry)
         self.sink_trouble = Gauge(
             "watcher_sink_trouble_info",
-            "1 for a sink that is failing or disabled, by the answer it was told with.",
+            "1 for a sink that is failing or disabled, by its last answer.",
             ["sink", "answer"],
             registry=registry,
         )
@@ -140,7 +145,7 @@ class Metrics:
             "watcher_config_restart_pending", "1 while the file asks for what needs a restart.", registry=registry
         )
         self.reload_success_at = Gauge(
-            "watcher_config_last_reload_success_timestamp_seconds", "When it was taken into use.", registry=registry
+            "watcher_config_last_reload_success_timestamp_seconds", "When it was applied.", registry=registry
         )
         build = Gauge("watcher_build_info", "Always 1.", ["version"], registry=registry)
         build.labels(version("clerk-watcher")).set(1)

@@ -94,5 +94,5 @@ class Place:
     def _error(self, what: str) -> StoreUnusableError:
         return StoreUnusableError(
             f"{self._path} {what} while it was in use, so nothing can be kept; put the file back or restore a copy,"
-            " then start again (without one all is told anew), and change it only while the daemon is stopped"
+            " then start again (else everything is reported again), and change it only while the daemon is stopped"
         )

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from watcher.cli.demo import SECRET, Receiver, Tally, demonstrate, people_line, summary
+from watcher.cli.demo import SECRET, Receiver, Tally, demonstrate, summary
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.runtime.logs import configure_logs
 
@@ -28,30 +28,6 @@ EVENT: dict[str, Any] = {
         "observed": {"at": "2026-11-24T10:00:01.000Z", "delaySeconds": 0.4},
     },
 }
-
-
-def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
-    line = people_line(EVENT).plain
-    assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
-    assert line.endswith("  Greeting: [red]upstream timeout")
-
-
-def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened() -> None:
-    observed = {"at": "2026-11-24T10:00:01.000Z", "notBefore": "2026-11-24T10:00:00.700Z"}
-    event = EVENT | {"type": "execution.paused", "data": EVENT["data"] | {"observed": observed}}
-    assert "seen within 0.3 s  signature ok" in people_line(event).plain
-    del observed["notBefore"]
-    assert "seen" not in people_line(event).plain
-
-
-def test_a_line_of_an_account_needs_no_execution() -> None:
-    event = {"type": "account.degraded", "data": {"account": "eu", "observed": {"at": "2026-11-24T10:00:01.000Z"}}}
-    assert "! degraded eu" in people_line(event).plain
-
-
-def test_an_error_without_a_node_is_shown_too() -> None:
-    data = EVENT["data"] | {"execution": {"id": "9", "status": "failed", "error": "out of credit"}}
-    assert "out of credit" in people_line(EVENT | {"data": data}).plain
 
 
 def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:

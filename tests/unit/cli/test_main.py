@@ -1,5 +1,6 @@
 """The command line as a whole: what is registered, what is refused. What a command does is tested beside it."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from e2e.programme import Outcome, environment, outcome_of
 
+from watcher.clerk.simulator.scenarios import SCENARIOS
 from watcher.cli import commands
 from watcher.cli.main import COMMANDS
 
@@ -79,7 +81,7 @@ def test_more_executions_than_memory_holds_are_a_mistake_of_usage(command: Comma
 def test_simulate_overwrites_no_file(command: Command) -> None:
     Path("w.yaml").touch()
     code, _, err = command("simulate", "--port", "0", "--write-config", "w.yaml")
-    assert (code, err) == (2, "error: w.yaml is there already; give --write-config another name, or remove it\n")
+    assert (code, err) == (2, "error: w.yaml exists already; give --write-config another name, or remove it\n")
 
 
 def test_a_configuration_that_cannot_be_written_is_a_mistake_of_usage(command: Command) -> None:
@@ -114,6 +116,16 @@ def test_help_fits_a_narrow_terminal_and_ends_with_two_examples(command: str, na
     assert code == "exit code 0"
     assert [line for line in head.splitlines() if len(line) > 40] == []
     assert [f"watcher {command}" in line for line in shown] == [True, True]
+
+
+def test_the_help_of_all_commands_is_cut_nowhere(command: Command) -> None:
+    code, out, _ = command("--help")
+    assert (code, "..." in out.replace("[ARGS]...", "")) == (0, False)
+
+
+def test_the_help_of_the_simulator_names_its_scenarios(command: Command) -> None:
+    out = command("simulate", "--help")[1]
+    assert set(SCENARIOS) <= set(re.findall(r"\w+", out))
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -13,7 +13,7 @@ HOOK = "sinks:\n  ops:\n    type: webhook\n    url: https://h.example\n"
 LATER = "not in this version (0.1); comes with"
 ID_REMEDY = "address in Clerk Chat"
 URL_REMEDY = "write it like https://hooks.example.com/clerk"
-SECRET_REMEDY = "want whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
+SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 BASE_REMEDY = "write only scheme, host and perhaps a path, such as https://web-api.clerk.chat"
 SQLITE = "write sqlite:///watcher.db, or sqlite:////var/lib/watcher/watcher.db with a path from the root"
@@ -47,7 +47,7 @@ TABLE = [
     (HOOK + "    routing_key: abc", f"5:5: sinks.ops.routing_key: {LATER} alert rules"),
     (HOOK + "    routing_key_file: abc", f"5:5: sinks.ops.routing_key_file: {LATER} alert rules"),
     (HOOK + "    remind_every: 4h", f"5:5: sinks.ops.remind_every: {LATER} alert rules"),
-    ("sinks: {out: {type: stdout, format: auto}}", f"1:29: sinks.out.format: {LATER} readable lines on stdout"),
+    ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
     (HOOK + "    template: slack", f"5:5: sinks.ops.template: {LATER} alert rules"),
     (HOOK + "    group: {max: 100}", f"5:5: sinks.ops.group: {LATER} alert rules"),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),

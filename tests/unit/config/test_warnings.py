@@ -20,7 +20,7 @@ RUN = "c2a4e6f8-3b5d-4f71-8c93-b1d2e3f4a5b6"
 BASE = f"accounts: {{default: {{api_key: k}}}}\nwatch:\n  - {{pipeline: {SALES}, labels: {{team: sales}}}}\n"
 NAMED = f"accounts: {{default: {{api_key: k}}}}\nwatch:\n  - {{pipeline: {SALES}, executions: [{RUN}]}}\n"
 HOOK = f"sinks:\n  ops:\n    type: webhook\n    url: https://hooks.example.com/s3cret\n    secret: {SECRET}\n"
-NO_SECRET = "has no secret, so its receiver cannot tell your events from a stranger's; make one: watcher init --secret"
+NO_SECRET = "has no secret, so its receiver cannot verify that events are yours; make one: watcher init --secret"
 NOTHING = (
     "nothing that is watched can lead to any of these; execution.overdue needs overdue_after, pipeline.gap a pipeline "
     "watched whole, sink.* another sink"

@@ -14,8 +14,8 @@ QUOTE = 'quote a text that holds ": ", or check indentation'
 CLOSE = "a bracket is not closed, or a comma is missing; close it with ] or }"
 
 BAD = [
-    ("log:\n\tlevel: info\n", "2:1: tab used for indentation; YAML wants spaces"),
-    ("log:\n  level: info\n \tformat: json\n", "3:2: tab used for indentation; YAML wants spaces"),
+    ("log:\n\tlevel: info\n", "2:1: tab used for indentation; use spaces"),
+    ("log:\n  level: info\n \tformat: json\n", "3:2: tab used for indentation; use spaces"),
     ("log: level: info\n", f"1:11: a colon where none can be; {QUOTE}"),
     ("accounts:\n  default:\n    api_key:abc\n    timeout: 10s\n", f"4:12: a colon where none can be; {QUOTE}"),
     ("watch: - pipeline\n", "1:8: a list item where none can be; begin the list on a line of its own"),

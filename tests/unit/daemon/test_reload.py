@@ -160,7 +160,7 @@ async def test_what_is_still_being_applied_gives_way_to_what_is_newer(file: Path
             write(file, "warning")
             assert await metrics.next() == 1.0
     assert applied.levels == ["debug", "warning"]
-    assert [entry["event"] for entry in logs] == ["config.reloaded"]
+    assert [(entry["event"], entry["changes"]) for entry in logs] == [("config.reloaded", ["log.level changed"])]
 
 
 async def test_a_bad_file_breaks_nothing_off_and_stays_the_one_that_is_not_in_use(file: Path) -> None:

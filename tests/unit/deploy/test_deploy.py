@@ -1,5 +1,6 @@
 """What deploy/ and the Dockerfile promise about the program: its variables, its paths, its ending, its health."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,20 @@ def test_nothing_runs_as_root_or_writes_beside_its_state() -> None:
     assert "USER 65532:65532\n" in DOCKERFILE
     assert (SERVICE["read_only"], SERVICE["cap_drop"]) == (True, ["ALL"])
     assert (unit("DynamicUser"), unit("ProtectSystem")) == (["yes"], ["strict"])
+
+
+def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> None:
+    job = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))["jobs"]["test"]
+    assert [step["run"] for step in job["steps"] if "run" in step] == [".ci/run"]
+    assert os.access(ROOT / ".ci/run", os.X_OK)
+    named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert job["strategy"]["matrix"]["python"] == named
+
+
+def test_the_hooks_before_a_commit_fetch_nothing() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    assert repository["repo"] == "local"
+    assert {(hook["language"], hook["entry"].partition(" ")[0]) for hook in repository["hooks"]} == {
+        ("system", ".venv/bin/ruff"),
+        ("system", ".venv/bin/mypy"),
+    }

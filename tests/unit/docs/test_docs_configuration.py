@@ -27,7 +27,9 @@ def described(annotation: object) -> Iterator[tuple[str, FieldInfo]]:
 
 @pytest.mark.parametrize(("name", "field"), dict(described(Settings)).items())
 def test_every_key_says_what_it_does_and_shows_an_example(name: str, field: FieldInfo) -> None:
-    holds_keys = name.startswith("Settings.") or (isinstance(field.annotation, type) and issubclass(field.annotation, Block))
+    holds_keys = name.startswith("Settings.") or (
+        isinstance(field.annotation, type) and issubclass(field.annotation, Block)
+    )
     assert field.description
     assert field.examples or holds_keys
 

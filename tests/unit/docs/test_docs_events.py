@@ -9,10 +9,10 @@ from documents.events import told
 from documents.events_text import FIELDS
 from receiver import Receiver
 
-from watcher.runtime.clock import SystemClock
-from watcher.domain.models import Delivery, EventType
 from watcher.delivery.sinks.protocol import Verdict
 from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.domain.models import Delivery, EventType
+from watcher.runtime.clock import SystemClock
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"

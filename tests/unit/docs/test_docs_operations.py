@@ -15,10 +15,10 @@ import yaml
 from documents import DOCS
 from prometheus_client import Metric
 
-from watcher.runtime.clock import SystemClock
 from watcher.domain.errors import Exit
-from watcher.runtime.metrics import Metrics
 from watcher.domain.models import AccountTrouble, EventType, GapReason
+from watcher.runtime.clock import SystemClock
+from watcher.runtime.metrics import Metrics
 from watcher.store.open import open_store
 
 PAGE = (DOCS / "operations.md").read_text(encoding="utf-8")

@@ -29,6 +29,12 @@ def test_a_picture_is_small_and_fetches_nothing(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
+def test_a_picture_needs_no_style_sheet_to_be_right(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"<style|var\(|rgba\(|xml:space|class=\"terminal-r\d", text)
+
+
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
 def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -> None:
     shown = re.search(rf"!\[(.+?)\]\(docs/pictures/{path.name}\)", README)
     assert shown

@@ -677,7 +677,7 @@ async def test_a_failed_look_is_logged_with_its_reason(store: SqlStore, clock: F
     account.api.default, account.api.reason = Outcome.INVALID, "html"
     with capture_logs() as logs:
         await account.run_for(0)
-    (failed,) = (line for line in logs if line["event"] == "look.failed")
+    (failed,) = (line for line in logs if line["event"] == "poll.failed")
     assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
 
 

@@ -55,7 +55,7 @@ class SimulateOptions:
 def scenario_named(name: str) -> Scenario:
     """Return a scenario. Raises `SimulateError` with the names there are."""
     if name not in SCENARIOS:
-        raise SimulateError(f'there is no scenario "{name}"; there are {", ".join(SCENARIOS)}')
+        raise SimulateError(f'no scenario is called "{name}"; use one of {", ".join(SCENARIOS)}')
     return SCENARIOS[name]
 
 
@@ -114,7 +114,7 @@ async def simulate(
     except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
         kind = PortTakenError if taken else SimulateError
-        raise kind(f"cannot listen on {options.host}:{options.port}; is it taken? --port 0 is any") from None
+        raise kind(f"cannot listen on {options.host}:{options.port}; is it in use? --port 0 picks a free one") from None
     try:
         if config_path is not None:
             config = example_config(simulator.world, base_url=simulator.base_url, rate_limit=options.rate_limit)
@@ -130,7 +130,7 @@ def _write(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise SimulateError(f"{path} is there already; give --write-config another name, or remove it") from None
+        raise SimulateError(f"{path} exists already; give --write-config another name, or remove it") from None
     except OSError as error:
         reason = (error.strerror or "I/O error").lower()
         raise SimulateError(f"cannot write {path} ({reason}); --write-config names a file to be written") from None

@@ -1,4 +1,4 @@
-"""The plan of an account: what its watches want of the API, what its rate limit allows, what that means in seconds.
+"""The plan of an account: the requests its watches need, what its rate limit allows, what that means in seconds.
 
 Pure arithmetic over the settings. It takes every named execution as open, and of whole pipelines one page each: what is
 open on later pages, nobody can tell beforehand.
@@ -14,7 +14,7 @@ from watcher.polling.pipeline_list import LIST_WEIGHT
 from watcher.runtime.rate_limiter import SHARE
 
 TYPICAL_STAY_S = 60.0
-"""The delay is told of a change that comes after so long in one status: `backoff` looks the rarer the longer it is."""
+"""The delay is that of a change after so long in one status: with `backoff` the interval grows with that time."""
 
 _ROUNDING = 1 + 1e-9
 """What is held exactly may come out as a hair too much."""
@@ -48,18 +48,18 @@ class Watched:
 class AccountPlan:
     """What an account can hold.
 
-    `wants_per_s` are the requests that look at every named execution as rarely as the cadence ever does, every
-    `max_interval` (`backoff`, long in a status) or every `min_interval` (`fixed`), and at the list of every whole
-    pipeline each `min_interval`. `allowed_per_s` may be spent. `delay_s` is from a change to the look that sees it, on
-    average, when all have been in their status for a minute; what a request takes comes on top. `gap_s` is the longest
-    an execution goes without a look. Both are `None` while nothing is watched.
+    `needed_per_s` are the requests that poll every named execution as rarely as the cadence ever does, every
+    `max_interval` (`backoff`, long in a status) or every `min_interval` (`fixed`), and the list of every whole
+    pipeline each `min_interval`. `budget_per_s` may be spent. `delay_s` is from a change to the poll that sees it, on
+    average, when all have been in their status for a minute; the time of a request is added. `longest_s` is the
+    longest time between two polls of an execution. Both are `None` while nothing is watched.
     """
 
     account: str
-    wants_per_s: float
-    allowed_per_s: float
+    needed_per_s: float
+    budget_per_s: float
     delay_s: float | None = None
-    gap_s: float | None = None
+    longest_s: float | None = None
     advice: Advice | None = None
 
 
@@ -80,53 +80,53 @@ def plan_account(name: str, watched: Watched, *, rate_limit: float, polling: Pol
     """Return the plan of one account. `rate_limit` is per second, of which 98 % are used (SPEC 2.7).
 
     While `max_interval` can be held, what is named and what is watched whole go by turns, so that each has half of the
-    rate at least, or all it wants. Where it cannot, all take turns, lists three times as often
+    rate at least, or all it needs. Where it cannot, all take turns, lists three times as often
     (`watcher/polling/request_selector.py`).
     """
-    allowed_per_s = rate_limit * SHARE
+    budget_per_s = rate_limit * SHARE
     named, whole = watched.executions_count, watched.pipelines_count
     if not (named or whole):
-        return AccountPlan(name, 0.0, allowed_per_s)
+        return AccountPlan(name, 0.0, budget_per_s)
     rarest_s = _intervals(polling)[0] if named else polling.max_interval_s
-    turn_s = _turn_s(watched, polling, allowed_per_s=allowed_per_s)
+    turn_s = _turn_s(watched, polling, budget_per_s=budget_per_s)
     return AccountPlan(
         account=name,
-        wants_per_s=named / rarest_s + whole / polling.min_interval_s,
-        allowed_per_s=allowed_per_s,
-        delay_s=_delay_s(watched, polling, allowed_per_s=allowed_per_s),
-        gap_s=max(rarest_s, turn_s, polling.max_interval_s if whole else 0.0),
+        needed_per_s=named / rarest_s + whole / polling.min_interval_s,
+        budget_per_s=budget_per_s,
+        delay_s=_delay_s(watched, polling, budget_per_s=budget_per_s),
+        longest_s=max(rarest_s, turn_s, polling.max_interval_s if whole else 0.0),
         advice=_advice(watched, polling, rate_limit=rate_limit),
     )
 
 
-def _turn_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
+def _turn_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float) -> float:
     """Return how long a turn of all takes; lists go three times in it, but not more often than each `max_interval`."""
     named, whole = watched.executions_count, watched.pipelines_count
     if not named:
-        return whole / allowed_per_s
-    turn_s = (named + LIST_WEIGHT * whole) / allowed_per_s
+        return whole / budget_per_s
+    turn_s = (named + LIST_WEIGHT * whole) / budget_per_s
     if turn_s >= LIST_WEIGHT * polling.max_interval_s:
         return turn_s
-    return named / (allowed_per_s - whole / polling.max_interval_s)
+    return named / (budget_per_s - whole / polling.max_interval_s)
 
 
-def _delay_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
+def _delay_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float) -> float:
     """Return the mean delay: the longer one of executions that are named and of lists, which have what is left."""
     named, whole = watched.executions_count, watched.pipelines_count
-    turn_s = _turn_s(watched, polling, allowed_per_s=allowed_per_s)
+    turn_s = _turn_s(watched, polling, budget_per_s=budget_per_s)
     if not named:
         return max(polling.min_interval_s, turn_s) / 2
-    share_per_s = _share_per_s(watched, polling, allowed_per_s=allowed_per_s)
+    share_per_s = _share_per_s(watched, polling, budget_per_s=budget_per_s)
     named_s = max(_intervals(polling)[1], min(named / share_per_s, max(polling.max_interval_s, turn_s)))
     if not whole:
         return named_s / 2
-    list_s = max(polling.min_interval_s, whole / (allowed_per_s - named / named_s))
+    list_s = max(polling.min_interval_s, whole / (budget_per_s - named / named_s))
     return max(named_s, list_s) / 2
 
 
-def _share_per_s(watched: Watched, polling: PollingSettings, *, allowed_per_s: float) -> float:
+def _share_per_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float) -> float:
     """Return what named executions may spend whatever the others want: half, or what lists leave that want less."""
-    return max(allowed_per_s / 2, allowed_per_s - watched.pipelines_count / polling.min_interval_s)
+    return max(budget_per_s / 2, budget_per_s - watched.pipelines_count / polling.min_interval_s)
 
 
 def _intervals(polling: PollingSettings) -> tuple[float, float]:
@@ -140,15 +140,15 @@ def _intervals(polling: PollingSettings) -> tuple[float, float]:
 def _advice(watched: Watched, polling: PollingSettings, *, rate_limit: float) -> Advice | None:
     """Return what helps, unless all that is to be held can be: of lists only `max_interval`."""
     named, whole = watched.executions_count, watched.pipelines_count
-    allowed_per_s = rate_limit * SHARE
+    budget_per_s = rate_limit * SHARE
     fixed = polling.cadence == "fixed" and named > 0
     interval_s = polling.min_interval_s if fixed else polling.max_interval_s
     in_turns = min(2 * named, named + whole) if fixed else 0
     needed_per_s = max(in_turns / polling.min_interval_s, named / interval_s + whole / polling.max_interval_s)
-    if needed_per_s <= allowed_per_s * _ROUNDING:
+    if needed_per_s <= budget_per_s * _ROUNDING:
         return None
-    together_s = (named + whole) / allowed_per_s
-    longer_s = round_up(in_turns / allowed_per_s if fixed and together_s <= polling.max_interval_s else together_s)
+    together_s = (named + whole) / budget_per_s
+    longer_s = round_up(in_turns / budget_per_s if fixed and together_s <= polling.max_interval_s else together_s)
     keys = ["min_interval"] if fixed else []
     if longer_s > polling.max_interval_s:
         keys.append("max_interval")

@@ -12,7 +12,7 @@ from watcher.config.models import PollingSettings, Settings
 from watcher.runtime.units import write_duration
 
 NARROW = 60
-_HEADINGS = ("account", "wants", "allowed", "expected delay", "longest gap")
+_HEADINGS = ("account", "needed", "budget", "expected delay", "longest interval")
 
 
 def print_plan(plans: Sequence[AccountPlan], settings: Settings, *, file: str, console: Console) -> None:
@@ -37,9 +37,9 @@ def _table(rows: Sequence[tuple[str, ...]], *, narrow: bool) -> Table:
 
 def print_plan_rows(plans: Sequence[AccountPlan]) -> None:
     """Print the plan for programs: tab-separated, seconds and per second; empty where nothing is watched."""
-    rows: list[tuple[str, ...]] = [("account", "wants", "allowed", "delay", "gap")]
+    rows: list[tuple[str, ...]] = [("account", "needed", "budget", "delay", "interval")]
     for each in plans:
-        figures = (each.wants_per_s, each.allowed_per_s, each.delay_s, each.gap_s)
+        figures = (each.needed_per_s, each.budget_per_s, each.delay_s, each.longest_s)
         rows.append((each.account, *("" if figure is None else exactly(figure) for figure in figures)))
     for row in rows:
         put(*row)
@@ -72,15 +72,15 @@ def _explain_named(polling: PollingSettings) -> str:
     if polling.cadence == "backoff":
         key, rarest_s = ("max_interval", polling.max_interval_s)
     return (
-        f"if all are open: wants looks at each every {key} ({write_duration(rarest_s)}); "
-        f"delay is the mean of a change after {write_duration(TYPICAL_STAY_S)} in a status"
+        f"if all are open: each needs a poll every {key} ({write_duration(rarest_s)}); "
+        f"delay is the mean for a change after {write_duration(TYPICAL_STAY_S)} in a status"
     )
 
 
 def _explain_whole(polling: PollingSettings) -> str:
     return (
-        f"a whole pipeline wants a page of its list every min_interval ({write_duration(polling.min_interval_s)}), "
-        "and gets what is left; its later pages and details come on top"
+        f"a whole pipeline needs a page of its list every min_interval ({write_duration(polling.min_interval_s)}), "
+        "and gets the budget that is left; later pages and details are added"
     )
 
 
@@ -90,8 +90,8 @@ def _count(count: int, word: str) -> str:
 
 
 def _cells(each: AccountPlan) -> tuple[str, ...]:
-    seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.gap_s))
-    return (each.account, f"{roughly(each.wants_per_s)}/s", f"{roughly(each.allowed_per_s)}/s", *seconds)
+    seconds = ("-" if figure is None else f"{roughly(figure)} s" for figure in (each.delay_s, each.longest_s))
+    return (each.account, f"{roughly(each.needed_per_s)}/s", f"{roughly(each.budget_per_s)}/s", *seconds)
 
 
 def roughly(figure: float) -> str:

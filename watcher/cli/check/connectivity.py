@@ -55,9 +55,9 @@ _KEY_FAILS = {
     Outcome.TIMEOUT: ("no answer in time", "raise timeout, or try again later"),
     Outcome.CONNECTION: ("cannot be reached ({cause})", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
-    Outcome.INVALID: ("answers with something else than {wanted}", "correct base_url"),
+    Outcome.INVALID: ("does not answer with {wanted}", "correct base_url"),
     Outcome.REJECTED: ("rejects the request", "correct base_url"),
-    Outcome.SERVER_ERROR: ("is in trouble", "try again later"),
+    Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
 _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
 """What is answered of one pipeline or execution; of it alone, once the key is known to be good."""
@@ -80,9 +80,9 @@ _SINK_HINTS = {
     "dns": "there is no such host: correct url",
     "tls": "its certificate is not trusted here: SSL_CERT_FILE names others to trust",
     "refused": "nothing listens there: correct url, or start the receiver",
-    "reset": "it ended the connection without an answer: correct url, or its port",
+    "reset": "it closed the connection without an answer: correct url, or its port",
     "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
-    "timeout": "it may be busy, or a firewall may swallow the request",
+    "timeout": "it may be busy, or a firewall may drop the request",
 }
 
 
@@ -147,7 +147,7 @@ class _Key:
         nothing = str(uuid.uuid4())
         reply = await self._ask(lambda: self._api.get(pipeline=nothing, execution=nothing))
         if reply.outcome in {Outcome.OK, *_UNKNOWN}:
-            return self._trial(_Verdict(Exit.DONE, "takes the key; nothing is watched with it"))
+            return self._trial(_Verdict(Exit.DONE, "accepts the key; nothing is watched with it"))
         return self._trial(self._fails(reply, "an execution"))
 
     async def try_watch(self, watch: WatchSettings, *, target: str) -> None:
@@ -181,7 +181,7 @@ class _Key:
         if verdict is None:
             known = self._outcomes.count(Outcome.OK)
             knows = f" and knows its {known} pipelines" if known == watch_count > 1 else ""
-            verdict = _Verdict(Exit.DONE, f"takes the key{knows}")
+            verdict = _Verdict(Exit.DONE, f"accepts the key{knows}")
         return [self._trial(verdict, took_ms=self._took_ms[0]), *self._of_watches]
 
     def _note(self, reply: Answer, pipeline: str, *, wanted: str, target: str) -> None:
@@ -267,7 +267,7 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _Verdict:
     finally:
         await sink.close()
     if receipt.verdict is Verdict.DELIVERED:
-        return _Verdict(Exit.DONE, f"took a watcher.test ({receipt.answer})")
+        return _Verdict(Exit.DONE, f"accepted a watcher.test ({receipt.answer})")
     return _failed(receipt.answer)
 
 

@@ -37,19 +37,19 @@ def check(
     *,
     config: ConfigOption = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Ask for each watch once, and connect to each webhook, sending nothing.")
+        bool, typer.Option("--online", help="Poll each watch once; connect to each webhook, sending nothing.")
     ] = False,
     send: Annotated[
-        bool, typer.Option("--send", help="As --online, and send each webhook a watcher.test event.")
+        bool, typer.Option("--send", help="As --online, and send a watcher.test event to each webhook.")
     ] = False,
 ) -> None:
-    """Validate the file and print the plan; try keys, pipelines and webhooks.
+    """Validate the file and print the plan.
 
-    The plan is what each account wants of the API, what it may spend, and how soon changes are seen. Piped, it is a
-    tab-separated row per account, in seconds and requests per second. With --online there is a second table below it,
-    of what was tried: a row per key and webhook, and one per watch that does not work. Requests keep to rate_limit,
-    and come on top of those of a daemon with the same key. What is likely a mistake is a warning on stderr. Exit codes:
-    2 the file cannot be used, 4 a key or a webhook does not work, 5 a pipeline is not known.
+    The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
+    it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
+    was tried: a row per key and webhook, and one per watch that does not work. These requests keep to rate_limit, and
+    are added to those of a daemon with the same key. Likely mistakes are warnings on stderr. Exit codes: 2 the file
+    cannot be used, 4 a key or a webhook does not work, 5 a pipeline is not known.
     """
     path = config_path(config)
     document = Document(file=str(path))

@@ -15,11 +15,11 @@ EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
 def demo(
     *,
     forever: Annotated[bool, typer.Option("--forever", help="Go on until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="The real events instead of people's lines.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON, not as readable lines.")] = False,
 ) -> None:
-    """Show it all at work for 30 seconds, without a key.
+    """Show everything at work for 30 seconds, without a key.
 
-    A simulated API, the daemon, and a receiver that checks signatures. Leaves nothing behind.
+    It runs a simulated API, the daemon, and a receiver that checks signatures, and leaves nothing behind.
     """
     configure_logs(level="error", format_="auto")
     plain = as_json or not sys.stdout.isatty()

@@ -36,8 +36,8 @@ class _Answer(NamedTuple):
 def health(config: ConfigOption = None) -> None:
     """Ask the daemon on this machine whether it is ready.
 
-    It is asked where it noted beside its store that it listens; if nobody answers there, where http.listen of the
-    file says. That needs no key. Exit codes: 0 ready, 1 not ready, 4 nobody answers.
+    The daemon notes its address beside its store; if nothing answers there, http.listen of the file is tried. No key
+    is needed. Exit codes: 0 ready, 1 not ready, 4 nothing answers.
     """
     try:
         file = find_config(config, environ=os.environ)
@@ -89,6 +89,6 @@ def _silence(address: Address, error: Exception) -> str:
 
 def _reasons(answer: _Answer) -> str:
     if answer.code != http.client.SERVICE_UNAVAILABLE:
-        return f"it answers {answer.code}; is it clerk-watcher that listens there?"
+        return f"it answers {answer.code}; is clerk-watcher listening there?"
     reasons = [line.removeprefix("not ok: ") for line in answer.lines]
     return "".join(each if each.isprintable() else " " for each in "; ".join(reasons))

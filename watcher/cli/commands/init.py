@@ -26,14 +26,14 @@ class NotWrittenError(WatcherError):
 def init(
     path: Annotated[Path, typer.Argument(help="The file to write.")] = Path("watcher.yaml"),
     *,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite the file if it is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
     secret: Annotated[
-        bool, typer.Option("--secret", help="Only print a new signing secret for a webhook, and write nothing.")
+        bool, typer.Option("--secret", help="Print a new signing secret for a webhook; write no file.")
     ] = False,
 ) -> None:
-    """Write a commented configuration file to begin with.
+    """Write a commented starter file.
 
-    It still wants your key and your pipeline's id. Exit code 2: the file is there already, or cannot be written.
+    It still needs your key and your pipeline's id. Exit code 2: the file exists already, or cannot be written.
     """
     if secret:
         put(new_secret())
@@ -57,7 +57,7 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         with path.open("w" if force else "x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise NotWrittenError(f"{path} is there already; name another file, or overwrite it with --force") from None
+        raise NotWrittenError(f"{path} exists already; name another file, or overwrite it with --force") from None
     except OSError as error:
         reason = (error.strerror or "I/O error").lower()
         raise NotWrittenError(f"cannot write {path} ({reason}); name a file in a folder of yours") from None

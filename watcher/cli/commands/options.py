@@ -5,6 +5,6 @@ from typing import Annotated
 
 import typer
 
-CONFIG_HELP = "The YAML file. Else $WATCHER_CONFIG, ./watcher.yaml, /etc/watcher/watcher.yaml."
+CONFIG_HELP = "The YAML file; default: $WATCHER_CONFIG, else ./watcher.yaml, else /etc/watcher/watcher.yaml."
 
 ConfigOption = Annotated[Path | None, typer.Option("--config", "-c", help=CONFIG_HELP)]

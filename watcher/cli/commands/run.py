@@ -24,11 +24,11 @@ EXAMPLES = ("watcher run", "watcher run --config /etc/watcher/watcher.yaml | jq 
 
 
 def run(config: ConfigOption = None) -> None:
-    """Watch, and tell every change as an event.
+    """Run the daemon: emit every status change as an event.
 
-    One JSON event per line on stdout, and to the webhooks that asked for it. Logs go to stderr. SIGHUP, or a change
-    of the file, reloads it. Ctrl-C and SIGTERM let what is in flight finish, at most 8 s; a second signal ends it at
-    once.
+    Each event is one line on stdout, readable on a terminal and JSON otherwise, and a signed POST to each webhook
+    that subscribes to it. Logs go to stderr. SIGHUP, or a change of the file, reloads it. Ctrl-C and SIGTERM drain:
+    requests in flight may finish, for at most 8 s; a second signal exits at once.
     """
     gc.disable()  # what is read at the start stays: to search it for garbage costs a quarter of the start
     source = ConfigSource(config_path(config), environ=os.environ)

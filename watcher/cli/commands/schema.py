@@ -14,7 +14,7 @@ EXAMPLES = (
 def schema() -> None:
     """Print the JSON Schema of the configuration file.
 
-    Editors complete and check with it while you type. Save it beside the file, and begin that with:
+    With it, editors complete and check the file while you type. Save it beside the file, whose first line is then:
     # yaml-language-server: $schema=watcher.schema.json
     """
     put(json.dumps(config_schema(), indent=2, ensure_ascii=False))

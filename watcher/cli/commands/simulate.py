@@ -9,6 +9,7 @@ import typer
 
 from watcher.clerk.simulator.app import SimulateError, SimulateOptions, build_world
 from watcher.clerk.simulator.app import simulate as run_simulator
+from watcher.clerk.simulator.scenarios import SCENARIOS
 from watcher.clerk.simulator.world import Order
 from watcher.cli.interrupt import run_interruptible
 from watcher.runtime.clock import SystemClock
@@ -45,26 +46,24 @@ def _check_count(pipelines: int, executions: int) -> None:
 
 def simulate(  # noqa: PLR0913 (one parameter per option)
     *,
-    port: Annotated[int, typer.Option(min=0, max=LAST_PORT, help="0 is any free one.")] = 9000,
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
-    scenario: Annotated[str, typer.Option(help="calm, harsh, …: how it misbehaves.")] = "calm",
-    seed: Annotated[int, typer.Option(help="The same seed tells the same stories under the same ids.")] = 7,
-    pipelines: Annotated[int, typer.Option(min=1)] = 5,
-    executions: Annotated[int, typer.Option(min=1, help="Per pipeline.")] = 8,
+    port: Annotated[int, typer.Option(min=0, max=LAST_PORT, help="Port to listen on; 0 is any free one.")] = 9000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    scenario: Annotated[str, typer.Option(help=f"How it misbehaves: {', '.join(SCENARIOS)}.")] = "calm",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same executions and ids.")] = 7,
+    pipelines: Annotated[int, typer.Option(min=1, help="Number of pipelines.")] = 5,
+    executions: Annotated[int, typer.Option(min=1, help="Executions per pipeline.")] = 8,
     time_scale: Annotated[
-        float, typer.Option(min=0.001, callback=_finite, help="Tells stories so many times as fast.")
+        float, typer.Option(min=0.001, callback=_finite, help="Speed factor: 2 is twice as fast.")
     ] = 1.0,
     rate_limit: Annotated[
-        float | None, typer.Option(callback=_above_zero, help="Requests per second and key; more get a 429.")
+        float | None, typer.Option(callback=_above_zero, help="Requests per second and key; above that, 429.")
     ] = None,
-    order: Annotated[Order, typer.Option(help="Which executions a list shows first.")] = Order.NEWEST,
-    write_config: Annotated[
-        Path | None, typer.Option(help="Write a configuration that watches all of it to a new file.")
-    ] = None,
+    order: Annotated[Order, typer.Option(help="How lists are sorted.")] = Order.NEWEST,
+    write_config: Annotated[Path | None, typer.Option(help="Write a configuration for it to this new file.")] = None,
 ) -> None:
-    """Serve a fake Clerk Chat API to try things against.
+    """Serve a simulated Clerk Chat API.
 
-    Its executions live, pause, succeed and fail. Its key is sim-key.
+    Its executions run, pause, succeed and fail. Its API key is sim-key.
     """
     _check_count(pipelines, executions)
     options = SimulateOptions(

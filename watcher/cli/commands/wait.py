@@ -66,15 +66,15 @@ def wait(
     *,
     timeout: Annotated[str | None, typer.Option(metavar="10m", help="Wait no longer than this; then exit 3.")] = None,
     interval: Annotated[str, typer.Option(metavar="2s", help="Poll this often, 1s or more; 10s after an hour.")] = "2s",
-    as_json: Annotated[bool, typer.Option("--json", help="The events, one per line, and nothing else.")] = False,
-    account: Annotated[str | None, typer.Option(metavar="NAME", help="Which account of the file, of several.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the events as JSON, one per line.")] = False,
+    account: Annotated[str | None, typer.Option(metavar="NAME", help="The account, if the file has several.")] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Follow one execution until it has ended: live on a terminal, a line per change otherwise.
+    """Follow one execution until it ends.
 
-    It polls every 2 s, every 10 s after an hour, and never faster than the key's rate_limit. It is a process of its
-    own: its requests come on top of those of a daemon with the same key. Without a file the key is $CLERK_API_KEY. A
-    passing error of the API never ends it once the execution was seen.
+    On a terminal the display is live; otherwise it prints a line per change. It polls every 2 s, every 10 s after an
+    hour, and never faster than the key's rate_limit. Its requests are added to those of a daemon with the same key.
+    Without a file the key is $CLERK_API_KEY. Once the execution was seen, a passing error of the API never ends it.
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
     """
@@ -164,7 +164,7 @@ def _from_environment(settings: Settings, name: str | None, *, environ: Mapping[
         raise UsageError(f"--account: no file defines {quoted(name)}; name the file with --config")
     key = environ.get(KEY_VARIABLE)
     if not key:
-        raise UsageError(f"there is no key to ask with; export {KEY_VARIABLE}, or name a file with --config")
+        raise UsageError(f"no API key; export {KEY_VARIABLE}, or name a file with --config")
     try:
         account = AccountSettings.model_validate({"api_key": key})
     except ValidationError:
@@ -193,7 +193,7 @@ def _hint(ending: Ending, source: Source) -> str:
     if ending.key_refused:
         return f"the key came from {source.key_place}"
     if ending.code is Exit.UNREACHABLE:
-        return f"asked {source.account.base_url} for {spell_duration(source.settings.polling.degraded_after_s)}"
+        return f"polled {source.account.base_url} for {spell_duration(source.settings.polling.degraded_after_s)}"
     if ending.code is Exit.NOT_FOUND:
         return "are both ids right, and is it an execution of this pipeline and of this key's account?"
     return ""

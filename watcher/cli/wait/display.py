@@ -4,30 +4,19 @@ What the API said is text and nothing else: never markup, and no character of it
 """
 
 import json
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from itertools import pairwise
 
 from rich.text import Text
 
-from watcher.cli.console import harmless
 from watcher.cli.wait.progress import Moment, Progress, Stay, Subject, Trouble
+from watcher.delivery.sinks.event_line import GLYPHS, SURPRISE
 from watcher.domain.errors import Exit
 from watcher.domain.event_size import cut
-from watcher.domain.models import LOST, Event, Execution, Outcome, Status
+from watcher.domain.models import LOST, Event, Execution, Outcome
+from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration
 
-GLYPHS: Mapping[str, tuple[str, str]] = {
-    Status.NEW: ("○", ""),
-    Status.RUNNING: ("▶", "blue"),
-    Status.PAUSED: ("‖", "yellow"),
-    Status.SUCCESS: ("✓", "green"),
-    Status.FAILED: ("✕", "red"),
-    LOST: ("?", "magenta"),
-}
-"""How each status looks, and its style; any other word is a surprise."""
-
-SURPRISE = ("!", "magenta")
 WIDE_COLUMNS = 80
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
@@ -83,7 +72,7 @@ def sign_of_life(progress: Progress, moment: Moment) -> str:
     parts = ["waiting: not seen yet"]
     if progress.status is not None:
         parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
-    parts.append(f"looks {progress.look_count}")
+    parts.append(f"polls {progress.look_count}")
     if progress.trouble is not None:
         parts.append(_complaint(progress.trouble, progress, wide=False))
     return " · ".join(parts)
@@ -125,13 +114,13 @@ def _history(stays: tuple[Stay, ...]) -> str:
 
 
 def _looks(progress: Progress, moment: Moment, *, wide: bool) -> str:
-    parts = [f"looks {progress.look_count}"]
+    parts = [f"polls {progress.look_count}"]
     if progress.ending is not None:
         return " · ".join((*parts, f"exit {progress.ending.code.value}"))
     if progress.looked_at is not None:
         parts.append(f"last {_few(moment.monotonic - progress.looked_at)}{' ago' if wide else ''}")
     if moment.next_look_at is None:
-        parts.append("looking")
+        parts.append("polling")
     else:
         parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_look_at - moment.monotonic))}")
     return " · ".join(parts)
@@ -145,7 +134,7 @@ def _remark(progress: Progress, *, wide: bool) -> Text:
     """Return why it failed, or what keeps it from being seen."""
     if _has_ended(progress) and progress.execution is not None:
         lost = progress.status == LOST
-        return Text("Clerk Chat does not know it any more" if lost else reason(progress.execution), style="red")
+        return Text("Clerk Chat no longer knows it" if lost else reason(progress.execution), style="red")
     if progress.trouble is None or progress.ending is not None:  # how a wait ended without it is told as an error
         return Text()
     return Text(_complaint(progress.trouble, progress, wide=wide), style="yellow")
@@ -157,6 +146,6 @@ def _complaint(trouble: Trouble, progress: Progress, *, wide: bool) -> str:
         return f"not known yet ({trouble.word}), {progress.missing_count} of {progress.lost_after} answers"
     if not seen and trouble.outcome is Outcome.UNAUTHORIZED:
         return f"API {trouble.word}: it refuses this key"
-    how = "waiting as told" if trouble.outcome is Outcome.RATE_LIMITED else "trying on"
+    how = "pausing as requested" if trouble.outcome is Outcome.RATE_LIMITED else "retrying"
     never = " (a passing error never ends this)" if seen and wide else ""
     return f"API {trouble.word} since {trouble.since.astimezone():%H:%M}, {how}{never}"

@@ -49,7 +49,14 @@ class LaneRules:
 
 
 class Output(Protocol):
-    """The program's own output, which all sinks that write to it share."""
+    """The program's own output, which all sinks that write to it share. `fd` is its file descriptor."""
+
+    fd: int
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people read it."""
+        ...
 
     async def write(self, line: bytes, *, retried: Callable[[], None]) -> None:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""

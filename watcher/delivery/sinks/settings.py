@@ -68,7 +68,7 @@ def _signing_secret(value: SecretStr) -> SecretStr:
         key = b""
     if text.startswith(_SECRET_PREFIX) and len(key) in _SECRET_BYTES:
         return value
-    remedy = "want whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
+    remedy = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
     raise UnfitError("not a signing secret", remedy=remedy, quote=False)
 
 
@@ -104,11 +104,11 @@ class Match(Block):
     """Which events with a pipeline are wanted: all labels must match, any pipeline."""
 
     labels: Labels = Field(
-        default_factory=dict, description="All of these labels must be the watch's.", examples=["{team: sales}"]
+        default_factory=dict, description="The watch must have all of these labels.", examples=["{team: sales}"]
     )
     pipelines: tuple[UUID, ...] = Field(
         default=(),
-        description="It must be any of these pipelines.",
+        description="The pipeline must be one of these.",
         examples=["[0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f]"],
     )
 

@@ -1,4 +1,4 @@
-"""The stdout sink: one event per line and nothing else.
+"""The stdout sink: one event per line and nothing else, JSON for programs or a line for people.
 
 Its one thread writes; a reader that is slow or stuck holds up that thread alone, and never the end of the program. A
 line may be left half written by that end. In a file the next life ends it; out of a pipe it cannot be taken back.
@@ -6,6 +6,7 @@ line may be left half written by that end. In a file the next life ends it; out 
 
 import errno
 import fcntl
+import json
 import os
 import select
 import stat
@@ -18,6 +19,7 @@ from typing import Literal
 import structlog
 from pydantic import Field
 
+from watcher.delivery.sinks.event_line import event_console, render
 from watcher.delivery.sinks.protocol import LaneRules, Output, Receipt, RetryRules, Sink, SinkContext, Verdict
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.errors import OutputClosedError
@@ -40,10 +42,15 @@ class StdoutOutput:
 
     def __init__(self, fd: int, *, sleep: Callable[[float], None] = time.sleep) -> None:
         """Start the thread."""
-        self._fd = fd
+        self.fd = fd
         self._sleep = sleep
         self._thread = WorkerThreads("stdout")
         self._thread.put(self._end_half_line)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether people read it."""
+        return os.isatty(self.fd)
 
     async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
@@ -58,7 +65,7 @@ class StdoutOutput:
         self._thread.close()
 
     def _end_half_line(self) -> None:
-        if _stands_in_mid_line(self._fd):
+        if _stands_in_mid_line(self.fd):
             self._write(b"\n", retried=_nobody)
 
     def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
@@ -66,7 +73,7 @@ class StdoutOutput:
         rest, full = memoryview(data), False
         while rest:
             try:
-                rest = rest[os.write(self._fd, rest) :]
+                rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
                 self._await_room()
             except OSError as error:
@@ -83,7 +90,7 @@ class StdoutOutput:
 
     def _await_room(self) -> None:
         room = select.poll()
-        room.register(self._fd, select.POLLOUT)
+        room.register(self.fd, select.POLLOUT)
         room.poll()
 
 
@@ -92,24 +99,34 @@ class StdoutSink:
 
     batch_count = BATCH_COUNT
 
-    def __init__(self, output: Output, *, retried: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[], None] = lambda: None) -> None:
         """Call `retried` at each further try on a full disk."""
+        readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
+        self._console = event_console(output.fd) if readable else None
         self._output = output
         self._retried = retried
 
     async def send(self, batch: Sequence[Delivery]) -> Receipt:
         """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
-        await self._output.write(b"\n".join(delivery.body for delivery in batch), retried=self._retried)
+        await self._output.write(b"\n".join(map(self._line, batch)), retried=self._retried)
         return _WRITTEN
 
     async def close(self) -> None:
         """Leave the output to the others."""
+
+    def _line(self, delivery: Delivery) -> bytes:
+        return delivery.body if self._console is None else render(json.loads(delivery.body), console=self._console)
 
 
 class StdoutSettings(SinkSettings):
     """`{type: stdout}`."""
 
     type: Literal["stdout"] = Field(description="Writes each event to stdout, one line each.", examples=["stdout"])
+    format: Literal["auto", "json", "text"] = Field(
+        default="auto",
+        description="`text` is a readable line, `json` the event itself; `auto` is `text` on a terminal, else `json`.",
+        examples=["json"],
+    )
 
     @property
     def rules(self) -> LaneRules:
@@ -119,7 +136,7 @@ class StdoutSettings(SinkSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink. Needs a running event loop."""
         assert context.output is not None  # noqa: S101 (its own output has no `target` that could be tried alone)
-        return StdoutSink(context.output, retried=context.retried)
+        return StdoutSink(context.output, format_=self.format, retried=context.retried)
 
 
 def _nobody() -> None:

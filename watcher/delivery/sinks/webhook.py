@@ -54,7 +54,7 @@ class RetrySettings(Block):
     give_up_after_s: Duration = Field(
         default=as_written("3d"),
         alias="give_up_after",
-        description="So long after it was first due a delivery is kept as a dead letter and not tried again.",
+        description="How long a delivery is retried, from when it was first due; then it is a dead letter.",
         examples=["12h"],
     )
 
@@ -71,7 +71,7 @@ class WebhookSettings(SinkSettings):
 
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
     url: SinkUrl = Field(
-        description="Where to. Required, unless `url_file` is given. Only its scheme and host are ever shown.",
+        description="The URL to post to. Required, unless `url_file` is given. Only scheme and host are ever shown.",
         examples=["https://hooks.example.com/clerk"],
     )
     url_file: str | None = Field(
@@ -85,7 +85,7 @@ class WebhookSettings(SinkSettings):
     )
     secret_file: str | None = Field(
         default=None,
-        description="The file that holds the secrets, one a line.",
+        description="The file that holds the secrets, one per line.",
         examples=["/run/secrets/ops_webhook_secret"],
     )
     headers: Headers = Field(
@@ -96,7 +96,7 @@ class WebhookSettings(SinkSettings):
     timeout_s: Duration = Field(
         default=as_written("15s"), alias="timeout", description="How long one request may take.", examples=["5s"]
     )
-    rate_limit: Rate = Field(default=as_written("100/s"), description="Deliveries sent, at most.", examples=["60/m"])
+    rate_limit: Rate = Field(default=as_written("100/s"), description="The most deliveries sent.", examples=["60/m"])
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
 
     @property

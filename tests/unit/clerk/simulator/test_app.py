@@ -33,7 +33,7 @@ def test_the_usual_scenario_is_calm() -> None:
 
 
 def test_an_unknown_scenario_is_an_error_that_names_the_known_ones() -> None:
-    with pytest.raises(SimulateError, match='there is no scenario "rough"; there are calm, harsh') as error:
+    with pytest.raises(SimulateError, match='no scenario is called "rough"; use one of calm, harsh') as error:
         scenario_named("rough")
     assert error.value.exit_code == Exit.USAGE
 
@@ -90,7 +90,7 @@ async def test_it_reports_while_it_runs() -> None:
 async def test_a_taken_port_is_an_error_for_people() -> None:
     async with build_simulator(SMALL, world=build_world(SMALL, clock=SystemClock())) as simulator:
         port = int(simulator.base_url.rsplit(":", 1)[1])
-        with pytest.raises(PortTakenError, match=f"cannot listen on 127.0.0.1:{port}; is it taken") as caught:
+        with pytest.raises(PortTakenError, match=f"cannot listen on 127.0.0.1:{port}; is it in use") as caught:
             await simulate(
                 SimulateOptions(port=port),
                 world=build_world(SMALL, clock=SystemClock()),

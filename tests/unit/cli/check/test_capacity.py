@@ -10,7 +10,7 @@ OTHER = "77aa0000-0000-4000-8000-000000000000"
 
 
 @pytest.mark.parametrize(
-    ("cadence", "executions_count", "rate_limit", "wants_per_s", "delay_s", "gap_s"),
+    ("cadence", "executions_count", "rate_limit", "needed_per_s", "delay_s", "longest_s"),
     [
         ("backoff", 1, 5, 1 / 60, 3, 60),  # after a minute a look every 6 s: half of that on average
         ("backoff", 216, 5, 3.6, 22.041, 60),  # 216 at 4.9 a second: a turn takes 44 s
@@ -21,27 +21,27 @@ OTHER = "77aa0000-0000-4000-8000-000000000000"
     ],
 )
 def test_more_executions_want_more_and_are_seen_later(
-    cadence: str, executions_count: int, rate_limit: float, wants_per_s: float, delay_s: float, gap_s: float
+    cadence: str, executions_count: int, rate_limit: float, needed_per_s: float, delay_s: float, longest_s: float
 ) -> None:
     polling = PollingSettings.model_validate({"cadence": cadence})
     account = plan_account("a", Watched(executions_count), rate_limit=rate_limit, polling=polling)
-    assert account.wants_per_s == pytest.approx(wants_per_s)
-    assert account.allowed_per_s == pytest.approx(0.98 * rate_limit)
+    assert account.needed_per_s == pytest.approx(needed_per_s)
+    assert account.budget_per_s == pytest.approx(0.98 * rate_limit)
     assert account.delay_s == pytest.approx(delay_s, abs=0.001)
-    assert account.gap_s == pytest.approx(gap_s, abs=0.001)
+    assert account.longest_s == pytest.approx(longest_s, abs=0.001)
 
 
 @pytest.mark.parametrize(
-    ("polling", "delay_s", "gap_s"),
+    ("polling", "delay_s", "longest_s"),
     [
         ({"min_interval": "30s"}, 15, 60),  # never more often than min_interval
         ({"max_interval": "2s"}, 1, 2),  # nor more rarely than max_interval
         ({"min_interval": "500ms", "cadence": "fixed"}, 0.25, 0.5),
     ],
 )
-def test_the_delay_stays_within_the_intervals(polling: dict[str, str], delay_s: float, gap_s: float) -> None:
+def test_the_delay_stays_within_the_intervals(polling: dict[str, str], delay_s: float, longest_s: float) -> None:
     account = plan_account("a", Watched(1), rate_limit=5, polling=PollingSettings.model_validate(polling))
-    assert (account.delay_s, account.gap_s) == (delay_s, gap_s)
+    assert (account.delay_s, account.longest_s) == (delay_s, longest_s)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_what_would_help_helps(cadence: str, executions_count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cadence", "watched", "wants_per_s", "delay_s", "gap_s"),
+    ("cadence", "watched", "needed_per_s", "delay_s", "longest_s"),
     [
         ("backoff", Watched(0, 1), 1, 0.5, 60),
         ("fixed", Watched(0, 1), 1, 0.5, 60),
@@ -105,12 +105,12 @@ def test_what_would_help_helps(cadence: str, executions_count: int) -> None:
     ],
 )
 def test_a_whole_pipeline_wants_its_list_and_has_what_is_left(
-    cadence: str, watched: Watched, wants_per_s: float, delay_s: float, gap_s: float
+    cadence: str, watched: Watched, needed_per_s: float, delay_s: float, longest_s: float
 ) -> None:
     account = plan_account("a", watched, rate_limit=5, polling=PollingSettings.model_validate({"cadence": cadence}))
-    assert account.wants_per_s == pytest.approx(wants_per_s)
+    assert account.needed_per_s == pytest.approx(needed_per_s)
     assert account.delay_s == pytest.approx(delay_s, abs=0.001)
-    assert account.gap_s == pytest.approx(gap_s, abs=0.001)
+    assert account.longest_s == pytest.approx(longest_s, abs=0.001)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_what_is_held_exactly_is_held_whatever_the_rounding() -> None:
 
 def test_an_account_that_watches_nothing_wants_nothing() -> None:
     account = plan_account("a", Watched(0), rate_limit=5, polling=PollingSettings())
-    assert (account.wants_per_s, account.delay_s, account.gap_s, account.advice) == (0, None, None, None)
+    assert (account.needed_per_s, account.delay_s, account.longest_s, account.advice) == (0, None, None, None)
 
 
 def test_each_account_has_its_own_watches_and_rate() -> None:
@@ -161,8 +161,8 @@ def test_each_account_has_its_own_watches_and_rate() -> None:
             "polling": {"cadence": "fixed"},
         }
     )
-    assert [(each.account, each.wants_per_s) for each in plan(settings)] == [("a", 0), ("b", 6)]
-    assert [each.allowed_per_s for each in plan(settings)] == pytest.approx([4.9, 1.6333], abs=0.001)
+    assert [(each.account, each.needed_per_s) for each in plan(settings)] == [("a", 0), ("b", 6)]
+    assert [each.budget_per_s for each in plan(settings)] == pytest.approx([4.9, 1.6333], abs=0.001)
 
 
 @pytest.mark.parametrize(

@@ -33,14 +33,14 @@ def printed(settings: Settings, *, width: int) -> list[str]:
 def test_people_get_a_table_and_what_would_help() -> None:
     assert printed(settings(), width=120) == [
         "✓ w.yaml  3 accounts, 2 watches, 1 sink",
-        "account  wants  allowed  expected delay  longest gap",
-        "default  0.2/s  4.9/s    3 s             60 s",
-        "eu       7.1/s  4.9/s    43 s            87 s",
-        "idle     0/s    4.9/s    -               -",
+        "account  needed  budget  expected delay  longest interval",
+        "default  0.2/s   4.9/s   3 s             60 s",
+        "eu       7.1/s   4.9/s   43 s            87 s",
+        "idle     0/s     4.9/s   -               -",
         "! eu: over max_interval 60s: raise rate_limit to 7.3/s, or polling.max_interval to 90s",
         (
-            "if all are open: wants looks at each every max_interval (60s); "
-            "delay is the mean of a change after 60s in a status"
+            "if all are open: each needs a poll every max_interval (60s); "
+            "delay is the mean for a change after 60s in a status"
         ),
     ]
 
@@ -52,8 +52,8 @@ def test_the_words_fit_the_cadence() -> None:
 def test_whole_pipelines_are_explained_beside_what_is_named_or_alone() -> None:
     whole = settings().watch[0].model_copy(update={"executions": ()})
     words = (
-        "a whole pipeline wants a page of its list every min_interval (1s), and gets what is left; "
-        "its later pages and details come on top"
+        "a whole pipeline needs a page of its list every min_interval (1s), and gets the budget that is left; "
+        "later pages and details are added"
     )
     assert printed(settings().model_copy(update={"watch": (whole,)}), width=200)[-1] == words
     both = printed(settings().model_copy(update={"watch": (whole, settings().watch[1])}), width=300)[-1]
@@ -63,13 +63,13 @@ def test_whole_pipelines_are_explained_beside_what_is_named_or_alone() -> None:
 def test_a_narrow_terminal_cuts_no_figure() -> None:
     lines = printed(settings(), width=40)
     assert all(len(line) <= 40 for line in lines)
-    assert "eu      7.1/s 4.9/s   43 s     87 s" in lines
+    assert "eu      7.1/s  4.9/s  43 s     87 s" in lines
 
 
 def test_programs_get_rows_without_units(capsys: pytest.CaptureFixture[str]) -> None:
     print_plan_rows(plan(settings()))
     assert capsys.readouterr().out.splitlines() == [
-        "account\twants\tallowed\tdelay\tgap",
+        "account\tneeded\tbudget\tdelay\tinterval",
         "default\t0.2\t4.9\t3\t60",
         "eu\t7.1\t4.9\t43.469\t86.939",
         "idle\t0\t4.9\t\t",

@@ -60,7 +60,7 @@ async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_know
         trial = await tried(account(simulator.base_url) | {"watch": []})
         (entry,) = simulator.journal.entries
     assert trial.works
-    assert trial.words == "takes the key; nothing is watched with it"
+    assert trial.words == "accepts the key; nothing is watched with it"
     assert (entry.endpoint, entry.code) == ("get", 404)
 
 
@@ -70,7 +70,7 @@ async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
         (entry,) = simulator.journal.entries
-    assert (trial.works, trial.words) == (True, "takes the key")
+    assert (trial.works, trial.words) == (True, "accepts the key")
     assert (entry.endpoint, entry.pipeline) == ("list", pipeline.id)
 
 
@@ -82,8 +82,8 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
         known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
         of_key, of_watch = await all_tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches})
         asked = [entry.pipeline for entry in simulator.journal.entries]
-    assert (known.works, known.words) == (True, "takes the key and knows its 3 pipelines")
-    assert (of_key.works, of_key.words) == (True, "takes the key")
+    assert (known.works, known.words) == (True, "accepts the key and knows its 3 pipelines")
+    assert (of_key.works, of_key.words) == (True, "accepts the key")
     assert (of_watch.target, of_watch.code) == ("watch[3]", Exit.NOT_FOUND)
     assert of_watch.words == f"does not know pipeline {PIPELINE} (404)"
     assert of_watch.hint.startswith("correct its id")
@@ -142,7 +142,7 @@ async def of_watches(receiver: Receiver, codes: CODES, *watches: dict[str, Any])
 async def test_a_pipeline_the_key_may_not_read_is_named(receiver: Receiver) -> None:
     trials = await of_watches(receiver, {UNKNOWN: 403}, {"pipeline": UNKNOWN}, {"pipeline": PIPELINE})
     assert trials == [
-        ("accounts.eu", 0, "takes the key"),
+        ("accounts.eu", 0, "accepts the key"),
         ("watch[0]", 4, f"refuses pipeline {UNKNOWN} to this key (403)"),
     ]
 
@@ -164,8 +164,8 @@ async def test_what_would_be_answered_again_is_asked_once(receiver: Receiver) ->
 async def test_trouble_with_one_pipeline_is_told_of_that_one(receiver: Receiver) -> None:
     trials = await of_watches(receiver, {UNKNOWN: 502}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
     assert trials == [
-        ("accounts.eu", 0, "takes the key"),
-        ("watch[1]", 4, f"pipeline {UNKNOWN}: is in trouble (502)"),
+        ("accounts.eu", 0, "accepts the key"),
+        ("watch[1]", 4, f"pipeline {UNKNOWN}: answers with a server error (502)"),
     ]
 
 
@@ -174,7 +174,7 @@ async def test_named_executions_are_tried_with_the_first_of_them(receiver: Recei
     body = json.dumps(found).encode()
     ok = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     trials = await of_watches(receiver, {RUN: ok}, {"pipeline": PIPELINE, "executions": [RUN, UNKNOWN]})
-    assert trials == [("accounts.eu", 0, "takes the key")]
+    assert trials == [("accounts.eu", 0, "accepts the key")]
     assert [request.line.split()[1] for request in receiver.requests] == [
         f"/public/pipelines/{PIPELINE}/executions/{RUN}"
     ]
@@ -183,8 +183,8 @@ async def test_named_executions_are_tried_with_the_first_of_them(receiver: Recei
 async def test_trouble_with_the_first_pipeline_hides_nothing_of_the_others(receiver: Receiver) -> None:
     trials = await of_watches(receiver, {PIPELINE: 502, UNKNOWN: 404}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
     assert trials == [
-        ("accounts.eu", 0, "takes the key"),
-        ("watch[0]", 4, f"pipeline {PIPELINE}: is in trouble (502)"),
+        ("accounts.eu", 0, "accepts the key"),
+        ("watch[0]", 4, f"pipeline {PIPELINE}: answers with a server error (502)"),
         ("watch[1]", 5, f"does not know pipeline {UNKNOWN} (404)"),
     ]
 
@@ -192,7 +192,7 @@ async def test_trouble_with_the_first_pipeline_hides_nothing_of_the_others(recei
 async def test_trouble_with_everything_is_the_accounts_and_soon_believed(receiver: Receiver) -> None:
     watches = [{"pipeline": f"{number}2222222-3c4d-4e5f-8a9b-0c1d2e3f4a5b"} for number in range(5)]
     trials = await of_watches(receiver, {"/": 502}, *watches)
-    assert trials[0] == ("accounts.eu", 4, "is in trouble (502); 2 more of its pipelines were not tried")
+    assert trials[0] == ("accounts.eu", 4, "answers with a server error (502); 2 more of its pipelines were not tried")
     assert [target for target, _, _ in trials[1:]] == ["watch[0]", "watch[1]", "watch[2]"]
     assert len(receiver.requests) == 3
 
@@ -200,15 +200,15 @@ async def test_trouble_with_everything_is_the_accounts_and_soon_believed(receive
 async def test_an_execution_that_is_not_known_leaves_the_question_whether_its_pipeline_is(receiver: Receiver) -> None:
     named = {"pipeline": PIPELINE, "executions": [RUN]}
     assert await of_watches(receiver, {RUN: 404}, named) == [
-        ("accounts.eu", 0, "takes the key"),
+        ("accounts.eu", 0, "accepts the key"),
         ("watch[0]", 0, f"knows pipeline {PIPELINE}, but not execution {RUN} (404)"),
     ]
     assert await of_watches(receiver, {"/": 404}, named) == [
-        ("accounts.eu", 0, "takes the key"),
+        ("accounts.eu", 0, "accepts the key"),
         ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
     ]
     assert await of_watches(receiver, {RUN: 404, "?": 403}, named) == [
-        ("accounts.eu", 0, "takes the key"),
+        ("accounts.eu", 0, "accepts the key"),
         ("watch[0]", 5, f"does not know pipeline {PIPELINE} (404)"),
     ]
 
@@ -232,7 +232,7 @@ async def test_what_is_no_answer_of_the_api_is_told_by_what_was_wanted(watch: di
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         simulator.faults = Faults(windows=(Window(Fault.HTML),))
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
-    assert (trial.works, trial.words) == (False, f"answers with something else than {wanted} (200)")
+    assert (trial.works, trial.words) == (False, f"does not answer with {wanted} (200)")
 
 
 async def test_a_key_that_is_refused_is_told_without_the_key() -> None:
@@ -257,7 +257,7 @@ async def test_an_api_in_trouble_is_told_with_its_code() -> None:
         simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
         trial = await tried(account(simulator.base_url))
     assert not trial.works
-    assert trial.words.startswith("is in trouble (5")
+    assert trial.words.startswith("answers with a server error (5")
 
 
 async def test_an_api_that_is_not_there_cannot_be_reached() -> None:
@@ -302,7 +302,7 @@ async def test_a_test_event_is_signed_as_the_real_thing(receiver: Receiver) -> N
     assert event == json.loads(request.body)
     assert (event["type"], event["source"], event["data"]["sink"]) == ("watcher.test", "/sinks/ops", "ops")
     assert event["id"] == request.headers["webhook-id"]
-    assert (trial.works, trial.words) == (True, "took a watcher.test (204)")
+    assert (trial.works, trial.words) == (True, "accepted a watcher.test (204)")
 
 
 @pytest.mark.parametrize(

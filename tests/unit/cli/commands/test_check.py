@@ -26,7 +26,7 @@ watch:
     executions: [9a1b0000-0000-4000-8000-000000000001, 9a1b0000-0000-4000-8000-000000000002]
 """
 GOOD = f"accounts: {{default: {{api_key: k, base_url: 'http://127.0.0.1:1'}}}}{WATCH}"
-ROWS = "account\twants\tallowed\tdelay\tgap\ndefault\t0.033\t4.9\t3\t60\n"
+ROWS = "account\tneeded\tbudget\tdelay\tinterval\ndefault\t0.033\t4.9\t3\t60\n"
 
 
 def write(text: str, *, name: str = "watcher.yaml") -> None:
@@ -104,7 +104,7 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
     lines = on_terminal("check", "--online", columns=120).splitlines()
     title, head, row, *_, first, line, mark, trial, hint, sink, _ = lines
     assert title == "✓ watcher.yaml  1 account, 1 watch, 2 sinks"
-    assert head.split() == ["account", "wants", "allowed", "expected", "delay", "longest", "gap"]
+    assert head.split() == ["account", "needed", "budget", "expected", "delay", "longest", "interval"]
     assert row.split() == ["default", "0.033/s", "4.9/s", "3", "s", "60", "s"]
     assert first.startswith("warning: watcher.yaml:5:9: sinks.ops: has no secret")
     assert line == "    5 | sinks: {ops: {type: webhook, url: …}}"

@@ -70,7 +70,7 @@ def test_one_that_is_not_says_what_is_missing_in_one_line(daemon: Daemon, comman
 def test_a_stranger_on_the_port_is_told(daemon: Daemon, command: Command) -> None:
     daemon.status = 404
     code, out, _ = command("health", WATCHER_HTTP_LISTEN=f":{daemon.server_port}")
-    assert (code, out) == (1, "not ready: it answers 404; is it clerk-watcher that listens there?\n")
+    assert (code, out) == (1, "not ready: it answers 404; is clerk-watcher listening there?\n")
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ def test_of_several_accounts_the_named_one_is_taken() -> None:
 @pytest.mark.parametrize(
     ("text", "name", "environ", "told"),
     [
-        (None, None, {}, "there is no key to ask with; export CLERK_API_KEY, or name a file with --config"),
-        (None, None, {"CLERK_API_KEY": ""}, "there is no key to ask with"),
+        (None, None, {}, "no API key; export CLERK_API_KEY, or name a file with --config"),
+        (None, None, {"CLERK_API_KEY": ""}, "no API key"),
         (None, None, {"CLERK_API_KEY": "a b"}, "CLERK_API_KEY holds characters no key has"),
         (None, "eu", {"CLERK_API_KEY": "abc"}, '--account: no file defines "eu"; name the file with --config'),
         (TWO, None, {}, "there are several accounts in watcher.yaml; add --account with one of default, eu"),

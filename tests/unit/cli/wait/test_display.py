@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 
-from watcher.cli.console import harmless
 from watcher.cli.wait.display import change_line, picture, reason, wrapped_count
 from watcher.cli.wait.progress import Ending, Moment, Progress, Stay, Subject, Trouble
 from watcher.domain.errors import Exit
 from watcher.domain.models import Event, EventType, Execution, FailedNode, Outcome
+from watcher.runtime.terminal import harmless
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
@@ -52,7 +52,7 @@ def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_looks_go()
     assert shown(progress_of(("new", 0), ("running", 3), execution=RUNNING)) == [
         "▶ running 2 m 14 s   Sales agent · 9a1b0000-0000-4000-8000-000000000001",
         "  new 3 s → running",
-        "  looks 41 · last 0.8 s ago · next in 3.1 s",
+        "  polls 41 · last 0.8 s ago · next in 3.1 s",
     ]
 
 
@@ -61,7 +61,7 @@ def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_
     assert shown(progress) == [
         "✕ failed after 2 m 31 s   Sales agent · 9a1b0000-0000-4000-8000-000000000001",
         "  new 3 s → running 2 m 31 s → failed",
-        "  looks 41 · exit 1",
+        "  polls 41 · exit 1",
         "  Greeting: upstream timeout after 30 s",
     ]
 
@@ -76,14 +76,14 @@ def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
 def test_a_loss_is_told_in_words() -> None:
     progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=Ending(Exit.FAILED))
     assert shown(progress)[0].startswith("? lost after 9 s")
-    assert shown(progress)[-1] == "  Clerk Chat does not know it any more"
+    assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
 
 
 def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
     progress = Progress(lost_after=3)
     assert shown(progress, next_look_at=None) == [
         "· not seen yet   pipeline 0b5c8f1e · 9a1b0000-0000-4000-8000-000000000001",
-        "  looks 0 · looking",
+        "  polls 0 · polling",
     ]
     progress.trouble, progress.missing_count = Trouble(Outcome.NOT_FOUND, "404", NOON), 1
     assert shown(progress)[-1] == "  not known yet (404), 1 of 3 answers"
@@ -94,22 +94,22 @@ def test_a_wait_that_ended_without_the_execution_shows_the_exit_code_alone() -> 
     progress.trouble = Trouble(Outcome.UNAUTHORIZED, "401", NOON)
     assert shown(progress)[-1] == "  API 401: it refuses this key"
     progress.ending = Ending(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
-    assert shown(progress)[-1] == "  looks 0 · exit 4"
+    assert shown(progress)[-1] == "  polls 0 · exit 4"
 
 
 def test_nothing_is_tried_on_once_the_time_is_over() -> None:
     progress = progress_of(("running", 0), execution=RUNNING, ending=Ending(Exit.TIMEOUT, "still running"))
     progress.trouble = Trouble(Outcome.SERVER_ERROR, "502", NOON)
-    assert shown(progress)[-1] == "  looks 41 · exit 3"
+    assert shown(progress)[-1] == "  polls 41 · exit 3"
 
 
 @pytest.mark.parametrize(
     ("outcome", "word", "seen", "says"),
     [
-        (Outcome.RATE_LIMITED, "429", True, "429 since {}, waiting as told (a passing error never ends this)"),
-        (Outcome.SERVER_ERROR, "502", True, "502 since {}, trying on (a passing error never ends this)"),
-        (Outcome.TIMEOUT, "no answer in time", False, "no answer in time since {}, trying on"),
-        (Outcome.NOT_FOUND, "404", True, "404 since {}, trying on (a passing error never ends this)"),
+        (Outcome.RATE_LIMITED, "429", True, "429 since {}, pausing as requested (a passing error never ends this)"),
+        (Outcome.SERVER_ERROR, "502", True, "502 since {}, retrying (a passing error never ends this)"),
+        (Outcome.TIMEOUT, "no answer in time", False, "no answer in time since {}, retrying"),
+        (Outcome.NOT_FOUND, "404", True, "404 since {}, retrying (a passing error never ends this)"),
     ],
 )
 def test_trouble_is_told_with_its_beginning(outcome: Outcome, word: str, says: str, *, seen: bool) -> None:
@@ -139,8 +139,8 @@ def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
     assert shown(progress, columns=45) == [
         "▶ running 2 m 14 s   Sales agent · 9a1b…00…",
         "  new 3 s → running",
-        "  looks 41 · last 0.8 s · next 3.1 s",
-        f"  API 429 since {NOON.astimezone():%H:%M}, waiting as told",
+        "  polls 41 · last 0.8 s · next 3.1 s",
+        f"  API 429 since {NOON.astimezone():%H:%M}, pausing as requested",
     ]
 
 

@@ -112,8 +112,8 @@ async def quiet(request: pytest.FixtureRequest) -> AsyncIterator[Quiet]:
 
 async def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(quiet: Quiet) -> None:
     assert quiet.signs(5, 5.25, 64.9) == []
-    assert quiet.signs(65.1, 65.3, 124.9) == ["waiting: running 1 m 5 s · looks 0"]
-    assert quiet.signs(125.1) == ["waiting: running 2 m 5 s · looks 0"]
+    assert quiet.signs(65.1, 65.3, 124.9) == ["waiting: running 1 m 5 s · polls 0"]
+    assert quiet.signs(125.1) == ["waiting: running 2 m 5 s · polls 0"]
 
 
 async def test_what_was_stopped_for_long_gives_one_sign_of_life(quiet: Quiet) -> None:
@@ -124,7 +124,7 @@ async def test_a_sign_of_life_says_what_the_trouble_is(quiet: Quiet) -> None:
     progress, since = Progress(lost_after=3), datetime(2026, 11, 24, tzinfo=UTC)
     progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", since)
     (sign,) = quiet.signs(0, 60, progress=progress)
-    assert sign == f"waiting: not seen yet · looks 0 · API 429 since {since.astimezone():%H:%M}, waiting as told"
+    assert sign == f"waiting: not seen yet · polls 0 · API 429 since {since.astimezone():%H:%M}, pausing as requested"
 
 
 async def test_whatever_is_told_is_a_sign_of_life_too(quiet: Quiet) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import pty
 import resource
 import subprocess
 import sys
@@ -63,6 +64,27 @@ async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
     assert await asyncio.gather(*(sink.send([delivery(body)]) for body in bodies)) == [WRITTEN] * 40
     pipe.close(pipe.writing)
     assert pipe.read_to_end().splitlines() == bodies
+
+
+EVENT = b'{"type":"execution.new","data":{"account":"eu","observed":{"at":"2026-11-24T10:00:01.000Z"}}}'
+
+
+@pytest.mark.parametrize(
+    ("format_", "on_terminal", "readable"),
+    [("auto", True, True), ("auto", False, False), ("json", True, False), ("text", False, True)],
+)
+async def test_people_on_a_terminal_read_a_line_and_programs_the_event(
+    format_: str,
+    on_terminal: bool,  # noqa: FBT001 (columns of the table)
+    readable: bool,  # noqa: FBT001
+) -> None:
+    ours, theirs = pty.openpty() if on_terminal else os.pipe()
+    await StdoutSink(StdoutOutput(theirs), format_=format_).send([delivery(EVENT)])
+    line = await asyncio.to_thread(os.read, ours, 4096)
+    assert (b"\xe2\x97\x8b new      eu" in line) is readable
+    assert (EVENT in line) is not readable
+    os.close(ours)
+    os.close(theirs)
 
 
 @pytest.mark.parametrize("blocking", [True, False])

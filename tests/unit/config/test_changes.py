@@ -1,0 +1,30 @@
+from typing import Any
+
+import pytest
+
+from watcher.config.changes import changes_between
+from watcher.config.models import Settings
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+BEFORE: dict[str, Any] = {
+    "accounts": {"eu": {"api_key": "k"}},
+    "watch": [{"pipeline": PIPELINE, "account": "eu"}],
+    "sinks": {"ops": {"type": "webhook", "url": "https://example.com/x"}},
+}
+
+
+@pytest.mark.parametrize(
+    ("after", "changes"),
+    [
+        ({}, []),
+        ({"accounts": {"eu": {"api_key": "hunter2"}}}, ["accounts.eu changed"]),
+        ({"accounts": {}, "watch": []}, ["accounts.eu removed", f"watch of {PIPELINE} by eu removed"]),
+        ({"watch": [{"pipeline": PIPELINE, "account": "eu", "name": "Sales"}]}, [f"watch of {PIPELINE} by eu changed"]),
+        ({"sinks": {"out": {"type": "stdout"}}}, ["sinks.ops removed", "sinks.out added"]),
+        ({"polling": {"max_interval": "5m"}}, ["polling.max_interval changed"]),
+        ({"log": {"level": "debug"}}, ["log.level changed"]),
+    ],
+)
+def test_a_change_is_named_as_in_the_file_and_shows_no_value(after: dict[str, Any], changes: list[str]) -> None:
+    old, new = Settings.model_validate(BEFORE), Settings.model_validate(BEFORE | after)
+    assert changes_between(old, new) == changes

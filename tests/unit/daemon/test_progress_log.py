@@ -1,0 +1,68 @@
+"""What the log says while all is well, over real metrics and a real store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from structlog.testing import capture_logs
+from virtual import FakeClock
+
+from watcher.daemon.progress_log import ProgressLog
+from watcher.domain.models import EventType, Outcome
+from watcher.runtime.metrics import Metrics
+from watcher.store.sql_store import SqlStore
+
+
+@dataclass
+class Account:
+    account: str = "default"
+    lists_read: Sequence[bool] = ()
+
+
+async def test_an_account_is_logged_once_when_all_of_it_was_seen(store: SqlStore, clock: FakeClock) -> None:
+    account, metrics = Account(lists_read=[True, False]), Metrics()
+    present = [account]
+    unseen, running = (metrics.open_executions.labels("default", status) for status in ("unseen", "running"))
+    unseen.set(3)
+    running.set(5)
+    progress = ProgressLog(lambda: present, store=store, clock=clock, metrics=metrics)
+    with capture_logs() as logs:
+        await progress.tick()
+        account.lists_read = [True, True]
+        await progress.tick()
+        assert logs == []
+        unseen.set(0)
+        await progress.tick()
+        await progress.tick()
+        assert logs == [{"event": "account.ready", "log_level": "info", "account": "default", "open": 5, "lists": 2}]
+        present.clear()
+        await progress.tick()
+        present.append(account)
+        await progress.tick()
+    assert len(logs) == 2  # it is another one
+
+
+async def test_every_hour_says_what_was_done_in_it(store: SqlStore, clock: FakeClock) -> None:
+    metrics = Metrics()
+    progress = ProgressLog(list, store=store, clock=clock, metrics=metrics)
+    with capture_logs() as logs:
+        for _ in range(2):
+            metrics.account("default").asked(Outcome.OK, 0.1)
+            metrics.account("default").listed(Outcome.TIMEOUT, 0.1)
+            metrics.events.labels(EventType.EXECUTION_NEW).inc()
+            metrics.sink("ops").retried()
+            metrics.sink("ops").delivered(0.1)
+            clock.advance(3599)
+            await progress.tick()
+            clock.advance(1)
+            await progress.tick()
+    line = {"event": "summary", "log_level": "info", "hours": 1, "requests": 2, "events": 1, "deliveries": 1}
+    assert logs == [line | {"open": 0, "waiting": 0}] * 2
+
+
+async def test_a_store_that_does_not_answer_leaves_out_what_waits(store: SqlStore, clock: FakeClock) -> None:
+    progress = ProgressLog(list, store=store, clock=clock, metrics=Metrics())
+    await store.close()
+    clock.advance(3600)
+    with capture_logs() as logs:
+        await progress.tick()
+    assert logs[0]["waiting"] is None

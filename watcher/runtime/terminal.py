@@ -1,0 +1,18 @@
+"""What a terminal may be shown: nothing it would obey, and signs its encoding has. Knows no console."""
+
+PLAIN_SIGNS = str.maketrans({"✓": "+", "✕": "x", "○": "o", "▶": ">", "‖": "=", "·": "-", "…": "~"})
+"""What stands for a sign where the encoding has none."""
+
+
+def printable(text: str, *, encoding: str) -> str:
+    """Return a text with signs this encoding has."""
+    return text if "utf" in encoding.lower() else text.translate(PLAIN_SIGNS)
+
+
+def harmless(text: str) -> str:
+    """Return a text on one line with nothing a terminal would obey: control characters are shown by their codes."""
+    return "".join(each if each.isprintable() else _shown(each) for each in text)
+
+
+def _shown(character: str) -> str:
+    return " " if character.isspace() else character.encode("unicode_escape").decode()
