@@ -13,7 +13,7 @@ import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.domain.models import Execution, Outcome, Watch
+from watcher.domain.models import ExecutionSnapshot, Outcome, Watch
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
@@ -27,12 +27,12 @@ def thinned(*axes: Sequence[Any]) -> list[Any]:
     `make test` runs one; `.ci/run` so many that each value of each axis is in one; `make soak` the rest.
     """
     combinations = list(product(*axes))
-    places = list(product(*(range(len(values)) for values in axes)))
-    left, kept = {part for each in places for part in enumerate(each)}, list[int]()
-    order = Random(1).sample(range(len(places)), len(places))
+    positions = list(product(*(range(len(values)) for values in axes)))
+    left, kept = {part for each in positions for part in enumerate(each)}, list[int]()
+    order = Random(1).sample(range(len(positions)), len(positions))
     for at_least in range(len(axes), 0, -1):
         for index in order:
-            covered = set(enumerate(places[index])) & left
+            covered = set(enumerate(positions[index])) & left
             if len(covered) >= at_least:
                 left -= covered
                 kept.append(index)
@@ -93,22 +93,22 @@ class ModelApi(ScriptedApi):
     fault: Callable[[int, int], Fault] = lambda _count, _page: Fault.NONE
     clock_set: Callable[[float], float] = lambda _now: 0.0
     refused: Callable[[int], bool] = lambda _page: False
-    amend: Callable[[Execution], Execution] = lambda row: row
-    hides: Callable[[Execution], bool] = lambda _row: False
+    amend: Callable[[ExecutionSnapshot], ExecutionSnapshot] = lambda row: row
+    hides: Callable[[ExecutionSnapshot], bool] = lambda _row: False
     last_page: Callable[[int], int] | None = None  # by how many rows there are: it is shown for those beyond, too
     count: int = 0
 
-    def _row(self, life: Life, now: float) -> Execution:
+    def _row(self, life: Life, now: float) -> ExecutionSnapshot:
         ended = life.ends_s <= now
         status = ("failed" if life.fails else "success") if ended else "running"
         if self.dates == "none":
-            return Execution(life.id, status)
+            return ExecutionSnapshot(life.id, status)
         begins_s = life.begins_s + self.jitter_s * (int(life.id[:3], 16) / 4096)
         started_s, ended_s = (0.0, 0.0) if self.dates == "equal" else (begins_s, max(begins_s, life.ends_s))
         began, finished = (
             EPOCH + timedelta(seconds=at + self.offset_s + self.clock_set(at)) for at in (started_s, ended_s)
         )
-        return Execution(life.id, status, started_at=began, finished_at=finished if ended else None)
+        return ExecutionSnapshot(life.id, status, started_at=began, finished_at=finished if ended else None)
 
     async def get(self, *, pipeline: str, execution: str) -> Reply:  # noqa: ARG002 (there is one)
         sent_at = self.clock.monotonic()
@@ -133,7 +133,7 @@ class ModelApi(ScriptedApi):
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
         rows = tuple(self.amend(row) for row in rows if not self.hides(row))
-        return PageReply(Outcome.OK, sent_at, rows, 0, len(shown) if self.tells_total else None, 200)
+        return PageReply(Outcome.OK, sent_at, rows, 0, len(shown) if self.states_total else None, 200)
 
 
 def lives(
@@ -146,7 +146,7 @@ def lives(
 
 
 @dataclass
-class Told:
+class Emitted:
     """What came of it."""
 
     ended: dict[str, int]
@@ -169,8 +169,8 @@ async def model(
     return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)
 
 
-async def told(account: Account) -> Told:
-    result = Told({}, [], [])
+async def emitted(account: Account) -> Emitted:
+    result = Emitted({}, [], [])
     for event in await account.events():
         if event["type"] in {"execution.failed", "execution.success"}:
             result.ended[event["subject"]] = result.ended.get(event["subject"], 0) + 1

@@ -1,4 +1,4 @@
-"""What tests of the store, and with the store, are made of: a clock that is set by hand, changes, settlements."""
+"""What tests of the store, and with the store, are made of: a clock that is set by hand, changes, attempt records."""
 
 import sqlite3
 from collections.abc import Iterable
@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.domain.models import Cursor, Delivery, DeliveryState, Event, EventType, Known, Outgoing
+from watcher.domain.models import Cursor, Delivery, DeliveryState, Event, EventType, ExecutionRecord, OutboxEntry
 from watcher.store.open import open_store
 from watcher.store.protocol import (
-    AT_EASE,
+    NO_BACKOFF,
+    AttemptRecord,
+    AttemptRecords,
     ExecutionChange,
     Lease,
     PipelineChange,
-    Settlement,
-    Settlements,
     SourceChange,
     Store,
 )
@@ -57,7 +57,7 @@ class SetClock:
 
 @dataclass(slots=True)
 class Woken:
-    """Remembers which sinks were told that something is recorded."""
+    """Remembers which sinks were woken for what was recorded."""
 
     names: list[str] = field(default_factory=list)
 
@@ -91,7 +91,7 @@ def execution_id(number: int) -> str:
     return str(UUID(int=(7 << 124) | number))
 
 
-async def executions_of(store: Store, account: Lease, *, count: int = 1000) -> list[Known]:
+async def executions_of(store: Store, account: Lease, *, count: int = 1000) -> list[ExecutionRecord]:
     """Return what is recorded of the first so many executions of an account, in the order of their numbers."""
     return list((await store.load_executions(account, [execution_id(number) for number in range(count)])).values())
 
@@ -116,12 +116,12 @@ def change(
 ) -> ExecutionChange:
     """Return the next change of an execution, which tells one event."""
     name = execution_id(number)
-    values: dict[str, Any] = {"status": "running", "since_at": START_US, "looked_at": START_US} | known
+    values: dict[str, Any] = {"status": "running", "since_at": START_US, "polled_at": START_US} | known
     return ExecutionChange(
         lease=lease,
         before=sequence - 1 or None,
-        known=Known(name, PIPELINE, sequence=sequence, **values),
-        outgoing=(Outgoing(event(name, sequence=sequence), sinks, with_sinks_of),),
+        known=ExecutionRecord(name, PIPELINE, sequence=sequence, **values),
+        outgoing=(OutboxEntry(event(name, sequence=sequence), sinks, with_sinks_of),),
     )
 
 
@@ -129,8 +129,8 @@ def source_change(
     lease: Lease, *, sequence: int = 1, state: str | None = "unreachable", sinks: tuple[str, ...] = ("ops",)
 ) -> SourceChange:
     """Return the next change of an account or sink, which tells one event."""
-    told = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
-    return SourceChange(lease, sequence - 1, sequence, state, (Outgoing(told, sinks),))
+    emitted = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
+    return SourceChange(lease, sequence - 1, sequence, state, (OutboxEntry(emitted, sinks),))
 
 
 def pipeline_change(
@@ -144,13 +144,13 @@ def pipeline_change(
     """Return how far a pipeline is read now, with one event for these sinks if there are any."""
     if sinks is None:
         return PipelineChange(lease, pipeline, before, before, cursor, ())
-    told = event(f"{lease.name}/{pipeline}", sequence=before + 1, type_=EventType.ACCOUNT_DEGRADED)
-    return PipelineChange(lease, pipeline, before, before + 1, cursor, (Outgoing(told, sinks),))
+    emitted = event(f"{lease.name}/{pipeline}", sequence=before + 1, type_=EventType.ACCOUNT_DEGRADED)
+    return PipelineChange(lease, pipeline, before, before + 1, cursor, (OutboxEntry(emitted, sinks),))
 
 
-def settlement(
+def attempt_record(
     lease: Lease, delivery: Delivery, *, state: DeliveryState = DeliveryState.DELIVERED, **changes: object
-) -> Settlements:
+) -> AttemptRecords:
     """Return how an attempt at a delivery ended."""
     values: dict[str, Any] = {
         "attempts": delivery.attempts + 1,
@@ -161,8 +161,8 @@ def settlement(
         "first_due_at_s": 1.5,
         "answer": "204",
         "clock_s": 2.5,
-        "strain": AT_EASE,
+        "backoff": NO_BACKOFF,
     } | changes
-    clock_s, strain = values.pop("clock_s"), values.pop("strain")
-    attempt = Settlement(stream=delivery.stream, sequence=delivery.sequence, state=state, **values)
-    return Settlements(lease, (attempt,), clock_s, strain)
+    clock_s, backoff = values.pop("clock_s"), values.pop("backoff")
+    attempt = AttemptRecord(stream=delivery.stream, sequence=delivery.sequence, state=state, **values)
+    return AttemptRecords(lease, (attempt,), clock_s, backoff)

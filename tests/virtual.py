@@ -1,4 +1,4 @@
-"""An account and its store in virtual time: a clock that is moved by hand, an API that answers as it is told."""
+"""An account and its store in virtual time: a clock that is moved by hand, an API that answers by script."""
 
 import asyncio
 import json
@@ -10,22 +10,22 @@ from typing import Any
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import DeliveryState, Details, EventType, Execution, FirstSight, Outcome, Watch
+from watcher.domain.models import DeliveryState, Details, EventType, ExecutionSnapshot, FirstSight, Outcome, Watch
 from watcher.domain.routing import Route, Router
-from watcher.polling.account_poller import AccountWatcher
-from watcher.polling.account_state_store import HealthKeeper
+from watcher.polling.account_poller import AccountPoller
+from watcher.polling.account_state_store import AccountStateStore
 from watcher.polling.cadence import backoff
-from watcher.polling.circuit_breaker import Health
-from watcher.polling.evaluator import Judge
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
+from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.policy import FailurePolicy
-from watcher.polling.session import AccountParts
-from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.polling.session import AccountDependencies
+from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.store.protocol import AT_EASE, Lease, Settlement, Settlements, Store
+from watcher.store.protocol import NO_BACKOFF, AttemptRecord, AttemptRecords, Lease, Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -65,10 +65,10 @@ class ScriptedApi:
     """Answers with what `script` says now; notes who was asked when, and how many at once."""
 
     clock: FakeClock
-    script: dict[str, Outcome | Execution] = field(default_factory=dict)
-    pages: dict[int, Outcome | tuple[Execution, ...]] = field(default_factory=dict)
+    script: dict[str, Outcome | ExecutionSnapshot] = field(default_factory=dict)
+    pages: dict[int, Outcome | tuple[ExecutionSnapshot, ...]] = field(default_factory=dict)
     total: int | None = None
-    tells_total: bool = True
+    states_total: bool = True
     default: Outcome | None = None
     status_codes: dict[Outcome, int] = field(default_factory=dict)
     retry_after_s: float | None = None
@@ -96,7 +96,7 @@ class ScriptedApi:
         self.in_flight -= 1
         self.at_once[execution] -= 1
         answer = self.default or self.script[execution]
-        if isinstance(answer, Execution):
+        if isinstance(answer, ExecutionSnapshot):
             return Reply(Outcome.OK, sent_at, answer, 200)
         return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s, self.reason)
 
@@ -106,7 +106,7 @@ class ScriptedApi:
     def _total(self) -> int | None:
         """Return `total`, or else how many rows there are, if it tells at all."""
         length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
-        return self.total or length if self.tells_total else None
+        return self.total or length if self.states_total else None
 
     async def list(self, *, pipeline: str, page: int) -> PageReply:
         assert pipeline in self.pipelines
@@ -118,15 +118,15 @@ class ScriptedApi:
         return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
 
 
-def said(execution: str, status: str, **facts: Any) -> Execution:  # noqa: ANN401 (any field of an execution)
-    return Execution(id=execution, status=status, pipeline_id=PIPELINE, pipeline_name="Sales agent", **facts)
+def said(execution: str, status: str, **facts: Any) -> ExecutionSnapshot:  # noqa: ANN401 (any field of an execution)
+    return ExecutionSnapshot(id=execution, status=status, pipeline_id=PIPELINE, pipeline_name="Sales agent", **facts)
 
 
 @dataclass
 class Account:
     """A watcher with everything around it."""
 
-    watcher: AccountWatcher
+    watcher: AccountPoller
     api: ScriptedApi
     clock: FakeClock
     store: Store
@@ -136,10 +136,10 @@ class Account:
     wakes: list[float]
 
     async def run_for(self, seconds: float) -> None:
-        """Run rounds as a clock would: when asked for, and after a wake."""
+        """Run ticks as a clock would: when asked for, and after a wake."""
         end = self.clock.monotonic() + seconds
         while True:
-            delay_s = await self.watcher.round()
+            delay_s = await self.watcher.tick()
             await self.settle()
             if self.wakes:
                 self.wakes.clear()
@@ -166,8 +166,8 @@ class Account:
                 from_store.append(json.loads(delivery.body))
                 await self.store.settle(delivered(self.sink, delivery.stream, delivery.sequence))
 
-    async def told(self) -> list[tuple[str, str | None, str | None]]:
-        """Return type, status (or reason of the account's) and previous status of all told since the last call."""
+    async def emitted(self) -> list[tuple[str, str | None, str | None]]:
+        """Return type, status (or reason of the account's) and previous status of all reported since the last call."""
         return [
             (
                 event["type"],
@@ -178,9 +178,9 @@ class Account:
         ]
 
 
-def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlements:
+def delivered(lease: Lease, stream: bytes, sequence: int) -> AttemptRecords:
     """Settle a delivery that got through."""
-    attempt = Settlement(
+    attempt = AttemptRecord(
         stream=stream,
         sequence=sequence,
         state=DeliveryState.DELIVERED,
@@ -192,7 +192,7 @@ def delivered(lease: Lease, stream: bytes, sequence: int) -> Settlements:
         first_due_at_s=0.0,
         answer="204",
     )
-    return Settlements(lease, (attempt,), 0.0, AT_EASE)
+    return AttemptRecords(lease, (attempt,), 0.0, NO_BACKOFF)
 
 
 def watch_of(*executions: str, overdue_after_s: Mapping[str, float] | None = None) -> Watch:
@@ -215,7 +215,9 @@ RULES = ScanRules(
 )
 
 
-def pages_of(*rows: Execution, page_rows: int = PAGE_ROWS) -> dict[int, Outcome | tuple[Execution, ...]]:
+def pages_of(
+    *rows: ExecutionSnapshot, page_rows: int = PAGE_ROWS
+) -> dict[int, Outcome | tuple[ExecutionSnapshot, ...]]:
     """Return a list as the API would give it, page by page."""
     return {first // page_rows + 1: rows[first : first + page_rows] for first in range(0, len(rows), page_rows)}
 
@@ -240,7 +242,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     record = await store.load_account(lease)
     await store.load_sink(sink, fingerprint="")
     children = metrics.account("default")
-    announcer = AccountAnnouncer(lease, record, store=store, events=events, clock=clock, metrics=children)
+    reporter = StatusReporter(lease, record, store=store, events=events, clock=clock, metrics=children)
     failures = FailurePolicy(
         min_interval_s=rules.min_interval_s,
         max_interval_s=max_interval_s,
@@ -249,7 +251,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         clock=clock,
         jitter=jitter,
     )
-    judge = Judge(
+    evaluator = ReplyEvaluator(
         lease=lease,
         events=events,
         clock=clock,
@@ -258,17 +260,19 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         link=None,
     )
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
-    health = Health(degraded_after_s=60.0, now=clock.monotonic(), trouble=announcer.told, strain=record.strain)
-    parts = AccountParts(
+    breaker = AccountCircuitBreaker(
+        degraded_after_s=60.0, now=clock.monotonic(), trouble=reporter.reported, backoff=record.backoff
+    )
+    deps = AccountDependencies(
         lease=lease,
         api=api,
         store=store,
         clock=clock,
         pacer=Pacer(rate_per_s, now=clock.monotonic() - 60.0),  # the gap after the start is over
-        health=health,
-        announcer=announcer,
-        keeper=HealthKeeper(lease, health, store=store, clock=clock),
-        judge=judge,
+        breaker=breaker,
+        reporter=reporter,
+        state_store=AccountStateStore(lease, breaker, store=store, clock=clock),
+        evaluator=evaluator,
         failures=failures,
         metrics=children,
         concurrency=concurrency,
@@ -276,6 +280,6 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         wake=lambda: wakes.append(clock.monotonic()),
         fatal=fatal.append,
     )
-    watcher = AccountWatcher(parts, replace(rules, max_interval_s=max_interval_s))
+    watcher = AccountPoller(deps, replace(rules, max_interval_s=max_interval_s))
     await watcher.watch(watches or [watch_of(*executions, overdue_after_s=overdue_after_s)])
     return Account(watcher, api, clock, store, metrics, sink, fatal, wakes)

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from watcher.clerk.simulator.request_log import Entry, Journal
-from watcher.clerk.simulator.world import Moment, World
+from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+from watcher.clerk.simulator.world import StatusTime, World
 
 
-def busiest_second(journal: Journal) -> int:
+def busiest_second(request_log: RequestLog) -> int:
     """Return the most requests one key made within any second."""
     by_key: dict[int | None, list[float]] = {}
-    for entry in journal.entries:
+    for entry in request_log.entries:
         by_key.setdefault(entry.key, []).append(entry.at)
     return max((_busiest(times) for times in by_key.values()), default=0)
 
@@ -25,22 +25,22 @@ def _busiest(times: Sequence[float]) -> int:
     return busiest
 
 
-def requests_of(journal: Journal, execution: str) -> list[Entry]:
+def requests_of(request_log: RequestLog, execution: str) -> list[LoggedRequest]:
     """Return the requests for one execution."""
-    return [entry for entry in journal.entries if entry.execution == execution]
+    return [entry for entry in request_log.entries if entry.execution == execution]
 
 
-def told_statuses(journal: Journal, execution: str) -> list[str]:
-    """Return the statuses that answers told, without repetitions: what a watcher can know at least."""
-    told = (_told_of(entry, execution) for entry in journal.entries)
-    return [status for status, _ in groupby(status for status in told if status)]
+def answered_statuses(request_log: RequestLog, execution: str) -> list[str]:
+    """Return the statuses that answers had, without repetitions: what a watcher can know at least."""
+    emitted = (_told_of(entry, execution) for entry in request_log.entries)
+    return [status for status, _ in groupby(status for status in emitted if status)]
 
 
-def _told_of(entry: Entry, execution: str) -> str | None:
-    return entry.told if entry.execution == execution else (entry.rows or {}).get(execution)
+def _told_of(entry: LoggedRequest, execution: str) -> str | None:
+    return entry.answered if entry.execution == execution else (entry.rows or {}).get(execution)
 
 
-def true_path(world: World, execution: str) -> tuple[Moment, ...]:
+def true_path(world: World, execution: str) -> tuple[StatusTime, ...]:
     """Return every status an execution has had so far, and since when."""
     found = world.find(execution)
     assert found is not None

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from bench.answers import ID_LENGTH, PIPELINE, answer
-from bench.ledger import Ledger
+from bench.counters import Counters
 
 _ID_STARTS = len(f"GET /public/pipelines/{PIPELINE}/executions/")
 _RUNNING, _PAUSED = answer("running"), answer("paused")
@@ -13,8 +13,8 @@ _RUNNING, _PAUSED = answer("running"), answer("paused")
 class _Connection(asyncio.Protocol):
     """Answers one request at a time: whoever asks waits for the answer, so a segment holds no more than one."""
 
-    def __init__(self, ledger: Ledger, paused: set[bytes]) -> None:
-        self._ledger = ledger
+    def __init__(self, counters: Counters, paused: set[bytes]) -> None:
+        self._ledger = counters
         self._paused = paused
         self._begun = b""
 
@@ -33,20 +33,20 @@ class _Connection(asyncio.Protocol):
         self._transport.write(body.before + execution + body.after)
 
     def _count(self, execution: bytes) -> None:
-        ledger = self._ledger
-        ledger.first_at = ledger.first_at or time.monotonic()
-        ledger.served_count += 1
-        if ledger.change_every and ledger.served_count % ledger.change_every == 0:
+        counters = self._ledger
+        counters.first_at = counters.first_at or time.monotonic()
+        counters.served_count += 1
+        if counters.change_every and counters.served_count % counters.change_every == 0:
             self._paused ^= {execution}
 
 
-async def _serve(ledger: Ledger) -> None:
+async def _serve(counters: Counters) -> None:
     paused: set[bytes] = set()
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(ledger, paused), "127.0.0.1", 0)
-    ledger.port = server.sockets[0].getsockname()[1]
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters, paused), "127.0.0.1", 0)
+    counters.port = server.sockets[0].getsockname()[1]
     await server.serve_forever()
 
 
-def serve_load(ledger: Ledger) -> None:
-    """Serve until the process is ended; the port it serves on is in the ledger."""
-    asyncio.run(_serve(ledger))
+def serve_load(counters: Counters) -> None:
+    """Serve until the process is ended; the port it serves on is in the counters."""
+    asyncio.run(_serve(counters))

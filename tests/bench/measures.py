@@ -7,10 +7,10 @@ from pathlib import Path
 from statistics import quantiles
 
 from bench.answers import execution_ids
+from bench.counters import Counters
 from bench.figures import Figure, at_least, at_most, shown
-from bench.ledger import Ledger
 from bench.load_server import serve_load
-from bench.places import CONCURRENCY, SINK, Places, Wish
+from bench.positions import CONCURRENCY, SINK, Positions, Wish
 from bench.processes import Cost, bare_loop, daemon, events_of, lines_in, observe_cost, server, wait_until
 from bench.receiver import receive
 from bench.virtual_measures import measure_pipelines
@@ -27,9 +27,9 @@ SETTLING_S = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """What the measurements share. A `quick` one is a first impression: fewer repetitions, shorter looks."""
+    """What the measurements share. A `quick` one is a first impression: fewer repetitions, shorter polls."""
 
-    places: Places
+    places: Positions
     quick: bool
 
     @property
@@ -38,7 +38,7 @@ class Bench:
         return range(2 if self.quick else 5)
 
     @property
-    def look_s(self) -> float:
+    def poll_s(self) -> float:
         """Return for how long a process is watched."""
         return 2.0 if self.quick else 4.0
 
@@ -111,7 +111,7 @@ def measure_latency(bench: Bench) -> Iterator[Figure]:
     delays = [_delays_ms(bench) for _ in bench.repetitions]
     yield at_most(100, "seen to webhook received, p99, ms", [_percentile(each, 99) for each in delays])
     yield shown("  p50, ms", [_percentile(each, 50) for each in delays])
-    yield shown("  events per second", [len(each) / bench.look_s for each in delays])
+    yield shown("  events per second", [len(each) / bench.poll_s for each in delays])
 
 
 def measure_deliveries(bench: Bench) -> Iterator[Figure]:
@@ -131,12 +131,12 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
 }
 
 
-def _url(ledger: Ledger) -> str:
-    return f"http://127.0.0.1:{ledger.port}"
+def _url(counters: Counters) -> str:
+    return f"http://127.0.0.1:{counters.port}"
 
 
-def _settle(ledger: Ledger) -> None:
-    wait_until(lambda: ledger.served_count > 0)
+def _settle(counters: Counters) -> None:
+    wait_until(lambda: counters.served_count > 0)
     time.sleep(SETTLING_S)
 
 
@@ -144,11 +144,11 @@ def _bare(bench: Bench) -> Cost:
     with server(serve_load) as api, bare_loop(_url(api), executions=SOME, workers=CONCURRENCY) as process:
         api.change_every = CHANGED_ONE_IN
         _settle(api)
-        return observe_cost(process, api, seconds=bench.look_s)
+        return observe_cost(process, api, seconds=bench.poll_s)
 
 
 def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANGED_ONE_IN) -> Watched:
-    """Run a daemon that knows these executions, and watch it look at them as fast as it can."""
+    """Run a daemon that knows these executions, and watch it poll them as fast as it can."""
     with server(serve_load) as api:
         api.change_every = change_every
         wish = Wish(base_url=_url(api), executions=executions)
@@ -157,7 +157,7 @@ def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANG
         with daemon(config) as process:
             _settle(api)
             lines_before = lines_in(events_of(config))
-            cost = observe_cost(process, api, seconds=bench.look_s)
+            cost = observe_cost(process, api, seconds=bench.poll_s)
             reported = lines_in(events_of(config)) - lines_before
         made = cost.served_count / change_every if change_every else 1
         return Watched(cost, api.first_at - began_at, reported / made)
@@ -181,7 +181,7 @@ def _drain(bench: Bench, sink: str) -> float:
 
 
 def _memory_mb(bench: Bench, store: Path | None) -> float:
-    """Return what is held once each execution was looked at a few times: by then it no longer grows."""
+    """Return what is held once each execution was polled a few times: by then it no longer grows."""
     with server(serve_load) as api:
         api.change_every = CHANGED_ONE_IN
         config = bench.places.make(Wish(base_url=_url(api), executions=MANY), store=store)
@@ -200,7 +200,7 @@ def _start_s(bench: Bench) -> float:
 
 
 def _delays_ms(bench: Bench) -> Sequence[float]:
-    """Let one answer in five change at a pace of 1,000 a second; return the delays of the events of one look."""
+    """Let one answer in five change at a pace of 1,000 a second; return the delays of the events of one poll."""
     with server(serve_load) as api, server(receive) as hook:
         rate_per_s = round(5 * EVENTS_PER_S / SHARE)
         wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=rate_per_s, sink_url=_url(hook))
@@ -208,7 +208,7 @@ def _delays_ms(bench: Bench) -> Sequence[float]:
             api.change_every = 5
             _settle(hook)
             before = hook.served_count
-            time.sleep(bench.look_s)
+            time.sleep(bench.poll_s)
             return [1000 * delay_s for delay_s in hook.delays_s[before : hook.served_count]]
 
 
@@ -227,6 +227,6 @@ def _deliveries_per_s(bench: Bench) -> float:
             return DELIVERIES_COUNT * 0.9 / (last_at - first_at)
 
 
-def _reached_at(ledger: Ledger, *, count: int) -> float:
-    wait_until(lambda: ledger.served_count >= count)
+def _reached_at(counters: Counters, *, count: int) -> float:
+    wait_until(lambda: counters.served_count >= count)
     return time.monotonic()

@@ -10,7 +10,7 @@ from statistics import fmean
 
 from virtual import FakeClock
 
-from watcher.clerk.simulator.lifecycles import REAL, Kind, tell
+from watcher.clerk.simulator.lifecycles import REAL, Kind, make_lifecycle
 from watcher.clerk.simulator.scenarios import pipeline_named
 from watcher.clerk.simulator.world import SimExecution, World
 
@@ -52,9 +52,9 @@ class Population:
         return sum(span for span in spans if span > 0) / (until_s - from_s)
 
     def interval_s(self, rate_per_s: float, from_s: float, until_s: float) -> float:
-        """Return the interval of looks at each that so many requests a second allow, on average within [from, until).
+        """Return the interval of polls of each that so many requests a second allow, on average within [from, until).
 
-        A life costs one look at its end, whatever its length, and one for each interval it lasts.
+        A life costs one poll at its end, whatever its length, and one for each interval it lasts.
         """
         return self.mean_open_count(from_s, until_s) / (rate_per_s - self.arrivals_per_s)
 
@@ -66,13 +66,13 @@ class Population:
             begins_s += rng.expovariate(self.arrivals_per_s)
             if begins_s >= until_s:
                 return
-            self.world.add(tell(seed, index=index), pipeline=rng.choice(self.pipelines), begins_s=begins_s)
+            self.world.add(make_lifecycle(seed, index=index), pipeline=rng.choice(self.pipelines), begins_s=begins_s)
 
 
 def end_s(execution: SimExecution) -> float:
     """Return when an execution ends, in seconds of the world."""
-    return execution.begins_s + execution.story.length_s()
+    return execution.begins_s + execution.lifecycle.length_s()
 
 
 def _mean_life_s(seed: int) -> float:
-    return fmean(tell(seed, index=index).length_s() for index in range(_SAMPLE_COUNT))
+    return fmean(make_lifecycle(seed, index=index).length_s() for index in range(_SAMPLE_COUNT))

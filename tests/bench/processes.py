@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.bare import ask_for_ever
-from bench.ledger import Ledger, new_ledger, spawning
+from bench.counters import Counters, new_ledger, spawning
 
 PATIENCE_S = 120.0
 _SLICE_S = 0.005
@@ -50,11 +50,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(_SLICE_S)
 
 
-def observe_cost(process: psutil.Process, ledger: Ledger, *, seconds: float) -> Cost:
-    """Watch a process for so long while the ledger's server counts what it asks for."""
-    cpu_s, served, began_at = _cpu_s(process), ledger.served_count, time.monotonic()
+def observe_cost(process: psutil.Process, counters: Counters, *, seconds: float) -> Cost:
+    """Watch a process for so long while the counters's server counts what it asks for."""
+    cpu_s, served, began_at = _cpu_s(process), counters.served_count, time.monotonic()
     time.sleep(seconds)
-    return Cost(ledger.served_count - served, time.monotonic() - began_at, _cpu_s(process) - cpu_s)
+    return Cost(counters.served_count - served, time.monotonic() - began_at, _cpu_s(process) - cpu_s)
 
 
 def _cpu_s(process: psutil.Process) -> float:
@@ -63,15 +63,15 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 @contextmanager
-def server(target: Callable[[Ledger], None]) -> Iterator[Ledger]:
-    """Run a server in a process of its own, and give its ledger once it listens."""
-    ledger = new_ledger()
-    process = spawning.Process(target=target, args=(ledger,), daemon=True)
+def server(target: Callable[[Counters], None]) -> Iterator[Counters]:
+    """Run a server in a process of its own, and give its counters once it listens."""
+    counters = new_ledger()
+    process = spawning.Process(target=target, args=(counters,), daemon=True)
     process.start()
     psutil.Process(process.pid).cpu_affinity(SERVER_CORES)
-    wait_until(lambda: ledger.port > 0)
+    wait_until(lambda: counters.port > 0)
     try:
-        yield ledger
+        yield counters
     finally:
         process.kill()
         process.join()

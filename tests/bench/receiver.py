@@ -5,7 +5,7 @@ import re
 import time
 from datetime import datetime
 
-from bench.ledger import DELAYS_COUNT, Ledger
+from bench.counters import DELAYS_COUNT, Counters
 
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 _OBSERVED_AT = re.compile(rb'"observed":\{"at":"([^"]+)"')
@@ -13,8 +13,8 @@ _TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 
 class _Connection(asyncio.Protocol):
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, counters: Counters) -> None:
+        self._ledger = counters
         self._begun = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -32,20 +32,20 @@ class _Connection(asyncio.Protocol):
         self._transport.write(_TAKEN)
 
     def _note(self, body: bytes) -> None:
-        ledger, observed = self._ledger, _OBSERVED_AT.search(body)
-        ledger.first_at = ledger.first_at or time.monotonic()
-        if observed is not None and ledger.served_count < DELAYS_COUNT:
+        counters, observed = self._ledger, _OBSERVED_AT.search(body)
+        counters.first_at = counters.first_at or time.monotonic()
+        if observed is not None and counters.served_count < DELAYS_COUNT:
             observed_at = datetime.fromisoformat(observed[1].decode()).timestamp()
-            ledger.delays_s[ledger.served_count] = time.time() - observed_at
-        ledger.served_count += 1
+            counters.delays_s[counters.served_count] = time.time() - observed_at
+        counters.served_count += 1
 
 
-async def _serve(ledger: Ledger) -> None:
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(ledger), "127.0.0.1", 0)
-    ledger.port = server.sockets[0].getsockname()[1]
+async def _serve(counters: Counters) -> None:
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters), "127.0.0.1", 0)
+    counters.port = server.sockets[0].getsockname()[1]
     await server.serve_forever()
 
 
-def receive(ledger: Ledger) -> None:
-    """Receive until the process is ended; the port is in the ledger."""
-    asyncio.run(_serve(ledger))
+def receive(counters: Counters) -> None:
+    """Receive until the process is ended; the port is in the counters."""
+    asyncio.run(_serve(counters))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.clerk.simulator.lifecycles import has_ended
-from watcher.clerk.simulator.responses import AnswerBook, encode, row
+from watcher.clerk.simulator.responses import ResponseCache, encode, row
 from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.models import Outcome
 from watcher.store.protocol import Change, ExecutionChange, PipelineChange
@@ -30,19 +30,19 @@ class Notes:
     """What was asked and seen. Counts only while `counting`; seconds are the world's.
 
     `requests` counts by page; `found` is when an execution was first shown, `ended` when it was first shown as ended,
-    `told` when that was told, `told_count` how often; `gaps` are the gaps told. `longest_wait_s` is the longest time
-    between two looks at one.
+    `emitted` when that was reported, `emitted_count` how often; `gaps` are the gaps reported. `longest_wait_s` is the
+    longest time between two polls of one.
     """
 
     counting: bool = False
     requests: Counter[int] = field(default_factory=Counter)
     found: dict[str, float] = field(default_factory=dict)
     ended: dict[str, Sight] = field(default_factory=dict)
-    told: dict[str, float] = field(default_factory=dict)
-    told_count: Counter[str] = field(default_factory=Counter)
+    emitted: dict[str, float] = field(default_factory=dict)
+    emitted_count: Counter[str] = field(default_factory=Counter)
     gaps: list[bytes] = field(default_factory=list)
     longest_wait_s: float = 0.0
-    _looked: dict[str, float] = field(default_factory=dict)
+    _polled: dict[str, float] = field(default_factory=dict)
 
     def asked(self, page: int, shown: Iterable[SimExecution], *, now_s: float) -> None:
         """Note a request and what it showed."""
@@ -52,26 +52,26 @@ class Notes:
                 self._showed(execution, page=page, now_s=now_s)
 
     def recorded(self, change: Change, *, now_s: float) -> None:
-        """Note that the end of an execution, or a gap, was told."""
+        """Note that the end of an execution, or a gap, was reported."""
         if isinstance(change, ExecutionChange) and change.outgoing and change.known.ended_at is not None:
-            self.told.setdefault(change.known.execution, now_s)
-            self.told_count[change.known.execution] += 1
+            self.emitted.setdefault(change.known.execution, now_s)
+            self.emitted_count[change.known.execution] += 1
         elif isinstance(change, PipelineChange):
             self.gaps += [each.event.body for each in change.outgoing]
 
     def stop(self, now_s: float) -> None:
         """Count no more; who still waits has waited until now."""
-        for looked_s in self._looked.values():
-            self._waited(now_s - looked_s)
+        for polled_s in self._polled.values():
+            self._waited(now_s - polled_s)
         self.counting = False
 
     def _showed(self, execution: SimExecution, *, page: int, now_s: float) -> None:
         self.found.setdefault(execution.id, now_s)
-        self._waited(now_s - self._looked.pop(execution.id, now_s))
-        if has_ended(execution.stay_at(now_s)):
+        self._waited(now_s - self._polled.pop(execution.id, now_s))
+        if has_ended(execution.phase_at(now_s)):
             self.ended[execution.id] = Sight(now_s, page)
         else:
-            self._looked[execution.id] = now_s
+            self._polled[execution.id] = now_s
 
     def _waited(self, wait_s: float) -> None:
         if self.counting:
@@ -104,7 +104,7 @@ class WorldApi:
         """Answer from that world, to which nothing is added."""
         self._world = world
         self._notes = notes
-        self._book = AnswerBook(world)
+        self._book = ResponseCache(world)
         self._rows: dict[str, tuple[float, bytes]] = {}
         self._shelves: defaultdict[str, _Shelf] = defaultdict(_Shelf)
         for execution in sorted(world.executions(), key=lambda each: each.begins_s):

@@ -64,7 +64,7 @@ def _explain(duels: Sequence[Duel]) -> Iterator[Figure]:
     yield shown("  over half a turn of GETs", [each.delay_s / (each.turn_s / 2) for each in wholes])
     yield shown("  of GETs alone, s", [each.gets.delay_s for each in duels])
     yield shown("  delay, s", [each.delay_s for each in wholes])
-    yield shown("    p99, s", [quantiles([end.told_after_s for end in each.ends], n=100)[98] for each in wholes])
+    yield shown("    p99, s", [quantiles([end.emitted_after_s for end in each.ends], n=100)[98] for each in wholes])
     yield shown("    from shown to told, s", [each.delay_s - _mean_shown_s(each.ends) for each in wholes])
     yield shown("    until an execution is found, s", [each.found_after_s for each in wholes])
     for place, holds in PLACES.items():

@@ -13,52 +13,52 @@ from structlog.testing import capture_logs
 from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.config.models import AccountSettings, PollingSettings
-from watcher.daemon.build import AccountEquipment, build_account
+from watcher.daemon.build import AccountOwnerDependencies, build_account
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Known
+from watcher.domain.models import ExecutionRecord
 from watcher.domain.routing import Router
-from watcher.polling.account_poller import AccountWatcher
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
 from watcher.store.open import open_store
-from watcher.store.protocol import AccountRecord, Change, Lease, Ledger, PipelineRecord, Strain
+from watcher.store.protocol import AccountRecord, AccountStore, BackoffState, Change, Lease, PipelineRecord
 from watcher.store.sql_store import SqlStore
 
 ACCOUNT = "default"
 
 
 @dataclass(frozen=True, slots=True)
-class NotedLedger:
-    """A ledger of which is noted what was recorded."""
+class NotedStore:
+    """A store of which is noted what was recorded."""
 
-    ledger: Ledger
+    noted: AccountStore
     heard: Callable[[Change], None]
 
     async def claim(self, kind: str, name: str) -> Lease:
-        return await self.ledger.claim(kind, name)
+        return await self.noted.claim(kind, name)
 
     async def load_account(self, lease: Lease) -> AccountRecord:
-        return await self.ledger.load_account(lease)
+        return await self.noted.load_account(lease)
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
-        return await self.ledger.load_executions(lease, executions)
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
+        return await self.noted.load_executions(lease, executions)
 
     async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
-        return await self.ledger.load_pipeline(lease, pipeline)
+        return await self.noted.load_pipeline(lease, pipeline)
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
-        return await self.ledger.load_open(lease, pipelines)
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
+        return await self.noted.load_open(lease, pipelines)
 
     async def record(self, change: Change) -> None:
-        await self.ledger.record(change)
+        await self.noted.record(change)
         self.heard(change)
 
-    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
-        await self.ledger.note_looks(lease, looked_at)
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+        await self.noted.save_poll_times(lease, polled_at)
 
-    async def note_strain(self, lease: Lease, strain: Strain) -> None:
-        await self.ledger.note_strain(lease, strain)
+    async def save_backoff(self, lease: Lease, strain: BackoffState) -> None:
+        await self.noted.save_backoff(lease, strain)
 
 
 class HandSchedule(Schedule):
@@ -78,7 +78,7 @@ class Stage:
     """A crowd, the watcher of its account, and what is noted of both. Seconds are the world's."""
 
     population: Population
-    watcher: AccountWatcher
+    watcher: AccountPoller
     schedule: HandSchedule
     notes: Notes
     fatal: list[BaseException]
@@ -88,7 +88,7 @@ class Stage:
         clock = self.population.clock
         end = clock.monotonic() + until_s - self.population.world.now_s()
         while True:
-            delay_s = await self.watcher.round()
+            delay_s = await self.watcher.tick()
             await self._settle()
             if self.fatal:
                 raise self.fatal[0]
@@ -116,23 +116,25 @@ async def enter_stage(
 ) -> Stage:
     """Build the watcher of an account over the store in that directory, else an empty one, as a start would."""
     stack.enter_context(capture_logs())  # what is logged is no figure
-    random.seed(population.crowd.seed)  # what spreads the looks
+    random.seed(population.crowd.seed)  # what spreads the polls
     world, clock, notes, metrics = population.world, population.clock, Notes(), Metrics()
     directory = directory or Path(stack.enter_context(TemporaryDirectory(prefix="virtual-")))
     store = await open_store(f"sqlite:///{directory / 'watcher.db'}", clock=clock, on_recorded=lambda _sinks: None)
     stack.push_async_callback(store.close)
     await write_without_waiting(store)
-    ledger = NotedLedger(store, lambda change: notes.recorded(change, now_s=world.now_s()))
+    noted = NotedStore(store, lambda change: notes.recorded(change, now_s=world.now_s()))
     fatal: list[BaseException] = []
     schedule = HandSchedule(clock=clock, fatal=fatal.append, lag=metrics.loop_lag.set)
     watcher = await build_account(
-        AccountEquipment(ledger, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append),
+        AccountOwnerDependencies(
+            noted, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append
+        ),
         stack,
         name=ACCOUNT,
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
         polling=polling,
         retention_s=30 * 24 * 3600.0,
-        tap=lambda _: WorldApi(world, notes),
+        wrap_api=lambda _: WorldApi(world, notes),
     )
     return Stage(population, watcher, schedule, notes, fatal)
 

@@ -1,7 +1,7 @@
 """Two ways to spend requests on the same crowd, in virtual time: whole pipelines, or GETs alone by a fixed interval.
 
-What is measured is how long after its end an execution is told as ended: changes within a life may come and go between
-two looks.
+What is measured is how long after its end an execution is reported as ended: changes within a life may come and go
+between two polls.
 """
 
 import asyncio
@@ -45,17 +45,17 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """One execution's end: how long after it the API first showed it, on which page, and how long until it was told."""
+    """One execution's end: how long until the API first showed it, and on which page, and until it was reported."""
 
     kind: Kind
     page: int
     shown_after_s: float
-    told_after_s: float
+    emitted_after_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What came of a trial. `requests_per_s` is by page, `GET` on none; a wait is the time between two looks.
+    """What came of a trial. `requests_per_s` is by page, `GET` on none; a wait is the time between two polls.
 
     `found_after_s` is how long after its beginning a newcomer was first shown, on average.
     """
@@ -68,8 +68,8 @@ class Measured:
 
     @property
     def delay_s(self) -> float:
-        """Return how long after its end an execution is told as ended, on average."""
-        return fmean(end.told_after_s for end in self.ends)
+        """Return how long after its end an execution is reported as ended, on average."""
+        return fmean(end.emitted_after_s for end in self.ends)
 
     @property
     def rate_per_s(self) -> float:
@@ -78,9 +78,9 @@ class Measured:
 
     @property
     def turn_s(self) -> float:
-        """Return how long everyone waits if each request is a look at one execution and all take turns: a fair share.
+        """Return how long everyone waits if each request is a poll of one execution and all take turns: a fair share.
 
-        GETs alone tell an end after half of it on average, and cannot do better.
+        GETs alone report an end after half of it on average, and cannot do better.
         """
         return self.open_count / self.rate_per_s
 
@@ -98,7 +98,7 @@ def watch_whole(trial: Trial) -> Measured:
 def watch_by_name(trial: Trial) -> Measured:
     """Watch each execution by name at a fixed interval, the shortest for which these requests suffice.
 
-    That favours it: each is known from its beginning on, for nothing, and has its first look at random within the first
+    That favours it: each is known from its beginning on, for nothing, and has its first poll at random within the first
     interval, so that an end waits half of one on average.
     """
     return asyncio.run(_watch_by_name(trial))
@@ -146,8 +146,8 @@ class _Names:
         await self._stage.run_until(until_s)
 
     async def _name(self, execution: SimExecution) -> None:
-        told = self._stage.notes.told
-        self._named = [*(each for each in self._named if each.id not in told), execution]
+        emitted = self._stage.notes.emitted
+        self._named = [*(each for each in self._named if each.id not in emitted), execution]
         names: dict[str, list[str]] = {}
         for each in self._named:
             names.setdefault(each.pipeline.id, []).append(each.id)
@@ -173,9 +173,9 @@ async def _measure(trial: Trial, stage: Stage, run_until: RunUntil) -> Measured:
 
 
 async def _wait_for(ended: Iterable[SimExecution], stage: Stage, run_until: RunUntil) -> None:
-    """Let it go on until each of these ends is told. Raises `TimeoutError` if one never is."""
+    """Let it go on until each of these ends is reported. Raises `TimeoutError` if one never is."""
     world, give_up_s = stage.population.world, stage.population.world.now_s() + PATIENCE_S
-    while not all(each.id in stage.notes.told for each in ended):
+    while not all(each.id in stage.notes.emitted for each in ended):
         if world.now_s() >= give_up_s:
             raise TimeoutError
         await run_until(world.now_s() + _STEP_S)
@@ -183,4 +183,4 @@ async def _wait_for(ended: Iterable[SimExecution], stage: Stage, run_until: RunU
 
 def _end(execution: SimExecution, notes: Notes) -> End:
     at_s, shown = end_s(execution), notes.ended[execution.id]
-    return End(execution.story.kind, shown.page, shown.at_s - at_s, notes.told[execution.id] - at_s)
+    return End(execution.lifecycle.kind, shown.page, shown.at_s - at_s, notes.emitted[execution.id] - at_s)

@@ -1,4 +1,4 @@
-"""What holds for every sink: one attempt, the body byte for byte, trouble as a receipt, cancellation let through."""
+"""What holds for every sink: one attempt, the body byte for byte, trouble as a result, cancellation let through."""
 
 import asyncio
 import os
@@ -9,10 +9,10 @@ from typing import Protocol
 from uuid import UUID
 
 import pytest
-from lane_rig import FakeClock
 from receiver import Receiver, hangs
+from worker_rig import FakeClock
 
-from watcher.delivery.sinks.protocol import Sink, Verdict
+from watcher.delivery.sinks.protocol import SendOutcome, Sink
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
 from watcher.domain.models import Delivery
@@ -87,15 +87,15 @@ def delivery(body: bytes) -> Delivery:
 
 @pytest.mark.parametrize("body", BODIES)
 async def test_a_body_arrives_byte_for_byte(target: Target, body: bytes) -> None:
-    receipt = await target.sink.send([delivery(body)])
-    assert receipt.verdict is Verdict.DELIVERED
+    result = await target.sink.send([delivery(body)])
+    assert result.outcome is SendOutcome.DELIVERED
     assert await target.received() == [body]
 
 
 async def test_sixteen_at_once_all_arrive(target: Target) -> None:
     bodies = [f'{{"number": {number}}}'.encode() for number in range(16)]
     receipts = await asyncio.gather(*(target.sink.send([delivery(body)]) for body in bodies))
-    assert {receipt.verdict for receipt in receipts} == {Verdict.DELIVERED}
+    assert {result.outcome for result in receipts} == {SendOutcome.DELIVERED}
     assert sorted(await target.received()) == sorted(bodies)
 
 

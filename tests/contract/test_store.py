@@ -13,18 +13,18 @@ from stores import (
     START_US,
     SetClock,
     Woken,
+    attempt_record,
     change,
     execution_id,
     executions_of,
-    settlement,
     source_change,
     stream_of,
 )
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
-from watcher.domain.models import DeliveryState, Known, LostReason
+from watcher.domain.models import DeliveryState, ExecutionRecord, LostReason
 from watcher.store.open import open_store
-from watcher.store.protocol import AT_EASE, Backlog, Keep, Lease, Store, Strain
+from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, Keep, Lease, Store
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 LATER = START_US + 3_600 * SECOND_US
@@ -50,12 +50,12 @@ def hold(_account: str, _pipeline: str, _execution: str, _ended_at: int) -> bool
 
 
 async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: Lease) -> None:
-    known = Known(
+    known = ExecutionRecord(
         execution=execution_id(1),
         pipeline=PIPELINE,
         status="odd",
         since_at=1,
-        looked_at=2,
+        polled_at=2,
         sequence=1,
         counts=(("running", 2), ("unrecognized:odd", 1)),
         overdue_sequence=1,
@@ -71,7 +71,7 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: L
 
 
 async def test_an_execution_never_seen_is_loaded_as_it_was(store: Store, account: Lease) -> None:
-    known = Known(execution_id(1), PIPELINE)
+    known = ExecutionRecord(execution_id(1), PIPELINE)
     await store.record(replace(change(account), known=known, outgoing=()))
     assert await executions_of(store, account) == [known]
 
@@ -141,18 +141,18 @@ async def test_who_lost_the_lease_writes_nothing(store: Store, account: Lease, o
         store.record(change(account, 2)),
         store.record(source_change(account)),
         store.record(source_change(ops, sinks=())),
-        store.note_looks(account, {execution_id(1): LATER}),
-        store.note_strain(account, Strain(60.0, 40.0)),
-        store.note_standing(ops, Strain(60.0, 40.0), clock_s=9.0),
-        store.settle(settlement(ops, delivery)),
+        store.save_poll_times(account, {execution_id(1): LATER}),
+        store.save_backoff(account, BackoffState(60.0, 40.0)),
+        store.save_sink_state(ops, BackoffState(60.0, 40.0), clock_s=9.0),
+        store.settle(attempt_record(ops, delivery)),
         store.load_sink(ops, fingerprint="x"),
         store.next_deliveries(ops, now=LATER, limit=1),
     ):
         with pytest.raises(OwnershipLostError):
             await write
-    assert [(each.sequence, each.looked_at) for each in await executions_of(store, winner)] == [(1, START_US)]
+    assert [(each.sequence, each.polled_at) for each in await executions_of(store, winner)] == [(1, START_US)]
     record = await store.load_account(winner)
-    assert (record.sequence, record.strain) == (0, AT_EASE)
+    assert (record.sequence, record.backoff) == (0, NO_BACKOFF)
     assert (await store.next_deliveries(sink_winner, now=LATER, limit=1)).deliveries == [delivery]
 
 
@@ -179,46 +179,48 @@ async def test_a_source_change_from_another_sequence_is_lost(store: Store, accou
 async def test_what_an_account_goes_through_is_kept_and_its_pause_goes_on_ending(
     store: Store, account: Lease, clock: SetClock
 ) -> None:
-    assert (await store.load_account(account)).strain == AT_EASE
-    await store.note_strain(account, Strain(60.0, 40.0))
-    assert (await store.load_account(account)).strain == Strain(60.0, 40.0)
+    assert (await store.load_account(account)).backoff == NO_BACKOFF
+    await store.save_backoff(account, BackoffState(60.0, 40.0))
+    assert (await store.load_account(account)).backoff == BackoffState(60.0, 40.0)
     clock.us += 25 * SECOND_US
-    assert (await store.load_account(account)).strain == Strain(35.0, 40.0)
-    await store.note_strain(account, AT_EASE)
-    assert (await store.load_account(account)).strain == AT_EASE
+    assert (await store.load_account(account)).backoff == BackoffState(35.0, 40.0)
+    await store.save_backoff(account, NO_BACKOFF)
+    assert (await store.load_account(account)).backoff == NO_BACKOFF
 
 
-async def test_of_several_strains_of_an_account_the_last_is_kept(store: Store, account: Lease) -> None:
+async def test_of_several_backoffs_of_an_account_the_last_is_kept(store: Store, account: Lease) -> None:
     other = await store.claim("account", "other")
     several = [(account, 1.0), (other, 7.0), (account, 9.0), (account, 2.0)]
-    await asyncio.gather(*(store.note_strain(lease, Strain(None, failing_for_s)) for lease, failing_for_s in several))
-    assert (await store.load_account(account)).strain == Strain(None, 2.0)
-    assert (await store.load_account(other)).strain == Strain(None, 7.0)
+    await asyncio.gather(
+        *(store.save_backoff(lease, BackoffState(None, failing_for_s)) for lease, failing_for_s in several)
+    )
+    assert (await store.load_account(account)).backoff == BackoffState(None, 2.0)
+    assert (await store.load_account(other)).backoff == BackoffState(None, 7.0)
 
 
-async def test_looks_are_kept_and_never_go_back(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_polls_are_kept_and_never_go_back(store: Store, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await store.record(change(account, 1))
-    await store.record(change(account, 2, looked_at=LATER))
-    await store.note_looks(account, {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER})
-    assert {each.looked_at for each in await executions_of(store, account)} == {LATER}
+    await store.record(change(account, 2, polled_at=LATER))
+    await store.save_poll_times(account, {execution_id(1): LATER, execution_id(2): START_US, execution_id(3): LATER})
+    assert {each.polled_at for each in await executions_of(store, account)} == {LATER}
 
 
-async def test_many_looks_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
+async def test_many_polls_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))
-    await store.note_looks(account, {execution_id(number): LATER for number in range(2_500)})
-    assert {each.looked_at for each in await executions_of(store, account)} == {LATER}
+    await store.save_poll_times(account, {execution_id(number): LATER for number in range(2_500)})
+    assert {each.polled_at for each in await executions_of(store, account)} == {LATER}
 
 
 async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
     store: Store, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     clock.us = LATER
-    await store.record(change(account, since_at=LATER, looked_at=LATER))
+    await store.record(change(account, since_at=LATER, polled_at=LATER))
     clock.us = START_US
     (known,) = await executions_of(store, account)
-    assert (known.since_at, known.looked_at) == (START_US, START_US)
+    assert (known.since_at, known.polled_at) == (START_US, START_US)
     assert await due(store, ops, now=START_US) == []
     await store.load_sink(ops, fingerprint="")
     assert await due(store, ops, now=START_US) == [of(1)]
@@ -227,7 +229,7 @@ async def test_what_a_clock_that_was_ahead_wrote_counts_as_now(
 async def test_a_start_leaves_what_is_to_be_tried_later_for_later(store: Store, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     (delivery,) = (await store.next_deliveries(ops, now=START_US, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery, state=WAITING, due_at=LATER))
+    await store.settle(attempt_record(ops, delivery, state=WAITING, due_at=LATER))
     await store.load_sink(ops, fingerprint="")
     assert await due(store, ops, now=LATER - 1) == []
 
@@ -239,9 +241,9 @@ async def test_a_delivery_carries_the_event_as_it_was_recorded(
     recorded = change(account)
     await store.record(recorded)
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    told = recorded.outgoing[0].event
-    assert (delivery.event_id, delivery.type, delivery.body) == (told.id, told.type, told.body)
-    assert (delivery.stream, delivery.sequence, delivery.sink) == (told.stream, told.sequence, "ops")
+    emitted = recorded.outgoing[0].event
+    assert (delivery.event_id, delivery.type, delivery.body) == (emitted.id, emitted.type, emitted.body)
+    assert (delivery.stream, delivery.sequence, delivery.sink) == (emitted.stream, emitted.sequence, "ops")
     assert (delivery.recorded_at, delivery.due_at) == (clock.us, clock.us)
     assert (delivery.attempts, delivery.steps, delivery.rejections) == (0, 0, 0)
     assert (delivery.tried_at, delivery.first_due_at_s) == (0, None)
@@ -251,7 +253,7 @@ async def test_each_sink_of_an_event_has_its_own_delivery(store: Store, account:
     log = await store.claim("sink", "log")
     await store.record(change(account, sinks=("ops", "log")))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery))
+    await store.settle(attempt_record(ops, delivery))
     assert await due(store, ops) == []
     assert await due(store, log) == [of(1)]
 
@@ -273,7 +275,7 @@ async def test_a_sink_that_was_sent_an_event_is_also_sent_the_one_that_ends_it(
     assert woken.names == ["log", "ops"]
     for lease in (ops, log):
         (delivery,) = (await store.next_deliveries(lease, now=LATER, limit=9)).deliveries
-        await store.settle(settlement(lease, delivery))
+        await store.settle(attempt_record(lease, delivery))
         assert await due(store, lease) == [of(1, sequence=2)]
 
 
@@ -344,7 +346,7 @@ async def test_a_failed_attempt_is_written_down_and_due_again_later(
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     again_at = START_US + 5 * SECOND_US
     counts = {"steps": 3, "rejections": 2, "tried_at": START_US + 7, "first_due_at_s": 1.25, "clock_s": 8.5}
-    await store.settle(settlement(ops, first, state=WAITING, due_at=again_at, **counts))
+    await store.settle(attempt_record(ops, first, state=WAITING, due_at=again_at, **counts))
     found = await store.next_deliveries(ops, now=again_at - 1, limit=1)
     assert (found.deliveries, found.next_due_at) == ([], again_at)
     (delivery,) = (await store.next_deliveries(ops, now=again_at, limit=1)).deliveries
@@ -361,7 +363,7 @@ async def fail(store: Store, ops: Lease, number: int, **values: object) -> None:
     """Settle an attempt at the first event of an execution that failed; it is due again long ago."""
     due_now = (await store.next_deliveries(ops, now=LATER, limit=50)).deliveries
     (delivery,) = [each for each in due_now if (each.stream, each.sequence) == of(number)]
-    await store.settle(settlement(ops, delivery, state=WAITING, **values))
+    await store.settle(attempt_record(ops, delivery, state=WAITING, **values))
 
 
 async def test_what_was_never_tried_comes_before_what_was(store: Store, account: Lease, ops: Lease) -> None:
@@ -447,16 +449,16 @@ async def test_what_the_last_attempt_says_of_the_sink_is_kept(
         await store.record(change(account, number))
     found = (await store.next_deliveries(ops, now=LATER, limit=2)).deliveries
     backwards = sorted(found, key=lambda each: each.stream, reverse=True)
-    strains = [Strain(1.0, 2.0), Strain(60.0, 40.0)]
+    backoffs = [BackoffState(1.0, 2.0), BackoffState(60.0, 40.0)]
     await asyncio.gather(
         *(
-            store.settle(settlement(ops, each, strain=strain, clock_s=clock_s))
-            for each, strain, clock_s in zip(backwards, strains, (7.0, 8.0), strict=True)
+            store.settle(attempt_record(ops, each, backoff=backoff, clock_s=clock_s))
+            for each, backoff, clock_s in zip(backwards, backoffs, (7.0, 8.0), strict=True)
         )
     )
     clock.us += 70 * SECOND_US
     record = await store.load_sink(ops, fingerprint="one")
-    assert (record.strain, record.clock_s) == (Strain(None, 40.0), 8.0)
+    assert (record.backoff, record.clock_s) == (BackoffState(None, 40.0), 8.0)
 
 
 async def test_how_a_sink_stands_is_kept_without_an_attempt_and_the_last_word_counts(
@@ -464,17 +466,17 @@ async def test_how_a_sink_stands_is_kept_without_an_attempt_and_the_last_word_co
 ) -> None:
     await store.record(change(account))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.note_standing(ops, Strain(None, 40.0), clock_s=7.0)
+    await store.save_sink_state(ops, BackoffState(None, 40.0), clock_s=7.0)
     record = await store.load_sink(ops, fingerprint="one")
-    assert (record.strain, record.clock_s) == (Strain(None, 40.0), 7.0)
+    assert (record.backoff, record.clock_s) == (BackoffState(None, 40.0), 7.0)
     await asyncio.gather(
-        store.settle(settlement(ops, delivery, strain=AT_EASE, clock_s=8.0)),
-        store.note_standing(ops, Strain(None, 1.0), clock_s=9.0),
-        store.note_strain(account, Strain(None, 2.0)),
+        store.settle(attempt_record(ops, delivery, backoff=NO_BACKOFF, clock_s=8.0)),
+        store.save_sink_state(ops, BackoffState(None, 1.0), clock_s=9.0),
+        store.save_backoff(account, BackoffState(None, 2.0)),
     )
     record = await store.load_sink(ops, fingerprint="one")
-    assert (record.strain, record.clock_s) == (Strain(None, 1.0), 9.0)
-    assert (await store.load_account(account)).strain == Strain(None, 2.0)
+    assert (record.backoff, record.clock_s) == (BackoffState(None, 1.0), 9.0)
+    assert (await store.load_account(account)).backoff == BackoffState(None, 2.0)
 
 
 async def test_a_pause_is_kept_until_the_block_of_its_sink_changes(
@@ -483,10 +485,10 @@ async def test_a_pause_is_kept_until_the_block_of_its_sink_changes(
     await store.load_sink(ops, fingerprint="one")
     await store.record(change(account))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery, strain=Strain(60.0, 40.0)))
+    await store.settle(attempt_record(ops, delivery, backoff=BackoffState(60.0, 40.0)))
     clock.us += 70 * SECOND_US
-    assert (await store.load_sink(ops, fingerprint="one")).strain == Strain(-10.0, 40.0)
-    assert (await store.load_sink(ops, fingerprint="two")).strain == Strain(None, 40.0)
+    assert (await store.load_sink(ops, fingerprint="one")).backoff == BackoffState(-10.0, 40.0)
+    assert (await store.load_sink(ops, fingerprint="two")).backoff == BackoffState(None, 40.0)
 
 
 async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(
@@ -496,7 +498,7 @@ async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(
     await store.record(change(account, 1, sequence=2))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     again_at = LATER + SECOND_US
-    await store.settle(settlement(ops, first, state=WAITING, due_at=again_at))
+    await store.settle(attempt_record(ops, first, state=WAITING, due_at=again_at))
     await store.record(change(account, 1, sequence=3))
     await store.record(change(account, 2))
     assert await due(store, ops) == [of(2)]
@@ -511,9 +513,9 @@ async def test_a_settled_delivery_lets_the_next_one_go_at_once(
     for sequence in (1, 2, 3):
         await store.record(change(account, sequence=sequence))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, first, state=WAITING, due_at=LATER))
+    await store.settle(attempt_record(ops, first, state=WAITING, due_at=LATER))
     woken.names.clear()
-    await store.settle(settlement(ops, first, state=end, due_at=LATER))
+    await store.settle(attempt_record(ops, first, state=end, due_at=LATER))
     assert woken.names == ["ops"]
     assert await due(store, ops, now=START_US) == [of(1, sequence=2)]
 
@@ -524,15 +526,15 @@ async def test_a_settled_delivery_with_nothing_behind_it_wakes_nobody(
     await store.record(change(account))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     woken.names.clear()
-    await store.settle(settlement(ops, first))
+    await store.settle(attempt_record(ops, first))
     assert woken.names == []
 
 
 async def test_settling_twice_changes_nothing(store: Store, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, first))
-    await store.settle(settlement(ops, first, state=WAITING))
+    await store.settle(attempt_record(ops, first))
+    await store.settle(attempt_record(ops, first, state=WAITING))
     assert await due(store, ops) == []
 
 
@@ -693,17 +695,19 @@ async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
         await store.record(change(account, number, sinks=("ops", "log")))
         clock.us += SECOND_US
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, first))
+    await store.settle(attempt_record(ops, first))
     assert await store.backlog() == {"ops": Backlog(2, START_US + SECOND_US), "log": Backlog(3, START_US)}
 
 
-async def told_and_settled(store: Store, account: Lease, ops: Lease, *, end: DeliveryState, now: int = LATER) -> None:
+async def emitted_and_settled(
+    store: Store, account: Lease, ops: Lease, *, end: DeliveryState, now: int = LATER
+) -> None:
     """Record an execution that ends at `START_US` with two events, and settle both."""
     await store.record(change(account))
     await store.record(change(account, sequence=2, status="success", ended_at=START_US))
     for _ in range(2):
         (delivery,) = (await store.next_deliveries(ops, now=now, limit=1)).deliveries
-        await store.settle(settlement(ops, delivery, state=end))
+        await store.settle(attempt_record(ops, delivery, state=end))
 
 
 async def prune(store: Store, *, ended_before: int, keep: Keep) -> int:
@@ -712,7 +716,7 @@ async def prune(store: Store, *, ended_before: int, keep: Keep) -> int:
 
 
 async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease) -> None:
-    await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
+    await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     assert await prune(store, ended_before=START_US, keep=drop) == 0
     assert await prune(store, ended_before=START_US + 1, keep=drop) == 1
     assert await executions_of(store, account) == []
@@ -727,7 +731,7 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, acc
         asked.append((account, pipeline, execution, ended_at))
         return True
 
-    await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
+    await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     assert await prune(store, ended_before=LATER, keep=keep) == 1
     assert asked == [("default", PIPELINE, execution_id(1), START_US)]
     assert await prune(store, ended_before=LATER, keep=hold) == 0
@@ -742,24 +746,24 @@ async def test_what_is_kept_leaves_its_id_behind_and_no_events(store: Store, acc
 async def test_an_execution_that_came_back_is_pruned_again_when_it_ended_again(
     store: Store, account: Lease, ops: Lease
 ) -> None:
-    await told_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
+    await emitted_and_settled(store, account, ops, end=DeliveryState.DELIVERED)
     await prune(store, ended_before=LATER, keep=hold)
     await store.record(change(account, sequence=3, ended_at=None))
     assert await prune(store, ended_before=LATER, keep=drop) == 0
     await store.record(change(account, sequence=4, ended_at=START_US, sinks=()))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery))
+    await store.settle(attempt_record(ops, delivery))
     assert await prune(store, ended_before=LATER, keep=drop) == 1
 
 
-async def test_an_end_that_tells_nothing_leaves_the_events_before_it_to_be_found(
+async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_found(
     store: Store, account: Lease, ops: Lease
 ) -> None:
     await store.record(change(account))
     quiet = change(account, ended_at=START_US)
     await store.record(replace(quiet, before=1, outgoing=()))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery))
+    await store.settle(attempt_record(ops, delivery))
     assert await prune(store, ended_before=LATER, keep=drop) == 1
     await store.record(change(account))
 
@@ -768,7 +772,7 @@ async def test_what_waits_stays_for_ever_with_its_execution(store: Store, accoun
     await store.record(change(account))
     await store.record(change(account, sequence=2, ended_at=START_US))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery))
+    await store.settle(attempt_record(ops, delivery))
     assert await prune(store, ended_before=START_US + 999 * DAY_US, keep=drop) == 0
     assert await due(store, ops) == [of(1, sequence=2)]
     assert len(await executions_of(store, account)) == 1
@@ -778,7 +782,7 @@ async def test_a_dead_letter_stays_as_long_again_from_its_death(
     store: Store, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
     clock.us = START_US + 5 * DAY_US
-    await told_and_settled(store, account, ops, end=DEAD, now=clock.us)
+    await emitted_and_settled(store, account, ops, end=DEAD, now=clock.us)
     assert await prune(store, ended_before=START_US + 5 * DAY_US, keep=drop) == 0
     assert len(await executions_of(store, account)) == 1
     assert await prune(store, ended_before=START_US + 5 * DAY_US + 1, keep=drop) == 1
@@ -805,7 +809,7 @@ async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
     await store.record(source_change(account, sequence=2, sinks=()))
     await prune(store, ended_before=START_US + 1, keep=drop)
     (delivery,) = (await store.next_deliveries(ops, now=clock.us, limit=1)).deliveries
-    await store.settle(settlement(ops, delivery))
+    await store.settle(attempt_record(ops, delivery))
     await prune(store, ended_before=START_US + 1, keep=drop)
     record = await store.load_account(account)
     assert (record.sequence, record.trouble) == (2, "unreachable")

@@ -12,8 +12,8 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, WHEN
-from watcher.domain.cloudevents import GapNews, gap_event, sink_event, trial_event
-from watcher.domain.models import EventType, Execution, FailedNode, GapReason, Outcome, Watch
+from watcher.domain.cloudevents import GapEventParams, gap_event, sink_event, trial_event
+from watcher.domain.models import EventType, ExecutionSnapshot, FailedNode, GapReason, Outcome, Watch
 from watcher.store.open import open_store
 
 WIDTH = 110
@@ -33,7 +33,7 @@ SINK_EVENTS = (EventType.SINK_FAILING, EventType.SINK_RECOVERED, EventType.SINK_
 
 def events() -> str:
     """Return the whole page."""
-    examples = asyncio.run(told())
+    examples = asyncio.run(emitted())
     types = [_about(type_, examples[type_]) for type_ in EventType]
     fields = "\n".join(f"| `{name}` | {meaning} |" for name, meaning in FIELDS.items())
     return "\n".join([HEAD.format(fields=fields), *types, TAIL])
@@ -59,7 +59,7 @@ def fold(value: Any, *, indent: int = 0) -> str:  # noqa: ANN401 (JSON)
     return f"{{\n{pad}{body}\n{' ' * indent}}}"
 
 
-async def told() -> dict[str, Event]:
+async def emitted() -> dict[str, Event]:
     """Return the first event of each type that these stories lead to."""
     with tempfile.TemporaryDirectory() as folder:
         clock = FakeClock()
@@ -89,18 +89,18 @@ async def _live(account: Account) -> None:
     await account.run_for(90.0)
 
 
-def _begin(now: datetime) -> dict[str, Outcome | Execution]:
+def _begin(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:
     new = {name: said(name, "new", **FACTS) for name in (SALE, TRIAGE)}
     running = {name: said(name, "running", started_at=now, **FACTS) for name in (ODD, SLOW, GONE)}
     return {**new, **running}
 
 
-def _middle(_now: datetime) -> dict[str, Outcome | Execution]:
+def _middle(_now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:
     running = said(TRIAGE, "running", started_at=BEGAN, **FACTS, nodes_started=1)
     return {SALE: said(SALE, "paused", started_at=BEGAN, **FACTS, nodes_started=2), TRIAGE: running}
 
 
-def _end(now: datetime) -> dict[str, Outcome | Execution]:
+def _end(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:
     ended = {"started_at": BEGAN, "finished_at": now + timedelta(seconds=0.75), "nodes_started": 3, **FACTS}
     node = FailedNode("2d3e0000-0000-4000-8000-000000000005", "Greeting", "upstream timeout after 30 s")
     success = said(SALE, "success", ai_tokens_used=512, goals=("Booked appointment",), **ended)
@@ -118,7 +118,7 @@ def _sink_event(type_: EventType, *, sequence: int) -> Event:
 def _gap_event() -> Event:
     watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
     at = EPOCH + timedelta(hours=7)
-    news = GapNews(watch, GapReason.DELETED, at_most=12)
+    news = GapEventParams(watch, GapReason.DELETED, at_most=12)
     event = gap_event(news, sequence=1, at=at)
     return json.loads(event.body)  # type: ignore[no-any-return] # JSON
 

@@ -1,4 +1,4 @@
-"""Compares what was told with what is true. Every function returns complaints, none if all is well."""
+"""Compares what was reported with what is true. Every function returns complaints, none if all is well."""
 
 import json
 from collections import defaultdict
@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Any
 
 from e2e.endpoint import Attempt
-from witness import requests_of, time_at, told_statuses, true_path
+from witness import answered_statuses, requests_of, time_at, true_path
 
-from watcher.clerk.simulator.request_log import Entry
+from watcher.clerk.simulator.request_log import LoggedRequest
 from watcher.clerk.simulator.server import Simulator
 
 Event = dict[str, Any]
@@ -55,36 +55,36 @@ def of_order(attempts: Sequence[Attempt]) -> list[str]:
 
 
 def of_truth(bodies: Iterable[bytes], simulator: Simulator) -> list[str]:
-    """What was told was so, when it was said to be so, in that order; an end is told once; a loss has its reason."""
-    told = streams(bodies)
+    """What was reported was so, at that time and in that order; an end is reported once; a loss has its reason."""
+    emitted = streams(bodies)
     return [
         complaint
-        for (_, subject), events in told.items()
+        for (_, subject), events in emitted.items()
         if subject is not None
         for complaint in _of_execution(subject, events=events, simulator=simulator)
     ]
 
 
 def of_completeness(bodies: Iterable[bytes], simulator: Simulator) -> list[str]:
-    """Of every execution that has ended the end is told, or that it was lost."""
+    """Of every execution that has ended the end is reported, or that it was lost."""
     last = {subject: events[-1] for (_, subject), events in streams(bodies).items()}
     complaints = []
     for execution in simulator.world.executions():
         path = true_path(simulator.world, execution.id)
         wanted = "lost" if not execution.is_visible(simulator.world.now_s()) else path[-1].status
-        told = last[execution.id]["data"]["execution"]["status"] if execution.id in last else None
-        if told != wanted:
-            complaints.append(f"{execution.id}: the last that was told is {told}, true is {wanted} of {path}")
+        emitted = last[execution.id]["data"]["execution"]["status"] if execution.id in last else None
+        if emitted != wanted:
+            complaints.append(f"{execution.id}: the last that was told is {emitted}, true is {wanted} of {path}")
     return complaints
 
 
 def of_everything_answered(bodies: Iterable[bytes], simulator: Simulator) -> list[str]:
-    """Every status that an answer told was told on. For a daemon that was never killed between the two."""
-    told = {subject: events for (_, subject), events in streams(bodies).items()}
+    """Every status that an answer showed was reported. For a daemon that was never killed between the two."""
+    emitted = {subject: events for (_, subject), events in streams(bodies).items()}
     complaints = []
     for execution in simulator.world.executions():
-        statuses = [status for status, _ in groupby(_statuses(told.get(execution.id, [])))]
-        answered = told_statuses(simulator.journal, execution.id)
+        statuses = [status for status, _ in groupby(_statuses(emitted.get(execution.id, [])))]
+        answered = answered_statuses(simulator.request_log, execution.id)
         if statuses != answered:
             complaints.append(f"{execution.id}: told {statuses}, answered {answered}")
     return complaints
@@ -129,33 +129,33 @@ def _of_execution(execution: str, *, events: Sequence[Event], simulator: Simulat
 
 
 def _of_event(event: Event, *, before: Event | None, simulator: Simulator) -> Iterator[str]:
-    told = event["data"]["execution"]
-    if told.get("previousStatus") != (before and before["data"]["execution"]["status"]):
-        yield f"{told} was told after {before}"
+    emitted = event["data"]["execution"]
+    if emitted.get("previousStatus") != (before and before["data"]["execution"]["status"]):
+        yield f"{emitted} was told after {before}"
     if event["type"] == "execution.lost":
         if not _is_excused(event, simulator=simulator):
-            yield f"{told['id']} was told as lost without a reason"
+            yield f"{emitted['id']} was told as lost without a reason"
     elif not _was_so(event, simulator=simulator):
-        yield f"{told['id']} was not {told['status']} in {event['data']['observed']}"
+        yield f"{emitted['id']} was not {emitted['status']} in {event['data']['observed']}"
 
 
 def _is_excused(event: Event, *, simulator: Simulator, answers_count: int = 3) -> bool:
-    """Say whether the API refused an execution so many times since it last told its status."""
+    """Say whether the API refused an execution so many times since it last reported its status."""
     seen_s = (_time(event["data"]["observed"]["at"]) - simulator.world.epoch).total_seconds()
     origin = simulator.world.clock.monotonic() - simulator.world.now_s()
     refused = 0
-    for entry in requests_of(simulator.journal, event["subject"]):
+    for entry in requests_of(simulator.request_log, event["subject"]):
         if entry.at - origin <= seen_s + TOLERANCE.total_seconds():
-            refused = 0 if entry.told else refused + _is_refusal(entry)
+            refused = 0 if entry.answered else refused + _is_refusal(entry)
     return refused >= answers_count
 
 
-def _is_refusal(entry: Entry) -> bool:
+def _is_refusal(entry: LoggedRequest) -> bool:
     return entry.code in REFUSALS
 
 
 def _was_so(event: Event, *, simulator: Simulator) -> bool:
-    """Say whether the execution had that status at some moment between the two looks."""
+    """Say whether the execution had that status at some moment between the two polls."""
     observed, world = event["data"]["observed"], simulator.world
     until = _time(observed["at"]) + TOLERANCE
     since = _time(observed["notBefore"]) - TOLERANCE if "notBefore" in observed else None

@@ -111,13 +111,13 @@ class Life:
         return self.process.returncode is not None
 
     @property
-    def told(self) -> list[bytes]:
+    def emitted(self) -> list[bytes]:
         """The lines of stdout so far."""
         return self.stdout.lines.lines
 
     def events(self, type_: str | None = None) -> list[dict[str, Any]]:
         """Return what was told on stdout so far, or that of one type."""
-        events = [json.loads(line) for line in self.told]
+        events = [json.loads(line) for line in self.emitted]
         return [event for event in events if type_ in {None, event["type"]}]
 
     def logged(self, name: str) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from e2e.programme import Board, Life, begin
 from witness import busiest_second, true_path
 
 from watcher.clerk.simulator.faults import Faults
-from watcher.clerk.simulator.lifecycles import BRISK, tell
-from watcher.clerk.simulator.request_log import Entry, Journal
+from watcher.clerk.simulator.lifecycles import BRISK, make_lifecycle
+from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
 from watcher.clerk.simulator.scenarios import CALM, pipeline_named
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import World
@@ -47,7 +47,7 @@ class Stage:
     async def simulator(self, world: World, *, faults: Faults = CALM) -> Simulator:
         await self._stack.enter_async_context(self._pulse)
         simulator = Simulator(world, faults=faults, api_keys=API_KEYS)
-        simulator.journal = _Noticed(self.board.notice)
+        simulator.request_log = _Noticed(self.board.notice)
         return await self._stack.enter_async_context(simulator)
 
     async def receiver(self, choose: Callable[[Attempt], Answer] = take) -> Receiver:
@@ -58,7 +58,7 @@ class Stage:
 
         What came while this process had no processor is seen to come at once, so that much longer is the second.
         """
-        return busiest_second(simulator.journal) <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
+        return busiest_second(simulator.request_log) <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
 
     def write(self, document: Document) -> Path:
         """Write a configuration that keeps everything in this test's folder."""
@@ -101,14 +101,14 @@ class _Pulse:
             self.longest_stall_s = max(self.longest_stall_s, loop.time() - before - PULSE_S)
 
 
-class _Noticed(Journal):
-    """A journal that says when something was written into it."""
+class _Noticed(RequestLog):
+    """A request log that says when something was written into it."""
 
     def __init__(self, notice: Callable[[], None]) -> None:
         super().__init__()
         self._notice = notice
 
-    def close(self, entry: Entry, *, code: int | None) -> None:
+    def close(self, entry: LoggedRequest, *, code: int | None) -> None:
         super().close(entry, code=code)
         self._notice()
 
@@ -118,9 +118,9 @@ def world_of(count: int, *, ends_within_s: float, seed: int = 1, ends_after_s: f
     world, rng = World(SystemClock()), Random(f"{seed}/ends")
     pipelines = [pipeline_named(name, seed=seed) for name in ("Sales agent", "Onboarding", "Support triage")]
     for index in range(count):
-        story = tell(seed, index=index, tempo=BRISK)
+        lifecycle = make_lifecycle(seed, index=index, pace=BRISK)
         length_s = rng.uniform(ends_after_s, ends_within_s)
-        world.add(story.stretched(length_s / story.length_s()), pipeline=pipelines[index % len(pipelines)])
+        world.add(lifecycle.stretched(length_s / lifecycle.length_s()), pipeline=pipelines[index % len(pipelines)])
     return world
 
 

@@ -23,25 +23,25 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
     document["polling"] = POLLING | {"degraded_after": "10s"}
 
     first = await stage.start(document)
-    await first.until(lambda: len(simulator.journal.entries) > 1.5 * RATE, within_s=15, what="it was busy")
+    await first.until(lambda: len(simulator.request_log.entries) > 1.5 * RATE, within_s=15, what="it was busy")
     await first.kill()
 
     second = await stage.start(document)
-    asked_count = len(simulator.journal.entries)
-    await second.until(lambda: len(simulator.journal.entries) > asked_count + RATE, within_s=15, what="it was busy")
+    asked_count = len(simulator.request_log.entries)
+    await second.until(lambda: len(simulator.request_log.entries) > asked_count + RATE, within_s=15, what="it was busy")
     window = Window(Fault.RATE_LIMITED_SECONDS, simulator.world.now_s(), float("inf"))
     simulator.faults = Faults(windows=(window,), retry_after_s=1)
-    await second.until(lambda: any(entry.fault for entry in simulator.journal.entries), within_s=15, what="a 429")
+    await second.until(lambda: any(entry.fault for entry in simulator.request_log.entries), within_s=15, what="a 429")
     simulator.faults = Faults()
-    asked_count = len(simulator.journal.entries)
-    await second.until(lambda: len(simulator.journal.entries) > asked_count + 5, within_s=15, what="it went on")
+    asked_count = len(simulator.request_log.entries)
+    await second.until(lambda: len(simulator.request_log.entries) > asked_count + 5, within_s=15, what="it went on")
     second.send(signal.SIGSTOP)
     await asyncio.sleep(2.0)
     second.send(signal.SIGCONT)
     await asyncio.sleep(1.5)
     assert await second.stop() == 0
 
-    assert busiest_second(simulator.journal) >= 0.9 * RATE
+    assert busiest_second(simulator.request_log) >= 0.9 * RATE
     assert stage.within_pace(simulator, rate=RATE)
     assert judge.of_truth(receiver.kept(), simulator) == []
     assert judge.of_alternation(receiver.kept(), troubles_count=0) == []
@@ -55,10 +55,10 @@ async def test_one_start_after_another_keeps_the_pace_and_the_pause(
     document = document_of({"default": simulator}, rate_limit="1/s")
 
     async def live_until_asked() -> None:
-        asked_count = len(simulator.journal.entries)
+        asked_count = len(simulator.request_log.entries)
         life = await stage.start(document)
         await life.until(
-            lambda: len(simulator.journal.entries) > asked_count, within_s=15.0, what="a request was answered"
+            lambda: len(simulator.request_log.entries) > asked_count, within_s=15.0, what="a request was answered"
         )
         await asyncio.sleep(0.2)  # for the answer to be read and written down; the next request is not due yet
         await life.kill()
@@ -70,6 +70,6 @@ async def test_one_start_after_another_keeps_the_pace_and_the_pause(
     for _ in range(2):
         await live_until_asked()
 
-    gaps = [later.at - earlier.at for earlier, later in pairwise(simulator.journal.entries)]
+    gaps = [later.at - earlier.at for earlier, later in pairwise(simulator.request_log.entries)]
     assert min(gaps) > 0.98
     assert gaps[-1] > pause_s - 0.05

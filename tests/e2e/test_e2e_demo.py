@@ -39,5 +39,5 @@ async def test_it_goes_on_for_ever_if_asked_and_ends_when_interrupted(stage: Sta
     life = await stage.begin("demo", "--json", "--forever")
     await life.until(lambda: life.events("execution.running"), within_s=20, what="something was told")
     assert await life.stop(signal.SIGINT) == 0
-    assert judge.of_sequences(life.told) == []
+    assert judge.of_sequences(life.emitted) == []
     assert life.stdout.lines.tail == b""

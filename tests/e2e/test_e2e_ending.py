@@ -43,7 +43,7 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
     await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
     assert await second.stop() == 0
     assert len(receiver.attempts) == len(receiver.events())
-    assert sorted(receiver.kept()) == sorted([*life.told, *second.told])
+    assert sorted(receiver.kept()) == sorted([*life.emitted, *second.emitted])
     assert judge.of_sequences(receiver.kept()) == []
 
 
@@ -59,7 +59,7 @@ async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None
 async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
     life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.told, within_s=15, what="something was told")
+    await life.until(lambda: life.emitted, within_s=15, what="something was told")
     with closing(sqlite3.connect(stage.folder / "watcher.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         await life.until(lambda: life.logged("store.failed"), within_s=15, what="it met the lock")
@@ -89,7 +89,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
     simulator = await stage.simulator(world_of(40, ends_after_s=2.0, ends_within_s=4.0))
     life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.told, within_s=15, what="something was told")
+    await life.until(lambda: life.emitted, within_s=15, what="something was told")
     flag = stage.folder / "the-disk-hangs"
     flag.touch()
     await asyncio.sleep(1)  # nothing shows that it hangs
@@ -105,7 +105,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     await second.until(
         lambda: all_have_ended([*life.events(), *second.events()], simulator.world), within_s=20, what="all was told"
     )
-    assert judge.of_sequences([*life.told, *second.told]) == []
+    assert judge.of_sequences([*life.emitted, *second.emitted]) == []
 
 
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])
@@ -150,7 +150,7 @@ async def _ask_for_ever(url: str) -> None:
 
 
 async def _start_hanging(stage: Stage) -> Life:
-    """Start a daemon of which a look, a delivery and a line on stdout hang."""
+    """Start a daemon of which a poll, a delivery and a line on stdout hang."""
     simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
     hanging = next(simulator.world.executions()).id
     simulator.faults = Faults(windows=(Window(Fault.HANG, execution=hanging),))
@@ -158,7 +158,7 @@ async def _start_hanging(stage: Stage) -> Life:
     life = await stage.start(_patient(simulator, receiver_document=webhook(receiver, timeout="60s")))
     life.stdout.stop_reading()
     await life.until(
-        lambda: len(receiver.attempts) == 16 and requests_of(simulator.journal, hanging),
+        lambda: len(receiver.attempts) == 16 and requests_of(simulator.request_log, hanging),
         within_s=15,
         what="everything hung",
     )

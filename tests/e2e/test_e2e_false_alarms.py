@@ -1,4 +1,4 @@
-"""The API at its worst: not one thing is told that is not so, and the account's trouble once per trouble (SPEC 2.5)."""
+"""The API at its worst: nothing is reported that is not so, and the account's trouble once per trouble (SPEC 2.5)."""
 
 import asyncio
 from dataclasses import replace
@@ -8,7 +8,7 @@ from e2e import judge
 from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import Stay, Story, tell
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, make_lifecycle
 from watcher.clerk.simulator.scenarios import HARSH, populate
 from watcher.clerk.simulator.world import World
 
@@ -53,7 +53,7 @@ async def test_the_harshest_api_causes_no_false_alarm(
     )
     assert await life.stop() == 0
 
-    bodies = [*receiver.kept(), *life.told]
+    bodies = [*receiver.kept(), *life.emitted]
     assert judge.of_truth(bodies, simulator) == []
     assert judge.of_completeness(bodies, simulator) == []
     assert judge.of_everything_answered(bodies, simulator) == []
@@ -61,17 +61,20 @@ async def test_the_harshest_api_causes_no_false_alarm(
     assert judge.of_alternation(bodies, troubles_count=len(faults.windows)) == []
     assert judge.of_sequences(bodies) == []
     assert judge.of_order(receiver.attempts) == []
-    assert {entry.endpoint for entry in simulator.journal.entries} == {"get"}  # nobody followed a redirect
+    assert {entry.endpoint for entry in simulator.request_log.entries} == {"get"}  # nobody followed a redirect
 
 
 def _odd_world(length_s: float) -> World:
     """Return a world with every oddity, begun within 4 s; others that end in time; and a dozen that outlive the test.
 
-    For while nothing of an account answers, none of it can be told as lost, and few make for chance silences.
+    For while nothing of an account answers, none of it can be reported as lost, and few make for chance silences.
     """
     world = world_of(20, ends_after_s=2.0, ends_within_s=length_s)
     populate(world, seed=3, pipelines_count=3, executions_count=10, fit_s=min(8.0, length_s), odd_share=0.6)
-    lasting = (Stay("new", 0.0), Stay("running", 1.0), Stay("success", 10_000.0))
+    lasting = (StatusPhase("new", 0.0), StatusPhase("running", 1.0), StatusPhase("success", 10_000.0))
     for index in range(LASTING_COUNT):
-        world.add(Story(execution=tell(4, index=index).execution, stays=lasting), pipeline=next(world.pipelines()))
+        world.add(
+            Lifecycle(execution=make_lifecycle(4, index=index).execution, phases=lasting),
+            pipeline=next(world.pipelines()),
+        )
     return world

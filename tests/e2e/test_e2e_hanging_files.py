@@ -53,8 +53,8 @@ async def test_a_secret_that_hangs_is_loud_holds_up_no_reload_and_no_end(stage: 
     await life.until(lambda: life.logged("config.rejected"), within_s=25, what="it was said")
     (problem,) = life.logged("config.rejected")[0]["problems"]
     assert "accounts.default.api_key_file: cannot read ./key (no answer" in problem
-    asked = len(simulator.journal.entries)
-    await life.until(lambda: len(simulator.journal.entries) > asked + 9, within_s=10, what="it polled on")
+    asked = len(simulator.request_log.entries)
+    await life.until(lambda: len(simulator.request_log.entries) > asked + 9, within_s=10, what="it polled on")
 
     stage.write(well)
     await life.until(lambda: life.logged("config.reloaded"), within_s=25, what="the next file was taken")
@@ -74,7 +74,7 @@ async def test_it_ends_in_time_while_a_reload_hangs(stage: Stage) -> None:
     (stage.folder / "the-server-is-gone").touch()
     document["accounts"]["default"] |= {"api_key_file": "./key", "api_key": None}
     stage.write(document)
-    await life.until(lambda: simulator.journal.entries, within_s=10, what="it polled")
+    await life.until(lambda: simulator.request_log.entries, within_s=10, what="it polled")
     asked_at = time.monotonic()
     assert await life.stop() == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
@@ -86,7 +86,7 @@ async def test_a_name_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage) -> No
     simulator = await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
     sink = {"type": "webhook", "url": "http://hangs.example/", "timeout": "60s"}
     life = await stage.start(document_of({"default": simulator}, {"ops": sink}))
-    await life.until(lambda: life.told, within_s=15, what="something was to be sent")
+    await life.until(lambda: life.emitted, within_s=15, what="something was to be sent")
     asked_at = time.monotonic()
     assert await life.stop() == 0
     assert time.monotonic() - asked_at <= AT_MOST_S

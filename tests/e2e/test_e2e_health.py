@@ -30,7 +30,7 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     await life.until(lambda: life.logged("account.ready"), within_s=10, what="all of the account was seen")
     assert life.logged("account.ready")[0]["open"] == 20
     assert await page(f"{pages}/livez") == (200, "ok\n")
-    async with asyncio.timeout(10):  # housekeeping may still be at its first round
+    async with asyncio.timeout(10):  # maintenance may still be at its first tick
         while await page(f"{pages}/readyz?verbose") != (200, "ok\n"):
             pass
     asked = {"WATCHER_HTTP_LISTEN": pages.removeprefix("http://"), "WATCHER_CONFIG": "/nowhere"}
@@ -50,9 +50,9 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     assert metrics['watcher_api_requests_total{account="default",endpoint="get",outcome="timeout"}'] > 0
     await life.kill()
 
-    life, asked_count = await stage.start(document), len(simulator.journal.entries)
+    life, asked_count = await stage.start(document), len(simulator.request_log.entries)
     pages = await life.started()
-    await life.until(lambda: len(simulator.journal.entries) > asked_count, within_s=5, what="the API was asked")
+    await life.until(lambda: len(simulator.request_log.entries) > asked_count, within_s=5, what="the API was asked")
     await ready(pages, within_s=2.0)
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 0
     await life.kill()
@@ -78,9 +78,9 @@ async def test_a_daemon_is_found_where_it_listens_whatever_its_file_says_by_now(
     assert await outcome_of("health", folder=stage.folder) == Outcome(0, "ready\n", "")
 
     document["http"] = {"listen": "127.0.0.1:1"}
-    for change, told in (({}, "config.needs_restart"), ({"watch": "nonsense"}, "config.rejected")):
+    for change, emitted in (({}, "config.needs_restart"), ({"watch": "nonsense"}, "config.rejected")):
         stage.write(document | change)
-        await life.until(partial(life.logged, told), within_s=15, what=f"{told} was logged")
+        await life.until(partial(life.logged, emitted), within_s=15, what=f"{emitted} was logged")
         assert await outcome_of("health", folder=stage.folder) == Outcome(0, "ready\n", "")
 
     await life.kill()

@@ -10,7 +10,7 @@ from watcher.clerk.simulator.faults import Fault, Faults
 pytestmark = pytest.mark.untraced
 
 PROMPT_S = 4.0
-"""A look at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment.
+"""A poll at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment.
 
 Whoever waited for what hangs would wait for its time-outs of 2 s, one after the other.
 """
@@ -30,7 +30,7 @@ async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
     assert [event["source"] for event in receiver.events("account.degraded")] == ["/accounts/hanging"]
 
 
-async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_look(stage: Stage) -> None:
+async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_poll(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(60, ends_after_s=3.0, ends_within_s=4.0))
     ill = {
         "hang": await stage.receiver(lambda _: Answer.HANG),

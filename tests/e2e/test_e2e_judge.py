@@ -8,8 +8,8 @@ import pytest
 from e2e import judge
 from e2e.endpoint import Answer, Attempt
 
-from watcher.clerk.simulator.lifecycles import Stay, Story
-from watcher.clerk.simulator.request_log import Entry
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.clerk.simulator.request_log import LoggedRequest
 from watcher.clerk.simulator.scenarios import pipeline_named
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import World
@@ -19,7 +19,7 @@ EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
 SOURCE = "/accounts/default/pipelines/p"
 
 
-def told(
+def emitted(
     sequence: int, status: str, *, previous: str | None = None, at_s: float = 0.0, not_before_s: float | None = None
 ) -> dict[str, Any]:
     """Return an event seen `at_s` seconds after the world of these tests is old enough."""
@@ -54,8 +54,8 @@ def _date(world: World, *, moment_s: float) -> str:
 def world() -> World:
     """Return a world in which one execution was new, ran from -20 s and succeeded at -10 s."""
     world = World(SystemClock())
-    stays = (Stay("new", 0.0), Stay("running", 10.0), Stay("success", 20.0))
-    world.add(Story(execution=EXECUTION, stays=stays), pipeline=pipeline_named("p"), begins_s=-30.0)
+    phases = (StatusPhase("new", 0.0), StatusPhase("running", 10.0), StatusPhase("success", 20.0))
+    world.add(Lifecycle(execution=EXECUTION, phases=phases), pipeline=pipeline_named("p"), begins_s=-30.0)
     return world
 
 
@@ -64,9 +64,9 @@ def simulator(world: World) -> Simulator:
     return Simulator(world)
 
 
-NEW = told(1, "new", at_s=-25)
-RUNNING = told(2, "running", previous="new", at_s=-19, not_before_s=-21)
-SUCCESS = told(3, "success", previous="running", at_s=-9, not_before_s=-11)
+NEW = emitted(1, "new", at_s=-25)
+RUNNING = emitted(2, "running", previous="new", at_s=-19, not_before_s=-21)
+SUCCESS = emitted(3, "success", previous="running", at_s=-9, not_before_s=-11)
 
 
 def test_what_is_true_and_whole_finds_no_complaint(world: World, simulator: Simulator) -> None:
@@ -85,11 +85,11 @@ def test_a_hole_other_bytes_and_a_second_id_are_found(world: World) -> None:
 @pytest.mark.parametrize(
     "lie",
     [
-        told(1, "failed", at_s=-9),
-        told(1, "success", at_s=-15),
-        told(1, "running", at_s=-5, not_before_s=-9),
-        told(1, "new", at_s=-25, previous="running"),
-        told(1, "lost", at_s=-25),
+        emitted(1, "failed", at_s=-9),
+        emitted(1, "success", at_s=-15),
+        emitted(1, "running", at_s=-5, not_before_s=-9),
+        emitted(1, "new", at_s=-25, previous="running"),
+        emitted(1, "lost", at_s=-25),
     ],
 )
 def test_what_was_not_so_is_found(world: World, simulator: Simulator, lie: dict[str, Any]) -> None:
@@ -98,20 +98,24 @@ def test_what_was_not_so_is_found(world: World, simulator: Simulator, lie: dict[
 
 def test_an_execution_that_does_not_exist_and_a_second_end_are_found(world: World, simulator: Simulator) -> None:
     assert judge.of_truth(written(world, _copy(NEW) | {"subject": "stranger"}), simulator)
-    assert judge.of_truth(written(world, told(1, "success"), told(2, "success", previous="success")), simulator)
+    assert judge.of_truth(written(world, emitted(1, "success"), emitted(2, "success", previous="success")), simulator)
 
 
 def test_a_loss_is_excused_by_refusals_in_a_row(world: World, simulator: Simulator) -> None:
-    lost = written(world, told(1, "lost", at_s=world.now_s() + 1))
+    lost = written(world, emitted(1, "lost", at_s=world.now_s() + 1))
     for _ in range(3):
-        simulator.journal.open(Entry(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=404))
+        simulator.request_log.open(LoggedRequest(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=404))
     assert judge.of_truth(lost, simulator) == []
-    simulator.journal.open(Entry(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=200, told="new"))
+    simulator.request_log.open(
+        LoggedRequest(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=200, answered="new")
+    )
     assert judge.of_truth(lost, simulator)
 
 
 def test_a_missing_end_and_a_missing_status_are_found(world: World, simulator: Simulator) -> None:
-    simulator.journal.open(Entry(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=200, told="new"))
+    simulator.request_log.open(
+        LoggedRequest(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=200, answered="new")
+    )
     assert judge.of_completeness(written(world, _copy(NEW)), simulator)
     assert judge.of_completeness([], simulator)
     assert judge.of_everything_answered([], simulator)

@@ -13,7 +13,7 @@ from e2e.endpoint import Answer, Attempt
 from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
-from watcher.clerk.simulator.request_log import Journal
+from watcher.clerk.simulator.request_log import RequestLog
 
 pytestmark = pytest.mark.untraced
 
@@ -27,12 +27,12 @@ async def test_a_kill_at_any_moment_loses_nothing(stage: Stage) -> None:
 
 @pytest.mark.parametrize("rounds", [pytest.param(5, marks=pytest.mark.long), pytest.param(50, marks=pytest.mark.soak)])
 async def test_many_kills_at_any_moment_lose_nothing_and_it_is_back_at_work_soon(stage: Stage, rounds: int) -> None:
-    journal = await _survive(stage, rounds=rounds, count=200)
+    request_log = await _survive(stage, rounds=rounds, count=200)
     # The median: a single start may have to share its core with whatever else this machine does.
-    assert median(_back_at_work_after_s(stage.lives[1:], journal)) <= 2.0
+    assert median(_back_at_work_after_s(stage.lives[1:], request_log)) <= 2.0
 
 
-async def _survive(stage: Stage, *, rounds: int, count: int) -> Journal:
+async def _survive(stage: Stage, *, rounds: int, count: int) -> RequestLog:
     """Kill one life after the other, and see that the last one tells all the rest."""
     dice = Random()
     simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=rounds * LONGEST_LIFE_S))
@@ -45,13 +45,13 @@ async def _survive(stage: Stage, *, rounds: int, count: int) -> Journal:
         await life.kill()
     last = await stage.start(document)
     await last.until(
-        lambda: all(all_have_ended(told, simulator.world) for told in (receiver.events(), _printed(stage.lives))),
+        lambda: all(all_have_ended(emitted, simulator.world) for emitted in (receiver.events(), _printed(stage.lives))),
         within_s=rounds * LONGEST_LIFE_S + 60,
         what="every end was told",
     )
     assert await last.stop() == 0
 
-    printed = [line for life in stage.lives for line in life.told]
+    printed = [line for life in stage.lives for line in life.emitted]
     for bodies in (receiver.kept(), printed):
         assert judge.of_truth(bodies, simulator) == []
         assert judge.of_completeness(bodies, simulator) == []
@@ -59,7 +59,7 @@ async def _survive(stage: Stage, *, rounds: int, count: int) -> Journal:
     assert judge.of_order(receiver.attempts) == []
     assert receiver.forgeries == []
     assert stage.within_pace(simulator, rate=RATE)
-    return simulator.journal
+    return simulator.request_log
 
 
 def _printed(lives: list[Life]) -> list[dict[str, Any]]:
@@ -75,11 +75,11 @@ def _refusing_a_third(dice: Random) -> Callable[[Attempt], Answer]:
     return choose
 
 
-def _back_at_work_after_s(lives: list[Life], journal: Journal) -> list[float]:
+def _back_at_work_after_s(lives: list[Life], request_log: RequestLog) -> list[float]:
     """Return, for each life that lasted until then, the seconds from its start to its first request."""
     begins = [*(life.began_at for life in lives), float("inf")]
     return [
-        next(entry.at for entry in journal.entries if entry.at > begun) - begun
+        next(entry.at for entry in request_log.entries if entry.at > begun) - begun
         for begun, next_one in pairwise(begins)
-        if any(begun < entry.at < next_one for entry in journal.entries)
+        if any(begun < entry.at < next_one for entry in request_log.entries)
     ]

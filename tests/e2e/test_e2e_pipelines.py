@@ -1,4 +1,4 @@
-"""Whole pipelines: every execution is told of once, however short, over faults, restarts and `kill -9` (SPEC 2.9)."""
+"""Whole pipelines: every execution is reported once, however short, over faults, restarts and `kill -9` (SPEC 2.9)."""
 
 import asyncio
 from collections import Counter
@@ -12,7 +12,7 @@ from e2e.programme import Life
 from e2e.stage import ENDS, Document, Stage, document_of, webhook
 
 from watcher.clerk.simulator.faults import Faults
-from watcher.clerk.simulator.lifecycles import BRISK, tell
+from watcher.clerk.simulator.lifecycles import BRISK, make_lifecycle
 from watcher.clerk.simulator.scenarios import CALM, HARSH, pipeline_named
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, World
@@ -29,7 +29,7 @@ MIN_INTERVAL_S = 0.5
 RATE = 20
 """Low enough that a pause of a busy machine, after which requests come together, stays within the margin."""
 
-TOLD_WITHIN_S = 360.0
+EMITTED_WITHIN_S = 360.0
 """After the last start, which in a large world falls into the 15 s in which `HARSH` refuses the key.
 
 So the next request is a minute later (SPEC 4), and another for each try that fails for another reason (one in four). Of
@@ -42,10 +42,10 @@ def world_with(count: int, pipelines_count: int, span_s: float, *, order: Order,
     world, dice = World(SystemClock(), order=order), Random(f"{seed}/pipelines")
     pipelines = [pipeline_named(f"Pipeline {number}", seed=seed) for number in range(pipelines_count)]
     for index in range(count):
-        story = tell(seed, index=index, tempo=BRISK)
+        lifecycle = make_lifecycle(seed, index=index, pace=BRISK)
         length_s = dice.uniform(0.05, MIN_INTERVAL_S) if index % 2 else dice.uniform(1.0, 10.0)
-        story = story.stretched(length_s / story.length_s())
-        world.add(story, pipeline=pipelines[index % pipelines_count], begins_s=dice.uniform(0.0, span_s))
+        lifecycle = lifecycle.stretched(length_s / lifecycle.length_s())
+        world.add(lifecycle, pipeline=pipelines[index % pipelines_count], begins_s=dice.uniform(0.0, span_s))
     return world
 
 
@@ -67,7 +67,7 @@ def ended_count(events: Sequence[dict[str, Any]]) -> int:
 
 
 def printed(lives: Sequence[Life]) -> list[bytes]:
-    return list(dict.fromkeys(line for life in lives for line in life.told))
+    return list(dict.fromkeys(line for life in lives for line in life.emitted))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def printed(lives: Sequence[Life]) -> list[bytes]:
         pytest.param(Order.OLDEST, HARSH, LARGE, id="oldest-harsh-large", marks=pytest.mark.soak),
     ],
 )
-async def test_every_execution_is_told_of_once_over_kills(
+async def test_every_execution_is_reported_once_over_kills(
     stage: Stage, order: Order, size: tuple[int, int, float], faults: Faults
 ) -> None:
     count, pipelines_count, span_s = size
@@ -99,7 +99,7 @@ async def test_every_execution_is_told_of_once_over_kills(
     last = await stage.start(settings)
     await last.until(
         lambda: ended_count(receiver.events()) == ended_count([e for x in stage.lives for e in x.events()]) == count,
-        within_s=TOLD_WITHIN_S,
+        within_s=EMITTED_WITHIN_S,
         what="every end was told",
     )
     assert await last.stop() == 0
@@ -109,22 +109,22 @@ async def test_every_execution_is_told_of_once_over_kills(
         assert judge.of_completeness(bodies, simulator) == []
     assert judge.of_sequences([*receiver.kept(), *printed(stage.lives)]) == []
     assert judge.of_order(receiver.attempts) == []
-    told = Counter(event["subject"] for event in receiver.events() if event["type"] in ENDS)
-    assert set(told.values()) == {1}
+    emitted = Counter(event["subject"] for event in receiver.events() if event["type"] in ENDS)
+    assert set(emitted.values()) == {1}
     assert receiver.events("pipeline.gap") == []
     assert stage.within_pace(simulator, rate=RATE)
 
 
-async def test_what_had_ended_before_is_silent_and_what_is_open_is_told(stage: Stage) -> None:
+async def test_what_had_ended_before_is_silent_and_what_is_open_is_reported(stage: Stage) -> None:
     world = World(SystemClock())
     pipeline = pipeline_named("Sales agent", seed=1)
     for index in range(120):
-        story = tell(1, index=index, tempo=BRISK)
-        world.add(story.stretched(1.0 / story.length_s()), pipeline=pipeline, begins_s=-60.0 - index)
-    lasting = tell(1, index=120, tempo=BRISK)
+        lifecycle = make_lifecycle(1, index=index, pace=BRISK)
+        world.add(lifecycle.stretched(1.0 / lifecycle.length_s()), pipeline=pipeline, begins_s=-60.0 - index)
+    lasting = make_lifecycle(1, index=120, pace=BRISK)
     lasting = lasting.stretched(600.0 / lasting.length_s())
     world.add(lasting, pipeline=pipeline, begins_s=-30.0)
-    late = tell(1, index=121, tempo=BRISK)
+    late = make_lifecycle(1, index=121, pace=BRISK)
     late = late.stretched(0.2 / late.length_s())
     world.add(late, pipeline=pipeline, begins_s=4.0)
     simulator = await stage.simulator(world)
@@ -136,4 +136,4 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_told(stage: S
     )
     assert await life.stop() == 0
     assert {event["subject"] for event in life.events()} == {lasting.execution, late.execution}
-    assert judge.of_truth(life.told, simulator) == []
+    assert judge.of_truth(life.emitted, simulator) == []

@@ -27,7 +27,7 @@ async def test_a_port_that_is_taken_is_named(stage: Stage) -> None:
         outcome = await _run(stage, document_of({"default": simulator}) | {"http": {"listen": listen}})
     assert (outcome.code, outcome.stdout) == (1, "")
     assert f"http.listen: cannot listen on {listen}" in outcome.stderr
-    assert not simulator.journal.entries
+    assert not simulator.request_log.entries
 
 
 async def test_what_is_likely_a_mistake_is_logged_at_the_start_and_keeps_nothing_from_starting(stage: Stage) -> None:

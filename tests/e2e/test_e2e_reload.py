@@ -26,7 +26,7 @@ async def reloaded(life: Life, *, times: int) -> None:
 
 
 def keys_of(simulator: Simulator) -> set[str]:
-    return {entry.execution for entry in simulator.journal.entries if entry.execution}
+    return {entry.execution for entry in simulator.request_log.entries if entry.execution}
 
 
 async def test_a_watch_and_a_sink_come_and_go_with_the_file(stage: Stage) -> None:
@@ -46,9 +46,9 @@ async def test_a_watch_and_a_sink_come_and_go_with_the_file(stage: Stage) -> Non
     assert {event["data"]["labels"]["team"] for event in second.events()} == {"ops"}
     assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
     gone = set(watches[0]["executions"])
-    asked = [entry for entry in simulator.journal.entries if entry.execution in gone]
-    await life.until(lambda: simulator.journal.entries[-1].at > asked[-1].at + 2, within_s=10, what="time went by")
-    assert [entry for entry in simulator.journal.entries if entry.execution in gone] == asked
+    asked = [entry for entry in simulator.request_log.entries if entry.execution in gone]
+    await life.until(lambda: simulator.request_log.entries[-1].at > asked[-1].at + 2, within_s=10, what="time went by")
+    assert [entry for entry in simulator.request_log.entries if entry.execution in gone] == asked
     assert await life.stop() == 0
 
 
@@ -62,8 +62,8 @@ async def test_a_bad_file_changes_nothing_and_is_loud(stage: Stage) -> None:
     (problem,) = life.logged("config.rejected")[0]["problems"]
     assert 'polling.min_interval: "5" has no unit; write 5s' in problem
     assert "watcher_config_last_reload_successful 0.0" in await metrics_of(pages)
-    asked = len(simulator.journal.entries)
-    await life.until(lambda: len(simulator.journal.entries) > asked + 9, within_s=10, what="it went on looking")
+    asked = len(simulator.request_log.entries)
+    await life.until(lambda: len(simulator.request_log.entries) > asked + 9, within_s=10, what="it went on looking")
     stage.write(document)
     await reloaded(life, times=1)
     assert "watcher_config_last_reload_successful 1.0" in await metrics_of(pages)
@@ -154,7 +154,7 @@ async def _change_what_hangs(stage: Stage) -> Life:
     account["timeout"] = "60s"
     life = await stage.start({**document, "watch": watches[2:]})
     await life.started()
-    await life.until(lambda: hung.attempts and hanging.journal.entries, within_s=10, what="both hung")
+    await life.until(lambda: hung.attempts and hanging.request_log.entries, within_s=10, what="both hung")
 
     account["timeout"] = "59s"
     sinks = {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}
@@ -170,12 +170,14 @@ async def test_a_key_that_goes_to_another_account_is_not_used_beyond_its_pace(st
     simulator = await stage.simulator(world_of(60, ends_after_s=60, ends_within_s=90))
     document = document_of({"old": simulator}, rate_limit=f"{RATE}/s")
     life = await stage.start(document)
-    await life.until(lambda: len(simulator.journal.entries) > RATE, within_s=10, what="it was busy")
+    await life.until(lambda: len(simulator.request_log.entries) > RATE, within_s=10, what="it was busy")
     watches = [{**watch, "account": "new"} for watch in document["watch"]]
     stage.write({**document, "accounts": {"new": document["accounts"]["old"]}, "watch": watches})
     await reloaded(life, times=1)
-    asked = len(simulator.journal.entries)
-    await life.until(lambda: len(simulator.journal.entries) > asked + 1.5 * RATE, within_s=10, what="it was busy again")
+    asked = len(simulator.request_log.entries)
+    await life.until(
+        lambda: len(simulator.request_log.entries) > asked + 1.5 * RATE, within_s=10, what="it was busy again"
+    )
     assert stage.within_pace(simulator, rate=RATE)
     assert await life.stop() == 0
 
@@ -209,14 +211,14 @@ async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, 
     assert await life.stop() == 0
 
     assert life.logged("config.rejected") == []
-    for bodies in (ops.kept(), life.told):
+    for bodies in (ops.kept(), life.emitted):
         assert judge.of_truth(bodies, simulator) == []
         assert judge.of_completeness(bodies, simulator) == []
-    assert judge.of_sequences([*ops.kept(), *life.told]) == []
-    assert {attempt.body for attempt in extra.attempts} <= set(life.told)
+    assert judge.of_sequences([*ops.kept(), *life.emitted]) == []
+    assert {attempt.body for attempt in extra.attempts} <= set(life.emitted)
     assert judge.of_order(ops.attempts) == []
-    assert len(set(life.told)) == len(life.told)
-    assert [line for line in life.told if b"account." in line] == []
+    assert len(set(life.emitted)) == len(life.emitted)
+    assert [line for line in life.emitted if b"account." in line] == []
     assert ops.forgeries == extra.forgeries == []
     assert stage.within_pace(simulator, rate=RATE)
 

@@ -62,7 +62,7 @@ async def test_a_full_disk_behind_it_ends_nothing(stage: Stage) -> None:
     os.close(full_fd)
     assert process.stdout is not None
     async with asyncio.timeout(20):
-        told = [await process.stdout.readline() for _ in range(3)]
+        emitted = [await process.stdout.readline() for _ in range(3)]
         process.terminate()
         assert await process.wait() == 0
-    assert all(told)
+    assert all(emitted)

@@ -7,7 +7,7 @@ from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, wo
 pytestmark = pytest.mark.untraced
 
 PROMPT_S = 4.0
-"""A look at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment."""
+"""A poll at least every `max_interval` of 1 s, time to send what it saw, and a machine that stalls for a moment."""
 
 
 async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage: Stage) -> None:
@@ -16,23 +16,23 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     life.stdout.stop_reading()
     await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was sent")
-    unread_count = len(life.told)
+    unread_count = len(life.emitted)
     life.stdout.read_on()
     await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=10, what="all was printed")
     assert await life.stop() == 0
 
-    assert unread_count < len(life.told) / 2
+    assert unread_count < len(life.emitted) / 2
     assert slowest_s(receiver, simulator) <= PROMPT_S
     assert life.stdout.lines.tail == b""
-    assert sorted(life.told) == sorted(receiver.kept())
-    assert judge.of_everything_answered(life.told, simulator) == []
+    assert sorted(life.emitted) == sorted(receiver.kept())
+    assert judge.of_everything_answered(life.emitted, simulator) == []
 
 
 async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_the_rest(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
     document = document_of({"default": simulator})
     life = await stage.start(document)
-    await life.until(lambda: life.told, within_s=15, what="a line was printed")
+    await life.until(lambda: life.emitted, within_s=15, what="a line was printed")
     life.stdout.leave()
     assert await life.end(within_s=9.0) == 1
     assert "stdout was closed by its reader" in life.stderr.lines.everything().decode()
@@ -42,7 +42,7 @@ async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_th
         lambda: all_have_ended([*life.events(), *second.events()], simulator.world), within_s=20, what="all was printed"
     )
     assert await second.stop() == 0
-    bodies = [*life.told, *second.told]
+    bodies = [*life.emitted, *second.emitted]
     assert judge.of_sequences(bodies) == []
     assert judge.of_truth(bodies, simulator) == []
 
@@ -61,6 +61,6 @@ async def test_what_no_sink_took_in_one_life_is_delivered_in_the_next(stage: Sta
         second = await stage.start(document)
         await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was sent")
         assert await second.stop() == 0
-    assert sorted(receiver.kept()) == sorted(life.told)
-    assert second.told == []
+    assert sorted(receiver.kept()) == sorted(life.emitted)
+    assert second.emitted == []
     assert judge.of_order(receiver.attempts) == []

@@ -21,7 +21,7 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     room = (stage.folder / "watcher.db-wal").stat().st_size
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, (room, no_limit[1]))
     await life.until(lambda: life.logged("store.failed"), within_s=10, what="the store had no room")
-    told_count = len(receiver.events())
+    emitted_count = len(receiver.events())
     assert await page(f"{pages}/readyz?verbose") == (503, "not ok: the store cannot be written\n")
     assert await page(f"{pages}/livez") == (200, "ok\n")
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, no_limit)
@@ -29,8 +29,8 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
 
     await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
     assert await life.stop() == 0
-    assert told_count < len(receiver.events())
-    assert judge.of_sequences([*receiver.kept(), *life.told]) == []
+    assert emitted_count < len(receiver.events())
+    assert judge.of_sequences([*receiver.kept(), *life.emitted]) == []
     assert judge.of_order(receiver.attempts) == []
     assert judge.of_truth(receiver.kept(), simulator) == []
     assert judge.of_completeness(receiver.kept(), simulator) == []

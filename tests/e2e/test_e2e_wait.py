@@ -19,7 +19,7 @@ from e2e.terminal import Terminal, on_terminal
 from witness import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import Stay, Story
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.responses import PRIVATE
 from watcher.clerk.simulator.scenarios import HARSH, pipeline_named
 from watcher.clerk.simulator.server import Simulator
@@ -53,38 +53,38 @@ class Scene:
     async def wait(self, execution: str, *options: str, **blocks: Document) -> Life:
         return await self.stage.begin(*self.arguments(execution, *options, **blocks))
 
-    async def play(self, story: Story, *options: str, **blocks: Document) -> Life:
+    async def play(self, lifecycle: Lifecycle, *options: str, **blocks: Document) -> Life:
         """Wait for a story, and let it begin."""
-        life = await self.wait(story.execution, *options, **blocks)
-        await self._begin(story)
+        life = await self.wait(lifecycle.execution, *options, **blocks)
+        await self._begin(lifecycle)
         return life
 
-    async def show(self, story: Story, *, columns: int = 100, **variables: str) -> Terminal:
+    async def show(self, lifecycle: Lifecycle, *, columns: int = 100, **variables: str) -> Terminal:
         """Wait for a story on a terminal, and let it begin."""
-        arguments = self.arguments(story.execution)
+        arguments = self.arguments(lifecycle.execution)
         terminal = await on_terminal(
             *arguments, folder=self.stage.folder, board=self.stage.board, columns=columns, **variables
         )
         self.stack.push_async_callback(terminal.clear_away)
-        await self._begin(story)
+        await self._begin(lifecycle)
         return terminal
 
-    async def _begin(self, story: Story) -> None:
-        asked = lambda: requests_of(self.simulator.journal, story.execution)  # noqa: E731 (a condition)
+    async def _begin(self, lifecycle: Lifecycle) -> None:
+        asked = lambda: requests_of(self.simulator.request_log, lifecycle.execution)  # noqa: E731 (a condition)
         await self.stage.board.until(asked, within_s=15, what="it was asked for")
         world = self.simulator.world
-        world.add(story, pipeline=PIPELINE, begins_s=world.now_s())
+        world.add(lifecycle, pipeline=PIPELINE, begins_s=world.now_s())
 
 
-def story_of(*path: tuple[str, float], nth: int = 1, ends: bool = False, error: str | None = None) -> Story:
-    """Tell a story of these stays; `ends` gives the last one a `finishedAt`."""
-    stays = [Stay(status, begins_s) for status, begins_s in path]
-    stays[-1] = replace(stays[-1], ends=ends)
-    return Story(str(UUID(int=nth, version=4)), tuple(stays), error=error)
+def lifecycle_of(*path: tuple[str, float], nth: int = 1, ends: bool = False, error: str | None = None) -> Lifecycle:
+    """Make a lifecycle of these phases; `ends` gives the last one a `finishedAt`."""
+    phases = [StatusPhase(status, begins_s) for status, begins_s in path]
+    phases[-1] = replace(phases[-1], ends=ends)
+    return Lifecycle(str(UUID(int=nth, version=4)), tuple(phases), error=error)
 
 
-OPEN = story_of(("running", 0.0))
-LIFE = story_of(("new", 0.0), ("running", 1.5), ("success", 3.0))
+OPEN = lifecycle_of(("running", 0.0))
+LIFE = lifecycle_of(("new", 0.0), ("running", 1.5), ("success", 3.0))
 """It stays long enough in each to be seen in it, by a machine that stalls for a moment."""
 
 
@@ -110,28 +110,28 @@ async def test_a_success_is_0_and_every_change_a_line(scene: Scene) -> None:
 
 
 async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
-    code, stdout, _ = await ended(await scene.play(story_of(("running", 0.0), ("failed", 0.3), error=EVIL)))
+    code, stdout, _ = await ended(await scene.play(lifecycle_of(("running", 0.0), ("failed", 0.3), error=EVIL)))
     assert code == 1
     assert stdout.splitlines()[-1].endswith(r" failed 0.3 \x1b[31m[red]evil line")
 
 
 @pytest.mark.parametrize(
-    "story",
+    "lifecycle",
     [
-        pytest.param(story_of(("running", 0.0), ("transferred", 0.5), ends=True), marks=pytest.mark.long),
-        story_of(("transferred", 0.0), ("running", 0.5), ("transferred", 1.0), ends=True),
+        pytest.param(lifecycle_of(("running", 0.0), ("transferred", 0.5), ends=True), marks=pytest.mark.long),
+        lifecycle_of(("transferred", 0.0), ("running", 0.5), ("transferred", 1.0), ends=True),
     ],
     ids=["a word not told before", "a word that was told while open"],
 )
-async def test_an_end_that_nobody_documented_is_1(scene: Scene, story: Story) -> None:
-    code, stdout, _ = await ended(await scene.play(story))
+async def test_an_end_that_nobody_documented_is_1(scene: Scene, lifecycle: Lifecycle) -> None:
+    code, stdout, _ = await ended(await scene.play(lifecycle))
     assert code == 1
     assert stdout.count(" transferred ") == 1
 
 
 async def test_what_is_lost_after_it_was_seen_is_1_and_only_after_the_grace(scene: Scene) -> None:
     life = await scene.play(OPEN, polling=PATIENT | {"lost_after": 3})
-    await life.until(lambda: life.told, within_s=15, what="it was seen")
+    await life.until(lambda: life.emitted, within_s=15, what="it was seen")
     scene.simulator.world.delete(OPEN.execution)
     code, stdout, _ = await ended(life)
     assert code == 1
@@ -143,7 +143,7 @@ async def test_what_is_not_known_so_many_times_is_5(scene: Scene) -> None:
     code, stdout, stderr = await ended(life)
     assert (code, stdout) == (5, "")
     assert stderr.startswith("error: Clerk Chat knows no such execution (404)\nhint: are both ids right")
-    assert len(requests_of(scene.simulator.journal, OPEN.execution)) == 3
+    assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 3
 
 
 @pytest.mark.long
@@ -158,22 +158,22 @@ async def test_a_refused_key_is_4_at_once_and_never_shown(scene: Scene) -> None:
     scene.simulator.faults = Faults(windows=(Window(Fault.UNAUTHORIZED),))
     code, stdout, stderr = await ended(await scene.wait(OPEN.execution, "--json"))
     assert code == 4
-    told = "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in "
-    assert (stderr[: len(told)], stderr.count("\n")) == (told, 2)
+    emitted = "error: Clerk Chat refuses this key (401)\nhint: the key came from accounts.default.api_key in "
+    assert (stderr[: len(emitted)], stderr.count("\n")) == (emitted, 2)
     assert [json.loads(line)["data"]["reason"] for line in stdout.splitlines()] == ["unauthorized"]
     assert API_KEY not in stdout + stderr
-    assert len(requests_of(scene.simulator.journal, OPEN.execution)) == 1
+    assert len(requests_of(scene.simulator.request_log, OPEN.execution)) == 1
 
 
 @pytest.mark.parametrize("timeout_s", [4, pytest.param(8, marks=pytest.mark.long)])
 async def test_it_asks_at_its_interval_whatever_is_answered(scene: Scene, timeout_s: int) -> None:
     life = await scene.play(OPEN, "--timeout", f"{timeout_s}s", polling=PATIENT | {"degraded_after": "60s"})
-    await life.until(lambda: life.told, within_s=15, what="it was seen")
+    await life.until(lambda: life.emitted, within_s=15, what="it was seen")
     scene.simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
     code, stdout, stderr = await ended(life)
     problem = f"error: still running after {timeout_s} s (--timeout); the last poll failed: 500\n"
     assert (code, stdout.count("\n"), stderr) == (3, 1, problem)
-    asked = [entry.at for entry in requests_of(scene.simulator.journal, OPEN.execution)]
+    asked = [entry.at for entry in requests_of(scene.simulator.request_log, OPEN.execution)]
     assert min(later - earlier for earlier, later in pairwise(asked)) >= 0.95
     assert timeout_s - 1 <= len(asked) <= timeout_s + 1
 
@@ -204,7 +204,7 @@ async def test_an_api_that_nobody_serves_is_4_after_its_time(scene: Scene) -> No
 @pytest.mark.parametrize("fault", [pytest.param(Fault.RESET, marks=pytest.mark.long), Fault.UNAUTHORIZED])
 async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: Scene, fault: Fault) -> None:
     life = await scene.play(OPEN, "--json")
-    await life.until(lambda: life.told, within_s=15, what="it was seen")
+    await life.until(lambda: life.emitted, within_s=15, what="it was seen")
     scene.simulator.faults = Faults(windows=(Window(fault),))
     await life.until(lambda: life.events("account.degraded"), within_s=15, what="the account was degraded")
     assert await life.stop(within_s=2.0) == 143
@@ -214,20 +214,20 @@ async def test_trouble_of_any_length_after_the_first_sight_ends_nothing(scene: S
 async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene) -> None:
     scene.simulator.faults = replace(HARSH, windows=(), retry_after_s=1, slow_s=0.2)
     ends = {"success": 0, "failed": 1}
-    stories = [story_of(("new", 0.0), ("running", 0.5), (end, 3.0), nth=nth) for nth, end in enumerate(2 * [*ends])]
+    stories = [lifecycle_of(("new", 0.0), ("running", 0.5), (end, 3.0), nth=nth) for nth, end in enumerate(2 * [*ends])]
     blocks = {"polling": PATIENT | {"degraded_after": "30s"}}
-    lives = await asyncio.gather(*(scene.play(story, "--json", **blocks) for story in stories))
+    lives = await asyncio.gather(*(scene.play(lifecycle, "--json", **blocks) for lifecycle in stories))
     codes = [await life.end(within_s=60) for life in lives]
     assert codes == 2 * [*ends.values()]
-    assert judge.of_sequences(line for life in lives for line in life.told) == []
+    assert judge.of_sequences(line for life in lives for line in life.emitted) == []
 
 
 async def test_as_json_it_tells_the_daemons_events_and_nothing_private(scene: Scene) -> None:
     life = await scene.play(LIFE, "--json")
     assert await life.end(within_s=20) == 0
     assert life.stdout.lines.tail == b""
-    assert judge.of_sequences(life.told) == []
-    assert judge.of_truth(life.told, scene.simulator) == []
+    assert judge.of_sequences(life.emitted) == []
+    assert judge.of_truth(life.emitted, scene.simulator) == []
     everything = life.stdout.lines.everything() + life.stderr.lines.everything()
     assert not [word for word in (PRIVATE, API_KEY) if word.encode() in everything]
 
@@ -237,14 +237,14 @@ async def test_as_json_it_tells_the_daemons_events_and_nothing_private(scene: Sc
 )
 async def test_interrupted_it_ends_at_once_and_says_nothing(scene: Scene, signum: signal.Signals, code: int) -> None:
     life = await scene.play(OPEN)
-    await life.until(lambda: life.told, within_s=15, what="a line was printed")
+    await life.until(lambda: life.emitted, within_s=15, what="a line was printed")
     assert await life.stop(signum, within_s=2.0) == code
     assert life.stderr.lines.everything() == b""
 
 
 async def test_a_reader_that_leaves_ends_it_quietly(scene: Scene) -> None:
-    life = await scene.play(story_of(("running", 0.0), ("success", 2.0)))
-    await life.until(lambda: life.told, within_s=15, what="a line was printed")
+    life = await scene.play(lifecycle_of(("running", 0.0), ("success", 2.0)))
+    await life.until(lambda: life.emitted, within_s=15, what="a line was printed")
     life.stdout.leave()
     assert await life.end(within_s=15) == 1
     assert life.stderr.lines.everything() == b""
@@ -254,7 +254,7 @@ async def test_a_reader_that_leaves_ends_it_quietly(scene: Scene) -> None:
 
 
 async def test_on_a_terminal_it_redraws_in_place_and_the_end_stays(scene: Scene) -> None:
-    terminal = await scene.show(story_of(("running", 0.0), ("failed", 2.0), error=EVIL))
+    terminal = await scene.show(lifecycle_of(("running", 0.0), ("failed", 2.0), error=EVIL))
     await terminal.until("▶ running")
     assert await terminal.end() == 1
     last = [line.rstrip("\r").rpartition("\r")[2] for line in terminal.plain.rstrip().split("\n")[-4:]]

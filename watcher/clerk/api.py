@@ -64,7 +64,7 @@ class ClerkApi:
         self._path = self._base_url.raw_path.rstrip("/")
         self._clock = clock
         # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
-        self._aside = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
+        self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
     async def get(self, *, pipeline: str, execution: str) -> Reply:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
@@ -104,7 +104,7 @@ class ClerkApi:
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
         """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""
-        begun = self._aside.submit(work)
+        begun = self._parser_thread.submit(work)
         done = asyncio.wrap_future(begun)
         try:
             await asyncio.wait([done])

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from watcher.domain.models import Execution, Outcome
+from watcher.domain.models import ExecutionSnapshot, Outcome
 
 
 class Reply(NamedTuple):
@@ -15,7 +15,7 @@ class Reply(NamedTuple):
 
     outcome: Outcome
     sent_at: float
-    execution: Execution | None = None
+    execution: ExecutionSnapshot | None = None
     status_code: int | None = None
     retry_after_s: float | None = None
     reason: str | None = None
@@ -34,7 +34,7 @@ class PageReply(NamedTuple):
 
     outcome: Outcome
     sent_at: float
-    rows: tuple[Execution, ...] | None = None
+    rows: tuple[ExecutionSnapshot, ...] | None = None
     skipped: int = 0
     total: int | None = None
     status_code: int | None = None

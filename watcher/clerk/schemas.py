@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from watcher.clerk.tolerant_json import LEAF, BrokenJsonError, Fields, Rows, Wanted, slim
 from watcher.domain.event_size import LIST_LENGTH
-from watcher.domain.models import Execution, FailedNode
+from watcher.domain.models import ExecutionSnapshot, FailedNode
 
 QUICK_BYTES = 32 * 1024
 """What is no larger is read within some 10 ms, however it is made."""
@@ -145,21 +145,21 @@ class HardToReadError(Exception):
     """The first attempt is not enough."""
 
 
-class Page(NamedTuple):
+class ParsedPage(NamedTuple):
     """What can be read of one page of a list. `skipped` rows, or more, cannot; `total` is what the API says."""
 
-    rows: tuple[Execution, ...]
+    rows: tuple[ExecutionSnapshot, ...]
     skipped: int
     total: int | None
 
 
-def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH) -> Execution:
+def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH) -> ExecutionSnapshot:
     """Read one execution straight from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
     wire = _parse(WireExecution, body, attempt=attempt, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
     nodes = [node for node in wire.nodes_executed or () if node is not None]
-    return Execution(
+    return ExecutionSnapshot(
         id=asked,
         status=wire.status,
         pipeline_id=wire.pipeline_id,
@@ -179,13 +179,13 @@ def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH)
     )
 
 
-def parse_page(body: bytes, *, attempt: Attempt = Attempt.BOTH) -> Page:
+def parse_page(body: bytes, *, attempt: Attempt = Attempt.BOTH) -> ParsedPage:
     """Read one page of a list straight from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
     wire = _parse(WirePage, body, attempt=attempt, misshapen="no_list")
     rows = tuple(_row(row) for row in wire.data if row is not None)
     if wire.data and not rows:
         raise UnreadableError("no_rows")
-    return Page(rows, len(wire.data) - len(rows), wire.total)
+    return ParsedPage(rows, len(wire.data) - len(rows), wire.total)
 
 
 def _parse(model: type[_Shape], body: bytes, *, attempt: Attempt, misshapen: str) -> _Shape:
@@ -223,9 +223,9 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment if 1970 <= moment.year < 9999 else None  # noqa: PLR2004 (before Unix time; the last year of datetime)
 
 
-def _row(wire: WireRow) -> Execution:
+def _row(wire: WireRow) -> ExecutionSnapshot:
     """Return a row as an execution. Lists name no pipeline and show no nodes."""
-    return Execution(
+    return ExecutionSnapshot(
         id=str(wire.id),
         status=wire.status,
         version_id=wire.pipeline_version_id,

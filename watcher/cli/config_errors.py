@@ -45,18 +45,18 @@ class _Shown(NamedTuple):
     width: int
 
 
-def tell_mistakes(error: ConfigProblemsError, *, console: Console) -> None:
+def report_mistakes(error: ConfigProblemsError, *, console: Console) -> None:
     """Print every problem with its line of the file, and their number."""
-    _tell(error.problems, _ERROR, source=error.source, console=console)
+    _report(error.problems, _ERROR, source=error.source, console=console)
     say(console, (error.total, "bold"))
 
 
-def tell_warnings(warnings: Iterable[Problem], *, source: str, console: Console) -> None:
+def report_warnings(warnings: Iterable[Problem], *, source: str, console: Console) -> None:
     """Print every warning with its line of the file, which is `source`."""
-    _tell(warnings, _WARNING, source=source, console=console)
+    _report(warnings, _WARNING, source=source, console=console)
 
 
-def _tell(problems: Iterable[Problem], word: tuple[str, str], *, source: str, console: Console) -> None:
+def _report(problems: Iterable[Problem], word: tuple[str, str], *, source: str, console: Console) -> None:
     lines = source.split("\n")
     for problem in problems:
         for line in _lines(problem, word, lines, room=console.width - _MARGIN):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from watcher.cli.config_errors import tell_mistakes
+from watcher.cli.config_errors import report_mistakes
 from watcher.cli.console import stderr_console
 from watcher.config.loader import load_config
 from watcher.config.locate import find_config
@@ -33,5 +33,5 @@ def loaded(load: Callable[[], Settings]) -> Settings:
     except ConfigProblemsError as error:
         if not sys.stderr.isatty():
             raise
-        tell_mistakes(error, console=stderr_console())
+        report_mistakes(error, console=stderr_console())
         raise typer.Exit(error.exit_code) from None

@@ -29,7 +29,7 @@ SECONDS = 30.0
 SEEN_WITHIN_S = 3.0
 """What ended so shortly before the end need not have been seen: that is no miss."""
 
-STORIES_FIT_S = 25.0
+LIFECYCLES_FIT_S = 25.0
 REFUSED_SHARE = 0.08
 """The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
 
@@ -40,7 +40,7 @@ SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the
 
 
 @dataclass(slots=True)
-class Tally:
+class ReceivedEvents:
     """What the receiver saw."""
 
     delivered: set[str] = field(default_factory=set)
@@ -53,32 +53,32 @@ class Tally:
 class Receiver:
     """A webhook endpoint as a user would write it: it checks the signature and takes each id once."""
 
-    def __init__(self, tell: Callable[[dict[str, Any]], None]) -> None:
-        """Call `tell` with every event that arrived for the first time."""
-        self.tally = Tally()
-        self._tell = tell
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """Call `report` with every event that arrived for the first time."""
+        self.received = ReceivedEvents()
+        self._report = report
         self._dice = random.Random(7)
 
     async def receive(self, request: web.Request) -> web.Response:
         """Answer one delivery."""
         body, id_ = await request.read(), request.headers["webhook-id"]
-        if id_ not in self.tally.refused and self._dice.random() < REFUSED_SHARE:
-            self.tally.refused.add(id_)
+        if id_ not in self.received.refused and self._dice.random() < REFUSED_SHARE:
+            self.received.refused.add(id_)
             return web.Response(status=500)
         timestamp = request.headers["webhook-timestamp"]
         expected = sign(body, message_id=id_, timestamp=timestamp, keys=[signing_key(SECRET)])
         if request.headers["webhook-signature"] != expected:
-            self.tally.unsigned_count += 1
+            self.received.unsigned_count += 1
             return web.Response(status=401)
-        if id_ not in self.tally.delivered:
+        if id_ not in self.received.delivered:
             self._take(id_, json.loads(body))
         return web.Response(status=204)
 
     def _take(self, id_: str, event: dict[str, Any]) -> None:
-        self.tally.delivered.add(id_)
+        self.received.delivered.add(id_)
         if execution := event["data"].get("execution"):
-            self.tally.statuses[execution["id"]] = execution["status"]
-        self._tell(event)
+            self.received.statuses[execution["id"]] = execution["status"]
+        self._report(event)
 
 
 async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
@@ -88,7 +88,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
     """
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     async with AsyncExitStack() as stack:
-        options = SimulateOptions(port=0, fit_s=None if forever else STORIES_FIT_S)
+        options = SimulateOptions(port=0, fit_s=None if forever else LIFECYCLES_FIT_S)
         world = build_world(options, clock=SystemClock())
         simulator = await stack.enter_async_context(build_simulator(options, world=world))
         receiver = Receiver(
@@ -103,8 +103,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         stopped_at = asyncio.create_task(_when(stop, world))
         await run(settings, stop=stop, stdout_fd=1 if as_json else _nowhere(stack), started=_announce(console))
         due_s = await stopped_at - SEEN_WITHIN_S
-        truth = {execution.id: execution.stay_at(due_s).status for execution in world.executions()}
-        console.print(summary(receiver.tally, truth=truth))
+        truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
+        console.print(summary(receiver.received, truth=truth))
 
 
 async def _when(stop: asyncio.Event, world: World) -> float:
@@ -150,13 +150,13 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
     return Settings.model_validate(document)
 
 
-def summary(tally: Tally, *, truth: Mapping[str, str]) -> str:
+def summary(received: ReceivedEvents, *, truth: Mapping[str, str]) -> str:
     """Return the last line: what was told, and how much of what is true was not."""
-    ends = Counter(status for status in tally.statuses.values() if status in TERMINAL_STATUSES)
-    missed_count = sum(truth[id_] in TERMINAL_STATUSES and tally.statuses.get(id_) != truth[id_] for id_ in truth)
+    ends = Counter(status for status in received.statuses.values() if status in TERMINAL_STATUSES)
+    missed_count = sum(truth[id_] in TERMINAL_STATUSES and received.statuses.get(id_) != truth[id_] for id_ in truth)
     return (
-        f"{len(tally.statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
-        f"{len(tally.statuses) - ends.total()} open, {missed_count} ends missed · "
-        f"{len(tally.delivered)} events delivered, {len(tally.refused)} after a retry, "
-        f"{tally.unsigned_count} with a wrong signature"
+        f"{len(received.statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
+        f"{len(received.statuses) - ends.total()} open, {missed_count} ends missed · "
+        f"{len(received.delivered)} events delivered, {len(received.refused)} after a retry, "
+        f"{received.unsigned_count} with a wrong signature"
     )

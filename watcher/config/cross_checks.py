@@ -39,7 +39,7 @@ def _name_accounts(document: Document) -> None:
         remedy = "write accounts: {default: {api_key: '${CLERK_API_KEY}'}}"
         document.report((*watches[0], "account"), "there is no account to ask with", remedy=remedy, block=True)
     for watch in () if names else watches:
-        document.tell((*watch, "account"))
+        document.mark_reported((*watch, "account"))
 
 
 def _name_account(document: Document, watch: Path, names: list[str]) -> None:
@@ -129,7 +129,7 @@ def _executions(document: Document, watches: list[Path]) -> Iterator[tuple[Path,
     for watch in watches:
         for index, item in enumerate(document.items((*watch, "executions"))):
             path = (*watch, "executions", index)
-            if isinstance(item, str) and not document.is_told(path):
+            if isinstance(item, str) and not document.is_reported(path):
                 yield path, _canonical(item)
 
 
@@ -151,7 +151,7 @@ def _check_intervals(document: Document) -> None:
 
 
 def _interval(document: Document, path: Path) -> float | None:
-    if document.is_told(path):
+    if document.is_reported(path):
         return None
     default: str = PollingSettings.model_fields[f"{path[-1]}_s"].default
     return parse_duration(document.text(path) or default)

@@ -12,7 +12,7 @@ from watcher.config.interpolation import fill
 from watcher.config.locate import DEFAULTS, LISTEN_VARIABLE, STORE_VARIABLE
 from watcher.config.yaml_errors import BadYamlError, decode
 from watcher.config.yaml_tree import Node, Scalar, Table, compose
-from watcher.runtime.units import Address, UnfitError, parse_address
+from watcher.runtime.units import Address, InvalidValueError, parse_address
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_STORE = "sqlite:///watcher.db"
@@ -21,14 +21,14 @@ _SQLITE = "sqlite:///"
 T = TypeVar("T")
 
 
-class Whereabouts(NamedTuple):
+class DaemonAddress(NamedTuple):
     """Where a daemon is to listen (`http.listen`), and its database (of `store.url`)."""
 
     listen: Address
     database: Path
 
 
-def whereabouts(file: Path | None, *, environ: Mapping[str, str]) -> Whereabouts:
+def daemon_address(file: Path | None, *, environ: Mapping[str, str]) -> DaemonAddress:
     """Return them, each: of the file, else of the environment, else the default.
 
     A file that cannot be read, or a value that is none, counts as not there: the daemon may run on from before.
@@ -39,7 +39,7 @@ def whereabouts(file: Path | None, *, environ: Mapping[str, str]) -> Whereabouts
         candidates = (_written(root, DEFAULTS[variable], environ=environ), environ.get(variable), default)
         return next(value for text in candidates if text and (value := read(text)) is not None)
 
-    return Whereabouts(
+    return DaemonAddress(
         listen=choose(LISTEN_VARIABLE, DEFAULT_LISTEN, _address),
         database=choose(STORE_VARIABLE, DEFAULT_STORE, _database),
     )
@@ -65,7 +65,7 @@ def _written(node: Node | None, key: tuple[str, ...], *, environ: Mapping[str, s
 def _address(text: str) -> Address | None:
     try:
         return parse_address(text)
-    except UnfitError:
+    except InvalidValueError:
         return None
 
 

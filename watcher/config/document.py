@@ -31,7 +31,7 @@ class Document:
         self.data: dict[str, Any] = {}
         self.files: dict[FilePath, Stamp | None] = {}
         self._root: Table = Table({}, 1, 1)
-        self._told: set[Path] = set()
+        self._reported: set[Path] = set()
         self._hidden: set[Path] = set()
         self._read_from: dict[Path, Path] = {}
         self._environment: dict[Path, str] = {}
@@ -65,7 +65,7 @@ class Document:
     def text(self, path: Path) -> str | None:
         """Return the text there, or `None` if there is none that can be relied on."""
         value = self.get(path)
-        return value if isinstance(value, str) and not self.is_told(path) else None
+        return value if isinstance(value, str) and not self.is_reported(path) else None
 
     def written(self, path: Path) -> str:
         """Return the text there as it stands in the file, its variables not filled in."""
@@ -99,9 +99,9 @@ class Document:
             block[path[1]] = value
             self._environment[path] = variable
 
-    def is_told(self, path: Path) -> bool:
+    def is_reported(self, path: Path) -> bool:
         """Tell whether a problem with this value, or with one around it, is known."""
-        return bool(self._told) and any(path[:end] in self._told for end in range(1, len(path) + 1))
+        return bool(self._reported) and any(path[:end] in self._reported for end in range(1, len(path) + 1))
 
     def is_hidden(self, path: Path) -> bool:
         """Tell whether nobody may see the value: a variable stands in it, or it was read from a secret's file."""
@@ -111,9 +111,9 @@ class Document:
         """Return the line of a value."""
         return self._place(self._shown(path), key=False).line
 
-    def tell(self, path: Path) -> None:
+    def mark_reported(self, path: Path) -> None:
         """Note that nothing more need be said of this value."""
-        self._told.add(path)
+        self._reported.add(path)
 
     def report(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
         """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key.
@@ -121,7 +121,7 @@ class Document:
         Of a value with a problem nothing more is told; behind a key with one the value may have its own.
         """
         if not key:
-            self.tell(path)
+            self.mark_reported(path)
         shown = self._shown(path)
         self._add(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
 

@@ -16,7 +16,7 @@ from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import did_you_mean, file_twins, key_of
-from watcher.runtime.units import UnfitError
+from watcher.runtime.units import InvalidValueError
 
 _OF_KEY = "[key]"
 _WORDS = re.compile(r"'([^']*)'")
@@ -40,7 +40,7 @@ def translate(errors: Iterable[ErrorDetails], *, document: Document) -> None:
     """Report each error, unless a problem with the same value is known."""
     for error in errors:
         path = _path(error, document=document)
-        if not document.is_told(path):
+        if not document.is_reported(path):
             _REPORTS.get(error["type"], _report_other)(document, path, error)
 
 
@@ -106,7 +106,7 @@ def _model_at(document: Document, path: Path) -> type[BaseModel]:
 def _report_unfit(document: Document, path: Path, error: ErrorDetails) -> None:
     reason = error["ctx"]["error"]
     at_key = error["loc"][-1] == _OF_KEY
-    if not isinstance(reason, UnfitError):
+    if not isinstance(reason, InvalidValueError):
         _report_other(document, path, error)
     elif at_key:
         name = quoted(str(path[-1])) if reason.quote else "the key"

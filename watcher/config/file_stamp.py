@@ -69,7 +69,7 @@ class FileError(Exception):
         self.cause = cause
 
 
-class _Look(NamedTuple):
+class _PendingStamp(NamedTuple):
     outcome: Future[Stamp | None]
     began_at: float
 
@@ -80,14 +80,14 @@ class Files:
     def __init__(self, *, within_s: float = WITHIN_S) -> None:
         """Begin with nothing left behind."""
         self._within_s = within_s
-        self._looks: dict[Path, _Look] = {}
+        self._pending: dict[Path, _PendingStamp] = {}
         self._left_behind: list[Future[Any]] = []
 
     def stamps(self, paths: Iterable[Path], *, hurried: bool = False) -> dict[Path, Stamp | None]:
         """Return what is at those paths now: `None` where nothing can be found, `HANGS` where there is no answer."""
         limit_s = self._limit_s(hurried=hurried)
-        looks = {path: self._look(path) for path in paths}
-        return {path: _stamp_by(look.began_at + limit_s, look.outcome) for path, look in looks.items()}
+        pending = {path: self._stamp_pending(path) for path in paths}
+        return {path: _stamp_by(pending.began_at + limit_s, pending.outcome) for path, pending in pending.items()}
 
     def read(self, path: Path, *, limit: int, pipe: bool = False, hurried: bool = False) -> bytes:
         """Return what a regular file holds, or, if that may be, a `pipe`. Raises `FileError`."""
@@ -124,24 +124,27 @@ class Files:
     def _limit_s(self, *, hurried: bool) -> float:
         return min(HURRIED_S, self._within_s) if hurried else self._within_s
 
-    def _look(self, path: Path) -> _Look:
-        """Return a look at a file: the one under way if it hangs, for another would hang too, at least for a while."""
-        look, now = self._looks.get(path), time.monotonic()
-        if look is not None and not look.outcome.done():
-            if now - look.began_at < ASKED_AGAIN_S or not self._may_leave_behind():
-                return look
-            self._left_behind.append(look.outcome)  # what hangs may be mounted anew, and the old look hang on
-        self._looks[path] = _Look(begin(partial(_stamp_of, path), name="look"), now)
-        return self._looks[path]
+    def _stamp_pending(self, path: Path) -> _PendingStamp:
+        """Return a file's pending stamp.
+
+        The one under way if it hangs, for another would hang too, at least for a while.
+        """
+        pending, now = self._pending.get(path), time.monotonic()
+        if pending is not None and not pending.outcome.done():
+            if now - pending.began_at < ASKED_AGAIN_S or not self._may_leave_behind():
+                return pending
+            self._left_behind.append(pending.outcome)  # what hangs may be mounted anew, and the old call hang on
+        self._pending[path] = _PendingStamp(begin(partial(_stamp_of, path), name="look"), now)
+        return self._pending[path]
 
     def _may_leave_behind(self) -> bool:
         self._left_behind = [each for each in self._left_behind if not each.done()]
         return len(self._left_behind) < LEFT_BEHIND_COUNT
 
 
-def _stamp_by(until: float, look: Future[Stamp | None]) -> Stamp | None:
+def _stamp_by(until: float, pending: Future[Stamp | None]) -> Stamp | None:
     try:
-        return look.result(max(0.0, until - time.monotonic()))
+        return pending.result(max(0.0, until - time.monotonic()))
     except TimeoutError:
         return HANGS
 

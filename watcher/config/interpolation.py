@@ -8,7 +8,7 @@ _VARIABLE = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
+class Interpolated:
     """A value with its variables filled in, and what kept some of them empty.
 
     `unset` are the variables that are not there, `malformed` says that some `${` begins no variable. `used` says
@@ -21,11 +21,11 @@ class Filled:
     malformed: bool = False
 
 
-def fill(text: str, *, environ: Mapping[str, str]) -> Filled:
+def fill(text: str, *, environ: Mapping[str, str]) -> Interpolated:
     """Fill in the variables. As in a shell, `:-` counts an empty variable as missing; a lone `$` stays."""
     found = tuple(_VARIABLE.finditer(text))
     missing = (match["name"] for match in found if match["name"] and match["default"] is None)
-    return Filled(
+    return Interpolated(
         text=_VARIABLE.sub(lambda match: _value(match, environ=environ), text),
         used=any(match["dollar"] is None for match in found),
         unset=tuple(dict.fromkeys(name for name in missing if name not in environ)),

@@ -24,7 +24,7 @@ from watcher.runtime.settings import (
     as_written,
     split_http_url,
 )
-from watcher.runtime.units import UnfitError, parse_address
+from watcher.runtime.units import InvalidValueError, parse_address
 
 _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="type")]  # type: ignore[valid-type] # noqa: UP007 (of what the registry has)
 AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]
@@ -39,10 +39,10 @@ def _base_url(value: str) -> str:
     parts = split_http_url(value, example="https://web-api.clerk.chat")
     remedy = "write only scheme, host and perhaps a path, such as https://web-api.clerk.chat"
     if parts.username is not None or "?" in value or "#" in value:
-        raise UnfitError("holds more than an address", remedy=remedy, quote=False)
+        raise InvalidValueError("holds more than an address", remedy=remedy, quote=False)
     path = parts.path.rstrip("/")
     if {"", ".", ".."} & set(path.split("/")[1:]) or "%" in path:
-        raise UnfitError("has an odd path", remedy=remedy, quote=False)
+        raise InvalidValueError("has an odd path", remedy=remedy, quote=False)
     return value.rstrip("/")
 
 
@@ -51,7 +51,7 @@ def _link(value: str) -> str:
     plain = _PLACEHOLDER.sub("x", value)
     if "{" in plain or "}" in plain:
         remedy = "only {pipelineId} and {executionId} are filled in"
-        raise UnfitError("holds a placeholder that is not known", remedy=remedy, quote=False)
+        raise InvalidValueError("holds a placeholder that is not known", remedy=remedy, quote=False)
     split_http_url(plain, example=example)
     return value
 
@@ -65,9 +65,9 @@ def _store_url(value: str) -> str:
     if _SQLITE.fullmatch(value):
         return value
     if value.startswith("postgres"):
-        raise UnfitError(f"PostgreSQL is {NOT_YET}", remedy=f"{REPLICAS}; use sqlite:///watcher.db", quote=False)
+        raise InvalidValueError(f"PostgreSQL is {NOT_YET}", remedy=f"{REPLICAS}; use sqlite:///watcher.db", quote=False)
     remedy = "write sqlite:///watcher.db, or sqlite:////var/lib/watcher/watcher.db with a path from the root"
-    raise UnfitError("is not the address of a SQLite file", remedy=remedy, quote=False)
+    raise InvalidValueError("is not the address of a SQLite file", remedy=remedy, quote=False)
 
 
 def _account_may_be_left_out(schema: dict[str, Any]) -> None:

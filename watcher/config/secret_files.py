@@ -58,7 +58,7 @@ def _secrets(document: Document) -> Iterator[Path]:
 def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> None:
     given = document.text(twin)
     if given is None:
-        document.tell(path)
+        document.mark_reported(path)
         return
     try:
         text = document.read(directory / given, limit=SECRET_BYTES).decode("utf-8-sig").rstrip("\r\n")
@@ -76,7 +76,7 @@ def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> No
             document.put_from_file(path, _lines(text) if path[-1] in _LINES else text)
             return
         _refuse(document, twin, "{} is empty", remedy="write the secret into it", directory=directory)
-    document.tell(path)
+    document.mark_reported(path)
 
 
 def _refuse(document: Document, twin: Path, problem: str, *, remedy: str, directory: FilePath) -> None:

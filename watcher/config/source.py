@@ -43,13 +43,13 @@ class ConfigSource:
         """Tell whether one of the files that were tried last time gave no answer."""
         return HANGS in self._files.values()
 
-    def look(self) -> Mapping[Path, Stamp | None]:
+    def stamps(self) -> Mapping[Path, Stamp | None]:
         """Return what the files that were tried last time look like now."""
         return self._reader.stamps(self._files)
 
     def changed(self) -> bool:
         """Tell whether any of them is another than was read, has come or has gone."""
-        return self.look() != self._files
+        return self.stamps() != self._files
 
     def directories(self) -> set[Path]:
         """Return where such a change would show: a file, or a link to it, is replaced in its directory."""

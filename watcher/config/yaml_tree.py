@@ -49,7 +49,7 @@ class Items:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class KeyValue:
     """A key and what it holds."""
 
     key: Scalar
@@ -60,7 +60,7 @@ class Entry:
 class Table:
     """A mapping, in the order of the file."""
 
-    entries: dict[str, Entry]
+    entries: dict[str, KeyValue]
     line: int
     column: int
 
@@ -143,8 +143,8 @@ class _Composer:
             yield self._node(event, (*path, index))
             index += 1
 
-    def _entries(self, path: Path) -> dict[str, Entry]:
-        entries: dict[str, Entry] = {}
+    def _entries(self, path: Path) -> dict[str, KeyValue]:
+        entries: dict[str, KeyValue] = {}
         merged: list[Node] = []
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
             key = self._key(event, path)
@@ -152,7 +152,7 @@ class _Composer:
             if key.text == _MERGE and event.implicit[0]:
                 merged.append(value)
             else:
-                self._add(Entry(key, value), entries, path)
+                self._add(KeyValue(key, value), entries, path)
         for node in merged:
             self._merge(node, entries, path)
         return entries
@@ -163,7 +163,7 @@ class _Composer:
         node = self._node(event, path)
         return Scalar(event.value, node.line, node.column)
 
-    def _add(self, entry: Entry, entries: dict[str, Entry], path: Path) -> None:
+    def _add(self, entry: KeyValue, entries: dict[str, KeyValue], path: Path) -> None:
         name = entry.key.text or ""
         if name in entries:
             first = entries[name].key.line
@@ -171,7 +171,7 @@ class _Composer:
         else:
             entries[name] = entry
 
-    def _merge(self, node: Node, entries: dict[str, Entry], path: Path) -> None:
+    def _merge(self, node: Node, entries: dict[str, KeyValue], path: Path) -> None:
         """Take over the keys of another mapping, or of a list of them, that are not there yet."""
         for source in node.items if isinstance(node, Items) else (node,):
             if isinstance(source, Table):

@@ -17,12 +17,12 @@ from aiohttp import web
 
 import watcher
 from watcher.config.models import Settings
-from watcher.daemon.build import Bells, Equipment, kept_by
-from watcher.daemon.maintenance import Housekeeping, HousekeepingParts
+from watcher.daemon.build import OwnerDependencies, SinkWakeups, retention_policy_of
+from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading
-from watcher.daemon.supervisor import DRAIN_S, Owners
+from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import ListenDeniedError, ListenError
 from watcher.domain.event_factory import EventFactory
@@ -72,40 +72,42 @@ async def run(
     `OutputClosedError`.
     """
     clock, metrics = SystemClock(), Metrics()
-    ending = _Ending(stop)
+    shutdown = _Shutdown(stop)
     async with AsyncExitStack() as stack:
-        stack.enter_context(_nothing_unseen(ending.fail))
-        schedule = Schedule(clock=clock, fatal=ending.fail, lag=metrics.loop_lag.set)
-        bells, output = Bells(), StdoutOutput(stdout_fd)
+        stack.enter_context(_nothing_unseen(shutdown.fail))
+        schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
+        wakeups, output = SinkWakeups(), StdoutOutput(stdout_fd)
         stack.callback(output.close)
-        store = await open_store(settings.store.url, clock=clock, on_recorded=bells.ring)
+        store = await open_store(settings.store.url, clock=clock, on_recorded=wakeups.wake)
         stack.push_async_callback(_let_go, store)
         events, backpressure = EventFactory(Router({})), Backpressure()
-        equipment = Equipment(store, clock, metrics, events, schedule, backpressure, ending.fail, bells, output)
-        owners = Owners(equipment)
-        stack.push_async_callback(owners.stop)
-        await owners.apply(settings)
-        housekeeping = Housekeeping(
-            HousekeepingParts(store=store, clock=clock, metrics=metrics, owners=owners.parts),
-            kept_by(settings),
+        shared = OwnerDependencies(
+            store, clock, metrics, events, schedule, backpressure, shutdown.fail, wakeups, output
         )
-        schedule.add("housekeeping", housekeeping.round)
-        schedule.add("progress", ProgressLog(owners.accounts, store=store, clock=clock, metrics=metrics).tick)
+        supervisor = Supervisor(shared)
+        stack.push_async_callback(supervisor.stop)
+        await supervisor.apply(settings)
+        maintenance = Maintenance(
+            MaintenanceDependencies(store=store, clock=clock, metrics=metrics, owners=supervisor.owned),
+            retention_policy_of(settings),
+        )
+        schedule.add("housekeeping", maintenance.tick)
+        schedule.add("progress", ProgressLog(supervisor.accounts, store=store, clock=clock, metrics=metrics).tick)
         readiness = Readiness(store, clock=clock)
-        checks = Checks(schedule.stuck, lambda: _unready(schedule, readiness), housekeeping.refresh_backlog)
+        checks = Checks(schedule.stalled, lambda: _unready(schedule, readiness), maintenance.refresh_backlog)
         address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
         store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
         _say_started(settings, created=store.created, address=address)
         schedule.start()
         started(Started(address))
-        async with _follow(reloading, settings, owners=owners, housekeeping=housekeeping, equipment=equipment):
-            await ending.wait()
-        await _drain(schedule, owners)
-    ending.reraise()
+        async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
+            await shutdown.wait()
+        await _drain(schedule, supervisor)
+    shutdown.reraise()
 
 
-class _Ending:
+class _Shutdown:
     """Why the daemon ends: it was asked to, or something failed for good."""
 
     def __init__(self, stop: asyncio.Event) -> None:
@@ -150,21 +152,26 @@ def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
 
 @asynccontextmanager
 async def _follow(
-    reloading: Reloading | None, settings: Settings, *, owners: Owners, housekeeping: Housekeeping, equipment: Equipment
+    reloading: Reloading | None,
+    settings: Settings,
+    *,
+    supervisor: Supervisor,
+    maintenance: Maintenance,
+    shared: OwnerDependencies,
 ) -> AsyncIterator[None]:
     """Follow the configuration meanwhile. An error in that ends the daemon."""
 
     async def apply(changed: Settings) -> None:
-        await owners.apply(changed)
-        housekeeping.keep(kept_by(changed))
+        await supervisor.apply(changed)
+        maintenance.replace_policy(retention_policy_of(changed))
         configure_logs(level=changed.log.level, format_=changed.log.format)
 
     if reloading is None:
         yield
         return
-    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=equipment.metrics, clock=equipment.clock)
+    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=shared.metrics, clock=shared.clock)
     following = asyncio.create_task(reloader.run())
-    following.add_done_callback(partial(_end_with, fatal=equipment.fatal))
+    following.add_done_callback(partial(_end_with, fatal=shared.fatal))
     try:
         yield
     finally:
@@ -178,7 +185,7 @@ def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None
 
 
 async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
-    problems = [f"{name} has not run yet" for name in schedule.unborn()]
+    problems = [f"{name} has not run yet" for name in schedule.not_yet_run()]
     if problem := await readiness.problem():
         problems.append(problem)
     return problems
@@ -227,10 +234,10 @@ def _say_started(settings: Settings, *, created: bool, address: str) -> None:
     )
 
 
-async def _drain(schedule: Schedule, owners: Owners) -> None:
+async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
     """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
     log.info("draining", at_most_s=DRAIN_S)
-    await asyncio.gather(owners.stop(), _rest(schedule))
+    await asyncio.gather(supervisor.stop(), _rest(schedule))
     log.info("stopped")
 
 
@@ -244,6 +251,6 @@ async def _let_go(store: SqlStore) -> None:
 
 
 async def _rest(schedule: Schedule) -> None:
-    with suppress(TimeoutError):  # housekeeping that hangs on the store has nothing that would be lost
+    with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
         async with asyncio.timeout(DRAIN_S):
             await schedule.stop()

@@ -1,4 +1,4 @@
-"""From settings to parts: one account's watcher, one sink's lane. Each is built in one place."""
+"""From settings to parts: one account's poller, one sink's worker. Each is built in one place."""
 
 import random
 from collections.abc import Callable, Collection, Mapping
@@ -12,22 +12,22 @@ from yarl import URL
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings, WatchSettings
-from watcher.daemon.maintenance import Kept
+from watcher.daemon.maintenance import RetentionPolicy
 from watcher.delivery.sinks.protocol import Output, SinkContext
-from watcher.delivery.worker import SinkLane, Surroundings
+from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Watch
 from watcher.domain.routing import Route, types_matching
-from watcher.polling.account_poller import AccountWatcher
-from watcher.polling.account_state_store import HealthKeeper
+from watcher.polling.account_poller import AccountPoller
+from watcher.polling.account_state_store import AccountStateStore
 from watcher.polling.cadence import Cadence, backoff, fixed
-from watcher.polling.circuit_breaker import Health
-from watcher.polling.evaluator import Judge
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
+from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.policy import FailurePolicy
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
-from watcher.polling.session import AccountParts
-from watcher.polling.status_reporter import AccountAnnouncer
+from watcher.polling.session import AccountDependencies
+from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
@@ -35,7 +35,7 @@ from watcher.runtime.metrics import Metrics
 from watcher.runtime.proxy import proxy_for
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.store.protocol import AccountRecord, Lease, Ledger, Store
+from watcher.store.protocol import AccountRecord, AccountStore, Lease, Store
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -44,25 +44,25 @@ OUTRUN_PAGES = 50
 """But at a small rate no sooner: what comes in a pause of 15 minutes may be that many."""
 
 
-class Bells:
-    """One bell per sink: rung when something was recorded for it."""
+class SinkWakeups:
+    """One wake-up per sink: called when something was recorded for it."""
 
     def __init__(self) -> None:
-        """Start with no bells: a store may ring before the lanes are there."""
+        """Start with none: a store may record before the workers are there."""
         self.wakes: dict[str, Callable[[], None]] = {}
 
-    def ring(self, sinks: Collection[str]) -> None:
-        """Wake the lanes of those sinks."""
+    def wake(self, sinks: Collection[str]) -> None:
+        """Wake the workers of those sinks."""
         for name in sinks:
             if wake := self.wakes.get(name):
                 wake()
 
 
 @dataclass(frozen=True, slots=True)
-class AccountEquipment:
+class AccountOwnerDependencies:
     """What the owner of an account works with: one of each in a process. `fatal` ends it."""
 
-    store: Ledger
+    store: AccountStore
     clock: Clock
     metrics: Metrics
     events: EventFactory
@@ -72,11 +72,11 @@ class AccountEquipment:
 
 
 @dataclass(frozen=True, slots=True)
-class Equipment(AccountEquipment):
+class OwnerDependencies(AccountOwnerDependencies):
     """What all owners work with, those of sinks included."""
 
     store: Store
-    bells: Bells
+    wakeups: SinkWakeups
     output: Output
 
 
@@ -90,28 +90,30 @@ def _route(sink: AnySink) -> Route:
     return Route(types_matching(sink.events), dict(sink.match.labels), pipelines)
 
 
-async def build_lane(equipment: Equipment, stack: AsyncExitStack, *, name: str, settings: AnySink) -> SinkLane:
-    """Own a sink: claim it and build its lane. `stack` closes it. Raises `StoreError`."""
-    metrics = equipment.metrics.sink(name)
-    sink = settings.open(SinkContext(equipment.clock, equipment.output, metrics.retried))
+async def build_worker(
+    shared: OwnerDependencies, stack: AsyncExitStack, *, name: str, settings: AnySink
+) -> DeliveryWorker:
+    """Own a sink: claim it and build its worker. `stack` closes it. Raises `StoreError`."""
+    metrics = shared.metrics.sink(name)
+    sink = settings.open(SinkContext(shared.clock, shared.output, metrics.retried))
     stack.push_async_callback(sink.close)
-    lease = await equipment.store.claim("sink", name)
-    record = await equipment.store.load_sink(lease, fingerprint=fingerprint_of(settings))
-    wake = equipment.schedule.waker(f"sink:{name}")
-    equipment.bells.wakes[name] = wake
-    stack.callback(equipment.bells.wakes.pop, name)
-    surroundings = Surroundings(
-        store=equipment.store,
-        clock=equipment.clock,
+    lease = await shared.store.claim("sink", name)
+    record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))
+    wake = shared.schedule.waker(f"sink:{name}")
+    shared.wakeups.wakes[name] = wake
+    stack.callback(shared.wakeups.wakes.pop, name)
+    deps = WorkerDependencies(
+        store=shared.store,
+        clock=shared.clock,
         jitter=random.random,
         wake=wake,
-        events=equipment.events,
-        fatal=equipment.fatal,
+        events=shared.events,
+        fatal=shared.fatal,
         metrics=metrics,
-        backpressure=equipment.backpressure,
+        backpressure=shared.backpressure,
     )
-    stack.callback(equipment.backpressure.note, name, has_backlog=False, turn_s=0.0)
-    return SinkLane(lease, sink=sink, record=record, rules=settings.rules, surroundings=surroundings)
+    stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
+    return DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
 
 
 def fingerprint_of(settings: AnySink) -> str:
@@ -133,70 +135,74 @@ def _revealed(value: object) -> object:
 
 
 async def build_account(
-    equipment: AccountEquipment,
+    shared: AccountOwnerDependencies,
     stack: AsyncExitStack,
     *,
     name: str,
     settings: AccountSettings,
     polling: PollingSettings,
     retention_s: float,
-    tap: Callable[[Api], Api] = lambda api: api,
+    wrap_api: Callable[[Api], Api] = lambda api: api,
     cadence: Cadence | None = None,
-) -> AccountWatcher:
-    """Own an account: claim it and build its watcher. `stack` closes its connections. Raises `StoreError`.
+) -> AccountPoller:
+    """Own an account: claim it and build its poller. `stack` closes its connections. Raises `StoreError`.
 
-    `tap` may put something between the account and its API, `cadence` stand for that of `polling`.
+    `wrap_api` may put something between the account and its API, `cadence` stand for that of `polling`.
     """
     client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
-    lease = await equipment.store.claim("account", name)
-    record = await equipment.store.load_account(lease)
-    api = tap(ClerkApi(client, base_url=settings.base_url, clock=equipment.clock))
-    judge = _judge(equipment, lease, polling=polling, cadence=cadence or _cadence(polling), link=settings.link)
-    parts = _account_parts(equipment, lease, record, api=api, judge=judge, settings=settings, polling=polling)
-    return AccountWatcher(parts, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
+    lease = await shared.store.claim("account", name)
+    record = await shared.store.load_account(lease)
+    api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=shared.clock))
+    evaluator = _evaluator(shared, lease, polling=polling, cadence=cadence or _cadence(polling), link=settings.link)
+    deps = _account_dependencies(
+        shared, lease, record, api=api, evaluator=evaluator, settings=settings, polling=polling
+    )
+    return AccountPoller(deps, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
 
 
-def _account_parts(
-    equipment: AccountEquipment,
+def _account_dependencies(
+    shared: AccountOwnerDependencies,
     lease: Lease,
     record: AccountRecord,
     *,
     api: Api,
-    judge: Judge,
+    evaluator: ReplyEvaluator,
     settings: AccountSettings,
     polling: PollingSettings,
-) -> AccountParts:
-    store, clock, now = equipment.store, equipment.clock, equipment.clock.monotonic()
-    metrics = equipment.metrics.account(lease.name)
-    announcer = AccountAnnouncer(lease, record, store=store, events=equipment.events, clock=clock, metrics=metrics)
-    health = Health(degraded_after_s=polling.degraded_after_s, now=now, trouble=announcer.told, strain=record.strain)
-    return AccountParts(
+) -> AccountDependencies:
+    store, clock, now = shared.store, shared.clock, shared.clock.monotonic()
+    metrics = shared.metrics.account(lease.name)
+    reporter = StatusReporter(lease, record, store=store, events=shared.events, clock=clock, metrics=metrics)
+    breaker = AccountCircuitBreaker(
+        degraded_after_s=polling.degraded_after_s, now=now, trouble=reporter.reported, backoff=record.backoff
+    )
+    return AccountDependencies(
         lease=lease,
         api=api,
         store=store,
         clock=clock,
         pacer=Pacer(settings.rate_limit, now=now),
-        health=health,
-        announcer=announcer,
-        keeper=HealthKeeper(lease, health, store=store, clock=clock),
-        judge=judge,
-        failures=_failures(equipment, polling),
+        breaker=breaker,
+        reporter=reporter,
+        state_store=AccountStateStore(lease, breaker, store=store, clock=clock),
+        evaluator=evaluator,
+        failures=_failures(shared, polling),
         metrics=metrics,
         concurrency=polling.concurrency,
-        backpressure=equipment.backpressure,
-        wake=equipment.schedule.waker(f"account:{lease.name}"),
-        fatal=equipment.fatal,
+        backpressure=shared.backpressure,
+        wake=shared.schedule.waker(f"account:{lease.name}"),
+        fatal=shared.fatal,
     )
 
 
-def _judge(
-    equipment: AccountEquipment, lease: Lease, *, polling: PollingSettings, cadence: Cadence, link: str | None
-) -> Judge:
-    return Judge(
+def _evaluator(
+    shared: AccountOwnerDependencies, lease: Lease, *, polling: PollingSettings, cadence: Cadence, link: str | None
+) -> ReplyEvaluator:
+    return ReplyEvaluator(
         lease=lease,
-        events=equipment.events,
-        clock=equipment.clock,
-        failures=_failures(equipment, polling),
+        events=shared.events,
+        clock=shared.clock,
+        failures=_failures(shared, polling),
         cadence=cadence,
         link=link,
     )
@@ -212,13 +218,13 @@ def open_client(settings: AccountSettings, *, connections: int) -> Client:
     )
 
 
-def _failures(equipment: AccountEquipment, polling: PollingSettings) -> FailurePolicy:
+def _failures(shared: AccountOwnerDependencies, polling: PollingSettings) -> FailurePolicy:
     return FailurePolicy(
         min_interval_s=polling.min_interval_s,
         max_interval_s=polling.max_interval_s,
         lost_after=polling.lost_after,
         lost_grace_s=polling.lost_grace_s,
-        clock=equipment.clock,
+        clock=shared.clock,
         jitter=random.random,
     )
 
@@ -260,10 +266,10 @@ def _watch(settings: WatchSettings) -> Watch:
     )
 
 
-def kept_by(settings: Settings) -> Kept:
-    """Return what housekeeping is to keep."""
+def retention_policy_of(settings: Settings) -> RetentionPolicy:
+    """Return what maintenance is to keep."""
     named = {(watch.account, str(watch.pipeline)): frozenset(watch.executions) for watch in settings.watch}
-    return Kept(
+    return RetentionPolicy(
         sinks=tuple(settings.sinks),
         retention_s=settings.store.retention_s,
         named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),

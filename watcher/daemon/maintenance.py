@@ -1,4 +1,4 @@
-"""What the daemon does beside watching and telling: flush looks, prune what is old, bury what nobody collects."""
+"""What the daemon does beside polling and sending: flush poll times, prune what is old, expire what nobody collects."""
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 FLUSH_EVERY_S = 5.0
 TIDY_EVERY_S = 3600.0
 PAGES_COUNT = 20
-"""Pages pruned in one round: about a second, for a round that takes half a minute counts as stuck."""
+"""Pages pruned in one tick: about a second, for a tick that takes half a minute counts as stalled."""
 
 ABSENT_SINK_DEAD_AFTER_US = 24 * 3600 * 1_000_000
 
@@ -34,7 +34,7 @@ class Flushable(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HousekeepingParts:
+class MaintenanceDependencies:
     """What is kept in order. `owners` returns those there are now."""
 
     store: Store
@@ -44,7 +44,7 @@ class HousekeepingParts:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RetentionPolicy:
     """What the configuration keeps: its sinks, what ended for so long, and what it names.
 
     `named(account, pipeline, execution)` tells the last. `pipelines` are those watched whole, as (account, pipeline):
@@ -58,38 +58,38 @@ class Kept:
     listed_s: float = 0.0
 
 
-class Housekeeping:
-    """One round for all of it. Trouble with the store is logged on the edge; the work is still there next time."""
+class Maintenance:
+    """One tick for all of it. Trouble with the store is logged on the edge; the work is still there next time."""
 
-    def __init__(self, parts: HousekeepingParts, kept: Kept) -> None:
-        """Tidy up with the first round."""
-        self._parts = parts
-        self._kept = kept
-        self._tidy_at = parts.clock.monotonic()
+    def __init__(self, deps: MaintenanceDependencies, policy: RetentionPolicy) -> None:
+        """Tidy up with the first tick."""
+        self._deps = deps
+        self._policy = policy
+        self._tidy_at = deps.clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._failing = False
         self._backlogged: set[str] = set()
 
-    def keep(self, kept: Kept) -> None:
-        """Keep this from now on, and tidy up with the next round."""
-        self._kept = kept
-        self._tidy_at = self._parts.clock.monotonic()
+    def replace_policy(self, policy: RetentionPolicy) -> None:
+        """Keep this from now on, and tidy up with the next tick."""
+        self._policy = policy
+        self._tidy_at = self._deps.clock.monotonic()
 
-    async def round(self) -> float:
-        """Flush, and once an hour tidy up; return the seconds until the next round.
+    async def tick(self) -> float:
+        """Flush, and once an hour tidy up; return the seconds until the next tick.
 
         Raises `StoreUnusableError` for trouble that no next time will mend.
         """
         rest_s = FLUSH_EVERY_S
         try:
-            await self._check_place()
+            await self._check_database_file()
             await self.flush()
             rest_s = await self._tidy()
         except StoreUnusableError:
             raise
         except StoreError as error:
-            self._pruning, self._tidy_at = None, self._parts.clock.monotonic()
+            self._pruning, self._tidy_at = None, self._deps.clock.monotonic()
             if not self._failing:
                 log.error("housekeeping.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
             self._failing = True
@@ -99,40 +99,40 @@ class Housekeeping:
 
     async def flush(self) -> None:
         """Write what is written lazily. Raises `StoreError`."""
-        for owner in self._parts.owners():
+        for owner in self._deps.owners():
             with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
                 await owner.flush()
 
     async def refresh_backlog(self) -> None:
         """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""
         try:
-            backlog = await self._parts.store.backlog()
+            backlog = await self._deps.store.backlog()
         except StoreError:
             return
-        shown = {*self._kept.sinks, *backlog}
+        shown = {*self._policy.sinks, *backlog}
         for name in self._backlogged - shown:
-            self._parts.metrics.forget_backlog(name)
+            self._deps.metrics.forget_backlog(name)
         self._backlogged = shown
         for name in shown:
             waiting = backlog.get(name)
             oldest_at = waiting.oldest_at if waiting else None
-            self._parts.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
-            self._parts.metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
+            self._deps.metrics.outbox_pending.labels(name).set(waiting.pending_count if waiting else 0)
+            self._deps.metrics.outbox_oldest.labels(name).set((oldest_at or 0) / 1_000_000)
 
-    async def _check_place(self) -> None:
+    async def _check_database_file(self) -> None:
         try:
-            await self._parts.store.check_place()
+            await self._deps.store.check_database_file()
         except StoreUnusableError as error:
             log.error("store.replaced", problem=str(error))  # noqa: TRY400 (our own text says it all)
             raise
 
     async def _tidy(self) -> float:
-        """Bury and prune when it is time; return the seconds until the next round: there may be more to prune."""
+        """Expire and prune when it is time; return the seconds until the next tick: there may be more to prune."""
         if self._pruning is None:
-            if self._parts.clock.monotonic() < self._tidy_at:
+            if self._deps.clock.monotonic() < self._tidy_at:
                 return FLUSH_EVERY_S
-            self._tidy_at = self._parts.clock.monotonic() + TIDY_EVERY_S
-            await self._bury()
+            self._tidy_at = self._deps.clock.monotonic() + TIDY_EVERY_S
+            await self._expire()
             self._pruning, self._pruned_count = self._prune(), 0
         for _ in range(PAGES_COUNT):
             count = await anext(self._pruning, None)
@@ -148,21 +148,21 @@ class Housekeeping:
             log.info("store.pruned", executions=self._pruned_count)
 
     def _prune(self) -> AsyncIterator[int]:
-        ended_before = self._parts.clock.steady_us() - round(self._kept.retention_s * 1_000_000)
-        return self._parts.store.prune(ended_before=ended_before, keep=self._is_kept)
+        ended_before = self._deps.clock.steady_us() - round(self._policy.retention_s * 1_000_000)
+        return self._deps.store.prune(ended_before=ended_before, keep=self._is_kept)
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: int) -> bool:
-        kept = self._kept  # which may be another by the next page
-        if kept.named(account, pipeline, execution):
+        policy = self._policy  # which may be another by the next page
+        if policy.named(account, pipeline, execution):
             return True
-        ended_ago_us = self._parts.clock.steady_us() - ended_at
-        return (account, pipeline) in kept.pipelines and ended_ago_us < kept.listed_s * 1_000_000 + CLOCKS_APART_US
+        ended_ago_us = self._deps.clock.steady_us() - ended_at
+        return (account, pipeline) in policy.pipelines and ended_ago_us < policy.listed_s * 1_000_000 + CLOCKS_APART_US
 
-    async def _bury(self) -> None:
-        now = self._parts.clock.steady_us()
-        await self._parts.store.mark_absent_pipelines(present=self._kept.pipelines, now=now)
-        died = await self._parts.store.mark_absent_sinks(
-            present=self._kept.sinks,
+    async def _expire(self) -> None:
+        now = self._deps.clock.steady_us()
+        await self._deps.store.mark_absent_pipelines(present=self._policy.pipelines, now=now)
+        died = await self._deps.store.mark_absent_sinks(
+            present=self._policy.sinks,
             now=now,
             dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
         )

@@ -27,26 +27,26 @@ class Readiness:
         self._store = store
         self._clock = clock
         self._patience_s = patience_s
-        self._proof: asyncio.Task[str | None] | None = None
+        self._probe: asyncio.Task[str | None] | None = None
         self._fresh_until = float("-inf")
         self._failing = False
 
     async def problem(self) -> str | None:
         """Return what is wrong with the store, if anything is."""
-        proof = self._current_proof()
-        done, _ = await asyncio.wait([proof], timeout=self._patience_s)
-        return proof.result() if done else "the store does not answer"
+        probe = self._current_probe()
+        done, _ = await asyncio.wait([probe], timeout=self._patience_s)
+        return probe.result() if done else "the store does not answer"
 
-    def _current_proof(self) -> asyncio.Task[str | None]:
-        """Return the last proof while it is under way or fresh, else begin another."""
-        if self._proof is None or (self._proof.done() and self._clock.monotonic() >= self._fresh_until):
-            self._proof = asyncio.create_task(self._prove())
-        return self._proof
+    def _current_probe(self) -> asyncio.Task[str | None]:
+        """Return the last probe while it is under way or fresh, else begin another."""
+        if self._probe is None or (self._probe.done() and self._clock.monotonic() >= self._fresh_until):
+            self._probe = asyncio.create_task(self._probe_writable())
+        return self._probe
 
-    async def _prove(self) -> str | None:
+    async def _probe_writable(self) -> str | None:
         problem: str | None = None
         try:
-            await self._store.prove_writable()
+            await self._store.probe_writable()
         except StoreError as error:
             problem = "the store cannot be written"
             if not self._failing:

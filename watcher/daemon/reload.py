@@ -18,11 +18,11 @@ from watcher.config.source import ConfigSource
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.threads import aside
+from watcher.runtime.threads import run_detached
 
 log = structlog.get_logger()
 
-LOOK_EVERY_S = 5.0
+CHECK_EVERY_S = 5.0
 """Files are also looked at this often: not every file system says when they change, nor can every link be followed."""
 
 Awatch = Callable[..., AsyncGenerator[object]]
@@ -61,7 +61,7 @@ class Reloader:
         metrics: Metrics,
         clock: Clock,
         watch: Awatch = awatch,
-        look_every_s: float = LOOK_EVERY_S,
+        check_every_s: float = CHECK_EVERY_S,
     ) -> None:
         """Begin with these settings, which are applied. `apply` may raise `StoreError`, and is then called again."""
         self._source = reloading.source
@@ -71,7 +71,7 @@ class Reloader:
         self._metrics = metrics
         self._clock = clock
         self._watch = watch
-        self._look_every_s = look_every_s
+        self._check_every_s = check_every_s
         self._failure_count = 0
         self._rejected: list[str] = []
 
@@ -104,7 +104,7 @@ class Reloader:
                     return settings
 
     async def _changed(self) -> bool:
-        return await aside(self._source.changed, name="look")
+        return await run_detached(self._source.changed, name="look")
 
     async def _await_reason(self) -> None:
         """Return when the configuration may be another."""
@@ -114,13 +114,13 @@ class Reloader:
             self._failure_count += 1
             if self._failure_count == SAID_AT_FAILURE:
                 reason = getattr(error, "strerror", None) or type(error).__name__
-                note = f"the files are checked every {self._look_every_s:g} s instead"
+                note = f"the files are checked every {self._check_every_s:g} s instead"
                 log.warning("config.unwatched", error=reason, note=note)
             await self._wait()
 
     async def _follow_files(self) -> None:
         """As `_await_reason`. Raises if the system does not tell of changes."""
-        directories = await aside(self._source.directories, name="look")
+        directories = await run_detached(self._source.directories, name="look")
         if await self._changed():  # since it was read, unnoticed by anybody
             return
         watching = self._watch(
@@ -128,7 +128,7 @@ class Reloader:
             watch_filter=None,
             recursive=False,
             stop_event=self._asked,
-            rust_timeout=round(self._look_every_s * 1000),
+            rust_timeout=round(self._check_every_s * 1000),
             yield_on_timeout=True,
         )
         async with aclosing(watching):
@@ -139,7 +139,7 @@ class Reloader:
 
     async def _wait(self) -> None:
         try:
-            async with asyncio.timeout(self._look_every_s):
+            async with asyncio.timeout(self._check_every_s):
                 await self._asked.wait()
         except TimeoutError:
             return
@@ -164,13 +164,15 @@ class Reloader:
 
     async def _load(self) -> Settings | ConfigError:
         try:
-            return await aside(self._source.load, name="read")
+            return await run_detached(self._source.load, name="read")
         except ConfigError as error:
             return error
 
     async def _await_quiet(self, until: float) -> None:
         before: object = None
-        while (now := await aside(self._source.look, name="look")) != before and self._clock.monotonic() < until:
+        while (
+            now := await run_detached(self._source.stamps, name="look")
+        ) != before and self._clock.monotonic() < until:
             before = now
             await asyncio.sleep(QUIET_S)
 
@@ -178,8 +180,8 @@ class Reloader:
         """Have it applied, however many tries that takes."""
         while (error := await self._try(settings)) is not None:
             self._metrics.reloaded(well=False, at=self._clock.now())
-            log.error("config.not_applied", problem=str(error), note=f"tried again every {self._look_every_s:g} s")
-            await asyncio.sleep(self._look_every_s)
+            log.error("config.not_applied", problem=str(error), note=f"tried again every {self._check_every_s:g} s")
+            await asyncio.sleep(self._check_every_s)
         for key in _waiting_for_restart(self._started, settings):
             log.warning("config.needs_restart", key=key, note="the old value stays in use until then")
         self._metrics.reloaded(well=not self._rejected, at=self._clock.now())  # a later one may have been, meanwhile

@@ -1,7 +1,7 @@
-"""Who owns what: a watcher for each account and a lane for each sink, made to match a configuration, and then another.
+"""Who owns what: a poller for each account and a worker for each sink, made to match a configuration, and then another.
 
 What a new configuration leaves as it was goes on undisturbed; what it changes is drained, and begins anew from the
-store; watches are handed over to the watcher as it runs.
+store; watches are handed over to the poller as it runs.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from typing import NamedTuple
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import Equipment, build_account, build_lane, routes_of, watches_of
-from watcher.delivery.worker import SinkLane
+from watcher.daemon.build import OwnerDependencies, build_account, build_worker, routes_of, watches_of
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError
-from watcher.polling.account_poller import AccountWatcher
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.scheduler import LONGEST_S
 
 log = structlog.get_logger()
@@ -35,38 +35,38 @@ class _Key(NamedTuple):
     name: str
 
     @property
-    def rounds(self) -> str:
-        """Return what its rounds are called."""
+    def job(self) -> str:
+        """Return the name of its job."""
         return f"{self.kind}:{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
-class _Owner:
+class _Owned:
     """A part that runs, what it was built from, and what closes it."""
 
-    part: AccountWatcher | SinkLane
+    part: AccountPoller | DeliveryWorker
     wanted: object
     stack: AsyncExitStack
 
 
-class Owners:
+class Supervisor:
     """The owners of one process."""
 
-    def __init__(self, equipment: Equipment, *, drain_s: float = DRAIN_S) -> None:
+    def __init__(self, shared: OwnerDependencies, *, drain_s: float = DRAIN_S) -> None:
         """Own nothing yet."""
-        self._equipment = equipment
+        self._shared = shared
         self._drain_s = drain_s
-        self._owners: dict[_Key, _Owner] = {}
+        self._owners: dict[_Key, _Owned] = {}
         self._endings: dict[_Key, asyncio.Task[None]] = {}
         self._shown: set[_Key] = set()
 
-    def parts(self) -> list[AccountWatcher | SinkLane]:
-        """Return the watchers of the accounts and the lanes of the sinks."""
+    def owned(self) -> list[AccountPoller | DeliveryWorker]:
+        """Return the pollers of the accounts and the workers of the sinks."""
         return [owner.part for owner in self._owners.values()]
 
-    def accounts(self) -> list[AccountWatcher]:
+    def accounts(self) -> list[AccountPoller]:
         """Return the watchers of the accounts."""
-        return [part for part in self.parts() if isinstance(part, AccountWatcher)]
+        return [part for part in self.owned() if isinstance(part, AccountPoller)]
 
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, and nothing else.
@@ -75,7 +75,7 @@ class Owners:
         not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
         what drains does so meanwhile, and becomes what is wanted by then.
         """
-        self._equipment.events.router.replace(routes_of(settings))
+        self._shared.events.router.replace(routes_of(settings))
         wanted = _wanted(settings)
         self._shown.update(wanted)
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
@@ -98,7 +98,7 @@ class Owners:
         if key not in self._owners:
             await self._start(key, wanted, settings=settings)
         part = self._owners[key].part
-        if isinstance(part, AccountWatcher):
+        if isinstance(part, AccountPoller):
             await part.watch(watches_of(settings, part.account))
 
     async def _end(self, key: _Key) -> None:
@@ -114,29 +114,29 @@ class Owners:
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
-            self._equipment.fatal(error)
+            self._shared.fatal(error)
 
     def _failed(self, error: BaseException, *, key: _Key) -> None:
         """Let go of what another process owns by now, which is ordinary; whatever else fails ends the daemon.
 
         Where nobody else can own anything, that ends it as well.
         """
-        if self._equipment.store.exclusive or not isinstance(error, OwnershipLostError):
-            self._equipment.fatal(error)
+        if self._shared.store.exclusive or not isinstance(error, OwnershipLostError):
+            self._shared.fatal(error)
         elif key in self._owners and key not in self._endings:
             log.warning("ownership.lost", **{key.kind: key.name})
             self._ending(key)
 
-    async def _round(self, key: _Key, *, part: AccountWatcher | SinkLane) -> float:
+    async def _round(self, key: _Key, *, part: AccountPoller | DeliveryWorker) -> float:
         try:
-            return await part.round()
+            return await part.tick()
         except OwnershipLostError as error:
             self._failed(error, key=key)
             return LONGEST_S
 
     def _show_only(self, wanted: Collection[_Key]) -> None:
         """Take what is gone out of the metrics."""
-        metrics = self._equipment.metrics
+        metrics = self._shared.metrics
         for key in self._shown - set(wanted):
             forget = metrics.forget_sink if key.kind == "sink" else metrics.forget_account
             forget(key.name)
@@ -145,16 +145,16 @@ class Owners:
     async def _start(self, key: _Key, wanted: object, *, settings: Settings) -> None:
         async with AsyncExitStack() as stack:
             part = await self._build(key, stack=stack, settings=settings)
-            self._owners[key] = _Owner(part, wanted, stack.pop_all())
-        self._equipment.schedule.add(key.rounds, partial(self._round, key, part=part))
+            self._owners[key] = _Owned(part, wanted, stack.pop_all())
+        self._shared.schedule.add(key.job, partial(self._round, key, part=part))
 
-    async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountWatcher | SinkLane:
-        equipment = replace(self._equipment, fatal=partial(self._failed, key=key))
+    async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountPoller | DeliveryWorker:
+        shared = replace(self._shared, fatal=partial(self._failed, key=key))
         if key.kind == "sink":
-            return await build_lane(equipment, stack, name=key.name, settings=settings.sinks[key.name])
+            return await build_worker(shared, stack, name=key.name, settings=settings.sinks[key.name])
         account = settings.accounts[key.name]
         return await build_account(
-            equipment,
+            shared,
             stack,
             name=key.name,
             settings=account,
@@ -163,9 +163,9 @@ class Owners:
         )
 
     async def _stop(self, keys: Sequence[_Key]) -> None:
-        # Together: a round that hangs on the store must find its part draining when it goes on, and what is flushed at
+        # Together: a tick that hangs on the store must find its part draining when it goes on, and what is flushed at
         # the end is written in one transaction, for which a store that hangs makes it wait once.
-        ending = [self._equipment.schedule.remove(key.rounds) for key in keys]
+        ending = [self._shared.schedule.remove(key.job) for key in keys]
         ending += [self._owners[key].part.drain() for key in keys]
         outcomes: list[BaseException | None] = []
         try:
@@ -186,7 +186,7 @@ class Owners:
             del self._owners[key]
             self._endings.pop(key, None)
 
-    async def _let_go(self, part: AccountWatcher | SinkLane) -> None:
+    async def _let_go(self, part: AccountPoller | DeliveryWorker) -> None:
         await part.cancel()
         if not part.store_failing:  # else it would only make the end wait
             with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know

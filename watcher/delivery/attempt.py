@@ -1,4 +1,4 @@
-"""Carries deliveries to the sink and what follows from the answer to the store. Which go when is the lane's."""
+"""Carries deliveries to the sink and what follows from the answer to the store. Which go when is the worker's."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import structlog
 
 from watcher.delivery.circuit_breaker import CircuitBreaker
-from watcher.delivery.delivery_queue import LaneStore
-from watcher.delivery.retry_policy import Conclusion, conclude, retry_after_s
-from watcher.delivery.sink_state import Standing
-from watcher.delivery.sinks.protocol import Receipt, RetryRules, Sink, Verdict
+from watcher.delivery.delivery_queue import DeliveryQueue
+from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
+from watcher.delivery.sink_state import SinkState
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery, DeliveryState
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import Settlement, Settlements
+from watcher.store.protocol import AttemptRecord, AttemptRecords
 
 WARNED_EVERY_S = 300.0
 """A sink that takes some and not others is warned of so often at most."""
@@ -28,20 +28,20 @@ class Attempt:
     """How an attempt at one delivery ended. `delay_s` is the time from its recording to the answer."""
 
     delivery: Delivery
-    receipt: Receipt
-    conclusion: Conclusion
-    settlement: Settlement
+    result: SendResult
+    decision: RetryDecision
+    attempt_record: AttemptRecord
     delay_s: float
 
 
 @dataclass(slots=True)
-class Courier:
-    """Makes the attempts of one lane. What an answer says of the sink itself goes to its breaker and its standing."""
+class DeliverySender:
+    """Makes the attempts of one worker. What an answer says of the sink itself goes to its breaker and its state."""
 
     sink: Sink
-    store: LaneStore
+    store: DeliveryQueue
     breaker: CircuitBreaker
-    standing: Standing
+    sink_state: SinkState
     retry: RetryRules
     clock: Clock
     jitter: Jitter
@@ -54,10 +54,10 @@ class Courier:
 
         Raises what ends the program: `OutputClosedError`.
         """
-        begun_s = self.standing.clock_s()
-        receipt = await self._send(batch)
-        attempts = [self._attempt(delivery, receipt, begun_s=begun_s) for delivery in batch]
-        self._learn(batch[0], receipt, waited=waited)
+        begun_s = self.sink_state.clock_s()
+        result = await self._send(batch)
+        attempts = [self._attempt(delivery, result, begun_s=begun_s) for delivery in batch]
+        self._learn(batch[0], result, waited=waited)
         return attempts
 
     async def settle(self, attempts: Sequence[Attempt]) -> bool:
@@ -65,16 +65,16 @@ class Courier:
 
         Raises what ends the program: `OwnershipLostError`, `StoreUnusableError`.
         """
-        settled = tuple(attempt.settlement for attempt in attempts)
-        clock_s, strain = self.standing.clock_s(), self.standing.strain()
-        recorded = await self.store.settle(Settlements(self.store.lease, settled, clock_s, strain))
+        settled = tuple(attempt.attempt_record for attempt in attempts)
+        clock_s, backoff = self.sink_state.clock_s(), self.sink_state.backoff()
+        recorded = await self.store.settle(AttemptRecords(self.store.lease, settled, clock_s, backoff))
         if recorded:
             for attempt in attempts:
                 self._report(attempt)
                 self._count(attempt)
         return recorded
 
-    async def _send(self, batch: Sequence[Delivery]) -> Receipt:
+    async def _send(self, batch: Sequence[Delivery]) -> SendResult:
         try:
             return await self.sink.send(batch)
         except OutputClosedError:
@@ -82,63 +82,63 @@ class Courier:
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
             name = type(error).__name__
             log.error("delivery.crashed", **self._named(batch[0]), error=name)  # noqa: TRY400 (texts may hold secrets)
-            return Receipt(Verdict.RETRY, "error")
+            return SendResult(SendOutcome.RETRY, "error")
 
-    def _attempt(self, delivery: Delivery, receipt: Receipt, *, begun_s: float) -> Attempt:
+    def _attempt(self, delivery: Delivery, result: SendResult, *, begun_s: float) -> Attempt:
         at = self.clock.steady_us()
         first_due_s = begun_s if delivery.first_due_at_s is None else delivery.first_due_at_s
-        conclusion = conclude(
+        decision = decide(
             delivery,
-            receipt,
-            through_at=self.standing.through_at,
-            waited_s=self.standing.clock_s() - first_due_s,
+            result,
+            through_at=self.sink_state.through_at,
+            waited_s=self.sink_state.clock_s() - first_due_s,
             rules=self.retry,
             jitter=self.jitter,
         )
-        settlement = Settlement(
+        attempt_record = AttemptRecord(
             stream=delivery.stream,
             sequence=delivery.sequence,
-            state=conclusion.state,
+            state=decision.state,
             attempts=delivery.attempts + 1,
-            due_at=at + round(conclusion.wait_s * 1e6),
-            steps=conclusion.steps,
-            rejections=conclusion.rejections,
+            due_at=at + round(decision.wait_s * 1e6),
+            steps=decision.steps,
+            rejections=decision.rejections,
             tried_at=at,
             first_due_at_s=first_due_s,
-            answer=receipt.answer,
+            answer=result.answer,
         )
-        return Attempt(delivery, receipt, conclusion, settlement, (at - delivery.recorded_at) / 1e6)
+        return Attempt(delivery, result, decision, attempt_record, (at - delivery.recorded_at) / 1e6)
 
-    def _learn(self, delivery: Delivery, receipt: Receipt, *, waited: bool) -> None:
-        self.standing.answer = receipt.answer
-        match receipt.verdict:
-            case Verdict.DELIVERED:
-                self.standing.got_through()
+    def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
+        self.sink_state.answer = result.answer
+        match result.outcome:
+            case SendOutcome.DELIVERED:
+                self.sink_state.got_through()
                 self.breaker.works()
-            case Verdict.REFUSED:
-                self.standing.tried()
+            case SendOutcome.REFUSED:
+                self.sink_state.tried()
                 self.breaker.works()
-            case Verdict.GONE:
-                self.standing.gone()
+            case SendOutcome.GONE:
+                self.sink_state.gone()
             case _:
-                self.standing.tried()
-                asked_s, now = retry_after_s(receipt), self.clock.monotonic()
+                self.sink_state.tried()
+                asked_s, now = retry_after_s(result), self.clock.monotonic()
                 self.breaker.failed(delivery.event_id, now=now, retry_after_s=asked_s, waited=waited)
-                if receipt.verdict is Verdict.BUSY and asked_s:
-                    self.standing.pause(asked_s)
+                if result.outcome is SendOutcome.BUSY and asked_s:
+                    self.sink_state.pause(asked_s)
 
     def _report(self, attempt: Attempt) -> None:
         """Log what did not get through: the first of a row aloud."""
-        delivery, receipt, conclusion = attempt.delivery, attempt.receipt, attempt.conclusion
-        if receipt.verdict is Verdict.DELIVERED:
+        delivery, result, decision = attempt.delivery, attempt.result, attempt.decision
+        if result.outcome is SendOutcome.DELIVERED:
             self._report_success()
             return
-        known = {**self._named(delivery), "answer": receipt.answer, "attempt": delivery.attempts + 1}
-        if conclusion.state is DeliveryState.DEAD:
+        known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
+        if decision.state is DeliveryState.DEAD:
             log.warning("delivery.dead", **known)
             return
-        known["wait_s"] = round(conclusion.wait_s, 3)
-        now, is_gone = self.clock.monotonic(), receipt.verdict is Verdict.GONE  # which the lane tells
+        known["wait_s"] = round(decision.wait_s, 3)
+        now, is_gone = self.clock.monotonic(), result.outcome is SendOutcome.GONE  # which the worker tells
         if self._in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
             return
@@ -154,7 +154,7 @@ class Courier:
         return {"sink": self.store.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}
 
     def _count(self, attempt: Attempt) -> None:
-        match attempt.conclusion.state:
+        match attempt.decision.state:
             case DeliveryState.DELIVERED:
                 self.metrics.delivered(attempt.delay_s)
             case DeliveryState.DEAD:

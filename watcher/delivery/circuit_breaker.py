@@ -1,6 +1,6 @@
 """The circuit breaker of a sink: whether its failures may be the sink's own, and what is tried meanwhile (SPEC 5).
 
-Pure. It decides when something may be tried; which delivery that is, the lane asks the store.
+Pure. It decides when something may be tried; which delivery that is, the worker asks the store.
 """
 
 from collections.abc import Hashable

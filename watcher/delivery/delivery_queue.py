@@ -1,4 +1,4 @@
-"""The store as one lane uses it: what a store error means there. It decides nothing about deliveries.
+"""The store as one worker uses it: what a store error means there. It decides nothing about deliveries.
 
 A store error means that nothing was read or written, so the same work comes due again, after a growing wait. Two kinds
 will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
@@ -10,7 +10,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.domain.models import Delivery
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import DueDeliveries, Lease, Settlements, SourceChange, Store
+from watcher.store.protocol import AttemptRecords, DueDeliveries, Lease, SourceChange, Store
 
 BATCH = 256
 """All that is due is taken from the store at once, but no more than so many."""
@@ -21,7 +21,7 @@ WAIT_CAP_S = 30.0
 log = structlog.get_logger()
 
 
-class LaneStore:
+class DeliveryQueue:
     """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked."""
 
     def __init__(self, store: Store, *, lease: Lease, clock: Clock) -> None:
@@ -34,7 +34,7 @@ class LaneStore:
 
     @property
     def failing(self) -> bool:
-        """Whether the store is in trouble as far as this lane knows."""
+        """Whether the store is in trouble as far as this worker knows."""
         return self._failures > 0
 
     async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
@@ -66,7 +66,7 @@ class LaneStore:
         now = self._clock.steady_us()
         return await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
 
-    async def settle(self, settlements: Settlements) -> bool:
+    async def settle(self, settlements: AttemptRecords) -> bool:
         """Write how attempts ended; return whether that is recorded."""
         try:
             await self._store.settle(settlements)
@@ -77,7 +77,7 @@ class LaneStore:
         return True
 
     async def record(self, change: SourceChange) -> bool:
-        """Write a new state of the sink and what it tells; return whether that is recorded."""
+        """Write a new state of the sink and its events; return whether that is recorded."""
         try:
             await self._store.record(change)
         except StoreError as error:

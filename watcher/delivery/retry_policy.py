@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery, DeliveryState
 from watcher.runtime.backoff import Jitter, doubling, spread
 
@@ -17,7 +17,7 @@ WAIT_CAP_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Conclusion:
+class RetryDecision:
     """Where the delivery stands now, and in how many seconds it may be tried again."""
 
     state: DeliveryState
@@ -26,19 +26,19 @@ class Conclusion:
     wait_s: float
 
 
-def conclude(
-    delivery: Delivery, receipt: Receipt, *, through_at: int, waited_s: float, rules: RetryRules, jitter: Jitter
-) -> Conclusion:
+def decide(
+    delivery: Delivery, result: SendResult, *, through_at: int, waited_s: float, rules: RetryRules, jitter: Jitter
+) -> RetryDecision:
     """Return what follows from an answer (SPEC 5, "Webhook request").
 
     `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
     the time since the delivery was first due, on the sink's own clock.
     """
-    if receipt.verdict is Verdict.DELIVERED:
-        return Conclusion(DeliveryState.DELIVERED, delivery.steps, 0, 0.0)
-    if receipt.verdict is Verdict.GONE:
-        return Conclusion(DeliveryState.WAITING, delivery.steps, 0, 0.0)
-    is_refused = receipt.verdict is Verdict.REFUSED
+    if result.outcome is SendOutcome.DELIVERED:
+        return RetryDecision(DeliveryState.DELIVERED, delivery.steps, 0, 0.0)
+    if result.outcome is SendOutcome.GONE:
+        return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, 0.0)
+    is_refused = result.outcome is SendOutcome.REFUSED
     rejections = delivery.rejections + 1 if is_refused else 0
     expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
     state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING
@@ -48,9 +48,9 @@ def conclude(
         wait_s = spread(step_s, share=STEP_SPREAD, jitter=jitter)
     else:
         wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
-    return Conclusion(state, delivery.steps + is_own, rejections, max(wait_s, retry_after_s(receipt)))
+    return RetryDecision(state, delivery.steps + is_own, rejections, max(wait_s, retry_after_s(result)))
 
 
-def retry_after_s(receipt: Receipt) -> float:
+def retry_after_s(result: SendResult) -> float:
     """Return for how long the receiver wants to be left alone, as far as that is heeded."""
-    return min(receipt.retry_after_s or 0.0, RETRY_AFTER_CAP_S)
+    return min(result.retry_after_s or 0.0, RETRY_AFTER_CAP_S)

@@ -1,8 +1,8 @@
-"""How one sink stands: well, failing or disabled, and its own clock. Pure; telling and recording it is the lane's."""
+"""How one sink is: well, failing or disabled, and its own clock. Pure; the worker reports and records it."""
 
 from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import SinkRecord, Strain
+from watcher.store.protocol import BackoffState, SinkRecord
 
 FAILING = "failing"
 DISABLED = "disabled"
@@ -11,7 +11,7 @@ FAILING_AFTER_S = 300.0
 """Nothing got through for so long while something was tried (SPEC 5, `sink.failing`)."""
 
 
-class Standing:
+class SinkState:
     """The state of a sink as its attempts show it.
 
     `paused_until` is the end of the last pause it asked for (monotonic seconds), `through_at` when anything last got
@@ -21,15 +21,15 @@ class Standing:
 
     def __init__(self, record: SinkRecord, *, clock: Clock) -> None:
         """Go on from what is recorded. A pause longer than a receiver can ask for was written by a wrong clock."""
-        strain = record.strain
+        backoff = record.backoff
         self.state = record.state
-        self.paused_until = clock.monotonic() + min(strain.pause_s or 0.0, RETRY_AFTER_CAP_S)
+        self.paused_until = clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S)
         self.through_at = 0
         self.answer: str | None = None
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
-        self._trying_since = None if strain.failing_for_s is None else now - strain.failing_for_s
+        self._trying_since = None if backoff.failing_for_s is None else now - backoff.failing_for_s
 
     @property
     def disabled(self) -> bool:
@@ -40,11 +40,11 @@ class Standing:
         """Return for how long this sink has been served, in all; it stands still while it is disabled."""
         return self._served_s if self.disabled else self._served_s + self._clock.running() - self._served_since
 
-    def strain(self) -> Strain:
+    def backoff(self) -> BackoffState:
         """Return what a restart must not forget."""
         pause_s, since = self.paused_until - self._clock.monotonic(), self._trying_since
         failing_for_s = None if since is None else min(FAILING_AFTER_S, self._clock.running() - since)
-        return Strain(pause_s if pause_s > 0 else None, failing_for_s)
+        return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
     def pause(self, pause_s: float) -> None:
         """Note that the receiver wants a pause. An earlier wish for longer stays."""
@@ -71,7 +71,7 @@ class Standing:
         self._served_s = self.clock_s()
         self.state = DISABLED
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Find the sink failing if it has been for long enough."""
         since = self._trying_since
         if self.state is None and since is not None and self._clock.running() - since >= FAILING_AFTER_S:

@@ -1,26 +1,26 @@
 """What a restart must not forget of how a sink stands, kept in the store."""
 
-from watcher.delivery.sink_state import Standing
+from watcher.delivery.sink_state import SinkState
 from watcher.store.protocol import Lease, Store
 
 
-class StandingKeeper:
-    """Writes how one sink stands, whenever time has moved that on since it was written; its settlements do so too."""
+class SinkStateStore:
+    """Writes how one sink is, whenever time has moved that on since it was written; its attempts do so too."""
 
-    def __init__(self, lease: Lease, standing: Standing, *, store: Store) -> None:
-        """Take what the standing began with as written."""
+    def __init__(self, lease: Lease, sink_state: SinkState, *, store: Store) -> None:
+        """Take what the state began with as written."""
         self._lease = lease
-        self._standing = standing
+        self._sink_state = sink_state
         self._store = store
-        self._kept = self._state()
+        self._saved = self._state()
 
-    async def keep(self) -> None:
+    async def save(self) -> None:
         """Write what has changed. Raises `StoreError`."""
         state = self._state()
-        if state != self._kept:
-            await self._store.note_standing(self._lease, self._standing.strain(), clock_s=state[0])
-            self._kept = state
+        if state != self._saved:
+            await self._store.save_sink_state(self._lease, self._sink_state.backoff(), clock_s=state[0])
+            self._saved = state
 
     def _state(self) -> tuple[float, float | None]:
-        """Return what time changes; a pause comes with a settlement."""
-        return self._standing.clock_s(), self._standing.strain().failing_for_s
+        """Return what time changes; a pause comes with an attempt record."""
+        return self._sink_state.clock_s(), self._sink_state.backoff().failing_for_s

@@ -1,7 +1,7 @@
-"""The lane of one sink: which of its deliveries goes when, and who is told how the sink stands.
+"""The worker of one sink: which of its deliveries goes when, and who hears how the sink is.
 
-It owns concurrency, pace, pauses and the order within a stream. What an answer means for a delivery is `attempts`',
-how the sink stands `standing`'s, trouble with the store `lane_store`'s; one attempt is the courier's.
+It owns concurrency, pace, pauses and the order within a stream. What an answer means for a delivery the retry
+policy says, how the sink is its state, what trouble with the store means the queue; one attempt is the sender's.
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from dataclasses import dataclass
 
 import structlog
 
-from watcher.delivery.attempt import Attempt, Courier
+from watcher.delivery.attempt import Attempt, DeliverySender
 from watcher.delivery.circuit_breaker import CircuitBreaker
-from watcher.delivery.delivery_queue import BATCH, LaneStore
-from watcher.delivery.sink_state import DISABLED, FAILING, Standing
-from watcher.delivery.sink_state_store import StandingKeeper
-from watcher.delivery.sinks.protocol import LaneRules, Sink
+from watcher.delivery.delivery_queue import BATCH, DeliveryQueue
+from watcher.delivery.sink_state import DISABLED, FAILING, SinkState
+from watcher.delivery.sink_state_store import SinkStateStore
+from watcher.delivery.sinks.protocol import Sink, WorkerRules
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery, EventType
 from watcher.runtime.backoff import Jitter
@@ -34,7 +34,7 @@ UNSETTLED_COUNT = 512
 """At most so many deliveries that were begun and are not settled: a kill repeats no more."""
 
 REST_S = 10.0
-"""The longest a lane asks to be left alone; whatever happens in between wakes it."""
+"""The longest a worker asks to be left alone; whatever happens in between wakes it."""
 
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
@@ -42,16 +42,16 @@ GIVE_UP_SHARE = 0.05
 
 DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
 
-_TOLD_AS = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
+_EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a lane works with.
+class WorkerDependencies:
+    """What a worker works with.
 
-    `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the lane itself.
+    `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the worker itself.
     """
 
     store: Store
@@ -64,31 +64,31 @@ class Surroundings:
     backpressure: Backpressure
 
 
-class SinkLane:
+class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `round` when it asks to be, and whenever it calls `wake`."""
 
     def __init__(
-        self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: LaneRules, surroundings: Surroundings
+        self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         """Go on from what is recorded of the sink."""
-        self._surroundings = surroundings
-        self._clock = surroundings.clock
-        self._store = LaneStore(surroundings.store, lease=lease, clock=self._clock)
-        self._standing = Standing(record, clock=self._clock)
-        self._keeper = StandingKeeper(lease, self._standing, store=surroundings.store)
+        self._deps = deps
+        self._clock = deps.clock
+        self._store = DeliveryQueue(deps.store, lease=lease, clock=self._clock)
+        self._sink_state = SinkState(record, clock=self._clock)
+        self._state_store = SinkStateStore(lease, self._sink_state, store=deps.store)
         self._recorded, self._sequence = record.state, record.sequence
         self._pacer = Pacer(rules.rate_per_s, now=self._clock.monotonic())
         self._breaker = CircuitBreaker(opens=rules.breaks)
         self._give_up_after_s = rules.retry.give_up_after_s
-        self._courier = Courier(
+        self._sender = DeliverySender(
             sink=sink,
             store=self._store,
             breaker=self._breaker,
-            standing=self._standing,
+            sink_state=self._sink_state,
             retry=rules.retry,
             clock=self._clock,
-            jitter=surroundings.jitter,
-            metrics=surroundings.metrics,
+            jitter=deps.jitter,
+            metrics=deps.metrics,
         )
         self._ready: deque[Delivery] = deque()
         self._trial: Delivery | None = None  # what is tried next while the breaker is open, and when that may be
@@ -103,16 +103,16 @@ class SinkLane:
         self._nothing_waits = False
         self._give_up_at = float("-inf")
         self._stopped = False
-        surroundings.metrics.up(record.state is None)
-        if self._standing.disabled:
+        deps.metrics.up(record.state is None)
+        if self._sink_state.disabled:
             log.warning("sink.disabled", sink=lease.name, note=DISABLED_NOTE)
 
-    async def round(self) -> float:
+    async def tick(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again."""
         if self._sending:
-            self._standing.tried()
-        self._standing.look()
-        await self._tell()
+            self._sink_state.tried()
+        self._sink_state.check()
+        await self._report_state()
         await self._refill()
         self._start()
         await self._note_backlog()
@@ -124,7 +124,7 @@ class SinkLane:
         What has waited too long is given up. Raises `StoreError`. A store that is in trouble is not asked.
         """
         if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
-            await self._keeper.keep()
+            await self._state_store.save()
             await self._give_up()
 
     @property
@@ -149,28 +149,30 @@ class SinkLane:
     async def _give_up(self) -> None:
         """Make dead letters of what was first due too long ago, whether or not it was ever tried since."""
         after_s, now = self._give_up_after_s, self._clock.monotonic()
-        if after_s is None or self._standing.disabled or now < self._give_up_at:
+        if after_s is None or self._sink_state.disabled or now < self._give_up_at:
             return
         self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
-        count = await self._store.give_up(clock_s=self._standing.clock_s(), after_s=after_s, skip=frozenset(self._held))
+        count = await self._store.give_up(
+            clock_s=self._sink_state.clock_s(), after_s=after_s, skip=frozenset(self._held)
+        )
         if count:
-            self._surroundings.metrics.dead(count)
+            self._deps.metrics.dead(count)
             log.warning("deliveries.died", sink=self._store.lease.name, count=count, why="give_up_after has passed")
-            self._surroundings.wake()
+            self._deps.wake()
 
-    async def _tell(self) -> None:
-        """Record how the sink stands, and tell the other sinks, on the edges only."""
-        state, answer = self._standing.state, self._standing.answer
+    async def _report_state(self) -> None:
+        """Record how the sink is, and tell the other sinks, on the edges only."""
+        state, answer = self._sink_state.state, self._sink_state.answer
         if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
             return
-        type_, lease, at = _TOLD_AS[state], self._store.lease, self._clock.now()
-        told = self._surroundings.events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
-        change = SourceChange(lease, self._sequence, told.event.sequence, state, (told,))
+        type_, lease, at = _EVENT_TYPES[state], self._store.lease, self._clock.now()
+        emitted = self._deps.events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
+        change = SourceChange(lease, self._sequence, emitted.event.sequence, state, (emitted,))
         if not await self._store.record(change):
             self._give_back()
             return
         self._recorded, self._sequence = state, change.sequence
-        self._surroundings.metrics.told(type_, well=state is None, answer=answer)
+        self._deps.metrics.reported(type_, well=state is None, answer=answer)
         report = log.info if state is None else log.warning
         report(type_.value, sink=lease.name, answer=answer)
 
@@ -197,7 +199,7 @@ class SinkLane:
         if waits:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at
-        self._surroundings.backpressure.note(self._store.lease.name, has_backlog=waits, turn_s=turn_s)
+        self._deps.backpressure.note(self._store.lease.name, has_backlog=waits, turn_s=turn_s)
 
     async def _take_trial(self) -> None:
         """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
@@ -221,7 +223,7 @@ class SinkLane:
     def _note_rest(self, nothing_waits: bool) -> None:  # noqa: FBT001 (what is noted)
         self._nothing_waits = nothing_waits
         if nothing_waits:
-            self._standing.rested()
+            self._sink_state.rested()
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""
@@ -232,13 +234,13 @@ class SinkLane:
         self._ready.clear()
 
     def _resting(self) -> bool:
-        return self._stopped or self._standing.disabled
+        return self._stopped or self._sink_state.disabled
 
     def _sends_from(self) -> float:
         """Return the monotonic moment before which nothing goes, for the sink or the store wants to be left alone."""
-        return max(self._standing.paused_until, self._store.retry_at)
+        return max(self._sink_state.paused_until, self._store.retry_at)
 
-    def _has_room(self, now: float) -> bool:
+    def _has_capacity(self, now: float) -> bool:
         if self._resting() or now < self._sends_from():
             return False
         if self._store.failing:  # what it does not take goes out again: one shows whether it does
@@ -253,8 +255,8 @@ class SinkLane:
         if self._trial is not None:
             self._ready.appendleft(self._trial)
             self._trial = None
-        while self._ready and self._has_room(now) and self._pacer.ready_at() <= now:
-            count = 1 if self._store.failing else min(len(self._ready), self._courier.sink.batch_count)
+        while self._ready and self._has_capacity(now) and self._pacer.ready_at() <= now:
+            count = 1 if self._store.failing else min(len(self._ready), self._sender.sink.batch_count)
             self._send([self._ready.popleft() for _ in range(count)], is_trial=False, now=now)
 
     def _start_trial(self, now: float) -> None:
@@ -263,7 +265,7 @@ class SinkLane:
         self._give_back()
         if trial is None:
             return
-        if self._has_room(now) and self._pacer.ready_at() <= now:
+        if self._has_capacity(now) and self._pacer.ready_at() <= now:
             self._breaker.trial_begins(never_tried=not trial.attempts, now=now)
             self._send([trial], is_trial=True, now=now)
         else:
@@ -278,7 +280,7 @@ class SinkLane:
 
     async def _attempt(self, batch: list[Delivery], *, is_trial: bool) -> None:
         try:
-            attempts = await self._courier.send(batch, waited=is_trial and batch[0].attempts > 0)
+            attempts = await self._sender.send(batch, waited=is_trial and batch[0].attempts > 0)
         finally:
             if is_trial:
                 self._breaker.trial_ends()
@@ -292,7 +294,7 @@ class SinkLane:
         try:
             while self._answered:
                 attempts, self._answered = self._answered, []
-                recorded = await self._courier.settle(attempts)
+                recorded = await self._sender.settle(attempts)
                 self._unsettled_count -= len(attempts)
                 self._held.difference_update(attempt.delivery.stream for attempt in attempts)
                 if not recorded:
@@ -305,14 +307,14 @@ class SinkLane:
         self._sending.discard(task)
         if not task.cancelled() and (error := task.exception()):
             self._stopped = True
-            self._surroundings.fatal(error)
+            self._deps.fatal(error)
         self._go_on(is_more=self._is_backlog)
 
     def _go_on(self, *, is_more: bool) -> None:
         """Let the next ones go at once, and ask the store again where it may have more."""
         self._start()
         if is_more and len(self._ready) < CONCURRENCY and not self._stopped:
-            self._surroundings.wake()
+            self._deps.wake()
 
     def _under_way(self) -> set[asyncio.Task[None]]:
         return self._sending | ({self._settling} if self._settling is not None else set())
@@ -321,7 +323,7 @@ class SinkLane:
         now, from_at = self._clock.monotonic(), self._sends_from()
         if now < from_at:
             return min(REST_S, from_at - now)
-        if not self._has_room(now) or (self._breaker.is_open and self._breaker.is_trying):
+        if not self._has_capacity(now) or (self._breaker.is_open and self._breaker.is_trying):
             return REST_S
         return min(REST_S, max(0.0, self._next_start_s(now)))
 

@@ -5,49 +5,49 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from watcher.domain.event_size import LIST_LENGTH, Json, cut, fit
+from watcher.domain.event_size import LIST_LENGTH, Json, cut, truncate
 from watcher.domain.models import (
     AccountTrouble,
     Event,
     EventType,
-    Execution,
+    ExecutionRecord,
+    ExecutionSnapshot,
     GapReason,
-    Known,
     LostReason,
     Status,
     Watch,
 )
-from watcher.domain.transitions import Happening
+from watcher.domain.transitions import StatusChange
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
 """The namespace of all our UUIDv5. Changing it would give every event a second id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
-    """When a change was seen (wall clock), and the last look that still saw the old status, if any did."""
+class ObservedAt:
+    """When a change was seen (wall clock), and the last poll that still saw the old status, if any did."""
 
     at: datetime
     not_before: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
-class ExecutionNews:
+class ExecutionEventParams:
     """All that an event of an execution is made from. `facts` is absent where the API had nothing to say."""
 
     watch: Watch
-    happening: Happening
-    known: Known
-    sighting: Sighting
+    status_change: StatusChange
+    known: ExecutionRecord
+    observed_at: ObservedAt
     pipeline_name: str | None = None
-    facts: Execution | None = None
+    facts: ExecutionSnapshot | None = None
     link: str | None = None
     reason: LostReason | None = None
     overdue_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class GapNews:
+class GapEventParams:
     """All that `pipeline.gap` is made from. `at_most` executions may be missing; absent where nobody can tell."""
 
     watch: Watch
@@ -57,39 +57,41 @@ class GapNews:
     link: str | None = None
 
 
-def execution_event(news: ExecutionNews) -> Event:
-    """Build an event of an execution. Its id is the same for ever, from whatever store it is told."""
-    happening, watch, execution = news.happening, news.watch, news.known.execution
-    name = "/".join((watch.account, watch.pipeline, execution, happening.type, happening.kind, str(happening.nth)))
-    reported_at = _reported_at(news)
+def execution_event(params: ExecutionEventParams) -> Event:
+    """Build an event of an execution. Its id is the same for ever, from whatever store it comes."""
+    status_change, watch, execution = params.status_change, params.watch, params.known.execution
+    name = "/".join(
+        (watch.account, watch.pipeline, execution, status_change.type, status_change.kind, str(status_change.nth))
+    )
+    reported_at = _reported_at(params)
     data = {
-        **_where(news),
-        "execution": _execution(news),
-        "reason": news.reason,
-        "overdueSeconds": None if news.overdue_s is None else round(news.overdue_s, 3),
-        "observed": _observed(news.sighting, reported_at=reported_at),
+        **_where(params),
+        "execution": _execution(params),
+        "reason": params.reason,
+        "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
+        "observed": _observed(params.observed_at, reported_at=reported_at),
     }
     return _event(
-        happening.type,
+        status_change.type,
         _source(watch),
-        reported_at or news.sighting.at,
-        sequence=happening.sequence,
+        reported_at or params.observed_at.at,
+        sequence=status_change.sequence,
         data=data,
         subject=execution,
         id_=uuid.uuid5(NAMESPACE, name),
     )
 
 
-def gap_event(news: GapNews, *, sequence: int, at: datetime) -> Event:
+def gap_event(params: GapEventParams, *, sequence: int, at: datetime) -> Event:
     """Build `pipeline.gap`. A link that wants an execution's id is left out."""
-    link = None if news.link and "{executionId}" in news.link else news.link
+    link = None if params.link and "{executionId}" in params.link else params.link
     data = {
-        **_pipeline(news.watch, link=link, name=news.pipeline_name),
-        "reason": news.reason,
-        "atMost": news.at_most,
+        **_pipeline(params.watch, link=link, name=params.pipeline_name),
+        "reason": params.reason,
+        "atMost": params.at_most,
         "observed": {"at": timestamp(at)},
     }
-    return _event(EventType.PIPELINE_GAP, _source(news.watch), at, sequence=sequence, data=data)
+    return _event(EventType.PIPELINE_GAP, _source(params.watch), at, sequence=sequence, data=data)
 
 
 def account_event(
@@ -158,7 +160,7 @@ def _event(
         "data": data,
     }
     stream = uuid.uuid5(NAMESPACE, f"{source}#{subject or ''}").bytes
-    return Event(id_, type_, stream, sequence, fit(_present(envelope)))
+    return Event(id_, type_, stream, sequence, truncate(_present(envelope)))
 
 
 def _present(value: Json) -> Json:
@@ -175,10 +177,10 @@ def _source(watch: Watch) -> str:
     return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
 
 
-def _where(news: ExecutionNews) -> Json:
-    facts = news.facts
-    link = news.link and news.link.replace("{executionId}", news.known.execution)
-    where = _pipeline(news.watch, link=link, name=(facts and facts.pipeline_name) or news.pipeline_name)
+def _where(params: ExecutionEventParams) -> Json:
+    facts = params.facts
+    link = params.link and params.link.replace("{executionId}", params.known.execution)
+    where = _pipeline(params.watch, link=link, name=(facts and facts.pipeline_name) or params.pipeline_name)
     version = {
         "versionId": _text(facts.version_id if facts else None),
         "versionNumber": facts and facts.version_number,
@@ -195,16 +197,16 @@ def _pipeline(watch: Watch, *, link: str | None, name: str | None) -> Json:
     }
 
 
-def _execution(news: ExecutionNews) -> Json:
+def _execution(params: ExecutionEventParams) -> Json:
     head: Json = {
-        "id": news.known.execution,
-        "status": _text(news.happening.status),
-        "previousStatus": _text(news.happening.previous),
+        "id": params.known.execution,
+        "status": _text(params.status_change.status),
+        "previousStatus": _text(params.status_change.previous),
     }
-    return head if news.facts is None else head | _facts(news.facts)
+    return head if params.facts is None else head | _facts(params.facts)
 
 
-def _facts(facts: Execution) -> Json:
+def _facts(facts: ExecutionSnapshot) -> Json:
     nodes = facts.failed_nodes[:LIST_LENGTH]
     return {
         "startedAt": facts.started_at and timestamp(facts.started_at),
@@ -227,27 +229,27 @@ def _text(value: str | None) -> str | None:
     return cut(value) if value else None
 
 
-def _duration_s(facts: Execution) -> float | None:
+def _duration_s(facts: ExecutionSnapshot) -> float | None:
     if facts.started_at is None or facts.finished_at is None:
         return None
     duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
     return duration_s if duration_s >= 0 else None  # two clocks of the API, of which one is wrong
 
 
-def _reported_at(news: ExecutionNews) -> datetime | None:
-    """Return when it happened, of what the API tells that; an event of anything else is dated when it was seen."""
-    facts, happening = news.facts, news.happening
-    if facts and happening.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
+def _reported_at(params: ExecutionEventParams) -> datetime | None:
+    """Return when it happened, where the API says that; an event of anything else is dated when it was seen."""
+    facts, status_change = params.facts, params.status_change
+    if facts and status_change.type in (EventType.EXECUTION_SUCCESS, EventType.EXECUTION_FAILED):
         return facts.finished_at
-    if facts and happening.kind == Status.RUNNING and happening.nth == 1 and not news.known.was_paused:
+    if facts and status_change.kind == Status.RUNNING and status_change.nth == 1 and not params.known.was_paused:
         return facts.started_at
     return None
 
 
-def _observed(sighting: Sighting, *, reported_at: datetime | None) -> Json:
-    delay = None if reported_at is None else max(timedelta(), sighting.at - reported_at)
+def _observed(observed_at: ObservedAt, *, reported_at: datetime | None) -> Json:
+    delay = None if reported_at is None else max(timedelta(), observed_at.at - reported_at)
     return {
-        "at": timestamp(sighting.at),
-        "notBefore": sighting.not_before and timestamp(sighting.not_before),
+        "at": timestamp(observed_at.at),
+        "notBefore": observed_at.not_before and timestamp(observed_at.not_before),
         "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
     }

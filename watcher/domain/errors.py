@@ -69,7 +69,7 @@ class OwnershipLostError(StoreError):
 
 
 class OutputClosedError(WatcherError):
-    """Stdout was closed by its reader: events can no longer be told there."""
+    """Stdout was closed by its reader: events can no longer be written there."""
 
 
 class TransportFailedError(Exception):

@@ -7,14 +7,14 @@ neither number nor route: `cloudevents` alone makes it.
 from datetime import datetime
 
 from watcher.domain.cloudevents import (
-    ExecutionNews,
-    GapNews,
+    ExecutionEventParams,
+    GapEventParams,
     account_event,
     execution_event,
     gap_event,
     sink_event,
 )
-from watcher.domain.models import AccountTrouble, EventType, Outgoing
+from watcher.domain.models import AccountTrouble, EventType, OutboxEntry
 from watcher.domain.routing import Router
 
 
@@ -28,24 +28,24 @@ class EventFactory:
         """Route by these routes."""
         self.router = router
 
-    def execution(self, news: ExecutionNews) -> Outgoing:
+    def execution(self, params: ExecutionEventParams) -> OutboxEntry:
         """Return an event of an execution, which its happening numbers."""
-        event = execution_event(news)
-        return Outgoing(event, self.router.sinks_for(event.type, watch=news.watch))
+        event = execution_event(params)
+        return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
 
-    def gap(self, news: GapNews, *, after: int, at: datetime) -> Outgoing:
+    def gap(self, params: GapEventParams, *, after: int, at: datetime) -> OutboxEntry:
         """Return `pipeline.gap`."""
-        event = gap_event(news, sequence=after + 1, at=at)
-        return Outgoing(event, self.router.sinks_for(event.type, watch=news.watch))
+        event = gap_event(params, sequence=after + 1, at=at)
+        return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
 
     def account(
         self, type_: EventType, *, account: str, reason: AccountTrouble, cause: str | None, after: int, at: datetime
-    ) -> Outgoing:
+    ) -> OutboxEntry:
         """Return `account.degraded` or `account.recovered`."""
         event = account_event(type_, account=account, reason=reason, cause=cause, sequence=after + 1, at=at)
-        return Outgoing(event, self.router.sinks_for(type_))
+        return OutboxEntry(event, self.router.sinks_for(type_))
 
-    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> Outgoing:
+    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> OutboxEntry:
         """Return an event of a sink itself, for all the other sinks."""
         event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at)
-        return Outgoing(event, self.router.sinks_for(type_, but=sink))
+        return OutboxEntry(event, self.router.sinks_for(type_, but=sink))

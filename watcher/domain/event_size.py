@@ -32,17 +32,17 @@ def encode(value: Mapping[str, Any]) -> bytes:
     return _UNSAFE.sub(lambda match: f"\\u{ord(match[0]):04x}", _ENCODER.encode(value)).encode()
 
 
-def fit(envelope: Json) -> bytes:
+def truncate(envelope: Json) -> bytes:
     """Encode an event's envelope, giving up as little of its `data` as makes it short enough.
 
-    The first few sacrifices that suffice are made; then each is taken back as far as there is room, the last made
+    The first few steps that suffice are taken; then each is taken back as far as there is room, the last made
     first. Ids, statuses and times are never given up.
     """
-    limits = [sacrifice.most for sacrifice in _SACRIFICES]
+    limits = [step.most for step in _TRUNCATION_STEPS]
     body = encode(envelope)
     made = 0
-    while len(body) > LINE_BYTES and made < len(_SACRIFICES):
-        limits[made] = _SACRIFICES[made].least
+    while len(body) > LINE_BYTES and made < len(_TRUNCATION_STEPS):
+        limits[made] = _TRUNCATION_STEPS[made].least
         body = _encode_within(envelope, limits)
         made += 1
     for index in reversed(range(made)):
@@ -53,24 +53,24 @@ def fit(envelope: Json) -> bytes:
 
 def _encode_within(envelope: Json, limits: Sequence[int]) -> bytes:
     data = envelope["data"]
-    for sacrifice, limit in zip(_SACRIFICES, limits, strict=True):
-        if limit < sacrifice.most:
-            data = sacrifice.give_up(data, limit)
+    for step, limit in zip(_TRUNCATION_STEPS, limits, strict=True):
+        if limit < step.most:
+            data = step.give_up(data, limit)
     return encode(envelope | {"data": data})
 
 
 def _most_that_fits(envelope: Json, limits: Sequence[int], *, index: int) -> int:
-    """Return the highest of one sacrifice's limits, the others being as they are: the line grows with each."""
+    """Return the highest of one step's limits, the others being as they are: the line grows with each."""
 
     def too_long(limit: int) -> bool:
         return len(_encode_within(envelope, [*limits[:index], limit, *limits[index + 1 :]])) > LINE_BYTES
 
-    least, most = _SACRIFICES[index].least, _SACRIFICES[index].most
+    least, most = _TRUNCATION_STEPS[index].least, _TRUNCATION_STEPS[index].most
     return least + bisect_left(range(least + 1, most + 1), x=True, key=too_long)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sacrifice:
+class _TruncationStep:
     """What can be given up: `give_up` returns an event's data with no more of it left than a limit says."""
 
     least: int
@@ -128,11 +128,11 @@ def _drop_labels(data: Json, limit: int) -> Json:
 
 
 # In the order in which they are made. With all of them made, any line is short enough.
-_SACRIFICES = (
-    _Sacrifice(64, TEXT_BYTES, _cut_texts_of_lists),
-    _Sacrifice(1, LIST_LENGTH, _shorten_lists),
-    _Sacrifice(128, TEXT_BYTES, _cut_other_texts),
-    _Sacrifice(256, TEXT_BYTES, _cut_error),
-    _Sacrifice(0, 1, _drop_link),
-    _Sacrifice(0, 32, _drop_labels),
+_TRUNCATION_STEPS = (
+    _TruncationStep(64, TEXT_BYTES, _cut_texts_of_lists),
+    _TruncationStep(1, LIST_LENGTH, _shorten_lists),
+    _TruncationStep(128, TEXT_BYTES, _cut_other_texts),
+    _TruncationStep(256, TEXT_BYTES, _cut_error),
+    _TruncationStep(0, 1, _drop_link),
+    _TruncationStep(0, 32, _drop_labels),
 )

@@ -46,7 +46,7 @@ class EventType(StrEnum):
 
 
 class LostReason(StrEnum):
-    """Why an execution is told as lost."""
+    """Why an execution is reported as lost."""
 
     NOT_FOUND = "not_found"
     REJECTED = "rejected"
@@ -74,7 +74,7 @@ class GapReason(StrEnum):
 
 
 class Details(StrEnum):
-    """Which ends that a list showed are fetched as well, for what lists do not tell (`polling.details`)."""
+    """Which ends that a list showed are fetched as well, for what lists do not show (`polling.details`)."""
 
     FAILED = "failed"
     ALWAYS = "always"
@@ -82,7 +82,7 @@ class Details(StrEnum):
 
 
 class FirstSight(StrEnum):
-    """What is told of executions that had ended before a pipeline was first watched whole (`polling.first_sight`)."""
+    """What becomes of executions that had ended before a pipeline was first watched whole (`polling.first_sight`)."""
 
     BASELINE = "baseline"
     """Nothing."""
@@ -91,7 +91,7 @@ class FirstSight(StrEnum):
 
 
 class AccountTrouble(StrEnum):
-    """Why an account is told as degraded."""
+    """Why an account is reported as degraded."""
 
     UNAUTHORIZED = "unauthorized"
     RATE_LIMITED = "rate_limited"
@@ -126,7 +126,7 @@ class FailedNode:
 
 
 @dataclass(frozen=True, slots=True)
-class Execution:
+class ExecutionSnapshot:
     """What one answer of the API said of an execution: the allowed fields and no others (SPEC 5).
 
     `status` is the raw word. Times are aware UTC. Texts are as the API gave them; events cut them.
@@ -184,26 +184,26 @@ class Bumped(NamedTuple):
 @lru_cache(maxsize=4096)
 def bump(counts: Counts, kind: str) -> Bumped:
     """Count one more of `kind`. Executions with the same history share the same tuple, so 100,000 cost nothing."""
-    tally = dict(counts)
-    tally[kind] = tally.get(kind, 0) + 1
-    return Bumped(tuple(tally.items()), tally[kind])
+    counted = dict(counts)
+    counted[kind] = counted.get(kind, 0) + 1
+    return Bumped(tuple(counted.items()), counted[kind])
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ExecutionRecord:
     """What is recorded of one execution: one row of the store. Times are microseconds UTC on the steady clock.
 
-    `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is told as lost;
+    `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is reported as lost;
     `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of this stay's
-    `execution.overdue`, if it was told. `found_at` is when a list first showed it, 0 if none did; what was found is
-    recorded even before its first status is told.
+    `execution.overdue`, if it was reported. `found_at` is when a list first showed it, 0 if none did; what was found is
+    recorded even before its first status is reported.
     """
 
     execution: str
     pipeline: str
     status: str | None = None
     since_at: int = 0
-    looked_at: int = 0
+    polled_at: int = 0
     sequence: int = 0
     counts: Counts = ()
     overdue_sequence: int | None = None
@@ -219,7 +219,7 @@ class Cursor:
     """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
 
     `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
-    first; `refused` the reason told because the list is refused, until it answers again. `found` tells whether the
+    first; `refused` the reason reported because the list is refused, until it answers again. `found` tells whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
     the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest date that the first scan
     showed where new rows show, by the API's clock, written as soon as that is read; 0 where it showed none, `None`
@@ -249,7 +249,7 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
-class Outgoing:
+class OutboxEntry:
     """An event and the sinks it goes to. `with_sinks_of` adds those that were sent that sequence of the stream."""
 
     event: Event

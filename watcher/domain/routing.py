@@ -42,5 +42,5 @@ class Router:
         self._routes = dict(routes)
 
     def sinks_for(self, type_: EventType, *, watch: Watch | None = None, but: str | None = None) -> tuple[str, ...]:
-        """Return the sinks an event goes to, leaving out `but`: a sink is not told of its own trouble."""
+        """Return the sinks an event goes to, leaving out `but`: a sink is not sent its own trouble."""
         return tuple(name for name, route in self._routes.items() if name != but and route.wants(type_, watch))

@@ -1,4 +1,4 @@
-"""What one answer means for one execution: every rule of SPEC 4 that needs no network. Pure functions over `Known`."""
+"""What one answer means for one execution: each rule of SPEC 4 that needs no network. Pure, over `ExecutionRecord`."""
 
 import math
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from watcher.domain.models import (
     LOST,
     TERMINAL_STATUSES,
     EventType,
-    Execution,
-    Known,
+    ExecutionRecord,
+    ExecutionSnapshot,
     LostReason,
     Outcome,
     Status,
@@ -40,16 +40,16 @@ RAW_STATUS_LENGTH = 64
 """An unrecognized word longer than this is cut: it becomes part of ids and rows."""
 
 
-class Look(NamedTuple):
-    """A successful look: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
+class Observation(NamedTuple):
+    """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
 
-    execution: Execution
+    execution: ExecutionSnapshot
     sent_at: int
     seen_at: int
 
 
 @dataclass(frozen=True, slots=True)
-class Happening:
+class StatusChange:
     """Something to tell of an execution. `nth` counts those of the same `kind`; `sequence` all of the execution."""
 
     type: EventType
@@ -60,93 +60,97 @@ class Happening:
     sequence: int
 
 
-class Observed(NamedTuple):
-    """What a look led to: the new state (`before` itself where nothing is to be recorded), and what is told.
+class TransitionResult(NamedTuple):
+    """What a poll led to: the new state (`before` itself where nothing is to be recorded), and what is reported.
 
-    `dropped` marks a look that is older than what is known, `contradicts` a terminal status denied later.
+    `dropped` marks a poll that is older than what is known, `contradicts` a terminal status denied later.
     """
 
-    known: Known
-    happenings: tuple[Happening, ...] = ()
+    known: ExecutionRecord
+    status_changes: tuple[StatusChange, ...] = ()
     dropped: bool = False
     contradicts: bool = False
 
 
-def observe(before: Known, look: Look, *, looked_at: int, overdue_after_s: Mapping[str, float]) -> Observed:
-    """Judge a successful look. `looked_at` is the end of the last one before it that was not dropped."""
-    status, terminal = look.execution.status[:RAW_STATUS_LENGTH], is_terminal(look.execution)
+def observe(
+    before: ExecutionRecord, poll: Observation, *, polled_at: int, overdue_after_s: Mapping[str, float]
+) -> TransitionResult:
+    """Evaluate a successful poll. `polled_at` is the end of the last one before it that was not dropped."""
+    status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
     if before.ended_at is not None and before.lost is None:
-        return Observed(before, dropped=True, contradicts=status != before.status)
-    if look.sent_at < looked_at and not terminal:
-        return Observed(before, dropped=True)
+        return TransitionResult(before, dropped=True, contradicts=status != before.status)
+    if poll.sent_at < polled_at and not terminal:
+        return TransitionResult(before, dropped=True)
     if status != before.status or before.lost is not None:
-        seen = _move(before, look, status=status, terminal=terminal)
+        seen = _move(before, poll, status=status, terminal=terminal)
     else:  # the common case keeps `before` itself, which costs nothing
-        seen = Observed(replace(before, looked_at=look.seen_at, ended_at=look.seen_at) if terminal else before)
-    return seen if terminal else _with_overdue(seen, at=look.seen_at, overdue_after_s=overdue_after_s)
+        seen = TransitionResult(replace(before, polled_at=poll.seen_at, ended_at=poll.seen_at) if terminal else before)
+    return seen if terminal else _with_overdue(seen, at=poll.seen_at, overdue_after_s=overdue_after_s)
 
 
-def lose(before: Known, reason: LostReason, *, at: int, looked_at: int) -> Observed:
-    """Tell an execution as lost. It is looked at on, and its next event will say it was lost."""
-    known = replace(before, lost=reason, lost_at=at, looked_at=looked_at, overdue_sequence=None)
-    return _tell(known, EventType.EXECUTION_LOST, kind="lost", status=LOST, previous=before.status)
+def lose(before: ExecutionRecord, reason: LostReason, *, at: int, polled_at: int) -> TransitionResult:
+    """Report an execution as lost. It is polled on, and its next event will say it was lost."""
+    known = replace(before, lost=reason, lost_at=at, polled_at=polled_at, overdue_sequence=None)
+    return _emit(known, EventType.EXECUTION_LOST, kind="lost", status=LOST, previous=before.status)
 
 
-def give_up(before: Known, *, at: int) -> Known:
-    """Stop looking at a lost execution."""
+def give_up(before: ExecutionRecord, *, at: int) -> ExecutionRecord:
+    """Stop polling a lost execution."""
     return replace(before, ended_at=at)
 
 
-def is_terminal(execution: Execution) -> bool:
+def is_terminal(execution: ExecutionSnapshot) -> bool:
     """Tell whether nothing more is to come: an end, or an unrecognized word with `finishedAt` set."""
     if execution.status in TYPES:
         return execution.status in TERMINAL_STATUSES
     return execution.finished_at is not None
 
 
-def _move(before: Known, look: Look, *, status: str, terminal: bool) -> Observed:
+def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
     known = replace(
         before,
         status=status,
-        since_at=_stay_begins(before, look),
-        looked_at=look.seen_at,
+        since_at=_stay_begins(before, poll),
+        polled_at=poll.seen_at,
         overdue_sequence=None,
         lost=None,
         lost_at=None,
-        ended_at=look.seen_at if terminal else None,
+        ended_at=poll.seen_at if terminal else None,
         was_paused=before.was_paused or status == Status.PAUSED,
     )
     previous = LOST if before.lost else before.status
     if type_ := TYPES.get(status):
-        return _tell(known, type_, kind=status, status=status, previous=previous)
+        return _emit(known, type_, kind=status, status=status, previous=previous)
     kind = f"unrecognized:{status}"
-    if any(told == kind for told, _ in before.counts):
-        return Observed(known)
-    return _tell(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
+    if any(emitted == kind for emitted, _ in before.counts):
+        return TransitionResult(known)
+    return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
 
 
-def _stay_begins(before: Known, look: Look) -> int:
+def _stay_begins(before: ExecutionRecord, poll: Observation) -> int:
     """Date a stay from when the change was seen; at first sight from `startedAt`, if given (SPEC 4)."""
-    started_at = look.execution.started_at
+    started_at = poll.execution.started_at
     if before.status is not None or before.lost is not None or started_at is None:
-        return look.seen_at
-    return min(look.seen_at, to_us(started_at))
+        return poll.seen_at
+    return min(poll.seen_at, to_us(started_at))
 
 
-def _with_overdue(seen: Observed, *, at: int, overdue_after_s: Mapping[str, float]) -> Observed:
+def _with_overdue(seen: TransitionResult, *, at: int, overdue_after_s: Mapping[str, float]) -> TransitionResult:
     known = seen.known
     limit_s = overdue_after_s.get(known.status or "")
     if limit_s is None or known.overdue_sequence is not None or at - known.since_at <= limit_s * 1_000_000:
         return seen
-    told = _tell(known, EventType.EXECUTION_OVERDUE, kind="overdue", status=known.status or "", previous=None)
-    known = replace(told.known, looked_at=at, overdue_sequence=told.known.sequence)
-    return Observed(known, (*seen.happenings, *told.happenings))
+    emitted = _emit(known, EventType.EXECUTION_OVERDUE, kind="overdue", status=known.status or "", previous=None)
+    known = replace(emitted.known, polled_at=at, overdue_sequence=emitted.known.sequence)
+    return TransitionResult(known, (*seen.status_changes, *emitted.status_changes))
 
 
-def _tell(known: Known, type_: EventType, *, kind: str, status: str, previous: str | None) -> Observed:
+def _emit(
+    known: ExecutionRecord, type_: EventType, *, kind: str, status: str, previous: str | None
+) -> TransitionResult:
     bumped = bump(known.counts, kind)
     known = replace(known, counts=bumped.counts, sequence=known.sequence + 1)
-    return Observed(known, (Happening(type_, kind, status, previous, bumped.nth, known.sequence),))
+    return TransitionResult(known, (StatusChange(type_, kind, status, previous, bumped.nth, known.sequence),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,17 +183,17 @@ def prolong(streak: Streak | None, reason: LostReason, *, at: float, other_succe
 def means_lost(streak: Streak, *, lost_after: int, lost_grace_s: float, alone: bool) -> bool:
     """Tell whether the streak says the execution is lost: `lost_after` in a row over `lost_grace`, the account well.
 
-    `alone` says nothing else is watched in the account, so nothing else can vouch for it; a 403 then is the
+    `alone` says nothing else is watched in the account, so nothing else can confirm it; a 403 then is the
     account's trouble.
     """
-    vouched = streak.confirmed or (alone and streak.reason is not LostReason.FORBIDDEN)
-    return vouched and streak.count >= lost_after and streak.last_at - streak.first_at >= lost_grace_s
+    is_confirmed = streak.confirmed or (alone and streak.reason is not LostReason.FORBIDDEN)
+    return is_confirmed and streak.count >= lost_after and streak.last_at - streak.first_at >= lost_grace_s
 
 
 def grace_left_s(streak: Streak | None, *, lost_after: int, lost_grace_s: float, sent_at: float) -> float:
     """Return how long after a request that was sent then one more such answer can mean a loss; infinite if none can.
 
-    A look a moment before that would be followed by the next one only after the longest of all waits.
+    A poll a moment before that would be followed by the next one only after the longest of all waits.
     """
     if streak is None or streak.count + 1 < lost_after:
         return math.inf

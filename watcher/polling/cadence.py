@@ -1,18 +1,18 @@
-"""When to look again: pure arithmetic."""
+"""When to poll again: pure arithmetic."""
 
 from collections.abc import Callable
 
 from watcher.runtime.backoff import Jitter, spread
 
 Cadence = Callable[[float], float]
-"""Seconds spent in this status so far → seconds until the next look."""
+"""Seconds spent in this status so far → seconds until the next poll."""
 
 BACKOFF_SHARE = 0.1
 JITTER_SHARE = 0.1
 
 
 def fixed(*, min_interval_s: float) -> Cadence:
-    """Return the cadence that looks every `min_interval_s`."""
+    """Return the cadence that polls every `min_interval_s`."""
     return lambda _dwell_s: min_interval_s
 
 

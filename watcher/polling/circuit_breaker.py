@@ -1,4 +1,4 @@
-"""How an account is doing, judged from its replies: pauses, trouble, probes. No I/O; monotonic seconds come in.
+"""The circuit breaker of an account, driven by its replies: pauses, trouble, probes. No I/O; monotonic seconds come in.
 
 How long something failed counts only while the process ran: a stopped one (SIGSTOP, `docker pause`) asks nothing. A
 pause is the server's, and goes on meanwhile.
@@ -11,7 +11,7 @@ from enum import Enum
 from watcher.clerk.protocol import Answer
 from watcher.domain.models import AccountTrouble, Outcome
 from watcher.runtime.backoff import doubling
-from watcher.store.protocol import AT_EASE, Strain
+from watcher.store.protocol import NO_BACKOFF, BackoffState
 
 PAUSING_CODES = frozenset({429, 503})
 PAUSE_CAP_S = 15 * 60.0
@@ -25,7 +25,7 @@ STOP_S = 1.0
 """What is shorter is no stop, but a busy machine."""
 
 STOPS_COUNT = 16
-"""So many stops are remembered: as many as may fall between two looks at one execution."""
+"""So many stops are remembered: as many as may fall between two polls of one execution."""
 
 HTTP_OK = 200
 
@@ -43,12 +43,12 @@ _ABOUT_THE_EXECUTION = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _EXPECTED_OF_LOST = _ABOUT_THE_EXECUTION | {Outcome.FORBIDDEN}
 
 
-class Permission(Enum):
+class BreakerState(Enum):
     """What may be sent now."""
 
-    ALL = "all"
-    PROBE = "probe"
-    NOTHING = "nothing"
+    CLOSED = "closed"
+    HALF_OPEN = "half-open"
+    OPEN = "open"
 
 
 @dataclass(slots=True)
@@ -58,16 +58,21 @@ class _Pause:
     count: int = 0
 
 
-class Health:
-    """One account's health.
+class AccountCircuitBreaker:
+    """One account's circuit breaker.
 
-    `trouble` is what is to be told as `account.degraded` now, or `None`; `failing_since` is the first failure after
+    `trouble` is what is to be reported as `account.degraded` now, or `None`; `failing_since` is the first failure after
     the last success. Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once
     with a 401, and ends with the next success. What failed before a restart counts once something fails after it.
     """
 
     def __init__(
-        self, *, degraded_after_s: float, now: float, trouble: AccountTrouble | None = None, strain: Strain = AT_EASE
+        self,
+        *,
+        degraded_after_s: float,
+        now: float,
+        trouble: AccountTrouble | None = None,
+        backoff: BackoffState = NO_BACKOFF,
     ) -> None:
         """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
         self.trouble = trouble
@@ -81,14 +86,14 @@ class Health:
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = float("-inf")
         self._pause = _Pause()
-        if strain.pause_s is not None:
-            self._pause.until = now + min(strain.pause_s, PAUSE_CAP_S)
-        self._failed_before_s = strain.failing_for_s
+        if backoff.pause_s is not None:
+            self._pause.until = now + min(backoff.pause_s, PAUSE_CAP_S)
+        self._failed_before_s = backoff.failing_for_s
         self._over_since: float | None = None
         self._over_last_at = float("-inf")
         self._stopped_s: float | None = None
         self._stops: deque[tuple[float, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, and how long it was
-        self._went_on_at = float("-inf")
+        self._resumed_at = float("-inf")
 
     @property
     def cause(self) -> str | None:
@@ -97,7 +102,7 @@ class Health:
 
     @property
     def unusable(self) -> bool:
-        """Whether the account is in trouble that stops its looks; being over budget does not."""
+        """Whether the account is in trouble that stops its polls; being over budget does not."""
         return self.trouble is not None and self.trouble is not AccountTrouble.OVER_BUDGET
 
     @property
@@ -105,19 +110,19 @@ class Health:
         """Return the end of the last pause."""
         return self._pause.until
 
-    def strain(self, now: float) -> Strain:
+    def backoff(self, now: float) -> BackoffState:
         """Return what a restart must not forget. Of failures no more than what makes them trouble."""
         failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
-        return Strain(
+        return BackoffState(
             self._pause.until - now if self._pause.until > now else None,
             None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
         )
 
-    def permission(self, now: float) -> Permission:
+    def state(self, now: float) -> BreakerState:
         """Return what may be sent at `now`."""
         if now < self.opens_at():
-            return Permission.NOTHING
-        return Permission.PROBE if self.unusable else Permission.ALL
+            return BreakerState.OPEN
+        return BreakerState.HALF_OPEN if self.unusable else BreakerState.CLOSED
 
     def opens_at(self) -> float:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
@@ -134,10 +139,10 @@ class Health:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now
 
-    def lived(self, *, now: float, ran_s: float) -> None:
+    def note_running(self, *, now: float, ran_s: float) -> None:
         """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
 
-        To be called first, with the clocks of this moment, and then before whatever failed or came late is judged.
+        To be called first, with the clocks of this moment, and then before whatever failed or came late is evaluated.
         """
         stopped_s, before_s = now - ran_s, self._stopped_s
         self._stopped_s = stopped_s
@@ -145,7 +150,7 @@ class Health:
             return
         length_s = stopped_s - before_s
         self._stops.append((now, length_s))
-        self._went_on_at = now
+        self._resumed_at = now
         if self.failing_since is not None:
             self.failing_since = min(now, self.failing_since + length_s)
         if self._over_since is not None:
@@ -154,12 +159,14 @@ class Health:
 
     def stopped_s(self, *, since: float) -> float:
         """Return for how long the process was stopped since then."""
-        return sum(length_s for went_on_at, length_s in self._stops if went_on_at > since)
+        return sum(length_s for resumed_at, length_s in self._stops if resumed_at > since)
 
     def note(self, reply: Answer, *, now: float, alone: bool = False, lost: bool = False) -> None:
-        """Judge a reply. `alone` says nothing else is watched but what is lost: a 404 then is its own, the API works.
+        """Evaluate a reply. `alone` says nothing else is watched but what is lost.
 
-        That an execution told as `lost` is still not known says nothing of the account.
+        A 404 then is its own, the API works.
+
+        That an execution reported as `lost` is still not known says nothing of the account.
         """
         if reply.outcome is Outcome.OK or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
             self._succeed(reply)
@@ -171,7 +178,7 @@ class Health:
         return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
 
     def check(self, now: float) -> None:
-        """Let time pass: failures old enough become trouble, and so do late looks over five minutes."""
+        """Let time pass: failures old enough become trouble, and so do late polls over five minutes."""
         if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s and self._fails_now:
             self._degrade(self._last_reason, now=now)
         if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
@@ -187,10 +194,10 @@ class Health:
         return self.failing_since + self._degraded_after_s if self._fails_now else float("inf")
 
     def note_gap(self, gap_s: float, *, allowed_s: float, now: float) -> None:
-        """Note how long an execution went without a look; beyond `allowed_s` the budget was too small for it.
+        """Note how long an execution went without a poll; beyond `allowed_s` the budget was too small for it.
 
         Whoever cannot hold `max_interval` for 5 minutes is over budget, until it was held for one `max_interval`.
-        Restored trouble goes on until then too, from the first look.
+        Restored trouble goes on until then too, from the first poll.
         """
         restored = self.trouble is AccountTrouble.OVER_BUDGET and self._over_since is None
         if gap_s > allowed_s or restored:
@@ -204,7 +211,7 @@ class Health:
     @property
     def _fails_now(self) -> bool:
         """Whether something was asked, and failed, since the process last went on after a stop."""
-        return self._failed_sent_at >= self._went_on_at
+        return self._failed_sent_at >= self._resumed_at
 
     def _succeed(self, reply: Answer) -> None:
         """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
@@ -216,7 +223,7 @@ class Health:
             self._key_refused = False
 
     def _fail(self, reply: Answer, *, now: float) -> None:
-        if reply.status_code is None and reply.sent_at < self._went_on_at:
+        if reply.status_code is None and reply.sent_at < self._resumed_at:
             return  # it was under way while the process was stopped, and broke by that for all we know
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
         self._last_cause = _cause(reply)
@@ -231,7 +238,7 @@ class Health:
         self.check(now)
 
     def _degrade(self, trouble: AccountTrouble, *, now: float) -> None:
-        """Enter trouble, once: another reason for the same silence is not told again, nor is its budget judged."""
+        """Enter trouble, once: another reason for the same silence is not reported again, nor is its budget."""
         if not self.unusable:
             self.trouble = trouble
             self._troubled_at = self._last_probe_at = now

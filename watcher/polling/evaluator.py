@@ -1,46 +1,54 @@
-"""From a reply to what is recorded and when to look next: the rules of SPEC 4, bound to one account."""
+"""From a reply to what is recorded and when to poll next: the rules of SPEC 4, bound to one account."""
 
 from dataclasses import replace
 from datetime import timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionNews, GapNews, Sighting
+from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import EventType, Execution, GapReason, Known, LostReason, Outgoing, Watch
+from watcher.domain.models import (
+    EventType,
+    ExecutionRecord,
+    ExecutionSnapshot,
+    GapReason,
+    LostReason,
+    OutboxEntry,
+    Watch,
+)
 from watcher.domain.transitions import (
-    Happening,
-    Look,
-    Observed,
+    Observation,
+    StatusChange,
+    TransitionResult,
     give_up,
     lose,
     observe,
 )
 from watcher.polling.cadence import Cadence
 from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy
-from watcher.polling.poll_queue import Entry
+from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.store.protocol import ExecutionChange, Lease
 
-LOST_LOOKS_FOR_US = 24 * 3600 * 1_000_000
+LOST_POLLS_FOR_US = 24 * 3600 * 1_000_000
 
 
-class Judged(NamedTuple):
+class Evaluation(NamedTuple):
     """What a reply led to. `change` is to be recorded, if there is one; `known` holds from then on.
 
-    `next_s` is the time from the request to the next look; `None` ends the watching. `looked_at` is set by a look
+    `next_s` is the time from the request to the next poll; `None` ends the watching. `polled_at` is set by a poll
     that counts. `contradicts` marks an ended execution of which another status was answered.
     """
 
-    known: Known
+    known: ExecutionRecord
     change: ExecutionChange | None
     next_s: float | None
-    looked_at: int | None = None
+    polled_at: int | None = None
     contradicts: bool = False
 
 
-class Judge:
-    """The judge of one account's replies."""
+class ReplyEvaluator:
+    """Evaluates one account's replies."""
 
     def __init__(
         self,
@@ -70,13 +78,13 @@ class Judge:
         """Return what the API calls a pipeline, as far as it has said."""
         return self._pipeline_names.get(pipeline)
 
-    def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> Outgoing:
-        """Return what is told of a scan that could not prove that it saw everything."""
-        news = GapNews(watch, reason, at_most, self.pipeline_name(watch.pipeline), self._link)
-        return self._events.gap(news, after=after, at=self._clock.now())
+    def gap(self, watch: Watch, reason: GapReason, *, at_most: int | None, after: int) -> OutboxEntry:
+        """Return what is reported of a scan that could not prove that it saw everything."""
+        params = GapEventParams(watch, reason, at_most, self.pipeline_name(watch.pipeline), self._link)
+        return self._events.gap(params, after=after, at=self._clock.now())
 
-    def success(self, entry: Entry, execution: Execution, *, sent_at: float) -> Judged:
-        """Judge an answer that told the execution's state, which ends what trouble `entry` counted.
+    def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
+        """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.
 
         `sent_at` is when it was asked for (monotonic seconds).
         """
@@ -85,56 +93,64 @@ class Judge:
         self.learn_name(watch.pipeline, execution.pipeline_name)
         seen_at = self._clock.steady_us()
         elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
-        look = Look(execution, seen_at - elapsed_us, seen_at)
-        observed = observe(before, look, looked_at=entry.looked_at, overdue_after_s=watch.overdue_after_s)
-        known = observed.known
-        change = None if known is before else self._change(entry, observed, facts=execution, seen_at=seen_at)
+        poll = Observation(execution, seen_at - elapsed_us, seen_at)
+        result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
+        known = result.known
+        change = None if known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         next_s = None if known.ended_at else self._cadence((seen_at - known.since_at) / 1_000_000)
-        return Judged(known, change, next_s, None if observed.dropped else seen_at, observed.contradicts)
+        return Evaluation(known, change, next_s, None if result.dropped else seen_at, result.contradicts)
 
-    def failure(self, entry: Entry, reply: Reply, around: AccountState) -> Judged:
-        """Judge any other reply, which `entry` counts as trouble."""
+    def failure(self, entry: TrackedExecution, reply: Reply, around: AccountState) -> Evaluation:
+        """Evaluate any other reply, which `entry` counts as trouble."""
         lost = entry.known.lost
         reason = self._failures.note_failure(entry, reply, around)
         if lost is not None and lost is not LostReason.UNREADABLE:
             return self._still_lost(entry)
         next_s = self._failures.wait_s(entry, reason, sent_at=reply.sent_at)
         if reason is None or reason is lost:
-            return Judged(entry.known, None, next_s)
+            return Evaluation(entry.known, None, next_s)
         at = self._clock.steady_us()
-        observed = lose(entry.known, reason, at=at, looked_at=entry.looked_at)
-        return Judged(observed.known, self._change(entry, observed, facts=None, seen_at=at), next_s)
+        result = lose(entry.known, reason, at=at, polled_at=entry.polled_at)
+        return Evaluation(result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
 
-    def _still_lost(self, entry: Entry) -> Judged:
-        """Look at a lost execution every 10 minutes, for a day (SPEC 4)."""
+    def _still_lost(self, entry: TrackedExecution) -> Evaluation:
+        """Poll a lost execution every 10 minutes, for a day (SPEC 4)."""
         at = self._clock.steady_us()
-        if at - (entry.known.lost_at or 0) < LOST_LOOKS_FOR_US:
-            return Judged(entry.known, None, LOST_EVERY_S)
+        if at - (entry.known.lost_at or 0) < LOST_POLLS_FOR_US:
+            return Evaluation(entry.known, None, LOST_EVERY_S)
         known = give_up(entry.known, at=at)
-        return Judged(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+        return Evaluation(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
 
-    def _change(self, entry: Entry, observed: Observed, *, facts: Execution | None, seen_at: int) -> ExecutionChange:
+    def _change(
+        self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: int
+    ) -> ExecutionChange:
         before = entry.known
-        sighting = self._sighting(entry, seen_at=seen_at)
+        observed_at = self._observed_at(entry, seen_at=seen_at)
         outgoing = tuple(
-            self._outgoing(entry, happening, observed.known, facts=facts, sighting=sighting)
-            for happening in observed.happenings
+            self._outgoing(entry, status_change, result.known, facts=facts, observed_at=observed_at)
+            for status_change in result.status_changes
         )
         if outgoing and before.overdue_sequence is not None:
             outgoing = (replace(outgoing[0], with_sinks_of=before.overdue_sequence), *outgoing[1:])
-        return ExecutionChange(self._lease, before.sequence if entry.recorded else None, observed.known, outgoing)
+        return ExecutionChange(self._lease, before.sequence if entry.recorded else None, result.known, outgoing)
 
     def _outgoing(
-        self, entry: Entry, happening: Happening, known: Known, *, facts: Execution | None, sighting: Sighting
-    ) -> Outgoing:
-        overdue = happening.type is EventType.EXECUTION_OVERDUE
+        self,
+        entry: TrackedExecution,
+        status_change: StatusChange,
+        known: ExecutionRecord,
+        *,
+        facts: ExecutionSnapshot | None,
+        observed_at: ObservedAt,
+    ) -> OutboxEntry:
+        overdue = status_change.type is EventType.EXECUTION_OVERDUE
         stayed_s = (self._clock.steady_us() - known.since_at) / 1_000_000
         return self._events.execution(
-            ExecutionNews(
+            ExecutionEventParams(
                 watch=entry.watch,
-                happening=happening,
+                status_change=status_change,
                 known=known,
-                sighting=sighting,
+                observed_at=observed_at,
                 pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
                 facts=facts,
                 link=self._link,
@@ -143,9 +159,9 @@ class Judge:
             )
         )
 
-    def _sighting(self, entry: Entry, *, seen_at: int) -> Sighting:
-        """Date what was seen by the wall clock, and the last look before it by the time that went by since."""
+    def _observed_at(self, entry: TrackedExecution, *, seen_at: int) -> ObservedAt:
+        """Date what was seen by the wall clock, and the last poll before it by the time that went by since."""
         at = self._clock.now()
         if entry.known.status is None:
-            return Sighting(at, None)
-        return Sighting(at, at - timedelta(microseconds=max(0, seen_at - entry.looked_at)))
+            return ObservedAt(at, None)
+        return ObservedAt(at, at - timedelta(microseconds=max(0, seen_at - entry.polled_at)))

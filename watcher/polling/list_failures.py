@@ -6,15 +6,15 @@ from typing import NamedTuple
 import structlog
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, GapReason, LostReason, Outgoing
+from watcher.domain.models import Cursor, GapReason, LostReason, OutboxEntry
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
-from watcher.polling.pagination.result import Finding
-from watcher.polling.pipeline_list import Doubt, Listing
+from watcher.polling.pagination.result import TraversalResult
+from watcher.polling.pipeline_list import EarlyEnd, PipelineListState
 from watcher.polling.policy import AccountState
-from watcher.polling.poll_queue import Queue
-from watcher.polling.registry import Roster
-from watcher.polling.session import AccountParts, AccountSession
+from watcher.polling.poll_queue import QueueKind
+from watcher.polling.registry import ExecutionRegistry
+from watcher.polling.session import AccountDependencies, AccountSession
 from watcher.store.protocol import PipelineChange
 
 log = structlog.get_logger()
@@ -23,34 +23,34 @@ log = structlog.get_logger()
 class Step(NamedTuple):
     """What is next for a list, so many seconds after it was asked for: why it waits then is what `queue` says."""
 
-    queue: Queue
+    queue: QueueKind
     wait_s: float = 0.0
 
 
 class Cursors:
     """The cursors of one account's pipelines in its store."""
 
-    def __init__(self, parts: AccountParts, *, session: AccountSession) -> None:
+    def __init__(self, deps: AccountDependencies, *, session: AccountSession) -> None:
         """Write for this account."""
-        self._lease = parts.lease
-        self._judge = parts.judge
-        self._clock = parts.clock
-        self._metrics = parts.metrics
+        self._lease = deps.lease
+        self._evaluator = deps.evaluator
+        self._clock = deps.clock
+        self._metrics = deps.metrics
         self._session = session
-        self._store = parts.store
+        self._store = deps.store
 
     async def record(
-        self, listing: Listing, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+        self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
     ) -> None:
-        """Write a cursor, and with it tell a gap in which so many executions may be missing. Raises `StoreError`.
+        """Write a cursor, and with it report a gap in which so many executions may be missing. Raises `StoreError`.
 
         Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
         """
         if listing.unwatched:  # by now another may stand in its place, and counts from what is recorded
             return
-        outgoing: tuple[Outgoing, ...] = ()
+        outgoing: tuple[OutboxEntry, ...] = ()
         if gap is not None:
-            outgoing = (self._judge.gap(listing.watch, gap, at_most=at_most, after=listing.sequence),)
+            outgoing = (self._evaluator.gap(listing.watch, gap, at_most=at_most, after=listing.sequence),)
         sequence = listing.sequence + len(outgoing)
         change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
         await self._session.write(self._store.record(change))
@@ -60,21 +60,23 @@ class Cursors:
             self._metrics.events.labels(each.event.type).inc()
 
 
-class ListTrouble:
-    """Judges the failures of one account's lists."""
+class ListFailures:
+    """Evaluates the failures of one account's lists."""
 
-    def __init__(self, parts: AccountParts, *, session: AccountSession, roster: Roster, cursors: Cursors) -> None:
+    def __init__(
+        self, deps: AccountDependencies, *, session: AccountSession, registry: ExecutionRegistry, cursors: Cursors
+    ) -> None:
         """Start with no list in trouble."""
-        self._health = parts.health
-        self._failures = parts.failures
+        self._breaker = deps.breaker
+        self._failures = deps.failures
         self._session = session
-        self._roster = roster
+        self._registry = registry
         self._cursors = cursors
 
-    async def failed(self, listing: Listing, reply: PageReply, *, now: float) -> LostReason | None:
+    async def failed(self, listing: PipelineListState, reply: PageReply, *, now: float) -> LostReason | None:
         """Take in a failure, and tell why the list is to be given up, if it is. Raises `StoreError`."""
-        alone = self._roster.found_count == 0 and len(self._roster.listings) == 1
-        around = AccountState(alone, self._session.success_at, not self._health.unusable)
+        alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
+        around = AccountState(alone, self._session.success_at, not self._breaker.unusable)
         is_refused = listing.cursor.refused is not None
         reason = self._failures.note_failure(listing, reply, around)
         if is_refused and not listing.progress.began_at:  # it was before, so once more is enough
@@ -83,69 +85,69 @@ class ListTrouble:
         await self._session.report_answer(failed=True)
         return reason
 
-    async def give_up(self, listing: Listing, reason: LostReason | None, *, now: float) -> Step:
-        """Tell once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
+    async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: float) -> Step:
+        """Report once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
         if reason is not None and listing.cursor.refused is None:
             gap = GapReason(reason.value)
             await self._cursors.record(listing, replace(listing.cursor, refused=gap), gap=gap)
         return self.rests(listing, self._failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
 
-    def rests(self, listing: Listing, wait_s: float, *, now: float) -> Step:
+    def rests(self, listing: PipelineListState, wait_s: float, *, now: float) -> Step:
         """Let a list rest for so long: meanwhile it answers for nobody."""
         listing.failing_until = now + wait_s
-        return Step(Queue.DUE, wait_s)
+        return Step(QueueKind.DUE, wait_s)
 
-    def works(self, listing: Listing) -> None:
+    def works(self, listing: PipelineListState) -> None:
         """Note that a list answered."""
         self._failures.note_success(listing)
         listing.failing_until = float("-inf")
 
 
-class Ending:
-    """Judges how the scans of one account's lists end."""
+class EndCheck:
+    """Evaluates how the scans of one account's lists end."""
 
     def __init__(self, *, lost_after: int, lost_grace_s: float) -> None:
         """Believe what was seen so often in a row, and for so long where it is a gap."""
         self._lost_after = lost_after
         self._lost_grace_s = lost_grace_s
 
-    def ends_early(self, listing: Listing, finding: Finding) -> bool:
+    def ends_early(self, listing: PipelineListState, result: TraversalResult) -> bool:
         """Tell whether a scan ended before anything known, or before all was seen that should be there."""
-        return finding.gap is GapReason.DELETED or listing.scan.is_cut_short
+        return result.gap is GapReason.DELETED or listing.scan.is_cut_short
 
-    def believed(self, listing: Listing, finding: Finding, *, now_s: float) -> Finding | None:
+    def believed(self, listing: PipelineListState, result: TraversalResult, *, now_s: float) -> TraversalResult | None:
         """Return what it means that a scan ended early, once it did so often enough; until then it is made anew.
 
         `now_s` is for how long the process ran.
         """
-        doubt = listing.baseline.doubt or Doubt(0, now_s, is_explained=self._is_explained(listing))
-        listing.baseline.doubt = doubt = replace(doubt, count=doubt.count + 1)
-        grace_s = SETTLED_AFTER_US / 1_000_000 if finding.gap is None else self._lost_grace_s
-        if doubt.count < self._lost_after or now_s - doubt.since_s < grace_s:
+        early_end = listing.baseline.early_end or EarlyEnd(0, now_s, is_explained=self._is_explained(listing))
+        listing.baseline.early_end = early_end = replace(early_end, count=early_end.count + 1)
+        grace_s = SETTLED_AFTER_US / 1_000_000 if result.gap is None else self._lost_grace_s
+        if early_end.count < self._lost_after or now_s - early_end.since_s < grace_s:
             return None
-        return Finding() if doubt.is_explained else finding
+        return TraversalResult() if early_end.is_explained else result
 
-    def _is_explained(self, listing: Listing) -> bool:
+    def _is_explained(self, listing: PipelineListState) -> bool:
         """Tell whether all that is gone was known, and only grew too old.
 
         A list that is no shorter than before is another matter: it may keep so many rows, however young the others.
         """
         if not listing.scan.is_shorter:
             return False
-        return listing.baseline.kept.explain_emptiness(since=listing.cursor.complete_at, now=listing.progress.began_at)
+        return listing.baseline.ages.explain_emptiness(since=listing.cursor.complete_at, now=listing.progress.began_at)
 
-    def with_unproven(self, listing: Listing, finding: Finding, *, now: int) -> Finding:
+    def with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: int) -> TraversalResult:
         """Return a gap where ends showed of which nobody can tell whether they are new; `now` is microseconds."""
-        unproven = listing.baseline.beginning.compare(watched_us=now - listing.cursor.since_at)
-        return Finding(GapReason.UNORDERED, unproven) if unproven and finding.gap is None else finding
+        unproven = listing.baseline.arrivals.compare(watched_us=now - listing.cursor.since_at)
+        return TraversalResult(GapReason.UNORDERED, unproven) if unproven and result.gap is None else result
 
-    def proves_empty(self, listing: Listing, *, now: int) -> bool:
+    def proves_empty(self, listing: PipelineListState, *, now: int) -> bool:
         """Tell whether a list that showed nothing yet did so often enough to believe that there was nothing."""
-        beginning = listing.baseline.beginning
+        arrivals = listing.baseline.arrivals
         if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
-            beginning.empty_count = 0
+            arrivals.empty_count = 0
             return False
-        if not beginning.empty_count:
-            beginning.empty_from_at = now
-        beginning.empty_count += 1
-        return beginning.empty_count >= self._lost_after and now - beginning.empty_from_at >= SETTLED_AFTER_US
+        if not arrivals.empty_count:
+            arrivals.empty_from_at = now
+        arrivals.empty_count += 1
+        return arrivals.empty_count >= self._lost_after and now - arrivals.empty_from_at >= SETTLED_AFTER_US

@@ -6,8 +6,8 @@ Knows no scan and no request.
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
-from watcher.polling.pagination.positions import Places
-from watcher.polling.poll_queue import Entry
+from watcher.polling.pagination.positions import PositionEstimator
+from watcher.polling.poll_queue import TrackedExecution
 
 REMEMBERED_COUNT = 2_000
 """Ended executions of which is remembered that they are recorded: some pages, so that the store is not asked again."""
@@ -16,90 +16,92 @@ STEP_ROWS = 5
 """After so many rows have come all pages are laid out anew: until then few rows are not where they are expected."""
 
 
-class Layout:
-    """The pages of one list. Who has no place is on none. Times are monotonic seconds."""
+class PageIndex:
+    """The pages of one list. Who has no known position is on none. Times are monotonic seconds."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, positions: PositionEstimator) -> None:
         """Start with nobody."""
-        self._places = places
-        self._pages: dict[int, dict[Entry, None]] = {}
-        self._page_of: dict[Entry, int] = {}
+        self._positions = positions
+        self._pages: dict[int, dict[TrackedExecution, None]] = {}
+        self._page_of: dict[TrackedExecution, int] = {}
         self._step = 0
 
-    def put(self, entry: Entry, *, at: float) -> None:
+    def put(self, entry: TrackedExecution, *, at: float) -> None:
         """Take in the place of an entry, or that it has none any more."""
         self.drop(entry)
-        if entry.place is not None:
-            self._add(entry, self._places.page_of(entry.place, at=at))
+        if entry.position is not None:
+            self._add(entry, self._positions.page_of(entry.position, at=at))
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: TrackedExecution) -> None:
         """Forget an entry."""
         page = self._page_of.pop(entry, None)
         if page is not None:
             del self._pages[page][entry]
 
-    def page_of(self, entry: Entry, *, at: float) -> int | None:
+    def page_of(self, entry: TrackedExecution, *, at: float) -> int | None:
         """Return the page that should show an entry."""
         self._keep_up(at)
         return self._page_of.get(entry)
 
-    def on_page(self, page: int, *, at: float) -> Collection[Entry]:
+    def on_page(self, page: int, *, at: float) -> Collection[TrackedExecution]:
         """Return who should be on that page."""
         self._keep_up(at)
         return self._pages.get(page, {}).keys()
 
-    def _add(self, entry: Entry, page: int) -> None:
+    def _add(self, entry: TrackedExecution, page: int) -> None:
         self._page_of[entry] = page
         self._pages.setdefault(page, {})[entry] = None
 
     def _keep_up(self, at: float) -> None:
-        step = round(self._places.come_by(at) / STEP_ROWS)
+        step = round(self._positions.come_by(at) / STEP_ROWS)
         if step == self._step:
             return
         self._step, self._pages = step, {}
         for entry in self._page_of:
-            assert entry.place is not None  # noqa: S101 (who has none is on no page)
-            self._add(entry, self._places.page_of(entry.place, at=at))
+            assert entry.position is not None  # noqa: S101 (who has none is on no page)
+            self._add(entry, self._positions.page_of(entry.position, at=at))
 
 
 class ListedExecutions:
-    """Those of one pipeline: `entries` are open, `places` says where rows stand, and `layout` on which page."""
+    """Those of one pipeline: `entries` are open, `positions` says where rows stand, and `page_index` on which page."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, positions: PositionEstimator) -> None:
         """Start with nobody."""
-        self.entries: dict[str, Entry] = {}
-        self.places = places
-        self.layout = Layout(places)
+        self.entries: dict[str, TrackedExecution] = {}
+        self.positions = positions
+        self.page_index = PageIndex(positions)
         self._ended: OrderedDict[str, int] = OrderedDict()
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: TrackedExecution) -> None:
         """Count an open execution among those of this pipeline."""
         self.entries[entry.known.execution] = entry
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, entry: TrackedExecution) -> None:
         """Count it no longer, and remember that it is recorded."""
         del self.entries[entry.known.execution]
-        self.layout.drop(entry)
+        self.page_index.drop(entry)
         if entry.known.ended_at is not None:
             self.remember({entry.known.execution: entry.known.found_at})
 
-    def put(self, entry: Entry, *, index: int, at: float, scanned: bool) -> None:
+    def put(self, entry: TrackedExecution, *, index: int, at: float, scanned: bool) -> None:
         """Note where a page showed an execution at that time (monotonic seconds); `scanned`: the scan's own page."""
-        entry.place = self.places.place(index, at=at, scanned=scanned)
-        self.layout.put(entry, at=at)
+        entry.position = self.positions.position(index, at=at, scanned=scanned)
+        self.page_index.put(entry, at=at)
 
     def find_astray(self, indexes: Mapping[str, int], *, at: float) -> None:
         """Learn from where a page showed executions how far off they were expected."""
         known = ((self.entries.get(execution), index) for execution, index in indexes.items())
-        placed = [(entry.place, index) for entry, index in known if entry is not None and entry.place is not None]
-        self.places.found_astray(placed, at=at)
+        located = [
+            (entry.position, index) for entry, index in known if entry is not None and entry.position is not None
+        ]
+        self.positions.found_astray(located, at=at)
 
-    def miss(self, entry: Entry, *, page: int, at: float) -> None:
+    def miss(self, entry: TrackedExecution, *, page: int, at: float) -> None:
         """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
-        place = entry.place
-        if place is not None and self.places.page_of(place, at=at) == page:
-            entry.place = None if place.guessed else self.places.beside(place, at=at)
-        self.layout.put(entry, at=at)
+        position = entry.position
+        if position is not None and self.positions.page_of(position, at=at) == page:
+            entry.position = None if position.guessed else self.positions.beside(position, at=at)
+        self.page_index.put(entry, at=at)
 
     def remember(self, ended: dict[str, int]) -> None:
         """Remember of ended executions when they were found (microseconds, steady)."""
@@ -114,7 +116,7 @@ class ListedExecutions:
         entry = self.entries.get(execution)
         return entry.known.found_at if entry is not None else self._ended.get(execution)
 
-    def strangers(self, executions: Collection[str]) -> list[str]:
+    def unknown(self, executions: Collection[str]) -> list[str]:
         """Return those of which only the store may know; what is remembered of the others is not forgotten next."""
         for execution in executions:
             if execution in self._ended:

@@ -1,6 +1,6 @@
-"""What the rows of a page lead to: looks, new executions, and claims that one GET is to confirm.
+"""What the rows of a page lead to: polls, new executions, and ends that one GET is to confirm.
 
-What a row means for its execution is the judge's; asking for pages, and what they prove, is the scanner's.
+What a row means for its execution the evaluator says; asking for pages, and what they prove, is the list poller's.
 """
 
 import asyncio
@@ -10,17 +10,17 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreUnusableError
-from watcher.domain.models import Details, Execution, FirstSight, Known, Outcome
+from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome
 from watcher.domain.transitions import is_terminal
-from watcher.polling.confirmations import Confirmations, selects
-from watcher.polling.evaluator import Judged
+from watcher.polling.confirmations import ConfirmationQueue, selects
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
-from watcher.polling.pagination.arrival_baseline import Seen, had_ended, proves_new
+from watcher.polling.pagination.arrival_baseline import FirstSeen, had_ended, proves_new
 from watcher.polling.pagination.paging import dated
-from watcher.polling.pipeline_list import Listing
-from watcher.polling.poll_queue import Agenda, Claim, Entry
-from watcher.polling.registry import Roster
-from watcher.polling.session import AccountParts
+from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.poll_queue import PendingConfirmation, PollQueue, TrackedExecution
+from watcher.polling.registry import ExecutionRegistry
+from watcher.polling.session import AccountDependencies
 from watcher.store.protocol import ExecutionChange
 
 LONG_AGO = 1
@@ -31,8 +31,8 @@ LONG_AGO = 1
 class ScanRules:
     """What the configuration says of whole pipelines. Times in microseconds or, with `_s`, seconds.
 
-    What ended longer than `history_us` ago may be forgotten, so it is never told. `pages_at_most` is what a scan
-    may read before it counts as outrun, `confirmed_at_most` are the claims that can be confirmed in time.
+    What ended longer than `history_us` ago may be forgotten, so it is never reported. `pages_at_most` is what a scan
+    may read before it counts as outrun, `confirmed_at_most` are the ends that can be confirmed in time.
     """
 
     details: Details
@@ -51,7 +51,7 @@ class ScanRules:
 class Row:
     """A row, and where it stands in the whole list, from 0."""
 
-    execution: Execution
+    execution: ExecutionSnapshot
     index: int
 
 
@@ -61,53 +61,59 @@ class _Change(NamedTuple):
     `before` is what was known of it, `found` that with when it was found; `is_new`: it was entered for this row.
     """
 
-    entry: Entry
-    judged: Judged
-    execution: Execution
-    before: Known
-    found: Known
+    entry: TrackedExecution
+    evaluation: Evaluation
+    execution: ExecutionSnapshot
+    before: ExecutionRecord
+    found: ExecutionRecord
     is_new: bool
 
 
-class Rows:
+class PageProcessor:
     """Does what rows call for."""
 
     def __init__(
         self,
-        parts: AccountParts,
+        deps: AccountDependencies,
         rules: ScanRules,
         *,
         poller: ExecutionPoller,
-        roster: Roster,
-        agenda: Agenda,
-        claims: Confirmations,
+        registry: ExecutionRegistry,
+        poll_queue: PollQueue,
+        confirmations: ConfirmationQueue,
     ) -> None:
-        """Start with no claim."""
-        self._parts = parts
+        """Start with nothing to confirm."""
+        self._deps = deps
         self._rules = rules
         self._poller = poller
-        self._roster = roster
-        self._agenda = agenda
-        self._claims = claims
-        self._clock = parts.clock
+        self._registry = registry
+        self._poll_queue = poll_queue
+        self._confirmations = confirmations
+        self._clock = deps.clock
 
-    def recall(self, listing: Listing, executions: Iterable[Execution], *, recorded: Mapping[str, Known]) -> None:
+    def recall(
+        self,
+        listing: PipelineListState,
+        executions: Iterable[ExecutionSnapshot],
+        *,
+        recorded: Mapping[str, ExecutionRecord],
+    ) -> None:
         """Remember those that nobody knows any more because they ended so long ago."""
         unknown = (each for each in executions if each.id not in recorded and listing.rows.found_at(each.id) is None)
         listing.rows.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
 
     async def take(
         self,
-        listing: Listing,
+        listing: PipelineListState,
         rows: Iterable[Row],
         reply: PageReply,
         *,
-        recorded: Mapping[str, Known],
+        recorded: Mapping[str, ExecutionRecord],
         found_at: int,
         scanned: bool,
-        left: dict[str, Entry],
+        left: dict[str, TrackedExecution],
     ) -> None:
-        """Judge the rows of a page; then write, together, what changed. Raises `StoreError` when that failed for any.
+        """Evaluate a page's rows; then write, together, what changed. Raises `StoreError` when that failed for any.
 
         `recorded` is what only the store knows of them, `found_at` when what is new among them counts as found,
         `scanned` whether the page is the scan's; whom they are about is taken out of `left`.
@@ -119,7 +125,7 @@ class Rows:
                 if change is None:
                     continue
                 listing.rows.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
-                if change.judged.change is None:
+                if change.evaluation.change is None:
                     await self._finish(change)
                 else:
                     changed.append(change)
@@ -129,110 +135,124 @@ class Rows:
 
     def _change(
         self,
-        listing: Listing,
+        listing: PipelineListState,
         row: Row,
         reply: PageReply,
         *,
-        recorded: Mapping[str, Known],
+        recorded: Mapping[str, ExecutionRecord],
         found_at: int,
-        left: dict[str, Entry],
+        left: dict[str, TrackedExecution],
     ) -> _Change | None:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
         execution = row.execution
         entry, is_new = left.pop(execution.id, None) or self._free_entry(execution), False
         if entry is None:
-            if self._roster.find(execution.id) or listing.rows.found_at(execution.id) is not None:
+            if self._registry.find(execution.id) or listing.rows.found_at(execution.id) is not None:
                 return None
             entry, is_new = self._new_entry(listing, execution, recorded.get(execution.id)), True
         before = entry.known
         try:
-            judged = self._judge(listing, entry, execution, reply, found_at=found_at)
+            evaluation = self._evaluate(listing, entry, execution, reply, found_at=found_at)
         except BaseException:
             self._undo(entry, before=before, is_new=is_new)
             raise
-        return _Change(entry, judged, execution, before, entry.known, is_new)
+        return _Change(entry, evaluation, execution, before, entry.known, is_new)
 
-    def _undo(self, entry: Entry, *, before: Known, is_new: bool) -> None:
+    def _undo(self, entry: TrackedExecution, *, before: ExecutionRecord, is_new: bool) -> None:
         """Let all be as it was before: whoever was not known is as unknown to the next reading."""
-        entry.claim, entry.known = None, before
+        entry.pending, entry.known = None, before
         self._poller.put_back(entry, None if is_new else 0.0)
 
     async def _finish(self, change: _Change) -> None:
-        """Write what a row led to and let its entry go: to its confirmation, or back into the agenda."""
+        """Write what a row led to and let its entry go: to its confirmation, or back into the poll queue."""
         entry = change.entry
         try:
-            await self._poller.record(entry, change.judged, change.execution)
+            await self._poller.record(entry, change.evaluation, change.execution)
         except BaseException:
             before = change.before if entry.known is change.found else entry.known  # else it was written
             self._undo(entry, before=before, is_new=change.is_new and before is change.before)
             raise
-        if entry.claim is not None:
-            self._claims.add(entry)
+        if entry.pending is not None:
+            self._confirmations.add(entry)
         else:
-            self._poller.put_back(entry, change.judged.next_s)
+            self._poller.put_back(entry, change.evaluation.next_s)
 
-    def _free_entry(self, execution: Execution) -> Entry | None:
-        """Return the entry a row is about, out of the agenda; nothing if there is none, or somebody has it."""
-        entry = self._roster.find(execution.id)
+    def _free_entry(self, execution: ExecutionSnapshot) -> TrackedExecution | None:
+        """Return the entry a row is about, out of the poll queue; nothing if there is none, or somebody has it."""
+        entry = self._registry.find(execution.id)
         if entry is None or not entry.queued:
             return None
-        self._agenda.take(entry)
+        self._poll_queue.take(entry)
         return entry
 
-    def _new_entry(self, listing: Listing, execution: Execution, known: Known | None) -> Entry:
-        entry = Entry(known or Known(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None)
-        entry.looked_at = entry.known.looked_at
-        self._roster.enter(entry)
+    def _new_entry(
+        self, listing: PipelineListState, execution: ExecutionSnapshot, known: ExecutionRecord | None
+    ) -> TrackedExecution:
+        entry = TrackedExecution(
+            known or ExecutionRecord(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None
+        )
+        entry.polled_at = entry.known.polled_at
+        self._registry.enter(entry)
         return entry
 
-    def _judge(
-        self, listing: Listing, entry: Entry, execution: Execution, reply: PageReply, *, found_at: int
-    ) -> Judged:
+    def _evaluate(
+        self,
+        listing: PipelineListState,
+        entry: TrackedExecution,
+        execution: ExecutionSnapshot,
+        reply: PageReply,
+        *,
+        found_at: int,
+    ) -> Evaluation:
         entry.asked_at = reply.sent_at
-        self._parts.metrics.polls[Outcome.OK].inc()
+        self._deps.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
             entry.known = replace(entry.known, found_at=found_at)
             if entry.watch.whole and self._is_silent(listing, entry.known, execution):
                 return self._silently(entry, execution)
         if selects(self._rules.details, execution):
-            return self._claim(entry, execution, reply)
-        return self._parts.judge.success(entry, execution, sent_at=reply.sent_at)
+            return self._await_confirmation(entry, execution, reply)
+        return self._deps.evaluator.success(entry, execution, sent_at=reply.sent_at)
 
-    def _claim(self, entry: Entry, execution: Execution, reply: PageReply) -> Judged:
+    def _await_confirmation(
+        self, entry: TrackedExecution, execution: ExecutionSnapshot, reply: PageReply
+    ) -> Evaluation:
         """Have a row that says it has ended confirmed by a GET, unless one has just denied that.
 
-        An execution nobody knew is recorded as found, so that it is told after a crash, too.
+        An execution nobody knew is recorded as found, so that it is reported after a crash, too.
         """
         now = self._clock.monotonic()
         if now >= entry.denied_until:
-            entry.claim = Claim(entry.known.pipeline, execution, reply.sent_at, now)
-        found = None if entry.recorded else ExecutionChange(self._parts.lease, None, entry.known, ())
-        return Judged(entry.known, found, 0.0)
+            entry.pending = PendingConfirmation(entry.known.pipeline, execution, reply.sent_at, now)
+        found = None if entry.recorded else ExecutionChange(self._deps.lease, None, entry.known, ())
+        return Evaluation(entry.known, found, 0.0)
 
-    def _silently(self, entry: Entry, execution: Execution) -> Judged:
+    def _silently(self, entry: TrackedExecution, execution: ExecutionSnapshot) -> Evaluation:
         at = self._clock.steady_us()
-        known = replace(entry.known, status=execution.status, since_at=at, looked_at=at, ended_at=at)
-        return Judged(known, ExecutionChange(self._parts.lease, None, known, ()), None)
+        known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
+        return Evaluation(known, ExecutionChange(self._deps.lease, None, known, ()), None)
 
-    def _is_silent(self, listing: Listing, known: Known, execution: Execution) -> bool:
+    def _is_silent(self, listing: PipelineListState, known: ExecutionRecord, execution: ExecutionSnapshot) -> bool:
         """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
         cursor, rules = listing.cursor, self._rules
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if proves_new(cursor, listing.baseline.beginning, found_at=known.found_at, history_us=rules.history_us):
+        if proves_new(cursor, listing.baseline.arrivals, found_at=known.found_at, history_us=rules.history_us):
             return False
         is_baseline = rules.first_sight is FirstSight.BASELINE
         if dated(execution) is None:  # nobody can tell, but what only later scans find
             return is_baseline and not cursor.complete_at
         in_turn = not cursor.complete_at and known.found_at == listing.progress.began_at
-        seen = Seen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
-        told_us = 0 if is_baseline else rules.lookback_us
-        is_silent = had_ended(cursor, execution, listing.baseline.beginning, seen=seen, told_us=told_us)
+        seen = FirstSeen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
+        emitted_us = 0 if is_baseline else rules.lookback_us
+        is_silent = had_ended(cursor, execution, listing.baseline.arrivals, seen=seen, emitted_us=emitted_us)
         if is_silent and is_baseline:
-            listing.baseline.beginning.doubt(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
+            listing.baseline.arrivals.note_uncertain(
+                cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us
+            )
         return is_silent
 
-    def _is_history(self, listing: Listing, execution: Execution) -> bool:
+    def _is_history(self, listing: PipelineListState, execution: ExecutionSnapshot) -> bool:
         """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten.
 
         What ended after all that the last complete scan showed was not: the API's clock may be far behind.
@@ -252,7 +272,7 @@ def raise_worst(failures: Iterable[BaseException | None]) -> None:
         raise worst
 
 
-def by_id(executions: Sequence[Execution], *, first: int) -> Mapping[str, Row]:
+def by_id(executions: Sequence[ExecutionSnapshot], *, first: int) -> Mapping[str, Row]:
     """Return the rows of a page by id; of one that comes twice that which says it has ended: nothing undoes an end."""
     rows: dict[str, Row] = {}
     for index, execution in enumerate(executions, first):

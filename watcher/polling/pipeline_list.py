@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, Execution, GapReason, Watch
+from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Watch
 from watcher.domain.timestamps import to_us
 from watcher.polling.page_index import ListedExecutions
 from watcher.polling.pagination.api_clock import Dates, shown_dates
-from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, Beginning
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ArrivalBaseline
 from watcher.polling.pagination.paging import dated
-from watcher.polling.pagination.positions import Places
+from watcher.polling.pagination.positions import PositionEstimator
 from watcher.polling.pagination.sort_order import Order
-from watcher.polling.pagination.traversal import Scan
-from watcher.polling.poll_queue import Item
+from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.poll_queue import PollItem
 
 LIST_WEIGHT = 3.0
 """First pages hold three quarters of all ends: read so much more often than others, an end is seen soonest.
@@ -23,14 +23,14 @@ Measured by `make bench`: 20 pipelines with 1,000 open executions at 10 requests
 """
 
 SEEK_EVERY_S = 600.0
-"""So often a scan reads on, beyond what is known, for executions that it does not know the place of."""
+"""So often a scan reads on, beyond what is known, for executions that it does not know the position of."""
 
 HEAD_EVERY_PAGES = 10
 """So often a scan that goes deep has the page read again on which new rows show: they need not wait for its end."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ages:
+class RowAges:
     """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
 
     earliest_at: int | None = None
@@ -44,12 +44,12 @@ class Ages:
         """
         if self.earliest_at is None or self.latest_at is None:
             return False
-        kept_us = now - self.earliest_at
-        return now - since < kept_us and now - self.latest_at >= kept_us / 2
+        retained_us = now - self.earliest_at
+        return now - since < retained_us and now - self.latest_at >= retained_us / 2
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class EarlyEnd:
     """That a list ended too early: so many scans in a row, since then (seconds for which the process ran).
 
     They met nothing that is known, or fewer rows than it has: it may have shown nothing, or half of it, for once.
@@ -65,13 +65,14 @@ class Doubt:
 class Baseline:
     """What is known of how a list began, and of what it keeps.
 
-    `kept` are the ages of the rows that the last complete scan met: so long the API keeps what has ended. `doubt` is
-    there while the last scans ended too early. `newest_at` is the latest date where new rows show, once that was read.
+    `ages` are the ages of the rows that the last complete scan met: so long the API keeps what has ended. `early_end`
+    is there while the last scans ended too early. `newest_at` is the latest date where new rows show, once that was
+    read.
     """
 
-    beginning: Beginning = field(default_factory=Beginning)
-    kept: Ages = Ages()
-    doubt: Doubt | None = None
+    arrivals: ArrivalBaseline = field(default_factory=ArrivalBaseline)
+    ages: RowAges = RowAges()
+    early_end: EarlyEnd | None = None
     newest_at: int | None = None
 
 
@@ -81,7 +82,7 @@ class Progress:
 
     It has found `found_count` new rows; `came_count` others came since. `shows_any` tells whether it met any row,
     `earliest_at` is the earliest date of those. Its last `depth` pages were not the one on which new rows show. That it
-    `seeks` says that it reads on for executions that have no place.
+    `seeks` says that it reads on for executions that have no known position.
     """
 
     began_at: int = 0
@@ -94,15 +95,15 @@ class Progress:
 
 
 @dataclass(slots=True, eq=False)
-class Listing(Item):
+class PipelineListState(PollItem):
     """One pipeline's list.
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
     `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
     list that fails answers nobody until `failing_until`. The first page of a scan was asked for at `scanned_at`, of one
-    that seeks at `sought_at` (monotonic seconds). `gaps_told` is why the last scans could not be completed, where that
-    goes on and was told: deeper pages are refused, or there is no order.
+    that seeks at `sought_at` (monotonic seconds). `gaps_emitted` is why the last scans could not be completed, where
+    that goes on and was reported: deeper pages are refused, or there is no order.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -111,29 +112,29 @@ class Listing(Item):
     watch: Watch
     cursor: Cursor
     sequence: int
-    scan: Scan
+    scan: ListTraversal
     rows: ListedExecutions = field(init=False)
     progress: Progress = field(default_factory=Progress)
     baseline: Baseline = field(default_factory=Baseline)
     recorded_at: int = 0
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
-    gaps_told: frozenset[GapReason] = frozenset()
+    gaps_emitted: frozenset[GapReason] = frozenset()
     failing_until: float = float("-inf")
     scanned_at: float = 0.0
     sought_at: float = float("-inf")
 
     def __post_init__(self) -> None:
         """Have its pages cut as the scan learns to."""
-        self.rows = ListedExecutions(Places(self.scan.paging))
+        self.rows = ListedExecutions(PositionEstimator(self.scan.paging))
 
     @property
     def is_expected(self) -> bool:
         """Whether it is not refused: such a list is asked for every ten minutes."""
         return self.cursor.refused is None
 
-    def is_ground(self, row: Execution, *, found_at: int, now: int) -> bool:
-        """Tell whether a row is known ground, by when it was found (microseconds, steady).
+    def is_known_row(self, row: ExecutionSnapshot, *, found_at: int, now: int) -> bool:
+        """Tell whether a row is a known row, by when it was found (microseconds, steady).
 
         A complete scan has found it, and what may come to be seen late below it was there by then: it was old by the
         API's own clock when that scan began, or scans have been there since.
@@ -151,12 +152,12 @@ class Listing(Item):
         self.progress.depth += 1
         if not self.progress.began_at:
             self.scanned_at = now
-            self.rows.places.scan_begins(now)
+            self.rows.positions.scan_begins(now)
             self.progress.seeks = now - self.sought_at >= SEEK_EVERY_S
             self.sought_at = now if self.progress.seeks else self.sought_at
 
     def found(self, count: int, *, scanned: bool) -> None:
-        """Count new rows of a page. Those of a page that is read for its looks came after the scan under way began."""
+        """Count new rows of a page. Those of a page that is read out of turn came after the scan under way began."""
         if scanned or not self.progress.began_at:
             self.progress.found_count += count
         else:
@@ -167,14 +168,14 @@ class Listing(Item):
         head = self.scan.head
         return head if self.progress.depth >= HEAD_EVERY_PAGES and head != self.scan.page else None
 
-    def met(self, rows: Sequence[Execution], *, now: int) -> None:
+    def met(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> None:
         """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
         self.scan.clock.note(rows, now=now)
         self.progress.shows_any |= bool(rows)
         dates = [at for at in (self.progress.earliest_at, *map(dated, rows)) if at is not None]
         self.progress.earliest_at = min(dates, default=None)
 
-    def head_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
+    def head_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> int | None:
         """Return the latest date where new rows show, once that is read, until it is written; `rows` are the last page.
 
         Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
@@ -187,17 +188,17 @@ class Listing(Item):
             self.baseline.newest_at = self._read_newest_at(rows, now=now)
         return self.baseline.newest_at
 
-    def _read_newest_at(self, rows: Sequence[Execution], *, now: int) -> int | None:
-        beginning, scan, order = self.baseline.beginning, self.scan, self.scan.order
-        if not self.progress.shows_any or beginning.is_unsure or not scan.saw_newest:
+    def _read_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> int | None:
+        arrivals, scan, order = self.baseline.arrivals, self.scan, self.scan.order
+        if not self.progress.shows_any or arrivals.is_unsure or not scan.saw_newest:
             return None
         is_settled = self.progress.began_at - self.cursor.since_at >= SETTLED_AFTER_US
         if order is not Order.NEWEST and not scan.is_as_long_as_said and not is_settled:
             return None
-        if (order is Order.NEWEST or beginning.is_corrected) and beginning.first_at is not None:
-            return beginning.first_at
+        if (order is Order.NEWEST or arrivals.is_corrected) and arrivals.first_at is not None:
+            return arrivals.first_at
         newest_at = Dates(shown_dates(rows), now=now).latest_at if order is Order.OLDEST else scan.clock.latest_at
-        return newest_at if newest_at is not None or scan.finding is None else 0
+        return newest_at if newest_at is not None or scan.result is None else 0
 
     def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
         """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""
@@ -205,15 +206,15 @@ class Listing(Item):
         began_at, found = self.progress.began_at, self.progress.shows_any
         return Cursor(self.cursor.since_at, began_at, found=found, name=name, newest_at=newest_at)
 
-    def scan_ended(self, following: Scan) -> None:
+    def scan_ended(self, following: ListTraversal) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         progress, clock = self.progress, self.scan.clock
-        self.rows.places.scan_ended(progress.found_count)
-        self.baseline.kept, self.baseline.doubt = Ages(progress.earliest_at, clock.latest_at), None
+        self.rows.positions.scan_ended(progress.found_count)
+        self.baseline.ages, self.baseline.early_end = RowAges(progress.earliest_at, clock.latest_at), None
         clock.scan_ended()
         self.scan, self.progress = following, Progress(found_count=progress.came_count)
 
-    def scan_again(self, following: Scan) -> None:
+    def scan_again(self, following: ListTraversal) -> None:
         """Begin another scan, as if this one had not been made."""
         self.scan.clock.begin()
         self.baseline.newest_at = None
@@ -222,4 +223,4 @@ class Listing(Item):
 
     def sought_count(self) -> int:
         """Return how many open executions the scan is to look for: nobody knows where in the list they are."""
-        return sum(entry.place is None for entry in self.rows.entries.values()) if self.progress.seeks else 0
+        return sum(entry.position is None for entry in self.rows.entries.values()) if self.progress.seeks else 0

@@ -10,7 +10,7 @@ from watcher.clerk.protocol import Answer
 from watcher.domain.models import LostReason, Outcome
 from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
 from watcher.polling.circuit_breaker import PAUSING_CODES
-from watcher.polling.poll_queue import Item
+from watcher.polling.poll_queue import PollItem
 from watcher.runtime.backoff import Jitter, doubling, spread
 from watcher.runtime.clock import Clock
 
@@ -37,12 +37,12 @@ class AccountState(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailurePolicy:
-    """Counts the failures of whatever one account polls, in the `Item`s themselves.
+    """Counts the failures of whatever one account polls, in the `PollItem`s themselves.
 
     The configuration says the bounds of the wait, in seconds, and how many refusals in a row, for how long, are a loss.
 
-    An execution and a list differ in two things, as their `Item` says: of an execution only an unreadable body makes
-    it unreadable, of a list every failure that is no refusal, and that also ends the refusals in a row.
+    An execution and a list differ in two things, as their `PollItem` says: of an execution only an unreadable body
+    makes it unreadable, of a list every failure that is no refusal, and that also ends the refusals in a row.
     """
 
     min_interval_s: float
@@ -52,11 +52,11 @@ class FailurePolicy:
     clock: Clock
     jitter: Jitter
 
-    def note_success(self, item: Item) -> None:
+    def note_success(self, item: PollItem) -> None:
         """Forget all failures of this item."""
         item.failure_count, item.streak, item.failing_since = 0, None, None
 
-    def note_failure(self, item: Item, reply: Answer, around: AccountState) -> LostReason | None:
+    def note_failure(self, item: PollItem, reply: Answer, around: AccountState) -> LostReason | None:
         """Count a failure, and return why the item is lost now, if it is.
 
         It is once it was refused often enough, for long enough, or could not be read for an hour in which the process
@@ -83,7 +83,7 @@ class FailurePolicy:
             return None
         return LostReason.UNREADABLE if ran_s - item.failing_ran_s >= UNREADABLE_AFTER_S else None
 
-    def wait_s(self, item: Item, reason: LostReason | None, *, sent_at: float) -> float:
+    def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: float) -> float:
         """Return the seconds from the request, sent at `sent_at`, to the next one. `reason` is why the item is lost.
 
         Ever longer, but no longer than until one more refusal can mean a loss.

@@ -1,6 +1,6 @@
 """What one account may be asked for: what is late, due, or only growing stale. In memory, no clock of its own.
 
-Which of these goes first is `turns`'.
+Which of these goes first the request selector decides.
 """
 
 import heapq
@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar
 
-from watcher.domain.models import Execution, Known, Watch
+from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, Watch
 from watcher.domain.transitions import Streak
-from watcher.polling.pagination.positions import Place
+from watcher.polling.pagination.positions import RowPosition
 
 SLACK_STEPS = 16
 """What is due is kept in so many heaps, by how long it may wait: the order of each is that of becoming late, nearly."""
 
 CONFIRM_WITHIN_S = 30.0
-"""A claim that cannot be confirmed in this time becomes the status."""
+"""An end that cannot be confirmed in this time becomes the status."""
 
 NEVER_TRIED = float("-inf")
 
 
-class Queue(Enum):
+class QueueKind(Enum):
     """Why something waits: it is due, it is growing stale, or it is a list whose scan is under way."""
 
     DUE = "due"
@@ -31,7 +31,7 @@ class Queue(Enum):
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
-class Item:
+class PollItem:
     """Something to ask for: an execution, or a pipeline's list. Times are monotonic seconds.
 
     `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failure_count`
@@ -54,7 +54,7 @@ class Item:
 
     number: int = 0
     queued: bool = False
-    queue: Queue = Queue.DUE
+    queue: QueueKind = QueueKind.DUE
     unwatched: bool = False
 
     @property
@@ -64,14 +64,14 @@ class Item:
 
 
 @dataclass(slots=True)
-class Claim:
+class PendingConfirmation:
     """A row of a pipeline that says an execution has ended: when its page was asked for, when it was read.
 
     Both, and `retry_at`, before which no GET is to be tried again, are monotonic seconds.
     """
 
     pipeline: str
-    execution: Execution
+    execution: ExecutionSnapshot
     sent_at: float
     at: float
     retry_at: float = NEVER_TRIED
@@ -82,39 +82,39 @@ class Claim:
         return max(self.at + CONFIRM_WITHIN_S, self.retry_at)
 
     def retry_after(self, wait_s: float, *, now: float) -> None:
-        """Wait before another try, but not beyond the time in which the claim is to be confirmed."""
+        """Wait before another try, but not beyond the time in which the end is to be confirmed."""
         due_at = self.at + CONFIRM_WITHIN_S
         self.retry_at = min(now + wait_s, due_at) if now < due_at else now + wait_s
 
 
 @dataclass(slots=True, eq=False)
-class Entry(Item):
+class TrackedExecution(PollItem):
     """One open execution.
 
-    `recorded` tells whether the store has it. `looked_at` is the end of the last look that counts (microseconds,
-    steady), of which the store learns lazily: not yet while it is `unflushed`. `place` is where a list showed it last;
-    `claim` is a row that says it has ended; until `denied_until` no other such row is believed.
+    `recorded` tells whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
+    steady), of which the store learns lazily: not yet while it is `unflushed`. `position` is where a list showed it
+    last; `pending` is a row that says it has ended; until `denied_until` no other such row is believed.
     """
 
-    known: Known
+    known: ExecutionRecord
     watch: Watch
-    looked_at: int = 0
+    polled_at: int = 0
     unflushed: bool = False
     recorded: bool = False
-    place: Place | None = None
-    claim: Claim | None = None
+    position: RowPosition | None = None
+    pending: PendingConfirmation | None = None
     denied_until: float = 0.0
 
     @property
     def is_expected(self) -> bool:
-        """Whether it is not lost: such a one is looked at every ten minutes."""
+        """Whether it is not lost: such a one is polled every ten minutes."""
         return self.known.lost is None
 
 
-Heap = list[tuple[float, int, Item]]
+Heap = list[tuple[float, int, PollItem]]
 
 
-class Agenda:
+class PollQueue:
     """Heaps of items: of what is due, of what is growing stale, and of the lists whose scan is under way.
 
     An item is late once it was last asked for `max_interval_s` ago, and due. One that is taken out is nobody else's
@@ -131,22 +131,22 @@ class Agenda:
         self._begun: Heap = []
         self._put_count = 0
 
-    def put(self, item: Item, *, due_at: float) -> None:
+    def put(self, item: PollItem, *, due_at: float) -> None:
         """Queue an item, or move it if it is queued already."""
-        item.due_at, item.queue = due_at, Queue.DUE
+        item.due_at, item.queue = due_at, QueueKind.DUE
         self._push(item)
 
-    def put_stale(self, item: Item, *, from_at: float) -> None:
+    def put_stale(self, item: PollItem, *, from_at: float) -> None:
         """Queue an item, or move it, for when nothing is due, but not before `from_at`."""
-        item.due_at, item.queue = from_at, Queue.STALE
+        item.due_at, item.queue = from_at, QueueKind.STALE
         self._push(item)
 
-    def put_begun(self, item: Item, *, since: float) -> None:
+    def put_begun(self, item: PollItem, *, since: float) -> None:
         """Queue a list for the next page of its scan; the page before was asked for then."""
-        item.due_at, item.queue = since, Queue.BEGUN
+        item.due_at, item.queue = since, QueueKind.BEGUN
         self._push(item)
 
-    def ready(self, now: float) -> Sequence[Item]:
+    def ready(self, now: float) -> Sequence[PollItem]:
         """Return what is first of each kind, if its time has come: for the three below to choose from."""
         ready = []
         for heap in self._heaps:
@@ -155,53 +155,53 @@ class Agenda:
                 ready.append(item)
         return ready
 
-    def late(self, ready: Sequence[Item], now: float) -> Item | None:
+    def late(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
         """Return what was asked for longest ago of what is late, by its weight."""
         late = (item for item in ready if self._late_at(item) <= now)
         return max(late, key=lambda item: item.weight * (now - item.asked_at), default=None)
 
-    def due(self, ready: Sequence[Item]) -> Item | None:
+    def due(self, ready: Sequence[PollItem]) -> PollItem | None:
         """Return what has been due longest."""
-        return min((item for item in ready if item.queue is Queue.DUE), key=_due_at, default=None)
+        return min((item for item in ready if item.queue is QueueKind.DUE), key=_due_at, default=None)
 
-    def stalest(self, ready: Sequence[Item], now: float) -> Item | None:
+    def stalest(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
         """Return what has grown stalest, by its weight."""
-        stale = (item for item in ready if item.queue is Queue.STALE)
+        stale = (item for item in ready if item.queue is QueueKind.STALE)
         return max(stale, key=lambda item: item.weight * (now - item.due_at), default=None)
 
-    def begun(self) -> Item | None:
+    def begun(self) -> PollItem | None:
         """Return the list whose scan has waited longest for its next page."""
         return _peek(self._begun)
 
-    def take(self, item: Item) -> None:
+    def take(self, item: PollItem) -> None:
         """Take out this item, due or not."""
         item.queued = False
 
-    def restore(self, item: Item) -> None:
+    def restore(self, item: PollItem) -> None:
         """Put back an item that was taken for nothing."""
         self._push(item)
 
-    def peek(self) -> Item | None:
+    def peek(self) -> PollItem | None:
         """Return what may be asked for first, due or not."""
         heads = (_peek(heap) for heap in (self._begun, *self._heaps))
         return min((item for item in heads if item is not None), key=_due_at, default=None)
 
-    def late_s(self, item: Item, now: float) -> float:
+    def late_s(self, item: PollItem, now: float) -> float:
         """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
-        return max(0.0, now - (self._late_at(item) if item.queue is Queue.STALE else item.due_at))
+        return max(0.0, now - (self._late_at(item) if item.queue is QueueKind.STALE else item.due_at))
 
-    def _late_at(self, item: Item) -> float:
+    def _late_at(self, item: PollItem) -> float:
         return max(item.due_at, item.asked_at + self._max_interval_s)
 
-    def _push(self, item: Item) -> None:
+    def _push(self, item: PollItem) -> None:
         self._put_count += 1
         item.number, item.queued = self._put_count, True
         heapq.heappush(self._heap_of(item), (item.due_at, item.number, item))
 
-    def _heap_of(self, item: Item) -> Heap:
-        if item.queue is Queue.BEGUN:
+    def _heap_of(self, item: PollItem) -> Heap:
+        if item.queue is QueueKind.BEGUN:
             return self._begun
-        if item.queue is Queue.STALE:
+        if item.queue is QueueKind.STALE:
             return self._heap(self._stale, item.weight)
         slack_s = item.asked_at + self._max_interval_s - item.due_at
         return self._heap(self._due, max(0, int(slack_s / self._step_s)))
@@ -214,11 +214,11 @@ class Agenda:
         return heap
 
 
-def _due_at(item: Item) -> float:
+def _due_at(item: PollItem) -> float:
     return item.due_at
 
 
-def _peek(heap: Heap) -> Item | None:
+def _peek(heap: Heap) -> PollItem | None:
     """Return the first item, dropping what was moved or taken."""
     while heap:
         _, number, item = heap[0]

@@ -8,42 +8,42 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from watcher.domain.models import Known, Watch
-from watcher.polling.pipeline_list import Listing
-from watcher.polling.poll_queue import Agenda, Entry
+from watcher.domain.models import ExecutionRecord, Watch
+from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.poll_queue import PollQueue, TrackedExecution
 from watcher.runtime.metrics import AccountMetrics, open_label
 
 
-class Found(NamedTuple):
+class Additions(NamedTuple):
     """What is new in a configuration: open executions as recorded, others, and lists that begin to be watched.
 
     As the store was when it was asked: by now some of them may be watched, or have ended.
     """
 
-    recorded: Sequence[Known]
-    unrecorded: Sequence[Known]
-    listings: Sequence[Listing]
+    recorded: Sequence[ExecutionRecord]
+    unrecorded: Sequence[ExecutionRecord]
+    listings: Sequence[PipelineListState]
 
 
-class Roster:
+class ExecutionRegistry:
     """The watched executions that have not ended, each one entry, how many are in which status, and the lists.
 
     `found_count` counts those that are not lost. `listings` are the pipelines watched whole, by id.
     """
 
-    def __init__(self, agenda: Agenda, metrics: AccountMetrics, *, min_interval_s: float) -> None:
-        """Start with nobody. What a list shows is looked at again after `min_interval_s` at the earliest."""
+    def __init__(self, poll_queue: PollQueue, metrics: AccountMetrics, *, min_interval_s: float) -> None:
+        """Start with nobody. What a list shows is polled again after `min_interval_s` at the earliest."""
         self.found_count = 0
-        self.listings: dict[str, Listing] = {}
-        self._agenda = agenda
+        self.listings: dict[str, PipelineListState] = {}
+        self._poll_queue = poll_queue
         self._metrics = metrics
         self._min_interval_s = min_interval_s
-        self._entries: dict[str, Entry] = {}
-        self._left: dict[str, Entry] | None = None
+        self._entries: dict[str, TrackedExecution] = {}
+        self._left: dict[str, TrackedExecution] | None = None
         for gauge in metrics.open.values():
             gauge.set(0)
 
-    def strangers(self, watches: Iterable[Watch]) -> dict[str, str]:
+    def unknown(self, watches: Iterable[Watch]) -> dict[str, str]:
         """Return the executions these watches name that are not watched yet, or ended, with their pipelines."""
         named = ((execution, watch.pipeline) for watch in watches for execution in watch.executions)
         return {execution: pipeline for execution, pipeline in named if execution not in self._entries}
@@ -61,11 +61,11 @@ class Roster:
         finally:
             self._left = None
 
-    def apply(self, watches: Sequence[Watch], found: Found, *, now: float) -> None:
+    def apply(self, watches: Sequence[Watch], found: Additions, *, now: float) -> None:
         """Watch what these watches ask for and nothing else. `found` is what the store knew of what is new in them.
 
         What happened since `noting` began goes before that. What ended is not watched; the others are due at `now`,
-        those first that were looked at longest ago. Those of whole pipelines count as asked for then: their lists
+        those first that were polled longest ago. Those of whole pipelines count as asked for then: their lists
         answer for many at once, and a GET each would delay those.
         """
         labels = Counter[str]()
@@ -74,94 +74,94 @@ class Roster:
         for entry in list(self._entries.values()):
             self._keep_or_drop(entry, named.get(entry.known.execution) or whole.get(entry.known.pipeline))
         self._apply_lists(whole, found.listings, now=now)
-        for known, recorded in self._newcomers(found, named):
+        for known, recorded in self._new_executions(found, named):
             if known.execution in self._entries or known.ended_at is not None:
                 continue
             watch = named.get(known.execution) or whole.get(known.pipeline)
             if watch is None:  # it left because nobody wanted it, nor does anybody now
                 continue
-            entry = Entry(known, watch, known.looked_at, recorded=recorded, asked_at=now)
+            entry = TrackedExecution(known, watch, known.polled_at, recorded=recorded, asked_at=now)
             self._enter(entry)
             self._put(entry, due_at=now)
             labels[open_label(known)] += 1
         for label, count in labels.items():
             self._metrics.open[label].inc(count)
 
-    def _newcomers(self, found: Found, named: Mapping[str, Watch]) -> Iterator[tuple[Known, bool]]:
-        """Yield what may be new, and whether the store has it: those first that were looked at longest ago.
+    def _new_executions(self, found: Additions, named: Mapping[str, Watch]) -> Iterator[tuple[ExecutionRecord, bool]]:
+        """Yield what may be new, and whether the store has it: those first that were polled longest ago.
 
         Of what left meanwhile, what was known of it then holds.
         """
         left = self._left or {}
-        oldest_first = sorted(found.recorded, key=lambda known: known.looked_at)
+        oldest_first = sorted(found.recorded, key=lambda known: known.polled_at)
         for recorded, several in ((False, found.unrecorded), (True, oldest_first)):
             yield from ((known, recorded) for known in several if known.execution not in left)
         for execution, entry in left.items():
             yield as_if_new(entry.known) if execution in named else entry.known, entry.recorded
 
-    def find(self, execution: str) -> Entry | None:
+    def find(self, execution: str) -> TrackedExecution | None:
         """Return the entry of an execution that is watched."""
         return self._entries.get(execution)
 
-    def listing_of(self, entry: Entry) -> Listing | None:
+    def list_of(self, entry: TrackedExecution) -> PipelineListState | None:
         """Return the list that shows an entry, if its pipeline is watched whole."""
         return self.listings.get(entry.known.pipeline)
 
-    def enter(self, entry: Entry) -> None:
+    def enter(self, entry: TrackedExecution) -> None:
         """Watch an execution from now on; it is in the caller's hands."""
         self._enter(entry)
         self._metrics.open[open_label(entry.known)].inc()
 
-    def _enter(self, entry: Entry) -> None:
+    def _enter(self, entry: TrackedExecution) -> None:
         """As `enter`, but for the metric, which a hundred thousand of them would have to lock as often."""
         self._entries[entry.known.execution] = entry
         self.found_count += entry.known.lost is None
-        if (listing := self.listing_of(entry)) is not None:
+        if (listing := self.list_of(entry)) is not None:
             listing.rows.enter(entry)
 
-    def move(self, entry: Entry, known: Known) -> None:
+    def move(self, entry: TrackedExecution, known: ExecutionRecord) -> None:
         """Note what is known of an entry from now on."""
         self._metrics.moved(open_label(entry.known), open_label(known))
         self.found_count += (known.lost is None) - (entry.known.lost is None)
         entry.known = known
 
-    def put_back(self, entry: Entry, next_s: float | None, *, now: float) -> None:
-        """Take an entry back from a look; the next comes so long after the request of this one, `None` means never."""
+    def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: float) -> None:
+        """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""
         if next_s is None or entry.unwatched:
             self.leave(entry)
         else:
             self._put(entry, due_at=max(now, entry.asked_at + next_s))
 
-    def restore(self, entry: Entry) -> None:
+    def restore(self, entry: TrackedExecution) -> None:
         """Take back an entry that nothing was learnt of."""
         if entry.unwatched:
             self.leave(entry)
         else:
-            self._agenda.restore(entry)
+            self._poll_queue.restore(entry)
 
-    def leave(self, entry: Entry) -> None:
+    def leave(self, entry: TrackedExecution) -> None:
         """Forget an entry that is nobody's: it ended, or is no longer watched."""
         del self._entries[entry.known.execution]
         if self._left is not None:
             self._left[entry.known.execution] = entry
         self.found_count -= entry.known.lost is None
         self._metrics.open[open_label(entry.known)].dec()
-        if (listing := self.listing_of(entry)) is not None:
+        if (listing := self.list_of(entry)) is not None:
             listing.rows.leave(entry)
 
-    def _put(self, entry: Entry, *, due_at: float) -> None:
+    def _put(self, entry: TrackedExecution, *, due_at: float) -> None:
         """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
-        if self.listing_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
-            self._agenda.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
+        if self.list_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
+            self._poll_queue.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
         else:
-            self._agenda.put(entry, due_at=due_at)
+            self._poll_queue.put(entry, due_at=due_at)
 
-    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[Listing], *, now: float) -> None:
+    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: float) -> None:
         for pipeline, listing in list(self.listings.items()):
             listing.unwatched = pipeline not in whole
             listing.watch = whole.get(pipeline, listing.watch)
             if listing.unwatched:
-                self._agenda.take(listing)
+                self._poll_queue.take(listing)
                 del self.listings[pipeline]
         for listing in new:
             self.listings[listing.watch.pipeline] = listing
@@ -169,19 +169,19 @@ class Roster:
                 if entry.known.pipeline == listing.watch.pipeline:
                     listing.rows.enter(entry)
             listing.asked_at = now
-            self._agenda.put(listing, due_at=now)
+            self._poll_queue.put(listing, due_at=now)
 
-    def _keep_or_drop(self, entry: Entry, watch: Watch | None) -> None:
-        """Hand an entry its watch as it now is. One in flight leaves when it is back: no second look may go out."""
+    def _keep_or_drop(self, entry: TrackedExecution, watch: Watch | None) -> None:
+        """Hand an entry its watch as it now is. One in flight leaves when it is back: no second poll may go out."""
         entry.unwatched = watch is None
         entry.watch = watch or entry.watch
         if entry.unwatched and entry.queued:
-            self._agenda.take(entry)
+            self._poll_queue.take(entry)
             self.leave(entry)
 
 
-def as_if_new(known: Known) -> Known:
-    """Return what is recorded of an execution that is named: of what a list showed as history nothing was told yet."""
+def as_if_new(known: ExecutionRecord) -> ExecutionRecord:
+    """Return what is recorded of an execution that is named: nothing was reported yet of a list's history."""
     if known.ended_at is None or known.sequence:
         return known
-    return Known(known.execution, known.pipeline, found_at=known.found_at)
+    return ExecutionRecord(known.execution, known.pipeline, found_at=known.found_at)

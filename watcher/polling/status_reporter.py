@@ -1,4 +1,4 @@
-"""What is told of an account itself: that it is degraded, or has recovered. On the edges only, over restarts too."""
+"""Reports of an account itself that it is degraded, or has recovered. On the edges only, over restarts too."""
 
 import asyncio
 
@@ -8,15 +8,15 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import AccountTrouble, EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
-from watcher.store.protocol import AccountRecord, Lease, Ledger, SourceChange
+from watcher.store.protocol import AccountRecord, AccountStore, Lease, SourceChange
 
 log = structlog.get_logger()
 
 
-class AccountAnnouncer:
-    """Records the edges between what was told of one account and how it is.
+class StatusReporter:
+    """Records the edges between what was reported of one account and how it is.
 
-    `told` is the trouble that was told last and has not ended, or `None`.
+    `reported` is the trouble that was reported last and has not ended, or `None`.
     """
 
     def __init__(
@@ -24,34 +24,34 @@ class AccountAnnouncer:
         lease: Lease,
         record: AccountRecord,
         *,
-        store: Ledger,
+        store: AccountStore,
         events: EventFactory,
         clock: Clock,
         metrics: AccountMetrics,
     ) -> None:
         """Go on from what is recorded."""
-        self.told = AccountTrouble(record.trouble) if record.trouble else None
+        self.reported = AccountTrouble(record.trouble) if record.trouble else None
         self._lease = lease
         self._sequence = record.sequence
         self._store = store
         self._events = events
         self._clock = clock
         self._metrics = metrics
-        self._telling = asyncio.Lock()
-        metrics.up.set(self.told is None)
+        self._reporting = asyncio.Lock()
+        metrics.up.set(self.reported is None)
 
-    async def tell(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> bool:
-        """Tell that the account is in this trouble, or in none, unless that was told. Return whether it was written.
+    async def report(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> bool:
+        """Report that the account is in this trouble, or in none, if that is new. Return whether it was written.
 
         `cause` is what went wrong last. Raises `StoreError`.
         """
-        async with self._telling:
-            if trouble is self.told:
+        async with self._reporting:
+            if trouble is self.reported:
                 return False
             cause = cause if trouble else None
             change = self._change(trouble, cause=cause)
             await self._store.record(change)
-            self._sequence, self.told = change.sequence, trouble
+            self._sequence, self.reported = change.sequence, trouble
             self._note(change, cause=cause)
             return True
 
@@ -59,7 +59,7 @@ class AccountAnnouncer:
         outgoing = self._events.account(
             EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
             account=self._lease.name,
-            reason=trouble or self.told or AccountTrouble.UNREACHABLE,
+            reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
             cause=cause,
             after=self._sequence,
             at=self._clock.now(),
@@ -67,10 +67,10 @@ class AccountAnnouncer:
         return SourceChange(self._lease, self._sequence, outgoing.event.sequence, trouble, (outgoing,))
 
     def _note(self, change: SourceChange, *, cause: str | None) -> None:
-        self._metrics.up.set(self.told is None)
+        self._metrics.up.set(self.reported is None)
         self._metrics.events.labels(change.outgoing[0].event.type).inc()
-        if self.told:
+        if self.reported:
             known = {} if cause is None else {"cause": cause}
-            log.error("account.degraded", account=self._lease.name, reason=self.told, **known)
+            log.error("account.degraded", account=self._lease.name, reason=self.reported, **known)
         else:
             log.info("account.recovered", account=self._lease.name)

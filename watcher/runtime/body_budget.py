@@ -5,7 +5,7 @@ from collections.abc import Hashable
 from itertools import islice
 
 
-class Room:
+class BodyBudget:
     """Room for so many bytes of what is received at the same time, and a way on for the `first` few in any case.
 
     Who finds no room waits, and what is sent to it waits on the wire. Those that came first never wait, and whoever is

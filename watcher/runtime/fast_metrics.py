@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 
-class Tally:
+class CounterValue:
     """One count."""
 
     __slots__ = ("count",)
@@ -26,7 +26,7 @@ class Tally:
         self.count += 1
 
 
-class Distribution:
+class HistogramValue:
     """How many values fell into each bucket; one more bucket than bounds, for what is above the last."""
 
     __slots__ = ("_bounds", "counts", "total")
@@ -70,23 +70,23 @@ class _Family(Generic[ChildT]):
         }
 
 
-class Tallies(_Family[Tally]):
+class FastCounter(_Family[CounterValue]):
     """A counter."""
 
     def __init__(self, name: str, documentation: str, labels: Sequence[str], *, registry: CollectorRegistry) -> None:
         """Add it to the registry."""
-        super().__init__(name, documentation, labels, new=Tally)
+        super().__init__(name, documentation, labels, new=CounterValue)
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Return what the registry shows."""
         family = CounterMetricFamily(self.name, self.documentation, labels=self.label_names)
-        for values, tally in self.children.items():
-            family.add_metric(values, tally.count)
+        for values, value in self.children.items():
+            family.add_metric(values, value.count)
         yield family
 
 
-class Distributions(_Family[Distribution]):
+class FastHistogram(_Family[HistogramValue]):
     """A histogram; `buckets` are the upper bounds."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Distributions(_Family[Distribution]):
         registry: CollectorRegistry,
     ) -> None:
         """Add it to the registry."""
-        super().__init__(name, documentation, labels, new=lambda: Distribution(buckets))
+        super().__init__(name, documentation, labels, new=lambda: HistogramValue(buckets))
         self._bounds = [*map(str, map(float, buckets)), "+Inf"]
         registry.register(self)
 

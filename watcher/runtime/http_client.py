@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from watcher.domain.errors import TransportFailedError
-from watcher.runtime.body_budget import Room
+from watcher.runtime.body_budget import BodyBudget
 from watcher.runtime.proxy import Proxy
 from watcher.runtime.timeout import TimeLimit
 
@@ -26,7 +26,7 @@ BODY_BYTES = 8 * 1024 * 1024
 LARGE_BYTES = 256 * 1024
 """A body beyond this is read on only while there is room for it: many that come slowly would fill the memory."""
 
-ROOM_BYTES = 16 * 1024 * 1024
+BODY_BUDGET_BYTES = 16 * 1024 * 1024
 LARGE_BODIES = 3
 """There is room for so many bytes of large bodies, and so many of them are read on in any case."""
 
@@ -71,7 +71,7 @@ class Client:
             max_field_size=FIELD_BYTES,
             max_headers=HEADERS,
         )
-        self._room = Room(ROOM_BYTES, first=LARGE_BODIES)
+        self._budget = BodyBudget(BODY_BUDGET_BYTES, first=LARGE_BODIES)
         # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.
         self._session._retry_connection = False  # noqa: SLF001 (it has no public switch; its own test client does this)
 
@@ -92,11 +92,11 @@ class Client:
         """
         holder = object()
         try:
-            response, body = await self._ask(url, partial(self._room.hold, holder))
+            response, body = await self._ask(url, partial(self._budget.hold, holder))
             found = None if body is None else await read(body)
             return Response(response.status, response.headers.get("Retry-After"), found)
         finally:
-            self._room.leave(holder)
+            self._budget.leave(holder)
 
     async def _ask(self, url: URL, hold: _Hold) -> tuple[aiohttp.ClientResponse, bytes | None]:
         try:

@@ -19,7 +19,7 @@ CHARACTERS_COUNT = 8 * 1024 * 1024
 FLUSH_S = 0.5
 
 
-class Scribe:
+class BackgroundLogWriter:
     """The lines of one stream. `on_dropped` is told how many were dropped, once what had waited is written."""
 
     def __init__(self, stream: TextIO, *, on_dropped: Callable[[int], None]) -> None:
@@ -37,13 +37,13 @@ class Scribe:
         """Have a line written soon, or drop it."""
         with self._changed:
             self._thread = self._thread or WorkerThreads("logs")
-            if not self._dropped_count and self._has_room(line):
+            if not self._dropped_count and self._has_capacity(line):
                 self._count += 1
                 self._length += len(line)
                 self._thread.put(partial(self._write, line))
                 return
             if not self._dropped_count:
-                self._thread.put(self._tell_dropped)  # behind all that waits
+                self._thread.put(self._report_dropped)  # behind all that waits
             self._dropped_count += 1
 
     def flush(self, *, within_s: float) -> bool:
@@ -57,7 +57,7 @@ class Scribe:
             if self._thread is not None:
                 self._thread.close()
 
-    def _has_room(self, line: str) -> bool:
+    def _has_capacity(self, line: str) -> bool:
         return self._count < LINES_COUNT and self._length + len(line) <= CHARACTERS_COUNT
 
     def _write(self, line: str) -> None:
@@ -67,7 +67,7 @@ class Scribe:
             self._length -= len(line)
             self._changed.notify_all()
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         with self._changed:
             count, self._dropped_count = self._dropped_count, 0
             self._on_dropped(count)
@@ -90,30 +90,30 @@ class Scribe:
             try:
                 count = os.write(fd, rest)
             except BlockingIOError:
-                _await_room(fd)
+                _await_space(fd)
             else:
                 rest = rest[count:]
                 self._in_mid_line = bool(rest)
 
 
-def _await_room(fd: int) -> None:
+def _await_space(fd: int) -> None:
     room = select.poll()
     room.register(fd, select.POLLOUT)
     room.poll()
 
 
-_latest: list[Scribe] = []
+_latest: list[BackgroundLogWriter] = []
 
 
-def scribe_of(stream: TextIO, *, on_dropped: Callable[[int], None] = lambda _count: None) -> Scribe:
-    """Return the scribe of a stream, the same one until another stream is asked for."""
+def log_writer_of(stream: TextIO, *, on_dropped: Callable[[int], None] = lambda _count: None) -> BackgroundLogWriter:
+    """Return the writer of a stream, the same one until another stream is asked for."""
     if not _latest or _latest[0].stream is not stream:
-        for scribe in _latest:
-            scribe.close()
-        _latest[:] = [Scribe(stream, on_dropped=on_dropped)]
+        for writer in _latest:
+            writer.close()
+        _latest[:] = [BackgroundLogWriter(stream, on_dropped=on_dropped)]
     return _latest[0]
 
 
 def flush_logs(*, within_s: float = FLUSH_S) -> bool:
     """Return whether all that was logged is written, or given up, by then."""
-    return all(scribe.flush(within_s=within_s) for scribe in _latest)
+    return all(writer.flush(within_s=within_s) for writer in _latest)

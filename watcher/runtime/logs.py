@@ -1,6 +1,6 @@
 """structlog, to stderr: coloured on a terminal, JSON otherwise. Other libraries' loggers stay quiet below warning.
 
-A call hands its line to the scribe and returns: nothing waits for whoever reads stderr.
+A call hands its line to the writer and returns: nothing waits for whoever reads stderr.
 """
 
 import logging
@@ -11,7 +11,7 @@ from typing import Literal, TextIO
 
 import structlog
 
-from watcher.runtime.log_writer import Scribe, scribe_of
+from watcher.runtime.log_writer import BackgroundLogWriter, log_writer_of
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -32,7 +32,7 @@ def configure_logs(
     What libraries log is dropped below warning at every level: at debug it holds SQL parameters and URLs.
     """
     out = stream or sys.stderr
-    lines = _Lines(scribe_of(out, on_dropped=_tell_dropped))
+    lines = _Lines(log_writer_of(out, on_dropped=_report_dropped))
     console = format_ == "console" or (format_ == "auto" and out.isatty())
     structlog.configure(
         processors=[
@@ -53,18 +53,18 @@ def _renderers(*, console: bool, colors: bool) -> list[structlog.typing.Processo
     return [structlog.processors.JSONRenderer()]
 
 
-def _tell_dropped(count: int) -> None:
+def _report_dropped(count: int) -> None:
     log.warning("log.dropped", count=count)
 
 
 class _Lines:
     """What structlog hands a rendered line to, by the name of its level."""
 
-    def __init__(self, scribe: Scribe) -> None:
-        self._scribe = scribe
+    def __init__(self, writer: BackgroundLogWriter) -> None:
+        self._writer = writer
 
     def msg(self, line: str) -> None:
-        self._scribe.write(f"{line}\n")
+        self._writer.write(f"{line}\n")
 
     debug = info = warning = error = critical = msg
 

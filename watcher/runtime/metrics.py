@@ -12,8 +12,8 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from watcher.domain.models import OPEN_STATUSES, DeliveryState, EventType, Known, Outcome, Status
-from watcher.runtime.fast_metrics import Distributions, Tallies
+from watcher.domain.models import OPEN_STATUSES, DeliveryState, EventType, ExecutionRecord, Outcome, Status
+from watcher.runtime.fast_metrics import FastCounter, FastHistogram
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
@@ -69,13 +69,13 @@ class Metrics:
 
     def _declare_account_metrics(self) -> None:
         labels, registry = ["account", "endpoint"], self.registry
-        self.api_requests = Tallies(
+        self.api_requests = FastCounter(
             "watcher_api_requests_total", "Requests to the API.", [*labels, "outcome"], registry=registry
         )
-        self.api_request_duration = Distributions(
+        self.api_request_duration = FastHistogram(
             "watcher_api_request_duration_seconds", "Time to an answer.", labels, buckets=_SECONDS, registry=registry
         )
-        self.polls = Tallies(
+        self.polls = FastCounter(
             "watcher_polls_total",
             "Polls of executions; `contradicted` counts some of `ok` again.",
             ["account", "outcome"],
@@ -84,7 +84,7 @@ class Metrics:
         self.open_executions = Gauge(
             "watcher_open_executions", "Executions watched and not ended.", ["account", "status"], registry=registry
         )
-        self.poll_lateness = Distributions(
+        self.poll_lateness = FastHistogram(
             "watcher_poll_lateness_seconds", "Due to sent.", ["account"], buckets=_LONG_SECONDS, registry=registry
         )
         self.account_up = Gauge("watcher_account_up", "1 while not degraded.", ["account"], registry=registry)
@@ -170,7 +170,7 @@ class AccountMetrics:
         self.detection_delay = metrics.detection_delay
 
     def asked(self, outcome: Outcome, duration_s: float) -> None:
-        """Count one look and how long its answer took."""
+        """Count one poll and how long its answer took."""
         self.requests[outcome].inc()
         self.polls[outcome].inc()
         self.request_duration.observe(duration_s)
@@ -221,7 +221,7 @@ class SinkMetrics:
         """Say whether the sink is neither failing nor disabled."""
         self._up.set(well)
 
-    def told(self, type_: EventType, *, well: bool, answer: str | None) -> None:
+    def reported(self, type_: EventType, *, well: bool, answer: str | None) -> None:
         """Count the sink's own event, and how it stands since, by its last answer."""
         self._events.labels(type_).inc()
         self.up(well)
@@ -230,7 +230,7 @@ class SinkMetrics:
             self._trouble.labels(self._name, answer or "none").set(1)
 
 
-def open_label(known: Known) -> str:
+def open_label(known: ExecutionRecord) -> str:
     """Return the label under which an open execution is counted."""
     if known.lost is not None:
         return "lost"

@@ -1,4 +1,4 @@
-"""The daemon's clock: rounds that say when they want to run next. The only file that imports APScheduler.
+"""The daemon's clock: jobs that say when they want to run next. The only file that imports APScheduler.
 
 APScheduler lives on the wall clock, which may be set back or stand still; a guard on the monotonic clock wakes what
 is overdue by it (docs: a clock set back an hour leaves every job waiting for that hour).
@@ -19,9 +19,9 @@ from watcher.runtime.clock import Clock
 log = structlog.get_logger()
 
 Wake = Callable[[], None]
-"""Asks a round to run now; never blocks."""
+"""Asks a job to run now; never blocks."""
 
-Round = Callable[[], Awaitable[float]]
+Tick = Callable[[], Awaitable[float]]
 """Does what is due and returns the seconds until it wants to run again."""
 
 LONGEST_S = 10.0
@@ -31,19 +31,19 @@ ALIVE_WITHIN_S = 30.0
 MAX_INSTANCES = 3
 """APScheduler counts a run as running until a moment after it returned, and would skip the next one in that moment.
 
-That a round never overlaps itself is ours to see to.
+That a job never overlaps itself is ours to see to.
 """
 
 
 @dataclass(slots=True)
 class Loop:
-    """One round that repeats. Times are monotonic seconds; `again` asks for another run right after this one.
+    """One job that repeats. Times are monotonic seconds; `again` asks for another run right after this one.
 
     `stopped_s` is for how long the process was stopped since it woke.
     """
 
     name: str
-    run: Round
+    run: Tick
     due_at: float
     woke_at: float | None = None
     stopped_s: float = 0.0
@@ -58,7 +58,7 @@ class Loop:
 
 
 class Schedule:
-    """Runs rounds on the event loop until stopped; a round that raises ends the daemon through `fatal`."""
+    """Runs jobs on the event loop until stopped; a job that raises ends the daemon through `fatal`."""
 
     def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
         """Start nothing yet. `lag` is told how late the event loop woke, in seconds."""
@@ -72,8 +72,8 @@ class Schedule:
             timezone=UTC, job_defaults={"misfire_grace_time": None, "coalesce": True, "max_instances": MAX_INSTANCES}
         )
 
-    def add(self, name: str, run: Round) -> None:
-        """Add a round that first runs at once."""
+    def add(self, name: str, run: Tick) -> None:
+        """Add a job that first runs at once."""
         loop = Loop(name, run, self._clock.monotonic())
         loop.idle.set()
         loop.job = self._scheduler.add_job(
@@ -86,7 +86,7 @@ class Schedule:
         self._loops[name] = loop
 
     async def remove(self, name: str) -> None:
-        """Run that round no more, if it is there; return once it is not under way."""
+        """Run that job no more, if it is there; return once it is not under way."""
         loop = self._loops.pop(name, None)
         if loop is None or loop.job is None:
             return
@@ -95,7 +95,7 @@ class Schedule:
         await loop.idle.wait()
 
     def waker(self, name: str) -> Wake:
-        """Return what wakes the round of that name early, once it was added."""
+        """Return what wakes the job of that name early, once it was added."""
 
         def wake() -> None:
             if name in self._loops:
@@ -104,29 +104,29 @@ class Schedule:
         return wake
 
     def start(self) -> None:
-        """Let the rounds run."""
+        """Let the jobs run."""
         self._scheduler.start()
         self._arm_guard()
 
     async def stop(self) -> None:
-        """Start no more rounds and wait for those under way. What the rounds started is theirs to drain."""
+        """Start no more jobs and wait for those under way. What the jobs started is theirs to drain."""
         if self._guard is not None:
             self._guard.cancel()
         if self._scheduler.running:
             self._scheduler.pause()
             for loop in list(self._loops.values()):
                 await loop.idle.wait()
-                loop.job = None  # which goes with the scheduler: whoever removes the round now finds it gone
+                loop.job = None  # which goes with the scheduler: whoever removes the job now finds it gone
             self._scheduler.shutdown(wait=False)
 
-    def stuck(self) -> list[str]:
-        """Return the rounds that have not woken within 30 s (SPEC 7) in which the process ran."""
+    def stalled(self) -> list[str]:
+        """Return the jobs that have not woken within 30 s (SPEC 7) in which the process ran."""
         now = self._clock.monotonic()
         self._note_stop(now)
         return [loop.name for loop in self._loops.values() if loop.asleep_s(now) > ALIVE_WITHIN_S]
 
-    def unborn(self) -> list[str]:
-        """Return the rounds that have not run once."""
+    def not_yet_run(self) -> list[str]:
+        """Return the jobs that have not run once."""
         return [loop.name for loop in self._loops.values() if not loop.has_run]
 
     async def _run(self, loop: Loop) -> None:
@@ -140,7 +140,7 @@ class Schedule:
         loop.woke_at, loop.stopped_s = self._clock.monotonic(), 0.0
         try:
             await self._run_once(loop)
-        except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead round must end the daemon)
+        except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead job must end the daemon)
             self._fatal(error)
 
     async def _run_once(self, loop: Loop) -> None:
@@ -170,11 +170,11 @@ class Schedule:
 
     def _stand_guard(self, expected_at: float) -> None:
         try:
-            self._guard_rounds(expected_at)
+            self._guard_jobs(expected_at)
         except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
             self._fatal(error)
 
-    def _guard_rounds(self, expected_at: float) -> None:
+    def _guard_jobs(self, expected_at: float) -> None:
         """Wake what the wall clock has left behind, and measure how late this very call is."""
         now = self._clock.monotonic()
         self._note_stop(now)  # which reads how long the process ran: that must be read this often
@@ -185,7 +185,7 @@ class Schedule:
         self._arm_guard()
 
     def _note_stop(self, now: float) -> None:
-        """Note for how long the process was stopped: that is charged to no round."""
+        """Note for how long the process was stopped: that is charged to no job."""
         stopped_s = now - self._clock.running()
         for loop in self._loops.values():
             loop.stopped_s += max(0.0, stopped_s - self._stopped_s)

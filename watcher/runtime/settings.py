@@ -1,7 +1,7 @@
 """What configuration models are made of: the strict base, and the kinds of values several blocks share.
 
-Whatever is wrong with a value is an `UnfitError`, whose texts never hold a secret. Where a value stands in a file,
-variables and `_file` twins are the loader's business.
+Whatever is wrong with a value is an `InvalidValueError`, whose texts never hold a secret. Where a value stands in a
+file, variables and `_file` twins are the loader's business.
 """
 
 import re
@@ -22,7 +22,7 @@ from pydantic import (
 )
 from yarl import URL
 
-from watcher.runtime.units import UnfitError, parse_duration, parse_rate
+from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -82,7 +82,7 @@ class Block(BaseModel):
 def _single(value: object) -> str:
     if isinstance(value, str | int | float):
         return str(value)
-    raise UnfitError("is not a single value", remedy="write one value", quote=False)
+    raise InvalidValueError("is not a single value", remedy="write one value", quote=False)
 
 
 def _duration_or_zero(value: object) -> float:
@@ -92,7 +92,7 @@ def _duration_or_zero(value: object) -> float:
 def _duration(value: object) -> float:
     if seconds := parse_duration(_single(value)):
         return seconds
-    raise UnfitError("is too short", remedy="write a duration above 0, such as 10s")
+    raise InvalidValueError("is too short", remedy="write a duration above 0, such as 10s")
 
 
 def _rate(value: object) -> float:
@@ -118,7 +118,7 @@ def _key(value: SecretStr) -> SecretStr:
     if _PRINTABLE.fullmatch(value.get_secret_value()):
         return value
     problem = "holds spaces or other characters no key has" if value.get_secret_value() else "is empty"
-    raise UnfitError(problem, remedy="copy the key again, without quotes or line ends", quote=False)
+    raise InvalidValueError(problem, remedy="copy the key again, without quotes or line ends", quote=False)
 
 
 ApiKey = Annotated[SecretStr, AfterValidator(_key)]
@@ -128,7 +128,7 @@ ApiKey = Annotated[SecretStr, AfterValidator(_key)]
 def _name(value: str) -> str:
     if _NAME.fullmatch(value):
         return value
-    raise UnfitError("is not a name", remedy="use 1 to 64 of the characters A-Z a-z 0-9 _ . -", quote=False)
+    raise InvalidValueError("is not a name", remedy="use 1 to 64 of the characters A-Z a-z 0-9 _ . -", quote=False)
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -138,13 +138,13 @@ Name = Annotated[str, AfterValidator(_name)]
 def _short(value: str) -> str:
     if len(value) <= TEXT_LIMIT:
         return value
-    raise UnfitError(f"has {len(value)} characters", remedy=f"shorten it to {TEXT_LIMIT}", quote=False)
+    raise InvalidValueError(f"has {len(value)} characters", remedy=f"shorten it to {TEXT_LIMIT}", quote=False)
 
 
 def _label_key(value: str) -> str:
     if value:
         return _short(value)
-    raise UnfitError("is empty", remedy="name the label", quote=False)
+    raise InvalidValueError("is empty", remedy="name the label", quote=False)
 
 
 ShortText = Annotated[str, AfterValidator(_short)]
@@ -161,7 +161,7 @@ def shown_url(url: str) -> str:
 
 
 def split_http_url(text: str, *, example: str) -> SplitResult:
-    """Return the parts of an http or https URL with a host. Raises `UnfitError`, which never shows the URL."""
+    """Return the parts of an http or https URL with a host. Raises `InvalidValueError`, which never shows the URL."""
     remedy = f"write it like {example}"
     try:
         parts = urlsplit(text)
@@ -169,20 +169,20 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
         host = URL(text).raw_host or ""  # what will be asked in the end, and is stricter about hosts
         host.encode("idna")  # as the resolver will do: no part may be empty or longer than 63 characters
     except ValueError:
-        raise UnfitError("is not a URL", remedy=remedy, quote=False) from None
+        raise InvalidValueError("is not a URL", remedy=remedy, quote=False) from None
     if _URL_ILLEGAL.search(text) or not usable_port:
-        raise UnfitError("is not a URL", remedy=remedy, quote=False)
+        raise InvalidValueError("is not a URL", remedy=remedy, quote=False)
     if parts.scheme not in {"http", "https"}:
-        raise UnfitError("does not begin with http:// or https://", remedy=remedy, quote=False)
+        raise InvalidValueError("does not begin with http:// or https://", remedy=remedy, quote=False)
     if not parts.hostname:
-        raise UnfitError("has no host", remedy=remedy, quote=False)
+        raise InvalidValueError("has no host", remedy=remedy, quote=False)
     return parts
 
 
 def one_or_list(value: object) -> object:
-    """Read a single text as a list of one. Raises `UnfitError` for an empty list: better to leave the key out."""
+    """Read a single text as a list of one. Raises `InvalidValueError` for an empty list: leave the key out."""
     if isinstance(value, str | SecretStr):
         return (value,)
     if isinstance(value, list) and not value:
-        raise UnfitError("is an empty list", remedy="give at least one value or remove the key", quote=False)
+        raise InvalidValueError("is an empty list", remedy="give at least one value or remove the key", quote=False)
     return value

@@ -25,7 +25,7 @@ def begin(work: Callable[[], T], *, name: str) -> Future[T]:
     return outcome
 
 
-async def aside(work: Callable[[], T], *, name: str) -> T:
+async def run_detached(work: Callable[[], T], *, name: str) -> T:
     """Do the work in such a thread. Cancelled, it leaves the thread behind."""
     return await asyncio.wrap_future(begin(work, name=name))
 
@@ -66,7 +66,7 @@ class WorkerThreads:
             do()
 
 
-class Aside(ThreadPoolExecutor):
+class DetachedExecutor(ThreadPoolExecutor):
     """As an event loop's default executor: its end waits for none of what libraries do there (they resolve names)."""
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:

@@ -13,7 +13,7 @@ _FASTEST_PER_S = 1_000_000.0
 _ADDRESS = re.compile(r"(\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^\s:/\[\]]*)):(?P<port>\d{1,5})", re.ASCII)
 
 
-class UnfitError(ValueError):
+class InvalidValueError(ValueError):
     """A value that cannot be used: what is wrong with it, and what would be right.
 
     `problem` never holds the value. With `quote` it reads on after the quoted value ("is not a rate"), without it
@@ -37,44 +37,46 @@ class Address(NamedTuple):
 
 
 def parse_duration(text: str) -> float:
-    """Return a duration in seconds, 0 to a century. Raises `UnfitError`."""
+    """Return a duration in seconds, 0 to a century. Raises `InvalidValueError`."""
     text = text.strip()
     if match := _DURATION.fullmatch(text):
         seconds = float(match[1]) * _SECONDS[match[2]]
         if seconds <= _LONGEST_S:
             return seconds
-        raise UnfitError("is longer than a century", remedy="write at most 36500d")
+        raise InvalidValueError("is longer than a century", remedy="write at most 36500d")
     if _NUMBER.fullmatch(text):
-        raise UnfitError("has no unit", remedy=f"write {text}s", blind_remedy="write it with a unit, such as 10s")
-    raise UnfitError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
+        raise InvalidValueError(
+            "has no unit", remedy=f"write {text}s", blind_remedy="write it with a unit, such as 10s"
+        )
+    raise InvalidValueError("is not a duration", remedy="write 500ms, 10s, 15m, 48h or 3d")
 
 
 def parse_rate(text: str) -> float:
-    """Return a rate per second, above 0. Raises `UnfitError`."""
+    """Return a rate per second, above 0. Raises `InvalidValueError`."""
     text = text.strip()
     if match := _RATE.fullmatch(text):
         return _usable_rate(float(match[1]) / _SECONDS[match[2]])
     if _NUMBER.fullmatch(text):
         remedy = f"write {text}/s or {60 * float(text):g}/m"
-        raise UnfitError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 5/s")
-    raise UnfitError("is not a rate", remedy="write 5/s or 300/m")
+        raise InvalidValueError("has no unit", remedy=remedy, blind_remedy="write it with a unit, such as 5/s")
+    raise InvalidValueError("is not a rate", remedy="write 5/s or 300/m")
 
 
 def _usable_rate(per_s: float) -> float:
     if per_s == 0:
-        raise UnfitError("would never send anything", remedy="write a rate above 0, such as 5/s")
+        raise InvalidValueError("would never send anything", remedy="write a rate above 0, such as 5/s")
     if per_s > _FASTEST_PER_S:
-        raise UnfitError("is faster than anything can be", remedy="write at most 1000000/s")
+        raise InvalidValueError("is faster than anything can be", remedy="write at most 1000000/s")
     return per_s
 
 
 def parse_address(text: str) -> Address:
-    """Return where to listen, from `host:port`, `[::1]:8080` or `:8080`. Raises `UnfitError`."""
+    """Return where to listen, from `host:port`, `[::1]:8080` or `:8080`. Raises `InvalidValueError`."""
     match = _ADDRESS.fullmatch(text.strip())
     if match is None:
-        raise UnfitError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
+        raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     if int(match["port"]) > 65_535:  # noqa: PLR2004 - the largest port
-        raise UnfitError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
+        raise InvalidValueError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
 
 

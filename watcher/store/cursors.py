@@ -1,4 +1,4 @@
-"""How far the lists of pipelines were read: written with what the pipelines tell, forgotten after a long absence."""
+"""How far the lists of pipelines were read: written with the pipelines' events, forgotten after a long absence."""
 
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -31,7 +31,7 @@ _BEGIN = insert(scan).values(
     name=bindparam("new_name"),
     newest_at=bindparam("new_newest_at"),
 )
-_TELL = (
+_WRITE_SEQUENCE = (
     update(source)
     .where(source.c.id == _OF_PIPELINE, source.c.sequence == bindparam("before"))
     .values(sequence=bindparam("new_sequence"))
@@ -47,7 +47,7 @@ def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *
     # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
     rows = sorted((_row(change, numbers=numbers) for change in changes), key=lambda row: row["of_pipeline"])
     if rows:
-        written = connection.execute(_TELL, rows)
+        written = connection.execute(_WRITE_SEQUENCE, rows)
         expect_written(written.rowcount, wanted=len(rows))
         latest = list({row["of_pipeline"]: row for row in rows}.values())
         connection.execute(_FORGET, latest)

@@ -68,7 +68,7 @@ def _take(fd: int, *, database: Path) -> None:
         ) from None
 
 
-class Place:
+class DatabaseFile:
     """The path of a database, and which file was opened there."""
 
     def __init__(self, path: Path, *, opened: os.stat_result) -> None:

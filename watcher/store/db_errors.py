@@ -13,7 +13,7 @@ from watcher.domain.errors import SequenceConflictError, StoreError, StoreUnusab
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class DatabaseFault:
     """What kind of error it is, in words fit to be shown, and whether it stands in the way of every write."""
 
     kind: type[StoreError]
@@ -37,18 +37,18 @@ _OF_ALL: dict[str, tuple[type[StoreError], str]] = {
 _TAKEN = {"SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"}
 
 
-def explain(error: Exception, *, where: str) -> Trouble:
+def explain(error: Exception, *, where: str) -> DatabaseFault:
     """Say what an error while reading or writing means. `where` names the database."""
     if isinstance(error, StoreError):
-        return Trouble(type(error), str(error))
+        return DatabaseFault(type(error), str(error))
     name = _name(error)
     if name in _TAKEN:
         text = f"{where} already holds what its owner believes new ({name}); this is a bug: start again, and report it"
-        return Trouble(SequenceConflictError, text)
+        return DatabaseFault(SequenceConflictError, text)
     for prefix, (kind, text) in _OF_ALL.items():
         if name.startswith(prefix):
-            return Trouble(kind, f"{where} {text} ({name})", concerns_all=True)
-    return Trouble(StoreError, f"{where} did not take this ({name})")
+            return DatabaseFault(kind, f"{where} {text} ({name})", concerns_all=True)
+    return DatabaseFault(StoreError, f"{where} did not take this ({name})")
 
 
 def _name(error: Exception) -> str:

@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
 from watcher.domain.models import Delivery, DeliveryState
-from watcher.store.protocol import Backlog, DueDeliveries, Settlement, Settlements
+from watcher.store.protocol import AttemptRecord, AttemptRecords, Backlog, DueDeliveries
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source
@@ -21,7 +21,7 @@ _OF_SINK = (
     delivery.c.sink_id == bindparam("of_sink"),
     delivery.c.state == WAITING,
 )
-_SETTLE = (
+_WRITE_ATTEMPT = (
     update(delivery)
     .where(*_OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
     .values(
@@ -137,8 +137,8 @@ _GIVE_UP = (
 )
 
 
-def write_settlements(
-    connection: Connection, settlements: Sequence[Settlements], *, numbers: SourceNumbers, now: int
+def write_attempt_records(
+    connection: Connection, attempt_records: Sequence[AttemptRecords], *, numbers: SourceNumbers, now: int
 ) -> set[str]:
     """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
 
@@ -146,20 +146,20 @@ def write_settlements(
     meanwhile.
     """
     rows = [
-        _settlement_row(attempt, sink_id=numbers[sink(of_sink.lease.name)], now=now)
-        for of_sink in settlements
+        _attempt_row(attempt, sink_id=numbers[sink(of_sink.lease.name)], now=now)
+        for of_sink in attempt_records
         for attempt in of_sink.attempts
     ]
     if not rows:
         return set()
     rows.sort(key=_place_in_table)
-    connection.execute(_SETTLE, rows)
+    connection.execute(_WRITE_ATTEMPT, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         connection.execute(_HOLD_BACK, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
         freed = connection.execute(_LET_GO, settled)
         if freed.rowcount:
-            return {of_sink.lease.name for of_sink in settlements}
+            return {of_sink.lease.name for of_sink in attempt_records}
     return set()
 
 
@@ -172,20 +172,20 @@ def _place_in_table(row: Mapping[str, Any]) -> tuple[Any, ...]:
     return row["of_stream"], row["of_sequence"], row["of_sink"]
 
 
-def _settlement_row(settlement: Settlement, *, sink_id: int, now: int) -> dict[str, Any]:
+def _attempt_row(attempt_record: AttemptRecord, *, sink_id: int, now: int) -> dict[str, Any]:
     return {
-        "of_stream": settlement.stream,
+        "of_stream": attempt_record.stream,
         "of_sink": sink_id,
-        "of_sequence": settlement.sequence,
-        "new_state": settlement.state,
-        "new_attempts": settlement.attempts,
-        "new_due_at": settlement.due_at,
-        "new_steps": settlement.steps,
-        "new_rejections": settlement.rejections,
-        "new_tried_at": settlement.tried_at,
-        "new_first_due_us": round(settlement.first_due_at_s * 1_000_000),
-        "new_settled_at": None if settlement.state == DeliveryState.WAITING else now,
-        "new_answer": settlement.answer,
+        "of_sequence": attempt_record.sequence,
+        "new_state": attempt_record.state,
+        "new_attempts": attempt_record.attempts,
+        "new_due_at": attempt_record.due_at,
+        "new_steps": attempt_record.steps,
+        "new_rejections": attempt_record.rejections,
+        "new_tried_at": attempt_record.tried_at,
+        "new_first_due_us": round(attempt_record.first_due_at_s * 1_000_000),
+        "new_settled_at": None if attempt_record.state == DeliveryState.WAITING else now,
+        "new_answer": attempt_record.answer,
         "now": now,
     }
 

@@ -7,31 +7,31 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, case, func, insert, select, update
 
-from watcher.domain.models import Known
-from watcher.store.backoff_state import STRAIN_COLUMNS, strain_of
+from watcher.domain.models import ExecutionRecord
+from watcher.store.backoff_state import BACKOFF_COLUMNS, backoff_of
 from watcher.store.leases import expect_written
 from watcher.store.protocol import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
-from watcher.store.row_mapping import KNOWN_COLUMNS, AnyRow, execution_id, execution_key, execution_row, known_of
+from watcher.store.row_mapping import RECORD_COLUMNS, AnyRow, execution_id, execution_key, execution_row, record_of
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, pipeline_id
 from watcher.store.tables import execution, source
 
 
 @dataclass(frozen=True, slots=True)
-class Looks:
-    """When unchanged executions of a leased account were last looked at, in microseconds."""
+class PollTimes:
+    """When unchanged executions of a leased account were last polled, in microseconds."""
 
     lease: Lease
-    looked_at: Mapping[str, int]
+    polled_at: Mapping[str, int]
 
 
 LOADED_COUNT = 5_000
 """Executions asked for in one statement; SQLite binds at most 32,766 values."""
 
-_KNOWN = select(*KNOWN_COLUMNS).where(
+_RECORDS = select(*RECORD_COLUMNS).where(
     execution.c.account_id == bindparam("of_account"), execution.c.execution.in_(bindparam("keys", expanding=True))
 )
 _OPEN = (
-    select(*KNOWN_COLUMNS)
+    select(*RECORD_COLUMNS)
     .where(
         execution.c.pipeline_id == bindparam("of_pipeline"),  # which has one account only
         execution.c.ended_at.is_(None),
@@ -54,7 +54,7 @@ _UPDATE = (
         | {"stream": func.coalesce(bindparam("new_stream"), execution.c.stream)}
     )
 )
-_LOOKED = (
+_SAVE_POLL_TIMES = (
     update(execution)
     .where(
         execution.c.account_id == bindparam("of_account"),
@@ -122,45 +122,45 @@ def _source_row(change: SourceChange, *, numbers: SourceNumbers) -> dict[str, An
     }
 
 
-def write_looks(connection: Connection, several: Iterable[Looks], *, numbers: SourceNumbers) -> None:
-    """Keep the latest look of each execution; one without a row has nothing to keep."""
+def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, numbers: SourceNumbers) -> None:
+    """Keep the latest poll of each execution; one without a row has nothing to keep."""
     rows = [
-        {"of_account": numbers[Source("account", looks.lease.name)], "of_execution": execution_key(key), "at": at}
-        for looks in several
-        for key, at in looks.looked_at.items()
+        {"of_account": numbers[Source("account", poll_times.lease.name)], "of_execution": execution_key(key), "at": at}
+        for poll_times in several
+        for key, at in poll_times.polled_at.items()
     ]
     if rows:
         rows.sort(key=lambda row: (row["of_account"], row["of_execution"]))
-        connection.execute(_LOOKED, rows)
+        connection.execute(_SAVE_POLL_TIMES, rows)
 
 
 def load_account(connection: Connection, *, account_id: int, now: int) -> AccountRecord:
     """Return what is recorded of an account itself, its pause as of `now`."""
-    columns = (source.c.sequence, source.c.state, *STRAIN_COLUMNS)
+    columns = (source.c.sequence, source.c.state, *BACKOFF_COLUMNS)
     row = connection.execute(select(*columns).where(source.c.id == account_id)).one()
-    return AccountRecord(row.sequence, row.state, strain_of(row, now=now))
+    return AccountRecord(row.sequence, row.state, backoff_of(row, now=now))
 
 
 def load_executions(
     connection: Connection, *, account_id: int, executions: Collection[str], now: int
-) -> dict[str, Known]:
-    """Return what is recorded of some executions of an account, by id, no look of it later than `now`."""
+) -> dict[str, ExecutionRecord]:
+    """Return what is recorded of some executions of an account, by id, no poll of it later than `now`."""
     pipelines = _pipelines(connection)
-    found: dict[str, Known] = {}
+    found: dict[str, ExecutionRecord] = {}
     wanted = iter(sorted(executions))
     while part := tuple(islice(wanted, LOADED_COUNT)):
         names = {execution_key(name): name for name in part}  # the caller's: 100,000 ids take 9 MB
-        for row in connection.execute(_KNOWN, {"of_account": account_id, "keys": list(names)}).all():
+        for row in connection.execute(_RECORDS, {"of_account": account_id, "keys": list(names)}).all():
             name = names[row.execution]
-            found[name] = known_of(row, name=name, pipelines=pipelines, now=now)
+            found[name] = record_of(row, name=name, pipelines=pipelines, now=now)
     return found
 
 
-def load_open(connection: Connection, *, pipeline_ids: Iterable[int], now: int) -> list[Known]:
-    """Return the executions of some pipelines that have not ended, no look of them later than `now`."""
+def load_open(connection: Connection, *, pipeline_ids: Iterable[int], now: int) -> list[ExecutionRecord]:
+    """Return the executions of some pipelines that have not ended, no poll of them later than `now`."""
     pipelines = _pipelines(connection)
     return [
-        known_of(row, name=execution_id(row.execution), pipelines=pipelines, now=now)
+        record_of(row, name=execution_id(row.execution), pipelines=pipelines, now=now)
         for pipeline_id in pipeline_ids
         for row in _open_rows(connection, pipeline_id=pipeline_id)
     ]
@@ -186,11 +186,11 @@ def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: in
     through to it is still to be seen, so a disabled sink is a failing one from then on.
     """
     same_block = source.c.fingerprint == fingerprint
-    kept = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
-    values = {"fingerprint": fingerprint, "absent_since": None, "state": kept}
+    state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
+    values = {"fingerprint": fingerprint, "absent_since": None, "state": state}
     paused_until = case((same_block, source.c.paused_until), else_=None)
     connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
     row = connection.execute(
-        select(source.c.sequence, source.c.state, source.c.clock_us, *STRAIN_COLUMNS).where(source.c.id == sink_id)
+        select(source.c.sequence, source.c.state, source.c.clock_us, *BACKOFF_COLUMNS).where(source.c.id == sink_id)
     ).one()
-    return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000, strain_of(row, now=now))
+    return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000, backoff_of(row, now=now))

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from watcher.domain.errors import StoreError, StoreStoppedError
-from watcher.store.db_errors import Trouble
+from watcher.store.db_errors import DatabaseFault
 
 GROUP_COUNT = 256
 """How many are written together at most: beyond this a write costs no less, and the others wait longer."""
@@ -51,7 +51,7 @@ class GroupWriter(Generic[ItemT]):
         self,
         *,
         write: Callable[[Sequence[ItemT]], Awaitable[Collection[str]]],
-        explain: Callable[[Exception], Trouble],
+        explain: Callable[[Exception], DatabaseFault],
         on_written: Callable[[Collection[str]], None],
     ) -> None:
         """Start the writing task. What `write` returns for a group goes to `on_written` once it is committed."""
@@ -60,7 +60,7 @@ class GroupWriter(Generic[ItemT]):
         self._on_written = on_written
         self._queue: Queue[_Handed[ItemT]] = Queue()
         self._group: list[_Handed[ItemT]] = []
-        self._stopped: Trouble | None = None
+        self._stopped: DatabaseFault | None = None
         self._task = asyncio.create_task(self._run(), name="store-writer")
 
     async def write(self, item: ItemT) -> None:
@@ -88,7 +88,7 @@ class GroupWriter(Generic[ItemT]):
 
     def _stop(self, error: Exception) -> None:
         name = type(error).__name__
-        self._stopped = Trouble(StoreStoppedError, f"what writes the store has failed ({name}); this is a bug")
+        self._stopped = DatabaseFault(StoreStoppedError, f"what writes the store has failed ({name}); this is a bug")
         while not self._queue.empty():
             self._group.append(self._queue.get_nowait())
         for handed in self._group:
@@ -116,11 +116,11 @@ class GroupWriter(Generic[ItemT]):
     async def _write_group(self, group: Sequence[_Handed[ItemT]]) -> None:
         """Write a group. When a member spoils it, write its halves: one bad write costs the others little, no more."""
         try:
-            told = await self._write([handed.item for handed in group])
+            emitted = await self._write([handed.item for handed in group])
         except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
             trouble = self._explain(error)
         else:
-            self._settle(group, told=told)
+            self._settle(group, emitted=emitted)
             return
         if trouble.concerns_all or len(group) == 1:
             for handed in group:
@@ -130,8 +130,8 @@ class GroupWriter(Generic[ItemT]):
         await self._write_group(group[:middle])
         await self._write_group(group[middle:])
 
-    def _settle(self, group: Sequence[_Handed[ItemT]], *, told: Collection[str]) -> None:
-        if told:  # in a turn of its own, so that what it raises cannot end the writing
-            asyncio.get_running_loop().call_soon(self._on_written, told)
+    def _settle(self, group: Sequence[_Handed[ItemT]], *, emitted: Collection[str]) -> None:
+        if emitted:  # in a turn of its own, so that what it raises cannot end the writing
+            asyncio.get_running_loop().call_soon(self._on_written, emitted)
         for handed in group:
             handed.succeed()

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.clock import Clock
-from watcher.store.database_file import Place, file_lock
+from watcher.store.database_file import DatabaseFile, file_lock
 from watcher.store.db_errors import explain
 from watcher.store.schema_version import prepare
 from watcher.store.sql_store import SqlStore
@@ -44,13 +44,13 @@ async def open_store(
     """
     path = _path_of(url)
     async with AsyncExitStack() as stack:
-        place = _take_file(path, clock=clock, stack=stack)
+        database_file = _take_file(path, clock=clock, stack=stack)
         database = Database(path, busy_timeout_s=busy_timeout_s)
         stack.push_async_callback(database.close)
         created = await _prepare(database, where=str(path))
         return SqlStore(
             database=database,
-            place=place,
+            database_file=database_file,
             where=str(path),
             created=created,
             clock=clock,
@@ -72,7 +72,7 @@ def _path_of(url: str) -> Path:
     return Path(str(parts.database)).resolve()
 
 
-def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
+def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> DatabaseFile:
     try:
         stack.enter_context(file_lock(path, now=clock.now()))
         # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
@@ -86,7 +86,7 @@ def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> Place:
         raise kind(
             f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
         ) from None
-    return Place(path, opened=opened)
+    return DatabaseFile(path, opened=opened)
 
 
 async def _prepare(database: Database, *, where: str) -> bool:

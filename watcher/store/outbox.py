@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from watcher.domain.models import DeliveryState, Outgoing
+from watcher.domain.models import DeliveryState, OutboxEntry
 from watcher.store.protocol import Change, ExecutionChange, PipelineChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
@@ -14,7 +14,7 @@ from watcher.store.tables import WAITING, delivery, event, source
 
 _EVENT = insert(event)
 
-# A follower of a delivery that waits for its next attempt comes due with it, not before: else every look for what is
+# A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
 # due would pass over all that is held back.
 _ahead = delivery.alias("ahead")
 _LATEST_AHEAD = (
@@ -56,32 +56,32 @@ _SINKS_OF = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """An event with the change that tells it."""
+class _OutboxEvent:
+    """An event with the change that makes it."""
 
     change: Change
-    outgoing: Outgoing
+    outgoing: OutboxEntry
 
 
 def write_outgoing(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write the events of changes and their deliveries; return the names of the sinks that got some."""
-    told = [_Told(change, outgoing) for change in changes for outgoing in change.outgoing]
-    if not told:
+    emitted = [_OutboxEvent(change, outgoing) for change in changes for outgoing in change.outgoing]
+    if not emitted:
         return set()
-    told.sort(key=lambda each: (each.outgoing.event.stream, each.outgoing.event.sequence))
-    connection.execute(_EVENT, [_event_row(each, numbers=numbers, now=now) for each in told])
-    names = {name for each in told for name in each.outgoing.sinks}
+    emitted.sort(key=lambda each: (each.outgoing.event.stream, each.outgoing.event.sequence))
+    connection.execute(_EVENT, [_event_row(each, numbers=numbers, now=now) for each in emitted])
+    names = {name for each in emitted for name in each.outgoing.sinks}
     rows = [
         _delivery_row(each.outgoing, sink_id=numbers[sink(name)], now=now)
-        for each in told
+        for each in emitted
         for name in each.outgoing.sinks
     ]
     if rows:
         connection.execute(_DELIVERY, rows)
-    return names | _write_echoes(connection, [each.outgoing for each in told], now=now)
+    return names | _write_echoes(connection, [each.outgoing for each in emitted], now=now)
 
 
-def _write_echoes(connection: Connection, several: Sequence[Outgoing], *, now: int) -> set[str]:
+def _write_echoes(connection: Connection, several: Sequence[OutboxEntry], *, now: int) -> set[str]:
     """Send also to whoever was sent the earlier event that this one ends."""
     names: set[str] = set()
     for outgoing in several:
@@ -100,18 +100,18 @@ def _write_echoes(connection: Connection, several: Sequence[Outgoing], *, now: i
     return names
 
 
-def _event_row(told: _Told, *, numbers: SourceNumbers, now: int) -> dict[str, Any]:
-    happened = told.outgoing.event
+def _event_row(emitted: _OutboxEvent, *, numbers: SourceNumbers, now: int) -> dict[str, Any]:
+    happened = emitted.outgoing.event
     row = {
         "event_id": happened.id.bytes,
         "stream": happened.stream,
         "sequence": happened.sequence,
         "type": happened.type,
-        "source_id": numbers[Source(told.change.lease.kind, told.change.lease.name)],
+        "source_id": numbers[Source(emitted.change.lease.kind, emitted.change.lease.name)],
         "recorded_at": now,
         "body": happened.body,
     }
-    return row | _subject(told.change, numbers=numbers)
+    return row | _subject(emitted.change, numbers=numbers)
 
 
 def _subject(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _subject(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
     return {"pipeline_id": None, "execution": None}
 
 
-def _delivery_row(outgoing: Outgoing, *, sink_id: int, now: int) -> dict[str, Any]:
+def _delivery_row(outgoing: OutboxEntry, *, sink_id: int, now: int) -> dict[str, Any]:
     return {
         "stream": outgoing.event.stream,
         "sequence": outgoing.event.sequence,

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequen
 from dataclasses import dataclass
 from typing import Protocol
 
-from watcher.domain.models import Cursor, Delivery, DeliveryState, Known, Outgoing
+from watcher.domain.models import Cursor, Delivery, DeliveryState, ExecutionRecord, OutboxEntry
 
 Keep = Callable[[str, str, str, int], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
@@ -24,20 +24,20 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class ExecutionChange:
-    """A new state of one execution with what it tells, written in one transaction or not at all.
+    """A new state of one execution with its events, written in one transaction or not at all.
 
     `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet.
     """
 
     lease: Lease
     before: int | None
-    known: Known
-    outgoing: tuple[Outgoing, ...]
+    known: ExecutionRecord
+    outgoing: tuple[OutboxEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SourceChange:
-    """A new state of the leased account or sink itself, with what it tells.
+    """A new state of the leased account or sink itself, with its events.
 
     `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
     sink's `failing` or `disabled`; `None` is well.
@@ -47,12 +47,12 @@ class SourceChange:
     before: int
     sequence: int
     state: str | None
-    outgoing: tuple[Outgoing, ...]
+    outgoing: tuple[OutboxEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineChange:
-    """How far a pipeline of the leased account is read now, with what the pipeline itself tells.
+    """How far a pipeline of the leased account is read now, with the pipeline's own events.
 
     `before` is the sequence of its own events believed recorded, `sequence` the new one.
     """
@@ -62,14 +62,14 @@ class PipelineChange:
     before: int
     sequence: int
     cursor: Cursor
-    outgoing: tuple[Outgoing, ...]
+    outgoing: tuple[OutboxEntry, ...]
 
 
 Change = ExecutionChange | SourceChange | PipelineChange
 
 
 @dataclass(frozen=True, slots=True)
-class Strain:
+class BackoffState:
     """What an account or a sink is going through now, which a restart must not forget.
 
     `pause_s` is how long nothing may be sent to it; `failing_for_s` is for how long nothing got through, counted only
@@ -80,11 +80,11 @@ class Strain:
     failing_for_s: float | None = None
 
 
-AT_EASE = Strain()
+NO_BACKOFF = BackoffState()
 
 
 @dataclass(frozen=True, slots=True)
-class Settlement:
+class AttemptRecord:
     """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`.
 
     `answer` is a word or code for people (`204`, `timeout`).
@@ -103,16 +103,16 @@ class Settlement:
 
 
 @dataclass(frozen=True, slots=True)
-class Settlements:
+class AttemptRecords:
     """How attempts at deliveries of the leased sink ended, written together or not at all.
 
-    `clock_s`, the sink's own clock, and `strain` are how the sink is now, kept with the sink.
+    `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept with the sink.
     """
 
     lease: Lease
-    attempts: tuple[Settlement, ...]
+    attempts: tuple[AttemptRecord, ...]
     clock_s: float
-    strain: Strain
+    backoff: BackoffState
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ class AccountRecord:
 
     sequence: int
     trouble: str | None
-    strain: Strain
+    backoff: BackoffState
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class SinkRecord:
     sequence: int
     state: str | None
     clock_s: float
-    strain: Strain
+    backoff: BackoffState
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +162,7 @@ class Backlog:
     oldest_at: int | None
 
 
-class Ledger(Protocol):
+class AccountStore(Protocol):
     """The part of a store that an account's owner uses, who needs no sinks. The rules of `Store` hold."""
 
     async def claim(self, kind: str, name: str) -> Lease:
@@ -173,10 +173,10 @@ class Ledger(Protocol):
         """Return what is recorded of the leased account itself."""
         ...
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return what is recorded of these executions of the leased account, by id.
 
-        `since_at` and `looked_at` come back no later than now: a clock that was ahead has been set right since.
+        `since_at` and `polled_at` come back no later than now: a clock that was ahead has been set right since.
         """
         ...
 
@@ -187,7 +187,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
         ...
 
@@ -195,16 +195,16 @@ class Ledger(Protocol):
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
         ...
 
-    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
-        """Keep when unchanged executions were last looked at: execution to microseconds UTC, steady."""
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+        """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
         ...
 
-    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
         """Keep what the leased account is going through."""
         ...
 
 
-class Store(Ledger, Protocol):
+class Store(AccountStore, Protocol):
     """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
 
     A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease is not the stored
@@ -225,8 +225,8 @@ class Store(Ledger, Protocol):
         """
         ...
 
-    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
-        """Keep what the leased sink is going through, and its own clock, between two settlements."""
+    async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
+        """Keep what the leased sink is going through, and its own clock, between two attempt records."""
         ...
 
     async def next_deliveries(
@@ -257,7 +257,7 @@ class Store(Ledger, Protocol):
         """
         ...
 
-    async def settle(self, settlements: Settlements) -> None:
+    async def settle(self, attempt_records: AttemptRecords) -> None:
         """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
         ...
 
@@ -283,11 +283,11 @@ class Store(Ledger, Protocol):
         """
         ...
 
-    async def check_place(self) -> None:
+    async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
         ...
 
-    async def prove_writable(self) -> None:
+    async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
         ...
 

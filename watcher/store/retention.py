@@ -26,7 +26,7 @@ SINK_REMOVED = "sink_removed"
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class PruneStep:
     """What one page came to: how many went, and where the next one begins (`None` after the last)."""
 
     gone_count: int
@@ -83,10 +83,10 @@ _NOTE_EMPTY = (
 _DELETE_EMPTY = delete(execution).where(*_OF_EXECUTION, execution.c.stream.is_(None))
 
 
-def prune_executions(connection: Connection, *, before: int, after: tuple[Any, ...], keep: Keep) -> Page:
+def prune_executions(connection: Connection, *, before: int, after: tuple[Any, ...], keep: Keep) -> PruneStep:
     """Delete what may go of a page of executions that ended before that moment; count those whose events all went.
 
-    A row whose events are not all gone stays: another first sight of it would tell sequence 1 again.
+    A row whose events are not all gone stays: another first sight of it would emit sequence 1 again.
     """
     ended_at, account_id, key = after
     parameters = {"before": before, "ended_at": ended_at, "account_id": account_id, "after": key}
@@ -96,7 +96,7 @@ def prune_executions(connection: Connection, *, before: int, after: tuple[Any, .
     if forgotten:
         connection.execute(_DELETE_EMPTY, _keys(forgotten))
     last = rows[-1] if len(rows) == EXECUTIONS_COUNT else None
-    return Page(gone_count, last and (last.ended_at, last.account_id, last.execution))
+    return PruneStep(gone_count, last and (last.ended_at, last.account_id, last.execution))
 
 
 def _is_kept(row: AnyRow, *, keep: Keep) -> bool:
@@ -133,8 +133,8 @@ _DELETE_EVENT_DELIVERIES = delete(delivery).where(
 _DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY)
 
 
-def prune_source_events(connection: Connection, *, before: int, after: tuple[Any, ...]) -> Page:
-    """Delete what may go of a page of events of accounts and sinks told before that moment."""
+def prune_source_events(connection: Connection, *, before: int, after: tuple[Any, ...]) -> PruneStep:
+    """Delete what may go of a page of events of accounts and sinks reported before that moment."""
     recorded_at, event_id, *_ = after
     rows = connection.execute(_OLD_EVENTS, {"before": before, "recorded_at": recorded_at, "after": event_id}).all()
     if rows:
@@ -143,7 +143,7 @@ def prune_source_events(connection: Connection, *, before: int, after: tuple[Any
         connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
         connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
     last = rows[-1] if len(rows) == ROWS_COUNT else None
-    return Page(len(rows), last and (last.recorded_at, last.id))
+    return PruneStep(len(rows), last and (last.recorded_at, last.id))
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
@@ -165,13 +165,13 @@ _SOME_WAITING = (
     .where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == WAITING)
     .limit(ROWS_COUNT)
 )
-_BURY = (
+_EXPIRE = (
     update(delivery)
     .where(tuple_(delivery.c.stream, delivery.c.sequence, delivery.c.sink_id).in_(_SOME_WAITING))
     .values(state=DeliveryState.DEAD, settled_at=bindparam("now"), answer=SINK_REMOVED)
 )
 
 
-def bury_deliveries(connection: Connection, *, sink_id: int, now: int) -> int:
+def expire_deliveries(connection: Connection, *, sink_id: int, now: int) -> int:
     """Make some of a sink's waiting deliveries dead letters; return how many, 0 when none is left."""
-    return connection.execute(_BURY, {"of_sink": sink_id, "now": now}).rowcount
+    return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now}).rowcount

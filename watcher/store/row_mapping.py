@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
-from watcher.domain.models import Counts, Known, LostReason
+from watcher.domain.models import Counts, ExecutionRecord, LostReason
 from watcher.store.tables import execution as table
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -35,8 +35,8 @@ class KnownRow(NamedTuple):
     found_at: int
 
 
-KNOWN_COLUMNS = tuple(table.c[name] for name in KnownRow._fields)
-"""What `known_of` reads."""
+RECORD_COLUMNS = tuple(table.c[name] for name in KnownRow._fields)
+"""What `record_of` reads."""
 
 
 def execution_key(execution: str) -> bytes:
@@ -65,7 +65,7 @@ def counts_of(text: str) -> Counts:
     return tuple((intern(kind), count) for kind, count in json.loads(text).items())
 
 
-def execution_row(known: Known, *, account_id: int, pipeline_id: int, stream: bytes | None) -> dict[str, Any]:
+def execution_row(known: ExecutionRecord, *, account_id: int, pipeline_id: int, stream: bytes | None) -> dict[str, Any]:
     """Return the values of an execution's row by column, each key with `new_` before it."""
     return {
         "new_account_id": account_id,
@@ -73,7 +73,7 @@ def execution_row(known: Known, *, account_id: int, pipeline_id: int, stream: by
         "new_pipeline_id": pipeline_id,
         "new_status": known.status,
         "new_since_at": known.since_at,
-        "new_looked_at": known.looked_at,
+        "new_looked_at": known.polled_at,
         "new_sequence": known.sequence,
         "new_counts": counts_text(known.counts),
         "new_overdue_sequence": known.overdue_sequence,
@@ -86,19 +86,19 @@ def execution_row(known: Known, *, account_id: int, pipeline_id: int, stream: by
     }
 
 
-def known_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int) -> Known:
-    """Return a row of `KNOWN_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
+def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int) -> ExecutionRecord:
+    """Return a row of `RECORD_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
 
-    What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every look until then
+    What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every poll until then
     would be older than the last one.
     """
     read = KnownRow._make(row)  # whose names cost a third of the row's own
-    return Known(
+    return ExecutionRecord(
         execution=name,
         pipeline=pipelines[read.pipeline_id],
         status=read.status and intern(read.status),
         since_at=min(read.since_at, now),
-        looked_at=min(read.looked_at, now),
+        polled_at=min(read.looked_at, now),
         sequence=read.sequence,
         counts=counts_of(read.counts),
         overdue_sequence=read.overdue_sequence,

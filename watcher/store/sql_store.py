@@ -15,35 +15,35 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
-from watcher.domain.models import Delivery, Known
+from watcher.domain.models import Delivery, ExecutionRecord
 from watcher.runtime.clock import Clock
 from watcher.store import cursors as scans
 from watcher.store import deliveries, leases, retention
 from watcher.store import executions as states
 from watcher.store import source_ids as sources
-from watcher.store.backoff_state import Strained
-from watcher.store.database_file import Place
+from watcher.store.backoff_state import BackoffChange
+from watcher.store.database_file import DatabaseFile
 from watcher.store.db_errors import explain
 from watcher.store.group_commit import GroupWriter
 from watcher.store.protocol import (
     AccountRecord,
+    AttemptRecords,
     Backlog,
+    BackoffState,
     Change,
     DueDeliveries,
     Keep,
     Lease,
     PipelineRecord,
-    Settlements,
     SinkRecord,
-    Strain,
 )
 from watcher.store.source_ids import Source, SourceNumbers
 from watcher.store.sqlite import Database
 from watcher.store.transaction import Item, sources_of, write_group
-from watcher.store.write_probe import Refusal, write_proof
+from watcher.store.write_probe import LastWriteError, write_probe
 
-LOOKS_COUNT = 1_000
-"""How many looks are written at once: each is its own, and changes need not wait for all of them."""
+POLL_TIMES_COUNT = 1_000
+"""How many poll times are written at once: each is its own, and changes need not wait for all of them."""
 
 T = TypeVar("T")
 _Work = Callable[[Connection], T]
@@ -56,7 +56,7 @@ class SqlStore:
         self,
         *,
         database: Database,
-        place: Place,
+        database_file: DatabaseFile,
         where: str,
         created: bool,
         clock: Clock,
@@ -65,19 +65,21 @@ class SqlStore:
     ) -> None:
         """Start writing.
 
-        `created` is kept for whoever warns of an empty store, `on_recorded` is told after a commit which sinks have
+        `created` is kept for whoever warns of an empty store, `on_recorded` hears after a commit which sinks have
         something new to send, `resources` are let go of at the end.
         """
         self.created = created
         self.exclusive = True  # the lock on the file keeps every other process out
         self._database = database
-        self._place = place
+        self._database_file = database_file
         self._clock = clock
         self._resources = resources
         self._explain = partial(explain, where=where)
         self._numbers = SourceNumbers(database.write)
-        self._refusal = Refusal(self._explain, clock=clock)
-        self._group = GroupWriter(write=self._write_group, explain=self._refusal.explain, on_written=on_recorded)
+        self._last_write_error = LastWriteError(self._explain, clock=clock)
+        self._group = GroupWriter(
+            write=self._write_group, explain=self._last_write_error.explain, on_written=on_recorded
+        )
         self._closed = False
 
     async def claim(self, kind: str, name: str) -> Lease:
@@ -91,7 +93,7 @@ class SqlStore:
         now = self._clock.steady_us()
         return await self._read(partial(states.load_account, account_id=self._number(lease), now=now))
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return what is recorded of these executions of the leased account, by id."""
         return await self._read(
             partial(
@@ -113,7 +115,7 @@ class SqlStore:
 
         return await self._write(load)
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines of the leased account that have not ended."""
         pipeline_ids = await self._pipeline_numbers(lease, pipelines)
         now = self._clock.steady_us()
@@ -139,19 +141,19 @@ class SqlStore:
         """Write a change, its events and their deliveries in one transaction."""
         await self._write_item(change)
 
-    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
-        """Keep when unchanged executions were last looked at."""
-        looks = list(looked_at.items())
-        for start in range(0, len(looks), LOOKS_COUNT):
-            await self._write_item(states.Looks(lease, dict(looks[start : start + LOOKS_COUNT])))
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+        """Keep when unchanged executions were last polled."""
+        poll_times = list(polled_at.items())
+        for start in range(0, len(poll_times), POLL_TIMES_COUNT):
+            await self._write_item(states.PollTimes(lease, dict(poll_times[start : start + POLL_TIMES_COUNT])))
 
-    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
         """Keep what the leased account is going through."""
-        await self._write_item(Strained(lease, strain))
+        await self._write_item(BackoffChange(lease, backoff))
 
-    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
+    async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
         """Keep what the leased sink is going through, and its own clock."""
-        await self._write_item(Strained(lease, strain, clock_s))
+        await self._write_item(BackoffChange(lease, backoff, clock_s))
 
     async def next_deliveries(
         self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
@@ -196,16 +198,16 @@ class SqlStore:
 
         return await self._write(write)
 
-    async def settle(self, settlements: Settlements) -> None:
+    async def settle(self, attempt_records: AttemptRecords) -> None:
         """Write how attempts ended."""
-        await self._write_item(settlements)
+        await self._write_item(attempt_records)
 
     async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
         """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
         absent = await self._write(partial(retention.mark_absent_sinks, present=present, now=now))
         died_count = 0
         for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
-            while count := await self._write(partial(retention.bury_deliveries, sink_id=sink_id, now=now)):
+            while count := await self._write(partial(retention.expire_deliveries, sink_id=sink_id, now=now)):
                 died_count += count
         return died_count
 
@@ -220,18 +222,18 @@ class SqlStore:
         async for page in self._pages(partial(retention.prune_executions, before=ended_before, keep=keep)):
             yield page.gone_count
 
-    async def check_place(self) -> None:
+    async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if the file was deleted or replaced."""
-        self._place.check()
+        self._database_file.check()
 
     def announce(self, http: str) -> None:
         """Let others on this machine know where the daemon that holds the store listens (`host:port`)."""
-        self._place.announce(http)
+        self._database_file.announce(http)
 
-    async def prove_writable(self) -> None:
+    async def probe_writable(self) -> None:
         """Write something, in a transaction of its own; what was just refused proves the contrary."""
-        await self._write(partial(write_proof, now=self._clock.steady_us()))
-        self._refusal.check()
+        await self._write(partial(write_probe, now=self._clock.steady_us()))
+        self._last_write_error.check()
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
@@ -251,8 +253,8 @@ class SqlStore:
         await self._explained(partial(self._numbers.provide, wanted))
         return sorted(self._numbers[each] for each in wanted)
 
-    async def _pages(self, work: Callable[..., retention.Page]) -> AsyncIterator[retention.Page]:
-        page = retention.Page(0, retention.FIRST)
+    async def _pages(self, work: Callable[..., retention.PruneStep]) -> AsyncIterator[retention.PruneStep]:
+        page = retention.PruneStep(0, retention.FIRST)
         while page.next_after is not None:
             page = await self._write(partial(work, after=page.next_after))
             yield page
@@ -263,9 +265,9 @@ class SqlStore:
         def write(connection: Connection) -> set[str]:
             return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
 
-        told = await self._database.write(write)
-        self._refusal.forget()
-        return told
+        emitted = await self._database.write(write)
+        self._last_write_error.forget()
+        return emitted
 
     async def _write_item(self, item: Item) -> None:
         self._check_open()

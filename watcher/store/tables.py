@@ -108,7 +108,7 @@ event = Table(
     Column("stream", LargeBinary, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("type", String, nullable=False),
-    Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink that told it
+    Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink it is of
     Column("pipeline_id", ForeignKey("source.id")),
     Column("execution", LargeBinary),
     Column("recorded_at", BigInteger, nullable=False),

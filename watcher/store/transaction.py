@@ -1,19 +1,19 @@
-"""What is written together: changes, settlements, looks and strains of one group, in one transaction."""
+"""What is written together: changes, attempts, poll times and backoffs of one group, in one transaction."""
 
 from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
 from watcher.store import leases
-from watcher.store.backoff_state import Strained, write_strains
+from watcher.store.backoff_state import BackoffChange, write_backoffs
 from watcher.store.cursors import write_pipelines
-from watcher.store.deliveries import write_settlements
-from watcher.store.executions import Looks, write_executions, write_looks, write_sources
+from watcher.store.deliveries import write_attempt_records
+from watcher.store.executions import PollTimes, write_executions, write_poll_times, write_sources
 from watcher.store.outbox import write_outgoing
-from watcher.store.protocol import Change, ExecutionChange, PipelineChange, Settlements, SourceChange
+from watcher.store.protocol import AttemptRecords, Change, ExecutionChange, PipelineChange, SourceChange
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 
-Item = Change | Settlements | Looks | Strained
+Item = Change | AttemptRecords | PollTimes | BackoffChange
 
 
 def sources_of(items: Sequence[Item]) -> set[Source]:
@@ -31,7 +31,7 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
 
 
 def write_group(connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, now: int) -> set[str]:
-    """Write all of the items; return the names of the sinks that have something new to look at.
+    """Write all of the items; return the names of the sinks that have something new to send.
 
     Raises `OwnershipLostError` when a lease is not the stored one, `SequenceConflictError` when a sequence is not: then
     none of them is to be kept.
@@ -41,18 +41,20 @@ def write_group(connection: Connection, items: Sequence[Item], *, numbers: Sourc
     executions = [change for change in changes if isinstance(change, ExecutionChange)]
     sources = [change for change in changes if isinstance(change, SourceChange)]
     pipelines = [change for change in changes if isinstance(change, PipelineChange)]
-    settlements = [item for item in items if isinstance(item, Settlements)]
+    attempt_records = [item for item in items if isinstance(item, AttemptRecords)]
     write_executions(connection, executions, numbers=numbers)
     write_sources(connection, sources, numbers=numbers)
     write_pipelines(connection, pipelines, numbers=numbers)
-    write_looks(connection, [item for item in items if isinstance(item, Looks)], numbers=numbers)
-    write_strains(connection, _strained(items), numbers=numbers, now=now)
-    told = write_outgoing(connection, changes, numbers=numbers, now=now)
-    return told | write_settlements(connection, settlements, numbers=numbers, now=now)
+    write_poll_times(connection, [item for item in items if isinstance(item, PollTimes)], numbers=numbers)
+    write_backoffs(connection, _backoff_changes(items), numbers=numbers, now=now)
+    emitted = write_outgoing(connection, changes, numbers=numbers, now=now)
+    return emitted | write_attempt_records(connection, attempt_records, numbers=numbers, now=now)
 
 
-def _strained(items: Sequence[Item]) -> list[Strained]:
+def _backoff_changes(items: Sequence[Item]) -> list[BackoffChange]:
     """Return what is said of accounts and sinks themselves, in the order it was handed in."""
     return [
-        Strained(item.lease, item.strain, item.clock_s) for item in items if isinstance(item, Strained | Settlements)
+        BackoffChange(item.lease, item.backoff, item.clock_s)
+        for item in items
+        if isinstance(item, BackoffChange | AttemptRecords)
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from sqlalchemy import Connection, insert, update
 
 from watcher.runtime.clock import Clock
-from watcher.store.db_errors import Trouble
+from watcher.store.db_errors import DatabaseFault
 from watcher.store.tables import meta
 
 PROVED_AT = "proved_at"
@@ -17,17 +17,17 @@ REMEMBERED_S = 30.0
 """What was refused comes due again within this time, unless nobody wants it any more."""
 
 
-class Refusal:
+class LastWriteError:
     """The last trouble that stood in the way of every write, until one passes."""
 
-    def __init__(self, explain: Callable[[Exception], Trouble], *, clock: Clock) -> None:
+    def __init__(self, explain: Callable[[Exception], DatabaseFault], *, clock: Clock) -> None:
         """Start with none."""
         self._explain = explain
         self._clock = clock
-        self._trouble: Trouble | None = None
+        self._trouble: DatabaseFault | None = None
         self._since = 0.0
 
-    def explain(self, error: Exception) -> Trouble:
+    def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error of a write means, and remember it if it concerns them all."""
         trouble = self._explain(error)
         if trouble.concerns_all:
@@ -44,7 +44,7 @@ class Refusal:
             raise self._trouble.error()
 
 
-def write_proof(connection: Connection, *, now: int) -> None:
+def write_probe(connection: Connection, *, now: int) -> None:
     """Write that moment: SQLite writes nothing at all where a row keeps its value."""
     row = {"value": str(now)}
     if not connection.execute(update(meta).where(meta.c.key == PROVED_AT), row).rowcount:

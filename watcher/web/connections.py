@@ -138,7 +138,7 @@ class Connections:
         self._crowded_count = 0
         self._say_at = dict.fromkeys(("crowded", "failed"), float("-inf"))
         rules = AcceptRules(
-            room=self._make_room,
+            room=self._make_space,
             admit=self._admit,
             crowded=self._say_crowded,
             at_most=max(1, in_all - self._at_most),
@@ -161,7 +161,7 @@ class Connections:
         """Count a connection."""
         self._clients[client] = None
 
-    def _make_room(self) -> bool:
+    def _make_space(self) -> bool:
         """Tell whether another may come, which one may have to go for: not who has just come for a first answer."""
         if len(self._clients) + len(self._admissions) < self._at_most:
             return True

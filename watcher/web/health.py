@@ -20,11 +20,11 @@ PATIENCE_S = 2.0
 class Checks:
     """What the pages ask of the daemon.
 
-    `stuck` names rounds that have not woken in time; `unready` names what is not ready yet; `refresh` brings gauges
+    `stalled` names jobs that have not woken in time; `unready` names what is not ready yet; `refresh` brings gauges
     up to date that are read from the store.
     """
 
-    stuck: Callable[[], Sequence[str]]
+    stalled: Callable[[], Sequence[str]]
     unready: Callable[[], Awaitable[Sequence[str]]]
     refresh: Callable[[], Awaitable[None]]
 
@@ -70,10 +70,10 @@ def health_routes(checks: Checks, registry: CollectorRegistry, *, clock: Clock) 
     exposition = Exposition(registry, refresh=checks.refresh, clock=clock)
 
     async def livez(_: web.Request) -> web.Response:
-        return _verdict(checks.stuck(), verbose=True)
+        return _response(checks.stalled(), verbose=True)
 
     async def readyz(request: web.Request) -> web.Response:
-        return _verdict(await checks.unready(), verbose="verbose" in request.query)
+        return _response(await checks.unready(), verbose="verbose" in request.query)
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=await exposition.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -81,7 +81,7 @@ def health_routes(checks: Checks, registry: CollectorRegistry, *, clock: Clock) 
     return [web.get("/livez", livez), web.get("/readyz", readyz), web.get("/metrics", metrics)]
 
 
-def _verdict(problems: Sequence[str], *, verbose: bool) -> web.Response:
+def _response(problems: Sequence[str], *, verbose: bool) -> web.Response:
     if not problems:
         return web.Response(text="ok\n")
     lines = [f"not ok: {problem}" for problem in problems] if verbose else ["not ok"]

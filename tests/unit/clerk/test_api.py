@@ -19,10 +19,10 @@ from aiohttp.test_utils import TestServer, unused_port
 from watcher.clerk.api import ClerkApi, outcome_of
 from watcher.clerk.protocol import PageReply, Reply
 from watcher.clerk.schemas import UnreadableError
-from watcher.clerk.simulator.lifecycles import Stay, Story
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
-from watcher.domain.models import Execution, Outcome
+from watcher.domain.models import ExecutionSnapshot, Outcome
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client
 from watcher.runtime.proxy import Proxy
@@ -419,7 +419,7 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     async with serving(answer) as base_url:
         reply = await ask_list(base_url, page=7)
     assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
-    assert reply == PageReply(Outcome.OK, 1000.0, (Execution(EXECUTION, "running"),), 0, 1, 200)
+    assert reply == PageReply(Outcome.OK, 1000.0, (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200)
 
 
 @pytest.mark.parametrize("order", Order)
@@ -428,12 +428,12 @@ async def test_the_simulators_list_is_read_in_its_order_to_its_end(order: Order)
     pipeline = SimPipeline(PIPELINE, "Sales agent")
     ids = [f"9a1b0000-0000-4000-8000-{number:012d}" for number in range(60)]
     for number, name in enumerate(ids):
-        story = Story(name, (Stay("running", 0.0), Stay("success", 1.0)))
-        world.add(story, pipeline=pipeline, begins_s=number - 5000.0)
+        lifecycle = Lifecycle(name, (StatusPhase("running", 0.0), StatusPhase("success", 1.0)))
+        world.add(lifecycle, pipeline=pipeline, begins_s=number - 5000.0)
     async with Simulator(world, api_keys=["k-1"]) as simulator, api_at(simulator.base_url) as api:
         replies = [await api.list(pipeline=PIPELINE, page=page) for page in (1, 2, 3)]
-    told = [row.id for reply in replies for row in reply.rows or ()]
-    assert told == (ids if order is Order.OLDEST else ids[::-1])
+    emitted = [row.id for reply in replies for row in reply.rows or ()]
+    assert emitted == (ids if order is Order.OLDEST else ids[::-1])
     assert [(len(reply.rows or ()), reply.total) for reply in replies] == [(50, 60), (10, 60), (0, 60)]
     assert all(row.status == "success" and row.started_at and row.finished_at for row in replies[0].rows or ())
 
@@ -484,18 +484,18 @@ async def test_what_is_read_aside_is_read_to_its_end_before_a_cancellation_comes
         may_end.wait()
 
     async with api_at("http://127.0.0.1:1") as api:
-        look = asyncio.create_task(api._in_thread(work))
+        poll = asyncio.create_task(api._in_thread(work))
         await asyncio.to_thread(begun.wait)
         queued = asyncio.create_task(api._in_thread(work))
         await asyncio.sleep(0)
-        for task in (look, queued):
+        for task in (poll, queued):
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await queued
-        assert not look.done()
+        assert not poll.done()
         may_end.set()
         with pytest.raises(asyncio.CancelledError):
-            await look
+            await poll
 
 
 @dataclass
@@ -545,12 +545,12 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
         Client(api_key="k-1", timeout_s=PATIENT_S, connections=20, proxy=Proxy()) as client,
     ):
         api = ClerkApi(client, base_url=base_url, clock=FrozenClock())
-        looks = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
+        polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
         small = ClerkApi(client, base_url=elsewhere, clock=FrozenClock())
         assert (await small.get(pipeline=PIPELINE, execution=EXECUTION)).outcome is Outcome.OK
         slow.may_end.set()
-        replies = await asyncio.gather(*looks)
+        replies = await asyncio.gather(*polls)
     assert [reply.outcome for reply in replies] == [Outcome.OK] * 10
     assert slow.most <= LARGE_BODIES
 
@@ -558,10 +558,10 @@ async def test_large_bodies_are_read_a_few_at_a_time_and_all_in_the_end() -> Non
 async def test_bodies_that_are_not_that_large_are_read_all_at_once() -> None:
     slow = Slow(asyncio.Event(), size=1024 * 1024)
     async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
-        looks = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(12)]
+        polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(12)]
         await slow.until(sent=12, sending=12)
         slow.may_end.set()
-        assert [reply.outcome for reply in await asyncio.gather(*looks)] == [Outcome.OK] * 12
+        assert [reply.outcome for reply in await asyncio.gather(*polls)] == [Outcome.OK] * 12
 
 
 async def test_a_body_that_cannot_be_read_is_forgotten_at_once() -> None:
@@ -579,13 +579,13 @@ async def test_a_body_that_cannot_be_read_is_forgotten_at_once() -> None:
 async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
     slow = Slow(asyncio.Event())
     async with serving(slow.answer) as base_url, api_of_many(base_url) as api:
-        looks = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
+        polls = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(10)]
         await slow.until(sent=LARGE_BODIES, sending=10)
-        for look in looks[:9]:
-            look.cancel()
+        for poll in polls[:9]:
+            poll.cancel()
         slow.may_end.set()
-        assert (await looks[9]).outcome is Outcome.OK
-        await asyncio.gather(*looks, return_exceptions=True)
+        assert (await polls[9]).outcome is Outcome.OK
+        await asyncio.gather(*polls, return_exceptions=True)
         slow.may_end.clear()
         again = [asyncio.create_task(api.get(pipeline=PIPELINE, execution=EXECUTION)) for _ in range(LARGE_BODIES)]
         await slow.until(sent=LARGE_BODIES, sending=10 + LARGE_BODIES)
@@ -596,6 +596,6 @@ async def test_a_large_body_that_is_given_up_makes_way_for_the_next() -> None:
 async def test_whoever_waits_for_a_place_waits_no_longer_than_its_timeout() -> None:
     slow = Slow(asyncio.Event())
     async with serving(slow.answer) as base_url, api_of_many(base_url, timeout_s=TIMEOUT_S) as api:
-        looks = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
-        assert {reply.outcome for reply in await asyncio.gather(*looks)} == {Outcome.TIMEOUT}
+        polls = [api.get(pipeline=PIPELINE, execution=EXECUTION) for _ in range(10)]
+        assert {reply.outcome for reply in await asyncio.gather(*polls)} == {Outcome.TIMEOUT}
         slow.may_end.set()

@@ -12,12 +12,12 @@ from watcher.clerk.schemas import (
     QUICK_BYTES,
     Attempt,
     HardToReadError,
-    Page,
+    ParsedPage,
     UnreadableError,
     parse_execution,
     parse_page,
 )
-from watcher.domain.models import Execution, FailedNode
+from watcher.domain.models import ExecutionSnapshot, FailedNode
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -64,7 +64,7 @@ FULL = {
     ],
     "pipelineMessages": [{"content": {"text": PRIVATE}}],
 }
-ALLOWED = Execution(
+ALLOWED = ExecutionSnapshot(
     id=EXECUTION,
     status="failed",
     pipeline_id=PIPELINE,
@@ -88,15 +88,15 @@ ALLOWED = Execution(
 )
 
 
-def page_of(*rows: object, **fields: object) -> Page:
+def page_of(*rows: object, **fields: object) -> ParsedPage:
     return parse_page(json.dumps({"data": rows, "total": len(rows), **fields}).encode())
 
 
-def row_of(**fields: object) -> Execution:
+def row_of(**fields: object) -> ExecutionSnapshot:
     return page_of({"id": EXECUTION, "status": "running", **fields}).rows[0]
 
 
-def parse(**fields: object) -> Execution:
+def parse(**fields: object) -> ExecutionSnapshot:
     return parse_execution(body(**fields), asked=EXECUTION)
 
 
@@ -110,7 +110,7 @@ def test_private_fields_appear_in_nothing_that_is_returned() -> None:
 
 
 def test_the_required_fields_are_enough() -> None:
-    assert parse() == Execution(id=EXECUTION, status="running")
+    assert parse() == ExecutionSnapshot(id=EXECUTION, status="running")
 
 
 @pytest.mark.parametrize("wrong", [None, [], {}, {"a": 1}, [1], "odd", 1e300, -1, True])
@@ -204,7 +204,7 @@ def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable()
 
 
 def test_an_id_is_compared_without_regard_to_capitals_and_kept_as_asked() -> None:
-    assert parse(id=EXECUTION.upper()) == Execution(id=EXECUTION, status="running")
+    assert parse(id=EXECUTION.upper()) == ExecutionSnapshot(id=EXECUTION, status="running")
 
 
 # A page of a list
@@ -214,13 +214,13 @@ ROW_ALLOWED = replace(ALLOWED, pipeline_id=None, pipeline_name=None, version_num
 
 
 def test_of_a_row_the_allowed_fields_are_read_and_no_others() -> None:
-    assert page_of(ROW, total=7) == Page((ROW_ALLOWED,), 0, 7)
+    assert page_of(ROW, total=7) == ParsedPage((ROW_ALLOWED,), 0, 7)
 
 
 def test_a_page_keeps_the_order_of_its_rows_and_may_be_empty() -> None:
     rows = [{"id": name, "status": "new"} for name in (OTHER, EXECUTION)]
-    assert page_of(*rows) == Page((Execution(OTHER, "new"), Execution(EXECUTION, "new")), 0, 2)
-    assert page_of() == Page((), 0, 0)
+    assert page_of(*rows) == ParsedPage((ExecutionSnapshot(OTHER, "new"), ExecutionSnapshot(EXECUTION, "new")), 0, 2)
+    assert page_of() == ParsedPage((), 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,9 @@ def test_a_page_keeps_the_order_of_its_rows_and_may_be_empty() -> None:
     ],
 )
 def test_a_row_without_id_or_status_costs_only_itself(bad: object) -> None:
-    assert page_of(bad, {"id": EXECUTION, "status": "new"}, bad) == Page((Execution(EXECUTION, "new"),), 2, 3)
+    assert page_of(bad, {"id": EXECUTION, "status": "new"}, bad) == ParsedPage(
+        (ExecutionSnapshot(EXECUTION, "new"),), 2, 3
+    )
 
 
 def test_a_page_of_which_no_row_can_be_read_is_no_page_for_it_would_pass_for_the_end() -> None:
@@ -268,11 +270,11 @@ WRONG_TOTALS: list[object] = [None, -1, "7", 1.5, True, [], {}, 2**60, 1e300]
     [(0, 0), (51, 51), (2**53, 2**53), *((wrong, None) for wrong in WRONG_TOTALS)],
 )
 def test_a_total_of_another_type_is_absent(total: object, read: int | None) -> None:
-    assert page_of(total=total) == Page((), 0, read)
+    assert page_of(total=total) == ParsedPage((), 0, read)
 
 
 def test_a_total_may_be_missing() -> None:
-    assert parse_page(b'{"data": []}') == Page((), 0, None)
+    assert parse_page(b'{"data": []}') == ParsedPage((), 0, None)
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_without_a_list_there_is_no_page(data: bytes) -> None:
 
 @pytest.mark.parametrize("moment", ["0001-01-01T00:00:00Z", "yesterday", "", None, 1e300])
 def test_an_impossible_time_of_a_row_is_absent(moment: object) -> None:
-    assert row_of(startedAt=moment, finishedAt="2026-11-24T10:00:00") == Execution(
+    assert row_of(startedAt=moment, finishedAt="2026-11-24T10:00:00") == ExecutionSnapshot(
         EXECUTION, "running", finished_at=NOW
     )
 
@@ -293,11 +295,13 @@ def test_an_impossible_time_of_a_row_is_absent(moment: object) -> None:
 def test_half_a_surrogate_pair_in_one_row_costs_no_other() -> None:
     raw = json.dumps({"data": [{"id": EXECUTION, "status": "failed", "error": "N"}, {"id": OTHER, "status": "new"}]})
     page = parse_page(raw.replace('"N"', r'"cut \ud83d"').encode())
-    assert page == Page((Execution(EXECUTION, "failed", error="cut "), Execution(OTHER, "new")), 0, None)
+    assert page == ParsedPage(
+        (ExecutionSnapshot(EXECUTION, "failed", error="cut "), ExecutionSnapshot(OTHER, "new")), 0, None
+    )
 
 
 def test_the_ids_of_rows_are_in_small_letters() -> None:
-    assert row_of(id=EXECUTION.upper()) == Execution(EXECUTION, "running")
+    assert row_of(id=EXECUTION.upper()) == ExecutionSnapshot(EXECUTION, "running")
 
 
 # What only a second attempt reads
@@ -327,7 +331,9 @@ def test_nothing_in_a_private_field_makes_an_execution_unreadable(name: str) -> 
 @pytest.mark.parametrize("name", UNREAD)
 def test_nothing_in_a_private_field_of_a_row_costs_the_page(name: str) -> None:
     raw = json.dumps({"data": [ROW | {"contactDetails": "N"}, {"id": OTHER, "status": "new"}], "total": 2}).encode()
-    assert parse_page(raw.replace(b'"N"', UNREAD[name])) == Page((ROW_ALLOWED, Execution(OTHER, "new")), 0, 2)
+    assert parse_page(raw.replace(b'"N"', UNREAD[name])) == ParsedPage(
+        (ROW_ALLOWED, ExecutionSnapshot(OTHER, "new")), 0, 2
+    )
 
 
 @pytest.mark.parametrize("name", UNREAD)
@@ -340,7 +346,7 @@ def test_nothing_in_an_optional_field_costs_more_than_itself(name: str) -> None:
 @pytest.mark.parametrize("padding", [0, QUICK_BYTES])
 def test_a_byte_order_mark_is_passed_over(padding: int) -> None:
     raw = b"\xef\xbb\xbf" + body(environment="x" * padding)
-    assert parse_execution(raw, asked=EXECUTION) == Execution(EXECUTION, "running")
+    assert parse_execution(raw, asked=EXECUTION) == ExecutionSnapshot(EXECUTION, "running")
 
 
 @pytest.mark.parametrize("name", UNREAD)
@@ -381,7 +387,9 @@ def test_a_first_attempt_is_made_at_what_is_small_and_whole_only() -> None:
 @pytest.mark.parametrize("attempt", [Attempt.FIRST, Attempt.SECOND])
 def test_both_attempts_read_the_same(attempt: Attempt) -> None:
     assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, attempt=attempt) == ALLOWED
-    assert parse_page(json.dumps({"data": [ROW], "total": 1}).encode(), attempt=attempt) == Page((ROW_ALLOWED,), 0, 1)
+    assert parse_page(json.dumps({"data": [ROW], "total": 1}).encode(), attempt=attempt) == ParsedPage(
+        (ROW_ALLOWED,), 0, 1
+    )
 
 
 def test_no_more_goals_and_failed_nodes_are_kept_than_an_event_holds() -> None:

@@ -8,18 +8,18 @@ import pytest
 from rich.console import Console
 from unit.config.test_secrecy import SENTINEL, WRITTEN
 
-from watcher.cli.config_errors import tell_mistakes
+from watcher.cli.config_errors import report_mistakes
 from watcher.config.loader import load_config
 from watcher.config.problems import ConfigProblemsError
 
 
-def told(text: str, *, width: int = 100) -> list[str]:
+def emitted(text: str, *, width: int = 100) -> list[str]:
     path = Path("watcher.yaml")
     path.write_text(text)
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    tell_mistakes(caught.value, console=Console(file=out, width=width, highlight=False, markup=False))
+    report_mistakes(caught.value, console=Console(file=out, width=width, highlight=False, markup=False))
     return [line.rstrip() for line in out.getvalue().splitlines()]
 
 
@@ -30,7 +30,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_an_unknown_key_is_marked_in_its_line() -> None:
     text = "polling:\n  cadence: fixed\n  min_intervall: 5s   # my own words\n"
-    assert told(text) == [
+    assert emitted(text) == [
         'error: watcher.yaml:3:3: polling.min_intervall: unknown key "min_intervall"',
         "    3 |   min_intervall: 5s",
         "      |   ^^^^^^^^^^^^^",
@@ -41,7 +41,7 @@ def test_an_unknown_key_is_marked_in_its_line() -> None:
 
 
 def test_a_value_the_problem_quotes_is_shown_with_the_remedy_beside_it() -> None:
-    assert told("log: {level: 'very loud', format: json}")[:3] == [
+    assert emitted("log: {level: 'very loud', format: json}")[:3] == [
         'error: watcher.yaml:1:14: log.level: "very loud" is not known',
         "    1 | log: {level: 'very loud', format: …}",
         "      |              ^^^^^^^^^^^ allowed: debug, info, warning, error",
@@ -53,7 +53,7 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ={})
     out = io.StringIO()
-    tell_mistakes(caught.value, console=Console(file=out, width=200))
+    report_mistakes(caught.value, console=Console(file=out, width=200))
     first, second, *_ = out.getvalue().splitlines()
     assert first.startswith("error: gone.yaml: cannot read this file (no such file or directory")
     assert second == "hint: correct the path or its permissions"
@@ -89,7 +89,7 @@ def test_what_is_in_no_line_comes_with_a_hint() -> None:
     ],
 )
 def test_of_a_line_only_what_is_harmless_is_shown(line: str, shown: str, mark: str) -> None:
-    lines = told(line)
+    lines = emitted(line)
     marks = next(line for line in lines if "^" in line)
     assert lines[lines.index(marks) - 1] == f"    1 | {shown}"
     assert marks.split()[1] == mark
@@ -98,7 +98,7 @@ def test_of_a_line_only_what_is_harmless_is_shown(line: str, shown: str, mark: s
 
 def test_on_a_narrow_terminal_the_mark_stays_in_sight() -> None:
     text = "accounts: {default: {api_key: k, base_url: 'https://example.com/a/long/path', rate_limit: 5}}"
-    lines = told(text, width=40)
+    lines = emitted(text, width=40)
     assert all(len(line) <= 40 for line in lines)
     source, marks = next((above, line) for above, line in pairwise(lines) if "^" in line)
     assert source[marks.index("^")] == "5"
@@ -107,4 +107,4 @@ def test_on_a_narrow_terminal_the_mark_stays_in_sight() -> None:
 @pytest.mark.parametrize("width", [20, 100])
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_secret_in_the_file_is_never_shown(text: str, width: int) -> None:
-    assert SENTINEL not in "".join(told(text, width=width)).replace(" ", "")
+    assert SENTINEL not in "".join(emitted(text, width=width)).replace(" ", "")

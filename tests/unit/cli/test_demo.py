@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from watcher.cli.demo import SECRET, Receiver, Tally, demonstrate, summary
+from watcher.cli.demo import SECRET, ReceivedEvents, Receiver, demonstrate, summary
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.runtime.logs import configure_logs
 
@@ -31,8 +31,10 @@ EVENT: dict[str, Any] = {
 
 
 def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:
-    tally = Tally(delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"})
-    text = summary(tally, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
+    received = ReceivedEvents(
+        delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"}
+    )
+    text = summary(received, truth={"a": "success", "b": "failed", "c": "failed", "d": "running"})
     assert text == (
         "3 executions: 1 success, 1 failed, 1 open, 1 ends missed · "
         "2 events delivered, 1 after a retry, 0 with a wrong signature"
@@ -41,8 +43,8 @@ def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:
 
 @pytest.mark.parametrize("signed", [True, False])
 async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bool) -> None:
-    told: list[dict[str, Any]] = []
-    receiver = Receiver(told.append)
+    emitted: list[dict[str, Any]] = []
+    receiver = Receiver(emitted.append)
     application = web.Application()
     application.router.add_post("/clerk", receiver.receive)
     body = json.dumps(EVENT).encode()
@@ -51,8 +53,8 @@ async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bo
     async with TestClient(TestServer(application)) as client:
         codes = [(await client.post("/clerk", data=body, headers=headers)).status for _ in range(3)]
     assert set(codes) - {500} == ({204} if signed else {401})
-    assert told == ([EVENT] if signed else [])
-    assert bool(receiver.tally.unsigned_count) is not signed
+    assert emitted == ([EVENT] if signed else [])
+    assert bool(receiver.received.unsigned_count) is not signed
 
 
 async def test_a_demonstration_that_is_stopped_ends_with_its_summary(capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from watcher.config.daemon_address import whereabouts
+from watcher.config.daemon_address import daemon_address
 from watcher.config.models import HttpSettings, StoreSettings
 from watcher.runtime.units import Address, parse_address
 
@@ -22,7 +22,7 @@ DEFAULTS = (Address("127.0.0.1", 8080), Path("watcher.db"))
 def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(text)
-    assert whereabouts(file, environ=ENVIRON) == (("127.0.0.1", 7000), Path("kept/7000.db"))
+    assert daemon_address(file, environ=ENVIRON) == (("127.0.0.1", 7000), Path("kept/7000.db"))
 
 
 @pytest.mark.parametrize(
@@ -44,14 +44,14 @@ def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
 def test_what_is_not_there_is_taken_from_the_environment(text: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(text)
-    assert whereabouts(file, environ=ENVIRON) == FROM_ENVIRONMENT
+    assert daemon_address(file, environ=ENVIRON) == FROM_ENVIRONMENT
 
 
 @pytest.mark.parametrize("file", [None, Path("/nowhere/watcher.yaml")])
 @pytest.mark.parametrize("value", [None, "", "nonsense"])
 def test_without_either_there_are_the_defaults(file: Path | None, value: str | None) -> None:
     environ = {} if value is None else {"WATCHER_HTTP_LISTEN": value, "WATCHER_STORE_URL": value}
-    assert whereabouts(file, environ=environ) == DEFAULTS
+    assert daemon_address(file, environ=environ) == DEFAULTS
 
 
 def test_the_defaults_are_those_of_the_daemon() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from watcher.cli.wait.follower import wait_for
 from watcher.daemon.app import _nothing_unseen
-from watcher.daemon.build import Bells
+from watcher.daemon.build import SinkWakeups
 
 
 async def fatal_of(*, callback: object = None, task: object = None) -> list[str]:
@@ -24,7 +24,7 @@ async def fatal_of(*, callback: object = None, task: object = None) -> list[str]
 
 
 async def test_an_error_of_ours_in_a_callback_ends_the_daemon() -> None:
-    assert await fatal_of(callback=Bells().ring) == ["TypeError"]
+    assert await fatal_of(callback=SinkWakeups().wake) == ["TypeError"]
 
 
 async def test_an_error_of_ours_in_a_task_that_nobody_waits_for_ends_the_daemon() -> None:

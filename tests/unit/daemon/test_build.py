@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
-from watcher.daemon.build import fingerprint_of, kept_by
+from watcher.daemon.build import fingerprint_of, retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
@@ -41,7 +41,7 @@ def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show
         store=StoreSettings.model_validate({"retention": retention}),
         polling=PollingSettings.model_validate({"lookback": lookback}),
     )
-    kept = kept_by(settings)
+    kept = retention_policy_of(settings)
     assert kept.pipelines == {("default", str(UUID(int=2)))}
     assert (kept.retention_s, kept.listed_s) == (settings.store.retention_s, listed_s)
     assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))

@@ -1,4 +1,4 @@
-"""The housekeeping over the real store in virtual time."""
+"""The maintenance over the real store in virtual time."""
 
 import asyncio
 import sqlite3
@@ -12,9 +12,9 @@ from stores import PIPELINE, change, executions_of, pipeline_change
 from structlog.testing import capture_logs
 from virtual import FakeClock, account_of, said
 
-from watcher.daemon.maintenance import PAGES_COUNT, Housekeeping, HousekeepingParts, Kept
+from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.domain.errors import StoreError, StoreUnusableError
-from watcher.domain.models import Cursor, Known
+from watcher.domain.models import Cursor, ExecutionRecord
 from watcher.runtime.metrics import Metrics
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
@@ -23,7 +23,7 @@ A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
 DAY_S = 86_400.0
 
 
-async def known_of(store: SqlStore) -> Mapping[str, Known]:
+async def record_of(store: SqlStore) -> Mapping[str, ExecutionRecord]:
     return await store.load_executions(await store.claim("account", "default"), (A, B))
 
 
@@ -31,86 +31,86 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
     account = await account_of(store, clock, A, B)
     account.api.script = {A: said(A, "success"), B: said(B, "failed")}
     await account.run_for(1)
-    assert len(await account.told()) == 2
-    housekeeping = Housekeeping(
-        HousekeepingParts(
+    assert len(await account.emitted()) == 2
+    maintenance = Maintenance(
+        MaintenanceDependencies(
             store=store,
             clock=clock,
             metrics=account.metrics,
             owners=lambda: [account.watcher],
         ),
-        Kept(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
+        RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
     )
-    await housekeeping.round()
-    assert set(await known_of(store)) == {A, B}
+    await maintenance.tick()
+    assert set(await record_of(store)) == {A, B}
     clock.advance(31 * DAY_S)
-    assert await housekeeping.round() == 5.0
-    assert set(await known_of(store)) == {A}
+    assert await maintenance.tick() == 5.0
+    assert set(await record_of(store)) == {A}
 
 
-async def test_pruning_much_takes_many_rounds_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
+async def test_pruning_much_takes_many_ticks_so_that_each_is_seen_to_end(store: SqlStore, clock: FakeClock) -> None:
     lease = await store.claim("account", "default")
     count = PAGES_COUNT * EXECUTIONS_COUNT + 1
     ended = [change(lease, number, sinks=(), ended_at=1) for number in range(count)]
     await asyncio.gather(*map(store.record, ended))
-    housekeeping = housekeeping_of(store, clock, Metrics(), named=lambda *_: False)
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
     with capture_logs() as logs:
-        assert await housekeeping.round() == 0.0
-        assert await housekeeping.round() == 5.0
+        assert await maintenance.tick() == 0.0
+        assert await maintenance.tick() == 5.0
     assert logs == [{"event": "store.pruned", "log_level": "info", "executions": count}]
     assert await executions_of(store, lease) == []
     await store.record(change(lease, sinks=(), ended_at=1))
     clock.advance(3599)
-    await housekeeping.round()
+    await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
     clock.advance(1)
-    await housekeeping.round()
+    await maintenance.tick()
     assert await executions_of(store, lease) == []
 
 
 async def test_pruning_that_failed_begins_anew(store: SqlStore, clock: FakeClock, path: Path) -> None:
     lease = await store.claim("account", "default")
     await store.record(change(lease, sinks=(), ended_at=1))
-    housekeeping = housekeeping_of(store, clock, Metrics(), named=lambda *_: False)
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False)
     with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
-        assert await housekeeping.round() == 5.0
-    assert await housekeeping.round() == 5.0
+        assert await maintenance.tick() == 5.0
+    assert await maintenance.tick() == 5.0
     assert await executions_of(store, lease) == []
 
 
 async def test_a_file_that_is_no_longer_the_stores_ends_the_daemon(
     store: SqlStore, clock: FakeClock, path: Path
 ) -> None:
-    housekeeping = housekeeping_of(store, clock, Metrics())
-    await housekeeping.round()
+    maintenance = maintenance_of(store, clock, Metrics())
+    await maintenance.tick()
     await asyncio.to_thread(path.unlink)
     with capture_logs() as logs, pytest.raises(StoreUnusableError, match="while it was in use"):
-        await housekeeping.round()
+        await maintenance.tick()
     assert [line["event"] for line in logs] == ["store.replaced"]
 
 
 async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(1)
-    housekeeping = housekeeping_of(store, clock, account.metrics)
-    await housekeeping.round()
-    await housekeeping.refresh_backlog()
+    maintenance = maintenance_of(store, clock, account.metrics)
+    await maintenance.tick()
+    await maintenance.refresh_backlog()
     assert pending(account.metrics) == 1
     clock.advance(DAY_S + 1)
-    await housekeeping.round()
-    await housekeeping.refresh_backlog()
+    await maintenance.tick()
+    await maintenance.refresh_backlog()
     assert pending(account.metrics) is None
 
 
 async def test_a_sink_without_a_backlog_is_shown_while_it_is_there(store: SqlStore, clock: FakeClock) -> None:
     metrics = Metrics()
-    housekeeping = housekeeping_of(store, clock, metrics)
-    housekeeping.keep(Kept(("ops",), 30 * DAY_S, named=lambda *_: True))
-    await housekeeping.refresh_backlog()
+    maintenance = maintenance_of(store, clock, metrics)
+    maintenance.replace_policy(RetentionPolicy(("ops",), 30 * DAY_S, named=lambda *_: True))
+    await maintenance.refresh_backlog()
     assert pending(metrics) == 0
-    housekeeping.keep(Kept(("stdout",), 30 * DAY_S, named=lambda *_: True))
-    await housekeeping.refresh_backlog()
+    maintenance.replace_policy(RetentionPolicy(("stdout",), 30 * DAY_S, named=lambda *_: True))
+    await maintenance.refresh_backlog()
     assert pending(metrics) is None
 
 
@@ -118,20 +118,20 @@ def pending(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_outbox_pending", {"sink": "ops"})
 
 
-def housekeeping_of(
+def maintenance_of(
     store: SqlStore,
     clock: FakeClock,
     metrics: Metrics,
     named: Callable[[str, str, str], bool] = lambda *_: True,
-) -> Housekeeping:
-    return Housekeeping(
-        HousekeepingParts(
+) -> Maintenance:
+    return Maintenance(
+        MaintenanceDependencies(
             store=store,
             clock=clock,
             metrics=metrics,
             owners=list,
         ),
-        Kept(("stdout",), 30 * DAY_S, named=named),
+        RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
     )
 
 
@@ -147,34 +147,36 @@ class UnreadableStore:
 
 async def test_trouble_with_the_store_ends_nothing(clock: FakeClock, store: SqlStore) -> None:
     account = await account_of(store, clock, A)
-    housekeeping = housekeeping_of(UnreadableStore(), clock, account.metrics)  # type: ignore[arg-type]
-    assert await housekeeping.round() == 5.0
-    assert await housekeeping.round() == 5.0
-    await housekeeping.refresh_backlog()
+    maintenance = maintenance_of(UnreadableStore(), clock, account.metrics)  # type: ignore[arg-type]
+    assert await maintenance.tick() == 5.0
+    assert await maintenance.tick() == 5.0
+    await maintenance.refresh_backlog()
 
 
-async def test_what_is_kept_may_change_while_a_round_prunes(clock: FakeClock, store: SqlStore) -> None:
+async def test_what_is_kept_may_change_while_a_tick_prunes(clock: FakeClock, store: SqlStore) -> None:
     account = await account_of(store, clock, A, B)
     account.api.script = {A: said(A, "success"), B: said(B, "failed")}
     await account.run_for(1)
-    await account.told()
+    await account.emitted()
     clock.advance(31 * DAY_S)
-    housekeeping = housekeeping_of(store, clock, account.metrics, named=lambda *_: False)
-    tidying = asyncio.create_task(housekeeping.round())
+    maintenance = maintenance_of(store, clock, account.metrics, named=lambda *_: False)
+    tidying = asyncio.create_task(maintenance.tick())
     await asyncio.sleep(0)
-    housekeeping.keep(Kept(("stdout", "ops"), 30 * DAY_S, named=lambda *_: True))
+    maintenance.replace_policy(RetentionPolicy(("stdout", "ops"), 30 * DAY_S, named=lambda *_: True))
     await tidying
-    assert set(await known_of(store)) == {A, B}
-    housekeeping.keep(Kept(("stdout", "ops"), 30 * DAY_S, named=lambda *_: False))
-    await housekeeping.round()
-    assert set(await known_of(store)) == set()
+    assert set(await record_of(store)) == {A, B}
+    maintenance.replace_policy(RetentionPolicy(("stdout", "ops"), 30 * DAY_S, named=lambda *_: False))
+    await maintenance.tick()
+    assert set(await record_of(store)) == set()
 
 
-WHOLE = Kept(("ops",), 7 * DAY_S, named=lambda *_: False, pipelines={("default", PIPELINE)}, listed_s=30 * DAY_S)
+WHOLE = RetentionPolicy(
+    ("ops",), 7 * DAY_S, named=lambda *_: False, pipelines={("default", PIPELINE)}, listed_s=30 * DAY_S
+)
 
 
 @pytest.mark.parametrize(
-    ("kept", "ended_days_ago", "stays"),
+    ("policy", "ended_days_ago", "phases"),
     [
         (WHOLE, 30.5, True),  # by the clock of the API it may be less than 30
         (WHOLE, 31.5, False),
@@ -183,14 +185,14 @@ WHOLE = Kept(("ops",), 7 * DAY_S, named=lambda *_: False, pipelines={("default",
     ],
 )
 async def test_what_a_list_can_still_show_leaves_its_id_behind(
-    store: SqlStore, clock: FakeClock, kept: Kept, ended_days_ago: float, *, stays: bool
+    store: SqlStore, clock: FakeClock, policy: RetentionPolicy, ended_days_ago: float, *, phases: bool
 ) -> None:
     lease = await store.claim("account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), owners=list)
-    await Housekeeping(parts, kept).round()
-    assert bool(await executions_of(store, lease)) is stays
+    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), owners=list)
+    await Maintenance(deps, policy).tick()
+    assert bool(await executions_of(store, lease)) is phases
 
 
 @pytest.mark.parametrize(("returns_after_s", "read_on"), [(DAY_S - 1, True), (DAY_S + 1, False)])
@@ -199,14 +201,14 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await store.claim("account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(1, 2)))
-    parts = HousekeepingParts(store=store, clock=clock, metrics=Metrics(), owners=list)
-    housekeeping = Housekeeping(parts, WHOLE)
-    await housekeeping.round()
+    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), owners=list)
+    maintenance = Maintenance(deps, WHOLE)
+    await maintenance.tick()
     clock.advance(3 * DAY_S)
     assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(1, 2)
-    housekeeping.keep(replace(WHOLE, pipelines=()))
-    await housekeeping.round()
+    maintenance.replace_policy(replace(WHOLE, pipelines=()))
+    await maintenance.tick()
     clock.advance(returns_after_s)
-    housekeeping.keep(WHOLE)
-    await housekeeping.round()
+    maintenance.replace_policy(WHOLE)
+    await maintenance.tick()
     assert ((await store.load_pipeline(lease, PIPELINE)).cursor is not None) is read_on

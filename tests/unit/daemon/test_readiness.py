@@ -76,7 +76,7 @@ class SlowStore:
         self.proofs_count = 0
         self.gate = asyncio.Event()
 
-    async def prove_writable(self) -> None:
+    async def probe_writable(self) -> None:
         self.proofs_count += 1
         await self.gate.wait()
 
@@ -106,9 +106,9 @@ async def test_a_store_that_does_not_answer_is_not_usable_and_not_asked_again_me
     assert await readiness.problem() is None
 
 
-async def test_a_proof_that_crashes_is_said_once_and_the_store_is_not_ready(clock: SetClock) -> None:
+async def test_a_probe_that_crashes_is_said_once_and_the_store_is_not_ready(clock: SetClock) -> None:
     class Crashing:
-        async def prove_writable(self) -> None:
+        async def probe_writable(self) -> None:
             raise ZeroDivisionError
 
     readiness = Readiness(cast("Store", Crashing()), clock=clock)

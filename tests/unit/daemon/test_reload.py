@@ -119,7 +119,7 @@ async def test_being_asked_is_enough(file: Path) -> None:
 async def test_what_could_not_be_applied_is_tried_again(file: Path) -> None:
     applied = Applied(failures=2)
     with capture_logs() as logs:
-        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+        async with following(file, applied, check_every_s=0.01) as (_, metrics):
             write(file, "debug")
             assert [await metrics.next() for _ in range(3)] == [0.0, 0.0, 1.0]
     assert applied.levels == ["debug"] * 3
@@ -131,7 +131,7 @@ class HangingApplied(Applied):
 
     def __init__(self) -> None:
         super().__init__()
-        self.begun, self.told = asyncio.Event(), asyncio.Event()
+        self.begun, self.emitted = asyncio.Event(), asyncio.Event()
         self.under_way = 0
 
     async def __call__(self, settings: Settings) -> None:
@@ -148,13 +148,13 @@ class HangingApplied(Applied):
     async def _hang(self, settings: Settings) -> None:
         if settings.log.level == "debug":
             self.begun.set()
-            await self.told.wait()
+            await self.emitted.wait()
 
 
 async def test_what_is_still_being_applied_gives_way_to_what_is_newer(file: Path) -> None:
     applied = HangingApplied()
     with capture_logs() as logs:
-        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+        async with following(file, applied, check_every_s=0.01) as (_, metrics):
             write(file, "debug")
             await applied.begun.wait()
             write(file, "warning")
@@ -166,12 +166,12 @@ async def test_what_is_still_being_applied_gives_way_to_what_is_newer(file: Path
 async def test_a_bad_file_breaks_nothing_off_and_stays_the_one_that_is_not_in_use(file: Path) -> None:
     applied = HangingApplied()
     with capture_logs() as logs:
-        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+        async with following(file, applied, check_every_s=0.01) as (_, metrics):
             write(file, "debug")
             await applied.begun.wait()
             write(file, "loud")
             assert await metrics.next() == 0.0
-            applied.told.set()
+            applied.emitted.set()
             assert await metrics.next() == 0.0
             write(file, "warning")
             assert await metrics.next() == 1.0
@@ -181,7 +181,7 @@ async def test_a_bad_file_breaks_nothing_off_and_stays_the_one_that_is_not_in_us
 
 async def test_whoever_stops_following_breaks_off_what_is_being_applied(file: Path) -> None:
     applied = HangingApplied()
-    async with following(file, applied, look_every_s=0.01):
+    async with following(file, applied, check_every_s=0.01):
         write(file, "debug")
         await applied.begun.wait()
     assert applied.under_way == 0
@@ -201,7 +201,7 @@ async def test_an_error_nobody_foresaw_ends_it_as_it_is(file: Path) -> None:
 async def test_a_bad_file_is_not_applied_and_said_once(file: Path) -> None:
     applied = Applied()
     with capture_logs() as logs:
-        async with following(file, applied, look_every_s=0.01) as (_, metrics):
+        async with following(file, applied, check_every_s=0.01) as (_, metrics):
             write(file, "loud")
             assert await metrics.next() == 0.0
             write(file, "debug")
@@ -225,7 +225,7 @@ async def test_where_nothing_tells_of_changes_the_files_are_looked_at(
 
     applied = Applied()
     with capture_logs() as logs:
-        async with following(file, applied, watch=no_watches, look_every_s=0.01) as (reloading, metrics):
+        async with following(file, applied, watch=no_watches, check_every_s=0.01) as (reloading, metrics):
             for _ in range(3):
                 reloading.asked.set()
                 assert await metrics.next() == 1.0
@@ -235,7 +235,7 @@ async def test_where_nothing_tells_of_changes_the_files_are_looked_at(
     assert [entry["error"] for entry in logs if entry["event"] == "config.unwatched"] == [said]
 
 
-async def test_what_keeps_changes_from_being_told_but_once_is_not_said(file: Path) -> None:
+async def test_what_keeps_changes_from_being_reported_but_once_is_not_said(file: Path) -> None:
     fails = iter([True, False, True, False, True, True, False, True, True])
     over = asyncio.Event()
 
@@ -248,7 +248,7 @@ async def test_what_keeps_changes_from_being_told_but_once_is_not_said(file: Pat
         yield
 
     with capture_logs() as logs:
-        async with following(file, Applied(), watch=watch, look_every_s=0.001):
+        async with following(file, Applied(), watch=watch, check_every_s=0.001):
             async with asyncio.timeout(10):
                 await over.wait()
     assert [entry["event"] for entry in logs] == ["config.unwatched"] * 2
@@ -282,20 +282,20 @@ async def test_what_needs_a_restart_is_said_for_as_long_as_it_does(file: Path) -
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "emitted"),
     [
         ("log: {level: loud}\nhttp: {listen: x}\n", ["log.level: ", "http.listen: "]),
         ("accounts: {default: {api_key: k}}\n", ["nothing to watch: "]),
     ],
 )
-async def test_each_mistake_is_one_problem(file: Path, text: str, told: list[str]) -> None:
+async def test_each_mistake_is_one_problem(file: Path, text: str, emitted: list[str]) -> None:
     with capture_logs() as logs:
         async with following(file, Applied()) as (_, metrics):
             await asyncio.to_thread(file.write_text, text)
             assert await metrics.next() == 0.0
     problems = logs[0]["problems"]
-    assert len(problems) == len(told)
-    assert all(each in problem for each, problem in zip(told, problems, strict=True))
+    assert len(problems) == len(emitted)
+    assert all(each in problem for each, problem in zip(emitted, problems, strict=True))
 
 
 SECRET = WATCH.replace("api_key: k", "api_key_file: ./key")
@@ -317,7 +317,7 @@ async def test_a_restart_is_pending_until_the_file_says_again_what_is_in_use(mor
 
 async def test_a_restart_is_pending_while_the_rest_cannot_be_applied_yet(file: Path) -> None:
     applied = Applied(failures=10**9)
-    async with following(file, applied, look_every_s=0.01) as (_, metrics):
+    async with following(file, applied, check_every_s=0.01) as (_, metrics):
         write(file, "info", more="http: {listen: 127.0.0.1:1}\n")
         assert await metrics.next() == 0
         assert restarts(metrics) == 1
@@ -368,7 +368,7 @@ class Hanging(Files):
 async def test_a_file_system_that_hangs_is_loud_once_and_followed_again_when_it_answers(file: Path) -> None:
     reader, applied = Hanging(), Applied()
     with capture_logs() as logs:
-        async with following(file, applied, reader=reader, look_every_s=0.01) as (reloading, metrics):
+        async with following(file, applied, reader=reader, check_every_s=0.01) as (reloading, metrics):
             reader.hangs.set()
             assert await metrics.next() == 0
             reloading.asked.set()
@@ -397,7 +397,7 @@ class Twitching(Hanging):
 async def test_what_hangs_only_when_it_is_read_is_tried_on_and_said_once(file: Path) -> None:
     reader, applied = Twitching(), Applied()
     with capture_logs() as logs:
-        async with following(file, applied, reader=reader, look_every_s=0.01, clock=HurryingClock()) as (_, metrics):
+        async with following(file, applied, reader=reader, check_every_s=0.01, clock=HurryingClock()) as (_, metrics):
             reader.hangs.set()
             write(file, "debug")
             for _ in range(3):

@@ -1,4 +1,4 @@
-"""The owners over a real store and real sockets; their rounds run when the test says."""
+"""The owners over a real store and real sockets; their ticks run when the test says."""
 
 import asyncio
 import os
@@ -15,18 +15,18 @@ from structlog.testing import capture_logs
 from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.build import Bells, Equipment
-from watcher.daemon.supervisor import Owners
+from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
-from watcher.delivery.worker import SinkLane
+from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
 from watcher.domain.routing import Router
-from watcher.polling.account_poller import AccountWatcher
+from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.scheduler import Round, Schedule
+from watcher.runtime.scheduler import Schedule, Tick
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -61,23 +61,23 @@ class Endpoint:
 
 
 class NotedSchedule(Schedule):
-    """Says which rounds are added. It is not started: nothing runs by itself."""
+    """Says which ticks are added. It is not started: nothing runs by itself."""
 
     def __init__(self, **parts: Any) -> None:  # noqa: ANN401 (those of a schedule)
         super().__init__(**parts)
         self._added: asyncio.Queue[str] = asyncio.Queue()
 
-    def add(self, name: str, run: Round) -> None:
+    def add(self, name: str, run: Tick) -> None:
         super().add(name, run)
         self._added.put_nowait(name)
 
     async def added(self) -> str:
-        """Return which round was added next."""
+        """Return which tick was added next."""
         async with asyncio.timeout(LONG_S):
             return await self._added.get()
 
 
-class House:
+class Setup:
     """The owners of one process and all they work with."""
 
     def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
@@ -91,8 +91,10 @@ class House:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
-        equipment = Equipment(store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Bells(), output)
-        self.owners = Owners(equipment, drain_s=LONG_S)
+        shared = OwnerDependencies(
+            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, SinkWakeups(), output
+        )
+        self.supervisor = Supervisor(shared, drain_s=LONG_S)
 
     def account(self, **more: object) -> Block:
         return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}
@@ -106,29 +108,29 @@ class House:
         """Apply a configuration of these accounts, the first of which watches an execution."""
         accounts = accounts or {"a": self.account()}
         watch = [{"account": next(iter(accounts)), "pipeline": PIPELINE, "executions": [watched]}]
-        await self.owners.apply(Settings.model_validate({"accounts": accounts, "watch": watch, **more}))
+        await self.supervisor.apply(Settings.model_validate({"accounts": accounts, "watch": watch, **more}))
 
-    def rounds(self) -> set[str]:
+    def ticks(self) -> set[str]:
         """Return what the daemon's clock would call."""
-        return set(self.schedule.unborn())
+        return set(self.schedule.not_yet_run())
 
     def named(self, label: str) -> set[str]:
         """Return whom the metrics name under that label."""
         samples = [sample for family in self.metrics.registry.collect() for sample in family.samples]
         return {sample.labels[label] for sample in samples if label in sample.labels}
 
-    def watcher(self) -> AccountWatcher:
-        (watcher,) = [part for part in self.owners.parts() if isinstance(part, AccountWatcher)]
+    def watcher(self) -> AccountPoller:
+        (watcher,) = [part for part in self.supervisor.owned() if isinstance(part, AccountPoller)]
         return watcher
 
-    def lane(self) -> SinkLane:
-        (lane,) = [part for part in self.owners.parts() if isinstance(part, SinkLane)]
-        return lane
+    def worker(self) -> DeliveryWorker:
+        (worker,) = [part for part in self.supervisor.owned() if isinstance(part, DeliveryWorker)]
+        return worker
 
     async def look(self) -> str:
-        """Let the watcher look; return what it asked for."""
+        """Let the watcher poll; return what it asked for."""
         self.clock.advance(1.0)
-        await self.watcher().round()
+        await self.watcher().tick()
         return await self.api.asked()
 
     async def tell(self) -> None:
@@ -136,51 +138,51 @@ class House:
         await self.store.record(source_change(await self.store.claim("account", "teller")))
 
     async def deliver(self) -> str:
-        """Let the lane deliver what was told; return the event's id."""
+        """Let the worker deliver what was reported; return the event's id."""
         self.clock.advance(1.0)
-        await self.lane().round()
+        await self.worker().tick()
         return await self.hook.asked()
 
 
 @pytest.fixture
-async def house(store: SqlStore, clock: FakeClock) -> AsyncIterator[House]:
+async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Setup]:
     fd = os.open(os.devnull, os.O_WRONLY)
     output = StdoutOutput(fd)
-    house = House(store, clock, output)
-    async with house.api.receiver, house.hook.receiver:
-        yield house
-        house.owners._drain_s = 0.0
-        await house.owners.stop()
+    setup = Setup(store, clock, output)
+    async with setup.api.receiver, setup.hook.receiver:
+        yield setup
+        setup.supervisor._drain_s = 0.0
+        await setup.supervisor.stop()
     output.close()
     os.close(fd)
-    assert house.fatal == []
+    assert setup.fatal == []
 
 
 class Slowly:
     """Answers once it is told to."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.emitted = asyncio.Event()
 
     async def __call__(self, writer: asyncio.StreamWriter) -> None:
-        await self.told.wait()
+        await self.emitted.wait()
         await says(answer(204))(writer)
 
 
-async def broken_off(applying: Coroutine[Any, Any, None], *, house: House, once_added: str) -> None:
-    """Begin to apply a configuration, and break that off once it has added that round."""
+async def broken_off(applying: Coroutine[Any, Any, None], *, setup: Setup, once_added: str) -> None:
+    """Begin to apply a configuration, and break that off once it has added that tick."""
     task = asyncio.create_task(applying)
-    while await house.schedule.added() != once_added:
+    while await setup.schedule.added() != once_added:
         pass
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
 
 
-async def only_left(house: House, *, count: int) -> None:
+async def only_left(setup: Setup, *, count: int) -> None:
     """Return once there are no more owners than that."""
     async with asyncio.timeout(LONG_S):
-        while len(house.owners.parts()) > count:  # noqa: ASYNC110 (an owner that is gone sets no event)
+        while len(setup.supervisor.owned()) > count:  # noqa: ASYNC110 (an owner that is gone sets no event)
             await asyncio.sleep(0)
 
 
@@ -209,270 +211,270 @@ def served_s(path: Path) -> float:
         return float(clock_us) / 1e6
 
 
-async def test_what_is_asked_for_is_owned_and_works(house: House) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    assert house.rounds() == {"account:a", "sink:ops"}
-    assert house.router.sinks_for(EventType.ACCOUNT_DEGRADED) == ("ops",)
-    assert A in await house.look()
-    await house.tell()
-    assert await house.deliver()
+async def test_what_is_asked_for_is_owned_and_works(setup: Setup) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    assert setup.ticks() == {"account:a", "sink:ops"}
+    assert setup.router.sinks_for(EventType.ACCOUNT_DEGRADED) == ("ops",)
+    assert A in await setup.look()
+    await setup.tell()
+    assert await setup.deliver()
 
 
-async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_on(house: House) -> None:
-    house.store.exclusive = False
-    sinks = {"ops": house.webhook(), "more": house.webhook()}
-    await house.apply({"a": house.account(), "b": house.account()}, sinks=sinks)
-    house.api.reply = says(answer(200, body=f'{{"id": "{A}", "status": "running"}}'.encode()))
-    await house.store.claim("account", "a")
-    await house.store.claim("sink", "ops")
-    await house.tell()
+async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_on(setup: Setup) -> None:
+    setup.store.exclusive = False
+    sinks = {"ops": setup.webhook(), "more": setup.webhook()}
+    await setup.apply({"a": setup.account(), "b": setup.account()}, sinks=sinks)
+    setup.api.reply = says(answer(200, body=f'{{"id": "{A}", "status": "running"}}'.encode()))
+    await setup.store.claim("account", "a")
+    await setup.store.claim("sink", "ops")
+    await setup.tell()
     with capture_logs() as logs:
-        house.clock.advance(1.0)
-        for name in sorted(house.rounds()):
-            await house.schedule._loops[name].run()
-        await only_left(house, count=2)
-    assert house.rounds() == {"account:b", "sink:more"}
+        setup.clock.advance(1.0)
+        for name in sorted(setup.ticks()):
+            await setup.schedule._loops[name].run()
+        await only_left(setup, count=2)
+    assert setup.ticks() == {"account:b", "sink:more"}
     lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
     assert {(entry.get("account"), entry.get("sink")) for entry in lost} == {("a", None), (None, "ops")}
     assert len(lost) == 2
 
 
-async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(house: House) -> None:
-    house.store.exclusive = False
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.store.claim("sink", "ops")
-    run = house.schedule._loops["sink:ops"].run
+async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(setup: Setup) -> None:
+    setup.store.exclusive = False
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.store.claim("sink", "ops")
+    run = setup.schedule._loops["sink:ops"].run
     with capture_logs() as logs:
         await asyncio.gather(run(), run())
-        await only_left(house, count=1)
-    assert house.rounds() == {"account:a"}
+        await only_left(setup, count=1)
+    assert setup.ticks() == {"account:a"}
     assert [entry["event"] for entry in logs].count("ownership.lost") == 1
 
 
-async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(house: House) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.store.claim("sink", "ops")
-    await house.schedule._loops["sink:ops"].run()
-    (error,) = house.fatal
+async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(setup: Setup) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.store.claim("sink", "ops")
+    await setup.schedule._loops["sink:ops"].run()
+    (error,) = setup.fatal
     assert isinstance(error, OwnershipLostError)
-    house.fatal.clear()
+    setup.fatal.clear()
 
 
-async def test_what_is_as_it_was_goes_on_undisturbed(house: House) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    watcher, lane = house.watcher(), house.lane()
-    await house.apply(sinks={"ops": house.webhook(rate_limit="9/s")})
-    assert house.watcher() is watcher
-    assert house.lane() is not lane
+async def test_what_is_as_it_was_goes_on_undisturbed(setup: Setup) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    watcher, worker = setup.watcher(), setup.worker()
+    await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
+    assert setup.watcher() is watcher
+    assert setup.worker() is not worker
 
 
 @pytest.mark.parametrize("more", [{"polling": {"max_interval": "50s"}}, {"store": {"retention": "29d"}}])
-async def test_a_watcher_is_another_with_whatever_it_was_built_from(house: House, more: dict[str, Any]) -> None:
-    await house.apply()
-    watcher = house.watcher()
-    await house.apply(**more)
-    assert house.watcher() is not watcher
-    assert house.rounds() == {"account:a"}
+async def test_a_watcher_is_another_with_whatever_it_was_built_from(setup: Setup, more: dict[str, Any]) -> None:
+    await setup.apply()
+    watcher = setup.watcher()
+    await setup.apply(**more)
+    assert setup.watcher() is not watcher
+    assert setup.ticks() == {"account:a"}
 
 
-async def test_a_watcher_that_runs_is_handed_its_watches(house: House) -> None:
-    await house.apply()
-    watcher = house.watcher()
-    await house.apply(watched=B)
-    assert house.watcher() is watcher
-    assert B in await house.look()
+async def test_a_watcher_that_runs_is_handed_its_watches(setup: Setup) -> None:
+    await setup.apply()
+    watcher = setup.watcher()
+    await setup.apply(watched=B)
+    assert setup.watcher() is watcher
+    assert B in await setup.look()
     await watcher.drain()
-    assert house.api.quiet
+    assert setup.api.quiet
 
 
-async def test_what_is_asked_for_no_more_ends_and_is_forgotten(house: House) -> None:
-    await house.apply({"a": house.account(), "b": house.account()}, sinks={"ops": house.webhook()})
-    assert (house.named("account"), house.named("sink")) == ({"a", "b"}, {"ops"})
-    await house.apply({"b": house.account()})
-    assert house.rounds() == {"account:b"}
-    assert (house.named("account"), house.named("sink")) == ({"b"}, set())
+async def test_what_is_asked_for_no_more_ends_and_is_forgotten(setup: Setup) -> None:
+    await setup.apply({"a": setup.account(), "b": setup.account()}, sinks={"ops": setup.webhook()})
+    assert (setup.named("account"), setup.named("sink")) == ({"a", "b"}, {"ops"})
+    await setup.apply({"b": setup.account()})
+    assert setup.ticks() == {"account:b"}
+    assert (setup.named("account"), setup.named("sink")) == ({"b"}, set())
 
 
-async def test_what_is_in_flight_is_finished_and_not_done_again(house: House) -> None:
-    house.hook.reply = slowly = Slowly()
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
-    await house.deliver()
-    changed = {"ops": house.webhook(rate_limit="9/s"), "new": house.webhook()}
-    changing = asyncio.create_task(house.apply(sinks=changed))
-    while await house.schedule.added() != "sink:new":
+async def test_what_is_in_flight_is_finished_and_not_done_again(setup: Setup) -> None:
+    setup.hook.reply = slowly = Slowly()
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
+    await setup.deliver()
+    changed = {"ops": setup.webhook(rate_limit="9/s"), "new": setup.webhook()}
+    changing = asyncio.create_task(setup.apply(sinks=changed))
+    while await setup.schedule.added() != "sink:new":
         pass
-    assert "sink:ops" not in house.rounds()
-    slowly.told.set()
+    assert "sink:ops" not in setup.ticks()
+    slowly.emitted.set()
     await changing
-    await house.apply(sinks={"ops": changed["ops"]})
-    house.clock.advance(1.0)
-    await house.lane().round()
-    await house.lane().drain()
-    assert house.hook.quiet
+    await setup.apply(sinks={"ops": changed["ops"]})
+    setup.clock.advance(1.0)
+    await setup.worker().tick()
+    await setup.worker().drain()
+    assert setup.hook.quiet
 
 
-async def test_what_does_not_end_in_time_is_broken_off_and_comes_due_again(house: House) -> None:
-    house.hook.reply = house.api.reply = hangs
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
-    sent, asked = await house.deliver(), await house.look()
-    house.owners._drain_s = 0.01
+async def test_what_does_not_end_in_time_is_broken_off_and_comes_due_again(setup: Setup) -> None:
+    setup.hook.reply = setup.api.reply = hangs
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
+    sent, asked = await setup.deliver(), await setup.look()
+    setup.supervisor._drain_s = 0.01
     with capture_logs() as logs:
-        await house.apply({"a": house.account(rate_limit="9/s")}, sinks={"ops": house.webhook(rate_limit="9/s")})
+        await setup.apply({"a": setup.account(rate_limit="9/s")}, sinks={"ops": setup.webhook(rate_limit="9/s")})
     assert logs == [{"event": "drain.cut_short", "log_level": "warning", "at_most_s": 0.01}] * 2
-    assert (await house.deliver(), await house.look()) == (sent, asked)
+    assert (await setup.deliver(), await setup.look()) == (sent, asked)
 
 
-async def test_at_the_end_all_have_the_same_time_to_finish(house: House) -> None:
-    house.hook.reply = house.api.reply = hangs
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
-    await house.deliver()
-    await house.look()
-    house.owners._drain_s = 0.01
+async def test_at_the_end_all_have_the_same_time_to_finish(setup: Setup) -> None:
+    setup.hook.reply = setup.api.reply = hangs
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
+    await setup.deliver()
+    await setup.look()
+    setup.supervisor._drain_s = 0.01
     with capture_logs() as logs:
-        await house.owners.stop()
+        await setup.supervisor.stop()
     assert [entry["event"] for entry in logs] == ["drain.cut_short"]
-    assert (house.owners.parts(), house.rounds()) == ([], set())
+    assert (setup.supervisor.owned(), setup.ticks()) == ([], set())
 
 
-async def test_what_was_not_worth_a_write_before_is_written_at_the_end(house: House, path: Path) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    house.clock.advance(60.0)
-    await house.owners.stop()
+async def test_what_was_not_worth_a_write_before_is_written_at_the_end(setup: Setup, path: Path) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    setup.clock.advance(60.0)
+    await setup.supervisor.stop()
     assert served_s(path) == 60.0
 
 
-async def test_a_store_that_takes_nothing_holds_up_no_end(house: House, path: Path) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    house.clock.advance(60.0)
+async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Path) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    setup.clock.advance(60.0)
     with held(path):
-        await house.owners.stop()
-    assert house.owners.parts() == []
+        await setup.supervisor.stop()
+    assert setup.supervisor.owned() == []
     assert served_s(path) == 0.0
 
 
-async def test_a_store_that_failed_just_now_is_not_asked_once_more(house: House, path: Path) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
+async def test_a_store_that_failed_just_now_is_not_asked_once_more(setup: Setup, path: Path) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
     with held(path):
-        await house.deliver()
-        await house.lane().drain()
-    house.clock.advance(60.0)  # when a lane would ask it again, and now it would answer
-    await house.owners.stop()
-    assert house.owners.parts() == []
+        await setup.deliver()
+        await setup.worker().drain()
+    setup.clock.advance(60.0)  # when a worker would ask it again, and now it would answer
+    await setup.supervisor.stop()
+    assert setup.supervisor.owned() == []
     assert served_s(path) == 0.0
 
 
 async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_from_there(
-    house: House, path: Path
+    setup: Setup, path: Path
 ) -> None:
-    sinks = {"ops": house.webhook(), "more": house.webhook()}
+    sinks = {"ops": setup.webhook(), "more": setup.webhook()}
     with refusing(path, "ops"), pytest.raises(StoreError, match="did not take this"):
-        await house.apply(sinks=sinks)
-    assert house.rounds() == {"account:a", "sink:more"}
-    lane = house.lane()
-    await house.apply(sinks=sinks)
-    assert house.rounds() == {"account:a", "sink:more", "sink:ops"}
-    assert lane in house.owners.parts()
+        await setup.apply(sinks=sinks)
+    assert setup.ticks() == {"account:a", "sink:more"}
+    worker = setup.worker()
+    await setup.apply(sinks=sinks)
+    assert setup.ticks() == {"account:a", "sink:more", "sink:ops"}
+    assert worker in setup.supervisor.owned()
 
 
 async def test_of_several_errors_one_that_is_not_the_store_s_is_raised(
-    house: House, path: Path, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("https_proxy", "socks5://127.0.0.1:1")
-    accounts = {"a": house.account(), "far": house.account(base_url="https://far.example")}
+    accounts = {"a": setup.account(), "far": setup.account(base_url="https://far.example")}
     with refusing(path, "ops"), pytest.raises(ConfigError, match="HTTPS_PROXY"):
-        await house.apply(accounts, sinks={"ops": house.webhook()})
-    assert house.rounds() == {"account:a"}
+        await setup.apply(accounts, sinks={"ops": setup.webhook()})
+    assert setup.ticks() == {"account:a"}
 
 
-async def test_a_key_that_goes_to_another_account_is_used_by_that_one_only(house: House) -> None:
-    await house.apply({"old": house.account()})
-    old = house.watcher()
-    await house.apply({"new": house.account()})
-    await house.look()
-    await old.round()
-    await house.watcher().drain()
-    assert house.api.quiet
+async def test_a_key_that_goes_to_another_account_is_used_by_that_one_only(setup: Setup) -> None:
+    await setup.apply({"old": setup.account()})
+    old = setup.watcher()
+    await setup.apply({"new": setup.account()})
+    await setup.look()
+    await old.tick()
+    await setup.watcher().drain()
+    assert setup.api.quiet
 
 
-async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(house: House) -> None:
-    house.hook.reply = slowly = Slowly()
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
-    await house.deliver()
-    between = {"ops": house.webhook(rate_limit="8/s"), "between": house.webhook()}
-    await broken_off(house.apply(sinks=between), house=house, once_added="sink:between")
-    newest = {"ops": house.webhook(rate_limit="9/s"), "newest": house.webhook()}
-    applying = asyncio.create_task(house.apply(sinks=newest))
-    assert await house.schedule.added() == "sink:newest"
-    slowly.told.set()
-    assert await house.schedule.added() == "sink:ops"
+async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(setup: Setup) -> None:
+    setup.hook.reply = slowly = Slowly()
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
+    await setup.deliver()
+    between = {"ops": setup.webhook(rate_limit="8/s"), "between": setup.webhook()}
+    await broken_off(setup.apply(sinks=between), setup=setup, once_added="sink:between")
+    newest = {"ops": setup.webhook(rate_limit="9/s"), "newest": setup.webhook()}
+    applying = asyncio.create_task(setup.apply(sinks=newest))
+    assert await setup.schedule.added() == "sink:newest"
+    slowly.emitted.set()
+    assert await setup.schedule.added() == "sink:ops"
     await applying
-    assert house.rounds() == {"account:a", "sink:newest", "sink:ops"}
-    assert house.named("sink") == {"newest", "ops"}
+    assert setup.ticks() == {"account:a", "sink:newest", "sink:ops"}
+    assert setup.named("sink") == {"newest", "ops"}
 
-    await house.apply(sinks={"ops": newest["ops"]})
-    house.clock.advance(1.0)
-    await house.lane().round()
-    await house.lane().drain()
-    assert house.hook.quiet
+    await setup.apply(sinks={"ops": newest["ops"]})
+    setup.clock.advance(1.0)
+    await setup.worker().tick()
+    await setup.worker().drain()
+    assert setup.hook.quiet
 
 
-async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(house: House) -> None:
-    house.hook.reply = slowly = Slowly()
-    sinks = {"ops": house.webhook()}
-    await house.apply(sinks=sinks)
-    await house.tell()
-    await house.deliver()
-    await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
-    applying = asyncio.create_task(house.apply(sinks=sinks))
-    slowly.told.set()
+async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(setup: Setup) -> None:
+    setup.hook.reply = slowly = Slowly()
+    sinks = {"ops": setup.webhook()}
+    await setup.apply(sinks=sinks)
+    await setup.tell()
+    await setup.deliver()
+    await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
+    applying = asyncio.create_task(setup.apply(sinks=sinks))
+    slowly.emitted.set()
     await applying
-    assert house.rounds() == {"account:a", "sink:ops"}
+    assert setup.ticks() == {"account:a", "sink:ops"}
 
 
-async def test_a_newer_configuration_gives_a_drain_no_more_time(house: House) -> None:
-    house.hook.reply = hangs
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
-    await house.deliver()
-    house.owners._drain_s = 0.5
+async def test_a_newer_configuration_gives_a_drain_no_more_time(setup: Setup) -> None:
+    setup.hook.reply = hangs
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
+    await setup.deliver()
+    setup.supervisor._drain_s = 0.5
     with capture_logs() as logs:
-        await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
-        house.owners._drain_s = 10 * LONG_S
+        await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
+        setup.supervisor._drain_s = 10 * LONG_S
         async with asyncio.timeout(LONG_S):
-            await house.apply()
+            await setup.apply()
     assert [entry["event"] for entry in logs] == ["drain.cut_short"]
-    assert house.rounds() == {"account:a"}
+    assert setup.ticks() == {"account:a"}
 
 
-async def test_the_end_waits_for_a_drain_of_an_earlier_configuration_as_long_as_that_did(house: House) -> None:
-    house.hook.reply = hangs
-    await house.apply(sinks={"ops": house.webhook()})
-    await house.tell()
-    await house.deliver()
-    house.owners._drain_s = 0.5
-    await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
-    house.owners._drain_s = 10 * LONG_S
+async def test_the_end_waits_for_a_drain_of_an_earlier_configuration_as_long_as_that_did(setup: Setup) -> None:
+    setup.hook.reply = hangs
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.tell()
+    await setup.deliver()
+    setup.supervisor._drain_s = 0.5
+    await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
+    setup.supervisor._drain_s = 10 * LONG_S
     async with asyncio.timeout(LONG_S):
-        await house.owners.stop()
-    assert (house.owners.parts(), house.rounds()) == ([], set())
+        await setup.supervisor.stop()
+    assert (setup.supervisor.owned(), setup.ticks()) == ([], set())
 
 
-async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(house: House) -> None:
-    await house.apply({"old": house.account()})
-    await broken_off(house.apply({"between": house.account()}), house=house, once_added="account:between")
-    between = [part for part in house.owners.parts() if isinstance(part, AccountWatcher)]
-    await house.apply({"newest": house.account()})
-    await house.look()
+async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(setup: Setup) -> None:
+    await setup.apply({"old": setup.account()})
+    await broken_off(setup.apply({"between": setup.account()}), setup=setup, once_added="account:between")
+    between = [part for part in setup.supervisor.owned() if isinstance(part, AccountPoller)]
+    await setup.apply({"newest": setup.account()})
+    await setup.look()
     for watcher in between:
-        await watcher.round()
-    await house.watcher().drain()
-    assert house.api.quiet
-    assert (house.rounds(), house.named("account")) == ({"account:newest"}, {"newest"})
+        await watcher.tick()
+    await setup.watcher().drain()
+    assert setup.api.quiet
+    assert (setup.ticks(), setup.named("account")) == ({"account:newest"}, {"newest"})
 
 
 class BrokenError(Exception):
@@ -485,48 +487,48 @@ async def break_down() -> None:
 
 @pytest.mark.parametrize("method", ["drain", "cancel", "flush"])
 async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
-    house: House, monkeypatch: pytest.MonkeyPatch, method: str
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    lane = house.lane()
-    monkeypatch.setattr(lane, method, break_down)
-    changed = {"ops": house.webhook(rate_limit="9/s")}
+    await setup.apply(sinks={"ops": setup.webhook()})
+    worker = setup.worker()
+    monkeypatch.setattr(worker, method, break_down)
+    changed = {"ops": setup.webhook(rate_limit="9/s")}
     with pytest.raises(BrokenError):
-        await house.apply(sinks=changed)
-    assert [type(error) for error in house.fatal] == [BrokenError]
-    await house.apply(sinks=changed)
-    assert house.lane() is not lane
-    await house.tell()
-    assert await house.deliver()
-    house.fatal.clear()
+        await setup.apply(sinks=changed)
+    assert [type(error) for error in setup.fatal] == [BrokenError]
+    await setup.apply(sinks=changed)
+    assert setup.worker() is not worker
+    await setup.tell()
+    assert await setup.deliver()
+    setup.fatal.clear()
 
 
 async def test_an_owner_that_does_not_end_well_is_loud_though_nobody_waits_for_it(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    told = asyncio.Event()
+    await setup.apply(sinks={"ops": setup.webhook()})
+    emitted = asyncio.Event()
 
     async def break_down_later() -> None:
-        await told.wait()
+        await emitted.wait()
         raise BrokenError
 
-    monkeypatch.setattr(house.lane(), "drain", break_down_later)
-    await broken_off(house.apply(sinks={"other": house.webhook()}), house=house, once_added="sink:other")
-    told.set()
+    monkeypatch.setattr(setup.worker(), "drain", break_down_later)
+    await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
+    emitted.set()
     with pytest.raises(BrokenError):
-        await house.apply()
-    await house.apply()
-    assert [type(error) for error in house.fatal] == [BrokenError]
-    house.fatal.clear()
+        await setup.apply()
+    await setup.apply()
+    assert [type(error) for error in setup.fatal] == [BrokenError]
+    setup.fatal.clear()
 
 
 async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
-    house: House, monkeypatch: pytest.MonkeyPatch, path: Path
+    setup: Setup, monkeypatch: pytest.MonkeyPatch, path: Path
 ) -> None:
-    await house.apply(sinks={"ops": house.webhook()})
-    monkeypatch.setattr(house.watcher(), "drain", break_down)
-    house.clock.advance(60.0)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    monkeypatch.setattr(setup.watcher(), "drain", break_down)
+    setup.clock.advance(60.0)
     with pytest.raises(BrokenError):
-        await house.owners.stop()
-    assert (house.owners.parts(), served_s(path)) == ([], 60.0)
+        await setup.supervisor.stop()
+    assert (setup.supervisor.owned(), served_s(path)) == ([], 60.0)

@@ -4,17 +4,17 @@ from uuid import UUID
 
 import pytest
 
-from watcher.delivery.retry_policy import Conclusion, conclude, retry_after_s
-from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
+from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery, DeliveryState
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
-FAILURES = [Verdict.RETRY, Verdict.BUSY]
+FAILURES = [SendOutcome.RETRY, SendOutcome.BUSY]
 TRIED_AT = 1000
 
 
 def after(
-    verdict: Verdict,
+    outcome: SendOutcome,
     *,
     attempts: int = 1,
     steps: int = 0,
@@ -23,7 +23,7 @@ def after(
     asked_s: float | None = None,
     waited_s: float = 0.0,
     jitter: float = 0.5,
-) -> Conclusion:
+) -> RetryDecision:
     """Conclude; unless it says otherwise something else has got through since the attempt before."""
     delivery = Delivery(
         sink="ops",
@@ -39,25 +39,27 @@ def after(
         rejections=rejections,
         tried_at=TRIED_AT if attempts else 0,
     )
-    receipt = Receipt(verdict, "answer", asked_s)
-    return conclude(delivery, receipt, through_at=through_at, waited_s=waited_s, rules=RULES, jitter=lambda: jitter)
+    result = SendResult(outcome, "answer", asked_s)
+    return decide(delivery, result, through_at=through_at, waited_s=waited_s, rules=RULES, jitter=lambda: jitter)
 
 
 def test_a_success_settles() -> None:
-    conclusion = after(Verdict.DELIVERED, attempts=7, steps=3, rejections=4, waited_s=1e9)
-    assert conclusion == Conclusion(DeliveryState.DELIVERED, 3, 0, 0.0)
+    decision = after(SendOutcome.DELIVERED, attempts=7, steps=3, rejections=4, waited_s=1e9)
+    assert decision == RetryDecision(DeliveryState.DELIVERED, 3, 0, 0.0)
 
 
 def test_a_delivery_nobody_wants_waits_however_long_and_takes_no_step() -> None:
-    conclusion = after(Verdict.GONE, attempts=7, steps=3, rejections=4, waited_s=1e9)
-    assert conclusion == Conclusion(DeliveryState.WAITING, 3, 0, 0.0)
+    decision = after(SendOutcome.GONE, attempts=7, steps=3, rejections=4, waited_s=1e9)
+    assert decision == RetryDecision(DeliveryState.WAITING, 3, 0, 0.0)
 
 
 @pytest.mark.parametrize(("steps", "wait_s"), [(0, 1), (1, 5), (2, 30), (3, 30), (1000, 30)])
-@pytest.mark.parametrize("verdict", [*FAILURES, Verdict.REFUSED])
-def test_its_own_trouble_takes_the_next_step_and_the_last_repeats(verdict: Verdict, steps: int, wait_s: float) -> None:
-    conclusion = after(verdict, attempts=2000, steps=steps)
-    assert (conclusion.steps, conclusion.wait_s) == (steps + 1, wait_s)
+@pytest.mark.parametrize("outcome", [*FAILURES, SendOutcome.REFUSED])
+def test_its_own_trouble_takes_the_next_step_and_the_last_repeats(
+    outcome: SendOutcome, steps: int, wait_s: float
+) -> None:
+    decision = after(outcome, attempts=2000, steps=steps)
+    assert (decision.steps, decision.wait_s) == (steps + 1, wait_s)
 
 
 @pytest.mark.parametrize(
@@ -71,17 +73,17 @@ def test_its_own_trouble_takes_the_next_step_and_the_last_repeats(verdict: Verdi
         (9, TRIED_AT + 1, True),
     ],
 )
-@pytest.mark.parametrize("verdict", FAILURES)
+@pytest.mark.parametrize("outcome", FAILURES)
 def test_a_failure_is_its_own_if_anything_got_through_since_the_attempt_before(
-    verdict: Verdict, attempts: int, through_at: int, *, is_own: bool
+    outcome: SendOutcome, attempts: int, through_at: int, *, is_own: bool
 ) -> None:
-    assert after(verdict, attempts=attempts, through_at=through_at).steps == is_own
+    assert after(outcome, attempts=attempts, through_at=through_at).steps == is_own
 
 
 @pytest.mark.parametrize("through_at", [0, TRIED_AT + 1])
 @pytest.mark.parametrize("attempts", [0, 1])
 def test_a_refused_body_is_its_own_trouble_in_any_case(through_at: int, attempts: int) -> None:
-    assert after(Verdict.REFUSED, attempts=attempts, through_at=through_at).steps == 1
+    assert after(SendOutcome.REFUSED, attempts=attempts, through_at=through_at).steps == 1
 
 
 @pytest.mark.parametrize(
@@ -91,61 +93,63 @@ def test_a_refused_body_is_its_own_trouble_in_any_case(through_at: int, attempts
 def test_trouble_that_may_be_the_sinks_waits_a_second_doubling_to_a_minute(
     attempts: int, steps: int, wait_s: float
 ) -> None:
-    conclusion = after(Verdict.RETRY, attempts=attempts, steps=steps, through_at=0, jitter=0.9)
-    assert (conclusion.steps, conclusion.wait_s) == (steps, wait_s)
+    decision = after(SendOutcome.RETRY, attempts=attempts, steps=steps, through_at=0, jitter=0.9)
+    assert (decision.steps, decision.wait_s) == (steps, wait_s)
 
 
 @pytest.mark.parametrize(("jitter", "wait_s"), [(0.0, 4.0), (0.25, 4.5), (0.75, 5.5), (1.0, 6.0)])
 def test_a_step_is_moved_by_up_to_a_fifth(jitter: float, wait_s: float) -> None:
-    assert after(Verdict.RETRY, steps=1, jitter=jitter).wait_s == pytest.approx(wait_s)
+    assert after(SendOutcome.RETRY, steps=1, jitter=jitter).wait_s == pytest.approx(wait_s)
 
 
 @pytest.mark.parametrize(
     ("asked_s", "wait_s"), [(None, 5), (0, 5), (4.9, 5), (5.1, 5.1), (3600, 3600), (3601, 3600), (1e9, 3600)]
 )
-@pytest.mark.parametrize("verdict", [*FAILURES, Verdict.REFUSED])
-def test_the_wait_is_the_larger_of_step_and_retry_after(verdict: Verdict, asked_s: float | None, wait_s: float) -> None:
-    assert after(verdict, steps=1, asked_s=asked_s).wait_s == wait_s
+@pytest.mark.parametrize("outcome", [*FAILURES, SendOutcome.REFUSED])
+def test_the_wait_is_the_larger_of_step_and_retry_after(
+    outcome: SendOutcome, asked_s: float | None, wait_s: float
+) -> None:
+    assert after(outcome, steps=1, asked_s=asked_s).wait_s == wait_s
 
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 2), (1.9, 2), (2.1, 2.1), (1e9, 3600)])
 def test_retry_after_lengthens_the_wait_without_a_step_too(asked_s: float | None, wait_s: float) -> None:
-    assert after(Verdict.RETRY, through_at=0, asked_s=asked_s).wait_s == wait_s
+    assert after(SendOutcome.RETRY, through_at=0, asked_s=asked_s).wait_s == wait_s
 
 
 @pytest.mark.parametrize(("asked_s", "heeded_s"), [(None, 0), (0, 0), (5, 5), (3601, 3600)])
 def test_a_receiver_is_left_alone_for_an_hour_at_most(asked_s: float | None, heeded_s: float) -> None:
-    assert retry_after_s(Receipt(Verdict.BUSY, "429", asked_s)) == heeded_s
+    assert retry_after_s(SendResult(SendOutcome.BUSY, "429", asked_s)) == heeded_s
 
 
 @pytest.mark.parametrize(
-    ("verdict", "before", "state", "rejections"),
+    ("outcome", "before", "state", "rejections"),
     [
-        (Verdict.REFUSED, 0, DeliveryState.WAITING, 1),
-        (Verdict.REFUSED, 3, DeliveryState.WAITING, 4),
-        (Verdict.REFUSED, 4, DeliveryState.DEAD, 5),
-        (Verdict.RETRY, 4, DeliveryState.WAITING, 0),
-        (Verdict.BUSY, 4, DeliveryState.WAITING, 0),
+        (SendOutcome.REFUSED, 0, DeliveryState.WAITING, 1),
+        (SendOutcome.REFUSED, 3, DeliveryState.WAITING, 4),
+        (SendOutcome.REFUSED, 4, DeliveryState.DEAD, 5),
+        (SendOutcome.RETRY, 4, DeliveryState.WAITING, 0),
+        (SendOutcome.BUSY, 4, DeliveryState.WAITING, 0),
     ],
 )
 @pytest.mark.parametrize("through_at", [0, TRIED_AT + 1])
 def test_five_refusals_in_a_row_are_the_end(
-    verdict: Verdict, before: int, state: DeliveryState, rejections: int, through_at: int
+    outcome: SendOutcome, before: int, state: DeliveryState, rejections: int, through_at: int
 ) -> None:
-    conclusion = after(verdict, rejections=before, through_at=through_at)
-    assert (conclusion.state, conclusion.rejections) == (state, rejections)
+    decision = after(outcome, rejections=before, through_at=through_at)
+    assert (decision.state, decision.rejections) == (state, rejections)
 
 
 @pytest.mark.parametrize("through_at", [0, TRIED_AT + 1])
-@pytest.mark.parametrize("verdict", [*FAILURES, Verdict.REFUSED])
-def test_a_failure_after_the_time_to_give_up_is_the_end(verdict: Verdict, through_at: int) -> None:
-    assert after(verdict, waited_s=99.9, through_at=through_at).state is DeliveryState.WAITING
-    assert after(verdict, waited_s=100.0, through_at=through_at).state is DeliveryState.DEAD
+@pytest.mark.parametrize("outcome", [*FAILURES, SendOutcome.REFUSED])
+def test_a_failure_after_the_time_to_give_up_is_the_end(outcome: SendOutcome, through_at: int) -> None:
+    assert after(outcome, waited_s=99.9, through_at=through_at).state is DeliveryState.WAITING
+    assert after(outcome, waited_s=100.0, through_at=through_at).state is DeliveryState.DEAD
 
 
 def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_it_goes_on_for_ever() -> None:
-    refused = Receipt(Verdict.REFUSED, "422", 1e9)
+    refused = SendResult(SendOutcome.REFUSED, "422", 1e9)
     rules = RetryRules((10_800.0,), give_up_after_s=None)
     delivery = Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, b"{}", 0, 0)
-    conclusion = conclude(delivery, refused, through_at=0, waited_s=1e9, rules=rules, jitter=lambda: 0.5)
-    assert conclusion == Conclusion(DeliveryState.WAITING, 1, 1, 10_800)
+    decision = decide(delivery, refused, through_at=0, waited_s=1e9, rules=rules, jitter=lambda: 0.5)
+    assert decision == RetryDecision(DeliveryState.WAITING, 1, 1, 10_800)

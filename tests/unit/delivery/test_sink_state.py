@@ -3,8 +3,8 @@ from collections.abc import Callable
 import pytest
 from virtual import FakeClock
 
-from watcher.delivery.sink_state import Standing
-from watcher.store.protocol import AT_EASE, SinkRecord, Strain
+from watcher.delivery.sink_state import SinkState
+from watcher.store.protocol import NO_BACKOFF, BackoffState, SinkRecord
 
 
 @pytest.fixture
@@ -12,18 +12,20 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
-def standing(clock: FakeClock, state: str | None = None, *, clock_s: float = 0.0, strain: Strain = AT_EASE) -> Standing:
-    return Standing(SinkRecord(0, state, clock_s, strain), clock=clock)
+def sink_state(
+    clock: FakeClock, state: str | None = None, *, clock_s: float = 0.0, backoff: BackoffState = NO_BACKOFF
+) -> SinkState:
+    return SinkState(SinkRecord(0, state, clock_s, backoff), clock=clock)
 
 
-def state_after(sink: Standing, clock: FakeClock, seconds: float) -> str | None:
+def state_after(sink: SinkState, clock: FakeClock, seconds: float) -> str | None:
     clock.advance(seconds)
-    sink.look()
+    sink.check()
     return sink.state
 
 
 def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock) -> None:
-    sink = standing(clock)
+    sink = sink_state(clock)
     sink.tried()
     clock.advance(200)
     sink.tried()
@@ -32,24 +34,24 @@ def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock
 
 
 def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:
-    assert state_after(standing(clock), clock, 9999) is None
+    assert state_after(sink_state(clock), clock, 9999) is None
 
 
 def test_time_in_which_the_process_was_stopped_is_no_failure_and_no_service(clock: FakeClock) -> None:
-    sink = standing(clock, clock_s=50)
+    sink = sink_state(clock, clock_s=50)
     sink.tried()
     clock.stop_for(5000)
     assert state_after(sink, clock, 299.9) is None
-    assert sink.strain().failing_for_s == pytest.approx(299.9)
+    assert sink.backoff().failing_for_s == pytest.approx(299.9)
     assert sink.clock_s() == pytest.approx(349.9)
     assert state_after(sink, clock, 0.1) == "failing"
 
 
-@pytest.mark.parametrize("way", [Standing.got_through, Standing.rested])
+@pytest.mark.parametrize("way", [SinkState.got_through, SinkState.rested])
 def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
-    clock: FakeClock, way: Callable[[Standing], None]
+    clock: FakeClock, way: Callable[[SinkState], None]
 ) -> None:
-    sink = standing(clock)
+    sink = sink_state(clock)
     sink.tried()
     way(sink)
     clock.advance(200)
@@ -60,7 +62,7 @@ def test_five_minutes_begin_anew_after_a_success_or_with_nothing_to_try(
 
 @pytest.mark.parametrize(("before", "after"), [(None, None), ("failing", None), ("disabled", "disabled")])
 def test_a_success_ends_failing_and_nothing_else(clock: FakeClock, before: str | None, after: str | None) -> None:
-    sink = standing(clock, before)
+    sink = sink_state(clock, before)
     assert sink.through_at == 0
     sink.got_through()
     assert (sink.state, sink.through_at) == (after, clock.steady_us())
@@ -68,19 +70,19 @@ def test_a_success_ends_failing_and_nothing_else(clock: FakeClock, before: str |
 
 @pytest.mark.parametrize("before", [None, "failing", "disabled"])
 def test_gone_disables(clock: FakeClock, before: str | None) -> None:
-    sink = standing(clock, before)
+    sink = sink_state(clock, before)
     sink.gone()
     assert (sink.state, sink.disabled) == ("disabled", True)
 
 
 def test_a_disabled_sink_does_not_begin_to_fail(clock: FakeClock) -> None:
-    sink = standing(clock, "disabled")
+    sink = sink_state(clock, "disabled")
     sink.tried()
     assert state_after(sink, clock, 9999) == "disabled"
 
 
 def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled(clock: FakeClock) -> None:
-    sink, disabled = standing(clock, clock_s=50), standing(clock, "disabled", clock_s=50)
+    sink, disabled = sink_state(clock, clock_s=50), sink_state(clock, "disabled", clock_s=50)
     clock.advance(7)
     assert sink.clock_s() == 57
     clock.advance(3)
@@ -92,7 +94,7 @@ def test_its_clock_goes_on_from_what_is_recorded_and_stands_still_while_disabled
 
 
 def test_five_minutes_go_on_after_a_restart(clock: FakeClock) -> None:
-    sink = standing(clock, strain=Strain(failing_for_s=200))
+    sink = sink_state(clock, backoff=BackoffState(failing_for_s=200))
     clock.advance(50)
     sink.tried()
     assert state_after(sink, clock, 49.9) is None
@@ -103,17 +105,17 @@ def test_five_minutes_go_on_after_a_restart(clock: FakeClock) -> None:
 def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_can_be_asked_for(
     clock: FakeClock, left_s: float, lasts_s: float
 ) -> None:
-    sink = standing(clock, strain=Strain(pause_s=left_s))
+    sink = sink_state(clock, backoff=BackoffState(pause_s=left_s))
     assert sink.paused_until == clock.monotonic() + lasts_s
 
 
-def test_the_strain_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails(clock: FakeClock) -> None:
-    sink = standing(clock)
-    assert sink.strain() == AT_EASE
+def test_the_backoff_of_a_sink_is_what_is_left_of_its_pause_and_for_how_long_it_fails(clock: FakeClock) -> None:
+    sink = sink_state(clock)
+    assert sink.backoff() == NO_BACKOFF
     sink.tried()
     sink.pause(100)
     sink.pause(90)
     clock.advance(40)
-    assert sink.strain() == Strain(60, 40)
+    assert sink.backoff() == BackoffState(60, 40)
     clock.advance(460)
-    assert sink.strain() == Strain(None, 300)
+    assert sink.backoff() == BackoffState(None, 300)

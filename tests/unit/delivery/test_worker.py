@@ -1,4 +1,4 @@
-"""How a lane orders, paces, retries, pauses and ends what it sends."""
+"""How a worker orders, paces, retries, pauses and ends what it sends."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lane_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 from structlog.testing import capture_logs
+from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
 
@@ -33,7 +33,7 @@ async def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
     assert rig.counted("delivered") == 4
 
 
-async def test_a_lane_with_nothing_to_do_rests_for_ten_seconds(rig: Rig) -> None:
+async def test_a_worker_with_nothing_to_do_rests_for_ten_seconds(rig: Rig) -> None:
     assert await rig.go() == 10
 
 
@@ -43,7 +43,7 @@ async def test_the_delay_of_a_delivery_runs_from_its_recording(rig: Rig) -> None
     assert rig.metrics.registry.get_sample_value("watcher_delivery_delay_seconds_sum", {"sink": "ops"}) == 2.5
 
 
-async def test_sixteen_are_in_flight_and_one_that_ends_lets_the_next_go_without_a_round(rig: Rig) -> None:
+async def test_sixteen_are_in_flight_and_one_that_ends_lets_the_next_go_without_a_tick(rig: Rig) -> None:
     answers: dict[str, asyncio.Future[Answer]] = {}
 
     def hold(delivery: Delivery) -> asyncio.Future[Answer]:
@@ -51,7 +51,7 @@ async def test_sixteen_are_in_flight_and_one_that_ends_lets_the_next_go_without_
 
     rig.sink.answer = hold
     await rig.record(*streams(20))
-    assert await rig.lane.round() == 10
+    assert await rig.worker.tick() == 10
     for _ in range(16):
         await rig.sink.arrived.get()
     assert rig.sink.arrived.empty()
@@ -64,8 +64,8 @@ async def test_no_stream_is_sent_twice_at_once(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda _: held
     await rig.record("a", "a")
-    await rig.lane.round()
-    await rig.lane.round()
+    await rig.worker.tick()
+    await rig.worker.tick()
     assert await rig.sink.arrived.get() == "a1"
     held.set_result(DELIVERED)
     await rig.go()
@@ -136,7 +136,7 @@ async def test_what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id(rig:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda _: held
     await rig.record("a")
-    await rig.lane.round()
+    await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.restart()
     rig.sink.answer = lambda _: DELIVERED
@@ -193,9 +193,13 @@ async def test_a_pause_goes_on_over_a_restart(rig: Rig) -> None:
     assert await rig.sent_after() == ["b2", "c2"]
 
 
-@pytest.mark.parametrize("receipt", [Receipt(Verdict.RETRY, "503", retry_after_s=60), Receipt(Verdict.BUSY, "429")])
-async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_alone(rig: Rig, receipt: Receipt) -> None:
-    rig.sink.answer = lambda delivery: receipt if name_of(delivery) == "a1" else DELIVERED
+@pytest.mark.parametrize(
+    "result", [SendResult(SendOutcome.RETRY, "503", retry_after_s=60), SendResult(SendOutcome.BUSY, "429")]
+)
+async def test_a_503_and_a_429_without_retry_after_hold_up_their_own_delivery_alone(
+    rig: Rig, result: SendResult
+) -> None:
+    rig.sink.answer = lambda delivery: result if name_of(delivery) == "a1" else DELIVERED
     await rig.record("a")
     await rig.go()
     await rig.record("b", "a")
@@ -229,7 +233,7 @@ async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None
         assert await rig.sent_after() == ["a1"]
     await rig.record("b")
     assert await rig.sent_after(3600) == []
-    assert rig.told == [("sink.disabled", 1)]
+    assert rig.emitted == [("sink.disabled", 1)]
     assert (rig.sink_state(), rig.is_up()) == ("disabled", False)
     assert (rig.row("a1")["state"], rig.row("a1")["answer"]) == ("waiting", "410")
     assert {"event": "sink.disabled", "log_level": "warning", "sink": "ops", "answer": "410"} in logs
@@ -243,7 +247,7 @@ async def test_a_410_disables_the_sink_and_its_deliveries_wait(rig: Rig) -> None
     )
     assert not rig.is_up()
     assert await rig.sent_after(3600) == []
-    assert rig.told == [("sink.disabled", 1)]
+    assert rig.emitted == [("sink.disabled", 1)]
 
 
 async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) -> None:
@@ -255,17 +259,17 @@ async def test_a_disabled_sink_is_served_again_once_its_block_changes(rig: Rig) 
     await rig.go()
     for _ in range(40):
         await rig.go(10)
-    assert (rig.told, rig.is_up()) == ([("sink.disabled", 1)], False)
+    assert (rig.emitted, rig.is_up()) == ([("sink.disabled", 1)], False)
     rig.sink.answer = lambda _: DELIVERED
     assert await rig.sent_after(60) == ["a1", "a2"]
-    assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+    assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
 
 
 async def test_a_success_that_was_on_its_way_leaves_a_disabled_sink_disabled(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda delivery: GONE if name_of(delivery) == "a1" else held
     await rig.record("a", "b")
-    await rig.lane.round()
+    await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.sink.arrived.get()
     held.set_result(DELIVERED)
@@ -307,7 +311,7 @@ async def test_the_clock_of_giving_up_stands_still_while_the_sink_is_disabled(ri
     await rig.go()
     await rig.go(60)
     await rig.go(5000)
-    await rig.lane.flush()
+    await rig.worker.flush()
     await rig.restart(rules=HASTY, fingerprint="changed")
     await rig.go(30)
     assert (rig.row("a1")["state"], rig.row("a1")["attempts"]) == ("waiting", 3)
@@ -321,7 +325,7 @@ async def test_a_sink_that_never_gives_up_looks_for_nothing_to_give_up(rig: Rig)
     await rig.record("a")
     await rig.go()
     await rig.go(1e6)
-    await rig.lane.flush()
+    await rig.worker.flush()
     assert rig.store.asked["give_up"] == 0
 
 
@@ -368,20 +372,20 @@ async def test_draining_finishes_what_is_in_flight_and_starts_nothing_more(rig: 
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda _: held
     await rig.record(*streams(17))
-    await rig.lane.round()
-    draining = asyncio.create_task(rig.lane.drain())
+    await rig.worker.tick()
+    draining = asyncio.create_task(rig.worker.drain())
     await rig.sink.arrived.get()
     assert not draining.done()
     held.set_result(DELIVERED)
     await draining
     assert (rig.row("s15-1")["state"], len(rig.sink.sent)) == ("delivered", 16)
-    await rig.lane.drain()
+    await rig.worker.drain()
 
 
 async def test_what_is_broken_off_comes_due_again(rig: Rig) -> None:
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
     await rig.record("a")
-    await rig.lane.round()
+    await rig.worker.tick()
     await rig.sink.arrived.get()
-    await rig.lane.cancel()
+    await rig.worker.cancel()
     assert (rig.row("a1")["state"], rig.row("a1")["attempts"], rig.ends) == ("waiting", 0, [])

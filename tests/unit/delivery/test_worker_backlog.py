@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from lane_rig import DELIVERED, Rig, name_of
+from worker_rig import DELIVERED, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.worker import UNSETTLED_COUNT
 from watcher.domain.models import Delivery
-from watcher.store.protocol import Settlements
+from watcher.store.protocol import AttemptRecords
 
 
 @pytest.fixture
@@ -26,11 +26,11 @@ def streams(count: int) -> list[str]:
 
 
 def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
-    """Let no settlement be written until the event is set; return how many each write has, too."""
+    """Let no attempt record be written until the event is set; return how many each write has, too."""
     go_on, counts = asyncio.Event(), list[int]()
     settle = rig.store.settle
 
-    async def settle_later(settlements: Settlements) -> None:
+    async def settle_later(settlements: AttemptRecords) -> None:
         counts.append(len(settlements.attempts))
         await go_on.wait()
         await settle(settlements)
@@ -42,7 +42,7 @@ def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
 async def test_an_answer_frees_its_slot_before_it_is_settled(rig: Rig) -> None:
     go_on, counts = hold_settling(rig)
     await rig.record(*streams(40))
-    await rig.lane.round()
+    await rig.worker.tick()
     assert [await rig.sink.arrived.get() for _ in range(40)] == [f"{stream}1" for stream in streams(40)]
     go_on.set()
     await rig.settle()
@@ -52,9 +52,9 @@ async def test_an_answer_frees_its_slot_before_it_is_settled(rig: Rig) -> None:
 async def test_the_next_of_a_stream_waits_until_the_one_before_is_settled(rig: Rig) -> None:
     go_on, _ = hold_settling(rig)
     await rig.record("a", "a", "b")
-    await rig.lane.round()
+    await rig.worker.tick()
     assert [await rig.sink.arrived.get() for _ in range(2)] == ["a1", "b1"]
-    await rig.lane.round()
+    await rig.worker.tick()
     assert rig.sink.arrived.empty()
     go_on.set()
     await rig.go()
@@ -65,9 +65,9 @@ async def test_what_is_not_settled_is_bounded(rig: Rig) -> None:
     go_on, _ = hold_settling(rig)
     await rig.record(*streams(UNSETTLED_COUNT + 30))
     for _ in range(4):
-        await rig.lane.round()
-        while rig.lane._sending:
-            await asyncio.wait(rig.lane._sending)
+        await rig.worker.tick()
+        while rig.worker._sending:
+            await asyncio.wait(rig.worker._sending)
     assert len(rig.sink.sent) == UNSETTLED_COUNT
     go_on.set()
     await rig.go()
@@ -103,6 +103,6 @@ async def test_polling_makes_room_for_a_backlog_while_the_event_loop_is_slow(
             await asyncio.sleep(0)
 
     slow = asyncio.create_task(be_slow())
-    await rig.lane.round()
+    await rig.worker.tick()
     slow.cancel()
     assert bool(rig.backpressure) is expected

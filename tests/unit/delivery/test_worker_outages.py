@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lane_rig import DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 from structlog.testing import capture_logs
+from worker_rig import DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
-from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery
 
 DEFAULTS = replace(RULES, retry=RetryRules((1.0, 5.0, 30.0, 120.0, 600.0, 3600.0, 10_800.0), give_up_after_s=259_200.0))
@@ -36,7 +36,7 @@ class World:
         self.arrived_at: dict[str, float] = {}
         rig.sink.answer = self._answer
 
-    def _answer(self, delivery: Delivery) -> Receipt:
+    def _answer(self, delivery: Delivery) -> SendResult:
         now = self.rig.clock.passed_s
         if name_of(delivery) in self.poisoned or self.away_from_s <= now < self.back_s:
             return FAILED
@@ -44,7 +44,7 @@ class World:
         return DELIVERED
 
     async def run(self, until_s: float, *, rest_s: float) -> None:
-        """Run rounds as the daemon's clock would; record until then, and go on for a while."""
+        """Run ticks as the daemon's clock would; record until then, and go on for a while."""
         rig, clock = self.rig, self.rig.clock
         for index in range(len(self.poisoned)):
             await rig.record(f"p{index}-")
@@ -196,18 +196,18 @@ async def test_a_restart_forgets_the_breaker(rig: Rig) -> None:
 
 async def test_what_never_was_tried_is_given_up_too_once_it_waited_long_enough(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=200.0)))
-    rig.sink.answer = lambda _: Receipt(Verdict.BUSY, "429", retry_after_s=3600)
+    rig.sink.answer = lambda _: SendResult(SendOutcome.BUSY, "429", retry_after_s=3600)
     await rig.record("a")
     await rig.go()
     await rig.record("b", "b")
-    await rig.lane.flush()
+    await rig.worker.flush()
     with capture_logs() as logs:
         for _ in range(19):
             await rig.go(10)
-            await rig.lane.flush()
+            await rig.worker.flush()
         assert [rig.row(name)["state"] for name in ("a1", "b1", "b2")] == ["waiting"] * 3
         await rig.go(20)
-        await rig.lane.flush()
+        await rig.worker.flush()
     assert [rig.row(name)["state"] for name in ("a1", "b1", "b2")] == ["dead", "dead", "waiting"]
     assert [rig.row(name)["answer"] for name in ("a1", "b1")] == ["429", "never_tried"]
     assert rig.counted("dead") == 2
@@ -227,10 +227,10 @@ async def test_what_is_in_flight_is_not_given_up(rig: Rig) -> None:
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda _: held
     await rig.record("a")
-    await rig.lane.round()
-    await rig.lane.flush()
+    await rig.worker.tick()
+    await rig.worker.flush()
     rig.clock.passed_s += 300
-    await rig.lane.flush()
+    await rig.worker.flush()
     held.set_result(DELIVERED)
     await rig.go()
     assert (rig.row("a1")["state"], rig.counted("dead")) == ("delivered", 0)
@@ -249,15 +249,15 @@ async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_h
     assert [each["event"] for each in logs if each["event"].startswith("store.")] == ["store.failed", "store.recovered"]
 
 
-async def test_with_nothing_left_to_try_an_open_breaker_lets_the_lane_rest(rig: Rig) -> None:
+async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, retry=RetryRules((1.0,), give_up_after_s=60.0)))
     away(rig)
     await rig.record(*"abcde")
     await rig.go()
-    await rig.lane.flush()
+    await rig.worker.flush()
     for _ in range(20):
         await rig.go(5)
-        await rig.lane.flush()
+        await rig.worker.flush()
     assert [rig.row(f"{name}1")["state"] for name in "abcde"] == ["dead"] * 5
     assert await rig.go(60) == 10
     back(rig)
@@ -269,7 +269,7 @@ async def test_a_trial_waits_for_the_pace(rig: Rig) -> None:
     await rig.restart(rules=replace(RULES, rate_per_s=0.01))
     away(rig)
     await rig.record(*"abcdef")
-    while rig.lane._trial is None:
+    while rig.worker._trial is None:
         await rig.go(10)
     back(rig)
     assert await rig.sent_after(1) == []
@@ -283,10 +283,10 @@ async def test_a_trial_that_waits_is_given_back_with_the_rest_when_the_store_tak
     away(rig)
     await rig.record(*"abcdef")
     while not rig.store.asked["record"]:
-        waiting = rig.lane._trial
+        waiting = rig.worker._trial
         await rig.go(5)
     assert waiting is not None
-    assert rig.lane._trial is None
+    assert rig.worker._trial is None
     rig.store.broken.clear()
     back(rig)
     sent = [name for _ in range(70) for name in await rig.sent_after(10)]
@@ -298,14 +298,14 @@ async def test_a_trial_goes_with_the_others_once_one_that_was_on_its_way_got_thr
     await rig.restart(rules=replace(RULES, rate_per_s=10.0))
     rig.sink.answer = lambda delivery: slow if name_of(delivery) == "a1" else FAILED
     await rig.record(*"abcdefg")
-    rig.lane._pacer.spend(rig.clock.monotonic())
-    while rig.lane._trial is None:
+    rig.worker._pacer.spend(rig.clock.monotonic())
+    while rig.worker._trial is None:
         rig.clock.passed_s += 0.05
-        await rig.lane.round()
-        while len(rig.lane._sending) > 1:
-            await asyncio.wait(rig.lane._sending, return_when=asyncio.FIRST_COMPLETED)
+        await rig.worker.tick()
+        while len(rig.worker._sending) > 1:
+            await asyncio.wait(rig.worker._sending, return_when=asyncio.FIRST_COMPLETED)
     slow.set_result(DELIVERED)
-    await asyncio.wait(rig.lane._sending)
+    await asyncio.wait(rig.worker._sending)
     back(rig)
     sent = [name for _ in range(30) for name in await rig.sent_after(1)]
     assert len(sent) == len(set(sent)) == 6

@@ -1,4 +1,4 @@
-"""What a lane tells of its sink, and what it does while the store is in trouble."""
+"""What a worker tells of its sink, and what it does while the store is in trouble."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lane_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 from structlog.testing import capture_logs
+from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
-from watcher.delivery.sinks.protocol import Receipt, RetryRules, Verdict
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreUnusableError
 
 FOREVER = 10_000.0
@@ -32,15 +32,15 @@ def trouble_of(rig: Rig, answer: str) -> float | None:
     return rig.metrics.registry.get_sample_value("watcher_sink_trouble_info", {"sink": "ops", "answer": answer})
 
 
-async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -> None:
+async def test_a_sink_is_reported_as_failing_after_five_minutes_and_once(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a", "b")
     await rig.go()
     await fail_for(rig, 290)
-    assert (rig.told, rig.sink_state(), rig.is_up()) == ([], None, True)
+    assert (rig.emitted, rig.sink_state(), rig.is_up()) == ([], None, True)
     with capture_logs() as logs:
         await fail_for(rig, 600)
-    assert (rig.told, rig.sink_state(), rig.is_up()) == ([("sink.failing", 1)], "failing", False)
+    assert (rig.emitted, rig.sink_state(), rig.is_up()) == ([("sink.failing", 1)], "failing", False)
     assert [each for each in logs if each["event"].startswith("sink.")] == [
         {"event": "sink.failing", "log_level": "warning", "sink": "ops", "answer": "500"}
     ]
@@ -48,7 +48,7 @@ async def test_a_sink_is_told_as_failing_after_five_minutes_and_once(rig: Rig) -
     assert trouble_of(rig, "500") == 1
 
 
-async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
+async def test_a_restart_does_not_report_it_again_and_the_next_success_ends_it(rig: Rig) -> None:
     rig.sink.answer = lambda _: FAILED
     await rig.record("a")
     await rig.go()
@@ -56,15 +56,15 @@ async def test_a_restart_does_not_tell_it_again_and_the_next_success_ends_it(rig
     await rig.restart()
     await rig.record("b")
     await fail_for(rig, 900)
-    assert (rig.told, rig.is_up()) == ([("sink.failing", 1)], False)
+    assert (rig.emitted, rig.is_up()) == ([("sink.failing", 1)], False)
     rig.sink.answer = lambda _: DELIVERED
     with capture_logs() as logs:
         await rig.go(60)
-    assert (rig.told[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
+    assert (rig.emitted[1:], rig.sink_state(), rig.is_up()) == ([("sink.recovered", 2)], None, True)
     assert trouble_of(rig, "500") is None
     assert {"event": "sink.recovered", "log_level": "info", "sink": "ops", "answer": "204"} in logs
     await fail_for(rig, 600)
-    assert len(rig.told) == 2
+    assert len(rig.emitted) == 2
 
 
 async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
@@ -76,26 +76,28 @@ async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
     rig.clock.passed_s += 5000
     await rig.start()
     await fail_for(rig, 90)
-    assert rig.told == []
+    assert rig.emitted == []
     await fail_for(rig, 40)
-    assert rig.told == [("sink.failing", 1)]
+    assert rig.emitted == [("sink.failing", 1)]
 
 
-IN_AN_HOUR = Receipt(Verdict.RETRY, "503", 3600.0)
+IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", 3600.0)
 
 
-@pytest.mark.parametrize("receipt", [IN_AN_HOUR, Receipt(Verdict.BUSY, "429", 3600.0)])
-async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(rig: Rig, receipt: Receipt) -> None:
-    rig.sink.answer = lambda _: receipt
+@pytest.mark.parametrize("result", [IN_AN_HOUR, SendResult(SendOutcome.BUSY, "429", 3600.0)])
+async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(
+    rig: Rig, result: SendResult
+) -> None:
+    rig.sink.answer = lambda _: result
     await rig.record("a")
     await rig.go()
     for _ in range(11):
         await rig.go(25)
         await rig.restart()
         await rig.go()
-    assert (rig.told, len(rig.sink.sent)) == ([], 1)
+    assert (rig.emitted, len(rig.sink.sent)) == ([], 1)
     await rig.go(26)
-    assert (rig.told, len(rig.sink.sent)) == ([("sink.failing", 1)], 1)
+    assert (rig.emitted, len(rig.sink.sent)) == ([("sink.failing", 1)], 1)
 
 
 async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_last_flush(rig: Rig) -> None:
@@ -104,20 +106,20 @@ async def test_a_kill_costs_the_five_minutes_no_more_than_the_time_since_the_las
     await rig.go()
     for _ in range(11):
         await rig.go(25)
-        await rig.lane.flush()
+        await rig.worker.flush()
         await rig.go(4)
         await rig.kill()
         await rig.start()
         await rig.go()
     await rig.go(24)
-    assert rig.told == []
+    assert rig.emitted == []
     await rig.go(2)
-    assert rig.told == [("sink.failing", 1)]
+    assert rig.emitted == [("sink.failing", 1)]
 
 
 async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_holds(rig: Rig) -> None:
     rules = replace(RULES, retry=RetryRules((1.0,), give_up_after_s=110.0))
-    rig.sink.answer = lambda _: Receipt(Verdict.RETRY, "503", 89.0)
+    rig.sink.answer = lambda _: SendResult(SendOutcome.RETRY, "503", 89.0)
     await rig.restart(rules=rules)
     await rig.record("a")
     await rig.go()
@@ -130,17 +132,17 @@ async def test_a_delivery_is_given_up_after_as_long_however_many_restarts_that_h
         assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (attempts, state)
 
 
-@pytest.mark.parametrize(("receipt", "times"), [(DELIVERED, 0), (GONE, 1)])
+@pytest.mark.parametrize(("result", "times"), [(DELIVERED, 0), (GONE, 1)])
 async def test_a_sink_with_nothing_to_try_writes_nothing_again_and_again(
-    rig: Rig, receipt: Receipt, times: int
+    rig: Rig, result: SendResult, times: int
 ) -> None:
-    rig.sink.answer = lambda _: receipt
+    rig.sink.answer = lambda _: result
     await rig.record("a")
     await rig.go()
     for _ in range(10):
         await rig.go(5)
-        await rig.lane.flush()
-    assert rig.store.asked["note_standing"] == times
+        await rig.worker.flush()
+    assert rig.store.asked["save_sink_state"] == times
 
 
 async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) -> None:
@@ -148,46 +150,46 @@ async def test_a_sink_that_something_waits_for_writes_one_row_a_flush(rig: Rig) 
     await rig.record(*"abcdefgh")
     await rig.go()
     await rig.go(1)
-    await rig.lane.flush()
-    await rig.lane.flush()
-    assert rig.store.asked["note_standing"] == 1
+    await rig.worker.flush()
+    await rig.worker.flush()
+    assert rig.store.asked["save_sink_state"] == 1
 
 
 async def test_a_store_in_trouble_is_not_asked_to_keep_how_a_sink_stands(rig: Rig) -> None:
     rig.store.broken.add("next_deliveries")
     await rig.go()
     await rig.go(0.9)
-    await rig.lane.flush()
-    assert rig.store.asked["note_standing"] == 0
+    await rig.worker.flush()
+    assert rig.store.asked["save_sink_state"] == 0
     await rig.go(0.1)
-    await rig.lane.flush()
-    assert rig.store.asked["note_standing"] == 0
+    await rig.worker.flush()
+    assert rig.store.asked["save_sink_state"] == 0
     rig.store.broken.clear()
     await rig.record("a")
     rig.sink.answer = lambda _: FAILED
     await rig.go(2)
-    await rig.lane.flush()
-    assert rig.store.asked["note_standing"] == 1
+    await rig.worker.flush()
+    assert rig.store.asked["save_sink_state"] == 1
 
 
-@pytest.mark.parametrize("receipt", [FAILED, BUSY, REFUSED])
-async def test_one_success_in_five_minutes_is_enough(rig: Rig, receipt: Receipt) -> None:
-    rig.sink.answer = lambda delivery: DELIVERED if name_of(delivery).startswith("b") else receipt
+@pytest.mark.parametrize("result", [FAILED, BUSY, REFUSED])
+async def test_one_success_in_five_minutes_is_enough(rig: Rig, result: SendResult) -> None:
+    rig.sink.answer = lambda delivery: DELIVERED if name_of(delivery).startswith("b") else result
     await rig.record("a")
     for _ in range(5):
         await rig.record("b")
         await fail_for(rig, 200)
-    assert rig.told == []
+    assert rig.emitted == []
 
 
 async def test_an_attempt_that_never_ends_counts_as_trying(rig: Rig) -> None:
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
     await rig.record("a")
-    await rig.lane.round()
-    await rig.lane.round()
+    await rig.worker.tick()
+    await rig.worker.tick()
     rig.clock.passed_s += 300
-    await rig.lane.round()
-    assert rig.told == [("sink.failing", 1)]
+    await rig.worker.tick()
+    assert rig.emitted == [("sink.failing", 1)]
 
 
 async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> None:
@@ -200,7 +202,7 @@ async def test_a_dead_letter_of_last_week_does_not_count_as_trying(rig: Rig) -> 
     await rig.record("b")
     await rig.go()
     await rig.go(30)
-    assert rig.told == []
+    assert rig.emitted == []
 
 
 async def test_a_failing_sink_can_be_disabled(rig: Rig) -> None:
@@ -210,19 +212,19 @@ async def test_a_failing_sink_can_be_disabled(rig: Rig) -> None:
     await fail_for(rig, 300)
     rig.sink.answer = lambda _: GONE
     await rig.go(60)
-    assert rig.told == [("sink.failing", 1), ("sink.disabled", 2)]
+    assert rig.emitted == [("sink.failing", 1), ("sink.disabled", 2)]
     assert rig.answers == ["500", "410"]
 
 
 async def test_a_process_that_was_stopped_has_not_failed_to_deliver(rig: Rig) -> None:
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
     await rig.record("a")
-    await rig.lane.round()
-    await rig.lane.round()
+    await rig.worker.tick()
+    await rig.worker.tick()
     rig.clock.passed_s += 310
     rig.clock.stopped_s += 310
-    await rig.lane.round()
-    assert rig.told == []
+    await rig.worker.tick()
+    assert rig.emitted == []
 
 
 async def test_the_first_failure_of_a_row_is_warned_of_once_with_its_answer(rig: Rig) -> None:
@@ -306,7 +308,7 @@ async def test_an_answer_that_could_not_be_recorded_comes_due_again_one_delivery
     assert rig.counted("delivered") == 20
 
 
-async def test_a_state_that_could_not_be_recorded_is_told_later(rig: Rig) -> None:
+async def test_a_state_that_could_not_be_recorded_is_reported_later(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     rig.store.broken.add("record")
     await rig.record("a")
@@ -331,7 +333,7 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
     held = asyncio.get_running_loop().create_future()
     rig.sink.answer = lambda _: held
     await rig.record("a")
-    await rig.lane.round()
+    await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.real_store.claim("sink", "ops")
     held.set_result(DELIVERED)
@@ -343,7 +345,7 @@ async def test_an_owner_that_was_replaced_during_an_attempt_records_nothing_and_
 async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     await rig.record("a")
-    await rig.lane.round()
+    await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.settle()
     await rig.real_store.claim("sink", "ops")
@@ -355,10 +357,10 @@ async def test_a_state_of_somebody_elses_sink_ends_the_program(rig: Rig) -> None
 async def test_a_state_from_another_sequence_of_its_own_sink_is_a_bug_and_ends_the_program(rig: Rig) -> None:
     rig.sink.answer = lambda _: GONE
     await rig.record("a")
-    await rig.lane.round()
+    await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.settle()
-    rig.lane._sequence += 1
+    rig.worker._sequence += 1
     with pytest.raises(
         SequenceConflictError, match="another sequence than its owner believes; this is a bug: start again"
     ):
@@ -374,6 +376,6 @@ async def test_a_damaged_store_ends_the_program(rig: Rig, method: str) -> None:
     await rig.record("a")
     try:
         await rig.go()
-    except StoreUnusableError as error:  # of a round: to whoever runs it
+    except StoreUnusableError as error:  # of a tick: to whoever runs it
         rig.ends.append(error)
     assert [str(error) for error in rig.ends] == ["the file is damaged"]

@@ -5,11 +5,11 @@ from uuid import UUID
 
 import pytest
 from documents import DOCS
-from documents.events import told
+from documents.events import emitted
 from documents.events_text import FIELDS
 from receiver import Receiver
 
-from watcher.delivery.sinks.protocol import Verdict
+from watcher.delivery.sinks.protocol import SendOutcome
 from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
 from watcher.domain.models import Delivery, EventType
 from watcher.runtime.clock import SystemClock
@@ -38,11 +38,11 @@ def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 async def test_every_type_is_told_of_and_shown() -> None:
-    assert set(await told()) == set(EventType)
+    assert set(await emitted()) == set(EventType)
 
 
 async def test_every_field_of_an_example_is_explained() -> None:
-    shown = {name for event in (await told()).values() for name in names(event["data"])}
+    shown = {name for event in (await emitted()).values() for name in names(event["data"])}
     assert shown == set(FIELDS) - {"link"}  # the one field that only a link in the configuration brings
 
 
@@ -61,7 +61,7 @@ async def test_the_receiver_of_the_page_takes_a_real_request_once(receive: Calla
     async with Receiver() as receiver:
         settings = WebhookSettings.model_validate({"type": "webhook", "url": receiver.url, "secret": SECRET})
         sink = WebhookSink(settings, clock=SystemClock())
-        assert (await sink.send([DELIVERY])).verdict is Verdict.DELIVERED
+        assert (await sink.send([DELIVERY])).outcome is SendOutcome.DELIVERED
         await sink.close()
         request = receiver.requests[0]
     seen: set[str] = set()

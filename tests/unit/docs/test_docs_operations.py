@@ -63,9 +63,9 @@ def test_every_loud_log_line_is_explained() -> None:
 
 
 def test_every_event_of_the_watcher_itself_is_explained() -> None:
-    told = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
+    emitted = {str(type_) for type_ in EventType if not type_.startswith("execution.")}
     explained = [re.findall(r"[\w.]+", cell) for cell in first_cells("Events about the watcher itself")]
-    assert {words[0] for words in explained} == told
+    assert {words[0] for words in explained} == emitted
     assert {reason for words in explained for reason in words[1:]} == {*AccountTrouble, *GapReason}
 
 

@@ -10,9 +10,9 @@ from uuid import UUID
 import pytest
 
 from watcher.domain.cloudevents import (
-    ExecutionNews,
-    GapNews,
-    Sighting,
+    ExecutionEventParams,
+    GapEventParams,
+    ObservedAt,
     account_event,
     execution_event,
     gap_event,
@@ -25,14 +25,14 @@ from watcher.domain.models import (
     AccountTrouble,
     Event,
     EventType,
-    Execution,
+    ExecutionRecord,
+    ExecutionSnapshot,
     FailedNode,
     GapReason,
-    Known,
     LostReason,
     Watch,
 )
-from watcher.domain.transitions import Happening
+from watcher.domain.transitions import StatusChange
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -43,7 +43,7 @@ BEFORE = datetime(2026, 11, 24, 10, 0, 0, 750_000, tzinfo=UTC)
 NOW_MS = 1_795_514_401_800
 
 WATCH = Watch("default", PIPELINE, (EXECUTION,), name="Sales agent", labels={"team": "sales"})
-FACTS = Execution(
+FACTS = ExecutionSnapshot(
     id=EXECUTION,
     status="failed",
     pipeline_id=PIPELINE,
@@ -61,18 +61,18 @@ FACTS = Execution(
     failed_nodes=(FailedNode("n-1", "Greeting", "no answer"),),
     goals=("Booked appointment",),
 )
-FAILED = Happening(EventType.EXECUTION_FAILED, "failed", "failed", "running", nth=1, sequence=3)
-RUNNING = Happening(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=1)
-PAUSED = Happening(EventType.EXECUTION_PAUSED, "paused", "paused", "running", nth=1, sequence=2)
-ODD = Happening(EventType.EXECUTION_UNRECOGNIZED, "unrecognized:odd", "odd", "running", nth=1, sequence=2)
-OVERDUE = Happening(EventType.EXECUTION_OVERDUE, "overdue", "running", None, nth=1, sequence=2)
-LOST = Happening(EventType.EXECUTION_LOST, "lost", "lost", "running", nth=1, sequence=2)
+FAILED = StatusChange(EventType.EXECUTION_FAILED, "failed", "failed", "running", nth=1, sequence=3)
+RUNNING = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=1)
+PAUSED = StatusChange(EventType.EXECUTION_PAUSED, "paused", "paused", "running", nth=1, sequence=2)
+ODD = StatusChange(EventType.EXECUTION_UNRECOGNIZED, "unrecognized:odd", "odd", "running", nth=1, sequence=2)
+OVERDUE = StatusChange(EventType.EXECUTION_OVERDUE, "overdue", "running", None, nth=1, sequence=2)
+LOST = StatusChange(EventType.EXECUTION_LOST, "lost", "lost", "running", nth=1, sequence=2)
 
-NEWS = ExecutionNews(
+PARAMS = ExecutionEventParams(
     watch=WATCH,
-    happening=FAILED,
-    known=Known(EXECUTION, PIPELINE, status="failed"),
-    sighting=Sighting(SEEN, BEFORE),
+    status_change=FAILED,
+    known=ExecutionRecord(EXECUTION, PIPELINE, status="failed"),
+    observed_at=ObservedAt(SEEN, BEFORE),
     facts=FACTS,
     link="https://example.com/agents/{pipelineId}/runs/{executionId}",
 )
@@ -82,8 +82,8 @@ def read(event: Event) -> Any:  # noqa: ANN401 (JSON)
     return json.loads(event.body)
 
 
-def data(news: ExecutionNews) -> Any:  # noqa: ANN401 (JSON)
-    return read(execution_event(news))["data"]
+def data(params: ExecutionEventParams) -> Any:  # noqa: ANN401 (JSON)
+    return read(execution_event(params))["data"]
 
 
 GOLDEN = (
@@ -103,15 +103,15 @@ GOLDEN = (
     '"observed":{"at":"2026-11-24T10:00:01.800Z","notBefore":"2026-11-24T10:00:00.750Z","delaySeconds":0.8}}}'
 )
 FAILED_ID = "463ad2d1-fe28-5ab8-b190-a2f573201990"
-"""What receivers have recorded. If this test fails, every event there ever was would be told a second time."""
+"""What receivers have recorded. If this test fails, every event there ever was would be reported a second time."""
 
 
 def test_the_example_of_the_contract_comes_out_to_the_byte() -> None:
-    assert execution_event(NEWS).body.decode() == GOLDEN.replace("ID", FAILED_ID)
+    assert execution_event(PARAMS).body.decode() == GOLDEN.replace("ID", FAILED_ID)
 
 
 def test_what_is_stored_beside_the_body_says_the_same() -> None:
-    event = execution_event(NEWS)
+    event = execution_event(PARAMS)
     assert (str(event.id), event.type, event.sequence) == (FAILED_ID, EventType.EXECUTION_FAILED, 3)
 
 
@@ -119,7 +119,7 @@ def test_what_is_stored_beside_the_body_says_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    ("happening", "id_"),
+    ("status_change", "id_"),
     [
         (FAILED, FAILED_ID),
         (replace(RUNNING, nth=2), "21e02634-604b-5a80-841f-4233d2dacbd0"),
@@ -128,16 +128,16 @@ def test_what_is_stored_beside_the_body_says_the_same() -> None:
         (LOST, "cc4b96db-7a2d-5129-91c2-8e2483386d4b"),
     ],
 )
-def test_the_ids_of_an_execution_never_change(happening: Happening, id_: str) -> None:
-    assert str(execution_event(replace(NEWS, happening=happening)).id) == id_
+def test_the_ids_of_an_execution_never_change(status_change: StatusChange, id_: str) -> None:
+    assert str(execution_event(replace(PARAMS, status_change=status_change)).id) == id_
 
 
 def test_an_id_is_the_same_whatever_else_is_known() -> None:
-    bare = ExecutionNews(
+    bare = ExecutionEventParams(
         watch=Watch("default", PIPELINE, ()),
-        happening=replace(FAILED, previous=None, sequence=9),
-        known=Known(EXECUTION, PIPELINE),
-        sighting=Sighting(SEEN + timedelta(days=1), None),
+        status_change=replace(FAILED, previous=None, sequence=9),
+        known=ExecutionRecord(EXECUTION, PIPELINE),
+        observed_at=ObservedAt(SEEN + timedelta(days=1), None),
     )
     assert str(execution_event(bare).id) == FAILED_ID
 
@@ -145,26 +145,26 @@ def test_an_id_is_the_same_whatever_else_is_known() -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(NEWS, happening=replace(FAILED, nth=2)),
-        replace(NEWS, happening=replace(FAILED, type=EventType.EXECUTION_SUCCESS)),
-        replace(NEWS, happening=replace(FAILED, kind="unrecognized:failed")),
-        replace(NEWS, watch=replace(WATCH, account="other")),
-        replace(NEWS, watch=replace(WATCH, pipeline=EXECUTION)),
-        replace(NEWS, known=Known(PIPELINE, PIPELINE)),
+        replace(PARAMS, status_change=replace(FAILED, nth=2)),
+        replace(PARAMS, status_change=replace(FAILED, type=EventType.EXECUTION_SUCCESS)),
+        replace(PARAMS, status_change=replace(FAILED, kind="unrecognized:failed")),
+        replace(PARAMS, watch=replace(WATCH, account="other")),
+        replace(PARAMS, watch=replace(WATCH, pipeline=EXECUTION)),
+        replace(PARAMS, known=ExecutionRecord(PIPELINE, PIPELINE)),
     ],
 )
-def test_another_account_pipeline_execution_type_word_or_count_is_another_id(other: ExecutionNews) -> None:
+def test_another_account_pipeline_execution_type_word_or_count_is_another_id(other: ExecutionEventParams) -> None:
     event = execution_event(other)
     assert str(event.id) != FAILED_ID
     assert event.id.version == 5
 
 
 def test_the_events_of_one_execution_share_a_stream_and_nobody_elses() -> None:
-    stream = execution_event(NEWS).stream
-    assert execution_event(replace(NEWS, happening=RUNNING)).stream == stream
-    assert execution_event(replace(NEWS, known=Known(PIPELINE, PIPELINE))).stream != stream
-    assert execution_event(replace(NEWS, watch=replace(WATCH, account="other"))).stream != stream
-    assert execution_event(replace(NEWS, watch=replace(WATCH, pipeline=EXECUTION))).stream != stream
+    stream = execution_event(PARAMS).stream
+    assert execution_event(replace(PARAMS, status_change=RUNNING)).stream == stream
+    assert execution_event(replace(PARAMS, known=ExecutionRecord(PIPELINE, PIPELINE))).stream != stream
+    assert execution_event(replace(PARAMS, watch=replace(WATCH, account="other"))).stream != stream
+    assert execution_event(replace(PARAMS, watch=replace(WATCH, pipeline=EXECUTION))).stream != stream
 
 
 def test_a_uuid7_begins_with_the_time_and_is_random_after_it() -> None:
@@ -182,7 +182,7 @@ def test_uuid7s_sort_by_their_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("happening", "facts", "was_paused", "time"),
+    ("status_change", "facts", "was_paused", "time"),
     [
         (FAILED, FACTS, False, FINISHED),
         (replace(FAILED, type=EventType.EXECUTION_SUCCESS, kind="success"), FACTS, False, FINISHED),
@@ -201,13 +201,15 @@ def test_uuid7s_sort_by_their_time() -> None:
     ],
 )
 def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
-    happening: Happening,
-    facts: Execution | None,
+    status_change: StatusChange,
+    facts: ExecutionSnapshot | None,
     was_paused: bool,  # noqa: FBT001 (a row of the table)
     time: datetime,
 ) -> None:
-    news = replace(NEWS, happening=happening, facts=facts, known=replace(NEWS.known, was_paused=was_paused))
-    event = read(execution_event(news))
+    params = replace(
+        PARAMS, status_change=status_change, facts=facts, known=replace(PARAMS.known, was_paused=was_paused)
+    )
+    event = read(execution_event(params))
     assert event["time"] == timestamp(time)
     delay_s = None if time is SEEN else round((SEEN - time).total_seconds(), 3)
     assert event["data"]["observed"].get("delaySeconds") == delay_s
@@ -215,7 +217,7 @@ def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
 
 def test_a_delay_is_never_negative() -> None:
     ahead = replace(FACTS, finished_at=SEEN + timedelta(hours=1))
-    assert data(replace(NEWS, facts=ahead))["observed"]["delaySeconds"] == 0
+    assert data(replace(PARAMS, facts=ahead))["observed"]["delaySeconds"] == 0
 
 
 @pytest.mark.parametrize(
@@ -231,26 +233,26 @@ def test_a_time_is_utc_with_milliseconds(moment: datetime, text: str) -> None:
 
 
 @pytest.mark.parametrize("gap_us", [0, 1, 999, 1000])
-def test_the_look_before_is_never_told_as_later(gap_us: int) -> None:
+def test_the_poll_before_is_never_reported_as_later(gap_us: int) -> None:
     at = SEEN + timedelta(microseconds=600)
-    observed = data(replace(NEWS, sighting=Sighting(at, at - timedelta(microseconds=gap_us))))["observed"]
-    assert observed["notBefore"] <= observed["at"]
+    result = data(replace(PARAMS, observed_at=ObservedAt(at, at - timedelta(microseconds=gap_us))))["observed"]
+    assert result["notBefore"] <= result["at"]
 
 
-def test_an_observation_at_first_sight_has_no_look_before_it() -> None:
-    assert "notBefore" not in data(replace(NEWS, sighting=Sighting(SEEN, None)))["observed"]
+def test_an_observation_at_first_sight_has_no_poll_before_it() -> None:
+    assert "notBefore" not in data(replace(PARAMS, observed_at=ObservedAt(SEEN, None)))["observed"]
 
 
 # Absent values
 
 
 def test_what_is_absent_is_left_out() -> None:
-    bare = ExecutionNews(
+    bare = ExecutionEventParams(
         watch=Watch("default", PIPELINE, ()),
-        happening=replace(RUNNING, previous=None),
-        known=Known(EXECUTION, PIPELINE),
-        sighting=Sighting(SEEN, None),
-        facts=Execution(EXECUTION, "running", error="", triggered_by=""),
+        status_change=replace(RUNNING, previous=None),
+        known=ExecutionRecord(EXECUTION, PIPELINE),
+        observed_at=ObservedAt(SEEN, None),
+        facts=ExecutionSnapshot(EXECUTION, "running", error="", triggered_by=""),
     )
     assert data(bare) == {
         "account": "default",
@@ -268,13 +270,13 @@ def test_what_is_absent_is_left_out() -> None:
         replace(FACTS, finished_at=STARTED - timedelta(seconds=1)),
     ],
 )
-def test_a_duration_needs_both_ends_in_their_order(facts: Execution) -> None:
-    assert "durationSeconds" not in data(replace(NEWS, facts=facts))["execution"]
+def test_a_duration_needs_both_ends_in_their_order(facts: ExecutionSnapshot) -> None:
+    assert "durationSeconds" not in data(replace(PARAMS, facts=facts))["execution"]
 
 
 def test_zero_is_not_absent() -> None:
     facts = replace(FACTS, ai_tokens_used=0, nodes_started=0, version_number=0, started_at=FINISHED)
-    out = data(replace(NEWS, facts=facts))
+    out = data(replace(PARAMS, facts=facts))
     execution = out["execution"]
     assert (execution["aiTokensUsed"], execution["nodesStarted"], execution["durationSeconds"]) == (0, 0, 0)
     assert out["pipeline"]["versionNumber"] == 0
@@ -282,11 +284,11 @@ def test_zero_is_not_absent() -> None:
 
 def test_an_absent_field_of_a_failed_node_is_left_out() -> None:
     facts = replace(FACTS, failed_nodes=(FailedNode(None, "Greeting", None),))
-    assert data(replace(NEWS, facts=facts))["execution"]["failedNodes"] == [{"name": "Greeting"}]
+    assert data(replace(PARAMS, facts=facts))["execution"]["failedNodes"] == [{"name": "Greeting"}]
 
 
 @pytest.mark.parametrize(
-    ("name", "facts", "known_name", "told"),
+    ("name", "facts", "known_name", "emitted"),
     [
         ("Ours", FACTS, "Earlier", "Ours"),
         (None, FACTS, "Earlier", "What the API calls it"),
@@ -296,32 +298,32 @@ def test_an_absent_field_of_a_failed_node_is_left_out() -> None:
     ],
 )
 def test_a_pipeline_has_our_name_else_the_apis(
-    name: str | None, facts: Execution | None, known_name: str | None, told: str | None
+    name: str | None, facts: ExecutionSnapshot | None, known_name: str | None, emitted: str | None
 ) -> None:
-    news = replace(NEWS, watch=replace(WATCH, name=name), facts=facts, pipeline_name=known_name)
-    assert data(news)["pipeline"].get("name") == told
+    params = replace(PARAMS, watch=replace(WATCH, name=name), facts=facts, pipeline_name=known_name)
+    assert data(params)["pipeline"].get("name") == emitted
 
 
 def test_a_link_is_filled_in_wherever_it_says_so() -> None:
     link = "https://example.com/{executionId}?p={pipelineId}&again={executionId}"
     filled = f"https://example.com/{EXECUTION}?p={PIPELINE}&again={EXECUTION}"
-    assert data(replace(NEWS, link=link))["link"] == filled
-    assert "link" not in data(replace(NEWS, link=None))
+    assert data(replace(PARAMS, link=link))["link"] == filled
+    assert "link" not in data(replace(PARAMS, link=None))
 
 
-def test_a_loss_tells_its_reason_and_no_facts() -> None:
-    out = data(replace(NEWS, happening=LOST, facts=None, reason=LostReason.NOT_FOUND))
+def test_a_loss_reports_its_reason_and_no_facts() -> None:
+    out = data(replace(PARAMS, status_change=LOST, facts=None, reason=LostReason.NOT_FOUND))
     assert out["reason"] == "not_found"
     assert out["execution"] == {"id": EXECUTION, "status": "lost", "previousStatus": "running"}
 
 
-def test_overdue_tells_by_how_much() -> None:
-    assert data(replace(NEWS, happening=OVERDUE, overdue_s=12.34567))["overdueSeconds"] == 12.346
-    assert "overdueSeconds" not in data(NEWS)
+def test_overdue_reports_by_how_much() -> None:
+    assert data(replace(PARAMS, status_change=OVERDUE, overdue_s=12.34567))["overdueSeconds"] == 12.346
+    assert "overdueSeconds" not in data(PARAMS)
 
 
-def test_an_unrecognized_status_is_told_raw() -> None:
-    assert data(replace(NEWS, happening=ODD))["execution"]["status"] == "odd"
+def test_an_unrecognized_status_is_reported_raw() -> None:
+    assert data(replace(PARAMS, status_change=ODD))["execution"]["status"] == "odd"
 
 
 # Events without an execution
@@ -352,7 +354,7 @@ def test_an_accounts_event_comes_from_the_account_and_has_no_subject() -> None:
     assert (event.id.version, event.id.int >> 80, event.sequence) == (7, NOW_MS, 4)
 
 
-GAP = GapNews(WATCH, GapReason.DELETED, at_most=12, link="https://example.com/agents/{pipelineId}")
+GAP = GapEventParams(WATCH, GapReason.DELETED, at_most=12, link="https://example.com/agents/{pipelineId}")
 GOLDEN_GAP = (
     '{"specversion":"1.0","id":"ID",'
     '"source":"/accounts/default/pipelines/0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f","type":"pipeline.gap",'
@@ -364,8 +366,8 @@ GOLDEN_GAP = (
 )
 
 
-def gap_of(news: GapNews) -> Event:
-    return gap_event(news, sequence=2, at=SEEN)
+def gap_of(params: GapEventParams) -> Event:
+    return gap_event(params, sequence=2, at=SEEN)
 
 
 def test_a_gap_comes_from_its_pipeline_and_has_no_subject() -> None:
@@ -375,7 +377,7 @@ def test_a_gap_comes_from_its_pipeline_and_has_no_subject() -> None:
 
 
 def test_a_gap_leaves_out_what_is_not_known() -> None:
-    bare = read(gap_of(GapNews(Watch("default", PIPELINE, ()), GapReason.NOT_FOUND)))["data"]
+    bare = read(gap_of(GapEventParams(Watch("default", PIPELINE, ()), GapReason.NOT_FOUND)))["data"]
     assert bare == {
         "account": "default",
         "pipeline": {"id": PIPELINE},
@@ -389,19 +391,19 @@ def test_a_gap_of_which_nothing_may_be_missing_says_so() -> None:
 
 
 def test_a_gap_has_no_link_that_would_lead_to_an_execution() -> None:
-    assert "link" not in read(gap_of(replace(GAP, link=NEWS.link)))["data"]
+    assert "link" not in read(gap_of(replace(GAP, link=PARAMS.link)))["data"]
 
 
-@pytest.mark.parametrize(("name", "told"), [("Ours", "Ours"), (None, "What the API calls it")])
-def test_a_gap_names_its_pipeline_as_executions_do(name: str | None, told: str) -> None:
-    news = replace(GAP, watch=replace(WATCH, name=name), pipeline_name="What the API calls it")
-    assert read(gap_of(news))["data"]["pipeline"]["name"] == told
+@pytest.mark.parametrize(("name", "emitted"), [("Ours", "Ours"), (None, "What the API calls it")])
+def test_a_gap_names_its_pipeline_as_executions_do(name: str | None, emitted: str) -> None:
+    params = replace(GAP, watch=replace(WATCH, name=name), pipeline_name="What the API calls it")
+    assert read(gap_of(params))["data"]["pipeline"]["name"] == emitted
 
 
 def test_a_gaps_stream_is_its_pipelines_own() -> None:
     assert gap_of(GAP).stream == gap_of(replace(GAP, reason=GapReason.OUTRUN)).stream
     assert gap_of(GAP).stream != gap_of(replace(GAP, watch=replace(WATCH, pipeline=EXECUTION))).stream
-    assert gap_of(GAP).stream != execution_event(NEWS).stream
+    assert gap_of(GAP).stream != execution_event(PARAMS).stream
 
 
 def test_a_sinks_event_comes_from_the_sink_and_has_no_subject() -> None:
@@ -443,16 +445,16 @@ def test_an_account_and_a_sink_of_one_name_are_two_streams() -> None:
 
 
 def test_texts_are_cut_at_2_kib() -> None:
-    out = data(replace(NEWS, facts=replace(FACTS, error="e" * 2047 + "é" + "e" * 5000)))
+    out = data(replace(PARAMS, facts=replace(FACTS, error="e" * 2047 + "é" + "e" * 5000)))
     assert out["execution"]["error"] == "e" * 2047
-    out = data(replace(NEWS, facts=replace(FACTS, error="e" * 2048)))
+    out = data(replace(PARAMS, facts=replace(FACTS, error="e" * 2048)))
     assert out["execution"]["error"] == "e" * 2048
 
 
 def test_lists_are_cut_at_20() -> None:
     nodes = tuple(FailedNode(f"n-{count}", None, None) for count in range(25))
     goals = tuple(f"goal {count}" for count in range(25))
-    execution = data(replace(NEWS, facts=replace(FACTS, failed_nodes=nodes, goals=goals)))["execution"]
+    execution = data(replace(PARAMS, facts=replace(FACTS, failed_nodes=nodes, goals=goals)))["execution"]
     assert [node["id"] for node in execution["failedNodes"]] == [f"n-{count}" for count in range(20)]
     assert execution["goals"] == [f"goal {count}" for count in range(20)]
 
@@ -462,7 +464,7 @@ CONTROL = "\x01"
 """Six bytes once escaped."""
 
 
-def huge(character: str, *, size: int = 5000) -> Execution:
+def huge(character: str, *, size: int = 5000) -> ExecutionSnapshot:
     text = character * size
     return replace(
         FACTS,
@@ -483,31 +485,31 @@ def huge(character: str, *, size: int = 5000) -> Execution:
 LABELS = {f"{count:03}{WIDE * 253}": WIDE * 256 for count in range(32)}
 PLAIN_LABELS = {f"label {count}": WIDE * 256 for count in range(32)}
 MONSTERS = {
-    "every text long": replace(NEWS, facts=huge("x")),
-    "every text wide": replace(NEWS, facts=huge(WIDE)),
-    "every text of control characters": replace(NEWS, facts=huge(CONTROL)),
-    "every text of quotes": replace(NEWS, facts=huge('"')),
-    "every text of C1": replace(NEWS, facts=huge("\x85")),
-    "every text of line separators": replace(NEWS, facts=huge("\u2028")),
-    "wide labels": replace(NEWS, watch=replace(WATCH, labels=PLAIN_LABELS)),
-    "wide labels with wide keys": replace(NEWS, watch=replace(WATCH, labels=LABELS)),
+    "every text long": replace(PARAMS, facts=huge("x")),
+    "every text wide": replace(PARAMS, facts=huge(WIDE)),
+    "every text of control characters": replace(PARAMS, facts=huge(CONTROL)),
+    "every text of quotes": replace(PARAMS, facts=huge('"')),
+    "every text of C1": replace(PARAMS, facts=huge("\x85")),
+    "every text of line separators": replace(PARAMS, facts=huge("\u2028")),
+    "wide labels": replace(PARAMS, watch=replace(WATCH, labels=PLAIN_LABELS)),
+    "wide labels with wide keys": replace(PARAMS, watch=replace(WATCH, labels=LABELS)),
     "20 nodes with long errors": replace(
-        NEWS, facts=replace(FACTS, failed_nodes=tuple(FailedNode(f"n-{n}", "N", "e" * 3000) for n in range(20)))
+        PARAMS, facts=replace(FACTS, failed_nodes=tuple(FailedNode(f"n-{n}", "N", "e" * 3000) for n in range(20)))
     ),
-    "a long link": replace(NEWS, link="https://example.com/" + "x" * 30_000 + "{executionId}"),
-    "a long link of a lost one": replace(NEWS, facts=None, link="https://example.com/" + "x" * 30_000),
-    "a long link of umlauts": replace(NEWS, link="https://example.com/" + "ü" * 30_000),
+    "a long link": replace(PARAMS, link="https://example.com/" + "x" * 30_000 + "{executionId}"),
+    "a long link of a lost one": replace(PARAMS, facts=None, link="https://example.com/" + "x" * 30_000),
+    "a long link of umlauts": replace(PARAMS, link="https://example.com/" + "ü" * 30_000),
     "all at once": replace(
-        NEWS,
+        PARAMS,
         watch=replace(WATCH, account="a" * 64, labels=LABELS, name=CONTROL * 256),
-        happening=replace(ODD, status=CONTROL * 64, previous=CONTROL * 64),
+        status_change=replace(ODD, status=CONTROL * 64, previous=CONTROL * 64),
         facts=huge(CONTROL),
         link="https://example.com/" + CONTROL * 30_000,
     ),
     "all at once and wide": replace(
-        NEWS,
+        PARAMS,
         watch=replace(WATCH, account="a" * 64, labels=LABELS, name=WIDE * 256),
-        happening=replace(ODD, status=WIDE * 64, previous=WIDE * 64),
+        status_change=replace(ODD, status=WIDE * 64, previous=WIDE * 64),
         facts=huge(WIDE),
         link="https://example.com/" + WIDE * 30_000,
     ),
@@ -516,14 +518,14 @@ MONSTERS = {
 
 @pytest.mark.parametrize("name", MONSTERS)
 def test_a_line_stays_under_16_kib_and_keeps_what_matters(name: str) -> None:
-    news = MONSTERS[name]
-    event = execution_event(news)
+    params = MONSTERS[name]
+    event = execution_event(params)
     assert len(event.body) + len(b"\n") <= 16 * 1024
     out = read(event)
     assert out["id"] == str(event.id)
     assert out["data"]["execution"]["id"] == EXECUTION
-    assert out["data"]["execution"]["status"] == news.happening.status
-    assert out["data"]["execution"]["previousStatus"] == news.happening.previous
+    assert out["data"]["execution"]["status"] == params.status_change.status
+    assert out["data"]["execution"]["previousStatus"] == params.status_change.previous
     assert out["data"]["pipeline"]["id"] == PIPELINE
     assert out["data"]["observed"]["at"] == timestamp(SEEN)
 
@@ -544,8 +546,8 @@ OBEYED = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code
 def test_no_character_that_ends_a_line_or_moves_a_terminal_appears_raw() -> None:
     text = "".join(OBEYED)
     facts = replace(FACTS, error=text, goals=(text,), failed_nodes=(FailedNode(text, text, text),))
-    news = replace(NEWS, facts=facts, watch=replace(WATCH, labels={text: text}), link=f"https://example.com/{text}")
-    body = execution_event(news).body
+    params = replace(PARAMS, facts=facts, watch=replace(WATCH, labels={text: text}), link=f"https://example.com/{text}")
+    body = execution_event(params).body
     line = body.decode()
     assert not any(character in line for character in OBEYED)
     assert (len(line.splitlines()), len(body.splitlines())) == (1, 1)
@@ -554,4 +556,4 @@ def test_no_character_that_ends_a_line_or_moves_a_terminal_appears_raw() -> None
 
 
 def test_ids_are_uuids_in_lower_case() -> None:
-    assert str(UUID(read(execution_event(NEWS))["id"])) == read(execution_event(NEWS))["id"]
+    assert str(UUID(read(execution_event(PARAMS))["id"])) == read(execution_event(PARAMS))["id"]

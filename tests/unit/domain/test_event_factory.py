@@ -1,4 +1,4 @@
-"""Whom an event goes to and what number it gets, whoever it is told of."""
+"""Whom an event goes to and what number it gets, whoever it is reported of."""
 
 import json
 from collections.abc import Callable
@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from watcher.domain.cloudevents import ExecutionNews, GapNews, Sighting
+from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import AccountTrouble, EventType, GapReason, Known, Outgoing, Watch
+from watcher.domain.models import AccountTrouble, EventType, ExecutionRecord, GapReason, OutboxEntry, Watch
 from watcher.domain.routing import Route, Router
-from watcher.domain.transitions import Happening
+from watcher.domain.transitions import StatusChange
 
 AT = datetime(2026, 11, 24, 10, 0, 1, 800_000, tzinfo=UTC)
 WATCH = Watch("default", "p-1", (), labels={"team": "sales"})
 ALL = frozenset(EventType)
-Make = Callable[[EventFactory], Outgoing]
+Make = Callable[[EventFactory], OutboxEntry]
 ROUTES = {
     "sales": Route(ALL, {"team": "sales"}, frozenset()),
     "service": Route(ALL, {"team": "service"}, frozenset()),
@@ -28,21 +28,23 @@ def events() -> EventFactory:
     return EventFactory(Router(ROUTES))
 
 
-def execution(events: EventFactory) -> Outgoing:
-    happening = Happening(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
-    return events.execution(ExecutionNews(WATCH, happening, Known("e-1", "p-1"), Sighting(AT, None)))
+def execution(events: EventFactory) -> OutboxEntry:
+    status_change = StatusChange(EventType.EXECUTION_RUNNING, "running", "running", None, nth=1, sequence=5)
+    return events.execution(
+        ExecutionEventParams(WATCH, status_change, ExecutionRecord("e-1", "p-1"), ObservedAt(AT, None))
+    )
 
 
-def gap(events: EventFactory) -> Outgoing:
-    return events.gap(GapNews(WATCH, GapReason.DELETED), after=4, at=AT)
+def gap(events: EventFactory) -> OutboxEntry:
+    return events.gap(GapEventParams(WATCH, GapReason.DELETED), after=4, at=AT)
 
 
-def account(events: EventFactory) -> Outgoing:
+def account(events: EventFactory) -> OutboxEntry:
     reason = AccountTrouble.INVALID
     return events.account(EventType.ACCOUNT_DEGRADED, account="default", reason=reason, cause="500", after=4, at=AT)
 
 
-def sink(events: EventFactory) -> Outgoing:
+def sink(events: EventFactory) -> OutboxEntry:
     return events.sink(EventType.SINK_FAILING, sink="ops", answer="503", after=4, at=AT)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from watcher.domain.event_size import cut, encode, fit
+from watcher.domain.event_size import cut, encode, truncate
 
 FULL = 16 * 1024 - len(b"\n")
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
@@ -44,26 +44,26 @@ def node(number: int, error: str) -> dict[str, str]:
 
 
 def envelope(*, labels: Any = None, link: str = "https://example.com/a", **execution: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
-    told = {"id": "9a1b", "status": "failed", "previousStatus": "running", "error": "no answer"} | execution
+    emitted = {"id": "9a1b", "status": "failed", "previousStatus": "running", "error": "no answer"} | execution
     pipeline = {"id": PIPELINE, "name": "Sales agent", "versionNumber": 7}
-    data = {"labels": labels or {"team": "sales"}, "link": link, "pipeline": pipeline, "execution": told}
+    data = {"labels": labels or {"team": "sales"}, "link": link, "pipeline": pipeline, "execution": emitted}
     return {"id": "1", "data": data | {"observed": {"at": "2026-11-24T10:00:01.800Z"}}}
 
 
 def fitted(whole: dict[str, Any], *, at_least: int = 15 * 1024) -> Any:  # noqa: ANN401 (JSON)
     """Return the data of a line that had to be shortened and says as much as there is room for."""
-    line = fit(whole)
+    line = truncate(whole)
     assert len(encode(whole)) > FULL
     assert at_least <= len(line) <= FULL
-    assert fit(json.loads(encode(whole))) == line
+    assert truncate(json.loads(encode(whole))) == line
     return json.loads(line)["data"]
 
 
 def test_a_line_that_is_short_enough_is_left_as_it_is() -> None:
     whole = envelope(error="")
     whole["data"]["execution"]["error"] = "e" * (FULL - len(encode(whole)))
-    assert fit(whole) == encode(whole)
-    assert len(fit(whole)) == FULL
+    assert truncate(whole) == encode(whole)
+    assert len(truncate(whole)) == FULL
 
 
 def test_the_tails_of_nodes_and_goals_go_first_as_far_as_needed() -> None:
@@ -99,7 +99,7 @@ def test_then_the_other_texts_and_the_error_lose_their_tails() -> None:
 
 def test_a_link_that_is_too_long_goes_and_nothing_else() -> None:
     whole = envelope(link="https://example.com/" + "x" * 30_000, error="e" * 2048)
-    assert json.loads(fit(whole))["data"] == {key: item for key, item in whole["data"].items() if key != "link"}
+    assert json.loads(truncate(whole))["data"] == {key: item for key, item in whole["data"].items() if key != "link"}
 
 
 def test_of_labels_that_are_too_long_as_few_go_as_possible() -> None:
@@ -112,9 +112,9 @@ def test_of_labels_that_are_too_long_as_few_go_as_possible() -> None:
 
 def test_labels_that_are_all_too_long_go_altogether() -> None:
     whole = envelope(labels={"long": "x" * 20_000})
-    assert json.loads(fit(whole))["data"] == {key: item for key, item in whole["data"].items() if key != "labels"}
+    assert json.loads(truncate(whole))["data"] == {key: item for key, item in whole["data"].items() if key != "labels"}
 
 
 def test_an_event_without_an_execution_is_shortened_too() -> None:
     data = {"labels": {"team": "sales"}, "link": "x" * 20_000, "reason": "over_budget"}
-    assert json.loads(fit({"data": data}))["data"] == {"labels": {"team": "sales"}, "reason": "over_budget"}
+    assert json.loads(truncate({"data": data}))["data"] == {"labels": {"team": "sales"}, "reason": "over_budget"}

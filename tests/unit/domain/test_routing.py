@@ -89,6 +89,6 @@ def test_an_event_goes_to_every_sink_that_wants_it_in_the_order_of_the_file() ->
     assert router.sinks_for(EventType.EXECUTION_NEW, watch=NAMELESS) == ("b",)
 
 
-def test_a_sink_is_not_told_of_its_own_trouble() -> None:
+def test_a_sink_is_not_sent_its_own_trouble() -> None:
     router = Router({"console": a_route(), "ops": a_route()})
     assert router.sinks_for(EventType.SINK_FAILING, but="ops") == ("console",)

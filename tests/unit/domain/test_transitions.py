@@ -1,4 +1,4 @@
-"""What an answer means for one execution: all pairs of states, dropped looks, stays that are overdue, losses."""
+"""What an answer means for one execution: all pairs of states, dropped polls, stays that are overdue, losses."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -6,12 +6,12 @@ from datetime import datetime
 import pytest
 from stores import from_us
 
-from watcher.domain.models import EventType, Execution, Known, LostReason, Outcome
+from watcher.domain.models import EventType, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.transitions import (
     EXECUTION_REASONS,
-    Look,
-    Observed,
+    Observation,
     Streak,
+    TransitionResult,
     give_up,
     is_terminal,
     lose,
@@ -30,37 +30,41 @@ def at(us: int) -> datetime:
     return from_us(us)
 
 
-def a_look(word: str, *, sent_at: int = NOW - 1000, seen_at: int = NOW, started_at: int | None = None) -> Look:
+def an_observation(
+    word: str, *, sent_at: int = NOW - 1000, seen_at: int = NOW, started_at: int | None = None
+) -> Observation:
     """`odd.` is the word `odd` with `finishedAt` set."""
     finished_at = at(NOW) if word.endswith(".") else None
     started = None if started_at is None else at(started_at)
-    return Look(Execution("e", word.rstrip("."), started_at=started, finished_at=finished_at), sent_at, seen_at)
-
-
-def see(before: Known, look: Look, limits: dict[str, float] | None = None) -> Observed:
-    return observe(before, look, looked_at=before.looked_at, overdue_after_s=limits or {})
-
-
-def after(*words: str, limits: dict[str, float] | None = None) -> Known:
-    """What is known after these words, a second apart, the last of them 10 s ago. `lost` is a loss."""
-    known = Known("e", "p")
-    for age, word in zip(reversed(range(len(words))), words, strict=True):
-        moment = NOW - (10 + age) * SECOND
-        if word == "lost":
-            known = lose(known, LostReason.NOT_FOUND, at=moment, looked_at=known.looked_at).known
-        else:
-            known = see(known, a_look(word, sent_at=moment - 1, seen_at=moment), limits).known
-    return known
-
-
-def told(observed: Observed) -> str:
-    return " ".join(
-        happening.type.removeprefix("execution.") + (f"<{happening.previous}" if happening.previous else "")
-        for happening in observed.happenings
+    return Observation(
+        ExecutionSnapshot("e", word.rstrip("."), started_at=started, finished_at=finished_at), sent_at, seen_at
     )
 
 
-# Every pair. `type<previous`; `!` ends; `-` tells nothing; `x` drops the look, `xx` as a contradiction too.
+def see(before: ExecutionRecord, observation: Observation, limits: dict[str, float] | None = None) -> TransitionResult:
+    return observe(before, observation, polled_at=before.polled_at, overdue_after_s=limits or {})
+
+
+def after(*words: str, limits: dict[str, float] | None = None) -> ExecutionRecord:
+    """What is known after these words, a second apart, the last of them 10 s ago. `lost` is a loss."""
+    known = ExecutionRecord("e", "p")
+    for age, word in zip(reversed(range(len(words))), words, strict=True):
+        moment = NOW - (10 + age) * SECOND
+        if word == "lost":
+            known = lose(known, LostReason.NOT_FOUND, at=moment, polled_at=known.polled_at).known
+        else:
+            known = see(known, an_observation(word, sent_at=moment - 1, seen_at=moment), limits).known
+    return known
+
+
+def emitted(result: TransitionResult) -> str:
+    return " ".join(
+        status_change.type.removeprefix("execution.") + (f"<{status_change.previous}" if status_change.previous else "")
+        for status_change in result.status_changes
+    )
+
+
+# Every pair. `type<previous`; `!` ends; `-` reports nothing; `x` drops the poll, `xx` as a contradiction too.
 # The words before are what was seen; a word with a dot has `finishedAt` set.
 WORDS = ("new", "running", "paused", "success", "failed", "odd", "odd.", "other", "other.")
 PAIRS = {
@@ -90,43 +94,43 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("before", "word", "expected"), TABLE)
-def test_every_pair_of_states_is_told_as_the_table_says(before: tuple[str, ...], word: str, expected: str) -> None:
-    observed = see(after(*before), a_look(word))
-    if observed.dropped:
-        assert expected == ("xx" if observed.contradicts else "x")
-        assert observed.known == after(*before)
-        assert observed.happenings == ()
+def test_every_pair_of_states_is_reported_as_the_table_says(before: tuple[str, ...], word: str, expected: str) -> None:
+    result = see(after(*before), an_observation(word))
+    if result.dropped:
+        assert expected == ("xx" if result.contradicts else "x")
+        assert result.known == after(*before)
+        assert result.status_changes == ()
         return
-    assert (told(observed) or "-") + ("!" if observed.known.ended_at else "") == expected
-    assert observed.known.lost is None
-    assert observed.known.status == word.rstrip(".")
-    assert not observed.contradicts
+    assert (emitted(result) or "-") + ("!" if result.known.ended_at else "") == expected
+    assert result.known.lost is None
+    assert result.known.status == word.rstrip(".")
+    assert not result.contradicts
 
 
 @pytest.mark.parametrize(("before", "word", "expected"), TABLE)
 def test_every_event_is_counted_and_numbered_without_holes(before: tuple[str, ...], word: str, expected: str) -> None:
     known = after(*before)
-    observed = see(known, a_look(word))
-    count = len(observed.happenings)
+    result = see(known, an_observation(word))
+    count = len(result.status_changes)
     assert count == (0 if expected[0] in "-x" else 1)
-    assert observed.known.sequence == known.sequence + count
-    assert sum(times for _, times in observed.known.counts) == sum(times for _, times in known.counts) + count
-    assert all(happening.sequence == observed.known.sequence for happening in observed.happenings)
+    assert result.known.sequence == known.sequence + count
+    assert sum(times for _, times in result.known.counts) == sum(times for _, times in known.counts) + count
+    assert all(status_change.sequence == result.known.sequence for status_change in result.status_changes)
 
 
 @pytest.mark.parametrize("words", [("new",), ("running",), ("paused",), ("odd",), ("running", "paused")])
-def test_an_unchanged_look_leaves_what_is_known_as_it_is(words: tuple[str, ...]) -> None:
+def test_an_unchanged_poll_leaves_what_is_known_as_it_is(words: tuple[str, ...]) -> None:
     known = after(*words)
-    assert see(known, a_look(words[-1])).known is known
+    assert see(known, an_observation(words[-1])).known is known
 
 
-def test_a_repeated_status_is_told_again_and_counted() -> None:
+def test_a_repeated_status_is_reported_again_and_counted() -> None:
     known, nths = after(), []
     for count, word in enumerate(("running", "paused", "running", "paused", "running")):
         moment = NOW + count * SECOND
-        observed = see(known, a_look(word, sent_at=moment - 1, seen_at=moment))
-        known = observed.known
-        nths.append((word, observed.happenings[0].nth, observed.happenings[0].sequence))
+        result = see(known, an_observation(word, sent_at=moment - 1, seen_at=moment))
+        known = result.known
+        nths.append((word, result.status_changes[0].nth, result.status_changes[0].sequence))
     assert nths == [("running", 1, 1), ("paused", 1, 2), ("running", 2, 3), ("paused", 2, 4), ("running", 3, 5)]
     assert known.was_paused
 
@@ -139,14 +143,14 @@ def test_a_pause_is_remembered(words: tuple[str, ...], *, paused: bool) -> None:
 # Unrecognized words
 
 
-def test_an_unrecognized_word_is_told_once_per_value_whatever_comes_between() -> None:
+def test_an_unrecognized_word_is_reported_once_per_value_whatever_comes_between() -> None:
     kinds = []
     known = after()
     for count, word in enumerate(("odd", "running", "odd", "other", "odd", "other", "success")):
         moment = NOW + count * SECOND
-        observed = see(known, a_look(word, sent_at=moment - 1, seen_at=moment))
-        known = observed.known
-        kinds += [(told(observed), happening.kind) for happening in observed.happenings]
+        result = see(known, an_observation(word, sent_at=moment - 1, seen_at=moment))
+        known = result.known
+        kinds += [(emitted(result), status_change.kind) for status_change in result.status_changes]
     assert kinds == [
         ("unrecognized", "unrecognized:odd"),
         ("running<odd", "running"),
@@ -155,148 +159,152 @@ def test_an_unrecognized_word_is_told_once_per_value_whatever_comes_between() ->
     ]
 
 
-def test_a_move_to_a_word_already_told_is_recorded_with_its_own_stay() -> None:
+def test_a_move_to_a_word_already_reported_is_recorded_with_its_own_stay() -> None:
     known = after("odd", "running")
-    observed = see(known, a_look("odd"))
-    assert (observed.known.status, observed.known.since_at, observed.known.looked_at) == ("odd", NOW, NOW)
+    result = see(known, an_observation("odd"))
+    assert (result.known.status, result.known.since_at, result.known.polled_at) == ("odd", NOW, NOW)
 
 
 @pytest.mark.parametrize("word", ["Running", "SUCCESS", "lost", "success ", "", "overdue", "cancelled"])
 def test_any_word_but_the_five_is_unrecognized(word: str) -> None:
-    observed = see(after("running"), Look(Execution("e", word), NOW - 1, NOW))
-    assert [happening.type for happening in observed.happenings] == [EventType.EXECUTION_UNRECOGNIZED]
-    assert observed.known.ended_at is None
+    result = see(after("running"), Observation(ExecutionSnapshot("e", word), NOW - 1, NOW))
+    assert [status_change.type for status_change in result.status_changes] == [EventType.EXECUTION_UNRECOGNIZED]
+    assert result.known.ended_at is None
 
 
-def test_an_endless_word_is_cut_and_still_itself_at_the_next_look() -> None:
+def test_an_endless_word_is_cut_and_still_itself_at_the_next_poll() -> None:
     known = after("x" * 500)
     assert known.status == "x" * 64
-    assert see(known, a_look("x" * 500)).known is known
+    assert see(known, an_observation("x" * 500)).known is known
 
 
 @pytest.mark.parametrize("word", ["new", "running", "paused"])
 def test_a_finished_at_does_not_end_a_status_that_is_open(word: str) -> None:
-    assert not is_terminal(a_look(word + ".").execution)
+    assert not is_terminal(an_observation(word + ".").execution)
 
 
 @pytest.mark.parametrize("word", ["success", "failed", "success.", "failed."])
 def test_an_end_needs_no_finished_at(word: str) -> None:
-    assert is_terminal(a_look(word).execution)
+    assert is_terminal(an_observation(word).execution)
 
 
-# Looks that are too old
+# Polls that are too old
 
 
 @pytest.mark.parametrize("word", ["new", "running", "paused", "odd"])
-def test_a_look_asked_for_before_the_last_one_ended_is_dropped(word: str) -> None:
+def test_a_poll_asked_for_before_the_last_one_ended_is_dropped(word: str) -> None:
     known = after("running")
-    observed = see(known, a_look(word, sent_at=known.looked_at - 1))
-    assert observed == Observed(known, dropped=True)
+    result = see(known, an_observation(word, sent_at=known.polled_at - 1))
+    assert result == TransitionResult(known, dropped=True)
 
 
 @pytest.mark.parametrize("word", ["success", "failed", "odd."])
-def test_a_late_look_counts_if_it_is_terminal(word: str) -> None:
+def test_a_late_poll_counts_if_it_is_terminal(word: str) -> None:
     known = after("running")
-    observed = see(known, a_look(word, sent_at=known.looked_at - 1))
-    assert observed.known.ended_at == NOW
-    assert len(observed.happenings) == 1
+    result = see(known, an_observation(word, sent_at=known.polled_at - 1))
+    assert result.known.ended_at == NOW
+    assert len(result.status_changes) == 1
 
 
-def test_a_look_asked_for_at_the_very_end_of_the_last_one_counts() -> None:
+def test_a_poll_asked_for_at_the_very_end_of_the_last_one_counts() -> None:
     known = after("running")
-    assert told(see(known, a_look("paused", sent_at=known.looked_at))) == "paused<running"
+    assert emitted(see(known, an_observation("paused", sent_at=known.polled_at))) == "paused<running"
 
 
-def test_the_last_look_that_counts_may_be_later_than_the_recorded_one() -> None:
+def test_the_last_poll_that_counts_may_be_later_than_the_recorded_one() -> None:
     known = after("running")
-    observed = observe(known, a_look("paused", sent_at=NOW - 2), looked_at=NOW - 1, overdue_after_s={})
-    assert observed.dropped
+    result = observe(known, an_observation("paused", sent_at=NOW - 2), polled_at=NOW - 1, overdue_after_s={})
+    assert result.dropped
 
 
 # Overdue
 
 
 def test_a_stay_begins_when_the_change_was_seen() -> None:
-    observed = see(after("new"), a_look("running", started_at=BEGAN))
-    assert observed.known.since_at == NOW
+    result = see(after("new"), an_observation("running", started_at=BEGAN))
+    assert result.known.since_at == NOW
 
 
 def test_a_stay_begins_at_first_sight_when_the_api_says_it_started() -> None:
-    assert see(after(), a_look("running", started_at=BEGAN)).known.since_at == BEGAN
-    assert see(after(), a_look("running")).known.since_at == NOW
+    assert see(after(), an_observation("running", started_at=BEGAN)).known.since_at == BEGAN
+    assert see(after(), an_observation("running")).known.since_at == NOW
 
 
 def test_a_start_in_the_future_does_not_make_a_stay_of_negative_length() -> None:
-    assert see(after(), a_look("running", started_at=NOW + 60 * SECOND)).known.since_at == NOW
+    assert see(after(), an_observation("running", started_at=NOW + 60 * SECOND)).known.since_at == NOW
 
 
-def test_an_execution_overdue_at_first_sight_tells_both_events_in_one_look() -> None:
-    observed = see(after(), a_look("running", started_at=BEGAN), LIMITS)
-    assert told(observed) == "running overdue"
-    assert [happening.sequence for happening in observed.happenings] == [1, 2]
-    assert [happening.nth for happening in observed.happenings] == [1, 1]
-    assert observed.happenings[1].status == "running"
-    assert (observed.known.sequence, observed.known.overdue_sequence) == (2, 2)
+def test_an_execution_overdue_at_first_sight_reports_both_events_in_one_poll() -> None:
+    result = see(after(), an_observation("running", started_at=BEGAN), LIMITS)
+    assert emitted(result) == "running overdue"
+    assert [status_change.sequence for status_change in result.status_changes] == [1, 2]
+    assert [status_change.nth for status_change in result.status_changes] == [1, 1]
+    assert result.status_changes[1].status == "running"
+    assert (result.known.sequence, result.known.overdue_sequence) == (2, 2)
 
 
 @pytest.mark.parametrize(("status", "limit_s"), LIMITS.items())
 def test_overdue_begins_just_past_the_limit(status: str, limit_s: float) -> None:
     limit = round(limit_s * SECOND)
     known = replace(after(status), since_at=NOW)
-    assert see(known, a_look(status, seen_at=NOW + limit), LIMITS).happenings == ()
-    assert told(see(known, a_look(status, seen_at=NOW + limit + 1), LIMITS)) == "overdue"
+    assert see(known, an_observation(status, seen_at=NOW + limit), LIMITS).status_changes == ()
+    assert emitted(see(known, an_observation(status, seen_at=NOW + limit + 1), LIMITS)) == "overdue"
 
 
-def test_overdue_is_told_once_per_stay_and_again_in_the_next() -> None:
+def test_overdue_is_reported_once_per_stay_and_again_in_the_next() -> None:
     known = replace(after("running"), since_at=BEGAN)
-    first = see(known, a_look("running"), LIMITS)
-    assert told(first) == "overdue"
+    first = see(known, an_observation("running"), LIMITS)
+    assert emitted(first) == "overdue"
     assert first.known.overdue_sequence == first.known.sequence == 2
-    assert see(first.known, a_look("running", sent_at=NOW, seen_at=NOW + SECOND), LIMITS).known is first.known
-    paused = see(first.known, a_look("paused", sent_at=NOW, seen_at=NOW + SECOND), LIMITS)
+    assert see(first.known, an_observation("running", sent_at=NOW, seen_at=NOW + SECOND), LIMITS).known is first.known
+    paused = see(first.known, an_observation("paused", sent_at=NOW, seen_at=NOW + SECOND), LIMITS)
     assert paused.known.overdue_sequence is None
-    again = see(paused.known, a_look("running", sent_at=NOW + SECOND, seen_at=NOW + 2 * SECOND), LIMITS)
+    again = see(paused.known, an_observation("running", sent_at=NOW + SECOND, seen_at=NOW + 2 * SECOND), LIMITS)
     later = replace(again.known, since_at=BEGAN)
-    second = see(later, a_look("running", sent_at=NOW + 2 * SECOND, seen_at=NOW + 3 * SECOND), LIMITS)
-    assert [(happening.type, happening.nth) for happening in second.happenings] == [(EventType.EXECUTION_OVERDUE, 2)]
+    second = see(later, an_observation("running", sent_at=NOW + 2 * SECOND, seen_at=NOW + 3 * SECOND), LIMITS)
+    assert [(status_change.type, status_change.nth) for status_change in second.status_changes] == [
+        (EventType.EXECUTION_OVERDUE, 2)
+    ]
 
 
 @pytest.mark.parametrize("word", ["success", "failed", "odd", "odd."])
 def test_a_status_without_a_limit_is_never_overdue(word: str) -> None:
-    assert "overdue" not in told(see(after(), a_look(word, started_at=BEGAN), LIMITS))
+    assert "overdue" not in emitted(see(after(), an_observation(word, started_at=BEGAN), LIMITS))
 
 
 @pytest.mark.parametrize("word", ["success", "failed", "odd."])
 def test_an_end_after_the_limit_is_only_the_end(word: str) -> None:
     known = replace(after("running"), since_at=BEGAN)
-    assert "overdue" not in told(see(known, a_look(word), LIMITS | {"odd": 1.0, "success": 1.0, "failed": 1.0}))
+    assert "overdue" not in emitted(
+        see(known, an_observation(word), LIMITS | {"odd": 1.0, "success": 1.0, "failed": 1.0})
+    )
 
 
-def test_a_dropped_look_makes_nothing_overdue() -> None:
+def test_a_dropped_poll_makes_nothing_overdue() -> None:
     known = replace(after("running"), since_at=BEGAN)
-    assert see(known, a_look("running", sent_at=known.looked_at - 1), LIMITS).happenings == ()
+    assert see(known, an_observation("running", sent_at=known.polled_at - 1), LIMITS).status_changes == ()
 
 
-def test_the_look_that_tells_overdue_is_recorded() -> None:
+def test_the_poll_that_reports_overdue_is_recorded() -> None:
     known = replace(after("running"), since_at=BEGAN)
-    assert see(known, a_look("running"), LIMITS).known.looked_at == NOW
+    assert see(known, an_observation("running"), LIMITS).known.polled_at == NOW
 
 
 def test_a_wait_before_the_loss_is_not_held_against_the_status_after_it() -> None:
     known = replace(after("running", "lost"), since_at=BEGAN)
-    observed = see(known, a_look("running", started_at=BEGAN), LIMITS)
-    assert (told(observed), observed.known.since_at) == ("running<lost", NOW)
+    result = see(known, an_observation("running", started_at=BEGAN), LIMITS)
+    assert (emitted(result), result.known.since_at) == ("running<lost", NOW)
 
 
 # Losses
 
 
-def test_a_loss_tells_what_it_was_before_and_keeps_the_last_word() -> None:
-    observed = lose(after("running"), LostReason.FORBIDDEN, at=NOW, looked_at=NOW - 5)
-    known = observed.known
-    assert told(observed) == "lost<running"
-    assert observed.happenings[0].status == "lost"
-    assert (known.status, known.lost, known.lost_at, known.looked_at) == (
+def test_a_loss_reports_what_it_was_before_and_keeps_the_last_word() -> None:
+    result = lose(after("running"), LostReason.FORBIDDEN, at=NOW, polled_at=NOW - 5)
+    known = result.known
+    assert emitted(result) == "lost<running"
+    assert result.status_changes[0].status == "lost"
+    assert (known.status, known.lost, known.lost_at, known.polled_at) == (
         "running",
         LostReason.FORBIDDEN,
         NOW,
@@ -306,30 +314,30 @@ def test_a_loss_tells_what_it_was_before_and_keeps_the_last_word() -> None:
 
 
 def test_a_loss_before_the_first_sight_has_nothing_before_it() -> None:
-    observed = lose(after(), LostReason.NOT_FOUND, at=NOW, looked_at=0)
-    assert told(observed) == "lost"
-    assert observed.happenings[0].sequence == 1
+    result = lose(after(), LostReason.NOT_FOUND, at=NOW, polled_at=0)
+    assert emitted(result) == "lost"
+    assert result.status_changes[0].sequence == 1
 
 
 def test_a_second_loss_is_the_second() -> None:
     known = after("running", "lost", "running")
-    assert lose(known, LostReason.NOT_FOUND, at=NOW, looked_at=0).happenings[0].nth == 2
+    assert lose(known, LostReason.NOT_FOUND, at=NOW, polled_at=0).status_changes[0].nth == 2
 
 
 def test_the_event_after_the_return_from_a_loss_names_the_status_again() -> None:
-    assert told(see(after("running", "lost", "running"), a_look("paused"))) == "paused<running"
+    assert emitted(see(after("running", "lost", "running"), an_observation("paused"))) == "paused<running"
 
 
 def test_a_loss_ends_what_was_overdue() -> None:
-    known = see(replace(after("running"), since_at=BEGAN), a_look("running"), LIMITS).known
-    assert lose(known, LostReason.NOT_FOUND, at=NOW, looked_at=NOW).known.overdue_sequence is None
+    known = see(replace(after("running"), since_at=BEGAN), an_observation("running"), LIMITS).known
+    assert lose(known, LostReason.NOT_FOUND, at=NOW, polled_at=NOW).known.overdue_sequence is None
 
 
 def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
     known = give_up(after("running", "lost"), at=NOW - SECOND)
     assert known.ended_at == NOW - SECOND
-    observed = see(known, a_look("running"))
-    assert (told(observed), observed.known.ended_at) == ("running<lost", None)
+    result = see(known, an_observation("running"))
+    assert (emitted(result), result.known.ended_at) == ("running<lost", None)
 
 
 def test_only_refusals_and_unknown_ids_may_be_about_the_execution() -> None:
@@ -391,7 +399,7 @@ def test_a_success_before_the_last_such_answer_but_one_vouches_for_nothing() -> 
     assert lost(a_streak(GONE, GONE, GONE, GONE, every_s=30, others_at=(1015, 1060)))
 
 
-def test_alone_an_unknown_id_needs_nobody_to_vouch_for_it() -> None:
+def test_alone_an_unknown_id_needs_nobody_to_confirm_it() -> None:
     assert lost(a_streak(GONE, GONE, GONE, every_s=30), alone=True)
     assert lost(a_streak(*[LostReason.REJECTED] * 3, every_s=30), alone=True)
 

@@ -12,21 +12,21 @@ from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
-from watcher.domain.models import Known, Outcome
-from watcher.polling.poll_queue import Entry
+from watcher.domain.models import ExecutionRecord, Outcome
+from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.open import open_store
-from watcher.store.protocol import Change, ExecutionChange, Lease, Strain
+from watcher.store.protocol import BackoffState, Change, ExecutionChange, Lease
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
 
 
-async def test_every_status_change_is_told_once_in_order(store: SqlStore, clock: FakeClock) -> None:
+async def test_every_status_change_is_reported_once_in_order(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     for status in ("new", "running", "paused", "running", "success"):
         account.api.script[A] = said(A, status)
         await account.run_for(70)
-    assert await account.told() == [
+    assert await account.emitted() == [
         ("execution.new", "new", None),
         ("execution.running", "running", "new"),
         ("execution.paused", "paused", "running"),
@@ -35,7 +35,7 @@ async def test_every_status_change_is_told_once_in_order(store: SqlStore, clock:
     ]
 
 
-async def test_an_ended_execution_is_not_looked_at_again_not_even_after_a_restart(
+async def test_an_ended_execution_is_not_polled_again_not_even_after_a_restart(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, A)
@@ -47,7 +47,7 @@ async def test_an_ended_execution_is_not_looked_at_again_not_even_after_a_restar
     assert again.api.asked == []
 
 
-async def test_a_look_comes_after_a_tenth_of_the_time_in_the_status(store: SqlStore, clock: FakeClock) -> None:
+async def test_a_poll_comes_after_a_tenth_of_the_time_in_the_status(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
     await account.run_for(1000)
@@ -67,7 +67,7 @@ async def test_a_change_starts_the_cadence_anew(store: SqlStore, clock: FakeCloc
     assert [later - earlier for earlier, later in itertools.pairwise(after)][:5] == pytest.approx([1.0] * 5, abs=0.01)
 
 
-async def test_a_failed_poll_tells_nothing_and_doubles_the_wait_of_that_execution_only(
+async def test_a_failed_poll_reports_nothing_and_doubles_the_wait_of_that_execution_only(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, A, B)
@@ -75,7 +75,7 @@ async def test_a_failed_poll_tells_nothing_and_doubles_the_wait_of_that_executio
     await account.run_for(50)
     assert account.api.times(A) == pytest.approx([0, 1, 3, 7, 15, 31], abs=0.05)
     assert len(account.api.times(B)) > 15
-    assert await account.told() == [("execution.running", "running", None)]
+    assert await account.emitted() == [("execution.running", "running", None)]
 
 
 async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(
@@ -84,12 +84,12 @@ async def test_a_missing_execution_is_lost_after_three_answers_over_the_grace(
     account = await account_of(store, clock, A, B)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(59)
-    assert await account.told() == [("execution.running", "running", None)]
+    assert await account.emitted() == [("execution.running", "running", None)]
     await account.run_for(10)
-    assert await account.told() == [("execution.lost", "lost", None)]
-    looked = len(account.api.times(A))
+    assert await account.emitted() == [("execution.lost", "lost", None)]
+    polled = len(account.api.times(A))
     await account.run_for(590)
-    assert len(account.api.times(A)) == looked
+    assert len(account.api.times(A)) == polled
 
 
 async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: SqlStore, clock: FakeClock) -> None:
@@ -110,7 +110,7 @@ async def test_a_lost_execution_that_answers_again_says_that_it_was_lost(store: 
 
 
 @pytest.mark.untraced
-async def test_a_lost_execution_is_looked_at_for_a_day_and_then_no_more(store: SqlStore, clock: FakeClock) -> None:
+async def test_a_lost_execution_is_polled_for_a_day_and_then_no_more(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(26 * 3600)
@@ -127,12 +127,12 @@ async def test_a_gateway_that_knows_nobody_loses_nobody_and_degrades_the_account
 ) -> None:
     account = await account_of(store, clock, A, B)
     await account.run_for(10)
-    await account.told()
+    await account.emitted()
     account.api.default = Outcome.NOT_FOUND
     await account.run_for(300)
     account.api.default = None
     await account.run_for(30)
-    assert await account.told() == [
+    assert await account.emitted() == [
         ("account.degraded", "invalid", None),
         ("account.recovered", "invalid", None),
     ]
@@ -142,7 +142,7 @@ async def test_the_only_execution_of_an_account_can_be_lost(store: SqlStore, clo
     account = await account_of(store, clock, A)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(120)
-    assert await account.told() == [("execution.lost", "lost", None)]
+    assert await account.emitted() == [("execution.lost", "lost", None)]
 
 
 async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minute(
@@ -156,49 +156,49 @@ async def test_a_refused_key_stops_the_account_at_once_and_is_tried_once_a_minut
     assert len(account.api.asked) - asked <= 3 + 5
     account.api.default = None
     await account.run_for(61)
-    told = [event for event in await account.told() if event[0].startswith("account")]
-    assert told == [("account.degraded", "unauthorized", None), ("account.recovered", "unauthorized", None)]
+    emitted = [event for event in await account.emitted() if event[0].startswith("account")]
+    assert emitted == [("account.degraded", "unauthorized", None), ("account.recovered", "unauthorized", None)]
 
 
-async def test_trouble_is_told_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(
+async def test_trouble_is_reported_after_its_time_probed_every_ten_seconds_and_ended_by_a_success(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, A, B, C)
     await account.run_for(5)
     account.api.default = Outcome.TIMEOUT
     await account.run_for(59)
-    assert all(not type_.startswith("account") for type_, _, _ in await account.told())
+    assert all(not type_.startswith("account") for type_, _, _ in await account.emitted())
     await account.run_for(4)
-    assert await account.told() == [("account.degraded", "unreachable", None)]
+    assert await account.emitted() == [("account.degraded", "unreachable", None)]
     asked = len(account.api.asked)
     await account.run_for(100)
     assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
     account.api.default = None
     await account.run_for(11)
-    assert await account.told() == [("account.recovered", "unreachable", None)]
+    assert await account.emitted() == [("account.recovered", "unreachable", None)]
 
 
 async def test_the_others_are_asked_before_an_account_is_called_degraded(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     await account.run_for(3000)
-    await account.told()
+    await account.emitted()
     account.api.script[A] = Outcome.SERVER_ERROR
     await account.run_for(300)
-    assert await account.told() == []
+    assert await account.emitted() == []
 
 
-async def test_degraded_is_not_told_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
+async def test_degraded_is_not_reported_again_by_a_restart_but_its_end_is(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(1)
-    assert await account.told() == [("account.degraded", "unauthorized", None)]
+    assert await account.emitted() == [("account.degraded", "unauthorized", None)]
     again = await account_of(store, clock, A)
     again.api.default = Outcome.UNAUTHORIZED
     await again.run_for(200)
-    assert await again.told() == []
+    assert await again.emitted() == []
     again.api.default = None
     await again.run_for(61)
-    assert ("account.recovered", "unauthorized", None) in await again.told()
+    assert ("account.recovered", "unauthorized", None) in await again.emitted()
 
 
 async def test_a_busy_server_pauses_the_whole_account_for_as_long_as_it_asks(store: SqlStore, clock: FakeClock) -> None:
@@ -247,17 +247,17 @@ async def test_an_execution_is_never_asked_for_twice_at_once(store: SqlStore, cl
 
 
 @pytest.mark.untraced
-async def test_an_account_beyond_its_budget_is_told_after_five_minutes(store: SqlStore, clock: FakeClock) -> None:
+async def test_an_account_beyond_its_budget_is_reported_after_five_minutes(store: SqlStore, clock: FakeClock) -> None:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(100)]
     account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=20.0)
     await account.run_for(300)
-    assert all(type_ != "account.degraded" for type_, _, _ in await account.told())
+    assert all(type_ != "account.degraded" for type_, _, _ in await account.emitted())
     await account.run_for(200)
-    assert ("account.degraded", "over_budget", None) in await account.told()
+    assert ("account.degraded", "over_budget", None) in await account.emitted()
     for name in names[5:]:
         account.api.script[name] = said(name, "success")
     await account.run_for(300)
-    assert ("account.recovered", "over_budget", None) in await account.told()
+    assert ("account.recovered", "over_budget", None) in await account.emitted()
 
 
 @pytest.mark.untraced
@@ -271,13 +271,13 @@ async def test_everyone_waits_the_fair_share_when_the_budget_is_too_small(store:
         assert max(later - earlier for earlier, later in itertools.pairwise(times)) < 1.3 * fair_s
 
 
-async def test_overdue_is_told_once_and_only_by_a_look_past_the_limit(store: SqlStore, clock: FakeClock) -> None:
+async def test_overdue_is_reported_once_and_only_by_a_poll_past_the_limit(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, overdue_after_s={"running": 100.0})
     account.api.script[A] = said(A, "running", started_at=EPOCH + timedelta(seconds=1000))
     await account.run_for(99)
     account.api.default = Outcome.TIMEOUT
     await account.run_for(30)
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
     account.api.default = None
     await account.run_for(300)
     events = await account.events()
@@ -293,13 +293,13 @@ async def test_a_wall_clock_that_jumps_makes_nothing_overdue_and_delays_nothing(
     clock.wall_offset_s = 86_400.0
     await account.run_for(10)
     clock.wall_offset_s = -86_400.0
-    looked = len(account.api.asked)
+    polled = len(account.api.asked)
     await account.run_for(10)
-    assert len(account.api.asked) > looked
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+    assert len(account.api.asked) > polled
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
 
 
-async def test_unchanged_looks_are_written_lazily_and_known_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
+async def test_unchanged_polls_are_written_lazily_and_known_after_a_restart(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(100)
     await account.watcher.flush()
@@ -310,21 +310,21 @@ async def test_unchanged_looks_are_written_lazily_and_known_after_a_restart(stor
     assert event["data"]["observed"]["notBefore"] > "2026-11-24T10:18:00"
 
 
-async def test_what_is_looked_at_while_that_is_written_is_written_again(
+async def test_what_is_polled_while_that_is_written_is_written_again(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(100)
     written: list[int] = []
-    note_looks = store.note_looks
+    save_poll_times = store.save_poll_times
 
-    async def take_time(lease: Lease, looked_at: Mapping[str, int]) -> None:
-        written.extend(looked_at.values())
+    async def take_time(lease: Lease, polled_at: Mapping[str, int]) -> None:
+        written.extend(polled_at.values())
         if len(written) == 1:
             await account.run_for(100)
-        await note_looks(lease, looked_at)
+        await save_poll_times(lease, polled_at)
 
-    monkeypatch.setattr(store, "note_looks", take_time)
+    monkeypatch.setattr(store, "save_poll_times", take_time)
     for _ in range(3):
         await account.watcher.flush()
     assert len(written) == 2
@@ -334,25 +334,25 @@ async def test_what_is_looked_at_while_that_is_written_is_written_again(
 async def test_draining_starts_nothing_more_and_waits_for_what_is_in_flight(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     account.api.gate.clear()
-    await account.watcher.round()
+    await account.watcher.tick()
     account.api.gate.set()
     await account.watcher.drain()
     await account.run_for(100)
     assert len(account.api.asked) == 2
-    assert len(await account.told()) == 2
+    assert len(await account.emitted()) == 2
 
 
 async def test_what_is_cancelled_comes_due_again(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     account.api.gate.clear()
-    await account.watcher.round()
+    await account.watcher.tick()
     await account.settle()
     assert account.api.in_flight == 1
     await account.watcher.cancel()
     account.api.gate.set()
     again = await account_of(store, clock, A)
     await again.run_for(1)
-    assert await again.told() == [("execution.running", "running", None)]
+    assert await again.emitted() == [("execution.running", "running", None)]
 
 
 class BrokenStore:
@@ -370,13 +370,13 @@ class BrokenStore:
         self._fail()
         await self._store.record(change)
 
-    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
         self._fail()
-        await self._store.note_strain(lease, strain)
+        await self._store.save_backoff(lease, backoff)
 
-    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
         self._fail()
-        await self._store.note_looks(lease, looked_at)
+        await self._store.save_poll_times(lease, polled_at)
 
     def _fail(self) -> None:
         if self.error is not None:
@@ -388,14 +388,14 @@ async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlSt
     account = await account_of(broken, clock, A)  # type: ignore[arg-type]
     broken.error = StoreError("the disk is full")
     await account.run_for(60)
-    assert await account.told() == []
+    assert await account.emitted() == []
     broken.error = None
     await account.run_for(3)
-    assert await account.told() == [("execution.running", "running", None)]
+    assert await account.emitted() == [("execution.running", "running", None)]
     assert account.fatal == []
 
 
-async def only_told_of(account: Account) -> None:
+async def only_emitted_of(account: Account) -> None:
     """Let the account have nothing to write but that its key is refused."""
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(15)
@@ -409,12 +409,12 @@ async def only_paused(account: Account) -> None:
 
 
 async def only_flushed(account: Account) -> None:
-    """Let the account have nothing to write but when it looked."""
+    """Let the account have nothing to write but when it polled."""
     with suppress(StoreError):
         await account.watcher.flush()
 
 
-@pytest.mark.parametrize("write", [only_told_of, only_paused, only_flushed])
+@pytest.mark.parametrize("write", [only_emitted_of, only_paused, only_flushed])
 async def test_whichever_write_meets_a_store_that_fails_its_end_is_noted_too(
     store: SqlStore, clock: FakeClock, write: Callable[[Account], Awaitable[None]]
 ) -> None:
@@ -442,13 +442,13 @@ async def test_that_there_is_nothing_to_write_does_not_say_that_the_store_works_
     await account.run_for(10)
     await account.watcher.flush()
     broken.error = StoreError("the disk is full")
-    await only_told_of(account)
-    account.watcher._health.trouble = None
-    await account.watcher.round()
+    await only_emitted_of(account)
+    account.watcher._breaker.trouble = None
+    await account.watcher.tick()
     assert account.watcher.store_failing
 
 
-async def test_trouble_the_store_cannot_take_is_told_once_it_can(store: SqlStore, clock: FakeClock) -> None:
+async def test_trouble_the_store_cannot_take_is_reported_once_it_can(store: SqlStore, clock: FakeClock) -> None:
     broken = BrokenStore(store)
     account = await account_of(broken, clock, A)  # type: ignore[arg-type]
     account.api.default = Outcome.UNAUTHORIZED
@@ -456,7 +456,7 @@ async def test_trouble_the_store_cannot_take_is_told_once_it_can(store: SqlStore
     await account.run_for(5)
     broken.error = None
     await account.run_for(20)
-    assert await account.told() == [("account.degraded", "unauthorized", None)]
+    assert await account.emitted() == [("account.degraded", "unauthorized", None)]
 
 
 async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
@@ -468,8 +468,8 @@ async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore
 
 async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
-    known = Known(A, PIPELINE, status="running", sequence=1, looked_at=1, since_at=1)
-    await store.record(ExecutionChange(account.watcher._parts.lease, None, known, ()))
+    known = ExecutionRecord(A, PIPELINE, status="running", sequence=1, polled_at=1, since_at=1)
+    await store.record(ExecutionChange(account.watcher._deps.lease, None, known, ()))
     await account.run_for(1)
     assert isinstance(account.fatal[0], SequenceConflictError)
     assert account.fatal[0].exit_code == Exit.FAILED
@@ -501,14 +501,14 @@ async def test_what_was_given_up_starts_nothing_more(store: SqlStore, clock: Fak
     assert account.api.asked == []
 
 
-async def test_a_crash_in_one_look_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
+async def test_a_crash_in_one_poll_does_not_end_the_others(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B)
     del account.api.script[A]
     await account.run_for(30)
     assert len(account.api.times(B)) > 5
     account.api.script[A] = said(A, "success")
     await account.run_for(61)
-    assert ("execution.success", "success", None) in await account.told()
+    assert ("execution.success", "success", None) in await account.emitted()
 
 
 class BrokenError(Exception):
@@ -519,12 +519,14 @@ def break_down(*_arguments: object, **_more: object) -> None:
     raise BrokenError
 
 
-@pytest.mark.parametrize(("part", "method"), [("_roster", "put_back"), ("_poller", "put_back"), ("_turns", "next")])
+@pytest.mark.parametrize(
+    ("part", "method"), [("_registry", "put_back"), ("_poller", "put_back"), ("_selector", "next")]
+)
 async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:
     account = await account_of(store, clock, A)
-    await account.watcher.round()
+    await account.watcher.tick()
     monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
     await account.settle()
     assert {type(error) for error in account.fatal} == {BrokenError}
@@ -557,7 +559,7 @@ async def test_a_lost_execution_says_nothing_of_the_budget(store: SqlStore, cloc
     account = await account_of(store, clock, A, B)
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(6 * 3600)
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.running", "execution.lost"]
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running", "execution.lost"]
 
 
 async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again(
@@ -568,23 +570,23 @@ async def test_a_lone_execution_that_is_not_found_shows_that_the_api_works_again
     await account.run_for(100)
     account.api.default = Outcome.NOT_FOUND
     await account.run_for(400)
-    types = {type_ for type_, _, _ in await account.told()}
+    types = {type_ for type_, _, _ in await account.emitted()}
     assert types == {"account.degraded", "account.recovered", "execution.lost"}
 
 
-async def test_the_metric_of_the_last_success_stays_at_it_while_looks_fail(store: SqlStore, clock: FakeClock) -> None:
+async def test_the_metric_of_the_last_success_stays_at_it_while_polls_fail(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     registry = account.metrics.registry
 
-    def told() -> float | None:
+    def emitted() -> float | None:
         return registry.get_sample_value("watcher_last_successful_poll_timestamp_seconds", {"account": "default"})
 
-    assert told() == 0
+    assert emitted() == 0
     await account.run_for(0.5)
     succeeded_at = clock.now().timestamp()
     account.api.script[A] = Outcome.SERVER_ERROR
     await account.run_for(50)
-    assert told() == pytest.approx(succeeded_at, abs=0.6)
+    assert emitted() == pytest.approx(succeeded_at, abs=0.6)
 
 
 async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) -> None:
@@ -595,7 +597,7 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         account = await account_of(store, clock, A)
         account.api.script[A] = said(A, status)
         await account.run_for(5)
-        assert [type_ for type_, *_ in await account.told()] == [f"execution.{status}"]
+        assert [type_ for type_, *_ in await account.emitted()] == [f"execution.{status}"]
         await store.close()
 
 
@@ -605,10 +607,10 @@ async def test_what_is_lost_says_nothing_of_the_account(store: SqlStore, clock: 
     await account.run_for(300)
     account.api.script[C] = said(C, "success")
     await account.run_for(100)
-    await account.told()
+    await account.emitted()
     asked = len(account.api.asked)
     await account.run_for(7200)
-    assert await account.told() == []
+    assert await account.emitted() == []
     assert len(account.api.asked) - asked == 2 * 12
 
 
@@ -617,10 +619,10 @@ async def test_before_an_account_is_degraded_what_is_well_is_asked_however_seldo
 ) -> None:
     account = await account_of(store, clock, A, B, max_interval_s=300.0)
     await account.run_for(7200)
-    await account.told()
+    await account.emitted()
     account.api.script[A] = Outcome.NOT_FOUND
     await account.run_for(7200)
-    assert await account.told() == [("execution.lost", "lost", "running")]
+    assert await account.emitted() == [("execution.lost", "lost", "running")]
 
 
 async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_long(
@@ -628,11 +630,11 @@ async def test_an_answer_that_is_neither_read_nor_known_is_a_poll_error_however_
 ) -> None:
     account = await account_of(store, clock, A, B)
     await account.run_for(10)
-    await account.told()
+    await account.emitted()
     account.api.script[A] = Outcome.INVALID
     account.api.status_codes[Outcome.INVALID] = 402
     await account.run_for(7200)
-    assert await account.told() == []
+    assert await account.emitted() == []
 
 
 async def test_a_key_refused_in_other_trouble_is_tried_once_a_minute_too(store: SqlStore, clock: FakeClock) -> None:
@@ -650,7 +652,7 @@ async def test_a_short_interval_the_budget_cannot_hold_is_over_budget_too(store:
     names = [f"9a1b0000-0000-4000-8000-{n:012d}" for n in range(6)]
     account = await account_of(store, clock, *names, rate_per_s=1.0, max_interval_s=1.0)
     await account.run_for(320)
-    assert ("account.degraded", "over_budget", None) in await account.told()
+    assert ("account.degraded", "over_budget", None) in await account.emitted()
 
 
 async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, clock: FakeClock) -> None:
@@ -660,7 +662,7 @@ async def test_slow_answers_are_not_a_budget_that_is_too_small(store: SqlStore, 
         await account.run_for(8)
         account.api.gate.set()
         await account.settle()
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]
 
 
 async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: SqlStore, clock: FakeClock) -> None:
@@ -672,7 +674,7 @@ async def test_an_account_that_is_forbidden_is_probed_every_ten_seconds(store: S
     assert len(account.api.asked) - asked == pytest.approx(10, abs=1)
 
 
-async def test_a_failed_look_is_logged_with_its_reason(store: SqlStore, clock: FakeClock) -> None:
+async def test_a_failed_poll_is_logged_with_its_reason(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     account.api.default, account.api.reason = Outcome.INVALID, "html"
     with capture_logs() as logs:
@@ -681,15 +683,15 @@ async def test_a_failed_look_is_logged_with_its_reason(store: SqlStore, clock: F
     assert (failed["outcome"], failed["reason"], failed["log_level"]) == ("invalid", "html", "debug")
 
 
-async def test_what_contradicts_an_end_is_counted_and_not_told(store: SqlStore, clock: FakeClock) -> None:
+async def test_what_contradicts_an_end_is_counted_and_not_reported(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
-    ended = Known(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
+    ended = ExecutionRecord(A, PIPELINE, status="success", sequence=1, ended_at=clock.steady_us())
     with capture_logs() as logs:
-        await account.watcher._poller.poll(Entry(ended, watch_of(A)))
+        await account.watcher._poller.poll(TrackedExecution(ended, watch_of(A)))
     assert [line["event"] for line in logs] == ["execution.contradicted"]
     labels = {"account": "default", "outcome": "contradicted"}
     assert account.metrics.registry.get_sample_value("watcher_polls_total", labels) == 1
-    assert await account.told() == []
+    assert await account.emitted() == []
 
 
 async def busy_account(store: SqlStore | BrokenStore, clock: FakeClock, *, retry_after_s: float | None) -> Account:
@@ -754,9 +756,9 @@ async def test_trouble_goes_on_counting_after_a_restart_from_its_first_failure(
     again = await account_of(store, clock, A)
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(19)
-    assert await again.told() == []
+    assert await again.emitted() == []
     await again.run_for(2)
-    assert await again.told() == [("account.degraded", "unreachable", None)]
+    assert await again.emitted() == [("account.degraded", "unreachable", None)]
 
 
 async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore, clock: FakeClock) -> None:
@@ -768,7 +770,7 @@ async def test_a_success_after_a_restart_ends_what_failed_before(store: SqlStore
     await again.run_for(1)
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(55)
-    assert await again.told() == [("execution.running", "running", None)]
+    assert await again.emitted() == [("execution.running", "running", None)]
 
 
 async def test_a_pause_the_store_cannot_take_is_kept_with_a_later_flush(store: SqlStore, clock: FakeClock) -> None:
@@ -793,23 +795,23 @@ async def test_a_store_that_is_lost_to_a_pause_ends_the_daemon(
     assert account.fatal == [error]
 
 
-async def test_the_next_look_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
+async def test_the_next_poll_is_known_unless_it_is_under_way(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
-    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic()
+    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic()
     account.api.gate.clear()
-    await account.watcher.round()
+    await account.watcher.tick()
     await account.settle()
-    assert account.watcher.next_look_at(clock.monotonic()) is None
+    assert account.watcher.next_poll_at(clock.monotonic()) is None
     account.api.gate.set()
     await account.settle()
-    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 1.0
+    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic() + 1.0
 
 
-async def test_in_trouble_the_next_look_is_the_next_probe(store: SqlStore, clock: FakeClock) -> None:
+async def test_in_trouble_the_next_poll_is_the_next_probe(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
     account.api.default = Outcome.UNAUTHORIZED
     await account.run_for(10)
-    assert account.watcher.next_look_at(clock.monotonic()) == clock.monotonic() + 50.0
+    assert account.watcher.next_poll_at(clock.monotonic()) == clock.monotonic() + 50.0
 
 
 async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(store: SqlStore, clock: FakeClock) -> None:
@@ -821,8 +823,8 @@ async def test_a_process_that_is_stopped_after_a_failure_degrades_no_account(sto
     await account.watcher.flush()
     account.api.default = None
     await account.run_for(20)
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"] * 2
-    assert account.watcher._health.failing_since is None
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"] * 2
+    assert account.watcher._breaker.failing_since is None
 
 
 async def test_what_was_kept_of_failures_over_a_stop_is_no_more_than_ran(store: SqlStore, clock: FakeClock) -> None:
@@ -834,9 +836,9 @@ async def test_what_was_kept_of_failures_over_a_stop_is_no_more_than_ran(store: 
     again = await account_of(store, clock, A)
     again.api.default = Outcome.SERVER_ERROR
     await again.run_for(40)
-    assert await again.told() == []
+    assert await again.emitted() == []
     await again.run_for(20)
-    assert await again.told() == [("account.degraded", "unreachable", None)]
+    assert await again.emitted() == [("account.degraded", "unreachable", None)]
 
 
 async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_is_full(
@@ -848,7 +850,7 @@ async def test_an_account_that_fails_on_after_a_stop_is_degraded_when_its_time_i
     clock.stop_for(600.0)
     with capture_logs() as logs:
         await account.run_for(25)
-        assert await account.told() == []
+        assert await account.emitted() == []
         await account.run_for(70)
     (event,) = await account.events()
     assert (event["data"]["reason"], event["data"]["cause"]) == ("unreachable", "refused")
@@ -871,4 +873,4 @@ async def test_stops_are_no_budget_that_is_too_small(store: SqlStore, clock: Fak
     for _ in range(60):
         await account.run_for(8)
         clock.stop_for(30.0)
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.running"]
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.running"]

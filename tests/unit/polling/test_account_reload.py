@@ -9,7 +9,7 @@ from typing import TypeVar
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
 
-from watcher.domain.models import Execution, FirstSight, Known, Outcome, Watch
+from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome, Watch
 from watcher.store.protocol import Change, ExecutionChange, Lease
 from watcher.store.sql_store import SqlStore
 
@@ -36,10 +36,10 @@ class HeldStore:
         method: Callable[..., object] = getattr(self.store, name)
         return method
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         return await self._held(await self.store.load_executions(lease, executions))
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         return await self._held(await self.store.load_open(lease, pipelines))
 
     async def record(self, change: Change) -> None:
@@ -62,8 +62,8 @@ async def changed(account: Account, held: HeldStore, *watches: Watch) -> asyncio
     return changing
 
 
-def row(execution: str, status: str) -> Execution:
-    return Execution(execution, status, started_at=EPOCH + timedelta(seconds=1001))
+def row(execution: str, status: str) -> ExecutionSnapshot:
+    return ExecutionSnapshot(execution, status, started_at=EPOCH + timedelta(seconds=1001))
 
 
 async def ended(changing: asyncio.Task[None], held: HeldStore) -> None:
@@ -92,12 +92,12 @@ async def test_what_a_list_shows_while_it_is_being_named_is_watched_once(
     held.read.clear()
     account.api.pages, account.api.script[A] = pages_of(row(A, status)), said(A, status)
     clock.advance(2.0)
-    await account.watcher.round()
+    await account.watcher.tick()
     await held.read.wait()  # now the scan has read as well, and waits as the change does
     await ended(changing, held)
     await follow_to_its_end(account)
     expected = ["execution.success"] if status == "success" else ["execution.running", "execution.success"]
-    assert [type_ for type_, _, _ in await account.told()] == expected
+    assert [type_ for type_, _, _ in await account.emitted()] == expected
 
 
 @pytest.mark.parametrize("status", ["running", "success"])
@@ -111,7 +111,7 @@ async def test_what_a_list_has_shown_before_what_was_read_is_handed_out_is_watch
     await ended(changing, held)
     await follow_to_its_end(account)
     expected = ["execution.success"] if status == "success" else ["execution.running", "execution.success"]
-    assert [type_ for type_, _, _ in await account.told()] == expected
+    assert [type_ for type_, _, _ in await account.emitted()] == expected
 
 
 async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore, clock: FakeClock) -> None:
@@ -125,11 +125,11 @@ async def test_several_changes_at_once_watch_what_is_open_once(held: HeldStore, 
     await asyncio.sleep(0)
     await ended(first, held)
     await second
-    assert list(account.watcher._roster.listings) == [PIPELINE]
+    assert list(account.watcher._registry.listings) == [PIPELINE]
     account.api.pages = {}
     await follow_to_its_end(account)
-    told = [event["type"] for event in await account.events() if event.get("subject") == A]
-    assert told == ["execution.running", "execution.success"]
+    emitted = [event["type"] for event in await account.events() if event.get("subject") == A]
+    assert emitted == ["execution.running", "execution.success"]
 
 
 @pytest.mark.parametrize("moved_to", [watch_of(A), WHOLE])
@@ -150,21 +150,21 @@ async def test_what_was_dropped_while_it_was_asked_for_and_is_wanted_again_goes_
     account.api.pages = pages_of(row(A, status)) if moved_to.whole else {}
     await ended(changing, held)
     await follow_to_its_end(account)
-    told = [type_ for type_, _, _ in await account.told()]
-    assert [type_ for type_ in told if type_ != "execution.lost"] == ["execution.running", "execution.success"]
+    emitted = [type_ for type_, _, _ in await account.emitted()]
+    assert [type_ for type_ in emitted if type_ != "execution.lost"] == ["execution.running", "execution.success"]
 
 
-async def test_what_is_told_nobody_when_a_list_shows_it_is_told_once_it_is_named(
+async def test_what_is_reported_nobody_when_a_list_shows_it_is_reported_once_it_is_named(
     held: HeldStore, clock: FakeClock
 ) -> None:
     account = await account_of(held, clock, watches=[WHOLE])  # type: ignore[arg-type]
     changing = await changed(account, held, watch_of(A))
-    account.api.pages = pages_of(Execution(A, "success", finished_at=EPOCH), Execution(B, "running"))
+    account.api.pages = pages_of(ExecutionSnapshot(A, "success", finished_at=EPOCH), ExecutionSnapshot(B, "running"))
     await pass_by(account, held)
-    assert await account.told() == [("execution.running", "running", None)]
+    assert await account.emitted() == [("execution.running", "running", None)]
     await ended(changing, held)
     await follow_to_its_end(account)
-    assert [type_ for type_, _, _ in await account.told()] == ["execution.success"]
+    assert [type_ for type_, _, _ in await account.emitted()] == ["execution.success"]
 
 
 async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is_watched_once(
@@ -178,18 +178,18 @@ async def test_what_is_recorded_under_another_pipeline_than_it_is_named_under_is
     await account.watcher.watch([watch_of(A), OTHER])
     account.api.pages = {}
     await follow_to_its_end(account)
-    told = [event["type"] for event in await account.events() if event.get("subject") == A]
-    assert told == ["execution.running", "execution.success"]
+    emitted = [event["type"] for event in await account.events() if event.get("subject") == A]
+    assert emitted == ["execution.running", "execution.success"]
 
 
-async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_told_of_it(
+async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_reported_of_it(
     held: HeldStore, clock: FakeClock
 ) -> None:
     account = await account_over(held, clock, WHOLE)
     for _ in range(2):
         account.api.pages, account.api.script[A] = pages_of(row(A, "running")), said(A, "running")
         await account.run_for(620)  # a list that was refused is asked again
-        account.api.pages = {1: Outcome.NOT_FOUND}  # a gap is to be told
+        account.api.pages = {1: Outcome.NOT_FOUND}  # a gap is to be reported
         held.may.clear()
         held.read.clear()
         running = asyncio.create_task(account.run_for(300))
@@ -227,4 +227,4 @@ async def follow_to_its_end(account: Account) -> None:
     account.api.pages, account.api.script[A] = {}, said(A, "success")
     await account.run_for(200)
     assert (account.fatal, account.api.most_at_once.get(A, 0) <= 1) == ([], True)
-    assert account.watcher._roster.find(A) is None
+    assert account.watcher._registry.find(A) is None

@@ -1,4 +1,4 @@
-"""When to look again."""
+"""When to poll again."""
 
 import random
 
@@ -12,7 +12,7 @@ def a_backoff(draw: float = 0.5) -> Cadence:
 
 
 @pytest.mark.parametrize("dwell_s", [0, 1, 1e6])
-def test_fixed_looks_every_min_interval(dwell_s: float) -> None:
+def test_fixed_polls_every_min_interval(dwell_s: float) -> None:
     assert fixed(min_interval_s=2.5)(dwell_s) == 2.5
 
 

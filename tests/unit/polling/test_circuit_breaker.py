@@ -6,8 +6,8 @@ import pytest
 
 from watcher.clerk.protocol import PageReply, Reply
 from watcher.domain.models import AccountTrouble, Outcome
-from watcher.polling.circuit_breaker import Health, Permission
-from watcher.store.protocol import AT_EASE, Strain
+from watcher.polling.circuit_breaker import AccountCircuitBreaker, BreakerState
+from watcher.store.protocol import NO_BACKOFF, BackoffState
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET
@@ -17,9 +17,9 @@ ABOUT_THE_ACCOUNT = [outcome for outcome in Outcome if outcome not in {Outcome.O
 
 @dataclass
 class Account:
-    """A health and the answers it is told of, sent a tenth of a second before they arrive."""
+    """A circuit breaker and the answers it is given, sent a tenth of a second before they arrive."""
 
-    health: Health
+    breaker: AccountCircuitBreaker
     alone: bool = False
     stopped_s: float = 0.0
 
@@ -28,7 +28,7 @@ class Account:
         self.stopped_s += stopped_s
 
     def live(self, *, at: float) -> None:
-        self.health.lived(now=at, ran_s=at - self.stopped_s)
+        self.breaker.note_running(now=at, ran_s=at - self.stopped_s)
 
     def answer(
         self,
@@ -43,21 +43,21 @@ class Account:
         reply = Reply(outcome, at - 0.1 if sent_at is None else sent_at, None, code, retry_after_s, reason)
         if outcome is not Outcome.OK:
             self.live(at=at)
-        self.health.note(reply, now=at, alone=self.alone)
-        return self.health.trouble
+        self.breaker.note(reply, now=at, alone=self.alone)
+        return self.breaker.trouble
 
     def busy(self, *, at: float, retry_after_s: float | None = None, sent_at: float | None = None) -> float:
         """Answer 429; return how long the pause then is."""
         self.answer(Outcome.RATE_LIMITED, at=at, code=429, retry_after_s=retry_after_s, sent_at=sent_at)
-        return self.health.opens_at() - at
+        return self.breaker.opens_at() - at
 
     def check(self, at: float) -> AccountTrouble | None:
         self.live(at=at)
-        self.health.check(at)
-        return self.health.trouble
+        self.breaker.check(at)
+        return self.breaker.trouble
 
     def gap(self, gap_s: float, *, at: float) -> AccountTrouble | None:
-        self.health.note_gap(gap_s, allowed_s=ALLOWED_S, now=at)
+        self.breaker.note_gap(gap_s, allowed_s=ALLOWED_S, now=at)
         return self.check(at)
 
 
@@ -66,9 +66,11 @@ def an_account(
     *,
     alone: bool = False,
     degraded_after_s: float = 60,
-    strain: Strain = AT_EASE,
+    backoff: BackoffState = NO_BACKOFF,
 ) -> Account:
-    account = Account(Health(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, strain=strain), alone)
+    account = Account(
+        AccountCircuitBreaker(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, backoff=backoff), alone
+    )
     account.live(at=1000)
     return account
 
@@ -76,9 +78,9 @@ def an_account(
 def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
     account = an_account()
     assert account.check(1000) is None
-    assert account.health.permission(1000) is Permission.ALL
-    assert account.health.next_check_at(1000) == float("inf")
-    assert not account.health.suspects(1e9)
+    assert account.breaker.state(1000) is BreakerState.CLOSED
+    assert account.breaker.next_check_at(1000) == float("inf")
+    assert not account.breaker.suspects(1e9)
 
 
 # Pauses
@@ -90,22 +92,22 @@ def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
 def test_a_pause_is_as_long_as_the_server_asks_and_at_most_15_minutes(wish_s: float, pause_s: float) -> None:
     account = an_account()
     assert account.busy(at=1000, retry_after_s=wish_s) == pytest.approx(pause_s)
-    assert account.health.permission(1000 + pause_s - 0.01) is Permission.NOTHING
-    assert account.health.permission(1000 + pause_s) is not Permission.NOTHING
+    assert account.breaker.state(1000 + pause_s - 0.01) is BreakerState.OPEN
+    assert account.breaker.state(1000 + pause_s) is not BreakerState.OPEN
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.RATE_LIMITED, 429), (Outcome.SERVER_ERROR, 503)])
 def test_both_codes_that_ask_for_a_pause_get_one(outcome: Outcome, code: int) -> None:
     account = an_account()
     account.answer(outcome, at=1000, code=code)
-    assert account.health.opens_at() == 1001
+    assert account.breaker.opens_at() == 1001
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.SERVER_ERROR, 500), (Outcome.SERVER_ERROR, 502)])
 def test_other_trouble_pauses_nothing_even_if_it_says_when_to_come_again(outcome: Outcome, code: int) -> None:
     account = an_account()
     account.answer(outcome, at=1000, code=code, retry_after_s=30)
-    assert account.health.permission(1000) is Permission.ALL
+    assert account.breaker.state(1000) is BreakerState.CLOSED
 
 
 def test_without_a_wish_pauses_double_from_1_to_60_seconds() -> None:
@@ -123,7 +125,7 @@ def test_requests_in_flight_when_the_pause_began_do_not_double_it() -> None:
     assert account.busy(at=1000) == 1
     for step in range(50):
         account.busy(at=1000.01 + step / 1000, sent_at=999.9)
-    assert account.health.opens_at() == pytest.approx(1001.06, abs=0.01)
+    assert account.breaker.opens_at() == pytest.approx(1001.06, abs=0.01)
     assert account.busy(at=1002) == 2
 
 
@@ -139,7 +141,7 @@ def test_a_shorter_wish_does_not_end_a_longer_pause() -> None:
     account = an_account()
     account.busy(at=1000, retry_after_s=60)
     account.busy(at=1001, retry_after_s=1, sent_at=999)
-    assert account.health.opens_at() == 1060
+    assert account.breaker.opens_at() == 1060
 
 
 # Trouble
@@ -165,7 +167,7 @@ def test_60_seconds_without_one_success_are_trouble_of_the_last_kind(outcome: Ou
     assert account.answer(outcome, at=1059.9) is None
     assert account.check(1059.99) is None
     assert account.check(1060) is trouble
-    assert account.health.unusable
+    assert account.breaker.unusable
 
 
 def test_no_outcome_is_forgotten_above() -> None:
@@ -199,17 +201,17 @@ def test_time_without_anything_asked_is_no_trouble() -> None:
 def test_the_time_of_the_configuration_counts() -> None:
     account = an_account(degraded_after_s=5)
     account.answer(Outcome.CONNECTION, at=1000)
-    assert account.health.next_check_at(1000) == 1002.5
-    assert account.health.next_check_at(1002.5) == 1005
+    assert account.breaker.next_check_at(1000) == 1002.5
+    assert account.breaker.next_check_at(1002.5) == 1005
     assert account.check(1005) is AccountTrouble.UNREACHABLE
-    assert account.health.next_check_at(1005) == float("inf")
+    assert account.breaker.next_check_at(1005) == float("inf")
 
 
 def test_a_401_is_trouble_at_once() -> None:
     assert an_account().answer(Outcome.UNAUTHORIZED, at=1000, code=401) is UNAUTHORIZED
 
 
-def test_another_reason_for_the_same_silence_is_not_told_again() -> None:
+def test_another_reason_for_the_same_silence_is_not_reported_again() -> None:
     account = an_account()
     account.answer(Outcome.CONNECTION, at=1000)
     account.check(1060)
@@ -221,7 +223,7 @@ def test_one_success_ends_trouble() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
     assert account.answer(Outcome.OK, at=1060) is None
-    assert account.health.permission(1060) is Permission.ALL
+    assert account.breaker.state(1060) is BreakerState.CLOSED
     assert account.check(5000) is None
 
 
@@ -245,7 +247,7 @@ def test_alone_an_unknown_id_says_nothing_of_the_account(outcome: Outcome) -> No
     account = an_account(alone=True)
     account.answer(outcome, at=1000)
     assert account.check(9000) is None
-    assert account.health.failing_since is None
+    assert account.breaker.failing_since is None
 
 
 @pytest.mark.parametrize("outcome", [Outcome.FORBIDDEN, Outcome.TIMEOUT, Outcome.INVALID])
@@ -258,10 +260,10 @@ def test_alone_any_other_failure_is_the_accounts(outcome: Outcome) -> None:
 def test_half_way_to_trouble_the_account_is_suspected() -> None:
     account = an_account()
     account.answer(Outcome.NOT_FOUND, at=1000)
-    assert not account.health.suspects(1029.9)
-    assert account.health.suspects(1030)
+    assert not account.breaker.suspects(1029.9)
+    assert account.breaker.suspects(1030)
     account.answer(Outcome.OK, at=1031)
-    assert not account.health.suspects(1031)
+    assert not account.breaker.suspects(1031)
 
 
 # Probes
@@ -271,27 +273,27 @@ def test_a_degraded_account_is_probed_every_10_seconds() -> None:
     account = an_account()
     account.answer(Outcome.CONNECTION, at=1000)
     account.check(1060)
-    assert account.health.permission(1069.9) is Permission.NOTHING
-    assert account.health.permission(1070) is Permission.PROBE
-    account.health.probed(1070)
-    assert account.health.permission(1070) is Permission.NOTHING
-    assert account.health.opens_at() == 1080
+    assert account.breaker.state(1069.9) is BreakerState.OPEN
+    assert account.breaker.state(1070) is BreakerState.HALF_OPEN
+    account.breaker.probed(1070)
+    assert account.breaker.state(1070) is BreakerState.OPEN
+    assert account.breaker.opens_at() == 1080
 
 
 def test_a_refused_key_is_probed_once_a_minute() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
-    assert account.health.permission(1059.9) is Permission.NOTHING
-    assert account.health.permission(1060) is Permission.PROBE
-    account.health.probed(1060)
-    assert account.health.opens_at() == 1120
+    assert account.breaker.state(1059.9) is BreakerState.OPEN
+    assert account.breaker.state(1060) is BreakerState.HALF_OPEN
+    account.breaker.probed(1060)
+    assert account.breaker.opens_at() == 1120
 
 
 def test_answers_that_were_in_flight_put_no_probe_off() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
     account.answer(Outcome.UNAUTHORIZED, at=1005, code=401)
-    assert account.health.opens_at() == 1060
+    assert account.breaker.opens_at() == 1060
 
 
 def test_a_probe_waits_for_the_pause_too() -> None:
@@ -299,7 +301,7 @@ def test_a_probe_waits_for_the_pause_too() -> None:
     account.answer(Outcome.CONNECTION, at=1000)
     account.busy(at=1059, retry_after_s=600)
     account.check(1060)
-    assert account.health.opens_at() == 1659
+    assert account.breaker.opens_at() == 1659
 
 
 # Trouble that was recorded before a restart
@@ -309,19 +311,19 @@ def test_a_probe_waits_for_the_pause_too() -> None:
 def test_restored_trouble_is_probed_at_once_and_ends_with_a_success(trouble: AccountTrouble) -> None:
     account = an_account(trouble)
     assert account.check(1000) is trouble
-    assert account.health.permission(1000) is Permission.PROBE
+    assert account.breaker.state(1000) is BreakerState.HALF_OPEN
     assert account.answer(Outcome.OK, at=1001) is None
 
 
-def test_restored_trouble_that_goes_on_is_not_told_again_as_another() -> None:
+def test_restored_trouble_that_goes_on_is_not_reported_again_as_another() -> None:
     account = an_account(AccountTrouble.RATE_LIMITED)
     account.answer(Outcome.CONNECTION, at=1000)
     assert account.check(2000) is AccountTrouble.RATE_LIMITED
 
 
-def test_a_restored_overrun_stops_no_look_and_no_success_ends_it() -> None:
+def test_a_restored_overrun_stops_no_poll_and_no_success_ends_it() -> None:
     account = an_account(OVER_BUDGET)
-    assert account.health.permission(1000) is Permission.ALL
+    assert account.breaker.state(1000) is BreakerState.CLOSED
     assert account.answer(Outcome.OK, at=1000) is OVER_BUDGET
 
 
@@ -346,13 +348,13 @@ def test_gaps_as_long_as_allowed_are_within_the_budget() -> None:
     assert all(account.gap(ALLOWED_S, at=now) is None for now in range(1000, 5000, 10))
 
 
-def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_look() -> None:
+def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_poll() -> None:
     account = an_account()
     for now in range(1000, 1300, 10):
         assert account.gap(ALLOWED_S + 1, at=now) is None
     assert account.gap(ALLOWED_S + 1, at=1300) is OVER_BUDGET
-    assert not account.health.unusable
-    assert account.health.permission(1300) is Permission.ALL
+    assert not account.breaker.unusable
+    assert account.breaker.state(1300) is BreakerState.CLOSED
 
 
 def test_a_short_overrun_is_forgotten() -> None:
@@ -363,7 +365,7 @@ def test_a_short_overrun_is_forgotten() -> None:
         assert account.gap(100, at=now) is None
 
 
-def test_punctual_looks_between_late_ones_do_not_hide_an_overrun() -> None:
+def test_punctual_polls_between_late_ones_do_not_hide_an_overrun() -> None:
     account = an_account()
     for now in range(1000, 1310, 10):
         account.gap(100, at=now)
@@ -371,9 +373,9 @@ def test_punctual_looks_between_late_ones_do_not_hide_an_overrun() -> None:
     assert account.check(1310) is OVER_BUDGET
 
 
-def test_a_single_late_look_is_no_overrun_however_rare_looks_are() -> None:
+def test_a_single_late_poll_is_no_overrun_however_rare_polls_are() -> None:
     account = an_account()
-    account.health.note_gap(1000, allowed_s=660, now=1000)
+    account.breaker.note_gap(1000, allowed_s=660, now=1000)
     assert account.check(1600) is None
 
 
@@ -413,13 +415,13 @@ def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
 
 @pytest.mark.parametrize(("left_s", "pause_s"), [(50, 50), (900, 900), (90_000, 900)])
 def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_one_can_be(left_s: float, pause_s: float) -> None:
-    account = an_account(strain=Strain(pause_s=left_s))
-    assert account.health.permission(1000 + pause_s - 0.1) is Permission.NOTHING
-    assert account.health.permission(1000 + pause_s) is Permission.ALL
+    account = an_account(backoff=BackoffState(pause_s=left_s))
+    assert account.breaker.state(1000 + pause_s - 0.1) is BreakerState.OPEN
+    assert account.breaker.state(1000 + pause_s) is BreakerState.CLOSED
 
 
 def test_what_failed_before_a_restart_is_no_trouble_until_something_fails_after_it() -> None:
-    account = an_account(strain=Strain(failing_for_s=40))
+    account = an_account(backoff=BackoffState(failing_for_s=40))
     assert account.check(2000) is None
     assert account.answer(Outcome.SERVER_ERROR, at=2000) is None
     assert account.check(2019.9) is None
@@ -427,35 +429,35 @@ def test_what_failed_before_a_restart_is_no_trouble_until_something_fails_after_
 
 
 def test_a_success_ends_what_failed_before_a_restart() -> None:
-    account = an_account(strain=Strain(failing_for_s=40))
+    account = an_account(backoff=BackoffState(failing_for_s=40))
     account.answer(Outcome.OK, at=1000)
     account.answer(Outcome.SERVER_ERROR, at=1001)
     assert account.check(1060.9) is None
     assert account.check(1061) is AccountTrouble.UNREACHABLE
 
 
-def test_the_strain_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
+def test_the_backoff_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
     account = an_account()
-    assert account.health.strain(1000) == AT_EASE
+    assert account.breaker.backoff(1000) == NO_BACKOFF
     account.busy(at=1000, retry_after_s=70)
-    assert account.health.strain(1040) == Strain(30, 40)
-    assert account.health.strain(1070) == Strain(None, 60)
+    assert account.breaker.backoff(1040) == BackoffState(30, 40)
+    assert account.breaker.backoff(1070) == BackoffState(None, 60)
     account.answer(Outcome.OK, at=1071)
-    assert account.health.strain(1071) == AT_EASE
+    assert account.breaker.backoff(1071) == NO_BACKOFF
 
 
 def test_what_failed_before_a_restart_is_remembered_over_the_next_one() -> None:
-    assert an_account(strain=Strain(failing_for_s=40)).health.strain(1500) == Strain(None, 40)
+    assert an_account(backoff=BackoffState(failing_for_s=40)).breaker.backoff(1500) == BackoffState(None, 40)
 
 
-def test_a_page_of_a_list_says_of_the_account_what_a_look_does() -> None:
+def test_a_page_of_a_list_says_of_the_account_what_a_poll_does() -> None:
     account = an_account()
-    account.health.note(PageReply(Outcome.RATE_LIMITED, 999.9, status_code=429, retry_after_s=7), now=1000)
-    assert account.health.opens_at() == 1007
-    account.health.note(PageReply(Outcome.UNAUTHORIZED, 1007, status_code=401), now=1008)
-    assert account.health.trouble is UNAUTHORIZED
-    account.health.note(PageReply(Outcome.OK, 1070, ()), now=1071)
-    assert account.health.trouble is None
+    account.breaker.note(PageReply(Outcome.RATE_LIMITED, 999.9, status_code=429, retry_after_s=7), now=1000)
+    assert account.breaker.opens_at() == 1007
+    account.breaker.note(PageReply(Outcome.UNAUTHORIZED, 1007, status_code=401), now=1008)
+    assert account.breaker.trouble is UNAUTHORIZED
+    account.breaker.note(PageReply(Outcome.OK, 1070, ()), now=1071)
+    assert account.breaker.trouble is None
 
 
 # A process that is stopped for a while
@@ -466,19 +468,19 @@ def test_what_a_stopped_process_did_not_ask_is_no_failure() -> None:
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     account.stop_for(3600)
     assert account.check(4601) is None
-    assert account.health.failing_since == 4600
+    assert account.breaker.failing_since == 4600
     assert account.answer(Outcome.SERVER_ERROR, at=4630, code=500) is None
     assert account.check(4659.9) is None
     assert account.check(4660) is AccountTrouble.UNREACHABLE
 
 
-def test_before_trouble_is_told_something_is_asked_and_fails_after_the_stop() -> None:
+def test_before_trouble_is_reported_something_is_asked_and_fails_after_the_stop() -> None:
     account = an_account(degraded_after_s=5)
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     assert account.check(1004.9) is None
     account.stop_for(65)
     assert account.check(1072) is None  # of which the process ran for 7 s, as far as it can tell
-    assert account.health.next_check_at(1072) == float("inf")
+    assert account.breaker.next_check_at(1072) == float("inf")
     assert account.answer(Outcome.SERVER_ERROR, at=1072.1, sent_at=1005, code=500) is None
     assert account.answer(Outcome.SERVER_ERROR, at=1073, code=500) is AccountTrouble.UNREACHABLE
 
@@ -496,9 +498,9 @@ def test_what_was_under_way_when_the_process_was_stopped_broke_by_that() -> None
     account = an_account()
     account.stop_for(65)
     account.answer(Outcome.TIMEOUT, at=1066, sent_at=1000.5)
-    assert account.health.failing_since is None
+    assert account.breaker.failing_since is None
     account.answer(Outcome.TIMEOUT, at=1076, sent_at=1066)
-    assert account.health.failing_since == 1076
+    assert account.breaker.failing_since == 1076
 
 
 def test_a_refused_key_is_refused_whenever_it_was_asked_for() -> None:
@@ -519,15 +521,15 @@ def test_a_pause_goes_on_while_the_process_is_stopped() -> None:
     account.busy(at=1000, retry_after_s=70)
     account.stop_for(65)
     account.live(at=1066)
-    assert account.health.opens_at() == 1070
+    assert account.breaker.opens_at() == 1070
 
 
-def test_the_strain_counts_no_stop() -> None:
+def test_the_backoff_counts_no_stop() -> None:
     account = an_account()
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     account.stop_for(50)
     account.live(at=1060)
-    assert account.health.strain(1060) == Strain(None, 10)
+    assert account.breaker.backoff(1060) == BackoffState(None, 10)
 
 
 def test_a_stop_is_no_part_of_the_five_minutes_beyond_the_budget() -> None:
@@ -546,7 +548,7 @@ def test_it_is_known_for_how_long_the_process_was_stopped_since() -> None:
     for at in (1100, 1200):
         account.stop_for(30)
         account.live(at=at)
-    assert [account.health.stopped_s(since=since) for since in (1000, 1150, 1200)] == [60, 30, 0]
+    assert [account.breaker.stopped_s(since=since) for since in (1000, 1150, 1200)] == [60, 30, 0]
 
 
 # What went wrong
@@ -568,9 +570,9 @@ def test_trouble_has_the_cause_of_what_failed_last(
 ) -> None:
     account = an_account()
     account.answer(Outcome.REDIRECT, at=1000, code=302)
-    assert account.health.cause is None
+    assert account.breaker.cause is None
     account.answer(outcome, at=1060, code=code, reason=reason)
-    assert account.health.cause == cause
+    assert account.breaker.cause == cause
 
 
 def test_a_budget_that_is_too_small_has_no_cause() -> None:
@@ -579,4 +581,4 @@ def test_a_budget_that_is_too_small_has_no_cause() -> None:
     account.answer(Outcome.OK, at=1000)
     for now in range(1000, 1310, 10):
         account.gap(100, at=now)
-    assert (account.health.trouble, account.health.cause) == (OVER_BUDGET, None)
+    assert (account.breaker.trouble, account.breaker.cause) == (OVER_BUDGET, None)

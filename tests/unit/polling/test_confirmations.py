@@ -6,9 +6,9 @@ from random import Random
 
 import pytest
 
-from watcher.domain.models import Details, Execution, Known, Watch
-from watcher.polling.confirmations import Confirmations, selects
-from watcher.polling.poll_queue import CONFIRM_WITHIN_S, Claim, Entry
+from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.polling.confirmations import ConfirmationQueue, selects
+from watcher.polling.poll_queue import CONFIRM_WITHIN_S, PendingConfirmation, TrackedExecution
 
 ENDED = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -16,21 +16,25 @@ ENDED = datetime(2026, 11, 24, tzinfo=UTC)
 WATCH = Watch("default", "p", ())
 
 
-def claimant(*, at: float = 0.0, pipeline: str = "p") -> Entry:
-    return Entry(Known("e", pipeline), WATCH, claim=Claim(pipeline, Execution("e", "failed"), at, at))
+def waiting(*, at: float = 0.0, pipeline: str = "p") -> TrackedExecution:
+    return TrackedExecution(
+        ExecutionRecord("e", pipeline),
+        WATCH,
+        pending=PendingConfirmation(pipeline, ExecutionSnapshot("e", "failed"), at, at),
+    )
 
 
-def confirmations(*waiting: Entry, in_time_count: float = 100.0) -> Confirmations:
-    claims = Confirmations(in_time_count=in_time_count)
+def queue_of(*waiting: TrackedExecution, in_time_count: float = 100.0) -> ConfirmationQueue:
+    queue = ConfirmationQueue(in_time_count=in_time_count)
     for each in waiting:
-        claims.add(each)
-    return claims
+        queue.add(each)
+    return queue
 
 
-def take(claims: Confirmations, now: float = 0.0) -> Entry | None:
-    first = claims.first(now)
+def take(queue: ConfirmationQueue, now: float = 0.0) -> TrackedExecution | None:
+    first = queue.first(now)
     if first is not None:
-        claims.take(first)
+        queue.take(first)
     return first
 
 
@@ -42,131 +46,133 @@ def test_only_ends_are_fetched_and_only_those_that_are_wanted(details: Details, 
         Details.FAILED: {"failed"},
         Details.ALWAYS: {"success", "failed", "odd"},
     }
-    execution = Execution("e", status, finished_at=ENDED if status == "odd" else None)
+    execution = ExecutionSnapshot("e", status, finished_at=ENDED if status == "odd" else None)
     assert selects(details, execution) is (status in wanted[details])
 
 
-def test_the_oldest_claim_is_confirmed_first() -> None:
-    one, other = claimant(), claimant()
-    claims = confirmations(one, other)
-    assert [take(claims) for _ in range(3)] == [one, other, None]
+def test_the_oldest_pending_confirmation_is_confirmed_first() -> None:
+    one, other = waiting(), waiting()
+    queue = queue_of(one, other)
+    assert [take(queue) for _ in range(3)] == [one, other, None]
 
 
 def test_pipelines_take_turns() -> None:
-    many, few = [claimant(pipeline="busy") for _ in range(4)], [claimant(pipeline="quiet") for _ in range(2)]
-    claims = confirmations(*many, *few)
-    order = [take(claims) for _ in range(7)]
+    many, few = [waiting(pipeline="busy") for _ in range(4)], [waiting(pipeline="quiet") for _ in range(2)]
+    queue = queue_of(*many, *few)
+    order = [take(queue) for _ in range(7)]
     assert order == [many[0], few[0], many[1], few[1], many[2], many[3], None]
 
 
 def test_one_whose_turn_cannot_come_in_time_has_waited_long_enough() -> None:
-    many, one, late = [claimant(pipeline="busy") for _ in range(8)], claimant(pipeline="quiet"), claimant()
-    claims = confirmations(*many[:7], one, in_time_count=5.0)
-    assert claims.next_expiry_at() == float("-inf")
-    assert claims.expired(0.0) == many[5:7]
-    assert claims.next_expiry_at() == CONFIRM_WITHIN_S
-    claims.add(many[7])  # its turn would be the seventh: one of the quiet pipeline comes in between
-    claims.add(late)  # and this one's the third
-    assert claims.expired(0.0) == [many[7]]
-    assert [take(claims) for _ in range(3)] == [many[0], one, late]
+    many, one, late = [waiting(pipeline="busy") for _ in range(8)], waiting(pipeline="quiet"), waiting()
+    queue = queue_of(*many[:7], one, in_time_count=5.0)
+    assert queue.next_expiry_at() == float("-inf")
+    assert queue.expired(0.0) == many[5:7]
+    assert queue.next_expiry_at() == CONFIRM_WITHIN_S
+    queue.add(many[7])  # its turn would be the seventh: one of the quiet pipeline comes in between
+    queue.add(late)  # and this one's the third
+    assert queue.expired(0.0) == [many[7]]
+    assert [take(queue) for _ in range(3)] == [many[0], one, late]
 
 
 def test_however_few_there_may_be_one_can_be_confirmed() -> None:
-    one, other = claimant(), claimant()
-    claims = confirmations(one, other, in_time_count=0.1)
-    assert claims.expired(0.0) == [other]
-    assert take(claims) is one
+    one, other = waiting(), waiting()
+    queue = queue_of(one, other, in_time_count=0.1)
+    assert queue.expired(0.0) == [other]
+    assert take(queue) is one
 
 
 def test_one_that_could_not_be_asked_waits_and_holds_nobody_up() -> None:
-    one, other = claimant(), claimant()
-    claims = confirmations(one, other)
-    assert take(claims) is one
-    assert one.claim is not None
-    one.claim.retry_after(5.0, now=1.0)
-    claims.add(one)
-    assert claims.wanted_at() == float("-inf")
-    assert [take(claims, 2.0) for _ in range(2)] == [other, None]
-    assert claims.wanted_at() == 6.0
-    assert take(claims, 6.0) is one
+    one, other = waiting(), waiting()
+    queue = queue_of(one, other)
+    assert take(queue) is one
+    assert one.pending is not None
+    one.pending.retry_after(5.0, now=1.0)
+    queue.add(one)
+    assert queue.wanted_at() == float("-inf")
+    assert [take(queue, 2.0) for _ in range(2)] == [other, None]
+    assert queue.wanted_at() == 6.0
+    assert take(queue, 6.0) is one
 
 
-def test_a_claim_expires_and_what_cannot_be_written_then_waits_a_little() -> None:
-    one, young = claimant(), claimant(at=10.0)
-    claims = confirmations(one, young)
-    assert claims.expired(CONFIRM_WITHIN_S - 0.1) == []
-    assert claims.next_expiry_at() == CONFIRM_WITHIN_S
-    assert claims.expired(CONFIRM_WITHIN_S) == [one]
-    assert one.claim is not None
-    one.claim.retry_after(2.0, now=CONFIRM_WITHIN_S)
-    claims.add(one)
-    assert claims.expired(CONFIRM_WITHIN_S + 1) == []
-    assert claims.expired(CONFIRM_WITHIN_S + 2) == [one]
+def test_a_pending_confirmation_expires_and_what_cannot_be_written_then_waits_a_little() -> None:
+    one, young = waiting(), waiting(at=10.0)
+    queue = queue_of(one, young)
+    assert queue.expired(CONFIRM_WITHIN_S - 0.1) == []
+    assert queue.next_expiry_at() == CONFIRM_WITHIN_S
+    assert queue.expired(CONFIRM_WITHIN_S) == [one]
+    assert one.pending is not None
+    one.pending.retry_after(2.0, now=CONFIRM_WITHIN_S)
+    queue.add(one)
+    assert queue.expired(CONFIRM_WITHIN_S + 1) == []
+    assert queue.expired(CONFIRM_WITHIN_S + 2) == [one]
 
 
-def test_a_try_that_waits_long_does_not_put_off_the_end_of_a_claim() -> None:
-    claim = Claim("p", Execution("e", "failed"), 0.0, 0.0)
-    claim.retry_after(60.0, now=20.0)
-    assert claim.expires_at == claim.retry_at == CONFIRM_WITHIN_S
+def test_a_try_that_waits_long_does_not_put_off_the_end_of_a_pending_confirmation() -> None:
+    pending = PendingConfirmation("p", ExecutionSnapshot("e", "failed"), 0.0, 0.0)
+    pending.retry_after(60.0, now=20.0)
+    assert pending.expires_at == pending.retry_at == CONFIRM_WITHIN_S
 
 
 class Plainly:
-    """What is asked of `Confirmations`, in the plainest way: whoever asks has all of them looked at."""
+    """What is asked of `ConfirmationQueue`, in the plainest way: whoever asks has all of them polled."""
 
     def __init__(self) -> None:
-        self.waiting: OrderedDict[str, dict[Entry, Claim]] = OrderedDict()
+        self.waiting: OrderedDict[str, dict[TrackedExecution, PendingConfirmation]] = OrderedDict()
 
-    def add(self, someone: Entry) -> None:
-        assert someone.claim is not None
-        self.waiting.setdefault(someone.claim.pipeline, {})[someone] = someone.claim
+    def add(self, someone: TrackedExecution) -> None:
+        assert someone.pending is not None
+        self.waiting.setdefault(someone.pending.pipeline, {})[someone] = someone.pending
 
-    def first(self, now: float) -> Entry | None:
+    def first(self, now: float) -> TrackedExecution | None:
         everyone = (pair for several in self.waiting.values() for pair in several.items())
-        return next((each for each, claim in everyone if claim.retry_at <= now), None)
+        return next((each for each, pending in everyone if pending.retry_at <= now), None)
 
-    def take(self, someone: Entry) -> None:
-        assert someone.claim is not None
-        several = self.waiting[someone.claim.pipeline]
+    def take(self, someone: TrackedExecution) -> None:
+        assert someone.pending is not None
+        several = self.waiting[someone.pending.pipeline]
         del several[someone]
-        self.waiting.move_to_end(someone.claim.pipeline)
+        self.waiting.move_to_end(someone.pending.pipeline)
         if not several:
-            del self.waiting[someone.claim.pipeline]
+            del self.waiting[someone.pending.pipeline]
 
-    def expired(self, now: float) -> set[Entry]:
-        return {each for several in self.waiting.values() for each, claim in several.items() if claim.expires_at <= now}
+    def expired(self, now: float) -> set[TrackedExecution]:
+        return {
+            each for several in self.waiting.values() for each, pending in several.items() if pending.expires_at <= now
+        }
 
-    def claims(self) -> list[Claim]:
-        return [claim for several in self.waiting.values() for claim in several.values()]
+    def pending(self) -> list[PendingConfirmation]:
+        return [pending for several in self.waiting.values() for pending in several.values()]
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_whatever_happens_it_is_as_if_all_were_looked_at(seed: int) -> None:
+def test_whatever_happens_it_is_as_if_all_were_polled(seed: int) -> None:
     dice, now = Random(seed), 0.0
-    plainly, claims = Plainly(), confirmations(in_time_count=1e9)
+    plainly, queue = Plainly(), queue_of(in_time_count=1e9)
     for _ in range(400):
         now += dice.choice((0.0, 0.1, 1.0, 9.0))
         for _ in range(dice.randrange(4)):
-            someone = claimant(at=now, pipeline=dice.choice("abc"))
+            someone = waiting(at=now, pipeline=dice.choice("abc"))
             plainly.add(someone)
-            claims.add(someone)
+            queue.add(someone)
         expired = plainly.expired(now)
-        old = claims.expired(now)
+        old = queue.expired(now)
         assert expired == set(old)
         for each in old:  # they leave in any order
             plainly.take(each)
-        first = claims.first(now)
+        first = queue.first(now)
         assert first is plainly.first(now)
-        wanted_at = min((claim.retry_at for claim in plainly.claims()), default=float("inf"))
-        assert max(now, claims.wanted_at()) == max(now, wanted_at)
-        assert claims.next_expiry_at() == min((each.expires_at for each in plainly.claims()), default=float("inf"))
+        wanted_at = min((pending.retry_at for pending in plainly.pending()), default=float("inf"))
+        assert max(now, queue.wanted_at()) == max(now, wanted_at)
+        assert queue.next_expiry_at() == min((each.expires_at for each in plainly.pending()), default=float("inf"))
         if first is not None and dice.random() < 0.8:
             plainly.take(first)
-            claims.take(first)
+            queue.take(first)
             if dice.random() < 0.5:  # it could not be asked
-                assert first.claim is not None
-                first.claim.retry_after(dice.choice((1.0, 4.0, 40.0)), now=now)
+                assert first.pending is not None
+                first.pending.retry_after(dice.choice((1.0, 4.0, 40.0)), now=now)
                 plainly.add(first)
-                claims.add(first)
+                queue.add(first)
 
 
 class CountedNumber(float):
@@ -184,23 +190,23 @@ class CountedNumber(float):
 
 
 def test_a_turn_takes_a_few_steps_however_many_wait() -> None:
-    claims, waiting_count = confirmations(in_time_count=1e9), 15_000
+    queue, waiting_count = queue_of(in_time_count=1e9), 15_000
     for number in range(waiting_count):
-        someone = claimant(at=CountedNumber(number / 1e3), pipeline=f"p{number % 20}")
-        assert someone.claim is not None
-        someone.claim.retry_at = CountedNumber(number / 1e3)
-        claims.add(someone)
+        someone = waiting(at=CountedNumber(number / 1e3), pipeline=f"p{number % 20}")
+        assert someone.pending is not None
+        someone.pending.retry_at = CountedNumber(number / 1e3)
+        queue.add(someone)
     CountedNumber.compared_count = 0
     for number in range(1000):
         now = number / 1e3
-        assert claims.expired(now) == []
-        assert take(claims, now) is not None
-        assert claims.wanted_at() > now
-        assert claims.next_expiry_at() > now
+        assert queue.expired(now) == []
+        assert take(queue, now) is not None
+        assert queue.wanted_at() > now
+        assert queue.next_expiry_at() > now
     assert CountedNumber.compared_count < 1000 * 100
 
 
 def test_nobody_waits_at_first() -> None:
-    claims = confirmations()
-    assert claims.first(0.0) is None
-    assert claims.wanted_at() == claims.next_expiry_at() == float("inf")
+    queue = queue_of()
+    assert queue.first(0.0) is None
+    assert queue.wanted_at() == queue.next_expiry_at() == float("inf")

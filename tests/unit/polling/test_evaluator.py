@@ -1,4 +1,4 @@
-"""From a reply to what is recorded and when to look next, with a clock that only the test moves."""
+"""From a reply to what is recorded and when to poll next, with a clock that only the test moves."""
 
 import json
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ import pytest
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import EventType, Execution, Known, LostReason, Outcome, Watch
+from watcher.domain.models import EventType, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome, Watch
 from watcher.domain.routing import Route, Router
-from watcher.polling.evaluator import Judge, Judged
+from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.policy import AccountState, FailurePolicy
-from watcher.polling.poll_queue import Entry
+from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.protocol import ExecutionChange, Lease
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -50,8 +50,8 @@ def tenth(dwell_s: float) -> float:
 
 
 @dataclass
-class Court:
-    """One judge and one execution, whose changes are taken over as if they had been recorded."""
+class Rig:
+    """One evaluator and one execution, whose changes are taken over as if they had been recorded."""
 
     draw: float = 0.5
     lost_after: int = 3
@@ -60,12 +60,12 @@ class Court:
     usable: bool = True
     link: str | None = None
     clock: ManualClock = field(default_factory=ManualClock)
-    entry: Entry = field(default_factory=lambda: Entry(Known("e-1", "p-1"), WATCH))
+    entry: TrackedExecution = field(default_factory=lambda: TrackedExecution(ExecutionRecord("e-1", "p-1"), WATCH))
     router: Router = field(default_factory=lambda: Router({"all": Route(frozenset(EventType), {}, frozenset())}))
     bodies: list[Any] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.judge = Judge(
+        self.evaluator = ReplyEvaluator(
             lease=LEASE,
             events=EventFactory(self.router),
             clock=self.clock,
@@ -81,7 +81,9 @@ class Court:
             link=self.link,
         )
 
-    def rule(self, outcome: Outcome, *, code: int | None = None, execution: Execution | None = None) -> Judged:
+    def rule(
+        self, outcome: Outcome, *, code: int | None = None, execution: ExecutionSnapshot | None = None
+    ) -> Evaluation:
         """Answer a request that took a quarter of a second."""
         sent_at = self.clock.monotonic()
         self.clock.passed_s += REQUEST_S
@@ -89,117 +91,117 @@ class Court:
         around = AccountState(alone=self.alone, success_at=success_at, usable=self.usable)
         reply = Reply(outcome, sent_at, execution, code)
         if execution is None:
-            judged = self.judge.failure(self.entry, reply, around)
+            evaluation = self.evaluator.failure(self.entry, reply, around)
         else:
-            judged = self.judge.success(self.entry, execution, sent_at=reply.sent_at)
-        if judged.change is not None:
-            self.bodies += [json.loads(outgoing.event.body) for outgoing in judged.change.outgoing]
-        self.entry.recorded |= judged.change is not None
-        self.entry.known = judged.known
-        self.entry.looked_at = judged.looked_at or self.entry.looked_at
-        return judged
+            evaluation = self.evaluator.success(self.entry, execution, sent_at=reply.sent_at)
+        if evaluation.change is not None:
+            self.bodies += [json.loads(outgoing.event.body) for outgoing in evaluation.change.outgoing]
+        self.entry.recorded |= evaluation.change is not None
+        self.entry.known = evaluation.known
+        self.entry.polled_at = evaluation.polled_at or self.entry.polled_at
+        return evaluation
 
-    def see(self, status: str, **facts: Any) -> Judged:  # noqa: ANN401 (fields of an Execution)
-        return self.rule(Outcome.OK, code=200, execution=Execution("e-1", status, **facts))
+    def see(self, status: str, **facts: Any) -> Evaluation:  # noqa: ANN401 (fields of an Execution)
+        return self.rule(Outcome.OK, code=200, execution=ExecutionSnapshot("e-1", status, **facts))
 
-    def fail(self, outcome: Outcome = Outcome.TIMEOUT, *, code: int | None = None) -> Judged:
+    def fail(self, outcome: Outcome = Outcome.TIMEOUT, *, code: int | None = None) -> Evaluation:
         return self.rule(outcome, code=code)
 
     def wait(self, seconds: float) -> None:
         self.clock.passed_s += seconds
 
-    def fail_for(self, seconds: float, outcome: Outcome, *, every_s: float = 30) -> Judged:
-        judged = self.fail(outcome)
+    def fail_for(self, seconds: float, outcome: Outcome, *, every_s: float = 30) -> Evaluation:
+        evaluation = self.fail(outcome)
         for _ in range(round(seconds / every_s)):
             self.wait(every_s - REQUEST_S)
-            judged = self.fail(outcome)
-        return judged
+            evaluation = self.fail(outcome)
+        return evaluation
 
     @property
-    def told(self) -> list[str]:
+    def emitted(self) -> list[str]:
         return [body["type"].removeprefix("execution.") for body in self.bodies]
 
 
-def change_of(judged: Judged) -> ExecutionChange:
-    assert judged.change is not None
-    return judged.change
+def change_of(evaluation: Evaluation) -> ExecutionChange:
+    assert evaluation.change is not None
+    return evaluation.change
 
 
-def us(court: Court) -> int:
-    return court.clock.steady_us()
+def us(rig: Rig) -> int:
+    return rig.clock.steady_us()
 
 
-# Successful looks
+# Successful polls
 
 
 def test_a_first_sight_is_recorded_as_a_new_row_with_its_event() -> None:
-    court = Court()
-    judged = court.see("running")
-    change = change_of(judged)
-    assert (change.lease, change.before, change.known) == (LEASE, None, judged.known)
+    rig = Rig()
+    evaluation = rig.see("running")
+    change = change_of(evaluation)
+    assert (change.lease, change.before, change.known) == (LEASE, None, evaluation.known)
     assert [(outgoing.sinks, outgoing.with_sinks_of) for outgoing in change.outgoing] == [(("all",), None)]
-    assert judged.looked_at == us(court)
-    assert court.told == ["running"]
+    assert evaluation.polled_at == us(rig)
+    assert rig.emitted == ["running"]
 
 
 def test_a_change_names_the_sequence_it_builds_on() -> None:
-    court = Court()
-    court.see("new")
-    assert change_of(court.see("running")).before == 1
-    assert change_of(court.see("success")).before == 2
+    rig = Rig()
+    rig.see("new")
+    assert change_of(rig.see("running")).before == 1
+    assert change_of(rig.see("success")).before == 2
 
 
 def test_what_a_list_found_has_a_row_before_its_first_event() -> None:
-    court = Court(entry=Entry(Known("e-1", "p-1", found_at=5), WATCH, recorded=True))
-    change = change_of(court.see("running"))
+    rig = Rig(entry=TrackedExecution(ExecutionRecord("e-1", "p-1", found_at=5), WATCH, recorded=True))
+    change = change_of(rig.see("running"))
     assert (change.before, change.known.sequence, change.known.found_at) == (0, 1, 5)
-    assert "previousStatus" not in court.bodies[0]["data"]["execution"]
-    assert "notBefore" not in court.bodies[0]["data"]["observed"]
-    assert change_of(court.see("success")).before == 1
+    assert "previousStatus" not in rig.bodies[0]["data"]["execution"]
+    assert "notBefore" not in rig.bodies[0]["data"]["observed"]
+    assert change_of(rig.see("success")).before == 1
 
 
-def test_an_unchanged_look_is_not_recorded() -> None:
-    court = Court()
-    court.see("running")
-    known = court.entry.known
-    court.wait(10)
-    judged = court.see("running")
-    assert (judged.known, judged.change, judged.looked_at) == (known, None, us(court))
+def test_an_unchanged_poll_is_not_recorded() -> None:
+    rig = Rig()
+    rig.see("running")
+    known = rig.entry.known
+    rig.wait(10)
+    evaluation = rig.see("running")
+    assert (evaluation.known, evaluation.change, evaluation.polled_at) == (known, None, us(rig))
 
 
-def test_the_next_look_follows_the_cadence_from_the_beginning_of_the_stay() -> None:
-    court = Court()
-    assert court.see("running").next_s == 1
-    court.wait(300)
-    assert court.see("running").next_s == pytest.approx(30.025)
-    assert court.see("paused").next_s == 1
+def test_the_next_poll_follows_the_cadence_from_the_beginning_of_the_stay() -> None:
+    rig = Rig()
+    assert rig.see("running").next_s == 1
+    rig.wait(300)
+    assert rig.see("running").next_s == pytest.approx(30.025)
+    assert rig.see("paused").next_s == 1
 
 
 @pytest.mark.parametrize("status", ["success", "failed"])
 def test_an_end_ends_the_watching(status: str) -> None:
-    court = Court()
-    judged = court.see(status)
-    assert judged.next_s is None
-    assert judged.known.ended_at == us(court)
+    rig = Rig()
+    evaluation = rig.see(status)
+    assert evaluation.next_s is None
+    assert evaluation.known.ended_at == us(rig)
 
 
-def test_a_look_that_crossed_a_later_one_is_dropped() -> None:
-    court = Court()
-    court.see("running")
-    court.entry.looked_at = us(court) + 1_000_000
-    judged = court.see("paused")
-    assert (judged.change, judged.looked_at, judged.contradicts) == (None, None, False)
-    assert judged.next_s is not None
-    assert court.told == ["running"]
+def test_a_poll_that_crossed_a_later_one_is_dropped() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.entry.polled_at = us(rig) + 1_000_000
+    evaluation = rig.see("paused")
+    assert (evaluation.change, evaluation.polled_at, evaluation.contradicts) == (None, None, False)
+    assert evaluation.next_s is not None
+    assert rig.emitted == ["running"]
 
 
-def test_a_status_after_the_end_is_a_contradiction_and_never_told() -> None:
-    court = Court()
-    court.see("success")
-    judged = court.see("failed")
-    assert (judged.change, judged.next_s, judged.contradicts) == (None, None, True)
-    assert not court.see("success").contradicts
-    assert court.told == ["success"]
+def test_a_status_after_the_end_is_a_contradiction_and_never_reported() -> None:
+    rig = Rig()
+    rig.see("success")
+    evaluation = rig.see("failed")
+    assert (evaluation.change, evaluation.next_s, evaluation.contradicts) == (None, None, True)
+    assert not rig.see("success").contradicts
+    assert rig.emitted == ["success"]
 
 
 def test_an_event_goes_to_the_sinks_of_its_watch_and_type() -> None:
@@ -208,150 +210,157 @@ def test_an_event_goes_to_the_sinks_of_its_watch_and_type() -> None:
         "failures": Route(frozenset({EventType.EXECUTION_FAILED}), {}, frozenset()),
         "all": Route(frozenset(EventType), {}, frozenset()),
     }
-    court = Court(router=Router(routes))
-    assert [outgoing.sinks for outgoing in change_of(court.see("running")).outgoing] == [("all",)]
-    assert [outgoing.sinks for outgoing in change_of(court.see("failed")).outgoing] == [("failures", "all")]
+    rig = Rig(router=Router(routes))
+    assert [outgoing.sinks for outgoing in change_of(rig.see("running")).outgoing] == [("all",)]
+    assert [outgoing.sinks for outgoing in change_of(rig.see("failed")).outgoing] == [("failures", "all")]
 
 
 def test_an_event_carries_the_link_of_the_account() -> None:
-    court = Court(link="https://example.com/{pipelineId}/{executionId}")
-    court.see("running")
-    assert court.bodies[0]["data"]["link"] == "https://example.com/p-1/e-1"
+    rig = Rig(link="https://example.com/{pipelineId}/{executionId}")
+    rig.see("running")
+    assert rig.bodies[0]["data"]["link"] == "https://example.com/p-1/e-1"
 
 
 # When it was seen
 
 
-def test_not_before_is_the_last_look_that_still_saw_the_old_status() -> None:
-    court = Court()
-    court.see("running")
-    court.wait(10 - REQUEST_S)
-    court.see("running")
-    court.wait(5 - REQUEST_S)
-    court.see("success")
-    first, last = (body["data"]["observed"] for body in court.bodies)
+def test_not_before_is_the_last_poll_that_still_saw_the_old_status() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.wait(10 - REQUEST_S)
+    rig.see("running")
+    rig.wait(5 - REQUEST_S)
+    rig.see("success")
+    first, last = (body["data"]["observed"] for body in rig.bodies)
     assert "notBefore" not in first
     assert (last["at"], last["notBefore"]) == ("2026-11-24T10:00:15.250Z", "2026-11-24T10:00:10.250Z")
 
 
 def test_a_wall_clock_that_was_set_shows_only_in_the_times_written_down() -> None:
-    court = Court()
-    court.see("running")
-    court.clock.wall_error_s = -7200
-    court.wait(10 - REQUEST_S)
-    judged = court.see("paused")
-    observed = court.bodies[1]["data"]["observed"]
-    assert (observed["at"], observed["notBefore"]) == ("2026-11-24T08:00:10.250Z", "2026-11-24T08:00:00.250Z")
-    assert judged.looked_at == us(court)
+    rig = Rig()
+    rig.see("running")
+    rig.clock.wall_error_s = -7200
+    rig.wait(10 - REQUEST_S)
+    evaluation = rig.see("paused")
+    result = rig.bodies[1]["data"]["observed"]
+    assert (result["at"], result["notBefore"]) == ("2026-11-24T08:00:10.250Z", "2026-11-24T08:00:00.250Z")
+    assert evaluation.polled_at == us(rig)
 
 
-def test_a_look_recorded_by_a_clock_that_was_ahead_does_not_put_not_before_after_the_sighting() -> None:
-    court = Court(entry=Entry(Known("e-1", "p-1", status="running", sequence=1), WATCH, looked_at=2**60))
-    court.see("success")
-    observed = court.bodies[0]["data"]["observed"]
-    assert observed["notBefore"] == observed["at"]
+def test_a_poll_recorded_by_a_clock_that_was_ahead_does_not_put_not_before_after_the_sighting() -> None:
+    rig = Rig(
+        entry=TrackedExecution(ExecutionRecord("e-1", "p-1", status="running", sequence=1), WATCH, polled_at=2**60)
+    )
+    rig.see("success")
+    result = rig.bodies[0]["data"]["observed"]
+    assert result["notBefore"] == result["at"]
 
 
 # Overdue
 
 
-def test_overdue_tells_by_how_much_the_limit_is_passed() -> None:
-    court = Court()
-    court.see("running")
-    court.wait(1000)
-    judged = court.see("running")
-    assert court.told == ["running", "overdue"]
-    assert court.bodies[1]["data"]["overdueSeconds"] == 100.25
-    assert change_of(judged).before == 1
+def test_overdue_reports_by_how_much_the_limit_is_passed() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.wait(1000)
+    evaluation = rig.see("running")
+    assert rig.emitted == ["running", "overdue"]
+    assert rig.bodies[1]["data"]["overdueSeconds"] == 100.25
+    assert change_of(evaluation).before == 1
 
 
-def test_the_end_of_an_overdue_stay_goes_to_all_who_were_told_of_it() -> None:
-    court = Court()
-    court.see("running")
-    court.wait(1000)
-    court.see("running")
-    judged = court.see("success")
-    assert [outgoing.with_sinks_of for outgoing in change_of(judged).outgoing] == [2]
+def test_the_end_of_an_overdue_stay_goes_to_all_who_were_sent_it() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.wait(1000)
+    rig.see("running")
+    evaluation = rig.see("success")
+    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [2]
 
 
-def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_told_of_it() -> None:
-    court = Court()
-    court.see("running")
-    court.wait(1000)
-    court.see("running")
-    judged = court.fail_for(60, Outcome.NOT_FOUND)
-    assert [outgoing.with_sinks_of for outgoing in change_of(judged).outgoing] == [2]
+def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.wait(1000)
+    rig.see("running")
+    evaluation = rig.fail_for(60, Outcome.NOT_FOUND)
+    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [2]
 
 
 def test_only_the_event_that_ends_the_stay_goes_to_them() -> None:
-    court = Court()
-    court.see("running")
-    court.wait(1000)
-    court.see("running")
-    court.see("paused")
-    judged = court.see("success")
-    assert [outgoing.with_sinks_of for outgoing in change_of(judged).outgoing] == [None]
+    rig = Rig()
+    rig.see("running")
+    rig.wait(1000)
+    rig.see("running")
+    rig.see("paused")
+    evaluation = rig.see("success")
+    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [None]
 
 
-def test_overdue_at_first_sight_is_told_with_the_status_in_one_change() -> None:
-    court = Court()
-    judged = court.see("running", started_at=EPOCH - timedelta(hours=1))
-    assert court.told == ["running", "overdue"]
-    assert [outgoing.with_sinks_of for outgoing in change_of(judged).outgoing] == [None, None]
-    assert change_of(judged).before is None
+def test_overdue_at_first_sight_is_reported_with_the_status_in_one_change() -> None:
+    rig = Rig()
+    evaluation = rig.see("running", started_at=EPOCH - timedelta(hours=1))
+    assert rig.emitted == ["running", "overdue"]
+    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [None, None]
+    assert change_of(evaluation).before is None
 
 
 # Poll errors
 
 
 def test_errors_double_the_wait_up_to_max_interval() -> None:
-    court = Court()
-    assert [court.fail().next_s for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+    rig = Rig()
+    assert [rig.fail().next_s for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
 
 
 def test_one_success_starts_the_doubling_anew() -> None:
-    court = Court()
+    rig = Rig()
     for _ in range(5):
-        court.fail()
-    court.see("running")
-    assert court.fail().next_s == 1
+        rig.fail()
+    rig.see("running")
+    assert rig.fail().next_s == 1
 
 
 @pytest.mark.parametrize(("draw", "waits"), [(0.0, [0.9, 1.8, 3.6]), (0.75, [1.05, 2.1, 4.2])])
 def test_waits_after_errors_are_spread(draw: float, waits: list[float]) -> None:
-    court = Court(draw=draw)
-    assert [court.fail().next_s for _ in range(3)] == pytest.approx(waits)
+    rig = Rig(draw=draw)
+    assert [rig.fail().next_s for _ in range(3)] == pytest.approx(waits)
 
 
 def test_no_draw_leads_beyond_max_interval() -> None:
-    court = Court(draw=0.999)
-    assert max(court.fail().next_s or 0 for _ in range(20)) == 60
+    rig = Rig(draw=0.999)
+    assert max(rig.fail().next_s or 0 for _ in range(20)) == 60
 
 
 def test_no_wait_grows_while_the_account_is_unusable() -> None:
-    court = Court(usable=False)
-    assert [court.fail().next_s for _ in range(5)] == [1] * 5
-    court.usable = True
-    assert [court.fail().next_s for _ in range(2)] == [1, 2]
-    court.usable = False
-    assert [court.fail().next_s for _ in range(3)] == [2] * 3
+    rig = Rig(usable=False)
+    assert [rig.fail().next_s for _ in range(5)] == [1] * 5
+    rig.usable = True
+    assert [rig.fail().next_s for _ in range(2)] == [1, 2]
+    rig.usable = False
+    assert [rig.fail().next_s for _ in range(3)] == [2] * 3
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.RATE_LIMITED, 429), (Outcome.SERVER_ERROR, 503)])
 def test_what_pauses_the_account_is_not_held_against_the_execution(outcome: Outcome, code: int) -> None:
-    court = Court()
-    assert [court.fail(outcome, code=code).next_s for _ in range(5)] == [1] * 5
-    assert court.fail(Outcome.SERVER_ERROR, code=500).next_s == 1
+    rig = Rig()
+    assert [rig.fail(outcome, code=code).next_s for _ in range(5)] == [1] * 5
+    assert rig.fail(Outcome.SERVER_ERROR, code=500).next_s == 1
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome is not Outcome.OK])
-def test_one_failed_look_tells_nothing(outcome: Outcome) -> None:
-    court = Court()
-    court.see("running")
-    known = court.entry.known
-    judged = court.fail(outcome)
-    assert (judged.known, judged.change, judged.looked_at, judged.contradicts) == (known, None, None, False)
-    assert judged.known is known
+def test_one_failed_poll_reports_nothing(outcome: Outcome) -> None:
+    rig = Rig()
+    rig.see("running")
+    known = rig.entry.known
+    evaluation = rig.fail(outcome)
+    assert (evaluation.known, evaluation.change, evaluation.polled_at, evaluation.contradicts) == (
+        known,
+        None,
+        None,
+        False,
+    )
+    assert evaluation.known is known
 
 
 @pytest.mark.parametrize(
@@ -366,11 +375,11 @@ def test_one_failed_look_tells_nothing(outcome: Outcome) -> None:
     ],
 )
 def test_the_accounts_own_trouble_never_becomes_a_loss(outcome: Outcome) -> None:
-    court = Court()
-    court.see("running")
-    court.fail_for(2 * DAY_S, outcome, every_s=600)
-    assert court.told == ["running"]
-    assert court.entry.known.ended_at is None
+    rig = Rig()
+    rig.see("running")
+    rig.fail_for(2 * DAY_S, outcome, every_s=600)
+    assert rig.emitted == ["running"]
+    assert rig.entry.known.ended_at is None
 
 
 # Losses
@@ -384,185 +393,185 @@ def test_the_accounts_own_trouble_never_becomes_a_loss(outcome: Outcome) -> None
         (Outcome.FORBIDDEN, LostReason.FORBIDDEN),
     ],
 )
-def test_refusals_over_the_grace_are_a_loss_looked_at_every_10_minutes(outcome: Outcome, reason: LostReason) -> None:
-    court = Court()
-    court.see("running")
-    court.fail_for(30, outcome)
-    assert court.told == ["running"]
-    court.wait(30 - REQUEST_S)
-    judged = court.fail(outcome)
-    assert court.told == ["running", "lost"]
-    assert (judged.next_s, judged.known.lost, judged.looked_at) == (600, reason, None)
-    assert change_of(judged).before == 1
-    lost = court.bodies[1]["data"]
+def test_refusals_over_the_grace_are_a_loss_polled_every_10_minutes(outcome: Outcome, reason: LostReason) -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.fail_for(30, outcome)
+    assert rig.emitted == ["running"]
+    rig.wait(30 - REQUEST_S)
+    evaluation = rig.fail(outcome)
+    assert rig.emitted == ["running", "lost"]
+    assert (evaluation.next_s, evaluation.known.lost, evaluation.polled_at) == (600, reason, None)
+    assert change_of(evaluation).before == 1
+    lost = rig.bodies[1]["data"]
     assert (lost["reason"], lost["execution"]["previousStatus"]) == (reason, "running")
 
 
 @pytest.mark.parametrize("draw", [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.9, 0.999])
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN])
-def test_a_loss_is_told_as_soon_as_the_grace_is_over_however_the_looks_fall(outcome: Outcome, draw: float) -> None:
-    court = Court(draw=draw)
-    first_sent_at = court.clock.monotonic()
-    while court.entry.known.lost is None:
-        judged = court.fail(outcome)
-        assert judged.next_s is not None
-        sent_at = court.clock.monotonic() - REQUEST_S
-        court.wait(judged.next_s - REQUEST_S)
+def test_a_loss_is_reported_as_soon_as_the_grace_is_over_however_the_polls_fall(outcome: Outcome, draw: float) -> None:
+    rig = Rig(draw=draw)
+    first_sent_at = rig.clock.monotonic()
+    while rig.entry.known.lost is None:
+        evaluation = rig.fail(outcome)
+        assert evaluation.next_s is not None
+        sent_at = rig.clock.monotonic() - REQUEST_S
+        rig.wait(evaluation.next_s - REQUEST_S)
     assert 60 <= sent_at - first_sent_at <= 61
 
 
 def test_the_end_of_the_grace_hastens_no_answer_that_is_not_the_last_one_needed() -> None:
-    court = Court(lost_after=9)
-    court.fail(Outcome.NOT_FOUND)
-    court.wait(59)
-    assert court.fail(Outcome.NOT_FOUND).next_s == 2
+    rig = Rig(lost_after=9)
+    rig.fail(Outcome.NOT_FOUND)
+    rig.wait(59)
+    assert rig.fail(Outcome.NOT_FOUND).next_s == 2
 
 
 def test_the_end_of_the_grace_hastens_no_answer_beyond_the_shortest_interval() -> None:
-    court = Court()
-    court.fail(Outcome.NOT_FOUND)
-    court.wait(59.5)
-    assert court.fail(Outcome.NOT_FOUND).next_s == 1
+    rig = Rig()
+    rig.fail(Outcome.NOT_FOUND)
+    rig.wait(59.5)
+    assert rig.fail(Outcome.NOT_FOUND).next_s == 1
 
 
 def test_refusals_that_nothing_else_shows_to_be_the_executions_own_are_asked_for_ever_more_seldom() -> None:
-    court = Court(others_well=False)
-    judged = court.fail_for(90, Outcome.NOT_FOUND)
-    assert (judged.next_s, court.told) == (8, [])
+    rig = Rig(others_well=False)
+    evaluation = rig.fail_for(90, Outcome.NOT_FOUND)
+    assert (evaluation.next_s, rig.emitted) == (8, [])
 
 
-def test_a_loss_names_the_last_look_that_saw_it() -> None:
-    court = Court()
-    court.see("running")
-    court.fail_for(60, Outcome.NOT_FOUND)
-    observed = court.bodies[1]["data"]["observed"]
-    assert (observed["at"], observed["notBefore"]) == ("2026-11-24T10:01:00.500Z", "2026-11-24T10:00:00.250Z")
-    assert court.entry.known.looked_at == us(court) - 60_250_000
+def test_a_loss_names_the_last_poll_that_saw_it() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    result = rig.bodies[1]["data"]["observed"]
+    assert (result["at"], result["notBefore"]) == ("2026-11-24T10:01:00.500Z", "2026-11-24T10:00:00.250Z")
+    assert rig.entry.known.polled_at == us(rig) - 60_250_000
 
 
-def test_an_execution_lost_before_it_was_seen_is_a_new_row_without_a_look_before() -> None:
-    court = Court()
-    judged = court.fail_for(60, Outcome.NOT_FOUND)
-    assert change_of(judged).before is None
-    assert court.told == ["lost"]
-    assert "notBefore" not in court.bodies[0]["data"]["observed"]
-    assert "previousStatus" not in court.bodies[0]["data"]["execution"]
-    assert change_of(court.see("running")).before == 1
-    assert court.bodies[1]["data"]["execution"]["previousStatus"] == "lost"
+def test_an_execution_lost_before_it_was_seen_is_a_new_row_without_a_poll_before() -> None:
+    rig = Rig()
+    evaluation = rig.fail_for(60, Outcome.NOT_FOUND)
+    assert change_of(evaluation).before is None
+    assert rig.emitted == ["lost"]
+    assert "notBefore" not in rig.bodies[0]["data"]["observed"]
+    assert "previousStatus" not in rig.bodies[0]["data"]["execution"]
+    assert change_of(rig.see("running")).before == 1
+    assert rig.bodies[1]["data"]["execution"]["previousStatus"] == "lost"
 
 
 def test_a_success_between_refusals_starts_the_count_anew() -> None:
-    court = Court()
-    court.fail_for(30, Outcome.NOT_FOUND)
-    court.see("running")
-    court.fail_for(30, Outcome.NOT_FOUND)
-    assert court.told == ["running"]
+    rig = Rig()
+    rig.fail_for(30, Outcome.NOT_FOUND)
+    rig.see("running")
+    rig.fail_for(30, Outcome.NOT_FOUND)
+    assert rig.emitted == ["running"]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN, Outcome.INVALID])
 def test_nothing_is_lost_while_nothing_else_of_the_account_succeeds(outcome: Outcome) -> None:
-    court = Court(others_well=False)
-    court.see("running")
-    court.fail_for(2 * HOUR_S, outcome)
-    assert court.told == ["running"]
+    rig = Rig(others_well=False)
+    rig.see("running")
+    rig.fail_for(2 * HOUR_S, outcome)
+    assert rig.emitted == ["running"]
 
 
 def test_alone_an_unknown_id_is_lost_all_the_same() -> None:
-    court = Court(others_well=False, alone=True)
-    court.fail_for(60, Outcome.NOT_FOUND)
-    assert court.told == ["lost"]
+    rig = Rig(others_well=False, alone=True)
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    assert rig.emitted == ["lost"]
 
 
-def test_a_lost_execution_is_looked_at_for_a_day_and_then_given_up() -> None:
-    court = Court()
-    court.see("running")
-    court.fail_for(60, Outcome.NOT_FOUND)
-    judged = court.fail_for(DAY_S - 1200, Outcome.NOT_FOUND, every_s=600)
-    assert (judged.next_s, judged.change, judged.known.ended_at) == (600, None, None)
-    judged = court.fail_for(1800, Outcome.TIMEOUT, every_s=600)
-    assert judged.next_s is None
-    assert judged.known.ended_at is not None
-    assert court.told == ["running", "lost"]
+def test_a_lost_execution_is_polled_for_a_day_and_then_given_up() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    evaluation = rig.fail_for(DAY_S - 1200, Outcome.NOT_FOUND, every_s=600)
+    assert (evaluation.next_s, evaluation.change, evaluation.known.ended_at) == (600, None, None)
+    evaluation = rig.fail_for(1800, Outcome.TIMEOUT, every_s=600)
+    assert evaluation.next_s is None
+    assert evaluation.known.ended_at is not None
+    assert rig.emitted == ["running", "lost"]
 
 
-def test_giving_up_is_recorded_and_tells_nothing() -> None:
-    court = Court()
-    court.fail_for(60, Outcome.NOT_FOUND)
-    court.wait(DAY_S)
-    judged = court.fail(Outcome.NOT_FOUND)
-    assert change_of(judged) == ExecutionChange(LEASE, 1, judged.known, ())
-    assert judged.known.ended_at == us(court)
+def test_giving_up_is_recorded_and_reports_nothing() -> None:
+    rig = Rig()
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    rig.wait(DAY_S)
+    evaluation = rig.fail(Outcome.NOT_FOUND)
+    assert change_of(evaluation) == ExecutionChange(LEASE, 1, evaluation.known, ())
+    assert evaluation.known.ended_at == us(rig)
 
 
 def test_a_lost_execution_that_answers_again_says_it_was_lost() -> None:
-    court = Court()
-    court.see("running")
-    court.fail_for(60, Outcome.NOT_FOUND)
-    judged = court.see("running")
-    assert court.bodies[-1]["data"]["execution"]["previousStatus"] == "lost"
-    assert "reason" not in court.bodies[-1]["data"]
-    assert (judged.known.lost, judged.next_s) == (None, 1)
-    court.fail_for(60, Outcome.NOT_FOUND)
-    assert court.told == ["running", "lost", "running", "lost"]
+    rig = Rig()
+    rig.see("running")
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    evaluation = rig.see("running")
+    assert rig.bodies[-1]["data"]["execution"]["previousStatus"] == "lost"
+    assert "reason" not in rig.bodies[-1]["data"]
+    assert (evaluation.known.lost, evaluation.next_s) == (None, 1)
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    assert rig.emitted == ["running", "lost", "running", "lost"]
 
 
-def test_what_cannot_be_read_for_an_hour_is_lost_and_still_looked_at() -> None:
-    court = Court()
-    court.see("running")
-    court.fail_for(HOUR_S - 60, Outcome.INVALID, every_s=60)
-    assert court.told == ["running"]
-    court.wait(60 - REQUEST_S)
-    judged = court.fail(Outcome.INVALID)
-    assert court.told == ["running", "lost"]
-    assert court.bodies[1]["data"]["reason"] == "unreadable"
-    assert judged.next_s == 60
-    judged = court.fail_for(2 * DAY_S, Outcome.INVALID, every_s=3600)
-    assert (judged.next_s, judged.known.ended_at, judged.change) == (60, None, None)
-    assert court.told == ["running", "lost"]
-    court.see("success")
-    assert court.bodies[-1]["data"]["execution"]["previousStatus"] == "lost"
+def test_what_cannot_be_read_for_an_hour_is_lost_and_still_polled() -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.fail_for(HOUR_S - 60, Outcome.INVALID, every_s=60)
+    assert rig.emitted == ["running"]
+    rig.wait(60 - REQUEST_S)
+    evaluation = rig.fail(Outcome.INVALID)
+    assert rig.emitted == ["running", "lost"]
+    assert rig.bodies[1]["data"]["reason"] == "unreadable"
+    assert evaluation.next_s == 60
+    evaluation = rig.fail_for(2 * DAY_S, Outcome.INVALID, every_s=3600)
+    assert (evaluation.next_s, evaluation.known.ended_at, evaluation.change) == (60, None, None)
+    assert rig.emitted == ["running", "lost"]
+    rig.see("success")
+    assert rig.bodies[-1]["data"]["execution"]["previousStatus"] == "lost"
 
 
 def test_an_hour_of_reading_nothing_begins_anew_with_every_success() -> None:
-    court = Court()
-    court.fail_for(HOUR_S - 60, Outcome.INVALID, every_s=60)
-    court.see("running")
-    court.fail_for(HOUR_S - 60, Outcome.INVALID, every_s=60)
-    assert court.told == ["running"]
+    rig = Rig()
+    rig.fail_for(HOUR_S - 60, Outcome.INVALID, every_s=60)
+    rig.see("running")
+    rig.fail_for(HOUR_S - 60, Outcome.INVALID, every_s=60)
+    assert rig.emitted == ["running"]
 
 
 def test_a_success_of_the_others_before_the_first_unreadable_answer_vouches_for_nothing() -> None:
-    court = Court(others_well=False)
-    around = AccountState(alone=False, success_at=court.clock.monotonic() - 1, usable=True)
+    rig = Rig(others_well=False)
+    around = AccountState(alone=False, success_at=rig.clock.monotonic() - 1, usable=True)
     for _ in range(100):
-        reply = Reply(Outcome.INVALID, court.clock.monotonic(), None, 200)
-        assert court.judge.failure(court.entry, reply, around).change is None
-        court.wait(60)
+        reply = Reply(Outcome.INVALID, rig.clock.monotonic(), None, 200)
+        assert rig.evaluator.failure(rig.entry, reply, around).change is None
+        rig.wait(60)
 
 
 # What is remembered of a pipeline
 
 
 def test_a_loss_carries_the_name_the_api_gave_the_pipeline_before() -> None:
-    court = Court()
-    court.see("running", pipeline_name="Sales agent")
-    court.fail_for(60, Outcome.NOT_FOUND)
-    assert court.bodies[-1]["data"]["pipeline"]["name"] == "Sales agent"
+    rig = Rig()
+    rig.see("running", pipeline_name="Sales agent")
+    rig.fail_for(60, Outcome.NOT_FOUND)
+    assert rig.bodies[-1]["data"]["pipeline"]["name"] == "Sales agent"
 
 
 def test_without_any_name_there_is_none() -> None:
-    court = Court()
-    court.see("running")
-    assert "name" not in court.bodies[0]["data"]["pipeline"]
+    rig = Rig()
+    rig.see("running")
+    assert "name" not in rig.bodies[0]["data"]["pipeline"]
 
 
 def test_the_hour_in_which_nothing_could_be_read_is_one_in_which_the_process_ran() -> None:
-    court = Court()
-    court.see("running")
-    court.fail(Outcome.INVALID)
-    court.clock.stopped_s += HOUR_S
-    court.wait(HOUR_S)
-    court.fail_for(HOUR_S - 120, Outcome.INVALID)
-    assert court.told == ["running"]
-    court.fail_for(150, Outcome.INVALID)
-    assert court.told == ["running", "lost"]
+    rig = Rig()
+    rig.see("running")
+    rig.fail(Outcome.INVALID)
+    rig.clock.stopped_s += HOUR_S
+    rig.wait(HOUR_S)
+    rig.fail_for(HOUR_S - 120, Outcome.INVALID)
+    assert rig.emitted == ["running"]
+    rig.fail_for(150, Outcome.INVALID)
+    assert rig.emitted == ["running", "lost"]

@@ -8,13 +8,13 @@ from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, LostReason, Outcome, Watch
-from watcher.polling.list_failures import Cursors, ListTrouble
+from watcher.polling.list_failures import Cursors, ListFailures
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import Learnt
+from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import Listing
+from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore
 
@@ -31,12 +31,12 @@ class Rig:
     def __init__(self, account: Account, *, lost_after: int = 3, lost_grace_s: float = 60.0) -> None:
         watcher = account.watcher
         self.account, self.session, self.clock = account, watcher._session, account.clock
-        failures = replace(watcher._parts.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
-        parts = replace(watcher._parts, failures=failures)
-        cursors = Cursors(watcher._parts, session=watcher._session)
-        self.trouble = ListTrouble(parts, session=watcher._session, roster=watcher._roster, cursors=cursors)
-        (listing,) = watcher._roster.listings.values()
-        self.listing: Listing = listing
+        failures = replace(watcher._deps.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
+        deps = replace(watcher._deps, failures=failures)
+        cursors = Cursors(watcher._deps, session=watcher._session)
+        self.trouble = ListFailures(deps, session=watcher._session, registry=watcher._registry, cursors=cursors)
+        (listing,) = watcher._registry.listings.values()
+        self.listing: PipelineListState = listing
         self.start = self.clock.monotonic()
 
     async def fails(self, outcome: Outcome, *, at: float, code: int | None = None) -> LostReason | None:
@@ -184,7 +184,7 @@ async def test_the_wait_doubles_up_to_a_minute_and_a_busy_server_does_not_count(
         (None, 1.0),
     ],
 )
-async def test_what_is_given_up_is_told_once_and_rests(
+async def test_what_is_given_up_is_reported_once_and_rests(
     store: SqlStore, clock: FakeClock, reason: LostReason | None, wait_s: float
 ) -> None:
     rig = await rig_of(store, clock)
@@ -206,11 +206,11 @@ async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_
 
 
 def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() -> None:
-    scan = Scan(
-        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+    scan = ListTraversal(
+        CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
     )
-    assert Listing(WHOLE, Cursor(0), 0, scan).is_expected
-    assert not Listing(WHOLE, Cursor(0, refused="forbidden"), 0, scan).is_expected
+    assert PipelineListState(WHOLE, Cursor(0), 0, scan).is_expected
+    assert not PipelineListState(WHOLE, Cursor(0, refused="forbidden"), 0, scan).is_expected
 
 
 async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:

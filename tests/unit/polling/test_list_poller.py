@@ -11,11 +11,11 @@ import pytest
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Details, Execution, FailedNode, FirstSight, Outcome, Watch
-from watcher.polling.evaluator import Judged
+from watcher.domain.models import Details, ExecutionSnapshot, FailedNode, FirstSight, Outcome, Watch
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order
-from watcher.polling.poll_queue import Entry
+from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"})
@@ -27,29 +27,29 @@ def name(number: int) -> str:
     return f"9a1b0000-0000-4000-8000-{number:012d}"
 
 
-def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> Execution:
+def row(number: int, status: str, *, age_s: float = 0.0, ended_s: float | None = None) -> ExecutionSnapshot:
     """Return a row of an execution that started, and perhaps ended, so many seconds before the test began.
 
     Of two the one with the higher number starts a moment later.
     """
     finished_at = None if ended_s is None else BEGIN - timedelta(seconds=ended_s)
     started_at = BEGIN - timedelta(seconds=age_s, microseconds=-number)
-    return Execution(name(number), status, started_at=started_at, finished_at=finished_at)
+    return ExecutionSnapshot(name(number), status, started_at=started_at, finished_at=finished_at)
 
 
-def history(count: int) -> list[Execution]:
+def history(count: int) -> list[ExecutionSnapshot]:
     return [row(number, "success", age_s=9000 - number, ended_s=8999 - number) for number in range(count, 0, -1)]
 
 
 async def whole_account(
-    store: SqlStore, clock: FakeClock, *rows: Execution, rules: ScanRules = RULES, rate_per_s: float = 1000.0
+    store: SqlStore, clock: FakeClock, *rows: ExecutionSnapshot, rules: ScanRules = RULES, rate_per_s: float = 1000.0
 ) -> Account:
     account = await account_of(store, clock, watches=[WHOLE], rules=rules, rate_per_s=rate_per_s)
     show(account, *rows)
     return account
 
 
-def show(account: Account, *rows: Execution, page_rows: int = PAGE_ROWS) -> None:
+def show(account: Account, *rows: ExecutionSnapshot, page_rows: int = PAGE_ROWS) -> None:
     account.api.pages = pages_of(*rows, page_rows=page_rows)
 
 
@@ -57,29 +57,29 @@ def asked(account: Account, what: str) -> int:
     return len(account.api.times(what))
 
 
-async def told(account: Account) -> list[tuple[str, str]]:
+async def emitted(account: Account) -> list[tuple[str, str]]:
     return [(event["type"], event.get("subject", "")) for event in await account.events()]
 
 
 async def test_what_had_ended_before_is_silent_and_what_is_open_is_watched(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
-    assert await told(account) == [("execution.running", name(2))]
+    assert await emitted(account) == [("execution.running", name(2))]
     show(account, row(2, "success", ended_s=-6), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(2))]
+    assert await emitted(account) == [("execution.success", name(2))]
     assert asked(account, name(2)) == asked(account, name(1)) == 0
     assert account.metrics.registry.get_sample_value("watcher_detection_delay_seconds_count") == 1
 
 
-async def test_what_was_silent_is_told_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:
+async def test_what_was_silent_is_reported_once_it_is_named(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
     await account.run_for(5)
     for _ in range(2):
         account = await account_of(store, clock, name(1), watches=[replace(WHOLE, executions=(name(1),))])
         account.api.script[name(1)] = said(name(1), "success")
         await account.run_for(5)
-    assert await told(account) == [("execution.success", name(1))]
+    assert await emitted(account) == [("execution.success", name(1))]
     assert asked(account, name(1)) == 0
 
 
@@ -91,28 +91,28 @@ async def test_of_a_row_that_comes_twice_the_end_counts(
     await account.run_for(5)
     show(account, *(row(2, status) for status in statuses), row(1, "success", age_s=90, ended_s=80))
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(2))]
+    assert await emitted(account) == [("execution.success", name(2))]
 
 
-async def test_with_notify_what_had_ended_is_told_too(store: SqlStore, clock: FakeClock) -> None:
+async def test_with_notify_what_had_ended_is_reported_too(store: SqlStore, clock: FakeClock) -> None:
     rules = replace(RULES, first_sight=FirstSight.NOTIFY)
     account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50), rules=rules)
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(1))]
+    assert await emitted(account) == [("execution.success", name(1))]
 
 
-async def test_one_that_begins_and_ends_between_two_scans_is_told_once(store: SqlStore, clock: FakeClock) -> None:
+async def test_one_that_begins_and_ends_between_two_scans_is_reported_once(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, row(1, "running"))
     await account.run_for(5)
     show(account, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
     await account.run_for(30)
-    assert await told(account) == [("execution.running", name(1)), ("execution.success", name(2))]
+    assert await emitted(account) == [("execution.running", name(1)), ("execution.success", name(2))]
     again = await whole_account(store, clock, row(2, "success", age_s=-5.5, ended_s=-5.7), row(1, "running"))
     await again.run_for(30)
-    assert await told(again) == []
+    assert await emitted(again) == []
 
 
-async def test_an_end_that_is_selected_is_told_as_the_get_tells_it(store: SqlStore, clock: FakeClock) -> None:
+async def test_an_end_that_is_selected_is_reported_as_the_get_reports_it(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, row(1, "running"))
     await account.run_for(5)
     node = FailedNode("n", "Greeting", "no")
@@ -141,7 +141,7 @@ async def test_details_say_which_ends_are_fetched(
     account.api.script[name(1)] = said(name(1), status)
     show(account, row(1, status, ended_s=-5))
     await account.run_for(5)
-    assert await told(account) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
+    assert await emitted(account) == [("execution.running", name(1)), (f"execution.{status}", name(1))]
     assert asked(account, name(1)) == gets
 
 
@@ -151,26 +151,28 @@ async def test_a_get_that_says_open_wins_against_the_row(store: SqlStore, clock:
     account.api.script[name(1)] = said(name(1), "running")
     show(account, row(1, "failed", ended_s=-5))
     await account.run_for(60)
-    assert await told(account) == [("execution.running", name(1))]
+    assert await emitted(account) == [("execution.running", name(1))]
     assert 4 <= asked(account, name(1)) <= 8  # once in ten seconds, not with each scan
     account.api.script[name(1)] = said(name(1), "failed")
     await account.run_for(15)
-    assert await told(account) == [("execution.failed", name(1))]
+    assert await emitted(account) == [("execution.failed", name(1))]
 
 
-async def test_a_claim_that_nobody_can_confirm_is_taken_after_thirty_seconds(store: SqlStore, clock: FakeClock) -> None:
+async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thirty_seconds(
+    store: SqlStore, clock: FakeClock
+) -> None:
     account = await whole_account(store, clock, row(1, "running"))
     await account.run_for(5)
     account.api.script[name(1)] = Outcome.SERVER_ERROR
     show(account, row(1, "failed", ended_s=-5))
     await account.run_for(30)
-    assert await told(account) == [("execution.running", name(1))]
+    assert await emitted(account) == [("execution.running", name(1))]
     await account.run_for(3)
-    assert await told(account) == [("execution.failed", name(1))]
+    assert await emitted(account) == [("execution.failed", name(1))]
     assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
 
-async def test_an_end_that_was_found_but_not_told_before_a_crash_is_told_after_it(
+async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await whole_account(store, clock, row(1, "running", age_s=100))
@@ -178,11 +180,11 @@ async def test_an_end_that_was_found_but_not_told_before_a_crash_is_told_after_i
     account.api.script[name(2)] = Outcome.SERVER_ERROR
     show(account, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
     await account.run_for(5)
-    assert await told(account) == [("execution.running", name(1))]
+    assert await emitted(account) == [("execution.running", name(1))]
     again = await whole_account(store, clock, row(2, "failed", ended_s=-5), row(1, "running", age_s=100))
     again.api.script = {name(2): said(name(2), "failed"), name(1): said(name(1), "running")}
     await again.run_for(5)
-    assert await told(again) == [("execution.failed", name(2))]
+    assert await emitted(again) == [("execution.failed", name(2))]
 
 
 async def test_one_page_answers_for_all_that_are_on_it(store: SqlStore, clock: FakeClock) -> None:
@@ -203,10 +205,10 @@ async def test_a_row_that_is_seen_late_below_many_others_is_found_whatever_total
     burst = [row(number, "success", age_s=-30, ended_s=-31) for number in range(400, 301, -1)]
     show(account, *burst, *old)
     await account.run_for(5)
-    assert len(await told(account)) == len(burst)
+    assert len(await emitted(account)) == len(burst)
     show(account, *burst, row(300, "success", age_s=-30, ended_s=-31), *old)
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(300))]
+    assert await emitted(account) == [("execution.success", name(300))]
     asked_so_far = len(account.api.asked)
     await account.run_for(30)
     assert asked(account, "page 3") > 2
@@ -222,7 +224,7 @@ async def test_one_alone_on_a_deep_page_is_asked_for_by_itself(store: SqlStore, 
     await account.run_for(30)
     assert asked(account, "page 3") <= 2
     assert asked(account, name(10)) > 20
-    assert await told(account) == [("execution.paused", name(10))]
+    assert await emitted(account) == [("execution.paused", name(10))]
 
 
 async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: SqlStore, clock: FakeClock) -> None:
@@ -231,7 +233,7 @@ async def test_one_that_is_not_where_it_should_be_is_asked_for_by_itself(store: 
     await account.run_for(5)
     show(account, row(2, "running"))
     await account.run_for(5)
-    assert sorted(await told(account)) == [
+    assert sorted(await emitted(account)) == [
         ("execution.running", name(1)),
         ("execution.running", name(2)),
         ("execution.success", name(1)),
@@ -256,11 +258,11 @@ async def test_after_a_restart_what_no_list_shows_any_more_is_asked_for_by_itsel
     again = await whole_account(store, clock, row(2, "running"))
     again.api.script[name(1)] = said(name(1), "success")
     await again.run_for(3)
-    assert ("execution.success", name(1)) in await told(again)
+    assert ("execution.success", name(1)) in await emitted(again)
 
 
 @pytest.mark.untraced
-async def test_a_list_that_is_refused_is_told_once_and_asked_for_every_ten_minutes(
+async def test_a_list_that_is_refused_is_reported_once_and_asked_for_every_ten_minutes(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await whole_account(store, clock, row(1, "running"))
@@ -280,22 +282,22 @@ async def test_a_list_that_is_refused_is_told_once_and_asked_for_every_ten_minut
     again.api.pages = {1: Outcome.FORBIDDEN}
     again.api.script[name(1)] = said(name(1), "running")
     await again.run_for(700)
-    assert await told(again) == []
+    assert await emitted(again) == []
     show(again, row(1, "running"))
     await again.run_for(1200)
-    assert await told(again) == []
+    assert await emitted(again) == []
 
 
 async def test_a_pipeline_nobody_knows_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock)
     account.api.pages = {1: Outcome.NOT_FOUND}
     await account.run_for(300)
-    assert await told(account) == [("pipeline.gap", "")]
+    assert await emitted(account) == [("pipeline.gap", "")]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.SERVER_ERROR, Outcome.INVALID, Outcome.TIMEOUT])
 @pytest.mark.untraced
-async def test_a_list_that_cannot_be_read_for_an_hour_is_told_once_while_others_are_well(
+async def test_a_list_that_cannot_be_read_for_an_hour_is_reported_once_while_others_are_well(
     store: SqlStore, clock: FakeClock, outcome: Outcome
 ) -> None:
     other = replace(WHOLE, pipeline="77aa0000-0000-4000-8000-000000000000", executions=(name(9),))
@@ -310,10 +312,10 @@ async def test_a_list_that_cannot_be_read_for_an_hour_is_told_once_while_others_
     assert asked(account, "page 1") > 150
     show(account, row(1, "running"))
     await account.run_for(70)
-    assert await told(account) == [("execution.running", name(1))]
+    assert await emitted(account) == [("execution.running", name(1))]
     account.api.pages = {1: outcome}
     await account.run_for(3700)
-    assert await told(account) == [("pipeline.gap", "")]
+    assert await emitted(account) == [("pipeline.gap", "")]
 
 
 async def test_a_list_that_cannot_be_read_while_nothing_can_is_the_accounts_trouble(
@@ -350,7 +352,7 @@ async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(stor
     assert {what for _, what in again.api.asked} == {"page 1"}
 
 
-async def test_in_a_storm_of_ends_every_second_request_still_looks(store: SqlStore, clock: FakeClock) -> None:
+async def test_in_a_storm_of_ends_every_second_request_still_polls(store: SqlStore, clock: FakeClock) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)
     await account.run_for(10)
@@ -360,7 +362,7 @@ async def test_in_a_storm_of_ends_every_second_request_still_looks(store: SqlSto
     recent = [what for at, what in account.api.asked if at > 1012]
     assert 0.4 <= sum(what == "page 1" for what in recent) / len(recent) <= 0.6
     await account.run_for(40)
-    assert len({subject for type_, subject in await told(account) if type_ == "execution.failed"}) == 40
+    assert len({subject for type_, subject in await emitted(account) if type_ == "execution.failed"}) == 40
 
 
 DAY_S = 24 * 3600.0
@@ -368,7 +370,7 @@ DAY_S = 24 * 3600.0
 
 async def after_two_days(
     store: SqlStore, clock: FakeClock, *, gone: bool = False, days: float = 2.0
-) -> tuple[Account, list[Execution]]:
+) -> tuple[Account, list[ExecutionSnapshot]]:
     """Return an account that was off for two days, in which 300 began and ended; `gone`: the API forgot all before."""
     before = [row(number, "success", age_s=100, ended_s=90) for number in range(20, 0, -1)]
     account = await whole_account(store, clock, *before)
@@ -384,15 +386,15 @@ async def after_two_days(
 
 
 @pytest.mark.untraced
-async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_told_once(
+async def test_after_two_days_off_everything_that_began_and_ended_meanwhile_is_reported_once(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account, since = await after_two_days(store, clock)
-    events = await told(account)
+    events = await emitted(account)
     assert sorted(events) == sorted(("execution.success", each.id) for each in since)
     assert asked(account, "page 7") == 1
     await account.run_for(60)
-    assert await told(account) == []
+    assert await emitted(account) == []
     assert asked(account, "page 7") == 1
 
 
@@ -428,7 +430,7 @@ async def test_a_watch_that_returns_within_a_day_goes_on_and_after_it_begins_ane
         show(account, ended, row(1, "success", age_s=10, ended_s=5))
         await account.watcher.watch([WHOLE])
         await account.run_for(5)
-        assert len(await told(account)) == (1 if hours == 23 else 0)
+        assert len(await emitted(account)) == (1 if hours == 23 else 0)
         await account.watcher.watch([])
         await store.mark_absent_pipelines(present=(), now=clock.steady_us())
 
@@ -441,14 +443,14 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
     for _ in range(2):
         account = await whole_account(store, clock, *old)
         await account.run_for(60)
-        assert await told(account) == []
+        assert await emitted(account) == []
         assert asked(account, "page 2") <= 1
     clock.advance(40 * DAY_S)
     async for _ in store.prune(ended_before=clock.steady_us() - 30 * DAY_US, keep=lambda *_: False):
         pass
     account = await whole_account(store, clock, *old)
     await account.run_for(60)
-    assert await told(account) == []
+    assert await emitted(account) == []
     assert asked(account, "page 2") <= 1
 
 
@@ -459,7 +461,7 @@ async def test_what_the_api_forgets_while_it_is_watched_is_no_gap(store: SqlStor
     await account.run_for(60)
     show(account, row(2, "success", age_s=-121, ended_s=-122))
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(2))]
+    assert await emitted(account) == [("execution.success", name(2))]
 
 
 @pytest.mark.parametrize("ended_s", [80, -75 * 365 * DAY_S])
@@ -482,7 +484,7 @@ async def test_what_the_api_forgets_while_nobody_watches_is_a_gap(store: SqlStor
     clock.advance(2 * 3600)
     again = await whole_account(store, clock)
     await again.run_for(70)
-    assert await told(again) == [("pipeline.gap", "")]
+    assert await emitted(again) == [("pipeline.gap", "")]
 
 
 async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_the_head_is_read_on(
@@ -501,7 +503,7 @@ async def test_pages_that_are_refused_though_they_must_be_there_are_a_gap_and_th
     assert (gap["type"], gap["data"]["reason"], gap["data"]["atMost"]) == ("pipeline.gap", "rejected", 150)
     show(account, row(201, "success", age_s=-121, ended_s=-122), *several[: PAGE_ROWS - 1])
     await account.run_for(10)
-    assert await told(account) == [("execution.success", name(201))]
+    assert await emitted(account) == [("execution.success", name(201))]
     show(account, *(row(number, "success", age_s=-131, ended_s=-132) for number in range(300, 201, -1)), *several)
     refuse(account, 2, outcome=Outcome.REJECTED)
     await account.run_for(90)
@@ -544,10 +546,10 @@ async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refu
     await account.run_for(20)
     show(account, *old, *new)
     await account.run_for(60)
-    assert len(await told(account)) == len(new)
+    assert len(await emitted(account)) == len(new)
 
 
-async def test_oldest_first_refused_pages_are_told_once_though_one_beyond_them_is_empty(
+async def test_oldest_first_refused_pages_are_reported_once_though_one_beyond_them_is_empty(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await whole_account(store, clock, *history(200)[::-1])
@@ -557,8 +559,10 @@ async def test_oldest_first_refused_pages_are_told_once_though_one_beyond_them_i
 
 
 @pytest.mark.untraced
-async def test_deeper_pages_that_stay_refused_are_told_once(store: SqlStore, clock: FakeClock) -> None:
-    account = await whole_account(store, clock, *(Execution(name(number), "running") for number in range(120, 0, -1)))
+async def test_deeper_pages_that_stay_refused_are_reported_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole_account(
+        store, clock, *(ExecutionSnapshot(name(number), "running") for number in range(120, 0, -1))
+    )
     account.api.script = {name(number): said(name(number), "running") for number in range(1, 121)}
     refuse(account, 2, 3, outcome=Outcome.FORBIDDEN)
     await account.run_for(1200)
@@ -575,11 +579,11 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     show(account, *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
     await account.run_for(300)
-    assert await told(account) == [("execution.running", name(9999))]
+    assert await emitted(account) == [("execution.running", name(9999))]
     show(account, row(1000, "success", age_s=-300, ended_s=-301), *history(120))
     refuse(account, 2, outcome=Outcome.SERVER_ERROR)
     await account.run_for(120)
-    assert await told(account) == [("execution.success", name(1000))]
+    assert await emitted(account) == [("execution.success", name(1000))]
     await account.run_for(3600)
     assert await gaps(account) == [("unreadable", 71)]
 
@@ -597,7 +601,7 @@ async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock
 
 
 @pytest.mark.untraced
-async def test_beyond_ground_refused_pages_are_no_gap(store: SqlStore, clock: FakeClock) -> None:
+async def test_beyond_known_rows_refused_pages_are_no_gap(store: SqlStore, clock: FakeClock) -> None:
     rows = history(200)
     rows[170] = replace(rows[170], status="paused", finished_at=None)
     await (await whole_account(store, clock, *rows)).run_for(30)
@@ -608,7 +612,7 @@ async def test_beyond_ground_refused_pages_are_no_gap(store: SqlStore, clock: Fa
     assert await gaps(account) == []
 
 
-async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_told(
+async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_reported(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, watches=[replace(WHOLE, name=None)])
@@ -616,18 +620,18 @@ async def test_what_is_no_longer_watched_while_its_name_is_asked_for_is_not_told
     account.api.script[name(1)] = said(name(1), "running")
     account.api.gate.clear()
     while not account.api.in_flight:
-        await account.watcher.round()
+        await account.watcher.tick()
         await asyncio.sleep(0)
         clock.advance(0.1)
     await account.watcher.watch([])
     account.api.gate.set()
     await account.run_for(30)
-    assert await told(account) == []
+    assert await emitted(account) == []
     assert asked(account, name(1)) == 1
 
 
 @pytest.mark.untraced
-async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
+async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_reported(
     store: SqlStore, clock: FakeClock
 ) -> None:
     old = [row(number, "success", age_s=9000 - number, ended_s=80) for number in range(3000, 0, -1)]
@@ -635,16 +639,16 @@ async def test_while_a_deep_scan_is_under_way_what_is_new_at_the_head_is_told(
     await account.run_for(20)
     show(account, row(3001, "success", age_s=-20, ended_s=-21), *old)
     await account.run_for(15)
-    assert await told(account) == [("execution.success", name(3001))]
+    assert await emitted(account) == [("execution.success", name(3001))]
     assert asked(account, "page 60") == 0
     await account.run_for(60)
     assert asked(account, "page 60") == 1
-    assert await told(account) == []
+    assert await emitted(account) == []
 
 
 @pytest.mark.parametrize("page_rows", [20, PAGE_ROWS])
 @pytest.mark.untraced
-async def test_oldest_first_too_what_is_new_is_told_while_a_deep_scan_is_under_way(
+async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_under_way(
     store: SqlStore, clock: FakeClock, page_rows: int
 ) -> None:
     rows = history(60 * page_rows)[::-1]
@@ -658,7 +662,7 @@ async def test_oldest_first_too_what_is_new_is_told_while_a_deep_scan_is_under_w
         show(account, *rows, page_rows=page_rows)
         await account.run_for(11)
     assert asked(account, "page 10") == 0
-    assert len(await told(account)) >= 2 * page_rows
+    assert len(await emitted(account)) >= 2 * page_rows
 
 
 async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clock: FakeClock) -> None:
@@ -690,28 +694,28 @@ async def test_all_that_was_known_may_only_have_grown_too_old_whatever_date_one_
     await account.run_for(60)
     show(account, row(4, "success", age_s=-60, ended_s=-61))
     await account.run_for(70)
-    assert [type_ for type_, _ in await told(account)].count("pipeline.gap") == gaps
+    assert [type_ for type_, _ in await emitted(account)].count("pipeline.gap") == gaps
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("states_total", [True, False])
 async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_all_was_counted(
-    store: SqlStore, clock: FakeClock, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     account = await whole_account(store, clock, row(2, "running"))
-    account.api.tells_total = tells_total
+    account.api.states_total = states_total
     await account.run_for(30)
     show(account, row(2, "running"), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
-    assert await told(account) == [
+    assert await emitted(account) == [
         ("execution.running", name(2)),
-        ("execution.success", name(1)) if tells_total else ("pipeline.gap", ""),
+        ("execution.success", name(1)) if states_total else ("pipeline.gap", ""),
     ]
 
 
 @pytest.mark.parametrize("restarts", [False, True])
 @pytest.mark.parametrize("rules", [RULES, replace(RULES, first_sight=FirstSight.NOTIFY, lookback_us=60_000_000)])
 @pytest.mark.parametrize(
-    ("count", "order", "tells_total"),
+    ("count", "order", "states_total"),
     [
         (0, Order.NEWEST, True),
         (1, Order.NEWEST, True),
@@ -722,38 +726,38 @@ async def test_what_had_ended_before_by_its_dates_but_was_not_there_is_new_if_al
     ],
 )
 @pytest.mark.untraced
-async def test_what_began_after_the_first_scan_is_told_though_the_apis_clock_is_behind(
+async def test_what_began_after_the_first_scan_is_reported_though_the_apis_clock_is_behind(
     store: SqlStore,
     clock: FakeClock,
     count: int,
     order: Order,
     rules: ScanRules,
     *,
-    tells_total: bool,
+    states_total: bool,
     restarts: bool,
 ) -> None:
-    turn = 1 if order is Order.NEWEST else -1
-    account = await whole_account(store, clock, *history(count)[::turn], rules=rules)
-    account.api.tells_total = tells_total
+    request = 1 if order is Order.NEWEST else -1
+    account = await whole_account(store, clock, *history(count)[::request], rules=rules)
+    account.api.states_total = states_total
     await account.run_for(30)
     if restarts:
-        account = await whole_account(store, clock, *history(count)[::turn], rules=rules)
-        account.api.tells_total = tells_total
-    show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::turn])
+        account = await whole_account(store, clock, *history(count)[::request], rules=rules)
+        account.api.states_total = states_total
+    show(account, *[row(1000, "success", age_s=590, ended_s=580), *history(count)][::request])
     await account.run_for(30)
-    assert await told(account) == [("execution.success", name(1000))]
+    assert await emitted(account) == [("execution.success", name(1000))]
 
 
 @pytest.mark.parametrize("count", [1, 15])
-async def test_after_a_short_list_without_a_total_too_what_began_later_is_told(
+async def test_after_a_short_list_without_a_total_too_what_began_later_is_reported(
     store: SqlStore, clock: FakeClock, count: int
 ) -> None:
     account = await whole_account(store, clock, *history(count))
-    account.api.tells_total = False
+    account.api.states_total = False
     await account.run_for(30)
     show(account, row(1000, "success", age_s=590, ended_s=580), *history(count))
     await account.run_for(30)
-    assert await told(account) == [("execution.success", name(1000))]
+    assert await emitted(account) == [("execution.success", name(1000))]
 
 
 @pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
@@ -761,35 +765,35 @@ async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
     store: SqlStore, clock: FakeClock, lie: int | None, at_most: int
 ) -> None:
     account = await whole_account(store, clock, *history(30)[::-1])
-    account.api.tells_total, account.api.total = lie is not None, lie
+    account.api.states_total, account.api.total = lie is not None, lie
     await account.run_for(30)
     before = len(account.api.asked)
     await account.run_for(20)
     assert len(account.api.asked) - before <= at_most * 20
 
 
-@pytest.mark.parametrize(("found_after_s", "told_count"), [(2, 0), (30, 1)])
+@pytest.mark.parametrize(("found_after_s", "emitted_count"), [(2, 0), (30, 1)])
 async def test_what_was_perhaps_only_late_to_be_seen_is_silent_for_some_seconds(
-    store: SqlStore, clock: FakeClock, found_after_s: float, told_count: int
+    store: SqlStore, clock: FakeClock, found_after_s: float, emitted_count: int
 ) -> None:
     account = await whole_account(store, clock, row(1, "success", age_s=60, ended_s=50))
     await account.run_for(found_after_s)
     show(account, row(2, "success", age_s=5, ended_s=4), row(1, "success", age_s=60, ended_s=50))
     await account.run_for(30)
-    assert len(await told(account)) == told_count
+    assert len(await emitted(account)) == emitted_count
 
 
-async def test_in_the_first_seconds_what_began_long_before_it_was_watched_is_told(
+async def test_in_the_first_seconds_what_began_long_before_it_was_watched_is_reported(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await whole_account(store, clock, row(1, "success", age_s=600, ended_s=590))
     await account.run_for(5)
     show(account, row(2, "success", age_s=300, ended_s=290), row(1, "success", age_s=600, ended_s=590))
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(2))]
+    assert await emitted(account) == [("execution.success", name(2))]
 
 
-async def test_what_is_younger_than_all_that_later_scans_saw_is_told(store: SqlStore, clock: FakeClock) -> None:
+async def test_what_is_younger_than_all_that_later_scans_saw_is_reported(store: SqlStore, clock: FakeClock) -> None:
     old = row(1, "success", age_s=6000, ended_s=5990)
     account = await whole_account(store, clock, old)
     await account.run_for(30)
@@ -797,61 +801,61 @@ async def test_what_is_younger_than_all_that_later_scans_saw_is_told(store: SqlS
     await account.run_for(30)
     show(account, row(3, "success", age_s=400, ended_s=390), row(2, "success", age_s=500, ended_s=480), old)
     await account.run_for(30)
-    assert await told(account) == [("execution.success", name(3)), ("execution.success", name(2))]
+    assert await emitted(account) == [("execution.success", name(3)), ("execution.success", name(2))]
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("states_total", [True, False])
 async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
-    store: SqlStore, clock: FakeClock, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     seen = replace(row(1, "success", ended_s=60), started_at=None)
     account = await whole_account(store, clock, seen)
-    account.api.tells_total = tells_total
+    account.api.states_total = states_total
     await account.run_for(30)
     show(account, row(2, "success", age_s=300, ended_s=290), seen)
     await account.run_for(30)
-    assert await told(account) == [("execution.success", name(2)) if tells_total else ("pipeline.gap", "")]
+    assert await emitted(account) == [("execution.success", name(2)) if states_total else ("pipeline.gap", "")]
 
 
-@pytest.mark.parametrize(("total", "tells_total"), [(None, True), (100, True), (None, False)])
+@pytest.mark.parametrize(("total", "states_total"), [(None, True), (100, True), (None, False)])
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
-    store: SqlStore, clock: FakeClock, total: int | None, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, total: int | None, *, states_total: bool
 ) -> None:
     account = await whole_account(store, clock)
-    account.api.total, account.api.tells_total = total, tells_total
+    account.api.total, account.api.states_total = total, states_total
     await account.run_for(0.5)
     assert asked(account, "page 1") == 1
     show(account, *history(100))
     await account.run_for(60)
-    assert await told(account) == []
+    assert await emitted(account) == []
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("states_total", [True, False])
 @pytest.mark.untraced
 async def test_history_stays_silent_though_the_newest_pages_were_refused_at_first(
-    store: SqlStore, clock: FakeClock, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     old = history(200)[::-1]
     account = await whole_account(store, clock, *old)
     refuse(account, 2, 3, 4, outcome=Outcome.REJECTED)
-    account.api.tells_total = tells_total
+    account.api.states_total = states_total
     await account.run_for(400)
     show(account, *old)
     await account.run_for(60)
-    assert [type_ for type_, _ in await told(account) if type_ != "pipeline.gap"] == []
+    assert [type_ for type_, _ in await emitted(account) if type_ != "pipeline.gap"] == []
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("states_total", [True, False])
 async def test_what_is_no_younger_than_the_first_scan_saw_but_was_not_there_is_new_if_all_was_counted(
-    store: SqlStore, clock: FakeClock, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     rows = [row(number, "success", age_s=600 - number, ended_s=300 - number) for number in range(30, 0, -1)]
     account = await whole_account(store, clock, *rows[:10], *rows[11:])
-    account.api.tells_total = tells_total
+    account.api.states_total = states_total
     await account.run_for(30)
     show(account, *rows)
     await account.run_for(30)
-    assert await told(account) == [("execution.success", name(20)) if tells_total else ("pipeline.gap", "")]
+    assert await emitted(account) == [("execution.success", name(20)) if states_total else ("pipeline.gap", "")]
 
 
 async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore, clock: FakeClock) -> None:
@@ -859,7 +863,7 @@ async def test_a_start_that_asked_for_nothing_has_begun_to_watch(store: SqlStore
     clock.advance(100)
     account = await whole_account(store, clock, row(1, "success", age_s=-40, ended_s=-50))
     await account.run_for(5)
-    assert await told(account) == [("execution.success", name(1))]
+    assert await emitted(account) == [("execution.success", name(1))]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NOT_FOUND, Outcome.REJECTED])
@@ -868,23 +872,23 @@ async def test_a_page_beyond_the_end_may_be_refused(store: SqlStore, clock: Fake
     account = await whole_account(store, clock, *(row(number, "running") for number in range(50, 0, -1)))
     account.api.pages[2] = outcome
     await account.run_for(120)
-    assert {type_ for type_, _ in await told(account)} == {"execution.running"}
+    assert {type_ for type_, _ in await emitted(account)} == {"execution.running"}
 
 
-async def test_what_was_named_and_told_before_is_not_told_again(store: SqlStore, clock: FakeClock) -> None:
+async def test_what_was_named_and_reported_before_is_not_reported_again(store: SqlStore, clock: FakeClock) -> None:
     named = [name(number) for number in range(1, 61)]
     account = await account_of(store, clock, *named)
     account.api.script = {each: said(each, "success") for each in named}
     await account.run_for(5)
-    assert len(await told(account)) == 60
+    assert len(await emitted(account)) == 60
     show(account, *(row(number, "success", age_s=20, ended_s=-2) for number in range(60, 0, -1)))
     await account.watcher.watch([WHOLE])
     await account.run_for(30)
-    assert await told(account) == []
+    assert await emitted(account) == []
     assert asked(account, "page 2") == 1
     await account.watcher.watch([replace(WHOLE, executions=(named[0],))])
     await account.run_for(30)
-    assert await told(account) == []
+    assert await emitted(account) == []
 
 
 async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock: FakeClock) -> None:
@@ -894,7 +898,7 @@ async def test_named_and_whole_pipelines_share_an_account(store: SqlStore, clock
     account.api.script[name(9)] = said(name(9), "running")
     show(account, row(1, "running"))
     await account.run_for(100)
-    assert sorted(await told(account)) == [("execution.running", name(1)), ("execution.running", name(9))]
+    assert sorted(await emitted(account)) == [("execution.running", name(1)), ("execution.running", name(9))]
     assert asked(account, name(9)) > 10
     assert asked(account, "page 1") > 50
 
@@ -904,7 +908,7 @@ class BrokenError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("part", "method"), [("_agenda", "put_stale"), ("_agenda", "restore"), ("_roster", "put_back")]
+    ("part", "method"), [("_poll_queue", "put_stale"), ("_poll_queue", "restore"), ("_registry", "put_back")]
 )
 async def test_what_cannot_be_put_back_after_a_page_ends_the_daemon(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
@@ -917,7 +921,7 @@ async def test_what_cannot_be_put_back_after_a_page_ends_the_daemon(
 
     show(account, row(1, "running"))  # of the other nothing is learnt: it is put back as it was
     clock.advance(10.0)
-    await account.watcher.round()
+    await account.watcher.tick()
     monkeypatch.setattr(getattr(account.watcher, part), method, break_down)
     await account.settle()
     assert {type(error) for error in account.fatal} == {BrokenError}
@@ -928,25 +932,25 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
 ) -> None:
     account = await whole_account(store, clock, *(row(number, "running") for number in (3, 2, 1)))
     await account.run_for(5)
-    success = account.watcher._parts.judge.success
+    success = account.watcher._deps.evaluator.success
 
-    def stumble(entry: Entry, execution: Execution, *, sent_at: float) -> Judged:
+    def stumble(entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
         if execution.id == name(2):
             raise BrokenError
         return success(entry, execution, sent_at=sent_at)
 
-    monkeypatch.setattr(account.watcher._parts.judge, "success", stumble)
+    monkeypatch.setattr(account.watcher._deps.evaluator, "success", stumble)
     show(account, row(3, "paused"), row(2, "running"), row(1, "paused"))
     await account.run_for(5)
     monkeypatch.undo()
     show(account)
     account.api.script = {name(number): said(name(number), "success") for number in (3, 2, 1)}
-    await told(account)
+    await emitted(account)
     await account.run_for(130)
-    assert sorted(await told(account)) == [("execution.success", name(number)) for number in (1, 2, 3)]
+    assert sorted(await emitted(account)) == [("execution.success", name(number)) for number in (1, 2, 3)]
 
 
-async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_told_though_it_is_gone_by_then(
+async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_reported_though_it_is_gone_by_then(
     store: SqlStore, clock: FakeClock, path: Path
 ) -> None:
     account = await whole_account(store, clock, row(1, "running"))
@@ -960,7 +964,7 @@ async def test_an_end_that_a_get_confirmed_and_the_store_did_not_take_is_told_th
     show(account)
     account.api.script[name(1)] = Outcome.NOT_FOUND
     await account.run_for(200)
-    assert [event for event in await told(account) if event[1] == name(1)] == [
+    assert [event for event in await emitted(account) if event[1] == name(1)] == [
         ("execution.running", name(1)),
         ("execution.failed", name(1)),
     ]

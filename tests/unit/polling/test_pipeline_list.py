@@ -4,37 +4,37 @@ import pytest
 from stores import from_us
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Cursor, Execution, Known, Watch
+from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
 from watcher.polling.page_index import REMEMBERED_COUNT, STEP_ROWS
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import Learnt
+from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import SEEK_EVERY_S, Listing
-from watcher.polling.poll_queue import Entry
+from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.pipeline_list import SEEK_EVERY_S, PipelineListState
+from watcher.polling.poll_queue import TrackedExecution
 
 WATCH = Watch("default", "whole", ())
 
 
-def listing() -> Listing:
-    scan = Scan(
-        Learnt(Ordering(), Paging()),
+def listing() -> PipelineListState:
+    scan = ListTraversal(
+        CarryOver(Ordering(), Paging()),
         clock=ApiClock(),
         cursor=Cursor(0),
         lookback_us=0,
         began_at=0,
         pages_at_most=10,
     )
-    return Listing(WATCH, Cursor(0), 0, scan)
+    return PipelineListState(WATCH, Cursor(0), 0, scan)
 
 
-def on_page(listing: Listing, page: int, *, at: float) -> list[Entry]:
-    return list(listing.rows.layout.on_page(page, at=at))
+def on_page(listing: PipelineListState, page: int, *, at: float) -> list[TrackedExecution]:
+    return list(listing.rows.page_index.on_page(page, at=at))
 
 
-def shown(listing: Listing, name: str, *, index: int) -> Entry:
-    entry = Entry(Known(name, "whole", found_at=5), WATCH)
+def shown(listing: PipelineListState, name: str, *, index: int) -> TrackedExecution:
+    entry = TrackedExecution(ExecutionRecord(name, "whole", found_at=5), WATCH)
     listing.rows.enter(entry)
     listing.rows.put(entry, index=index, at=0.0, scanned=True)
     return entry
@@ -44,9 +44,9 @@ def test_what_a_page_shows_is_not_forgotten_for_others_of_the_same_page() -> Non
     known = listing()
     known.rows.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
     page = [f"old {number}" for number in range(25)] + [f"new {number}" for number in range(25)]
-    strangers = known.rows.strangers(page)
-    assert strangers == page[25:]
-    known.rows.remember(dict.fromkeys(strangers, 2))
+    unknown = known.rows.unknown(page)
+    assert unknown == page[25:]
+    known.rows.remember(dict.fromkeys(unknown, 2))
     assert [known.rows.found_at(name) for name in page] == [1] * 25 + [2] * 25
 
 
@@ -54,13 +54,13 @@ def test_the_longest_unseen_are_forgotten_first() -> None:
     known = listing()
     known.rows.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
     known.rows.remember({"new": 2})
-    assert known.rows.strangers(["old 0", "old 1", "new"]) == ["old 0"]
+    assert known.rows.unknown(["old 0", "old 1", "new"]) == ["old 0"]
 
 
 def test_an_execution_that_ends_is_remembered_and_one_that_is_only_dropped_is_not() -> None:
     known = listing()
     ended, dropped = shown(known, "ended", index=0), shown(known, "dropped", index=1)
-    ended.known = Known("ended", "whole", ended_at=9, found_at=5)
+    ended.known = ExecutionRecord("ended", "whole", ended_at=9, found_at=5)
     known.rows.leave(ended)
     known.rows.leave(dropped)
     assert (known.rows.found_at("ended"), known.rows.found_at("dropped")) == (5, None)
@@ -86,18 +86,18 @@ def test_one_that_few_rows_have_moved_is_found_on_the_next_page_once_it_was_miss
     assert on_page(known, 1, at=0.0) == [entry]
     known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
-    assert entry.place is not None
-    assert not entry.place.guessed
+    assert entry.position is not None
+    assert not entry.position.guessed
 
 
 def test_who_has_left_is_on_no_page() -> None:
     known = listing()
     entry = shown(known, "a", index=3)
     known.rows.leave(entry)
-    assert (on_page(known, 1, at=0.0), known.rows.layout.page_of(entry, at=0.0)) == ([], None)
+    assert (on_page(known, 1, at=0.0), known.rows.page_index.page_of(entry, at=0.0)) == ([], None)
 
 
-def test_what_a_look_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
+def test_what_a_poll_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
     known = listing()
     known.progress.began_at = 1
     known.found(2, scanned=True)
@@ -108,13 +108,13 @@ def test_what_a_look_finds_while_a_scan_is_under_way_came_after_it_began() -> No
     assert known.progress.found_count == 7
 
 
-def test_one_that_is_not_where_it_should_be_may_be_on_the_page_beside_and_else_has_no_place() -> None:
+def test_one_that_is_not_where_it_should_be_may_be_on_the_page_beside_and_else_has_no_known_position() -> None:
     known = listing()
     entry = shown(known, "a", index=PAGE_ROWS - 2)
     known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
     known.rows.miss(entry, page=2, at=0.0)
-    assert entry.place is None
+    assert entry.position is None
     known.scan_asked(0.0)
     assert known.sought_count() == 1
 
@@ -126,8 +126,8 @@ def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
     known.rows.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
     known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
-    assert entry.place is not None
-    assert not entry.place.guessed
+    assert entry.position is not None
+    assert not entry.position.guessed
 
 
 def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
@@ -143,7 +143,7 @@ def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
 
 
 @pytest.mark.parametrize(
-    ("started_s", "found_s", "now_s", "is_ground"),
+    ("started_s", "found_s", "now_s", "is_known_row"),
     [
         (80, 100, 100, True),  # old enough by the API's own clock when it was found
         (85, 100, 100, True),
@@ -154,19 +154,19 @@ def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
         (80, 101, 200, False),  # the scan that found it is not complete
     ],
 )
-def test_ground_is_what_nothing_can_come_to_be_seen_below_of(
-    started_s: int | None, found_s: int, now_s: int, *, is_ground: bool
+def test_a_known_row_is_what_nothing_can_come_to_be_seen_below_of(
+    started_s: int | None, found_s: int, now_s: int, *, is_known_row: bool
 ) -> None:
     known, second = listing(), 1_000_000
     known.cursor = Cursor(0, 100 * second)
     known.scan.clock.shown_at = 100 * second
-    row = Execution("e", "new", started_at=None if started_s is None else from_us(started_s * second))
-    assert known.is_ground(row, found_at=found_s * second, now=now_s * second) is is_ground
+    row = ExecutionSnapshot("e", "new", started_at=None if started_s is None else from_us(started_s * second))
+    assert known.is_known_row(row, found_at=found_s * second, now=now_s * second) is is_known_row
 
 
-def test_who_has_no_place_is_sought_every_ten_minutes() -> None:
+def test_who_has_no_known_position_is_sought_every_ten_minutes() -> None:
     known = listing()
-    entry = Entry(Known("a", "whole", found_at=5), WATCH)
+    entry = TrackedExecution(ExecutionRecord("a", "whole", found_at=5), WATCH)
     known.rows.enter(entry)
     sought = []
     for at in (0.0, 1.0, SEEK_EVERY_S, SEEK_EVERY_S + 1):
@@ -176,12 +176,12 @@ def test_who_has_no_place_is_sought_every_ten_minutes() -> None:
     assert sought == [1, 0, 1, 0]
 
 
-def test_ground_is_not_what_only_our_clock_says_was_old() -> None:
+def test_a_known_row_is_not_what_only_our_clock_says_was_old() -> None:
     known, second = listing(), 1_000_000
     known.cursor = Cursor(0, 100 * second)
-    row = Execution("e", "new", started_at=from_us(10 * second))
-    assert not known.is_ground(row, found_at=100 * second, now=114 * second)
+    row = ExecutionSnapshot("e", "new", started_at=from_us(10 * second))
+    assert not known.is_known_row(row, found_at=100 * second, now=114 * second)
     known.scan.clock.shown_at = 24 * second  # its clock is behind
-    assert not known.is_ground(row, found_at=100 * second, now=114 * second)
+    assert not known.is_known_row(row, found_at=100 * second, now=114 * second)
     known.scan.clock.shown_at = 25 * second
-    assert known.is_ground(row, found_at=100 * second, now=100 * second)
+    assert known.is_known_row(row, found_at=100 * second, now=100 * second)

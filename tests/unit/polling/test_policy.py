@@ -4,15 +4,15 @@ import pytest
 from virtual import PIPELINE, FakeClock, watch_of
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.models import Cursor, Known, LostReason, Outcome
+from watcher.domain.models import Cursor, ExecutionRecord, LostReason, Outcome
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import Learnt
+from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import Listing
+from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy
-from watcher.polling.poll_queue import Entry, Item
+from watcher.polling.poll_queue import PollItem, TrackedExecution
 
 LONGEST_S = 60.0
 HOUR_S = 3600.0
@@ -53,7 +53,9 @@ class Rig:
             clock=self.clock,
             jitter=lambda: draw,
         )
-        self.item: Item = Entry(Known("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
+        self.item: PollItem = (
+            TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
+        )
         self.success_at: float | None = None
         self.alone, self.usable = False, True
 
@@ -68,11 +70,11 @@ class Rig:
         return self.rule.wait_s(self.item, reason, sent_at=self.clock.monotonic())
 
 
-def a_list() -> Listing:
-    scan = Scan(
-        Learnt(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+def a_list() -> PipelineListState:
+    scan = ListTraversal(
+        CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
     )
-    return Listing(watch_of(), Cursor(0), 0, scan)
+    return PipelineListState(watch_of(), Cursor(0), 0, scan)
 
 
 def lost(word: str) -> LostReason | None:

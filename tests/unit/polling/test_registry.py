@@ -1,4 +1,4 @@
-"""Watches that change while their executions are looked at, over the real store in virtual time."""
+"""Watches that change while their executions are polled, over the real store in virtual time."""
 
 from virtual import PIPELINE, FakeClock, account_of, said
 
@@ -12,20 +12,22 @@ def watch(*executions: str, team: str = "sales") -> Watch:
     return Watch("default", PIPELINE, executions, labels={"team": team})
 
 
-async def test_an_execution_that_is_added_is_looked_at_and_one_that_is_removed_no_more(
+async def test_an_execution_that_is_added_is_polled_and_one_that_is_removed_no_more(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, A)
     account.api.script[B] = said(B, "paused")
     await account.run_for(5)
     await account.watcher.watch([watch(B)])
-    looked = len(account.api.times(A))
+    polled = len(account.api.times(A))
     await account.run_for(50)
-    assert len(account.api.times(A)) == looked
-    assert await account.told() == [("execution.running", "running", None), ("execution.paused", "paused", None)]
+    assert len(account.api.times(A)) == polled
+    assert await account.emitted() == [("execution.running", "running", None), ("execution.paused", "paused", None)]
 
 
-async def test_an_execution_that_is_watched_again_goes_on_from_what_was_told(store: SqlStore, clock: FakeClock) -> None:
+async def test_an_execution_that_is_watched_again_goes_on_from_what_was_reported(
+    store: SqlStore, clock: FakeClock
+) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(5)
     await account.watcher.watch([])
@@ -35,7 +37,10 @@ async def test_an_execution_that_is_watched_again_goes_on_from_what_was_told(sto
     await account.run_for(5)
     await account.watcher.watch([watch(A)])
     await account.run_for(500)
-    assert await account.told() == [("execution.running", "running", None), ("execution.success", "success", "running")]
+    assert await account.emitted() == [
+        ("execution.running", "running", None),
+        ("execution.success", "success", "running"),
+    ]
     assert len(account.api.times(A)) == 7
 
 
@@ -44,16 +49,16 @@ async def test_labels_that_change_are_in_the_next_event_and_nothing_else_comes_o
 ) -> None:
     account = await account_of(store, clock, A)
     await account.run_for(100)
-    looked = len(account.api.asked)
+    polled = len(account.api.asked)
     await account.watcher.watch([watch(A, team="ops")])
     await account.run_for(0.5)
-    assert len(account.api.asked) == looked
+    assert len(account.api.asked) == polled
     account.api.script[A] = said(A, "failed")
     await account.run_for(60)
     assert [event["data"]["labels"]["team"] for event in await account.events()] == ["sales", "ops"]
 
 
-async def test_one_that_is_removed_and_added_while_a_look_is_under_way_is_not_asked_for_twice(
+async def test_one_that_is_removed_and_added_while_a_poll_is_under_way_is_not_asked_for_twice(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, A)
@@ -66,10 +71,10 @@ async def test_one_that_is_removed_and_added_while_a_look_is_under_way_is_not_as
     account.api.gate.set()
     await account.run_for(5)
     assert len(account.api.asked) > 3
-    assert await account.told() == [("execution.running", "running", None)]
+    assert await account.emitted() == [("execution.running", "running", None)]
 
 
-async def test_one_that_is_removed_while_a_look_is_under_way_is_let_go_when_it_is_back(
+async def test_one_that_is_removed_while_a_poll_is_under_way_is_let_go_when_it_is_back(
     store: SqlStore, clock: FakeClock
 ) -> None:
     account = await account_of(store, clock, A, B)
@@ -79,7 +84,7 @@ async def test_one_that_is_removed_while_a_look_is_under_way_is_let_go_when_it_i
     account.api.gate.set()
     await account.run_for(60)
     assert len(account.api.times(A)) == 1
-    assert await account.told() == [("execution.running", "running", None)] * 2
+    assert await account.emitted() == [("execution.running", "running", None)] * 2
     assert (
         account.metrics.registry.get_sample_value(
             "watcher_open_executions", {"account": "default", "status": "running"}
@@ -102,7 +107,7 @@ async def test_one_that_ends_while_the_store_is_asked_for_others_is_not_taken_fo
     assert len(account.api.times(A)) == 1
 
 
-async def test_those_looked_at_longest_ago_come_first_at_a_start(store: SqlStore, clock: FakeClock) -> None:
+async def test_those_polled_longest_ago_come_first_at_a_start(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B, C)
     account.api.script[A] = said(A, "paused")
     await account.run_for(1)
@@ -119,7 +124,7 @@ async def test_a_refused_key_is_tried_at_once_when_the_configuration_is_read_ane
     account = await account_of(store, clock, A)
     account.api.script[A] = Outcome.UNAUTHORIZED
     await account.run_for(5)
-    looked = len(account.api.asked)
+    polled = len(account.api.asked)
     await account.watcher.watch([watch(A)])
     await account.run_for(5)
-    assert len(account.api.asked) == looked + 1
+    assert len(account.api.asked) == polled + 1

@@ -11,7 +11,7 @@ import pytest
 from bench.population import Crowd, Population, end_s
 from bench.virtual_time import ACCOUNT, Stage, enter_stage
 
-from watcher.clerk.simulator.lifecycles import tell
+from watcher.clerk.simulator.lifecycles import make_lifecycle
 from watcher.clerk.simulator.scenarios import pipeline_named
 from watcher.clerk.simulator.world import SimExecution, SimPipeline
 from watcher.config.models import PollingSettings
@@ -40,10 +40,12 @@ class Cast(Population):
         """Let an execution begin then and end so much later."""
         while True:
             self._count += 1
-            story = tell(1, index=self._count)
-            if (story.stays[-1].status == Status.FAILED) is fails:
+            lifecycle = make_lifecycle(1, index=self._count)
+            if (lifecycle.phases[-1].status == Status.FAILED) is fails:
                 break
-        return self.world.add(story.stretched(length_s / story.length_s()), pipeline=pipeline, begins_s=begins_s)
+        return self.world.add(
+            lifecycle.stretched(length_s / lifecycle.length_s()), pipeline=pipeline, begins_s=begins_s
+        )
 
     def arrive(
         self, pipeline: SimPipeline, *, per_s: float, from_s: float, until_s: float, fails: bool = False
@@ -75,10 +77,10 @@ async def begin(
 
 
 def delays_s(stage: Stage, executions: Iterable[SimExecution], *, from_s: float, until_s: float) -> list[float]:
-    """Return how long after their ends within [from, until) these were told."""
+    """Return how long after their ends within [from, until) these were reported."""
     ended = [each for each in executions if from_s <= end_s(each) < until_s]
     assert ended
-    return [stage.notes.told[each.id] - end_s(each) for each in ended]
+    return [stage.notes.emitted[each.id] - end_s(each) for each in ended]
 
 
 @pytest.mark.long
@@ -111,13 +113,13 @@ async def test_a_storm_of_failures_delays_the_failure_of_no_other_pipeline(stack
     await stage.run_until(260.0)
     quiet = delays_s(stage, cast.of(QUIET), from_s=50.0, until_s=200.0)
     busy = delays_s(stage, cast.of(BUSY), from_s=50.0, until_s=200.0)
-    assert fmean(quiet) < 5  # 30 s where the oldest claim goes first
+    assert fmean(quiet) < 5  # 30 s where the oldest pending confirmation goes first
     assert fmean(busy) < 15
     assert max(busy) < 40
 
 
 @pytest.mark.parametrize("per_s", [30.0, pytest.param(90.0, marks=pytest.mark.long)])
-async def test_what_a_storm_brings_faster_than_it_can_be_read_is_told_once_it_is_over(
+async def test_what_a_storm_brings_faster_than_it_can_be_read_is_reported_once_it_is_over(
     stack: AsyncExitStack, per_s: float
 ) -> None:
     cast = Cast()
@@ -127,7 +129,7 @@ async def test_what_a_storm_brings_faster_than_it_can_be_read_is_told_once_it_is
     stage = await begin(stack, cast, rate_per_s=1.0)
     await stage.run_until(600.0)
     assert len(delays_s(stage, cast.of(BUSY), from_s=20.0, until_s=500.0)) > 40 * per_s
-    assert set(stage.notes.told_count.values()) == {1}
+    assert set(stage.notes.emitted_count.values()) == {1}
     assert stage.notes.gaps == []
 
 
@@ -139,12 +141,12 @@ async def test_a_storm_that_goes_on_for_minutes_is_a_gap_that_says_how_many_at_m
     stage = await begin(stack, cast, rate_per_s=0.25)
     await stage.run_until(5000.0)
     (gap,) = (json.loads(body)["data"] for body in stage.notes.gaps)
-    missing = [each for each in cast.of(BUSY) if end_s(each) >= 20.0 and each.id not in stage.notes.told]
+    missing = [each for each in cast.of(BUSY) if end_s(each) >= 20.0 and each.id not in stage.notes.emitted]
     assert gap["reason"] == "outrun"
     assert len(missing) <= gap["atMost"]  # none, as `total` shows that rows further down were not found
 
 
-async def test_after_two_days_off_all_that_began_and_ended_is_told_once(tmp_path: Path) -> None:
+async def test_after_two_days_off_all_that_began_and_ended_is_reported_once(tmp_path: Path) -> None:
     cast = Cast()
     for pipeline in (BUSY, QUIET):
         for _ in range(30):
@@ -152,16 +154,16 @@ async def test_after_two_days_off_all_that_began_and_ended_is_told_once(tmp_path
         for _ in range(1000):
             length_s = cast.draw.choice([0.3, 30.0, 3000.0])
             cast.add(pipeline, begins_s=cast.draw.uniform(60.0, 2 * DAY_S), length_s=length_s)
-    told: list[str] = []
+    emitted: list[str] = []
     for from_s, until_s in ((0.0, 120.0), (2 * DAY_S, 2 * DAY_S + 400)):
         cast.clock.advance(from_s - cast.world.now_s())
         async with AsyncExitStack() as stack:
             stage = await begin(stack, cast, rate_per_s=2.0, directory=tmp_path)
             stage.notes.counting = True
             await stage.run_until(until_s)
-        told += stage.notes.told_count.elements()
+        emitted += stage.notes.emitted_count.elements()
         assert stage.notes.gaps == []
         assert stage.notes.requests.total() <= 2.0 * (until_s - from_s)
     ended = [each.id for each in cast.world.executions() if 0.0 <= end_s(each) < 2 * DAY_S + 390]
-    assert len(told) == len(set(told))
-    assert set(ended) <= set(told)
+    assert len(emitted) == len(set(emitted))
+    assert set(ended) <= set(emitted)

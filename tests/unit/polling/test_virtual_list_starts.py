@@ -6,10 +6,10 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Life, ModelApi, model, told
+from list_model import HOUR_S, Life, ModelApi, emitted, model
 from virtual import FakeClock
 
-from watcher.domain.models import Execution
+from watcher.domain.models import ExecutionSnapshot
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced
@@ -31,11 +31,11 @@ def never_starts(life: Life) -> bool:
     return int(life.id[:2], 16) < 26
 
 
-def never_started(api: ModelApi) -> Callable[[Execution], Execution]:
+def never_started(api: ModelApi) -> Callable[[ExecutionSnapshot], ExecutionSnapshot]:
     """Let one in ten fail before it starts, and the others wait for a moment."""
     lives = {life.id: life for life in api.lives}
 
-    def amend(row: Execution) -> Execution:
+    def amend(row: ExecutionSnapshot) -> ExecutionSnapshot:
         life = lives[row.id]
         return replace(row, started_at=None) if is_null(life, api.clock) else row
 
@@ -51,18 +51,18 @@ def is_null(life: Life, clock: FakeClock) -> bool:
     [0, pytest.param(1, marks=pytest.mark.long), *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(2, 8))],
 )
 @pytest.mark.parametrize(("nulls", "sign"), [("last", -1), ("first", -1), ("last", 1), ("first", 1)])
-async def test_what_never_started_is_told_wherever_the_list_has_it(
+async def test_what_never_started_is_reported_wherever_the_list_has_it(
     store: SqlStore, clock: FakeClock, nulls: str, sign: int, seed: int
 ) -> None:
     old = queued(300, from_s=-HOUR_S, until_s=950.0, seed=seed)
     since = queued(80, from_s=1017.0, until_s=1070.0, seed=seed)
     api = ModelApi(clock, lives=old + since)
-    place = 1 if nulls == "last" else -1
-    api.orders = ((0.0, lambda life: (place * is_null(life, clock), sign * life.begins_s)),)
+    position = 1 if nulls == "last" else -1
+    api.orders = ((0.0, lambda life: (position * is_null(life, clock), sign * life.begins_s)),)
     api.amend = never_started(api)
     account = await model(store, clock, api)
     await account.run_for(240)
-    result = await told(account)
+    result = await emitted(account)
     assert result.missing(old) == len(old)
     assert result.missing(since) == 0 or result.gaps
     assert set(result.ended.values()) == {1}
@@ -70,7 +70,7 @@ async def test_what_never_started_is_told_wherever_the_list_has_it(
 
 @pytest.mark.parametrize("count", [301, 351])
 @pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.long)])
-async def test_where_what_was_created_earlier_started_later_no_history_is_told(
+async def test_where_what_was_created_earlier_started_later_no_history_is_reported(
     store: SqlStore, clock: FakeClock, count: int, seed: int
 ) -> None:
     draw = Random(seed)
@@ -86,6 +86,6 @@ async def test_where_what_was_created_earlier_started_later_no_history_is_told(
     api = ModelApi(clock, lives=old + since, orders=((0.0, lambda life: rank[life.id]),))
     account = await model(store, clock, api)
     await account.run_for(130)
-    result = await told(account)
+    result = await emitted(account)
     assert result.missing(old) == len(old)
     assert (result.missing(since), result.gaps) == (0, [])

@@ -1,4 +1,4 @@
-"""Lists as no documentation forbids them, in virtual time: everything that ends is told, or a gap is; no history is."""
+"""Lists as no documentation forbids them, in virtual time: each end is reported, or a gap is; no history is."""
 
 import os
 import sqlite3
@@ -18,13 +18,13 @@ from list_model import (
     ModelApi,
     Order,
     by_id,
+    emitted,
     last_ended,
     lives,
     model,
     newest,
     oldest,
     thinned,
-    told,
 )
 from virtual import EPOCH, FakeClock
 
@@ -39,26 +39,26 @@ FLIPS = [(newest, oldest), (oldest, newest)]
 
 
 @pytest.mark.parametrize(
-    ("size", "turns", "tells_total"), thinned([(19, 10), (120, 10), (1050, 50)], FLIPS, [True, False])
+    ("size", "selector", "states_total"), thinned([(19, 10), (120, 10), (1050, 50)], FLIPS, [True, False])
 )
-async def test_of_a_list_that_turns_over_all_that_began_since_is_told(
-    store: SqlStore, clock: FakeClock, size: tuple[int, int], turns: tuple[Order, Order], *, tells_total: bool
+async def test_of_a_list_that_turns_over_all_that_began_since_is_reported(
+    store: SqlStore, clock: FakeClock, size: tuple[int, int], selector: tuple[Order, Order], *, states_total: bool
 ) -> None:
     count, page_rows = size
     old = lives(count, from_s=-HOUR_S, until_s=900.0)
     since = lives(80, from_s=1030.0, until_s=1130.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, turns[0]), (1080.0, turns[1])), page_rows=page_rows)
-    api.tells_total = tells_total
+    api = ModelApi(clock, lives=old + since, orders=((0.0, selector[0]), (1080.0, selector[1])), page_rows=page_rows)
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(160)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), result.missing(old), result.gaps) == (0, len(old), [])
     assert set(result.ended.values()) == {1}
 
 
-@pytest.mark.parametrize(("size", "tells_total"), thinned([(130, 50), (60, 10)], [True, False]))
-async def test_of_a_list_that_turns_over_again_and_again_all_is_told(
-    store: SqlStore, clock: FakeClock, size: tuple[int, int], *, tells_total: bool
+@pytest.mark.parametrize(("size", "states_total"), thinned([(130, 50), (60, 10)], [True, False]))
+async def test_of_a_list_that_turns_over_again_and_again_all_is_reported(
+    store: SqlStore, clock: FakeClock, size: tuple[int, int], *, states_total: bool
 ) -> None:
     count, page_rows = size
     since = lives(80, from_s=1030.0, until_s=1130.0)
@@ -66,44 +66,44 @@ async def test_of_a_list_that_turns_over_again_and_again_all_is_told(
     api.orders = [(1017.0 * number, (newest, oldest)[number % 2]) for number in range(2)] + [
         (1000 + 17.3 * number, (newest, oldest)[number % 2]) for number in range(20)
     ]
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(200)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 80, [])
 
 
-@pytest.mark.parametrize(("dates", "tells_total"), thinned(["true", "none", "equal"], [True, False]))
-async def test_of_a_list_without_an_order_all_is_told(
-    store: SqlStore, clock: FakeClock, dates: str, *, tells_total: bool
+@pytest.mark.parametrize(("dates", "states_total"), thinned(["true", "none", "equal"], [True, False]))
+async def test_of_a_list_without_an_order_all_is_reported(
+    store: SqlStore, clock: FakeClock, dates: str, *, states_total: bool
 ) -> None:
     old, since = lives(400, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, by_id),), dates=dates)
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(200)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
 
 
-@pytest.mark.parametrize("tells_total", [True, False])
+@pytest.mark.parametrize("states_total", [True, False])
 async def test_a_list_without_an_order_that_is_too_long_is_a_gap_once(
-    store: SqlStore, clock: FakeClock, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, *, states_total: bool
 ) -> None:
     old = lives(400, from_s=-HOUR_S, until_s=900.0)
     api = ModelApi(clock, lives=old, orders=((0.0, by_id),))
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api, pages_at_most=10)
     await account.run_for(30)
-    assert (await told(account)).gaps == []
+    assert (await emitted(account)).gaps == []
     api.lives = old + lives(200, from_s=1030.0, until_s=1031.0)
     await account.run_for(60)
-    assert (await told(account)).gaps == ["unordered"]
+    assert (await emitted(account)).gaps == ["unordered"]
     api.lives = old
     await account.run_for(20)
     api.lives = old + lives(200, from_s=1120.0, until_s=1121.0)
     await account.run_for(60)
-    assert (await told(account)).gaps == ["unordered"]
+    assert (await emitted(account)).gaps == ["unordered"]
 
 
 @pytest.mark.parametrize(("kind", "page_rows"), thinned([(newest, 5.0), (oldest, 5.0), (last_ended, 0.0)], [10, 50]))
@@ -118,7 +118,7 @@ async def test_a_list_that_is_nearly_ordered_is_cheap_and_complete(
     await account.run_for(30)
     before = len(api.asked)
     await account.run_for(100)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
     pages = sum(what.startswith("page") for _, what in api.asked[before:])
     assert pages <= 3 * 100, pages
@@ -130,7 +130,7 @@ OFFSETS_S = [-2 * 86_400.0, -1200.0, 0.0, 1200.0, 2 * 86_400.0]
 @pytest.mark.parametrize(
     ("offset_s", "kind"), thinned(OFFSETS_S, [(newest, 50, HOUR_S), (oldest, 300, 0.0), (by_id, 130, 0.0)])
 )
-async def test_whatever_the_apis_clock_says_all_that_is_new_is_told_and_no_history(
+async def test_whatever_the_apis_clock_says_all_that_is_new_is_reported_and_no_history(
     store: SqlStore, clock: FakeClock, offset_s: float, kind: tuple[Order, int, float]
 ) -> None:
     order, count, ended_s = kind
@@ -139,7 +139,7 @@ async def test_whatever_the_apis_clock_says_all_that_is_new_is_told_and_no_histo
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s)
     account = await model(store, clock, api)
     await account.run_for(100)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
 
 
@@ -155,7 +155,7 @@ async def test_a_crash_in_the_first_scan_makes_no_difference_to_that(
     clock.advance(25)
     account = await model(store, clock, api, rate_per_s=1.0)
     await account.run_for(100)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 30, [])
 
 
@@ -185,20 +185,21 @@ OTHERS = [(fault, faults) for fault in (Fault.CUT, Fault.STALE) for faults in (o
 
 
 @pytest.mark.parametrize(
-    ("wrong", "order", "seed", "tells_total"), thinned(EMPTY + OTHERS, [newest, oldest, by_id], range(2), [True, False])
+    ("wrong", "order", "seed", "states_total"),
+    thinned(EMPTY + OTHERS, [newest, oldest, by_id], range(2), [True, False]),
 )
 async def test_an_answer_that_is_wrong_now_and_then_is_no_gap_and_hides_nothing(
-    store: SqlStore, clock: FakeClock, wrong: tuple[Fault, Faults], order: Order, seed: int, *, tells_total: bool
+    store: SqlStore, clock: FakeClock, wrong: tuple[Fault, Faults], order: Order, seed: int, *, states_total: bool
 ) -> None:
     fault, faults = wrong
     is_wrong = faults(Random(seed))
     old, since = lives(300, from_s=-HOUR_S, until_s=900.0), lives(40, from_s=1030.0, until_s=1090.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     api.fault = lambda count, page: fault if is_wrong(count, page) else Fault.NONE
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(140)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 40, [])
 
 
@@ -215,10 +216,10 @@ async def test_oldest_first_a_list_that_answers_for_pages_beyond_its_last_is_rea
     store: SqlStore, clock: FakeClock, last_page: Callable[[int], int], gaps: list[str]
 ) -> None:
     old, since = lives(100, from_s=-HOUR_S, until_s=900.0), lives(20, from_s=1020.0, until_s=1040.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, oldest),), tells_total=False, last_page=last_page)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, oldest),), states_total=False, last_page=last_page)
     account = await model(store, clock, api)
     await account.run_for(60)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(old), result.missing(since), result.gaps) == (100, len(gaps) * 20, gaps)
 
 
@@ -231,7 +232,7 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize(("order", "size"), thinned([newest, oldest, by_id], [(50, 0.0), (130, 0.5)]))
-async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_told(
+async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_reported(
     store: SqlStore, clock: FakeClock, path: Path, order: Order, size: tuple[int, float]
 ) -> None:
     count, after_s = size
@@ -242,13 +243,13 @@ async def test_a_store_that_is_locked_in_the_first_scan_makes_no_history_told(
     with locked(path):
         await account.run_for(8)
     await account.run_for(100)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 5, [])
-    assert account.watcher._roster.found_count == 0
+    assert account.watcher._registry.found_count == 0
 
 
 @pytest.mark.parametrize("order", [newest, oldest])
-async def test_what_a_locked_store_could_not_take_is_told_once_it_can(
+async def test_what_a_locked_store_could_not_take_is_reported_once_it_can(
     store: SqlStore, clock: FakeClock, path: Path, order: Order
 ) -> None:
     old, since = lives(130, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1030.0, until_s=1130.0)
@@ -260,7 +261,7 @@ async def test_what_a_locked_store_could_not_take_is_told_once_it_can(
         with locked(path):
             await account.run_for(draw.uniform(0.5, 5))
     await account.run_for(30)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps, account.fatal) == (0, 60, [], [])
 
 
@@ -283,7 +284,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("reason", ["forbidden", "forbidden deeper", "deleted", "unordered", "outrun", "lookback"])
-async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
+async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(
     store: SqlStore, clock: FakeClock, reason: str
 ) -> None:
     going, old = Life(str(UUID(int=1)), 500.0, 1e9, fails=False), lives(300, from_s=0.0, until_s=990.0)
@@ -312,7 +313,7 @@ async def test_a_gap_that_the_store_could_not_take_is_told_once_it_can(
     account = await model(refusing, clock, api, pages_at_most=pages_at_most)
     await account.run_for(150)
     assert refusing.failures == 0
-    gaps = (await told(account)).gaps
+    gaps = (await emitted(account)).gaps
     if reason == "outrun":  # what such a scan left out further down is missed by the next one, too
         assert gaps[0] == reason
         assert set(gaps) <= {reason, "unordered"}
@@ -327,7 +328,7 @@ async def test_the_newest_date_that_the_store_could_not_take_is_written_once_it_
     old = lives(130, from_s=-HOUR_S, until_s=900.0)
     account = await model(refusing, clock, ModelApi(clock, lives=old, orders=((0.0, oldest),)), rate_per_s=1.0)
     await account.run_for(30)
-    (listing,) = account.watcher._roster.listings.values()
+    (listing,) = account.watcher._registry.listings.values()
     assert (refusing.failures, listing.cursor.newest_at) == (0, to_us(EPOCH + timedelta(seconds=old[-1].ends_s)))
 
 
@@ -339,7 +340,7 @@ def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
-async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_budget(
+async def test_whatever_a_list_is_like_all_is_reported_and_no_history_within_the_budget(
     store: SqlStore, clock: FakeClock, path: Path, seed: int
 ) -> None:
     draw = Random(seed)
@@ -353,7 +354,7 @@ async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_bud
         fault=lambda *_: Fault.EMPTY if draw.random() < empty else Fault.NONE,
     )
     empty = draw.choice([0.0, 0.0, 0.1])
-    api.tells_total = draw.random() < 0.5
+    api.states_total = draw.random() < 0.5
     old = lives(draw.choice([0, 5, 60, 300]), from_s=-HOUR_S, until_s=900.0)
     since = lives(60, from_s=1030.0, until_s=1110.0, length_s=draw.choice([0.3, 5.0]), fails=draw.random() < 0.5)
     api.lives = old + since
@@ -365,7 +366,7 @@ async def test_whatever_a_list_is_like_all_is_told_and_no_history_within_the_bud
         with locked(path) if locks else nullcontext():
             await account.run_for(draw.uniform(0, 4))
     await account.run_for(60)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.other, account.fatal) == (0, 60, [], [])
     assert result.gaps == []
     assert set(result.ended.values()) == {1}

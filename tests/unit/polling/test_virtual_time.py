@@ -7,7 +7,7 @@ from bench.virtual_trials import Trial, watch_by_name, watch_whole
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
-from watcher.clerk.simulator.responses import Page, encode, listing
+from watcher.clerk.simulator.responses import PageRequest, encode, listing
 
 pytestmark = pytest.mark.untraced
 
@@ -22,7 +22,7 @@ def test_a_crowd_is_as_large_as_asked_for_from_its_beginning_on() -> None:
 
 def test_nobody_lives_longer_than_the_longest_life() -> None:
     population = Population(CROWD, until_s=0)
-    assert max(each.story.length_s() for each in population.world.executions()) <= LONGEST_S
+    assert max(each.lifecycle.length_s() for each in population.world.executions()) <= LONGEST_S
 
 
 @pytest.mark.parametrize("number", [1, 2, 11, 99])
@@ -30,7 +30,7 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
     population = Population(CROWD, until_s=100)
     api, pipeline = WorldApi(population.world, Notes()), population.pipelines[0].id
     for _ in range(2):
-        page = Page(number, PAGE_ROWS)
+        page = PageRequest(number, PAGE_ROWS)
         body = encode(listing(pipeline, page=page, world=population.world, base_url="https://example.com").document)
         sent, reply = parse_page(body), await api.list(pipeline=pipeline, page=number)
         assert sent is not None
@@ -38,14 +38,14 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
         population.clock.advance(50)
 
 
-def test_gets_alone_tell_an_end_after_half_a_turn() -> None:
+def test_gets_alone_report_an_end_after_half_a_turn() -> None:
     measured = watch_by_name(Trial(CROWD, rate_per_s=1, seconds=900, warm_up_s=300))
     assert measured.rate_per_s == pytest.approx(1, rel=0.05)
     assert measured.delay_s == pytest.approx(measured.turn_s / 2, rel=0.15)
     assert measured.longest_wait_s < 1.1 * measured.turn_s
 
 
-def test_whole_pipelines_tell_an_end_in_less_than_a_third_of_the_time_of_gets_alone() -> None:
+def test_whole_pipelines_report_an_end_in_less_than_a_third_of_the_time_of_gets_alone() -> None:
     measured = watch_whole(Trial(CROWD, rate_per_s=1, seconds=900, warm_up_s=150))
     assert measured.rate_per_s <= 1
     assert measured.delay_s < 0.3 * measured.turn_s / 2

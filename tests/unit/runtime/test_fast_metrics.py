@@ -5,13 +5,13 @@ from collections.abc import Iterable
 import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 
-from watcher.runtime.fast_metrics import Distributions, Tallies
+from watcher.runtime.fast_metrics import FastCounter, FastHistogram
 
 LABELS = ("account", "outcome")
 BUCKETS = (0.005, 0.5, 1, 60, 3600)
 
 
-def counters(kind: type[Counter] | type[Tallies]) -> str:
+def counters(kind: type[Counter] | type[FastCounter]) -> str:
     registry = CollectorRegistry()
     counter = kind("polls_total", "Looks.", LABELS, registry=registry)
     for account, outcome in (("a", "ok"), ("a", "timeout"), ('b"\\\n', "ok")):
@@ -21,7 +21,7 @@ def counters(kind: type[Counter] | type[Tallies]) -> str:
     return shown(registry)
 
 
-def histograms(kind: type[Histogram] | type[Distributions], values: Iterable[float]) -> str:
+def histograms(kind: type[Histogram] | type[FastHistogram], values: Iterable[float]) -> str:
     registry = CollectorRegistry()
     histogram = kind("lateness_seconds", "Due to sent.", LABELS, buckets=BUCKETS, registry=registry)
     histogram.labels("b", "ok")
@@ -36,12 +36,12 @@ def shown(registry: CollectorRegistry) -> str:
 
 
 def test_a_counter_shows_the_same() -> None:
-    assert counters(Tallies) == counters(Counter)
+    assert counters(FastCounter) == counters(Counter)
 
 
 @pytest.mark.parametrize("values", [(), (0.0, 0.005, 0.006), (0.5, 0.1, 3600, 3600.5, 1e9), BUCKETS])
 def test_a_histogram_shows_the_same(values: tuple[float, ...]) -> None:
-    assert histograms(Distributions, values) == histograms(Histogram, values)
+    assert histograms(FastHistogram, values) == histograms(Histogram, values)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_histogram_shows_the_same(values: tuple[float, ...]) -> None:
 )
 def test_what_is_removed_has_all_these_labels_and_is_shown_no_more(labels: dict[str, str], left: list[str]) -> None:
     registry = CollectorRegistry()
-    counter = Tallies("polls_total", "Looks.", LABELS, registry=registry)
+    counter = FastCounter("polls_total", "Looks.", LABELS, registry=registry)
     for values in (("a", "ok"), ("a", "timeout"), ("b", "ok")):
         counter.labels(*values).inc()
     counter.remove_by_labels(labels)
@@ -65,7 +65,7 @@ def test_what_is_removed_has_all_these_labels_and_is_shown_no_more(labels: dict[
 
 def test_a_child_that_was_removed_begins_at_0_again() -> None:
     registry = CollectorRegistry()
-    counter = Tallies("polls_total", "Looks.", LABELS, registry=registry)
+    counter = FastCounter("polls_total", "Looks.", LABELS, registry=registry)
     counter.labels("a", "ok").inc()
     counter.remove_by_labels({"account": "a"})
     counter.labels("a", "ok")

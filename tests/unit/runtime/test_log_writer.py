@@ -10,7 +10,7 @@ from typing import TextIO
 
 import pytest
 
-from watcher.runtime.log_writer import CHARACTERS_COUNT, LINES_COUNT, Scribe
+from watcher.runtime.log_writer import CHARACTERS_COUNT, LINES_COUNT, BackgroundLogWriter
 
 SMALLEST_BYTES = 4096
 """No pipe can be smaller."""
@@ -27,12 +27,12 @@ class Pipe:
         fcntl.fcntl(write_fd, fcntl.F_SETPIPE_SZ, SMALLEST_BYTES)
         self.stream = os.fdopen(write_fd, "w", encoding="ascii")
 
-    def read_all(self, scribe: Scribe) -> str:
-        """Read what a scribe writes until it has written it all."""
+    def read_all(self, writer: BackgroundLogWriter) -> str:
+        """Read what a writer writes until it has written it all."""
         fcntl.fcntl(self.read_fd, fcntl.F_SETPIPE_SZ, USUAL_BYTES)  # else it takes thousands of turns
         os.set_blocking(self.read_fd, False)
         read = bytearray()
-        while not scribe.flush(within_s=0.001):
+        while not writer.flush(within_s=0.001):
             read += self._read()
         return (read + self._read()).decode()
 
@@ -57,10 +57,10 @@ def full() -> Iterator[TextIO]:
         yield stream
 
 
-def scribe_on(stream: TextIO) -> Scribe:
-    """Return a scribe that says on its own stream how many lines were dropped."""
-    scribe = Scribe(stream, on_dropped=lambda count: scribe.write(f"{count} dropped\n"))
-    return scribe
+def writer_on(stream: TextIO) -> BackgroundLogWriter:
+    """Return a writer that says on its own stream how many lines were dropped."""
+    writer = BackgroundLogWriter(stream, on_dropped=lambda count: writer.write(f"{count} dropped\n"))
+    return writer
 
 
 def threads() -> list[threading.Thread]:
@@ -68,17 +68,17 @@ def threads() -> list[threading.Thread]:
 
 
 def test_lines_are_written_in_order_whatever_signs_the_stream_has_not(pipe: Pipe) -> None:
-    scribe = scribe_on(pipe.stream)
+    writer = writer_on(pipe.stream)
     for number in range(1000):
-        scribe.write(f"{number} ü\n")
-    assert pipe.read_all(scribe) == "".join(f"{number} ?\n" for number in range(1000))
+        writer.write(f"{number} ü\n")
+    assert pipe.read_all(writer) == "".join(f"{number} ?\n" for number in range(1000))
 
 
 def test_a_stream_in_memory_is_written_too() -> None:
     stream = io.StringIO()
-    scribe = scribe_on(stream)
-    scribe.write("a\n")
-    assert scribe.flush(within_s=5)
+    writer = writer_on(stream)
+    writer.write("a\n")
+    assert writer.flush(within_s=5)
     assert stream.getvalue() == "a\n"
 
 
@@ -87,51 +87,51 @@ def test_a_reader_that_stands_still_holds_up_nobody_and_loses_nothing_up_to_the_
     pipe: Pipe, *, blocking: bool
 ) -> None:
     os.set_blocking(pipe.stream.fileno(), blocking)
-    scribe = scribe_on(pipe.stream)
+    writer = writer_on(pipe.stream)
     for number in range(LINES_COUNT + 1000):
-        scribe.write(f"line {number}\n")
-    assert not scribe.flush(within_s=0.01)
-    *lines, last = pipe.read_all(scribe).splitlines()
+        writer.write(f"line {number}\n")
+    assert not writer.flush(within_s=0.01)
+    *lines, last = pipe.read_all(writer).splitlines()
     assert lines == [f"line {number}" for number in range(len(lines))]
     assert last == f"{LINES_COUNT + 1000 - len(lines)} dropped"
-    scribe.write("on\n")
-    assert pipe.read_all(scribe) == "on\n"
+    writer.write("on\n")
+    assert pipe.read_all(writer) == "on\n"
 
 
 def test_few_long_lines_are_as_much_as_many(pipe: Pipe) -> None:
-    scribe = scribe_on(pipe.stream)
+    writer = writer_on(pipe.stream)
     for _ in range(9):
-        scribe.write("x" * (CHARACTERS_COUNT // 8))
-    assert pipe.read_all(scribe).endswith("x1 dropped\n")
+        writer.write("x" * (CHARACTERS_COUNT // 8))
+    assert pipe.read_all(writer).endswith("x1 dropped\n")
 
 
 def test_of_what_was_dropped_nothing_need_be_said(pipe: Pipe) -> None:
-    scribe = Scribe(pipe.stream, on_dropped=lambda _: None)
+    writer = BackgroundLogWriter(pipe.stream, on_dropped=lambda _: None)
     for _ in range(9):
-        scribe.write("x" * (CHARACTERS_COUNT // 8))
-    assert set(pipe.read_all(scribe)) == {"x"}
+        writer.write("x" * (CHARACTERS_COUNT // 8))
+    assert set(pipe.read_all(writer)) == {"x"}
 
 
 def test_a_full_disk_takes_the_next_line_once_there_is_room(full: TextIO, pipe: Pipe) -> None:
-    scribe = scribe_on(full)
-    scribe.write("lost\n")
-    assert scribe.flush(within_s=5)
+    writer = writer_on(full)
+    writer.write("lost\n")
+    assert writer.flush(within_s=5)
     os.dup2(pipe.stream.fileno(), full.fileno())
-    scribe.write("kept\n")
-    assert pipe.read_all(scribe) == "kept\n"
+    writer.write("kept\n")
+    assert pipe.read_all(writer) == "kept\n"
 
 
 def test_a_line_that_was_cut_is_ended_before_the_next_one(full: TextIO, pipe: Pipe) -> None:
     stream = os.fdopen(os.dup(pipe.stream.fileno()), "w", encoding="ascii")
     os.set_blocking(stream.fileno(), False)
-    scribe = scribe_on(stream)
-    scribe.write("x" * 5000 + "\n")  # more than fits
-    assert not scribe.flush(within_s=0.01)
+    writer = writer_on(stream)
+    writer.write("x" * 5000 + "\n")  # more than fits
+    assert not writer.flush(within_s=0.01)
     os.dup2(full.fileno(), stream.fileno())  # and the rest finds a full disk
-    cut = pipe.read_all(scribe)
+    cut = pipe.read_all(writer)
     os.dup2(pipe.stream.fileno(), stream.fileno())
-    scribe.write("whole\n")
-    assert cut + pipe.read_all(scribe) == "x" * SMALLEST_BYTES + "\nwhole\n"
+    writer.write("whole\n")
+    assert cut + pipe.read_all(writer) == "x" * SMALLEST_BYTES + "\nwhole\n"
     stream.close()
 
 
@@ -139,30 +139,30 @@ def test_a_reader_that_is_gone_ends_nothing(pipe: Pipe) -> None:
     gone_fd, write_fd = os.pipe()
     os.close(gone_fd)
     with os.fdopen(write_fd, "w") as stream:
-        scribe = scribe_on(stream)
-        scribe.write("a\n")
-        assert scribe.flush(within_s=5)
+        writer = writer_on(stream)
+        writer.write("a\n")
+        assert writer.flush(within_s=5)
         os.dup2(pipe.stream.fileno(), write_fd)
-        scribe.write("b\n")
-        assert pipe.read_all(scribe) == "b\n"
+        writer.write("b\n")
+        assert pipe.read_all(writer) == "b\n"
 
 
 def test_a_stream_that_was_closed_ends_nothing(pipe: Pipe) -> None:
-    scribe = scribe_on(pipe.stream)
+    writer = writer_on(pipe.stream)
     pipe.stream.close()
-    scribe.write("a\n")
-    assert scribe.flush(within_s=5)
+    writer.write("a\n")
+    assert writer.flush(within_s=5)
 
 
 def test_there_is_a_thread_from_the_first_line_until_it_is_closed() -> None:
     before = threads()
     stream = io.StringIO()
-    scribe = scribe_on(stream)
+    writer = writer_on(stream)
     assert threads() == before
-    scribe.write("a\n")
-    scribe.write("b\n")
+    writer.write("a\n")
+    writer.write("b\n")
     (thread,) = set(threads()) - set(before)
-    scribe.close()
+    writer.close()
     thread.join(timeout=5)
     assert not thread.is_alive()
     assert stream.getvalue() == "a\nb\n"

@@ -1,4 +1,4 @@
-"""The schedule on the real APScheduler and the real event loop, with rounds that are counted instead of timed."""
+"""The schedule on the real APScheduler and the real event loop, with jobs that are counted instead of timed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -27,8 +27,8 @@ async def schedule(failures: Failures) -> AsyncIterator[Schedule]:
     await schedule.stop()
 
 
-class CountedRound:
-    """A round that says when it ran; `wants` is the delay it asks for."""
+class CountedTick:
+    """A job that says when it ran; `wants` is the delay it asks for."""
 
     def __init__(self, wants: float) -> None:
         self.wants = wants
@@ -46,15 +46,15 @@ class CountedRound:
             await self._ran.wait_for(lambda: self.count >= count)
 
 
-async def test_a_round_runs_at_once_and_again_after_the_delay_it_asks_for(schedule: Schedule) -> None:
-    ran = CountedRound(0.01)
+async def test_a_job_runs_at_once_and_again_after_the_delay_it_asks_for(schedule: Schedule) -> None:
+    ran = CountedTick(0.01)
     schedule.add("account:a", ran)
     schedule.start()
     await ran.reached(5)
 
 
-async def test_a_wake_runs_a_round_early(schedule: Schedule) -> None:
-    ran = CountedRound(10.0)
+async def test_a_wake_runs_a_job_early(schedule: Schedule) -> None:
+    ran = CountedTick(10.0)
     schedule.add("account:a", ran)
     wake = schedule.waker("account:a")
     schedule.start()
@@ -65,14 +65,14 @@ async def test_a_wake_runs_a_round_early(schedule: Schedule) -> None:
 
 async def test_a_wake_for_nobody_is_nothing(schedule: Schedule) -> None:
     schedule.waker("account:none")()
-    assert schedule.unborn() == []
+    assert schedule.not_yet_run() == []
 
 
-async def test_a_wake_while_the_round_runs_is_not_lost(schedule: Schedule) -> None:
+async def test_a_wake_while_the_job_runs_is_not_lost(schedule: Schedule) -> None:
     begun, go_on, count = asyncio.Event(), asyncio.Event(), 0
     again = asyncio.Event()
 
-    async def slow_round() -> float:
+    async def slow_job() -> float:
         nonlocal count
         count += 1
         if count > 1:
@@ -81,7 +81,7 @@ async def test_a_wake_while_the_round_runs_is_not_lost(schedule: Schedule) -> No
         await go_on.wait()
         return 10.0
 
-    schedule.add("account:a", slow_round)
+    schedule.add("account:a", slow_job)
     schedule.start()
     await begun.wait()
     schedule.waker("account:a")()
@@ -90,20 +90,20 @@ async def test_a_wake_while_the_round_runs_is_not_lost(schedule: Schedule) -> No
         await again.wait()
 
 
-async def test_a_round_that_wants_to_run_on_and_on_is_never_skipped(
+async def test_a_job_that_wants_to_run_on_and_on_is_never_skipped(
     schedule: Schedule, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ran = CountedRound(0.0)
+    ran = CountedTick(0.0)
     schedule.add("account:a", ran)
     schedule.start()
     await ran.reached(200)
     assert caplog.records == []
 
 
-async def test_a_round_never_overlaps_itself(schedule: Schedule) -> None:
+async def test_a_job_never_overlaps_itself(schedule: Schedule) -> None:
     running, most, done = 0, 0, asyncio.Event()
 
-    async def overlapping_round() -> float:
+    async def overlapping_job() -> float:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -116,15 +116,15 @@ async def test_a_round_never_overlaps_itself(schedule: Schedule) -> None:
         done.set()
         return 10.0
 
-    schedule.add("account:a", overlapping_round)
+    schedule.add("account:a", overlapping_job)
     schedule.start()
     await done.wait()
     await asyncio.sleep(0)
     assert most == 1
 
 
-async def test_a_round_that_the_wall_clock_left_behind_is_run_by_the_guard(schedule: Schedule) -> None:
-    ran = CountedRound(0.2)
+async def test_a_job_that_the_wall_clock_left_behind_is_run_by_the_guard(schedule: Schedule) -> None:
+    ran = CountedTick(0.2)
     schedule.add("account:a", ran)
     schedule.start()
     await ran.reached(1)
@@ -134,31 +134,31 @@ async def test_a_round_that_the_wall_clock_left_behind_is_run_by_the_guard(sched
     await ran.reached(2)
 
 
-async def test_a_round_that_raises_is_fatal(schedule: Schedule, failures: Failures) -> None:
+async def test_a_job_that_raises_is_fatal(schedule: Schedule, failures: Failures) -> None:
     raised = asyncio.Event()
 
-    async def broken_round() -> float:
+    async def broken_job() -> float:
         raised.set()
         raise RuntimeError
 
-    schedule.add("account:a", broken_round)
+    schedule.add("account:a", broken_job)
     schedule.start()
     await raised.wait()
     await asyncio.sleep(0)
     assert [type(error) for error in failures] == [RuntimeError]
-    assert schedule.unborn() == ["account:a"]
+    assert schedule.not_yet_run() == ["account:a"]
 
 
-async def test_stopping_waits_for_the_round_under_way_and_starts_no_other(schedule: Schedule) -> None:
+async def test_stopping_waits_for_the_job_under_way_and_starts_no_other(schedule: Schedule) -> None:
     begun, go_on, ended = asyncio.Event(), asyncio.Event(), []
 
-    async def slow_round() -> float:
+    async def slow_job() -> float:
         begun.set()
         await go_on.wait()
         ended.append(True)
         return 0.0
 
-    schedule.add("account:a", slow_round)
+    schedule.add("account:a", slow_job)
     schedule.start()
     await begun.wait()
     stopping = asyncio.create_task(schedule.stop())
@@ -169,33 +169,33 @@ async def test_stopping_waits_for_the_round_under_way_and_starts_no_other(schedu
 
 
 @pytest.mark.parametrize(("after_s", "stuck"), [(29.0, []), (31.0, ["account:a"])])
-async def test_a_round_that_has_not_woken_for_30_s_is_stuck(after_s: float, stuck: list[str]) -> None:
+async def test_a_job_that_has_not_woken_for_30_s_is_stalled(after_s: float, stuck: list[str]) -> None:
     clock = FakeClock()
     schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: None)
-    ran = CountedRound(10.0)
+    ran = CountedTick(10.0)
     schedule.add("account:a", ran)
-    assert schedule.unborn() == ["account:a"]
+    assert schedule.not_yet_run() == ["account:a"]
     schedule.start()
     await ran.reached(1)
     await asyncio.sleep(0)
-    assert schedule.unborn() == []
+    assert schedule.not_yet_run() == []
     clock.advance(after_s)
-    assert schedule.stuck() == stuck
+    assert schedule.stalled() == stuck
     await schedule.stop()
 
 
-async def test_a_round_of_a_process_that_was_stopped_is_not_stuck() -> None:
+async def test_a_job_of_a_process_that_was_stopped_is_not_stalled() -> None:
     clock = FakeClock()
     schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: None)
-    ran = CountedRound(10.0)
+    ran = CountedTick(10.0)
     schedule.add("account:a", ran)
     schedule.start()
     await ran.reached(1)
     clock.advance(20.0)
     clock.stop_for(3600.0)
-    assert schedule.stuck() == []
+    assert schedule.stalled() == []
     clock.advance(11.0)
-    assert schedule.stuck() == ["account:a"]
+    assert schedule.stalled() == ["account:a"]
     await schedule.stop()
 
 
@@ -218,15 +218,15 @@ async def test_a_guard_that_raises_ends_the_daemon(failures: Failures) -> None:
 
 
 async def test_the_lag_of_the_event_loop_is_told() -> None:
-    told = asyncio.Event()
+    emitted = asyncio.Event()
 
     def tell(_lag_s: float) -> None:
-        told.set()
+        emitted.set()
 
     schedule = Schedule(clock=SystemClock(), fatal=_never, lag=tell)
     schedule.start()
     async with asyncio.timeout(5):
-        await told.wait()
+        await emitted.wait()
     await schedule.stop()
 
 
@@ -234,8 +234,8 @@ def _never(error: BaseException) -> None:
     raise AssertionError(error)
 
 
-async def test_a_round_that_is_removed_runs_no_more(schedule: Schedule, failures: Failures) -> None:
-    ran, other = CountedRound(0.01), CountedRound(0.01)
+async def test_a_job_that_is_removed_runs_no_more(schedule: Schedule, failures: Failures) -> None:
+    ran, other = CountedTick(0.01), CountedTick(0.01)
     schedule.add("account:a", ran)
     schedule.add("account:b", other)
     schedule.start()
@@ -245,10 +245,10 @@ async def test_a_round_that_is_removed_runs_no_more(schedule: Schedule, failures
     schedule.waker("account:a")()
     await other.reached(other.count + 5)
     assert ran.count == count
-    assert (schedule.unborn(), schedule.stuck(), failures) == ([], [], [])
+    assert (schedule.not_yet_run(), schedule.stalled(), failures) == ([], [], [])
 
 
-async def test_removing_waits_for_the_round_that_is_under_way(schedule: Schedule) -> None:
+async def test_removing_waits_for_the_job_that_is_under_way(schedule: Schedule) -> None:
     entered, released = asyncio.Event(), asyncio.Event()
 
     async def held() -> float:
@@ -271,7 +271,7 @@ async def test_removing_what_is_not_there_is_nothing(schedule: Schedule) -> None
 
 
 async def test_removing_after_the_stop_is_nothing(schedule: Schedule) -> None:
-    ran = CountedRound(10.0)
+    ran = CountedTick(10.0)
     schedule.add("account:a", ran)
     schedule.start()
     await ran.reached(1)

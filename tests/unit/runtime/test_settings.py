@@ -14,7 +14,7 @@ from watcher.runtime.settings import (
     one_or_list,
     split_http_url,
 )
-from watcher.runtime.units import UnfitError
+from watcher.runtime.units import InvalidValueError
 
 
 class Example(Block):
@@ -110,7 +110,7 @@ def test_a_url_has_a_scheme_and_a_host(url: str) -> None:
     ],
 )
 def test_other_urls_are_refused_unseen(url: str) -> None:
-    with pytest.raises(UnfitError) as caught:
+    with pytest.raises(InvalidValueError) as caught:
         split_http_url(url, example="https://example.com")
     assert caught.value.remedy == "write it like https://example.com"
     assert caught.value.quote is False

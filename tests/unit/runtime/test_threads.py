@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
-from watcher.runtime.threads import Aside, aside, begin
+from watcher.runtime.threads import DetachedExecutor, begin, run_detached
 
 
 async def test_what_it_returns_is_returned() -> None:
-    assert await aside(lambda: 7, name="work") == 7
+    assert await run_detached(lambda: 7, name="work") == 7
 
 
 async def test_what_it_raises_is_raised() -> None:
@@ -19,12 +19,12 @@ async def test_what_it_raises_is_raised() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await aside(fail, name="work")
+        await run_detached(fail, name="work")
 
 
 async def test_whoever_waits_may_leave() -> None:
     over = threading.Event()
-    waiting = asyncio.create_task(aside(over.wait, name="work"))
+    waiting = asyncio.create_task(run_detached(over.wait, name="work"))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -37,7 +37,7 @@ def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
 
     async def leave() -> None:
         async with asyncio.timeout(0):
-            await aside(over.wait, name="work")
+            await run_detached(over.wait, name="work")
 
     with pytest.raises(TimeoutError):
         asyncio.run(leave())
@@ -49,7 +49,7 @@ def test_an_outcome_nobody_is_there_for_any_more_is_no_error() -> None:
 def test_an_executor_of_such_threads_does_what_it_is_given() -> None:
     async def main() -> int:
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(Aside())
+        loop.set_default_executor(DetachedExecutor())
         return await loop.run_in_executor(None, lambda: 7)
 
     assert asyncio.run(main()) == 7
@@ -57,11 +57,11 @@ def test_an_executor_of_such_threads_does_what_it_is_given() -> None:
 
 HANGING = """
 import asyncio, threading
-from watcher.runtime.threads import Aside, aside
+from watcher.runtime.threads import DetachedExecutor, run_detached
 
 async def main():
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(Aside())
+    loop.set_default_executor(DetachedExecutor())
     async with asyncio.timeout(0.01):
         await {work}
 
@@ -70,7 +70,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize(
-    "work", ['aside(threading.Event().wait, name="work")', "loop.run_in_executor(None, threading.Event().wait)"]
+    "work", ['run_detached(threading.Event().wait, name="work")', "loop.run_in_executor(None, threading.Event().wait)"]
 )
 def test_what_hangs_keeps_no_process_from_ending(work: str) -> None:
     script = HANGING.format(work=work)

@@ -2,7 +2,7 @@ import pytest
 
 from watcher.runtime.units import (
     Address,
-    UnfitError,
+    InvalidValueError,
     is_loopback,
     parse_address,
     parse_duration,
@@ -21,7 +21,7 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "emitted"),
     [
         ("10", "has no unit; write 10s"),
         ("1.5", "has no unit; write 1.5s"),
@@ -34,10 +34,10 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
         ("9" * 400 + "s", "is longer than a century; write at most 36500d"),
     ],
 )
-def test_a_bad_duration_says_what_would_be_right(text: str, told: str) -> None:
-    with pytest.raises(UnfitError) as caught:
+def test_a_bad_duration_says_what_would_be_right(text: str, emitted: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
         parse_duration(text)
-    assert str(caught.value) == told
+    assert str(caught.value) == emitted
 
 
 @pytest.mark.parametrize(("text", "per_s"), [("5/s", 5), ("300/m", 5), ("3600/h", 1), ("0.5/s", 0.5), (" 1/s ", 1)])
@@ -46,7 +46,7 @@ def test_a_rate_is_per_second(text: str, per_s: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "emitted"),
     [
         ("5", "has no unit; write 5/s or 300/m"),
         ("0/s", "would never send anything; write a rate above 0, such as 5/s"),
@@ -56,15 +56,15 @@ def test_a_rate_is_per_second(text: str, per_s: float) -> None:
         ("9" * 400 + "/s", "is faster than anything can be; write at most 1000000/s"),
     ],
 )
-def test_a_bad_rate_says_what_would_be_right(text: str, told: str) -> None:
-    with pytest.raises(UnfitError) as caught:
+def test_a_bad_rate_says_what_would_be_right(text: str, emitted: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
         parse_rate(text)
-    assert str(caught.value) == told
+    assert str(caught.value) == emitted
 
 
 def test_a_remedy_that_holds_the_value_has_one_without_it() -> None:
     for parse in (parse_duration, parse_rate):
-        with pytest.raises(UnfitError) as caught:
+        with pytest.raises(InvalidValueError) as caught:
             parse("4711")
         assert "4711" not in caught.value.problem + caught.value.blind_remedy
 
@@ -87,7 +87,7 @@ def test_an_address_is_host_and_port(text: str, address: Address) -> None:
     "text", ["", "8080", "localhost", "::1:8080", "[::1]", "a b:1", "http://h:80", "h:", "h:65536", "h:999999"]
 )
 def test_a_bad_address_says_what_would_be_right(text: str) -> None:
-    with pytest.raises(UnfitError, match=r"write 127\.0\.0\.1:8080, \[::1\]:8080 or :8080"):
+    with pytest.raises(InvalidValueError, match=r"write 127\.0\.0\.1:8080, \[::1\]:8080 or :8080"):
         parse_address(text)
 
 

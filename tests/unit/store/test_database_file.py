@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from watcher.domain.errors import StoreUnusableError
-from watcher.store.database_file import Place, file_lock, note_address, noted_address
+from watcher.store.database_file import DatabaseFile, file_lock, note_address, noted_address
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -21,7 +21,7 @@ def test_where_the_holder_listens_is_noted_beside_the_database_by_whatever_name(
         assert noted_address(database) == noted_address(tmp_path / "link.db") == ("::1", 8080)
 
 
-def test_a_second_daemon_is_told_no_more_than_who_holds_the_file(tmp_path: Path) -> None:
+def test_a_second_daemon_is_reported_no_more_than_who_holds_the_file(tmp_path: Path) -> None:
     database = tmp_path / "watcher.db"
     holder = re.escape(f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00")
     with file_lock(database, now=NOW):
@@ -65,38 +65,38 @@ def path(tmp_path: Path) -> Path:
 
 
 def test_a_file_that_stays_is_no_trouble_whatever_is_written(path: Path) -> None:
-    place = Place(path, opened=path.stat())
+    database_file = DatabaseFile(path, opened=path.stat())
     path.write_bytes(b"more")
     path.chmod(0o400)
-    place.check()
+    database_file.check()
 
 
-def test_a_file_that_was_deleted_is_told_with_what_to_do(path: Path) -> None:
-    place = Place(path, opened=path.stat())
+def test_a_file_that_was_deleted_is_reported_with_what_to_do(path: Path) -> None:
+    database_file = DatabaseFile(path, opened=path.stat())
     path.unlink()
     with pytest.raises(StoreUnusableError, match=r"watcher\.db was deleted or moved .* start again"):
-        place.check()
+        database_file.check()
 
 
 def test_a_file_whose_directory_was_deleted_is_gone(path: Path) -> None:
-    place = Place(path, opened=path.stat())
+    database_file = DatabaseFile(path, opened=path.stat())
     path.unlink()
     path.parent.rmdir()
     path.parent.touch()
     with pytest.raises(StoreUnusableError, match="was deleted or moved"):
-        place.check()
+        database_file.check()
 
 
-def test_another_file_in_its_place_is_told(path: Path) -> None:
-    place = Place(path, opened=path.stat())
+def test_another_file_in_its_place_is_reported(path: Path) -> None:
+    database_file = DatabaseFile(path, opened=path.stat())
     path.rename(path.with_suffix(".old"))
     path.touch()
     with pytest.raises(StoreUnusableError, match="was replaced by another file"):
-        place.check()
+        database_file.check()
 
 
 def test_a_file_that_cannot_be_looked_at_is_taken_to_be_there(path: Path) -> None:
-    place = Place(path, opened=path.stat())
+    database_file = DatabaseFile(path, opened=path.stat())
     path.parent.rename(path.parent.with_suffix(".aside"))
     path.parent.symlink_to(path.parent)  # too many links: it is not known what is there
-    place.check()
+    database_file.check()

@@ -69,14 +69,14 @@ async def test_a_full_disk_loses_nothing_and_passes_once_there_is_room(store: Sq
 
 
 async def test_room_for_the_proof_alone_proves_nothing(store: SqlStore, account: Lease) -> None:
-    await store.prove_writable()
+    await store.probe_writable()
     await limit_pages(store, 40)
     refused = await fill(store, account, until="SQLITE_FULL")
     with pytest.raises(StoreError, match="the disk is full"):
-        await store.prove_writable()
+        await store.probe_writable()
     await limit_pages(store, 1_000_000)
     await store.record(change(account, refused))
-    await store.prove_writable()
+    await store.probe_writable()
 
 
 async def test_what_was_refused_and_is_not_tried_again_is_forgotten(
@@ -86,9 +86,9 @@ async def test_what_was_refused_and_is_not_tried_again_is_forgotten(
     await fill(store, account, until="SQLITE_FULL")
     clock.us += 30 * SECOND_US - 1
     with pytest.raises(StoreError, match="the disk is full"):
-        await store.prove_writable()
+        await store.probe_writable()
     clock.us += 1
-    await store.prove_writable()
+    await store.probe_writable()
 
 
 def size_of(name: str) -> int:

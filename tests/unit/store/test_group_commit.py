@@ -6,7 +6,7 @@ from itertools import chain
 import pytest
 
 from watcher.domain.errors import StoreError, StoreStoppedError
-from watcher.store.db_errors import Trouble
+from watcher.store.db_errors import DatabaseFault
 from watcher.store.group_commit import GROUP_COUNT, MOST_TURNS, QUIET_TURNS, GroupWriter
 
 
@@ -21,7 +21,7 @@ class Disk:
     bad: set[int] = field(default_factory=set)
     full: bool = False
     groups: list[list[int]] = field(default_factory=list)
-    told: list[str] = field(default_factory=list)
+    emitted: list[str] = field(default_factory=list)
     attempts: int = 0
 
     async def write(self, items: Sequence[int]) -> list[str]:
@@ -34,8 +34,8 @@ class Disk:
         self.groups.append(list(items))
         return ["ops"]
 
-    def explain(self, error: Exception) -> Trouble:
-        return Trouble(StoreError, type(error).__name__, concerns_all=isinstance(error, FullError))
+    def explain(self, error: Exception) -> DatabaseFault:
+        return DatabaseFault(StoreError, type(error).__name__, concerns_all=isinstance(error, FullError))
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def disk() -> Disk:
 
 @pytest.fixture
 async def writer(disk: Disk) -> AsyncIterator[GroupWriter[int]]:
-    writer = GroupWriter(write=disk.write, explain=disk.explain, on_written=disk.told.extend)
+    writer = GroupWriter(write=disk.write, explain=disk.explain, on_written=disk.emitted.extend)
     yield writer
     await writer.close()
 
@@ -57,7 +57,7 @@ async def write_all(writer: GroupWriter[int], count: int) -> list[BaseException 
 async def test_what_is_handed_in_together_is_written_together(disk: Disk, writer: GroupWriter[int]) -> None:
     assert await write_all(writer, 10) == [None] * 10
     assert disk.groups == [list(range(10))]
-    assert disk.told == ["ops"]
+    assert disk.emitted == ["ops"]
 
 
 async def test_a_group_is_never_larger_than_its_limit(disk: Disk, writer: GroupWriter[int]) -> None:
@@ -140,10 +140,10 @@ async def test_whoever_is_told_of_a_write_cannot_end_the_writing(disk: Disk) -> 
 
 
 async def test_writing_that_ends_by_a_bug_ends_so_for_all_who_wait_and_who_come_later(disk: Disk) -> None:
-    def stumble(_error: Exception) -> Trouble:
+    def stumble(_error: Exception) -> DatabaseFault:
         raise RuntimeError
 
-    writer = GroupWriter(write=disk.write, explain=stumble, on_written=disk.told.extend)
+    writer = GroupWriter(write=disk.write, explain=stumble, on_written=disk.emitted.extend)
     disk.full = True
     async with asyncio.timeout(5):
         outcomes = [*await write_all(writer, GROUP_COUNT + 1), *await write_all(writer, 1)]

@@ -8,20 +8,24 @@ from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id,
 
 from watcher.domain.models import Cursor, LostReason
 from watcher.store.open import open_store
-from watcher.store.protocol import AT_EASE, Backlog, PipelineRecord, Strain
+from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, PipelineRecord
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 LATER = START_US + 60 * SECOND_US
 
 
-@pytest.mark.parametrize(("kept", "strain"), [("store-0001.db", AT_EASE), ("store-0002.db", Strain(60.0, 40.0))])
-async def test_a_store_of_an_earlier_schema_holds_what_it_held(tmp_path: Path, kept: str, strain: Strain) -> None:
+@pytest.mark.parametrize(
+    ("kept", "backoff"), [("store-0001.db", NO_BACKOFF), ("store-0002.db", BackoffState(60.0, 40.0))]
+)
+async def test_a_store_of_an_earlier_schema_holds_what_it_held(
+    tmp_path: Path, kept: str, backoff: BackoffState
+) -> None:
     shutil.copy(FIXTURES / kept, tmp_path / "watcher.db")
     store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     lease = await store.claim("account", "default")
     account = await store.load_account(lease)
-    assert (account.sequence, account.trouble, account.strain) == (1, "unreachable", strain)
+    assert (account.sequence, account.trouble, account.backoff) == (1, "unreachable", backoff)
     ended, overdue, lost, odd = await executions_of(store, lease)
     assert {each.pipeline for each in (ended, overdue, lost, odd)} == {PIPELINE}
     assert (ended.execution, ended.status, ended.ended_at) == (execution_id(1), "success", LATER)
@@ -34,7 +38,7 @@ async def test_a_store_of_an_earlier_schema_holds_what_it_held(tmp_path: Path, k
     assert await store.load_pipeline(lease, PIPELINE) == PipelineRecord(0, None)
     ops = await store.claim("sink", "ops")
     sink = await store.load_sink(ops, fingerprint="one")
-    assert (sink.sequence, sink.state, sink.clock_s, sink.strain) == (1, "failing", 2.5, AT_EASE)
+    assert (sink.sequence, sink.state, sink.clock_s, sink.backoff) == (1, "failing", 2.5, NO_BACKOFF)
     assert await store.backlog() == {"ops": Backlog(4, START_US), "log": Backlog(1, START_US)}
     found = await store.next_deliveries(ops, now=LATER, limit=9)
     assert {(each.stream, each.sequence, each.attempts) for each in found.deliveries} == {

@@ -52,7 +52,7 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
 @pytest.mark.parametrize(
     "statement",
     [
-        deliveries._SETTLE,
+        deliveries._WRITE_ATTEMPT,
         deliveries._HOLD_BACK,
         deliveries._LET_GO,
         deliveries._NEVER_TRIED,
@@ -61,8 +61,8 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
         deliveries._GIVE_UP,
         outbox._SINKS_OF,
         states._UPDATE,
-        states._LOOKED,
-        scans._TELL,
+        states._SAVE_POLL_TIMES,
+        scans._WRITE_SEQUENCE,
         scans._CURSOR,
         scans._FORGET,
         scans._MARK_PIPELINE,
@@ -74,7 +74,7 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
         retention._OLD_EVENTS,
         retention._DELETE_EVENT_DELIVERIES,
         retention._DELETE_EVENT,
-        retention._BURY,
+        retention._EXPIRE,
     ],
 )
 def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: ClauseElement) -> None:

@@ -16,7 +16,7 @@ class Daemon:
     """What the pages ask about, as the test wants it."""
 
     def __init__(self) -> None:
-        self.stuck: list[str] = []
+        self.stalled: list[str] = []
         self.unready: list[str] = []
         self.registry = CollectorRegistry()
         self.pending = Gauge("watcher_outbox_pending", "Waiting.", registry=self.registry)
@@ -38,7 +38,7 @@ class Daemon:
 
     async def get(self, path: str) -> tuple[int, str, str]:
         application = web.Application()
-        checks = Checks(lambda: self.stuck, self.ask_unready, self.refresh)
+        checks = Checks(lambda: self.stalled, self.ask_unready, self.refresh)
         application.add_routes(health_routes(checks, self.registry, clock=self.clock))
         async with TestServer(application) as server, ClientSession() as session:
             response = await session.get(server.make_url(path))
@@ -52,7 +52,7 @@ def daemon() -> Daemon:
 
 async def test_livez_is_ok_while_every_loop_wakes(daemon: Daemon) -> None:
     assert (await daemon.get("/livez"))[:2] == (200, "ok\n")
-    daemon.stuck = ["account:eu"]
+    daemon.stalled = ["account:eu"]
     assert (await daemon.get("/livez"))[:2] == (503, "not ok: account:eu\n")
 
 

@@ -36,7 +36,7 @@ class PortTakenError(SimulateError):
 class SimulateOptions:
     """What the simulator is asked for.
 
-    `time_scale` tells stories that many times as fast; `rate_limit` is per second; with `fit_s` everything happens
+    `time_scale` plays lifecycles that many times as fast; `rate_limit` is per second; with `fit_s` everything happens
     within that many seconds, as for a demonstration.
     """
 
@@ -140,4 +140,4 @@ async def _report(simulator: Simulator, *, stop: asyncio.Event, say: Callable[[s
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), every_s)
-        say(simulator.journal.summary())
+        say(simulator.request_log.summary())

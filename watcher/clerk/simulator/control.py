@@ -1,4 +1,4 @@
-"""What a test in another process is told and may change: the journal, the truth, the faults. Pure; knows no HTTP.
+"""What a test in another process is told and may change: the request log, the truth, the faults. Pure; knows no HTTP.
 
 None of it is behind the API key: a simulator listens on loopback and holds nothing real.
 """
@@ -8,16 +8,16 @@ import json
 from pydantic import TypeAdapter
 
 from watcher.clerk.simulator.faults import Faults
-from watcher.clerk.simulator.request_log import Journal
+from watcher.clerk.simulator.request_log import RequestLog
 from watcher.clerk.simulator.responses import JsonObject
 from watcher.clerk.simulator.world import SimExecution, World
 
 _FAULTS = TypeAdapter(Faults)
 
 
-def journal_lines(journal: Journal) -> bytes:
-    """Return the journal as JSON lines, one per request, oldest first; fields as in `Entry`."""
-    return b"".join(json.dumps(line).encode() + b"\n" for line in journal.lines())
+def request_log_lines(request_log: RequestLog) -> bytes:
+    """Return the request log as JSON lines, one per request, oldest first; fields as in `LoggedRequest`."""
+    return b"".join(json.dumps(line).encode() + b"\n" for line in request_log.lines())
 
 
 def truth(world: World) -> JsonObject:

@@ -14,7 +14,7 @@ from watcher.clerk.simulator.faults import Fault, Faults
 
 JSON = "application/json"
 STRANGER_PATH = "/elsewhere"
-"""Where redirects lead; a client that follows shows in the journal."""
+"""Where redirects lead; a client that follows shows in the request log."""
 
 _OVERSIZE_BYTES = 9 * 1024 * 1024
 _DRIPS = 16
@@ -23,7 +23,7 @@ _LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True, slots=True)
-class Scene:
+class FaultContext:
     """A request, the right answer to it, and what a liar would say instead (`stranger`)."""
 
     request: web.BaseRequest
@@ -53,11 +53,11 @@ _PAGES = frozenset({Fault.BAD_GATEWAY, Fault.GATEWAY_TIMEOUT, Fault.HTML})
 _EMPTY = frozenset({Fault.UNAVAILABLE, Fault.REDIRECT})
 
 
-async def misbehave(fault: Fault, *, scene: Scene) -> web.StreamResponse:
+async def misbehave(fault: Fault, *, context: FaultContext) -> web.StreamResponse:
     """Answer with a fault. What was sent by the time this returns is all there will be of a broken answer."""
     if fault in _CODES:
-        return _coded(fault, scene=scene)
-    return await _BROKEN[fault](scene)
+        return _coded(fault, context=context)
+    return await _BROKEN[fault](context)
 
 
 def refusal(code: int, *, headers: Mapping[str, str] | None = None) -> web.Response:
@@ -65,8 +65,8 @@ def refusal(code: int, *, headers: Mapping[str, str] | None = None) -> web.Respo
     return web.json_response({"statusCode": code, "message": "refused"}, status=code, headers=headers)
 
 
-def _coded(fault: Fault, *, scene: Scene) -> web.Response:
-    code, headers = _CODES[fault], _headers(fault, scene=scene)
+def _coded(fault: Fault, *, context: FaultContext) -> web.Response:
+    code, headers = _CODES[fault], _headers(fault, context=context)
     if fault in _PAGES:
         return web.Response(status=code, headers=headers, body=_PAGE, content_type="text/html")
     if fault in _EMPTY:
@@ -74,77 +74,77 @@ def _coded(fault: Fault, *, scene: Scene) -> web.Response:
     return refusal(code, headers=headers)
 
 
-def _headers(fault: Fault, *, scene: Scene) -> dict[str, str]:
-    wait_s = scene.faults.retry_after_s
+def _headers(fault: Fault, *, context: FaultContext) -> dict[str, str]:
+    wait_s = context.faults.retry_after_s
     match fault:
         case Fault.RATE_LIMITED_SECONDS | Fault.UNAVAILABLE:
             return {"Retry-After": str(wait_s)}
         case Fault.RATE_LIMITED_DATE:
-            return {"Retry-After": format_datetime(scene.now + timedelta(seconds=wait_s), usegmt=True)}
+            return {"Retry-After": format_datetime(context.now + timedelta(seconds=wait_s), usegmt=True)}
         case Fault.REDIRECT:
             return {"Location": STRANGER_PATH}
         case _:
             return {}
 
 
-async def _truncated(scene: Scene) -> web.StreamResponse:
-    return web.Response(status=scene.code, body=scene.body[: len(scene.body) // 2], content_type=JSON)
+async def _truncated(context: FaultContext) -> web.StreamResponse:
+    return web.Response(status=context.code, body=context.body[: len(context.body) // 2], content_type=JSON)
 
 
-async def _wrong_execution(scene: Scene) -> web.StreamResponse:
-    return web.Response(body=scene.stranger, content_type=JSON)
+async def _wrong_execution(context: FaultContext) -> web.StreamResponse:
+    return web.Response(body=context.stranger, content_type=JSON)
 
 
-async def _slow(scene: Scene) -> web.StreamResponse:
-    await asyncio.sleep(scene.faults.slow_s)
-    return web.Response(status=scene.code, body=scene.body, content_type=JSON)
+async def _slow(context: FaultContext) -> web.StreamResponse:
+    await asyncio.sleep(context.faults.slow_s)
+    return web.Response(status=context.code, body=context.body, content_type=JSON)
 
 
-async def _drip(scene: Scene) -> web.StreamResponse:
-    response = await _begun(scene)
-    size = -(-len(scene.body) // _DRIPS)
-    for first in range(0, len(scene.body), size):
-        await asyncio.sleep(scene.faults.slow_s / _DRIPS)
-        await response.write(scene.body[first : first + size])
+async def _drip(context: FaultContext) -> web.StreamResponse:
+    response = await _begun(context)
+    size = -(-len(context.body) // _DRIPS)
+    for first in range(0, len(context.body), size):
+        await asyncio.sleep(context.faults.slow_s / _DRIPS)
+        await response.write(context.body[first : first + size])
     await response.write_eof()
     return response
 
 
-async def _hang(_: Scene) -> web.StreamResponse:
+async def _hang(_: FaultContext) -> web.StreamResponse:
     answer: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
     return await answer
 
 
-async def _reset(scene: Scene) -> web.StreamResponse:
-    scene.request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
-    scene.request.protocol.force_close()
+async def _reset(context: FaultContext) -> web.StreamResponse:
+    context.request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+    context.request.protocol.force_close()
     return web.Response()
 
 
-async def _dropped(scene: Scene) -> web.StreamResponse:
-    response = await _begun(scene)
-    await response.write(scene.body[: len(scene.body) // 2])
-    scene.request.protocol.force_close()
+async def _dropped(context: FaultContext) -> web.StreamResponse:
+    response = await _begun(context)
+    await response.write(context.body[: len(context.body) // 2])
+    context.request.protocol.force_close()
     return response
 
 
-async def _oversize(scene: Scene) -> web.StreamResponse:
-    response = web.Response(status=scene.code, body=_bloated(scene.body), content_type=JSON)
+async def _oversize(context: FaultContext) -> web.StreamResponse:
+    response = web.Response(status=context.code, body=_bloated(context.body), content_type=JSON)
     response.enable_chunked_encoding()
     return response
 
 
-async def _bomb(scene: Scene) -> web.StreamResponse:
-    response = web.Response(status=scene.code, body=_bloated(scene.body), content_type=JSON)
+async def _bomb(context: FaultContext) -> web.StreamResponse:
+    response = web.Response(status=context.code, body=_bloated(context.body), content_type=JSON)
     response.enable_compression(web.ContentCoding.deflate)
     return response
 
 
-async def _begun(scene: Scene) -> web.StreamResponse:
-    response = web.StreamResponse(status=scene.code)
+async def _begun(context: FaultContext) -> web.StreamResponse:
+    response = web.StreamResponse(status=context.code)
     response.content_type = JSON
-    response.content_length = len(scene.body)
-    await response.prepare(scene.request)
+    response.content_length = len(context.body)
+    await response.prepare(context.request)
     return response
 
 
@@ -152,7 +152,7 @@ def _bloated(body: bytes) -> bytes:
     return body + b" " * _OVERSIZE_BYTES
 
 
-_BROKEN: Mapping[Fault, Callable[[Scene], Awaitable[web.StreamResponse]]] = {
+_BROKEN: Mapping[Fault, Callable[[FaultContext], Awaitable[web.StreamResponse]]] = {
     Fault.TRUNCATED: _truncated,
     Fault.WRONG_EXECUTION: _wrong_execution,
     Fault.SLOW: _slow,

@@ -29,7 +29,7 @@ class Fault(StrEnum):
     NOT_FOUND = "not_found"
     BAD_REQUEST = "bad_request"
     REDIRECT = "redirect"
-    """302 to a path of this server, where the journal shows who followed."""
+    """302 to a path of this server, where the request log shows who followed."""
     HTML = "html"
     """200 with a page for people."""
     TRUNCATED = "truncated"

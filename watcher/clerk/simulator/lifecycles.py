@@ -1,6 +1,6 @@
-"""Life stories: what happens to an execution and when, told from a seed. Knows no clock, no network and no JSON.
+"""Lifecycles: what happens to an execution and when, made from a seed. Knows no clock, no network and no JSON.
 
-All times are seconds from the story's own beginning.
+All times are seconds from the lifecycle's own beginning.
 """
 
 import math
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Stay:
+class StatusPhase:
     """A time in one status. `ends` gives the execution a `finishedAt` although the status does not say it has ended."""
 
     status: str
@@ -48,11 +48,11 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Lifecycle:
     """All that is true of one execution. `nulls` are fields answered as null, `absent` those left out."""
 
     execution: str
-    stays: tuple[Stay, ...]
+    phases: tuple[StatusPhase, ...]
     kind: Kind = Kind.QUICK
     nodes: tuple[Node, ...] = ()
     error: str | None = None
@@ -62,13 +62,13 @@ class Story:
     nulls: frozenset[str] = frozenset()
     absent: frozenset[str] = frozenset()
 
-    def stay_at(self, t: float) -> Stay:
+    def phase_at(self, t: float) -> StatusPhase:
         """Return where the execution stands at `t`; before its beginning, its first stay."""
-        return next((stay for stay in reversed(self.stays) if stay.begins_s <= t), self.stays[0])
+        return next((phase for phase in reversed(self.phases) if phase.begins_s <= t), self.phases[0])
 
     def started_s(self) -> float | None:
         """Return when it left `new`, or `None` if it never does."""
-        return next((stay.begins_s for stay in self.stays if stay.status != Status.NEW), None)
+        return next((phase.begins_s for phase in self.phases if phase.status != Status.NEW), None)
 
     def next_change_s(self, t: float) -> float:
         """Return the next moment after `t` at which anything changes, infinity if nothing will."""
@@ -76,26 +76,26 @@ class Story:
 
     def length_s(self) -> float:
         """Return when the last stay begins."""
-        return self.stays[-1].begins_s
+        return self.phases[-1].begins_s
 
-    def stretched(self, factor: float) -> "Story":
-        """Return the same story told `factor` times as slowly."""
-        stays = tuple(replace(stay, begins_s=stay.begins_s * factor) for stay in self.stays)
+    def stretched(self, factor: float) -> "Lifecycle":
+        """Return the same lifecycle, `factor` times as slow."""
+        phases = tuple(replace(phase, begins_s=phase.begins_s * factor) for phase in self.phases)
         nodes = tuple(
             replace(node, begins_s=node.begins_s * factor, ends_s=node.ends_s * factor) for node in self.nodes
         )
-        return replace(self, stays=stays, nodes=nodes)
+        return replace(self, phases=phases, nodes=nodes)
 
     def _moments(self) -> Iterator[float]:
-        yield from (stay.begins_s for stay in self.stays)
+        yield from (phase.begins_s for phase in self.phases)
         for node in self.nodes:
             yield node.begins_s
             yield node.ends_s
 
 
-def has_ended(stay: Stay) -> bool:
+def has_ended(phase: StatusPhase) -> bool:
     """Say whether `finishedAt` is answered in this stay."""
-    return stay.ends or stay.status in TERMINAL_STATUSES
+    return phase.ends or phase.status in TERMINAL_STATUSES
 
 
 _DECK = (Kind.QUICK,) * 3 + (Kind.PAUSES,) * 2 + (Kind.LONG,) * 2 + (Kind.FAILING,)
@@ -122,7 +122,7 @@ Span = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Tempo:
+class Pace:
     """Between how many seconds and how many a stay takes."""
 
     new_s: Span
@@ -130,14 +130,14 @@ class Tempo:
     paused_s: Mapping[Kind, Span]
 
 
-REAL = Tempo(
+REAL = Pace(
     new_s=(0.2, 2.0),
     running_s={Kind.QUICK: (2, 20), Kind.PAUSES: (5, 40), Kind.FAILING: (3, 60), Kind.LONG: (300, 2400)},
     paused_s={Kind.PAUSES: (20, 600), Kind.LONG: (600, 5400)},
 )
 """Seconds to hours, as agents live."""
 
-BRISK = Tempo(
+BRISK = Pace(
     new_s=(0.5, 2.5),
     running_s=dict.fromkeys(Kind, (1.5, 5.0)),
     paused_s=dict.fromkeys(Kind, (1.5, 4.0)),
@@ -145,16 +145,16 @@ BRISK = Tempo(
 """Everything within half a minute, for people who watch."""
 
 
-def tell(seed: int, *, index: int, kind: Kind | None = None, tempo: Tempo = REAL) -> Story:
-    """Tell the story of the `index`-th execution of a seed, always the same one."""
+def make_lifecycle(seed: int, *, index: int, kind: Kind | None = None, pace: Pace = REAL) -> Lifecycle:
+    """Make the lifecycle of the `index`-th execution of a seed, always the same one."""
     rng = Random(f"{seed}/{index}")
     kind = kind or _deal(seed, index=index)
     execution = seeded_uuid(rng)
-    stays = _stays(kind, tempo=tempo, rng=rng)
-    nodes = _nodes(stays, fails=kind is Kind.FAILING, rng=rng)
-    return Story(
+    phases = _phases(kind, pace=pace, rng=rng)
+    nodes = _nodes(phases, fails=kind is Kind.FAILING, rng=rng)
+    return Lifecycle(
         execution=execution,
-        stays=stays,
+        phases=phases,
         kind=kind,
         nodes=nodes,
         error=next((f"{node.name}: {node.error}" for node in nodes if node.error), None),
@@ -176,33 +176,33 @@ def _deal(seed: int, *, index: int) -> Kind:
     return deck[place]
 
 
-def _stays(kind: Kind, *, tempo: Tempo, rng: Random) -> tuple[Stay, ...]:
-    at_s = rng.uniform(*tempo.new_s)
-    stays = [Stay(Status.NEW, 0.0), Stay(Status.RUNNING, at_s)]
+def _phases(kind: Kind, *, pace: Pace, rng: Random) -> tuple[StatusPhase, ...]:
+    at_s = rng.uniform(*pace.new_s)
+    phases = [StatusPhase(Status.NEW, 0.0), StatusPhase(Status.RUNNING, at_s)]
     for _ in range(rng.randint(*_PAUSES[kind])):
-        at_s += rng.uniform(*tempo.running_s[kind])
-        stays.append(Stay(Status.PAUSED, at_s))
-        at_s += rng.uniform(*tempo.paused_s[kind])
-        stays.append(Stay(Status.RUNNING, at_s))
-    at_s += rng.uniform(*tempo.running_s[kind])
-    stays.append(Stay(Status.FAILED if kind is Kind.FAILING else Status.SUCCESS, at_s))
-    return tuple(stays)
+        at_s += rng.uniform(*pace.running_s[kind])
+        phases.append(StatusPhase(Status.PAUSED, at_s))
+        at_s += rng.uniform(*pace.paused_s[kind])
+        phases.append(StatusPhase(Status.RUNNING, at_s))
+    at_s += rng.uniform(*pace.running_s[kind])
+    phases.append(StatusPhase(Status.FAILED if kind is Kind.FAILING else Status.SUCCESS, at_s))
+    return tuple(phases)
 
 
-def _nodes(stays: Sequence[Stay], *, fails: bool, rng: Random) -> tuple[Node, ...]:
-    spans = [span for stay, after in pairwise(stays) for span in _spans(stay, after=after, rng=rng)]
+def _nodes(phases: Sequence[StatusPhase], *, fails: bool, rng: Random) -> tuple[Node, ...]:
+    spans = [span for phase, after in pairwise(phases) for span in _spans(phase, after=after, rng=rng)]
     nodes = [_node(number, span=span, rng=rng) for number, span in enumerate(spans, start=1)]
     if fails:
         nodes[-1] = replace(nodes[-1], error=rng.choice(_ERRORS), is_goal=False)
     return tuple(nodes)
 
 
-def _spans(stay: Stay, *, after: Stay, rng: Random) -> list[Span]:
-    if stay.status != Status.RUNNING:
+def _spans(phase: StatusPhase, *, after: StatusPhase, rng: Random) -> list[Span]:
+    if phase.status != Status.RUNNING:
         return []
     count = rng.randint(1, 3)
-    step_s = (after.begins_s - stay.begins_s) / count
-    edges = [stay.begins_s + step_s * nth for nth in range(count)] + [after.begins_s]
+    step_s = (after.begins_s - phase.begins_s) / count
+    edges = [phase.begins_s + step_s * nth for nth in range(count)] + [after.begins_s]
     return list(pairwise(edges))
 
 

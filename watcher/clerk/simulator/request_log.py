@@ -10,18 +10,18 @@ KEPT_COUNT = 500_000
 """Older entries are forgotten, so that a simulator can run for days; their counts stay."""
 
 KEPT_PAGES_COUNT = 20_000
-"""Of older pages it is forgotten what they told."""
+"""Of older pages it is forgotten what they answered."""
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 @dataclass(slots=True)
-class Entry:
+class LoggedRequest:
     """One request. `at` is when it came, in monotonic seconds.
 
-    `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while
-    there is no answer, and for ever after a reset. `told` is the status a client could read from the answer,
-    `truth` the one the execution had. `rows` are the statuses a page told, by execution; only the last pages have them.
+    `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while there is
+    no answer, and for ever after a reset. `answered` is the status a client could read from the answer, `truth` the one
+    the execution had. `rows` are the statuses a page answered, by execution; only the last pages have them.
     """
 
     at: float
@@ -31,36 +31,36 @@ class Entry:
     execution: str | None = None
     code: int | None = None
     fault: Fault | None = None
-    told: str | None = None
+    answered: str | None = None
     truth: str | None = None
     rows: Mapping[str, str] | None = None
 
 
-class Journal:
+class RequestLog:
     """Every request, in the order they came."""
 
     def __init__(self, *, kept_count: int = KEPT_COUNT, kept_pages_count: int = KEPT_PAGES_COUNT) -> None:
         """Start blank."""
         self._kept_pages_count = kept_pages_count
-        self.entries: deque[Entry] = deque(maxlen=kept_count)
+        self.entries: deque[LoggedRequest] = deque(maxlen=kept_count)
         self.served_count = 0
-        self._pages: deque[Entry] = deque()
+        self._pages: deque[LoggedRequest] = deque()
         self._troubles: Counter[str] = Counter()
 
-    def open(self, entry: Entry) -> Entry:
+    def open(self, entry: LoggedRequest) -> LoggedRequest:
         """Write down a request that came; what becomes of it is filled in later."""
         self.entries.append(entry)
         self.served_count += 1
         return entry
 
-    def close(self, entry: Entry, *, code: int | None) -> None:
+    def close(self, entry: LoggedRequest, *, code: int | None) -> None:
         """Write down how a request was answered."""
         entry.code = code
         if trouble := _trouble(entry):
             self._troubles[trouble] += 1
 
-    def tell_page(self, entry: Entry, *, rows: Mapping[str, str]) -> None:
-        """Write down what a page told."""
+    def note_page(self, entry: LoggedRequest, *, rows: Mapping[str, str]) -> None:
+        """Write down what a page answered."""
         entry.rows = rows
         self._pages.append(entry)
         if len(self._pages) > self._kept_pages_count:
@@ -76,7 +76,7 @@ class Journal:
         return f"served {self.served_count} · {troubles}".rstrip(" ·")
 
 
-def _trouble(entry: Entry) -> str | None:
+def _trouble(entry: LoggedRequest) -> str | None:
     if entry.code is not None and entry.code >= 500:  # noqa: PLR2004 - HTTP's own figures
         return "5xx"
     if entry.code is not None and entry.code >= 300:  # noqa: PLR2004 - HTTP's own figures

@@ -30,7 +30,7 @@ KEPT_COUNT = 20_000
 JsonObject = dict[str, object]
 
 
-class Page(NamedTuple):
+class PageRequest(NamedTuple):
     """Which part of a list is asked for. `number` counts from 1."""
 
     number: int
@@ -45,7 +45,7 @@ class Rendered(NamedTuple):
     until_s: float
 
 
-class AnswerBook:
+class ResponseCache:
     """Answers of single executions, kept until they change: a benchmark asks for the same ones over and over."""
 
     def __init__(self, world: World, *, kept_count: int = KEPT_COUNT) -> None:
@@ -60,7 +60,7 @@ class AnswerBook:
         if kept is not None and now_s < kept.until_s:
             return kept
         body = encode(full(execution, world=self._world, now_s=now_s))
-        rendered = Rendered(body, execution.stay_at(now_s).status, execution.next_change_s(now_s))
+        rendered = Rendered(body, execution.phase_at(now_s).status, execution.next_change_s(now_s))
         self._keep(execution.id, rendered=rendered)
         return rendered
 
@@ -94,7 +94,7 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     document: JsonObject = {
         "id": execution.id,
         "pipelineVersionId": execution.pipeline.version_id,
-        "status": execution.stay_at(now_s).status,
+        "status": execution.phase_at(now_s).status,
         "startedAt": _date(started_s, world=world),
         "runTime": None if run_time_s is None else round(run_time_s * 1000),
         **_counts(execution, now_s=now_s),
@@ -105,14 +105,14 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     return _disguised(document, execution=execution)
 
 
-class Listing(NamedTuple):
+class PageResponse(NamedTuple):
     """One page's answer, and the statuses it tells by execution."""
 
     document: JsonObject
     statuses: Mapping[str, str]
 
 
-def listing(pipeline: str, *, page: Page, world: World, base_url: str, lie: Total | None = None) -> Listing:
+def listing(pipeline: str, *, page: PageRequest, world: World, base_url: str, lie: Total | None = None) -> PageResponse:
     """Return one page of a pipeline's executions. With `lie` its `total` is not true."""
     executions = world.listed(pipeline)
     now_s = world.now_s()
@@ -124,7 +124,7 @@ def listing(pipeline: str, *, page: Page, world: World, base_url: str, lie: Tota
         **_total(len(executions), on_page_count=len(shown), lie=lie),
         "links": links,
     }
-    return Listing(document, {execution.id: execution.stay_at(now_s).status for execution in shown})
+    return PageResponse(document, {execution.id: execution.phase_at(now_s).status for execution in shown})
 
 
 def _total(true_count: int, *, on_page_count: int, lie: Total | None) -> JsonObject:
@@ -141,12 +141,12 @@ def _total(true_count: int, *, on_page_count: int, lie: Total | None) -> JsonObj
 
 def _full(execution: SimExecution, *, words: str, world: World, now_s: float) -> JsonObject:
     pipeline = execution.pipeline
-    nodes = [node for node in execution.story.nodes if execution.begins_s + node.begins_s <= now_s]
+    nodes = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
     return {
         "id": execution.id,
         "pipelineId": pipeline.id,
         "pipelineVersionId": pipeline.version_id,
-        "status": execution.stay_at(now_s).status,
+        "status": execution.phase_at(now_s).status,
         "pipelineName": pipeline.name,
         "pipelineVersionNumber": pipeline.version_number,
         "startedAt": _date(execution.started_s(now_s), world=world),
@@ -163,21 +163,21 @@ def _full(execution: SimExecution, *, words: str, world: World, now_s: float) ->
 
 
 def _counts(execution: SimExecution, *, now_s: float) -> JsonObject:
-    begun = [node for node in execution.story.nodes if execution.begins_s + node.begins_s <= now_s]
+    begun = [node for node in execution.lifecycle.nodes if execution.begins_s + node.begins_s <= now_s]
     return {"aiTokensUsed": sum(node.tokens for node in begun), "nodesStarted": len(begun)}
 
 
 def _origin(execution: SimExecution) -> JsonObject:
-    story = execution.story
+    lifecycle = execution.lifecycle
     return {
-        "triggeredBy": story.triggered_by,
-        "triggeredByEntityId": story.triggered_by_entity_id,
-        "conversationId": story.conversation_id,
+        "triggeredBy": lifecycle.triggered_by,
+        "triggeredByEntityId": lifecycle.triggered_by_entity_id,
+        "conversationId": lifecycle.conversation_id,
     }
 
 
 def _error(execution: SimExecution, *, now_s: float) -> str | None:
-    return execution.story.error if execution.stay_at(now_s).status == Status.FAILED else None
+    return execution.lifecycle.error if execution.phase_at(now_s).status == Status.FAILED else None
 
 
 def _node(node: Node, *, execution: SimExecution, world: World, now_s: float) -> JsonObject:
@@ -220,7 +220,7 @@ def _message(node: Node, *, execution: SimExecution, world: World) -> JsonObject
 
 
 def _disguised(document: JsonObject, *, execution: SimExecution) -> JsonObject:
-    nulls, absent = execution.story.nulls, execution.story.absent
+    nulls, absent = execution.lifecycle.nulls, execution.lifecycle.absent
     return {key: None if key in nulls else value for key, value in document.items() if key not in absent}
 
 
@@ -235,7 +235,7 @@ def _conversation(text: str) -> JsonObject:
     return {"messages": [{"role": "contact", "text": text}]}
 
 
-def _links(url: str, *, page: Page, total: int) -> JsonObject:
+def _links(url: str, *, page: PageRequest, total: int) -> JsonObject:
     last = max(1, -(-total // page.limit))
     numbers = {"next": page.number + 1, "prev": page.number - 1, "self": page.number}
     return {

@@ -6,7 +6,7 @@ from enum import StrEnum
 from random import Random
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import BRISK, REAL, Stay, seeded_uuid, tell
+from watcher.clerk.simulator.lifecycles import BRISK, REAL, StatusPhase, make_lifecycle, seeded_uuid
 from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
 
 NAMES = ("Sales agent", "Onboarding", "Support triage", "Appointment reminder", "Payment chaser")
@@ -19,7 +19,7 @@ OPTIONAL_FIELDS = frozenset(
 )
 
 
-class Oddity(StrEnum):
+class Anomaly(StrEnum):
     """Something the documentation does not promise and that happens to an execution."""
 
     LATE = "late"
@@ -105,7 +105,7 @@ def populate(
         for index in range(nth * executions_count, (nth + 1) * executions_count):
             execution = _cast(world, pipeline=pipeline, seed=seed, index=index, fit_s=fit_s)
             if rng.random() < odd_share:
-                world.replace(_ODD[rng.choice(list(Oddity))](execution))
+                world.replace(_ODD[rng.choice(list(Anomaly))](execution))
 
 
 def pipeline_named(name: str, *, seed: int = 0) -> SimPipeline:
@@ -122,10 +122,10 @@ def _name(nth: int) -> str:
 def _cast(world: World, *, pipeline: SimPipeline, seed: int, index: int, fit_s: float | None) -> SimExecution:
     rng = Random(f"{seed}/{index}/begin")
     begins_s = max(0.0, rng.uniform(-20, 40) if fit_s is None else rng.uniform(-0.2, 0.4) * fit_s)
-    story = tell(seed, index=index, tempo=REAL if fit_s is None else BRISK)
+    lifecycle = make_lifecycle(seed, index=index, pace=REAL if fit_s is None else BRISK)
     if fit_s is not None:
-        story = story.stretched(min(1.0, (fit_s - begins_s) / story.length_s()))
-    return world.add(story, pipeline=pipeline, begins_s=begins_s)
+        lifecycle = lifecycle.stretched(min(1.0, (fit_s - begins_s) / lifecycle.length_s()))
+    return world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
 
 
 def _late(execution: SimExecution) -> SimExecution:
@@ -133,27 +133,27 @@ def _late(execution: SimExecution) -> SimExecution:
 
 
 def _deleted(execution: SimExecution) -> SimExecution:
-    return replace(execution, deleted_s=execution.begins_s + execution.story.length_s() / 2)
+    return replace(execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2)
 
 
 def _with_last_open(execution: SimExecution, *, status: str | None = None, ends: bool = False) -> SimExecution:
-    *stays, last_open, end = execution.story.stays
-    odd = Stay(status or last_open.status, last_open.begins_s, ends=ends)
-    return replace(execution, story=replace(execution.story, stays=(*stays, odd, end)))
+    *phases, last_open, end = execution.lifecycle.phases
+    odd = StatusPhase(status or last_open.status, last_open.begins_s, ends=ends)
+    return replace(execution, lifecycle=replace(execution.lifecycle, phases=(*phases, odd, end)))
 
 
 def _without(
     execution: SimExecution, *, nulls: frozenset[str] = frozenset(), absent: frozenset[str] = frozenset()
 ) -> SimExecution:
-    return replace(execution, story=replace(execution.story, nulls=nulls, absent=absent))
+    return replace(execution, lifecycle=replace(execution.lifecycle, nulls=nulls, absent=absent))
 
 
-_ODD: Mapping[Oddity, Callable[[SimExecution], SimExecution]] = {
-    Oddity.LATE: _late,
-    Oddity.DELETED: _deleted,
-    Oddity.UNRECOGNIZED: lambda execution: _with_last_open(execution, status=UNKNOWN_STATUS),
-    Oddity.ENDS_OPEN: lambda execution: _with_last_open(execution, ends=True),
-    Oddity.UNFINISHED: lambda execution: _without(execution, nulls=frozenset({"finishedAt"})),
-    Oddity.NULLS: lambda execution: _without(execution, nulls=NULLABLE_FIELDS),
-    Oddity.BARE: lambda execution: _without(execution, absent=OPTIONAL_FIELDS),
+_ODD: Mapping[Anomaly, Callable[[SimExecution], SimExecution]] = {
+    Anomaly.LATE: _late,
+    Anomaly.DELETED: _deleted,
+    Anomaly.UNRECOGNIZED: lambda execution: _with_last_open(execution, status=UNKNOWN_STATUS),
+    Anomaly.ENDS_OPEN: lambda execution: _with_last_open(execution, ends=True),
+    Anomaly.UNFINISHED: lambda execution: _without(execution, nulls=frozenset({"finishedAt"})),
+    Anomaly.NULLS: lambda execution: _without(execution, nulls=NULLABLE_FIELDS),
+    Anomaly.BARE: lambda execution: _without(execution, absent=OPTIONAL_FIELDS),
 }

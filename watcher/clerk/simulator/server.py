@@ -1,4 +1,4 @@
-"""The fake Clerk Chat API on a real socket: routes, keys, the rate limit, faults, and the journal of it all."""
+"""The fake Clerk Chat API on a real socket: routes, keys, the rate limit, faults, and the request log of it all."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import NamedTuple, Self
 
 from aiohttp import web
 
-from watcher.clerk.simulator.control import journal_lines, parse_faults, truth
-from watcher.clerk.simulator.fault_responses import JSON, Scene, misbehave, refusal
+from watcher.clerk.simulator.control import parse_faults, request_log_lines, truth
+from watcher.clerk.simulator.fault_responses import JSON, FaultContext, misbehave, refusal
 from watcher.clerk.simulator.faults import Dice, Fault, Faults
-from watcher.clerk.simulator.lifecycles import Stay, Story
-from watcher.clerk.simulator.request_log import Entry, Journal
-from watcher.clerk.simulator.responses import PAGE_LIMIT, AnswerBook, Page, encode, full, listing
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+from watcher.clerk.simulator.responses import PAGE_LIMIT, PageRequest, ResponseCache, encode, full, listing
 from watcher.clerk.simulator.token_bucket import Bucket
 from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
 
@@ -26,16 +26,18 @@ _SILENT = frozenset({Fault.RESET, Fault.HANG})
 _HARMLESS = frozenset({None, Fault.SLOW, Fault.DRIP})
 _STRANGER = SimExecution(
     pipeline=SimPipeline(id="ffffffff-0000-4000-8000-000000000000", name="A stranger"),
-    story=Story(execution="ffffffff-0000-4000-8000-000000000001", stays=(Stay("failed", 0.0),), error="not yours"),
+    lifecycle=Lifecycle(
+        execution="ffffffff-0000-4000-8000-000000000001", phases=(StatusPhase("failed", 0.0),), error="not yours"
+    ),
 )
 
 
 class Answer(NamedTuple):
-    """What the API says when nothing goes wrong. `told` is the status of the execution asked for, `rows` a page's."""
+    """What the API says when nothing goes wrong. `answered` is the status of the one asked for, `rows` a page's."""
 
     code: int
     body: bytes
-    told: str | None = None
+    answered: str | None = None
     rows: Mapping[str, str] | None = None
 
 
@@ -55,11 +57,11 @@ class Simulator:
     ) -> None:
         """Prepare to listen; port 0 is any free one. `rate_limit` is per second and key."""
         self.world = world
-        self.journal = Journal()
+        self.request_log = RequestLog()
         self.base_url = ""
         self._seed = seed
         self._dice = Dice(faults or Faults(), seed=seed)
-        self._book = AnswerBook(world)
+        self._book = ResponseCache(world)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         now = world.clock.monotonic()
         self._buckets = [Bucket(rate_limit, now=now) for _ in api_keys] if rate_limit else []
@@ -97,17 +99,17 @@ class Simulator:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.path.startswith(_CONTROL):
             return await self._control(request)
-        entry = self.journal.open(self._entry(request))
+        entry = self.request_log.open(self._entry(request))
         code = None
         try:
             response = await self._respond(request, entry=entry)
             code = None if entry.fault in _SILENT else response.status
         finally:
-            self.journal.close(entry, code=code)
+            self.request_log.close(entry, code=code)
         return response
 
-    def _entry(self, request: web.BaseRequest) -> Entry:
-        entry = Entry(
+    def _entry(self, request: web.BaseRequest) -> LoggedRequest:
+        entry = LoggedRequest(
             at=self.world.clock.monotonic(),
             key=self._keys.get(request.headers.get("apiKey", "")),
             endpoint="other",
@@ -119,7 +121,7 @@ class Simulator:
                 entry.endpoint, entry.pipeline = "list", pipeline
         return entry
 
-    async def _respond(self, request: web.BaseRequest, *, entry: Entry) -> web.StreamResponse:
+    async def _respond(self, request: web.BaseRequest, *, entry: LoggedRequest) -> web.StreamResponse:
         if refused := self._refusal(request, entry=entry):
             return refused
         now_s = self.world.now_s()
@@ -130,12 +132,12 @@ class Simulator:
             self._write_down(entry, answer=answer)
         return response
 
-    def _write_down(self, entry: Entry, *, answer: Answer) -> None:
-        entry.told = answer.told
+    def _write_down(self, entry: LoggedRequest, *, answer: Answer) -> None:
+        entry.answered = answer.answered
         if answer.rows is not None:
-            self.journal.tell_page(entry, rows=answer.rows)
+            self.request_log.note_page(entry, rows=answer.rows)
 
-    def _refusal(self, request: web.BaseRequest, *, entry: Entry) -> web.Response | None:
+    def _refusal(self, request: web.BaseRequest, *, entry: LoggedRequest) -> web.Response | None:
         if entry.key is None:
             return refusal(401)
         if request.method != "GET":
@@ -143,18 +145,18 @@ class Simulator:
         wait_s = self._buckets[entry.key].take(entry.at) if self._buckets else 0.0
         return refusal(429, headers={"Retry-After": str(math.ceil(wait_s))}) if wait_s else None
 
-    def _answer(self, request: web.BaseRequest, *, entry: Entry, now_s: float) -> Answer:
+    def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:
         if entry.endpoint == "get" and entry.execution:
             return self._one(entry, now_s=now_s)
         if entry.endpoint == "list" and entry.pipeline and self.world.knows_pipeline(entry.pipeline):
             return self._page(request, pipeline=entry.pipeline)
         return _error(404)
 
-    def _one(self, entry: Entry, *, now_s: float) -> Answer:
+    def _one(self, entry: LoggedRequest, *, now_s: float) -> Answer:
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or now_s < execution.begins_s:
             return _error(404)
-        entry.truth = execution.stay_at(now_s).status
+        entry.truth = execution.phase_at(now_s).status
         if not execution.is_visible(now_s):
             return _error(404)
         rendered = self._book.answer(execution, now_s=now_s)
@@ -172,7 +174,7 @@ class Simulator:
     ) -> web.StreamResponse:
         if fault is None:
             return web.Response(status=answer.code, body=answer.body, content_type=JSON)
-        scene = Scene(
+        context = FaultContext(
             request=request,
             code=answer.code,
             body=answer.body,
@@ -180,12 +182,12 @@ class Simulator:
             faults=self.faults,
             now=self.world.clock.now(),
         )
-        return await misbehave(fault, scene=scene)
+        return await misbehave(fault, context=context)
 
     async def _control(self, request: web.BaseRequest) -> web.Response:
         match request.method, request.path.removeprefix(_CONTROL):
             case "GET", "journal":
-                return web.Response(body=journal_lines(self.journal), content_type="application/jsonl")
+                return web.Response(body=request_log_lines(self.request_log), content_type="application/jsonl")
             case "GET", "truth":
                 return web.Response(body=encode(truth(self.world)), content_type=JSON)
             case "POST", "faults":
@@ -205,10 +207,10 @@ def _error(code: int) -> Answer:
     return Answer(code, encode({"statusCode": code, "message": "refused"}))
 
 
-def _page_of(query: Mapping[str, str]) -> Page | None:
+def _page_of(query: Mapping[str, str]) -> PageRequest | None:
     """Read `limit` (at most 50) and `page` (from 1); `None` if they cannot be."""
     try:
-        page = Page(number=int(query.get("page", "1")), limit=int(query.get("limit", str(PAGE_LIMIT))))
+        page = PageRequest(number=int(query.get("page", "1")), limit=int(query.get("limit", str(PAGE_LIMIT))))
     except ValueError:
         return None
     return page if page.number >= 1 and 1 <= page.limit <= PAGE_LIMIT else None

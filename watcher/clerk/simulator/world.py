@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from watcher.clerk.simulator.lifecycles import Stay, Story, has_ended
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
 from watcher.runtime.clock import Clock
 
 BODY_BYTES = 3000
@@ -24,7 +24,7 @@ class Order(StrEnum):
     OLDEST = "oldest"
 
 
-class Moment(NamedTuple):
+class StatusTime(NamedTuple):
     """A status and when it began."""
 
     status: str
@@ -43,10 +43,10 @@ class SimPipeline:
 
 @dataclass(frozen=True, slots=True)
 class SimExecution:
-    """A story that takes place in a pipeline. The API shows it from `visible_s` until `deleted_s`."""
+    """A lifecycle that takes place in a pipeline. The API shows it from `visible_s` until `deleted_s`."""
 
     pipeline: SimPipeline
-    story: Story
+    lifecycle: Lifecycle
     begins_s: float = 0.0
     visible_s: float = 0.0
     deleted_s: float = math.inf
@@ -55,38 +55,38 @@ class SimExecution:
     @property
     def id(self) -> str:
         """Return the execution's id."""
-        return self.story.execution
+        return self.lifecycle.execution
 
     def is_visible(self, now_s: float) -> bool:
         """Say whether the API knows it."""
         return self.visible_s <= now_s < self.deleted_s
 
-    def stay_at(self, now_s: float) -> Stay:
+    def phase_at(self, now_s: float) -> StatusPhase:
         """Return where it stands."""
-        return self.story.stay_at(now_s - self.begins_s)
+        return self.lifecycle.phase_at(now_s - self.begins_s)
 
     def next_change_s(self, now_s: float) -> float:
         """Return the next moment at which its answer changes."""
-        return self.begins_s + self.story.next_change_s(now_s - self.begins_s)
+        return self.begins_s + self.lifecycle.next_change_s(now_s - self.begins_s)
 
     def started_s(self, now_s: float) -> float | None:
         """Return when it left `new`, if it has."""
-        offset_s = self.story.started_s()
+        offset_s = self.lifecycle.started_s()
         return None if offset_s is None or self.begins_s + offset_s > now_s else self.begins_s + offset_s
 
     def finished_s(self, now_s: float) -> float | None:
         """Return when it ended, if it has."""
-        stay = self.stay_at(now_s)
-        return self.begins_s + stay.begins_s if has_ended(stay) else None
+        phase = self.phase_at(now_s)
+        return self.begins_s + phase.begins_s if has_ended(phase) else None
 
-    def path(self, until_s: float) -> tuple[Moment, ...]:
+    def path(self, until_s: float) -> tuple[StatusTime, ...]:
         """Return every status it had up to a moment, or to its deletion, and since when."""
-        moments = (Moment(stay.status, self.begins_s + stay.begins_s) for stay in self.story.stays)
+        moments = (StatusTime(phase.status, self.begins_s + phase.begins_s) for phase in self.lifecycle.phases)
         return tuple(moment for moment in moments if moment.at_s <= min(until_s, self.deleted_s))
 
 
 @dataclass(slots=True)
-class _Shelf:
+class _PipelineExecutions:
     """One pipeline and its executions in the order they begin."""
 
     pipeline: SimPipeline
@@ -94,7 +94,7 @@ class _Shelf:
 
 
 class World:
-    """All pipelines and executions. `time_scale` tells stories that many times as fast.
+    """All pipelines and executions. `time_scale` plays lifecycles that many times as fast.
 
     The API forgets an execution `retention_s` after its end.
     """
@@ -109,7 +109,7 @@ class World:
         self._time_scale = time_scale
         self._retention_s = retention_s
         self._origin = clock.monotonic()
-        self._shelves: dict[str, _Shelf] = {}
+        self._shelves: dict[str, _PipelineExecutions] = {}
         self._executions: dict[str, SimExecution] = {}
 
     def now_s(self) -> float:
@@ -118,7 +118,7 @@ class World:
 
     def add(
         self,
-        story: Story,
+        lifecycle: Lifecycle,
         *,
         pipeline: SimPipeline,
         begins_s: float = 0.0,
@@ -126,25 +126,25 @@ class World:
         deleted_s: float = math.inf,
         body_bytes: int = BODY_BYTES,
     ) -> SimExecution:
-        """Let a story take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
-        if story.execution in self._executions:
-            raise ValueError(f"execution {story.execution} exists already")
-        told = story.stretched(1 / self._time_scale)
-        forgotten_s = begins_s + told.length_s() + self._retention_s if has_ended(told.stays[-1]) else math.inf
+        """Let a lifecycle take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
+        if lifecycle.execution in self._executions:
+            raise ValueError(f"execution {lifecycle.execution} exists already")
+        answered = lifecycle.stretched(1 / self._time_scale)
+        forgotten_s = begins_s + answered.length_s() + self._retention_s if has_ended(answered.phases[-1]) else math.inf
         execution = SimExecution(
             pipeline=pipeline,
-            story=told,
+            lifecycle=answered,
             begins_s=begins_s,
             visible_s=begins_s + visible_after_s,
             deleted_s=min(deleted_s, forgotten_s),
             body_bytes=body_bytes,
         )
         self._executions[execution.id] = execution
-        insort(self._shelves.setdefault(pipeline.id, _Shelf(pipeline)).ids, (begins_s, execution.id))
+        insort(self._shelves.setdefault(pipeline.id, _PipelineExecutions(pipeline)).ids, (begins_s, execution.id))
         return execution
 
     def replace(self, execution: SimExecution) -> None:
-        """Let an execution have another life than was planned, of which nothing has been told yet."""
+        """Let an execution have another life than was planned, of which nothing was answered yet."""
         self._executions[execution.id] = execution
 
     def delete(self, execution: str) -> None:

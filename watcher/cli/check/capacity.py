@@ -13,7 +13,7 @@ from watcher.polling.cadence import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
 from watcher.runtime.rate_limiter import SHARE
 
-TYPICAL_STAY_S = 60.0
+TYPICAL_STATUS_S = 60.0
 """The delay is that of a change after so long in one status: with `backoff` the interval grows with that time."""
 
 _ROUNDING = 1 + 1e-9
@@ -133,7 +133,7 @@ def _intervals(polling: PollingSettings) -> tuple[float, float]:
     """Return the longest interval of the cadence, and that after a minute in one status."""
     if polling.cadence == "fixed":
         return polling.min_interval_s, polling.min_interval_s
-    wanted_s = max(polling.min_interval_s, TYPICAL_STAY_S * BACKOFF_SHARE)
+    wanted_s = max(polling.min_interval_s, TYPICAL_STATUS_S * BACKOFF_SHARE)
     return polling.max_interval_s, min(polling.max_interval_s, wanted_s)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from watcher.cli.check.capacity import TYPICAL_STAY_S, AccountPlan, Advice
+from watcher.cli.check.capacity import TYPICAL_STATUS_S, AccountPlan, Advice
 from watcher.cli.console import say
 from watcher.cli.stdio import put
 from watcher.config.models import PollingSettings, Settings
@@ -73,7 +73,7 @@ def _explain_named(polling: PollingSettings) -> str:
         key, rarest_s = ("max_interval", polling.max_interval_s)
     return (
         f"if all are open: each needs a poll every {key} ({write_duration(rarest_s)}); "
-        f"delay is the mean for a change after {write_duration(TYPICAL_STAY_S)} in a status"
+        f"delay is the mean for a change after {write_duration(TYPICAL_STATUS_S)} in a status"
     )
 
 

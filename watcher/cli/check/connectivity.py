@@ -14,7 +14,7 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.delivery.sinks.protocol import SinkContext, Verdict
+from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.errors import Exit
@@ -42,7 +42,7 @@ class Trial:
         return self.code is Exit.DONE
 
 
-class _Verdict(NamedTuple):
+class _TrialResult(NamedTuple):
     code: Exit
     words: str
     hint: str = ""
@@ -103,11 +103,11 @@ async def try_everything(
     return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
 
 
-async def _timed(work: Awaitable[_Verdict], *, target: str, place: str, clock: Clock) -> Trial:
+async def _timed(work: Awaitable[_TrialResult], *, target: str, place: str, clock: Clock) -> Trial:
     began_at = clock.monotonic()
-    verdict = await work
+    result = await work
     took_ms = (clock.monotonic() - began_at) * 1000
-    return Trial(target, place, verdict.code, verdict.words, took_ms, verdict.hint)
+    return Trial(target, place, result.code, result.words, took_ms, result.hint)
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Callable[[], None]) -> list[Trial]:
@@ -121,16 +121,16 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
         for index, watch in watches:
             await key.try_watch(watch, target=f"watch[{index}]")
             tried()
-            if key.verdict is not None:
+            if key.result is not None:
                 break
         return key.trials(len(watches))
 
 
 class _Key:
-    """One account while it is tried, at its pace. `verdict` is set once trying on would tell no more."""
+    """One account while it is tried, at its pace. `result` is set once trying on would tell no more."""
 
     def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
-        self.verdict: _Verdict | None = None
+        self.result: _TrialResult | None = None
         self._name = name
         self._account = account
         self._clock = clock
@@ -140,14 +140,14 @@ class _Key:
         self._outcomes: list[Outcome] = []
         self._took_ms: list[float] = []
         self._of_watches: list[Trial] = []
-        self._troubles: list[_Verdict] = []  # that may be the watch's or the account's
+        self._troubles: list[_TrialResult] = []  # that may be the watch's or the account's
 
     async def try_alone(self) -> Trial:
         """Try a key nothing is watched with, by an execution that does not exist: a 404 takes a good key too."""
         nothing = str(uuid.uuid4())
         reply = await self._ask(lambda: self._api.get(pipeline=nothing, execution=nothing))
         if reply.outcome in {Outcome.OK, *_UNKNOWN}:
-            return self._trial(_Verdict(Exit.DONE, "accepts the key; nothing is watched with it"))
+            return self._trial(_TrialResult(Exit.DONE, "accepts the key; nothing is watched with it"))
         return self._trial(self._fails(reply, "an execution"))
 
     async def try_watch(self, watch: WatchSettings, *, target: str) -> None:
@@ -162,66 +162,66 @@ class _Key:
             listed = await self._list(pipeline)
             if listed.outcome is Outcome.OK:
                 words = f"knows pipeline {pipeline}, but not execution {execution} ({reply.status_code})"
-                self._of_watches.append(self._trial(_Verdict(Exit.DONE, words), target=target))
+                self._of_watches.append(self._trial(_TrialResult(Exit.DONE, words), target=target))
             reply = listed if listed.outcome in {Outcome.OK, *_UNKNOWN} else reply
         self._note(reply, pipeline, wanted="an execution", target=target)
 
     def trials(self, watch_count: int) -> list[Trial]:
         """Return the trial of the key and those of its watches."""
-        verdict = self.verdict
-        if verdict is not None and len(self._outcomes) < watch_count:
+        result = self.result
+        if result is not None and len(self._outcomes) < watch_count:
             left = f"{watch_count - len(self._outcomes)} more of its pipelines were not tried"
-            verdict = verdict._replace(words=f"{verdict.words}; {left}")
-        if verdict is None and self._troubles and not self._key_works():
-            verdict = self._troubles[0]
+            result = result._replace(words=f"{result.words}; {left}")
+        if result is None and self._troubles and not self._key_works():
+            result = self._troubles[0]
             self._of_watches = self._of_watches if watch_count > 1 else []  # it would say the same twice
-        if verdict is None and set(self._outcomes) == {Outcome.FORBIDDEN}:
+        if result is None and set(self._outcomes) == {Outcome.FORBIDDEN}:
             words, hint = _KEY_FAILS[Outcome.FORBIDDEN]
-            verdict = _Verdict(Exit.UNREACHABLE, words, hint.format(key=self._place_of_key()))
-        if verdict is None:
+            result = _TrialResult(Exit.UNREACHABLE, words, hint.format(key=self._place_of_key()))
+        if result is None:
             known = self._outcomes.count(Outcome.OK)
             knows = f" and knows its {known} pipelines" if known == watch_count > 1 else ""
-            verdict = _Verdict(Exit.DONE, f"accepts the key{knows}")
-        return [self._trial(verdict, took_ms=self._took_ms[0]), *self._of_watches]
+            result = _TrialResult(Exit.DONE, f"accepts the key{knows}")
+        return [self._trial(result, took_ms=self._took_ms[0]), *self._of_watches]
 
     def _note(self, reply: Answer, pipeline: str, *, wanted: str, target: str) -> None:
         """Take in what came of one watch."""
         self._outcomes.append(reply.outcome)
         if reply.outcome in _OF_THE_KEY:
-            self.verdict = self._fails(reply, wanted)
+            self.result = self._fails(reply, wanted)
         elif reply.outcome is not Outcome.OK:
             self._of_watches.append(self._trial(self._of_watch(reply, pipeline, wanted), target=target))
             if reply.outcome not in _OF_THE_WATCH:
                 self._troubles.append(self._fails(reply, wanted))
-        if self.verdict is None and len(self._troubles) == MOST_TROUBLES and not self._key_works():
-            self.verdict = self._troubles[0]
+        if self.result is None and len(self._troubles) == MOST_TROUBLES and not self._key_works():
+            self.result = self._troubles[0]
 
     def _key_works(self) -> bool:
         return bool({Outcome.OK, *_UNKNOWN} & set(self._outcomes))
 
-    def _of_watch(self, reply: Answer, pipeline: str, wanted: str) -> _Verdict:
+    def _of_watch(self, reply: Answer, pipeline: str, wanted: str) -> _TrialResult:
         if reply.outcome in _UNKNOWN:
             hint = "correct its id in watch, or watch it with the key of its own account"
-            return _Verdict(Exit.NOT_FOUND, f"does not know pipeline {pipeline} ({reply.status_code})", hint)
+            return _TrialResult(Exit.NOT_FOUND, f"does not know pipeline {pipeline} ({reply.status_code})", hint)
         if reply.outcome is Outcome.FORBIDDEN:
             hint = "let this key read it, or watch it with the key of its own account"
-            return _Verdict(Exit.UNREACHABLE, f"refuses pipeline {pipeline} to this key (403)", hint)
+            return _TrialResult(Exit.UNREACHABLE, f"refuses pipeline {pipeline} to this key (403)", hint)
         fails = self._fails(reply, wanted)
         return fails._replace(words=f"pipeline {pipeline}: {fails.words}")
 
-    def _fails(self, reply: Answer, wanted: str) -> _Verdict:
+    def _fails(self, reply: Answer, wanted: str) -> _TrialResult:
         words, hint = _KEY_FAILS[reply.outcome]
         words = f"{words} ({reply.status_code})" if reply.status_code and "(" not in words else words
-        return _Verdict(
+        return _TrialResult(
             Exit.UNREACHABLE, words.format(wanted=wanted, cause=reply.reason), hint.format(key=self._place_of_key())
         )
 
     def _place_of_key(self) -> str:
         return f"accounts.{self._name}.{'api_key_file' if self._account.api_key_file else 'api_key'}"
 
-    def _trial(self, verdict: _Verdict, *, target: str = "", took_ms: float | None = None) -> Trial:
+    def _trial(self, result: _TrialResult, *, target: str = "", took_ms: float | None = None) -> Trial:
         place, took_ms = shown_url(self._account.base_url), self._took_ms[-1] if took_ms is None else took_ms
-        return Trial(target or f"accounts.{self._name}", place, verdict.code, verdict.words, took_ms, verdict.hint)
+        return Trial(target or f"accounts.{self._name}", place, result.code, result.words, took_ms, result.hint)
 
     async def _list(self, pipeline: str) -> Answer:
         return await self._ask(lambda: self._api.list(pipeline=pipeline, page=1))
@@ -249,7 +249,7 @@ async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Cl
     return await _timed(trying, target=f"sinks.{name}", place=target, clock=clock)
 
 
-async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _Verdict:
+async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialResult:
     event = trial_event(sink=name, at=clock.now())
     delivery = Delivery(
         sink=name,
@@ -263,21 +263,21 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _Verdict:
     )
     sink = settings.open(SinkContext(clock))
     try:
-        receipt = await sink.send([delivery])
+        sent = await sink.send([delivery])
     finally:
         await sink.close()
-    if receipt.verdict is Verdict.DELIVERED:
-        return _Verdict(Exit.DONE, f"accepted a watcher.test ({receipt.answer})")
-    return _failed(receipt.answer)
+    if sent.outcome is SendOutcome.DELIVERED:
+        return _TrialResult(Exit.DONE, f"accepted a watcher.test ({sent.answer})")
+    return _failed(sent.answer)
 
 
-async def _connect(settings: SinkSettings) -> _Verdict:
+async def _connect(settings: SinkSettings) -> _TrialResult:
     try:
-        return _Verdict(Exit.DONE, await settings.connect())
+        return _TrialResult(Exit.DONE, await settings.connect())
     except (OSError, TimeoutError) as error:
         return _failed(failure_kind(error))
 
 
-def _failed(answer: str) -> _Verdict:
+def _failed(answer: str) -> _TrialResult:
     words = f"answers {answer}" if answer.isdigit() else f"fails ({answer})"
-    return _Verdict(Exit.UNREACHABLE, words, _SINK_HINTS.get(answer, ""))
+    return _TrialResult(Exit.UNREACHABLE, words, _SINK_HINTS.get(answer, ""))

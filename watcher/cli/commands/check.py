@@ -14,7 +14,7 @@ from watcher.cli.check.capacity_view import print_plan, print_plan_rows
 from watcher.cli.check.connectivity import Trial, try_everything
 from watcher.cli.check.connectivity_view import PATIENCE_S, TryingLine, print_trial, print_trial_rows
 from watcher.cli.commands.options import ConfigOption
-from watcher.cli.config_errors import tell_warnings
+from watcher.cli.config_errors import report_warnings
 from watcher.cli.config_loading import config_path, loaded
 from watcher.cli.console import stderr_console, stdout_console
 from watcher.cli.stdio import put_error
@@ -68,7 +68,7 @@ def _warn(document: Document, settings: Settings) -> None:
     """Say what is allowed and likely a mistake, and which sink gets nothing any more."""
     warnings = (*warnings_of(document, settings, environ=os.environ), *_disabled(document, settings))
     if sys.stderr.isatty():
-        tell_warnings(warnings, source=document.source, console=stderr_console())
+        report_warnings(warnings, source=document.source, console=stderr_console())
         return
     for warning in warnings:
         put_error(f"warning: {warning}")

@@ -8,7 +8,7 @@ import typer
 
 from watcher.cli.commands.options import ConfigOption
 from watcher.cli.stdio import put
-from watcher.config.daemon_address import Whereabouts, whereabouts
+from watcher.config.daemon_address import DaemonAddress, daemon_address
 from watcher.config.locate import find_config
 from watcher.domain.errors import ConfigError, Exit, WatcherError
 from watcher.runtime.units import Address
@@ -43,7 +43,7 @@ def health(config: ConfigOption = None) -> None:
         file = find_config(config, environ=os.environ)
     except ConfigError:
         file = None
-    answer = _ask_one_of(_addresses(whereabouts(file, environ=os.environ)))
+    answer = _ask_one_of(_addresses(daemon_address(file, environ=os.environ)))
     if answer.code == http.client.OK:
         put("ready")
         return
@@ -51,7 +51,7 @@ def health(config: ConfigOption = None) -> None:
     raise typer.Exit(Exit.FAILED)
 
 
-def _addresses(daemon: Whereabouts) -> list[Address]:
+def _addresses(daemon: DaemonAddress) -> list[Address]:
     """Return where to ask, first where the daemon noted that it listens: its file may be another by now."""
     listens = [each for each in (noted_address(daemon.database), daemon.listen) if each and each.port]
     if not listens:

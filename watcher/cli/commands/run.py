@@ -16,7 +16,7 @@ from watcher.daemon.app import Started
 from watcher.daemon.app import run as run_daemon
 from watcher.daemon.reload import Reloading
 from watcher.runtime.logs import configure_logs
-from watcher.runtime.threads import Aside
+from watcher.runtime.threads import DetachedExecutor
 
 log = structlog.get_logger()
 
@@ -42,7 +42,7 @@ def run(config: ConfigOption = None) -> None:
 async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event) -> None:
     reloading = Reloading(source, asyncio.Event())
     loop = asyncio.get_running_loop()
-    loop.set_default_executor(Aside())
+    loop.set_default_executor(DetachedExecutor())
     loop.add_signal_handler(signal.SIGHUP, reloading.asked.set)
     await run_daemon(settings, stop=stop, started=_spare_the_collector, reloading=reloading)
 

@@ -18,15 +18,15 @@ from watcher.cli.config_loading import read_config
 from watcher.cli.console import stdout_console
 from watcher.cli.interrupt import run_interruptible
 from watcher.cli.wait.follower import Awaited, View, wait_for
-from watcher.cli.wait.progress import Ending, Subject
+from watcher.cli.wait.progress import Subject, WaitResult
 from watcher.cli.wait.views import STDOUT_FD, live_view, stdout_view
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.domain.errors import ConfigError, Exit, OutputClosedError, WatcherError
-from watcher.runtime.log_writer import scribe_of
+from watcher.runtime.log_writer import log_writer_of
 from watcher.runtime.logs import configure_logs
-from watcher.runtime.units import UnfitError, parse_duration, spell_duration
+from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
 EXAMPLES = ("watcher wait PIPELINE EXECUTION --timeout 10m", "watcher wait PIPELINE EXECUTION --json | jq .type")
 SHORTEST_INTERVAL_S = 1.0
@@ -44,7 +44,7 @@ class UsageError(WatcherError):
 class WaitError(WatcherError):
     """The wait ended without the execution."""
 
-    def __init__(self, ending: Ending, *, hint: str) -> None:
+    def __init__(self, ending: WaitResult, *, hint: str) -> None:
         """Say what the matter is, and what may help."""
         super().__init__(f"{ending.problem}\nhint: {hint}" if hint else ending.problem)
         self.exit_code = ending.code
@@ -92,7 +92,9 @@ def wait(
     raise typer.Exit(ending.code if ending else Exit.FAILED)
 
 
-async def _follow(awaited: Awaited, view: AbstractAsyncContextManager[View], *, stop: asyncio.Event) -> Ending | None:
+async def _follow(
+    awaited: Awaited, view: AbstractAsyncContextManager[View], *, stop: asyncio.Event
+) -> WaitResult | None:
     async with view as shown:
         return await wait_for(awaited, shown, stop=stop)
 
@@ -127,7 +129,7 @@ def parse_interval(text: str) -> float:
 def _parse_duration(text: str, *, option: str) -> float:
     try:
         return parse_duration(text)
-    except UnfitError as error:
+    except InvalidValueError as error:
         raise UsageError(f"{option}: {quoted(text)} {error}") from None
 
 
@@ -185,11 +187,11 @@ def _view(subject: Subject, *, as_json: bool) -> AbstractAsyncContextManager[Vie
     configure_logs(level="critical", format_="auto")
     console = stdout_console()
     if as_json or not os.isatty(STDOUT_FD) or console.is_dumb_terminal or not console.encoding.startswith("utf"):
-        return stdout_view(as_json=as_json, say=lambda text: scribe_of(sys.stderr).write(f"{text}\n"))
+        return stdout_view(as_json=as_json, say=lambda text: log_writer_of(sys.stderr).write(f"{text}\n"))
     return live_view(console, subject)
 
 
-def _hint(ending: Ending, source: Source) -> str:
+def _hint(ending: WaitResult, source: Source) -> str:
     if ending.key_refused:
         return f"the key came from {source.key_place}"
     if ending.code is Exit.UNREACHABLE:

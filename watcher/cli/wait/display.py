@@ -1,4 +1,4 @@
-"""How a wait looks: four lines redrawn in place on a terminal, else a line per change. Pure; nothing is written here.
+"""What a wait shows: four lines redrawn in place on a terminal, else a line per change. Pure; nothing is written here.
 
 What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
 """
@@ -9,11 +9,11 @@ from itertools import pairwise
 
 from rich.text import Text
 
-from watcher.cli.wait.progress import Moment, Progress, Stay, Subject, Trouble
+from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject
 from watcher.delivery.sinks.event_line import GLYPHS, SURPRISE
 from watcher.domain.errors import Exit
 from watcher.domain.event_size import cut
-from watcher.domain.models import LOST, Event, Execution, Outcome
+from watcher.domain.models import LOST, Event, ExecutionSnapshot, Outcome
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration
 
@@ -24,24 +24,24 @@ ECHO_COLUMNS = 2
 _FEW_S = 10.0
 
 
-def reason(execution: Execution) -> str:
+def reason(execution: ExecutionSnapshot) -> str:
     """Return why it failed: its first failed node and that one's error, else its own error; empty if neither."""
     node = next(iter(execution.failed_nodes), None)
     of_node = ": ".join(filter(None, (node.name, node.error))) if node else ""
     return harmless(cut(of_node or execution.error or ""))
 
 
-def change_line(event: Event, execution: Execution | None) -> str:
+def change_line(event: Event, execution: ExecutionSnapshot | None) -> str:
     """Return one change for programs and people: when, which status, seconds it has run or `-`, and why it failed."""
-    told = json.loads(event.body)
-    at = datetime.fromisoformat(told["time"])
-    status = harmless(told["data"]["execution"]["status"])
+    event_data = json.loads(event.body)
+    at = datetime.fromisoformat(event_data["time"])
+    status = harmless(event_data["data"]["execution"]["status"])
     ran = _ran_s(execution, until=at)
-    why = told["data"].get("reason") or (reason(execution) if execution else "")
+    why = event_data["data"].get("reason") or (reason(execution) if execution else "")
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {status} {'-' if ran is None else f'{ran:.1f}'} {why}".rstrip()
 
 
-def _ran_s(execution: Execution | None, *, until: datetime) -> float | None:
+def _ran_s(execution: ExecutionSnapshot | None, *, until: datetime) -> float | None:
     if execution is None or execution.started_at is None:
         return None
     return max(0.0, ((execution.finished_at or until) - execution.started_at).total_seconds())
@@ -52,33 +52,33 @@ def wrapped_count(lines: Text, *, columns: int) -> int:
     return sum(max(0, line.cell_len - 1) // columns for line in lines.split())
 
 
-def picture(subject: Subject, progress: Progress, moment: Moment, *, columns: int) -> Text:
-    """Return up to four lines: where it stands, how it came there, the looks, and what else there is to say."""
+def picture(subject: Subject, progress: Progress, moment: RenderTime, *, columns: int) -> Text:
+    """Return up to four lines: where it stands, how it came there, the polls, and what else there is to say."""
     wide = columns >= WIDE_COLUMNS
     lines = (
         _standing(subject, progress, moment, wide=wide),
-        Text(_history(progress.stays)),
-        Text(_looks(progress, moment, wide=wide), style="dim"),
+        Text(_history(progress.periods)),
+        Text(_polls(progress, moment, wide=wide), style="dim"),
         _remark(progress, wide=wide),
     )
-    told = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
-    for line in told:
+    event_data = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
+    for line in event_data:
         line.truncate(columns - ECHO_COLUMNS, overflow="ellipsis")
-    return Text("\n", no_wrap=True, overflow="ignore").join(told)
+    return Text("\n", no_wrap=True, overflow="ignore").join(event_data)
 
 
-def sign_of_life(progress: Progress, moment: Moment) -> str:
+def sign_of_life(progress: Progress, moment: RenderTime) -> str:
     """Return one line that says what is waited for, for whoever has read nothing for a minute."""
     parts = ["waiting: not seen yet"]
     if progress.status is not None:
         parts = [f"waiting: {harmless(progress.status)} {_elapsed(progress, moment)}"]
-    parts.append(f"polls {progress.look_count}")
-    if progress.trouble is not None:
-        parts.append(_complaint(progress.trouble, progress, wide=False))
+    parts.append(f"polls {progress.poll_count}")
+    if progress.failure is not None:
+        parts.append(_complaint(progress.failure, progress, wide=False))
     return " · ".join(parts)
 
 
-def _standing(subject: Subject, progress: Progress, moment: Moment, *, wide: bool) -> Text:
+def _standing(subject: Subject, progress: Progress, moment: RenderTime, *, wide: bool) -> Text:
     if progress.status is None:
         line = Text("· not seen yet")
     else:
@@ -89,14 +89,14 @@ def _standing(subject: Subject, progress: Progress, moment: Moment, *, wide: boo
     return Text.assemble(line, f"   {name or 'pipeline ' + subject.pipeline[:8]} · {execution}")
 
 
-def _elapsed(progress: Progress, moment: Moment) -> str:
+def _elapsed(progress: Progress, moment: RenderTime) -> str:
     """Return how long it has been so; of an end, how long it all took."""
-    stays, execution = progress.stays, progress.execution
+    periods, execution = progress.periods, progress.execution
     if not _has_ended(progress):
-        return _between(stays[-1].since_us, moment.steady_us)
+        return _between(periods[-1].since_us, moment.steady_us)
     if execution and execution.started_at and execution.finished_at:
         return f"after {spell_duration((execution.finished_at - execution.started_at).total_seconds())}"
-    return f"after {_between(stays[0].since_us, stays[-1].since_us)}"
+    return f"after {_between(periods[0].since_us, periods[-1].since_us)}"
 
 
 def _has_ended(progress: Progress) -> bool:
@@ -108,21 +108,23 @@ def _between(begin_us: int, end_us: int) -> str:
     return spell_duration(max(0, end_us - begin_us) / 1_000_000)
 
 
-def _history(stays: tuple[Stay, ...]) -> str:
-    before = (f"{harmless(stay.status)} {_between(stay.since_us, after.since_us)}" for stay, after in pairwise(stays))
-    return " → ".join((*before, *(harmless(stay.status) for stay in stays[-1:])))
+def _history(periods: tuple[StatusPeriod, ...]) -> str:
+    before = (
+        f"{harmless(period.status)} {_between(period.since_us, after.since_us)}" for period, after in pairwise(periods)
+    )
+    return " → ".join((*before, *(harmless(period.status) for period in periods[-1:])))
 
 
-def _looks(progress: Progress, moment: Moment, *, wide: bool) -> str:
-    parts = [f"polls {progress.look_count}"]
+def _polls(progress: Progress, moment: RenderTime, *, wide: bool) -> str:
+    parts = [f"polls {progress.poll_count}"]
     if progress.ending is not None:
         return " · ".join((*parts, f"exit {progress.ending.code.value}"))
-    if progress.looked_at is not None:
-        parts.append(f"last {_few(moment.monotonic - progress.looked_at)}{' ago' if wide else ''}")
-    if moment.next_look_at is None:
+    if progress.polled_at is not None:
+        parts.append(f"last {_few(moment.monotonic - progress.polled_at)}{' ago' if wide else ''}")
+    if moment.next_poll_at is None:
         parts.append("polling")
     else:
-        parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_look_at - moment.monotonic))}")
+        parts.append(f"next{' in' if wide else ''} {_few(max(0.0, moment.next_poll_at - moment.monotonic))}")
     return " · ".join(parts)
 
 
@@ -135,17 +137,17 @@ def _remark(progress: Progress, *, wide: bool) -> Text:
     if _has_ended(progress) and progress.execution is not None:
         lost = progress.status == LOST
         return Text("Clerk Chat no longer knows it" if lost else reason(progress.execution), style="red")
-    if progress.trouble is None or progress.ending is not None:  # how a wait ended without it is told as an error
+    if progress.failure is None or progress.ending is not None:  # how a wait ended without it is told as an error
         return Text()
-    return Text(_complaint(progress.trouble, progress, wide=wide), style="yellow")
+    return Text(_complaint(progress.failure, progress, wide=wide), style="yellow")
 
 
-def _complaint(trouble: Trouble, progress: Progress, *, wide: bool) -> str:
+def _complaint(failure: PollFailure, progress: Progress, *, wide: bool) -> str:
     seen = progress.execution is not None
-    if not seen and progress.missing_count and trouble.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
-        return f"not known yet ({trouble.word}), {progress.missing_count} of {progress.lost_after} answers"
-    if not seen and trouble.outcome is Outcome.UNAUTHORIZED:
-        return f"API {trouble.word}: it refuses this key"
-    how = "pausing as requested" if trouble.outcome is Outcome.RATE_LIMITED else "retrying"
+    if not seen and progress.missing_count and failure.outcome in (Outcome.NOT_FOUND, Outcome.REJECTED):
+        return f"not known yet ({failure.word}), {progress.missing_count} of {progress.lost_after} answers"
+    if not seen and failure.outcome is Outcome.UNAUTHORIZED:
+        return f"API {failure.word}: it refuses this key"
+    how = "pausing as requested" if failure.outcome is Outcome.RATE_LIMITED else "retrying"
     never = " (a passing error never ends this)" if seen and wide else ""
-    return f"API {trouble.word} since {trouble.since.astimezone():%H:%M}, {how}{never}"
+    return f"API {failure.word} since {failure.since.astimezone():%H:%M}, {how}{never}"

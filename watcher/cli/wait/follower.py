@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait.observers import PassingLedger, TappedApi
-from watcher.cli.wait.progress import Ending, Moment, Progress
+from watcher.cli.wait.observers import EphemeralStore, ObservedApi
+from watcher.cli.wait.progress import Progress, RenderTime, WaitResult
 from watcher.config.models import PollingSettings, Settings
-from watcher.daemon.build import AccountEquipment, build_account, routes_of, watches_of
+from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
 from watcher.domain.errors import Exit
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Event
 from watcher.domain.routing import Router
-from watcher.polling.account_poller import AccountWatcher
+from watcher.polling.account_poller import AccountPoller
 from watcher.polling.cadence import Cadence
 from watcher.polling.policy import ERROR_JITTER
 from watcher.runtime.backpressure import Backpressure
@@ -36,11 +36,11 @@ Heard = asyncio.Queue[Reply | Change | BaseException]
 class View(Protocol):
     """What is told of each event, and shown of each moment. Both raise `OutputClosedError` if nobody is there."""
 
-    async def tell(self, event: Event, progress: Progress) -> None:
+    async def on_event(self, event: Event, progress: Progress) -> None:
         """Tell one event; `progress` knows of it already."""
         ...
 
-    def show(self, progress: Progress, moment: Moment) -> None:
+    def show(self, progress: Progress, moment: RenderTime) -> None:
         """Show how it stands now."""
         ...
 
@@ -57,7 +57,7 @@ class Awaited:
     timeout_s: float | None
 
 
-async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Ending | None:
+async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> WaitResult | None:
     """Follow the execution until it, the time or the patience is over, or `stop` (then `None`).
 
     Raises `OutputClosedError` when nobody is there to be told.
@@ -77,15 +77,15 @@ async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Endi
         if stopping in done:
             return None
         progress.ending = _timed_out(progress, awaited.timeout_s or 0.0)
-        view.show(progress, Moment(clock.steady_us(), clock.monotonic(), None))
+        view.show(progress, RenderTime(clock.steady_us(), clock.monotonic(), None))
         return progress.ending
 
 
-def _timed_out(progress: Progress, timeout_s: float) -> Ending:
+def _timed_out(progress: Progress, timeout_s: float) -> WaitResult:
     status = f"still {progress.status}" if progress.status else "not seen"
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
-    last = f"; the last poll failed: {progress.trouble.word}" if progress.trouble else ""
-    return Ending(Exit.TIMEOUT, f"{status} after {waited} (--timeout){last}")
+    last = f"; the last poll failed: {progress.failure.word}" if progress.failure else ""
+    return WaitResult(Exit.TIMEOUT, f"{status} after {waited} (--timeout){last}")
 
 
 def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:
@@ -114,26 +114,26 @@ async def _cancel(*tasks: asyncio.Task[object]) -> None:
     await asyncio.wait(tasks)
 
 
-async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock: Clock) -> AccountWatcher:
+async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock: Clock) -> AccountPoller:
     """Let the account be watched until `stack` closes; what is in flight then is given up."""
     settings, metrics = awaited.settings, Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
-    ledger = PassingLedger(heard.put_nowait)
+    ledger = EphemeralStore(heard.put_nowait)
     events = EventFactory(Router(routes_of(settings)))
-    equipment = AccountEquipment(ledger, clock, metrics, events, schedule, Backpressure(), heard.put_nowait)
+    shared = AccountOwnerDependencies(ledger, clock, metrics, events, schedule, Backpressure(), heard.put_nowait)
     ((name, account),) = settings.accounts.items()
     watcher = await build_account(
-        equipment,
+        shared,
         stack,
         name=name,
         settings=account,
         polling=wait_polling(settings.polling, interval_s=awaited.interval_s, rate_limit=account.rate_limit),
         cadence=wait_cadence(clock, interval_s=awaited.interval_s),
         retention_s=settings.store.retention_s,
-        tap=lambda api: TappedApi(api, heard.put_nowait),
+        wrap_api=lambda api: ObservedApi(api, heard.put_nowait),
     )
     await watcher.watch(watches_of(settings, name))
-    schedule.add(f"account:{name}", watcher.round)
+    schedule.add(f"account:{name}", watcher.tick)
     stack.push_async_callback(watcher.cancel)
     stack.push_async_callback(schedule.stop)
     schedule.start()
@@ -144,13 +144,13 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
 class _Follower:
     """Takes in what is heard, and passes it on to the view."""
 
-    watcher: AccountWatcher
+    watcher: AccountPoller
     heard: Heard
     clock: Clock
     progress: Progress
     view: View
 
-    async def follow(self) -> Ending:
+    async def follow(self) -> WaitResult:
         while self.progress.ending is None:
             self._show()
             with suppress(TimeoutError):
@@ -168,8 +168,8 @@ class _Follower:
             return
         self.progress.recorded(heard)
         for outgoing in heard.outgoing:
-            await self.view.tell(outgoing.event, self.progress)
+            await self.view.on_event(outgoing.event, self.progress)
 
     def _show(self) -> None:
         now = self.clock.monotonic()
-        self.view.show(self.progress, Moment(self.clock.steady_us(), now, self.watcher.next_look_at(now)))
+        self.view.show(self.progress, RenderTime(self.clock.steady_us(), now, self.watcher.next_poll_at(now)))

@@ -1,18 +1,18 @@
 """Ears for whoever follows an account from within: what the API answered, and what would be recorded.
 
-The parts of the daemon stay as they are; an API that is listened to and a ledger without memory stand in for theirs.
+The parts of the daemon stay as they are; an API that is listened to and a store without memory stand in for theirs.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import Api, PageReply, Reply
-from watcher.domain.models import Known
-from watcher.store.protocol import AT_EASE, AccountRecord, Change, Lease, PipelineRecord, Strain
+from watcher.domain.models import ExecutionRecord
+from watcher.store.protocol import NO_BACKOFF, AccountRecord, BackoffState, Change, Lease, PipelineRecord
 
 
 @dataclass(frozen=True, slots=True)
-class TappedApi:
+class ObservedApi:
     """An API of which somebody hears every reply about an execution."""
 
     api: Api
@@ -30,8 +30,8 @@ class TappedApi:
 
 
 @dataclass(frozen=True, slots=True)
-class PassingLedger:
-    """A ledger for a program that needs no memory: each change is passed on at once and kept nowhere."""
+class EphemeralStore:
+    """A store for a program that needs no memory: each change is passed on at once and kept nowhere."""
 
     heard: Callable[[Change], None]
 
@@ -41,9 +41,9 @@ class PassingLedger:
 
     async def load_account(self, lease: Lease) -> AccountRecord:  # noqa: ARG002 (of every account)
         """Return that nothing is known."""
-        return AccountRecord(0, None, AT_EASE)
+        return AccountRecord(0, None, NO_BACKOFF)
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, Known]:  # noqa: ARG002 (of all)
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:  # noqa: ARG002 (of all)
         """Return that nothing is known."""
         return {}
 
@@ -51,7 +51,7 @@ class PassingLedger:
         """Return that nothing is known."""
         return PipelineRecord(0, None)
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[Known]:  # noqa: ARG002 (of all)
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:  # noqa: ARG002 (of all)
         """Return that nothing is known."""
         return ()
 
@@ -59,8 +59,8 @@ class PassingLedger:
         """Pass a change on."""
         self.heard(change)
 
-    async def note_looks(self, lease: Lease, looked_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
         """Keep nothing."""
 
-    async def note_strain(self, lease: Lease, strain: Strain) -> None:
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
         """Keep nothing."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.errors import Exit
-from watcher.domain.models import LOST, Execution, Known, Outcome, Status
+from watcher.domain.models import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import to_us
 from watcher.store.protocol import Change, ExecutionChange, SourceChange
 
@@ -27,23 +27,23 @@ class Subject:
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """When a picture is made: steady microseconds, monotonic seconds, and the monotonic time of the next look."""
+class RenderTime:
+    """When a picture is made: steady microseconds, monotonic seconds, and the monotonic time of the next poll."""
 
     steady_us: int
     monotonic: float
-    next_look_at: float | None
+    next_poll_at: float | None
 
 
-class Stay(NamedTuple):
+class StatusPeriod(NamedTuple):
     """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start or an end."""
 
     status: str
     since_us: int
 
 
-class Trouble(NamedTuple):
-    """Why the last look failed: its outcome, a code or word for people, and when that began (wall clock)."""
+class PollFailure(NamedTuple):
+    """Why the last poll failed: its outcome, a code or word for people, and when that began (wall clock)."""
 
     outcome: Outcome
     word: str
@@ -51,7 +51,7 @@ class Trouble(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class WaitResult:
     """Why a wait is over. `problem` is there where the execution itself does not say it."""
 
     code: Exit
@@ -62,37 +62,37 @@ class Ending:
 class Progress:
     """What is known of the one execution that is waited for.
 
-    `looked_at` is the monotonic time of the last answer, `execution` what the last successful look said.
+    `polled_at` is the monotonic time of the last answer, `execution` what the last successful poll said.
     """
 
     def __init__(self, *, lost_after: int) -> None:
         """Know nothing. So many times in a row not known, before it was ever seen, is not found."""
         self.lost_after = lost_after
-        self.look_count = 0
-        self.looked_at: float | None = None
+        self.poll_count = 0
+        self.polled_at: float | None = None
         self.missing_count = 0
-        self.execution: Execution | None = None
-        self.stays: tuple[Stay, ...] = ()
-        self.trouble: Trouble | None = None
-        self.ending: Ending | None = None
+        self.execution: ExecutionSnapshot | None = None
+        self.periods: tuple[StatusPeriod, ...] = ()
+        self.failure: PollFailure | None = None
+        self.ending: WaitResult | None = None
         self._degraded = False
         self._reached = False
 
     @property
     def status(self) -> str | None:
         """Return the last status, `lost` for what is, or `None` before the first sight."""
-        return self.stays[-1].status if self.stays else None
+        return self.periods[-1].status if self.periods else None
 
     def answered(self, reply: Reply, *, at: datetime, now: float) -> None:
         """Take in one reply, which came at `at` (wall clock) and `now` (monotonic)."""
-        self.look_count += 1
-        self.looked_at = now
+        self.poll_count += 1
+        self.polled_at = now
         self._reached = self._reached or reply.outcome in _REACHED
         if reply.execution is not None:
-            self.execution, self.trouble = reply.execution, None
+            self.execution, self.failure = reply.execution, None
             return
-        since = self.trouble.since if self.trouble else at
-        self.trouble = Trouble(reply.outcome, _word(reply), since)
+        since = self.failure.since if self.failure else at
+        self.failure = PollFailure(reply.outcome, _word(reply), since)
         if self.execution is None:
             self.missing_count += reply.outcome in _MISSING
             self._consider()
@@ -105,33 +105,33 @@ class Progress:
             self._degraded = change.state is not None
             self._consider()
 
-    def _move(self, known: Known) -> None:
+    def _move(self, known: ExecutionRecord) -> None:
         status = LOST if known.lost else str(known.status)
         if status != self.status:
-            self.stays = (*self.stays, Stay(status, self._since(known)))
+            self.periods = (*self.periods, StatusPeriod(status, self._since(known)))
         if known.lost is not None or known.ended_at is not None:
-            self.ending = Ending(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
+            self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
 
-    def _since(self, known: Known) -> int:
+    def _since(self, known: ExecutionRecord) -> int:
         """Return when a stay began; of an end the API says so, and may have been seen much later."""
         if known.lost_at is not None:
             return known.lost_at
         finished_at = self.execution.finished_at if self.execution else None
-        if known.ended_at is None or finished_at is None or not self.stays:
+        if known.ended_at is None or finished_at is None or not self.periods:
             return known.since_at
-        return min(known.since_at, max(self.stays[-1].since_us, to_us(finished_at)))
+        return min(known.since_at, max(self.periods[-1].since_us, to_us(finished_at)))
 
     def _consider(self) -> None:
-        """End what cannot begin. Once the execution was seen no failed look ends the wait, however many there are."""
-        if self.execution is not None or self.trouble is None:
+        """End what cannot begin. Once the execution was seen no failed poll ends the wait, however many there are."""
+        if self.execution is not None or self.failure is None:
             return
-        outcome, word, _ = self.trouble
+        outcome, word, _ = self.failure
         if self.missing_count >= self.lost_after:
-            self.ending = Ending(Exit.NOT_FOUND, f"Clerk Chat knows no such execution ({word})")
+            self.ending = WaitResult(Exit.NOT_FOUND, f"Clerk Chat knows no such execution ({word})")
         elif self._degraded and (outcome is Outcome.UNAUTHORIZED or self._is_forbidden(outcome)):
-            self.ending = Ending(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
+            self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
         elif self._degraded and not self._reached:
-            self.ending = Ending(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
+            self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
 
     def _is_forbidden(self, outcome: Outcome) -> bool:
         return outcome is Outcome.FORBIDDEN and not self._reached

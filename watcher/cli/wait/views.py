@@ -11,7 +11,7 @@ from rich.text import Text
 
 from watcher.cli.wait.display import change_line, picture, sign_of_life, wrapped_count
 from watcher.cli.wait.follower import View
-from watcher.cli.wait.progress import Moment, Progress, Subject
+from watcher.cli.wait.progress import Progress, RenderTime, Subject
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event
@@ -28,7 +28,7 @@ class _OutputView:
         self._say = say
         self._sign_at: float | None = None
 
-    def show(self, progress: Progress, moment: Moment) -> None:
+    def show(self, progress: Progress, moment: RenderTime) -> None:
         """Say how it stands, if nothing was said for a minute."""
         if self._sign_at is None:
             self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
@@ -44,7 +44,7 @@ class _OutputView:
 class EventView(_OutputView):
     """The events as the daemon gives them, one per line."""
 
-    async def tell(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
+    async def on_event(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
         """Write the event."""
         await self._write(event.body)
 
@@ -52,7 +52,7 @@ class EventView(_OutputView):
 class LineView(_OutputView):
     """One line per change of the execution."""
 
-    async def tell(self, event: Event, progress: Progress) -> None:
+    async def on_event(self, event: Event, progress: Progress) -> None:
         """Write the line of an event of the execution; the account's trouble is part of a sign of life."""
         if event.type.startswith("execution."):
             await self._write(change_line(event, progress.execution).encode())
@@ -66,10 +66,10 @@ class LiveView:
         self._subject = subject
         self._shown = Text()
 
-    async def tell(self, event: Event, progress: Progress) -> None:
+    async def on_event(self, event: Event, progress: Progress) -> None:
         """Leave it to the next picture."""
 
-    def show(self, progress: Progress, moment: Moment) -> None:
+    def show(self, progress: Progress, moment: RenderTime) -> None:
         """Redraw."""
         columns = self._live.console.width
         try:

@@ -21,7 +21,7 @@ GLYPHS: Mapping[str, tuple[str, str]] = {
     Status.FAILED: ("✕", "red"),
     LOST: ("?", "magenta"),
 }
-"""How each status looks, and its style; any other word is a surprise."""
+"""How each status is shown, and its style; any other word is a surprise."""
 
 SURPRISE = ("!", "magenta")
 _RECOVERED = ("✓", "green")

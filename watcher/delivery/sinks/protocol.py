@@ -1,4 +1,4 @@
-"""A sink that is told, as its lane sees it: one attempt, one receipt."""
+"""A sink, as its worker sees it: one attempt, one result."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from watcher.domain.models import Delivery
 from watcher.runtime.clock import Clock
 
 
-class Verdict(Enum):
+class SendOutcome(Enum):
     """What an attempt at a delivery means for it."""
 
     DELIVERED = "delivered"
@@ -23,10 +23,10 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Receipt:
-    """The answer to one attempt: the verdict, a word or code for people, and the receiver's `Retry-After` in s."""
+class SendResult:
+    """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s."""
 
-    verdict: Verdict
+    outcome: SendOutcome
     answer: str
     retry_after_s: float | None = None
 
@@ -40,7 +40,7 @@ class RetryRules:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneRules:
+class WorkerRules:
     """How a sink wants to be sent to. A rate of infinity is no pace; with `breaks` failures may hold it up."""
 
     retry: RetryRules
@@ -80,8 +80,8 @@ class Sink(Protocol):
 
     batch_count: int
 
-    async def send(self, batch: Sequence[Delivery]) -> Receipt:
-        """Try once, all together. Trouble is a `Receipt`; `OutputClosedError` ends the program."""
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
         ...
 
     async def close(self) -> None:

@@ -13,10 +13,10 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from watcher.delivery.sinks.protocol import LaneRules, Sink, SinkContext
+from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
 from watcher.domain.models import EventType
 from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
-from watcher.runtime.units import UnfitError
+from watcher.runtime.units import InvalidValueError
 
 LATER_EVENTS = (
     "pipeline.failing",
@@ -27,7 +27,7 @@ LATER_EVENTS = (
     "problem.acknowledged",
     "problem.closed",
 )
-"""Types of SPEC 5 that this version never tells."""
+"""Types of SPEC 5 that this version never emits."""
 
 _WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -41,10 +41,10 @@ def _glob(value: str) -> str:
     if any(fnmatchcase(type_, value) for type_ in EventType):
         return value
     if any(fnmatchcase(type_, value) for type_ in LATER_EVENTS):
-        raise UnfitError("matches only events of a later version", remedy="remove it until then")
+        raise InvalidValueError("matches only events of a later version", remedy="remove it until then")
     meant = next((type_ for type_ in EventType if type_.endswith(f".{value}")), value)
     rest = 'globs such as "execution.*" work'
-    raise UnfitError("matches no event type", remedy=did_you_mean(meant, _WRITTEN, rest=rest))
+    raise InvalidValueError("matches no event type", remedy=did_you_mean(meant, _WRITTEN, rest=rest))
 
 
 EventGlob = Annotated[str, AfterValidator(_glob)]
@@ -69,7 +69,7 @@ def _signing_secret(value: SecretStr) -> SecretStr:
     if text.startswith(_SECRET_PREFIX) and len(key) in _SECRET_BYTES:
         return value
     remedy = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
-    raise UnfitError("not a signing secret", remedy=remedy, quote=False)
+    raise InvalidValueError("not a signing secret", remedy=remedy, quote=False)
 
 
 SigningSecrets = Annotated[
@@ -81,15 +81,15 @@ SigningSecrets = Annotated[
 
 def _header_name(value: str) -> str:
     if not _TOKEN.fullmatch(value):
-        raise UnfitError("is not a header's name", remedy="write it like X-Team", quote=False)
+        raise InvalidValueError("is not a header's name", remedy="write it like X-Team", quote=False)
     if value.lower() in _OURS or value.lower().startswith("webhook-"):
-        raise UnfitError("is set by the watcher itself", remedy="remove it or choose another header")
+        raise InvalidValueError("is set by the watcher itself", remedy="remove it or choose another header")
     return value
 
 
 def _header_value(value: SecretStr) -> SecretStr:
     if _CONTROL.search(value.get_secret_value()):
-        raise UnfitError("holds a line end or control character", remedy="write it on one line", quote=False)
+        raise InvalidValueError("holds a line end or control character", remedy="write it on one line", quote=False)
     return value
 
 
@@ -130,7 +130,7 @@ class SinkSettings(Block):
         return None
 
     @property
-    def rules(self) -> LaneRules:
+    def rules(self) -> WorkerRules:
         """Return how it wants to be sent to."""
         raise NotImplementedError
 

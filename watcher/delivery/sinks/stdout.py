@@ -20,7 +20,7 @@ import structlog
 from pydantic import Field
 
 from watcher.delivery.sinks.event_line import event_console, render
-from watcher.delivery.sinks.protocol import LaneRules, Output, Receipt, RetryRules, Sink, SinkContext, Verdict
+from watcher.delivery.sinks.protocol import Output, RetryRules, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
@@ -33,7 +33,7 @@ FULL_DISK_WAIT_S = 1.0
 BATCH_COUNT = 256
 """So many lines are written at once at most."""
 
-_WRITTEN = Receipt(Verdict.DELIVERED, "written")
+_WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -75,7 +75,7 @@ class StdoutOutput:
             try:
                 rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
-                self._await_room()
+                self._await_space()
             except OSError as error:
                 if error.errno not in _DISK_FULL:
                     return True
@@ -88,7 +88,7 @@ class StdoutOutput:
             log.info("stdout.recovered")
         return False
 
-    def _await_room(self) -> None:
+    def _await_space(self) -> None:
         room = select.poll()
         room.register(self.fd, select.POLLOUT)
         room.poll()
@@ -106,7 +106,7 @@ class StdoutSink:
         self._output = output
         self._retried = retried
 
-    async def send(self, batch: Sequence[Delivery]) -> Receipt:
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
         await self._output.write(b"\n".join(map(self._line, batch)), retried=self._retried)
         return _WRITTEN
@@ -129,9 +129,9 @@ class StdoutSettings(SinkSettings):
     )
 
     @property
-    def rules(self) -> LaneRules:
+    def rules(self) -> WorkerRules:
         """Send without a pace, and try again for ever: nothing but a full disk fails."""
-        return LaneRules(RetryRules((1.0,), None), float("inf"), breaks=False)
+        return WorkerRules(RetryRules((1.0,), None), float("inf"), breaks=False)
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink. Needs a running event loop."""

@@ -1,6 +1,6 @@
 """The webhook sink: signed POSTs as Standard Webhooks asks for, and what each answer means.
 
-When to try, and how often, is the lane's. Of the URL only scheme and host are ever shown: its path is a secret.
+When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from pydantic import Field
 from yarl import URL
 
-from watcher.delivery.sinks.protocol import LaneRules, Receipt, RetryRules, Sink, SinkContext, Verdict
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
@@ -33,11 +33,11 @@ BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
 _VERDICTS = {
-    400: Verdict.REFUSED,
-    410: Verdict.GONE,
-    413: Verdict.REFUSED,
-    422: Verdict.REFUSED,
-    429: Verdict.BUSY,
+    400: SendOutcome.REFUSED,
+    410: SendOutcome.GONE,
+    413: SendOutcome.REFUSED,
+    422: SendOutcome.REFUSED,
+    429: SendOutcome.BUSY,
 }
 
 
@@ -59,11 +59,11 @@ class RetrySettings(Block):
     )
 
 
-def verdict_on(status: int) -> Verdict:
+def outcome_of(status: int) -> SendOutcome:
     """Return what a status code means for a delivery (SPEC 5)."""
     if 200 <= status <= 299:  # noqa: PLR2004 (HTTP)
-        return Verdict.DELIVERED
-    return _VERDICTS.get(status, Verdict.RETRY)
+        return SendOutcome.DELIVERED
+    return _VERDICTS.get(status, SendOutcome.RETRY)
 
 
 class WebhookSettings(SinkSettings):
@@ -105,9 +105,9 @@ class WebhookSettings(SinkSettings):
         return shown_url(self.url.get_secret_value())
 
     @property
-    def rules(self) -> LaneRules:
+    def rules(self) -> WorkerRules:
         """Return how it wants to be sent to."""
-        return LaneRules(RetryRules(self.retry.schedule, self.retry.give_up_after_s), self.rate_limit)
+        return WorkerRules(RetryRules(self.retry.schedule, self.retry.give_up_after_s), self.rate_limit)
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
@@ -153,7 +153,7 @@ class WebhookSink:
             max_headers=HEADERS,
         )
 
-    async def send(self, batch: Sequence[Delivery]) -> Receipt:
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post the one delivery once. No redirect is followed: the event, and its signature, would go to a stranger."""
         (delivery,) = batch
         try:
@@ -166,10 +166,10 @@ class WebhookSink:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 await _let_go(response)
-                return self._receipt(Head(response.status, response.headers.get("Retry-After")))
+                return self._result(Head(response.status, response.headers.get("Retry-After")))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
-            return Receipt(Verdict.RETRY, failure_kind(error)) if head is None else self._receipt(head)
+            return SendResult(SendOutcome.RETRY, failure_kind(error)) if head is None else self._result(head)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -187,11 +187,11 @@ class WebhookSink:
             )
         return headers
 
-    def _receipt(self, head: Head) -> Receipt:
-        verdict = verdict_on(head.status)
-        if verdict is Verdict.DELIVERED:
-            return Receipt(verdict, str(head.status))
-        return Receipt(verdict, str(head.status), parse_retry_after(head.retry_after, now=self._clock.now()))
+    def _result(self, head: Head) -> SendResult:
+        outcome = outcome_of(head.status)
+        if outcome is SendOutcome.DELIVERED:
+            return SendResult(outcome, str(head.status))
+        return SendResult(outcome, str(head.status), parse_retry_after(head.retry_after, now=self._clock.now()))
 
 
 async def _let_go(response: aiohttp.ClientResponse) -> None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable
 
-from watcher.domain.models import Execution, Status
+from watcher.domain.models import ExecutionSnapshot, Status
 from watcher.domain.timestamps import to_us
 
 AHEAD_US = 15_000_000
 """A date may be so far ahead of our clock and be taken for the time that the API's shows."""
 
 
-def shown_dates(rows: Iterable[Execution]) -> list[int]:
+def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[int]:
     """Return what of the dates on some rows the API's clock had shown by then, if they are right.
 
     When one has begun that has not may be a plan.
@@ -67,7 +67,7 @@ class ApiClock:
         """The latest date that the scan under way has met."""
         return self._dates.latest_at
 
-    def note(self, rows: Iterable[Execution], *, now: int) -> None:
+    def note(self, rows: Iterable[ExecutionSnapshot], *, now: int) -> None:
         """Take in a page of the scan under way; `now` is our clock."""
         self._dates.add(shown_dates(rows), now=now)
         self._first_at = self.latest_at if self._first_at is None else self._first_at

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.domain.models import Cursor, Execution
+from watcher.domain.models import Cursor, ExecutionSnapshot
 from watcher.polling.pagination.api_clock import AHEAD_US, Dates, shown_dates
 from watcher.polling.pagination.paging import begun, dated
 
@@ -21,27 +21,27 @@ COMPARED_AFTER_US = 30_000_000
 SURE_DATES = 3
 """Of fewer dates that are yet to come by our clock one may be wrong, and be most of them."""
 
-BEGINNING_US = 600_000_000
+BASELINE_US = 600_000_000
 """So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
 
 
 @dataclass(slots=True)
-class Beginning:
+class ArrivalBaseline:
     """What is seen of a list from its first page on. In memory; what must last is the cursor's `newest_at`.
 
     What had ended by `ended_by_at`, by the API's clock, had ended when the pipeline began to be watched. `first_at` is
     the latest date on the first page that had any. `empty_count` answers in a row showed nothing, from `empty_from_at`
-    on (microseconds, steady). `doubts` are the dates of ends that only our clock says had come before: it is compared
-    with the API's as soon as new rows come. `unproven` are those of which nobody can tell. `is_counted`: a complete
-    scan saw as many rows as the list said it has. `is_unsure`: `ended_by_at` is by a date that is yet to come, and too
-    few others say whether the API's clock is ahead or that date is wrong; `is_corrected`: it was.
+    on (microseconds, steady). `uncertain` are the dates of ends that only our clock says had come before: it is
+    compared with the API's as soon as new rows come. `unproven` are those of which nobody can tell. `is_counted`: a
+    complete scan saw as many rows as the list said it has. `is_unsure`: `ended_by_at` is by a date that is yet to come,
+    and too few others say whether the API's clock is ahead or that date is wrong; `is_corrected`: it was.
     """
 
     ended_by_at: int | None = None
     first_at: int | None = None
     empty_count: int = 0
     empty_from_at: int = 0
-    doubts: dict[str, int] = field(default_factory=dict)
+    uncertain: dict[str, int] = field(default_factory=dict)
     unproven: set[str] = field(default_factory=set)
     is_counted: bool = False
     is_unsure: bool = False
@@ -49,7 +49,7 @@ class Beginning:
     _is_compared: bool = False
     _shown_at: int | None = None
 
-    def note(self, rows: Iterable[Execution], *, now: int, watched_us: int, is_read: bool) -> None:
+    def note(self, rows: Iterable[ExecutionSnapshot], *, now: int, watched_us: int, is_read: bool) -> None:
         """Take in what a page has that is new, so long after the pipeline began to be watched.
 
         The API's clock showed its latest date. `is_read`: all had been read before. Much later that clock may have been
@@ -57,7 +57,7 @@ class Beginning:
         """
         dates = shown_dates(rows)
         latest_at = Dates(dates, now=now).latest_at
-        if latest_at is None or watched_us > BEGINNING_US:
+        if latest_at is None or watched_us > BASELINE_US:
             return
         is_ahead, is_compared = latest_at > now + AHEAD_US, is_read and watched_us >= SETTLED_AFTER_US
         if self.ended_by_at is None:
@@ -72,7 +72,7 @@ class Beginning:
         bound = latest_at - watched_us
         self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
 
-    def doubt(self, cursor: Cursor, execution: Execution, *, found_at: int, lookback_us: int) -> None:
+    def note_uncertain(self, cursor: Cursor, execution: ExecutionSnapshot, *, found_at: int, lookback_us: int) -> None:
         """Note of an end that is not told whether it may be new.
 
         It shows where a complete scan saw nothing of it: it is new, or was hidden then. Or it came while that had not
@@ -85,14 +85,14 @@ class Beginning:
             if at >= min(cursor.newest_at or cursor.since_at, cursor.since_at) - lookback_us:
                 self.unproven.add(execution.id)
         elif at > self._known_by_at:
-            self.doubts[execution.id] = at
+            self.uncertain[execution.id] = at
 
     def compare(self, *, watched_us: int) -> int:
         """Return of how many ends nobody can tell whether they were new, once both clocks could be compared."""
         if self._is_compared and watched_us >= COMPARED_AFTER_US:
             latest_at = self._shown_at or 0  # what is dated later is wrong, and says nothing
-            self.unproven.update(each for each, at in self.doubts.items() if self._known_by_at < at <= latest_at)
-            self.doubts.clear()
+            self.unproven.update(each for each, at in self.uncertain.items() if self._known_by_at < at <= latest_at)
+            self.uncertain.clear()
         return len(self.unproven)
 
     @property
@@ -101,7 +101,7 @@ class Beginning:
         return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
 
 
-class Seen(NamedTuple):
+class FirstSeen(NamedTuple):
     """When a row counts as found, and when that is (microseconds, steady).
 
     It is seen `in_turn` by the first scan, as that reads on.
@@ -112,16 +112,18 @@ class Seen(NamedTuple):
     in_turn: bool = False
 
 
-def proves_new(cursor: Cursor, beginning: Beginning, *, found_at: int, history_us: int) -> bool:
+def proves_new(cursor: Cursor, arrivals: ArrivalBaseline, *, found_at: int, history_us: int) -> bool:
     """Tell whether a row is new whatever its dates say: all rows that the list said it has were known before.
 
     Not in the first 15 s, when others may be late to be seen; nor once what was known may be forgotten.
     """
-    return beginning.is_counted and SETTLED_AFTER_US <= found_at - cursor.since_at < history_us
+    return arrivals.is_counted and SETTLED_AFTER_US <= found_at - cursor.since_at < history_us
 
 
-def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, seen: Seen, told_us: int) -> bool:
-    """Tell whether an execution that has ended had done so more than `told_us` before the pipeline was watched.
+def had_ended(
+    cursor: Cursor, execution: ExecutionSnapshot, arrivals: ArrivalBaseline, *, seen: FirstSeen, emitted_us: int
+) -> bool:
+    """Tell whether an execution that has ended had done so more than `emitted_us` before the pipeline was watched.
 
     What is new had not. Of the rest the dates say so, by the API's clock or by ours. While a place is read for the
     first time, a date that is yet to come says that the API's clock is ahead: ours then says nothing, and it had.
@@ -131,15 +133,15 @@ def had_ended(cursor: Cursor, execution: Execution, beginning: Beginning, *, see
         return False
     if _is_new(cursor, began_at=began_at, at=at, seen=seen):
         return False
-    if beginning.ended_by_at is not None and at <= beginning.ended_by_at - told_us:
+    if arrivals.ended_by_at is not None and at <= arrivals.ended_by_at - emitted_us:
         return True
     is_read = cursor.found or (
         cursor.newest_at is not None and (bool(cursor.complete_at) or began_at > cursor.newest_at)
     )
-    return at < cursor.since_at - told_us or (not is_read and not told_us and at > seen.now)
+    return at < cursor.since_at - emitted_us or (not is_read and not emitted_us and at > seen.now)
 
 
-def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: Seen) -> bool:
+def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: FirstSeen) -> bool:
     """Tell whether a row was not there when its place was read for the first time, and is none that was late by then.
 
     It began after the newest rows were read, or ended after that while all of the list has been read. Not in the first

@@ -1,26 +1,26 @@
-"""Known ground as one scan meets it, and whether that proves that all above was seen. No I/O.
+"""The known rows that one scan meets, and whether they prove that all above was seen. No I/O.
 
 It knows rows by their ids and order by the `Ordering`; which page to read is the scan's.
 """
 
 from collections.abc import Collection, Sequence
 
-from watcher.polling.pagination.paging import Page
+from watcher.polling.pagination.paging import ScannedPage
 from watcher.polling.pagination.sort_order import Ordering
 
 TOP_ROWS = 50
 """So many of the rows that a scan met first the next one looks for: some of them may be deleted by then."""
 
-PLACED_ROWS = 5
+ORDERED_ROWS = 5
 """So many rows do not stand in the same order by chance."""
 
 
-class Ground:
+class KnownRows:
     """What a scan has met of what complete scans have found.
 
     `top` are the ids of the rows that the last complete scan met first, if this process made one: all that is new
-    stands above them, while the list is as it was. Where they are not met at ground, the list has turned over, or what
-    was read is not the top of it.
+    stands above them, while the list is as it was. Where they are not met among the known rows, the list has turned
+    over, or what was read is not the top of it.
     """
 
     def __init__(self, ordering: Ordering, *, top: Sequence[str]) -> None:
@@ -30,7 +30,7 @@ class Ground:
         self._ranks = {row: rank for rank, row in enumerate(top)}
         self._top: dict[str, None] = {}
         self._meets_top = False
-        self._met: list[int | None] = []  # where the first rows of ground that it met stand in the top, if they do
+        self._met: list[int | None] = []  # where the first known rows that it met stand in the top, if they do
         self._is_on = False
         self.meets_known = False
         self.is_reached = False
@@ -42,47 +42,47 @@ class Ground:
         self._met = []
         self._meets_top = self._is_on = self.meets_known = self.is_reached = False
 
-    def count(self, page: Page, unseen: Collection[str]) -> None:
+    def count(self, page: ScannedPage, unseen: Collection[str]) -> None:
         """Count what is new of what a page shows for the first time."""
-        self.new_count += len(set(unseen).difference(page.ground, page.unsettled))
+        self.new_count += len(set(unseen).difference(page.known_rows, page.unsettled))
 
-    def touch(self, page: Page) -> None:
+    def touch(self, page: ScannedPage) -> None:
         """Take in a page that is read for the second time."""
-        self._is_on |= page.has_ground
+        self._is_on |= page.has_known_rows
         self.meets_known |= page.is_known
 
-    def meet(self, page: Page) -> None:
+    def meet(self, page: ScannedPage) -> None:
         """Take in a page in its turn.
 
-        A page that holds ground but does not end on it leads on to the next: its last rows were late to be seen, or
-        never asked for. A page without any then is beyond it.
+        A page that holds known rows but does not end on one leads on to the next: its last rows were late to be seen,
+        or never asked for. A page without any then is beyond it.
         """
-        was_on, self._is_on = self._is_on, self._is_on or page.has_ground
+        was_on, self._is_on = self._is_on, self._is_on or page.has_known_rows
         self.meets_known |= page.is_known
-        self.is_reached = page.ends_on_ground or (was_on and not page.has_ground)
+        self.is_reached = page.ends_on_known_row or (was_on and not page.has_known_rows)
         self._meets_top |= any(row.id in self._ranks for row in page.rows)
-        ranks = [self._ranks.get(row.id) for row in page.rows if row.id in page.ground]
-        self._met = (self._met + ranks)[:PLACED_ROWS]
+        ranks = [self._ranks.get(row.id) for row in page.rows if row.id in page.known_rows]
+        self._met = (self._met + ranks)[:ORDERED_ROWS]
         if len(self._top) < TOP_ROWS:
             self._top |= dict.fromkeys(row.id for row in page.rows)
 
     @property
     def is_proof(self) -> bool:
-        """Whether nothing new can be below the ground that is reached.
+        """Whether nothing new can be below the known rows that are reached.
 
         Where few dates are shown the top has to stand there row by row. Else it is enough to have met any of it, and if
         nothing new was met above, that may have been an old page for once.
         """
-        if self._ordering.order is None or self._ordering.is_in_doubt:
+        if self._ordering.order is None or self._ordering.is_uncertain:
             return False
         if not self._ordering.is_clear:
             return self._is_in_place()
         return self._meets_top or not (self._ranks and self.new_count)
 
     def _is_in_place(self) -> bool:
-        """Whether what it met first of ground is the top, row by row; some may be deleted by now."""
-        placed = [rank for rank in self._met if rank is not None]
-        return bool(placed) and len(placed) >= min(PLACED_ROWS, len(self._ranks)) and placed == sorted(placed)
+        """Whether the known rows that it met first are the top, row by row; some may be deleted by now."""
+        located = [rank for rank in self._met if rank is not None]
+        return bool(located) and len(located) >= min(ORDERED_ROWS, len(self._ranks)) and located == sorted(located)
 
     def top(self) -> tuple[str, ...]:
         """Return the rows that the next scan is to meet: where this one met only old ones, those that were first."""

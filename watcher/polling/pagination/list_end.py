@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from watcher.polling.pagination.paging import Page, Paging
+from watcher.polling.pagination.paging import Paging, ScannedPage
 
 PROBES_AT_MOST = 64
 """So many pages find the end of any list, if it has one: up by doubling, then down by halves."""
@@ -45,7 +45,7 @@ class EndSearch:
         return self.found and self.is_clamped and self.page == 1
 
     def note(self, page: int, ids: Collection[str], *, row_count: int, total: int | None) -> bool:
-        """Take in a page that was read and return `found`: `page` is now the last page, or else where to look next.
+        """Take in a page that was read and return `found`: `page` is now the last page, or else the next to read.
 
         `total` may lie: it says where to look, once.
         """
@@ -67,7 +67,7 @@ class EndSearch:
         """Take in that a page held no row, and was not refused either."""
         self._empty_page = page
 
-    def asks_beyond(self, page: Page, *, says_more: bool) -> bool:
+    def asks_beyond(self, page: ScannedPage, *, says_more: bool) -> bool:
         """Tell whether to ask once more for the page after a full one that seems to be the last.
 
         What is beyond it was perhaps refused: `says_more` tells whether the page says that there is more.
@@ -77,11 +77,11 @@ class EndSearch:
         self._asked_beyond, self.last_page = True, page.number + 1
         return True
 
-    def settle(self, page: Page, *, is_doubted: bool) -> None:
-        """Take in the first page that is judged: is it the last? It is not if more is said, or may be, to be there."""
+    def settle(self, page: ScannedPage, *, is_uncertain: bool) -> None:
+        """Take in the first page that counts: is it the last? It is not if more is said, or may be, to be there."""
         is_last = page.total == self._paging.length(page.number, page.row_count) or self.is_clamped
         is_last |= self._empty_page == page.number + 1 or self._paging.ends(page.number, page.row_count, page.total)
-        self.is_sure = is_last and not is_doubted
+        self.is_sure = is_last and not is_uncertain
 
     def head_is_full(self) -> None:
         """Note that there is no more room on the last page: what is new shows on the one after it."""

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Execution
+from watcher.domain.models import ExecutionSnapshot
 from watcher.domain.timestamps import to_us
 
 TURNS_AT_MOST = 3
@@ -64,31 +64,31 @@ class Paging:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ScannedPage:
     """A page as it was read: its rows in the order of reading, how many there are with those that cannot be read."""
 
     number: int
-    rows: Sequence[Execution]
+    rows: Sequence[ExecutionSnapshot]
     row_count: int
     total: int | None
-    ground: Collection[str]
+    known_rows: Collection[str]
     unsettled: Collection[str]
     ends_list: bool
 
     @property
     def is_known(self) -> bool:
         """Whether it holds anything a complete scan has found."""
-        return self.has_ground or bool(self.unsettled)
+        return self.has_known_rows or bool(self.unsettled)
 
     @property
-    def has_ground(self) -> bool:
-        """Whether it holds known ground."""
-        return any(row.id in self.ground for row in self.rows)
+    def has_known_rows(self) -> bool:
+        """Whether it holds known rows."""
+        return any(row.id in self.known_rows for row in self.rows)
 
     @property
-    def ends_on_ground(self) -> bool:
-        """Whether the last of its rows to be read is known ground."""
-        return bool(self.rows) and self.rows[-1].id in self.ground
+    def ends_on_known_row(self) -> bool:
+        """Whether the last of its rows to be read is a known row."""
+        return bool(self.rows) and self.rows[-1].id in self.known_rows
 
     @property
     def oldest_at(self) -> int | None:
@@ -124,7 +124,7 @@ class Limits:
         """Count a page that led further down, or did not: new rows push pages along."""
         self._stalled_count = max(0, self._stalled_count - 1) if is_further else self._stalled_count + 1
 
-    def judge(self, *, is_unproven: bool) -> None:
+    def count_unproven(self, *, is_unproven: bool) -> None:
         """Count a page at which no order shows."""
         self._unproven_count += is_unproven
 
@@ -148,13 +148,13 @@ class Limits:
         return self.extra_count < (self._pages_at_most if count is None else count)
 
 
-def begun(execution: Execution) -> int | None:
+def begun(execution: ExecutionSnapshot) -> int | None:
     """Return when it began, or at least ended (microseconds)."""
     at = execution.started_at or execution.finished_at
     return None if at is None else to_us(at)
 
 
-def dated(execution: Execution) -> int | None:
+def dated(execution: ExecutionSnapshot) -> int | None:
     """Return when it ended, or at least began (microseconds)."""
     at = execution.finished_at or execution.started_at
     return None if at is None else to_us(at)

@@ -12,8 +12,8 @@ FORGETTING = 0.3
 
 
 @dataclass(slots=True, eq=False)
-class Tide:
-    """How many rows had come by the time one scan began; all places it noted share it.
+class TraversalStart:
+    """When one scan began, and how many rows had come by then; all positions it noted share it.
 
     `astray` is how many more have come since than were taken to.
     """
@@ -24,18 +24,18 @@ class Tide:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a row was at the time of a tide: its index in the whole list, below 0 if it came only later.
+class RowPosition:
+    """Where a row was when a scan began: its index in the whole list, below 0 if it came only later.
 
     `guessed` where it was not found, and may be on the page beside.
     """
 
     index: float
-    tide: Tide
+    start: TraversalStart
     guessed: bool = False
 
 
-class Places:
+class PositionEstimator:
     """Tells where a row is: newest first it sinks by one for each row that comes, oldest first it stays.
 
     How many have come is known whenever a scan is complete. In between, as many are taken to have come as came before
@@ -47,8 +47,8 @@ class Places:
         """Start before the first row."""
         self._paging = paging
         self.order: Order | None = None
-        self._settled = Tide()  # of the last complete scan
-        self._rising = Tide()  # of the one under way, or the next
+        self._settled = TraversalStart()  # of the last complete scan
+        self._rising = TraversalStart()  # of the one under way, or the next
         self._per_s = 0.0
 
     def scan_begins(self, now: float) -> None:
@@ -61,53 +61,55 @@ class Places:
         if before.began_at is not None and rising.began_at is not None:
             self._learn_pace(found_count / max(1e-3, rising.began_at - before.began_at))
         rising.arrivals = before.arrivals + found_count
-        self._settled, self._rising = rising, Tide(rising.arrivals)
+        self._settled, self._rising = rising, TraversalStart(rising.arrivals)
 
-    def place(self, index: int, *, at: float, scanned: bool) -> Place:
+    def position(self, index: int, *, at: float, scanned: bool) -> RowPosition:
         """Note the place of a row a page shows at that time; `index` counts from 0 over the whole list.
 
         What the scan under way shows is noted as of when that began, all else as of the last that is complete.
         """
-        tide = self._rising if scanned or self._settled.began_at is None else self._settled
-        return Place(index - self._came_since(tide, at), tide)
+        start = self._rising if scanned or self._settled.began_at is None else self._settled
+        return RowPosition(index - self._came_since(start, at), start)
 
-    def index_of(self, place: Place, *, at: float) -> float:
+    def index_of(self, position: RowPosition, *, at: float) -> float:
         """Return the index at which the row is to be expected at that time."""
-        if place.tide is self._rising:
-            return place.index + self._came_since(self._rising, at)
+        if position.start is self._rising:
+            return position.index + self._came_since(self._rising, at)
         if self.order is Order.OLDEST:
-            return place.index
-        return place.index + self.come_by(at) - place.tide.arrivals
+            return position.index
+        return position.index + self.come_by(at) - position.start.arrivals
 
-    def page_of(self, place: Place, *, at: float) -> int:
+    def page_of(self, position: RowPosition, *, at: float) -> int:
         """Return the page on which the row is to be expected; the first is 1."""
-        return self._paging.page_of(max(0, round(self.index_of(place, at=at))))
+        return self._paging.page_of(max(0, round(self.index_of(position, at=at))))
 
-    def beside(self, place: Place, *, at: float) -> Place:
-        """Return the nearest place on another page: rows move while nobody looks."""
-        index = max(0, round(self.index_of(place, at=at)))
+    def beside(self, position: RowPosition, *, at: float) -> RowPosition:
+        """Return the nearest position on another page: rows move between two polls."""
+        index = max(0, round(self.index_of(position, at=at)))
         page = self._paging.page_of(index)
         first, after = self._paging.before(page), self._paging.before(page + 1)
         beside = first - 1 if first and index - first < after - index else after
-        return Place(place.index + beside - index, place.tide, guessed=True)
+        return RowPosition(position.index + beside - index, position.start, guessed=True)
 
     def come_by(self, at: float) -> float:
         """Return how many rows are taken to have come by then, since the first was seen."""
         return self._settled.arrivals + self._came_since(self._settled, at)
 
-    def found_astray(self, found: Collection[tuple[Place, int]], *, at: float) -> None:
+    def found_astray(self, found: Collection[tuple[RowPosition, int]], *, at: float) -> None:
         """Take in at which indexes rows were found that were noted before: so much have all sunk, or risen."""
-        for tide in (self._settled, self._rising):
-            rises = tide is self._rising
+        for start in (self._settled, self._rising):
+            rises = start is self._rising
             by = [
-                index - self.index_of(place, at=at) for place, index in found if (place.tide is self._rising) is rises
+                index - self.index_of(position, at=at)
+                for position, index in found
+                if (position.start is self._rising) is rises
             ]
-            tide.astray += median(by) if by else 0.0
+            start.astray += median(by) if by else 0.0
 
-    def _came_since(self, tide: Tide, at: float) -> float:
-        if self.order is Order.OLDEST or tide.began_at is None:
+    def _came_since(self, start: TraversalStart, at: float) -> float:
+        if self.order is Order.OLDEST or start.began_at is None:
             return 0.0
-        return self._per_s * max(0.0, at - tide.began_at) + tide.astray
+        return self._per_s * max(0.0, at - start.began_at) + start.astray
 
     def _learn_pace(self, per_s: float) -> None:
         self._per_s += (FORGETTING if self._per_s else 1.0) * (per_s - self._per_s)

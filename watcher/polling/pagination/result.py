@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from watcher.domain.models import GapReason
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.totals import Trust
+from watcher.polling.pagination.totals import TotalTrust
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class TraversalResult:
     """How a scan ended: with everything seen, or with a gap in which `at_most` executions (if known) may be missing."""
 
     gap: GapReason | None = None
@@ -17,7 +17,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
+class CarryOver:
     """What one complete scan hands on to the next.
 
     `total` is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first:
@@ -33,7 +33,7 @@ class Learnt:
     paging: Paging
     total: int | None = None
     total_before: int | None = None
-    trust: Trust = field(default_factory=Trust)
+    trust: TotalTrust = field(default_factory=TotalTrust)
     top: tuple[str, ...] = ()
     length: int = 0
     seen: frozenset[str] = frozenset()

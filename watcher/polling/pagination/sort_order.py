@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from watcher.domain.models import Execution
+from watcher.domain.models import ExecutionSnapshot
 
 
 class Order(Enum):
@@ -107,7 +107,7 @@ class Ordering:
         self._begun, self._ended = _Evidence(), _Evidence()
         self._pages: set[tuple[str, ...]] = set()
 
-    def learn(self, rows: Sequence[Execution]) -> bool:
+    def learn(self, rows: Sequence[ExecutionSnapshot]) -> bool:
         """Take in a page, and tell whether the list is to be read from the other end than was believed."""
         page = tuple(row.id for row in rows)
         if page in self._pages:
@@ -136,7 +136,7 @@ class Ordering:
         return self._clear is None and max(self._begun.all.count, self._ended.all.count) >= PAIRS_AT_LEAST
 
     @property
-    def is_in_doubt(self) -> bool:
+    def is_uncertain(self) -> bool:
         """Whether they show no order, or, few as they are, another one than is believed."""
         if self.order is None or self._clear is not None:
             return self._clear is not self.order or self.order is None

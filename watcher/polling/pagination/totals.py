@@ -7,7 +7,7 @@ DISTRUSTED_SCANS_AT_MOST = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Trust:
+class TotalTrust:
     """Whether the `total` that the API says is believed.
 
     Each time it is found untrue, for all of the list was read and was shorter, it is ignored for `pause` scans, twice
@@ -23,21 +23,21 @@ class Trust:
         """Whether it is believed now."""
         return not self.scans_left
 
-    def after(self, *, is_untrue: bool, is_far: bool = False) -> "Trust":
+    def after(self, *, is_untrue: bool, is_far: bool = False) -> "TotalTrust":
         """Return what holds after one more scan. `is_far`: it was far from true."""
         if is_far:
-            return Trust(DISTRUSTED_SCANS_AT_MOST, DISTRUSTED_SCANS_AT_MOST)
+            return TotalTrust(DISTRUSTED_SCANS_AT_MOST, DISTRUSTED_SCANS_AT_MOST)
         if is_untrue:
             pause = min(DISTRUSTED_SCANS_AT_MOST, max(DISTRUSTED_SCANS, 2 * self.pause))
-            return Trust(pause, pause)
-        return Trust(max(0, self.scans_left - 1), self.pause)
+            return TotalTrust(pause, pause)
+        return TotalTrust(max(0, self.scans_left - 1), self.pause)
 
 
 class Totals:
     """What is said in one scan, and how far it is believed.
 
     `before` is how many the list had when the last complete scan ended, or the one before that: what is said once may
-    be untrue. `judged` is how many it has: newest first what the first page says, or what is seen where that says it
+    be untrue. `accepted` is how many it has: newest first what the first page says, or what is seen where that says it
     all; oldest first what must be there. It `is_untrue` once all of the list was read and had fewer.
     """
 
@@ -45,7 +45,7 @@ class Totals:
         """Begin with what the scans before left."""
         self.before = max((each for each in before if each is not None), default=None)
         self.trusted = self._was_trusted = trusted
-        self.judged: int | None = None
+        self.accepted: int | None = None
         self.is_untrue = False
         self._moved_count: int | None = None  # all that are known, where it seems untrue but rows may only have moved
         self._now: int | None = None  # as it was last said
@@ -58,9 +58,9 @@ class Totals:
         self._now, self._most = total, max(total or 0, self._most)
         self._first = self._first or (total or 0 if row_count else 0)
 
-    def begin(self, judged: int | None) -> None:
-        """Note that the page that was heard last is the first that is judged, and how many rows that makes."""
-        self.judged, self._begun = judged, self._now
+    def begin(self, accepted: int | None) -> None:
+        """Note that the page that was heard last is the first that is evaluated, and how many rows that makes."""
+        self.accepted, self._begun = accepted, self._now
 
     def hear_aside(self, total: int | None) -> None:
         """Take in what a page says that is read out of turn."""
@@ -109,14 +109,14 @@ class Totals:
         left = (self._now or 0) - seen_count
         return left if self.trusted and left > 0 else None
 
-    def untold(self, *, new_count: int, is_backward: bool) -> int:
+    def missing(self, *, new_count: int, is_backward: bool) -> int:
         """Return by how much it grew beyond what was found: something may have come to be seen further down.
 
         What a page says of it that is read later counts as well: an untrue word is not repeated.
         """
-        if not self.trusted or self.judged is None or self.before is None:
+        if not self.trusted or self.accepted is None or self.before is None:
             return 0
-        said = self.judged if is_backward or self._now is None else min(self.judged, self._now)
+        said = self.accepted if is_backward or self._now is None else min(self.accepted, self._now)
         return max(0, said - self.before - new_count)
 
     def read_all(self, seen_count: int, *, known_count: int, page_rows: int) -> None:
@@ -125,7 +125,7 @@ class Totals:
         Of no more than a page of them it may be that they moved while it was read, and come next: then the list has
         what scans have seen, `known_count`.
         """
-        unseen_count = (self.judged or 0) - seen_count
+        unseen_count = (self.accepted or 0) - seen_count
         self.is_untrue = unseen_count > 0
         self.trusted = not self.is_untrue
         if 0 < unseen_count <= page_rows:
@@ -139,16 +139,16 @@ class Totals:
         if self._moved_count is not None:
             return self._moved_count
         if seen_count is not None or self._was_trusted or self.before is None:
-            return seen_count if self.judged is None else self.judged
+            return seen_count if self.accepted is None else self.accepted
         found = self.before + new_count
-        return found if self.judged is None else min(self.judged, found)
+        return found if self.accepted is None else min(self.accepted, found)
 
-    def leave_untold(self, *, new_count: int) -> None:
+    def leave_missing(self, *, new_count: int) -> None:
         """Count only what was found: the rest was looked for as far as may be."""
         if self.before is not None:
-            self.judged = self.before + new_count
+            self.accepted = self.before + new_count
 
     def count_arrivals(self, *, new_count: int) -> None:
         """Count what came, and was found, after the first page said how many there are."""
-        if self.judged is not None and self.before is not None:
-            self.judged = max(self.judged, self.before + new_count)
+        if self.accepted is not None and self.before is not None:
+            self.accepted = max(self.accepted, self.before + new_count)

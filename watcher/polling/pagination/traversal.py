@@ -1,6 +1,6 @@
 """One pass over the list of a pipeline: which page to read next, and when everything was seen. Pure, no I/O.
 
-Newest first, it reads from page 1 on; oldest first, from the last page back. It ends at *known ground*: a row that was
+Newest first, it reads from page 1 on; oldest first, from the last page back. It ends at a *known row*: one that was
 in the list when the last complete scan began reading, so that all below it was, too, and is recorded. That holds while
 the list has an order, and the scan has met those that were first then (its `top`). Else all of the list is read.
 """
@@ -10,12 +10,12 @@ from dataclasses import replace
 from enum import Enum
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, Execution, GapReason
+from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason
 from watcher.polling.pagination.api_clock import ApiClock
-from watcher.polling.pagination.known_rows import Ground
+from watcher.polling.pagination.known_rows import KnownRows
 from watcher.polling.pagination.list_end import EndSearch
-from watcher.polling.pagination.paging import Limits, Page
-from watcher.polling.pagination.result import Finding, Learnt
+from watcher.polling.pagination.paging import Limits, ScannedPage
+from watcher.polling.pagination.result import CarryOver, TraversalResult
 from watcher.polling.pagination.sort_order import Order
 from watcher.polling.pagination.totals import Totals
 
@@ -31,15 +31,15 @@ class Extent(Enum):
     CUT_OFF = "as far as it may: rows that came further down were not found"
 
 
-class Scan:
+class ListTraversal:
     """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
 
-    `finding` is there once everything was seen, though pages beyond may be read for more.
+    `result` is there once everything was seen, though pages beyond may be read for more.
     """
 
     def __init__(
         self,
-        before: Learnt,
+        before: CarryOver,
         *,
         clock: ApiClock,
         cursor: Cursor,
@@ -63,19 +63,19 @@ class Scan:
         self._lookback_us = lookback_us
         self._limits = Limits(pages_at_most)
         self._totals = Totals(before.total, before.total_before, trusted=before.trust.holds)
-        self._ground = Ground(self.ordering, top=before.top)
+        self._known_rows = KnownRows(self.ordering, top=before.top)
         self._end = EndSearch(before.total or 0, self.paging)
-        self.finding: Finding | None = None
+        self.result: TraversalResult | None = None
         self._extent = Extent.PART
         self._oldest_at: int | None = None  # how far down it read, by the API's clock
         self._seen: set[str] = set()
         self._found: set[str] = set()
         self._skipped: dict[int, int] = {}  # by page, the rows that cannot be read
-        self._judged_page: Page | None = None  # the one that was judged last
-        self._read_page: Page | None = None  # the one that was read last
+        self._evaluated_page: ScannedPage | None = None  # the one that was evaluated last
+        self._read_page: ScannedPage | None = None  # the one that was read last
         self._above_at: int | None = None  # its oldest date
         self._overlaps = False  # it holds rows that were seen before
-        self._again = False  # the page before the one that was judged is read for the second time
+        self._again = False  # the page before the one that was evaluated is read for the second time
         self._repeated_page: int | None = None  # the one after it showed the same
         self._empty_count = 0  # so often `page` was empty
         self._was_empty = False
@@ -117,12 +117,12 @@ class Scan:
         """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
         if self.order is None:
             return self._is_whole and not self._totals.says_more_than(len(self._seen)) and not self._hides_rows()
-        return self._judged_page is not None and (self.order is Order.NEWEST or self._end.is_sure)
+        return self._evaluated_page is not None and (self.order is Order.NEWEST or self._end.is_sure)
 
     @property
     def is_as_long_as_said(self) -> bool:
         """Whether the API says how many rows there are, and no more than were seen, or, oldest first, must be there."""
-        return self._totals.says_no_more_than((self._totals.judged or 0) if self._backward else len(self._seen))
+        return self._totals.says_no_more_than((self._totals.accepted or 0) if self._backward else len(self._seen))
 
     @property
     def expects_page(self) -> bool:
@@ -147,7 +147,7 @@ class Scan:
 
         Oldest first that is also what the pages before the last one should hold.
         """
-        by_pages = self._totals.judged or 0 if self._backward else 0
+        by_pages = self._totals.accepted or 0 if self._backward else 0
         return self._is_whole and self._seen_count < max(by_pages, self._expected_count)
 
     @property
@@ -168,33 +168,33 @@ class Scan:
         return max(self.before.length, self._totals.expected(counts_before=self._backward))
 
     @property
-    def _untold_count(self) -> int:
+    def _missing_count(self) -> int:
         if not self._cursor.complete_at:
             return 0
-        return self._totals.untold(new_count=self._ground.new_count, is_backward=self._backward)
+        return self._totals.missing(new_count=self._known_rows.new_count, is_backward=self._backward)
 
     def unread_count(self) -> int | None:
         """Return how many rows may be there that were not read, `None` if nobody can tell."""
         said = self._totals.unread(len(self._seen))
         return self.paging.before(self.page + 1) if said is None and self._backward else said
 
-    def learnt(self) -> Learnt:
+    def carry_over(self) -> CarryOver:
         """Return what the next scan begins with once this one is complete."""
         seen_count = self._seen_count if self._is_whole else None
-        total = self._totals.left(new_count=self._ground.new_count, seen_count=seen_count)
-        return Learnt(
+        total = self._totals.left(new_count=self._known_rows.new_count, seen_count=seen_count)
+        return CarryOver(
             self.ordering,
             self.paging,
             total,
             self.before.total,
             trust=self.before.trust.after(is_untrue=self._totals.is_untrue, is_far=self.is_cut_short),
-            top=self._ground.top(),
+            top=self._known_rows.top(),
             length=self._seen_count if self._is_whole else self.before.length,
             found=frozenset(self._found),
             is_too_long=self._extent is Extent.CUT_OFF,
         )
 
-    def to_be_made_anew(self) -> Learnt:
+    def to_be_made_anew(self) -> CarryOver:
         """Return what the next scan begins with if this one does not count: what was before, and what was seen.
 
         Not as before is what the list has shown of its order and of its pages: that is learnt for good.
@@ -204,12 +204,12 @@ class Scan:
     # One page
 
     def read(
-        self, reply: PageReply, *, ground: Collection[str], unsettled: Collection[str] = (), unplaced: int
-    ) -> Finding | None:
+        self, reply: PageReply, *, known_rows: Collection[str], unsettled: Collection[str] = (), unlocated: int
+    ) -> TraversalResult | None:
         """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next. `paging` knows it already.
 
-        Where the page was refused there may be rows on it, or none. `ground` are the ids on it that are known ground,
-        `unsettled` those that are known but so young that others may yet come to be seen below. `unplaced` is how many
+        Where the page was refused there may be rows on it, or none. `known_rows` are the ids on it of known rows,
+        `unsettled` those that are known but so young that others may yet come to be seen below. `unlocated` is how many
         open executions no list has shown yet: for each of them a page more may be read.
         """
         rows, row_count = reply.rows or (), len(reply.rows or ()) + reply.skipped
@@ -219,13 +219,13 @@ class Scan:
                 self._again = True
                 return None
             rows, row_count = (), 0
-        elif self._is_doubtful(row_count, is_told=reply.rows is None or reply.total is not None):
+        elif self._is_uncertain(row_count, is_stated=reply.rows is None or reply.total is not None):
             return None
         self._skipped[self.page] = row_count - len(rows)
         if not row_count and reply.rows is not None:
             self._end.note_empty(self.page)
         turned = self.ordering.learn(rows) and self._limits.turn()
-        page = self._page(rows, reply.total, row_count=row_count, ground=ground, unsettled=unsettled)
+        page = self._page(rows, reply.total, row_count=row_count, known_rows=known_rows, unsettled=unsettled)
         self._note(page)
         if turned:
             self._begin_anew()
@@ -234,12 +234,12 @@ class Scan:
             found = self._end.note(page.number, ids, row_count=row_count, total=page.total)
             self.page = self._end.page
             if not found or self.page != page.number:
-                return Finding(GapReason.UNORDERED) if self._end.is_hopeless else None
+                return TraversalResult(GapReason.UNORDERED) if self._end.is_hopeless else None
         elif turned:
             return None
-        return self._follow(page, unplaced=unplaced)
+        return self._follow(page, unlocated=unlocated)
 
-    def _repeats(self, rows: Sequence[Execution]) -> bool:
+    def _repeats(self, rows: Sequence[ExecutionSnapshot]) -> bool:
         """Tell whether `page` shows what the one before it does: the API shows its last page, or its first, for all."""
         read = self._read_page
         if read is None or not rows or self._backward or self.page != read.number + 1:
@@ -251,19 +251,19 @@ class Scan:
         is_first_for_all = self._end.is_first_for_all if self._backward else self._repeated_page == 1
         return is_first_for_all and not self._totals.says_just(len(self._seen))
 
-    def _is_doubtful(self, row_count: int, *, is_told: bool) -> bool:
-        """Tell whether to ask again for a page without rows: its answer may be empty for once, even if that `is_told`.
+    def _is_uncertain(self, row_count: int, *, is_stated: bool) -> bool:
+        """Tell whether to ask again for a page without rows: it may be empty for once, even if that `is_stated`.
 
         The first page is read again by the next scan.
         """
-        if row_count or self.page == 1 or (self.finding is not None and not self._untold_count):
+        if row_count or self.page == 1 or (self.result is not None and not self._missing_count):
             self._was_empty, self._empty_count = self._empty_count > 0, 0
             return False
         self._empty_count += 1
-        return self._empty_count < self._empty_at_least(is_told=is_told)
+        return self._empty_count < self._empty_at_least(is_stated=is_stated)
 
-    def _empty_at_least(self, *, is_told: bool) -> int:
-        """Return how often in a row `page` has to be empty to be believed; `is_told`: the answer says that it is.
+    def _empty_at_least(self, *, is_stated: bool) -> int:
+        """Return how often in a row `page` has to be empty to be believed; `is_stated`: the answer says that it is.
 
         Often where rows are known to be; and after the last page, as long as nothing is known of the list: what is open
         further down would never be seen. Twice after a full page, if nothing else would tell of new rows there.
@@ -271,23 +271,23 @@ class Scan:
         before, expected = self.paging.before(self.page), self._expected_count
         if not (self._totals.before or self.before.length) or before < expected:
             return EMPTY_AT_LEAST
-        return 2 if before == expected and not is_told else 1
+        return 2 if before == expected and not is_stated else 1
 
     def _page(
         self,
-        rows: Sequence[Execution],
+        rows: Sequence[ExecutionSnapshot],
         total: int | None,
         *,
         row_count: int,
-        ground: Collection[str],
+        known_rows: Collection[str],
         unsettled: Collection[str],
-    ) -> Page:
+    ) -> ScannedPage:
         if self._backward:
-            return Page(self.page, rows[::-1], row_count, total, ground, unsettled, ends_list=self.page == 1)
+            return ScannedPage(self.page, rows[::-1], row_count, total, known_rows, unsettled, ends_list=self.page == 1)
         ends_list = not row_count or self._looks_last(rows, total, row_count=row_count)
-        return Page(self.page, rows, row_count, total, ground, unsettled, ends_list)
+        return ScannedPage(self.page, rows, row_count, total, known_rows, unsettled, ends_list)
 
-    def _looks_last(self, rows: Sequence[Execution], total: int | None, *, row_count: int) -> bool:
+    def _looks_last(self, rows: Sequence[ExecutionSnapshot], total: int | None, *, row_count: int) -> bool:
         """Tell whether a page that holds rows is the last, newest first.
 
         Without a total it may only be cut short: the page after it tells. One that was empty, and to which new rows
@@ -300,14 +300,14 @@ class Scan:
         is_known = bool(self._totals.before) and self.paging.length(self.page, row_count) >= self._expected_count
         return total is not None or is_known
 
-    def _note(self, page: Page) -> None:
+    def _note(self, page: ScannedPage) -> None:
         """Count what is seen for the first time, and whether the page leads further down."""
         shown = {row.id for row in page.rows}
         unseen = shown - self._seen
         self._seen |= unseen
         self._overlaps = len(unseen) < len(shown)
-        self._ground.count(page, unseen - self.before.found)
-        self._found |= unseen.difference(page.ground, page.unsettled)
+        self._known_rows.count(page, unseen - self.before.found)
+        self._found |= unseen.difference(page.known_rows, page.unsettled)
         if not self.probes:
             self._limits.read(is_further=bool(unseen) and not _is_younger(page.oldest_at, self._above_at))
         self._oldest_at = min((at for at in (page.oldest_at, self._oldest_at) if at is not None), default=None)
@@ -317,132 +317,134 @@ class Scan:
     def _begin_anew(self) -> None:
         """Read on from the other end: the order is not what was believed."""
         self._end = EndSearch(0, self.paging)
-        self._judged_page, self.finding, self._above_at = None, None, None
+        self._evaluated_page, self.result, self._above_at = None, None, None
         self._again = False
-        self._ground.begin_anew()
+        self._known_rows.begin_anew()
         self.page = 1
 
     # What is next
 
-    def _follow(self, page: Page, *, unplaced: int) -> Finding | None:
-        """Judge a page in its turn. After a fall of the total the one before is read again first."""
-        judged = self._judged_page
+    def _follow(self, page: ScannedPage, *, unlocated: int) -> TraversalResult | None:
+        """Evaluate a page in its turn. After a fall of the total the one before is read again first."""
+        accepted = self._evaluated_page
         if self._again:
             self._again = False
-            self._ground.touch(page)
+            self._known_rows.touch(page)
             if not self._overlaps and page.number > 1:  # more fell than a page holds: back to what was read
                 self._again, self.page = True, page.number - 1
                 return None
-            return self._go_on(judged or page, unplaced=unplaced)
-        if judged is None and not self._begin_at(page):
+            return self._go_on(accepted or page, unlocated=unlocated)
+        if accepted is None and not self._begin_at(page):
             return None
         fell = self._fell(page)
-        self._judged_page = page
+        self._evaluated_page = page
         if fell:
             self._again, self.page = True, page.number - 1
             return None
-        return self._go_on(page, unplaced=unplaced)
+        return self._go_on(page, unlocated=unlocated)
 
-    def _begin_at(self, page: Page) -> bool:
-        """Take in the first page that is judged, or tell that another one is read before."""
+    def _begin_at(self, page: ScannedPage) -> bool:
+        """Take in the first page that is evaluated, or tell that another one is read before."""
         length = self.paging.length(page.number, page.row_count)
         if self._backward and self._end.asks_beyond(page, says_more=self._totals.says_now_more_than(length)):
             self.page = page.number + 1
             return False
         is_known = self._backward or (page.total is None and page.ends_list)
         self._totals.begin(length if is_known else page.total)
-        self._end.settle(page, is_doubted=self._totals.says_more_than(length) or self._hides_rows())
+        self._end.settle(page, is_uncertain=self._totals.says_more_than(length) or self._hides_rows())
         return True
 
-    def _fell(self, page: Page) -> bool:
+    def _fell(self, page: ScannedPage) -> bool:
         """Tell whether rows may have moved from this page to the one before it while neither was read.
 
         Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice,
         which are the proof that none was passed over.
         """
-        judged = self._judged_page
-        if self.finding or judged is None or self._overlaps or self._backward:
+        accepted = self._evaluated_page
+        if self.result or accepted is None or self._overlaps or self._backward:
             return False
-        return page.total is not None and judged.total is not None and page.total < judged.total
+        return page.total is not None and accepted.total is not None and page.total < accepted.total
 
-    def _go_on(self, page: Page, *, unplaced: int) -> Finding | None:
-        if self.finding is None:
-            self.finding = self._judge(page)
-        if page.ends_list and self._untold_count > 0:
+    def _go_on(self, page: ScannedPage, *, unlocated: int) -> TraversalResult | None:
+        if self.result is None:
+            self.result = self._evaluate(page)
+        if page.ends_list and self._missing_count > 0:
             self._totals.read_all(len(self._seen), known_count=self._seen_count, page_rows=self.paging.rows)
-        if self.finding and (page.ends_list or not self._wants_more(self.finding, unplaced=unplaced)):
-            return self._conclude(self.finding, is_end=page.ends_list)
-        self._limits.extra_count += self.finding is not None
+        if self.result and (page.ends_list or not self._wants_more(self.result, unlocated=unlocated)):
+            return self._conclude(self.result, is_end=page.ends_list)
+        self._limits.extra_count += self.result is not None
         self.page = page.number + (-1 if self._backward else 1)
         return None
 
-    def _judge(self, page: Page) -> Finding | None:
+    def _evaluate(self, page: ScannedPage) -> TraversalResult | None:
         """Tell whether everything was seen."""
-        self._ground.meet(page)
+        self._known_rows.meet(page)
         if self._backward and self._hides_rows():
-            return self._judge_end(page)
-        if self._ground.is_reached and self.order is not None and self._ground.is_proof:
-            return Finding()
+            return self._evaluate_end(page)
+        if self._known_rows.is_reached and self.order is not None and self._known_rows.is_proof:
+            return TraversalResult()
         if page.ends_list or self._is_past(page):
-            return self._judge_end(page)
-        self._limits.judge(is_unproven=self.order is None or self.ordering.is_in_doubt)
+            return self._evaluate_end(page)
+        self._limits.count_unproven(is_unproven=self.order is None or self.ordering.is_uncertain)
         if self._limits.is_unordered:
-            return Finding(GapReason.UNORDERED, self.unread_count())
+            return TraversalResult(GapReason.UNORDERED, self.unread_count())
         if self.order is not None and self._limits.is_outrun:
-            return Finding(GapReason.OUTRUN, self.unread_count())
+            return TraversalResult(GapReason.OUTRUN, self.unread_count())
         return None
 
-    def _is_past(self, page: Page) -> bool:
+    def _is_past(self, page: ScannedPage) -> bool:
         """Tell whether all that is further down is older than anybody wants to know.
 
-        Known ground that is no older is read on for: only the API's clock dates the rows, and that may be behind. So
+        Known rows that are no older are read on for: only the API's clock dates the rows, and that may be behind. So
         the youngest row counts where that is older than our clock says.
         """
         latest_at = self.clock.latest_at
-        if self.order is None or self.ordering.is_in_doubt or page.newest_at is None or latest_at is None:
+        if self.order is None or self.ordering.is_uncertain or page.newest_at is None or latest_at is None:
             return False
         if self._cursor.complete_at >= self._horizon:
             return False
         return page.newest_at < min(self._horizon, latest_at - self._lookback_us)
 
-    def _judge_end(self, page: Page) -> Finding:
-        """Judge where no ground is to be expected any more: at the end of the list, or beyond `lookback`."""
+    def _evaluate_end(self, page: ScannedPage) -> TraversalResult:
+        """Evaluate where no known row is to be expected any more: at the end of the list, or beyond `lookback`."""
         self._extent = Extent.WHOLE if page.ends_list else Extent.PART
         if page.ends_list and self.ordering.is_mixed:
             self.ordering.forget()
         if page.ends_list and self._limits.turns_too_often and not self.is_as_long_as_said:
-            return Finding(GapReason.UNORDERED, self.unread_count())
+            return TraversalResult(GapReason.UNORDERED, self.unread_count())
         if page.ends_list and self._hides_rows():
-            return Finding(GapReason.UNORDERED, self._totals.unread(len(self._seen)))
+            return TraversalResult(GapReason.UNORDERED, self._totals.unread(len(self._seen)))
         before, since = self._cursor.complete_at, self._oldest_at
-        if not before or self._ground.meets_known:
-            return Finding()
+        if not before or self._known_rows.meets_known:
+            return TraversalResult()
         if page.ends_list:
             shown_at = before if self.clock.shown_at is None else self.clock.shown_at
             whole = not self._cursor.found or (since is not None and since < shown_at)
-            return Finding() if whole else Finding(GapReason.DELETED)
-        return Finding() if before >= self._horizon else Finding(GapReason.LOOKBACK, self.unread_count())
+            return TraversalResult() if whole else TraversalResult(GapReason.DELETED)
+        return (
+            TraversalResult() if before >= self._horizon else TraversalResult(GapReason.LOOKBACK, self.unread_count())
+        )
 
-    def _wants_more(self, finding: Finding, *, unplaced: int) -> bool:
+    def _wants_more(self, result: TraversalResult, *, unlocated: int) -> bool:
         """Tell whether to read on beyond the end of a scan that saw everything.
 
         For what came further down all of the list is read, if need be: only that proves that its total is untrue.
         """
-        if finding.gap is not None:
+        if result.gap is not None:
             return False
         is_within = self._limits.may_read_on() and not self.before.is_too_long
-        return (is_within and self._untold_count > 0) or self._limits.may_read_on(unplaced)
+        return (is_within and self._missing_count > 0) or self._limits.may_read_on(unlocated)
 
-    def _conclude(self, finding: Finding, *, is_end: bool) -> Finding:
+    def _conclude(self, result: TraversalResult, *, is_end: bool) -> TraversalResult:
         """End the scan; what came further down than may be read is a gap, however often it is tried."""
-        untold, new_count = 0 if is_end or finding.gap is not None else self._untold_count, self._ground.new_count
-        if untold:
+        missing, new_count = 0 if is_end or result.gap is not None else self._missing_count, self._known_rows.new_count
+        if missing:
             self._extent = Extent.CUT_OFF
-            self._totals.leave_untold(new_count=new_count)
-            self.finding = finding = Finding(GapReason.UNORDERED, untold)
+            self._totals.leave_missing(new_count=new_count)
+            self.result = result = TraversalResult(GapReason.UNORDERED, missing)
         elif not self._backward:
             self._totals.count_arrivals(new_count=new_count)
-        return finding
+        return result
 
 
 def _is_younger(at: int | None, other: int | None) -> bool:

@@ -44,7 +44,7 @@ def test_a_world_is_built_as_asked() -> None:
     assert world.order is Order.OLDEST
     assert len(list(world.executions())) == 6
     for fast, slow in zip(world.executions(), normal.executions(), strict=True):
-        assert fast.story.length_s() == pytest.approx(slow.story.length_s() / 10)
+        assert fast.lifecycle.length_s() == pytest.approx(slow.lifecycle.length_s() / 10)
 
 
 def test_a_simulator_misbehaves_as_its_scenario_says(world: World) -> None:

@@ -1,29 +1,29 @@
-from witness import busiest_second, requests_of, told_statuses
+from witness import answered_statuses, busiest_second, requests_of
 
 from watcher.clerk.simulator.faults import Fault
-from watcher.clerk.simulator.request_log import Entry, Journal
+from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 
-def written(*entries: Entry, kept_count: int = 100) -> Journal:
-    journal = Journal(kept_count=kept_count)
+def written(*entries: LoggedRequest, kept_count: int = 100) -> RequestLog:
+    request_log = RequestLog(kept_count=kept_count)
     for entry in entries:
-        journal.open(entry)
-        journal.close(entry, code=entry.code)
-    return journal
+        request_log.open(entry)
+        request_log.close(entry, code=entry.code)
+    return request_log
 
 
-def at(*times: float, key: int | None = 0) -> list[Entry]:
-    return [Entry(at=each, key=key, endpoint="get") for each in times]
+def at(*times: float, key: int | None = 0) -> list[LoggedRequest]:
+    return [LoggedRequest(at=each, key=key, endpoint="get") for each in times]
 
 
-def told(*statuses: str | None, execution: str = "e") -> list[Entry]:
-    return [Entry(at=0, key=0, endpoint="get", execution=execution, told=status) for status in statuses]
+def answered(*statuses: str | None, execution: str = "e") -> list[LoggedRequest]:
+    return [LoggedRequest(at=0, key=0, endpoint="get", execution=execution, answered=status) for status in statuses]
 
 
-def test_an_empty_journal_has_no_busy_second() -> None:
-    assert busiest_second(Journal()) == 0
+def test_an_empty_request_log_has_no_busy_second() -> None:
+    assert busiest_second(RequestLog()) == 0
 
 
 def test_the_busiest_second_slides() -> None:
@@ -39,40 +39,42 @@ def test_the_busiest_second_is_that_of_one_key() -> None:
 
 
 def test_told_statuses_are_those_of_the_execution_without_repetitions() -> None:
-    journal = written(*told("new", "running", None, "running", "paused", "running"), *told("failed", execution="f"))
-    assert told_statuses(journal, "e") == ["new", "running", "paused", "running"]
-    assert len(requests_of(journal, "e")) == 6
+    request_log = written(
+        *answered("new", "running", None, "running", "paused", "running"), *answered("failed", execution="f")
+    )
+    assert answered_statuses(request_log, "e") == ["new", "running", "paused", "running"]
+    assert len(requests_of(request_log, "e")) == 6
 
 
 def test_the_summary_counts_by_trouble() -> None:
-    entries = [Entry(at=0, key=0, endpoint="get", code=code) for code in (200, 429, 429, 500, 503, 401, 404)]
-    entries.append(Entry(at=0, key=0, endpoint="get", fault=Fault.RESET))
-    entries.append(Entry(at=0, key=0, endpoint="get", code=200, fault=Fault.HTML))
+    entries = [LoggedRequest(at=0, key=0, endpoint="get", code=code) for code in (200, 429, 429, 500, 503, 401, 404)]
+    entries.append(LoggedRequest(at=0, key=0, endpoint="get", fault=Fault.RESET))
+    entries.append(LoggedRequest(at=0, key=0, endpoint="get", code=200, fault=Fault.HTML))
     expected = f"served 9 · 401{TIMES}1 404{TIMES}1 429{TIMES}2 5xx{TIMES}2 html{TIMES}1 reset{TIMES}1"
     assert written(*entries).summary() == expected
 
 
 def test_the_summary_of_a_calm_life_is_short() -> None:
-    assert written(Entry(at=0, key=0, endpoint="get", code=200)).summary() == "served 1"
+    assert written(LoggedRequest(at=0, key=0, endpoint="get", code=200)).summary() == "served 1"
 
 
 def test_old_entries_are_forgotten_but_stay_counted() -> None:
-    journal = written(*at(1.0, 2.0, 3.0), kept_count=2)
-    assert [line["at"] for line in journal.lines()] == [2.0, 3.0]
-    assert journal.served_count == 3
+    request_log = written(*at(1.0, 2.0, 3.0), kept_count=2)
+    assert [line["at"] for line in request_log.lines()] == [2.0, 3.0]
+    assert request_log.served_count == 3
 
 
 def test_told_statuses_come_from_lists_too() -> None:
-    journal = Journal()
-    journal.open(Entry(1.0, 0, "get", execution="e", told="new"))
+    request_log = RequestLog()
+    request_log.open(LoggedRequest(1.0, 0, "get", execution="e", answered="new"))
     for status in ("running", "running", "success"):
-        journal.tell_page(journal.open(Entry(2.0, 0, "list")), rows={"e": status, "f": "paused"})
-    assert told_statuses(journal, "e") == ["new", "running", "success"]
-    assert told_statuses(journal, "f") == ["paused"]
+        request_log.note_page(request_log.open(LoggedRequest(2.0, 0, "list")), rows={"e": status, "f": "paused"})
+    assert answered_statuses(request_log, "e") == ["new", "running", "success"]
+    assert answered_statuses(request_log, "f") == ["paused"]
 
 
-def test_what_old_pages_told_is_forgotten() -> None:
-    journal = Journal(kept_pages_count=2)
+def test_what_old_pages_answered_is_forgotten() -> None:
+    request_log = RequestLog(kept_pages_count=2)
     for status in ("new", "running", "success"):
-        journal.tell_page(journal.open(Entry(1.0, 0, "list")), rows={"e": status})
-    assert [entry.rows for entry in journal.entries] == [None, {"e": "running"}, {"e": "success"}]
+        request_log.note_page(request_log.open(LoggedRequest(1.0, 0, "list")), rows={"e": status})
+    assert [entry.rows for entry in request_log.entries] == [None, {"e": "running"}, {"e": "success"}]

@@ -4,7 +4,7 @@ from typing import Any, cast
 import pytest
 
 from watcher.clerk.simulator.faults import Total
-from watcher.clerk.simulator.lifecycles import Kind, Node, Stay, Story, tell
+from watcher.clerk.simulator.lifecycles import Kind, Lifecycle, Node, StatusPhase, make_lifecycle
 from watcher.clerk.simulator.responses import (
     PRIVATE,
     PRIVATE_CONTACT,
@@ -13,9 +13,9 @@ from watcher.clerk.simulator.responses import (
     PRIVATE_INPUT,
     PRIVATE_MESSAGE,
     PRIVATE_OUTPUT,
-    AnswerBook,
     JsonObject,
-    Page,
+    PageRequest,
+    ResponseCache,
     encode,
     full,
     listing,
@@ -92,11 +92,11 @@ def parsed(document: JsonObject) -> dict[str, Any]:
 
 
 def failed(world: World) -> SimExecution:
-    return world.add(tell(7, index=0, kind=Kind.FAILING), pipeline=PIPELINE)
+    return world.add(make_lifecycle(7, index=0, kind=Kind.FAILING), pipeline=PIPELINE)
 
 
-def small(*stays: Stay, nodes: tuple[Node, ...] = ()) -> Story:
-    return Story("e", stays=stays, nodes=nodes)
+def small(*phases: StatusPhase, nodes: tuple[Node, ...] = ()) -> Lifecycle:
+    return Lifecycle("e", phases=phases, nodes=nodes)
 
 
 def test_an_answer_has_every_documented_field_in_its_order(world: World) -> None:
@@ -114,27 +114,29 @@ def test_a_row_has_every_documented_field_and_no_other(world: World) -> None:
 
 
 def test_dates_are_written_as_the_documentation_writes_them(world: World) -> None:
-    execution = world.add(small(Stay("new", 0), Stay("running", 1.25), Stay("success", 61)), pipeline=PIPELINE)
+    execution = world.add(
+        small(StatusPhase("new", 0), StatusPhase("running", 1.25), StatusPhase("success", 61)), pipeline=PIPELINE
+    )
     document = full(execution, world=world, now_s=70)
     assert document["startedAt"] == "2026-11-24T10:00:01.250Z"
     assert document["finishedAt"] == "2026-11-24T10:01:01.000Z"
 
 
 def test_a_new_execution_has_neither_started_nor_finished(world: World) -> None:
-    execution = world.add(small(Stay("new", 0), Stay("running", 1)), pipeline=PIPELINE)
+    execution = world.add(small(StatusPhase("new", 0), StatusPhase("running", 1)), pipeline=PIPELINE)
     document = row(execution, world=world, now_s=0.5)
     assert (document["startedAt"], document["finishedAt"], document["runTime"]) == (None, None, None)
 
 
 def test_run_time_is_in_milliseconds_and_runs_until_the_end(world: World) -> None:
-    execution = world.add(small(Stay("running", 0), Stay("success", 4)), pipeline=PIPELINE)
+    execution = world.add(small(StatusPhase("running", 0), StatusPhase("success", 4)), pipeline=PIPELINE)
     assert row(execution, world=world, now_s=1.5)["runTime"] == 1500
     assert row(execution, world=world, now_s=9)["runTime"] == 4000
 
 
 def test_nodes_appear_when_they_begin_and_end_when_they_end(world: World) -> None:
     node = Node(id="n", number="1", name="Greeting", begins_s=1, ends_s=3, error="no", goal="Sold", tokens=5)
-    execution = world.add(small(Stay("running", 0), Stay("failed", 3), nodes=(node,)), pipeline=PIPELINE)
+    execution = world.add(small(StatusPhase("running", 0), StatusPhase("failed", 3), nodes=(node,)), pipeline=PIPELINE)
     before, during, after = (parsed(full(execution, world=world, now_s=now_s)) for now_s in (0, 2, 4))
     assert (before["nodesExecuted"], before["nodesStarted"], before["aiTokensUsed"]) == ([], 0, 0)
     assert during["nodesExecuted"][0]["status"] == "running"
@@ -147,7 +149,7 @@ def test_nodes_appear_when_they_begin_and_end_when_they_end(world: World) -> Non
 def test_the_error_is_told_once_the_execution_has_failed(world: World) -> None:
     execution = failed(world)
     assert full(execution, world=world, now_s=1)["error"] is None
-    assert full(execution, world=world, now_s=1e6)["error"] == execution.story.error
+    assert full(execution, world=world, now_s=1e6)["error"] == execution.lifecycle.error
 
 
 def test_every_private_field_carries_its_mark(world: World) -> None:
@@ -176,37 +178,41 @@ def test_no_public_field_carries_a_mark(world: World) -> None:
 
 @pytest.mark.parametrize("body_bytes", [3000, 100_000, 9 * 1024 * 1024])
 def test_an_answer_is_as_large_as_it_is_wanted(world: World, body_bytes: int) -> None:
-    story = small(Stay("running", 0), Stay("success", 4))
-    execution = world.add(story, pipeline=PIPELINE, body_bytes=body_bytes)
+    lifecycle = small(StatusPhase("running", 0), StatusPhase("success", 4))
+    execution = world.add(lifecycle, pipeline=PIPELINE, body_bytes=body_bytes)
     assert len(encode(full(execution, world=world, now_s=5))) == body_bytes
 
 
 def test_an_answer_is_never_smaller_than_it_must_be(world: World) -> None:
-    execution = world.add(small(Stay("running", 0)), pipeline=PIPELINE, body_bytes=0)
+    execution = world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE, body_bytes=0)
     assert set(full(execution, world=world, now_s=5)) == set(EXECUTION_FIELDS)
 
 
 def test_fields_can_be_null_or_absent(world: World) -> None:
-    story = Story("e", stays=(Stay("success", 0),), nulls=frozenset({"finishedAt"}), absent=frozenset({"error"}))
-    execution = world.add(story, pipeline=PIPELINE)
+    lifecycle = Lifecycle(
+        "e", phases=(StatusPhase("success", 0),), nulls=frozenset({"finishedAt"}), absent=frozenset({"error"})
+    )
+    execution = world.add(lifecycle, pipeline=PIPELINE)
     for document in (full(execution, world=world, now_s=1), row(execution, world=world, now_s=1)):
         assert document["finishedAt"] is None
         assert "error" not in document
 
 
 def test_an_unknown_status_can_come_with_a_finish(world: World) -> None:
-    execution = world.add(small(Stay("running", 0), Stay("archived", 2, ends=True)), pipeline=PIPELINE)
+    execution = world.add(small(StatusPhase("running", 0), StatusPhase("archived", 2, ends=True)), pipeline=PIPELINE)
     document = full(execution, world=world, now_s=3)
     assert (document["status"], document["finishedAt"]) == ("archived", "2026-11-24T10:00:02.000Z")
 
 
 def page_of(world: World, *, number: int, limit: int, lie: Total | None = None) -> dict[str, Any]:
-    return parsed(listing(PIPELINE.id, page=Page(number, limit), world=world, base_url="http://sim", lie=lie).document)
+    return parsed(
+        listing(PIPELINE.id, page=PageRequest(number, limit), world=world, base_url="http://sim", lie=lie).document
+    )
 
 
 def test_pages_divide_the_list_and_link_to_each_other(world: World) -> None:
     for nth in range(5):
-        world.add(Story(f"e{nth}", stays=(Stay("running", 0),)), pipeline=PIPELINE, begins_s=-nth)
+        world.add(Lifecycle(f"e{nth}", phases=(StatusPhase("running", 0),)), pipeline=PIPELINE, begins_s=-nth)
     url = f"http://sim/public/pipelines/{PIPELINE.id}/executions?limit=2&page="
     first, second, last = (page_of(world, number=number, limit=2) for number in (1, 2, 3))
     assert [len(page["data"]) for page in (first, second, last)] == [2, 2, 1]
@@ -218,12 +224,12 @@ def test_pages_divide_the_list_and_link_to_each_other(world: World) -> None:
 
 
 def test_a_page_past_the_end_is_empty(world: World) -> None:
-    world.add(small(Stay("running", 0)), pipeline=PIPELINE)
+    world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE)
     assert page_of(world, number=9, limit=50)["data"] == []
 
 
 @pytest.mark.parametrize(
-    ("lie", "told"),
+    ("lie", "answered"),
     [
         (None, {"total": 5}),
         (Total.NULL, {"total": None}),
@@ -234,63 +240,65 @@ def test_a_page_past_the_end_is_empty(world: World) -> None:
         (Total.DOUBLE, {"total": 10}),
     ],
 )
-def test_a_total_can_lie(world: World, lie: Total | None, told: dict[str, int | None]) -> None:
+def test_a_total_can_lie(world: World, lie: Total | None, answered: dict[str, int | None]) -> None:
     for nth in range(5):
-        world.add(Story(f"e{nth}", stays=(Stay("running", 0),)), pipeline=PIPELINE)
+        world.add(Lifecycle(f"e{nth}", phases=(StatusPhase("running", 0),)), pipeline=PIPELINE)
     page = page_of(world, number=3, limit=2, lie=lie)
-    assert {key: page[key] for key in page if key not in {"data", "links"}} == told
+    assert {key: page[key] for key in page if key not in {"data", "links"}} == answered
     assert len(page["data"]) == 1
 
 
 def test_a_page_says_what_it_tells(world: World) -> None:
-    world.add(small(Stay("running", 0)), pipeline=PIPELINE)
-    shown = listing(PIPELINE.id, page=Page(1, 50), world=world, base_url="http://sim")
+    world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE)
+    shown = listing(PIPELINE.id, page=PageRequest(1, 50), world=world, base_url="http://sim")
     assert {row["id"]: row["status"] for row in parsed(shown.document)["data"]} == shown.statuses
 
 
 def test_a_row_of_a_started_execution_can_have_no_start(world: World) -> None:
-    story = Story("e", stays=(Stay("running", 0),), nulls=frozenset({"startedAt"}))
-    world.add(story, pipeline=PIPELINE)
+    lifecycle = Lifecycle("e", phases=(StatusPhase("running", 0),), nulls=frozenset({"startedAt"}))
+    world.add(lifecycle, pipeline=PIPELINE)
     (shown,) = page_of(world, number=1, limit=50)["data"]
     assert (shown["status"], shown["startedAt"]) == ("running", None)
 
 
 def test_pages_shift_when_an_execution_starts_between_two_reads(world: World) -> None:
     for nth in range(4):
-        world.add(Story(f"e{nth}", stays=(Stay("running", 0),)), pipeline=PIPELINE, begins_s=-nth - 1)
+        world.add(Lifecycle(f"e{nth}", phases=(StatusPhase("running", 0),)), pipeline=PIPELINE, begins_s=-nth - 1)
     first = page_of(world, number=1, limit=2)
-    world.add(Story("young", stays=(Stay("running", 0),)), pipeline=PIPELINE)
+    world.add(Lifecycle("young", phases=(StatusPhase("running", 0),)), pipeline=PIPELINE)
     second = page_of(world, number=2, limit=2)
     assert [each["id"] for each in first["data"]] == ["e0", "e1"]
     assert [each["id"] for each in second["data"]] == ["e1", "e2"]
 
 
 def test_the_book_says_what_a_fresh_answer_would_say(world: World) -> None:
-    book, execution = AnswerBook(world), failed(world)
-    moment, step_s = 0.0, execution.story.length_s() / 97
-    while moment < execution.story.length_s() + 1:
+    book, execution = ResponseCache(world), failed(world)
+    moment, step_s = 0.0, execution.lifecycle.length_s() / 97
+    while moment < execution.lifecycle.length_s() + 1:
         rendered = book.answer(execution, now_s=moment)
         assert rendered.body == encode(full(execution, world=world, now_s=moment))
-        assert rendered.status == execution.stay_at(moment).status
+        assert rendered.status == execution.phase_at(moment).status
         moment += step_s
 
 
 def test_the_book_keeps_an_answer_until_it_changes(world: World) -> None:
-    book = AnswerBook(world)
-    execution = world.add(small(Stay("running", 0), Stay("success", 4)), pipeline=PIPELINE)
+    book = ResponseCache(world)
+    execution = world.add(small(StatusPhase("running", 0), StatusPhase("success", 4)), pipeline=PIPELINE)
     assert book.answer(execution, now_s=1) is book.answer(execution, now_s=3.9)
     assert book.answer(execution, now_s=4).status == "success"
 
 
 def test_the_book_does_not_keep_large_answers(world: World) -> None:
-    book = AnswerBook(world)
-    execution = world.add(small(Stay("running", 0)), pipeline=PIPELINE, body_bytes=100_000)
+    book = ResponseCache(world)
+    execution = world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE, body_bytes=100_000)
     assert book.answer(execution, now_s=1) is not book.answer(execution, now_s=1)
 
 
 def test_the_book_forgets_when_it_is_full(world: World) -> None:
-    book = AnswerBook(world, kept_count=1)
-    one, two = (world.add(Story(each, stays=(Stay("running", 0),)), pipeline=PIPELINE) for each in ("a", "b"))
+    book = ResponseCache(world, kept_count=1)
+    one, two = (
+        world.add(Lifecycle(each, phases=(StatusPhase("running", 0),)), pipeline=PIPELINE) for each in ("a", "b")
+    )
     kept = book.answer(one, now_s=1)
     book.answer(two, now_s=1)
     assert book.answer(one, now_s=1) is not kept

@@ -58,16 +58,16 @@ def test_some_executions_exist_from_the_start_and_all_do_within_forty_seconds() 
 def test_a_world_that_must_fit_begins_and_ends_in_time(seed: int) -> None:
     executions = list(filled(seed=seed, fit_s=25).executions())
     assert all(each.begins_s >= 0 and each.path(25.001)[-1].status in {"success", "failed"} for each in executions)
-    assert sum(each.story.kind is Kind.FAILING for each in executions) == 5
+    assert sum(each.lifecycle.kind is Kind.FAILING for each in executions) == 5
     assert any(moment.status == Status.PAUSED for each in executions for moment in each.path(25))
 
 
 def has_unknown_status(execution: SimExecution) -> bool:
-    return any(stay.status == UNKNOWN_STATUS for stay in execution.story.stays)
+    return any(phase.status == UNKNOWN_STATUS for phase in execution.lifecycle.phases)
 
 
 def ends_open(execution: SimExecution) -> bool:
-    return any(has_ended(stay) for stay in execution.story.stays[:-1])
+    return any(has_ended(phase) for phase in execution.lifecycle.phases[:-1])
 
 
 @pytest.mark.parametrize(
@@ -76,10 +76,12 @@ def ends_open(execution: SimExecution) -> bool:
         has_unknown_status,
         ends_open,
         lambda execution: execution.visible_s > execution.begins_s,
-        lambda execution: execution.begins_s < execution.deleted_s < execution.begins_s + execution.story.length_s(),
-        lambda execution: execution.story.nulls == {"finishedAt"},
-        lambda execution: len(execution.story.nulls) > 1,
-        lambda execution: execution.story.absent == OPTIONAL_FIELDS,
+        lambda execution: (
+            execution.begins_s < execution.deleted_s < execution.begins_s + execution.lifecycle.length_s()
+        ),
+        lambda execution: execution.lifecycle.nulls == {"finishedAt"},
+        lambda execution: len(execution.lifecycle.nulls) > 1,
+        lambda execution: execution.lifecycle.absent == OPTIONAL_FIELDS,
     ],
 )
 def test_every_oddity_happens_in_an_odd_world_and_none_in_a_normal_one(is_odd: Callable[[SimExecution], bool]) -> None:
@@ -89,5 +91,5 @@ def test_every_oddity_happens_in_an_odd_world_and_none_in_a_normal_one(is_odd: C
 
 def test_a_bare_execution_is_answered_with_the_required_fields_only() -> None:
     world = filled(pipelines_count=20, odd_share=1.0)
-    bare = next(each for each in world.executions() if each.story.absent)
+    bare = next(each for each in world.executions() if each.lifecycle.absent)
     assert set(full(bare, world=world, now_s=1e6)) == REQUIRED_FIELDS

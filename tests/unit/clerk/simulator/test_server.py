@@ -8,11 +8,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from witness import busiest_second, requests_of, told_statuses
+from witness import answered_statuses, busiest_second, requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Total, Window
-from watcher.clerk.simulator.lifecycles import Stay, Story
-from watcher.clerk.simulator.request_log import Entry
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.clerk.simulator.request_log import LoggedRequest
 from watcher.clerk.simulator.responses import encode, full
 from watcher.clerk.simulator.server import READABLE_BYTES, Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
@@ -32,8 +32,10 @@ def listing_path(**query: object) -> str:
 
 
 def add(world: World, execution: str = "e", *, begins_s: float = 0.0, body_bytes: int = 3000) -> None:
-    story = Story(execution, stays=(Stay("running", 0), Stay("paused", 10), Stay("success", 20)))
-    world.add(story, pipeline=PIPELINE, begins_s=begins_s, body_bytes=body_bytes)
+    lifecycle = Lifecycle(
+        execution, phases=(StatusPhase("running", 0), StatusPhase("paused", 10), StatusPhase("success", 20))
+    )
+    world.add(lifecycle, pipeline=PIPELINE, begins_s=begins_s, body_bytes=body_bytes)
 
 
 @asynccontextmanager
@@ -52,8 +54,8 @@ def always(fault: Fault, *, slow_s: float = 0.05) -> Faults:
     return Faults(odds={fault: 1.0}, slow_s=slow_s)
 
 
-def only(simulator: Simulator) -> Entry:
-    (entry,) = simulator.journal.entries
+def only(simulator: Simulator) -> LoggedRequest:
+    (entry,) = simulator.request_log.entries
     return entry
 
 
@@ -106,8 +108,8 @@ async def test_what_is_unknown_is_not_found(world: World, asked: str) -> None:
 async def test_an_execution_is_not_found_before_it_is_visible_nor_after_its_deletion(
     world: World, travel: Travel
 ) -> None:
-    story = Story("e", stays=(Stay("new", 0),))
-    world.add(story, pipeline=PIPELINE, begins_s=1, visible_after_s=4, deleted_s=10)
+    lifecycle = Lifecycle("e", phases=(StatusPhase("new", 0),))
+    world.add(lifecycle, pipeline=PIPELINE, begins_s=1, visible_after_s=4, deleted_s=10)
     codes, simulator = {}, Simulator(world)
     async with client_of(simulator) as client:
         for now_s in (0, 2, 5, 10):
@@ -115,7 +117,7 @@ async def test_an_execution_is_not_found_before_it_is_visible_nor_after_its_dele
             async with client.get(path()) as response:
                 codes[now_s] = response.status
     assert codes == {0: 404, 2: 404, 5: 200, 10: 404}
-    assert [entry.truth for entry in simulator.journal.entries] == [None, "new", "new", "new"]
+    assert [entry.truth for entry in simulator.request_log.entries] == [None, "new", "new", "new"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"apiKey": ""}, {"apiKey": "guess"}, {"Authorization": "sim-key"}])
@@ -140,8 +142,8 @@ async def test_keys_are_numbered_and_never_written_down(world: World) -> None:
         for key in ("second", "first"):
             async with client.get(simulator.base_url + path(), headers={"apiKey": key}):
                 pass
-    assert [entry.key for entry in simulator.journal.entries] == [1, 0]
-    assert "second" not in str(list(simulator.journal.lines()))
+    assert [entry.key for entry in simulator.request_log.entries] == [1, 0]
+    assert "second" not in str(list(simulator.request_log.lines()))
 
 
 async def test_the_rate_limit_is_real_and_says_when_to_come_back(world: World, travel: Travel) -> None:
@@ -154,7 +156,7 @@ async def test_the_rate_limit_is_real_and_says_when_to_come_back(world: World, t
             async with client.get(path()) as response:
                 codes.append((response.status, response.headers.get("Retry-After")))
     assert codes == [(200, None), (200, None), (429, "1"), (200, None)]
-    assert busiest_second(simulator.journal) == 4
+    assert busiest_second(simulator.request_log) == 4
 
 
 async def test_each_key_has_its_own_rate_limit(world: World) -> None:
@@ -191,7 +193,7 @@ async def test_a_coded_fault_is_seen_as_itself(
         assert (response.status, response.content_type) == (code, content_type)
         assert response.headers.get("Retry-After") == retry_after
     entry = only(simulator)
-    assert (entry.code, entry.fault, entry.told, entry.truth) == (code, fault, None, "running")
+    assert (entry.code, entry.fault, entry.answered, entry.truth) == (code, fault, None, "running")
 
 
 async def test_retry_after_can_be_a_date(world: World) -> None:
@@ -208,7 +210,7 @@ async def test_a_client_that_follows_a_redirect_is_seen(world: World) -> None:
             assert (response.status, response.headers["Location"]) == (302, "/elsewhere")
         async with client.get(path()) as response:
             assert response.status == 404
-    assert [entry.endpoint for entry in simulator.journal.entries] == ["get", "get", "other"]
+    assert [entry.endpoint for entry in simulator.request_log.entries] == ["get", "get", "other"]
 
 
 async def test_a_truncated_answer_is_whole_http_and_half_json(world: World) -> None:
@@ -226,7 +228,7 @@ async def test_a_wrong_execution_is_a_readable_lie(world: World) -> None:
     assert response.status == 200
     assert document["id"] != "e"
     assert document["status"] == "failed"
-    assert told_statuses(simulator.journal, "e") == []
+    assert answered_statuses(simulator.request_log, "e") == []
 
 
 @pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
@@ -237,7 +239,7 @@ async def test_a_slow_answer_is_right_in_the_end(world: World, fault: Fault) -> 
     async with client_of(simulator) as client, client.get(path()) as response:
         assert (await response.json())["id"] == "e"
     assert time.monotonic() - began_at >= 0.07
-    assert told_statuses(simulator.journal, "e") == ["running"]
+    assert answered_statuses(simulator.request_log, "e") == ["running"]
 
 
 @pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
@@ -247,7 +249,7 @@ async def test_a_slow_answer_to_a_client_that_left_tells_nothing(world: World, f
     async with client_of(simulator) as client:
         with pytest.raises(TimeoutError):
             await (await client.get(path(), timeout=aiohttp.ClientTimeout(total=0.1))).read()
-    assert told_statuses(simulator.journal, "e") == []
+    assert answered_statuses(simulator.request_log, "e") == []
 
 
 async def test_a_hanging_request_never_ends(world: World) -> None:
@@ -322,7 +324,7 @@ async def test_a_large_answer_is_whole_but_counts_as_unreadable(world: World) ->
     simulator = Simulator(world)
     async with client_of(simulator) as client, client.get(path()) as response:
         assert len(await response.read()) == READABLE_BYTES + 1
-    assert told_statuses(simulator.journal, "e") == []
+    assert answered_statuses(simulator.request_log, "e") == []
 
 
 async def test_faults_can_be_set_while_it_runs(world: World) -> None:
@@ -336,7 +338,7 @@ async def test_faults_can_be_set_while_it_runs(world: World) -> None:
             assert response.status == 404
 
 
-async def test_the_journal_knows_what_was_told_and_what_was_true(world: World, travel: Travel) -> None:
+async def test_the_request_log_knows_what_was_answered_and_what_was_true(world: World, travel: Travel) -> None:
     add(world)
     simulator = Simulator(world)
     async with client_of(simulator) as client:
@@ -345,12 +347,17 @@ async def test_the_journal_knows_what_was_told_and_what_was_true(world: World, t
             simulator.faults = faults
             async with client.get(path()):
                 pass
-    assert told_statuses(simulator.journal, "e") == ["running", "success"]
-    assert [entry.truth for entry in requests_of(simulator.journal, "e")] == ["running", "paused", "success", "success"]
-    assert [entry.at for entry in simulator.journal.entries] == [1000, 1012, 1021, 1022]
+    assert answered_statuses(simulator.request_log, "e") == ["running", "success"]
+    assert [entry.truth for entry in requests_of(simulator.request_log, "e")] == [
+        "running",
+        "paused",
+        "success",
+        "success",
+    ]
+    assert [entry.at for entry in simulator.request_log.entries] == [1000, 1012, 1021, 1022]
 
 
-async def test_the_journal_knows_what_a_page_told_if_it_could_be_read(world: World, travel: Travel) -> None:
+async def test_the_request_log_knows_what_a_page_answered_if_it_could_be_read(world: World, travel: Travel) -> None:
     add(world)
     simulator = Simulator(world)
     async with client_of(simulator) as client:
@@ -359,8 +366,8 @@ async def test_the_journal_knows_what_a_page_told_if_it_could_be_read(world: Wor
             simulator.faults = faults
             async with client.get(listing_path()):
                 pass
-    assert [entry.rows for entry in simulator.journal.entries] == [{"e": "running"}, None, {"e": "success"}]
-    assert told_statuses(simulator.journal, "e") == ["running", "success"]
+    assert [entry.rows for entry in simulator.request_log.entries] == [{"e": "running"}, None, {"e": "success"}]
+    assert answered_statuses(simulator.request_log, "e") == ["running", "success"]
 
 
 async def test_a_window_about_lists_leaves_single_answers_alone(world: World) -> None:
@@ -380,15 +387,15 @@ async def test_a_list_can_lie_about_its_total(world: World) -> None:
         assert (await response.json())["total"] == 2
 
 
-async def test_another_process_can_read_the_journal_and_the_truth(world: World, travel: Travel) -> None:
+async def test_another_process_can_read_the_request_log_and_the_truth(world: World, travel: Travel) -> None:
     add(world)
     travel(11)
     async with client_of(Simulator(world)) as client:
         async with client.get(path()):
             pass
-        journal = [json.loads(line) for line in (await control(client, "/_sim/journal")).splitlines()]
+        request_log = [json.loads(line) for line in (await control(client, "/_sim/journal")).splitlines()]
         truth: dict[str, Any] = json.loads(await control(client, "/_sim/truth"))
-    assert journal == [
+    assert request_log == [
         {
             "at": 1011.0,
             "key": 0,
@@ -397,7 +404,7 @@ async def test_another_process_can_read_the_journal_and_the_truth(world: World, 
             "execution": "e",
             "code": 200,
             "fault": None,
-            "told": "paused",
+            "answered": "paused",
             "truth": "paused",
             "rows": None,
         }

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 from witness import time_at, true_path
 
-from watcher.clerk.simulator.lifecycles import Stay, Story
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.runtime.clock import Clock, SystemClock
 
@@ -13,62 +13,62 @@ OTHER = SimPipeline(id="p-other", name="Other")
 Travel = Callable[[float], None]
 
 
-def story(execution: str) -> Story:
-    return Story(execution, stays=(Stay("new", 0), Stay("running", 2), Stay("success", 6)))
+def lifecycle(execution: str) -> Lifecycle:
+    return Lifecycle(execution, phases=(StatusPhase("new", 0), StatusPhase("running", 2), StatusPhase("success", 6)))
 
 
-def test_an_execution_lives_its_story_from_its_beginning(world: World, travel: Travel) -> None:
-    execution = world.add(story("e"), pipeline=SALES, begins_s=10)
+def test_an_execution_lives_its_lifecycle_from_its_beginning(world: World, travel: Travel) -> None:
+    execution = world.add(lifecycle("e"), pipeline=SALES, begins_s=10)
     travel(17)
-    assert execution.stay_at(world.now_s()).status == "success"
+    assert execution.phase_at(world.now_s()).status == "success"
     assert true_path(world, "e") == (("new", 10), ("running", 12), ("success", 16))
 
 
 def test_the_true_path_reaches_only_to_now(world: World, travel: Travel) -> None:
-    world.add(story("e"), pipeline=SALES)
+    world.add(lifecycle("e"), pipeline=SALES)
     travel(3)
     assert [moment.status for moment in true_path(world, "e")] == ["new", "running"]
 
 
-def test_the_time_scale_speeds_stories_up_but_not_beginnings() -> None:
+def test_the_time_scale_speeds_lifecycles_up_but_not_beginnings() -> None:
     world = World(SystemClock(), time_scale=10)
-    execution = world.add(story("e"), pipeline=SALES, begins_s=5)
+    execution = world.add(lifecycle("e"), pipeline=SALES, begins_s=5)
     assert execution.path(6) == (("new", 5), ("running", 5.2), ("success", 5.6))
 
 
 def test_an_execution_that_began_before_the_world_is_under_way(world: World) -> None:
-    execution = world.add(story("e"), pipeline=SALES, begins_s=-3)
-    assert execution.stay_at(world.now_s()).status == "running"
+    execution = world.add(lifecycle("e"), pipeline=SALES, begins_s=-3)
+    assert execution.phase_at(world.now_s()).status == "running"
     assert execution.started_s(world.now_s()) == -1
 
 
 def test_started_and_finished_are_unknown_until_they_happen(world: World) -> None:
-    execution = world.add(story("e"), pipeline=SALES)
+    execution = world.add(lifecycle("e"), pipeline=SALES)
     assert (execution.started_s(1), execution.finished_s(1)) == (None, None)
     assert (execution.started_s(3), execution.finished_s(3)) == (2, None)
     assert (execution.started_s(7), execution.finished_s(7)) == (2, 6)
 
 
 def test_an_execution_that_stays_new_has_not_started(world: World) -> None:
-    execution = world.add(Story("e", stays=(Stay("new", 0),)), pipeline=SALES)
+    execution = world.add(Lifecycle("e", phases=(StatusPhase("new", 0),)), pipeline=SALES)
     assert execution.started_s(100) is None
 
 
 def test_a_late_execution_becomes_visible_after_its_lag(world: World) -> None:
-    execution = world.add(story("e"), pipeline=SALES, begins_s=1, visible_after_s=4)
+    execution = world.add(lifecycle("e"), pipeline=SALES, begins_s=1, visible_after_s=4)
     assert not execution.is_visible(4.9)
     assert execution.is_visible(5)
 
 
 def test_a_planned_deletion_hides_an_execution_and_ends_its_path(world: World, travel: Travel) -> None:
-    execution = world.add(story("e"), pipeline=SALES, deleted_s=4)
+    execution = world.add(lifecycle("e"), pipeline=SALES, deleted_s=4)
     travel(20)
     assert not execution.is_visible(4)
     assert [moment.status for moment in true_path(world, "e")] == ["new", "running"]
 
 
 def test_an_execution_can_be_deleted_now(world: World, travel: Travel) -> None:
-    world.add(story("e"), pipeline=SALES)
+    world.add(lifecycle("e"), pipeline=SALES)
     travel(1)
     world.delete("e")
     assert world.listed(SALES.id) == []
@@ -76,13 +76,13 @@ def test_an_execution_can_be_deleted_now(world: World, travel: Travel) -> None:
 
 
 def test_an_id_is_used_once(world: World) -> None:
-    world.add(story("e"), pipeline=SALES)
+    world.add(lifecycle("e"), pipeline=SALES)
     with pytest.raises(ValueError, match="e exists already"):
-        world.add(story("e"), pipeline=OTHER)
+        world.add(lifecycle("e"), pipeline=OTHER)
 
 
 def test_an_execution_belongs_to_its_pipeline(world: World) -> None:
-    execution = world.add(story("e"), pipeline=SALES)
+    execution = world.add(lifecycle("e"), pipeline=SALES)
     assert world.find("e", pipeline=SALES.id) == execution
     assert world.find("e", pipeline=OTHER.id) is None
     assert world.find("f") is None
@@ -92,9 +92,9 @@ def test_the_api_forgets_an_execution_some_time_after_its_end_and_never_an_open_
     clock: Clock, travel: Travel
 ) -> None:
     world = World(clock, retention_s=60)
-    ended = Story("ended", stays=(Stay("running", 0), Stay("success", 10)))
+    ended = Lifecycle("ended", phases=(StatusPhase("running", 0), StatusPhase("success", 10)))
     world.add(ended, pipeline=SALES, begins_s=5)
-    world.add(Story("open", stays=(Stay("running", 0),)), pipeline=SALES)
+    world.add(Lifecycle("open", phases=(StatusPhase("running", 0),)), pipeline=SALES)
     for now_s, shown in ((74.9, ["ended", "open"]), (75, ["open"]), (10_000, ["open"])):
         travel(now_s)
         assert [execution.id for execution in world.listed(SALES.id)] == shown
@@ -102,7 +102,7 @@ def test_the_api_forgets_an_execution_some_time_after_its_end_and_never_an_open_
 
 def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) -> None:
     for execution, begins_s, visible_after_s in (("a", 0, 0), ("late", 1, 5), ("c", 2, 0)):
-        world.add(story(execution), pipeline=SALES, begins_s=begins_s, visible_after_s=visible_after_s)
+        world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s, visible_after_s=visible_after_s)
     for now_s, shown in ((3, ["c", "a"]), (6, ["c", "late", "a"])):
         travel(now_s)
         assert [execution.id for execution in world.listed(SALES.id)] == shown
@@ -112,14 +112,14 @@ def test_a_late_execution_appears_amid_the_list(world: World, travel: Travel) ->
 def test_a_list_has_the_order_of_its_world(order: Order, ids: list[str]) -> None:
     world = World(SystemClock(), order=order)
     for execution, begins_s in (("b", -2), ("c", -1), ("a", -3)):
-        world.add(story(execution), pipeline=SALES, begins_s=begins_s)
+        world.add(lifecycle(execution), pipeline=SALES, begins_s=begins_s)
     assert [execution.id for execution in world.listed(SALES.id)] == ids
 
 
 def test_a_list_holds_what_is_visible_of_one_pipeline(world: World) -> None:
-    world.add(story("a"), pipeline=SALES)
-    world.add(story("later"), pipeline=SALES, begins_s=5)
-    world.add(story("elsewhere"), pipeline=OTHER)
+    world.add(lifecycle("a"), pipeline=SALES)
+    world.add(lifecycle("later"), pipeline=SALES, begins_s=5)
+    world.add(lifecycle("elsewhere"), pipeline=OTHER)
     assert [execution.id for execution in world.listed(SALES.id)] == ["a"]
     assert world.knows_pipeline(OTHER.id)
     assert not world.knows_pipeline("p-none")

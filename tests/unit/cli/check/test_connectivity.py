@@ -58,7 +58,7 @@ async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_know
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": []})
-        (entry,) = simulator.journal.entries
+        (entry,) = simulator.request_log.entries
     assert trial.works
     assert trial.words == "accepts the key; nothing is watched with it"
     assert (entry.endpoint, entry.code) == ("get", 404)
@@ -69,7 +69,7 @@ async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
     (pipeline,) = world.pipelines()
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
-        (entry,) = simulator.journal.entries
+        (entry,) = simulator.request_log.entries
     assert (trial.works, trial.words) == (True, "accepts the key")
     assert (entry.endpoint, entry.pipeline) == ("list", pipeline.id)
 
@@ -81,7 +81,7 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
         of_key, of_watch = await all_tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches})
-        asked = [entry.pipeline for entry in simulator.journal.entries]
+        asked = [entry.pipeline for entry in simulator.request_log.entries]
     assert (known.works, known.words) == (True, "accepts the key and knows its 3 pipelines")
     assert (of_key.works, of_key.words) == (True, "accepts the key")
     assert (of_watch.target, of_watch.code) == ("watch[3]", Exit.NOT_FOUND)
@@ -93,14 +93,14 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
 async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_told() -> None:
     world = build_world(SimulateOptions(pipelines_count=4, executions_count=1), clock=SystemClock())
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines()]
-    told: list[None] = []
+    emitted: list[None] = []
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
         began_at = SystemClock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: told.append(None))
+        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: emitted.append(None))
     assert SystemClock().monotonic() - began_at >= 3 / 20
-    assert len(told) == 4
+    assert len(emitted) == 4
 
 
 async def test_a_key_that_watches_nothing_may_be_refused_all_the_same(receiver: Receiver) -> None:

@@ -44,10 +44,10 @@ def test_every_mistake_is_told_with_its_place(refused: Refused) -> None:
             "store": {"urll": "sqlite:///watcher.db"},
         }
     )
-    told = [line for line in said.splitlines() if re.match(r"(error: )?\S*watcher\.yaml:\d+:\d+: ", line)]
+    emitted = [line for line in said.splitlines() if re.match(r"(error: )?\S*watcher\.yaml:\d+:\d+: ", line)]
     for key in ("accounts.default.rate_limit", "polling.min_interval", "sinks.ops", "store.urll"):
-        assert any(key in line for line in told), said
-    numbers = [int(re.findall(r"watcher\.yaml:(\d+):", line)[0]) for line in told]
+        assert any(key in line for line in emitted), said
+    numbers = [int(re.findall(r"watcher\.yaml:(\d+):", line)[0]) for line in emitted]
     assert numbers == sorted(numbers)
 
 

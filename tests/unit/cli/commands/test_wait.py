@@ -60,7 +60,7 @@ def test_of_several_accounts_the_named_one_is_taken() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "environ", "told"),
+    ("text", "name", "environ", "emitted"),
     [
         (None, None, {}, "no API key; export CLERK_API_KEY, or name a file with --config"),
         (None, None, {"CLERK_API_KEY": ""}, "no API key"),
@@ -71,11 +71,11 @@ def test_of_several_accounts_the_named_one_is_taken() -> None:
     ],
 )
 def test_a_choice_that_is_none_is_a_mistake_of_usage(
-    text: str | None, name: str | None, environ: dict[str, str], told: str
+    text: str | None, name: str | None, environ: dict[str, str], emitted: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
         source_of(text, name=name, **environ)
-    assert str(caught.value).startswith(told)
+    assert str(caught.value).startswith(emitted)
     assert caught.value.exit_code is Exit.USAGE
 
 
@@ -103,23 +103,23 @@ def test_a_timeout_ends_it_though_nobody_answers(command: Command) -> None:
 
 
 def test_what_is_no_id_is_shown_with_what_would_be_one() -> None:
-    told = r'^PIPELINE: "sales\\u001b" is not a UUID; copy the id from the pipeline\'s address in Clerk Chat$'
-    with pytest.raises(UsageError, match=told):
+    emitted = r'^PIPELINE: "sales\\u001b" is not a UUID; copy the id from the pipeline\'s address in Clerk Chat$'
+    with pytest.raises(UsageError, match=emitted):
         parse_id("sales\x1b", of="pipeline")
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "emitted"),
     [
         ("10", '--timeout: "10" has no unit; write 10s'),
         ("soon", '--timeout: "soon" is not a duration; write 500ms, 10s, 15m, 48h or 3d'),
         ("0s", '--timeout: "0s" is too short; write a duration above 0, such as 10m'),
     ],
 )
-def test_a_timeout_that_is_none_is_a_mistake_of_usage(text: str, told: str) -> None:
+def test_a_timeout_that_is_none_is_a_mistake_of_usage(text: str, emitted: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_timeout(text)
-    assert str(caught.value) == told
+    assert str(caught.value) == emitted
 
 
 def test_a_timeout_is_optional() -> None:
@@ -128,17 +128,17 @@ def test_a_timeout_is_optional() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "emitted"),
     [
         ("2", '--interval: "2" has no unit; write 2s'),
         ("999ms", '--interval: "999ms" is too short; write 1s or more'),
         ("0s", '--interval: "0s" is too short; write 1s or more'),
     ],
 )
-def test_an_interval_that_is_none_is_a_mistake_of_usage(text: str, told: str) -> None:
+def test_an_interval_that_is_none_is_a_mistake_of_usage(text: str, emitted: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_interval(text)
-    assert str(caught.value) == told
+    assert str(caught.value) == emitted
 
 
 def test_an_interval_may_be_a_second_and_longer() -> None:

@@ -9,16 +9,16 @@ from uuid import UUID
 import pytest
 
 from watcher.cli.wait.display import change_line, picture, reason, wrapped_count
-from watcher.cli.wait.progress import Ending, Moment, Progress, Stay, Subject, Trouble
+from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject, WaitResult
 from watcher.domain.errors import Exit
-from watcher.domain.models import Event, EventType, Execution, FailedNode, Outcome
+from watcher.domain.models import Event, EventType, ExecutionSnapshot, FailedNode, Outcome
 from watcher.runtime.terminal import harmless
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 START = int(NOON.timestamp()) * 1_000_000
 EVIL = "</x> [red]*b*[/red] \x1b[31m\nnext\x9b2J\u202eltr"
-RUNNING = Execution(SUBJECT.execution, "running", pipeline_name="Sales agent", started_at=NOON)
+RUNNING = ExecutionSnapshot(SUBJECT.execution, "running", pipeline_name="Sales agent", started_at=NOON)
 FAILED = replace(
     RUNNING,
     status="failed",
@@ -27,19 +27,21 @@ FAILED = replace(
 )
 
 
-def progress_of(*stays: tuple[str, int], execution: Execution | None = None, ending: Ending | None = None) -> Progress:
+def progress_of(
+    *periods: tuple[str, int], execution: ExecutionSnapshot | None = None, ending: WaitResult | None = None
+) -> Progress:
     """Return a progress whose stays begin so many seconds after noon."""
     progress = Progress(lost_after=3)
-    progress.stays = tuple(Stay(status, START + after_s * 1_000_000) for status, after_s in stays)
+    progress.periods = tuple(StatusPeriod(status, START + after_s * 1_000_000) for status, after_s in periods)
     progress.execution, progress.ending = execution, ending
-    progress.look_count, progress.looked_at = 41, 99.2
+    progress.poll_count, progress.polled_at = 41, 99.2
     return progress
 
 
 def shown(
-    progress: Progress, *, after_s: float = 137, next_look_at: float | None = 103.1, columns: int = 100
+    progress: Progress, *, after_s: float = 137, next_poll_at: float | None = 103.1, columns: int = 100
 ) -> list[str]:
-    moment = Moment(START + round(after_s * 1_000_000), 100.0, next_look_at)
+    moment = RenderTime(START + round(after_s * 1_000_000), 100.0, next_poll_at)
     return picture(SUBJECT, progress, moment, columns=columns).plain.split("\n")
 
 
@@ -48,7 +50,7 @@ def event_of(status: str, *, time: datetime = NOON, **data: Any) -> Event:  # no
     return Event(UUID(int=1), EventType.EXECUTION_FAILED, b"", 1, json.dumps(body).encode())
 
 
-def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_looks_go() -> None:
+def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_polls_go() -> None:
     assert shown(progress_of(("new", 0), ("running", 3), execution=RUNNING)) == [
         "▶ running 2 m 14 s   Sales agent · 9a1b0000-0000-4000-8000-000000000001",
         "  new 3 s → running",
@@ -57,7 +59,9 @@ def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_looks_go()
 
 
 def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_code() -> None:
-    progress = progress_of(("new", -3), ("running", 0), ("failed", 151), execution=FAILED, ending=Ending(Exit.FAILED))
+    progress = progress_of(
+        ("new", -3), ("running", 0), ("failed", 151), execution=FAILED, ending=WaitResult(Exit.FAILED)
+    )
     assert shown(progress) == [
         "✕ failed after 2 m 31 s   Sales agent · 9a1b0000-0000-4000-8000-000000000001",
         "  new 3 s → running 2 m 31 s → failed",
@@ -67,39 +71,39 @@ def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_
 
 
 def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
-    execution = Execution(SUBJECT.execution, "success")
-    progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=Ending(Exit.DONE))
+    execution = ExecutionSnapshot(SUBJECT.execution, "success")
+    progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=WaitResult(Exit.DONE))
     assert shown(progress)[0].startswith("✓ success after 9 s   pipeline 0b5c8f1e · ")
     assert len(shown(progress)) == 3
 
 
 def test_a_loss_is_told_in_words() -> None:
-    progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=Ending(Exit.FAILED))
+    progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=WaitResult(Exit.FAILED))
     assert shown(progress)[0].startswith("? lost after 9 s")
     assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
 
 
 def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
     progress = Progress(lost_after=3)
-    assert shown(progress, next_look_at=None) == [
+    assert shown(progress, next_poll_at=None) == [
         "· not seen yet   pipeline 0b5c8f1e · 9a1b0000-0000-4000-8000-000000000001",
         "  polls 0 · polling",
     ]
-    progress.trouble, progress.missing_count = Trouble(Outcome.NOT_FOUND, "404", NOON), 1
+    progress.failure, progress.missing_count = PollFailure(Outcome.NOT_FOUND, "404", NOON), 1
     assert shown(progress)[-1] == "  not known yet (404), 1 of 3 answers"
 
 
 def test_a_wait_that_ended_without_the_execution_shows_the_exit_code_alone() -> None:
     progress = Progress(lost_after=3)
-    progress.trouble = Trouble(Outcome.UNAUTHORIZED, "401", NOON)
+    progress.failure = PollFailure(Outcome.UNAUTHORIZED, "401", NOON)
     assert shown(progress)[-1] == "  API 401: it refuses this key"
-    progress.ending = Ending(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
+    progress.ending = WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
     assert shown(progress)[-1] == "  polls 0 · exit 4"
 
 
 def test_nothing_is_tried_on_once_the_time_is_over() -> None:
-    progress = progress_of(("running", 0), execution=RUNNING, ending=Ending(Exit.TIMEOUT, "still running"))
-    progress.trouble = Trouble(Outcome.SERVER_ERROR, "502", NOON)
+    progress = progress_of(("running", 0), execution=RUNNING, ending=WaitResult(Exit.TIMEOUT, "still running"))
+    progress.failure = PollFailure(Outcome.SERVER_ERROR, "502", NOON)
     assert shown(progress)[-1] == "  polls 41 · exit 3"
 
 
@@ -114,28 +118,28 @@ def test_nothing_is_tried_on_once_the_time_is_over() -> None:
 )
 def test_trouble_is_told_with_its_beginning(outcome: Outcome, word: str, says: str, *, seen: bool) -> None:
     progress = progress_of(("running", 0), execution=RUNNING if seen else None)
-    progress.trouble = Trouble(outcome, word, NOON)
+    progress.failure = PollFailure(outcome, word, NOON)
     assert shown(progress)[-1] == f"  API {says.format(f'{NOON.astimezone():%H:%M}')}"
 
 
-def test_a_long_wait_for_the_next_look_is_told_in_minutes_and_a_late_one_as_none() -> None:
+def test_a_long_wait_for_the_next_poll_is_told_in_minutes_and_a_late_one_as_none() -> None:
     progress = progress_of(("paused", 0), execution=RUNNING)
-    assert shown(progress, next_look_at=190.0)[2].endswith("next in 1 m 30 s")
-    assert shown(progress, next_look_at=90.0)[2].endswith("next in 0.0 s")
+    assert shown(progress, next_poll_at=190.0)[2].endswith("next in 1 m 30 s")
+    assert shown(progress, next_poll_at=90.0)[2].endswith("next in 0.0 s")
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60])
 def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> None:
     execution = replace(RUNNING, pipeline_name="営業エージェント" * 4)
     progress = progress_of(("new", 0), ("running", 3), execution=execution)
-    progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", NOON)
-    lines = picture(SUBJECT, progress, Moment(START, 100.0, None), columns=columns).split()
+    progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
+    lines = picture(SUBJECT, progress, RenderTime(START, 100.0, None), columns=columns).split()
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
 def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
     progress = progress_of(("new", 0), ("running", 3), execution=RUNNING)
-    progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", NOON)
+    progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
     assert shown(progress, columns=45) == [
         "▶ running 2 m 14 s   Sales agent · 9a1b…00…",
         "  new 3 s → running",
@@ -146,7 +150,7 @@ def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
 
 def test_rows_are_counted_that_a_narrower_terminal_makes_of_the_lines() -> None:
     progress = progress_of(("running", 0), execution=RUNNING)
-    lines = picture(SUBJECT, progress, Moment(START, 100.0, 103.1), columns=100)
+    lines = picture(SUBJECT, progress, RenderTime(START, 100.0, 103.1), columns=100)
     assert [line.cell_len for line in lines.split()] == [66, 9, 43]
     assert wrapped_count(lines, columns=100) == 0
     assert wrapped_count(lines, columns=66) == 0
@@ -157,7 +161,7 @@ def test_what_the_api_said_is_shown_and_never_obeyed() -> None:
     safe = r"</x> [red]*b*[/red] \x1b[31m next\x9b2J\u202eltr"
     assert harmless(EVIL) == safe
     execution = replace(RUNNING, pipeline_name=EVIL, error=EVIL, status=EVIL)
-    progress = progress_of((EVIL, 0), (EVIL, 5), execution=execution, ending=Ending(Exit.FAILED))
+    progress = progress_of((EVIL, 0), (EVIL, 5), execution=execution, ending=WaitResult(Exit.FAILED))
     lines = shown(progress, columns=400)
     assert [line.count(safe) for line in lines] == [2, 2, 0, 1]
     assert change_line(event_of(EVIL), execution).count(safe) == 2
@@ -170,7 +174,7 @@ def test_a_line_of_a_change_has_time_status_seconds_and_reason() -> None:
 
 
 def test_a_line_without_a_beginning_has_no_seconds() -> None:
-    assert change_line(event_of("new"), Execution("e", "new")) == "2026-11-24T12:00:00Z new -"
+    assert change_line(event_of("new"), ExecutionSnapshot("e", "new")) == "2026-11-24T12:00:00Z new -"
     assert change_line(event_of("lost", reason="not_found"), None) == "2026-11-24T12:00:00Z lost - not_found"
 
 

@@ -8,7 +8,7 @@ from virtual import EPOCH, FakeClock, account_of
 
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait.follower import Heard, _Follower, _timed_out, wait_cadence, wait_polling
-from watcher.cli.wait.progress import Moment, Progress
+from watcher.cli.wait.progress import Progress, RenderTime
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
 from watcher.domain.models import Event, Outcome
@@ -20,12 +20,12 @@ class Gallery:
     """A view that keeps its pictures."""
 
     def __init__(self) -> None:
-        self.moments: list[Moment] = []
+        self.moments: list[RenderTime] = []
 
-    async def tell(self, event: Event, progress: Progress) -> None:
+    async def on_event(self, event: Event, progress: Progress) -> None:
         raise AssertionError(event, progress)
 
-    def show(self, progress: Progress, moment: Moment) -> None:  # noqa: ARG002 (as a view)
+    def show(self, progress: Progress, moment: RenderTime) -> None:  # noqa: ARG002 (as a view)
         self.moments.append(moment)
 
 
@@ -38,8 +38,8 @@ async def test_what_would_end_the_daemon_ends_the_wait(tmp_path: Path) -> None:
     heard.put_nowait(StoreError("gone"))
     with pytest.raises(StoreError, match="gone"):
         await asyncio.wait_for(_Follower(account.watcher, heard, clock, progress, gallery).follow(), 5)
-    assert progress.look_count == 1
-    assert gallery.moments[0] == Moment(clock.steady_us(), clock.monotonic(), clock.monotonic())
+    assert progress.poll_count == 1
+    assert gallery.moments[0] == RenderTime(clock.steady_us(), clock.monotonic(), clock.monotonic())
     await store.close()
 
 

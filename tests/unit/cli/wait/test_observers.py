@@ -1,37 +1,37 @@
-"""Ears, and a ledger that keeps nothing."""
+"""Ears, and a store that keeps nothing."""
 
 from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait.observers import PassingLedger, TappedApi
-from watcher.domain.models import Known
-from watcher.store.protocol import AT_EASE, AccountRecord, Change, ExecutionChange, Ledger, PipelineRecord
+from watcher.cli.wait.observers import EphemeralStore, ObservedApi
+from watcher.domain.models import ExecutionRecord
+from watcher.store.protocol import NO_BACKOFF, AccountRecord, AccountStore, Change, ExecutionChange, PipelineRecord
 
 
 async def test_a_reply_is_heard_and_passed_on() -> None:
     heard: list[Reply] = []
-    api = TappedApi(ScriptedApi(FakeClock(), {"e": said("e", "running")}), heard.append)
+    api = ObservedApi(ScriptedApi(FakeClock(), {"e": said("e", "running")}), heard.append)
     reply = await api.get(pipeline=PIPELINE, execution="e")
     assert heard == [reply]
 
 
 async def test_a_page_of_a_list_is_passed_on_unheard() -> None:
     heard: list[Reply] = []
-    api = TappedApi(ScriptedApi(FakeClock(), pages={2: (said("e", "running"),)}), heard.append)
+    api = ObservedApi(ScriptedApi(FakeClock(), pages={2: (said("e", "running"),)}), heard.append)
     assert (await api.list(pipeline=PIPELINE, page=2)).rows == (said("e", "running"),)
     assert heard == []
 
 
 async def test_a_change_is_heard_and_kept_nowhere() -> None:
     heard: list[Change] = []
-    ledger: Ledger = PassingLedger(heard.append)
+    ledger: AccountStore = EphemeralStore(heard.append)
     lease = await ledger.claim("account", "default")
-    change = ExecutionChange(lease, None, Known("e", PIPELINE, "running"), ())
+    change = ExecutionChange(lease, None, ExecutionRecord("e", PIPELINE, "running"), ())
     await ledger.record(change)
-    await ledger.note_looks(lease, {"e": 1})
-    await ledger.note_strain(lease, AT_EASE)
+    await ledger.save_poll_times(lease, {"e": 1})
+    await ledger.save_backoff(lease, NO_BACKOFF)
     assert heard == [change]
-    assert await ledger.load_account(lease) == AccountRecord(0, None, AT_EASE)
+    assert await ledger.load_account(lease) == AccountRecord(0, None, NO_BACKOFF)
     assert await ledger.load_executions(lease, ["e"]) == {}
     assert await ledger.load_pipeline(lease, PIPELINE) == PipelineRecord(0, None)
     assert list(await ledger.load_open(lease, [PIPELINE])) == []

@@ -5,15 +5,15 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait.progress import Ending, Progress, Stay, Trouble
+from watcher.cli.wait.progress import PollFailure, Progress, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
-from watcher.domain.models import Cursor, Execution, Known, LostReason, Outcome
+from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.store.protocol import ExecutionChange, Lease, PipelineChange, SourceChange
 
 LEASE = Lease("account", "default", 1)
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 11, 24, 12, 1, tzinfo=UTC)
-SEEN = Reply(Outcome.OK, 0.0, Execution("e", "running"), 200)
+SEEN = Reply(Outcome.OK, 0.0, ExecutionSnapshot("e", "running"), 200)
 BUSY = Reply(Outcome.RATE_LIMITED, 0.0, None, 429, 2.0)
 MISSING = Reply(Outcome.NOT_FOUND, 0.0, None, 404)
 REFUSED = Reply(Outcome.UNAUTHORIZED, 0.0, None, 401)
@@ -24,12 +24,12 @@ DEGRADED = SourceChange(LEASE, 0, 1, "unreachable", ())
 RECOVERED = SourceChange(LEASE, 1, 2, None, ())
 
 
-def progress_after(*heard: Reply | SourceChange | Known) -> Progress:
+def progress_after(*heard: Reply | SourceChange | ExecutionRecord) -> Progress:
     progress = Progress(lost_after=3)
     for one in heard:
         if isinstance(one, Reply):
             progress.answered(one, at=NOON, now=5.0)
-        elif isinstance(one, Known):
+        elif isinstance(one, ExecutionRecord):
             progress.recorded(ExecutionChange(LEASE, None, one, ()))
         else:
             progress.recorded(one)
@@ -40,9 +40,11 @@ def epoch_plus(microseconds: int) -> datetime:
     return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=microseconds)
 
 
-def known(status: str | None, *, ended: bool = False, lost: bool = False, since_at: int = 1) -> Known:
+def known(status: str | None, *, ended: bool = False, lost: bool = False, since_at: int = 1) -> ExecutionRecord:
     reason = LostReason.NOT_FOUND if lost else None
-    return Known("e", "p", status, since_at, ended_at=9 if ended else None, lost=reason, lost_at=8 if lost else None)
+    return ExecutionRecord(
+        "e", "p", status, since_at, ended_at=9 if ended else None, lost=reason, lost_at=8 if lost else None
+    )
 
 
 @pytest.mark.parametrize(
@@ -54,8 +56,8 @@ def known(status: str | None, *, ended: bool = False, lost: bool = False, since_
         (known("running", lost=True), Exit.FAILED),
     ],
 )
-def test_the_end_of_the_execution_is_the_exit_code(last: Known, code: Exit) -> None:
-    assert progress_after(SEEN, known("running"), last).ending == Ending(code)
+def test_the_end_of_the_execution_is_the_exit_code(last: ExecutionRecord, code: Exit) -> None:
+    assert progress_after(SEEN, known("running"), last).ending == WaitResult(code)
 
 
 @pytest.mark.parametrize("status", ["new", "running", "paused", "transferring"])
@@ -67,7 +69,7 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
     progress = progress_after(known("new", since_at=1), known("running", since_at=2), known("running", since_at=2))
     assert progress.status == "running"
     progress.recorded(ExecutionChange(LEASE, 2, known("running", since_at=2, lost=True), ()))
-    assert progress.stays == (Stay("new", 1), Stay("running", 2), Stay("lost", 8))
+    assert progress.periods == (StatusPeriod("new", 1), StatusPeriod("running", 2), StatusPeriod("lost", 8))
     assert Progress(lost_after=3).status is None
 
 
@@ -75,28 +77,28 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
 def test_an_end_is_dated_by_what_the_api_says_between_the_stay_before_and_its_sight(
     finished_us: int, since_us: int
 ) -> None:
-    finished = Execution("e", "failed", finished_at=epoch_plus(finished_us))
+    finished = ExecutionSnapshot("e", "failed", finished_at=epoch_plus(finished_us))
     progress = progress_after(known("running", since_at=2), Reply(Outcome.OK, 0.0, finished, 200))
     progress.recorded(ExecutionChange(LEASE, 1, known("failed", ended=True, since_at=8), ()))
-    assert progress.stays == (Stay("running", 2), Stay("failed", since_us))
+    assert progress.periods == (StatusPeriod("running", 2), StatusPeriod("failed", since_us))
 
 
 def test_an_end_at_first_sight_is_dated_as_a_beginning() -> None:
-    finished = Execution("e", "failed", finished_at=epoch_plus(5))
+    finished = ExecutionSnapshot("e", "failed", finished_at=epoch_plus(5))
     progress = progress_after(Reply(Outcome.OK, 0.0, finished, 200), known("failed", ended=True, since_at=1))
-    assert progress.stays == (Stay("failed", 1),)
+    assert progress.periods == (StatusPeriod("failed", 1),)
 
 
 def test_what_is_not_known_so_many_times_before_it_was_seen_is_not_found() -> None:
     assert progress_after(MISSING, DOWN, MISSING).ending is None
     ending = progress_after(MISSING, DOWN, MISSING, MISSING).ending
-    assert ending == Ending(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
+    assert ending == WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
 
 
 def test_a_refused_key_ends_it_as_soon_as_the_account_is_told_degraded() -> None:
     assert progress_after(REFUSED).ending is None
     ending = progress_after(REFUSED, DEGRADED).ending
-    assert ending == Ending(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
+    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
 
 
 def test_a_key_that_is_refused_after_other_trouble_ends_it_too() -> None:
@@ -108,7 +110,7 @@ def test_a_key_that_is_refused_after_other_trouble_ends_it_too() -> None:
 
 def test_a_key_that_is_forbidden_for_long_is_refused_but_not_if_anything_else_was_answered() -> None:
     ending = progress_after(FORBIDDEN, DEGRADED).ending
-    assert ending == Ending(Exit.UNREACHABLE, "Clerk Chat refuses this key (403)", key_refused=True)
+    assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (403)", key_refused=True)
     assert progress_after(BUSY, FORBIDDEN, DEGRADED).ending is None
 
 
@@ -125,7 +127,7 @@ def test_a_key_that_is_forbidden_for_long_is_refused_but_not_if_anything_else_wa
 def test_an_api_that_never_answered_is_unreachable_once_the_account_is_degraded(reply: Reply, word: str) -> None:
     assert progress_after(reply, reply).ending is None
     ending = progress_after(reply, DEGRADED).ending
-    assert ending == Ending(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
+    assert ending == WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
 
 
 @pytest.mark.parametrize("reply", [BUSY, MISSING])
@@ -138,19 +140,19 @@ def test_an_account_that_recovered_is_not_degraded_any_more() -> None:
 
 
 @pytest.mark.parametrize("reply", [REFUSED, FORBIDDEN, DOWN, SILENT, MISSING])
-def test_no_failed_look_ends_it_once_the_execution_was_seen(reply: Reply) -> None:
+def test_no_failed_poll_ends_it_once_the_execution_was_seen(reply: Reply) -> None:
     assert progress_after(SEEN, known("running"), reply, reply, reply, DEGRADED, reply).ending is None
 
 
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
     progress = progress_after(DOWN)
     progress.answered(BUSY, at=LATER, now=6.0)
-    assert progress.trouble == Trouble(Outcome.RATE_LIMITED, "429", NOON)
-    assert (progress.look_count, progress.looked_at) == (2, 6.0)
+    assert progress.failure == PollFailure(Outcome.RATE_LIMITED, "429", NOON)
+    assert (progress.poll_count, progress.polled_at) == (2, 6.0)
 
 
-def test_a_look_that_succeeds_ends_the_trouble() -> None:
-    assert progress_after(DOWN, SEEN).trouble is None
+def test_a_poll_that_succeeds_ends_the_trouble() -> None:
+    assert progress_after(DOWN, SEEN).failure is None
 
 
 def test_what_is_told_of_the_pipeline_says_nothing_of_the_execution() -> None:

@@ -10,14 +10,14 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
-from watcher.cli.wait.progress import Moment, Progress, Stay, Subject, Trouble
+from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject
 from watcher.cli.wait.views import EventView, LineView, live_view
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event, EventType, Outcome
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
-MOMENT = Moment(5_000_000, 5.0, None)
+MOMENT = RenderTime(5_000_000, 5.0, None)
 
 
 class Screen(StringIO):
@@ -33,7 +33,7 @@ class Screen(StringIO):
 
 def running() -> Progress:
     progress = Progress(lost_after=3)
-    progress.stays = (Stay("running", 0),)
+    progress.periods = (StatusPeriod("running", 0),)
     return progress
 
 
@@ -97,7 +97,7 @@ class Quiet:
         """Return what is said when it is shown the moments so many seconds from the start."""
         self.said.clear()
         for second in seconds:
-            self.view.show(progress or running(), Moment(round(second * 1_000_000), second, None))
+            self.view.show(progress or running(), RenderTime(round(second * 1_000_000), second, None))
         return self.said.copy()
 
 
@@ -122,13 +122,13 @@ async def test_what_was_stopped_for_long_gives_one_sign_of_life(quiet: Quiet) ->
 
 async def test_a_sign_of_life_says_what_the_trouble_is(quiet: Quiet) -> None:
     progress, since = Progress(lost_after=3), datetime(2026, 11, 24, tzinfo=UTC)
-    progress.trouble = Trouble(Outcome.RATE_LIMITED, "429", since)
+    progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", since)
     (sign,) = quiet.signs(0, 60, progress=progress)
     assert sign == f"waiting: not seen yet · polls 0 · API 429 since {since.astimezone():%H:%M}, pausing as requested"
 
 
 async def test_whatever_is_told_is_a_sign_of_life_too(quiet: Quiet) -> None:
     assert quiet.signs(0, 59) == []
-    await quiet.view.tell(EVENT, running())
+    await quiet.view.on_event(EVENT, running())
     assert quiet.signs(61, 119) == []
     assert len(quiet.signs(121)) == 1

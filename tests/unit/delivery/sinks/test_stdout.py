@@ -16,13 +16,13 @@ from uuid import UUID
 import pytest
 from structlog.testing import capture_logs
 
-from watcher.delivery.sinks.protocol import Receipt, Verdict
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
 from watcher.runtime.logs import configure_logs
 
-WRITTEN = Receipt(Verdict.DELIVERED, "written")
+WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 
 
 class Pipe:
@@ -54,7 +54,7 @@ def delivery(body: bytes) -> Delivery:
     return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
 
 
-def is_ready(task: asyncio.Task[Receipt]) -> bool:
+def is_ready(task: asyncio.Task[SendResult]) -> bool:
     return task.done()
 
 
@@ -176,12 +176,12 @@ async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(p
 async def test_a_full_disk_is_waited_for_even_where_the_logs_are_on_it(pipe: Pipe) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
 
-    def make_room(_: float) -> None:
+    def make_space(_: float) -> None:
         os.dup2(pipe.writing, full)
 
     with os.fdopen(os.open("/dev/full", os.O_WRONLY), "w", buffering=1) as logs:
         configure_logs(level="info", format_="json", stream=logs)
-        assert await StdoutSink(StdoutOutput(full, sleep=make_room)).send([delivery(b"{}")]) == WRITTEN
+        assert await StdoutSink(StdoutOutput(full, sleep=make_space)).send([delivery(b"{}")]) == WRITTEN
         os.dup2(pipe.writing, logs.fileno())  # it is closed with what it could not write
     os.close(full)
 
@@ -239,7 +239,7 @@ async def test_a_file_that_cannot_be_read_is_gone_on_with_as_it_is(tmp_path: Pat
     assert file.read_bytes() == b"half{}\n"
 
 
-async def test_a_cancelled_line_is_written_whole_and_the_others_are_told(pipe: Pipe) -> None:
+async def test_a_cancelled_line_is_written_whole_and_the_others_are_reported(pipe: Pipe) -> None:
     sink = StdoutSink(StdoutOutput(pipe.writing))
     cancelled, kept = (asyncio.create_task(sink.send([delivery(b"x" * 16_000)])) for _ in range(2))
     await asyncio.to_thread(os.read, pipe.reading, 1)

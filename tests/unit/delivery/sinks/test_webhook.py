@@ -9,12 +9,12 @@ from importlib.metadata import version
 from uuid import UUID
 
 import pytest
-from lane_rig import FakeClock
 from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
+from worker_rig import FakeClock
 
-from watcher.delivery.sinks.protocol import Receipt, Verdict
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, verdict_on
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, outcome_of
 from watcher.domain.models import Delivery
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import shown_url
@@ -48,7 +48,7 @@ async def sink_to(url: str, *, clock: Clock | None = None, **settings: object) -
         await sink.close()
 
 
-async def sent(url: str, *, clock: Clock | None = None, **settings: object) -> Receipt:
+async def sent(url: str, *, clock: Clock | None = None, **settings: object) -> SendResult:
     async with sink_to(url, clock=clock, **settings) as sink:
         return await sink.send([DELIVERY])
 
@@ -86,32 +86,32 @@ async def test_the_library_of_the_standard_accepts_a_request(receiver: Receiver,
 REFUSED_CODES = {400, 413, 422}
 
 
-def expected(code: int) -> Verdict:
+def expected(code: int) -> SendOutcome:
     if 200 <= code < 300:
-        return Verdict.DELIVERED
+        return SendOutcome.DELIVERED
     if code == 410:
-        return Verdict.GONE
+        return SendOutcome.GONE
     if code in REFUSED_CODES:
-        return Verdict.REFUSED
-    return Verdict.BUSY if code == 429 else Verdict.RETRY
+        return SendOutcome.REFUSED
+    return SendOutcome.BUSY if code == 429 else SendOutcome.RETRY
 
 
 @pytest.mark.parametrize("code", range(100, 1000))
-def test_every_status_code_has_its_verdict(code: int) -> None:
-    assert verdict_on(code) is expected(code)
+def test_every_status_code_has_its_outcome(code: int) -> None:
+    assert outcome_of(code) is expected(code)
 
 
 async def test_the_answer_is_the_code_over_a_real_connection(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
         for code in (200, 202, 204, 299, 301, 302, 304, 308, 400, 401, 404, 410, 413, 422, 429, 500, 502, 503, 504):
             receiver.reply = says(answer(code, Location=receiver.url))
-            assert await sink.send([DELIVERY]) == Receipt(expected(code), str(code))
+            assert await sink.send([DELIVERY]) == SendResult(expected(code), str(code))
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed(receiver: Receiver, code: int) -> None:
     receiver.reply = says(answer(code, Location=f"{receiver.url}/elsewhere"))
-    assert await sent(receiver.url) == Receipt(Verdict.RETRY, str(code))
+    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, str(code))
     assert len(receiver.requests) == 1
 
 
@@ -175,7 +175,7 @@ async def test_the_status_line_settles_however_the_rest_is_framed(receiver: Rece
     receiver.reply = says(reply) if b"\r\n\r\n" in reply else breaks_off(reply)
     async with sink_to(receiver.url, timeout="2s") as sink:
         receipts = [await sink.send([DELIVERY]) for _ in range(4)]
-    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 4
+    assert [result.outcome for result in receipts] == [SendOutcome.DELIVERED] * 4
     assert len(receiver.requests) == 4
 
 
@@ -183,27 +183,27 @@ async def test_the_status_line_settles_however_the_rest_is_framed(receiver: Rece
 async def test_an_odd_answer_may_come_in_parts(receiver: Receiver, split_at: int) -> None:
     odd = ODD_ANSWERS["200 chunked and with a length"]
     receiver.reply = says(odd[:split_at], odd[split_at:])
-    assert await sent(receiver.url) == Receipt(Verdict.DELIVERED, "200")
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
 
 
 async def test_an_odd_refusal_is_one_with_its_wish(receiver: Receiver) -> None:
     receiver.reply = says(with_body("503 Busy", "retry-after: 30", "Content-Length: x", body=b"{}"))
-    assert await sent(receiver.url) == Receipt(Verdict.RETRY, "503", 30)
+    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, "503", 30)
     receiver.reply = says(with_body("410 Gone", "Content-Length: x", body=b"\nRetry-After: 30"))
-    assert await sent(receiver.url) == Receipt(Verdict.GONE, "410", None)
+    assert await sent(receiver.url) == SendResult(SendOutcome.GONE, "410", None)
 
 
 @pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 2", b"{}HTTP/1.1 204 No Content\r\n\r\n"])
 async def test_what_does_not_begin_with_a_status_line_is_no_answer(receiver: Receiver, reply: bytes) -> None:
     receiver.reply = breaks_off(reply)
-    assert (await sent(receiver.url)).verdict is Verdict.RETRY
+    assert (await sent(receiver.url)).outcome is SendOutcome.RETRY
 
 
 async def test_an_answer_that_came_before_is_not_taken_for_the_next(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
-        assert await sink.send([DELIVERY]) == Receipt(Verdict.DELIVERED, "204")
+        assert await sink.send([DELIVERY]) == SendResult(SendOutcome.DELIVERED, "204")
         receiver.reply = closes
-        assert (await sink.send([DELIVERY])).verdict is Verdict.RETRY
+        assert (await sink.send([DELIVERY])).outcome is SendOutcome.RETRY
 
 
 async def test_what_a_proxy_answers_is_not_the_receivers_answer(
@@ -211,14 +211,14 @@ async def test_what_a_proxy_answers_is_not_the_receivers_answer(
 ) -> None:
     receiver.reply = breaks_off(b"HTTP/1.1 200 Connection established\r\n\r\n")
     no_proxy.setenv("https_proxy", receiver.url)
-    assert (await sent("https://hooks.example.com/clerk")).verdict is Verdict.RETRY
+    assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
     receiver.reply = says(b"HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n{}")
-    assert (await sent("https://hooks.example.com/clerk")).verdict is Verdict.RETRY
+    assert (await sent("https://hooks.example.com/clerk")).outcome is SendOutcome.RETRY
 
 
 async def test_a_success_has_no_wish(receiver: Receiver) -> None:
     receiver.reply = says(answer(200, Retry_After="30"))
-    assert await sent(receiver.url) == Receipt(Verdict.DELIVERED, "200")
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
 
 
 async def drips_its_head(writer: asyncio.StreamWriter) -> None:
@@ -228,12 +228,12 @@ async def drips_its_head(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reply", "receipt"),
-    [(hangs, Receipt(Verdict.RETRY, "timeout")), (drips_its_head, Receipt(Verdict.DELIVERED, "200"))],
+    ("reply", "result"),
+    [(hangs, SendResult(SendOutcome.RETRY, "timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))],
 )
-async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, receipt: Receipt) -> None:
+async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, result: SendResult) -> None:
     receiver.reply = reply
-    assert await sent(receiver.url, timeout="200ms") == receipt
+    assert await sent(receiver.url, timeout="200ms") == result
 
 
 @pytest.mark.parametrize(
@@ -246,17 +246,17 @@ async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, receipt: R
 )
 async def test_no_usable_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, kind: str) -> None:
     receiver.reply = reply
-    assert await sent(receiver.url) == Receipt(Verdict.RETRY, kind)
+    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, kind)
 
 
 async def test_nobody_listening_is_a_failed_attempt() -> None:
     async with Receiver() as receiver:
         url = receiver.url
-    assert await sent(url) == Receipt(Verdict.RETRY, "refused")
+    assert await sent(url) == SendResult(SendOutcome.RETRY, "refused")
 
 
 async def test_an_unknown_host_is_a_failed_attempt() -> None:
-    assert await sent("http://nowhere.invalid/") == Receipt(Verdict.RETRY, "dns")
+    assert await sent("http://nowhere.invalid/") == SendResult(SendOutcome.RETRY, "dns")
 
 
 async def test_a_broken_handshake_is_a_failed_attempt() -> None:
@@ -267,14 +267,14 @@ async def test_a_broken_handshake_is_a_failed_attempt() -> None:
 
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert await sent(f"https://127.0.0.1:{port}/") == Receipt(Verdict.RETRY, "tls")
+        assert await sent(f"https://127.0.0.1:{port}/") == SendResult(SendOutcome.RETRY, "tls")
 
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
         await sink.send([DELIVERY])
         receiver.reply = closes
-        assert await sink.send([DELIVERY]) == Receipt(Verdict.RETRY, "reset")
+        assert await sink.send([DELIVERY]) == SendResult(SendOutcome.RETRY, "reset")
     assert (len(receiver.requests), receiver.connections_count) == (2, 1)
 
 
@@ -319,7 +319,7 @@ async def drips_its_body(writer: asyncio.StreamWriter) -> None:
 async def test_a_body_without_end_costs_neither_time_nor_the_success(receiver: Receiver, reply: Reply) -> None:
     receiver.reply = reply
     began = time.perf_counter()
-    assert await sent(receiver.url) == Receipt(Verdict.DELIVERED, "200")
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
     assert time.perf_counter() - began < 2
 
 
@@ -329,7 +329,7 @@ async def test_a_body_that_breaks_off_does_not_undo_a_success(receiver: Receiver
         writer.close()
 
     receiver.reply = reply
-    assert await sent(receiver.url) == Receipt(Verdict.DELIVERED, "200")
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
 
 
 async def test_cookies_are_not_kept(receiver: Receiver) -> None:
@@ -361,7 +361,7 @@ async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, no_pro
 async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
     no_proxy.setenv("https_proxy", receiver.url.replace("//", "//user:pass@"))
     receiver.reply = says(answer(502))
-    assert await sent("https://hooks.example.com/clerk") == Receipt(Verdict.RETRY, "connection")
+    assert await sent("https://hooks.example.com/clerk") == SendResult(SendOutcome.RETRY, "connection")
     (request,) = receiver.requests
     assert request.line == "CONNECT hooks.example.com:443 HTTP/1.1"
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"

@@ -5,16 +5,16 @@ from collections.abc import Sequence
 import pytest
 from stores import from_us
 
-from watcher.domain.models import Execution
+from watcher.domain.models import ExecutionSnapshot
 from watcher.polling.pagination.api_clock import ApiClock
 
 SECOND = 1_000_000
 NOW_S = 1000
 
 
-def page(*ends_s: int | None) -> list[Execution]:
+def page(*ends_s: int | None) -> list[ExecutionSnapshot]:
     dates = [None if each is None else from_us(each * SECOND) for each in ends_s]
-    return [Execution("e", "success", finished_at=each) for each in dates]
+    return [ExecutionSnapshot("e", "success", finished_at=each) for each in dates]
 
 
 def scan(clock: ApiClock, pages: Sequence[Sequence[int | None]]) -> None:

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from stores import from_us
 
-from watcher.domain.models import Cursor, Execution
+from watcher.domain.models import Cursor, ExecutionSnapshot
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import (
-    BEGINNING_US,
+    BASELINE_US,
     COMPARED_AFTER_US,
-    Beginning,
-    Seen,
+    ArrivalBaseline,
+    FirstSeen,
     had_ended,
     proves_new,
 )
@@ -24,13 +24,13 @@ HEAD = Cursor(1000 * SECOND, newest_at=900 * SECOND)
 DONE = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True, newest_at=900 * SECOND)
 
 
-def ended(began_s: int | None, ended_s: int | None) -> Execution:
+def ended(began_s: int | None, ended_s: int | None) -> ExecutionSnapshot:
     at = [None if each is None else from_us(each * SECOND) for each in (began_s, ended_s)]
-    return Execution("e", "success", started_at=at[0], finished_at=at[1])
+    return ExecutionSnapshot("e", "success", started_at=at[0], finished_at=at[1])
 
 
 @pytest.mark.parametrize(
-    ("cursor", "ended_by", "row", "found_s", "told_s", "history"),
+    ("cursor", "ended_by", "row", "found_s", "emitted_s", "history"),
     [
         # our clock decides where nothing else does
         (FIRST, None, (990, 999), 1000, 0, True),
@@ -68,31 +68,31 @@ def test_what_is_new_is_known_by_the_apis_own_dates(
     ended_by: int | None,
     row: tuple[int | None, int | None],
     found_s: int,
-    told_s: int,
+    emitted_s: int,
     *,
     history: bool,
 ) -> None:
-    beginning = Beginning(None if ended_by is None else ended_by * SECOND)
-    seen = Seen(found_s * SECOND, found_s * SECOND)
-    assert had_ended(cursor, ended(*row), beginning, seen=seen, told_us=told_s * SECOND) is history
+    arrivals = ArrivalBaseline(None if ended_by is None else ended_by * SECOND)
+    seen = FirstSeen(found_s * SECOND, found_s * SECOND)
+    assert had_ended(cursor, ended(*row), arrivals, seen=seen, emitted_us=emitted_s * SECOND) is history
 
 
 def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
-    beginning = Beginning()
-    beginning.note([], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False)
-    assert beginning == Beginning()
-    beginning.note(
+    arrivals = ArrivalBaseline()
+    arrivals.note([], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False)
+    assert arrivals == ArrivalBaseline()
+    arrivals.note(
         [ended(10, 20), ended(30, None), ended(1, 2)], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False
     )
-    assert (beginning.ended_by_at, beginning.first_at) == (25 * SECOND, 30 * SECOND)
-    beginning.note([ended(10, 40)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
-    assert (beginning.ended_by_at, beginning.first_at) == (25 * SECOND, 30 * SECOND)
-    beginning.note([ended(10, 50)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
-    assert beginning.ended_by_at == 30 * SECOND
-    beginning.note([ended(10, 5000)], now=99_000 * SECOND, watched_us=BEGINNING_US, is_read=False)
-    assert beginning.ended_by_at == 4400 * SECOND
-    beginning.note([ended(10, 99_000)], now=99_000 * SECOND, watched_us=BEGINNING_US + 1, is_read=False)
-    assert beginning.ended_by_at == 4400 * SECOND
+    assert (arrivals.ended_by_at, arrivals.first_at) == (25 * SECOND, 30 * SECOND)
+    arrivals.note([ended(10, 40)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
+    assert (arrivals.ended_by_at, arrivals.first_at) == (25 * SECOND, 30 * SECOND)
+    arrivals.note([ended(10, 50)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
+    assert arrivals.ended_by_at == 30 * SECOND
+    arrivals.note([ended(10, 5000)], now=99_000 * SECOND, watched_us=BASELINE_US, is_read=False)
+    assert arrivals.ended_by_at == 4400 * SECOND
+    arrivals.note([ended(10, 99_000)], now=99_000 * SECOND, watched_us=BASELINE_US + 1, is_read=False)
+    assert arrivals.ended_by_at == 4400 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -123,8 +123,8 @@ def test_when_one_that_has_not_begun_is_to_begin_says_nothing_of_the_apis_clock(
 def test_a_row_is_new_whatever_its_dates_say_once_all_that_were_there_were_known(
     found_s: int, *, is_counted: bool, is_new: bool
 ) -> None:
-    beginning = Beginning(is_counted=is_counted)
-    assert proves_new(DONE, beginning, found_at=found_s * SECOND, history_us=100 * SECOND) is is_new
+    arrivals = ArrivalBaseline(is_counted=is_counted)
+    assert proves_new(DONE, arrivals, found_at=found_s * SECOND, history_us=100 * SECOND) is is_new
 
 
 UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)
@@ -148,9 +148,9 @@ UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)
 def test_an_end_that_was_not_there_when_all_was_read_is_unproven(
     cursor: Cursor, found_s: int, ended_s: int | None, *, unproven: bool
 ) -> None:
-    beginning = Beginning(ended_by_at=950 * SECOND)
-    beginning.doubt(cursor, ended(None, ended_s), found_at=found_s * SECOND, lookback_us=10 * SECOND)
-    assert beginning.compare(watched_us=0) == unproven
+    arrivals = ArrivalBaseline(ended_by_at=950 * SECOND)
+    arrivals.note_uncertain(cursor, ended(None, ended_s), found_at=found_s * SECOND, lookback_us=10 * SECOND)
+    assert arrivals.compare(watched_us=0) == unproven
 
 
 @pytest.mark.parametrize(
@@ -164,16 +164,16 @@ def test_an_end_that_was_not_there_when_all_was_read_is_unproven(
         (991, 1004, 14, True, 0),  # it may be the one in doubt itself
     ],
 )
-def test_an_end_that_only_our_clock_says_had_come_before_is_judged_once_both_can_be_compared(
+def test_an_end_that_only_our_clock_says_had_come_before_is_evaluated_once_both_can_be_compared(
     ended_s: int, new_s: int, watched_s: int, unproven: int, *, is_read: bool
 ) -> None:
     assert COMPARED_AFTER_US == 30 * SECOND
-    beginning = Beginning()
-    beginning.note([ended(970, 980)], now=99_000 * SECOND, watched_us=0, is_read=False)
-    beginning.doubt(HEAD, ended(900, ended_s), found_at=1003 * SECOND, lookback_us=10 * SECOND)
-    beginning.note([ended(new_s, None)], now=99_000 * SECOND, watched_us=watched_s * SECOND, is_read=is_read)
-    assert [beginning.compare(watched_us=watched_s * SECOND) for _ in range(2)] == [unproven] * 2
-    assert beginning.compare(watched_us=30 * SECOND) == (unproven or watched_s == 29)
+    arrivals = ArrivalBaseline()
+    arrivals.note([ended(970, 980)], now=99_000 * SECOND, watched_us=0, is_read=False)
+    arrivals.note_uncertain(HEAD, ended(900, ended_s), found_at=1003 * SECOND, lookback_us=10 * SECOND)
+    arrivals.note([ended(new_s, None)], now=99_000 * SECOND, watched_us=watched_s * SECOND, is_read=is_read)
+    assert [arrivals.compare(watched_us=watched_s * SECOND) for _ in range(2)] == [unproven] * 2
+    assert arrivals.compare(watched_us=30 * SECOND) == (unproven or watched_s == 29)
 
 
 @pytest.mark.parametrize(
@@ -191,23 +191,25 @@ def test_an_end_that_only_our_clock_says_had_come_before_is_judged_once_both_can
 def test_few_dates_that_are_yet_to_come_count_until_new_rows_show_another_clock(
     first_s: list[int], next_s: list[int], watched_s: int, ended_by_s: int, *, unsure: bool, corrected: bool
 ) -> None:
-    beginning = Beginning()
-    beginning.note([ended(800, each) for each in first_s], now=1000 * SECOND, watched_us=0, is_read=False)
+    arrivals = ArrivalBaseline()
+    arrivals.note([ended(800, each) for each in first_s], now=1000 * SECOND, watched_us=0, is_read=False)
     now, watched_us = (1000 + watched_s) * SECOND, watched_s * SECOND
-    beginning.note([ended(None, each) for each in next_s], now=now, watched_us=watched_us, is_read=True)
-    assert (beginning.is_unsure, beginning.is_corrected) == (unsure, corrected)
-    assert beginning.ended_by_at == ended_by_s * SECOND
+    arrivals.note([ended(None, each) for each in next_s], now=now, watched_us=watched_us, is_read=True)
+    assert (arrivals.is_unsure, arrivals.is_corrected) == (unsure, corrected)
+    assert arrivals.ended_by_at == ended_by_s * SECOND
 
 
 def test_an_end_in_the_first_seconds_is_unproven_where_the_date_that_spoke_against_it_was_wrong() -> None:
-    beginning = Beginning()
-    beginning.note([ended(800, 9000)], now=1000 * SECOND, watched_us=0, is_read=False)
-    beginning.doubt(HEAD, ended(900, 1004), found_at=1004 * SECOND, lookback_us=10 * SECOND)
-    beginning.note([ended(1020, 1030)], now=1030 * SECOND, watched_us=30 * SECOND, is_read=True)
-    assert beginning.compare(watched_us=30 * SECOND) == 1
+    arrivals = ArrivalBaseline()
+    arrivals.note([ended(800, 9000)], now=1000 * SECOND, watched_us=0, is_read=False)
+    arrivals.note_uncertain(HEAD, ended(900, 1004), found_at=1004 * SECOND, lookback_us=10 * SECOND)
+    arrivals.note([ended(1020, 1030)], now=1030 * SECOND, watched_us=30 * SECOND, is_read=True)
+    assert arrivals.compare(watched_us=30 * SECOND) == 1
 
 
 def test_what_the_first_scan_meets_further_on_was_there_though_it_began_after_the_newest() -> None:
     row = ended(901, 902)
-    assert not had_ended(HEAD, row, Beginning(), seen=Seen(1005 * SECOND, 1005 * SECOND), told_us=0)
-    assert had_ended(HEAD, row, Beginning(), seen=Seen(1005 * SECOND, 1005 * SECOND, in_turn=True), told_us=0)
+    assert not had_ended(HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND), emitted_us=0)
+    assert had_ended(
+        HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND, in_turn=True), emitted_us=0
+    )

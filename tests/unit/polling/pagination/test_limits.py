@@ -20,7 +20,7 @@ def test_a_scan_is_outrun_once_so_many_more_pages_led_no_further_than_did() -> N
 def test_a_scan_is_unordered_once_so_many_pages_showed_no_order() -> None:
     limits, seen = Limits(2), []
     for is_unproven in (True, False, True):
-        limits.judge(is_unproven=is_unproven)
+        limits.count_unproven(is_unproven=is_unproven)
         seen.append(limits.is_unordered)
     assert seen == [False, False, True]
 

@@ -3,7 +3,7 @@
 import pytest
 
 from watcher.polling.pagination.list_end import PROBES_AT_MOST, EndSearch
-from watcher.polling.pagination.paging import Page, Paging
+from watcher.polling.pagination.paging import Paging, ScannedPage
 
 
 def paging() -> Paging:
@@ -46,12 +46,12 @@ def test_a_last_page_that_was_shown_for_others_and_is_empty_then_is_looked_for_f
     assert (shown[:3], search.found, search.is_clamped, search.page) == ([6, 7, 4], True, False, 3)
 
 
-def of(page: int, *, row_count: int, total: int | None) -> Page:
-    return Page(page, (), row_count, total, (), (), ends_list=False)
+def of(page: int, *, row_count: int, total: int | None) -> ScannedPage:
+    return ScannedPage(page, (), row_count, total, (), (), ends_list=False)
 
 
 @pytest.mark.parametrize(
-    ("page", "empty", "doubted", "sure"),
+    ("page", "empty", "uncertain", "sure"),
     [
         (of(3, row_count=7, total=27), None, False, True),
         (of(3, row_count=7, total=None), None, False, True),
@@ -63,12 +63,12 @@ def of(page: int, *, row_count: int, total: int | None) -> Page:
     ],
 )
 def test_a_page_is_the_last_for_sure_where_nothing_is_beyond_it(
-    page: Page, empty: int | None, *, doubted: bool, sure: bool
+    page: ScannedPage, empty: int | None, *, uncertain: bool, sure: bool
 ) -> None:
     search = EndSearch(0, paging())
     if empty is not None:
         search.note_empty(empty)
-    search.settle(page, is_doubted=doubted)
+    search.settle(page, is_uncertain=uncertain)
     assert search.is_sure is sure
 
 

@@ -7,8 +7,8 @@ import pytest
 from stores import from_us
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Execution
-from watcher.polling.pagination.paging import Page, Paging
+from watcher.domain.models import ExecutionSnapshot
+from watcher.polling.pagination.paging import Paging, ScannedPage
 
 Read = Sequence[tuple[int, int]]
 """Pages in the order of reading: the number of each, and its rows."""
@@ -82,10 +82,10 @@ def at(us: int | None) -> datetime | None:
 def test_a_page_has_an_oldest_and_a_newest_date() -> None:
     starts, ends = (5, 3, None, None), (9, None, 4, None)
     rows = [
-        Execution("e", "new", started_at=at(start), finished_at=at(end))
+        ExecutionSnapshot("e", "new", started_at=at(start), finished_at=at(end))
         for start, end in zip(starts, ends, strict=True)
     ]
-    page = Page(1, rows, 4, None, (), (), ends_list=False)
+    page = ScannedPage(1, rows, 4, None, (), (), ends_list=False)
     assert (page.oldest_at, page.newest_at) == (3, 9)
-    empty = Page(1, rows[3:], 1, None, (), (), ends_list=False)
+    empty = ScannedPage(1, rows[3:], 1, None, (), (), ends_list=False)
     assert (empty.oldest_at, empty.newest_at) == (None, None)

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from watcher.domain.models import Execution
+from watcher.domain.models import ExecutionSnapshot
 from watcher.polling.pagination.sort_order import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
@@ -16,9 +16,9 @@ BEGIN = datetime(2026, 11, 24, tzinfo=UTC)
 NUMBERS = count()
 
 
-def rows(seconds: Sequence[int | None]) -> list[Execution]:
+def rows(seconds: Sequence[int | None]) -> list[ExecutionSnapshot]:
     dates = [None if each is None else BEGIN + timedelta(seconds=each) for each in seconds]
-    return [Execution(f"e{next(NUMBERS)}", "new", started_at=date) for date in dates]
+    return [ExecutionSnapshot(f"e{next(NUMBERS)}", "new", started_at=date) for date in dates]
 
 
 RISING = list(range(50))
@@ -110,10 +110,10 @@ def test_a_scan_tells_whether_its_pages_show_what_is_believed(
 ) -> None:
     ordering = Ordering(believed)
     ordering.learn(rows(seconds))
-    assert (ordering.is_clear, ordering.is_mixed, ordering.is_in_doubt) == (clear, mixed, doubt)
+    assert (ordering.is_clear, ordering.is_mixed, ordering.is_uncertain) == (clear, mixed, doubt)
 
 
-def test_each_scan_looks_anew() -> None:
+def test_each_scan_starts_anew() -> None:
     ordering, page = Ordering(), rows(FALLING)
     ordering.learn(page)
     ordering.begin()
@@ -121,14 +121,14 @@ def test_each_scan_looks_anew() -> None:
     ordering.learn(page)
     assert ordering.is_clear
     ordering.forget()
-    assert (ordering.order, ordering.is_in_doubt) == (None, True)
+    assert (ordering.order, ordering.is_uncertain) == (None, True)
 
 
 def test_a_list_sorted_by_its_ends_is_in_order_too() -> None:
     ends = [replace(row, finished_at=BEGIN + timedelta(seconds=900 - at)) for at, row in enumerate(rows(NEAR_MAJORITY))]
     ordering = Ordering()
     ordering.learn(ends)
-    assert (ordering.order, ordering.is_clear, ordering.is_in_doubt) == (Order.NEWEST, True, False)
+    assert (ordering.order, ordering.is_clear, ordering.is_uncertain) == (Order.NEWEST, True, False)
 
 
 def test_small_pages_show_that_the_list_has_turned_over_while_it_is_read() -> None:

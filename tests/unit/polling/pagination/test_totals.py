@@ -2,13 +2,13 @@
 
 import pytest
 
-from watcher.polling.pagination.totals import DISTRUSTED_SCANS, DISTRUSTED_SCANS_AT_MOST, Totals, Trust
+from watcher.polling.pagination.totals import DISTRUSTED_SCANS, DISTRUSTED_SCANS_AT_MOST, Totals, TotalTrust
 
 
-def totals(*before: int | None, trusted: bool = True, said: int | None = None, judged: int | None = None) -> Totals:
+def totals(*before: int | None, trusted: bool = True, said: int | None = None, accepted: int | None = None) -> Totals:
     known = Totals(*before, trusted=trusted)
     known.hear(said, row_count=1)
-    known.judged = judged
+    known.accepted = accepted
     return known
 
 
@@ -81,54 +81,56 @@ def test_what_comes_once_a_list_in_order_is_read_does_not_count() -> None:
 
 
 @pytest.mark.parametrize(
-    ("known", "backward", "untold"),
+    ("known", "backward", "missing"),
     [
-        (totals(10, said=15, judged=15), False, 3),
-        (totals(10, said=13, judged=15), False, 1),  # an untrue word is not repeated
-        (totals(10, said=13, judged=15), True, 3),
-        (totals(10, judged=15), False, 3),
-        (totals(10, said=12, judged=12), False, 0),
-        (totals(10, said=15, judged=15, trusted=False), False, 0),
+        (totals(10, said=15, accepted=15), False, 3),
+        (totals(10, said=13, accepted=15), False, 1),  # an untrue word is not repeated
+        (totals(10, said=13, accepted=15), True, 3),
+        (totals(10, accepted=15), False, 3),
+        (totals(10, said=12, accepted=12), False, 0),
+        (totals(10, said=15, accepted=15, trusted=False), False, 0),
         (totals(10, said=15), False, 0),
-        (totals(said=15, judged=15), False, 0),
+        (totals(said=15, accepted=15), False, 0),
     ],
 )
-def test_what_a_list_grew_by_beyond_what_was_found_is_untold(known: Totals, *, backward: bool, untold: int) -> None:
-    assert known.untold(new_count=2, is_backward=backward) == untold
+def test_what_a_list_grew_by_beyond_what_was_found_is_unreported(
+    known: Totals, *, backward: bool, missing: int
+) -> None:
+    assert known.missing(new_count=2, is_backward=backward) == missing
 
 
 def test_a_scan_leaves_what_it_found() -> None:
-    known, first = totals(10, judged=11), totals(judged=11)
+    known, first = totals(10, accepted=11), totals(accepted=11)
     for each in (known, first):
         each.count_arrivals(new_count=4)
-    assert (known.judged, first.judged) == (14, 11)
+    assert (known.accepted, first.accepted) == (14, 11)
     for each in (known, first):
-        each.leave_untold(new_count=2)
-    assert (known.judged, first.judged) == (12, 11)
+        each.leave_missing(new_count=2)
+    assert (known.accepted, first.accepted) == (12, 11)
 
 
 def test_what_was_untrue_is_believed_again_after_a_while_and_later_each_time() -> None:
-    trust, waited = Trust(), []
+    trust, waited = TotalTrust(), []
     for _ in range(10):
         trust = trust.after(is_untrue=True)
         count = 0
         while not trust.holds:
             trust, count = trust.after(is_untrue=False), count + 1
         waited.append(count)
-    assert Trust().after(is_untrue=False, is_far=True).scans_left == DISTRUSTED_SCANS_AT_MOST
+    assert TotalTrust().after(is_untrue=False, is_far=True).scans_left == DISTRUSTED_SCANS_AT_MOST
     assert waited == [min(DISTRUSTED_SCANS * 2**number, DISTRUSTED_SCANS_AT_MOST) for number in range(10)]
 
 
 @pytest.mark.parametrize(
     ("known", "seen_count", "left"),
     [
-        (totals(10, judged=15), None, 15),
-        (totals(10, judged=15, trusted=False), None, 12),
-        (totals(10, judged=11, trusted=False), None, 11),
+        (totals(10, accepted=15), None, 15),
+        (totals(10, accepted=15, trusted=False), None, 12),
+        (totals(10, accepted=11, trusted=False), None, 11),
         (totals(10, trusted=False), None, 12),
-        (totals(10, judged=15, trusted=False), 14, 15),
+        (totals(10, accepted=15, trusted=False), 14, 15),
         (totals(10, trusted=False), 14, 14),
-        (totals(judged=15, trusted=False), None, 15),
+        (totals(accepted=15, trusted=False), None, 15),
         (totals(), None, None),
     ],
 )
@@ -151,7 +153,7 @@ def test_while_nothing_is_believed_a_list_has_what_was_found(
 def test_what_all_of_a_list_does_not_show_is_untrue_and_a_page_of_it_may_have_moved(
     seen_count: int, left: int, *, is_untrue: bool
 ) -> None:
-    known = totals(10, judged=15)
+    known = totals(10, accepted=15)
     known.read_all(seen_count, known_count=13, page_rows=10)
     assert (known.is_untrue, known.trusted) == (is_untrue, not is_untrue)
     assert known.left(new_count=2, seen_count=None) == left

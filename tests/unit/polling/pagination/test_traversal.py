@@ -9,13 +9,13 @@ import pytest
 from stores import from_us
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, Execution, GapReason, Outcome
+from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Outcome
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.list_end import PROBES_AT_MOST
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import Finding, Learnt
+from watcher.polling.pagination.result import CarryOver, TraversalResult
 from watcher.polling.pagination.sort_order import Order, Ordering
-from watcher.polling.pagination.traversal import EMPTY_AT_LEAST, Scan
+from watcher.polling.pagination.traversal import EMPTY_AT_LEAST, ListTraversal
 
 SECOND = 1_000_000
 NOW = 1_800_000_000 * SECOND
@@ -30,10 +30,10 @@ class World:
     lie: str = "true"
     draw: random.Random = field(default_factory=lambda: random.Random(0))
     now: int = NOW
-    rows: list[Execution] = field(default_factory=list)
+    rows: list[ExecutionSnapshot] = field(default_factory=list)
     recorded: dict[str, int] = field(default_factory=dict)
     cursor: Cursor = field(default_factory=lambda: Cursor(since_at=NOW))
-    learnt: Learnt = field(default_factory=lambda: Learnt(Ordering(), Paging()))
+    carry_over: CarryOver = field(default_factory=lambda: CarryOver(Ordering(), Paging()))
     clock: ApiClock = field(default_factory=ApiClock)
     page_rows: int = 50
     count: int = 0
@@ -51,25 +51,27 @@ class World:
             self.count += 1
             self.now += SECOND // 100
             started_at = from_us(self.now) if self.draw.random() < dated else None
-            self.rows.append(Execution(f"e{self.count}", "running", started_at=started_at))
+            self.rows.append(ExecutionSnapshot(f"e{self.count}", "running", started_at=started_at))
 
     def claimed(self) -> int | None:
         true = len(self.rows)
         lies = {"true": true, "null": None, "zero": 0, "constant": 7, "huge": 10**9}
         return lies[self.lie] if self.lie in lies else max(0, true + self.draw.randint(-60, 60))
 
-    def page(self, number: int) -> list[Execution]:
+    def page(self, number: int) -> list[ExecutionSnapshot]:
         shown = self.rows[self.hidden :]
         rows = shown[::-1] if self.order is Order.NEWEST else shown
         number = min(number, self.clamped_at or max(1, -(-len(rows) // self.page_rows))) if self.clamps else number
         return rows[(number - 1) * self.page_rows : number * self.page_rows]
 
-    def scan(self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unplaced: int = 0) -> Finding | None:
+    def scan(
+        self, *, crash_after: int | None = None, lookback: int = 7 * DAY, unlocated: int = 0
+    ) -> TraversalResult | None:
         self.now += SECOND
         self.pages, began = 0, self.now
         self.clock.begin()
-        scan = Scan(
-            self.learnt,
+        scan = ListTraversal(
+            self.carry_over,
             clock=self.clock,
             cursor=self.cursor,
             lookback_us=lookback,
@@ -80,36 +82,36 @@ class World:
             self.pages += 1
             assert self.pages < 500
             rows = self.page(scan.page)
-            ground = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
+            known_rows = {row.id for row in rows if 0 < self.recorded.get(row.id, 0) <= self.cursor.complete_at}
             found_at = began + scan.probes
             scan.paging.note(scan.page, len(rows))
             self.clock.note(rows, now=self.now)
-            finding = scan.read(answer(rows, total=self.claimed()), ground=ground, unplaced=unplaced)
+            result = scan.read(answer(rows, total=self.claimed()), known_rows=known_rows, unlocated=unlocated)
             for row in rows:
                 self.recorded.setdefault(row.id, found_at)
-            if finding:
+            if result:
                 self.cursor = Cursor(NOW, began, None, bool(self.rows))
                 self.clock.scan_ended()
-                self.learnt, self.is_counted = scan.learnt(), scan.is_counted
-                return finding
+                self.carry_over, self.is_counted = scan.carry_over(), scan.is_counted
+                return result
             if self.pages < self.calm_after:
                 self.arrive(int(self.rate) + (self.draw.random() < self.rate % 1))
         return None
 
-    def missing(self, rows: list[Execution]) -> list[str]:
+    def missing(self, rows: list[ExecutionSnapshot]) -> list[str]:
         return [row.id for row in rows if row.id not in self.recorded]
 
 
-def answer(rows: Sequence[Execution], *, total: int | None, skipped: int = 0) -> PageReply:
+def answer(rows: Sequence[ExecutionSnapshot], *, total: int | None, skipped: int = 0) -> PageReply:
     return PageReply(Outcome.OK, 0.0, tuple(rows), skipped, total, 200)
 
 
-def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> Scan:
+def scan_of(world: World, *, order: Order | None = None, total: int | None = None) -> ListTraversal:
     paging = Paging()
     paging.note(1, world.page_rows)
     paging.note(2, world.page_rows)
-    return Scan(
-        Learnt(Ordering(order), paging, total),
+    return ListTraversal(
+        CarryOver(Ordering(order), paging, total),
         clock=world.clock,
         cursor=world.cursor,
         lookback_us=DAY,
@@ -136,9 +138,9 @@ def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, li
     world.arrive(draw.choice([0, 3, 50, 260]), dated=dated)
     for _ in range(12):
         visible = list(world.rows)
-        finding = world.scan(crash_after=draw.choice([None, None, 1, 2]))
-        if finding:
-            assert finding == Finding()
+        result = world.scan(crash_after=draw.choice([None, None, 1, 2]))
+        if result:
+            assert result == TraversalResult()
             assert world.missing(visible) == []
         world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
 
@@ -155,9 +157,9 @@ def test_nothing_is_missed_either_where_pages_have_fewer_rows_than_were_asked_fo
     world.arrive(draw.choice([0, 3, page_rows, 260]))
     for _ in range(12):
         visible = list(world.rows)
-        finding = world.scan(crash_after=draw.choice([None, None, 1, 2]))
-        if finding:
-            assert finding == Finding()
+        result = world.scan(crash_after=draw.choice([None, None, 1, 2]))
+        if result:
+            assert result == TraversalResult()
             assert world.missing(visible) == []
         world.arrive(draw.choice([0, 0, 1, 20, 50, 170]))
 
@@ -170,9 +172,9 @@ def test_what_the_api_forgot_unseen_is_a_gap(order: Order, lie: str, seed: int) 
     world = World(order, lie, draw)
     world.arrive(draw.choice([3, 50, 130]))
     for _ in range(12):
-        finding = world.scan()
-        assert finding
-        assert (finding.gap is not None) >= bool(world.missing(world.rows))
+        result = world.scan()
+        assert result
+        assert (result.gap is not None) >= bool(world.missing(world.rows))
         unseen = len(world.rows)
         world.arrive(draw.choice([0, 1, 60, 170]))
         gone = draw.choice([0, 1, 40, unseen + 1])
@@ -190,17 +192,17 @@ def test_newest_first_a_scan_reads_no_more_than_it_needs(new: int, pages: int) -
     world.arrive(400)
     world.scan()
     world.arrive(new)
-    assert (world.scan(), world.pages) == (Finding(), pages)
+    assert (world.scan(), world.pages) == (TraversalResult(), pages)
 
 
 @pytest.mark.parametrize("page_rows", [7, 25, 50])
 def test_oldest_first_a_scan_reads_no_more_than_it_needs(page_rows: int) -> None:
     world = World(Order.OLDEST, page_rows=page_rows)
     world.arrive(400)
-    for _ in range(2):  # what the first one met while it looked for the end is ground for the third
+    for _ in range(2):  # what the first one met while it looked for the end are known rows for the third
         world.scan()
         world.arrive(1)
-    assert world.scan() == Finding()
+    assert world.scan() == TraversalResult()
     assert world.pages <= 2
 
 
@@ -210,10 +212,10 @@ def test_newest_first_a_page_after_a_full_one_is_expected_if_total_says_so(page_
     world.arrive(4 * page_rows)
     scan = scan_of(world, order=Order.NEWEST)
     for page in (1, 2, 3):
-        assert scan.read(answer(world.page(page), total=len(world.rows)), ground=(), unplaced=0) is None
+        assert scan.read(answer(world.page(page), total=len(world.rows)), known_rows=(), unlocated=0) is None
         assert (scan.page, scan.expects_page) == (page + 1, True)
     assert scan.unread_count() == page_rows
-    assert scan.read(answer(world.page(4), total=len(world.rows)), ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(4), total=len(world.rows)), known_rows=(), unlocated=0) is None
     assert not scan.expects_page
 
 
@@ -223,16 +225,16 @@ def test_oldest_first_what_seemed_beyond_the_end_is_asked_for_again_if_total_say
     world.arrive(4 * page_rows)
     scan = scan_of(world, order=Order.OLDEST, total=2 * page_rows)
     assert (scan.page, scan.expects_page) == (3, False)
-    scan.read(answer((), total=2 * page_rows), ground=(), unplaced=0)
+    scan.read(answer((), total=2 * page_rows), known_rows=(), unlocated=0)
     assert (scan.page, scan.expects_page) == (2, False)
-    scan.read(answer(world.page(2), total=len(world.rows)), ground=(), unplaced=0)
+    scan.read(answer(world.page(2), total=len(world.rows)), known_rows=(), unlocated=0)
     assert (scan.page, scan.head, scan.expects_page) == (3, 3, True)
     assert scan.unread_count() == 3 * page_rows
     for _ in range(EMPTY_AT_LEAST):
         assert scan.page == 3
-        scan.read(answer((), total=len(world.rows)), ground=(), unplaced=0)
+        scan.read(answer((), total=len(world.rows)), known_rows=(), unlocated=0)
     assert (scan.page, scan.expects_page) == (2, False)
-    scan.read(answer(world.page(2), total=len(world.rows)), ground=(), unplaced=0)
+    scan.read(answer(world.page(2), total=len(world.rows)), known_rows=(), unlocated=0)
     assert (scan.page, scan.expects_page) == (1, True)
 
 
@@ -240,7 +242,7 @@ def test_oldest_first_without_a_total_all_that_is_further_down_may_be_unread() -
     world = World(Order.OLDEST)
     world.arrive(190)
     scan = scan_of(world, order=Order.OLDEST, total=180)
-    assert scan.read(answer(world.page(4), total=None), ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(4), total=None), known_rows=(), unlocated=0) is None
     assert (scan.page, scan.unread_count()) == (3, 150)
 
 
@@ -248,7 +250,7 @@ def test_a_list_that_proves_to_be_newest_first_is_read_from_its_first_page() -> 
     world = World(Order.NEWEST)
     world.arrive(190)
     scan = scan_of(world, order=Order.OLDEST, total=180)
-    assert scan.read(answer(world.page(4), total=190), ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(4), total=190), known_rows=(), unlocated=0) is None
     assert (scan.order, scan.page) == (Order.NEWEST, 1)
 
 
@@ -258,14 +260,16 @@ def test_rows_that_a_deletion_moved_up_are_read_again() -> None:
     world.scan()
     world.arrive(120)
     scan = scan_of(world, order=Order.NEWEST, total=60)
-    assert scan.read(answer(world.page(1), total=180), ground=(), unplaced=0) is None
+    assert scan.read(answer(world.page(1), total=180), known_rows=(), unlocated=0) is None
     del world.rows[-5:]
     asked = []
-    finding = None
-    while not finding:
+    result = None
+    while not result:
         asked.append(scan.page)
         rows = world.page(scan.page)
-        finding = scan.read(answer(rows, total=175), ground={r.id for r in rows} & world.recorded.keys(), unplaced=0)
+        result = scan.read(
+            answer(rows, total=175), known_rows={r.id for r in rows} & world.recorded.keys(), unlocated=0
+        )
     assert asked == [2, 1, 3]
 
 
@@ -276,12 +280,12 @@ def test_after_a_deletion_of_more_than_a_page_it_goes_back_to_what_was_read() ->
     world.arrive(400)
     scan = scan_of(world, order=Order.NEWEST, total=60)
     seen: set[str] = set()
-    total, finding = 460, None
-    while not finding:
+    total, result = 460, None
+    while not result:
         rows = world.page(scan.page)
         seen |= {row.id for row in rows}
-        ground = {row.id for row in rows} & world.recorded.keys()
-        finding = scan.read(answer(rows, total=total), ground=ground, unplaced=0)
+        known_rows = {row.id for row in rows} & world.recorded.keys()
+        result = scan.read(answer(rows, total=total), known_rows=known_rows, unlocated=0)
         if scan.page == 4 and total == 460:
             del world.rows[-60:]
             total = 400
@@ -296,9 +300,9 @@ def test_beyond_lookback_is_a_gap_that_says_how_many() -> None:
         world.arrive(200)
         world.now += 10 * DAY
         world.arrive(20)
-        finding = world.scan()
-        assert finding
-        assert (finding.gap, finding.at_most is not None) == (GapReason.LOOKBACK, True)
+        result = world.scan()
+        assert result
+        assert (result.gap, result.at_most is not None) == (GapReason.LOOKBACK, True)
 
 
 def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
@@ -307,10 +311,10 @@ def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
     world.scan()
     world.arrive(200)
     world.rate = 120
-    finding = world.scan()
-    assert finding
-    assert finding.gap is GapReason.OUTRUN
-    assert world.learnt.ordering.order is Order.NEWEST
+    result = world.scan()
+    assert result
+    assert result.gap is GapReason.OUTRUN
+    assert world.carry_over.ordering.order is Order.NEWEST
 
 
 @pytest.mark.parametrize("order", Order)
@@ -321,9 +325,9 @@ def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, r
     world.scan()
     world.arrive(200)
     world.rate, world.calm_after = rate, 9
-    assert world.scan() == Finding()
+    assert world.scan() == TraversalResult()
     world.rate = 0
-    assert world.scan() == Finding()
+    assert world.scan() == TraversalResult()
     assert world.missing(world.rows) == []
 
 
@@ -334,12 +338,12 @@ def test_while_nobody_knows_the_order_all_of_the_list_is_read(order: Order) -> N
     world.scan()
     for _ in range(3):
         world.arrive(3, dated=0.0)
-        assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
-        assert world.learnt.ordering.order is None
+        assert (world.scan(), world.missing(world.rows)) == (TraversalResult(), [])
+        assert world.carry_over.ordering.order is None
         assert world.pages == 5
     world.arrive(60)
-    assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
-    assert world.learnt.ordering.order is order
+    assert (world.scan(), world.missing(world.rows)) == (TraversalResult(), [])
+    assert world.carry_over.ordering.order is order
 
 
 def test_an_emptied_list_is_a_gap_once() -> None:
@@ -347,19 +351,19 @@ def test_an_emptied_list_is_a_gap_once() -> None:
     world.arrive(3)
     world.scan()
     world.rows.clear()
-    assert [world.scan(), world.scan()] == [Finding(GapReason.DELETED), Finding()]
+    assert [world.scan(), world.scan()] == [TraversalResult(GapReason.DELETED), TraversalResult()]
 
 
 def test_what_is_seen_late_is_found_by_the_total() -> None:
     world = World()
     world.arrive(300)
     world.scan()
-    late = Execution("late", "new", started_at=world.rows[-170].started_at)
+    late = ExecutionSnapshot("late", "new", started_at=world.rows[-170].started_at)
     world.rows.insert(-170, late)
-    assert (world.scan(), world.pages, world.missing([late])) == (Finding(), 4, [])
+    assert (world.scan(), world.pages, world.missing([late])) == (TraversalResult(), 4, [])
     world.lie = "huge"
-    assert (world.scan(), world.pages, world.learnt.trust.holds) == (Finding(), 7 + EMPTY_AT_LEAST, False)
-    assert (world.scan(), world.pages) == (Finding(), 1)
+    assert (world.scan(), world.pages, world.carry_over.trust.holds) == (TraversalResult(), 7 + EMPTY_AT_LEAST, False)
+    assert (world.scan(), world.pages) == (TraversalResult(), 1)
 
 
 @pytest.mark.parametrize("order", Order)
@@ -367,10 +371,10 @@ def test_what_comes_far_down_is_found_within_the_budget(order: Order) -> None:
     world = World(order, pages_at_most=60)
     world.arrive(1500)
     world.scan()
-    late = [Execution(f"late{number}", "new", started_at=world.rows[200].started_at) for number in range(3)]
+    late = [ExecutionSnapshot(f"late{number}", "new", started_at=world.rows[200].started_at) for number in range(3)]
     for row in late:
         world.rows.insert(200, row)
-        assert (world.scan(), world.missing([row]), world.learnt.trust.holds) == (Finding(), [], True)
+        assert (world.scan(), world.missing([row]), world.carry_over.trust.holds) == (TraversalResult(), [], True)
         assert world.pages > 20
 
 
@@ -378,14 +382,14 @@ def test_what_comes_further_down_than_may_be_read_is_a_gap_and_is_not_looked_for
     world = World()
     world.arrive(1500)
     world.scan()
-    world.rows.insert(200, Execution("late", "new", started_at=world.rows[200].started_at))
-    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 1), 11)
+    world.rows.insert(200, ExecutionSnapshot("late", "new", started_at=world.rows[200].started_at))
+    assert (world.scan(), world.pages) == (TraversalResult(GapReason.UNORDERED, 1), 11)
     world.arrive(2)
-    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 1), 1)
+    assert (world.scan(), world.pages) == (TraversalResult(GapReason.UNORDERED, 1), 1)
     del world.rows[200]
-    assert (world.scan(), world.pages) == (Finding(), 1)
-    world.rows.insert(-700, Execution("late too", "new", started_at=world.rows[-700].started_at))
-    assert world.scan() == Finding(GapReason.UNORDERED, 1)
+    assert (world.scan(), world.pages) == (TraversalResult(), 1)
+    world.rows.insert(-700, ExecutionSnapshot("late too", "new", started_at=world.rows[-700].started_at))
+    assert world.scan() == TraversalResult(GapReason.UNORDERED, 1)
 
 
 def test_a_total_that_lies_more_and_more_is_found_out_by_one_reading() -> None:
@@ -393,26 +397,26 @@ def test_a_total_that_lies_more_and_more_is_found_out_by_one_reading() -> None:
     world.arrive(1500)
     world.scan()
     world.lie = "huge"
-    assert (world.scan(), world.learnt.trust.holds) == (Finding(), False)
+    assert (world.scan(), world.carry_over.trust.holds) == (TraversalResult(), False)
     for _ in range(3):
         world.arrive(1)
-        assert (world.scan(), world.pages) == (Finding(), 1)
+        assert (world.scan(), world.pages) == (TraversalResult(), 1)
 
 
-def test_executions_without_a_place_are_looked_for_further_down() -> None:
+def test_executions_without_a_known_position_are_looked_for_further_down() -> None:
     world = World()
     world.arrive(300)
     world.scan()
-    assert (world.scan(unplaced=3), world.pages) == (Finding(), 4)
+    assert (world.scan(unlocated=3), world.pages) == (TraversalResult(), 4)
 
 
 def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> None:
     world = World()
     world.arrive(160)
     scan = scan_of(world)
-    scan.read(answer(world.page(1), total=160), ground=(), unplaced=0)
+    scan.read(answer(world.page(1), total=160), known_rows=(), unlocated=0)
     world.arrive(10)
-    scan.read(answer(world.page(2), total=150), ground=(), unplaced=0)
+    scan.read(answer(world.page(2), total=150), known_rows=(), unlocated=0)
     assert scan.page == 3
 
 
@@ -427,7 +431,7 @@ def test_where_the_last_page_is_shown_for_those_beyond_it_the_list_ends_there(
     world.arrive(count, dated=dated)
     for new in (0, 1, 49, 50, 0, 100):
         world.arrive(new, dated=dated)
-        assert (world.scan(), world.missing(world.rows)) == (Finding(), [])
+        assert (world.scan(), world.missing(world.rows)) == (TraversalResult(), [])
         assert world.pages <= 4 * (len(world.rows) // 50 + 2)
 
 
@@ -440,9 +444,9 @@ def test_where_a_list_that_ends_in_a_full_page_ends_is_found_by_few_requests(lie
         world.scan()
     for gone in (0, 2 * page_rows, 0):
         del world.rows[:gone]
-        assert world.scan() == Finding()
+        assert world.scan() == TraversalResult()
         assert world.pages <= 6
-    assert world.learnt.total == 4 * page_rows
+    assert world.carry_over.total == 4 * page_rows
 
 
 @pytest.mark.parametrize("order", Order)
@@ -463,13 +467,13 @@ def test_a_list_that_shows_its_first_page_for_all_others_is_a_gap_unless_its_tot
 ) -> None:
     world = World(order, lie, clamps=True, clamped_at=1)
     world.arrive(count, dated=dated)
-    assert world.scan() == Finding(gap, at_most)
+    assert world.scan() == TraversalResult(gap, at_most)
     assert world.pages <= 1 + EMPTY_AT_LEAST
     for new in (0, 60) if order is Order.OLDEST or not dated else (60,):  # newest first what is known ends the scan
         world.arrive(new)
-        finding = world.scan()
-        assert finding
-        assert (finding.gap is not None) is (gap is not None or new > 0)
+        result = world.scan()
+        assert result
+        assert (result.gap is not None) is (gap is not None or new > 0)
 
 
 def test_newest_first_a_page_that_shows_what_others_were_pushed_down_to_it_is_not_the_end() -> None:
@@ -480,22 +484,22 @@ def test_newest_first_a_page_that_shows_what_others_were_pushed_down_to_it_is_no
     scan = scan_of(world, order=Order.NEWEST, total=60)
     for number, page in enumerate((1, 2, 1, 2, 3)):
         assert scan.page == page
-        scan.read(answer(world.page(page), total=None), ground=(), unplaced=0)
+        scan.read(answer(world.page(page), total=None), known_rows=(), unlocated=0)
         world.arrive(0 if number else 50)
 
 
 class Endless(World):
     """A list each page of which shows rows that no other page showed."""
 
-    def page(self, number: int) -> list[Execution]:
+    def page(self, number: int) -> list[ExecutionSnapshot]:
         started_at = [from_us(NOW + at * SECOND) for at in range(50)]
-        return [Execution(f"{number}/{at}", "new", started_at=each) for at, each in enumerate(started_at)]
+        return [ExecutionSnapshot(f"{number}/{at}", "new", started_at=each) for at, each in enumerate(started_at)]
 
 
 def test_the_end_of_a_list_is_not_looked_for_for_ever() -> None:
     world = Endless(Order.OLDEST, "null")
     for _ in range(2):
-        assert world.scan() == Finding(GapReason.UNORDERED)
+        assert world.scan() == TraversalResult(GapReason.UNORDERED)
         assert world.pages <= PROBES_AT_MOST + 2
 
 
@@ -507,7 +511,7 @@ def test_all_was_counted_where_one_scan_saw_as_many_rows_as_the_list_says_it_has
     world = World(order, lie)
     world.arrive(130)
     world.scan()
-    assert (world.is_counted, world.learnt.seen) == (is_counted, frozenset())
+    assert (world.is_counted, world.carry_over.seen) == (is_counted, frozenset())
 
 
 @pytest.mark.parametrize("order", Order)
@@ -531,8 +535,8 @@ def test_rows_that_are_gone_do_not_count_for_others_that_were_not_read(order: Or
     world.cursor = Cursor(since_at=world.now)
     world.arrive(60)
     for _ in range(4):
-        assert world.scan(lookback=DAY) == Finding()
-        assert (world.is_counted, world.learnt.seen) == (False, frozenset())
+        assert world.scan(lookback=DAY) == TraversalResult()
+        assert (world.is_counted, world.carry_over.seen) == (False, frozenset())
         del world.rows[-30:]
         world.arrive(40)
 
@@ -542,8 +546,8 @@ def test_rows_that_cannot_be_read_count_once_however_often_their_page_is_read() 
     world.arrive(10)
     scan = scan_of(world)
     for _ in range(3):
-        assert scan.read(answer(world.page(1), total=11, skipped=1), ground=(), unplaced=0) == Finding()
-        assert (scan.learnt().length, scan.learnt().total) == (11, 11)
+        assert scan.read(answer(world.page(1), total=11, skipped=1), known_rows=(), unlocated=0) == TraversalResult()
+        assert (scan.carry_over().length, scan.carry_over().total) == (11, 11)
 
 
 @pytest.mark.parametrize(("shown", "is_cut_short"), [(50, False), (25, True)])
@@ -554,14 +558,14 @@ def test_oldest_first_a_page_below_the_last_that_is_not_full_hides_rows(shown: i
     for page in (4, 3, 2, 1):
         assert scan.page == page
         rows = world.page(page)[: shown if page == 2 else 50]
-        finding = scan.read(answer(rows, total=None), ground=(), unplaced=0)
-    assert (finding, scan.is_cut_short) == (Finding(), is_cut_short)
+        result = scan.read(answer(rows, total=None), known_rows=(), unlocated=0)
+    assert (result, scan.is_cut_short) == (TraversalResult(), is_cut_short)
 
 
 def test_a_list_without_an_order_that_is_longer_than_a_scan_may_read_is_a_gap() -> None:
     world = World(pages_at_most=2)
     world.arrive(200, dated=0.0)
-    assert (world.scan(), world.pages) == (Finding(GapReason.UNORDERED, 100), 2)
+    assert (world.scan(), world.pages) == (TraversalResult(GapReason.UNORDERED, 100), 2)
 
 
 def test_a_list_that_is_mixed_up_has_no_order_any_more() -> None:
@@ -569,8 +573,8 @@ def test_a_list_that_is_mixed_up_has_no_order_any_more() -> None:
     world.arrive(120)
     orders = []
     for _ in range(2):
-        assert world.scan() == Finding()
-        orders.append(world.learnt.ordering.order)
+        assert world.scan() == TraversalResult()
+        orders.append(world.carry_over.ordering.order)
         world.draw.shuffle(world.rows)
     assert orders == [Order.NEWEST, None]
 
@@ -578,7 +582,7 @@ def test_a_list_that_is_mixed_up_has_no_order_any_more() -> None:
 class Turning(World):
     """A list that turns over with every page of it that is read."""
 
-    def page(self, number: int) -> list[Execution]:
+    def page(self, number: int) -> list[ExecutionSnapshot]:
         self.order = Order.OLDEST if self.order is Order.NEWEST else Order.NEWEST
         return super().page(number)
 
@@ -587,4 +591,4 @@ class Turning(World):
 def test_a_list_that_turns_over_again_and_again_is_a_gap_unless_all_was_seen(lie: str, gap: GapReason | None) -> None:
     world = Turning(Order.NEWEST, lie)
     world.arrive(100)
-    assert world.scan() == Finding(gap)
+    assert world.scan() == TraversalResult(gap)

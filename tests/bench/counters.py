@@ -9,7 +9,7 @@ spawning = multiprocessing.get_context("spawn")
 DELAYS_COUNT = 100_000
 
 
-class Ledger(ctypes.Structure):
+class Counters(ctypes.Structure):
     """One server's counts. Moments are monotonic seconds, one clock for all processes.
 
     The load server changes the status of every `change_every`-th execution it answers (0: of none). `delays_s` holds
@@ -30,6 +30,6 @@ class Ledger(ctypes.Structure):
     delays_s: "ctypes.Array[ctypes.c_double]"
 
 
-def new_ledger() -> Ledger:
-    """Return a ledger that a process started by `spawning` may be given."""
-    return RawValue(Ledger)
+def new_ledger() -> Counters:
+    """Return a counters that a process started by `spawning` may be given."""
+    return RawValue(Counters)

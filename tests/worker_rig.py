@@ -1,4 +1,4 @@
-"""A lane with a real store, a clock the test moves and a sink that answers as the test says."""
+"""A worker with a real store, a clock the test moves and a sink that answers as the test says."""
 
 import asyncio
 import sqlite3
@@ -13,34 +13,34 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.delivery.sinks.protocol import LaneRules, Receipt, RetryRules, Verdict
-from watcher.delivery.worker import SinkLane, Surroundings
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, WorkerRules
+from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.errors import StoreError
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Delivery, Event, EventType, Outgoing
+from watcher.domain.models import Delivery, Event, EventType, OutboxEntry
 from watcher.domain.routing import Router
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import Change, DueDeliveries, Lease, Settlements, SourceChange, Store, Strain
+from watcher.store.protocol import AttemptRecords, BackoffState, Change, DueDeliveries, Lease, SourceChange, Store
 from watcher.store.sql_store import SqlStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 NAMESPACE = UUID("5d9f6a0e-0000-4000-8000-000000000000")
 
-DELIVERED = Receipt(Verdict.DELIVERED, "204")
-FAILED = Receipt(Verdict.RETRY, "500")
-BUSY = Receipt(Verdict.BUSY, "429", retry_after_s=60)
-REFUSED = Receipt(Verdict.REFUSED, "422")
-GONE = Receipt(Verdict.GONE, "410")
+DELIVERED = SendResult(SendOutcome.DELIVERED, "204")
+FAILED = SendResult(SendOutcome.RETRY, "500")
+BUSY = SendResult(SendOutcome.BUSY, "429", retry_after_s=60)
+REFUSED = SendResult(SendOutcome.REFUSED, "422")
+GONE = SendResult(SendOutcome.GONE, "410")
 
-RULES = LaneRules(RetryRules((1.0, 5.0, 30.0), give_up_after_s=86_400.0), rate_per_s=float("inf"))
+RULES = WorkerRules(RetryRules((1.0, 5.0, 30.0), give_up_after_s=86_400.0), rate_per_s=float("inf"))
 HASTY = replace(RULES, retry=replace(RULES.retry, give_up_after_s=100.0))
 
-Answer = Receipt | Exception
+Answer = SendResult | Exception
 
 
 class FakeClock:
-    """Stands still until told."""
+    """Stands still until it is moved."""
 
     def __init__(self) -> None:
         self.passed_s = 0.0
@@ -70,7 +70,7 @@ class ScriptedSink:
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.in_flight_count = 0
 
-    async def send(self, batch: Sequence[Delivery]) -> Receipt:
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
         (delivery,) = batch
         self.sent.append(delivery)
         self.arrived.put_nowait(name_of(delivery))
@@ -95,7 +95,7 @@ class ScriptedSink:
 
 
 class FlakyStore:
-    """What a lane asks of a store, of which some methods fail while they are named in `broken`."""
+    """What a worker asks of a store, of which some methods fail while they are named in `broken`."""
 
     def __init__(self, inner: SqlStore) -> None:
         self.inner = inner
@@ -107,13 +107,13 @@ class FlakyStore:
         self._ask("record")
         await self.inner.record(change)
 
-    async def settle(self, settlements: Settlements) -> None:
+    async def settle(self, settlements: AttemptRecords) -> None:
         self._ask("settle")
         await self.inner.settle(settlements)
 
-    async def note_standing(self, lease: Lease, strain: Strain, *, clock_s: float) -> None:
-        self._ask("note_standing")
-        await self.inner.note_standing(lease, strain, clock_s=clock_s)
+    async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
+        self._ask("save_sink_state")
+        await self.inner.save_sink_state(lease, backoff, clock_s=clock_s)
 
     async def next_deliveries(self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes]) -> DueDeliveries:
         self._ask("next_deliveries")
@@ -141,15 +141,15 @@ def name_of(delivery: Delivery) -> str:
 
 
 class NotedEvents(EventFactory):
-    """Notes what is told of the sink, to nobody."""
+    """Notes what is reported of the sink, to nobody."""
 
     def __init__(self, rig: "Rig") -> None:
         super().__init__(Router({}))
         self._rig = rig
 
-    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> Outgoing:
+    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> OutboxEntry:
         outgoing = super().sink(type_, sink=sink, answer=answer, after=after, at=at)
-        self._rig.told.append((type_, outgoing.event.sequence))
+        self._rig.emitted.append((type_, outgoing.event.sequence))
         self._rig.answers.append(answer)
         return outgoing
 
@@ -162,7 +162,7 @@ class Rig:
         self.clock = FakeClock()
         self.sink = ScriptedSink()
         self.metrics = Metrics()
-        self.told: list[tuple[str, int]] = []
+        self.emitted: list[tuple[str, int]] = []
         self.answers: list[str | None] = []
         self.ends: list[BaseException] = []
         self.backpressure = Backpressure()
@@ -170,17 +170,17 @@ class Rig:
         self._recorded: Counter[str] = Counter()
         self._changes_count = 0
 
-    async def start(self, *, rules: LaneRules = RULES, fingerprint: str = "as written") -> None:
+    async def start(self, *, rules: WorkerRules = RULES, fingerprint: str = "as written") -> None:
         self.real_store = await open_soon(self.path, clock=self.clock, on_recorded=lambda _: None)
         self.store = FlakyStore(self.real_store)
         self._account = await self.real_store.claim("account", "default")
         lease = await self.real_store.claim("sink", "ops")
-        self.lane = SinkLane(
+        self.worker = DeliveryWorker(
             lease,
             sink=self.sink,
             record=await self.real_store.load_sink(lease, fingerprint=fingerprint),
             rules=rules,
-            surroundings=Surroundings(
+            deps=WorkerDependencies(
                 store=cast("Store", self.store),
                 clock=self.clock,
                 jitter=lambda: 0.5,
@@ -194,16 +194,16 @@ class Rig:
 
     async def stop(self) -> None:
         """End in order, as a daemon that is asked to."""
-        await self.lane.cancel()
-        await self.lane.flush()
+        await self.worker.cancel()
+        await self.worker.flush()
         await self.real_store.close()
 
     async def kill(self) -> None:
         """End without a last write."""
-        await self.lane.cancel()
+        await self.worker.cancel()
         await self.real_store.close()
 
-    async def restart(self, *, rules: LaneRules = RULES, fingerprint: str = "as written") -> None:
+    async def restart(self, *, rules: WorkerRules = RULES, fingerprint: str = "as written") -> None:
         await self.stop()
         await self.start(rules=rules, fingerprint=fingerprint)
 
@@ -214,7 +214,7 @@ class Rig:
             self._recorded[stream] += 1
             before, self._changes_count = self._changes_count, self._changes_count + 1
             event = _event(stream, self._recorded[stream])
-            outgoing = (Outgoing(event, ("ops",)),)
+            outgoing = (OutboxEntry(event, ("ops",)),)
             await self.real_store.record(SourceChange(self._account, before, self._changes_count, None, outgoing))
 
     async def go(self, after_s: float = 0.0) -> float:
@@ -223,13 +223,13 @@ class Rig:
         self.woken = True
         while self.woken:
             self.woken = False
-            rest_s = await self.lane.round()
+            rest_s = await self.worker.tick()
             await self.settle()
         return rest_s
 
     async def settle(self) -> None:
         """Wait until all that was sent is settled."""
-        while under_way := self.lane._under_way():
+        while under_way := self.worker._under_way():
             await asyncio.wait(under_way)
 
     async def sent_after(self, after_s: float = 0.0) -> list[str]:

@@ -12,9 +12,9 @@ import yaml
 
 from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
-from watcher.domain.cloudevents import ExecutionNews, Sighting, execution_event
-from watcher.domain.models import Known, Outgoing, Watch
-from watcher.domain.transitions import Look, observe
+from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt, execution_event
+from watcher.domain.models import ExecutionRecord, OutboxEntry, Watch
+from watcher.domain.transitions import Observation, observe
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.store.open import open_store
 from watcher.store.protocol import ExecutionChange, Lease
@@ -35,7 +35,7 @@ class Wish:
     sink_url: str | None = None
 
 
-class Places:
+class Positions:
     """Makes directories for daemons, each with its configuration, and fills stores only once."""
 
     def __init__(self, root: Path) -> None:
@@ -92,12 +92,14 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
     body = (running.before + execution.encode() + running.after).partition(b"\r\n\r\n")[2]
     facts, now_us = parse_execution(body, asked=execution), clock.steady_us()
     assert facts is not None
-    observed = observe(Known(execution, PIPELINE), Look(facts, now_us, now_us), looked_at=0, overdue_after_s={})
-    news = ExecutionNews(
+    result = observe(
+        ExecutionRecord(execution, PIPELINE), Observation(facts, now_us, now_us), polled_at=0, overdue_after_s={}
+    )
+    params = ExecutionEventParams(
         watch=Watch(ACCOUNT, PIPELINE, ()),
-        happening=observed.happenings[0],
-        known=observed.known,
-        sighting=Sighting(clock.now(), None),
+        status_change=result.status_changes[0],
+        known=result.known,
+        observed_at=ObservedAt(clock.now(), None),
         facts=facts,
     )
-    return ExecutionChange(lease, None, observed.known, (Outgoing(execution_event(news), sinks),))
+    return ExecutionChange(lease, None, result.known, (OutboxEntry(execution_event(params), sinks),))

@@ -1,4 +1,4 @@
-"""Ends of which the API's clock does not tell whether they are new: each is told, or a gap is; no history is."""
+"""Ends of which the API's clock does not tell whether they are new: each is reported, or a gap is; no history is."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -7,10 +7,10 @@ from random import Random
 from uuid import UUID
 
 import pytest
-from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, lives, model, newest, oldest, thinned, told
+from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
 from virtual import EPOCH, FakeClock
 
-from watcher.domain.models import Execution
+from watcher.domain.models import ExecutionSnapshot
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`
@@ -19,7 +19,7 @@ ORDERS = [newest, oldest, by_id]
 
 
 @pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [-1200.0, -8.0]))
-async def test_an_end_deep_down_during_the_first_scan_is_told_or_a_gap_is(
+async def test_an_end_deep_down_during_the_first_scan_is_reported_or_a_gap_is(
     store: SqlStore, clock: FakeClock, order: Order, offset_s: float
 ) -> None:
     old = lives(600, from_s=-2 * HOUR_S, until_s=-HOUR_S)
@@ -29,13 +29,13 @@ async def test_an_end_deep_down_during_the_first_scan_is_told_or_a_gap_is(
     api = ModelApi(clock, lives=old + deep + since, orders=((0.0, order),), offset_s=offset_s)
     account = await model(store, clock, api, rate_per_s=1.0)
     await account.run_for(200)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), result.missing(old)) == (0, len(old))
     assert not result.missing(deep) or result.gaps == ["unordered"]
 
 
 @pytest.mark.parametrize(("order", "offset_s"), thinned(ORDERS, [0.0, -2.0, -5.0, -12.0, -1200.0]))
-async def test_an_end_in_the_first_seconds_is_told_or_a_gap_is(
+async def test_an_end_in_the_first_seconds_is_reported_or_a_gap_is(
     store: SqlStore, clock: FakeClock, order: Order, offset_s: float
 ) -> None:
     old, first = lives(60, from_s=-HOUR_S, until_s=0.0), lives(4, from_s=1002.5, until_s=1010.0)
@@ -43,24 +43,24 @@ async def test_an_end_in_the_first_seconds_is_told_or_a_gap_is(
     api = ModelApi(clock, lives=old + first + since, orders=((0.0, order),), offset_s=offset_s)
     account = await model(store, clock, api)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), result.missing(old)) == (0, len(old))
     assert result.gaps == (["unordered"] if result.missing(first) else [])
 
 
-@pytest.mark.parametrize(("order", "back_s", "tells_total"), thinned(ORDERS, [20.0, HOUR_S], [True, False]))
-async def test_an_end_after_the_apis_clock_was_set_back_is_told_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, tells_total: bool
+@pytest.mark.parametrize(("order", "back_s", "states_total"), thinned(ORDERS, [20.0, HOUR_S], [True, False]))
+async def test_an_end_after_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
+    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, states_total: bool
 ) -> None:
     old, since = lives(130, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1022.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert result.missing(old) == len(old)
-    assert not tells_total or not result.missing(since)
+    assert not states_total or not result.missing(since)
     assert set(result.gaps) == {"unordered"} or not result.missing(since)
 
 
@@ -72,7 +72,7 @@ async def test_a_first_scan_of_a_busy_list_by_a_right_clock_is_no_gap(
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),), page_rows=page_rows)
     account = await model(store, clock, api)
     await account.run_for(80)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), len(result.ended), result.gaps) == (0, 60, [])
 
 
@@ -92,7 +92,7 @@ async def test_an_outage_is_made_up_for_though_the_apis_clock_is_off_by_more_tha
     clock.advance(18_000)
     account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
     await account.run_for(100)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
 
 
@@ -109,73 +109,73 @@ async def test_an_outage_is_made_up_for_by_a_clock_that_is_behind_though_one_dat
     clock.advance(18_000)
     account = await model(store, clock, api, lookback_us=day_us, history_us=2 * day_us)
     await account.run_for(100)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(since), result.missing(going), result.missing(old), result.gaps) == (0, 0, 130, [])
 
 
-def planned(row: Execution) -> Execution:
+def planned(row: ExecutionSnapshot) -> ExecutionSnapshot:
     return replace(row, status="new", started_at=EPOCH + timedelta(days=1), finished_at=None)
 
 
-def ends_in_an_hour(row: Execution) -> Execution:
+def ends_in_an_hour(row: ExecutionSnapshot) -> ExecutionSnapshot:
     return replace(row, finished_at=EPOCH + timedelta(seconds=1000 + HOUR_S))
 
 
-def ends_in_another_age(row: Execution) -> Execution:
+def ends_in_another_age(row: ExecutionSnapshot) -> ExecutionSnapshot:
     return replace(row, finished_at=EPOCH + timedelta(days=30_000))
 
 
 @pytest.mark.parametrize(("order", "odd"), thinned(ORDERS, [planned, ends_in_an_hour, ends_in_another_age]))
-@pytest.mark.parametrize(("count", "tells_total"), [(120, False), (120, True), (4, False)])
+@pytest.mark.parametrize(("count", "states_total"), [(120, False), (120, True), (4, False)])
 async def test_one_date_in_the_future_hides_no_end(
     store: SqlStore,
     clock: FakeClock,
-    odd: Callable[[Execution], Execution],
+    odd: Callable[[ExecutionSnapshot], ExecutionSnapshot],
     order: Order,
     count: int,
     *,
-    tells_total: bool,
+    states_total: bool,
 ) -> None:
     old, since = lives(count, from_s=-HOUR_S, until_s=900.0), lives(60, from_s=1003.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     api.amend = lambda row: odd(row) if row.id == old[-1].id else row
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
 
 
 @pytest.mark.parametrize("order", ORDERS)
-@pytest.mark.parametrize("tells_total", [True, False])
-async def test_where_the_only_date_is_in_the_future_later_ends_are_told_or_a_gap_is(
-    store: SqlStore, clock: FakeClock, order: Order, *, tells_total: bool
+@pytest.mark.parametrize("states_total", [True, False])
+async def test_where_the_only_date_is_in_the_future_later_ends_are_reported_or_a_gap_is(
+    store: SqlStore, clock: FakeClock, order: Order, *, states_total: bool
 ) -> None:
     old, since = lives(1, from_s=0.0, until_s=900.0), lives(60, from_s=1030.0, until_s=1100.0)
     api = ModelApi(clock, lives=old + since, orders=((0.0, order),))
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[0].id else row
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert result.missing(old) == 1
     assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
-    assert not tells_total or not result.missing(since)
+    assert not states_total or not result.missing(since)
 
 
-@pytest.mark.parametrize(("order", "tells_total", "back_s"), thinned(ORDERS, [True, False], [0.0, HOUR_S]))
-async def test_what_a_list_hid_now_and_then_is_not_told_as_new(
-    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, tells_total: bool
+@pytest.mark.parametrize(("order", "states_total", "back_s"), thinned(ORDERS, [True, False], [0.0, HOUR_S]))
+async def test_what_a_list_hid_now_and_then_is_not_reported_as_new(
+    store: SqlStore, clock: FakeClock, order: Order, back_s: float, *, states_total: bool
 ) -> None:
     old, since = lives(200, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1030.0, until_s=1100.0)
     api, draw = ModelApi(clock, lives=old + since, orders=((0.0, order),)), Random(1)
     api.clock_set = lambda at: -back_s if at > 1020 else 0.0
     deep = {life.id for life in old[:190]}
     api.hides = lambda row: row.id in deep and draw.random() < 0.2
-    api.tells_total = tells_total
+    api.states_total = states_total
     account = await model(store, clock, api)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert result.missing(old) == len(old)
     assert not result.missing(since) or result.gaps
 
@@ -183,15 +183,15 @@ async def test_what_a_list_hid_now_and_then_is_not_told_as_new(
 @pytest.mark.parametrize(
     ("order", "count", "offset_s", "begin_s"), thinned(ORDERS, [1, 2], [0.0, -1200.0], [1004.0, 1018.0])
 )
-async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_told_or_a_gap_is(
+async def test_where_one_of_two_dates_is_in_the_future_later_ends_are_reported_or_a_gap_is(
     store: SqlStore, clock: FakeClock, order: Order, count: int, offset_s: float, begin_s: float
 ) -> None:
     old, since = lives(count, from_s=0.0, until_s=900.0), lives(30, from_s=begin_s, until_s=1050.0)
-    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s, tells_total=False)
+    api = ModelApi(clock, lives=old + since, orders=((0.0, order),), offset_s=offset_s, states_total=False)
     api.amend = lambda row: ends_in_another_age(row) if row.id == old[-1].id else row
     account = await model(store, clock, api)
     await account.run_for(80)
-    result = await told(account)
+    result = await emitted(account)
     assert result.missing(old) == count
     assert result.missing(since) <= sum(life.begins_s < 1016 for life in since)
     assert set(result.gaps) == ({"unordered"} if result.missing(since) else set())
@@ -202,7 +202,7 @@ def as_the_api_dates(life: Life) -> float:
 
 
 @pytest.mark.parametrize(("pages_at_most", "gaps"), [(50, []), (25, ["unordered"])])
-async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_told_or_a_gap_is(
+async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_reported_or_a_gap_is(
     store: SqlStore, clock: FakeClock, pages_at_most: int, gaps: list[str]
 ) -> None:
     old, since = lives(1500, from_s=1000 - HOUR_S, until_s=990.0), lives(40, from_s=1030.0, until_s=1100.0)
@@ -210,12 +210,12 @@ async def test_what_comes_deep_in_the_list_as_the_apis_clock_was_set_back_is_tol
     api.clock_set = lambda at: -2 * HOUR_S if at > 1020 else 0.0
     account = await model(store, clock, api, rate_per_s=20.0, pages_at_most=pages_at_most)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 40 if gaps else 0, gaps)
 
 
 @pytest.mark.parametrize("order", ORDERS)
-async def test_history_without_dates_is_not_told_where_answers_lack_half_of_their_rows_now_and_then(
+async def test_history_without_dates_is_not_reported_where_answers_lack_half_of_their_rows_now_and_then(
     store: SqlStore, clock: FakeClock, order: Order
 ) -> None:
     old, since = lives(200, from_s=-HOUR_S, until_s=990.0), lives(20, from_s=1040.0, until_s=1100.0)
@@ -224,7 +224,7 @@ async def test_history_without_dates_is_not_told_where_answers_lack_half_of_thei
     api.fault = lambda _count, _page: Fault.CUT if draw.random() < 0.3 else Fault.NONE
     account = await model(store, clock, api)
     await account.run_for(150)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(old), result.missing(since), result.gaps) == (len(old), 0, [])
 
 
@@ -236,10 +236,10 @@ async def test_what_has_not_begun_on_the_last_page_says_nothing_of_the_history_b
     api.amend = lambda row: replace(row, status="new") if row.id == going.id else row
     account = await model(store, clock, api)
     await account.run_for(60)
-    assert (await told(account)).ended == {}
+    assert (await emitted(account)).ended == {}
 
 
-async def test_history_beyond_lookback_is_not_told_though_as_many_rows_came_and_went_as_it_has(
+async def test_history_beyond_lookback_is_not_reported_though_as_many_rows_came_and_went_as_it_has(
     store: SqlStore, clock: FakeClock
 ) -> None:
     old, since = lives(120, from_s=-5 * 24 * HOUR_S, until_s=900.0), lives(160, from_s=1030.0, until_s=1070.0)
@@ -249,5 +249,5 @@ async def test_history_beyond_lookback_is_not_told_though_as_many_rows_came_and_
         await account.run_for(2)
         api.lives = [life for life in api.lives if life in old or life.ends_s > clock.monotonic() - 5]
     await account.run_for(60)
-    result = await told(account)
+    result = await emitted(account)
     assert (result.missing(old), result.missing(since), result.gaps) == (120, 0, [])

@@ -9,18 +9,18 @@ from stores import PIPELINE, SetClock, Woken, pipeline_change
 from watcher.domain.models import Cursor
 from watcher.store.open import open_store
 
-TOLD = """
+EMITTED = """
     SELECT teller.kind, teller.name, subject.kind, subject.name, event.execution FROM event
     JOIN source AS teller ON teller.id = event.source_id JOIN source AS subject ON subject.id = event.pipeline_id
 """
 
 
-async def test_an_event_of_a_pipeline_names_it_and_the_account_that_told_it(tmp_path: Path) -> None:
+async def test_an_event_of_a_pipeline_names_it_and_the_account_that_reported_it(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     account = await store.claim("account", "default")
     await store.record(pipeline_change(account, cursor=Cursor(1), sinks=("ops",)))
     await store.close()
     with closing(sqlite3.connect(path)) as database:
-        rows = database.execute(TOLD).fetchall()
+        rows = database.execute(EMITTED).fetchall()
     assert rows == [("account", "default", "pipeline", f"default/{PIPELINE}", None)]

@@ -10,15 +10,15 @@ from stores import (
     SECOND_US,
     START_US,
     SetClock,
+    attempt_record,
     change,
     execution_id,
     executions_of,
     pipeline_change,
-    settlement,
 )
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
-from watcher.domain.models import Cursor, Known
+from watcher.domain.models import Cursor, ExecutionRecord
 from watcher.store.protocol import ExecutionChange, Lease, PipelineRecord, Store
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
@@ -59,11 +59,11 @@ async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: Store,
 
 
 async def test_what_a_pipeline_tells_is_recorded_with_its_cursor(store: Store, account: Lease, ops: Lease) -> None:
-    told = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
-    await store.record(told)
+    emitted = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
+    await store.record(emitted)
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
-    assert (delivery.event_id, delivery.body) == (told.outgoing[0].event.id, told.outgoing[0].event.body)
+    assert (delivery.event_id, delivery.body) == (emitted.outgoing[0].event.id, emitted.outgoing[0].event.body)
 
 
 @pytest.mark.parametrize("before", [0, 2])
@@ -90,19 +90,19 @@ async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
 ) -> None:
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
-    await store.settle(settlement(ops, delivery))
+    await store.settle(attempt_record(ops, delivery))
     async for _ in store.prune(ended_before=clock.us + 1, keep=lambda *_: True):
         pass
     await store.record(pipeline_change(account, before=1, cursor=CURSOR, sinks=("ops",)))
     assert (await store.load_pipeline(account, PIPELINE)).sequence == 2
 
 
-async def test_what_a_list_found_is_recorded_before_it_is_told(store: Store, account: Lease, ops: Lease) -> None:
-    found = Known(execution_id(1), PIPELINE, found_at=START_US)
+async def test_what_a_list_found_is_recorded_before_it_is_reported(store: Store, account: Lease, ops: Lease) -> None:
+    found = ExecutionRecord(execution_id(1), PIPELINE, found_at=START_US)
     await store.record(ExecutionChange(account, None, found, ()))
     assert await executions_of(store, account) == [found]
-    told = change(account)
-    await store.record(replace(told, before=0, known=replace(told.known, found_at=START_US)))
+    emitted = change(account)
+    await store.record(replace(emitted, before=0, known=replace(emitted.known, found_at=START_US)))
     (known,) = await executions_of(store, account)
     assert (known.status, known.sequence, known.found_at) == ("running", 1, START_US)
     assert len((await store.next_deliveries(ops, now=LATER, limit=9)).deliveries) == 1
@@ -110,7 +110,7 @@ async def test_what_a_list_found_is_recorded_before_it_is_told(store: Store, acc
 
 async def test_when_something_was_found_is_never_moved_to_now(store: Store, account: Lease, clock: SetClock) -> None:
     """It is compared with the cursor, which the same clock wrote."""
-    await store.record(ExecutionChange(account, None, Known(execution_id(1), PIPELINE, found_at=LATER), ()))
+    await store.record(ExecutionChange(account, None, ExecutionRecord(execution_id(1), PIPELINE, found_at=LATER), ()))
     await store.record(pipeline_change(account, cursor=CURSOR))
     clock.us = START_US - DAY_US
     (known,) = await executions_of(store, account)
@@ -120,9 +120,9 @@ async def test_when_something_was_found_is_never_moved_to_now(store: Store, acco
 
 
 async def test_a_named_execution_may_be_found_later(store: Store, account: Lease) -> None:
-    told = change(account)
-    await store.record(told)
-    await store.record(ExecutionChange(account, 1, replace(told.known, found_at=LATER), ()))
+    emitted = change(account)
+    await store.record(emitted)
+    await store.record(ExecutionChange(account, 1, replace(emitted.known, found_at=LATER), ()))
     assert [each.found_at for each in await executions_of(store, account)] == [LATER]
 
 
@@ -150,15 +150,17 @@ async def test_what_ended_as_lost_is_open_no_more_and_what_came_back_is(store: S
     assert len(await store.load_open(account, [PIPELINE])) == 1
 
 
-async def test_what_is_open_was_looked_at_no_later_than_now(store: Store, account: Lease, clock: SetClock) -> None:
-    await store.record(change(account, since_at=LATER, looked_at=LATER))
+async def test_what_is_open_was_polled_no_later_than_now(store: Store, account: Lease, clock: SetClock) -> None:
+    await store.record(change(account, since_at=LATER, polled_at=LATER))
     (known,) = await store.load_open(account, [PIPELINE])
-    assert (known.since_at, known.looked_at) == (clock.us, clock.us)
+    assert (known.since_at, known.polled_at) == (clock.us, clock.us)
 
 
 async def test_very_many_open_executions_are_loaded(store: Store, account: Lease) -> None:
     count = 10_001
-    changes = [ExecutionChange(account, None, Known(execution_id(number), PIPELINE), ()) for number in range(count)]
+    changes = [
+        ExecutionChange(account, None, ExecutionRecord(execution_id(number), PIPELINE), ()) for number in range(count)
+    ]
     await asyncio.gather(*map(store.record, changes))
     assert {each.execution for each in await store.load_open(account, [PIPELINE])} == {
         change.known.execution for change in changes

@@ -3,23 +3,23 @@
 import pytest
 
 from watcher.domain.models import Cursor, GapReason, Watch
-from watcher.polling.list_failures import Ending
+from watcher.polling.list_failures import EndCheck
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import Finding, Learnt
+from watcher.polling.pagination.result import CarryOver, TraversalResult
 from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import Scan
-from watcher.polling.pipeline_list import Ages, Listing, Progress
+from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.pipeline_list import PipelineListState, Progress, RowAges
 
 SECOND = 1_000_000
-DELETED = Finding(GapReason.DELETED)
+DELETED = TraversalResult(GapReason.DELETED)
 
 
-def listing(*, total: int | None = None) -> Listing:
+def listing(*, total: int | None = None) -> PipelineListState:
     cursor = Cursor(0, 900 * SECOND)
-    scan = Scan(
-        Learnt(Ordering(), Paging(), total),
+    scan = ListTraversal(
+        CarryOver(Ordering(), Paging(), total),
         clock=ApiClock(),
         cursor=cursor,
         lookback_us=0,
@@ -27,30 +27,30 @@ def listing(*, total: int | None = None) -> Listing:
         pages_at_most=10,
     )
     progress = Progress(began_at=1000 * SECOND)
-    return Listing(Watch("default", "whole", ()), cursor, 0, scan, progress=progress)
+    return PipelineListState(Watch("default", "whole", ()), cursor, 0, scan, progress=progress)
 
 
 @pytest.fixture
-def ending() -> Ending:
-    return Ending(lost_after=3, lost_grace_s=60.0)
+def ending() -> EndCheck:
+    return EndCheck(lost_after=3, lost_grace_s=60.0)
 
 
 @pytest.mark.parametrize(
-    ("finding", "at_s", "believed"),
+    ("result", "at_s", "believed"),
     [
         (DELETED, [0, 30, 59], False),
         (DELETED, [0, 30, 60], True),
         (DELETED, [0, 60], False),  # too few
-        (Finding(), [0, 5, 14], False),
-        (Finding(), [0, 5, 15], True),
+        (TraversalResult(), [0, 5, 14], False),
+        (TraversalResult(), [0, 5, 15], True),
     ],
 )
 def test_an_early_end_is_believed_once_it_came_so_often_for_so_long(
-    ending: Ending, finding: Finding, at_s: list[float], *, believed: bool
+    ending: EndCheck, result: TraversalResult, at_s: list[float], *, believed: bool
 ) -> None:
     known = listing()
-    seen = [ending.believed(known, finding, now_s=each) for each in at_s]
-    assert seen == [None] * (len(at_s) - 1) + [finding if believed else None]
+    seen = [ending.believed(known, result, now_s=each) for each in at_s]
+    assert seen == [None] * (len(at_s) - 1) + [result if believed else None]
 
 
 @pytest.mark.parametrize(
@@ -62,23 +62,27 @@ def test_an_early_end_is_believed_once_it_came_so_often_for_so_long(
         (None, 500, False),
     ],  # half as old as the oldest at least, and fewer than before
 )
-def test_what_only_grew_too_old_is_no_gap(ending: Ending, total: int | None, latest_s: int, *, explained: bool) -> None:
+def test_what_only_grew_too_old_is_no_gap(
+    ending: EndCheck, total: int | None, latest_s: int, *, explained: bool
+) -> None:
     known = listing(total=total)
-    known.baseline.kept = Ages(0, latest_s * SECOND) if latest_s else Ages()
+    known.baseline.ages = RowAges(0, latest_s * SECOND) if latest_s else RowAges()
     seen = [ending.believed(known, DELETED, now_s=each) for each in (0, 30, 60)]
-    assert seen[-1] == (Finding() if explained else DELETED)
+    assert seen[-1] == (TraversalResult() if explained else DELETED)
 
 
-def test_a_scan_ends_early_where_nothing_known_was_met(ending: Ending) -> None:
-    ends = [ending.ends_early(listing(), each) for each in (DELETED, Finding(), Finding(GapReason.OUTRUN))]
+def test_a_scan_ends_early_where_nothing_known_was_met(ending: EndCheck) -> None:
+    ends = [
+        ending.ends_early(listing(), each) for each in (DELETED, TraversalResult(), TraversalResult(GapReason.OUTRUN))
+    ]
     assert ends == [True, False, False]
 
 
-def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: Ending) -> None:
+def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: EndCheck) -> None:
     known = listing()
-    assert ending.with_unproven(known, Finding(), now=0) == Finding()
-    known.baseline.beginning.unproven |= {"a", "b"}
-    assert ending.with_unproven(known, Finding(), now=0) == Finding(GapReason.UNORDERED, 2)
+    assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult()
+    known.baseline.arrivals.unproven |= {"a", "b"}
+    assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult(GapReason.UNORDERED, 2)
     assert ending.with_unproven(known, DELETED, now=0) == DELETED
 
 
@@ -92,7 +96,7 @@ def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_
     ],
 )
 def test_a_list_that_never_showed_a_row_was_empty(
-    ending: Ending, cursor: Cursor, *, shows_any: bool, proven: bool
+    ending: EndCheck, cursor: Cursor, *, shows_any: bool, proven: bool
 ) -> None:
     known = listing()
     known.cursor, known.progress.shows_any = cursor, shows_any
@@ -100,10 +104,10 @@ def test_a_list_that_never_showed_a_row_was_empty(
     assert seen == [False, False, proven]
 
 
-def test_a_list_is_empty_once_it_was_so_often_and_for_so_long(ending: Ending) -> None:
+def test_a_list_is_empty_once_it_was_so_often_and_for_so_long(ending: EndCheck) -> None:
     known = listing()
     known.cursor = Cursor(0)
     seen = [ending.proves_empty(known, now=at) for at in (5, 6, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5)]
     assert seen == [False, False, False, True]
-    more = Ending(lost_after=6, lost_grace_s=60.0)
+    more = EndCheck(lost_after=6, lost_grace_s=60.0)
     assert [more.proves_empty(known, now=9 * SETTLED_AFTER_US) for _ in range(2)] == [False, True]
