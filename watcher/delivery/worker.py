@@ -161,7 +161,7 @@ class DeliveryWorker:
             self._deps.wake()
 
     async def _report_state(self) -> None:
-        """Record how the sink is, and tell the other sinks, on the edges only."""
+        """Record how the sink is, and report each change of it to the other sinks."""
         state, answer = self._sink_state.state, self._sink_state.answer
         if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
             return

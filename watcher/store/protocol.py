@@ -204,7 +204,15 @@ class AccountStore(Protocol):
         ...
 
 
-class Store(AccountStore, Protocol):
+class Queries(Protocol):
+    """What readers ask, who own nothing. Every method raises `StoreError` when nothing could be read."""
+
+    async def backlog(self) -> Mapping[str, Backlog]:
+        """Return what waits, by sink."""
+        ...
+
+
+class Store(AccountStore, Queries, Protocol):
     """State, events and deliveries. Every method raises `StoreError` when nothing was read or written.
 
     A write is atomic and durable when it returns. Writes raise `OwnershipLostError` when the lease is not the stored
@@ -289,10 +297,6 @@ class Store(AccountStore, Protocol):
 
     async def probe_writable(self) -> None:
         """Write something of no meaning, durably, as any other write."""
-        ...
-
-    async def backlog(self) -> Mapping[str, Backlog]:
-        """Return what waits, by sink."""
         ...
 
     async def close(self) -> None:
