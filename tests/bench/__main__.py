@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from bench.figures import table
 from bench.measures import MEASURES, Bench
-from bench.positions import Positions
+from bench.workspaces import Workspaces
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     options = parser.parse_args()
     began_at = time.monotonic()
     with TemporaryDirectory(prefix="bench-") as directory:
-        bench = Bench(Positions(Path(directory)), quick=options.quick)
+        bench = Bench(Workspaces(Path(directory)), quick=options.quick)
         for name in options.only or MEASURES:
             say(f"\n{name}\n{table(MEASURES[name](bench))}")
     say(f"\nmedians against bounds; took {time.monotonic() - began_at:.0f} s")

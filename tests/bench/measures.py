@@ -10,10 +10,10 @@ from bench.answers import execution_ids
 from bench.counters import Counters
 from bench.figures import Figure, at_least, at_most, shown
 from bench.load_server import serve_load
-from bench.positions import CONCURRENCY, SINK, Positions, Wish
 from bench.processes import Cost, bare_loop, daemon, events_of, lines_in, observe_cost, server, wait_until
 from bench.receiver import receive
 from bench.virtual_measures import measure_pipelines
+from bench.workspaces import CONCURRENCY, SINK, Wish, Workspaces
 from watcher.runtime.rate_limiter import SHARE
 
 CHANGED_ONE_IN = 50
@@ -29,7 +29,7 @@ SETTLING_S = 1.5
 class Bench:
     """What the measurements share. A `quick` one is a first impression: fewer repetitions, shorter polls."""
 
-    places: Positions
+    workspaces: Workspaces
     quick: bool
 
     @property
@@ -97,7 +97,7 @@ def measure_many(bench: Bench) -> Iterator[Figure]:
 
 def measure_memory(bench: Bench) -> Iterator[Figure]:
     """Measure the memory of a daemon that has long been watching: begun with an empty store, and with a filled one."""
-    stores = (None, bench.places.filled(MANY))
+    stores = (None, bench.workspaces.filled(MANY))
     yield at_most(200, "memory with 100,000 executions, MB", [_memory_mb(bench, store) for store in stores])
 
 
@@ -152,7 +152,7 @@ def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANG
     with server(serve_load) as api:
         api.change_every = change_every
         wish = Wish(base_url=_url(api), executions=executions)
-        config = bench.places.make(wish, store=bench.places.filled(executions))
+        config = bench.workspaces.make(wish, store=bench.workspaces.filled(executions))
         began_at = time.monotonic()
         with daemon(config) as process:
             _settle(api)
@@ -168,7 +168,7 @@ def _drain(bench: Bench, sink: str) -> float:
     with server(serve_load) as api, server(receive) as hook:
         url = _url(hook) if sink == SINK else None
         wish = Wish(base_url=_url(api), executions=FEW, sink_url=url)
-        config = bench.places.make(wish, store=bench.places.filled(MANY[:BACKLOG_COUNT], sinks=(sink,)))
+        config = bench.workspaces.make(wish, store=bench.workspaces.filled(MANY[:BACKLOG_COUNT], sinks=(sink,)))
 
         def sent_count() -> int:
             return hook.served_count if url else lines_in(events_of(config))
@@ -184,7 +184,7 @@ def _memory_mb(bench: Bench, store: Path | None) -> float:
     """Return what is held once each execution was polled a few times: by then it no longer grows."""
     with server(serve_load) as api:
         api.change_every = CHANGED_ONE_IN
-        config = bench.places.make(Wish(base_url=_url(api), executions=MANY), store=store)
+        config = bench.workspaces.make(Wish(base_url=_url(api), executions=MANY), store=store)
         with daemon(config) as process:
             wait_until(lambda: api.served_count > (1 if bench.quick else 3) * len(MANY))
             return process.memory_info().rss / 1e6
@@ -192,7 +192,7 @@ def _memory_mb(bench: Bench, store: Path | None) -> float:
 
 def _start_s(bench: Bench) -> float:
     with server(serve_load) as api:
-        config = bench.places.make(Wish(base_url=_url(api), executions=MANY))
+        config = bench.workspaces.make(Wish(base_url=_url(api), executions=MANY))
         began_at = time.monotonic()
         with daemon(config):
             wait_until(lambda: api.served_count > 0)
@@ -204,7 +204,7 @@ def _delays_ms(bench: Bench) -> Sequence[float]:
     with server(serve_load) as api, server(receive) as hook:
         rate_per_s = round(5 * EVENTS_PER_S / SHARE)
         wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=rate_per_s, sink_url=_url(hook))
-        with daemon(bench.places.make(wish, store=bench.places.filled(FEW))):
+        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(FEW))):
             api.change_every = 5
             _settle(hook)
             before = hook.served_count
@@ -221,7 +221,7 @@ def _deliveries_per_s(bench: Bench) -> float:
     waiting = MANY[:DELIVERIES_COUNT]
     with server(serve_load) as api, server(receive) as hook:
         wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook))
-        with daemon(bench.places.make(wish, store=bench.places.filled(waiting, sinks=(SINK,)))):
+        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))):
             first_at = _reached_at(hook, count=DELIVERIES_COUNT // 10)
             last_at = _reached_at(hook, count=DELIVERIES_COUNT)
             return DELIVERIES_COUNT * 0.9 / (last_at - first_at)

@@ -195,7 +195,8 @@ class DeliveryWorker:
     async def _note_backlog(self) -> None:
         """Let polling make room while more waits than one read takes, unless the sink itself holds it up."""
         began_at = self._clock.monotonic()
-        waits = self._is_backlog and not self._breaker.is_open and self._sends_from() <= began_at
+        holds_up = self._resting() or self._breaker.is_open or self._sends_from() > began_at
+        waits = self._is_backlog and not holds_up
         if waits:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at

@@ -57,6 +57,7 @@ async def test_the_receiver_takes_what_is_signed_and_takes_it_once(*, signed: bo
     assert bool(receiver.received.unsigned_count) is not signed
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_a_demonstration_that_is_stopped_ends_with_its_summary(capfd: pytest.CaptureFixture[str]) -> None:
     configure_logs(level="error", format_="json")
     stop = asyncio.Event()

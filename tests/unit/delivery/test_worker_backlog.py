@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from worker_rig import DELIVERED, Rig, name_of
+from worker_rig import DELIVERED, GONE, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.worker import UNSETTLED_COUNT
@@ -37,6 +37,13 @@ def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
 
     rig.store.settle = settle_later  # type: ignore[method-assign]
     return go_on, counts
+
+
+async def be_slow(rig: Rig, *, turn_s: float) -> None:
+    """Make each turn of the event loop take so long."""
+    while True:
+        rig.clock.passed_s += turn_s
+        await asyncio.sleep(0)
 
 
 async def test_an_answer_frees_its_slot_before_it_is_settled(rig: Rig) -> None:
@@ -97,12 +104,19 @@ async def test_polling_makes_room_for_a_backlog_while_the_event_loop_is_slow(
     rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
     await rig.record(*streams(count))
 
-    async def be_slow() -> None:
-        while True:
-            rig.clock.passed_s += turn_s
-            await asyncio.sleep(0)
-
-    slow = asyncio.create_task(be_slow())
+    slow = asyncio.create_task(be_slow(rig, turn_s=turn_s))
     await rig.worker.tick()
     slow.cancel()
     assert bool(rig.backpressure) is expected
+
+
+async def test_a_sink_that_wants_nothing_more_keeps_no_room(rig: Rig) -> None:
+    rig.sink.answer = lambda _: GONE
+    await rig.record(*streams(BATCH + 20))
+    slow = asyncio.create_task(be_slow(rig, turn_s=0.01))
+    await rig.worker.tick()
+    assert rig.backpressure
+    await rig.settle()
+    await rig.worker.tick()
+    slow.cancel()
+    assert not rig.backpressure

@@ -13,6 +13,7 @@ def test_the_picture_of_the_demonstration_is_not_older_than_what_it_prints() -> 
     assert f"made from {demo_digest()} " in (FOLDER / "demo.svg").read_text(encoding="utf-8"), "run `make pictures`"
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 def test_the_picture_of_mistakes_is_what_check_says_of_them_now() -> None:
     assert (FOLDER / "mistakes.svg").read_text(encoding="utf-8") == mistakes_picture(), "run `make pictures`"
 

@@ -122,6 +122,7 @@ async def test_a_kill_inside_the_migration_leaves_nothing_half_done(killed: dict
     await store.close()
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("last_words", LATER)
 async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(
     killed: dict[str, Path], last_words: str

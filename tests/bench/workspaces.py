@@ -35,7 +35,7 @@ class Wish:
     sink_url: str | None = None
 
 
-class Positions:
+class Workspaces:
     """Makes directories for daemons, each with its configuration, and fills stores only once."""
 
     def __init__(self, root: Path) -> None:
