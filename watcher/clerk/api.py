@@ -1,4 +1,4 @@
-"""The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like is `wire`'s."""
+"""The Clerk Chat API: what is asked of it, and what its codes mean. What its answers look like, `schemas` knows."""
 
 import asyncio
 from collections.abc import Callable

@@ -65,7 +65,7 @@ class Supervisor:
         return [owner.part for owner in self._owners.values()]
 
     def accounts(self) -> list[AccountPoller]:
-        """Return the watchers of the accounts."""
+        """Return the pollers of the accounts."""
         return [part for part in self.owned() if isinstance(part, AccountPoller)]
 
     async def apply(self, settings: Settings) -> None:
@@ -87,7 +87,9 @@ class Supervisor:
     async def stop(self) -> None:
         """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
         lasting = [key for key in self._owners if key not in self._endings]
-        _raise_worst(await asyncio.gather(self._stop(lasting), *self._endings.values(), return_exceptions=True))
+        stopping = asyncio.create_task(self._stop(lasting))
+        self._endings.update(dict.fromkeys(lasting, stopping))  # one that loses its ownership now ends only once
+        _raise_worst(await asyncio.gather(stopping, *self._endings.values(), return_exceptions=True))
 
     async def _change(self, key: _Key, wanted: object | None, *, settings: Settings) -> None:
         """Make one owner what is wanted, or end it if nothing is."""
@@ -127,7 +129,7 @@ class Supervisor:
             log.warning("ownership.lost", **{key.kind: key.name})
             self._ending(key)
 
-    async def _round(self, key: _Key, *, part: AccountPoller | DeliveryWorker) -> float:
+    async def _tick(self, key: _Key, *, part: AccountPoller | DeliveryWorker) -> float:
         try:
             return await part.tick()
         except OwnershipLostError as error:
@@ -146,7 +148,7 @@ class Supervisor:
         async with AsyncExitStack() as stack:
             part = await self._build(key, stack=stack, settings=settings)
             self._owners[key] = _Owned(part, wanted, stack.pop_all())
-        self._shared.schedule.add(key.job, partial(self._round, key, part=part))
+        self._shared.schedule.add(key.job, partial(self._tick, key, part=part))
 
     async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountPoller | DeliveryWorker:
         shared = replace(self._shared, fatal=partial(self._failed, key=key))

@@ -66,10 +66,10 @@ class DeliveryQueue:
         now = self._clock.steady_us()
         return await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
 
-    async def settle(self, settlements: AttemptRecords) -> bool:
+    async def settle(self, records: AttemptRecords) -> bool:
         """Write how attempts ended; return whether that is recorded."""
         try:
-            await self._store.settle(settlements)
+            await self._store.settle(records)
         except StoreError as error:
             self._failed(error)
             return False

@@ -1,4 +1,4 @@
-"""What a restart must not forget of how a sink stands, kept in the store."""
+"""What a restart must not forget of how a sink is, kept in the store."""
 
 from watcher.delivery.sink_state import SinkState
 from watcher.store.protocol import Lease, Store

@@ -36,6 +36,9 @@ UNSETTLED_COUNT = 512
 REST_S = 10.0
 """The longest a worker asks to be left alone; whatever happens in between wakes it."""
 
+SENDING_TURNS = 40
+"""A request that takes longer than so many turns of the event loop waits for its receiver."""
+
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is looked for so often, and at least so often within `give_up_after`."""
@@ -65,7 +68,7 @@ class WorkerDependencies:
 
 
 class DeliveryWorker:
-    """The deliveries of one sink whose lease is held. Call `round` when it asks to be, and whenever it calls `wake`."""
+    """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
     def __init__(
         self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
@@ -99,9 +102,11 @@ class DeliveryWorker:
         self._settling: asyncio.Task[None] | None = None
         self._unsettled_count = 0
         self._is_backlog = False
+        self._sending_s = 0.0  # how long the last answer took
         self._next_due_at: int | None = None
         self._nothing_waits = False
         self._give_up_at = float("-inf")
+        self._next_tick_at = float("-inf")
         self._stopped = False
         deps.metrics.up(record.state is None)
         if self._sink_state.disabled:
@@ -116,7 +121,9 @@ class DeliveryWorker:
         await self._refill()
         self._start()
         await self._note_backlog()
-        return self._rest_s()
+        rest_s = self._rest_s()
+        self._next_tick_at = self._clock.monotonic() + rest_s
+        return rest_s
 
     async def flush(self) -> None:
         """Let the store know how long the sink has been served, and failing, while something waits for it.
@@ -166,8 +173,8 @@ class DeliveryWorker:
         if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
             return
         type_, lease, at = _EVENT_TYPES[state], self._store.lease, self._clock.now()
-        emitted = self._deps.events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
-        change = SourceChange(lease, self._sequence, emitted.event.sequence, state, (emitted,))
+        entry = self._deps.events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
+        change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,))
         if not await self._store.record(change):
             self._give_back()
             return
@@ -193,13 +200,17 @@ class DeliveryWorker:
         self._note_rest(not self._held and due.next_due_at is None)
 
     async def _note_backlog(self) -> None:
-        """Let polling make room while more waits than one read takes, unless the sink itself holds it up."""
+        """Let polling make room while more waits than one read takes, unless the sink itself holds it up.
+
+        It does if its answers take much longer than the turns of the event loop that a request needs.
+        """
         began_at = self._clock.monotonic()
-        holds_up = self._resting() or self._breaker.is_open or self._sends_from() > began_at
-        waits = self._is_backlog and not holds_up
+        sends_from = max(self._sends_from(), self._pacer.ready_at())
+        waits = self._is_backlog and not (self._resting() or self._breaker.is_open or sends_from > began_at)
         if waits:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at
+        waits = waits and self._sending_s <= SENDING_TURNS * turn_s
         self._deps.backpressure.note(self._store.lease.name, has_backlog=waits, turn_s=turn_s)
 
     async def _take_trial(self) -> None:
@@ -257,8 +268,17 @@ class DeliveryWorker:
             self._ready.appendleft(self._trial)
             self._trial = None
         while self._ready and self._has_capacity(now) and self._pacer.ready_at() <= now:
-            count = 1 if self._store.failing else min(len(self._ready), self._sender.sink.batch_count)
-            self._send([self._ready.popleft() for _ in range(count)], is_trial=False, now=now)
+            self._send(self._next_batch(), is_trial=False, now=now)
+
+    def _next_batch(self) -> list[Delivery]:
+        """Take what goes next. What was tried before goes alone: it may be what kept the others from being sent."""
+        batch = [self._ready.popleft()]
+        count = min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
+        if self._store.failing or batch[0].attempts:
+            return batch
+        while len(batch) < count and self._ready and not self._ready[0].attempts:
+            batch.append(self._ready.popleft())
+        return batch
 
     def _start_trial(self, now: float) -> None:
         """Start what may be tried while the breaker is open, and give back what was taken before it opened."""
@@ -280,29 +300,28 @@ class DeliveryWorker:
         task.add_done_callback(self._ended)
 
     async def _attempt(self, batch: list[Delivery], *, is_trial: bool) -> None:
+        began_at = self._clock.monotonic()
         try:
             attempts = await self._sender.send(batch, waited=is_trial and batch[0].attempts > 0)
         finally:
             if is_trial:
                 self._breaker.trial_ends()
+        self._sending_s = self._clock.monotonic() - began_at
         self._answered.extend(attempts)
-        if self._settling is None:
+        if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
             self._settling.add_done_callback(self._ended)
 
     async def _settle(self) -> None:
         """Settle what was answered, and what is answered meanwhile: the slower the store, the more at once."""
-        try:
-            while self._answered:
-                attempts, self._answered = self._answered, []
-                recorded = await self._sender.settle(attempts)
-                self._unsettled_count -= len(attempts)
-                self._held.difference_update(attempt.delivery.stream for attempt in attempts)
-                if not recorded:
-                    self._give_back()
-                self._go_on(is_more=True)  # the next of these streams, or the same ones for later
-        finally:
-            self._settling = None
+        while self._answered:
+            attempts, self._answered = self._answered, []
+            recorded = await self._sender.settle(attempts)
+            self._unsettled_count -= len(attempts)
+            self._held.difference_update(attempt.delivery.stream for attempt in attempts)
+            if not recorded:
+                self._give_back()
+            self._go_on(is_more=True)  # the next of these streams, or the same ones for later
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
@@ -312,13 +331,18 @@ class DeliveryWorker:
         self._go_on(is_more=self._is_backlog)
 
     def _go_on(self, *, is_more: bool) -> None:
-        """Let the next ones go at once, and ask the store again where it may have more."""
+        """Let the next ones go at once; ask for a tick if the store may have more, or the next tick comes too late."""
         self._start()
-        if is_more and len(self._ready) < CONCURRENCY and not self._stopped:
+        if self._stopped:
+            return
+        may_take = is_more and len(self._ready) < CONCURRENCY
+        is_late = self._clock.monotonic() + self._rest_s() < self._next_tick_at
+        if may_take or is_late or self._sink_state.state != self._recorded:
             self._deps.wake()
 
     def _under_way(self) -> set[asyncio.Task[None]]:
-        return self._sending | ({self._settling} if self._settling is not None else set())
+        settling = self._settling
+        return self._sending | ({settling} if settling is not None and not settling.done() else set())
 
     def _rest_s(self) -> float:
         now, from_at = self._clock.monotonic(), self._sends_from()

@@ -29,7 +29,7 @@ class EventFactory:
         self.router = router
 
     def execution(self, params: ExecutionEventParams) -> OutboxEntry:
-        """Return an event of an execution, which its happening numbers."""
+        """Return an event of an execution, which its status change numbers."""
         event = execution_event(params)
         return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
 

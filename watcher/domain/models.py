@@ -175,7 +175,7 @@ Counts = tuple[tuple[str, int], ...]
 
 
 class Bumped(NamedTuple):
-    """The counts after one more of a kind, and the how-manieth that was."""
+    """The counts after one more of a kind, and which number that one has."""
 
     counts: Counts
     nth: int

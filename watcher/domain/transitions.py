@@ -122,7 +122,7 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
     if type_ := TYPES.get(status):
         return _emit(known, type_, kind=status, status=status, previous=previous)
     kind = f"unrecognized:{status}"
-    if any(emitted == kind for emitted, _ in before.counts):
+    if any(counted == kind for counted, _ in before.counts):
         return TransitionResult(known)
     return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
 

@@ -269,8 +269,9 @@ class AccountPoller:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
         at = min(now + IDLE_S, self._breaker.next_check_at(now), self._confirmations.next_expiry_at())
         poll_at = self.next_poll_at(now)
-        if poll_at is not None and not self._draining and not self._full():
-            at = min(at, poll_at)
-        elif self._deps.backpressure:
-            at = min(at, now + YIELDING_S)
+        if poll_at is not None and not self._draining:
+            if not self._full():
+                at = min(at, poll_at)
+            elif self._deps.backpressure:
+                at = min(at, now + YIELDING_S)
         return max(at, now + SHORTEST_TICK_S)

@@ -23,7 +23,7 @@ class AccountStateStore:
         self._saved = self._state(clock.monotonic())
 
     async def save_pause(self) -> bool:
-        """Write a pause that has begun or grown and is not over in a moment. Otherwise as `keep`."""
+        """Write a pause that has begun or grown and is not over in a moment. Otherwise as `save`."""
         paused_until = self._breaker.paused_until
         if paused_until - self._clock.monotonic() >= WORTH_SAVING_S and paused_until != self._saved[0]:
             return await self.save()

@@ -244,8 +244,8 @@ class PageProcessor:
             return is_baseline and not cursor.complete_at
         in_turn = not cursor.complete_at and known.found_at == listing.progress.began_at
         seen = FirstSeen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
-        emitted_us = 0 if is_baseline else rules.lookback_us
-        is_silent = had_ended(cursor, execution, listing.baseline.arrivals, seen=seen, emitted_us=emitted_us)
+        lookback_us = 0 if is_baseline else rules.lookback_us
+        is_silent = had_ended(cursor, execution, listing.baseline.arrivals, seen=seen, lookback_us=lookback_us)
         if is_silent and is_baseline:
             listing.baseline.arrivals.note_uncertain(
                 cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us

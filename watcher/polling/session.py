@@ -36,7 +36,7 @@ FLUSH_COUNT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountDependencies:
-    """What the watcher of an account is made of. `fatal` ends the daemon."""
+    """What the poller of an account works with. `fatal` ends the daemon."""
 
     lease: Lease
     api: Api
@@ -167,12 +167,12 @@ class AccountSession:
         What was polled again meanwhile waits for its next turn.
         """
         entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
-        session = {entry.known.execution: entry.polled_at for entry in entries}
-        if session:
-            await self.write(self._deps.store.save_poll_times(self._deps.lease, session))
+        polled_at = {entry.known.execution: entry.polled_at for entry in entries}
+        if polled_at:
+            await self.write(self._deps.store.save_poll_times(self._deps.lease, polled_at))
         for _ in range(min(FLUSH_COUNT, len(self._unflushed))):
             entry = self._unflushed.popleft()
-            if entry.unflushed and session.get(entry.known.execution) == entry.polled_at:
+            if entry.unflushed and polled_at.get(entry.known.execution) == entry.polled_at:
                 entry.unflushed = False
             elif entry.unflushed:
                 self._unflushed.append(entry)

@@ -103,7 +103,7 @@ class GroupWriter(Generic[ItemT]):
             count = self._queue.qsize()
             await asyncio.sleep(0)  # whatever else is handed in meanwhile comes along
             quiet_count = quiet_count + 1 if self._queue.qsize() == count else 0
-            if quiet_count == QUIET_TURNS:
+            if quiet_count == QUIET_TURNS or len(self._group) + self._queue.qsize() >= GROUP_COUNT:
                 break
         while len(self._group) < GROUP_COUNT and not self._queue.empty():
             self._group.append(self._queue.get_nowait())

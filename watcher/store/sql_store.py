@@ -1,4 +1,4 @@
-"""The store in an SQL database: `ports.store.Store` over what writes and what reads.
+"""The store in an SQL database: `protocol.Store` over what writes and what reads.
 
 Owns what goes into one transaction, and that a database's error comes out as a `StoreError`. The statements are its
 neighbours'.
@@ -50,7 +50,7 @@ _Work = Callable[[Connection], T]
 
 
 class SqlStore:
-    """State, events and deliveries in SQLite. Made by `opening.open_store`."""
+    """State, events and deliveries in SQLite. Made by `open.open_store`."""
 
     def __init__(
         self,

@@ -47,8 +47,8 @@ def write_group(connection: Connection, items: Sequence[Item], *, numbers: Sourc
     write_pipelines(connection, pipelines, numbers=numbers)
     write_poll_times(connection, [item for item in items if isinstance(item, PollTimes)], numbers=numbers)
     write_backoffs(connection, _backoff_changes(items), numbers=numbers, now=now)
-    emitted = write_outgoing(connection, changes, numbers=numbers, now=now)
-    return emitted | write_attempt_records(connection, attempt_records, numbers=numbers, now=now)
+    sinks = write_outgoing(connection, changes, numbers=numbers, now=now)
+    return sinks | write_attempt_records(connection, attempt_records, numbers=numbers, now=now)
 
 
 def _backoff_changes(items: Sequence[Item]) -> list[BackoffChange]:

@@ -91,7 +91,7 @@ PLACES = [
 ]
 
 
-def emitted(text: str, *, path: Path, environ: dict[str, str]) -> str:
+def shown_of(text: str, *, path: Path, environ: dict[str, str]) -> str:
     path.write_text(text)
     with pytest.raises(ConfigProblemsError) as caught:
         load_config(path, environ=environ)
@@ -100,20 +100,20 @@ def emitted(text: str, *, path: Path, environ: dict[str, str]) -> str:
 
 @pytest.mark.parametrize("text", WRITTEN)
 def test_a_secret_in_the_file_is_never_shown(text: str, tmp_path: Path) -> None:
-    assert SENTINEL not in emitted(text, path=tmp_path / "watcher.yaml", environ={})
+    assert SENTINEL not in shown_of(text, path=tmp_path / "watcher.yaml", environ={})
 
 
 @pytest.mark.parametrize("text", PLACES)
 @pytest.mark.parametrize("value", [SENTINEL, "5", "/hunter2hunter2"])
 def test_what_a_variable_holds_is_never_shown(text: str, value: str, tmp_path: Path) -> None:
     environ = {"KEY": f"{value}{SENTINEL}"}
-    assert SENTINEL not in emitted(text.replace("<>", "${KEY}"), path=tmp_path / "watcher.yaml", environ=environ)
+    assert SENTINEL not in shown_of(text.replace("<>", "${KEY}"), path=tmp_path / "watcher.yaml", environ=environ)
 
 
 @pytest.mark.parametrize("unit", ["", "s", "/s"])
 def test_a_number_a_variable_holds_is_not_shown_either(unit: str, tmp_path: Path) -> None:
     text = "accounts: {a: {api_key: k, timeout: '${N}', rate_limit: '${N}', colour: x}}\nlog: {level: '${N}'}"
-    assert "4711" not in emitted(text, path=tmp_path / "watcher.yaml", environ={"N": f"4711{unit}"})
+    assert "4711" not in shown_of(text, path=tmp_path / "watcher.yaml", environ={"N": f"4711{unit}"})
 
 
 def test_settings_print_no_secret(load: Callable[..., object]) -> None:

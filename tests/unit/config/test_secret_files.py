@@ -103,8 +103,8 @@ UNREADABLE = [
 ]
 
 
-@pytest.mark.parametrize(("file", "emitted"), UNREADABLE, ids=[file for file, _ in UNREADABLE])
-def test_a_file_without_a_secret_is_one_line(file: str, emitted: str, mistakes: Mistakes) -> None:
+@pytest.mark.parametrize(("file", "problem"), UNREADABLE, ids=[file for file, _ in UNREADABLE])
+def test_a_file_without_a_secret_is_one_line(file: str, problem: str, mistakes: Mistakes) -> None:
     mistakes("- x")
     Path("empty").write_text(" \n\n")
     Path("latin").write_bytes(b"\xff")
@@ -113,7 +113,7 @@ def test_a_file_without_a_secret_is_one_line(file: str, emitted: str, mistakes: 
     Path("loop").symlink_to("loop")
     os.mkfifo("pipe")
     assert mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n") == [
-        f"watcher.yaml:3:19: accounts.a.api_key_file: {emitted.format(here=Path.cwd())}",
+        f"watcher.yaml:3:19: accounts.a.api_key_file: {problem.format(here=Path.cwd())}",
         "1 problem in watcher.yaml",
     ]
 

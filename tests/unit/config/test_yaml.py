@@ -57,8 +57,8 @@ def test_what_is_not_yaml_is_one_line(text: str | bytes, line: str, mistakes: Mi
 
 
 def test_an_error_without_a_place_names_the_file_alone() -> None:
-    emitted = explain(yaml.YAMLError("?"), text="")
-    assert (emitted.line, emitted.problem) == (0, "not YAML")
+    problem = explain(yaml.YAMLError("?"), text="")
+    assert (problem.line, problem.problem) == (0, "not YAML")
 
 
 def test_a_tab_is_found_on_a_last_line_too() -> None:

@@ -127,13 +127,13 @@ class Setup:
         (worker,) = [part for part in self.supervisor.owned() if isinstance(part, DeliveryWorker)]
         return worker
 
-    async def look(self) -> str:
+    async def poll(self) -> str:
         """Let the watcher poll; return what it asked for."""
         self.clock.advance(1.0)
         await self.watcher().tick()
         return await self.api.asked()
 
-    async def tell(self) -> None:
+    async def record(self) -> None:
         """Record an event for the sink `ops`."""
         await self.store.record(source_change(await self.store.claim("account", "teller")))
 
@@ -162,10 +162,10 @@ class Slowly:
     """Answers once it is told to."""
 
     def __init__(self) -> None:
-        self.emitted = asyncio.Event()
+        self.told = asyncio.Event()
 
     async def __call__(self, writer: asyncio.StreamWriter) -> None:
-        await self.emitted.wait()
+        await self.told.wait()
         await says(answer(204))(writer)
 
 
@@ -215,8 +215,8 @@ async def test_what_is_asked_for_is_owned_and_works(setup: Setup) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     assert setup.ticks() == {"account:a", "sink:ops"}
     assert setup.router.sinks_for(EventType.ACCOUNT_DEGRADED) == ("ops",)
-    assert A in await setup.look()
-    await setup.tell()
+    assert A in await setup.poll()
+    await setup.record()
     assert await setup.deliver()
 
 
@@ -227,7 +227,7 @@ async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_o
     setup.api.reply = says(answer(200, body=f'{{"id": "{A}", "status": "running"}}'.encode()))
     await setup.store.claim("account", "a")
     await setup.store.claim("sink", "ops")
-    await setup.tell()
+    await setup.record()
     with capture_logs() as logs:
         setup.clock.advance(1.0)
         for name in sorted(setup.ticks()):
@@ -249,6 +249,22 @@ async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(setup: S
         await only_left(setup, count=1)
     assert setup.ticks() == {"account:a"}
     assert [entry["event"] for entry in logs].count("ownership.lost") == 1
+
+
+async def test_an_owner_that_finds_while_all_stop_that_it_lost_ends_once(setup: Setup) -> None:
+    setup.store.exclusive = False
+    setup.hook.reply = slowly = Slowly()
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.record()
+    assert await setup.deliver()
+    await setup.store.claim("sink", "ops")
+    stopping = asyncio.create_task(setup.supervisor.stop())
+    await asyncio.sleep(0)
+    slowly.told.set()
+    await stopping
+    assert setup.supervisor.owned() == []
+    await asyncio.gather(*(task for task in asyncio.all_tasks() if "Supervisor._stop" in repr(task.get_coro())))
+    assert setup.fatal == []
 
 
 async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(setup: Setup) -> None:
@@ -282,7 +298,7 @@ async def test_a_watcher_that_runs_is_handed_its_watches(setup: Setup) -> None:
     watcher = setup.watcher()
     await setup.apply(watched=B)
     assert setup.watcher() is watcher
-    assert B in await setup.look()
+    assert B in await setup.poll()
     await watcher.drain()
     assert setup.api.quiet
 
@@ -298,14 +314,14 @@ async def test_what_is_asked_for_no_more_ends_and_is_forgotten(setup: Setup) -> 
 async def test_what_is_in_flight_is_finished_and_not_done_again(setup: Setup) -> None:
     setup.hook.reply = slowly = Slowly()
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
+    await setup.record()
     await setup.deliver()
     changed = {"ops": setup.webhook(rate_limit="9/s"), "new": setup.webhook()}
     changing = asyncio.create_task(setup.apply(sinks=changed))
     while await setup.schedule.added() != "sink:new":
         pass
     assert "sink:ops" not in setup.ticks()
-    slowly.emitted.set()
+    slowly.told.set()
     await changing
     await setup.apply(sinks={"ops": changed["ops"]})
     setup.clock.advance(1.0)
@@ -317,21 +333,21 @@ async def test_what_is_in_flight_is_finished_and_not_done_again(setup: Setup) ->
 async def test_what_does_not_end_in_time_is_broken_off_and_comes_due_again(setup: Setup) -> None:
     setup.hook.reply = setup.api.reply = hangs
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
-    sent, asked = await setup.deliver(), await setup.look()
+    await setup.record()
+    sent, asked = await setup.deliver(), await setup.poll()
     setup.supervisor._drain_s = 0.01
     with capture_logs() as logs:
         await setup.apply({"a": setup.account(rate_limit="9/s")}, sinks={"ops": setup.webhook(rate_limit="9/s")})
     assert logs == [{"event": "drain.cut_short", "log_level": "warning", "at_most_s": 0.01}] * 2
-    assert (await setup.deliver(), await setup.look()) == (sent, asked)
+    assert (await setup.deliver(), await setup.poll()) == (sent, asked)
 
 
 async def test_at_the_end_all_have_the_same_time_to_finish(setup: Setup) -> None:
     setup.hook.reply = setup.api.reply = hangs
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
+    await setup.record()
     await setup.deliver()
-    await setup.look()
+    await setup.poll()
     setup.supervisor._drain_s = 0.01
     with capture_logs() as logs:
         await setup.supervisor.stop()
@@ -357,7 +373,7 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
 
 async def test_a_store_that_failed_just_now_is_not_asked_once_more(setup: Setup, path: Path) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
+    await setup.record()
     with held(path):
         await setup.deliver()
         await setup.worker().drain()
@@ -394,7 +410,7 @@ async def test_a_key_that_goes_to_another_account_is_used_by_that_one_only(setup
     await setup.apply({"old": setup.account()})
     old = setup.watcher()
     await setup.apply({"new": setup.account()})
-    await setup.look()
+    await setup.poll()
     await old.tick()
     await setup.watcher().drain()
     assert setup.api.quiet
@@ -403,14 +419,14 @@ async def test_a_key_that_goes_to_another_account_is_used_by_that_one_only(setup
 async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_drains(setup: Setup) -> None:
     setup.hook.reply = slowly = Slowly()
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
+    await setup.record()
     await setup.deliver()
     between = {"ops": setup.webhook(rate_limit="8/s"), "between": setup.webhook()}
     await broken_off(setup.apply(sinks=between), setup=setup, once_added="sink:between")
     newest = {"ops": setup.webhook(rate_limit="9/s"), "newest": setup.webhook()}
     applying = asyncio.create_task(setup.apply(sinks=newest))
     assert await setup.schedule.added() == "sink:newest"
-    slowly.emitted.set()
+    slowly.told.set()
     assert await setup.schedule.added() == "sink:ops"
     await applying
     assert setup.ticks() == {"account:a", "sink:newest", "sink:ops"}
@@ -427,11 +443,11 @@ async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(setu
     setup.hook.reply = slowly = Slowly()
     sinks = {"ops": setup.webhook()}
     await setup.apply(sinks=sinks)
-    await setup.tell()
+    await setup.record()
     await setup.deliver()
     await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
     applying = asyncio.create_task(setup.apply(sinks=sinks))
-    slowly.emitted.set()
+    slowly.told.set()
     await applying
     assert setup.ticks() == {"account:a", "sink:ops"}
 
@@ -439,7 +455,7 @@ async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(setu
 async def test_a_newer_configuration_gives_a_drain_no_more_time(setup: Setup) -> None:
     setup.hook.reply = hangs
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
+    await setup.record()
     await setup.deliver()
     setup.supervisor._drain_s = 0.5
     with capture_logs() as logs:
@@ -454,7 +470,7 @@ async def test_a_newer_configuration_gives_a_drain_no_more_time(setup: Setup) ->
 async def test_the_end_waits_for_a_drain_of_an_earlier_configuration_as_long_as_that_did(setup: Setup) -> None:
     setup.hook.reply = hangs
     await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.tell()
+    await setup.record()
     await setup.deliver()
     setup.supervisor._drain_s = 0.5
     await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
@@ -469,7 +485,7 @@ async def test_a_key_is_used_by_one_account_only_wherever_it_went_in_between(set
     await broken_off(setup.apply({"between": setup.account()}), setup=setup, once_added="account:between")
     between = [part for part in setup.supervisor.owned() if isinstance(part, AccountPoller)]
     await setup.apply({"newest": setup.account()})
-    await setup.look()
+    await setup.poll()
     for watcher in between:
         await watcher.tick()
     await setup.watcher().drain()
@@ -498,7 +514,7 @@ async def test_an_owner_that_does_not_end_well_is_loud_and_in_nobody_s_way(
     assert [type(error) for error in setup.fatal] == [BrokenError]
     await setup.apply(sinks=changed)
     assert setup.worker() is not worker
-    await setup.tell()
+    await setup.record()
     assert await setup.deliver()
     setup.fatal.clear()
 
@@ -507,15 +523,15 @@ async def test_an_owner_that_does_not_end_well_is_loud_though_nobody_waits_for_i
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
-    emitted = asyncio.Event()
+    may_break = asyncio.Event()
 
     async def break_down_later() -> None:
-        await emitted.wait()
+        await may_break.wait()
         raise BrokenError
 
     monkeypatch.setattr(setup.worker(), "drain", break_down_later)
     await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
-    emitted.set()
+    may_break.set()
     with pytest.raises(BrokenError):
         await setup.apply()
     await setup.apply()

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from worker_rig import DELIVERED, GONE, Rig, name_of
+from worker_rig import BUSY, DELIVERED, GONE, RULES, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
-from watcher.delivery.worker import UNSETTLED_COUNT
+from watcher.delivery.sinks.protocol import SendResult
+from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.models import Delivery
 from watcher.store.protocol import AttemptRecords
 
@@ -82,14 +84,7 @@ async def test_what_is_not_settled_is_bounded(rig: Rig) -> None:
 
 
 async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Rig) -> None:
-    batches: list[list[str]] = []
-
-    async def take(batch: Sequence[Delivery]) -> object:
-        batches.append([name_of(each) for each in batch])
-        return DELIVERED
-
-    rig.sink.batch_count = 100
-    rig.sink.send = take  # type: ignore[assignment,method-assign]
+    batches = note_batches(rig, batch_count=100)
     await rig.record(*streams(70), "a", "a")
     await rig.go()
     assert batches == [[*(f"{stream}1" for stream in streams(70)), "a1"], ["a2"]]
@@ -110,13 +105,107 @@ async def test_polling_makes_room_for_a_backlog_while_the_event_loop_is_slow(
     assert bool(rig.backpressure) is expected
 
 
-async def test_a_sink_that_wants_nothing_more_keeps_no_room(rig: Rig) -> None:
-    rig.sink.answer = lambda _: GONE
-    await rig.record(*streams(BATCH + 20))
+async def test_a_slow_receiver_takes_no_room_from_polling(rig: Rig) -> None:
+    async def answer_late() -> SendResult:
+        for _ in range(100):
+            await asyncio.sleep(0)
+        return DELIVERED
+
+    rig.sink.answer = lambda _: answer_late()
+    await rig.record(*streams(2 * BATCH + 100))
     slow = asyncio.create_task(be_slow(rig, turn_s=0.01))
     await rig.worker.tick()
     assert rig.backpressure
-    await rig.settle()
+    for _ in range(BATCH - CONCURRENCY):
+        await rig.sink.arrived.get()
     await rig.worker.tick()
     slow.cancel()
     assert not rig.backpressure
+
+
+async def test_a_sink_that_wants_nothing_more_takes_no_room_from_polling(rig: Rig) -> None:
+    rig.backpressure.note("ops", has_backlog=True, turn_s=1.0)
+    rig.sink.answer = lambda _: GONE
+    await rig.record(*streams(BATCH + 20))
+
+    async def be_slow() -> None:
+        while True:
+            rig.clock.passed_s += 0.01
+            await asyncio.sleep(0)
+
+    slow = asyncio.create_task(be_slow())
+    await rig.go()
+    slow.cancel()
+    assert rig.sink_state() == "disabled"
+    assert not rig.backpressure
+
+
+async def test_batches_keep_the_bound_of_what_is_not_settled(rig: Rig) -> None:
+    go_on, _ = hold_settling(rig)
+    sent = note_batches(rig, batch_count=100)
+    names = streams(UNSETTLED_COUNT + 88)
+    await rig.record(*names[:50])
+    await rig.worker.tick()
+    await rig.record(*names[50:])
+    for _ in range(4):
+        await rig.worker.tick()
+        while rig.worker._sending:
+            await asyncio.wait(rig.worker._sending)
+    assert sum(map(len, sent)) == UNSETTLED_COUNT
+    go_on.set()
+    await rig.go()
+    assert sum(map(len, sent)) == UNSETTLED_COUNT + 88
+
+
+async def test_what_cannot_be_sent_holds_up_its_batch_only_once(rig: Rig) -> None:
+    sent = note_batches(rig, batch_count=100, bad="b1")
+    await rig.record("a", "b", "c")
+    await rig.go()
+    await rig.go(after_s=60.0)
+    assert sent == [["a1", "b1", "c1"], ["a1"], ["b1"], ["c1"]]
+    assert (rig.row("a1")["state"], rig.row("c1")["state"]) == ("delivered", "delivered")
+
+
+async def test_what_waits_for_its_pace_goes_on_though_all_answers_came_at_once(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=10.0))
+    answers: list[asyncio.Future[SendResult]] = []
+
+    def hold(_: Delivery) -> asyncio.Future[SendResult]:
+        answers.append(asyncio.get_running_loop().create_future())
+        return answers[-1]
+
+    rig.sink.answer = hold
+    await rig.record(*streams(100))
+    while len(answers) < CONCURRENCY:
+        await rig.worker.tick()
+        await asyncio.sleep(0)
+        rig.clock.passed_s += 0.1
+    assert await rig.worker.tick() == REST_S
+    rig.woken = False
+    for answer in answers[:]:
+        answer.set_result(DELIVERED)
+    await asyncio.wait(set(rig.worker._sending))
+    assert rig.woken
+    assert await rig.worker.tick() < 0.2
+
+
+async def test_what_a_short_pause_holds_up_goes_on_right_after_it(rig: Rig) -> None:
+    busy = replace(BUSY, retry_after_s=1.0)
+    rig.sink.answer = lambda delivery: busy if name_of(delivery) == "s0000-1" else DELIVERED
+    await rig.record(*streams(100))
+    assert await rig.go() <= 1.0
+
+
+def note_batches(rig: Rig, *, batch_count: int, bad: str = "") -> list[list[str]]:
+    """Let the sink take batches, none of which may hold the bad delivery; return what each had."""
+    batches: list[list[str]] = []
+
+    async def take(batch: Sequence[Delivery]) -> SendResult:
+        batches.append([name_of(each) for each in batch])
+        if bad in batches[-1]:
+            raise ValueError
+        return DELIVERED
+
+    rig.sink.batch_count = batch_count
+    rig.sink.send = take  # type: ignore[method-assign]
+    return batches

@@ -394,7 +394,7 @@ def test_a_gateway_that_refuses_everybody_loses_nobody() -> None:
     assert not lost(a_streak(*[GONE] * 50, every_s=30))
 
 
-def test_a_success_before_the_last_such_answer_but_one_vouches_for_nothing() -> None:
+def test_a_success_before_the_last_such_answer_but_one_proves_nothing() -> None:
     assert not lost(a_streak(GONE, GONE, GONE, GONE, every_s=30, others_at=(1015, 1059)))
     assert lost(a_streak(GONE, GONE, GONE, GONE, every_s=30, others_at=(1015, 1060)))
 

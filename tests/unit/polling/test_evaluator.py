@@ -540,7 +540,7 @@ def test_an_hour_of_reading_nothing_begins_anew_with_every_success() -> None:
     assert rig.emitted == ["running"]
 
 
-def test_a_success_of_the_others_before_the_first_unreadable_answer_vouches_for_nothing() -> None:
+def test_a_success_of_the_others_before_the_first_unreadable_answer_proves_nothing() -> None:
     rig = Rig(others_well=False)
     around = AccountState(alone=False, success_at=rig.clock.monotonic() - 1, usable=True)
     for _ in range(100):

@@ -218,15 +218,15 @@ async def test_a_guard_that_raises_ends_the_daemon(failures: Failures) -> None:
 
 
 async def test_the_lag_of_the_event_loop_is_told() -> None:
-    emitted = asyncio.Event()
+    noted = asyncio.Event()
 
     def tell(_lag_s: float) -> None:
-        emitted.set()
+        noted.set()
 
     schedule = Schedule(clock=SystemClock(), fatal=_never, lag=tell)
     schedule.start()
     async with asyncio.timeout(5):
-        await emitted.wait()
+        await noted.wait()
     await schedule.stop()
 
 

@@ -21,7 +21,7 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "emitted"),
+    ("text", "message"),
     [
         ("10", "has no unit; write 10s"),
         ("1.5", "has no unit; write 1.5s"),
@@ -34,10 +34,10 @@ def test_a_duration_is_seconds(text: str, seconds: float) -> None:
         ("9" * 400 + "s", "is longer than a century; write at most 36500d"),
     ],
 )
-def test_a_bad_duration_says_what_would_be_right(text: str, emitted: str) -> None:
+def test_a_bad_duration_says_what_would_be_right(text: str, message: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_duration(text)
-    assert str(caught.value) == emitted
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(("text", "per_s"), [("5/s", 5), ("300/m", 5), ("3600/h", 1), ("0.5/s", 0.5), (" 1/s ", 1)])
@@ -46,7 +46,7 @@ def test_a_rate_is_per_second(text: str, per_s: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "emitted"),
+    ("text", "message"),
     [
         ("5", "has no unit; write 5/s or 300/m"),
         ("0/s", "would never send anything; write a rate above 0, such as 5/s"),
@@ -56,10 +56,10 @@ def test_a_rate_is_per_second(text: str, per_s: float) -> None:
         ("9" * 400 + "/s", "is faster than anything can be; write at most 1000000/s"),
     ],
 )
-def test_a_bad_rate_says_what_would_be_right(text: str, emitted: str) -> None:
+def test_a_bad_rate_says_what_would_be_right(text: str, message: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         parse_rate(text)
-    assert str(caught.value) == emitted
+    assert str(caught.value) == message
 
 
 def test_a_remedy_that_holds_the_value_has_one_without_it() -> None:

@@ -150,3 +150,14 @@ async def test_writing_that_ends_by_a_bug_ends_so_for_all_who_wait_and_who_come_
         await writer.close()
     assert {type(outcome) for outcome in outcomes} == {StoreStoppedError}
     assert "RuntimeError" in str(outcomes[0])
+
+
+async def test_a_full_group_waits_for_nothing_more(disk: Disk, writer: GroupWriter[int]) -> None:
+    writes = []
+    for turn in range(MOST_TURNS):
+        writes += [asyncio.create_task(writer.write(number)) for number in range(100 * turn, 100 * turn + 100)]
+        await asyncio.sleep(0)
+        if disk.attempts:
+            break
+    assert turn <= GROUP_COUNT // 100 + 2
+    await asyncio.gather(*writes)

@@ -1,4 +1,4 @@
-"""What the simulator was asked and what it said: the witness tests call. Holds no secret; keys are numbered."""
+"""What the simulator was asked and what it answered, for tests to compare with. Holds no secret; keys are numbered."""
 
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping

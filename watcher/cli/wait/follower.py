@@ -1,4 +1,4 @@
-"""A wait for one execution: the daemon's account watcher with nothing to remember and nobody to send to."""
+"""A wait for one execution: the daemon's account poller, with nothing to remember and nobody to send to."""
 
 import asyncio
 from contextlib import AsyncExitStack, suppress
@@ -65,8 +65,8 @@ async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> Wait
     heard, clock = Heard(), SystemClock()
     progress = Progress(lost_after=awaited.settings.polling.lost_after)
     async with AsyncExitStack() as stack:
-        watcher = await _start(awaited, heard, stack=stack, clock=clock)
-        following = asyncio.create_task(_Follower(watcher, heard, clock, progress, view).follow())
+        poller = await _start(awaited, heard, stack=stack, clock=clock)
+        following = asyncio.create_task(_Follower(poller, heard, clock, progress, view).follow())
         stopping = asyncio.create_task(stop.wait())
         stack.push_async_callback(_cancel, following, stopping)
         done, _ = await asyncio.wait(
@@ -118,11 +118,11 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
     """Let the account be watched until `stack` closes; what is in flight then is given up."""
     settings, metrics = awaited.settings, Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
-    ledger = EphemeralStore(heard.put_nowait)
+    store = EphemeralStore(heard.put_nowait)
     events = EventFactory(Router(routes_of(settings)))
-    shared = AccountOwnerDependencies(ledger, clock, metrics, events, schedule, Backpressure(), heard.put_nowait)
+    shared = AccountOwnerDependencies(store, clock, metrics, events, schedule, Backpressure(), heard.put_nowait)
     ((name, account),) = settings.accounts.items()
-    watcher = await build_account(
+    poller = await build_account(
         shared,
         stack,
         name=name,
@@ -132,19 +132,19 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
         retention_s=settings.store.retention_s,
         wrap_api=lambda api: ObservedApi(api, heard.put_nowait),
     )
-    await watcher.watch(watches_of(settings, name))
-    schedule.add(f"account:{name}", watcher.tick)
-    stack.push_async_callback(watcher.cancel)
+    await poller.watch(watches_of(settings, name))
+    schedule.add(f"account:{name}", poller.tick)
+    stack.push_async_callback(poller.cancel)
     stack.push_async_callback(schedule.stop)
     schedule.start()
-    return watcher
+    return poller
 
 
 @dataclass(frozen=True, slots=True)
 class _Follower:
     """Takes in what is heard, and passes it on to the view."""
 
-    watcher: AccountPoller
+    poller: AccountPoller
     heard: Heard
     clock: Clock
     progress: Progress
@@ -172,4 +172,4 @@ class _Follower:
 
     def _show(self) -> None:
         now = self.clock.monotonic()
-        self.view.show(self.progress, RenderTime(self.clock.steady_us(), now, self.watcher.next_poll_at(now)))
+        self.view.show(self.progress, RenderTime(self.clock.steady_us(), now, self.poller.next_poll_at(now)))

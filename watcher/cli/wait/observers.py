@@ -1,4 +1,4 @@
-"""Ears for whoever follows an account from within: what the API answered, and what would be recorded.
+"""For whoever follows one execution without a daemon: what the API answered, and what would be recorded.
 
 The parts of the daemon stay as they are; an API that is listened to and a store without memory stand in for theirs.
 """

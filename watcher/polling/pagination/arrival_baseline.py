@@ -121,9 +121,9 @@ def proves_new(cursor: Cursor, arrivals: ArrivalBaseline, *, found_at: int, hist
 
 
 def had_ended(
-    cursor: Cursor, execution: ExecutionSnapshot, arrivals: ArrivalBaseline, *, seen: FirstSeen, emitted_us: int
+    cursor: Cursor, execution: ExecutionSnapshot, arrivals: ArrivalBaseline, *, seen: FirstSeen, lookback_us: int
 ) -> bool:
-    """Tell whether an execution that has ended had done so more than `emitted_us` before the pipeline was watched.
+    """Tell whether an execution that has ended had done so more than `lookback_us` before the pipeline was watched.
 
     What is new had not. Of the rest the dates say so, by the API's clock or by ours. While a place is read for the
     first time, a date that is yet to come says that the API's clock is ahead: ours then says nothing, and it had.
@@ -133,12 +133,12 @@ def had_ended(
         return False
     if _is_new(cursor, began_at=began_at, at=at, seen=seen):
         return False
-    if arrivals.ended_by_at is not None and at <= arrivals.ended_by_at - emitted_us:
+    if arrivals.ended_by_at is not None and at <= arrivals.ended_by_at - lookback_us:
         return True
     is_read = cursor.found or (
         cursor.newest_at is not None and (bool(cursor.complete_at) or began_at > cursor.newest_at)
     )
-    return at < cursor.since_at - emitted_us or (not is_read and not emitted_us and at > seen.now)
+    return at < cursor.since_at - lookback_us or (not is_read and not lookback_us and at > seen.now)
 
 
 def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: FirstSeen) -> bool:

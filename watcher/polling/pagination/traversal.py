@@ -32,7 +32,7 @@ class Extent(Enum):
 
 
 class ListTraversal:
-    """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a finding.
+    """One pass, made anew for each. Hand `page` to the API and what it answers to `read`, until that returns a result.
 
     `result` is there once everything was seen, though pages beyond may be read for more.
     """

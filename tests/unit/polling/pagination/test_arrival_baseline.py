@@ -30,7 +30,7 @@ def ended(began_s: int | None, ended_s: int | None) -> ExecutionSnapshot:
 
 
 @pytest.mark.parametrize(
-    ("cursor", "ended_by", "row", "found_s", "emitted_s", "history"),
+    ("cursor", "ended_by", "row", "found_s", "lookback_s", "history"),
     [
         # our clock decides where nothing else does
         (FIRST, None, (990, 999), 1000, 0, True),
@@ -68,13 +68,13 @@ def test_what_is_new_is_known_by_the_apis_own_dates(
     ended_by: int | None,
     row: tuple[int | None, int | None],
     found_s: int,
-    emitted_s: int,
+    lookback_s: int,
     *,
     history: bool,
 ) -> None:
     arrivals = ArrivalBaseline(None if ended_by is None else ended_by * SECOND)
     seen = FirstSeen(found_s * SECOND, found_s * SECOND)
-    assert had_ended(cursor, ended(*row), arrivals, seen=seen, emitted_us=emitted_s * SECOND) is history
+    assert had_ended(cursor, ended(*row), arrivals, seen=seen, lookback_us=lookback_s * SECOND) is history
 
 
 def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
@@ -209,7 +209,7 @@ def test_an_end_in_the_first_seconds_is_unproven_where_the_date_that_spoke_again
 
 def test_what_the_first_scan_meets_further_on_was_there_though_it_began_after_the_newest() -> None:
     row = ended(901, 902)
-    assert not had_ended(HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND), emitted_us=0)
+    assert not had_ended(HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND), lookback_us=0)
     assert had_ended(
-        HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND, in_turn=True), emitted_us=0
+        HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND, in_turn=True), lookback_us=0
     )
