@@ -1,24 +1,74 @@
-"""What a restart must not forget of how a sink is, kept in the store."""
+"""What is written of how a sink is: what a restart must not forget, and each change of it for the other sinks."""
 
-from watcher.delivery.sink_state import SinkState
-from watcher.store.protocol import Lease, Store
+import structlog
+
+from watcher.delivery.delivery_queue import DeliveryQueue
+from watcher.delivery.sink_state import DISABLED, FAILING, SinkState
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import EventType
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import SinkMetrics
+from watcher.store.protocol import SinkRecord, SourceChange, Store
+
+DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
+
+_EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
+
+log = structlog.get_logger()
 
 
 class SinkStateStore:
-    """Writes how one sink is, whenever time has moved that on since it was written; its attempts do so too."""
+    """Writes how one sink is, whenever that has changed or time has moved it on; its attempts write the latter, too."""
 
-    def __init__(self, lease: Lease, sink_state: SinkState, *, store: Store) -> None:
-        """Take what the state began with as written."""
-        self._lease = lease
+    def __init__(
+        self,
+        sink_state: SinkState,
+        record: SinkRecord,
+        *,
+        store: Store,
+        queue: DeliveryQueue,
+        events: EventFactory,
+        clock: Clock,
+        metrics: SinkMetrics,
+    ) -> None:
+        """Take what the state began with as written, and warn if the sink is disabled."""
         self._sink_state = sink_state
         self._store = store
+        self._queue = queue
+        self._events = events
+        self._clock = clock
+        self._metrics = metrics
+        self._reported, self._sequence = record.state, record.sequence
         self._saved = self._state()
+        metrics.up(record.state is None)
+        if sink_state.disabled:
+            log.warning("sink.disabled", sink=queue.lease.name, note=DISABLED_NOTE)
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the other sinks know how this one is."""
+        return self._sink_state.state == self._reported
+
+    async def report(self) -> bool:
+        """Record a change of how the sink is, and report it to the other sinks. Return `False` if that failed."""
+        state, answer = self._sink_state.state, self._sink_state.answer
+        if self.is_reported or self._clock.monotonic() < self._queue.retry_at:
+            return True
+        type_, lease, at = _EVENT_TYPES[state], self._queue.lease, self._clock.now()
+        entry = self._events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
+        change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,))
+        if not await self._queue.record(change):
+            return False
+        self._reported, self._sequence = state, change.sequence
+        self._metrics.reported(type_, well=state is None, answer=answer)
+        (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
+        return True
 
     async def save(self) -> None:
-        """Write what has changed. Raises `StoreError`."""
+        """Write what time has changed. Raises `StoreError`."""
         state = self._state()
         if state != self._saved:
-            await self._store.save_sink_state(self._lease, self._sink_state.backoff(), clock_s=state[0])
+            await self._store.save_sink_state(self._queue.lease, self._sink_state.backoff(), clock_s=state[0])
             self._saved = state
 
     def _state(self) -> tuple[float, float | None]:

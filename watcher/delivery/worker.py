@@ -14,18 +14,18 @@ import structlog
 from watcher.delivery.attempt import Attempt, DeliverySender
 from watcher.delivery.circuit_breaker import CircuitBreaker
 from watcher.delivery.delivery_queue import BATCH, DeliveryQueue
-from watcher.delivery.sink_state import DISABLED, FAILING, SinkState
+from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sink_state_store import SinkStateStore
 from watcher.delivery.sinks.protocol import Sink, WorkerRules
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.models import Delivery
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
 from watcher.runtime.scheduler import Wake
-from watcher.store.protocol import Lease, SinkRecord, SourceChange, Store
+from watcher.store.protocol import Lease, SinkRecord, Store
 
 CONCURRENCY = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -42,10 +42,6 @@ SENDING_TURNS = 40
 GIVE_UP_EVERY_S = 60.0
 GIVE_UP_SHARE = 0.05
 """What has waited too long is looked for so often, and at least so often within `give_up_after`."""
-
-DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
-
-_EVENT_TYPES = {None: EventType.SINK_RECOVERED, FAILING: EventType.SINK_FAILING, DISABLED: EventType.SINK_DISABLED}
 
 log = structlog.get_logger()
 
@@ -78,8 +74,15 @@ class DeliveryWorker:
         self._clock = deps.clock
         self._store = DeliveryQueue(deps.store, lease=lease, clock=self._clock)
         self._sink_state = SinkState(record, clock=self._clock)
-        self._state_store = SinkStateStore(lease, self._sink_state, store=deps.store)
-        self._recorded, self._sequence = record.state, record.sequence
+        self._state_store = SinkStateStore(
+            self._sink_state,
+            record,
+            store=deps.store,
+            queue=self._store,
+            events=deps.events,
+            clock=self._clock,
+            metrics=deps.metrics,
+        )
         self._pacer = Pacer(rules.rate_per_s, now=self._clock.monotonic())
         self._breaker = CircuitBreaker(opens=rules.breaks)
         self._give_up_after_s = rules.retry.give_up_after_s
@@ -108,16 +111,14 @@ class DeliveryWorker:
         self._give_up_at = float("-inf")
         self._next_tick_at = float("-inf")
         self._stopped = False
-        deps.metrics.up(record.state is None)
-        if self._sink_state.disabled:
-            log.warning("sink.disabled", sink=lease.name, note=DISABLED_NOTE)
 
     async def tick(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again."""
         if self._sending:
             self._sink_state.tried()
         self._sink_state.check()
-        await self._report_state()
+        if not await self._state_store.report():
+            self._give_back()
         await self._refill()
         self._start()
         await self._note_backlog()
@@ -166,22 +167,6 @@ class DeliveryWorker:
             self._deps.metrics.dead(count)
             log.warning("deliveries.died", sink=self._store.lease.name, count=count, why="give_up_after has passed")
             self._deps.wake()
-
-    async def _report_state(self) -> None:
-        """Record how the sink is, and report each change of it to the other sinks."""
-        state, answer = self._sink_state.state, self._sink_state.answer
-        if state == self._recorded or self._clock.monotonic() < self._store.retry_at:
-            return
-        type_, lease, at = _EVENT_TYPES[state], self._store.lease, self._clock.now()
-        entry = self._deps.events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
-        change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,))
-        if not await self._store.record(change):
-            self._give_back()
-            return
-        self._recorded, self._sequence = state, change.sequence
-        self._deps.metrics.reported(type_, well=state is None, answer=answer)
-        report = log.info if state is None else log.warning
-        report(type_.value, sink=lease.name, answer=answer)
 
     async def _refill(self) -> None:
         if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
@@ -337,7 +322,7 @@ class DeliveryWorker:
             return
         may_take = is_more and len(self._ready) < CONCURRENCY
         is_late = self._clock.monotonic() + self._rest_s() < self._next_tick_at
-        if may_take or is_late or self._sink_state.state != self._recorded:
+        if may_take or is_late or not self._state_store.is_reported:
             self._deps.wake()
 
     def _under_way(self) -> set[asyncio.Task[None]]:

@@ -360,7 +360,7 @@ async def test_a_state_from_another_sequence_of_its_own_sink_is_a_bug_and_ends_t
     await rig.worker.tick()
     await rig.sink.arrived.get()
     await rig.settle()
-    rig.worker._sequence += 1
+    rig.worker._state_store._sequence += 1
     with pytest.raises(
         SequenceConflictError, match="another sequence than its owner believes; this is a bug: start again"
     ):
