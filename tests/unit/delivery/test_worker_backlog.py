@@ -70,6 +70,7 @@ async def test_the_next_of_a_stream_waits_until_the_one_before_is_settled(rig: R
     assert rig.sink.take_sent() == ["a1", "b1", "a2"]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_what_is_not_settled_is_bounded(rig: Rig) -> None:
     go_on, _ = hold_settling(rig)
     await rig.record(*streams(UNSETTLED_COUNT + 30))
@@ -105,6 +106,7 @@ async def test_polling_makes_room_for_a_backlog_while_the_event_loop_is_slow(
     assert bool(rig.backpressure) is expected
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_a_slow_receiver_takes_no_room_from_polling(rig: Rig) -> None:
     async def answer_late() -> SendResult:
         for _ in range(100):
@@ -140,6 +142,7 @@ async def test_a_sink_that_wants_nothing_more_takes_no_room_from_polling(rig: Ri
     assert not rig.backpressure
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_batches_keep_the_bound_of_what_is_not_settled(rig: Rig) -> None:
     go_on, _ = hold_settling(rig)
     sent = note_batches(rig, batch_count=100)

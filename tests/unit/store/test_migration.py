@@ -155,6 +155,7 @@ async def test_the_migrations_make_what_the_tables_say(tmp_path: Path, start: by
     }
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 def test_only_a_migration_loads_alembic(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OPEN, f"sqlite:///{tmp_path}/watcher.db"]
     loaded = [subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2)]
