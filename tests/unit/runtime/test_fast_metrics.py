@@ -13,7 +13,7 @@ BUCKETS = (0.005, 0.5, 1, 60, 3600)
 
 def counters(kind: type[Counter] | type[FastCounter]) -> str:
     registry = CollectorRegistry()
-    counter = kind("polls_total", "Looks.", LABELS, registry=registry)
+    counter = kind("polls_total", "Polls.", LABELS, registry=registry)
     for account, outcome in (("a", "ok"), ("a", "timeout"), ('b"\\\n', "ok")):
         counter.labels(account, outcome)
     counter.labels("a", "ok").inc()
@@ -55,7 +55,7 @@ def test_a_histogram_shows_the_same(values: tuple[float, ...]) -> None:
 )
 def test_what_is_removed_has_all_these_labels_and_is_shown_no_more(labels: dict[str, str], left: list[str]) -> None:
     registry = CollectorRegistry()
-    counter = FastCounter("polls_total", "Looks.", LABELS, registry=registry)
+    counter = FastCounter("polls_total", "Polls.", LABELS, registry=registry)
     for values in (("a", "ok"), ("a", "timeout"), ("b", "ok")):
         counter.labels(*values).inc()
     counter.remove_by_labels(labels)
@@ -65,7 +65,7 @@ def test_what_is_removed_has_all_these_labels_and_is_shown_no_more(labels: dict[
 
 def test_a_child_that_was_removed_begins_at_0_again() -> None:
     registry = CollectorRegistry()
-    counter = FastCounter("polls_total", "Looks.", LABELS, registry=registry)
+    counter = FastCounter("polls_total", "Polls.", LABELS, registry=registry)
     counter.labels("a", "ok").inc()
     counter.remove_by_labels({"account": "a"})
     counter.labels("a", "ok")
