@@ -9,6 +9,7 @@ from watcher.domain.event_size import LIST_LENGTH, Json, cut, truncate
 from watcher.domain.models import (
     AccountTrouble,
     Event,
+    EventKey,
     EventType,
     ExecutionRecord,
     ExecutionSnapshot,
@@ -17,6 +18,7 @@ from watcher.domain.models import (
     Status,
     Watch,
 )
+from watcher.domain.problems import Problem, ProblemChange, severity_of
 from watcher.domain.transitions import StatusChange
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
@@ -44,6 +46,7 @@ class ExecutionEventParams:
     link: str | None = None
     reason: LostReason | None = None
     overdue_s: float | None = None
+    problem: ProblemChange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +72,12 @@ def execution_event(params: ExecutionEventParams) -> Event:
         "execution": _execution(params),
         "reason": params.reason,
         "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
+        "problem": _problem(params.problem),
         "observed": _observed(params.observed_at, reported_at=reported_at),
     }
     return _event(
         status_change.type,
-        _source(watch),
+        pipeline_source(watch),
         reported_at or params.observed_at.at,
         sequence=status_change.sequence,
         data=data,
@@ -91,7 +95,7 @@ def gap_event(params: GapEventParams, *, sequence: int, at: datetime) -> Event:
         "atMost": params.at_most,
         "observed": {"at": timestamp(at)},
     }
-    return _event(EventType.PIPELINE_GAP, _source(params.watch), at, sequence=sequence, data=data)
+    return _event(EventType.PIPELINE_GAP, pipeline_source(params.watch), at, sequence=sequence, data=data)
 
 
 def account_event(
@@ -102,25 +106,63 @@ def account_event(
     sequence: int,
     at: datetime,
     cause: str | None = None,
+    problem: ProblemChange | None = None,
 ) -> Event:
     """Build `account.degraded` or `account.recovered`; `reason` is the trouble that began or ended.
 
     `cause` is a word of ours, or a status code, for what went wrong last.
     """
-    data = {"account": account, "reason": reason, "cause": cause, "observed": {"at": timestamp(at)}}
-    return _event(type_, f"/accounts/{account}", at, sequence=sequence, data=data)
+    data = {
+        "account": account,
+        "reason": reason,
+        "cause": cause,
+        "problem": _problem(problem),
+        "observed": {"at": timestamp(at)},
+    }
+    return _event(type_, account_source(account), at, sequence=sequence, data=data)
 
 
-def sink_event(type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime) -> Event:
+def sink_event(
+    type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime, problem: ProblemChange | None
+) -> Event:
     """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave, if it gave any."""
-    data = {"sink": sink, "answer": answer, "observed": {"at": timestamp(at)}}
-    return _event(type_, f"/sinks/{sink}", at, sequence=sequence, data=data)
+    data = {"sink": sink, "answer": answer, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
+    return _event(type_, sink_source(sink), at, sequence=sequence, data=data)
 
 
 def trial_event(*, sink: str, at: datetime) -> Event:
     """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}
-    return _event(EventType.WATCHER_TEST, f"/sinks/{sink}", at, sequence=1, data=data)
+    return _event(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
+
+
+def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, sequence: int, at: datetime) -> Problem:
+    """Return the problem that an event of this kind, source, subject and sequence opens, which is seen at `at`.
+
+    Its id is the same for ever: it is made of what it is about and the how-manieth of its kind that is.
+    """
+    id_ = uuid.uuid5(NAMESPACE, f"problem/{kind}{source}#{subject}/{nth}")
+    return Problem(id_, kind, at, EventKey(stream_of(source, subject), sequence))
+
+
+def stream_of(source: str, subject: str = "") -> bytes:
+    """Return the key of the stream of events with this source and subject."""
+    return uuid.uuid5(NAMESPACE, f"{source}#{subject}").bytes
+
+
+def account_source(account: str) -> str:
+    """Return the source of an account's own events."""
+    return f"/accounts/{account}"
+
+
+def pipeline_source(watch: Watch) -> str:
+    """Return the source of a pipeline's events, and those of its executions."""
+    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
+
+
+def sink_source(sink: str) -> str:
+    """Return the source of a sink's own events."""
+    return f"/sinks/{sink}"
 
 
 def timestamp(moment: datetime) -> str:
@@ -159,8 +201,7 @@ def _event(
         "sequence": f"{sequence:010d}",
         "data": data,
     }
-    stream = uuid.uuid5(NAMESPACE, f"{source}#{subject or ''}").bytes
-    return Event(id_, type_, stream, sequence, truncate(_present(envelope)))
+    return Event(id_, type_, stream_of(source, subject or ""), sequence, truncate(_present(envelope)))
 
 
 def _present(value: Json) -> Json:
@@ -171,10 +212,6 @@ def _present(value: Json) -> Json:
         if present or not (present is None or isinstance(present, dict | list)):
             kept[key] = present
     return kept
-
-
-def _source(watch: Watch) -> str:
-    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
 
 
 def _where(params: ExecutionEventParams) -> Json:
@@ -244,6 +281,23 @@ def _reported_at(params: ExecutionEventParams) -> datetime | None:
     if facts and status_change.kind == Status.RUNNING and status_change.nth == 1 and not params.known.was_paused:
         return facts.started_at
     return None
+
+
+def _problem(change: ProblemChange | None) -> Json | None:
+    """Return the block of an event that opens, closes or reminds of a problem."""
+    if change is None:
+        return None
+    problem, closed_at = change.problem, change.closed_at
+    duration = None if closed_at is None else max(timedelta(), closed_at - problem.opened_at)
+    return {
+        "id": str(problem.id),
+        "kind": problem.kind,
+        "severity": severity_of(problem.kind),
+        "openedAt": timestamp(problem.opened_at),
+        "closedAt": closed_at and timestamp(closed_at),
+        "durationSeconds": None if duration is None else round(duration.total_seconds(), 3),
+        "count": problem.count if problem.kind is EventType.PIPELINE_FAILING else None,
+    }
 
 
 def _observed(observed_at: ObservedAt, *, reported_at: datetime | None) -> Json:

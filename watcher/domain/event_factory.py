@@ -5,17 +5,29 @@ neither number nor route: `cloudevents` alone makes it.
 """
 
 from datetime import datetime
+from typing import NamedTuple
 
 from watcher.domain.cloudevents import (
     ExecutionEventParams,
     GapEventParams,
     account_event,
+    account_source,
     execution_event,
     gap_event,
+    new_problem,
     sink_event,
+    sink_source,
 )
-from watcher.domain.models import AccountTrouble, EventType, OutboxEntry
+from watcher.domain.models import AccountTrouble, Event, EventType, OutboxEntry
+from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.routing import Router
+
+
+class Reported(NamedTuple):
+    """An event on its way, and what it does to a problem, if anything."""
+
+    entry: OutboxEntry
+    problem: ProblemChange | None
 
 
 class EventFactory:
@@ -39,13 +51,44 @@ class EventFactory:
         return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
 
     def account(
-        self, type_: EventType, *, account: str, reason: AccountTrouble, cause: str | None, after: int, at: datetime
-    ) -> OutboxEntry:
-        """Return `account.degraded` or `account.recovered`."""
-        event = account_event(type_, account=account, reason=reason, cause=cause, sequence=after + 1, at=at)
-        return OutboxEntry(event, self.router.sinks_for(type_))
+        self,
+        type_: EventType,
+        *,
+        account: str,
+        reason: AccountTrouble,
+        cause: str | None,
+        problem: Problem | None,
+        after: int,
+        at: datetime,
+    ) -> Reported:
+        """Return `account.degraded`, which opens a problem, or `account.recovered`, which closes that `problem`."""
+        edge = _edge(type_, account_source(account), problem, sequence=after + 1, at=at)
+        event = account_event(
+            type_, account=account, reason=reason, cause=cause, sequence=after + 1, at=at, problem=edge
+        )
+        return Reported(self._routed(event, edge), edge)
 
-    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> OutboxEntry:
-        """Return an event of a sink itself, for all the other sinks."""
-        event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at)
-        return OutboxEntry(event, self.router.sinks_for(type_, but=sink))
+    def sink(
+        self, type_: EventType, *, sink: str, answer: str | None, problem: Problem | None, after: int, at: datetime
+    ) -> Reported:
+        """Return an event of a sink itself, for all the other sinks: it opens its one problem, changes or closes it."""
+        edge = _edge(type_, sink_source(sink), problem, sequence=after + 1, at=at)
+        event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at, problem=edge)
+        return Reported(self._routed(event, edge, but=sink), edge)
+
+    def _routed(self, event: Event, edge: ProblemChange | None, *, but: str | None = None) -> OutboxEntry:
+        """Send what closes a problem where what opened it went, whatever the routes say by now."""
+        if edge is not None and edge.closed_at is not None:
+            return OutboxEntry(event, (), with_sinks_of=edge.problem.opening)
+        return OutboxEntry(event, self.router.sinks_for(event.type, but=but))
+
+
+def _edge(
+    type_: EventType, source: str, problem: Problem | None, *, sequence: int, at: datetime
+) -> ProblemChange | None:
+    """Return what an event of an account or a sink does to its one problem."""
+    if type_ not in PROBLEM_KINDS:
+        return None if problem is None else ProblemChange(problem, closed_at=at)
+    if problem is not None:
+        return ProblemChange(problem)
+    return ProblemChange(new_problem(type_, source, nth=sequence, sequence=sequence, at=at), is_new=True)

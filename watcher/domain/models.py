@@ -36,12 +36,18 @@ class EventType(StrEnum):
     EXECUTION_UNRECOGNIZED = "execution.unrecognized"
     EXECUTION_OVERDUE = "execution.overdue"
     EXECUTION_LOST = "execution.lost"
+    PIPELINE_FAILING = "pipeline.failing"
+    PIPELINE_RECOVERED = "pipeline.recovered"
+    PIPELINE_SILENT = "pipeline.silent"
+    PIPELINE_ACTIVE = "pipeline.active"
     PIPELINE_GAP = "pipeline.gap"
     ACCOUNT_DEGRADED = "account.degraded"
     ACCOUNT_RECOVERED = "account.recovered"
     SINK_FAILING = "sink.failing"
     SINK_RECOVERED = "sink.recovered"
     SINK_DISABLED = "sink.disabled"
+    PROBLEM_REMINDER = "problem.reminder"
+    PROBLEM_CLOSED = "problem.closed"
     WATCHER_TEST = "watcher.test"
 
 
@@ -194,8 +200,9 @@ class ExecutionRecord:
     """What is recorded of one execution: one row of the store. Times are microseconds UTC on the steady clock.
 
     `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is reported as lost;
-    `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of this stay's
-    `execution.overdue`, if it was reported. `found_at` is when a list first showed it, 0 if none did; what was found is
+    `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the last
+    `execution.overdue` that no event has ended yet, `overdue_at` when that was seen (microseconds, wall clock).
+    `found_at` is when a list first showed it, 0 if none did; what was found is
     recorded even before its first status is reported.
     """
 
@@ -207,6 +214,7 @@ class ExecutionRecord:
     sequence: int = 0
     counts: Counts = ()
     overdue_sequence: int | None = None
+    overdue_at: int | None = None
     lost: LostReason | None = None
     lost_at: int | None = None
     ended_at: int | None = None
@@ -234,6 +242,13 @@ class Cursor:
     newest_at: int | None = None
 
 
+class EventKey(NamedTuple):
+    """Names an event: its stream, and its sequence in that."""
+
+    stream: bytes
+    sequence: int
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
@@ -250,11 +265,11 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class OutboxEntry:
-    """An event and the sinks it goes to. `with_sinks_of` adds those that were sent that sequence of the stream."""
+    """An event and the sinks it goes to. `with_sinks_of` adds those that another event went to."""
 
     event: Event
     sinks: tuple[str, ...]
-    with_sinks_of: int | None = None
+    with_sinks_of: EventKey | None = None
 
 
 class DeliveryState(StrEnum):
@@ -262,6 +277,9 @@ class DeliveryState(StrEnum):
 
     WAITING = "waiting"
     DELIVERED = "delivered"
+    ACCEPTED = "accepted"
+    """The receiver took it and has yet to show it (202)."""
+    SILENCED = "silenced"
     DEAD = "dead"
 
 
@@ -272,7 +290,8 @@ class Delivery:
     `recorded_at`, `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the
     steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
     when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
-    was its own; `rejections` counts the answers in a row that said the body itself is unacceptable.
+    was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
+    `group_id` are sent together. `replayed` marks what was a dead letter and is sent again.
     """
 
     sink: str
@@ -288,3 +307,5 @@ class Delivery:
     rejections: int = 0
     tried_at: int = 0
     first_due_at_s: float | None = None
+    group_id: UUID | None = None
+    replayed: bool = False

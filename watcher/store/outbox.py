@@ -46,7 +46,7 @@ _SINKS_OF = (
         delivery.c.sequence == bindparam("earlier"),
         ~select(_there.c.sink_id)
         .where(
-            _there.c.stream == bindparam("of_stream"),
+            _there.c.stream == bindparam("later_stream"),
             _there.c.sequence == bindparam("later"),
             _there.c.sink_id == delivery.c.sink_id,
         )
@@ -88,9 +88,10 @@ def _write_echoes(connection: Connection, several: Sequence[OutboxEntry], *, now
         if outgoing.with_sinks_of is None:
             continue
         key = {
-            "of_stream": outgoing.event.stream,
+            "of_stream": outgoing.with_sinks_of.stream,
+            "earlier": outgoing.with_sinks_of.sequence,
+            "later_stream": outgoing.event.stream,
             "later": outgoing.event.sequence,
-            "earlier": outgoing.with_sinks_of,
         }
         sinks = connection.execute(_SINKS_OF, key).all()
         if sinks:

@@ -23,7 +23,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -50,6 +50,7 @@ source = Table(
     Column("absent_since", BigInteger),
     Column("paused_until", BigInteger),
     Column("failing_for_s", Float),  # when it was written; the time the daemon is off does not count
+    Column("rules", String),  # what the rules of a pipeline go by: JSON of domain/rules
     UniqueConstraint("kind", "name", name="source_kind_name"),
 )
 
@@ -81,6 +82,7 @@ execution = Table(
     Column("was_paused", Boolean, nullable=False),
     Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
     Column("found_at", BigInteger, nullable=False, server_default="0"),
+    Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
     Index("execution_ended", "ended_at", sqlite_where=text("ended_at IS NOT NULL")),
     Index("execution_open", "pipeline_id", "execution", sqlite_where=text("ended_at IS NULL")),
     sqlite_with_rowid=False,
@@ -136,8 +138,50 @@ delivery = Table(
     Column("steps", Integer, nullable=False, server_default="0"),  # of the schedule
     Column("tried_at", BigInteger, nullable=False, server_default="0"),
     Column("tried", Boolean, nullable=False, server_default="0"),  # whether it was, for the index
+    Column("group_id", LargeBinary),  # what is sent together, once that is settled
+    Column("replayed", Boolean, nullable=False, server_default="0"),
     ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", sqlite_where=text("state = 'waiting'")),
+    sqlite_with_rowid=False,
+)
+
+# What is open, and what was until retention takes it. Times of day are the wall clock's.
+problem = Table(
+    "problem",
+    metadata,
+    Column("id", LargeBinary, primary_key=True),
+    Column("kind", String, nullable=False),  # the type of the event that opened it
+    Column("source_id", ForeignKey("source.id"), nullable=False),  # the account or sink it is of
+    Column("pipeline_id", ForeignKey("source.id")),
+    Column("execution", LargeBinary),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    Column("count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
+    Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
+    Column("sequence", BigInteger, nullable=False),
+    Index("problem_open", "source_id", sqlite_where=text("closed_at IS NULL")),
+    Index("problem_opening", "stream", "sequence", sqlite_where=text("closed_at IS NULL")),
+    sqlite_with_rowid=False,
+)
+
+# When a sink was last reminded of a problem (steady clock).
+reminder = Table(
+    "reminder",
+    metadata,
+    Column("problem_id", ForeignKey("problem.id"), primary_key=True),
+    Column("sink_id", ForeignKey("source.id"), primary_key=True),
+    Column("reminded_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Ends that the rules of their pipeline are yet to judge: they wait for a complete scan.
+unjudged_end = Table(
+    "unjudged_end",
+    metadata,
+    Column("pipeline_id", ForeignKey("source.id"), primary_key=True),
+    Column("execution", LargeBinary, primary_key=True),
+    Column("ended_at", BigInteger, nullable=False),  # by the API's clock, else when it was seen
+    Column("failed", Boolean, nullable=False),
     sqlite_with_rowid=False,
 )
 

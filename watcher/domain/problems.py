@@ -1,0 +1,72 @@
+"""What begins and ends is a problem (SPEC 5): what is known of an open one, and how severe events are. Pure values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from watcher.domain.models import EventKey, EventType
+
+
+class Severity(StrEnum):
+    """How bad it is, in the words of PagerDuty's Events API."""
+
+    CRITICAL = "critical"
+    ERROR = "error"
+    WARNING = "warning"
+    INFO = "info"
+
+
+_SEVERITIES: Mapping[EventType, Severity] = {
+    EventType.PIPELINE_FAILING: Severity.CRITICAL,
+    EventType.ACCOUNT_DEGRADED: Severity.CRITICAL,
+    EventType.EXECUTION_FAILED: Severity.ERROR,
+    EventType.EXECUTION_LOST: Severity.ERROR,
+    EventType.SINK_FAILING: Severity.ERROR,
+    EventType.SINK_DISABLED: Severity.ERROR,
+    EventType.EXECUTION_OVERDUE: Severity.WARNING,
+    EventType.EXECUTION_UNRECOGNIZED: Severity.WARNING,
+    EventType.PIPELINE_SILENT: Severity.WARNING,
+    EventType.PIPELINE_GAP: Severity.WARNING,
+}
+
+PROBLEM_KINDS = frozenset(
+    {
+        EventType.PIPELINE_FAILING,
+        EventType.PIPELINE_SILENT,
+        EventType.ACCOUNT_DEGRADED,
+        EventType.SINK_FAILING,
+        EventType.SINK_DISABLED,
+        EventType.EXECUTION_OVERDUE,
+    }
+)
+"""The events that open a problem, which is of the kind they are called."""
+
+
+def severity_of(type_: EventType) -> Severity:
+    """Return how severe an event of that type, or a problem of that kind, is."""
+    return _SEVERITIES.get(type_, Severity.INFO)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One problem, open until it is closed. `opened_at` is the wall clock of `opening`, the event that opened it.
+
+    `kind` is that event's type. `count` are the ends that failed while it was open (`pipeline.failing` only).
+    """
+
+    id: UUID
+    kind: EventType
+    opened_at: datetime
+    opening: EventKey
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemChange:
+    """What becomes of a problem: it is opened (`is_new`), counted on, or closed at `closed_at` (wall clock)."""
+
+    problem: Problem
+    closed_at: datetime | None = None
+    is_new: bool = False
