@@ -1,0 +1,119 @@
+from dataclasses import replace
+from itertools import product
+
+import pytest
+
+from watcher.domain.rules import Edge, End, FailingRule, RuleState, is_silent, judge_end, note_start
+
+SECOND = 1_000_000
+HOUR = 3600 * SECOND
+THREE = FailingRule(consecutive=3)
+FIFTH = FailingRule(rate=0.2, of_last=10, within_us=HOUR, at_least=5)
+
+
+def edges(rule: FailingRule, ends: list[End], *, state: RuleState | None = None) -> tuple[list[str], RuleState]:
+    """Judge ends one by one; return what each led to: `opens`, `closes` or nothing."""
+    state, is_open, found = state or RuleState(), False, []
+    for end in ends:
+        state, edge = judge_end(state, end, rule=rule, is_open=is_open)
+        is_open = edge is Edge.OPENS or (is_open and edge is None)
+        found.append(edge.value if edge else "")
+    return found, state
+
+
+def ends_of(word: str, *, step: int = SECOND) -> list[End]:
+    """Return ends one after the other: `F` failed, `S` succeeded."""
+    return [End((index + 1) * step, letter == "F") for index, letter in enumerate(word)]
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("FF", "  "),
+        ("FFF", "  o"),
+        ("FFFF", "  o "),
+        ("FFSF", "    "),
+        ("FFFS", "  oc"),
+        ("FFFSFFF", "  oc  o"),
+        ("SFFFFSS", "   o c "),
+    ],
+)
+def test_so_many_failures_in_a_row_open_and_a_success_closes(word: str, expected: str) -> None:
+    found, _ = edges(THREE, ends_of(word))
+    assert found == [{" ": "", "o": "opens", "c": "closes"}[letter] for letter in expected]
+
+
+def test_an_end_older_than_the_newest_neither_makes_nor_breaks_a_row() -> None:
+    late_failure, late_success = End(1, failed=True), End(2, failed=False)
+    found, state = edges(THREE, [*ends_of("FF"), late_failure])
+    assert (found, state.failed_in_row) == (["", "", ""], 2)
+    found, state = edges(THREE, [*ends_of("FFF"), late_success])
+    assert (found[-1], state.failed_in_row) == ("", 3)
+
+
+def test_a_late_end_does_not_open_what_a_lowered_limit_would() -> None:
+    _, state = edges(FailingRule(consecutive=5), ends_of("FFFF"))
+    assert judge_end(state, End(1, failed=True), rule=THREE, is_open=False)[1] is None
+    assert judge_end(state, End(9 * SECOND, failed=True), rule=THREE, is_open=False)[1] is Edge.OPENS
+
+
+def test_a_raised_limit_goes_on_with_the_same_problem_until_a_success() -> None:
+    _, state = edges(THREE, ends_of("FFF"))
+    raised = FailingRule(consecutive=9)
+    state, edge = judge_end(state, End(HOUR, failed=True), rule=raised, is_open=True)
+    assert edge is None
+    assert judge_end(state, End(2 * HOUR, failed=False), rule=raised, is_open=True)[1] is Edge.CLOSES
+
+
+@pytest.mark.parametrize(
+    ("word", "last"),
+    [
+        ("FSSS", ""),  # fewer than at_least
+        ("FSSSS", "opens"),  # a fifth exactly
+        ("FSSSSS", "closes"),
+        ("FFSSSSSSSS", ""),  # opened before, and still a fifth of the last ten
+        ("FFSSSSSSSSS", "closes"),  # the first is not among the last ten any more
+    ],
+)
+def test_a_rate_holds_over_the_last_ends(word: str, last: str) -> None:
+    assert edges(FIFTH, ends_of(word))[0][-1] == last
+
+
+def test_ends_longer_ago_than_the_window_count_no_more() -> None:
+    found, _ = edges(FIFTH, ends_of("FFFFF" + "S", step=HOUR // 4))
+    assert found[4] == "opens"
+    found, _ = edges(FIFTH, ends_of("FFFFF", step=HOUR // 3))
+    assert found == [""] * 5  # never five within the hour
+
+
+def test_a_late_end_counts_for_a_rate() -> None:
+    _, state = edges(FIFTH, ends_of("SSSS", step=10 * SECOND))
+    assert judge_end(state, End(5 * SECOND, failed=True), rule=FIFTH, is_open=False)[1] is Edge.OPENS
+
+
+@pytest.mark.parametrize("rule", [THREE, FIFTH])
+def test_edges_alternate_whatever_comes(rule: FailingRule) -> None:
+    for letters in product("FS", repeat=9):
+        found = [edge for edge in edges(rule, ends_of("".join(letters)))[0] if edge]
+        assert found == (["opens", "closes"] * 5)[: len(found)]
+
+
+def test_no_more_ends_are_kept_than_a_rule_looks_at() -> None:
+    _, state = edges(FailingRule(rate=0.5, of_last=30), ends_of("FS" * 50))
+    assert (len(state.ends), state.ends[-1].ended_at) == (30, 100 * SECOND)
+    _, state = edges(THREE, ends_of("S" * 50))
+    assert len(state.ends) == 20
+
+
+def test_a_state_comes_back_from_its_text() -> None:
+    _, state = edges(THREE, ends_of("FSFF"))
+    state = replace(state, started_at=7)
+    assert RuleState.from_json(state.to_json()) == state
+    assert RuleState.from_json(RuleState().to_json()) == RuleState()
+
+
+def test_silence_counts_from_the_last_start() -> None:
+    state = note_start(note_start(RuleState(), HOUR), SECOND)
+    assert state.started_at == HOUR
+    assert not is_silent(state, silent_us=HOUR, now=2 * HOUR)
+    assert is_silent(state, silent_us=HOUR, now=2 * HOUR + 1)

@@ -1,0 +1,48 @@
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from watcher.domain.models import EventType
+from watcher.domain.silences import Silence, Silenceable
+
+START = datetime(2026, 12, 24, tzinfo=UTC)
+END = START + timedelta(days=3)
+FAILED = Silenceable("ops", EventType.EXECUTION_FAILED, "default", "p1", {"team": "sales", "env": "live"})
+DEGRADED = Silenceable("ops", EventType.ACCOUNT_DEGRADED, "default")
+
+
+def silence(**wanted: object) -> Silence:
+    return Silence(START, END, **wanted)  # type: ignore[arg-type] # each a field of it
+
+
+@pytest.mark.parametrize(
+    ("at", "holds"),
+    [
+        (START - timedelta(microseconds=1), False),
+        (START, True),
+        (END - timedelta(microseconds=1), True),
+        (END, False),
+    ],
+)
+def test_a_silence_holds_from_its_start_until_its_end(at: datetime, *, holds: bool) -> None:
+    assert silence(sinks=("ops",)).holds(FAILED, at=at) is holds
+
+
+@pytest.mark.parametrize(
+    ("wanted", "failed", "degraded"),
+    [
+        ({"types": {EventType.EXECUTION_FAILED}}, True, False),
+        ({"accounts": ("default", "eu")}, True, True),
+        ({"accounts": ("eu",)}, False, False),
+        ({"pipelines": ("p1",)}, True, False),
+        ({"pipelines": ("p2",)}, False, False),
+        ({"sinks": ("ops",)}, True, True),
+        ({"sinks": ("other",)}, False, False),
+        ({"labels": {"team": "sales"}}, True, False),
+        ({"labels": {"team": "sales", "env": "test"}}, False, False),
+        ({"labels": {"team": "sales"}, "types": {EventType.ACCOUNT_DEGRADED}}, False, False),
+    ],
+)
+def test_all_that_is_given_must_match(wanted: dict[str, object], *, failed: bool, degraded: bool) -> None:
+    assert silence(**wanted).holds(FAILED, at=START) is failed
+    assert silence(**wanted).holds(DEGRADED, at=START) is degraded
