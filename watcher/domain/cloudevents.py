@@ -296,7 +296,7 @@ def _problem(change: ProblemChange | None) -> Json | None:
         "openedAt": timestamp(problem.opened_at),
         "closedAt": closed_at and timestamp(closed_at),
         "durationSeconds": None if duration is None else round(duration.total_seconds(), 3),
-        "count": problem.count if problem.kind is EventType.PIPELINE_FAILING else None,
+        "count": problem.failed_count if problem.kind is EventType.PIPELINE_FAILING else None,
     }
 
 

@@ -53,14 +53,14 @@ def severity_of(type_: EventType) -> Severity:
 class Problem:
     """One problem, open until it is closed. `opened_at` is the wall clock of `opening`, the event that opened it.
 
-    `kind` is that event's type. `count` are the ends that failed while it was open (`pipeline.failing` only).
+    `kind` is that event's type. `failed_count` are the ends that failed while it was open (`pipeline.failing` only).
     """
 
     id: UUID
     kind: EventType
     opened_at: datetime
     opening: EventKey
-    count: int = 0
+    failed_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)

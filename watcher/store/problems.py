@@ -1,6 +1,6 @@
-"""Problems as they are recorded: opened, counted on and closed with the change that does it, and read by their owners."""
+"""Problems as they are recorded: written with the change that opens or closes them, and read by their owners."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -19,7 +19,7 @@ PROBLEM_COLUMNS = (
     problem.c.id,
     problem.c.kind,
     problem.c.opened_at,
-    problem.c.count,
+    problem.c.failed_count,
     problem.c.stream,
     problem.c.sequence,
 )
@@ -29,7 +29,7 @@ _INSERT = insert(problem)
 _UPDATE = (
     update(problem)
     .where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
-    .values(count=bindparam("new_count"), closed_at=bindparam("new_closed_at"))
+    .values(failed_count=bindparam("new_failed_count"), closed_at=bindparam("new_closed_at"))
 )
 _OPEN = (
     select(*PROBLEM_COLUMNS)
@@ -40,7 +40,7 @@ _OF_SOURCE = _OPEN.where(problem.c.pipeline_id.is_(None))
 _OF_PIPELINE = _OPEN.where(problem.c.pipeline_id == bindparam("of_pipeline"), problem.c.execution.is_(None))
 
 
-def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, Mapping[str, Any]]]) -> None:
+def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, dict[str, Any]]]) -> None:
     """Write what becomes of problems, each with the `source_id`, `pipeline_id` and `execution` it is about.
 
     Raises `SequenceConflictError` where one that is counted on or closed is not open.
@@ -53,7 +53,7 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
         else:
             closed_at = None if change.closed_at is None else to_us(change.closed_at)
             key = {"of_problem": change.problem.id.bytes}
-            changed.append(key | {"new_count": change.problem.count, "new_closed_at": closed_at})
+            changed.append(key | {"new_failed_count": change.problem.failed_count, "new_closed_at": closed_at})
     if opened:
         connection.execute(_INSERT, sorted(opened, key=lambda row: row["id"]))
     if changed:  # stable, so that of one problem's changes the last stays
@@ -66,7 +66,7 @@ def _row(opened: Problem) -> dict[str, Any]:
         "id": opened.id.bytes,
         "kind": opened.kind,
         "opened_at": to_us(opened.opened_at),
-        "count": opened.count,
+        "failed_count": opened.failed_count,
         "stream": opened.opening.stream,
         "sequence": opened.opening.sequence,
     }
@@ -87,4 +87,6 @@ def open_problems_of_pipeline(connection: Connection, *, account_id: int, pipeli
 def problem_of(row: AnyRow) -> Problem:
     """Return a row that has `PROBLEM_COLUMNS`."""
     opened_at = _EPOCH + timedelta(microseconds=row.opened_at)
-    return Problem(UUID(bytes=row.id), EventType(row.kind), opened_at, EventKey(row.stream, row.sequence), row.count)
+    return Problem(
+        UUID(bytes=row.id), EventType(row.kind), opened_at, EventKey(row.stream, row.sequence), row.failed_count
+    )

@@ -156,7 +156,7 @@ problem = Table(
     Column("execution", LargeBinary),
     Column("opened_at", BigInteger, nullable=False),
     Column("closed_at", BigInteger),
-    Column("count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
+    Column("failed_count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
     Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
     Column("sequence", BigInteger, nullable=False),
     Index("problem_open", "source_id", sqlite_where=text("closed_at IS NULL")),

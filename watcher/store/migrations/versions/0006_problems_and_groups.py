@@ -50,7 +50,7 @@ def upgrade() -> None:
         sa.Column("execution", sa.LargeBinary),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
         sa.Column("closed_at", sa.BigInteger),
-        sa.Column("count", sa.Integer, nullable=False, server_default="0"),
+        sa.Column("failed_count", sa.Integer, nullable=False, server_default="0"),
         sa.Column("stream", sa.LargeBinary, nullable=False),
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
@@ -96,7 +96,7 @@ def _overdue(connection: sa.Connection) -> list[dict[str, Any]]:
             "id": _id(
                 "execution.overdue",
                 f"/accounts/{row.account}/pipelines/{row.pipeline.rpartition('/')[2]}#{UUID(bytes=row.execution)}",
-                json.loads(row.counts).get("overdue", 1),
+                json.loads(row.failed_counts).get("overdue", 1),
             ),
             "kind": "execution.overdue",
             "source_id": row.account_id,
