@@ -86,7 +86,10 @@ def open_problems_of_pipeline(connection: Connection, *, account_id: int, pipeli
 
 def problem_of(row: AnyRow) -> Problem:
     """Return a row that has `PROBLEM_COLUMNS`."""
-    opened_at = _EPOCH + timedelta(microseconds=row.opened_at)
     return Problem(
-        UUID(bytes=row.id), EventType(row.kind), opened_at, EventKey(row.stream, row.sequence), row.failed_count
+        id=UUID(bytes=row.id),
+        kind=EventType(row.kind),
+        opened_at=_EPOCH + timedelta(microseconds=row.opened_at),
+        opening=EventKey(row.stream, row.sequence),
+        failed_count=row.failed_count,
     )

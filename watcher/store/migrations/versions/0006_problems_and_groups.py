@@ -96,7 +96,7 @@ def _overdue(connection: sa.Connection) -> list[dict[str, Any]]:
             "id": _id(
                 "execution.overdue",
                 f"/accounts/{row.account}/pipelines/{row.pipeline.rpartition('/')[2]}#{UUID(bytes=row.execution)}",
-                json.loads(row.failed_counts).get("overdue", 1),
+                json.loads(row.counts).get("overdue", 1),
             ),
             "kind": "execution.overdue",
             "source_id": row.account_id,
