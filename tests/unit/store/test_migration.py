@@ -14,8 +14,8 @@ from stores import SetClock, Woken
 from watcher.store.open import open_store
 from watcher.store.tables import metadata
 
-SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4 = (
-    Path(__file__).parents[2] / "fixtures" / f"store-000{number}.db" for number in (1, 2, 3, 4)
+SCHEMA_1, SCHEMA_2, SCHEMA_3, SCHEMA_4, SCHEMA_5 = (
+    Path(__file__).parents[2] / "fixtures" / f"store-000{number}.db" for number in (1, 2, 3, 4, 5)
 )
 
 OPEN = """
@@ -75,6 +75,11 @@ LATER = [
     "DROP INDEX delivery_due",
     "SET value = '5'",
     "UPDATE alembic_version SET version_num='0005'",
+    "ADD COLUMN rules",
+    "CREATE TABLE problem",
+    "SET overdue_at",
+    "SET value = '6'",
+    "UPDATE alembic_version SET version_num='0006'",
 ]
 
 
@@ -132,13 +137,13 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     await store.close()
-    assert facts(path) == {"schema_version": "5", "oldest_reader": "1"}
+    assert facts(path) == {"schema_version": "6", "oldest_reader": "1"}
 
 
 @pytest.mark.parametrize(
     "start",
-    [b"", SCHEMA_1.read_bytes(), SCHEMA_2.read_bytes(), SCHEMA_3.read_bytes(), SCHEMA_4.read_bytes()],
-    ids=["empty", "1", "2", "3", "4"],
+    [b"", SCHEMA_1.read_bytes(), SCHEMA_2.read_bytes(), SCHEMA_3.read_bytes(), SCHEMA_4.read_bytes(), SCHEMA_5.read_bytes()],
+    ids=["empty", "1", "2", "3", "4", "5"],
 )
 async def test_the_migrations_make_what_the_tables_say(tmp_path: Path, start: bytes) -> None:
     (tmp_path / "migrated.db").write_bytes(start)

@@ -45,8 +45,8 @@ def upgrade() -> None:
         "problem",
         sa.Column("id", sa.LargeBinary, primary_key=True),
         sa.Column("kind", sa.String, nullable=False),
-        sa.Column("source_id", sa.ForeignKey("source.id"), nullable=False),
-        sa.Column("pipeline_id", sa.ForeignKey("source.id")),
+        sa.Column("source_id", sa.Integer, sa.ForeignKey("source.id"), nullable=False),
+        sa.Column("pipeline_id", sa.Integer, sa.ForeignKey("source.id")),
         sa.Column("execution", sa.LargeBinary),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
         sa.Column("closed_at", sa.BigInteger),
@@ -60,14 +60,14 @@ def upgrade() -> None:
     op.create_index("problem_opening", "problem", ["stream", "sequence"], sqlite_where=is_open)
     op.create_table(
         "reminder",
-        sa.Column("problem_id", sa.ForeignKey("problem.id"), primary_key=True),
-        sa.Column("sink_id", sa.ForeignKey("source.id"), primary_key=True),
+        sa.Column("problem_id", sa.LargeBinary, sa.ForeignKey("problem.id"), primary_key=True),
+        sa.Column("sink_id", sa.Integer, sa.ForeignKey("source.id"), primary_key=True),
         sa.Column("reminded_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "unjudged_end",
-        sa.Column("pipeline_id", sa.ForeignKey("source.id"), primary_key=True),
+        sa.Column("pipeline_id", sa.Integer, sa.ForeignKey("source.id"), primary_key=True),
         sa.Column("execution", sa.LargeBinary, primary_key=True),
         sa.Column("ended_at", sa.BigInteger, nullable=False),
         sa.Column("failed", sa.Boolean, nullable=False),
