@@ -104,6 +104,7 @@ async def run(
         async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
             await shutdown.wait()
         await _drain(schedule, supervisor)
+    log.info("stopped")
     shutdown.reraise()
 
 
@@ -238,7 +239,6 @@ async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
     """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
     log.info("draining", at_most_s=DRAIN_S)
     await asyncio.gather(supervisor.stop(), _rest(schedule))
-    log.info("stopped")
 
 
 async def _let_go(store: SqlStore) -> None:

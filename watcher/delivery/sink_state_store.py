@@ -8,7 +8,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import SinkRecord, SourceChange, Store
+from watcher.store.protocol import SinkRecord, SourceChange
 
 DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
 
@@ -25,7 +25,6 @@ class SinkStateStore:
         sink_state: SinkState,
         record: SinkRecord,
         *,
-        store: Store,
         queue: DeliveryQueue,
         events: EventFactory,
         clock: Clock,
@@ -33,7 +32,6 @@ class SinkStateStore:
     ) -> None:
         """Take what the state began with as written, and warn if the sink is disabled."""
         self._sink_state = sink_state
-        self._store = store
         self._queue = queue
         self._events = events
         self._clock = clock
@@ -64,12 +62,14 @@ class SinkStateStore:
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
         return True
 
-    async def save(self) -> None:
-        """Write what time has changed. Raises `StoreError`."""
+    async def save(self) -> bool:
+        """Write what time has changed. Return `False` if that failed."""
         state = self._state()
         if state != self._saved:
-            await self._store.save_sink_state(self._queue.lease, self._sink_state.backoff(), clock_s=state[0])
+            if not await self._queue.save(self._sink_state.backoff(), clock_s=state[0]):
+                return False
             self._saved = state
+        return True
 
     def _state(self) -> tuple[float, float | None]:
         """Return what time changes; a pause comes with an attempt record."""

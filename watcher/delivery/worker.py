@@ -77,7 +77,6 @@ class DeliveryWorker:
         self._state_store = SinkStateStore(
             self._sink_state,
             record,
-            store=deps.store,
             queue=self._store,
             events=deps.events,
             clock=self._clock,
@@ -129,16 +128,12 @@ class DeliveryWorker:
     async def flush(self) -> None:
         """Let the store know how long the sink has been served, and failing, while something waits for it.
 
-        What has waited too long is given up. Raises `StoreError`. A store that is in trouble is not asked.
+        What has waited too long is given up. A store that is in trouble is not asked.
         """
-        if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
-            await self._state_store.save()
+        if self._nothing_waits or self._clock.monotonic() < self._store.retry_at:
+            return
+        if await self._state_store.save():
             await self._give_up()
-
-    @property
-    def store_failing(self) -> bool:
-        """Whether the last read or write failed."""
-        return self._store.failing
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""

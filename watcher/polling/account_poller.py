@@ -78,11 +78,6 @@ class AccountPoller:
         self._draining = False
 
     @property
-    def store_failing(self) -> bool:
-        """Whether the last write failed."""
-        return self._session.store_failing
-
-    @property
     def lists_read(self) -> Sequence[bool]:
         """Of each pipeline that is watched whole, whether its list was ever read in full."""
         return [bool(listing.cursor.complete_at) for listing in self._registry.listings.values()]
@@ -113,7 +108,7 @@ class AccountPoller:
 
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`."""
-        await self._session.write(self._deps.state_store.save())
+        await self._deps.state_store.save()
         await self._session.flush()
 
     async def drain(self) -> None:

@@ -22,25 +22,22 @@ class AccountStateStore:
         self._saving = asyncio.Lock()
         self._saved = self._state(clock.monotonic())
 
-    async def save_pause(self) -> bool:
+    async def save_pause(self) -> None:
         """Write a pause that has begun or grown and is not over in a moment. Otherwise as `save`."""
         paused_until = self._breaker.paused_until
         if paused_until - self._clock.monotonic() >= WORTH_SAVING_S and paused_until != self._saved[0]:
-            return await self.save()
-        return False
+            await self.save()
 
-    async def save(self) -> bool:
-        """Write what has changed, and return whether anything was written. Raises `StoreError`."""
+    async def save(self) -> None:
+        """Write what has changed. Raises `StoreError`."""
         async with self._saving:
             now = self._clock.monotonic()
             if self._breaker.failing_since is not None:
                 self._breaker.note_running(now=now, ran_s=self._clock.running())
             state = self._state(now)
-            if state == self._saved:
-                return False
-            await self._store.save_backoff(self._lease, self._breaker.backoff(now))
-            self._saved = state
-            return True
+            if state != self._saved:
+                await self._store.save_backoff(self._lease, self._breaker.backoff(now))
+                self._saved = state
 
     def _state(self, now: float) -> tuple[float | None, float | None]:
         """Return what makes one backoff differ from another: when the pause ends, which time does not change."""

@@ -44,7 +44,7 @@ class ExecutionPoller:
             self._deps.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if evaluation.change is not None:
-            await self._session.write(self._deps.store.record(evaluation.change))
+            await self._deps.store.record(evaluation.change)
             entry.recorded, entry.unflushed = True, False
             self._registry.move(entry, evaluation.known)
             for outgoing in evaluation.change.outgoing:

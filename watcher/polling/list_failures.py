@@ -30,13 +30,12 @@ class Step(NamedTuple):
 class Cursors:
     """The cursors of one account's pipelines in its store."""
 
-    def __init__(self, deps: AccountDependencies, *, session: AccountSession) -> None:
+    def __init__(self, deps: AccountDependencies) -> None:
         """Write for this account."""
         self._lease = deps.lease
         self._evaluator = deps.evaluator
         self._clock = deps.clock
         self._metrics = deps.metrics
-        self._session = session
         self._store = deps.store
 
     async def record(
@@ -53,7 +52,7 @@ class Cursors:
             outgoing = (self._evaluator.gap(listing.watch, gap, at_most=at_most, after=listing.sequence),)
         sequence = listing.sequence + len(outgoing)
         change = PipelineChange(self._lease, listing.watch.pipeline, listing.sequence, sequence, cursor, outgoing)
-        await self._session.write(self._store.record(change))
+        await self._store.record(change)
         listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
         for each in outgoing:
             log.warning("pipeline.gap", account=self._lease.name, pipeline=listing.watch.pipeline, reason=gap)

@@ -60,7 +60,7 @@ class ListPoller:
         self._registry = registry
         self._poll_queue = poll_queue
         self._page_processor = page_processor
-        self._cursors = Cursors(deps, session=session)
+        self._cursors = Cursors(deps)
         self._failures = ListFailures(deps, session=session, registry=registry, cursors=self._cursors)
         self._ending = EndCheck(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
         self._clock = deps.clock
@@ -237,7 +237,7 @@ class ListPoller:
     async def _note_found(self, known: ExecutionRecord, *, when: int) -> None:
         """Record that a list shows what was named, and reported, before."""
         change = ExecutionChange(self._deps.lease, known.sequence, replace(known, found_at=when), ())
-        await self._session.write(self._deps.store.record(change))
+        await self._deps.store.record(change)
 
     def _needs_name(self, listing: PipelineListState) -> bool:
         """Tell whether the first event would lack the pipeline's name: a list does not say it."""

@@ -40,20 +40,19 @@ class StatusReporter:
         self._reporting = asyncio.Lock()
         metrics.up.set(self.reported is None)
 
-    async def report(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> bool:
-        """Report that the account is in this trouble, or in none, if that is new. Return whether it was written.
+    async def report(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> None:
+        """Report that the account is in this trouble, or in none, if that is new.
 
         `cause` is what went wrong last. Raises `StoreError`.
         """
         async with self._reporting:
             if trouble is self.reported:
-                return False
+                return
             cause = cause if trouble else None
             change = self._change(trouble, cause=cause)
             await self._store.record(change)
             self._sequence, self.reported = change.sequence, trouble
             self._note(change, cause=cause)
-            return True
 
     def _change(self, trouble: AccountTrouble | None, *, cause: str | None) -> SourceChange:
         outgoing = self._events.account(

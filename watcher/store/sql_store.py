@@ -23,8 +23,8 @@ from watcher.store import executions as states
 from watcher.store import source_ids as sources
 from watcher.store.backoff_state import BackoffChange
 from watcher.store.database_file import DatabaseFile
-from watcher.store.db_errors import explain
 from watcher.store.group_commit import GroupWriter
+from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.protocol import (
     AccountRecord,
     AttemptRecords,
@@ -40,7 +40,6 @@ from watcher.store.protocol import (
 from watcher.store.source_ids import Source, SourceNumbers
 from watcher.store.sqlite import Database
 from watcher.store.transaction import Item, sources_of, write_group
-from watcher.store.write_probe import LastWriteError, write_probe
 
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
@@ -74,18 +73,19 @@ class SqlStore:
         self._database_file = database_file
         self._clock = clock
         self._resources = resources
-        self._explain = partial(explain, where=where)
+        self._monitor = StoreMonitor(where, clock=clock)
         self._numbers = SourceNumbers(database.write)
-        self._last_write_error = LastWriteError(self._explain, clock=clock)
         self._group = GroupWriter(
-            write=self._write_group, explain=self._last_write_error.explain, on_written=on_recorded
+            write=self._write_group,
+            explain=partial(self._monitor.failed, writing=Writing.CHANGES),
+            on_written=on_recorded,
         )
         self._closed = False
 
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
         owner = f"{os.getpid()}@{socket.gethostname()}"
-        await self._explained(partial(self._numbers.provide, {Source(kind, name)}))
+        await self._watched(partial(self._numbers.provide, {Source(kind, name)}), Writing.NOTHING)
         return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
 
     async def load_account(self, lease: Lease) -> AccountRecord:
@@ -233,7 +233,7 @@ class SqlStore:
     async def probe_writable(self) -> None:
         """Write something, in a transaction of its own; what was just refused proves the contrary."""
         await self._write(partial(write_probe, now=self._clock.steady_us()))
-        self._last_write_error.check()
+        self._monitor.check()
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
@@ -250,7 +250,7 @@ class SqlStore:
 
     async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
         wanted = {sources.pipeline(lease.name, pipeline) for pipeline in pipelines}
-        await self._explained(partial(self._numbers.provide, wanted))
+        await self._watched(partial(self._numbers.provide, wanted), Writing.NOTHING)
         return sorted(self._numbers[each] for each in wanted)
 
     async def _pages(self, work: Callable[..., retention.PruneStep]) -> AsyncIterator[retention.PruneStep]:
@@ -266,7 +266,7 @@ class SqlStore:
             return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
 
         emitted = await self._database.write(write)
-        self._last_write_error.forget()
+        self._monitor.worked(Writing.CHANGES)
         return emitted
 
     async def _write_item(self, item: Item) -> None:
@@ -274,18 +274,21 @@ class SqlStore:
         await self._group.write(item)
 
     async def _write(self, work: _Work[T]) -> T:
-        return await self._explained(partial(self._database.write, work))
+        return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
 
     async def _read(self, work: _Work[T]) -> T:
-        return await self._explained(partial(self._database.read, work))
+        return await self._watched(partial(self._database.read, work), Writing.NOTHING)
 
-    async def _explained(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
         self._check_open()
         try:
-            return await ask()
+            result = await ask()
         except SQLAlchemyError as error:
-            trouble = self._explain(error)
-        raise trouble.error()  # outside the clause, so that the text of the database's error does not come along
+            fault = self._monitor.failed(error, writing)
+        else:
+            self._monitor.worked(writing)
+            return result
+        raise fault.error()  # outside the clause, so that the text of the database's error does not come along
 
     def _check_open(self) -> None:
         if self._closed:

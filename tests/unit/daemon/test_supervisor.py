@@ -16,6 +16,8 @@ from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
+from watcher.daemon.readiness import Readiness
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
@@ -371,16 +373,16 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
     assert served_s(path) == 0.0
 
 
-async def test_a_store_that_failed_just_now_is_not_asked_once_more(setup: Setup, path: Path) -> None:
+async def test_a_store_that_failed_before_is_written_at_the_end_all_the_same(setup: Setup, path: Path) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.record()
     with held(path):
         await setup.deliver()
         await setup.worker().drain()
-    setup.clock.advance(60.0)  # when a worker would ask it again, and now it would answer
+    setup.clock.advance(60.0)
     await setup.supervisor.stop()
     assert setup.supervisor.owned() == []
-    assert served_s(path) == 0.0
+    assert served_s(path) == 61.0
 
 
 async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_from_there(
@@ -548,3 +550,38 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
     with pytest.raises(BrokenError):
         await setup.supervisor.stop()
     assert (setup.supervisor.owned(), served_s(path)) == ([], 60.0)
+
+
+# Trouble with the store
+
+
+async def until_settled(worker: DeliveryWorker) -> None:
+    while under_way := worker._under_way():
+        await asyncio.wait(under_way)
+
+
+async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_though_a_sink_is_paused(
+    setup: Setup, path: Path
+) -> None:
+    setup.hook.reply = says(answer(429, retry_after="600"))
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.record()
+    policy = RetentionPolicy(("ops",), 3600.0, named=lambda *_: True)
+    parts = MaintenanceDependencies(
+        store=setup.store, clock=setup.clock, metrics=setup.metrics, owners=setup.supervisor.owned
+    )
+    maintenance, readiness = Maintenance(parts, policy), Readiness(setup.store, clock=setup.clock)
+    with capture_logs() as logs:
+        with held(path):
+            await setup.deliver()
+            await until_settled(setup.worker())
+            await maintenance.tick()
+            assert await readiness.problem() == "the store cannot be written"
+        setup.clock.advance(5)
+        await maintenance.tick()
+        assert await readiness.problem() is None
+    assert [line["event"] for line in logs] == ["store.failed", "store.recovered"]
+    before_s = served_s(path)
+    setup.clock.advance(7)
+    await setup.supervisor.stop()
+    assert served_s(path) == pytest.approx(before_s + 7)

@@ -241,12 +241,10 @@ async def test_a_store_in_trouble_while_the_breaker_is_open_is_asked_again_and_h
     await rig.record(*"abcde")
     await rig.go()
     rig.store.broken.add("next_trial")
-    with capture_logs() as logs:
-        await rig.go(1)
-        rig.store.broken.clear()
-        back(rig)
-        assert "a1" in await rig.sent_after(1)
-    assert [each["event"] for each in logs if each["event"].startswith("store.")] == ["store.failed", "store.recovered"]
+    await rig.go(1)
+    rig.store.broken.clear()
+    back(rig)
+    assert "a1" in await rig.sent_after(1)
 
 
 async def test_with_nothing_left_to_try_an_open_breaker_lets_the_worker_rest(rig: Rig) -> None:

@@ -33,7 +33,7 @@ class Rig:
         self.account, self.session, self.clock = account, watcher._session, account.clock
         failures = replace(watcher._deps.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
         deps = replace(watcher._deps, failures=failures)
-        cursors = Cursors(watcher._deps, session=watcher._session)
+        cursors = Cursors(watcher._deps)
         self.trouble = ListFailures(deps, session=watcher._session, registry=watcher._registry, cursors=cursors)
         (listing,) = watcher._registry.listings.values()
         self.listing: PipelineListState = listing
