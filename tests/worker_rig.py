@@ -147,7 +147,7 @@ class NotedEvents(EventFactory):
         super().__init__(Router({}))
         self._rig = rig
 
-    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> OutboxEntry:
+    def sink(self, type_: EventType, *, sink: str, answer: str, after: int, at: datetime) -> OutboxEntry:
         outgoing = super().sink(type_, sink=sink, answer=answer, after=after, at=at)
         self._rig.emitted.append((type_, outgoing.event.sequence))
         self._rig.answers.append(answer)
@@ -163,7 +163,7 @@ class Rig:
         self.sink = ScriptedSink()
         self.metrics = Metrics()
         self.emitted: list[tuple[str, int]] = []
-        self.answers: list[str | None] = []
+        self.answers: list[str] = []
         self.ends: list[BaseException] = []
         self.backpressure = Backpressure()
         self.woken = False

@@ -95,7 +95,7 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Own a sink: claim it and build its worker. `stack` closes it. Raises `StoreError`."""
     metrics = shared.metrics.sink(name)
-    sink = settings.open(SinkContext(shared.clock, shared.output, metrics.retried))
+    sink = settings.open(SinkContext(shared.clock, shared.output, lambda why: worker.retried(why)))  # noqa: PLW0108 (it is there later)
     stack.push_async_callback(sink.close)
     lease = await shared.store.claim("sink", name)
     record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))
@@ -113,7 +113,8 @@ async def build_worker(
         backpressure=shared.backpressure,
     )
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
-    return DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
+    worker = DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
+    return worker
 
 
 def fingerprint_of(settings: AnySink) -> str:

@@ -110,7 +110,7 @@ class DeliverySender:
         return Attempt(delivery, result, decision, attempt_record, (at - delivery.recorded_at) / 1e6)
 
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
-        self.sink_state.answer = result.answer
+        self.sink_state.answered(result.answer)
         match result.outcome:
             case SendOutcome.DELIVERED:
                 self.sink_state.got_through()

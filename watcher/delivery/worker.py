@@ -135,6 +135,11 @@ class DeliveryWorker:
         if await self._state_store.save():
             await self._give_up()
 
+    def retried(self, why: str) -> None:
+        """Note that the sink tries again by itself. May be called from any thread."""
+        self._deps.metrics.retried()
+        self._sink_state.answered(why)
+
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
         self._stopped = True

@@ -111,8 +111,8 @@ def account_event(
     return _event(type_, f"/accounts/{account}", at, sequence=sequence, data=data)
 
 
-def sink_event(type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime) -> Event:
-    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave, if it gave any."""
+def sink_event(type_: EventType, *, sink: str, answer: str, sequence: int, at: datetime) -> Event:
+    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave."""
     data = {"sink": sink, "answer": answer, "observed": {"at": timestamp(at)}}
     return _event(type_, f"/sinks/{sink}", at, sequence=sequence, data=data)
 

@@ -45,7 +45,7 @@ class EventFactory:
         event = account_event(type_, account=account, reason=reason, cause=cause, sequence=after + 1, at=at)
         return OutboxEntry(event, self.router.sinks_for(type_))
 
-    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> OutboxEntry:
+    def sink(self, type_: EventType, *, sink: str, answer: str, after: int, at: datetime) -> OutboxEntry:
         """Return an event of a sink itself, for all the other sinks."""
         event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at)
         return OutboxEntry(event, self.router.sinks_for(type_, but=sink))

@@ -1,8 +1,12 @@
 """The owners over a real store and real sockets; their ticks run when the test says."""
 
 import asyncio
+import fcntl
+import json
 import os
+import queue
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -552,7 +556,7 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
     assert (setup.supervisor.owned(), served_s(path)) == ([], 60.0)
 
 
-# Trouble with the store
+# Trouble with the store, and with stdout
 
 
 async def until_settled(worker: DeliveryWorker) -> None:
@@ -585,3 +589,46 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
     setup.clock.advance(7)
     await setup.supervisor.stop()
     assert served_s(path) == pytest.approx(before_s + 7)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_the_other_sinks_are_told_why_stdout_takes_nothing(
+    store: SqlStore, clock: FakeClock, *, is_full: bool
+) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"x" * 4096)
+    if is_full:
+        with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 (a device)
+            os.dup2(full.fileno(), writing)
+    sleeps: queue.Queue[float] = queue.Queue()
+    slept, may_go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def sleep(wait_s: float) -> None:
+        sleeps.put(wait_s)
+        if sleeps.qsize() == 2:  # so the first was followed by another try
+            loop.call_soon_threadsafe(slept.set)
+            may_go_on.wait()
+
+    output = StdoutOutput(writing, sleep=sleep)
+    setup = Setup(store, clock, output)
+    async with setup.api.receiver, setup.hook.receiver:
+        await setup.apply(sinks={"console": {"type": "stdout"}, "ops": setup.webhook()})
+        workers = [part for part in setup.supervisor.owned() if isinstance(part, DeliveryWorker)]
+        await store.record(source_change(await store.claim("account", "teller"), sinks=("console",)))
+        for after_s in (0, 0, 300):
+            clock.advance(after_s)
+            await workers[0].tick()
+            if is_full:
+                await slept.wait()
+        await workers[1].tick()
+        await setup.hook.asked()
+        told = json.loads(setup.hook.receiver.requests[-1].body)
+        may_go_on.set()
+        os.set_blocking(reading, False)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
+        os.close(reading)
+        await setup.supervisor.stop()
+    output.close()
+    assert (told["type"], told["data"]["answer"]) == ("sink.failing", "disk_full" if is_full else "none")

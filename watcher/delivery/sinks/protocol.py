@@ -58,21 +58,21 @@ class Output(Protocol):
         """Whether people read it."""
         ...
 
-    async def write(self, line: bytes, *, retried: Callable[[], None]) -> None:
+    async def write(self, line: bytes, *, sink: str, retried: Callable[[str], None]) -> None:
         """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """What a sink may work with. It calls `retried` when it tries again by itself.
+    """What a sink may work with. It calls `retried`, from any thread, with why it tries again by itself.
 
     Without an `output` only what sends elsewhere can be opened.
     """
 
     clock: Clock
     output: Output | None = None
-    retried: Callable[[], None] = lambda: None
+    retried: Callable[[str], None] = lambda _why: None
 
 
 class Sink(Protocol):

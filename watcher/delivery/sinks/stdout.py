@@ -29,12 +29,17 @@ from watcher.runtime.threads import WorkerThreads
 log = structlog.get_logger()
 
 FULL_DISK_WAIT_S = 1.0
+FULL_DISK_NOTE = "stdout is on a full disk, so events wait; make room there"
 
 BATCH_COUNT = 256
 """So many lines are written at once at most."""
 
 _WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _nobody(_why: str) -> None:
+    """Count nothing: it is no delivery that is being written."""
 
 
 class StdoutOutput:
@@ -52,12 +57,13 @@ class StdoutOutput:
         """Whether people read it."""
         return os.isatty(self.fd)
 
-    async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
-        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
+    async def write(self, line: bytes, *, sink: str = "", retried: Callable[[str], None] = _nobody) -> None:
+        """Return once the line, which is `sink`'s, is written in full.
 
-        The thread calls `retried` at each further try on a full disk.
+        The thread calls `retried` at each further try on a full disk. Raises `OutputClosedError` if nobody will ever
+        read it.
         """
-        if await self._thread.run(partial(self._write, line + b"\n", retried=retried)):
+        if await self._thread.run(partial(self._write, line + b"\n", sink=sink, retried=retried)):
             raise OutputClosedError("stdout was closed by its reader")
 
     def close(self) -> None:
@@ -66,9 +72,9 @@ class StdoutOutput:
 
     def _end_half_line(self) -> None:
         if _stands_in_mid_line(self.fd):
-            self._write(b"\n", retried=_nobody)
+            self._write(b"\n")
 
-    def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
+    def _write(self, data: bytes, *, sink: str = "", retried: Callable[[str], None] = _nobody) -> bool:
         """Write all of it, however long that takes. Return whether the output is closed instead."""
         rest, full = memoryview(data), False
         while rest:
@@ -80,12 +86,12 @@ class StdoutOutput:
                 if error.errno not in _DISK_FULL:
                     return True
                 if not full:
-                    log.warning("stdout.full")
+                    log.warning("stdout.full", sink=sink, note=FULL_DISK_NOTE)
                 full = True
                 self._sleep(FULL_DISK_WAIT_S)
-                retried()
+                retried("disk_full")
         if full:
-            log.info("stdout.recovered")
+            log.info("stdout.recovered", sink=sink)
         return False
 
     def _await_space(self) -> None:
@@ -99,7 +105,7 @@ class StdoutSink:
 
     batch_count = BATCH_COUNT
 
-    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[str], None] = _nobody) -> None:
         """Call `retried` at each further try on a full disk."""
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
         self._console = event_console(output.fd) if readable else None
@@ -108,7 +114,7 @@ class StdoutSink:
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
-        await self._output.write(b"\n".join(map(self._line, batch)), retried=self._retried)
+        await self._output.write(b"\n".join(map(self._line, batch)), sink=batch[0].sink, retried=self._retried)
         return _WRITTEN
 
     async def close(self) -> None:
@@ -137,10 +143,6 @@ class StdoutSettings(SinkSettings):
         """Return the sink. Needs a running event loop."""
         assert context.output is not None  # noqa: S101 (its own output has no `target` that could be tried alone)
         return StdoutSink(context.output, format_=self.format, retried=context.retried)
-
-
-def _nobody() -> None:
-    """Count nothing: it is no delivery that is being written."""
 
 
 def _stands_in_mid_line(fd: int) -> bool:

@@ -152,7 +152,7 @@ async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(pipe: Pipe) -> None:
-    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[int]()
+    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[str]()
 
     def sleep(wait_s: float) -> None:
         sleeps.append(wait_s)
@@ -160,16 +160,17 @@ async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(p
             os.dup2(pipe.writing, full)
 
     with capture_logs() as logs:
-        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=lambda: tries.append(1))
+        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=tries.append)
         try:
             assert await asyncio.gather(*(sink.send([delivery(b"{}")]) for _ in range(2))) == [WRITTEN] * 2
         finally:
             os.close(full)
-    assert [(line["event"], line["log_level"]) for line in logs] == [
-        ("stdout.full", "warning"),
-        ("stdout.recovered", "info"),
+    assert [(line["event"], line["log_level"], line["sink"]) for line in logs] == [
+        ("stdout.full", "warning", "console"),
+        ("stdout.recovered", "info", "console"),
     ]
-    assert len(tries) == len(sleeps) == 3
+    assert "make room" in logs[0]["note"]
+    assert tries == ["disk_full"] * len(sleeps) == ["disk_full"] * 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
