@@ -1,4 +1,4 @@
-"""Who owns an account or a sink: taking ownership, and the proof every write begins with."""
+"""Who owns an account or a sink: taking ownership, and the check every write begins with."""
 
 import secrets
 from collections.abc import Iterable

@@ -111,11 +111,7 @@ class SqlStore:
         return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink, which is present again.
-
-        A new fingerprint ends `disabled`: it is `failing` until something gets through. What a clock that was ahead
-        put off is due now.
-        """
+        """Return what is recorded of the leased sink, which is present again."""
         sink_id = self._number(lease)
 
         def load(connection: Connection) -> SinkRecord:
