@@ -238,6 +238,11 @@ class Rig:
         await self.go(after_s)
         return self.sink.take_sent()
 
+    def trial(self) -> Delivery | None:
+        """Return what was taken to be tried while the breaker is open, and waits."""
+        ready = self.worker._ready
+        return ready[0] if ready and self.worker._breaker.is_open and self.worker._is_trial else None
+
     def row(self, name: str) -> dict[str, Any]:
         """Return what is stored of a delivery."""
         with closing(sqlite3.connect(self.path)) as connection:

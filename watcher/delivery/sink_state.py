@@ -37,7 +37,7 @@ class SinkState:
 
     @property
     def disabled(self) -> bool:
-        """Return whether the receiver wants nothing more."""
+        """Return whether the receiver is gone for good."""
         return self.state == DISABLED
 
     def clock_s(self) -> float:
@@ -51,7 +51,7 @@ class SinkState:
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
     def pause(self, pause_s: float) -> None:
-        """Note that the receiver wants a pause. An earlier wish for longer stays."""
+        """Note that the receiver asked for a pause. An earlier, longer one stays."""
         self.paused_until = max(self.paused_until, self._clock.monotonic() + pause_s)
 
     def answered(self, answer: str) -> None:
@@ -76,7 +76,7 @@ class SinkState:
         self._trying_since = None
 
     def gone(self) -> None:
-        """Note that the receiver wants nothing more."""
+        """Note that the receiver is gone for good."""
         self._served_s = self.clock_s()
         self.state = DISABLED
 

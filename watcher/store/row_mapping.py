@@ -89,7 +89,7 @@ def execution_row(known: ExecutionRecord, *, account_id: int, pipeline_id: int, 
 def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int) -> ExecutionRecord:
     """Return a row of `RECORD_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
 
-    What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every poll until then
+    What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then
     would be older than the last one.
     """
     read = KnownRow._make(row)  # whose names cost a third of the row's own

@@ -28,7 +28,7 @@ from watcher.config.warnings import warnings_of
 from watcher.daemon.build import fingerprint_of
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
-from watcher.store.glance import disabled_sinks
+from watcher.store.database_file import disabled_sinks
 
 EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
 

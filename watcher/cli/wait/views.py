@@ -37,7 +37,7 @@ class _OutputView:
             self._say(sign_of_life(progress, moment))
 
     async def _write(self, line: bytes) -> None:
-        await self._out.write(line)
+        await self._out.write([line])
         self._sign_at = None
 
 

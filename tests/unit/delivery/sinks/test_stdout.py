@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -262,6 +262,34 @@ async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
     output.close()
     await asyncio.to_thread(thread.join, 10)
     assert not thread.is_alive()
+
+
+class IdleOutput:
+    """Takes lines and makes none of them."""
+
+    fd = 2
+    is_terminal = True
+
+    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
+        """Write nothing."""
+
+
+async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -> None:
+    unreadable = delivery(b"not JSON")
+    assert await StdoutSink(IdleOutput(), format_="text").send([unreadable]) == WRITTEN
+    with pytest.raises(ValueError, match="Expecting value"):
+        await StdoutSink(StdoutOutput(pipe.writing), format_="text").send([unreadable])
+
+
+async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
+    def lines() -> Iterator[bytes]:
+        makers.append(threading.current_thread().name)
+        yield b"{}"
+
+    makers: list[str] = []
+    await StdoutOutput(pipe.writing).write(lines())
+    pipe.close(pipe.writing)
+    assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
 
 
 STUCK = """
