@@ -125,31 +125,24 @@ class PollQueue:
         """Start empty."""
         self._max_interval_s = max_interval_s
         self._step_s = max_interval_s / SLACK_STEPS
-        self._due: dict[float, Heap] = {}
-        self._stale: dict[float, Heap] = {}
-        self._heaps: list[Heap] = []  # all of them
+        self._due: dict[int, Heap] = {}  # by how many steps they may wait
+        self._stale: dict[float, Heap] = {}  # by their weight
         self._begun: Heap = []
         self._put_count = 0
 
-    def put(self, item: PollItem, *, due_at: float) -> None:
-        """Queue an item, or move it if it is queued already."""
-        item.due_at, item.queue = due_at, QueueKind.DUE
-        self._push(item)
+    def put(self, item: PollItem, *, due_at: float, queue: QueueKind = QueueKind.DUE) -> None:
+        """Queue an item, or move it if it is queued already.
 
-    def put_stale(self, item: PollItem, *, from_at: float) -> None:
-        """Queue an item, or move it, for when nothing is due, but not before `from_at`."""
-        item.due_at, item.queue = from_at, QueueKind.STALE
-        self._push(item)
-
-    def put_begun(self, item: PollItem, *, since: float) -> None:
-        """Queue a list for the next page of its scan; the page before was asked for then."""
-        item.due_at, item.queue = since, QueueKind.BEGUN
-        self._push(item)
+        What grows `STALE` waits for when nothing is due, but not before `due_at`; of a scan that has `BEGUN` the page
+        before was asked for then.
+        """
+        item.due_at, item.queue = due_at, queue
+        self.restore(item)
 
     def ready(self, now: float) -> Sequence[PollItem]:
         """Return what is first of each kind, if its time has come: for the three below to choose from."""
         ready = []
-        for heap in self._heaps:
+        for heap in (*self._due.values(), *self._stale.values()):
             item = _peek(heap)
             if item is not None and item.due_at <= now:
                 ready.append(item)
@@ -179,11 +172,13 @@ class PollQueue:
 
     def restore(self, item: PollItem) -> None:
         """Put back an item that was taken for nothing."""
-        self._push(item)
+        self._put_count += 1
+        item.number, item.queued = self._put_count, True
+        heapq.heappush(self._heap_of(item), (item.due_at, item.number, item))
 
     def peek(self) -> PollItem | None:
         """Return what may be asked for first, due or not."""
-        heads = (_peek(heap) for heap in (self._begun, *self._heaps))
+        heads = (_peek(heap) for heap in (self._begun, *self._due.values(), *self._stale.values()))
         return min((item for item in heads if item is not None), key=_due_at, default=None)
 
     def late_s(self, item: PollItem, now: float) -> float:
@@ -193,25 +188,13 @@ class PollQueue:
     def _late_at(self, item: PollItem) -> float:
         return max(item.due_at, item.asked_at + self._max_interval_s)
 
-    def _push(self, item: PollItem) -> None:
-        self._put_count += 1
-        item.number, item.queued = self._put_count, True
-        heapq.heappush(self._heap_of(item), (item.due_at, item.number, item))
-
     def _heap_of(self, item: PollItem) -> Heap:
         if item.queue is QueueKind.BEGUN:
             return self._begun
         if item.queue is QueueKind.STALE:
-            return self._heap(self._stale, item.weight)
+            return self._stale.setdefault(item.weight, [])
         slack_s = item.asked_at + self._max_interval_s - item.due_at
-        return self._heap(self._due, max(0, int(slack_s / self._step_s)))
-
-    def _heap(self, heaps: dict[float, Heap], key: float) -> Heap:
-        heap = heaps.get(key)
-        if heap is None:
-            heap = heaps[key] = []
-            self._heaps.append(heap)
-        return heap
+        return self._due.setdefault(max(0, int(slack_s / self._step_s)), [])
 
 
 def _due_at(item: PollItem) -> float:

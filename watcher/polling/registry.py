@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from watcher.domain.models import ExecutionRecord, Watch
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_queue import PollQueue, TrackedExecution
+from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
 from watcher.runtime.metrics import AccountMetrics, open_label
 
 
@@ -152,7 +152,7 @@ class ExecutionRegistry:
     def _put(self, entry: TrackedExecution, *, due_at: float) -> None:
         """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
         if self.list_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
-            self._poll_queue.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
+            self._poll_queue.put(entry, due_at=entry.asked_at + self._min_interval_s, queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=due_at)
 

@@ -83,24 +83,19 @@ class RequestSelector:
         if confirmable is not None and confirms:
             self._confirmations.take(confirmable)
             return GetRequest(confirmable)
-        return None if other is None else self._request_for(self._note_choice(other), now=now)
+        if other is None:
+            return None
+        self._scanning.one_chosen = other.queue is QueueKind.BEGUN
+        if other.queue is not QueueKind.BEGUN:
+            self._growing_stale.one_chosen = other.queue is QueueKind.STALE
+        return self._request_for(other, now=now)
 
     def _next_item(self, now: float) -> PollItem | None:
-        ready = self._poll_queue.ready(now)
-        waiting = self._waiting(ready, now) if len(ready) > 1 else next(iter(ready), None)
-        return self._scanning.choose(self._poll_queue.begun(), waiting)
-
-    def _waiting(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
-        late = self._poll_queue.late(ready, now)
-        if late is not None:
-            return late
-        return self._growing_stale.choose(self._poll_queue.stalest(ready, now), self._poll_queue.due(ready))
-
-    def _note_choice(self, item: PollItem) -> PollItem:
-        self._scanning.one_chosen = item.queue is QueueKind.BEGUN
-        if item.queue is not QueueKind.BEGUN:
-            self._growing_stale.one_chosen = item.queue is QueueKind.STALE
-        return item
+        queue, ready = self._poll_queue, self._poll_queue.ready(now)
+        waiting = next(iter(ready), None)
+        if len(ready) > 1:
+            waiting = queue.late(ready, now) or self._growing_stale.choose(queue.stalest(ready, now), queue.due(ready))
+        return self._scanning.choose(queue.begun(), waiting)
 
     def probe(self, probe_target: PollItem | None, *, now: float) -> Request | None:
         """Return the one request of a degraded account: what last succeeded, else any."""
@@ -110,27 +105,25 @@ class RequestSelector:
         return None if item is None else self._request_for(item, now=now)
 
     def _request_for(self, item: PollItem, *, now: float) -> Request:
+        """Return the page that answers for an execution and for others that are due, else the execution alone.
+
+        Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
+        """
+        late_s = self._poll_queue.late_s(item, now)
         if isinstance(item, PipelineListState):
-            return self._scan_request(item, late_s=self._poll_queue.late_s(item, now), now=now)
+            head = item.head_due()
+            if head is not None:
+                item.progress.depth = 0
+            return self._list_request(item, page=item.scan.page if head is None else head, late_s=late_s, now=now)
         assert isinstance(item, TrackedExecution)  # noqa: S101 (there is no third kind)
         listing = self._registry.list_of(item)
         page = None if listing is None else listing.rows.page_index.page_of(item, at=now)
         if listing is not None and page is not None and listing.failing_until <= now:
-            shown, scanned = (
-                listing.rows.page_index.on_page(page, at=now),
-                (listing,) if page == listing.scan.page else (),
-            )
+            shown = listing.rows.page_index.on_page(page, at=now)
+            scanned = (listing,) if page == listing.scan.page else ()
             if sum(each.queued and each.due_at <= now for each in (*shown, *scanned)) > 1:
-                return self._list_request(listing, page=page, late_s=self._poll_queue.late_s(item, now), now=now)
+                return self._list_request(listing, page=page, late_s=late_s, now=now)
         return self._get_request(item, now=now)
-
-    def _scan_request(self, listing: PipelineListState, *, late_s: float, now: float) -> ListRequest:
-        """Return the next page of a scan; of a deep one now and then that of the newest rows, while it waits on."""
-        head = listing.head_due()
-        if head is None:
-            return self._list_request(listing, page=listing.scan.page, late_s=late_s, now=now)
-        listing.progress.depth = 0
-        return self._list_request(listing, page=head, late_s=late_s, now=now)
 
     def _get_request(self, entry: TrackedExecution, *, now: float) -> GetRequest:
         self._poll_queue.take(entry)

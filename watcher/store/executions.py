@@ -97,7 +97,7 @@ def _row(change: ExecutionChange, *, numbers: SourceNumbers) -> dict[str, Any]:
         change.known,
         account_id=numbers[Source("account", account)],
         pipeline_id=numbers[pipeline(account, change.known.pipeline)],
-        stream=change.outgoing[0].event.stream if change.outgoing else None,
+        stream=change.entries[0].event.stream if change.entries else None,
     )
 
 

@@ -65,7 +65,7 @@ class _OutboxEvent:
 
 def write_outgoing(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write the events of changes and their deliveries; return the names of the sinks that got some."""
-    emitted = [_OutboxEvent(change, outgoing) for change in changes for outgoing in change.outgoing]
+    emitted = [_OutboxEvent(change, outgoing) for change in changes for outgoing in change.entries]
     if not emitted:
         return set()
     emitted.sort(key=lambda each: (each.outgoing.event.stream, each.outgoing.event.sequence))

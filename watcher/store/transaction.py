@@ -26,7 +26,7 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
         if isinstance(item, PipelineChange):
             found.add(pipeline(item.lease.name, item.pipeline))
         if isinstance(item, Change):
-            found.update(sink(name) for outgoing in item.outgoing for name in outgoing.sinks)
+            found.update(sink(name) for outgoing in item.entries for name in outgoing.sinks)
     return found
 
 

@@ -7,8 +7,8 @@ from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
 from watcher.polling.page_index import REMEMBERED_COUNT, STEP_ROWS
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import SEEK_EVERY_S, PipelineListState

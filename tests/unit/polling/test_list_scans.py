@@ -3,11 +3,11 @@
 import pytest
 
 from watcher.domain.models import Cursor, GapReason, Watch
-from watcher.polling.list_failures import EndCheck
+from watcher.polling.list_scans import EndCheck
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.coverage import CarryOver, TraversalResult
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver, TraversalResult
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState, Progress, RowAges
