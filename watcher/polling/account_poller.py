@@ -41,7 +41,6 @@ class AccountPoller:
     """Watches the open executions of the account of that name until they are terminal."""
 
     def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
-        """Watch nothing yet."""
         self.account = deps.lease.name
         self._deps = deps
         self._rules = rules
@@ -150,7 +149,7 @@ class AccountPoller:
         unknown = self._registry.unknown(watches)
         named = await store.load_executions(lease, list(unknown))
         unrecorded = [ExecutionRecord(name, pipeline) for name, pipeline in unknown.items() if name not in named]
-        whole = self._registry.unlisted(watches)
+        whole = [watch for watch in watches if watch.whole and watch.pipeline not in self._registry.listings]
         for watch in whole:  # what is recorded of a list holds once nothing of it is asked or written any more
             while self._asked_lists[watch.pipeline]:
                 self._list_answered.clear()

@@ -21,7 +21,6 @@ class ExecutionPoller:
     """Polls the executions of one account."""
 
     def __init__(self, deps: AccountDependencies, *, session: AccountSession, registry: ExecutionRegistry) -> None:
-        """Poll for this account."""
         self._deps = deps
         self._clock = deps.clock
         self._breaker = deps.breaker

@@ -27,7 +27,6 @@ class ListFailures:
     def __init__(
         self, deps: AccountDependencies, *, session: AccountSession, registry: ExecutionRegistry, scans: ListScans
     ) -> None:
-        """Start with no list in trouble."""
         self._breaker = deps.breaker
         self._failures = deps.failures
         self._session = session

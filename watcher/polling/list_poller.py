@@ -14,7 +14,7 @@ from watcher.clerk.protocol import PageReply
 from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, GapReason, Outcome
 from watcher.polling.list_failures import ListFailures, Step
 from watcher.polling.list_scans import ListScans
-from watcher.polling.page_processor import PageProcessor, ScanRules, by_id, raise_worst
+from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id, raise_worst
 from watcher.polling.pagination.coverage import TraversalResult
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
@@ -43,7 +43,6 @@ class ListPoller:
         page_processor: PageProcessor,
         scans: ListScans,
     ) -> None:
-        """Start with nothing under way."""
         self._deps = deps
         self._session = session
         self._registry = registry
@@ -84,7 +83,7 @@ class ListPoller:
         if reply.rows is None:
             is_beyond_the_end = request.page > 1 and reply.outcome in BEYOND_THE_END
             if is_beyond_the_end and not (request.scans and listing.scan.expects_page):
-                return await self._read(request, reply, (), left=left)
+                return await self._read(request, reply, left=left)
             return await self._fail(request, reply, now=now)
         self._session.note_success(listing, reply, now=now)
         await self._session.report_answer(failed=False)
@@ -92,7 +91,7 @@ class ListPoller:
             self._failures.works(listing)
         if listing.unwatched:
             return self._at_rest
-        return await self._read(request, reply, reply.rows, left=left)
+        return await self._read(request, reply, left=left)
 
     async def _fail(self, request: ListRequest, reply: PageReply, *, now: float) -> Step:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
@@ -126,17 +125,11 @@ class ListPoller:
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         if listing.unwatched:
             return self._at_rest
-        return await self._read(request, page, page.rows or (), left=left)
+        return await self._read(request, page, left=left)
 
-    async def _read(
-        self,
-        request: ListRequest,
-        reply: PageReply,
-        executions: Sequence[ExecutionSnapshot],
-        *,
-        left: dict[str, TrackedExecution],
-    ) -> Step:
-        listing, paging = request.listing, request.listing.scan.paging
+    async def _read(self, request: ListRequest, reply: PageReply, *, left: dict[str, TrackedExecution]) -> Step:
+        """Take in a page: first its rows, each for itself, then what they say of the list."""
+        listing, paging, executions = request.listing, request.listing.scan.paging, reply.rows or ()
         if request.scans:
             paging.note(request.page, len(executions) + reply.skipped)
         rows = by_id(executions, first=paging.before(request.page))
@@ -147,25 +140,23 @@ class ListPoller:
         self._page_processor.recall(listing, executions, recorded=recorded)
         found_at = {name: listing.rows.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
-        if request.scans and fresh and self._needs_name(listing):
-            listing.nameless = (reply, fresh[0])
+        is_named = listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None
+        if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
+            listing.named, listing.nameless = True, (reply, fresh[0])
             return Step(QueueKind.BEGUN)
         if fresh:
             now, shown = self._clock.steady_us(), [row for row in executions if found_at[row.id] is None]
             watched_us, is_read = now - listing.cursor.since_at, bool(listing.cursor.complete_at)
-            listing.baseline.arrivals.note(shown, now=now, watched_us=watched_us, is_read=is_read)
+            listing.arrivals.note(shown, now=now, watched_us=watched_us, is_read=is_read)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        listing.rows.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
-        await self._page_processor.take(
-            listing, rows.values(), reply, recorded=recorded, found_at=when, scanned=request.scans, left=left
-        )
+        listing.rows.find_displaced({name: row.index for name, row in rows.items()}, at=reply.sent_at)
+        page = ListedPage(listing, reply, recorded, found_at=when, scanned=request.scans, left=left)
+        await self._page_processor.take(rows.values(), page)
         for entry in left.values():
             listing.rows.miss(entry, page=request.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=request.scans)
         if not request.scans:
-            listing.scan.hear(reply.total)
-            if request.page == listing.scan.head and len(rows) >= paging.rows:
-                listing.scan.head_is_full()
+            listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
             return self._at_rest
         return await self._step(listing, reply, executions, known=known)
 
@@ -202,15 +193,6 @@ class ListPoller:
         raise_worst(await asyncio.gather(*writes, return_exceptions=True))
         listing.rows.remember({known.execution: known.found_at or when for known in ended})
         return recorded
-
-    def _needs_name(self, listing: PipelineListState) -> bool:
-        """Tell whether the first event would lack the pipeline's name: a list does not say it."""
-        if listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None:
-            return False
-        listing.named = True
-        return True
-
-    # The end of a scan, and of a list
 
     async def _step(
         self,

@@ -48,12 +48,12 @@ class EndCheck:
         It is no gap where all that is gone was known, and only grew too old. A list that is no shorter than before is
         another matter: it may keep so many rows, however young the others. `now_s` is for how long the process ran.
         """
-        baseline, early_end = listing.baseline, listing.baseline.early_end
+        early_end = listing.early_end
         if early_end is None:
             since, began_at = listing.cursor.complete_at, listing.progress.began_at
-            is_explained = listing.scan.is_shorter and baseline.ages.explain_emptiness(since=since, now=began_at)
+            is_explained = listing.scan.is_shorter and listing.ages.explain_emptiness(since=since, now=began_at)
             early_end = EarlyEnd(0, now_s, is_explained=is_explained)
-        baseline.early_end = early_end = replace(early_end, count=early_end.count + 1)
+        listing.early_end = early_end = replace(early_end, count=early_end.count + 1)
         grace_s = SETTLED_AFTER_US / 1_000_000 if result.gap is None else self._lost_grace_s
         if early_end.count < self._lost_after or now_s - early_end.since_s < grace_s:
             return None
@@ -61,12 +61,12 @@ class EndCheck:
 
     def with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: int) -> TraversalResult:
         """Return a gap where ends showed of which nobody knows whether they are new; `now` is microseconds."""
-        unproven = listing.baseline.arrivals.compare(watched_us=now - listing.cursor.since_at)
+        unproven = listing.arrivals.compare(watched_us=now - listing.cursor.since_at)
         return TraversalResult(GapReason.UNORDERED, unproven) if unproven and result.gap is None else result
 
     def proves_empty(self, listing: PipelineListState, *, now: int) -> bool:
         """Return whether a list that showed nothing yet did so often enough to believe that there was nothing."""
-        arrivals = listing.baseline.arrivals
+        arrivals = listing.arrivals
         if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
             arrivals.empty_count = 0
             return False
@@ -80,7 +80,6 @@ class ListScans:
     """The scans of one account's lists, one after the other, and their cursors in the store."""
 
     def __init__(self, deps: AccountDependencies, rules: ScanRules, *, session: AccountSession) -> None:
-        """Write for this account."""
         self._deps = deps
         self._rules = rules
         self._session = session
@@ -151,12 +150,17 @@ class ListScans:
         self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None = None
     ) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        now, arrivals, scan = self._clock.steady_us(), listing.baseline.arrivals, listing.scan
+        now, arrivals, scan = self._clock.steady_us(), listing.arrivals, listing.scan
         result = self._end_check.with_unproven(listing, result, now=now)
-        name = self._deps.evaluator.pipeline_name(listing.watch.pipeline)
         if self._end_check.proves_empty(listing, now=now):
             newest_at = 0
-        cursor = listing.next_cursor(name=name, newest_at=newest_at)
+        cursor = Cursor(
+            listing.cursor.since_at,
+            complete_at=listing.progress.began_at,
+            found=listing.progress.shows_any,
+            name=self._deps.evaluator.pipeline_name(listing.watch.pipeline),
+            newest_at=listing.cursor.newest_at if newest_at is None else newest_at,
+        )
         gap = None if result.gap in listing.gaps_emitted else result.gap
         old = replace(listing.cursor, complete_at=cursor.complete_at)
         overdue = now - listing.recorded_at >= CURSOR_EVERY_US

@@ -83,9 +83,8 @@ class StatusReporter:
     async def save_pause(self) -> bool:
         """Write a pause that has begun or grown and is not over in a moment. Otherwise as `save_backoff`."""
         paused_until = self._breaker.paused_until
-        if paused_until - self._clock.monotonic() >= WORTH_SAVING_S and paused_until != self._saved[0]:
-            return await self.save_backoff()
-        return False
+        is_worth_it = paused_until - self._clock.monotonic() >= WORTH_SAVING_S and paused_until != self._saved[0]
+        return is_worth_it and await self.save_backoff()
 
     async def save_backoff(self) -> bool:
         """Write what has changed of pause and failures. Return whether anything was written. Raises `StoreError`."""

@@ -30,7 +30,7 @@ def listing() -> PipelineListState:
 
 
 def on_page(listing: PipelineListState, page: int, *, at: float) -> list[TrackedExecution]:
-    return list(listing.rows.page_index.on_page(page, at=at))
+    return list(listing.rows.on_page(page, at=at))
 
 
 def shown(listing: PipelineListState, name: str, *, index: int) -> TrackedExecution:
@@ -94,7 +94,7 @@ def test_who_has_left_is_on_no_page() -> None:
     known = listing()
     entry = shown(known, "a", index=3)
     known.rows.leave(entry)
-    assert (on_page(known, 1, at=0.0), known.rows.page_index.page_of(entry, at=0.0)) == ([], None)
+    assert (on_page(known, 1, at=0.0), known.rows.page_of(entry, at=0.0)) == ([], None)
 
 
 def test_what_a_poll_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
@@ -123,7 +123,7 @@ def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
     known = listing()
     known.scan_asked(0.0)
     entry, other = shown(known, "a", index=PAGE_ROWS - 2), shown(known, "b", index=10)
-    known.rows.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
+    known.rows.find_displaced({other.known.execution: 15, "stranger": 1}, at=0.0)
     known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
     assert entry.position is not None

@@ -27,7 +27,7 @@ class CarryOver:
     """What one complete scan hands on to the next.
 
     `total` is how many rows the list has (newest first: what the API says, or what its only page shows; oldest first:
-    what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trust` tells
+    what was seen), `total_before` what that was a scan earlier: what is said once may be untrue. `trust` is
     whether what is said is believed. `top` are the ids of the rows that it met first. `length` is how many rows were
     seen when all of the list was read last. `seen` are the ids of those that scans saw since which were made anew, for
     they ended too early: together they count. `found` are those that it counted as new: where it probed for the end
@@ -62,7 +62,6 @@ class Coverage:
     """
 
     def __init__(self, before: CarryOver, *, cursor: Cursor, pages_at_most: int) -> None:
-        """Begin with nothing seen."""
         self.before = before
         self.ordering = before.ordering
         self.paging = before.paging
@@ -108,15 +107,17 @@ class Coverage:
 
     @property
     def saw_newest(self) -> bool:
-        """Whether it saw where new rows show: what looks like the end of a list may only have been refused."""
+        """Whether it saw where new rows show: what seems to be the end of a list may only have been refused."""
         if self.order is None:
-            return self._is_whole and not self._totals.says_more_than(len(self._seen)) and not self._hides_rows()
+            may_be_more = self._totals.says_more_than(len(self._seen)) or self._hides_rows()
+            return self._extent is Extent.WHOLE and not may_be_more
         return self._evaluated_page is not None and (self.order is Order.NEWEST or self._end.is_sure)
 
     @property
     def is_as_long_as_said(self) -> bool:
         """Whether the API says how many rows there are, and no more than were seen, or, oldest first, must be there."""
-        return self._totals.says_no_more_than((self._totals.accepted or 0) if self._backward else len(self._seen))
+        length = (self._totals.accepted or 0) if self._backward else len(self._seen)
+        return self._totals.now is not None and self._totals.now <= length
 
     @property
     def expects_page(self) -> bool:
@@ -142,16 +143,12 @@ class Coverage:
         Oldest first that is also what the pages before the last one should hold.
         """
         by_pages = self._totals.accepted or 0 if self._backward else 0
-        return self._is_whole and self._seen_count < max(by_pages, self._expected_count)
+        return self._extent is Extent.WHOLE and self._seen_count < max(by_pages, self._expected_count)
 
     @property
     def is_counted(self) -> bool:
         """Whether it alone, that read all of the list, saw as many rows as that said it has: none was hidden."""
-        return self._is_whole and self._totals.counts(len(self._seen), is_ordered=self.order is not None)
-
-    @property
-    def _is_whole(self) -> bool:
-        return self._extent is Extent.WHOLE
+        return self._extent is Extent.WHOLE and self._totals.counts(len(self._seen), is_ordered=self.order is not None)
 
     @property
     def _seen_count(self) -> int:
@@ -168,13 +165,13 @@ class Coverage:
         return self._totals.missing(new_count=self._known_rows.new_count, is_backward=self._backward)
 
     def unread_count(self) -> int | None:
-        """Return how many rows may be there that were not read, `None` if nobody can tell."""
+        """Return how many rows may be there that were not read, `None` if nobody knows."""
         said = self._totals.unread(len(self._seen))
         return self.paging.before(self.page + 1) if said is None and self._backward else said
 
     def carry_over(self) -> CarryOver:
         """Return what the next scan begins with once this one is complete."""
-        seen_count = self._seen_count if self._is_whole else None
+        seen_count = self._seen_count if self._extent is Extent.WHOLE else None
         total = self._totals.left(new_count=self._known_rows.new_count, seen_count=seen_count)
         return CarryOver(
             self.ordering,
@@ -183,7 +180,7 @@ class Coverage:
             self.before.total,
             trust=self.before.trust.after(is_untrue=self._totals.is_untrue, is_far=self.is_cut_short),
             top=self._known_rows.top(),
-            length=self._seen_count if self._is_whole else self.before.length,
+            length=self._seen_count if self._extent is Extent.WHOLE else self.before.length,
             found=frozenset(self._found),
             is_too_long=self._extent is Extent.CUT_OFF,
         )
@@ -196,6 +193,6 @@ class Coverage:
         return replace(self.before, seen=self.before.seen | self._seen)
 
     def _hides_rows(self) -> bool:
-        """Tell whether the first page is shown for those after it, and there may be rows that are on none."""
+        """Return whether the first page is shown for those after it, and there may be rows that are on none."""
         is_first_for_all = self._end.is_first_for_all if self._backward else self._repeated_page == 1
-        return is_first_for_all and not self._totals.says_just(len(self._seen))
+        return is_first_for_all and self._totals.now != len(self._seen)

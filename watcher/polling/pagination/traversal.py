@@ -44,21 +44,21 @@ class ListTraversal(Coverage):
         self._empty_count = 0  # so often `page` was empty
         self._was_empty = False
 
-    def head_is_full(self) -> None:
-        """Note that there is no more room on `head`: oldest first, what is new shows on the page after it."""
-        if self._backward:
-            self._end.head_is_full()
+    def note_aside(self, page: int, *, row_count: int, total: int | None) -> None:
+        """Take in a page that is read out of turn: what it says of the list's length, and whether `head` has no room.
 
-    def hear(self, total: int | None) -> None:
-        """Take in what a page that is read out of turn says of the length of the list."""
-        self._totals.hear_aside(total)
+        Oldest first, what is new then shows on the page after it.
+        """
+        self._totals.now = total
+        if self._backward and page == self.head and row_count >= self.paging.rows:
+            self._end.head_is_full()
 
     # One page
 
     def read(
         self, reply: PageReply, *, known_rows: Collection[str], unsettled: Collection[str] = (), unlocated: int
     ) -> TraversalResult | None:
-        """Take in `page`, and tell how the scan ended; `None`: `page` is to be read next. `paging` knows it already.
+        """Take in `page`, and return how the scan ended; `None`: `page` is to be read next. `paging` knows it already.
 
         Where the page was refused there may be rows on it, or none. `known_rows` are the ids on it of known rows,
         `unsettled` those that are known but so young that others may yet come to be seen below. `unlocated` is how many
@@ -66,7 +66,7 @@ class ListTraversal(Coverage):
         """
         rows, row_count = reply.rows or (), len(reply.rows or ()) + reply.skipped
         if self._repeats(rows):
-            if self._repeated_page != self.page - 1:  # unless new rows pushed these along: that page tells
+            if self._repeated_page != self.page - 1:  # unless new rows pushed these along: that page shows it
                 self.page = self._repeated_page = self.page - 1
                 self._again = True
                 return None
@@ -77,7 +77,7 @@ class ListTraversal(Coverage):
         if not row_count and reply.rows is not None:
             self._end.note_empty(self.page)
         turned = self.ordering.learn(rows) and self._limits.turn()
-        ends_list = self.page == 1 if self._backward else self._looks_last(rows, reply.total, row_count=row_count)
+        ends_list = self.page == 1 if self._backward else self._seems_last(rows, reply.total, row_count=row_count)
         in_turn = rows[::-1] if self._backward else rows
         page = ScannedPage(self.page, in_turn, row_count, reply.total, known_rows, unsettled, ends_list)
         self._note(page)
@@ -94,7 +94,7 @@ class ListTraversal(Coverage):
         return self._follow(page, unlocated=unlocated)
 
     def _repeats(self, rows: Sequence[ExecutionSnapshot]) -> bool:
-        """Tell whether `page` shows what the one before it does: the API shows its last page, or its first, for all."""
+        """Return whether `page` repeats the one before it: the API shows its last page, or its first, for all."""
         read = self._read_page
         if read is None or not rows or self._backward or self.page != read.number + 1:
             return False
@@ -116,7 +116,7 @@ class ListTraversal(Coverage):
             return self._empty_count < EMPTY_AT_LEAST
         return self._empty_count < (2 if before == expected and not is_stated else 1)
 
-    def _looks_last(self, rows: Sequence[ExecutionSnapshot], total: int | None, *, row_count: int) -> bool:
+    def _seems_last(self, rows: Sequence[ExecutionSnapshot], total: int | None, *, row_count: int) -> bool:
         """Return whether a page is the last, newest first.
 
         Without a total it may only be cut short: the page after it shows. One that was empty, and to which new rows
@@ -150,7 +150,7 @@ class ListTraversal(Coverage):
     def _begin_anew(self) -> None:
         """Read on from the other end: the order is not what was believed."""
         self._end = EndSearch(0, self.paging)
-        self._evaluated_page, self.result, self._above_at = None, None, None
+        self._evaluated_page = self.result = self._above_at = None
         self._again = False
         self._known_rows.begin_anew()
         self.page = 1
@@ -177,7 +177,7 @@ class ListTraversal(Coverage):
         return self._go_on(page, unlocated=unlocated)
 
     def _begin_at(self, page: ScannedPage) -> bool:
-        """Take in the first page that is evaluated, or tell that another one is read before."""
+        """Take in the first page that is evaluated, or return that another one is read before."""
         length = self.paging.length(page.number, page.row_count)
         if self._backward and self._end.asks_beyond(page, says_more=self._totals.says_now_more_than(length)):
             self.page = page.number + 1
@@ -188,7 +188,7 @@ class ListTraversal(Coverage):
         return True
 
     def _fell(self, page: ScannedPage) -> bool:
-        """Tell whether rows may have moved from this page to the one before it while neither was read.
+        """Return whether rows may have moved from this page to the one before it while neither was read.
 
         Newest first, that is when more were deleted above than came. Oldest first it leads to rows read twice,
         which are the proof that none was passed over.
@@ -199,18 +199,27 @@ class ListTraversal(Coverage):
         return page.total is not None and accepted.total is not None and page.total < accepted.total
 
     def _go_on(self, page: ScannedPage, *, unlocated: int) -> TraversalResult | None:
+        """Read on, or end the scan; what came further down than may be read is a gap, however often it is tried."""
         if self.result is None:
             self.result = self._evaluate(page)
         if page.ends_list and self._missing_count > 0:
             self._totals.read_all(len(self._seen), known_count=self._seen_count, page_rows=self.paging.rows)
-        if self.result and (page.ends_list or not self._wants_more(self.result, unlocated=unlocated)):
-            return self._conclude(self.result, is_end=page.ends_list)
-        self._limits.extra_count += self.result is not None
-        self.page = page.number + (-1 if self._backward else 1)
-        return None
+        if self.result is None or (not page.ends_list and self._wants_more(self.result, unlocated=unlocated)):
+            self._limits.extra_count += self.result is not None
+            self.page = page.number + (-1 if self._backward else 1)
+            return None
+        new_count = self._known_rows.new_count
+        missing = 0 if page.ends_list or self.result.gap is not None else self._missing_count
+        if missing:
+            self._extent = Extent.CUT_OFF
+            self._totals.leave_missing(new_count=new_count)
+            self.result = TraversalResult(GapReason.UNORDERED, missing)
+        elif not self._backward:
+            self._totals.count_arrivals(new_count=new_count)
+        return self.result
 
     def _evaluate(self, page: ScannedPage) -> TraversalResult | None:
-        """Tell whether everything was seen."""
+        """Return whether everything was seen."""
         self._known_rows.meet(page)
         if self._backward and self._hides_rows():
             return self._evaluate_end(page)
@@ -226,7 +235,7 @@ class ListTraversal(Coverage):
         return None
 
     def _is_past(self, page: ScannedPage) -> bool:
-        """Tell whether all that is further down is older than anybody wants to know.
+        """Return whether all that is further down is older than anybody wants to know.
 
         Known rows that are no older are read on for: only the API's clock dates the rows, and that may be behind. So
         the youngest row counts where that is older than our clock says.
@@ -242,7 +251,7 @@ class ListTraversal(Coverage):
         """Evaluate where no known row is to be expected any more: at the end of the list, or beyond `lookback`."""
         self._extent = Extent.WHOLE if page.ends_list else Extent.PART
         if page.ends_list and self.ordering.is_mixed:
-            self.ordering.forget()
+            self.ordering.order = None
         if page.ends_list and self._limits.turns_too_often and not self.is_as_long_as_said:
             return TraversalResult(GapReason.UNORDERED, self.unread_count())
         if page.ends_list and self._hides_rows():
@@ -259,7 +268,7 @@ class ListTraversal(Coverage):
         )
 
     def _wants_more(self, result: TraversalResult, *, unlocated: int) -> bool:
-        """Tell whether to read on beyond the end of a scan that saw everything.
+        """Return whether to read on beyond the end of a scan that saw everything.
 
         For what came further down all of the list is read, if need be: only that proves that its total is untrue.
         """
@@ -267,14 +276,3 @@ class ListTraversal(Coverage):
             return False
         is_within = self._limits.may_read_on() and not self.before.is_too_long
         return (is_within and self._missing_count > 0) or self._limits.may_read_on(unlocated)
-
-    def _conclude(self, result: TraversalResult, *, is_end: bool) -> TraversalResult:
-        """End the scan; what came further down than may be read is a gap, however often it is tried."""
-        missing, new_count = 0 if is_end or result.gap is not None else self._missing_count, self._known_rows.new_count
-        if missing:
-            self._extent = Extent.CUT_OFF
-            self._totals.leave_missing(new_count=new_count)
-            self.result = result = TraversalResult(GapReason.UNORDERED, missing)
-        elif not self._backward:
-            self._totals.count_arrivals(new_count=new_count)
-        return result
