@@ -102,11 +102,9 @@ class ListPoller:
         if reason is None:
             listing.progress.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
             return await self._failures.give_up(listing, None, now=now)
-        emitted = listing.gaps_emitted
-        scan = listing.scan
-        await self._scans.complete(
-            listing, scan.result or TraversalResult(GapReason(reason.value), scan.unread_count())
-        )
+        emitted, scan = listing.gaps_emitted, listing.scan
+        result = scan.result or TraversalResult(GapReason(reason.value), scan.unread_count())
+        await self._scans.complete(listing, result)
         listing.gaps_emitted |= emitted
         self._failures.works(listing)
         return self._at_rest
