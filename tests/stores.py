@@ -121,7 +121,7 @@ def change(
         lease=lease,
         before=sequence - 1 or None,
         known=ExecutionRecord(name, PIPELINE, sequence=sequence, **values),
-        outgoing=(OutboxEntry(event(name, sequence=sequence), sinks, with_sinks_of),),
+        entries=(OutboxEntry(event(name, sequence=sequence), sinks, with_sinks_of),),
     )
 
 

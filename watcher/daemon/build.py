@@ -16,15 +16,13 @@ from watcher.daemon.maintenance import RetentionPolicy
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Watch
+from watcher.domain.models import AccountTrouble, Watch
 from watcher.domain.routing import Route, types_matching
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.account_state_store import AccountStateStore
-from watcher.polling.cadence import Cadence, backoff, fixed
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import FailurePolicy
+from watcher.polling.policy import Cadence, FailurePolicy, backoff_cadence, fixed_cadence
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountDependencies
 from watcher.polling.status_reporter import StatusReporter
@@ -173,10 +171,13 @@ def _account_dependencies(
 ) -> AccountDependencies:
     store, clock, now = shared.store, shared.clock, shared.clock.monotonic()
     metrics = shared.metrics.account(lease.name)
-    reporter = StatusReporter(lease, record, store=store, events=shared.events, clock=clock, metrics=metrics)
     breaker = AccountCircuitBreaker(
-        degraded_after_s=polling.degraded_after_s, now=now, trouble=reporter.reported, backoff=record.backoff
+        degraded_after_s=polling.degraded_after_s,
+        now=now,
+        trouble=AccountTrouble(record.trouble) if record.trouble else None,
+        backoff=record.backoff,
     )
+    reporter = StatusReporter(lease, record, breaker, store=store, events=shared.events, clock=clock, metrics=metrics)
     return AccountDependencies(
         lease=lease,
         api=api,
@@ -185,7 +186,6 @@ def _account_dependencies(
         pacer=Pacer(settings.rate_limit, now=now),
         breaker=breaker,
         reporter=reporter,
-        state_store=AccountStateStore(lease, breaker, store=store, clock=clock),
         evaluator=evaluator,
         failures=_failures(shared, polling),
         metrics=metrics,
@@ -247,8 +247,10 @@ def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: flo
 
 def _cadence(polling: PollingSettings) -> Cadence:
     if polling.cadence == "fixed":
-        return fixed(min_interval_s=polling.min_interval_s)
-    return backoff(min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random)
+        return fixed_cadence(min_interval_s=polling.min_interval_s)
+    return backoff_cadence(
+        min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random
+    )
 
 
 def watches_of(settings: Settings, account: str) -> list[Watch]:

@@ -25,7 +25,6 @@ class EventFactory:
     """
 
     def __init__(self, router: Router) -> None:
-        """Route by these routes."""
         self.router = router
 
     def execution(self, params: ExecutionEventParams) -> OutboxEntry:

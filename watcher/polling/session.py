@@ -13,7 +13,6 @@ import structlog
 
 from watcher.clerk.protocol import Answer, Api
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.polling.account_state_store import AccountStateStore
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.policy import FailurePolicy
@@ -45,7 +44,6 @@ class AccountDependencies:
     pacer: Pacer
     breaker: AccountCircuitBreaker
     reporter: StatusReporter
-    state_store: AccountStateStore
     evaluator: ReplyEvaluator
     failures: FailurePolicy
     metrics: AccountMetrics
@@ -112,13 +110,13 @@ class AccountSession:
     async def report_answer(self, *, failed: bool) -> None:
         """Report, or keep, what the last answer changed in how the account is."""
         if failed:
-            await self._write_of_account(self._deps.state_store.save_pause())
+            await self._write_of_account(self._deps.reporter.save_pause())
         if self._breaker.trouble is not self._deps.reporter.reported:
             await self.report_trouble()
 
     async def report_trouble(self) -> None:
         """Report the edge between what was reported of the account and how it is."""
-        await self._write_of_account(self._deps.reporter.report(self._breaker.trouble, cause=self._breaker.cause))
+        await self._write_of_account(self._deps.reporter.report())
 
     # What is written
 

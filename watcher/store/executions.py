@@ -77,7 +77,7 @@ def write_executions(connection: Connection, changes: Iterable[ExecutionChange],
             change.known,
             account_id=numbers[Source("account", change.lease.name)],
             pipeline_id=numbers[pipeline(change.lease.name, change.known.pipeline)],
-            stream=change.outgoing[0].event.stream if change.outgoing else None,
+            stream=change.entries[0].event.stream if change.entries else None,
         )
         if change.before is None:
             added.append(row)

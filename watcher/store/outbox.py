@@ -46,7 +46,7 @@ _SINKS_OF = (
 
 def write_outbox(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write the events of changes and their deliveries; return the names of the sinks that got some."""
-    emitted = [(change, entry) for change in changes for entry in change.outgoing]
+    emitted = [(change, entry) for change in changes for entry in change.entries]
     if not emitted:
         return set()
     emitted.sort(key=lambda each: (each[1].event.stream, each[1].event.sequence))

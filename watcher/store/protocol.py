@@ -32,7 +32,7 @@ class ExecutionChange:
     lease: Lease
     before: int | None
     known: ExecutionRecord
-    outgoing: tuple[OutboxEntry, ...]
+    entries: tuple[OutboxEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class SourceChange:
     before: int
     sequence: int
     state: str | None
-    outgoing: tuple[OutboxEntry, ...]
+    entries: tuple[OutboxEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class PipelineChange:
     before: int
     sequence: int
     cursor: Cursor
-    outgoing: tuple[OutboxEntry, ...]
+    entries: tuple[OutboxEntry, ...]
 
 
 Change = ExecutionChange | SourceChange | PipelineChange

@@ -26,7 +26,7 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
         if isinstance(item, PipelineChange):
             found.add(pipeline(item.lease.name, item.pipeline))
         if isinstance(item, Change):
-            found.update(sink(name) for entry in item.outgoing for name in entry.sinks)
+            found.update(sink(name) for entry in item.entries for name in entry.sinks)
     return found
 
 

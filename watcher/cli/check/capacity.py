@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watcher.config.models import PollingSettings, Settings
-from watcher.polling.cadence import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
+from watcher.polling.policy import BACKOFF_SHARE
 from watcher.runtime.rate_limiter import SHARE
 
 TYPICAL_STATUS_S = 60.0

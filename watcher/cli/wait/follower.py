@@ -15,8 +15,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Event
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.cadence import Cadence
-from watcher.polling.policy import ERROR_JITTER
+from watcher.polling.policy import ERROR_JITTER, Cadence
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
@@ -167,8 +166,8 @@ class _Follower:
             self.progress.answered(heard, at=self.clock.now(), now=self.clock.monotonic())
             return
         self.progress.recorded(heard)
-        for outgoing in heard.outgoing:
-            await self.view.on_event(outgoing.event, self.progress)
+        for entry in heard.entries:
+            await self.view.on_event(entry.event, self.progress)
 
     def _show(self) -> None:
         now = self.clock.monotonic()
