@@ -35,8 +35,8 @@ from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
-from watcher.web.arrivals import RESOLVED_WITHIN_S, bind
-from watcher.web.connections import Connections, Throttle
+from watcher.web.client_connection import throttle
+from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
@@ -193,7 +193,7 @@ async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
 
 async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
     """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
-    application = web.Application(middlewares=[Throttle().middleware()])
+    application = web.Application(middlewares=[throttle()])
     application.add_routes(health_routes(checks, metrics.registry, clock=clock))
     try:
         sockets = await bind(parse_address(listen))
