@@ -23,7 +23,7 @@ READABLE_BYTES = 8 * 1024 * 1024
 """A larger answer is not one (SPEC 4)."""
 
 _CONTROL = "/_sim/"
-"""What a test in another process is told and may change. It is not behind the API key: a simulator listens on loopback
+"""What a test in another process may read and change. It is not behind the API key: a simulator listens on loopback
 and holds nothing real."""
 _FAULTS = TypeAdapter(Faults)
 _SILENT = frozenset({Fault.RESET, Fault.HANG})
