@@ -11,7 +11,7 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings, WatchSettings
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
 from watcher.daemon.maintenance import RetentionPolicy
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
@@ -28,9 +28,8 @@ from watcher.polling.session import AccountDependencies
 from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import Client
+from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.proxy import proxy_for
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.store.protocol import AccountRecord, AccountStore, Lease, Store
@@ -80,12 +79,10 @@ class OwnerDependencies(AccountOwnerDependencies):
 
 def routes_of(settings: Settings) -> dict[str, Route]:
     """Return the routes of all sinks."""
-    return {name: _route(sink) for name, sink in settings.sinks.items()}
-
-
-def _route(sink: AnySink) -> Route:
-    pipelines = frozenset(str(pipeline) for pipeline in sink.match.pipelines)
-    return Route(types_matching(sink.events), dict(sink.match.labels), pipelines)
+    return {
+        name: Route(types_matching(sink.events), dict(sink.match.labels), frozenset(map(str, sink.match.pipelines)))
+        for name, sink in settings.sinks.items()
+    }
 
 
 async def build_worker(
@@ -152,7 +149,14 @@ async def build_account(
     lease = await shared.store.claim("account", name)
     record = await shared.store.load_account(lease)
     api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=shared.clock))
-    evaluator = _evaluator(shared, lease, polling=polling, cadence=cadence or _cadence(polling), link=settings.link)
+    evaluator = ReplyEvaluator(
+        lease=lease,
+        events=shared.events,
+        clock=shared.clock,
+        failures=_failures(shared, polling),
+        cadence=cadence or _cadence(polling),
+        link=settings.link,
+    )
     deps = _account_dependencies(
         shared, lease, record, api=api, evaluator=evaluator, settings=settings, polling=polling
     )
@@ -193,19 +197,6 @@ def _account_dependencies(
         backpressure=shared.backpressure,
         wake=shared.schedule.waker(f"account:{lease.name}"),
         fatal=shared.fatal,
-    )
-
-
-def _evaluator(
-    shared: AccountOwnerDependencies, lease: Lease, *, polling: PollingSettings, cadence: Cadence, link: str | None
-) -> ReplyEvaluator:
-    return ReplyEvaluator(
-        lease=lease,
-        events=shared.events,
-        clock=shared.clock,
-        failures=_failures(shared, polling),
-        cadence=cadence,
-        link=link,
     )
 
 
@@ -255,18 +246,18 @@ def _cadence(polling: PollingSettings) -> Cadence:
 
 def watches_of(settings: Settings, account: str) -> list[Watch]:
     """Return what the configuration asks of one account."""
-    return [_watch(watch) for watch in settings.watch if watch.account == account]
-
-
-def _watch(settings: WatchSettings) -> Watch:
-    return Watch(
-        account=settings.account,
-        pipeline=str(settings.pipeline),
-        executions=settings.executions,
-        name=settings.name,
-        labels=dict(settings.labels),
-        overdue_after_s={str(status): limit_s for status, limit_s in settings.overdue_after_s.items()},
-    )
+    return [
+        Watch(
+            account=account,
+            pipeline=str(watch.pipeline),
+            executions=watch.executions,
+            name=watch.name,
+            labels=dict(watch.labels),
+            overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
+        )
+        for watch in settings.watch
+        if watch.account == account
+    ]
 
 
 def retention_policy_of(settings: Settings) -> RetentionPolicy:

@@ -237,7 +237,7 @@ async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_o
     with capture_logs() as logs:
         setup.clock.advance(1.0)
         for name in sorted(setup.ticks()):
-            await setup.schedule._loops[name].run()
+            await setup.schedule._jobs[name].run()
         await only_left(setup, count=2)
     assert setup.ticks() == {"account:b", "sink:more"}
     lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
@@ -249,7 +249,7 @@ async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(setup: S
     setup.store.exclusive = False
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.store.claim("sink", "ops")
-    run = setup.schedule._loops["sink:ops"].run
+    run = setup.schedule._jobs["sink:ops"].run
     with capture_logs() as logs:
         await asyncio.gather(run(), run())
         await only_left(setup, count=1)
@@ -276,7 +276,7 @@ async def test_an_owner_that_finds_while_all_stop_that_it_lost_ends_once(setup: 
 async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(setup: Setup) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.store.claim("sink", "ops")
-    await setup.schedule._loops["sink:ops"].run()
+    await setup.schedule._jobs["sink:ops"].run()
     (error,) = setup.fatal
     assert isinstance(error, OwnershipLostError)
     setup.fatal.clear()

@@ -21,8 +21,7 @@ from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
 from watcher.domain.models import Delivery
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind
-from watcher.runtime.proxy import proxy_for
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
 from watcher.runtime.settings import Block, Duration, Rate, as_written, shown_url
 
 CONNECTIONS = 16
