@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.domain.models import Cursor, Delivery, DeliveryState, Event, EventType, ExecutionRecord, OutboxEntry
+from watcher.domain.models import (
+    Cursor,
+    Delivery,
+    DeliveryState,
+    Event,
+    EventKey,
+    EventType,
+    ExecutionRecord,
+    OutboxEntry,
+)
 from watcher.store.open import open_store
 from watcher.store.protocol import (
     NO_BACKOFF,
@@ -117,11 +126,12 @@ def change(
     """Return the next change of an execution, which tells one event."""
     name = execution_id(number)
     values: dict[str, Any] = {"status": "running", "since_at": START_US, "polled_at": START_US} | known
+    opening = None if with_sinks_of is None else EventKey(stream_of(name), with_sinks_of)
     return ExecutionChange(
         lease=lease,
         before=sequence - 1 or None,
         known=ExecutionRecord(name, PIPELINE, sequence=sequence, **values),
-        outgoing=(OutboxEntry(event(name, sequence=sequence), sinks, with_sinks_of),),
+        entries=(OutboxEntry(event(name, sequence=sequence), sinks, opening),),
     )
 
 

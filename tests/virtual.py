@@ -10,15 +10,22 @@ from typing import Any
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import DeliveryState, Details, EventType, ExecutionSnapshot, FirstSight, Outcome, Watch
+from watcher.domain.models import (
+    AccountTrouble,
+    DeliveryState,
+    Details,
+    EventType,
+    ExecutionSnapshot,
+    FirstSight,
+    Outcome,
+    Watch,
+)
 from watcher.domain.routing import Route, Router
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.account_state_store import AccountStateStore
-from watcher.polling.cadence import backoff
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import FailurePolicy
+from watcher.polling.policy import FailurePolicy, backoff_cadence
 from watcher.polling.session import AccountDependencies
 from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.backoff import Jitter
@@ -242,7 +249,6 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     record = await store.load_account(lease)
     await store.load_sink(sink, fingerprint="")
     children = metrics.account("default")
-    reporter = StatusReporter(lease, record, store=store, events=events, clock=clock, metrics=children)
     failures = FailurePolicy(
         min_interval_s=rules.min_interval_s,
         max_interval_s=max_interval_s,
@@ -256,13 +262,17 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         events=events,
         clock=clock,
         failures=failures,
-        cadence=backoff(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
+        cadence=backoff_cadence(min_interval_s=1.0, max_interval_s=max_interval_s, jitter=jitter),
         link=None,
     )
     api = api or ScriptedApi(clock, {name: said(name, "running") for name in executions})
     breaker = AccountCircuitBreaker(
-        degraded_after_s=60.0, now=clock.monotonic(), trouble=reporter.reported, backoff=record.backoff
+        degraded_after_s=60.0,
+        now=clock.monotonic(),
+        trouble=AccountTrouble(record.trouble) if record.trouble else None,
+        backoff=record.backoff,
     )
+    reporter = StatusReporter(lease, record, breaker, store=store, events=events, clock=clock, metrics=children)
     deps = AccountDependencies(
         lease=lease,
         api=api,
@@ -271,7 +281,6 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         pacer=Pacer(rate_per_s, now=clock.monotonic() - 60.0),  # the gap after the start is over
         breaker=breaker,
         reporter=reporter,
-        state_store=AccountStateStore(lease, breaker, store=store, clock=clock),
         evaluator=evaluator,
         failures=failures,
         metrics=children,

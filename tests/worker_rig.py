@@ -16,8 +16,9 @@ from stores import open_soon
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, WorkerRules
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.errors import StoreError
-from watcher.domain.event_factory import EventFactory
+from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.models import Delivery, Event, EventType, OutboxEntry
+from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
@@ -147,11 +148,13 @@ class NotedEvents(EventFactory):
         super().__init__(Router({}))
         self._rig = rig
 
-    def sink(self, type_: EventType, *, sink: str, answer: str | None, after: int, at: datetime) -> OutboxEntry:
-        outgoing = super().sink(type_, sink=sink, answer=answer, after=after, at=at)
-        self._rig.emitted.append((type_, outgoing.event.sequence))
+    def sink(
+        self, type_: EventType, *, sink: str, answer: str, problem: Problem | None, after: int, at: datetime
+    ) -> Reported:
+        reported = super().sink(type_, sink=sink, answer=answer, problem=problem, after=after, at=at)
+        self._rig.emitted.append((type_, reported.entry.event.sequence))
         self._rig.answers.append(answer)
-        return outgoing
+        return reported
 
 
 class Rig:
@@ -163,7 +166,7 @@ class Rig:
         self.sink = ScriptedSink()
         self.metrics = Metrics()
         self.emitted: list[tuple[str, int]] = []
-        self.answers: list[str | None] = []
+        self.answers: list[str] = []
         self.ends: list[BaseException] = []
         self.backpressure = Backpressure()
         self.woken = False
@@ -237,6 +240,11 @@ class Rig:
         self.sink.take_sent()
         await self.go(after_s)
         return self.sink.take_sent()
+
+    def trial(self) -> Delivery | None:
+        """Return what was taken to be tried while the breaker is open, and waits."""
+        ready = self.worker._ready
+        return ready[0] if ready and self.worker._breaker.is_open and self.worker._is_trial else None
 
     def row(self, name: str) -> dict[str, Any]:
         """Return what is stored of a delivery."""

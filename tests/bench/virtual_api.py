@@ -53,11 +53,11 @@ class Notes:
 
     def recorded(self, change: Change, *, now_s: float) -> None:
         """Note that the end of an execution, or a gap, was reported."""
-        if isinstance(change, ExecutionChange) and change.outgoing and change.known.ended_at is not None:
+        if isinstance(change, ExecutionChange) and change.entries and change.known.ended_at is not None:
             self.emitted.setdefault(change.known.execution, now_s)
             self.emitted_count[change.known.execution] += 1
         elif isinstance(change, PipelineChange):
-            self.gaps += [each.event.body for each in change.outgoing]
+            self.gaps += [each.event.body for each in change.entries]
 
     def stop(self, now_s: float) -> None:
         """Count no more; who still waits has waited until now."""

@@ -72,7 +72,7 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: L
 
 async def test_an_execution_never_seen_is_loaded_as_it_was(store: Store, account: Lease) -> None:
     known = ExecutionRecord(execution_id(1), PIPELINE)
-    await store.record(replace(change(account), known=known, outgoing=()))
+    await store.record(replace(change(account), known=known, entries=()))
     assert await executions_of(store, account) == [known]
 
 
@@ -241,7 +241,7 @@ async def test_a_delivery_carries_the_event_as_it_was_recorded(
     recorded = change(account)
     await store.record(recorded)
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
-    emitted = recorded.outgoing[0].event
+    emitted = recorded.entries[0].event
     assert (delivery.event_id, delivery.type, delivery.body) == (emitted.id, emitted.type, emitted.body)
     assert (delivery.stream, delivery.sequence, delivery.sink) == (emitted.stream, emitted.sequence, "ops")
     assert (delivery.recorded_at, delivery.due_at) == (clock.us, clock.us)
@@ -761,7 +761,7 @@ async def test_an_end_that_reports_nothing_leaves_the_events_before_it_to_be_fou
 ) -> None:
     await store.record(change(account))
     quiet = change(account, ended_at=START_US)
-    await store.record(replace(quiet, before=1, outgoing=()))
+    await store.record(replace(quiet, before=1, entries=()))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     await store.settle(attempt_record(ops, delivery))
     assert await prune(store, ended_before=LATER, keep=drop) == 1

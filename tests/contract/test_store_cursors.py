@@ -63,7 +63,7 @@ async def test_what_a_pipeline_tells_is_recorded_with_its_cursor(store: Store, a
     await store.record(emitted)
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
-    assert (delivery.event_id, delivery.body) == (emitted.outgoing[0].event.id, emitted.outgoing[0].event.body)
+    assert (delivery.event_id, delivery.body) == (emitted.entries[0].event.id, emitted.entries[0].event.body)
 
 
 @pytest.mark.parametrize("before", [0, 2])

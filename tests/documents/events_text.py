@@ -41,7 +41,7 @@ FIELDS = {
     "labels": "the watch's labels",
     "link": "the account's `link`, with the ids filled in; absent if it needs an execution's id and there is none",
     "sink": "`sink.*` only: the sink's name",
-    "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; absent before the first",
+    "answer": "`sink.*` only: its last answer, a status code or a word such as `timeout`; `none` if nothing came back",
     "reason": "why: see the types that have it",
     "cause": "`account.degraded` only: what went wrong last: `timeout`, `dns`, `tls`, `refused`, `connection` and the "
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from watcher.cli.demo import summary
+from watcher.cli.commands.demo import summary
 from watcher.delivery.sinks.event_line import event_line
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"

@@ -1,6 +1,7 @@
 """How the daemon ends: what is in flight ends first, but not for longer than 8 s, and not at a second signal."""
 
 import asyncio
+import json
 import signal
 import sqlite3
 import time
@@ -98,7 +99,8 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     assert await life.stop() == 0
     assert time.monotonic() - asked_at <= AT_MOST_S
     await probe
-    assert life.logged("store.stuck")
+    said = [json.loads(line)["event"] for line in life.stderr.lines.lines if line.startswith(b"{")]
+    assert said[-2:] == ["store.stuck", "stopped"]
 
     flag.unlink()
     second = await stage.start(document_of({"default": simulator}))

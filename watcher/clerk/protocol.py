@@ -42,33 +42,8 @@ class PageReply(NamedTuple):
     reason: str | None = None
 
 
-class Answer(Protocol):
-    """What a reply says of the account it was asked for: a `Reply` or a `PageReply`, fields as there."""
-
-    @property
-    def outcome(self) -> Outcome:
-        """Return what became of the request."""
-        ...
-
-    @property
-    def sent_at(self) -> float:
-        """Return when it went out."""
-        ...
-
-    @property
-    def status_code(self) -> int | None:
-        """Return the code of the answer."""
-        ...
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """Return how long the server wants to be left alone."""
-        ...
-
-    @property
-    def reason(self) -> str | None:
-        """Return a word of ours for why it is no success."""
-        ...
+Answer = Reply | PageReply
+"""What a reply says of the account it was asked for is the same in both."""
 
 
 class Api(Protocol):

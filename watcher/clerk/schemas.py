@@ -8,7 +8,7 @@ allowed fields first, which bounds the work and forgives whatever is wrong with 
 from datetime import UTC, datetime
 from enum import Enum, auto
 from itertools import islice
-from typing import Annotated, NamedTuple, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
@@ -159,30 +159,27 @@ def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH)
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
     nodes = [node for node in wire.nodes_executed or () if node is not None]
-    return ExecutionSnapshot(
-        id=asked,
-        status=wire.status,
+    failed = (
+        FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
+        for node in nodes
+        if node.status == "failed" or node.error_message
+    )
+    goals = (each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
+    return _snapshot(
+        wire,
+        id_=asked,
         pipeline_id=wire.pipeline_id,
-        version_id=wire.pipeline_version_id,
         pipeline_name=wire.pipeline_name,
         version_number=wire.pipeline_version_number,
-        started_at=_aware(wire.started_at),
-        finished_at=_aware(wire.finished_at),
-        error=wire.error,
-        ai_tokens_used=wire.ai_tokens_used,
-        nodes_started=wire.nodes_started,
-        triggered_by=wire.triggered_by,
-        triggered_by_entity_id=wire.triggered_by_entity_id,
-        conversation_id=wire.conversation_id,
-        failed_nodes=tuple(islice(map(_failed, filter(_has_failed, nodes)), LIST_LENGTH)),
-        goals=tuple(islice(filter(None, map(_goal, nodes)), LIST_LENGTH)),
+        failed_nodes=tuple(islice(failed, LIST_LENGTH)),
+        goals=tuple(islice(goals, LIST_LENGTH)),
     )
 
 
 def parse_page(body: bytes, *, attempt: Attempt = Attempt.BOTH) -> ParsedPage:
     """Read one page of a list straight from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
     wire = _parse(WirePage, body, attempt=attempt, misshapen="no_list")
-    rows = tuple(_row(row) for row in wire.data if row is not None)
+    rows = tuple(_snapshot(row, id_=str(row.id)) for row in wire.data if row is not None)
     if wire.data and not rows:
         raise UnreadableError("no_rows")
     return ParsedPage(rows, len(wire.data) - len(rows), wire.total)
@@ -195,7 +192,8 @@ def _parse(model: type[_Shape], body: bytes, *, attempt: Attempt, misshapen: str
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
-            if not _is_no_json(error):
+            flaws = error.errors(include_url=False, include_context=False, include_input=False)
+            if flaws[0]["type"] != "json_invalid":  # the model refused it, not the parser
                 raise UnreadableError(misshapen) from None
     if attempt is Attempt.FIRST:
         raise HardToReadError
@@ -205,11 +203,6 @@ def _parse(model: type[_Shape], body: bytes, *, attempt: Attempt, misshapen: str
         raise UnreadableError("html" if body.lstrip().startswith(b"<") else "no_json") from None
     except ValidationError:  # what is small came here because it is no JSON
         raise UnreadableError("no_json" if is_small else misshapen) from None
-
-
-def _is_no_json(error: ValidationError) -> bool:
-    """Tell whether the parser refused it, not the model."""
-    return error.errors(include_url=False, include_context=False, include_input=False)[0]["type"] == "json_invalid"
 
 
 def _aware(moment: datetime | None) -> datetime | None:
@@ -223,10 +216,10 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment if 1970 <= moment.year < 9999 else None  # noqa: PLR2004 (before Unix time; the last year of datetime)
 
 
-def _row(wire: WireRow) -> ExecutionSnapshot:
-    """Return a row as an execution. Lists name no pipeline and show no nodes."""
+def _snapshot(wire: _WireFacts, *, id_: str, **of_one: Any) -> ExecutionSnapshot:  # noqa: ANN401 (its own fields)
+    """Return an execution: what a list says of it too, and `of_one`, which is answered of one alone."""
     return ExecutionSnapshot(
-        id=str(wire.id),
+        id=id_,
         status=wire.status,
         version_id=wire.pipeline_version_id,
         started_at=_aware(wire.started_at),
@@ -237,17 +230,5 @@ def _row(wire: WireRow) -> ExecutionSnapshot:
         triggered_by=wire.triggered_by,
         triggered_by_entity_id=wire.triggered_by_entity_id,
         conversation_id=wire.conversation_id,
+        **of_one,
     )
-
-
-def _has_failed(node: WireNodeExecution) -> bool:
-    return node.status == "failed" or bool(node.error_message)
-
-
-def _goal(executed: WireNodeExecution) -> str | None:
-    """Return the goal that a node is for."""
-    return executed.node.goal_name if executed.node and executed.node.is_goal else None
-
-
-def _failed(node: WireNodeExecution) -> FailedNode:
-    return FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)

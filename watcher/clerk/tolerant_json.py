@@ -7,7 +7,7 @@ without returning to Python, where the interpreter can turn to another thread.
 
 import re
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate, islice
 from typing import Final, TypeAlias
@@ -83,47 +83,42 @@ def slim(body: bytes, wanted: Wanted) -> bytes:
         raise BrokenJsonError
     reader = _Reader(body)
     found = reader.value(wanted)
-    if not reader.at_end:
+    if reader.at < len(body):
         raise BrokenJsonError
     return found
 
 
 class _Reader:
-    """Goes through a document once, from its begin to its end."""
+    """Goes through a document once, from its begin to its end; `at` is how far it is."""
 
     def __init__(self, body: bytes) -> None:
         self._body = body
-        self._at = 0
-
-    @property
-    def at_end(self) -> bool:
-        """Whether nothing is left."""
-        return self._at == len(self._body)
+        self.at = 0
 
     def value(self, wanted: Wanted) -> bytes:
         """Read a value that begins here; one of another kind than is wanted is `null`."""
-        begin, first = self._at, self._first()
+        begin, first = self.at, self._first()
         if first == b"{" and isinstance(wanted, Fields):
             return self._object(wanted)
         if first == b"[" and isinstance(wanted, Rows):
             return self._list(wanted)
         self._skip(first)
-        return _leaf(self._body, begin, self._at) if wanted is LEAF else b"null"
+        return _leaf(self._body, begin, self.at) if wanted is LEAF else b"null"
 
     def _first(self) -> bytes:
-        return self._body[self._at : self._at + 1]
+        return self._body[self.at : self.at + 1]
 
     def _object(self, wanted: Fields) -> bytes:
         """Read an object. Of a key that comes twice the last counts, as in all parsers."""
         self._pass(_SPACES, beyond=1)
         if self._first() == b"}":
-            self._at += 1
+            self.at += 1
             return b"{}"
         found: dict[bytes, bytes | tuple[int, int]] = {}
         after = b","
         while after == b",":
-            if match := _PLAIN.match(self._body, self._at):  # most members: read at once
-                self._at, key, after = match.end(), match[1], match[3]
+            if match := _PLAIN.match(self._body, self.at):  # most members: read at once
+                self.at, key, after = match.end(), match[1], match[3]
                 if want := wanted.wanted.get(key):
                     found[key] = match.span(2) if want is LEAF else b"null"
                 continue
@@ -135,16 +130,17 @@ class _Reader:
             after = self._pass(_AFTER)[1]
         if after != b"}":
             raise BrokenJsonError
-        return b"{%b}" % b",".join(b'"%b":%b' % (key, self._written(value)) for key, value in found.items())
-
-    def _written(self, value: bytes | tuple[int, int]) -> bytes:
-        return value if isinstance(value, bytes) else _leaf(self._body, *value)
+        written = (
+            b'"%b":%b' % (key, value if isinstance(value, bytes) else _leaf(self._body, *value))
+            for key, value in found.items()
+        )
+        return b"{%b}" % b",".join(written)
 
     def _list(self, wanted: Rows) -> bytes:
         found: list[bytes] = []
         self._pass(_SPACES, beyond=1)
         if self._first() == b"]":
-            self._at += 1
+            self.at += 1
             return b"[]"
         after = b","
         while after == b",":
@@ -159,21 +155,21 @@ class _Reader:
 
     def _pass(self, pattern: re.Pattern[bytes], *, beyond: int = 0) -> re.Match[bytes]:
         """Go beyond what has to stand here."""
-        match = pattern.match(self._body, self._at + beyond)
+        match = pattern.match(self._body, self.at + beyond)
         if match is None:
             raise BrokenJsonError
-        self._at = match.end()
+        self.at = match.end()
         return match
 
     def _key(self) -> bytes:
         """Read a key and its colon; one that is too long to be wanted is empty."""
-        if match := _MEMBER.match(self._body, self._at):
-            self._at = match.end()
+        if match := _MEMBER.match(self._body, self.at):
+            self.at = match.end()
             return match[1]
         self._pass(_KEY)
-        begin = self._at
+        begin = self.at
         self._skip_text()
-        key = self._body[begin + 1 : self._at - 1] if self._at - begin <= _KEY_BYTES else b""
+        key = self._body[begin + 1 : self.at - 1] if self.at - begin <= _KEY_BYTES else b""
         self._pass(_COLON)
         return _ESCAPED_ASCII.sub(lambda match: bytes([int(match[1], 16)]), key)
 
@@ -181,64 +177,42 @@ class _Reader:
         if first == b'"':
             self._skip_text()
         elif first in {b"[", b"{"}:
-            self._at += 1
+            self.at += 1
             self._skip_brackets(first)
         else:
             self._pass(_SCALAR)
 
     def _skip_text(self) -> None:
-        self._at += 1
+        self.at += 1
         while self._first() != b'"':
-            before = self._at
+            before = self.at
             if self._pass(_TEXT_PIECE).end() == before:
                 raise BrokenJsonError  # its end is missing
-        self._at += 1
+        self.at += 1
 
     def _skip_brackets(self, opened: bytes) -> None:
         """Go beyond the bracket that closes the one opened before here, by growing pieces that end outside texts."""
         depth, size = 1, _PIECE_MIN
-        balance = _Balance(opened)
-        while self._at < len(self._body):
-            end = self._pass_whole(size)
-            if end == self._at:
+        square_count = opened.count(b"[")  # of those that are open; with `depth` it says as much of the curly ones
+        while depth:
+            if self.at == len(self._body):
+                raise BrokenJsonError
+            match = _WHOLE.match(self._body, self.at, self.at + size)
+            end = match.end() if match else self.at
+            if end == self.at:
                 self._skip_text()  # one longer than a piece
                 continue
-            brackets = _STRINGS.sub(b"", self._body[self._at : end]).translate(None, _NO_BRACKETS)
+            brackets = _STRINGS.sub(b"", self._body[self.at : end]).translate(None, _NO_BRACKETS)
             depths = array("i", accumulate(array("b", brackets.translate(_STEPS)), initial=depth))
             if 0 in depths:
                 last = depths.index(0)
-                balance.add(brackets[:last])
-                self._at = next(islice(self._brackets(end), last - 1, None))
-                break
-            balance.add(brackets)
-            depth, self._at, size = depths[-1], end, min(2 * size, _PIECE_MAX)
-        if not balance.even:
+                brackets, depths = brackets[:last], depths[: last + 1]
+                tokens = _TOKEN.finditer(self._body, self.at, end)
+                end = next(islice((token.end() for token in tokens if token[1]), last - 1, None))
+            square_count += brackets.count(b"[") - brackets.count(b"]")
+            depth, self.at, size = depths[-1], end, min(2 * size, _PIECE_MAX)
+        if square_count:
             raise BrokenJsonError
-
-    def _pass_whole(self, size: int) -> int:
-        match = _WHOLE.match(self._body, self._at, self._at + size)
-        return match.end() if match else self._at
-
-    def _brackets(self, end: int) -> Iterator[int]:
-        """Go through the positions just beyond each bracket from here to there."""
-        return (match.end() for match in _TOKEN.finditer(self._body, self._at, end) if match[1])
-
-
-class _Balance:
-    """Counts brackets of both kinds."""
-
-    def __init__(self, opened: bytes) -> None:
-        self._square = self._curly = 0
-        self.add(opened)
-
-    def add(self, brackets: bytes) -> None:
-        self._square += brackets.count(b"[") - brackets.count(b"]")
-        self._curly += brackets.count(b"{") - brackets.count(b"}")
-
-    @property
-    def even(self) -> bool:
-        """Whether all are closed."""
-        return not self._square and not self._curly
 
 
 def _leaf(body: bytes, begin: int, end: int) -> bytes:

@@ -27,7 +27,7 @@ def read_config(path: Path, *, only: Collection[str] | None = None) -> Settings:
 
 
 def loaded(load: Callable[[], Settings]) -> Settings:
-    """Load settings. What is wrong is told on a terminal with its lines, and ends the command."""
+    """Load settings. What is wrong is shown on a terminal with its lines, and ends the command."""
     try:
         return load()
     except ConfigProblemsError as error:

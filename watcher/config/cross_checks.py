@@ -22,7 +22,7 @@ def fill_in(document: Document) -> None:
 
 
 def check(document: Document) -> None:
-    """Report what contradicts something else in the file, once what is wrong with single values is told."""
+    """Report what contradicts something else in the file, once what is wrong with single values is reported."""
     _check_keys(document)
     _check_pipelines(document)
     _check_lists(document)
@@ -66,12 +66,9 @@ def _ensure_stdout(document: Document) -> None:
         problem = f"a second stdout sink, the first is at line {document.line(paths[0])}"
         document.report(path, problem, remedy="merge the two: events: takes a list")
     if not paths:
-        sinks[_free_name(sinks)] = {"type": "stdout"}
-
-
-def _free_name(sinks: dict[str, object]) -> str:
-    numbered = (f"stdout-{number}" for number in range(2, len(sinks) + 3))
-    return next(name for name in (*_STDOUT_NAMES, *numbered) if name not in sinks)
+        numbered = (f"stdout-{number}" for number in range(2, len(sinks) + 3))
+        free = next(name for name in (*_STDOUT_NAMES, *numbered) if name not in sinks)
+        sinks[free] = {"type": "stdout"}
 
 
 def _watches(document: Document) -> list[Path]:
@@ -113,16 +110,11 @@ def _check_executions(document: Document) -> None:
         of_account = [watch for watch in _watches(document) if document.text((*watch, "account")) == account]
         counts = Counter(execution for _, execution in _executions(document, of_account))
         repeated = {execution for execution, count in counts.items() if count > 1}
-        if repeated:
-            _report_repeated(document, of_account, repeated)
-
-
-def _report_repeated(document: Document, watches: list[Path], repeated: set[str]) -> None:
-    first: dict[str, Path] = {}
-    for path, execution in _executions(document, watches):
-        if execution in repeated and (other := first.setdefault(execution, path)) != path:
-            problem = f"already watched at line {document.line(other)} with the same account"
-            document.report(path, problem, remedy="remove one of them")
+        first: dict[str, Path] = {}
+        for path, execution in _executions(document, of_account) if repeated else ():
+            if execution in repeated and (other := first.setdefault(execution, path)) != path:
+                problem = f"already watched at line {document.line(other)} with the same account"
+                document.report(path, problem, remedy="remove one of them")
 
 
 def _executions(document: Document, watches: list[Path]) -> Iterator[tuple[Path, str]]:

@@ -59,7 +59,11 @@ class Document:
         """Return what is there, or `None`."""
         value: Any = self.data
         for part in path:
-            value = _child(value, part)
+            if isinstance(value, dict):
+                value = value.get(part)
+            else:
+                is_item = isinstance(value, list) and isinstance(part, int) and part < len(value)
+                value = value[part] if is_item else None
         return value
 
     def text(self, path: Path) -> str | None:
@@ -118,12 +122,12 @@ class Document:
     def report(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> None:
         """Add a problem, at the value or at its `key`. `block` names the block around it instead of the key.
 
-        Of a value with a problem nothing more is told; behind a key with one the value may have its own.
+        Of a value with a problem nothing more is reported; behind a key with one the value may have its own.
         """
         if not key:
             self.mark_reported(path)
         shown = self._shown(path)
-        self._add(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
+        self.report_at(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
 
     def remark(self, path: Path, problem: str, *, remedy: str, key: bool = False, block: bool = False) -> Problem:
         """Return what is to be said of a value that can be used. `key` and `block` are as for `report`."""
@@ -136,7 +140,7 @@ class Document:
 
     def report_at(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
         """Add a problem at a place of the file (`line` 0: the whole file)."""
-        self._add(place, path, problem, remedy)
+        self.problems.append(self._problem(place, path, problem, remedy))
 
     def subject(self, path: Path) -> str:
         """Return how to speak of the value there: quoted and cut, or not at all."""
@@ -144,9 +148,6 @@ class Document:
         if self.is_hidden(path) or not isinstance(value, str):
             return "the filled-in value"
         return quoted(value)
-
-    def _add(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
-        self.problems.append(self._problem(place, path, problem, remedy))
 
     def _problem(self, place: Scalar, path: Path, problem: str, remedy: str) -> Problem:
         variable = self._environment.get(path)
@@ -213,14 +214,6 @@ def write_path(path: Path) -> str:
     """Return a path as people write it: `watch[0].pipeline`. A key that does not look like one becomes `…`."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part if is_safe_key(part) else '…'}" for part in path)
     return "".join(parts).removeprefix(".")
-
-
-def _child(value: object, part: str | int) -> object:
-    if isinstance(value, dict):
-        return value.get(part)
-    if isinstance(value, list) and isinstance(part, int) and part < len(value):
-        return value[part]
-    return None
 
 
 def _step(node: Node, part: str | int) -> tuple[Node, Node] | None:

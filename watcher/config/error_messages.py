@@ -24,6 +24,7 @@ _WORDS = re.compile(r"'([^']*)'")
 _BLOCK = ("a block of keys", "write key: value lines below it")
 _LIST = ("a list", "write [one, two], or lines that begin with -")
 _VALUE = ("a single value", "write one value behind the key")
+_ID_OF = "copy the id from the {}'s address in Clerk Chat"
 NO_EXECUTIONS = "give at least one, or remove the key to watch every execution"
 _WANTED = {
     "model_type": _BLOCK,
@@ -58,14 +59,9 @@ def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
     key = path[-1]
     model = _model_at(document, path[:-1])
     twin = f" or {key}_file" if key in file_twins(model) else ""
-    document.report(path, f"needs {key}{twin}", remedy=_example(model, key=str(key)), block=True)
-
-
-def _example(model: type[BaseModel], *, key: str) -> str:
-    if key == "pipeline":
-        return "copy the id from the pipeline's address in Clerk Chat"
-    examples = model.model_fields[key].examples or ("…",)
-    return f"write {key}: {examples[0]}"
+    examples = model.model_fields[str(key)].examples or ("…",)
+    remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {examples[0]}"
+    document.report(path, f"needs {key}{twin}", remedy=remedy, block=True)
 
 
 def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
@@ -144,10 +140,6 @@ def _report_word(document: Document, path: Path, words: list[str]) -> None:
         document.report(path, f"{document.subject(path)} is not known", remedy=_allowed(word, words))
 
 
-def _report_wanted(document: Document, path: Path, error: ErrorDetails) -> None:
-    _report_kind(document, path, _WANTED[error["type"]])
-
-
 def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> None:
     value = document.get(path)
     if value is None:
@@ -159,8 +151,7 @@ def _report_kind(document: Document, path: Path, wanted: tuple[str, str]) -> Non
 
 def _report_uuid(document: Document, path: Path, _: ErrorDetails) -> None:
     what = "pipeline" if path[-1] == "pipeline" or "pipelines" in path else "execution"
-    remedy = f"copy the id from the {what}'s address in Clerk Chat"
-    document.report(path, f"{document.subject(path)} is not a UUID", remedy=remedy)
+    document.report(path, f"{document.subject(path)} is not a UUID", remedy=_ID_OF.format(what))
 
 
 def _report_number(document: Document, path: Path, _: ErrorDetails) -> None:
@@ -200,5 +191,5 @@ _REPORTS: Mapping[str, Callable[[Document, Path, ErrorDetails], None]] = {
     "greater_than_equal": _report_small,
     "too_short": _report_short,
     "too_long": _report_long,
-    **dict.fromkeys(_WANTED, _report_wanted),
+    **dict.fromkeys(_WANTED, lambda document, path, error: _report_kind(document, path, _WANTED[error["type"]])),
 }

@@ -1,6 +1,6 @@
-"""Files of the configuration: what one looks like, what it holds, or why it cannot be had. Knows nothing of YAML.
+"""Files of the configuration: which one it is, what it holds, or why it cannot be had. Knows nothing of YAML.
 
-A file system may hang (NFS whose server is gone), with `stat` as well as with `read`. So every file is looked at and
+A file system may hang (NFS whose server is gone), with `stat` as well as with `read`. So every file is checked and
 read in a thread that is left behind after a while. Threads left behind are bounded.
 """
 
@@ -14,9 +14,11 @@ from concurrent.futures import Future
 from enum import Enum, auto
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from watcher.runtime.threads import begin
+
+T = TypeVar("T")
 
 WITHIN_S = 5.0
 """A disk answers within milliseconds, a mounted file within a second."""
@@ -75,7 +77,7 @@ class _PendingStamp(NamedTuple):
 
 
 class Files:
-    """Looks at files and reads them. A file that hangs costs `within_s`, and no more than the thread it hangs in."""
+    """Stamps files and reads them. A file that hangs costs `within_s`, and no more than the thread it hangs in."""
 
     def __init__(self, *, within_s: float = WITHIN_S) -> None:
         """Begin with nothing left behind."""
@@ -87,7 +89,10 @@ class Files:
         """Return what is at those paths now: `None` where nothing can be found, `HANGS` where there is no answer."""
         limit_s = self._limit_s(hurried=hurried)
         pending = {path: self._stamp_pending(path) for path in paths}
-        return {path: _stamp_by(pending.began_at + limit_s, pending.outcome) for path, pending in pending.items()}
+        return {
+            path: _result(each.outcome, within_s=each.began_at + limit_s - time.monotonic(), otherwise=HANGS)
+            for path, each in pending.items()
+        }
 
     def read(self, path: Path, *, limit: int, pipe: bool = False, hurried: bool = False) -> bytes:
         """Return what a regular file holds, or, if that may be, a `pipe`. Raises `FileError`."""
@@ -109,32 +114,25 @@ class Files:
     def directories(self, paths: Iterable[Path]) -> set[Path]:
         """Return where the files at those paths, and those they link to, can be seen to be replaced."""
         answering = [path for path, stamp in self.stamps(paths).items() if stamp != HANGS]
-        try:
-            return begin(partial(_directories, answering), name="look").result(self._within_s)
-        except TimeoutError:
-            return set()
+        found = begin(partial(_directories, answering), name="stat")
+        return _result(found, within_s=self._within_s, otherwise=set())
 
     def is_directory(self, path: Path) -> bool:
         """Tell whether there is a directory, as far as can be learnt soon."""
-        try:
-            return begin(partial(_is_directory, path), name="look").result(self._limit_s(hurried=True))
-        except TimeoutError:
-            return False
+        found = begin(partial(os.path.isdir, path), name="stat")
+        return _result(found, within_s=self._limit_s(hurried=True), otherwise=False)
 
     def _limit_s(self, *, hurried: bool) -> float:
         return min(HURRIED_S, self._within_s) if hurried else self._within_s
 
     def _stamp_pending(self, path: Path) -> _PendingStamp:
-        """Return a file's pending stamp.
-
-        The one under way if it hangs, for another would hang too, at least for a while.
-        """
+        """Return a file's pending stamp: the one under way if it hangs, for another would hang too, for a while."""
         pending, now = self._pending.get(path), time.monotonic()
         if pending is not None and not pending.outcome.done():
             if now - pending.began_at < ASKED_AGAIN_S or not self._may_leave_behind():
                 return pending
             self._left_behind.append(pending.outcome)  # what hangs may be mounted anew, and the old call hang on
-        self._pending[path] = _PendingStamp(begin(partial(_stamp_of, path), name="look"), now)
+        self._pending[path] = _PendingStamp(begin(partial(_stamp_of, path), name="stat"), now)
         return self._pending[path]
 
     def _may_leave_behind(self) -> bool:
@@ -142,11 +140,11 @@ class Files:
         return len(self._left_behind) < LEFT_BEHIND_COUNT
 
 
-def _stamp_by(until: float, pending: Future[Stamp | None]) -> Stamp | None:
+def _result(pending: Future[T], *, within_s: float, otherwise: T) -> T:
     try:
-        return pending.result(max(0.0, until - time.monotonic()))
+        return pending.result(max(0.0, within_s))
     except TimeoutError:
-        return HANGS
+        return otherwise
 
 
 def _stamp_of(path: Path) -> Stamp | None:
@@ -157,13 +155,6 @@ def _stamp_of(path: Path) -> Stamp | None:
     if stat.S_ISREG(found.st_mode):
         return Stamp(found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns)
     return Stamp(found.st_dev, found.st_ino, 0, 0)  # each write to a pipe, and each file in a directory, is news
-
-
-def _is_directory(path: Path) -> bool:
-    try:
-        return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError):
-        return False
 
 
 def _directories(paths: Iterable[Path]) -> set[Path]:
@@ -180,7 +171,7 @@ def _directories(paths: Iterable[Path]) -> set[Path]:
 def _read(path: Path, *, limit: int, pipe: bool, within_s: float) -> bytes:
     _refuse_odd(path.stat(), limit=limit, pipe=pipe)  # to open a device may do something
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(fd, "rb") as file:  # noqa: PTH123 (it may be another by now than what was looked at)
+    with open(fd, "rb") as file:  # noqa: PTH123 (it may be another by now than what was checked)
         found = os.fstat(fd)
         _refuse_odd(found, limit=limit, pipe=pipe)
         is_pipe = stat.S_ISFIFO(found.st_mode)
@@ -213,7 +204,10 @@ def _drain(fd: int, *, limit: int, within_s: float) -> bytes:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     while len(data) <= limit:
-        chunk = _read_pipe(fd)
+        try:
+            chunk = os.read(fd, PIPE_BYTES)  # nothing if no writer has it open
+        except BlockingIOError:
+            chunk = None  # one has, and may have more to say
         if chunk:
             data += chunk
         elif chunk is not None and (data or closed):
@@ -223,14 +217,6 @@ def _drain(fd: int, *, limit: int, within_s: float) -> bytes:
         else:
             closed = events[0][1] == select.POLLHUP
     return bytes(data)
-
-
-def _read_pipe(fd: int) -> bytes | None:
-    """Return what is in it, nothing if no writer has it open, `None` if one has and may have more to say."""
-    try:
-        return os.read(fd, PIPE_BYTES)
-    except BlockingIOError:
-        return None
 
 
 def _cause(error: OSError) -> Cause:

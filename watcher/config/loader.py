@@ -59,7 +59,9 @@ def _read(
     root = _compose(path, document=document)
     if not isinstance(root, Table):
         return None
-    document.load(_part(root, only), environ=environ)
+    if only is not None:
+        root = replace(root, entries={key: entry for key, entry in root.entries.items() if key in only})
+    document.load(root, environ=environ)
     for variable, key in DEFAULTS.items():
         if (only is None or key[0] in only) and (value := environ.get(variable)):
             document.put_from_environment(key, value, variable=variable)
@@ -68,12 +70,6 @@ def _read(
     settings = _validate(document)
     check(document)
     return settings
-
-
-def _part(root: Table, only: Collection[str] | None) -> Table:
-    if only is None:
-        return root
-    return replace(root, entries={key: entry for key, entry in root.entries.items() if key in only})
 
 
 def _compose(path: Path, *, document: Document) -> Node | None:

@@ -14,7 +14,6 @@ from watcher.runtime.settings import file_twins
 _LINES = frozenset({"secret"})
 """Keys that may hold several: their file has one a line."""
 
-
 _PATH = re.compile(r"/|\.\.?(?:/|$)|\$\{\w+\}(?:/|$)")
 """How a path begins, or a variable that stands for one or its directory. Anything else may be a secret."""
 
@@ -73,7 +72,8 @@ def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> No
             _refuse(document, twin, problem, remedy=_REMEDIES[error.cause], directory=directory)
     else:
         if text.strip():
-            document.put_from_file(path, _lines(text) if path[-1] in _LINES else text)
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            document.put_from_file(path, lines if path[-1] in _LINES else text)
             return
         _refuse(document, twin, "{} is empty", remedy="write the secret into it", directory=directory)
     document.mark_reported(path)
@@ -93,7 +93,3 @@ def _shown(document: Document, twin: Path, directory: FilePath) -> str:
     if place not in {directory, FilePath("/")} and document.reader.is_directory(place):  # which is no chance
         return quoted(given, limit=_PATH_LIMIT)[1:-1]
     return quoted(written, limit=_PATH_LIMIT)[1:-1] if is_path else f"this file in {directory.absolute()}"
-
-
-def _lines(text: str) -> list[str]:
-    return [line.strip() for line in text.splitlines() if line.strip()]

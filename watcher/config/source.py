@@ -1,6 +1,6 @@
-"""A configuration file that is read again whenever it, or a file it names, may have changed."""
+"""A configuration file that is read again whenever it, or a file it names, may have changed, and what differs then."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from watcher.config.document import Document
@@ -10,10 +10,11 @@ from watcher.config.models import Settings
 from watcher.config.problems import Problem
 from watcher.config.warnings import warnings_of
 from watcher.domain.errors import ConfigError
+from watcher.runtime.settings import key_of
 
 
 class ConfigSource:
-    """Reads the configuration at `path` and remembers which files that took, and what they looked like.
+    """Reads the configuration at `path` and remembers which files that took, and their stamps.
 
     Everything here takes as long as the file system does, at most a few seconds: it is no work for an event loop.
     """
@@ -44,7 +45,7 @@ class ConfigSource:
         return HANGS in self._files.values()
 
     def stamps(self) -> Mapping[Path, Stamp | None]:
-        """Return what the files that were tried last time look like now."""
+        """Return what the files that were tried last time are now."""
         return self._reader.stamps(self._files)
 
     def changed(self) -> bool:
@@ -60,3 +61,26 @@ def require_watches(settings: Settings) -> None:
     """Raise `ConfigError` if there is nothing to do."""
     if not settings.watch:
         raise ConfigError("nothing to watch: add a watch entry with a pipeline")
+
+
+def changes_between(before: Settings, after: Settings) -> list[str]:
+    """Return what was added, removed or changed, such as `sinks.ops changed` and `polling.max_interval changed`.
+
+    Shows no values: they may be secrets.
+    """
+    old, new = dict(_blocks(before)), dict(_blocks(after))
+    return [
+        *(f"{key} removed" for key in old if key not in new),
+        *(f"{key} {'changed' if key in old else 'added'}" for key in new if key not in old or old[key] != new[key]),
+    ]
+
+
+def _blocks(settings: Settings) -> Iterator[tuple[str, object]]:
+    """Yield what changes as one: an account, a watch, a sink, or a key of the other blocks."""
+    yield from ((f"accounts.{name}", account) for name, account in settings.accounts.items())
+    yield from ((f"watch of {watch.pipeline} by {watch.account}", watch) for watch in settings.watch)
+    yield from ((f"sinks.{name}", sink) for name, sink in settings.sinks.items())
+    for block in ("polling", "store", "http", "log"):
+        model = getattr(settings, block)
+        for name, value in model:
+            yield f"{block}.{key_of(type(model), name=name)}", value

@@ -41,7 +41,7 @@ _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 
 
 def warnings_of(document: Document, settings: Settings, *, environ: Mapping[str, str]) -> tuple[Problem, ...]:
-    """Return what a person should look at, sorted by its place in the file."""
+    """Return what a person should check, sorted by its place in the file."""
     found = (
         *_of_accounts(document, settings),
         *_of_watches(document, settings),

@@ -45,7 +45,7 @@ def decode(data: bytes) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         raise BadYamlError(line, 1, problem="not UTF-8", remedy="save the file as UTF-8") from None
     if odd := _UNPRINTABLE.search(text):
-        line, column = _place_of(odd.start(), text=text)
+        line, column = text.count("\n", 0, odd.start()) + 1, odd.start() - text.rfind("\n", 0, odd.start())
         raise BadYamlError(line, column, problem="a control character", remedy="delete it")
     return text
 
@@ -55,13 +55,13 @@ def explain(error: yaml.YAMLError, *, text: str) -> BadYamlError:
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return BadYamlError(0, 0, problem="not YAML", remedy="check it with a YAML linter")
     mark = error.problem_mark
-    if tab := _tab_before(mark.line, text=text):
-        return BadYamlError(mark.line + 1, tab, problem="tab used for indentation", remedy="use spaces")
+    lines = text.split("\n")
+    if mark.line < len(lines) and (tab := _TAB.match(lines[mark.line])):
+        return BadYamlError(mark.line + 1, tab.end(), problem="tab used for indentation", remedy="use spaces")
     complaint = f"{error.problem} {error.context}"
     if "unexpected end of stream" in complaint and error.context_mark:
         mark = error.context_mark
         return BadYamlError(mark.line + 1, mark.column + 1, problem="a quote is never closed", remedy="close it")
-    lines = text.split("\n")
     if mark.line >= len(lines) and error.context_mark:
         mark = error.context_mark  # the text ends, and this is where the bracket was opened
     elif "expected ',' or" in complaint and "${" in lines[mark.line]:
@@ -69,14 +69,3 @@ def explain(error: yaml.YAMLError, *, text: str) -> BadYamlError:
     unknown = ("not YAML", "check quotes, brackets and indentation here and above")
     problem, remedy = next((rest for fragment, *rest in _MEANINGS if fragment in complaint), unknown)
     return BadYamlError(mark.line + 1, mark.column + 1, problem=problem, remedy=remedy)
-
-
-def _place_of(offset: int, *, text: str) -> tuple[int, int]:
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
-
-
-def _tab_before(line: int, *, text: str) -> int:
-    """Return the column of a tab in the indentation of a line (counted from 0), or 0."""
-    lines = text.split("\n")
-    match = _TAB.match(lines[line]) if line < len(lines) else None
-    return match.end() if match else 0

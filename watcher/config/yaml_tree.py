@@ -124,7 +124,10 @@ class _Composer:
         if len(path) > _DEEPEST:
             raise _stop(event, "nested deeper than anything in this file can be", "check brackets and indentation")
         if isinstance(event, yaml.SequenceStartEvent):
-            return Items(tuple(self._items(path)), mark.line + 1, mark.column + 1)
+            items: list[Node] = []
+            while not isinstance(item := next(self._events), yaml.SequenceEndEvent):
+                items.append(self._node(item, (*path, len(items))))
+            return Items(tuple(items), mark.line + 1, mark.column + 1)
         return Table(self._entries(path), mark.line + 1, mark.column + 1)
 
     def _alias(self, event: _Event) -> Node:
@@ -137,12 +140,6 @@ class _Composer:
             raise _stop(event, f"aliases repeat more than {_MOST_ALIASED:,} values", "write them out")
         return node
 
-    def _items(self, path: Path) -> Iterator[Node]:
-        index = 0
-        while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
-            yield self._node(event, (*path, index))
-            index += 1
-
     def _entries(self, path: Path) -> dict[str, KeyValue]:
         entries: dict[str, KeyValue] = {}
         merged: list[Node] = []
@@ -151,8 +148,9 @@ class _Composer:
             value = self._node(next(self._events), (*path, key.text or ""))
             if key.text == _MERGE and event.implicit[0]:
                 merged.append(value)
-            else:
-                self._add(KeyValue(key, value), entries, path)
+            elif (first := entries.setdefault(key.text or "", KeyValue(key, value)).key) is not key:
+                problem = f"given twice, first at line {first.line}"
+                self._report(key, (*path, key.text or ""), problem, "remove one of them")
         for node in merged:
             self._merge(node, entries, path)
         return entries
@@ -162,14 +160,6 @@ class _Composer:
             raise _stop(event, "a key that is not text", "write keys as plain words; quote a value that begins with {")
         node = self._node(event, path)
         return Scalar(event.value, node.line, node.column)
-
-    def _add(self, entry: KeyValue, entries: dict[str, KeyValue], path: Path) -> None:
-        name = entry.key.text or ""
-        if name in entries:
-            first = entries[name].key.line
-            self._report(entry.key, (*path, name), f"given twice, first at line {first}", "remove one of them")
-        else:
-            entries[name] = entry
 
     def _merge(self, node: Node, entries: dict[str, KeyValue], path: Path) -> None:
         """Take over the keys of another mapping, or of a list of them, that are not there yet."""

@@ -35,8 +35,8 @@ from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
-from watcher.web.arrivals import RESOLVED_WITHIN_S, bind
-from watcher.web.connections import Connections, Throttle
+from watcher.web.client_connection import throttle
+from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind
 from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
@@ -80,21 +80,14 @@ async def run(
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=wakeups.wake)
         stack.push_async_callback(_let_go, store)
-        events, backpressure = EventFactory(Router({})), Backpressure()
-        shared = OwnerDependencies(
-            store, clock, metrics, events, schedule, backpressure, shutdown.fail, wakeups, output
-        )
+        events, pressure = EventFactory(Router({})), Backpressure()
+        shared = OwnerDependencies(store, clock, metrics, events, schedule, pressure, shutdown.fail, wakeups, output)
         supervisor = Supervisor(shared)
         stack.push_async_callback(supervisor.stop)
         await supervisor.apply(settings)
-        maintenance = Maintenance(
-            MaintenanceDependencies(store=store, clock=clock, metrics=metrics, owners=supervisor.owned),
-            retention_policy_of(settings),
-        )
-        schedule.add("housekeeping", maintenance.tick)
-        schedule.add("progress", ProgressLog(supervisor.accounts, store=store, clock=clock, metrics=metrics).tick)
-        readiness = Readiness(store, clock=clock)
-        checks = Checks(schedule.stalled, lambda: _unready(schedule, readiness), maintenance.refresh_backlog)
+        maintenance = _add_duties(settings, shared, supervisor)
+        unready = partial(_unready, schedule, Readiness(store, clock=clock))
+        checks = Checks(schedule.stalled, unready, maintenance.refresh_backlog)
         address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
         store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
@@ -102,9 +95,22 @@ async def run(
         schedule.start()
         started(Started(address))
         async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
-            await shutdown.wait()
+            await stop.wait()
         await _drain(schedule, supervisor)
+    log.info("stopped")
     shutdown.reraise()
+
+
+def _add_duties(settings: Settings, shared: OwnerDependencies, supervisor: Supervisor) -> Maintenance:
+    """Have the schedule do what there is beside polling and sending."""
+    store, clock, metrics = shared.store, shared.clock, shared.metrics
+    maintenance = Maintenance(
+        MaintenanceDependencies(store=store, clock=clock, metrics=metrics, owners=supervisor.owned),
+        retention_policy_of(settings),
+    )
+    shared.schedule.add("housekeeping", maintenance.tick)
+    shared.schedule.add("progress", ProgressLog(supervisor.accounts, store=store, clock=clock, metrics=metrics).tick)
+    return maintenance
 
 
 class _Shutdown:
@@ -118,10 +124,6 @@ class _Shutdown:
         """End the daemon with its first failure."""
         self._failure = self._failure or error
         self._stop.set()
-
-    async def wait(self) -> None:
-        """Wait until it is time."""
-        await self._stop.wait()
 
     def reraise(self) -> None:
         """Raise the failure, if that was the reason."""
@@ -193,7 +195,7 @@ async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
 
 async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
     """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
-    application = web.Application(middlewares=[Throttle().middleware()])
+    application = web.Application(middlewares=[throttle()])
     application.add_routes(health_routes(checks, metrics.registry, clock=clock))
     try:
         sockets = await bind(parse_address(listen))
@@ -237,8 +239,13 @@ def _say_started(settings: Settings, *, created: bool, address: str) -> None:
 async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
     """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
     log.info("draining", at_most_s=DRAIN_S)
-    await asyncio.gather(supervisor.stop(), _rest(schedule))
-    log.info("stopped")
+
+    async def rest() -> None:
+        with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
+            async with asyncio.timeout(DRAIN_S):
+                await schedule.stop()
+
+    await asyncio.gather(supervisor.stop(), rest())
 
 
 async def _let_go(store: SqlStore) -> None:
@@ -248,9 +255,3 @@ async def _let_go(store: SqlStore) -> None:
             await store.close()
     except TimeoutError:
         log.warning("store.stuck", at_most_s=LET_GO_S)
-
-
-async def _rest(schedule: Schedule) -> None:
-    with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost
-        async with asyncio.timeout(DRAIN_S):
-            await schedule.stop()

@@ -11,28 +11,25 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings, WatchSettings
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
 from watcher.daemon.maintenance import RetentionPolicy
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Watch
+from watcher.domain.models import AccountTrouble, Watch
 from watcher.domain.routing import Route, types_matching
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.account_state_store import AccountStateStore
-from watcher.polling.cadence import Cadence, backoff, fixed
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.page_processor import ScanRules
-from watcher.polling.policy import FailurePolicy
+from watcher.polling.policy import Cadence, FailurePolicy, backoff_cadence, fixed_cadence
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S
 from watcher.polling.session import AccountDependencies
 from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import Client
+from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
-from watcher.runtime.proxy import proxy_for
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
 from watcher.store.protocol import AccountRecord, AccountStore, Lease, Store
@@ -82,12 +79,10 @@ class OwnerDependencies(AccountOwnerDependencies):
 
 def routes_of(settings: Settings) -> dict[str, Route]:
     """Return the routes of all sinks."""
-    return {name: _route(sink) for name, sink in settings.sinks.items()}
-
-
-def _route(sink: AnySink) -> Route:
-    pipelines = frozenset(str(pipeline) for pipeline in sink.match.pipelines)
-    return Route(types_matching(sink.events), dict(sink.match.labels), pipelines)
+    return {
+        name: Route(types_matching(sink.events), dict(sink.match.labels), frozenset(map(str, sink.match.pipelines)))
+        for name, sink in settings.sinks.items()
+    }
 
 
 async def build_worker(
@@ -95,7 +90,7 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Own a sink: claim it and build its worker. `stack` closes it. Raises `StoreError`."""
     metrics = shared.metrics.sink(name)
-    sink = settings.open(SinkContext(shared.clock, shared.output, metrics.retried))
+    sink = settings.open(SinkContext(shared.clock, shared.output, lambda why: worker.retried(why)))  # noqa: PLW0108 (it is there later)
     stack.push_async_callback(sink.close)
     lease = await shared.store.claim("sink", name)
     record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))
@@ -113,7 +108,8 @@ async def build_worker(
         backpressure=shared.backpressure,
     )
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
-    return DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
+    worker = DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
+    return worker
 
 
 def fingerprint_of(settings: AnySink) -> str:
@@ -153,7 +149,14 @@ async def build_account(
     lease = await shared.store.claim("account", name)
     record = await shared.store.load_account(lease)
     api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=shared.clock))
-    evaluator = _evaluator(shared, lease, polling=polling, cadence=cadence or _cadence(polling), link=settings.link)
+    evaluator = ReplyEvaluator(
+        lease=lease,
+        events=shared.events,
+        clock=shared.clock,
+        failures=_failures(shared, polling),
+        cadence=cadence or _cadence(polling),
+        link=settings.link,
+    )
     deps = _account_dependencies(
         shared, lease, record, api=api, evaluator=evaluator, settings=settings, polling=polling
     )
@@ -172,10 +175,13 @@ def _account_dependencies(
 ) -> AccountDependencies:
     store, clock, now = shared.store, shared.clock, shared.clock.monotonic()
     metrics = shared.metrics.account(lease.name)
-    reporter = StatusReporter(lease, record, store=store, events=shared.events, clock=clock, metrics=metrics)
     breaker = AccountCircuitBreaker(
-        degraded_after_s=polling.degraded_after_s, now=now, trouble=reporter.reported, backoff=record.backoff
+        degraded_after_s=polling.degraded_after_s,
+        now=now,
+        trouble=AccountTrouble(record.trouble) if record.trouble else None,
+        backoff=record.backoff,
     )
+    reporter = StatusReporter(lease, record, breaker, store=store, events=shared.events, clock=clock, metrics=metrics)
     return AccountDependencies(
         lease=lease,
         api=api,
@@ -184,7 +190,6 @@ def _account_dependencies(
         pacer=Pacer(settings.rate_limit, now=now),
         breaker=breaker,
         reporter=reporter,
-        state_store=AccountStateStore(lease, breaker, store=store, clock=clock),
         evaluator=evaluator,
         failures=_failures(shared, polling),
         metrics=metrics,
@@ -192,19 +197,6 @@ def _account_dependencies(
         backpressure=shared.backpressure,
         wake=shared.schedule.waker(f"account:{lease.name}"),
         fatal=shared.fatal,
-    )
-
-
-def _evaluator(
-    shared: AccountOwnerDependencies, lease: Lease, *, polling: PollingSettings, cadence: Cadence, link: str | None
-) -> ReplyEvaluator:
-    return ReplyEvaluator(
-        lease=lease,
-        events=shared.events,
-        clock=shared.clock,
-        failures=_failures(shared, polling),
-        cadence=cadence,
-        link=link,
     )
 
 
@@ -246,24 +238,26 @@ def _scan_rules(polling: PollingSettings, *, rate_per_s: float, retention_s: flo
 
 def _cadence(polling: PollingSettings) -> Cadence:
     if polling.cadence == "fixed":
-        return fixed(min_interval_s=polling.min_interval_s)
-    return backoff(min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random)
+        return fixed_cadence(min_interval_s=polling.min_interval_s)
+    return backoff_cadence(
+        min_interval_s=polling.min_interval_s, max_interval_s=polling.max_interval_s, jitter=random.random
+    )
 
 
 def watches_of(settings: Settings, account: str) -> list[Watch]:
     """Return what the configuration asks of one account."""
-    return [_watch(watch) for watch in settings.watch if watch.account == account]
-
-
-def _watch(settings: WatchSettings) -> Watch:
-    return Watch(
-        account=settings.account,
-        pipeline=str(settings.pipeline),
-        executions=settings.executions,
-        name=settings.name,
-        labels=dict(settings.labels),
-        overdue_after_s={str(status): limit_s for status, limit_s in settings.overdue_after_s.items()},
-    )
+    return [
+        Watch(
+            account=account,
+            pipeline=str(watch.pipeline),
+            executions=watch.executions,
+            name=watch.name,
+            labels=dict(watch.labels),
+            overdue_after_s={str(status): limit_s for status, limit_s in watch.overdue_after_s.items()},
+        )
+        for watch in settings.watch
+        if watch.account == account
+    ]
 
 
 def retention_policy_of(settings: Settings) -> RetentionPolicy:

@@ -59,7 +59,7 @@ class RetentionPolicy:
 
 
 class Maintenance:
-    """One tick for all of it. Trouble with the store is logged on the edge; the work is still there next time."""
+    """One tick for all of it. With trouble with the store the work is still there next time."""
 
     def __init__(self, deps: MaintenanceDependencies, policy: RetentionPolicy) -> None:
         """Tidy up with the first tick."""
@@ -68,7 +68,6 @@ class Maintenance:
         self._tidy_at = deps.clock.monotonic()
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
-        self._failing = False
         self._backlogged: set[str] = set()
 
     def replace_policy(self, policy: RetentionPolicy) -> None:
@@ -88,13 +87,8 @@ class Maintenance:
             rest_s = await self._tidy()
         except StoreUnusableError:
             raise
-        except StoreError as error:
+        except StoreError:
             self._pruning, self._tidy_at = None, self._deps.clock.monotonic()
-            if not self._failing:
-                log.error("housekeeping.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
-            self._failing = True
-        else:
-            self._failing = False
         return rest_s
 
     async def flush(self) -> None:

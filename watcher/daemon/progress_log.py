@@ -71,7 +71,7 @@ class ProgressLog:
         )
         try:
             waiting = sum(each.pending_count for each in (await self._store.backlog()).values())
-        except StoreError:  # is logged where it matters
+        except StoreError:
             waiting = None
         done = {word: count - before[word] for word, count in self._counted.items()}
         log.info("summary", hours=1, **done, open=self._metrics.total("watcher_open_executions"), waiting=waiting)

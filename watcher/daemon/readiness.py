@@ -5,13 +5,9 @@ Who asks often is told what was found a moment ago, and all who ask at once wait
 
 import asyncio
 
-import structlog
-
 from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.store.protocol import Store
-
-log = structlog.get_logger()
 
 FRESH_S = 1.0
 """A write to disk a second is cheap, whoever asks for more."""
@@ -29,7 +25,6 @@ class Readiness:
         self._patience_s = patience_s
         self._probe: asyncio.Task[str | None] | None = None
         self._fresh_until = float("-inf")
-        self._failing = False
 
     async def problem(self) -> str | None:
         """Return what is wrong with the store, if anything is."""
@@ -44,20 +39,10 @@ class Readiness:
         return self._probe
 
     async def _probe_writable(self) -> str | None:
-        problem: str | None = None
         try:
             await self._store.probe_writable()
-        except StoreError as error:
-            problem = "the store cannot be written"
-            if not self._failing:
-                log.error("store.failed", problem=str(error))  # noqa: TRY400 (our own text says it all)
-        except Exception as error:  # noqa: BLE001 (a bug; nobody may wait for this any more, so it is said here)
-            problem = "the store cannot be proven to be writable"
-            if not self._failing:
-                log.error("store.failed", problem=type(error).__name__)  # noqa: TRY400 (its text may hold data)
-        else:
-            if self._failing:
-                log.info("store.recovered")
-        self._failing = problem is not None
-        self._fresh_until = self._clock.monotonic() + FRESH_S
-        return problem
+        except StoreError:
+            return "the store cannot be written"
+        finally:
+            self._fresh_until = self._clock.monotonic() + FRESH_S
+        return None

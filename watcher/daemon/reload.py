@@ -1,20 +1,19 @@
 """Reads the configuration anew on SIGHUP and when its files change, and has it applied. A bad one changes nothing.
 
-Files are looked at and read aside: their file system may hang, which keeps neither the daemon nor its end waiting.
+Files are checked and read aside: their file system may hang, which keeps neither the daemon nor its end waiting.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 
 import structlog
 from watchfiles import awatch
 
-from watcher.config.changes import changes_between
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
-from watcher.config.source import ConfigSource
+from watcher.config.source import ConfigSource, changes_between
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
@@ -23,7 +22,7 @@ from watcher.runtime.threads import run_detached
 log = structlog.get_logger()
 
 CHECK_EVERY_S = 5.0
-"""Files are also looked at this often: not every file system says when they change, nor can every link be followed."""
+"""Files are also checked this often: not every file system says when they change, nor can every link be followed."""
 
 Awatch = Callable[..., AsyncGenerator[object]]
 """Yields when files have changed, as `watchfiles.awatch`."""
@@ -104,7 +103,7 @@ class Reloader:
                     return settings
 
     async def _changed(self) -> bool:
-        return await run_detached(self._source.changed, name="look")
+        return await run_detached(self._source.changed, name="stat")
 
     async def _await_reason(self) -> None:
         """Return when the configuration may be another."""
@@ -116,11 +115,13 @@ class Reloader:
                 reason = getattr(error, "strerror", None) or type(error).__name__
                 note = f"the files are checked every {self._check_every_s:g} s instead"
                 log.warning("config.unwatched", error=reason, note=note)
-            await self._wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._check_every_s):
+                    await self._asked.wait()
 
     async def _follow_files(self) -> None:
         """As `_await_reason`. Raises if the system does not tell of changes."""
-        directories = await run_detached(self._source.directories, name="look")
+        directories = await run_detached(self._source.directories, name="stat")
         if await self._changed():  # since it was read, unnoticed by anybody
             return
         watching = self._watch(
@@ -137,20 +138,16 @@ class Reloader:
                 if await self._changed():
                     return
 
-    async def _wait(self) -> None:
-        try:
-            async with asyncio.timeout(self._check_every_s):
-                await self._asked.wait()
-        except TimeoutError:
-            return
-
     async def _read(self, *, asked: bool) -> Settings | None:
         """Read until what was read is what is there. Return it, if it is any good; say it, if that is news."""
         outcome: Settings | ConfigError | None = None
         until = self._clock.monotonic() + RESTLESS_S
         while outcome is None or (self._clock.monotonic() < until and await self._changed()):
             await self._await_quiet(until)
-            outcome = await self._load()
+            try:
+                outcome = await run_detached(self._source.load, name="read")
+            except ConfigError as error:
+                outcome = error
         before, self._rejected = self._rejected, [] if isinstance(outcome, Settings) else _problems(outcome)
         if isinstance(outcome, Settings):
             self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, outcome)))
@@ -162,16 +159,10 @@ class Reloader:
             log.error("config.rejected", problems=shown, more=more, note="the old one stays in use")
         return None
 
-    async def _load(self) -> Settings | ConfigError:
-        try:
-            return await run_detached(self._source.load, name="read")
-        except ConfigError as error:
-            return error
-
     async def _await_quiet(self, until: float) -> None:
         before: object = None
         while (
-            now := await run_detached(self._source.stamps, name="look")
+            now := await run_detached(self._source.stamps, name="stat")
         ) != before and self._clock.monotonic() < until:
             before = now
             await asyncio.sleep(QUIET_S)

@@ -190,10 +190,9 @@ class Supervisor:
 
     async def _let_go(self, part: AccountPoller | DeliveryWorker) -> None:
         await part.cancel()
-        if not part.store_failing:  # else it would only make the end wait
-            with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
-                async with asyncio.timeout(FLUSH_S):
-                    await part.flush()
+        with suppress(StoreError, TimeoutError):  # what is not flushed is a few seconds older, for all we know
+            async with asyncio.timeout(FLUSH_S):
+                await part.flush()
 
 
 def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:

@@ -20,6 +20,10 @@ from watcher.store.protocol import AttemptRecord, AttemptRecords
 WARNED_EVERY_S = 300.0
 """A sink that takes some and not others is warned of so often at most."""
 
+GIVE_UP_EVERY_S = 60.0
+GIVE_UP_SHARE = 0.05
+"""What has waited too long is given up so often, and at least so often within `give_up_after`."""
+
 log = structlog.get_logger()
 
 
@@ -48,6 +52,7 @@ class DeliverySender:
     metrics: SinkMetrics
     _in_trouble: bool = False
     _quiet_until: float = float("-inf")
+    _give_up_at: float = float("-inf")
 
     async def send(self, batch: Sequence[Delivery], *, waited: bool) -> list[Attempt]:
         """Send once; return how that ended, which is to be settled. `waited` is as for `CircuitBreaker.failed`.
@@ -71,8 +76,22 @@ class DeliverySender:
         if recorded:
             for attempt in attempts:
                 self._report(attempt)
-                self._count(attempt)
         return recorded
+
+    async def give_up(self, *, skip: frozenset[bytes]) -> int:
+        """Make dead letters of what was first due too long ago, tried since or not, but for the streams in `skip`.
+
+        Returns how many died; none before it is time.
+        """
+        after_s, now = self.retry.give_up_after_s, self.clock.monotonic()
+        if after_s is None or self.sink_state.disabled or now < self._give_up_at:
+            return 0
+        self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
+        count = await self.store.give_up(clock_s=self.sink_state.clock_s(), after_s=after_s, skip=skip)
+        if count:
+            self.metrics.dead(count)
+            log.warning("deliveries.died", sink=self.store.lease.name, count=count, why="give_up_after has passed")
+        return count
 
     async def _send(self, batch: Sequence[Delivery]) -> SendResult:
         try:
@@ -110,7 +129,7 @@ class DeliverySender:
         return Attempt(delivery, result, decision, attempt_record, (at - delivery.recorded_at) / 1e6)
 
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
-        self.sink_state.answer = result.answer
+        self.sink_state.answered(result.answer)
         match result.outcome:
             case SendOutcome.DELIVERED:
                 self.sink_state.got_through()
@@ -128,36 +147,27 @@ class DeliverySender:
                     self.sink_state.pause(asked_s)
 
     def _report(self, attempt: Attempt) -> None:
-        """Log what did not get through: the first of a row aloud."""
+        """Count it, and log what did not get through: the first of a row as a warning."""
         delivery, result, decision = attempt.delivery, attempt.result, attempt.decision
-        if result.outcome is SendOutcome.DELIVERED:
-            self._report_success()
+        if decision.state is DeliveryState.DELIVERED:
+            self.metrics.delivered(attempt.delay_s)
+            if self._in_trouble:
+                log.info("delivery.recovered", sink=self.store.lease.name)
+            self._in_trouble = False
             return
         known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
         if decision.state is DeliveryState.DEAD:
+            self.metrics.dead()
             log.warning("delivery.dead", **known)
             return
+        self.metrics.retried()
         known["wait_s"] = round(decision.wait_s, 3)
-        now, is_gone = self.clock.monotonic(), result.outcome is SendOutcome.GONE  # which the worker tells
+        now, is_gone = self.clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self._in_trouble or now < self._quiet_until or is_gone:
             log.debug("delivery.failed", **known)
             return
         log.warning("delivery.failed", **known)
         self._in_trouble, self._quiet_until = True, now + WARNED_EVERY_S
 
-    def _report_success(self) -> None:
-        if self._in_trouble:
-            log.info("delivery.recovered", sink=self.store.lease.name)
-        self._in_trouble = False
-
     def _named(self, delivery: Delivery) -> dict[str, object]:
         return {"sink": self.store.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}
-
-    def _count(self, attempt: Attempt) -> None:
-        match attempt.decision.state:
-            case DeliveryState.DELIVERED:
-                self.metrics.delivered(attempt.delay_s)
-            case DeliveryState.DEAD:
-                self.metrics.dead()
-            case _:
-                self.metrics.retried()

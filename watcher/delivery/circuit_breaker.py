@@ -27,7 +27,7 @@ class CircuitBreaker:
         self.is_trying = False
         self._opens = opens
         self._failures_count = 0
-        self._failed: set[Hashable] = set()  # which deliveries, as many as have to be told apart
+        self._failed: set[Hashable] = set()  # which deliveries, as many as are needed to open it
         self._asked_s = 0.0
         self._waits_count = 0
         self._tried_from = float("-inf")

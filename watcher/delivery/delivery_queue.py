@@ -4,21 +4,19 @@ A store error means that nothing was read or written, so the same work comes due
 will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
 """
 
-import structlog
+from collections.abc import Awaitable
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.models import Delivery
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import AttemptRecords, DueDeliveries, Lease, SourceChange, Store
+from watcher.store.protocol import AttemptRecords, BackoffState, DueDeliveries, Lease, SourceChange, Store
 
 BATCH = 256
 """All that is due is taken from the store at once, but no more than so many."""
 
 WAIT_S = 1.0
 WAIT_CAP_S = 30.0
-
-log = structlog.get_logger()
 
 
 class DeliveryQueue:
@@ -46,7 +44,7 @@ class DeliveryQueue:
             self._failed(error)
             return None
         if not due.deliveries:  # else what is taken shows whether the store can be written, too
-            self._works()
+            self._failures = 0
         return due
 
     async def take_trial(self, *, skip: frozenset[bytes], never_tried: bool) -> Delivery | None:
@@ -58,32 +56,39 @@ class DeliveryQueue:
             self._failed(error)
             return None
         if trial is None:
-            self._works()
+            self._failures = 0
         return trial
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
-        """Make dead letters of what was first due so long ago; return how many. Raises `StoreError`."""
+        """Make dead letters of what was first due so long ago; return how many are recorded as such."""
         now = self._clock.steady_us()
-        return await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
+        try:
+            count = await self._store.give_up(self.lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
+        except StoreError as error:
+            self._failed(error)
+            return 0
+        self._failures = 0
+        return count
 
     async def settle(self, records: AttemptRecords) -> bool:
         """Write how attempts ended; return whether that is recorded."""
-        try:
-            await self._store.settle(records)
-        except StoreError as error:
-            self._failed(error)
-            return False
-        self._works()
-        return True
+        return await self._write(self._store.settle(records))
 
     async def record(self, change: SourceChange) -> bool:
         """Write a new state of the sink and its events; return whether that is recorded."""
+        return await self._write(self._store.record(change))
+
+    async def save(self, backoff: BackoffState, *, clock_s: float) -> bool:
+        """Write what the sink is going through; return whether that is recorded."""
+        return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
+
+    async def _write(self, writing: Awaitable[None]) -> bool:
         try:
-            await self._store.record(change)
+            await writing
         except StoreError as error:
             self._failed(error)
             return False
-        self._works()
+        self._failures = 0
         return True
 
     def _failed(self, error: StoreError) -> None:
@@ -94,14 +99,6 @@ class DeliveryQueue:
         if isinstance(error, OwnershipLostError | StoreUnusableError):
             raise error
         now = self._clock.monotonic()
-        if now < self.retry_at:
-            return
-        self._failures += 1
-        self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)
-        if self._failures == 1:
-            log.error("store.failed", sink=self.lease.name, problem=str(error))
-
-    def _works(self) -> None:
-        if self._failures:
-            log.info("store.recovered", sink=self.lease.name)
-        self._failures = 0
+        if now >= self.retry_at:
+            self._failures += 1
+            self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)

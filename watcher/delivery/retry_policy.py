@@ -52,5 +52,5 @@ def decide(
 
 
 def retry_after_s(result: SendResult) -> float:
-    """Return for how long the receiver wants to be left alone, as far as that is heeded."""
+    """Return for how long the receiver asked to be sent nothing, up to the cap."""
     return min(result.retry_after_s or 0.0, RETRY_AFTER_CAP_S)

@@ -7,6 +7,9 @@ from watcher.store.protocol import BackoffState, SinkRecord
 FAILING = "failing"
 DISABLED = "disabled"
 
+NO_ANSWER = "none"
+"""The answer of a sink that nothing came from since its last success: nobody reads stdout, or it was just started."""
+
 FAILING_AFTER_S = 300.0
 """Nothing got through for so long while something was tried (SPEC 5, `sink.failing`)."""
 
@@ -25,7 +28,8 @@ class SinkState:
         self.state = record.state
         self.paused_until = clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S)
         self.through_at = 0
-        self.answer: str | None = None
+        self.answer = NO_ANSWER
+        self._is_through = False  # whether the last answer was a success
         self._clock = clock
         self._served_s = record.clock_s
         self._served_since = now = clock.running()
@@ -33,7 +37,7 @@ class SinkState:
 
     @property
     def disabled(self) -> bool:
-        """Return whether the receiver wants nothing more."""
+        """Return whether the receiver is gone for good."""
         return self.state == DISABLED
 
     def clock_s(self) -> float:
@@ -47,8 +51,12 @@ class SinkState:
         return BackoffState(pause_s if pause_s > 0 else None, failing_for_s)
 
     def pause(self, pause_s: float) -> None:
-        """Note that the receiver wants a pause. An earlier wish for longer stays."""
+        """Note that the receiver asked for a pause. An earlier, longer one stays."""
         self.paused_until = max(self.paused_until, self._clock.monotonic() + pause_s)
+
+    def answered(self, answer: str) -> None:
+        """Note what came back. May be called from any thread."""
+        self.answer, self._is_through = answer, False
 
     def tried(self) -> None:
         """Note that something is being tried and has not got through."""
@@ -58,6 +66,7 @@ class SinkState:
     def got_through(self) -> None:
         """Note a success. A disabled sink stays disabled: only its configuration or a command ends that."""
         self._trying_since = None
+        self._is_through = True
         self.through_at = self._clock.steady_us()
         if self.state == FAILING:
             self.state = None
@@ -67,7 +76,7 @@ class SinkState:
         self._trying_since = None
 
     def gone(self) -> None:
-        """Note that the receiver wants nothing more."""
+        """Note that the receiver is gone for good."""
         self._served_s = self.clock_s()
         self.state = DISABLED
 
@@ -76,3 +85,4 @@ class SinkState:
         since = self._trying_since
         if self.state is None and since is not None and self._clock.running() - since >= FAILING_AFTER_S:
             self.state = FAILING
+            self.answer = NO_ANSWER if self._is_through else self.answer

@@ -8,7 +8,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import SinkRecord, SourceChange, Store
+from watcher.store.protocol import SinkRecord, SourceChange
 
 DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
 
@@ -25,7 +25,6 @@ class SinkStateStore:
         sink_state: SinkState,
         record: SinkRecord,
         *,
-        store: Store,
         queue: DeliveryQueue,
         events: EventFactory,
         clock: Clock,
@@ -33,12 +32,11 @@ class SinkStateStore:
     ) -> None:
         """Take what the state began with as written, and warn if the sink is disabled."""
         self._sink_state = sink_state
-        self._store = store
         self._queue = queue
         self._events = events
         self._clock = clock
         self._metrics = metrics
-        self._reported, self._sequence = record.state, record.sequence
+        self._reported, self._sequence, self._problem = record.state, record.sequence, record.problem
         self._saved = self._state()
         metrics.up(record.state is None)
         if sink_state.disabled:
@@ -55,21 +53,27 @@ class SinkStateStore:
         if self.is_reported or self._clock.monotonic() < self._queue.retry_at:
             return True
         type_, lease, at = _EVENT_TYPES[state], self._queue.lease, self._clock.now()
-        entry = self._events.sink(type_, sink=lease.name, answer=answer, after=self._sequence, at=at)
-        change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,))
+        entry, problem = self._events.sink(
+            type_, sink=lease.name, answer=answer, problem=self._problem, after=self._sequence, at=at
+        )
+        problems = () if problem is None else (problem,)
+        change = SourceChange(lease, self._sequence, entry.event.sequence, state, (entry,), problems)
         if not await self._queue.record(change):
             return False
         self._reported, self._sequence = state, change.sequence
+        self._problem = problem.problem if problem is not None and state else None
         self._metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
         return True
 
-    async def save(self) -> None:
-        """Write what time has changed. Raises `StoreError`."""
+    async def save(self) -> bool:
+        """Write what time has changed. Return `False` if that failed."""
         state = self._state()
         if state != self._saved:
-            await self._store.save_sink_state(self._queue.lease, self._sink_state.backoff(), clock_s=state[0])
+            if not await self._queue.save(self._sink_state.backoff(), clock_s=state[0]):
+                return False
             self._saved = state
+        return True
 
     def _state(self) -> tuple[float, float | None]:
         """Return what time changes; a pause comes with an attempt record."""

@@ -1,15 +1,12 @@
-"""The worker of one sink: which of its deliveries goes when, and who hears how the sink is.
+"""The worker of one sink: which of its deliveries goes when. It owns concurrency, pace, pauses and order in a stream.
 
-It owns concurrency, pace, pauses and the order within a stream. What an answer means for a delivery the retry
-policy says, how the sink is its state, what trouble with the store means the queue; one attempt is the sender's.
+The retry policy says what an answer means, the sink's state how the sink is, the queue what a store error means.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-
-import structlog
 
 from watcher.delivery.attempt import Attempt, DeliverySender
 from watcher.delivery.circuit_breaker import CircuitBreaker
@@ -39,19 +36,10 @@ REST_S = 10.0
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
 
-GIVE_UP_EVERY_S = 60.0
-GIVE_UP_SHARE = 0.05
-"""What has waited too long is looked for so often, and at least so often within `give_up_after`."""
-
-log = structlog.get_logger()
-
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """What a worker works with.
-
-    `fatal` is given what must end the program: a closed stdout, a store that is lost, or an error in the worker itself.
-    """
+    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug."""
 
     store: Store
     clock: Clock
@@ -66,51 +54,50 @@ class WorkerDependencies:
 class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
+    _is_trial = False  # whether what is ready was taken to be tried while the breaker is open
+    _trial_at = float("-inf")  # when the next of those may be taken
+    _settling: asyncio.Task[None] | None = None
+    _unsettled_count = 0
+    _is_backlog = False
+    _sending_s = 0.0  # how long the last answer took
+    _next_due_at: int | None = None
+    _nothing_waits = False
+    _next_tick_at = float("-inf")
+    _stopped = False
+
     def __init__(
         self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         """Go on from what is recorded of the sink."""
         self._deps = deps
-        self._clock = deps.clock
-        self._store = DeliveryQueue(deps.store, lease=lease, clock=self._clock)
-        self._sink_state = SinkState(record, clock=self._clock)
+        self._clock = clock = deps.clock
+        self._store = DeliveryQueue(deps.store, lease=lease, clock=clock)
+        self._sink_state = SinkState(record, clock=clock)
         self._state_store = SinkStateStore(
             self._sink_state,
             record,
-            store=deps.store,
             queue=self._store,
             events=deps.events,
-            clock=self._clock,
+            clock=clock,
             metrics=deps.metrics,
         )
-        self._pacer = Pacer(rules.rate_per_s, now=self._clock.monotonic())
+        self._pacer = Pacer(rules.rate_per_s, now=clock.monotonic())
         self._breaker = CircuitBreaker(opens=rules.breaks)
-        self._give_up_after_s = rules.retry.give_up_after_s
         self._sender = DeliverySender(
             sink=sink,
             store=self._store,
             breaker=self._breaker,
             sink_state=self._sink_state,
             retry=rules.retry,
-            clock=self._clock,
+            clock=clock,
             jitter=deps.jitter,
             metrics=deps.metrics,
         )
         self._ready: deque[Delivery] = deque()
-        self._trial: Delivery | None = None  # what is tried next while the breaker is open, and when that may be
-        self._trial_at = float("-inf")
         self._held: set[bytes] = set()  # the streams of all these and of what is not settled: one each, and in order
+        self._taking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
         self._sending: set[asyncio.Task[None]] = set()
         self._answered: list[Attempt] = []  # and not handed to the store yet
-        self._settling: asyncio.Task[None] | None = None
-        self._unsettled_count = 0
-        self._is_backlog = False
-        self._sending_s = 0.0  # how long the last answer took
-        self._next_due_at: int | None = None
-        self._nothing_waits = False
-        self._give_up_at = float("-inf")
-        self._next_tick_at = float("-inf")
-        self._stopped = False
 
     async def tick(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again."""
@@ -119,7 +106,8 @@ class DeliveryWorker:
         self._sink_state.check()
         if not await self._state_store.report():
             self._give_back()
-        await self._refill()
+        async with self._taking:
+            await self._refill()
         self._start()
         await self._note_backlog()
         rest_s = self._rest_s()
@@ -127,18 +115,21 @@ class DeliveryWorker:
         return rest_s
 
     async def flush(self) -> None:
-        """Let the store know how long the sink has been served, and failing, while something waits for it.
+        """Save how long the sink has been served and failing, and give up what waited too long, while something waits.
 
-        What has waited too long is given up. Raises `StoreError`. A store that is in trouble is not asked.
+        A store that is in trouble is not asked.
         """
-        if not self._nothing_waits and self._clock.monotonic() >= self._store.retry_at:
-            await self._state_store.save()
-            await self._give_up()
+        if self._nothing_waits or self._clock.monotonic() < self._store.retry_at:
+            return
+        if await self._state_store.save():
+            async with self._taking:
+                if await self._sender.give_up(skip=frozenset(self._held)):
+                    self._deps.wake()
 
-    @property
-    def store_failing(self) -> bool:
-        """Whether the last read or write failed."""
-        return self._store.failing
+    def retried(self, why: str) -> None:
+        """Note that the sink tries again by itself. May be called from any thread."""
+        self._deps.metrics.retried()
+        self._sink_state.answered(why)
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -149,40 +140,22 @@ class DeliveryWorker:
     async def cancel(self) -> None:
         """Break off what is in flight: it comes due again, under the same id."""
         self._stopped = True
-        under_way = self._under_way()
-        for task in under_way:
+        for task in (under_way := self._under_way()):
             task.cancel()
         await asyncio.gather(*under_way, return_exceptions=True)
-
-    async def _give_up(self) -> None:
-        """Make dead letters of what was first due too long ago, whether or not it was ever tried since."""
-        after_s, now = self._give_up_after_s, self._clock.monotonic()
-        if after_s is None or self._sink_state.disabled or now < self._give_up_at:
-            return
-        self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
-        count = await self._store.give_up(
-            clock_s=self._sink_state.clock_s(), after_s=after_s, skip=frozenset(self._held)
-        )
-        if count:
-            self._deps.metrics.dead(count)
-            log.warning("deliveries.died", sink=self._store.lease.name, count=count, why="give_up_after has passed")
-            self._deps.wake()
 
     async def _refill(self) -> None:
         if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
             return
         if self._breaker.is_open:
             await self._take_trial()
-            return
-        due = await self._store.take(skip=frozenset(self._held))
-        if due is None:
+        elif (due := await self._store.take(skip=frozenset(self._held))) is None:
             self._give_back()
-            return
-        self._ready.extend(due.deliveries)
-        self._held.update(delivery.stream for delivery in due.deliveries)
-        self._next_due_at = due.next_due_at
-        self._is_backlog = len(due.deliveries) == BATCH
-        self._note_rest(not self._held and due.next_due_at is None)
+        else:
+            self._hold(due.deliveries, is_trial=False)
+            self._next_due_at = due.next_due_at
+            self._is_backlog = len(due.deliveries) == BATCH
+            self._note_rest(not self._held and due.next_due_at is None)
 
     async def _note_backlog(self) -> None:
         """Let polling make room while more waits than one read takes, unless the sink itself holds it up.
@@ -201,7 +174,7 @@ class DeliveryWorker:
     async def _take_trial(self) -> None:
         """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
         now, breaker = self._clock.monotonic(), self._breaker
-        if breaker.is_trying or self._trial is not None:
+        if breaker.is_trying or self._ready:
             return
         never_tried_from, tried_from = breaker.opens_at(never_tried=True), breaker.opens_at(never_tried=False)
         self._trial_at = min(never_tried_from, tried_from)
@@ -214,8 +187,12 @@ class DeliveryWorker:
             return
         self._trial_at = tried_from if trial.attempts else never_tried_from
         if self._trial_at <= now:
-            self._trial = trial
-            self._held.add(trial.stream)
+            self._hold([trial], is_trial=True)
+
+    def _hold(self, taken: Sequence[Delivery], *, is_trial: bool) -> None:
+        self._is_trial = is_trial
+        self._ready.extend(taken)
+        self._held.update(delivery.stream for delivery in taken)
 
     def _note_rest(self, nothing_waits: bool) -> None:  # noqa: FBT001 (what is noted)
         self._nothing_waits = nothing_waits
@@ -224,9 +201,6 @@ class DeliveryWorker:
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""
-        if self._trial is not None:
-            self._ready.append(self._trial)
-            self._trial = None
         self._held.difference_update(delivery.stream for delivery in self._ready)
         self._ready.clear()
 
@@ -234,7 +208,7 @@ class DeliveryWorker:
         return self._stopped or self._sink_state.disabled
 
     def _sends_from(self) -> float:
-        """Return the monotonic moment before which nothing goes, for the sink or the store wants to be left alone."""
+        """Return the monotonic moment before which nothing goes: the end of the sink's pause and of the store's."""
         return max(self._sink_state.paused_until, self._store.retry_at)
 
     def _has_capacity(self, now: float) -> bool:
@@ -245,44 +219,27 @@ class DeliveryWorker:
         return len(self._sending) < CONCURRENCY and self._unsettled_count < UNSETTLED_COUNT
 
     def _start(self) -> None:
-        now = self._clock.monotonic()
-        if self._breaker.is_open:
-            self._start_trial(now)
-            return
-        if self._trial is not None:
-            self._ready.appendleft(self._trial)
-            self._trial = None
+        now, is_open = self._clock.monotonic(), self._breaker.is_open
+        if is_open and not self._is_trial:  # it was taken before the breaker opened
+            self._give_back()
         while self._ready and self._has_capacity(now) and self._pacer.ready_at() <= now:
-            self._send(self._next_batch(), is_trial=False, now=now)
+            batch = self._next_batch()
+            if is_open:
+                self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
+            self._pacer.spend(now)
+            self._unsettled_count += len(batch)
+            task = asyncio.create_task(self._attempt(batch, is_trial=is_open))
+            self._sending.add(task)
+            task.add_done_callback(self._ended)
 
     def _next_batch(self) -> list[Delivery]:
         """Take what goes next. What was tried before goes alone: it may be what kept the others from being sent."""
+        is_alone = self._store.failing or self._ready[0].attempts > 0
+        count = 1 if is_alone else min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         batch = [self._ready.popleft()]
-        count = min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
-        if self._store.failing or batch[0].attempts:
-            return batch
         while len(batch) < count and self._ready and not self._ready[0].attempts:
             batch.append(self._ready.popleft())
         return batch
-
-    def _start_trial(self, now: float) -> None:
-        """Start what may be tried while the breaker is open, and give back what was taken before it opened."""
-        trial, self._trial = self._trial, None
-        self._give_back()
-        if trial is None:
-            return
-        if self._has_capacity(now) and self._pacer.ready_at() <= now:
-            self._breaker.trial_begins(never_tried=not trial.attempts, now=now)
-            self._send([trial], is_trial=True, now=now)
-        else:
-            self._trial = trial
-
-    def _send(self, batch: list[Delivery], *, is_trial: bool, now: float) -> None:
-        self._pacer.spend(now)
-        self._unsettled_count += len(batch)
-        task = asyncio.create_task(self._attempt(batch, is_trial=is_trial))
-        self._sending.add(task)
-        task.add_done_callback(self._ended)
 
     async def _attempt(self, batch: list[Delivery], *, is_trial: bool) -> None:
         began_at = self._clock.monotonic()
@@ -330,18 +287,14 @@ class DeliveryWorker:
         return self._sending | ({settling} if settling is not None and not settling.done() else set())
 
     def _rest_s(self) -> float:
-        now, from_at = self._clock.monotonic(), self._sends_from()
+        now, from_at, rest_s = self._clock.monotonic(), self._sends_from(), REST_S
         if now < from_at:
-            return min(REST_S, from_at - now)
-        if not self._has_capacity(now) or (self._breaker.is_open and self._breaker.is_trying):
-            return REST_S
-        return min(REST_S, max(0.0, self._next_start_s(now)))
-
-    def _next_start_s(self, now: float) -> float:
-        if self._ready or self._trial is not None:
-            return self._pacer.ready_at() - now
-        if self._breaker.is_open:
-            return self._trial_at - now
-        if self._next_due_at is None:
-            return REST_S
-        return (self._next_due_at - self._clock.steady_us()) / 1e6
+            rest_s = from_at - now
+        elif self._has_capacity(now) and not (self._breaker.is_open and self._breaker.is_trying):
+            if self._ready:
+                rest_s = self._pacer.ready_at() - now
+            elif self._breaker.is_open:
+                rest_s = self._trial_at - now
+            elif self._next_due_at is not None:
+                rest_s = (self._next_due_at - self._clock.steady_us()) / 1e6
+        return min(REST_S, max(0.0, rest_s))

@@ -51,7 +51,7 @@ class ExecutionEventParams:
 
 @dataclass(frozen=True, slots=True)
 class GapEventParams:
-    """All that `pipeline.gap` is made from. `at_most` executions may be missing; absent where nobody can tell."""
+    """All that `pipeline.gap` is made from. `at_most` executions may be missing; absent where nobody knows."""
 
     watch: Watch
     reason: GapReason
@@ -66,19 +66,24 @@ def execution_event(params: ExecutionEventParams) -> Event:
     name = "/".join(
         (watch.account, watch.pipeline, execution, status_change.type, status_change.kind, str(status_change.nth))
     )
-    reported_at = _reported_at(params)
+    observed_at, reported_at = params.observed_at, _reported_at(params)
+    delay = None if reported_at is None else max(timedelta(), observed_at.at - reported_at)
     data = {
         **_where(params),
         "execution": _execution(params),
         "reason": params.reason,
         "overdueSeconds": None if params.overdue_s is None else round(params.overdue_s, 3),
         "problem": _problem(params.problem),
-        "observed": _observed(params.observed_at, reported_at=reported_at),
+        "observed": {
+            "at": timestamp(observed_at.at),
+            "notBefore": observed_at.not_before and timestamp(observed_at.not_before),
+            "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
+        },
     }
     return _event(
         status_change.type,
         pipeline_source(watch),
-        reported_at or params.observed_at.at,
+        reported_at or observed_at.at,
         sequence=status_change.sequence,
         data=data,
         subject=execution,
@@ -123,9 +128,9 @@ def account_event(
 
 
 def sink_event(
-    type_: EventType, *, sink: str, answer: str | None, sequence: int, at: datetime, problem: ProblemChange | None
+    type_: EventType, *, sink: str, answer: str, sequence: int, at: datetime, problem: ProblemChange | None = None
 ) -> Event:
-    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave, if it gave any."""
+    """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave."""
     data = {"sink": sink, "answer": answer, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
     return _event(type_, sink_source(sink), at, sequence=sequence, data=data)
 
@@ -240,15 +245,18 @@ def _execution(params: ExecutionEventParams) -> Json:
         "status": _text(params.status_change.status),
         "previousStatus": _text(params.status_change.previous),
     }
-    return head if params.facts is None else head | _facts(params.facts)
-
-
-def _facts(facts: ExecutionSnapshot) -> Json:
+    facts = params.facts
+    if facts is None:
+        return head
+    duration_s: float | None = None
+    if facts.started_at is not None and facts.finished_at is not None:
+        duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
     nodes = facts.failed_nodes[:LIST_LENGTH]
-    return {
+    return head | {
         "startedAt": facts.started_at and timestamp(facts.started_at),
         "finishedAt": facts.finished_at and timestamp(facts.finished_at),
-        "durationSeconds": _duration_s(facts),
+        # below 0 it is by two clocks of the API, of which one is wrong
+        "durationSeconds": None if duration_s is None or duration_s < 0 else duration_s,
         "error": _text(facts.error),
         "aiTokensUsed": facts.ai_tokens_used,
         "nodesStarted": facts.nodes_started,
@@ -264,13 +272,6 @@ def _facts(facts: ExecutionSnapshot) -> Json:
 
 def _text(value: str | None) -> str | None:
     return cut(value) if value else None
-
-
-def _duration_s(facts: ExecutionSnapshot) -> float | None:
-    if facts.started_at is None or facts.finished_at is None:
-        return None
-    duration_s = round((facts.finished_at - facts.started_at).total_seconds(), 3)
-    return duration_s if duration_s >= 0 else None  # two clocks of the API, of which one is wrong
 
 
 def _reported_at(params: ExecutionEventParams) -> datetime | None:
@@ -297,13 +298,4 @@ def _problem(change: ProblemChange | None) -> Json | None:
         "closedAt": closed_at and timestamp(closed_at),
         "durationSeconds": None if duration is None else round(duration.total_seconds(), 3),
         "count": problem.failed_count if problem.kind is EventType.PIPELINE_FAILING else None,
-    }
-
-
-def _observed(observed_at: ObservedAt, *, reported_at: datetime | None) -> Json:
-    delay = None if reported_at is None else max(timedelta(), observed_at.at - reported_at)
-    return {
-        "at": timestamp(observed_at.at),
-        "notBefore": observed_at.not_before and timestamp(observed_at.not_before),
-        "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
     }

@@ -37,13 +37,13 @@ class EventFactory:
     """
 
     def __init__(self, router: Router) -> None:
-        """Route by these routes."""
         self.router = router
 
     def execution(self, params: ExecutionEventParams) -> OutboxEntry:
         """Return an event of an execution, which its status change numbers."""
-        event = execution_event(params)
-        return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
+        event, problem = execution_event(params), params.problem
+        opening = None if problem is None or problem.closed_at is None else problem.problem.opening
+        return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch), with_sinks_of=opening)
 
     def gap(self, params: GapEventParams, *, after: int, at: datetime) -> OutboxEntry:
         """Return `pipeline.gap`."""
@@ -69,7 +69,7 @@ class EventFactory:
         return Reported(self._routed(event, edge), edge)
 
     def sink(
-        self, type_: EventType, *, sink: str, answer: str | None, problem: Problem | None, after: int, at: datetime
+        self, type_: EventType, *, sink: str, answer: str, problem: Problem | None, after: int, at: datetime
     ) -> Reported:
         """Return an event of a sink itself, for all the other sinks: it opens its one problem, changes or closes it."""
         edge = _edge(type_, sink_source(sink), problem, sequence=after + 1, at=at)

@@ -180,19 +180,15 @@ Counts = tuple[tuple[str, int], ...]
 """How many events of each kind an execution had: (`running`, 2), (`unrecognized:odd`, 1), …"""
 
 
-class Bumped(NamedTuple):
-    """The counts after one more of a kind, and which number that one has."""
-
-    counts: Counts
-    nth: int
-
-
 @lru_cache(maxsize=4096)
-def bump(counts: Counts, kind: str) -> Bumped:
-    """Count one more of `kind`. Executions with the same history share the same tuple, so 100,000 cost nothing."""
+def bump(counts: Counts, kind: str) -> tuple[Counts, int]:
+    """Count one more of `kind`, and return which number that one has.
+
+    Executions with the same history share the same tuple, so 100,000 cost nothing.
+    """
     counted = dict(counts)
     counted[kind] = counted.get(kind, 0) + 1
-    return Bumped(tuple(counted.items()), counted[kind])
+    return tuple(counted.items()), counted[kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +223,7 @@ class Cursor:
     """How far the lists of a pipeline that is watched whole were read. Times are microseconds UTC, steady.
 
     `since_at` is when it was first watched whole; `complete_at` the begin of the last complete scan, 0 before the
-    first; `refused` the reason reported because the list is refused, until it answers again. `found` tells whether the
+    first; `refused` the reason reported because the list is refused, until it answers again. `found` says whether the
     list held anything when that scan ended: without it, the next one can meet nothing that is known. `name` is what
     the API calls the pipeline, as far as it has said: no list does. `newest_at` is the latest date that the first scan
     showed where new rows show, by the API's clock, written as soon as that is read; 0 where it showed none, `None`

@@ -16,7 +16,7 @@ class Route:
     pipelines: frozenset[str]
 
     def wants(self, type_: EventType, watch: Watch | None) -> bool:
-        """Tell whether an event goes there; `watch` is absent for events without a pipeline, which pass by type."""
+        """Return whether an event goes there; `watch` is absent for events without a pipeline, which pass by type."""
         if type_ not in self.types:
             return False
         if watch is None:

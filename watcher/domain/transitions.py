@@ -25,13 +25,7 @@ EXECUTION_REASONS = {
 }
 """The outcomes that may be about the execution rather than the account, and what it is lost for."""
 
-TYPES: Mapping[str, EventType] = {
-    Status.NEW: EventType.EXECUTION_NEW,
-    Status.RUNNING: EventType.EXECUTION_RUNNING,
-    Status.PAUSED: EventType.EXECUTION_PAUSED,
-    Status.SUCCESS: EventType.EXECUTION_SUCCESS,
-    Status.FAILED: EventType.EXECUTION_FAILED,
-}
+TYPES: Mapping[str, EventType] = {status: EventType(f"execution.{status}") for status in Status}
 
 ROUNDING_S = 0.01
 """A sum of times may come out a little too small."""
@@ -50,7 +44,7 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StatusChange:
-    """Something to tell of an execution. `nth` counts those of the same `kind`; `sequence` all of the execution."""
+    """Something to report of an execution. `nth` counts those of the same `kind`; `sequence` all of the execution."""
 
     type: EventType
     kind: str
@@ -90,29 +84,27 @@ def observe(
 
 def lose(before: ExecutionRecord, reason: LostReason, *, at: int, polled_at: int) -> TransitionResult:
     """Report an execution as lost. It is polled on, and its next event will say it was lost."""
-    known = replace(before, lost=reason, lost_at=at, polled_at=polled_at, overdue_sequence=None)
+    known = replace(before, lost=reason, lost_at=at, polled_at=polled_at, overdue_sequence=None, overdue_at=None)
     return _emit(known, EventType.EXECUTION_LOST, kind="lost", status=LOST, previous=before.status)
 
 
-def give_up(before: ExecutionRecord, *, at: int) -> ExecutionRecord:
-    """Stop polling a lost execution."""
-    return replace(before, ended_at=at)
-
-
 def is_terminal(execution: ExecutionSnapshot) -> bool:
-    """Tell whether nothing more is to come: an end, or an unrecognized word with `finishedAt` set."""
+    """Return whether nothing more is to come: an end, or an unrecognized word with `finishedAt` set."""
     if execution.status in TYPES:
         return execution.status in TERMINAL_STATUSES
     return execution.finished_at is not None
 
 
 def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: bool) -> TransitionResult:
+    """Note another status. A stay begins when it was seen; at first sight at `startedAt`, if given (SPEC 4)."""
+    started_at, is_first = poll.execution.started_at, before.status is None and before.lost is None
     known = replace(
         before,
         status=status,
-        since_at=_stay_begins(before, poll),
+        since_at=min(poll.seen_at, to_us(started_at)) if is_first and started_at is not None else poll.seen_at,
         polled_at=poll.seen_at,
         overdue_sequence=None,
+        overdue_at=None,
         lost=None,
         lost_at=None,
         ended_at=poll.seen_at if terminal else None,
@@ -122,17 +114,9 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
     if type_ := TYPES.get(status):
         return _emit(known, type_, kind=status, status=status, previous=previous)
     kind = f"unrecognized:{status}"
-    if any(counted == kind for counted, _ in before.counts):
-        return TransitionResult(known)
+    if any(counted == kind for counted, _ in before.counts):  # what is overdue stays so until an event can end it
+        return TransitionResult(replace(known, overdue_sequence=before.overdue_sequence, overdue_at=before.overdue_at))
     return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
-
-
-def _stay_begins(before: ExecutionRecord, poll: Observation) -> int:
-    """Date a stay from when the change was seen; at first sight from `startedAt`, if given (SPEC 4)."""
-    started_at = poll.execution.started_at
-    if before.status is not None or before.lost is not None or started_at is None:
-        return poll.seen_at
-    return min(poll.seen_at, to_us(started_at))
 
 
 def _with_overdue(seen: TransitionResult, *, at: int, overdue_after_s: Mapping[str, float]) -> TransitionResult:
@@ -148,16 +132,16 @@ def _with_overdue(seen: TransitionResult, *, at: int, overdue_after_s: Mapping[s
 def _emit(
     known: ExecutionRecord, type_: EventType, *, kind: str, status: str, previous: str | None
 ) -> TransitionResult:
-    bumped = bump(known.counts, kind)
-    known = replace(known, counts=bumped.counts, sequence=known.sequence + 1)
-    return TransitionResult(known, (StatusChange(type_, kind, status, previous, bumped.nth, known.sequence),))
+    counts, nth = bump(known.counts, kind)
+    known = replace(known, counts=counts, sequence=known.sequence + 1)
+    return TransitionResult(known, (StatusChange(type_, kind, status, previous, nth, known.sequence),))
 
 
 @dataclass(frozen=True, slots=True)
 class Streak:
     """Answers in a row that may mean the execution is gone, of this process: a restart counts anew. Monotonic seconds.
 
-    `reason` is that of the last one; `confirmed` tells whether something else of the account succeeded since the
+    `reason` is that of the last one; `confirmed` says whether something else of the account succeeded since the
     one before the last.
     """
 
@@ -181,7 +165,7 @@ def prolong(streak: Streak | None, reason: LostReason, *, at: float, other_succe
 
 
 def means_lost(streak: Streak, *, lost_after: int, lost_grace_s: float, alone: bool) -> bool:
-    """Tell whether the streak says the execution is lost: `lost_after` in a row over `lost_grace`, the account well.
+    """Return whether the streak says the execution is lost: `lost_after` in a row over `lost_grace`, the account well.
 
     `alone` says nothing else is watched in the account, so nothing else can confirm it; a 403 then is the
     account's trouble.

@@ -15,6 +15,7 @@ from watcher.polling.circuit_breaker import BreakerState
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
+from watcher.polling.list_scans import ListScans
 from watcher.polling.page_processor import PageProcessor, ScanRules
 from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
 from watcher.polling.registry import Additions, ExecutionRegistry, as_if_new
@@ -40,7 +41,6 @@ class AccountPoller:
     """Watches the open executions of the account of that name until they are terminal."""
 
     def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
-        """Watch nothing yet."""
         self.account = deps.lease.name
         self._deps = deps
         self._rules = rules
@@ -52,6 +52,7 @@ class AccountPoller:
         self._session = AccountSession(deps, poll_queue=self._poll_queue)
         self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry)
         self._confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
+        self._scans = ListScans(deps, rules)
         page_processor = PageProcessor(
             deps,
             rules,
@@ -67,6 +68,7 @@ class AccountPoller:
             registry=self._registry,
             poll_queue=self._poll_queue,
             page_processor=page_processor,
+            scans=self._scans,
         )
         self._selector = RequestSelector(self._poll_queue, self._registry, self._confirmations)
         self._changing = asyncio.Lock()
@@ -76,11 +78,6 @@ class AccountPoller:
         self._in_flight_count = 0
         self._next_tick_at = float("inf")
         self._draining = False
-
-    @property
-    def store_failing(self) -> bool:
-        """Whether the last write failed."""
-        return self._session.store_failing
 
     @property
     def lists_read(self) -> Sequence[bool]:
@@ -106,14 +103,18 @@ class AccountPoller:
         self._breaker.check(now)
         self._session.probe_if_suspect(now)
         await self._session.report_trouble()
-        self._start_due()
+        now = self._clock.monotonic()
+        for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
+            self._start(self._poll(entry, self._poller.accept(entry)))
+        while (request := self._take()) is not None:
+            self._start(self._work(request))
         now = self._clock.monotonic()
         self._next_tick_at = self._wanted_at(now)
         return self._next_tick_at - now
 
     async def flush(self) -> None:
         """Let the store know how the account is, and when unchanged executions were polled. Raises `StoreError`."""
-        await self._session.write(self._deps.state_store.save())
+        await self._deps.reporter.save_backoff()
         await self._session.flush()
 
     async def drain(self) -> None:
@@ -138,32 +139,19 @@ class AccountPoller:
         return max(due_at, self._deps.pacer.ready_at(), self._breaker.opens_at())
 
     async def _load_additions(self, watches: Sequence[Watch]) -> Additions:
-        """Look up what the store knows of what is new in these watches."""
+        """Load what the store knows of what is new in these watches."""
         store, lease = self._deps.store, self._deps.lease
         unknown = self._registry.unknown(watches)
         named = await store.load_executions(lease, list(unknown))
         unrecorded = [ExecutionRecord(name, pipeline) for name, pipeline in unknown.items() if name not in named]
-        whole = self._registry.unlisted(watches)
-        for watch in whole:
-            await self._await_rest(watch.pipeline)
-        listings = [
-            await self._list_poller.listing(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole
-        ]
+        whole = [watch for watch in watches if watch.whole and watch.pipeline not in self._registry.listings]
+        for watch in whole:  # what is recorded of a list holds once nothing of it is asked or written any more
+            while self._asked_lists[watch.pipeline]:
+                self._list_answered.clear()
+                await self._list_answered.wait()
+        listings = [await self._scans.begin(watch, await store.load_pipeline(lease, watch.pipeline)) for watch in whole]
         found = await store.load_open(lease, [watch.pipeline for watch in whole]) if whole else ()
         return Additions((*map(as_if_new, named.values()), *found), unrecorded, listings)
-
-    async def _await_rest(self, pipeline: str) -> None:
-        """Wait until nothing of a list that was watched before is asked or written: what is recorded holds then."""
-        while self._asked_lists[pipeline]:
-            self._list_answered.clear()
-            await self._list_answered.wait()
-
-    def _start_due(self) -> None:
-        now = self._clock.monotonic()
-        for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
-            self._start(self._poll(entry, self._poller.accept(entry)))
-        while (request := self._take()) is not None:
-            self._start(self._work(request))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -177,7 +165,7 @@ class AccountPoller:
             self._deps.fatal(error)
 
     async def _work(self, request: Request) -> None:
-        """Make this request and then whatever is next: one that is done frees a place for another."""
+        """Make this request and then whatever is next: one that is done makes room for another."""
         following: Request | None = request
         while following is not None:
             try:
@@ -203,7 +191,7 @@ class AccountPoller:
     async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a poll that is cancelled is due again
         try:
-            next_s = await poll
+            next_s = await self._session.guard(poll, instead=lambda retry_s: retry_s)
         finally:
             if next_s is None or entry.pending is None or entry.unwatched:
                 self._poller.put_back(entry, next_s)
@@ -223,17 +211,8 @@ class AccountPoller:
                 request = self._selector.probe(self._session.probe_target, now=now)
             case BreakerState.OPEN:
                 return None
-        if request is not None:
-            self._spend(request, now=now)
-        return request
-
-    def _full(self) -> bool:
-        concurrency = self._deps.concurrency
-        if self._deps.backpressure:  # many requests at once make long turns of the event loop, and as much work
-            concurrency = min(concurrency, YIELDING_CONCURRENCY)
-        return self._in_flight_count >= concurrency
-
-    def _spend(self, request: Request, *, now: float) -> None:
+        if request is None:
+            return None
         self._in_flight_count += 1
         self._deps.pacer.spend(now)
         if self._breaker.unusable:
@@ -245,25 +224,30 @@ class AccountPoller:
             request.entry.asked_at = now
         elif request.scans:
             request.listing.scan_asked(now)
+        return request
+
+    def _full(self) -> bool:
+        concurrency = self._deps.concurrency
+        if self._deps.backpressure:  # many requests at once make long turns of the event loop, and as much work
+            concurrency = min(concurrency, YIELDING_CONCURRENCY)
+        return self._in_flight_count >= concurrency
 
     def _note_gaps(self, request: Request, *, now: float) -> None:
-        """Note the gaps before this request."""
+        """Note the gaps before a request as far as the budget is to blame: a slow answer only makes a poll due late."""
+        gaps: list[tuple[PollItem, float]]
         if isinstance(request, GetRequest):
-            self._note_gap(request.entry, request.entry.asked_at, now=now)
-            return
-        for entry in request.entries:
-            self._note_gap(entry, entry.asked_at, now=now)
-        if request.scans and not request.listing.progress.began_at:
-            self._note_gap(request.listing, request.listing.scanned_at, now=now)
-
-    def _note_gap(self, item: PollItem, last_at: float, *, now: float) -> None:
-        """Note a gap as far as the budget is to blame: a slow answer only makes a poll due late."""
-        if item.is_expected:
-            gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
-            if gap_s > self._allowed_gap_s:
-                self._breaker.note_running(now=now, ran_s=self._clock.running())
-                gap_s -= self._breaker.stopped_s(since=last_at)
-            self._breaker.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
+            gaps = [(request.entry, request.entry.asked_at)]
+        else:
+            gaps = [(entry, entry.asked_at) for entry in request.entries]
+            if request.scans and not request.listing.progress.began_at:
+                gaps.append((request.listing, request.listing.scanned_at))
+        for item, last_at in gaps:
+            if item.is_expected:
+                gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
+                if gap_s > self._allowed_gap_s:
+                    self._breaker.note_running(now=now, ran_s=self._clock.running())
+                    gap_s -= self._breaker.stopped_s(since=last_at)
+                self._breaker.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
 
     def _wanted_at(self, now: float) -> float:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""

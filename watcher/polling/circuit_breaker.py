@@ -5,7 +5,6 @@ pause is the server's, and goes on meanwhile.
 """
 
 from collections import deque
-from dataclasses import dataclass
 from enum import Enum
 
 from watcher.clerk.protocol import Answer
@@ -51,19 +50,13 @@ class BreakerState(Enum):
     OPEN = "open"
 
 
-@dataclass(slots=True)
-class _Pause:
-    until: float = float("-inf")
-    began_at: float = float("-inf")
-    count: int = 0
-
-
 class AccountCircuitBreaker:
     """One account's circuit breaker.
 
     `trouble` is what is to be reported as `account.degraded` now, or `None`; `failing_since` is the first failure after
-    the last success. Trouble begins when nothing has succeeded for `degraded_after_s` since the first failure, at once
-    with a 401, and ends with the next success. What failed before a restart counts once something fails after it.
+    the last success; `paused_until` the end of the last pause. Trouble begins when nothing has succeeded for
+    `degraded_after_s` since the first failure, at once with a 401, and ends with the next success. What failed before
+    a restart counts once something fails after it.
     """
 
     def __init__(
@@ -85,9 +78,9 @@ class AccountCircuitBreaker:
         self._troubled_at = float("-inf")
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
         self._success_sent_at = float("-inf")
-        self._pause = _Pause()
-        if backoff.pause_s is not None:
-            self._pause.until = now + min(backoff.pause_s, PAUSE_CAP_S)
+        self.paused_until = float("-inf") if backoff.pause_s is None else now + min(backoff.pause_s, PAUSE_CAP_S)
+        self._pause_began_at = float("-inf")
+        self._pause_count = 0
         self._failed_before_s = backoff.failing_for_s
         self._over_since: float | None = None
         self._over_last_at = float("-inf")
@@ -105,16 +98,11 @@ class AccountCircuitBreaker:
         """Whether the account is in trouble that stops its polls; being over budget does not."""
         return self.trouble is not None and self.trouble is not AccountTrouble.OVER_BUDGET
 
-    @property
-    def paused_until(self) -> float:
-        """Return the end of the last pause."""
-        return self._pause.until
-
     def backoff(self, now: float) -> BackoffState:
         """Return what a restart must not forget. Of failures no more than what makes them trouble."""
         failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
         return BackoffState(
-            self._pause.until - now if self._pause.until > now else None,
+            self.paused_until - now if self.paused_until > now else None,
             None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
         )
 
@@ -127,9 +115,9 @@ class AccountCircuitBreaker:
     def opens_at(self) -> float:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
         if not self.unusable:
-            return self._pause.until
+            return self.paused_until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
-        return max(self._pause.until, self._last_probe_at + every_s)
+        return max(self.paused_until, self._last_probe_at + every_s)
 
     def probe_at_once(self) -> None:
         """Let the next probe go without waiting for its interval: the configuration was read anew (SPEC 4, 401)."""
@@ -162,19 +150,23 @@ class AccountCircuitBreaker:
         return sum(length_s for resumed_at, length_s in self._stops if resumed_at > since)
 
     def note(self, reply: Answer, *, now: float, alone: bool = False, lost: bool = False) -> None:
-        """Evaluate a reply. `alone` says nothing else is watched but what is lost.
+        """Evaluate a reply. `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works.
 
-        A 404 then is its own, the API works.
-
-        That an execution reported as `lost` is still not known says nothing of the account.
+        That an execution reported as `lost` is still not known says nothing of the account. A success ends trouble,
+        unless it was asked for before that began: it only came late.
         """
         if reply.outcome is Outcome.OK or (alone and reply.outcome in _ABOUT_THE_EXECUTION):
-            self._succeed(reply)
+            self._success_sent_at = max(self._success_sent_at, reply.sent_at)
+            self.failing_since = self._failed_before_s = None
+            self._pause_count = 0
+            if self.unusable and reply.sent_at >= self._troubled_at:
+                self.trouble = None
+                self._key_refused = False
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
 
     def suspects(self, now: float) -> bool:
-        """Tell whether half the time to trouble has passed: time to ask what last succeeded."""
+        """Return whether half the time to trouble has passed: time to ask what last succeeded."""
         return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
 
     def check(self, now: float) -> None:
@@ -213,25 +205,24 @@ class AccountCircuitBreaker:
         """Whether something was asked, and failed, since the process last went on after a stop."""
         return self._failed_sent_at >= self._resumed_at
 
-    def _succeed(self, reply: Answer) -> None:
-        """Take a success as the end of trouble, unless it was asked for before that began: it only came late."""
-        self._success_sent_at = max(self._success_sent_at, reply.sent_at)
-        self.failing_since = self._failed_before_s = None
-        self._pause.count = 0
-        if self.unusable and reply.sent_at >= self._troubled_at:
-            self.trouble = None
-            self._key_refused = False
-
     def _fail(self, reply: Answer, *, now: float) -> None:
+        """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s (SPEC 4)."""
         if reply.status_code is None and reply.sent_at < self._resumed_at:
             return  # it was under way while the process was stopped, and broke by that for all we know
         self._last_reason = _TROUBLES.get(reply.outcome, AccountTrouble.UNREACHABLE)
-        self._last_cause = _cause(reply)
+        is_coded = reply.status_code is not None and reply.status_code != HTTP_OK
+        self._last_cause = str(reply.status_code) if is_coded else reply.reason or reply.outcome.value
         self._failed_sent_at = max(self._failed_sent_at, reply.sent_at)
         if self.failing_since is None:
             self.failing_since = now - (self._failed_before_s or 0.0)
         if reply.status_code in PAUSING_CODES:
-            self._extend_pause(reply, now=now)
+            if reply.sent_at >= self._pause_began_at:  # one that was in flight when the pause began does not double it
+                self._pause_count += 1
+                self._pause_began_at = now
+            wanted_s = doubling(self._pause_count, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
+            if reply.retry_after_s is not None:
+                wanted_s = min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
+            self.paused_until = max(self.paused_until, now + wanted_s)
         if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:
             self._key_refused = True
             self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
@@ -243,24 +234,3 @@ class AccountCircuitBreaker:
             self.trouble = trouble
             self._troubled_at = self._last_probe_at = now
             self._over_since = None
-
-    def _extend_pause(self, reply: Answer, *, now: float) -> None:
-        """Pause for as long as the server asks, else 1 s doubling to 60 s (SPEC 4).
-
-        Requests that were in flight when the pause began do not double it.
-        """
-        if reply.sent_at >= self._pause.began_at:
-            self._pause.count += 1
-            self._pause.began_at = now
-        backoff_s = doubling(self._pause.count, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
-        wanted_s = (
-            backoff_s if reply.retry_after_s is None else min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
-        )
-        self._pause.until = max(self._pause.until, now + wanted_s)
-
-
-def _cause(reply: Answer) -> str:
-    """Say what went wrong: the code of the answer, else a word of ours."""
-    if reply.status_code is not None and reply.status_code != HTTP_OK:
-        return str(reply.status_code)
-    return reply.reason or reply.outcome.value

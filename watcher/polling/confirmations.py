@@ -12,8 +12,12 @@ DENIED_FOR_S = 10.0
 """After a GET said that an execution is open its rows make no new request for confirmation for so long."""
 
 
+Heap = list[tuple[float, int, TrackedExecution]]
+"""Those that wait, by some key; the number is that under which one of them waits."""
+
+
 def selects(details: Details, execution: ExecutionSnapshot) -> bool:
-    """Tell whether this row needs a confirmation: it has ended, and such ends are to be fetched one by one."""
+    """Return whether this row needs a confirmation: it has ended, and such ends are to be fetched one by one."""
     if details is Details.NEVER or not is_terminal(execution):
         return False
     return details is Details.ALWAYS or execution.status == Status.FAILED
@@ -29,14 +33,14 @@ class _PipelineQueue:
     turn: int
     queued: int | None = None
     count: int = 0
-    ready: list[tuple[int, TrackedExecution]] = field(default_factory=list)
+    ready: Heap = field(default_factory=list)
 
 
 class ConfirmationQueue:
     """Those that wait for a GET to confirm their end: the pipelines by turns, and in each the oldest first.
 
     All is in heaps: what comes next is found in a few steps, however many wait. One that was let go of stays in them
-    until it comes first. Its `number` tells one that waits again from what it left there.
+    until it comes first. Its `number` separates one that waits again from what it left there.
     """
 
     def __init__(self, *, in_time_count: float) -> None:
@@ -45,8 +49,8 @@ class ConfirmationQueue:
         self._numbers: dict[TrackedExecution, int] = {}
         self._lines: dict[str, _PipelineQueue] = {}
         self._turns: list[tuple[int, str]] = []
-        self._retries: list[tuple[float, int, TrackedExecution]] = []
-        self._expiries: list[tuple[float, int, TrackedExecution]] = []
+        self._retries: Heap = []
+        self._expiries: Heap = []
         self._hopeless: list[TrackedExecution] = []
         self._counter = itertools.count()
 
@@ -111,7 +115,7 @@ class ConfirmationQueue:
     def _make_ready(self, entry: TrackedExecution, *, number: int) -> None:
         assert entry.pending is not None  # noqa: S101 (it waits)
         line = self._lines[entry.pending.pipeline]
-        heapq.heappush(line.ready, (number, entry))
+        heapq.heappush(line.ready, (number, number, entry))
         self._queue(entry.pending.pipeline, line)
 
     def _queue(self, pipeline: str, line: _PipelineQueue) -> None:
@@ -125,22 +129,14 @@ class ConfirmationQueue:
             turn, pipeline = self._turns[0]
             line = self._lines.get(pipeline)
             if line is not None and line.turn == turn:
-                if (entry := self._first_of(line)) is not None:
-                    return entry
+                if (waiting := self._peek(line.ready)) is not None:
+                    return waiting[2]
                 line.queued = None
             heapq.heappop(self._turns)
         return None
 
-    def _first_of(self, line: _PipelineQueue) -> TrackedExecution | None:
-        while line.ready:
-            number, entry = line.ready[0]
-            if self._numbers.get(entry) == number:
-                return entry
-            heapq.heappop(line.ready)
-        return None
-
-    def _peek(self, heap: list[tuple[float, int, TrackedExecution]]) -> tuple[float, int, TrackedExecution] | None:
-        """Return the first who waits still."""
+    def _peek(self, heap: Heap) -> tuple[float, int, TrackedExecution] | None:
+        """Return the first who waits still, dropping those before."""
         while heap:
             _, number, entry = heap[0]
             if self._numbers.get(entry) == number:

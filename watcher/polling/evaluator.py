@@ -1,11 +1,11 @@
 """From a reply to what is recorded and when to poll next: the rules of SPEC 4, bound to one account."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt
+from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, new_problem, pipeline_source
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import (
     EventType,
@@ -16,16 +16,10 @@ from watcher.domain.models import (
     OutboxEntry,
     Watch,
 )
-from watcher.domain.transitions import (
-    Observation,
-    StatusChange,
-    TransitionResult,
-    give_up,
-    lose,
-    observe,
-)
-from watcher.polling.cadence import Cadence
-from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy
+from watcher.domain.problems import ProblemChange
+from watcher.domain.timestamps import from_us, to_us
+from watcher.domain.transitions import Observation, StatusChange, TransitionResult, lose, observe
+from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.clock import Clock
 from watcher.store.protocol import ExecutionChange, Lease
@@ -95,73 +89,78 @@ class ReplyEvaluator:
         elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, seen_at - elapsed_us, seen_at)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
-        known = result.known
-        change = None if known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
+        change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
+        known = before if change is None else change.known
         next_s = None if known.ended_at else self._cadence((seen_at - known.since_at) / 1_000_000)
         return Evaluation(known, change, next_s, None if result.dropped else seen_at, result.contradicts)
 
     def failure(self, entry: TrackedExecution, reply: Reply, around: AccountState) -> Evaluation:
-        """Evaluate any other reply, which `entry` counts as trouble."""
-        lost = entry.known.lost
-        reason = self._failures.note_failure(entry, reply, around)
-        if lost is not None and lost is not LostReason.UNREADABLE:
-            return self._still_lost(entry)
-        next_s = self._failures.wait_s(entry, reason, sent_at=reply.sent_at)
-        if reason is None or reason is lost:
-            return Evaluation(entry.known, None, next_s)
-        at = self._clock.steady_us()
-        result = lose(entry.known, reason, at=at, polled_at=entry.polled_at)
-        return Evaluation(result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
+        """Evaluate any other reply, which `entry` counts as trouble.
 
-    def _still_lost(self, entry: TrackedExecution) -> Evaluation:
-        """Poll a lost execution every 10 minutes, for a day (SPEC 4)."""
-        at = self._clock.steady_us()
-        if at - (entry.known.lost_at or 0) < LOST_POLLS_FOR_US:
-            return Evaluation(entry.known, None, LOST_EVERY_S)
-        known = give_up(entry.known, at=at)
-        return Evaluation(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+        What is lost is polled every 10 minutes, for a day; but what is unreadable as any other execution (SPEC 4).
+        """
+        before, at = entry.known, self._clock.steady_us()
+        reason = self._failures.note_failure(entry, reply, around)
+        if before.lost is not None and before.lost is not LostReason.UNREADABLE:
+            if at - (before.lost_at or 0) < LOST_POLLS_FOR_US:
+                return Evaluation(before, None, LOST_EVERY_S)
+            known = replace(before, ended_at=at)
+            return Evaluation(known, ExecutionChange(self._lease, known.sequence, known, ()), None)
+        next_s = self._failures.wait_s(entry, reason, sent_at=reply.sent_at)
+        if reason is None or reason is before.lost:
+            return Evaluation(before, None, next_s)
+        result = lose(before, reason, at=at, polled_at=entry.polled_at)
+        return Evaluation(result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
 
     def _change(
         self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: int
     ) -> ExecutionChange:
-        before = entry.known
-        observed_at = self._observed_at(entry, seen_at=seen_at)
-        outgoing = tuple(
-            self._outgoing(entry, status_change, result.known, facts=facts, observed_at=observed_at)
-            for status_change in result.status_changes
-        )
-        if outgoing and before.overdue_sequence is not None:
-            outgoing = (replace(outgoing[0], with_sinks_of=before.overdue_sequence), *outgoing[1:])
-        return ExecutionChange(self._lease, before.sequence if entry.recorded else None, result.known, outgoing)
+        """Return what is to be recorded, with the events.
 
-    def _outgoing(
-        self,
-        entry: TrackedExecution,
-        status_change: StatusChange,
-        known: ExecutionRecord,
-        *,
-        facts: ExecutionSnapshot | None,
-        observed_at: ObservedAt,
-    ) -> OutboxEntry:
-        overdue = status_change.type is EventType.EXECUTION_OVERDUE
-        stayed_s = (self._clock.steady_us() - known.since_at) / 1_000_000
-        return self._events.execution(
-            ExecutionEventParams(
+        What was seen is dated by the wall clock, and the last poll before it by the time that went by since.
+        """
+        before, known, at = entry.known, result.known, self._clock.now()
+        unseen = timedelta(microseconds=max(0, seen_at - entry.polled_at))
+        observed_at = ObservedAt(at, None if before.status is None else at - unseen)
+        limit_s = entry.watch.overdue_after_s.get(known.status or "", 0.0)
+        overdue_s = (self._clock.steady_us() - known.since_at) / 1_000_000 - limit_s
+        entries: list[OutboxEntry] = []
+        problems: list[ProblemChange] = []
+        for status_change in result.status_changes:
+            is_overdue = status_change.type is EventType.EXECUTION_OVERDUE
+            problem = self._problem(entry, status_change, is_first=not entries, at=at)
+            if problem is not None:
+                problems.append(problem)
+            params = ExecutionEventParams(
                 watch=entry.watch,
                 status_change=status_change,
                 known=known,
                 observed_at=observed_at,
-                pipeline_name=self._pipeline_names.get(entry.watch.pipeline),
+                pipeline_name=self.pipeline_name(entry.watch.pipeline),
                 facts=facts,
                 link=self._link,
                 reason=known.lost,
-                overdue_s=stayed_s - entry.watch.overdue_after_s[known.status or ""] if overdue else None,
+                overdue_s=overdue_s if is_overdue else None,
+                problem=problem,
             )
-        )
+            entries.append(self._events.execution(params))
+            if is_overdue:
+                known = replace(known, overdue_at=to_us(at))
+        sequence = before.sequence if entry.recorded else None
+        return ExecutionChange(self._lease, sequence, known, tuple(entries), tuple(problems))
 
-    def _observed_at(self, entry: TrackedExecution, *, seen_at: int) -> ObservedAt:
-        """Date what was seen by the wall clock, and the last poll before it by the time that went by since."""
-        at = self._clock.now()
-        if entry.known.status is None:
-            return ObservedAt(at, None)
-        return ObservedAt(at, at - timedelta(microseconds=max(0, seen_at - entry.polled_at)))
+    def _problem(
+        self, entry: TrackedExecution, status_change: StatusChange, *, is_first: bool, at: datetime
+    ) -> ProblemChange | None:
+        """Return what a change does to the problem of an overdue execution: it opens one, the next one closes it."""
+        before, source = entry.known, pipeline_source(entry.watch)
+        if status_change.type is EventType.EXECUTION_OVERDUE:
+            nth, sequence, closed_at = status_change.nth, status_change.sequence, None
+        elif is_first and before.overdue_sequence is not None:
+            nth, sequence, closed_at = dict(before.counts).get("overdue", 1), before.overdue_sequence, at
+            at = at if before.overdue_at is None else from_us(before.overdue_at)
+        else:
+            return None
+        kind, subject = EventType.EXECUTION_OVERDUE, before.execution
+        problem = new_problem(kind, source, subject=subject, nth=nth, sequence=sequence, at=at)
+        return ProblemChange(problem, closed_at, is_new=closed_at is None)

@@ -21,7 +21,6 @@ class ExecutionPoller:
     """Polls the executions of one account."""
 
     def __init__(self, deps: AccountDependencies, *, session: AccountSession, registry: ExecutionRegistry) -> None:
-        """Poll for this account."""
         self._deps = deps
         self._clock = deps.clock
         self._breaker = deps.breaker
@@ -29,12 +28,33 @@ class ExecutionPoller:
         self._registry = registry
 
     async def poll(self, entry: TrackedExecution) -> float | None:
-        """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come."""
-        return await self._session.guard(self._poll(entry), instead=lambda retry_s: retry_s)
+        """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come.
+
+        Raises `StoreError`.
+        """
+        reply = await self._deps.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
+        now = self._clock.monotonic()
+        self._deps.metrics.asked(reply.outcome, now - reply.sent_at)
+        if reply.execution is None:
+            evaluation = self._evaluate_failure(entry, reply, now=now)
+        else:
+            evaluation = self._deps.evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
+            self._session.note_success(entry, reply, now=now)
+        await self._session.report_answer(failed=reply.execution is None)
+        await self.record(entry, evaluation, reply.execution)
+        # what this says goes before the row, once recorded
+        if reply.execution is not None and entry.pending is not None:
+            entry.pending, entry.denied_until = None, now + DENIED_FOR_S
+        return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
-        """Take what a list said of an execution for its status: nobody could confirm it. Return as `poll` does."""
-        return await self._session.guard(self._accept(entry), instead=lambda retry_s: retry_s)
+        """Take what a list said of an execution for its status: nobody could confirm it. Otherwise as `poll`."""
+        pending = entry.pending
+        assert pending is not None  # noqa: S101 (only entries with one come here)
+        evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
+        await self.record(entry, evaluation, pending.execution)
+        entry.pending = None
+        return evaluation.next_s
 
     async def record(
         self, entry: TrackedExecution, evaluation: Evaluation, execution: ExecutionSnapshot | None
@@ -44,14 +64,14 @@ class ExecutionPoller:
             self._deps.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if evaluation.change is not None:
-            await self._session.write(self._deps.store.record(evaluation.change))
+            await self._deps.store.record(evaluation.change)
             entry.recorded, entry.unflushed = True, False
             self._registry.move(entry, evaluation.known)
-            for outgoing in evaluation.change.outgoing:
-                self._deps.metrics.events.labels(outgoing.event.type).inc()
+            for emitted in evaluation.change.entries:
+                self._deps.metrics.events.labels(emitted.event.type).inc()
             finished_at = None if execution is None else execution.finished_at
             # What had ended before it was watched says nothing of the watching.
-            if evaluation.change.outgoing and evaluation.known.ended_at is not None and finished_at is not None:
+            if evaluation.change.entries and evaluation.known.ended_at is not None and finished_at is not None:
                 delay_s = (self._clock.now() - finished_at).total_seconds()
                 self._deps.metrics.detection_delay.observe(max(0.0, delay_s))
         elif evaluation.polled_at is not None:
@@ -70,22 +90,6 @@ class ExecutionPoller:
             self._deps.fatal(error)
             raise
 
-    async def _poll(self, entry: TrackedExecution) -> float | None:
-        reply = await self._deps.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
-        now = self._clock.monotonic()
-        self._deps.metrics.asked(reply.outcome, now - reply.sent_at)
-        if reply.execution is None:
-            evaluation = self._evaluate_failure(entry, reply, now=now)
-        else:
-            evaluation = self._deps.evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
-            self._session.note_success(entry, reply, now=now)
-        await self._session.report_answer(failed=reply.execution is None)
-        await self.record(entry, evaluation, reply.execution)
-        # what this says goes before the row, once recorded
-        if reply.execution is not None and entry.pending is not None:
-            entry.pending, entry.denied_until = None, now + DENIED_FOR_S
-        return evaluation.next_s
-
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: float) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.pending is not None:  # a list shows it: whoever does not know it is mistaken
@@ -103,11 +107,3 @@ class ExecutionPoller:
             reason=reply.reason,
         )
         return evaluation
-
-    async def _accept(self, entry: TrackedExecution) -> float | None:
-        pending = entry.pending
-        assert pending is not None  # noqa: S101 (only entries with one come here)
-        evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
-        await self.record(entry, evaluation, pending.execution)
-        entry.pending = None
-        return evaluation.next_s

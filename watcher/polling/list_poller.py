@@ -1,7 +1,7 @@
-"""Asks for the lists of pipelines watched whole, and says when they cannot prove that everything was seen.
+"""Asks for the pages of pipelines watched whole, one request after the other.
 
-Which page is next the traversal says, when it is asked for the request selector, what its rows lead to the page
-processor.
+Which page is next the traversal decides, when it is asked for the request selector, what its rows lead to the page
+processor, what the end of a scan proves the list scans.
 """
 
 import asyncio
@@ -11,37 +11,26 @@ from dataclasses import replace
 import structlog
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, GapReason, Outcome, Watch
-from watcher.polling.list_failures import Cursors, EndCheck, ListFailures, Step
-from watcher.polling.page_processor import PageProcessor, ScanRules, by_id, raise_worst
-from watcher.polling.pagination.api_clock import ApiClock
-from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver, TraversalResult
-from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import ListTraversal
+from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, GapReason, Outcome
+from watcher.polling.list_failures import ListFailures, Step
+from watcher.polling.list_scans import ListScans
+from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id, raise_worst
+from watcher.polling.pagination.coverage import TraversalResult
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.request_selector import ListRequest
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.protocol import ExecutionChange, PipelineRecord
-
-CURSOR_EVERY_US = 60_000_000
-"""The cursor of a pipeline in which nothing happens is written so often."""
+from watcher.store.protocol import ExecutionChange
 
 log = structlog.get_logger()
-
-EMITTED_ONCE = frozenset(
-    {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
-)
-"""What goes on, scan after scan, is reported once, until a scan was complete without it."""
 
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
 
 
 class ListPoller:
-    """Asks for pages, one request after the other, and keeps the cursors of the account's pipelines."""
+    """Asks for pages and has what they show taken in."""
 
     def __init__(
         self,
@@ -52,44 +41,17 @@ class ListPoller:
         registry: ExecutionRegistry,
         poll_queue: PollQueue,
         page_processor: PageProcessor,
+        scans: ListScans,
     ) -> None:
-        """Start with nothing under way."""
         self._deps = deps
-        self._rules = rules
         self._session = session
         self._registry = registry
         self._poll_queue = poll_queue
         self._page_processor = page_processor
-        self._cursors = Cursors(deps, session=session)
-        self._failures = ListFailures(deps, session=session, registry=registry, cursors=self._cursors)
-        self._ending = EndCheck(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
+        self._scans = scans
+        self._failures = ListFailures(deps, session=session, registry=registry, scans=scans)
         self._clock = deps.clock
         self._at_rest = Step(QueueKind.STALE, rules.min_interval_s)  # where nothing is left to do
-
-    async def listing(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
-        """Return the list of a pipeline as it is recorded, with its first scan.
-
-        Since when it is watched is recorded before anything is asked: what has ended by then is history (SPEC 3,
-        `first_sight`), whenever that may be read. Raises `StoreError`.
-        """
-        cursor = record.cursor or Cursor(self._clock.steady_us())
-        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
-        scan, named = self._scan(cursor, CarryOver(Ordering(), Paging()), clock=ApiClock()), watch.name is not None
-        listing = PipelineListState(watch, cursor, record.sequence, scan, recorded_at=cursor.complete_at, named=named)
-        if record.cursor is None:
-            await self._cursors.record(listing, cursor)
-        return listing
-
-    def _scan(self, cursor: Cursor, carry_over: CarryOver, *, clock: ApiClock) -> ListTraversal:
-        """Return a scan that goes on from what the last one of this process learnt."""
-        return ListTraversal(
-            carry_over,
-            clock=clock,
-            cursor=cursor,
-            lookback_us=self._rules.lookback_us,
-            began_at=self._clock.steady_us(),
-            pages_at_most=self._rules.pages_at_most,
-        )
 
     async def ask(self, request: ListRequest) -> None:
         """Ask for a page and do what it calls for; then everything of this request is back in the queue."""
@@ -104,7 +66,10 @@ class ListPoller:
             for entry in left.values():
                 self._registry.restore(entry)
             if request.scans and not listing.unwatched:
-                self._put_back(listing, step)
+                # lists whose scan has begun take turns: who has waited longest goes first
+                due_at = listing.asked_at + step.wait_s
+                due_at = max(self._clock.monotonic(), due_at) if step.queue is QueueKind.DUE else due_at
+                self._poll_queue.put(listing, due_at=due_at, queue=step.queue)
 
     # One page
 
@@ -115,9 +80,10 @@ class ListPoller:
         reply = await self._deps.api.list(pipeline=listing.watch.pipeline, page=request.page)
         now = self._clock.monotonic()
         self._deps.metrics.listed(reply.outcome, now - reply.sent_at)
-        if reply.rows is None and self._is_beyond_the_end(request, reply):
-            return await self._read(request, reply, (), left=left)
         if reply.rows is None:
+            is_beyond_the_end = request.page > 1 and reply.outcome in BEYOND_THE_END
+            if is_beyond_the_end and not (request.scans and listing.scan.expects_page):
+                return await self._read(request, reply, left=left)
             return await self._fail(request, reply, now=now)
         self._session.note_success(listing, reply, now=now)
         await self._session.report_answer(failed=False)
@@ -125,12 +91,7 @@ class ListPoller:
             self._failures.works(listing)
         if listing.unwatched:
             return self._at_rest
-        return await self._read(request, reply, reply.rows, left=left)
-
-    def _is_beyond_the_end(self, request: ListRequest, reply: PageReply) -> bool:
-        if request.page == 1 or reply.outcome not in BEYOND_THE_END:
-            return False
-        return not (request.scans and request.listing.scan.expects_page)
+        return await self._read(request, reply, left=left)
 
     async def _fail(self, request: ListRequest, reply: PageReply, *, now: float) -> Step:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
@@ -141,10 +102,9 @@ class ListPoller:
         if reason is None:
             listing.progress.depth = HEAD_EVERY_PAGES  # what is new is read before the page that failed
             return await self._failures.give_up(listing, None, now=now)
-        emitted = listing.gaps_emitted
-        await self._end(
-            listing, listing.scan.result or TraversalResult(GapReason(reason.value), listing.scan.unread_count())
-        )
+        emitted, scan = listing.gaps_emitted, listing.scan
+        result = scan.result or TraversalResult(GapReason(reason.value), scan.unread_count())
+        await self._scans.complete(listing, result)
         listing.gaps_emitted |= emitted
         self._failures.works(listing)
         return self._at_rest
@@ -163,17 +123,11 @@ class ListPoller:
             self._deps.evaluator.learn_name(listing.watch.pipeline, reply.execution.pipeline_name)
         if listing.unwatched:
             return self._at_rest
-        return await self._read(request, page, page.rows or (), left=left)
+        return await self._read(request, page, left=left)
 
-    async def _read(
-        self,
-        request: ListRequest,
-        reply: PageReply,
-        executions: Sequence[ExecutionSnapshot],
-        *,
-        left: dict[str, TrackedExecution],
-    ) -> Step:
-        listing, paging = request.listing, request.listing.scan.paging
+    async def _read(self, request: ListRequest, reply: PageReply, *, left: dict[str, TrackedExecution]) -> Step:
+        """Take in a page: first its rows, each for itself, then what they say of the list."""
+        listing, paging, executions = request.listing, request.listing.scan.paging, reply.rows or ()
         if request.scans:
             paging.note(request.page, len(executions) + reply.skipped)
         rows = by_id(executions, first=paging.before(request.page))
@@ -184,25 +138,23 @@ class ListPoller:
         self._page_processor.recall(listing, executions, recorded=recorded)
         found_at = {name: listing.rows.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
-        if request.scans and fresh and self._needs_name(listing):
-            listing.nameless = (reply, fresh[0])
+        is_named = listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None
+        if request.scans and fresh and not is_named:  # no list says the name, so the first event would lack it
+            listing.named, listing.nameless = True, (reply, fresh[0])
             return Step(QueueKind.BEGUN)
         if fresh:
             now, shown = self._clock.steady_us(), [row for row in executions if found_at[row.id] is None]
             watched_us, is_read = now - listing.cursor.since_at, bool(listing.cursor.complete_at)
-            listing.baseline.arrivals.note(shown, now=now, watched_us=watched_us, is_read=is_read)
+            listing.arrivals.note(shown, now=now, watched_us=watched_us, is_read=is_read)
         known = {name: at for name, at in found_at.items() if at and at <= listing.cursor.complete_at}
-        listing.rows.find_astray({name: row.index for name, row in rows.items()}, at=reply.sent_at)
-        await self._page_processor.take(
-            listing, rows.values(), reply, recorded=recorded, found_at=when, scanned=request.scans, left=left
-        )
+        listing.rows.find_displaced({name: row.index for name, row in rows.items()}, at=reply.sent_at)
+        page = ListedPage(listing, reply, recorded, found_at=when, scanned=request.scans, left=left)
+        await self._page_processor.take(rows.values(), page)
         for entry in left.values():
             listing.rows.miss(entry, page=request.page, at=reply.sent_at)
         listing.found(len(fresh), scanned=request.scans)
         if not request.scans:
-            listing.scan.hear(reply.total)
-            if request.page == listing.scan.head and len(rows) >= paging.rows:
-                listing.scan.head_is_full()
+            listing.scan.note_aside(request.page, row_count=len(rows), total=reply.total)
             return self._at_rest
         return await self._step(listing, reply, executions, known=known)
 
@@ -229,24 +181,16 @@ class ListPoller:
             return {}
         recorded = await self._deps.store.load_executions(self._deps.lease, unknown)
         ended = [known for known in recorded.values() if known.ended_at is not None]
-        noted = (self._note_found(known, when=when) for known in ended if not known.found_at)
-        raise_worst(await asyncio.gather(*noted, return_exceptions=True))
+        # a list shows what was named, and reported, before
+        changes = [
+            ExecutionChange(self._deps.lease, known.sequence, replace(known, found_at=when), ())
+            for known in ended
+            if not known.found_at
+        ]
+        writes = (self._deps.store.record(change) for change in changes)
+        raise_worst(await asyncio.gather(*writes, return_exceptions=True))
         listing.rows.remember({known.execution: known.found_at or when for known in ended})
         return recorded
-
-    async def _note_found(self, known: ExecutionRecord, *, when: int) -> None:
-        """Record that a list shows what was named, and reported, before."""
-        change = ExecutionChange(self._deps.lease, known.sequence, replace(known, found_at=when), ())
-        await self._session.write(self._deps.store.record(change))
-
-    def _needs_name(self, listing: PipelineListState) -> bool:
-        """Tell whether the first event would lack the pipeline's name: a list does not say it."""
-        if listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None:
-            return False
-        listing.named = True
-        return True
-
-    # The end of a scan, and of a list
 
     async def _step(
         self,
@@ -272,54 +216,7 @@ class ListPoller:
         newest_at = listing.head_newest_at(rows, now=now)
         if result is None:
             if newest_at is not None:
-                await self._cursors.record(listing, replace(listing.cursor, newest_at=newest_at))
+                await self._scans.record(listing, replace(listing.cursor, newest_at=newest_at))
             return Step(QueueKind.BEGUN)
-        if not self._ending.ends_early(listing, result):
-            await self._end(listing, result, newest_at=newest_at)
-            return self._at_rest
-        believed = self._ending.believed(listing, result, now_s=self._clock.running())
-        if believed is None:
-            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=listing.scan.clock))
-        else:
-            await self._end_anew(listing, believed)
+        await self._scans.end(listing, result, newest_at=newest_at)
         return self._at_rest
-
-    def _put_back(self, listing: PipelineListState, step: Step) -> None:
-        """Queue a list. Those whose scan has begun take turns, whoever has waited longest."""
-        match step.queue:
-            case QueueKind.BEGUN:
-                self._poll_queue.put_begun(listing, since=listing.asked_at)
-            case QueueKind.STALE:
-                self._poll_queue.put_stale(listing, from_at=listing.asked_at + step.wait_s)
-            case QueueKind.DUE:
-                self._poll_queue.put(listing, due_at=max(self._clock.monotonic(), listing.asked_at + step.wait_s))
-
-    async def _end_anew(self, listing: PipelineListState, result: TraversalResult) -> None:
-        """End a scan that ended too early; if that cannot be written the list is read again, it may be back."""
-        try:
-            await self._end(listing, result)
-        except BaseException:
-            listing.scan_again(self._scan(listing.cursor, listing.scan.before, clock=listing.scan.clock))
-            raise
-
-    async def _end(self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None = None) -> None:
-        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
-        now = self._clock.steady_us()
-        result = self._ending.with_unproven(listing, result, now=now)
-        name = self._deps.evaluator.pipeline_name(listing.watch.pipeline)
-        if self._ending.proves_empty(listing, now=now):
-            newest_at = 0
-        cursor = listing.next_cursor(name=name, newest_at=newest_at)
-        gap = None if result.gap in listing.gaps_emitted else result.gap
-        old = replace(listing.cursor, complete_at=cursor.complete_at)
-        overdue = now - listing.recorded_at >= CURSOR_EVERY_US
-        if listing.progress.found_count or gap or cursor != old or overdue:
-            await self._cursors.record(listing, cursor, gap=gap, at_most=result.at_most)
-        listing.cursor = cursor
-        listing.baseline.arrivals.unproven.clear()
-        listing.baseline.arrivals.is_counted |= listing.scan.is_counted
-        if result.gap is None:
-            listing.gaps_emitted = frozenset()
-        elif result.gap in EMITTED_ONCE:
-            listing.gaps_emitted |= {result.gap}
-        listing.scan_ended(self._scan(cursor, listing.scan.carry_over(), clock=listing.scan.clock))

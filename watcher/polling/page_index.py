@@ -17,26 +17,29 @@ STEP_ROWS = 5
 
 
 class PageIndex:
-    """The pages of one list. Who has no known position is on none. Times are monotonic seconds."""
+    """Those of one pipeline: `entries` are open, `positions` says where rows are, and the index on which page.
+
+    Who has no known position is on no page. Times are monotonic seconds, but when an execution was found.
+    """
 
     def __init__(self, positions: PositionEstimator) -> None:
-        """Start with nobody."""
-        self._positions = positions
+        self.entries: dict[str, TrackedExecution] = {}
+        self.positions = positions
+        self._ended: OrderedDict[str, int] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
         self._page_of: dict[TrackedExecution, int] = {}
         self._step = 0
 
-    def put(self, entry: TrackedExecution, *, at: float) -> None:
-        """Take in the place of an entry, or that it has none any more."""
-        self.drop(entry)
-        if entry.position is not None:
-            self._add(entry, self._positions.page_of(entry.position, at=at))
+    def enter(self, entry: TrackedExecution) -> None:
+        """Count an open execution among those of this pipeline."""
+        self.entries[entry.known.execution] = entry
 
-    def drop(self, entry: TrackedExecution) -> None:
-        """Forget an entry."""
-        page = self._page_of.pop(entry, None)
-        if page is not None:
-            del self._pages[page][entry]
+    def leave(self, entry: TrackedExecution) -> None:
+        """Count it no longer, and remember that it is recorded."""
+        del self.entries[entry.known.execution]
+        self._drop(entry)
+        if entry.known.ended_at is not None:
+            self.remember({entry.known.execution: entry.known.found_at})
 
     def page_of(self, entry: TrackedExecution, *, at: float) -> int | None:
         """Return the page that should show an entry."""
@@ -48,60 +51,50 @@ class PageIndex:
         self._keep_up(at)
         return self._pages.get(page, {}).keys()
 
-    def _add(self, entry: TrackedExecution, page: int) -> None:
-        self._page_of[entry] = page
-        self._pages.setdefault(page, {})[entry] = None
-
-    def _keep_up(self, at: float) -> None:
-        step = round(self._positions.come_by(at) / STEP_ROWS)
-        if step == self._step:
-            return
-        self._step, self._pages = step, {}
-        for entry in self._page_of:
-            assert entry.position is not None  # noqa: S101 (who has none is on no page)
-            self._add(entry, self._positions.page_of(entry.position, at=at))
-
-
-class ListedExecutions:
-    """Those of one pipeline: `entries` are open, `positions` says where rows stand, and `page_index` on which page."""
-
-    def __init__(self, positions: PositionEstimator) -> None:
-        """Start with nobody."""
-        self.entries: dict[str, TrackedExecution] = {}
-        self.positions = positions
-        self.page_index = PageIndex(positions)
-        self._ended: OrderedDict[str, int] = OrderedDict()
-
-    def enter(self, entry: TrackedExecution) -> None:
-        """Count an open execution among those of this pipeline."""
-        self.entries[entry.known.execution] = entry
-
-    def leave(self, entry: TrackedExecution) -> None:
-        """Count it no longer, and remember that it is recorded."""
-        del self.entries[entry.known.execution]
-        self.page_index.drop(entry)
-        if entry.known.ended_at is not None:
-            self.remember({entry.known.execution: entry.known.found_at})
-
     def put(self, entry: TrackedExecution, *, index: int, at: float, scanned: bool) -> None:
-        """Note where a page showed an execution at that time (monotonic seconds); `scanned`: the scan's own page."""
+        """Note where a page showed an execution at that time; `scanned`: the scan's own page."""
         entry.position = self.positions.position(index, at=at, scanned=scanned)
-        self.page_index.put(entry, at=at)
-
-    def find_astray(self, indexes: Mapping[str, int], *, at: float) -> None:
-        """Learn from where a page showed executions how far off they were expected."""
-        known = ((self.entries.get(execution), index) for execution, index in indexes.items())
-        located = [
-            (entry.position, index) for entry, index in known if entry is not None and entry.position is not None
-        ]
-        self.positions.found_astray(located, at=at)
+        self._move(entry, at=at)
 
     def miss(self, entry: TrackedExecution, *, page: int, at: float) -> None:
         """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
         position = entry.position
         if position is not None and self.positions.page_of(position, at=at) == page:
             entry.position = None if position.guessed else self.positions.beside(position, at=at)
-        self.page_index.put(entry, at=at)
+        self._move(entry, at=at)
+
+    def find_displaced(self, indexes: Mapping[str, int], *, at: float) -> None:
+        """Learn from where a page showed executions how far off they were expected."""
+        known = ((self.entries.get(execution), index) for execution, index in indexes.items())
+        located = [
+            (entry.position, index) for entry, index in known if entry is not None and entry.position is not None
+        ]
+        self.positions.found_displaced(located, at=at)
+
+    def _move(self, entry: TrackedExecution, *, at: float) -> None:
+        self._drop(entry)
+        if entry.position is not None:
+            self._add(entry, self.positions.page_of(entry.position, at=at))
+
+    def _drop(self, entry: TrackedExecution) -> None:
+        page = self._page_of.pop(entry, None)
+        if page is not None:
+            del self._pages[page][entry]
+
+    def _add(self, entry: TrackedExecution, page: int) -> None:
+        self._page_of[entry] = page
+        self._pages.setdefault(page, {})[entry] = None
+
+    def _keep_up(self, at: float) -> None:
+        step = round(self.positions.come_by(at) / STEP_ROWS)
+        if step == self._step:
+            return
+        self._step, self._pages = step, {}
+        for entry in self._page_of:
+            assert entry.position is not None  # noqa: S101 (who has none is on no page)
+            self._add(entry, self.positions.page_of(entry.position, at=at))
+
+    # Those that have ended
 
     def remember(self, ended: dict[str, int]) -> None:
         """Remember of ended executions when they were found (microseconds, steady)."""
@@ -112,7 +105,7 @@ class ListedExecutions:
             self._ended.popitem(last=False)
 
     def found_at(self, execution: str) -> int | None:
-        """Return when a list first showed this execution, `None` if it is a stranger as far as memory goes."""
+        """Return when a list first showed this execution, `None` if it is unknown as far as memory goes."""
         entry = self.entries.get(execution)
         return entry.known.found_at if entry is not None else self._ended.get(execution)
 

@@ -55,6 +55,22 @@ class Row:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class ListedPage:
+    """A page of a list that was read.
+
+    `recorded` is what only the store knows of the executions on it, `found_at` when what is new among them counts as
+    found, `scanned` whether it is the scan's own page. Whom its rows are about is taken out of `left`.
+    """
+
+    listing: PipelineListState
+    reply: PageReply
+    recorded: Mapping[str, ExecutionRecord]
+    found_at: int
+    scanned: bool
+    left: dict[str, TrackedExecution]
+
+
 class _Change(NamedTuple):
     """What a row led to for an entry.
 
@@ -82,7 +98,6 @@ class PageProcessor:
         poll_queue: PollQueue,
         confirmations: ConfirmationQueue,
     ) -> None:
-        """Start with nothing to confirm."""
         self._deps = deps
         self._rules = rules
         self._poller = poller
@@ -98,33 +113,28 @@ class PageProcessor:
         *,
         recorded: Mapping[str, ExecutionRecord],
     ) -> None:
-        """Remember those that nobody knows any more because they ended so long ago."""
-        unknown = (each for each in executions if each.id not in recorded and listing.rows.found_at(each.id) is None)
-        listing.rows.remember({each.id: LONG_AGO for each in unknown if self._is_history(listing, each)})
+        """Remember those that nobody knows any more: they were known, and ended so long ago that they were forgotten.
 
-    async def take(
-        self,
-        listing: PipelineListState,
-        rows: Iterable[Row],
-        reply: PageReply,
-        *,
-        recorded: Mapping[str, ExecutionRecord],
-        found_at: int,
-        scanned: bool,
-        left: dict[str, TrackedExecution],
-    ) -> None:
-        """Evaluate a page's rows; then write, together, what changed. Raises `StoreError` when that failed for any.
-
-        `recorded` is what only the store knows of them, `found_at` when what is new among them counts as found,
-        `scanned` whether the page is the scan's; whom they are about is taken out of `left`.
+        What ended after all that the last complete scan showed was not: the API's clock may be far behind.
         """
+        forgotten_at = min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
+        shown_at = listing.scan.clock.shown_at
+        for each in executions:
+            if each.id in recorded or listing.rows.found_at(each.id) is not None or not is_terminal(each):
+                continue
+            at = dated(each)
+            if at is not None and at < forgotten_at and (shown_at is None or at <= shown_at):
+                listing.rows.remember({each.id: LONG_AGO})
+
+    async def take(self, rows: Iterable[Row], page: ListedPage) -> None:
+        """Evaluate a page's rows; then write, together, what changed. Raises `StoreError` when that failed for any."""
         changed: list[_Change] = []
         try:
             for row in rows:
-                change = self._change(listing, row, reply, recorded=recorded, found_at=found_at, left=left)
+                change = self._change(row.execution, page)
                 if change is None:
                     continue
-                listing.rows.put(change.entry, index=row.index, at=reply.sent_at, scanned=scanned)
+                page.listing.rows.put(change.entry, index=row.index, at=page.reply.sent_at, scanned=page.scanned)
                 if change.evaluation.change is None:
                     await self._finish(change)
                 else:
@@ -133,26 +143,24 @@ class PageProcessor:
             failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
         raise_worst(failures)
 
-    def _change(
-        self,
-        listing: PipelineListState,
-        row: Row,
-        reply: PageReply,
-        *,
-        recorded: Mapping[str, ExecutionRecord],
-        found_at: int,
-        left: dict[str, TrackedExecution],
-    ) -> _Change | None:
+    def _change(self, execution: ExecutionSnapshot, page: ListedPage) -> _Change | None:
         """Return what a row leads to, nothing if its execution is somebody else's, or has ended."""
-        execution = row.execution
-        entry, is_new = left.pop(execution.id, None) or self._free_entry(execution), False
-        if entry is None:
-            if self._registry.find(execution.id) or listing.rows.found_at(execution.id) is not None:
+        listing, is_new = page.listing, False
+        entry = page.left.pop(execution.id, None)
+        if entry is None and (entry := self._registry.find(execution.id)) is not None:
+            if not entry.queued:
                 return None
-            entry, is_new = self._new_entry(listing, execution, recorded.get(execution.id)), True
+            self._poll_queue.take(entry)
+        elif entry is None:
+            if listing.rows.found_at(execution.id) is not None:
+                return None
+            recorded, is_new = page.recorded.get(execution.id), True
+            known = recorded or ExecutionRecord(execution.id, listing.watch.pipeline)
+            entry = TrackedExecution(known, listing.watch, known.polled_at, recorded=recorded is not None)
+            self._registry.enter(entry)
         before = entry.known
         try:
-            evaluation = self._evaluate(listing, entry, execution, reply, found_at=found_at)
+            evaluation = self._evaluate(entry, execution, page)
         except BaseException:
             self._undo(entry, before=before, is_new=is_new)
             raise
@@ -177,90 +185,46 @@ class PageProcessor:
         else:
             self._poller.put_back(entry, change.evaluation.next_s)
 
-    def _free_entry(self, execution: ExecutionSnapshot) -> TrackedExecution | None:
-        """Return the entry a row is about, out of the poll queue; nothing if there is none, or somebody has it."""
-        entry = self._registry.find(execution.id)
-        if entry is None or not entry.queued:
-            return None
-        self._poll_queue.take(entry)
-        return entry
+    def _evaluate(self, entry: TrackedExecution, execution: ExecutionSnapshot, page: ListedPage) -> Evaluation:
+        """Evaluate a row.
 
-    def _new_entry(
-        self, listing: PipelineListState, execution: ExecutionSnapshot, known: ExecutionRecord | None
-    ) -> TrackedExecution:
-        entry = TrackedExecution(
-            known or ExecutionRecord(execution.id, listing.watch.pipeline), listing.watch, recorded=known is not None
-        )
-        entry.polled_at = entry.known.polled_at
-        self._registry.enter(entry)
-        return entry
-
-    def _evaluate(
-        self,
-        listing: PipelineListState,
-        entry: TrackedExecution,
-        execution: ExecutionSnapshot,
-        reply: PageReply,
-        *,
-        found_at: int,
-    ) -> Evaluation:
-        entry.asked_at = reply.sent_at
+        One that says it has ended is confirmed by a GET, unless one has just denied that. An execution nobody knew is
+        recorded as found until then, so that it is reported after a crash, too.
+        """
+        lease, sent_at = self._deps.lease, page.reply.sent_at
+        entry.asked_at = sent_at
         self._deps.metrics.polls[Outcome.OK].inc()
         if not entry.known.found_at:
-            entry.known = replace(entry.known, found_at=found_at)
-            if entry.watch.whole and self._is_silent(listing, entry.known, execution):
-                return self._silently(entry, execution)
-        if selects(self._rules.details, execution):
-            return self._await_confirmation(entry, execution, reply)
-        return self._deps.evaluator.success(entry, execution, sent_at=reply.sent_at)
-
-    def _await_confirmation(
-        self, entry: TrackedExecution, execution: ExecutionSnapshot, reply: PageReply
-    ) -> Evaluation:
-        """Have a row that says it has ended confirmed by a GET, unless one has just denied that.
-
-        An execution nobody knew is recorded as found, so that it is reported after a crash, too.
-        """
+            entry.known = replace(entry.known, found_at=page.found_at)
+            if entry.watch.whole and self._is_silent(page.listing, entry.known, execution):
+                at = self._clock.steady_us()
+                known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
+                return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
+        if not selects(self._rules.details, execution):
+            return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()
         if now >= entry.denied_until:
-            entry.pending = PendingConfirmation(entry.known.pipeline, execution, reply.sent_at, now)
-        found = None if entry.recorded else ExecutionChange(self._deps.lease, None, entry.known, ())
+            entry.pending = PendingConfirmation(entry.known.pipeline, execution, sent_at, now)
+        found = None if entry.recorded else ExecutionChange(lease, None, entry.known, ())
         return Evaluation(entry.known, found, 0.0)
 
-    def _silently(self, entry: TrackedExecution, execution: ExecutionSnapshot) -> Evaluation:
-        at = self._clock.steady_us()
-        known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
-        return Evaluation(known, ExecutionChange(self._deps.lease, None, known, ()), None)
-
     def _is_silent(self, listing: PipelineListState, known: ExecutionRecord, execution: ExecutionSnapshot) -> bool:
-        """Tell whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
+        """Return whether it had ended before the pipeline was watched, and nobody wants to hear of that."""
         cursor, rules = listing.cursor, self._rules
         if known.status is not None or known.lost is not None or not is_terminal(execution):
             return False
-        if proves_new(cursor, listing.baseline.arrivals, found_at=known.found_at, history_us=rules.history_us):
+        if proves_new(cursor, listing.arrivals, found_at=known.found_at, history_us=rules.history_us):
             return False
         is_baseline = rules.first_sight is FirstSight.BASELINE
-        if dated(execution) is None:  # nobody can tell, but what only later scans find
+        if dated(execution) is None:  # nobody knows, but what only later scans find
             return is_baseline and not cursor.complete_at
         in_turn = not cursor.complete_at and known.found_at == listing.progress.began_at
         seen = FirstSeen(known.found_at, self._clock.steady_us(), in_turn=in_turn)
         lookback_us = 0 if is_baseline else rules.lookback_us
-        is_silent = had_ended(cursor, execution, listing.baseline.arrivals, seen=seen, lookback_us=lookback_us)
+        is_silent = had_ended(cursor, execution, listing.arrivals, seen=seen, lookback_us=lookback_us)
         if is_silent and is_baseline:
-            listing.baseline.arrivals.note_uncertain(
-                cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us
-            )
+            listing.arrivals.note_uncertain(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
         return is_silent
-
-    def _is_history(self, listing: PipelineListState, execution: ExecutionSnapshot) -> bool:
-        """Tell whether an execution nobody remembers was known, and ended so long ago that it was forgotten.
-
-        What ended after all that the last complete scan showed was not: the API's clock may be far behind.
-        """
-        at, shown_at = dated(execution), listing.scan.clock.shown_at
-        if at is None or not is_terminal(execution) or (shown_at is not None and at > shown_at):
-            return False
-        return at < min(listing.cursor.complete_at, self._clock.steady_us() - self._rules.history_us)
 
 
 def raise_worst(failures: Iterable[BaseException | None]) -> None:

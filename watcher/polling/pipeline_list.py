@@ -7,7 +7,7 @@ from typing import ClassVar
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Watch
 from watcher.domain.timestamps import to_us
-from watcher.polling.page_index import ListedExecutions
+from watcher.polling.page_index import PageIndex
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ArrivalBaseline
 from watcher.polling.pagination.paging import dated
@@ -37,7 +37,7 @@ class RowAges:
     latest_at: int | None = None
 
     def explain_emptiness(self, *, since: int, now: int) -> bool:
-        """Tell whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
+        """Return whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
 
         What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
         younger than that.
@@ -62,25 +62,10 @@ class EarlyEnd:
 
 
 @dataclass(slots=True)
-class Baseline:
-    """What is known of how a list began, and of what it keeps.
-
-    `ages` are the ages of the rows that the last complete scan met: so long the API keeps what has ended. `early_end`
-    is there while the last scans ended too early. `newest_at` is the latest date where new rows show, once that was
-    read.
-    """
-
-    arrivals: ArrivalBaseline = field(default_factory=ArrivalBaseline)
-    ages: RowAges = RowAges()
-    early_end: EarlyEnd | None = None
-    newest_at: int | None = None
-
-
-@dataclass(slots=True)
 class Progress:
     """How far the scan under way is: it began at `began_at` (0: not yet).
 
-    It has found `found_count` new rows; `came_count` others came since. `shows_any` tells whether it met any row,
+    It has found `found_count` new rows; `came_count` others came since. `shows_any` says whether it met any row,
     `earliest_at` is the earliest date of those. Its last `depth` pages were not the one on which new rows show. That it
     `seeks` says that it reads on for executions that have no known position.
     """
@@ -100,10 +85,14 @@ class PipelineListState(PollItem):
 
     `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
     `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
-    that was read before the pipeline's name was known, and an execution on it that can tell it; `named` is set then. A
+    that was read before the pipeline's name was known, and an execution on it that has it; `named` is set then. A
     list that fails answers nobody until `failing_until`. The first page of a scan was asked for at `scanned_at`, of one
     that seeks at `sought_at` (monotonic seconds). `gaps_emitted` is why the last scans could not be completed, where
     that goes on and was reported: deeper pages are refused, or there is no order.
+
+    `arrivals` is what is known of how the list began, `ages` those of the rows that the last complete scan met: so long
+    the API keeps what has ended. `early_end` is there while the last scans ended too early. `newest_at` is the latest
+    date where new rows show, once that was read.
     """
 
     weight: ClassVar[float] = LIST_WEIGHT
@@ -113,9 +102,12 @@ class PipelineListState(PollItem):
     cursor: Cursor
     sequence: int
     scan: ListTraversal
-    rows: ListedExecutions = field(init=False)
+    rows: PageIndex = field(init=False)
     progress: Progress = field(default_factory=Progress)
-    baseline: Baseline = field(default_factory=Baseline)
+    arrivals: ArrivalBaseline = field(default_factory=ArrivalBaseline)
+    ages: RowAges = RowAges()
+    early_end: EarlyEnd | None = None
+    newest_at: int | None = None
     recorded_at: int = 0
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
@@ -126,7 +118,7 @@ class PipelineListState(PollItem):
 
     def __post_init__(self) -> None:
         """Have its pages cut as the scan learns to."""
-        self.rows = ListedExecutions(PositionEstimator(self.scan.paging))
+        self.rows = PageIndex(PositionEstimator(self.scan.paging))
 
     @property
     def is_expected(self) -> bool:
@@ -134,7 +126,7 @@ class PipelineListState(PollItem):
         return self.cursor.refused is None
 
     def is_known_row(self, row: ExecutionSnapshot, *, found_at: int, now: int) -> bool:
-        """Tell whether a row is a known row, by when it was found (microseconds, steady).
+        """Return whether a row is a known row, by when it was found (microseconds, steady).
 
         A complete scan has found it, and what may come to be seen late below it was there by then: it was old by the
         API's own clock when that scan began, or scans have been there since.
@@ -163,11 +155,6 @@ class PipelineListState(PollItem):
         else:
             self.progress.came_count += count
 
-    def head_due(self) -> int | None:
-        """Return the page on which new rows show if it is time to read it again in between."""
-        head = self.scan.head
-        return head if self.progress.depth >= HEAD_EVERY_PAGES and head != self.scan.page else None
-
     def met(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> None:
         """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
         self.scan.clock.note(rows, now=now)
@@ -180,16 +167,16 @@ class PipelineListState(PollItem):
 
         Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
         had to be found, and no total proves it, an answer may have been empty for once: that is believed after a while.
-        Where no row has begun yet, those further on tell.
+        Where no row has begun yet, those further on show it.
         """
         if self.cursor.newest_at is not None:
             return None
-        if self.baseline.newest_at is None:
-            self.baseline.newest_at = self._read_newest_at(rows, now=now)
-        return self.baseline.newest_at
+        if self.newest_at is None:
+            self.newest_at = self._read_newest_at(rows, now=now)
+        return self.newest_at
 
     def _read_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> int | None:
-        arrivals, scan, order = self.baseline.arrivals, self.scan, self.scan.order
+        arrivals, scan, order = self.arrivals, self.scan, self.scan.order
         if not self.progress.shows_any or arrivals.is_unsure or not scan.saw_newest:
             return None
         is_settled = self.progress.began_at - self.cursor.since_at >= SETTLED_AFTER_US
@@ -200,27 +187,21 @@ class PipelineListState(PollItem):
         newest_at = Dates(shown_dates(rows), now=now).latest_at if order is Order.OLDEST else scan.clock.latest_at
         return newest_at if newest_at is not None or scan.result is None else 0
 
-    def next_cursor(self, *, name: str | None, newest_at: int | None) -> Cursor:
-        """Return the cursor that a scan leaves which ends now; `name` is what the API calls the pipeline."""
-        newest_at = self.cursor.newest_at if newest_at is None else newest_at
-        began_at, found = self.progress.began_at, self.progress.shows_any
-        return Cursor(self.cursor.since_at, began_at, found=found, name=name, newest_at=newest_at)
-
     def scan_ended(self, following: ListTraversal) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
         progress, clock = self.progress, self.scan.clock
         self.rows.positions.scan_ended(progress.found_count)
-        self.baseline.ages, self.baseline.early_end = RowAges(progress.earliest_at, clock.latest_at), None
+        self.ages, self.early_end = RowAges(progress.earliest_at, clock.latest_at), None
         clock.scan_ended()
         self.scan, self.progress = following, Progress(found_count=progress.came_count)
 
     def scan_again(self, following: ListTraversal) -> None:
         """Begin another scan, as if this one had not been made."""
         self.scan.clock.begin()
-        self.baseline.newest_at = None
+        self.newest_at = None
         progress = self.progress
         self.scan, self.progress = following, Progress(0, progress.found_count, progress.came_count)
 
     def sought_count(self) -> int:
-        """Return how many open executions the scan is to look for: nobody knows where in the list they are."""
+        """Return how many open executions the scan is to search for: nobody knows where in the list they are."""
         return sum(entry.position is None for entry in self.rows.entries.values()) if self.progress.seeks else 0

@@ -1,8 +1,9 @@
-"""What failures in a row mean, for an execution and for a list: when to ask again, and when it is lost.
+"""When to ask again: by the cadence after a success, ever later after failures. And what is lost, after many.
 
-One rule for both. It knows neither events nor the store, nor what a loss leads to.
+One rule of failures for executions and for lists. It knows neither events nor the store, nor what a loss leads to.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +15,12 @@ from watcher.polling.poll_queue import PollItem
 from watcher.runtime.backoff import Jitter, doubling, spread
 from watcher.runtime.clock import Clock
 
+Cadence = Callable[[float], float]
+"""Seconds spent in this status so far → seconds until the next poll."""
+
+BACKOFF_SHARE = 0.1
+JITTER_SHARE = 0.1
+
 LOST_EVERY_S = 600.0
 """What is lost is asked for so often (SPEC 4)."""
 
@@ -22,6 +29,21 @@ _UNREADABLE_CODES = frozenset({None, 200})
 """Of an `invalid` answer: 402 and the like are the API's trouble, however long (SPEC 4, "anything else")."""
 
 ERROR_JITTER = 0.1
+
+
+def fixed_cadence(*, min_interval_s: float) -> Cadence:
+    """Return the cadence that polls every `min_interval_s`."""
+    return lambda _dwell_s: min_interval_s
+
+
+def backoff_cadence(*, min_interval_s: float, max_interval_s: float, jitter: Jitter) -> Cadence:
+    """Return the cadence that waits a tenth of the time in this status, ±10 %, within the bounds (SPEC 3)."""
+
+    def interval(dwell_s: float) -> float:
+        wanted = spread(max(min_interval_s, dwell_s * BACKOFF_SHARE), share=JITTER_SHARE, jitter=jitter)
+        return min(max_interval_s, max(min_interval_s, wanted))
+
+    return interval
 
 
 class AccountState(NamedTuple):

@@ -7,6 +7,7 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from operator import attrgetter
 from typing import ClassVar
 
 from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, Watch
@@ -37,7 +38,7 @@ class PollItem:
     `due_at` is the next request, or the moment from which one makes sense; `asked_at` was the last. `failure_count`
     counts poll errors in a row; `streak` are refusals that may become a loss. Since `failing_since` it could not be
     read; by then the process had run for `failing_ran_s`. `unwatched` is set while it is in flight and nobody wants to
-    know any more. `queue` tells why it waits, `number` which of a heap's items is meant.
+    know any more. `queue` says why it waits, `number` which of a heap's items is meant.
     """
 
     due_at: float = 0.0
@@ -91,7 +92,7 @@ class PendingConfirmation:
 class TrackedExecution(PollItem):
     """One open execution.
 
-    `recorded` tells whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
+    `recorded` says whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
     steady), of which the store learns lazily: not yet while it is `unflushed`. `position` is where a list showed it
     last; `pending` is a row that says it has ended; until `denied_until` no other such row is believed.
     """
@@ -122,38 +123,26 @@ class PollQueue:
     """
 
     def __init__(self, *, max_interval_s: float) -> None:
-        """Start empty."""
         self._max_interval_s = max_interval_s
         self._step_s = max_interval_s / SLACK_STEPS
-        self._due: dict[float, Heap] = {}
-        self._stale: dict[float, Heap] = {}
-        self._heaps: list[Heap] = []  # all of them
+        self._due: dict[int, Heap] = {}  # by how many steps they may wait
+        self._stale: dict[float, Heap] = {}  # by their weight
         self._begun: Heap = []
         self._put_count = 0
 
-    def put(self, item: PollItem, *, due_at: float) -> None:
-        """Queue an item, or move it if it is queued already."""
-        item.due_at, item.queue = due_at, QueueKind.DUE
-        self._push(item)
+    def put(self, item: PollItem, *, due_at: float, queue: QueueKind = QueueKind.DUE) -> None:
+        """Queue an item, or move it if it is queued already.
 
-    def put_stale(self, item: PollItem, *, from_at: float) -> None:
-        """Queue an item, or move it, for when nothing is due, but not before `from_at`."""
-        item.due_at, item.queue = from_at, QueueKind.STALE
-        self._push(item)
-
-    def put_begun(self, item: PollItem, *, since: float) -> None:
-        """Queue a list for the next page of its scan; the page before was asked for then."""
-        item.due_at, item.queue = since, QueueKind.BEGUN
-        self._push(item)
+        What grows `STALE` waits for when nothing is due, but not before `due_at`; of a scan that has `BEGUN` the page
+        before was asked for then.
+        """
+        item.due_at, item.queue = due_at, queue
+        self.restore(item)
 
     def ready(self, now: float) -> Sequence[PollItem]:
         """Return what is first of each kind, if its time has come: for the three below to choose from."""
-        ready = []
-        for heap in self._heaps:
-            item = _peek(heap)
-            if item is not None and item.due_at <= now:
-                ready.append(item)
-        return ready
+        heads = map(_peek, (*self._due.values(), *self._stale.values()))
+        return [item for item in heads if item is not None and item.due_at <= now]
 
     def late(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
         """Return what was asked for longest ago of what is late, by its weight."""
@@ -162,7 +151,7 @@ class PollQueue:
 
     def due(self, ready: Sequence[PollItem]) -> PollItem | None:
         """Return what has been due longest."""
-        return min((item for item in ready if item.queue is QueueKind.DUE), key=_due_at, default=None)
+        return min((item for item in ready if item.queue is QueueKind.DUE), key=attrgetter("due_at"), default=None)
 
     def stalest(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
         """Return what has grown stalest, by its weight."""
@@ -179,12 +168,21 @@ class PollQueue:
 
     def restore(self, item: PollItem) -> None:
         """Put back an item that was taken for nothing."""
-        self._push(item)
+        self._put_count += 1
+        item.number, item.queued = self._put_count, True
+        if item.queue is QueueKind.BEGUN:
+            heap = self._begun
+        elif item.queue is QueueKind.STALE:
+            heap = self._stale.setdefault(item.weight, [])
+        else:
+            slack_s = item.asked_at + self._max_interval_s - item.due_at
+            heap = self._due.setdefault(max(0, int(slack_s / self._step_s)), [])
+        heapq.heappush(heap, (item.due_at, item.number, item))
 
     def peek(self) -> PollItem | None:
         """Return what may be asked for first, due or not."""
-        heads = (_peek(heap) for heap in (self._begun, *self._heaps))
-        return min((item for item in heads if item is not None), key=_due_at, default=None)
+        heads = map(_peek, (self._begun, *self._due.values(), *self._stale.values()))
+        return min((item for item in heads if item is not None), key=attrgetter("due_at"), default=None)
 
     def late_s(self, item: PollItem, now: float) -> float:
         """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
@@ -192,30 +190,6 @@ class PollQueue:
 
     def _late_at(self, item: PollItem) -> float:
         return max(item.due_at, item.asked_at + self._max_interval_s)
-
-    def _push(self, item: PollItem) -> None:
-        self._put_count += 1
-        item.number, item.queued = self._put_count, True
-        heapq.heappush(self._heap_of(item), (item.due_at, item.number, item))
-
-    def _heap_of(self, item: PollItem) -> Heap:
-        if item.queue is QueueKind.BEGUN:
-            return self._begun
-        if item.queue is QueueKind.STALE:
-            return self._heap(self._stale, item.weight)
-        slack_s = item.asked_at + self._max_interval_s - item.due_at
-        return self._heap(self._due, max(0, int(slack_s / self._step_s)))
-
-    def _heap(self, heaps: dict[float, Heap], key: float) -> Heap:
-        heap = heaps.get(key)
-        if heap is None:
-            heap = heaps[key] = []
-            self._heaps.append(heap)
-        return heap
-
-
-def _due_at(item: PollItem) -> float:
-    return item.due_at
 
 
 def _peek(heap: Heap) -> PollItem | None:

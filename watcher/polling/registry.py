@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from watcher.domain.models import ExecutionRecord, Watch
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_queue import PollQueue, TrackedExecution
+from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
 from watcher.runtime.metrics import AccountMetrics, open_label
 
 
@@ -48,10 +48,6 @@ class ExecutionRegistry:
         named = ((execution, watch.pipeline) for watch in watches for execution in watch.executions)
         return {execution: pipeline for execution, pipeline in named if execution not in self._entries}
 
-    def unlisted(self, watches: Iterable[Watch]) -> list[Watch]:
-        """Return the watches of whole pipelines that are not watched whole yet."""
-        return [watch for watch in watches if watch.whole and watch.pipeline not in self.listings]
-
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note meanwhile who leaves: what the store was asked of them before that is out of date."""
@@ -72,7 +68,11 @@ class ExecutionRegistry:
         named = {execution: watch for watch in watches for execution in watch.executions}
         whole = {watch.pipeline: watch for watch in watches if watch.whole}
         for entry in list(self._entries.values()):
-            self._keep_or_drop(entry, named.get(entry.known.execution) or whole.get(entry.known.pipeline))
+            new_watch = named.get(entry.known.execution) or whole.get(entry.known.pipeline)
+            entry.unwatched, entry.watch = new_watch is None, new_watch or entry.watch
+            if entry.unwatched and entry.queued:  # one in flight leaves when it is back: no second poll may go out
+                self._poll_queue.take(entry)
+                self.leave(entry)
         self._apply_lists(whole, found.listings, now=now)
         for known, recorded in self._new_executions(found, named):
             if known.execution in self._entries or known.ended_at is not None:
@@ -152,7 +152,7 @@ class ExecutionRegistry:
     def _put(self, entry: TrackedExecution, *, due_at: float) -> None:
         """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
         if self.list_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
-            self._poll_queue.put_stale(entry, from_at=entry.asked_at + self._min_interval_s)
+            self._poll_queue.put(entry, due_at=entry.asked_at + self._min_interval_s, queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=due_at)
 
@@ -170,14 +170,6 @@ class ExecutionRegistry:
                     listing.rows.enter(entry)
             listing.asked_at = now
             self._poll_queue.put(listing, due_at=now)
-
-    def _keep_or_drop(self, entry: TrackedExecution, watch: Watch | None) -> None:
-        """Hand an entry its watch as it now is. One in flight leaves when it is back: no second poll may go out."""
-        entry.unwatched = watch is None
-        entry.watch = watch or entry.watch
-        if entry.unwatched and entry.queued:
-            self._poll_queue.take(entry)
-            self.leave(entry)
 
 
 def as_if_new(known: ExecutionRecord) -> ExecutionRecord:

@@ -13,7 +13,6 @@ import structlog
 
 from watcher.clerk.protocol import Answer, Api
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.polling.account_state_store import AccountStateStore
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.policy import FailurePolicy
@@ -45,7 +44,6 @@ class AccountDependencies:
     pacer: Pacer
     breaker: AccountCircuitBreaker
     reporter: StatusReporter
-    state_store: AccountStateStore
     evaluator: ReplyEvaluator
     failures: FailurePolicy
     metrics: AccountMetrics
@@ -59,7 +57,7 @@ T = TypeVar("T")
 
 
 class AccountSession:
-    """One account's polls together: what last succeeded, and whether the store takes what is written of it.
+    """One account's polls together: what last succeeded, and what is still to be written.
 
     `success_at` is when anything last succeeded (monotonic seconds), `probe_target` what that was.
     """
@@ -68,7 +66,6 @@ class AccountSession:
         """Start with nothing seen."""
         self.success_at: float | None = None
         self.probe_target: PollItem | None = None
-        self.store_failing = False
         self._deps = deps
         self._clock = deps.clock
         self._breaker = deps.breaker
@@ -83,8 +80,7 @@ class AccountSession:
             return await work
         except (OwnershipLostError, StoreUnusableError) as error:
             self._deps.fatal(error)
-        except StoreError as error:
-            self._store_failed(error)
+        except StoreError:  # nothing was recorded, so what was to be recorded comes due again
             return instead(STORE_RETRY_S)
         except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
             log.error("poll.crashed", account=self._deps.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
@@ -114,46 +110,24 @@ class AccountSession:
     async def report_answer(self, *, failed: bool) -> None:
         """Report, or keep, what the last answer changed in how the account is."""
         if failed:
-            await self._write_of_account(self._deps.state_store.save_pause())
+            await self._write_of_account(self._deps.reporter.save_pause())
         if self._breaker.trouble is not self._deps.reporter.reported:
             await self.report_trouble()
 
     async def report_trouble(self) -> None:
         """Report the edge between what was reported of the account and how it is."""
-        await self._write_of_account(self._deps.reporter.report(self._breaker.trouble, cause=self._breaker.cause))
+        await self._write_of_account(self._deps.reporter.report())
 
     # What is written
 
-    async def write(self, writing: Awaitable[bool | None]) -> None:
-        """Write something of this account, noting whether the store takes it; all writes come through here.
-
-        `writing` returns `False` if there was nothing to write, which says nothing of the store. Raises `StoreError`.
-        """
-        try:
-            wrote = await writing
-        except (OwnershipLostError, StoreUnusableError):
-            raise
-        except StoreError as error:
-            self._store_failed(error)
-            raise
-        if wrote is not False and self.store_failing:
-            log.info("store.recovered", account=self._deps.lease.name)
-            self.store_failing = False
-
-    async def _write_of_account(self, writing: Awaitable[bool]) -> None:
+    async def _write_of_account(self, writing: Awaitable[None]) -> None:
         """Write what is said of the account itself. Trouble with the store harms no poll: it is written next time."""
         try:
-            await self.write(writing)
+            await writing
         except (OwnershipLostError, StoreUnusableError):
             raise
         except StoreError:
             return
-
-    def _store_failed(self, error: StoreError) -> None:
-        """Log the edge. Nothing was recorded, so what was to be recorded comes due again."""
-        if not self.store_failing:
-            log.error("store.failed", account=self._deps.lease.name, problem=str(error))
-        self.store_failing = True
 
     def flush_later(self, entry: TrackedExecution) -> None:
         """Have the next flush write when this execution was polled: nothing else of it has changed."""
@@ -169,7 +143,7 @@ class AccountSession:
         entries = [entry for entry in islice(self._unflushed, FLUSH_COUNT) if entry.unflushed]
         polled_at = {entry.known.execution: entry.polled_at for entry in entries}
         if polled_at:
-            await self.write(self._deps.store.save_poll_times(self._deps.lease, polled_at))
+            await self._deps.store.save_poll_times(self._deps.lease, polled_at)
         for _ in range(min(FLUSH_COUNT, len(self._unflushed))):
             entry = self._unflushed.popleft()
             if entry.unflushed and polled_at.get(entry.known.execution) == entry.polled_at:

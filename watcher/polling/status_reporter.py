@@ -1,4 +1,7 @@
-"""Reports of an account itself that it is degraded, or has recovered. On the edges only, over restarts too."""
+"""What is written of an account itself: that it is degraded or has recovered, and what a restart must not forget.
+
+Edges are reported once, over restarts too. A pause is saved at once, everything else in time.
+"""
 
 import asyncio
 
@@ -6,15 +9,19 @@ import structlog
 
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import AccountTrouble, EventType
+from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
 from watcher.store.protocol import AccountRecord, AccountStore, Lease, SourceChange
+
+WORTH_SAVING_S = 2.0
+"""A shorter pause is over about as soon as a restart."""
 
 log = structlog.get_logger()
 
 
 class StatusReporter:
-    """Records the edges between what was reported of one account and how it is.
+    """Writes how one account is, whenever that is not what was written last.
 
     `reported` is the trouble that was reported last and has not ended, or `None`.
     """
@@ -23,54 +30,75 @@ class StatusReporter:
         self,
         lease: Lease,
         record: AccountRecord,
+        breaker: AccountCircuitBreaker,
         *,
         store: AccountStore,
         events: EventFactory,
         clock: Clock,
         metrics: AccountMetrics,
     ) -> None:
-        """Go on from what is recorded."""
-        self.reported = AccountTrouble(record.trouble) if record.trouble else None
+        """Take what the breaker began with as written."""
+        self.reported = breaker.trouble
         self._lease = lease
+        self._breaker = breaker
         self._sequence = record.sequence
+        self._problem = record.problem
         self._store = store
         self._events = events
         self._clock = clock
         self._metrics = metrics
         self._reporting = asyncio.Lock()
+        self._saving = asyncio.Lock()
+        self._saved = self._backoff_state(clock.monotonic())
         metrics.up.set(self.reported is None)
 
-    async def report(self, trouble: AccountTrouble | None, *, cause: str | None = None) -> bool:
-        """Report that the account is in this trouble, or in none, if that is new. Return whether it was written.
-
-        `cause` is what went wrong last. Raises `StoreError`.
-        """
+    async def report(self) -> None:
+        """Report the trouble the account is in, or that it is in none, if that is new. Raises `StoreError`."""
+        trouble, cause = self._breaker.trouble, self._breaker.cause
         async with self._reporting:
             if trouble is self.reported:
-                return False
-            cause = cause if trouble else None
-            change = self._change(trouble, cause=cause)
-            await self._store.record(change)
-            self._sequence, self.reported = change.sequence, trouble
-            self._note(change, cause=cause)
-            return True
+                return
+            entry, problem = self._events.account(
+                EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
+                account=self._lease.name,
+                reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
+                cause=cause,
+                problem=self._problem,
+                after=self._sequence,
+                at=self._clock.now(),
+            )
+            sequence = entry.event.sequence
+            problems = () if problem is None else (problem,)
+            await self._store.record(SourceChange(self._lease, self._sequence, sequence, trouble, (entry,), problems))
+            self._sequence, self.reported = sequence, trouble
+            self._problem = problem.problem if problem is not None and trouble else None
+            self._metrics.up.set(trouble is None)
+            self._metrics.events.labels(entry.event.type).inc()
+            if trouble:
+                known = {} if cause is None else {"cause": cause}
+                log.error("account.degraded", account=self._lease.name, reason=trouble, **known)
+            else:
+                log.info("account.recovered", account=self._lease.name)
 
-    def _change(self, trouble: AccountTrouble | None, *, cause: str | None) -> SourceChange:
-        outgoing = self._events.account(
-            EventType.ACCOUNT_DEGRADED if trouble else EventType.ACCOUNT_RECOVERED,
-            account=self._lease.name,
-            reason=trouble or self.reported or AccountTrouble.UNREACHABLE,
-            cause=cause,
-            after=self._sequence,
-            at=self._clock.now(),
-        )
-        return SourceChange(self._lease, self._sequence, outgoing.event.sequence, trouble, (outgoing,))
+    async def save_pause(self) -> None:
+        """Write a pause that has begun or grown and is not over in a moment. Otherwise as `save_backoff`."""
+        paused_until = self._breaker.paused_until
+        is_worth_it = paused_until - self._clock.monotonic() >= WORTH_SAVING_S and paused_until != self._saved[0]
+        if is_worth_it:
+            await self.save_backoff()
 
-    def _note(self, change: SourceChange, *, cause: str | None) -> None:
-        self._metrics.up.set(self.reported is None)
-        self._metrics.events.labels(change.outgoing[0].event.type).inc()
-        if self.reported:
-            known = {} if cause is None else {"cause": cause}
-            log.error("account.degraded", account=self._lease.name, reason=self.reported, **known)
-        else:
-            log.info("account.recovered", account=self._lease.name)
+    async def save_backoff(self) -> None:
+        """Write what has changed of pause and failures. Raises `StoreError`."""
+        async with self._saving:
+            now = self._clock.monotonic()
+            if self._breaker.failing_since is not None:
+                self._breaker.note_running(now=now, ran_s=self._clock.running())
+            state = self._backoff_state(now)
+            if state != self._saved:
+                await self._store.save_backoff(self._lease, self._breaker.backoff(now))
+                self._saved = state
+
+    def _backoff_state(self, now: float) -> tuple[float | None, float | None]:
+        """Return what makes one backoff differ from another: when the pause ends, which time does not change."""
+        backoff = self._breaker.backoff(now)
+        return None if backoff.pause_s is None else self._breaker.paused_until, backoff.failing_for_s

@@ -4,20 +4,20 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from watcher.domain.errors import TransportFailedError
+from watcher.domain.errors import ConfigError, TransportFailedError
 from watcher.runtime.body_budget import BodyBudget
-from watcher.runtime.proxy import Proxy
 from watcher.runtime.timeout import TimeLimit
 
 BODY_BYTES = 8 * 1024 * 1024
@@ -51,6 +51,32 @@ class Response(Generic[_Found]):
     status_code: int
     retry_after: str | None
     found: _Found | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy: its address without credentials (`None`: go directly), and the headers it wants."""
+
+    url: URL | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def proxy_for(target: URL) -> Proxy:
+    """Return the proxy that `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY` name for a target. Raises `ConfigError`.
+
+    Read once per target: aiohttp's `trust_env` reads it in threads, per request.
+    """
+    address = getproxies().get(target.scheme)
+    if address is None or proxy_bypass(target.host or ""):
+        return Proxy()
+    url = URL(address if "://" in address else f"http://{address}")
+    if url.scheme not in {"http", "https"}:
+        name = f"{target.scheme.upper()}_PROXY"
+        raise ConfigError(f"{name}: only http and https proxies are known; write it like http://proxy.example.com:3128")
+    if url.user is None:
+        return Proxy(url)
+    login = aiohttp.encode_basic_auth(url.user, url.password or "")
+    return Proxy(url.with_user(None), {"Proxy-Authorization": login})
 
 
 class Client:
@@ -108,17 +134,12 @@ class Client:
                     proxy=self._proxy.url,
                     proxy_headers=self._proxy.headers,
                 )
-                return response, await _take_body(response, hold)
+                try:
+                    return response, await _read(response, hold) if response.status == 200 else None  # noqa: PLR2004
+                finally:
+                    response.release()  # the connection is kept if all of the answer was read
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportFailedError(failure_kind(error)) from None
-
-
-async def _take_body(response: aiohttp.ClientResponse, hold: _Hold) -> bytes | None:
-    """Return the body of a 200 and let go of the connection, which is kept if all of the answer was read."""
-    try:
-        return await _read(response, hold) if response.status == 200 else None  # noqa: PLR2004 (HTTP)
-    finally:
-        response.release()
 
 
 async def _read(response: aiohttp.ClientResponse, hold: _Hold) -> bytes:
@@ -162,10 +183,8 @@ def failure_kind(error: Exception) -> str:
             return kind
     if isinstance(error, OSError):
         return _CODES.get(error.errno or 0, "connection")
-    return "headers" if _has_too_large_headers(error) else "connection"
-
-
-def _has_too_large_headers(error: Exception) -> bool:
-    """Tell by its words, which aiohttp alone has put together: it has no type for this."""
-    words = ("Got more than", "Too many headers")
-    return isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(words)
+    # Told by its words, which aiohttp alone has put together: it has no type for this.
+    too_large = ("Got more than", "Too many headers")
+    if isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(too_large):
+        return "headers"
+    return "connection"

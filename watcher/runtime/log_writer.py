@@ -20,7 +20,7 @@ FLUSH_S = 0.5
 
 
 class BackgroundLogWriter:
-    """The lines of one stream. `on_dropped` is told how many were dropped, once what had waited is written."""
+    """The lines of one stream. `on_dropped` is given how many were dropped, once what had waited is written."""
 
     def __init__(self, stream: TextIO, *, on_dropped: Callable[[int], None]) -> None:
         """Start no thread before there is a line."""
@@ -37,7 +37,8 @@ class BackgroundLogWriter:
         """Have a line written soon, or drop it."""
         with self._changed:
             self._thread = self._thread or WorkerThreads("logs")
-            if not self._dropped_count and self._has_capacity(line):
+            has_capacity = self._count < LINES_COUNT and self._length + len(line) <= CHARACTERS_COUNT
+            if not self._dropped_count and has_capacity:
                 self._count += 1
                 self._length += len(line)
                 self._thread.put(partial(self._write, line))
@@ -56,9 +57,6 @@ class BackgroundLogWriter:
         with self._changed:
             if self._thread is not None:
                 self._thread.close()
-
-    def _has_capacity(self, line: str) -> bool:
-        return self._count < LINES_COUNT and self._length + len(line) <= CHARACTERS_COUNT
 
     def _write(self, line: str) -> None:
         self._put(line)
@@ -90,16 +88,12 @@ class BackgroundLogWriter:
             try:
                 count = os.write(fd, rest)
             except BlockingIOError:
-                _await_space(fd)
+                room = select.poll()
+                room.register(fd, select.POLLOUT)
+                room.poll()
             else:
                 rest = rest[count:]
                 self._in_mid_line = bool(rest)
-
-
-def _await_space(fd: int) -> None:
-    room = select.poll()
-    room.register(fd, select.POLLOUT)
-    room.poll()
 
 
 _latest: list[BackgroundLogWriter] = []

@@ -38,19 +38,13 @@ def configure_logs(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *_renderers(console=console, colors=out.isatty()),
+            structlog.dev.ConsoleRenderer(colors=out.isatty()) if console else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *_: lines,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=logging.WARNING, handlers=[_Forward(logging.WARNING, read=monotonic)], force=True)
-
-
-def _renderers(*, console: bool, colors: bool) -> list[structlog.typing.Processor]:
-    if console:
-        return [structlog.dev.ConsoleRenderer(colors=colors)]
-    return [structlog.processors.JSONRenderer()]
 
 
 def _report_dropped(count: int) -> None:

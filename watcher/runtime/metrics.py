@@ -221,13 +221,13 @@ class SinkMetrics:
         """Say whether the sink is neither failing nor disabled."""
         self._up.set(well)
 
-    def reported(self, type_: EventType, *, well: bool, answer: str | None) -> None:
+    def reported(self, type_: EventType, *, well: bool, answer: str) -> None:
         """Count the sink's own event, and how it stands since, by its last answer."""
         self._events.labels(type_).inc()
         self.up(well)
         self._trouble.remove_by_labels({"sink": self._name})
         if not well:
-            self._trouble.labels(self._name, answer or "none").set(1)
+            self._trouble.labels(self._name, answer).set(1)
 
 
 def open_label(known: ExecutionRecord) -> str:

@@ -36,7 +36,7 @@ That a job never overlaps itself is ours to see to.
 
 
 @dataclass(slots=True)
-class Loop:
+class _Job:
     """One job that repeats. Times are monotonic seconds; `again` asks for another run right after this one.
 
     `stopped_s` is for how long the process was stopped since it woke.
@@ -50,7 +50,7 @@ class Loop:
     has_run: bool = False
     again: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
-    job: Job | None = None
+    scheduled: Job | None = None
 
     def asleep_s(self, now: float) -> float:
         """Return for how long it has not woken, though it could have."""
@@ -61,11 +61,11 @@ class Schedule:
     """Runs jobs on the event loop until stopped; a job that raises ends the daemon through `fatal`."""
 
     def __init__(self, *, clock: Clock, fatal: Callable[[BaseException], None], lag: Callable[[float], None]) -> None:
-        """Start nothing yet. `lag` is told how late the event loop woke, in seconds."""
+        """Start nothing yet. `lag` is given how late the event loop woke, in seconds."""
         self._clock = clock
         self._fatal = fatal
         self._lag = lag
-        self._loops: dict[str, Loop] = {}
+        self._jobs: dict[str, _Job] = {}
         self._guard: asyncio.TimerHandle | None = None
         self._stopped_s = clock.monotonic() - clock.running()
         self._scheduler = AsyncIOScheduler(
@@ -74,32 +74,32 @@ class Schedule:
 
     def add(self, name: str, run: Tick) -> None:
         """Add a job that first runs at once."""
-        loop = Loop(name, run, self._clock.monotonic())
-        loop.idle.set()
-        loop.job = self._scheduler.add_job(
+        job = _Job(name, run, self._clock.monotonic())
+        job.idle.set()
+        job.scheduled = self._scheduler.add_job(
             self._run,
             IntervalTrigger(seconds=int(LONGEST_S), timezone=UTC),
-            args=(loop,),
+            args=(job,),
             id=name,
             next_run_time=datetime.now(UTC),
         )
-        self._loops[name] = loop
+        self._jobs[name] = job
 
     async def remove(self, name: str) -> None:
         """Run that job no more, if it is there; return once it is not under way."""
-        loop = self._loops.pop(name, None)
-        if loop is None or loop.job is None:
+        job = self._jobs.pop(name, None)
+        if job is None or job.scheduled is None:
             return
-        loop.job.remove()
-        loop.job = None
-        await loop.idle.wait()
+        job.scheduled.remove()
+        job.scheduled = None
+        await job.idle.wait()
 
     def waker(self, name: str) -> Wake:
         """Return what wakes the job of that name early, once it was added."""
 
         def wake() -> None:
-            if name in self._loops:
-                self._wake(self._loops[name])
+            if name in self._jobs:
+                self._wake(self._jobs[name])
 
         return wake
 
@@ -114,54 +114,51 @@ class Schedule:
             self._guard.cancel()
         if self._scheduler.running:
             self._scheduler.pause()
-            for loop in list(self._loops.values()):
-                await loop.idle.wait()
-                loop.job = None  # which goes with the scheduler: whoever removes the job now finds it gone
+            for job in list(self._jobs.values()):
+                await job.idle.wait()
+                job.scheduled = None  # which goes with the scheduler: whoever removes the job now finds it gone
             self._scheduler.shutdown(wait=False)
 
     def stalled(self) -> list[str]:
         """Return the jobs that have not woken within 30 s (SPEC 7) in which the process ran."""
         now = self._clock.monotonic()
         self._note_stop(now)
-        return [loop.name for loop in self._loops.values() if loop.asleep_s(now) > ALIVE_WITHIN_S]
+        return [job.name for job in self._jobs.values() if job.asleep_s(now) > ALIVE_WITHIN_S]
 
     def not_yet_run(self) -> list[str]:
         """Return the jobs that have not run once."""
-        return [loop.name for loop in self._loops.values() if not loop.has_run]
+        return [job.name for job in self._jobs.values() if not job.has_run]
 
-    async def _run(self, loop: Loop) -> None:
-        if self._loops.get(loop.name) is not loop:  # removed after APScheduler had begun to start it
+    async def _run(self, job: _Job) -> None:
+        if self._jobs.get(job.name) is not job:  # removed after APScheduler had begun to start it
             return
-        if not loop.idle.is_set():
-            loop.again = True
+        if not job.idle.is_set():
+            job.again = True
             return
-        loop.idle.clear()
-        loop.again = False
-        loop.woke_at, loop.stopped_s = self._clock.monotonic(), 0.0
+        job.idle.clear()
+        job.again = False
+        job.woke_at, job.stopped_s = self._clock.monotonic(), 0.0
         try:
-            await self._run_once(loop)
+            try:
+                delay_s = min(LONGEST_S, await job.run())
+            finally:
+                job.idle.set()
+            job.has_run = True
+            # What woke it while it ran may have come too late for this run to see: it runs again at once.
+            self._run_in(job, 0.0 if job.again else delay_s)
         except Exception as error:  # noqa: BLE001 (APScheduler would swallow it: a dead job must end the daemon)
             self._fatal(error)
 
-    async def _run_once(self, loop: Loop) -> None:
-        try:
-            delay_s = min(LONGEST_S, await loop.run())
-        finally:
-            loop.idle.set()
-        loop.has_run = True
-        # What woke it while it ran may have come too late for this run to see: it runs again at once.
-        self._run_in(loop, 0.0 if loop.again else delay_s)
+    def _wake(self, job: _Job) -> None:
+        if not job.idle.is_set():
+            job.again = True
+        elif job.due_at > self._clock.monotonic():
+            self._run_in(job, 0.0)
 
-    def _wake(self, loop: Loop) -> None:
-        if not loop.idle.is_set():
-            loop.again = True
-        elif loop.due_at > self._clock.monotonic():
-            self._run_in(loop, 0.0)
-
-    def _run_in(self, loop: Loop, delay_s: float) -> None:
-        loop.due_at = self._clock.monotonic() + delay_s
-        if self._scheduler.running and loop.job is not None:
-            loop.job.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
+    def _run_in(self, job: _Job, delay_s: float) -> None:
+        job.due_at = self._clock.monotonic() + delay_s
+        if self._scheduler.running and job.scheduled is not None:
+            job.scheduled.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
 
     def _arm_guard(self) -> None:
         self._guard = asyncio.get_running_loop().call_later(
@@ -169,24 +166,21 @@ class Schedule:
         )
 
     def _stand_guard(self, expected_at: float) -> None:
+        """Wake what the wall clock has left behind, and measure how late this very call is."""
         try:
-            self._guard_jobs(expected_at)
+            now = self._clock.monotonic()
+            self._note_stop(now)  # which reads how long the process ran: that must be read this often
+            self._lag(max(0.0, now - expected_at))
+            for job in self._jobs.values():
+                if job.idle.is_set() and now - job.due_at > GUARD_EVERY_S:
+                    self._run_in(job, 0.0)
+            self._arm_guard()
         except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
             self._fatal(error)
-
-    def _guard_jobs(self, expected_at: float) -> None:
-        """Wake what the wall clock has left behind, and measure how late this very call is."""
-        now = self._clock.monotonic()
-        self._note_stop(now)  # which reads how long the process ran: that must be read this often
-        self._lag(max(0.0, now - expected_at))
-        for loop in self._loops.values():
-            if loop.idle.is_set() and now - loop.due_at > GUARD_EVERY_S:
-                self._run_in(loop, 0.0)
-        self._arm_guard()
 
     def _note_stop(self, now: float) -> None:
         """Note for how long the process was stopped: that is charged to no job."""
         stopped_s = now - self._clock.running()
-        for loop in self._loops.values():
-            loop.stopped_s += max(0.0, stopped_s - self._stopped_s)
+        for job in self._jobs.values():
+            job.stopped_s += max(0.0, stopped_s - self._stopped_s)
         self._stopped_s = stopped_s

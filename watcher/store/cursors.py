@@ -1,6 +1,8 @@
 """How far the lists of pipelines were read: written with the pipelines' events, forgotten after a long absence."""
 
 from collections.abc import Collection, Iterable
+from dataclasses import fields
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
@@ -17,19 +19,13 @@ FORGOTTEN_AFTER_US = 24 * 3600 * 1_000_000
 
 _OF_PIPELINE: BindParameter[Any] = bindparam("of_pipeline")
 _ITS_SCAN = (scan.c.account_id == bindparam("of_account"), scan.c.pipeline_id == _OF_PIPELINE)
-_CURSOR = select(
-    scan.c.since_at, scan.c.complete_at, scan.c.refused, scan.c.found, scan.c.name, scan.c.newest_at
-).where(*_ITS_SCAN)
+_FIELDS = tuple(field.name for field in fields(Cursor))  # each has a column of its name
+_CURSOR = select(*(scan.c[name] for name in _FIELDS)).where(*_ITS_SCAN)
 _FORGET = delete(scan).where(*_ITS_SCAN)
 _BEGIN = insert(scan).values(
     account_id=bindparam("of_account"),
     pipeline_id=_OF_PIPELINE,
-    since_at=bindparam("new_since_at"),
-    complete_at=bindparam("new_complete_at"),
-    refused=bindparam("new_refused"),
-    found=bindparam("new_found"),
-    name=bindparam("new_name"),
-    newest_at=bindparam("new_newest_at"),
+    **{name: bindparam(f"new_{name}") for name in _FIELDS},
 )
 _WRITE_SEQUENCE = (
     update(source)
@@ -44,30 +40,24 @@ _SCANNED = select(
 
 def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *, numbers: SourceNumbers) -> None:
     """Write how far pipelines are read, each from the sequence its writer believes recorded; the last one stays."""
-    # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
-    rows = sorted((_row(change, numbers=numbers) for change in changes), key=lambda row: row["of_pipeline"])
+    rows: list[dict[str, Any]] = [
+        {
+            "before": change.before,
+            "new_sequence": change.sequence,
+            "of_account": numbers[Source("account", change.lease.name)],
+            "of_pipeline": numbers[pipeline(change.lease.name, change.pipeline)],
+        }
+        | {f"new_{name}": getattr(change.cursor, name) for name in _FIELDS}
+        for change in changes
+    ]
     if rows:
+        # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
+        rows.sort(key=itemgetter("of_pipeline"))
         written = connection.execute(_WRITE_SEQUENCE, rows)
         expect_written(written.rowcount, wanted=len(rows))
         latest = list({row["of_pipeline"]: row for row in rows}.values())
         connection.execute(_FORGET, latest)
         connection.execute(_BEGIN, latest)
-
-
-def _row(change: PipelineChange, *, numbers: SourceNumbers) -> dict[str, Any]:
-    cursor = change.cursor
-    return {
-        "before": change.before,
-        "new_sequence": change.sequence,
-        "of_account": numbers[Source("account", change.lease.name)],
-        "of_pipeline": numbers[pipeline(change.lease.name, change.pipeline)],
-        "new_since_at": cursor.since_at,
-        "new_complete_at": cursor.complete_at,
-        "new_refused": cursor.refused,
-        "new_found": cursor.found,
-        "new_name": cursor.name,
-        "new_newest_at": cursor.newest_at,
-    }
 
 
 def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, now: int) -> PipelineRecord:
@@ -79,7 +69,7 @@ def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, 
         connection.execute(_FORGET, itself)
     connection.execute(_MARK_PIPELINE, itself | {"since": None})
     cursor = connection.execute(_CURSOR, itself).one_or_none()
-    return PipelineRecord(row.sequence, cursor and Cursor(*cursor))
+    return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
 
 
 def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: int) -> None:

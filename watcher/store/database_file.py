@@ -1,4 +1,6 @@
-"""The database's file: one daemon for each, whose lock stands beside it, and whether the one that was opened is there.
+"""The database's file: its lock, which one daemon holds, whether it is still there, and what others may read of it.
+
+Others neither wait for the daemon nor leave a trace.
 
 The operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and
 all of it is gone with the program.
@@ -8,16 +10,21 @@ import fcntl
 import os
 import re
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from urllib.parse import quote
 
 from watcher.domain.errors import StoreHeldError, StoreUnusableError
 from watcher.runtime.units import Address, parse_address
 
 _NOTED = re.compile(r"^http (\S+)\n", re.MULTILINE)
 """Whole with its line end: a full disk may have taken a part."""
+
+READ_TIMEOUT_S = 1.0
+_DISABLED = "SELECT name, fingerprint FROM source WHERE kind = 'sink' AND state = 'disabled'"
 
 
 @contextmanager
@@ -28,7 +35,12 @@ def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
     """
     fd = os.open(f"{database}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        _take(fd, database=database)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(fd, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
+            remedy = "one daemon per file: stop that one, or set store.url to another file"
+            raise StoreHeldError(f"{database} is in use by {holder}; {remedy}") from None
         holder = f"pid {os.getpid()} on {socket.gethostname()} since {now.isoformat(timespec='seconds')}\n"
         os.ftruncate(fd, 0)
         os.pwrite(fd, holder.encode(), 0)
@@ -58,14 +70,18 @@ def noted_address(database: Path) -> Address | None:
         return None
 
 
-def _take(fd: int, *, database: Path) -> None:
+def disabled_sinks(database: Path) -> Mapping[str, str]:
+    """Return the sinks that are recorded as disabled, each with the fingerprint of the block it had then.
+
+    Of a file that is not there, not to be read or not a store, none.
+    """
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.pread(fd, 300, 0).decode(errors="replace").partition("\n")[0] or "another process"
-        raise StoreHeldError(
-            f"{database} is in use by {holder}; one daemon per file: stop that one, or set store.url to another file"
-        ) from None
+        # Without companions nobody has it open. To open it in the usual way would make them, owned by whoever asks.
+        how = "mode=ro" if Path(f"{database}-wal").exists() else "mode=ro&immutable=1"
+        with closing(sqlite3.connect(f"file:{quote(str(database))}?{how}", uri=True, timeout=READ_TIMEOUT_S)) as store:
+            return dict(store.execute(_DISABLED).fetchall())
+    except (sqlite3.Error, OSError, ValueError):  # the last for a path that can be none
+        return {}
 
 
 class DatabaseFile:

@@ -4,14 +4,14 @@ A delivery is a head when no earlier one of its stream waits for the same sink. 
 due no earlier than it is, so that what is due is found at the front of the index, however much is held back.
 """
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from operator import attrgetter, itemgetter
 from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
 from watcher.domain.models import Delivery, DeliveryState
-from watcher.store.protocol import AttemptRecord, AttemptRecords, Backlog, DueDeliveries
+from watcher.store.protocol import AttemptRecords, Backlog, DueDeliveries
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source
@@ -146,13 +146,27 @@ def write_attempt_records(
     meanwhile.
     """
     rows = [
-        _attempt_row(attempt, sink_id=numbers[sink(of_sink.lease.name)], now=now)
+        {
+            "of_stream": attempt.stream,
+            "of_sink": numbers[sink(of_sink.lease.name)],
+            "of_sequence": attempt.sequence,
+            "new_state": attempt.state,
+            "new_attempts": attempt.attempts,
+            "new_due_at": attempt.due_at,
+            "new_steps": attempt.steps,
+            "new_rejections": attempt.rejections,
+            "new_tried_at": attempt.tried_at,
+            "new_first_due_us": round(attempt.first_due_at_s * 1e6),
+            "new_settled_at": None if attempt.state == DeliveryState.WAITING else now,
+            "new_answer": attempt.answer,
+            "now": now,
+        }
         for of_sink in attempt_records
         for attempt in of_sink.attempts
     ]
     if not rows:
         return set()
-    rows.sort(key=_place_in_table)
+    rows.sort(key=itemgetter("of_stream", "of_sequence", "of_sink"))
     connection.execute(_WRITE_ATTEMPT, rows)
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         connection.execute(_HOLD_BACK, failed)
@@ -164,30 +178,8 @@ def write_attempt_records(
 
 
 def call_forward(connection: Connection, *, sink_id: int, now: int) -> None:
-    """Make due at `now` what an earlier life recorded later than that: its clock was ahead and has been set right."""
+    """Make due at `now` what was recorded later than that: the clock was ahead then, and has been set right."""
     connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
-
-
-def _place_in_table(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["of_stream"], row["of_sequence"], row["of_sink"]
-
-
-def _attempt_row(attempt_record: AttemptRecord, *, sink_id: int, now: int) -> dict[str, Any]:
-    return {
-        "of_stream": attempt_record.stream,
-        "of_sink": sink_id,
-        "of_sequence": attempt_record.sequence,
-        "new_state": attempt_record.state,
-        "new_attempts": attempt_record.attempts,
-        "new_due_at": attempt_record.due_at,
-        "new_steps": attempt_record.steps,
-        "new_rejections": attempt_record.rejections,
-        "new_tried_at": attempt_record.tried_at,
-        "new_first_due_us": round(attempt_record.first_due_at_s * 1_000_000),
-        "new_settled_at": None if attempt_record.state == DeliveryState.WAITING else now,
-        "new_answer": attempt_record.answer,
-        "now": now,
-    }
 
 
 def next_deliveries(
@@ -196,15 +188,11 @@ def next_deliveries(
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
     found = connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
-    rows = sorted((row for row in found if row.stream not in skip), key=_never_tried_first)
+    rows = sorted((row for row in found if row.stream not in skip), key=attrgetter("tried", "due_at", "recorded_at"))
     due = [row for row in rows if row.due_at <= now]
     others = due[limit:] + [row for row in rows if row.due_at > now]
     next_due_at = min((row.due_at for row in others), default=None)
     return DueDeliveries([_delivery(row, name=name) for row in due[:limit]], next_due_at)
-
-
-def _never_tried_first(row: AnyRow) -> tuple[bool, int, int]:
-    return row.tried, row.due_at, row.recorded_at
 
 
 def next_trial(

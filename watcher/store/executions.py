@@ -1,16 +1,16 @@
-"""The states of executions, accounts and sinks: written under their guards, and read back when an owner begins."""
+"""The states of executions: written under their guards, and read back when an owner begins."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, case, func, insert, select, update
+from sqlalchemy import BindParameter, Connection, bindparam, func, insert, select, update
 
 from watcher.domain.models import ExecutionRecord
-from watcher.store.backoff_state import BACKOFF_COLUMNS, backoff_of
 from watcher.store.leases import expect_written
-from watcher.store.protocol import AccountRecord, ExecutionChange, Lease, SinkRecord, SourceChange
+from watcher.store.protocol import ExecutionChange, Lease
 from watcher.store.row_mapping import RECORD_COLUMNS, AnyRow, execution_id, execution_key, execution_row, record_of
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, pipeline_id
 from watcher.store.tables import execution, source
@@ -63,11 +63,6 @@ _SAVE_POLL_TIMES = (
     )
     .values(looked_at=bindparam("at"))
 )
-_SOURCE = (
-    update(source)
-    .where(source.c.id == bindparam("of_source"), source.c.sequence == bindparam("before"))
-    .values(sequence=bindparam("new_sequence"), state=bindparam("new_state"))
-)
 
 
 def write_executions(connection: Connection, changes: Iterable[ExecutionChange], *, numbers: SourceNumbers) -> None:
@@ -78,48 +73,23 @@ def write_executions(connection: Connection, changes: Iterable[ExecutionChange],
     added: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
     for change in changes:
-        row = _row(change, numbers=numbers)
+        row = execution_row(
+            change.known,
+            account_id=numbers[Source("account", change.lease.name)],
+            pipeline_id=numbers[pipeline(change.lease.name, change.known.pipeline)],
+            stream=change.entries[0].event.stream if change.entries else None,
+        )
         if change.before is None:
             added.append(row)
         else:
             changed.append(row | {"before": change.before})
     # Sorted by key, so that two writers never wait for each other; stable, so one execution's changes keep their order.
+    key = itemgetter("new_account_id", "new_execution")
     if added:
-        connection.execute(_INSERT, sorted(added, key=_key))
+        connection.execute(_INSERT, sorted(added, key=key))
     if changed:
-        written = connection.execute(_UPDATE, sorted(changed, key=_key))
+        written = connection.execute(_UPDATE, sorted(changed, key=key))
         expect_written(written.rowcount, wanted=len(changed))
-
-
-def _row(change: ExecutionChange, *, numbers: SourceNumbers) -> dict[str, Any]:
-    account = change.lease.name
-    return execution_row(
-        change.known,
-        account_id=numbers[Source("account", account)],
-        pipeline_id=numbers[pipeline(account, change.known.pipeline)],
-        stream=change.outgoing[0].event.stream if change.outgoing else None,
-    )
-
-
-def _key(row: Mapping[str, Any]) -> tuple[int, bytes]:
-    return row["new_account_id"], row["new_execution"]
-
-
-def write_sources(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:
-    """Write the states of accounts and sinks, each from the sequence its writer believes recorded."""
-    rows = [_source_row(change, numbers=numbers) for change in changes]
-    if rows:
-        written = connection.execute(_SOURCE, sorted(rows, key=lambda row: row["of_source"]))
-        expect_written(written.rowcount, wanted=len(rows))
-
-
-def _source_row(change: SourceChange, *, numbers: SourceNumbers) -> dict[str, Any]:
-    return {
-        "of_source": numbers[Source(change.lease.kind, change.lease.name)],
-        "before": change.before,
-        "new_sequence": change.sequence,
-        "new_state": change.state,
-    }
 
 
 def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, numbers: SourceNumbers) -> None:
@@ -130,15 +100,8 @@ def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, nu
         for key, at in poll_times.polled_at.items()
     ]
     if rows:
-        rows.sort(key=lambda row: (row["of_account"], row["of_execution"]))
+        rows.sort(key=itemgetter("of_account", "of_execution"))
         connection.execute(_SAVE_POLL_TIMES, rows)
-
-
-def load_account(connection: Connection, *, account_id: int, now: int) -> AccountRecord:
-    """Return what is recorded of an account itself, its pause as of `now`."""
-    columns = (source.c.sequence, source.c.state, *BACKOFF_COLUMNS)
-    row = connection.execute(select(*columns).where(source.c.id == account_id)).one()
-    return AccountRecord(row.sequence, row.state, backoff_of(row, now=now))
 
 
 def load_executions(
@@ -177,20 +140,3 @@ def _open_rows(connection: Connection, *, pipeline_id: int) -> Iterator[AnyRow]:
 def _pipelines(connection: Connection) -> dict[int, str]:
     rows = connection.execute(select(source.c.id, source.c.name).where(source.c.kind == "pipeline"))
     return {row.id: pipeline_id(row.name) for row in rows}
-
-
-def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: int) -> SinkRecord:
-    """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
-
-    Another block may name another receiver, which has not asked for a pause, nor to be left alone; that something gets
-    through to it is still to be seen, so a disabled sink is a failing one from then on.
-    """
-    same_block = source.c.fingerprint == fingerprint
-    state = case((same_block, source.c.state), (source.c.state == "disabled", "failing"), else_=source.c.state)
-    values = {"fingerprint": fingerprint, "absent_since": None, "state": state}
-    paused_until = case((same_block, source.c.paused_until), else_=None)
-    connection.execute(update(source).where(source.c.id == sink_id).values(**values, paused_until=paused_until))
-    row = connection.execute(
-        select(source.c.sequence, source.c.state, source.c.clock_us, *BACKOFF_COLUMNS).where(source.c.id == sink_id)
-    ).one()
-    return SinkRecord(row.sequence, row.state, row.clock_us / 1_000_000, backoff_of(row, now=now))

@@ -35,12 +35,12 @@ class _Handed(Generic[ItemT]):
     item: ItemT
     written: Future[None] = field(default_factory=Future)
 
-    def succeed(self) -> None:
-        if not self.written.done():  # a caller that was cancelled took its future along
+    def end(self, error: StoreError | None = None) -> None:
+        if self.written.done():  # a caller that was cancelled took its future along
+            return
+        if error is None:
             self.written.set_result(None)
-
-    def fail(self, error: StoreError) -> None:
-        if not self.written.done():
+        else:
             self.written.set_exception(error)
 
 
@@ -84,16 +84,13 @@ class GroupWriter(Generic[ItemT]):
                 await self._write_group(self._group)
                 self._let_go()
         except Exception as error:  # noqa: BLE001 (a bug; whoever writes now, or later, must hear of it, or waits for ever)
-            self._stop(error)
-
-    def _stop(self, error: Exception) -> None:
-        name = type(error).__name__
-        self._stopped = DatabaseFault(StoreStoppedError, f"what writes the store has failed ({name}); this is a bug")
-        while not self._queue.empty():
-            self._group.append(self._queue.get_nowait())
-        for handed in self._group:
-            handed.fail(self._stopped.error())
-        self._let_go()
+            what = f"what writes the store has failed ({type(error).__name__}); this is a bug"
+            self._stopped = DatabaseFault(StoreStoppedError, what)
+            while not self._queue.empty():
+                self._group.append(self._queue.get_nowait())
+            for handed in self._group:
+                handed.end(self._stopped.error())
+            self._let_go()
 
     async def _gather(self) -> None:
         """Take what is there: more comes together while this group is written, the busier the more."""
@@ -120,18 +117,15 @@ class GroupWriter(Generic[ItemT]):
         except Exception as error:  # noqa: BLE001 - whatever it is goes to who handed it in; else all would wait for ever
             trouble = self._explain(error)
         else:
-            self._settle(group, emitted=emitted)
+            if emitted:  # in a turn of its own, so that what it raises cannot end the writing
+                asyncio.get_running_loop().call_soon(self._on_written, emitted)
+            for handed in group:
+                handed.end()
             return
         if trouble.concerns_all or len(group) == 1:
             for handed in group:
-                handed.fail(trouble.error())
+                handed.end(trouble.error())
             return
         middle = len(group) // 2
         await self._write_group(group[:middle])
         await self._write_group(group[middle:])
-
-    def _settle(self, group: Sequence[_Handed[ItemT]], *, emitted: Collection[str]) -> None:
-        if emitted:  # in a turn of its own, so that what it raises cannot end the writing
-            asyncio.get_running_loop().call_soon(self._on_written, emitted)
-        for handed in group:
-            handed.succeed()

@@ -1,7 +1,8 @@
-"""Who owns an account or a sink: taking ownership, and the proof every write begins with."""
+"""Who owns an account or a sink: taking ownership, and the check every write begins with."""
 
 import secrets
 from collections.abc import Iterable
+from operator import attrgetter
 
 from sqlalchemy import Connection, bindparam, insert, select, update
 
@@ -10,10 +11,11 @@ from watcher.store.protocol import Lease
 from watcher.store.tables import lease as table
 
 _HELD = (
-    select(table.c.kind, table.c.name, table.c.epoch)
-    .where(table.c.epoch.in_(bindparam("epochs", expanding=True)))
+    select(table.c.epoch)
+    .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
     .with_for_update(read=True)  # nothing on SQLite, whose writer is alone
 )
+"""One lease at a time: a list of any length is expanded anew each time, at the cost of two of these."""
 
 
 def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:
@@ -28,12 +30,14 @@ def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:
 
 def check(connection: Connection, leases: Iterable[Lease]) -> None:
     """Raise `OwnershipLostError` unless each lease is the stored one, now and until the transaction ends."""
-    wanted = set(leases)
-    rows = connection.execute(_HELD, {"epochs": sorted(lease.epoch for lease in wanted)})
-    held = {Lease(row.kind, row.name, row.epoch) for row in rows}
-    if lost := wanted - held:
-        names = ", ".join(sorted(f"{lease.kind} {lease.name}" for lease in lost))
-        raise OwnershipLostError(f"another process owns {names} by now")
+    # Sorted, so that two writers never wait for each other.
+    lost = [
+        f"{lease.kind} {lease.name}"
+        for lease in sorted(set(leases), key=attrgetter("kind", "name"))
+        if connection.execute(_HELD, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None
+    ]
+    if lost:
+        raise OwnershipLostError(f"another process owns {', '.join(lost)} by now")
 
 
 def expect_written(count: int, *, wanted: int) -> None:

@@ -1,18 +1,18 @@
 """Events and their deliveries as they are recorded. Knows nothing of attempts."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from watcher.domain.models import DeliveryState, OutboxEntry
+from watcher.domain.models import DeliveryState, Event, OutboxEntry
 from watcher.store.protocol import Change, ExecutionChange, PipelineChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
-from watcher.store.tables import WAITING, delivery, event, source
+from watcher.store.tables import WAITING, delivery, source
+from watcher.store.tables import event as events
 
-_EVENT = insert(event)
+_EVENT = insert(events)
 
 # A follower of a delivery that waits for its next attempt comes due with it, not before: else every search for what is
 # due would pass over all that is held back.
@@ -37,97 +37,59 @@ _DELIVERY = insert(delivery).values(
     due_at=func.coalesce(_LATEST_AHEAD, bindparam("recorded_at")),
 )
 
-_there = delivery.alias("there")
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
-    .where(
-        delivery.c.stream == bindparam("of_stream"),
-        delivery.c.sequence == bindparam("earlier"),
-        ~select(_there.c.sink_id)
-        .where(
-            _there.c.stream == bindparam("later_stream"),
-            _there.c.sequence == bindparam("later"),
-            _there.c.sink_id == delivery.c.sink_id,
-        )
-        .exists(),
-    )
+    .where(delivery.c.stream == bindparam("of_stream"), delivery.c.sequence == bindparam("of_sequence"))
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _OutboxEvent:
-    """An event with the change that makes it."""
-
-    change: Change
-    outgoing: OutboxEntry
-
-
-def write_outgoing(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
+def write_outbox(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
     """Write the events of changes and their deliveries; return the names of the sinks that got some."""
-    emitted = [_OutboxEvent(change, outgoing) for change in changes for outgoing in change.outgoing]
+    emitted = [(change, entry) for change in changes for entry in change.entries]
     if not emitted:
         return set()
-    emitted.sort(key=lambda each: (each.outgoing.event.stream, each.outgoing.event.sequence))
-    connection.execute(_EVENT, [_event_row(each, numbers=numbers, now=now) for each in emitted])
-    names = {name for each in emitted for name in each.outgoing.sinks}
-    rows = [
-        _delivery_row(each.outgoing, sink_id=numbers[sink(name)], now=now)
-        for each in emitted
-        for name in each.outgoing.sinks
-    ]
-    if rows:
-        connection.execute(_DELIVERY, rows)
-    return names | _write_echoes(connection, [each.outgoing for each in emitted], now=now)
-
-
-def _write_echoes(connection: Connection, several: Sequence[OutboxEntry], *, now: int) -> set[str]:
-    """Send also to whoever was sent the earlier event that this one ends."""
-    names: set[str] = set()
-    for outgoing in several:
-        if outgoing.with_sinks_of is None:
-            continue
-        key = {
-            "of_stream": outgoing.with_sinks_of.stream,
-            "earlier": outgoing.with_sinks_of.sequence,
-            "later_stream": outgoing.event.stream,
-            "later": outgoing.event.sequence,
-        }
-        sinks = connection.execute(_SINKS_OF, key).all()
-        if sinks:
-            rows = [_delivery_row(outgoing, sink_id=each.sink_id, now=now) for each in sinks]
-            connection.execute(_DELIVERY, rows)
-        names.update(each.name for each in sinks)
+    emitted.sort(key=lambda each: (each[1].event.stream, each[1].event.sequence))
+    connection.execute(_EVENT, [_event_row(change, entry.event, numbers=numbers, now=now) for change, entry in emitted])
+    named = [(entry, numbers[sink(name)]) for _, entry in emitted for name in entry.sinks]
+    _write_deliveries(connection, named, now=now)
+    names = {name for _, entry in emitted for name in entry.sinks}
+    for _, entry in emitted:
+        if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
+            earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
+            others = [row for row in connection.execute(_SINKS_OF, earlier) if row.name not in entry.sinks]
+            _write_deliveries(connection, [(entry, row.sink_id) for row in others], now=now)
+            names.update(row.name for row in others)
     return names
 
 
-def _event_row(emitted: _OutboxEvent, *, numbers: SourceNumbers, now: int) -> dict[str, Any]:
-    happened = emitted.outgoing.event
-    row = {
-        "event_id": happened.id.bytes,
-        "stream": happened.stream,
-        "sequence": happened.sequence,
-        "type": happened.type,
-        "source_id": numbers[Source(emitted.change.lease.kind, emitted.change.lease.name)],
-        "recorded_at": now,
-        "body": happened.body,
-    }
-    return row | _subject(emitted.change, numbers=numbers)
-
-
-def _subject(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
+def about(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
+    """Return what a change is about: the columns `source_id`, `pipeline_id` and `execution`."""
+    account, pipeline_id, execution = change.lease.name, None, None
     if isinstance(change, ExecutionChange):
-        pipeline_id = numbers[pipeline(change.lease.name, change.known.pipeline)]
-        return {"pipeline_id": pipeline_id, "execution": execution_key(change.known.execution)}
-    if isinstance(change, PipelineChange):
-        return {"pipeline_id": numbers[pipeline(change.lease.name, change.pipeline)], "execution": None}
-    return {"pipeline_id": None, "execution": None}
+        pipeline_id = numbers[pipeline(account, change.known.pipeline)]
+        execution = execution_key(change.known.execution)
+    elif isinstance(change, PipelineChange):
+        pipeline_id = numbers[pipeline(account, change.pipeline)]
+    source_id = numbers[Source(change.lease.kind, change.lease.name)]
+    return {"source_id": source_id, "pipeline_id": pipeline_id, "execution": execution}
 
 
-def _delivery_row(outgoing: OutboxEntry, *, sink_id: int, now: int) -> dict[str, Any]:
-    return {
-        "stream": outgoing.event.stream,
-        "sequence": outgoing.event.sequence,
-        "sink_id": sink_id,
+def _event_row(change: Change, event: Event, *, numbers: SourceNumbers, now: int) -> dict[str, Any]:
+    return about(change, numbers=numbers) | {
+        "event_id": event.id.bytes,
+        "stream": event.stream,
+        "sequence": event.sequence,
+        "type": event.type,
         "recorded_at": now,
+        "body": event.body,
     }
+
+
+def _write_deliveries(connection: Connection, wanted: Iterable[tuple[OutboxEntry, int]], *, now: int) -> None:
+    rows = [
+        {"stream": entry.event.stream, "sequence": entry.event.sequence, "sink_id": sink_id, "recorded_at": now}
+        for entry, sink_id in wanted
+    ]
+    if rows:
+        connection.execute(_DELIVERY, rows)

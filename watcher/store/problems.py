@@ -1,7 +1,6 @@
 """Problems as they are recorded: written with the change that opens or closes them, and read by their owners."""
 
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -9,12 +8,11 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 
 from watcher.domain.models import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import from_us, to_us
 from watcher.store.leases import expect_written
 from watcher.store.row_mapping import AnyRow
 from watcher.store.tables import problem
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 PROBLEM_COLUMNS = (
     problem.c.id,
     problem.c.kind,
@@ -89,7 +87,7 @@ def problem_of(row: AnyRow) -> Problem:
     return Problem(
         id=UUID(bytes=row.id),
         kind=EventType(row.kind),
-        opened_at=_EPOCH + timedelta(microseconds=row.opened_at),
+        opened_at=from_us(row.opened_at),
         opening=EventKey(row.stream, row.sequence),
         failed_count=row.failed_count,
     )

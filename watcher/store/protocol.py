@@ -1,10 +1,11 @@
-"""The store between the owners, as they see it: what is written, what is read, and by whose leave."""
+"""The store as its users see it: what is written, what is read, and under which lease."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from watcher.domain.models import Cursor, Delivery, DeliveryState, ExecutionRecord, OutboxEntry
+from watcher.domain.problems import Problem, ProblemChange
 
 Keep = Callable[[str, str, str, int], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
@@ -12,7 +13,7 @@ Keep = Callable[[str, str, str, int], bool]
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Proof that this process owns an account or a sink: `kind` is `account` or `sink`, `epoch` is random per taking.
+    """Ownership of an account or a sink: `kind` is `account` or `sink`, `epoch` is random per taking.
 
     Every write names its lease; a write whose epoch is no longer the stored one changes nothing.
     """
@@ -32,7 +33,8 @@ class ExecutionChange:
     lease: Lease
     before: int | None
     known: ExecutionRecord
-    outgoing: tuple[OutboxEntry, ...]
+    entries: tuple[OutboxEntry, ...]
+    problems: tuple[ProblemChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,8 @@ class SourceChange:
     before: int
     sequence: int
     state: str | None
-    outgoing: tuple[OutboxEntry, ...]
+    entries: tuple[OutboxEntry, ...]
+    problems: tuple[ProblemChange, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,8 @@ class PipelineChange:
     before: int
     sequence: int
     cursor: Cursor
-    outgoing: tuple[OutboxEntry, ...]
+    entries: tuple[OutboxEntry, ...]
+    problems: tuple[ProblemChange, ...] = ()
 
 
 Change = ExecutionChange | SourceChange | PipelineChange
@@ -106,7 +110,8 @@ class AttemptRecord:
 class AttemptRecords:
     """How attempts at deliveries of the leased sink ended, written together or not at all.
 
-    `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept with the sink.
+    No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
+    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept with the sink.
     """
 
     lease: Lease
@@ -122,6 +127,7 @@ class AccountRecord:
     sequence: int
     trouble: str | None
     backoff: BackoffState
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,14 +146,14 @@ class SinkRecord:
     state: str | None
     clock_s: float
     backoff: BackoffState
+    problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class DueDeliveries:
-    """Deliveries that may be tried now, and when the next one after them is due (or `None`).
+    """Deliveries that may be tried now, at most one per stream, and when the next one after them is due (or `None`).
 
-    First those never tried, then the others, each in the order they came due. At most one per stream: the earliest that
-    is not settled.
+    First those never tried, then the others, each in the order they came due.
     """
 
     deliveries: Sequence[Delivery]
@@ -225,11 +231,10 @@ class Store(AccountStore, Queries, Protocol):
     exclusive: bool
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink.
+        """Return what is recorded of the leased sink, which is present again.
 
-        `fingerprint` stands for its block in the configuration: a change of it makes a disabled sink a failing one. A
-        sink that was absent is present again. What was recorded for it later than now, by a clock that was ahead, is
-        due now.
+        `fingerprint` stands for its block in the configuration: a change of it makes a disabled sink a failing one.
+        What was recorded for it later than now, by a clock that was ahead, is due now.
         """
         ...
 
@@ -242,7 +247,7 @@ class Store(AccountStore, Queries, Protocol):
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
 
-        Raises `OwnershipLostError` when the lease is not the stored one: what waits is somebody else's to send.
+        Raises `OwnershipLostError` when the lease is not the stored one: what waits is another owner's to send.
         """
         ...
 
@@ -277,10 +282,7 @@ class Store(AccountStore, Queries, Protocol):
         ...
 
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
-        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline).
-
-        What was absent for more than 24 h is read as if for the first time, whenever it returns.
-        """
+        """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
         ...
 
     def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:

@@ -33,6 +33,7 @@ class KnownRow(NamedTuple):
     ended_at: int | None
     was_paused: bool
     found_at: int
+    overdue_at: int | None
 
 
 RECORD_COLUMNS = tuple(table.c[name] for name in KnownRow._fields)
@@ -77,6 +78,7 @@ def execution_row(known: ExecutionRecord, *, account_id: int, pipeline_id: int, 
         "new_sequence": known.sequence,
         "new_counts": counts_text(known.counts),
         "new_overdue_sequence": known.overdue_sequence,
+        "new_overdue_at": known.overdue_at,
         "new_lost": known.lost,
         "new_lost_at": known.lost_at,
         "new_ended_at": known.ended_at,
@@ -89,7 +91,7 @@ def execution_row(known: ExecutionRecord, *, account_id: int, pipeline_id: int, 
 def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int) -> ExecutionRecord:
     """Return a row of `RECORD_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
 
-    What lies ahead of `now` was written by an earlier life whose clock was: it counts as now, or every poll until then
+    What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then
     would be older than the last one.
     """
     read = KnownRow._make(row)  # whose names cost a third of the row's own
@@ -102,6 +104,7 @@ def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int)
         sequence=read.sequence,
         counts=counts_of(read.counts),
         overdue_sequence=read.overdue_sequence,
+        overdue_at=read.overdue_at,
         lost=None if read.lost is None else LostReason(read.lost),
         lost_at=read.lost_at,
         ended_at=read.ended_at,

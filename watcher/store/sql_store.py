@@ -17,14 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreError
 from watcher.domain.models import Delivery, ExecutionRecord
 from watcher.runtime.clock import Clock
-from watcher.store import cursors as scans
-from watcher.store import deliveries, leases, retention
+from watcher.store import cursors, deliveries, leases, retention, source_states
 from watcher.store import executions as states
-from watcher.store import source_ids as sources
-from watcher.store.backoff_state import BackoffChange
 from watcher.store.database_file import DatabaseFile
-from watcher.store.db_errors import explain
 from watcher.store.group_commit import GroupWriter
+from watcher.store.monitor import StoreMonitor, Writing, write_probe
 from watcher.store.protocol import (
     AccountRecord,
     AttemptRecords,
@@ -38,9 +35,10 @@ from watcher.store.protocol import (
     SinkRecord,
 )
 from watcher.store.source_ids import Source, SourceNumbers
+from watcher.store.source_ids import pipeline as pipeline_source
+from watcher.store.source_states import BackoffChange
 from watcher.store.sqlite import Database
 from watcher.store.transaction import Item, sources_of, write_group
-from watcher.store.write_probe import LastWriteError, write_probe
 
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
@@ -74,46 +72,37 @@ class SqlStore:
         self._database_file = database_file
         self._clock = clock
         self._resources = resources
-        self._explain = partial(explain, where=where)
+        self._monitor = StoreMonitor(where, clock=clock)
         self._numbers = SourceNumbers(database.write)
-        self._last_write_error = LastWriteError(self._explain, clock=clock)
         self._group = GroupWriter(
-            write=self._write_group, explain=self._last_write_error.explain, on_written=on_recorded
+            write=self._write_group,
+            explain=partial(self._monitor.failed, writing=Writing.CHANGES),
+            on_written=on_recorded,
         )
         self._closed = False
 
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
         owner = f"{os.getpid()}@{socket.gethostname()}"
-        await self._explained(partial(self._numbers.provide, {Source(kind, name)}))
+        await self._watched(partial(self._numbers.provide, {Source(kind, name)}), Writing.NOTHING)
         return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return what is recorded of the leased account itself."""
         now = self._clock.steady_us()
-        return await self._read(partial(states.load_account, account_id=self._number(lease), now=now))
+        return await self._read(partial(source_states.load_account, account_id=self._number(lease), now=now))
 
     async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return what is recorded of these executions of the leased account, by id."""
-        return await self._read(
-            partial(
-                states.load_executions,
-                account_id=self._number(lease),
-                executions=executions,
-                now=self._clock.steady_us(),
-            )
-        )
+        account_id, now = self._number(lease), self._clock.steady_us()
+        return await self._read(partial(states.load_executions, account_id=account_id, executions=executions, now=now))
 
     async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
         """Return what is recorded of a pipeline of the leased account, which is watched whole (again)."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
-
-        def load(connection: Connection) -> PipelineRecord:
-            leases.check(connection, [lease])
-            now = self._clock.steady_us()
-            return scans.load_pipeline(connection, account_id=self._number(lease), pipeline_id=pipeline_id, now=now)
-
-        return await self._write(load)
+        account_id, now = self._number(lease), self._clock.steady_us()
+        load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
+        return await self._write(_held(lease, load))
 
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines of the leased account that have not ended."""
@@ -122,20 +111,15 @@ class SqlStore:
         return await self._read(partial(states.load_open, pipeline_ids=pipeline_ids, now=now))
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
-        """Return what is recorded of the leased sink, which is present again.
-
-        A new fingerprint ends `disabled`: it is `failing` until something gets through. What a clock that was ahead
-        put off is due now.
-        """
+        """Return what is recorded of the leased sink, which is present again."""
         sink_id = self._number(lease)
 
         def load(connection: Connection) -> SinkRecord:
             now = self._clock.steady_us()
-            leases.check(connection, [lease])
             deliveries.call_forward(connection, sink_id=sink_id, now=now)
-            return states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
+            return source_states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
-        return await self._write(load)
+        return await self._write(_held(lease, load))
 
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction."""
@@ -159,44 +143,25 @@ class SqlStore:
         self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
-        sink_id = self._number(lease)
-
-        def read(connection: Connection) -> DueDeliveries:
-            leases.check(connection, [lease])
-            return deliveries.next_deliveries(
-                connection, sink_id=sink_id, name=lease.name, now=now, limit=limit, skip=skip
-            )
-
-        return await self._read(read)
+        sink_id, name = self._number(lease), lease.name
+        read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
+        return await self._read(_held(lease, read))
 
     async def next_trial(
         self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
     ) -> Delivery | None:
         """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
-        sink_id = self._number(lease)
-
-        def read(connection: Connection) -> Delivery | None:
-            leases.check(connection, [lease])
-            return deliveries.next_trial(
-                connection, sink_id=sink_id, name=lease.name, now=now, skip=skip, never_tried=never_tried
-            )
-
-        return await self._read(read)
+        sink_id, name = self._number(lease), lease.name
+        read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
+        return await self._read(_held(lease, read))
 
     async def give_up(
         self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
     ) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
-        sink_id = self._number(lease)
-
-        def write(connection: Connection) -> int:
-            leases.check(connection, [lease])
-            clock_us, after_us = round(clock_s * 1_000_000), round(after_s * 1_000_000)
-            return deliveries.give_up(
-                connection, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip
-            )
-
-        return await self._write(write)
+        sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
+        write = partial(deliveries.give_up, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip)
+        return await self._write(_held(lease, write))
 
     async def settle(self, attempt_records: AttemptRecords) -> None:
         """Write how attempts ended."""
@@ -213,7 +178,7 @@ class SqlStore:
 
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
         """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
-        await self._write(partial(scans.mark_absent_pipelines, present=present, now=now))
+        await self._write(partial(cursors.mark_absent_pipelines, present=present, now=now))
 
     async def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
@@ -233,7 +198,7 @@ class SqlStore:
     async def probe_writable(self) -> None:
         """Write something, in a transaction of its own; what was just refused proves the contrary."""
         await self._write(partial(write_probe, now=self._clock.steady_us()))
-        self._last_write_error.check()
+        self._monitor.check()
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
@@ -249,8 +214,8 @@ class SqlStore:
         return self._numbers[Source(lease.kind, lease.name)]
 
     async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
-        wanted = {sources.pipeline(lease.name, pipeline) for pipeline in pipelines}
-        await self._explained(partial(self._numbers.provide, wanted))
+        wanted = {pipeline_source(lease.name, pipeline) for pipeline in pipelines}
+        await self._watched(partial(self._numbers.provide, wanted), Writing.NOTHING)
         return sorted(self._numbers[each] for each in wanted)
 
     async def _pages(self, work: Callable[..., retention.PruneStep]) -> AsyncIterator[retention.PruneStep]:
@@ -266,7 +231,7 @@ class SqlStore:
             return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
 
         emitted = await self._database.write(write)
-        self._last_write_error.forget()
+        self._monitor.worked(Writing.CHANGES)
         return emitted
 
     async def _write_item(self, item: Item) -> None:
@@ -274,19 +239,32 @@ class SqlStore:
         await self._group.write(item)
 
     async def _write(self, work: _Work[T]) -> T:
-        return await self._explained(partial(self._database.write, work))
+        return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
 
     async def _read(self, work: _Work[T]) -> T:
-        return await self._explained(partial(self._database.read, work))
+        return await self._watched(partial(self._database.read, work), Writing.NOTHING)
 
-    async def _explained(self, ask: Callable[[], Awaitable[T]]) -> T:
+    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
         self._check_open()
         try:
-            return await ask()
+            result = await ask()
         except SQLAlchemyError as error:
-            trouble = self._explain(error)
-        raise trouble.error()  # outside the clause, so that the text of the database's error does not come along
+            fault = self._monitor.failed(error, writing)
+        else:
+            self._monitor.worked(writing)
+            return result
+        raise fault.error()  # outside the clause, so that the text of the database's error does not come along
 
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed")
+
+
+def _held(lease: Lease, work: _Work[T]) -> _Work[T]:
+    """Return the same work, which raises `OwnershipLostError` unless the lease is the stored one."""
+
+    def checked(connection: Connection) -> T:
+        leases.check(connection, [lease])
+        return work(connection)
+
+    return checked

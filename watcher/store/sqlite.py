@@ -41,8 +41,17 @@ class Database:
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         """Open no connection yet."""
-        self._writer = _writer_engine(path, busy_timeout_s=busy_timeout_s)
-        self._reader = _reader_engine(path, busy_timeout_s=busy_timeout_s)
+        self._writer = _engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
+        event.listen(self._writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        self._reader = _engine(
+            path,
+            connections=READERS_COUNT,
+            busy_timeout_s=busy_timeout_s,
+            pragmas=_READER,
+            pool_reset_on_return=None,  # a reader begins nothing
+            skip_autocommit_rollback=True,
+            isolation_level="AUTOCOMMIT",
+        )
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
@@ -67,24 +76,6 @@ def _within(connect: Callable[[], AbstractContextManager[Connection]], work: Cal
         return work(connection)
 
 
-def _writer_engine(path: Path, *, busy_timeout_s: float) -> Engine:
-    engine = _engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
-    event.listen(engine, "begin", _begin_immediate)
-    return engine
-
-
-def _reader_engine(path: Path, *, busy_timeout_s: float) -> Engine:
-    return _engine(
-        path,
-        connections=READERS_COUNT,
-        busy_timeout_s=busy_timeout_s,
-        pragmas=_READER,
-        pool_reset_on_return=None,  # a reader begins nothing
-        skip_autocommit_rollback=True,
-        isolation_level="AUTOCOMMIT",
-    )
-
-
 def _engine(
     path: Path, *, connections: int, busy_timeout_s: float, pragmas: tuple[str, ...], **options: object
 ) -> Engine:
@@ -106,7 +97,3 @@ def _engine(
 
     event.listen(engine, "connect", prepare)
     return engine
-
-
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from watcher.store import leases
-from watcher.store.backoff_state import BackoffChange, write_backoffs
 from watcher.store.cursors import write_pipelines
 from watcher.store.deliveries import write_attempt_records
-from watcher.store.executions import PollTimes, write_executions, write_poll_times, write_sources
-from watcher.store.outbox import write_outgoing
+from watcher.store.executions import PollTimes, write_executions, write_poll_times
+from watcher.store.outbox import about, write_outbox
+from watcher.store.problems import write_problems
 from watcher.store.protocol import AttemptRecords, Change, ExecutionChange, PipelineChange, SourceChange
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
+from watcher.store.source_states import BackoffChange, write_backoffs, write_sources
 
 Item = Change | AttemptRecords | PollTimes | BackoffChange
 
@@ -26,7 +27,7 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
         if isinstance(item, PipelineChange):
             found.add(pipeline(item.lease.name, item.pipeline))
         if isinstance(item, Change):
-            found.update(sink(name) for outgoing in item.outgoing for name in outgoing.sinks)
+            found.update(sink(name) for entry in item.entries for name in entry.sinks)
     return found
 
 
@@ -38,23 +39,20 @@ def write_group(connection: Connection, items: Sequence[Item], *, numbers: Sourc
     """
     leases.check(connection, {item.lease for item in items})
     changes = [item for item in items if isinstance(item, Change)]
-    executions = [change for change in changes if isinstance(change, ExecutionChange)]
-    sources = [change for change in changes if isinstance(change, SourceChange)]
-    pipelines = [change for change in changes if isinstance(change, PipelineChange)]
-    attempt_records = [item for item in items if isinstance(item, AttemptRecords)]
-    write_executions(connection, executions, numbers=numbers)
-    write_sources(connection, sources, numbers=numbers)
-    write_pipelines(connection, pipelines, numbers=numbers)
-    write_poll_times(connection, [item for item in items if isinstance(item, PollTimes)], numbers=numbers)
-    write_backoffs(connection, _backoff_changes(items), numbers=numbers, now=now)
-    sinks = write_outgoing(connection, changes, numbers=numbers, now=now)
-    return sinks | write_attempt_records(connection, attempt_records, numbers=numbers, now=now)
-
-
-def _backoff_changes(items: Sequence[Item]) -> list[BackoffChange]:
-    """Return what is said of accounts and sinks themselves, in the order it was handed in."""
-    return [
+    records = [item for item in items if isinstance(item, AttemptRecords)]
+    backoffs = [
         BackoffChange(item.lease, item.backoff, item.clock_s)
         for item in items
         if isinstance(item, BackoffChange | AttemptRecords)
     ]
+    write_executions(connection, [each for each in changes if isinstance(each, ExecutionChange)], numbers=numbers)
+    write_sources(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)
+    write_pipelines(connection, [each for each in changes if isinstance(each, PipelineChange)], numbers=numbers)
+    write_poll_times(connection, [item for item in items if isinstance(item, PollTimes)], numbers=numbers)
+    write_backoffs(connection, backoffs, numbers=numbers, now=now)
+    write_problems(
+        connection,
+        [(problem, about(each, numbers=numbers)) for each in changes for problem in each.problems],
+    )
+    sinks = write_outbox(connection, changes, numbers=numbers, now=now)
+    return sinks | write_attempt_records(connection, records, numbers=numbers, now=now)

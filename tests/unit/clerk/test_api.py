@@ -24,8 +24,7 @@ from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.domain.models import ExecutionSnapshot, Outcome
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client
-from watcher.runtime.proxy import Proxy
+from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"

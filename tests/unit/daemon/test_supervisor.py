@@ -1,8 +1,12 @@
 """The owners over a real store and real sockets; their ticks run when the test says."""
 
 import asyncio
+import fcntl
+import json
 import os
+import queue
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,6 +20,8 @@ from virtual import PIPELINE, FakeClock
 
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
+from watcher.daemon.readiness import Readiness
 from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
@@ -231,7 +237,7 @@ async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_o
     with capture_logs() as logs:
         setup.clock.advance(1.0)
         for name in sorted(setup.ticks()):
-            await setup.schedule._loops[name].run()
+            await setup.schedule._jobs[name].run()
         await only_left(setup, count=2)
     assert setup.ticks() == {"account:b", "sink:more"}
     lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
@@ -243,7 +249,7 @@ async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(setup: S
     setup.store.exclusive = False
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.store.claim("sink", "ops")
-    run = setup.schedule._loops["sink:ops"].run
+    run = setup.schedule._jobs["sink:ops"].run
     with capture_logs() as logs:
         await asyncio.gather(run(), run())
         await only_left(setup, count=1)
@@ -270,7 +276,7 @@ async def test_an_owner_that_finds_while_all_stop_that_it_lost_ends_once(setup: 
 async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(setup: Setup) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.store.claim("sink", "ops")
-    await setup.schedule._loops["sink:ops"].run()
+    await setup.schedule._jobs["sink:ops"].run()
     (error,) = setup.fatal
     assert isinstance(error, OwnershipLostError)
     setup.fatal.clear()
@@ -371,16 +377,16 @@ async def test_a_store_that_takes_nothing_holds_up_no_end(setup: Setup, path: Pa
     assert served_s(path) == 0.0
 
 
-async def test_a_store_that_failed_just_now_is_not_asked_once_more(setup: Setup, path: Path) -> None:
+async def test_a_store_that_failed_before_is_written_at_the_end_all_the_same(setup: Setup, path: Path) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     await setup.record()
     with held(path):
         await setup.deliver()
         await setup.worker().drain()
-    setup.clock.advance(60.0)  # when a worker would ask it again, and now it would answer
+    setup.clock.advance(60.0)
     await setup.supervisor.stop()
     assert setup.supervisor.owned() == []
-    assert served_s(path) == 0.0
+    assert served_s(path) == 61.0
 
 
 async def test_an_error_in_one_change_stops_no_other_and_the_next_try_goes_on_from_there(
@@ -548,3 +554,81 @@ async def test_at_the_end_one_that_does_not_end_well_keeps_no_other_from_it(
     with pytest.raises(BrokenError):
         await setup.supervisor.stop()
     assert (setup.supervisor.owned(), served_s(path)) == ([], 60.0)
+
+
+# Trouble with the store, and with stdout
+
+
+async def until_settled(worker: DeliveryWorker) -> None:
+    while under_way := worker._under_way():
+        await asyncio.wait(under_way)
+
+
+async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_though_a_sink_is_paused(
+    setup: Setup, path: Path
+) -> None:
+    setup.hook.reply = says(answer(429, retry_after="600"))
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.record()
+    policy = RetentionPolicy(("ops",), 3600.0, named=lambda *_: True)
+    parts = MaintenanceDependencies(
+        store=setup.store, clock=setup.clock, metrics=setup.metrics, owners=setup.supervisor.owned
+    )
+    maintenance, readiness = Maintenance(parts, policy), Readiness(setup.store, clock=setup.clock)
+    with capture_logs() as logs:
+        with held(path):
+            await setup.deliver()
+            await until_settled(setup.worker())
+            await maintenance.tick()
+            assert await readiness.problem() == "the store cannot be written"
+        setup.clock.advance(5)
+        await maintenance.tick()
+        assert await readiness.problem() is None
+    assert [line["event"] for line in logs] == ["store.failed", "store.recovered"]
+    before_s = served_s(path)
+    setup.clock.advance(7)
+    await setup.supervisor.stop()
+    assert served_s(path) == pytest.approx(before_s + 7)
+
+
+@pytest.mark.parametrize("is_full", [True, False])
+async def test_the_other_sinks_are_told_why_stdout_takes_nothing(
+    store: SqlStore, clock: FakeClock, *, is_full: bool
+) -> None:
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    os.write(writing, b"x" * 4096)
+    if is_full:
+        with open("/dev/full", "wb") as full:  # noqa: ASYNC230, PTH123 (a device)
+            os.dup2(full.fileno(), writing)
+    sleeps: queue.Queue[float] = queue.Queue()
+    slept, may_go_on = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def sleep(wait_s: float) -> None:
+        sleeps.put(wait_s)
+        if sleeps.qsize() == 2:  # so the first was followed by another try
+            loop.call_soon_threadsafe(slept.set)
+            may_go_on.wait()
+
+    output = StdoutOutput(writing, sleep=sleep)
+    setup = Setup(store, clock, output)
+    async with setup.api.receiver, setup.hook.receiver:
+        await setup.apply(sinks={"console": {"type": "stdout"}, "ops": setup.webhook()})
+        workers = [part for part in setup.supervisor.owned() if isinstance(part, DeliveryWorker)]
+        await store.record(source_change(await store.claim("account", "teller"), sinks=("console",)))
+        for after_s in (0, 0, 300):
+            clock.advance(after_s)
+            await workers[0].tick()
+            if is_full:
+                await slept.wait()
+        await workers[1].tick()
+        await setup.hook.asked()
+        told = json.loads(setup.hook.receiver.requests[-1].body)
+        may_go_on.set()
+        os.set_blocking(reading, False)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
+        os.close(reading)
+        await setup.supervisor.stop()
+    output.close()
+    assert (told["type"], told["data"]["answer"]) == ("sink.failing", "disk_full" if is_full else "none")

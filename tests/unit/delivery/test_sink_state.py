@@ -33,6 +33,23 @@ def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock
     assert state_after(sink, clock, 0.1) == "failing"
 
 
+@pytest.mark.parametrize(
+    ("came", "told"),
+    [((), "none"), (("written",), "none"), (("written", "disk_full"), "disk_full"), (("503", "written"), "none")],
+)
+def test_a_sink_fails_with_the_last_answer_since_its_last_success(
+    clock: FakeClock, came: tuple[str, ...], told: str
+) -> None:
+    sink = sink_state(clock)
+    for answer in came:
+        sink.answered(answer)
+        if answer == "written":
+            sink.got_through()
+    sink.tried()
+    assert state_after(sink, clock, 300) == "failing"
+    assert sink.answer == told
+
+
 def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:
     assert state_after(sink_state(clock), clock, 9999) is None
 

@@ -40,12 +40,19 @@ def gap(events: EventFactory) -> OutboxEntry:
 
 
 def account(events: EventFactory) -> OutboxEntry:
-    reason = AccountTrouble.INVALID
-    return events.account(EventType.ACCOUNT_DEGRADED, account="default", reason=reason, cause="500", after=4, at=AT)
+    return events.account(
+        EventType.ACCOUNT_DEGRADED,
+        account="default",
+        reason=AccountTrouble.INVALID,
+        cause="500",
+        problem=None,
+        after=4,
+        at=AT,
+    ).entry
 
 
 def sink(events: EventFactory) -> OutboxEntry:
-    return events.sink(EventType.SINK_FAILING, sink="ops", answer="503", after=4, at=AT)
+    return events.sink(EventType.SINK_FAILING, sink="ops", answer="503", problem=None, after=4, at=AT).entry
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,6 @@ from watcher.domain.transitions import (
     Observation,
     Streak,
     TransitionResult,
-    give_up,
     is_terminal,
     lose,
     means_lost,
@@ -334,7 +333,7 @@ def test_a_loss_ends_what_was_overdue() -> None:
 
 
 def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
-    known = give_up(after("running", "lost"), at=NOW - SECOND)
+    known = replace(after("running", "lost"), ended_at=NOW - SECOND)
     assert known.ended_at == NOW - SECOND
     result = see(known, an_observation("running"))
     assert (emitted(result), result.known.ended_at) == ("running<lost", None)

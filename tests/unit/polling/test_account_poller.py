@@ -2,8 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -412,59 +411,6 @@ async def test_what_the_store_cannot_take_is_seen_again_once_it_can(store: SqlSt
     await account.run_for(3)
     assert await account.emitted() == [("execution.running", "running", None)]
     assert account.fatal == []
-
-
-async def only_emitted_of(account: Account) -> None:
-    """Let the account have nothing to write but that its key is refused."""
-    account.api.default = Outcome.UNAUTHORIZED
-    await account.run_for(15)
-
-
-async def only_paused(account: Account) -> None:
-    """Let the account have nothing to write but a pause."""
-    account.api.default, account.api.retry_after_s = Outcome.RATE_LIMITED, 600.0
-    account.api.status_codes = {Outcome.RATE_LIMITED: 429}
-    await account.run_for(2)
-
-
-async def only_flushed(account: Account) -> None:
-    """Let the account have nothing to write but when it polled."""
-    with suppress(StoreError):
-        await account.watcher.flush()
-
-
-@pytest.mark.parametrize("write", [only_emitted_of, only_paused, only_flushed])
-async def test_whichever_write_meets_a_store_that_fails_its_end_is_noted_too(
-    store: SqlStore, clock: FakeClock, write: Callable[[Account], Awaitable[None]]
-) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
-    await account.run_for(10)
-    broken.error = StoreError("the disk is full")
-    with capture_logs() as logs:
-        await write(account)
-        failing = [account.watcher.store_failing]
-        broken.error = None
-        await account.run_for(15)
-        await account.watcher.flush()
-        failing.append(account.watcher.store_failing)
-    assert failing == [True, False]
-    edges = [line["event"] for line in logs if line["event"].startswith("store.")]
-    assert edges == ["store.failed", "store.recovered"]
-
-
-async def test_that_there_is_nothing_to_write_does_not_say_that_the_store_works_again(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    broken = BrokenStore(store)
-    account = await account_of(broken, clock, A)  # type: ignore[arg-type]
-    await account.run_for(10)
-    await account.watcher.flush()
-    broken.error = StoreError("the disk is full")
-    await only_emitted_of(account)
-    account.watcher._breaker.trouble = None
-    await account.watcher.tick()
-    assert account.watcher.store_failing
 
 
 async def test_trouble_the_store_cannot_take_is_reported_once_it_can(store: SqlStore, clock: FakeClock) -> None:

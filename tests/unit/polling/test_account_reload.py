@@ -43,7 +43,7 @@ class HeldStore:
         return await self._held(await self.store.load_open(lease, pipelines))
 
     async def record(self, change: Change) -> None:
-        await self._held(change, holds=not isinstance(change, ExecutionChange) and bool(change.outgoing))
+        await self._held(change, holds=not isinstance(change, ExecutionChange) and bool(change.entries))
         await self.store.record(change)
 
     async def _held(self, found: T, *, holds: bool = True) -> T:

@@ -95,7 +95,7 @@ class Rig:
         else:
             evaluation = self.evaluator.success(self.entry, execution, sent_at=reply.sent_at)
         if evaluation.change is not None:
-            self.bodies += [json.loads(outgoing.event.body) for outgoing in evaluation.change.outgoing]
+            self.bodies += [json.loads(entry.event.body) for entry in evaluation.change.entries]
         self.entry.recorded |= evaluation.change is not None
         self.entry.known = evaluation.known
         self.entry.polled_at = evaluation.polled_at or self.entry.polled_at
@@ -139,7 +139,7 @@ def test_a_first_sight_is_recorded_as_a_new_row_with_its_event() -> None:
     evaluation = rig.see("running")
     change = change_of(evaluation)
     assert (change.lease, change.before, change.known) == (LEASE, None, evaluation.known)
-    assert [(outgoing.sinks, outgoing.with_sinks_of) for outgoing in change.outgoing] == [(("all",), None)]
+    assert [(entry.sinks, entry.with_sinks_of) for entry in change.entries] == [(("all",), None)]
     assert evaluation.polled_at == us(rig)
     assert rig.emitted == ["running"]
 
@@ -211,8 +211,8 @@ def test_an_event_goes_to_the_sinks_of_its_watch_and_type() -> None:
         "all": Route(frozenset(EventType), {}, frozenset()),
     }
     rig = Rig(router=Router(routes))
-    assert [outgoing.sinks for outgoing in change_of(rig.see("running")).outgoing] == [("all",)]
-    assert [outgoing.sinks for outgoing in change_of(rig.see("failed")).outgoing] == [("failures", "all")]
+    assert [entry.sinks for entry in change_of(rig.see("running")).entries] == [("all",)]
+    assert [entry.sinks for entry in change_of(rig.see("failed")).entries] == [("failures", "all")]
 
 
 def test_an_event_carries_the_link_of_the_account() -> None:
@@ -275,7 +275,7 @@ def test_the_end_of_an_overdue_stay_goes_to_all_who_were_sent_it() -> None:
     rig.wait(1000)
     rig.see("running")
     evaluation = rig.see("success")
-    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [2]
+    assert [entry.with_sinks_of and entry.with_sinks_of.sequence for entry in change_of(evaluation).entries] == [2]
 
 
 def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None:
@@ -284,7 +284,7 @@ def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None
     rig.wait(1000)
     rig.see("running")
     evaluation = rig.fail_for(60, Outcome.NOT_FOUND)
-    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [2]
+    assert [entry.with_sinks_of and entry.with_sinks_of.sequence for entry in change_of(evaluation).entries] == [2]
 
 
 def test_only_the_event_that_ends_the_stay_goes_to_them() -> None:
@@ -294,14 +294,14 @@ def test_only_the_event_that_ends_the_stay_goes_to_them() -> None:
     rig.see("running")
     rig.see("paused")
     evaluation = rig.see("success")
-    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [None]
+    assert [entry.with_sinks_of for entry in change_of(evaluation).entries] == [None]
 
 
 def test_overdue_at_first_sight_is_reported_with_the_status_in_one_change() -> None:
     rig = Rig()
     evaluation = rig.see("running", started_at=EPOCH - timedelta(hours=1))
     assert rig.emitted == ["running", "overdue"]
-    assert [outgoing.with_sinks_of for outgoing in change_of(evaluation).outgoing] == [None, None]
+    assert [entry.with_sinks_of for entry in change_of(evaluation).entries] == [None, None]
     assert change_of(evaluation).before is None
 
 

@@ -8,10 +8,11 @@ from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, LostReason, Outcome, Watch
-from watcher.polling.list_failures import Cursors, ListFailures
+from watcher.polling.list_failures import ListFailures
+from watcher.polling.list_scans import ListScans
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState
@@ -33,8 +34,8 @@ class Rig:
         self.account, self.session, self.clock = account, watcher._session, account.clock
         failures = replace(watcher._deps.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
         deps = replace(watcher._deps, failures=failures)
-        cursors = Cursors(watcher._deps, session=watcher._session)
-        self.trouble = ListFailures(deps, session=watcher._session, registry=watcher._registry, cursors=cursors)
+        scans = ListScans(watcher._deps, watcher._rules)
+        self.trouble = ListFailures(deps, session=watcher._session, registry=watcher._registry, scans=scans)
         (listing,) = watcher._registry.listings.values()
         self.listing: PipelineListState = listing
         self.start = self.clock.monotonic()

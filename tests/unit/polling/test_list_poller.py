@@ -908,7 +908,7 @@ class BrokenError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("part", "method"), [("_poll_queue", "put_stale"), ("_poll_queue", "restore"), ("_registry", "put_back")]
+    ("part", "method"), [("_poll_queue", "put"), ("_poll_queue", "restore"), ("_registry", "put_back")]
 )
 async def test_what_cannot_be_put_back_after_a_page_ends_the_daemon(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str

@@ -7,8 +7,8 @@ from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
 from watcher.polling.page_index import REMEMBERED_COUNT, STEP_ROWS
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import SEEK_EVERY_S, PipelineListState
@@ -30,7 +30,7 @@ def listing() -> PipelineListState:
 
 
 def on_page(listing: PipelineListState, page: int, *, at: float) -> list[TrackedExecution]:
-    return list(listing.rows.page_index.on_page(page, at=at))
+    return list(listing.rows.on_page(page, at=at))
 
 
 def shown(listing: PipelineListState, name: str, *, index: int) -> TrackedExecution:
@@ -94,7 +94,7 @@ def test_who_has_left_is_on_no_page() -> None:
     known = listing()
     entry = shown(known, "a", index=3)
     known.rows.leave(entry)
-    assert (on_page(known, 1, at=0.0), known.rows.page_index.page_of(entry, at=0.0)) == ([], None)
+    assert (on_page(known, 1, at=0.0), known.rows.page_of(entry, at=0.0)) == ([], None)
 
 
 def test_what_a_poll_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
@@ -123,7 +123,7 @@ def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
     known = listing()
     known.scan_asked(0.0)
     entry, other = shown(known, "a", index=PAGE_ROWS - 2), shown(known, "b", index=10)
-    known.rows.find_astray({other.known.execution: 15, "stranger": 1}, at=0.0)
+    known.rows.find_displaced({other.known.execution: 15, "stranger": 1}, at=0.0)
     known.rows.miss(entry, page=1, at=0.0)
     assert on_page(known, 2, at=0.0) == [entry]
     assert entry.position is not None

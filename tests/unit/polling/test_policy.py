@@ -1,4 +1,6 @@
-"""What failures in a row mean: a table of every outcome, for an execution and for a list, and how long they wait."""
+"""When to ask again, and what failures mean: a table of every outcome, for an execution and for a list."""
+
+import random
 
 import pytest
 from virtual import PIPELINE, FakeClock, watch_of
@@ -6,12 +8,19 @@ from virtual import PIPELINE, FakeClock, watch_of
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import Cursor, ExecutionRecord, LostReason, Outcome
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.policy import LOST_EVERY_S, AccountState, FailurePolicy
+from watcher.polling.policy import (
+    LOST_EVERY_S,
+    AccountState,
+    Cadence,
+    FailurePolicy,
+    backoff_cadence,
+    fixed_cadence,
+)
 from watcher.polling.poll_queue import PollItem, TrackedExecution
 
 LONGEST_S = 60.0
@@ -209,3 +218,34 @@ def test_what_is_lost_is_asked_for_every_10_minutes_unless_it_only_cannot_be_rea
     rig = Rig(kind)
     rig.fail(Outcome.INVALID, 200, at=0)
     assert rig.wait_s(reason) == (1 if reason is LostReason.UNREADABLE else LOST_EVERY_S)
+
+
+def a_backoff(draw: float = 0.5) -> Cadence:
+    return backoff_cadence(min_interval_s=1, max_interval_s=60, jitter=lambda: draw)
+
+
+@pytest.mark.parametrize("dwell_s", [0, 1, 1e6])
+def test_fixed_polls_every_min_interval(dwell_s: float) -> None:
+    assert fixed_cadence(min_interval_s=2.5)(dwell_s) == 2.5
+
+
+@pytest.mark.parametrize(
+    ("dwell_s", "interval_s"), [(0, 1), (5, 1), (10, 1), (20, 2), (300, 30), (600, 60), (10_000, 60), (1e9, 60)]
+)
+def test_backoff_waits_a_tenth_of_the_time_in_this_status_within_the_bounds(dwell_s: float, interval_s: float) -> None:
+    assert a_backoff()(dwell_s) == pytest.approx(interval_s)
+
+
+@pytest.mark.parametrize(("draw", "interval_s"), [(0.0, 9.0), (0.25, 9.5), (0.5, 10.0), (0.9999999, 11.0)])
+def test_backoff_is_spread_by_a_tenth_to_both_sides(draw: float, interval_s: float) -> None:
+    assert a_backoff(draw)(100) == pytest.approx(interval_s, abs=1e-5)
+
+
+def test_no_draw_leads_out_of_the_bounds() -> None:
+    draw = random.Random(1)
+    cadence = backoff_cadence(min_interval_s=1, max_interval_s=60, jitter=draw.random)
+    assert all(1 <= cadence(draw.uniform(0, 1000)) <= 60 for _ in range(5000))
+
+
+def test_a_clock_that_ran_backwards_leads_out_of_no_bound() -> None:
+    assert a_backoff()(-100) == 1

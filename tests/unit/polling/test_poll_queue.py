@@ -6,12 +6,12 @@ import pytest
 
 from watcher.domain.models import Cursor, ExecutionRecord, Watch
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState
-from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
+from watcher.polling.poll_queue import PollItem, PollQueue, QueueKind, TrackedExecution
 
 WATCH = Watch("default", "p", ())
 
@@ -146,7 +146,7 @@ def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
 
 def test_what_grows_stale_is_another_matter_than_what_is_due() -> None:
     poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
-    poll_queue.put_stale(stale, from_at=1)
+    poll_queue.put(stale, due_at=1, queue=QueueKind.STALE)
     poll_queue.put(due, due_at=20)
     assert (first_stale(poll_queue, 0.5), first_due(poll_queue, 0.5)) == (None, None)
     assert (first_stale(poll_queue, 10), first_due(poll_queue, 10)) == (stale, None)
@@ -156,8 +156,8 @@ def test_what_grows_stale_is_another_matter_than_what_is_due() -> None:
 
 def test_a_list_grows_stale_three_times_as_fast() -> None:
     poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-    poll_queue.put_stale(entry, from_at=1)
-    poll_queue.put_stale(list_, from_at=7)
+    poll_queue.put(entry, due_at=1, queue=QueueKind.STALE)
+    poll_queue.put(list_, due_at=7, queue=QueueKind.STALE)
     assert first_stale(poll_queue, 9.9) is entry
     assert first_stale(poll_queue, 10.1) is list_
 
@@ -185,16 +185,16 @@ def test_what_is_not_due_is_not_late() -> None:
 def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> None:
     poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
     entry.asked_at, list_.asked_at = 0, 100
-    poll_queue.put_stale(entry, from_at=1)
-    poll_queue.put_stale(list_, from_at=101)
+    poll_queue.put(entry, due_at=1, queue=QueueKind.STALE)
+    poll_queue.put(list_, due_at=101, queue=QueueKind.STALE)
     assert first_late(poll_queue, 159) is entry
     assert first_late(poll_queue, 160) is list_
 
 
 def test_a_scan_that_has_begun_waits_by_itself_and_goes_by_its_beginning() -> None:
     poll_queue, first, second = a_poll_queue(), a_listing(), a_listing()
-    poll_queue.put_begun(second, since=5)
-    poll_queue.put_begun(first, since=4)
+    poll_queue.put(second, due_at=5, queue=QueueKind.BEGUN)
+    poll_queue.put(first, due_at=4, queue=QueueKind.BEGUN)
     assert (first_due(poll_queue, 1e9), first_stale(poll_queue, 1e9), first_late(poll_queue, 1e9)) == (None, None, None)
     assert poll_queue.begun() is poll_queue.peek() is first
     poll_queue.take(first)
@@ -204,7 +204,7 @@ def test_a_scan_that_has_begun_waits_by_itself_and_goes_by_its_beginning() -> No
 def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_long() -> None:
     poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
     poll_queue.put(due, due_at=60)
-    poll_queue.put_stale(stale, from_at=1)
+    poll_queue.put(stale, due_at=1, queue=QueueKind.STALE)
     assert [poll_queue.late_s(item, 100) for item in (due, stale)] == [40, 40]
     assert [poll_queue.late_s(item, 20) for item in (due, stale)] == [0, 0]
 
@@ -212,8 +212,8 @@ def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_lo
 def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=1)
-    poll_queue.put_stale(entry, from_at=2)
-    poll_queue.put_begun(entry, since=3)
+    poll_queue.put(entry, due_at=2, queue=QueueKind.STALE)
+    poll_queue.put(entry, due_at=3, queue=QueueKind.BEGUN)
     poll_queue.put(entry, due_at=3)
     assert poll_queue.peek() is entry
     assert (first_stale(poll_queue, 9), poll_queue.begun()) == (None, None)
@@ -222,7 +222,7 @@ def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
 
 def test_what_was_taken_for_nothing_is_restored_as_it_was() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put_stale(entry, from_at=2)
+    poll_queue.put(entry, due_at=2, queue=QueueKind.STALE)
     poll_queue.take(entry)
     poll_queue.restore(entry)
     assert (first_stale(poll_queue, 1), first_stale(poll_queue, 2)) == (None, entry)

@@ -8,12 +8,12 @@ from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
-from watcher.polling.poll_queue import PendingConfirmation, PollQueue, TrackedExecution
+from watcher.polling.poll_queue import PendingConfirmation, PollQueue, QueueKind, TrackedExecution
 from watcher.polling.registry import Additions, ExecutionRegistry
 from watcher.polling.request_selector import GetRequest, ListRequest, RequestSelector
 from watcher.runtime.metrics import Metrics
@@ -56,7 +56,7 @@ class Table:
         self.registry.enter(entry)
         if index is not None:
             self.listing.rows.put(entry, index=index, at=0.0, scanned=True)
-        self.poll_queue.put_stale(entry, from_at=stale_from)
+        self.poll_queue.put(entry, due_at=stale_from, queue=QueueKind.STALE)
         return entry
 
 
@@ -107,7 +107,7 @@ def test_while_its_list_fails_everyone_is_fetched(table: Table) -> None:
 
 def test_a_scan_takes_those_on_its_page_along(table: Table) -> None:
     entry = table.shown("a", index=3, stale_from=4.0)
-    table.poll_queue.put_stale(table.listing, from_at=1.0)
+    table.poll_queue.put(table.listing, due_at=1.0, queue=QueueKind.STALE)
     request = table.selector.next(2.0)
     assert isinstance(request, ListRequest)
     assert (request.page, list(request.entries), request.scans) == (1, [entry], True)
@@ -116,7 +116,7 @@ def test_a_scan_takes_those_on_its_page_along(table: Table) -> None:
 
 def test_one_on_the_page_the_scan_wants_goes_with_it(table: Table) -> None:
     entry = table.shown("a", index=3, stale_from=1.0)
-    table.poll_queue.put_stale(table.listing, from_at=2.0)
+    table.poll_queue.put(table.listing, due_at=2.0, queue=QueueKind.STALE)
     request = table.selector.next(2.0)
     assert isinstance(request, ListRequest)
     assert (list(request.entries), request.scans) == ([entry], True)
@@ -125,7 +125,7 @@ def test_one_on_the_page_the_scan_wants_goes_with_it(table: Table) -> None:
 def test_a_page_of_its_own_leaves_the_scan_alone(table: Table) -> None:
     table.shown("a", index=60)
     table.shown("b", index=61)
-    table.poll_queue.put_stale(table.listing, from_at=3.0)
+    table.poll_queue.put(table.listing, due_at=3.0, queue=QueueKind.STALE)
     request = table.selector.next(2.0)
     assert isinstance(request, ListRequest)
     assert not request.scans
@@ -156,7 +156,7 @@ def test_a_scan_under_way_has_every_second_turn_even_of_what_is_late(table: Tabl
         table.poll_queue.put(table.named(name), due_at=1.0)
     for expected in (ListRequest, GetRequest, ListRequest, GetRequest, ListRequest):
         if not table.listing.queued:
-            table.poll_queue.put_begun(table.listing, since=3.0)
+            table.poll_queue.put(table.listing, due_at=3.0, queue=QueueKind.BEGUN)
         assert isinstance(table.selector.next(100.0), expected)
 
 
@@ -167,7 +167,7 @@ def test_turns_within_turns_starve_nobody(table: Table) -> None:
     asked = []
     for _ in range(8):
         if not table.listing.queued:
-            table.poll_queue.put_begun(table.listing, since=3.0)
+            table.poll_queue.put(table.listing, due_at=3.0, queue=QueueKind.BEGUN)
         request = table.selector.next(5.0)
         asked.append("list" if isinstance(request, ListRequest) else request and request.entry.known.execution)
     assert asked == ["list", "a", "list", "n1", "list", "b", "list", "n2"]
@@ -207,14 +207,14 @@ def test_the_next_turn_is_wanted_when_the_first_may_go(table: Table) -> None:
 
 def test_scans_under_way_take_turns_page_by_page(table: Table) -> None:
     other = a_listing()
-    table.poll_queue.put_begun(table.listing, since=3.0)
-    table.poll_queue.put_begun(other, since=2.0)
+    table.poll_queue.put(table.listing, due_at=3.0, queue=QueueKind.BEGUN)
+    table.poll_queue.put(other, due_at=2.0, queue=QueueKind.BEGUN)
     order = []
     for now in (5.0, 6.0, 7.0):
         request = table.selector.next(now)
         assert isinstance(request, ListRequest)
         order.append(request.listing)
-        table.poll_queue.put_begun(request.listing, since=now)
+        table.poll_queue.put(request.listing, due_at=now, queue=QueueKind.BEGUN)
     assert order == [other, table.listing, other]
 
 
@@ -222,7 +222,7 @@ def test_a_deep_scan_has_the_head_read_now_and_then(table: Table) -> None:
     pages = []
     for number in range(1, 2 * HEAD_EVERY_PAGES + 4):
         table.listing.scan.page = max(2, number)
-        table.poll_queue.put_begun(table.listing, since=1.0)
+        table.poll_queue.put(table.listing, due_at=1.0, queue=QueueKind.BEGUN)
         request = table.selector.next(5.0)
         assert isinstance(request, ListRequest)
         if request.scans:

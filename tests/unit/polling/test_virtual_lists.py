@@ -291,7 +291,7 @@ async def test_a_gap_that_the_store_could_not_take_is_reported_once_it_can(
     api = ModelApi(clock, lives=[*old, going])
     account = await model(store, clock, api)
     await account.run_for(30)
-    refusing: Any = Refusing(store, kind=lambda change: change.outgoing)
+    refusing: Any = Refusing(store, kind=lambda change: change.entries)
     pages_at_most = 50
     match reason:
         case "forbidden":

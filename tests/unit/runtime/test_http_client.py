@@ -26,8 +26,7 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.models import Outcome
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.http_client import USER_AGENT, Client, Response, failure_kind
-from watcher.runtime.proxy import Proxy, proxy_for
+from watcher.runtime.http_client import USER_AGENT, Client, Proxy, Response, failure_kind, proxy_for
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -174,7 +173,7 @@ import asyncio, sys
 from yarl import URL
 from watcher.runtime.http_client import Client
 from watcher.domain.errors import TransportFailedError
-from watcher.runtime.proxy import Proxy
+from watcher.runtime.http_client import Proxy
 
 async def length(body):
     return len(body)

@@ -2,7 +2,7 @@ import pytest
 from yarl import URL
 
 from watcher.domain.errors import ConfigError
-from watcher.runtime.proxy import Proxy, proxy_for
+from watcher.runtime.http_client import Proxy, proxy_for
 
 PROXY = URL("http://proxy.example.com:3128")
 

@@ -107,9 +107,9 @@ async def test_a_job_never_overlaps_itself(schedule: Schedule) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
-        loop = schedule._loops["account:a"]
-        assert loop.job is not None
-        loop.job.modify(next_run_time=datetime.now(UTC))
+        ours = schedule._jobs["account:a"]
+        assert ours.scheduled is not None
+        ours.scheduled.modify(next_run_time=datetime.now(UTC))
         for _ in range(5):
             await asyncio.sleep(0)
         running -= 1
@@ -128,7 +128,7 @@ async def test_a_job_that_the_wall_clock_left_behind_is_run_by_the_guard(schedul
     schedule.add("account:a", ran)
     schedule.start()
     await ran.reached(1)
-    job = schedule._loops["account:a"].job
+    job = schedule._jobs["account:a"].scheduled
     assert job is not None
     job.modify(next_run_time=datetime.now(UTC) + timedelta(hours=1))
     await ran.reached(2)

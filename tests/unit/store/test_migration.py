@@ -142,7 +142,14 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(
 
 @pytest.mark.parametrize(
     "start",
-    [b"", SCHEMA_1.read_bytes(), SCHEMA_2.read_bytes(), SCHEMA_3.read_bytes(), SCHEMA_4.read_bytes(), SCHEMA_5.read_bytes()],
+    [
+        b"",
+        SCHEMA_1.read_bytes(),
+        SCHEMA_2.read_bytes(),
+        SCHEMA_3.read_bytes(),
+        SCHEMA_4.read_bytes(),
+        SCHEMA_5.read_bytes(),
+    ],
     ids=["empty", "1", "2", "3", "4", "5"],
 )
 async def test_the_migrations_make_what_the_tables_say(tmp_path: Path, start: bytes) -> None:

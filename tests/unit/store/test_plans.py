@@ -7,7 +7,7 @@ from sqlalchemy import ClauseElement, Connection, create_engine
 from sqlalchemy.dialects.sqlite import dialect
 
 from watcher.store import cursors as scans
-from watcher.store import deliveries, outbox, retention
+from watcher.store import deliveries, leases, outbox, retention, source_states
 from watcher.store import executions as states
 from watcher.store.tables import metadata
 
@@ -59,7 +59,10 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
         deliveries._NOTE_FIRST_DUE,
         deliveries._TOO_OLD,
         deliveries._GIVE_UP,
+        leases._HELD,
         outbox._SINKS_OF,
+        source_states._WRITE_STATE,
+        source_states._WRITE_BACKOFF,
         states._UPDATE,
         states._SAVE_POLL_TIMES,
         scans._WRITE_SEQUENCE,

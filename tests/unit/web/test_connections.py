@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.runtime.units import Address
-from watcher.web import arrivals
-from watcher.web.arrivals import bind
-from watcher.web.connections import Connections, Throttle, connections_at_most
+from watcher.web import connections as module
+from watcher.web.client_connection import throttle
+from watcher.web.connections import Connections, bind, connections_at_most
 
 PATIENCE_S = 0.3
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -34,7 +34,7 @@ class Site:
         self.asked_count = 0
         self.may_answer = asyncio.Event()
         self.may_answer.set()
-        application = web.Application(middlewares=[Throttle(per_s=10_000).middleware()])
+        application = web.Application(middlewares=[throttle(per_s=10_000)])
         pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
         application.add_routes([web.get(path, page) for path, page in pages.items()])
         self.runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
@@ -215,7 +215,7 @@ async def test_where_nobody_may_go_yet_whoever_comes_waits() -> None:
         streams = []
         for sees_it in (
             lambda: site.asked_count == 1,
-            lambda: len(site.connections._arrivals._speaking) == 1,
+            lambda: len(site.connections._speaking) == 1,
             lambda: True,  # it is not even accepted yet
         ):
             streams.append(await site.connect())
@@ -256,11 +256,11 @@ async def test_who_begins_to_ask_and_goes_no_further_keeps_no_place() -> None:
 
 
 async def test_who_has_just_come_is_not_closed_for_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrivals, "TICK_S", 1.0)
+    monkeypatch.setattr(module, "TICK_S", 1.0)
     async with a_site(at_most=2, opened=False) as site:
         first, second = await site.connect(), await site.connect()
         site.connections.open(site.sockets)
-        await until(lambda: site.connections._arrivals._silent)
+        await until(lambda: site.connections._silent)
         for stream in (first, second):
             stream[1].write(ASK)
             assert b"200 OK" in await one_answer(stream)
@@ -270,7 +270,7 @@ async def test_who_has_just_come_is_not_closed_for_the_next(monkeypatch: pytest.
 async def test_who_says_something_late_is_answered() -> None:
     async with a_site() as site:
         stream = await site.connect()
-        await until(lambda: site.connections._arrivals._silent)
+        await until(lambda: site.connections._silent)
         stream[1].write(ASK)
         assert b"200 OK" in await one_answer(stream)
         stream[1].close()
@@ -283,13 +283,13 @@ async def test_whoever_still_waits_at_the_end_is_let_go() -> None:
         for sees_it in (
             lambda: site.asked_count == 1,
             lambda: site.asked_count == 2,
-            lambda: site.connections._arrivals._speaking,
+            lambda: site.connections._speaking,
         ):
             streams.append(await site.connect())
             streams[-1][1].write(ASK)
             await until(sees_it)
         streams.append(await site.connect())
-        await until(lambda: site.connections._arrivals._silent)
+        await until(lambda: site.connections._silent)
     for stream in streams:
         assert await until_closed(stream[0]) == b""
         stream[1].close()
@@ -413,7 +413,7 @@ def test_connections_take_a_quarter_of_the_files_at_most(files: int, connections
 
 
 async def test_requests_are_let_through_at_their_pace_and_who_left_takes_no_turn() -> None:
-    let_through = Throttle(per_s=100).middleware()
+    let_through = throttle(per_s=100)
     asked = web.Request.__new__(web.Request)
     asked._protocol = None  # type: ignore[assignment] # asked by none of ours
 

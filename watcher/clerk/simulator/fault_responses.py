@@ -1,4 +1,4 @@
-"""How each fault looks on the wire. Decides nothing: it is told which fault, and what the right answer was."""
+"""How each fault looks on the wire. Decides nothing: it is given the fault and what the right answer was."""
 
 import asyncio
 import socket

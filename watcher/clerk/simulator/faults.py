@@ -77,11 +77,6 @@ class Window:
     execution: str | None = None
     endpoint: str | None = None
 
-    def covers(self, now_s: float, *, execution: str | None, endpoint: str) -> bool:
-        """Say whether an answer at this moment falls into the window."""
-        is_meant = self.execution in {None, execution} and self.endpoint in {None, endpoint}
-        return is_meant and self.from_s <= now_s < self.until_s
-
 
 @dataclass(frozen=True, slots=True)
 class Faults:
@@ -108,12 +103,10 @@ class Dice:
     def throw(self, now_s: float, *, execution: str | None, endpoint: str) -> Fault | None:
         """Return what goes wrong with an answer at `now_s`, if anything does."""
         for window in self.faults.windows:
-            if window.covers(now_s, execution=execution, endpoint=endpoint):
+            is_meant = window.execution in {None, execution} and window.endpoint in {None, endpoint}
+            if is_meant and window.from_s <= now_s < window.until_s:
                 return window.fault
-        return self._by_chance() if self.faults.odds else None
-
-    def _by_chance(self) -> Fault | None:
-        left = self._random.random()
+        left = self._random.random() if self.faults.odds else 0.0
         for fault, odds in self.faults.odds.items():
             left -= odds
             if left < 0:

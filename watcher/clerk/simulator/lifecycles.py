@@ -4,7 +4,7 @@ All times are seconds from the lifecycle's own beginning.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
@@ -72,7 +72,9 @@ class Lifecycle:
 
     def next_change_s(self, t: float) -> float:
         """Return the next moment after `t` at which anything changes, infinity if nothing will."""
-        return min((moment for moment in self._moments() if moment > t), default=math.inf)
+        of_phases = (phase.begins_s for phase in self.phases)
+        of_nodes = (moment for node in self.nodes for moment in (node.begins_s, node.ends_s))
+        return min((moment for moment in (*of_phases, *of_nodes) if moment > t), default=math.inf)
 
     def length_s(self) -> float:
         """Return when the last stay begins."""
@@ -85,12 +87,6 @@ class Lifecycle:
             replace(node, begins_s=node.begins_s * factor, ends_s=node.ends_s * factor) for node in self.nodes
         )
         return replace(self, phases=phases, nodes=nodes)
-
-    def _moments(self) -> Iterator[float]:
-        yield from (phase.begins_s for phase in self.phases)
-        for node in self.nodes:
-            yield node.begins_s
-            yield node.ends_s
 
 
 def has_ended(phase: StatusPhase) -> bool:

@@ -61,14 +61,11 @@ class ResponseCache:
             return kept
         body = encode(full(execution, world=self._world, now_s=now_s))
         rendered = Rendered(body, execution.phase_at(now_s).status, execution.next_change_s(now_s))
-        self._keep(execution.id, rendered=rendered)
-        return rendered
-
-    def _keep(self, execution: str, *, rendered: Rendered) -> None:
         if len(self._kept) >= self._kept_count:
             self._kept.clear()
-        if len(rendered.body) <= _KEPT_BYTES:
-            self._kept[execution] = rendered
+        if len(body) <= _KEPT_BYTES:
+            self._kept[execution.id] = rendered
+        return rendered
 
 
 def encode(document: object) -> bytes:

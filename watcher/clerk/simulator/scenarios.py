@@ -128,14 +128,6 @@ def _cast(world: World, *, pipeline: SimPipeline, seed: int, index: int, fit_s: 
     return world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
 
 
-def _late(execution: SimExecution) -> SimExecution:
-    return replace(execution, visible_s=execution.begins_s + 5)
-
-
-def _deleted(execution: SimExecution) -> SimExecution:
-    return replace(execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2)
-
-
 def _with_last_open(execution: SimExecution, *, status: str | None = None, ends: bool = False) -> SimExecution:
     *phases, last_open, end = execution.lifecycle.phases
     odd = StatusPhase(status or last_open.status, last_open.begins_s, ends=ends)
@@ -149,8 +141,10 @@ def _without(
 
 
 _ODD: Mapping[Anomaly, Callable[[SimExecution], SimExecution]] = {
-    Anomaly.LATE: _late,
-    Anomaly.DELETED: _deleted,
+    Anomaly.LATE: lambda execution: replace(execution, visible_s=execution.begins_s + 5),
+    Anomaly.DELETED: lambda execution: replace(
+        execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2
+    ),
     Anomaly.UNRECOGNIZED: lambda execution: _with_last_open(execution, status=UNKNOWN_STATUS),
     Anomaly.ENDS_OPEN: lambda execution: _with_last_open(execution, ends=True),
     Anomaly.UNFINISHED: lambda execution: _without(execution, nulls=frozenset({"finishedAt"})),

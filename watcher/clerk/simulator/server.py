@@ -1,5 +1,6 @@
 """The fake Clerk Chat API on a real socket: routes, keys, the rate limit, faults, and the request log of it all."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -7,13 +8,13 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from aiohttp import web
+from pydantic import TypeAdapter
 
-from watcher.clerk.simulator.control import parse_faults, request_log_lines, truth
 from watcher.clerk.simulator.fault_responses import JSON, FaultContext, misbehave, refusal
 from watcher.clerk.simulator.faults import Dice, Fault, Faults
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
-from watcher.clerk.simulator.responses import PAGE_LIMIT, PageRequest, ResponseCache, encode, full, listing
+from watcher.clerk.simulator.responses import PAGE_LIMIT, JsonObject, PageRequest, ResponseCache, encode, full, listing
 from watcher.clerk.simulator.token_bucket import Bucket
 from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
 
@@ -22,6 +23,9 @@ READABLE_BYTES = 8 * 1024 * 1024
 """A larger answer is not one (SPEC 4)."""
 
 _CONTROL = "/_sim/"
+"""What a test in another process may read and change. It is not behind the API key: a simulator listens on loopback
+and holds nothing real."""
+_FAULTS = TypeAdapter(Faults)
 _SILENT = frozenset({Fault.RESET, Fault.HANG})
 _HARMLESS = frozenset({None, Fault.SLOW, Fault.DRIP})
 _STRANGER = SimExecution(
@@ -129,13 +133,10 @@ class Simulator:
         entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
         response = await self._say(request, answer=answer, fault=entry.fault, now_s=now_s)
         if entry.fault in _HARMLESS and len(answer.body) <= READABLE_BYTES:
-            self._write_down(entry, answer=answer)
+            entry.answered = answer.answered
+            if answer.rows is not None:
+                self.request_log.note_page(entry, rows=answer.rows)
         return response
-
-    def _write_down(self, entry: LoggedRequest, *, answer: Answer) -> None:
-        entry.answered = answer.answered
-        if answer.rows is not None:
-            self.request_log.note_page(entry, rows=answer.rows)
 
     def _refusal(self, request: web.BaseRequest, *, entry: LoggedRequest) -> web.Response | None:
         if entry.key is None:
@@ -187,20 +188,33 @@ class Simulator:
     async def _control(self, request: web.BaseRequest) -> web.Response:
         match request.method, request.path.removeprefix(_CONTROL):
             case "GET", "journal":
-                return web.Response(body=request_log_lines(self.request_log), content_type="application/jsonl")
+                lines = b"".join(json.dumps(line).encode() + b"\n" for line in self.request_log.lines())
+                return web.Response(body=lines, content_type="application/jsonl")
             case "GET", "truth":
-                return web.Response(body=encode(truth(self.world)), content_type=JSON)
+                return web.Response(body=encode(_truth(self.world)), content_type=JSON)
             case "POST", "faults":
-                return await self._take_faults(request)
+                try:
+                    self.faults = _FAULTS.validate_json(await request.read())
+                except ValueError:
+                    return refusal(422)
+                return web.Response(status=204)
             case _:
                 return refusal(404)
 
-    async def _take_faults(self, request: web.BaseRequest) -> web.Response:
-        try:
-            self.faults = parse_faults(await request.read())
-        except ValueError:
-            return refusal(422)
-        return web.Response(status=204)
+
+def _truth(world: World) -> JsonObject:
+    """Return every execution's statuses so far; `at` counts seconds from `epoch`, and so does `now`."""
+    now_s = world.now_s()
+    executions = [
+        {
+            "pipeline": execution.pipeline.id,
+            "execution": execution.id,
+            "visible": execution.is_visible(now_s),
+            "path": [{"status": moment.status, "at": moment.at_s} for moment in execution.path(now_s)],
+        }
+        for execution in world.executions()
+    ]
+    return {"epoch": world.epoch.isoformat(), "now": now_s, "executions": executions}
 
 
 def _error(code: int) -> Answer:

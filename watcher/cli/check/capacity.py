@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from watcher.config.models import PollingSettings, Settings
-from watcher.polling.cadence import BACKOFF_SHARE
 from watcher.polling.pipeline_list import LIST_WEIGHT
+from watcher.polling.policy import BACKOFF_SHARE
 from watcher.runtime.rate_limiter import SHARE
 
 TYPICAL_STATUS_S = 60.0
@@ -116,17 +116,13 @@ def _delay_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float)
     turn_s = _turn_s(watched, polling, budget_per_s=budget_per_s)
     if not named:
         return max(polling.min_interval_s, turn_s) / 2
-    share_per_s = _share_per_s(watched, polling, budget_per_s=budget_per_s)
+    # What named executions may spend whatever the others want: half, or what lists leave that want less.
+    share_per_s = max(budget_per_s / 2, budget_per_s - whole / polling.min_interval_s)
     named_s = max(_intervals(polling)[1], min(named / share_per_s, max(polling.max_interval_s, turn_s)))
     if not whole:
         return named_s / 2
     list_s = max(polling.min_interval_s, whole / (budget_per_s - named / named_s))
     return max(named_s, list_s) / 2
-
-
-def _share_per_s(watched: Watched, polling: PollingSettings, *, budget_per_s: float) -> float:
-    """Return what named executions may spend whatever the others want: half, or what lists leave that want less."""
-    return max(budget_per_s / 2, budget_per_s - watched.pipelines_count / polling.min_interval_s)
 
 
 def _intervals(polling: PollingSettings) -> tuple[float, float]:

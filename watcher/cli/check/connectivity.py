@@ -1,7 +1,7 @@
 """Trying the keys, watches and sinks of a configuration: does the API take the key and know them, do webhooks answer.
 
 Each watch costs one request, a second one in doubt, at the account's pace. A webhook is only connected to, unless a
-test event is to be sent. What is told of a URL is scheme, host and port.
+test event is to be sent. What is shown of a URL is scheme, host and port.
 """
 
 import asyncio
@@ -103,13 +103,6 @@ async def try_everything(
     return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
 
 
-async def _timed(work: Awaitable[_TrialResult], *, target: str, place: str, clock: Clock) -> Trial:
-    began_at = clock.monotonic()
-    result = await work
-    took_ms = (clock.monotonic() - began_at) * 1000
-    return Trial(target, place, result.code, result.words, took_ms, result.hint)
-
-
 async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Callable[[], None]) -> list[Trial]:
     """Try a key with each of its watches; return what is to be said of the key, and then of single watches."""
     account = settings.accounts[name]
@@ -127,7 +120,7 @@ async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Ca
 
 
 class _Key:
-    """One account while it is tried, at its pace. `result` is set once trying on would tell no more."""
+    """One account while it is tried, at its pace. `result` is set once more requests would show no more."""
 
     def __init__(self, name: str, account: AccountSettings, clock: Clock, api: ClerkApi) -> None:
         self.result: _TrialResult | None = None
@@ -245,8 +238,10 @@ class _Key:
 
 
 async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:
-    trying = _send(name, settings, clock=clock) if send else _connect(settings)
-    return await _timed(trying, target=f"sinks.{name}", place=target, clock=clock)
+    began_at = clock.monotonic()
+    result = await (_send(name, settings, clock=clock) if send else _connect(settings))
+    took_ms = (clock.monotonic() - began_at) * 1000
+    return Trial(f"sinks.{name}", target, result.code, result.words, took_ms, result.hint)
 
 
 async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialResult:

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 
 from watcher.cli.check.capacity import plan
-from watcher.cli.check.capacity_view import print_plan, print_plan_rows
 from watcher.cli.check.connectivity import Trial, try_everything
-from watcher.cli.check.connectivity_view import PATIENCE_S, TryingLine, print_trial, print_trial_rows
+from watcher.cli.check.views import PATIENCE_S, TryingLine, print_plan, print_plan_rows, print_trial, print_trial_rows
 from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_errors import report_warnings
 from watcher.cli.config_loading import config_path, loaded
@@ -28,7 +27,7 @@ from watcher.config.warnings import warnings_of
 from watcher.daemon.build import fingerprint_of
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
-from watcher.store.glance import disabled_sinks
+from watcher.store.database_file import disabled_sinks
 
 EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
 
@@ -59,19 +58,15 @@ def check(
         print_plan(plan(settings), settings, file=str(path), console=stdout_console())
     else:
         print_plan_rows(plan(settings))
-    _warn(document, settings)
-    if online or send:
-        _go_online(settings, send=send)
-
-
-def _warn(document: Document, settings: Settings) -> None:
-    """Say what is allowed and likely a mistake, and which sink gets nothing any more."""
+    # What is allowed and likely a mistake, and which sink gets nothing any more.
     warnings = (*warnings_of(document, settings, environ=os.environ), *_disabled(document, settings))
     if sys.stderr.isatty():
         report_warnings(warnings, source=document.source, console=stderr_console())
-        return
-    for warning in warnings:
-        put_error(f"warning: {warning}")
+    else:
+        for warning in warnings:
+            put_error(f"warning: {warning}")
+    if online or send:
+        _go_online(settings, send=send)
 
 
 def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:

@@ -1,15 +1,48 @@
-"""`watcher demo`: everything at work, without a key."""
+"""`watcher demo`: a simulated API, the real daemon, and a receiver that checks every signature, without a key."""
 
+import asyncio
+import json
+import os
+import random
 import sys
-from typing import Annotated
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
+import yaml
+from aiohttp import web
+from rich.console import Console
 
-from watcher.cli.demo import demonstrate
+from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world, example_config
+from watcher.clerk.simulator.world import World
 from watcher.cli.interrupt import run_until_stopped
+from watcher.config.models import Settings
+from watcher.daemon.app import Started, run
+from watcher.delivery.sinks.event_line import event_line
+from watcher.delivery.sinks.signing import sign, signing_key
+from watcher.domain.models import TERMINAL_STATUSES, Status
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 
 EXAMPLES = ("watcher demo", "watcher demo --json | jq .type")
+
+SECONDS = 30.0
+SEEN_WITHIN_S = 3.0
+"""What ended so shortly before the end need not have been seen: that is no miss."""
+
+LIFECYCLES_FIT_S = 25.0
+REFUSED_SHARE = 0.08
+"""The receiver answers so many deliveries with a 500 at first, to show that nothing is lost by it."""
+
+SIGNED = "  signature ok"
+"""What is said of each event: the receiver takes no other."""
+
+SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 
 
 def demo(
@@ -24,3 +57,123 @@ def demo(
     configure_logs(level="error", format_="auto")
     plain = as_json or not sys.stdout.isatty()
     run_until_stopped(lambda stop: demonstrate(stop=stop, forever=forever, as_json=plain))
+
+
+@dataclass(slots=True)
+class ReceivedEvents:
+    """What the receiver saw."""
+
+    delivered: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    unsigned_count: int = 0
+    statuses: dict[str, str] = field(default_factory=dict)
+    """The status reported last, by execution."""
+
+
+class Receiver:
+    """A webhook endpoint as a user would write it: it checks the signature and takes each id once."""
+
+    def __init__(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """Call `report` with every event that arrived for the first time."""
+        self.received = ReceivedEvents()
+        self._report = report
+        self._dice = random.Random(7)
+
+    async def receive(self, request: web.Request) -> web.Response:
+        """Answer one delivery."""
+        body, id_ = await request.read(), request.headers["webhook-id"]
+        if id_ not in self.received.refused and self._dice.random() < REFUSED_SHARE:
+            self.received.refused.add(id_)
+            return web.Response(status=500)
+        timestamp = request.headers["webhook-timestamp"]
+        expected = sign(body, message_id=id_, timestamp=timestamp, keys=[signing_key(SECRET)])
+        if request.headers["webhook-signature"] != expected:
+            self.received.unsigned_count += 1
+            return web.Response(status=401)
+        if id_ not in self.received.delivered:
+            self._take(id_, json.loads(body))
+        return web.Response(status=204)
+
+    def _take(self, id_: str, event: dict[str, Any]) -> None:
+        self.received.delivered.add(id_)
+        if execution := event["data"].get("execution"):
+            self.received.statuses[execution["id"]] = execution["status"]
+        self._report(event)
+
+
+async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
+    """Run everything for about 30 s, or until `stop`.
+
+    People's lines go to stdout, or with `as_json` the daemon's own events and nothing else.
+    """
+    console = Console(highlight=False, soft_wrap=True, stderr=as_json)
+    async with AsyncExitStack() as stack:
+        options = SimulateOptions(port=0, fit_s=None if forever else LIFECYCLES_FIT_S)
+        world = build_world(options, clock=SystemClock())
+        simulator = await stack.enter_async_context(build_simulator(options, world=world))
+        receiver = Receiver(
+            (lambda _: None) if as_json else (lambda event: console.print(event_line(event, note=SIGNED)))
+        )
+        sink_url = await _serve(stack, receiver)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
+        settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
+        console.print(f"demo: simulator on {simulator.base_url}, store temporary, no key needed")
+        if not forever:
+            asyncio.get_running_loop().call_later(SECONDS, stop.set)
+        stopped_at = asyncio.create_task(_when(stop, world))
+        stdout_fd = 1
+        if not as_json:  # on a terminal people read the receiver's lines
+            stdout_fd = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, stdout_fd)
+
+        def announce(started: Started) -> None:
+            console.print(f"demo: the watcher's metrics are on http://{started.http}/metrics")
+
+        await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
+        due_s = await stopped_at - SEEN_WITHIN_S
+        truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
+        console.print(summary(receiver.received, truth=truth))
+
+
+async def _when(stop: asyncio.Event, world: World) -> float:
+    await stop.wait()
+    return world.now_s()
+
+
+async def _serve(stack: AsyncExitStack, receiver: Receiver) -> str:
+    application = web.Application()
+    application.router.add_post("/clerk", receiver.receive)
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0]
+    return f"http://{host}:{port}/clerk"
+
+
+def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
+    document = yaml.safe_load(example)
+    for watch in document["watch"]:
+        watch["account"] = "default"
+    document |= {
+        "polling": {"min_interval": "250ms", "max_interval": "1s", "first_sight": "notify"},
+        "sinks": {
+            "stdout": {"type": "stdout", "format": "json"},
+            "receiver": {"type": "webhook", "url": sink_url, "secret": SECRET},
+        },
+        "store": {"url": f"sqlite:///{folder}/demo.db"},
+        "http": {"listen": "127.0.0.1:0"},
+    }
+    return Settings.model_validate(document)
+
+
+def summary(received: ReceivedEvents, *, truth: Mapping[str, str]) -> str:
+    """Return the last line: what was reported, and how much of what is true was not."""
+    ends = Counter(status for status in received.statuses.values() if status in TERMINAL_STATUSES)
+    missed_count = sum(truth[id_] in TERMINAL_STATUSES and received.statuses.get(id_) != truth[id_] for id_ in truth)
+    return (
+        f"{len(received.statuses)} executions: {ends[Status.SUCCESS]} success, {ends[Status.FAILED]} failed, "
+        f"{len(received.statuses) - ends.total()} open, {missed_count} ends missed · "
+        f"{len(received.delivered)} events delivered, {len(received.refused)} after a retry, "
+        f"{received.unsigned_count} with a wrong signature"
+    )

@@ -137,7 +137,7 @@ def _remark(progress: Progress, *, wide: bool) -> Text:
     if _has_ended(progress) and progress.execution is not None:
         lost = progress.status == LOST
         return Text("Clerk Chat no longer knows it" if lost else reason(progress.execution), style="red")
-    if progress.failure is None or progress.ending is not None:  # how a wait ended without it is told as an error
+    if progress.failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
         return Text()
     return Text(_complaint(progress.failure, progress, wide=wide), style="yellow")
 

@@ -15,8 +15,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Event
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
-from watcher.polling.cadence import Cadence
-from watcher.polling.policy import ERROR_JITTER
+from watcher.polling.policy import ERROR_JITTER, Cadence
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
@@ -34,10 +33,10 @@ Heard = asyncio.Queue[Reply | Change | BaseException]
 
 
 class View(Protocol):
-    """What is told of each event, and shown of each moment. Both raise `OutputClosedError` if nobody is there."""
+    """Takes each event, and shows each moment. Both raise `OutputClosedError` if nobody is there."""
 
     async def on_event(self, event: Event, progress: Progress) -> None:
-        """Tell one event; `progress` knows of it already."""
+        """Report one event; `progress` knows of it already."""
         ...
 
     def show(self, progress: Progress, moment: RenderTime) -> None:
@@ -60,7 +59,7 @@ class Awaited:
 async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> WaitResult | None:
     """Follow the execution until it, the time or the patience is over, or `stop` (then `None`).
 
-    Raises `OutputClosedError` when nobody is there to be told.
+    Raises `OutputClosedError` when nobody reads any more.
     """
     heard, clock = Heard(), SystemClock()
     progress = Progress(lost_after=awaited.settings.polling.lost_after)
@@ -102,7 +101,7 @@ def wait_cadence(clock: Clock, *, interval_s: float) -> Cadence:
 def wait_polling(polling: PollingSettings, *, interval_s: float, rate_limit: float) -> PollingSettings:
     """Return how to poll: after an error hardly more rarely than without, for somebody waits, and never sooner.
 
-    A rate limit that allows less is no trouble to be told of: `max_interval` is what it allows.
+    A rate limit that allows less is no trouble to report: `max_interval` is what it allows.
     """
     retry_s = interval_s / (1 - ERROR_JITTER)
     return polling.model_copy(update={"min_interval_s": retry_s, "max_interval_s": max(retry_s, 2 / rate_limit)})
@@ -167,8 +166,8 @@ class _Follower:
             self.progress.answered(heard, at=self.clock.now(), now=self.clock.monotonic())
             return
         self.progress.recorded(heard)
-        for outgoing in heard.outgoing:
-            await self.view.on_event(outgoing.event, self.progress)
+        for entry in heard.entries:
+            await self.view.on_event(entry.event, self.progress)
 
     def _show(self) -> None:
         now = self.clock.monotonic()

@@ -128,13 +128,12 @@ class Progress:
         outcome, word, _ = self.failure
         if self.missing_count >= self.lost_after:
             self.ending = WaitResult(Exit.NOT_FOUND, f"Clerk Chat knows no such execution ({word})")
-        elif self._degraded and (outcome is Outcome.UNAUTHORIZED or self._is_forbidden(outcome)):
+        elif self._degraded and (
+            outcome is Outcome.UNAUTHORIZED or (outcome is Outcome.FORBIDDEN and not self._reached)
+        ):
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat refuses this key ({word})", key_refused=True)
         elif self._degraded and not self._reached:
             self.ending = WaitResult(Exit.UNREACHABLE, f"Clerk Chat cannot be reached ({word})")
-
-    def _is_forbidden(self, outcome: Outcome) -> bool:
-        return outcome is Outcome.FORBIDDEN and not self._reached
 
 
 def _word(reply: Reply) -> str:

@@ -21,7 +21,7 @@ SIGN_OF_LIFE_S = 60.0
 
 
 class _OutputView:
-    """A view that writes what is told, and between that says every minute, beside it, that it still waits."""
+    """A view that writes what is reported, and between that says every minute, beside it, that it still waits."""
 
     def __init__(self, out: StdoutOutput, say: Callable[[str], None]) -> None:
         self._out = out
@@ -37,7 +37,7 @@ class _OutputView:
             self._say(sign_of_life(progress, moment))
 
     async def _write(self, line: bytes) -> None:
-        await self._out.write(line)
+        await self._out.write([line])
         self._sign_at = None
 
 
@@ -73,16 +73,13 @@ class LiveView:
         """Redraw."""
         columns = self._live.console.width
         try:
-            self._climb(wrapped_count(self._shown, columns=columns))
+            for _ in range(wrapped_count(self._shown, columns=columns)):
+                # There only since the terminal became narrower: Rich does not know of these rows.
+                self._live.console.control(Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)))
             self._shown = picture(self._subject, progress, moment, columns=columns)
             self._live.update(self._shown, refresh=True)
         except OSError:
             raise OutputClosedError("the terminal is gone") from None
-
-    def _climb(self, rows: int) -> None:
-        """Clear rows that are there only since the terminal became narrower: Rich does not know of them."""
-        for _ in range(rows):
-            self._live.console.control(Control((ControlType.ERASE_IN_LINE, 2), (ControlType.CURSOR_UP, 1)))
 
 
 @asynccontextmanager
@@ -106,5 +103,5 @@ async def live_view(console: Console, subject: Subject) -> AsyncIterator[View]:
     try:
         yield LiveView(live, subject)
     finally:
-        with suppress(OSError):  # gone as well: that is told already, if anybody can still be told
+        with suppress(OSError):  # gone as well: that is reported already, if anybody still reads
             live.stop()

@@ -1,6 +1,6 @@
 """A sink, as its worker sees it: one attempt, one result."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
@@ -15,11 +15,11 @@ class SendOutcome(Enum):
     DELIVERED = "delivered"
     RETRY = "retry"
     BUSY = "busy"
-    """As `RETRY`, and the whole sink wants a pause for as long as `Retry-After` says, if it does (429)."""
+    """As `RETRY`, and nothing may be sent to the sink for as long as `Retry-After` says, if it does (429)."""
     REFUSED = "refused"
     """The receiver will not take this body (400, 413, 422)."""
     GONE = "gone"
-    """The receiver wants nothing more (410)."""
+    """The receiver is gone for good (410)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class RetryRules:
 
 @dataclass(frozen=True, slots=True)
 class WorkerRules:
-    """How a sink wants to be sent to. A rate of infinity is no pace; with `breaks` failures may hold it up."""
+    """How to send to a sink. A rate of infinity is no limit; with `breaks` failures may open its circuit breaker."""
 
     retry: RetryRules
     rate_per_s: float
@@ -58,21 +58,24 @@ class Output(Protocol):
         """Whether people read it."""
         ...
 
-    async def write(self, line: bytes, *, retried: Callable[[], None]) -> None:
-        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it."""
+    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
+        """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them.
+
+        Where making them takes long, they are made one by one in the thread that writes.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class SinkContext:
-    """What a sink may work with. It calls `retried` when it tries again by itself.
+    """What a sink may work with. It calls `retried`, from any thread, with why it tries again by itself.
 
     Without an `output` only what sends elsewhere can be opened.
     """
 
     clock: Clock
     output: Output | None = None
-    retried: Callable[[], None] = lambda: None
+    retried: Callable[[str], None] = lambda _why: None
 
 
 class Sink(Protocol):

@@ -1,4 +1,4 @@
-"""What every sink's block has, which events it wants and of which pipelines; and the values only sinks are given.
+"""What every sink's block has: which events of which pipelines it gets; and the types of the values of sinks alone.
 
 What a sink does with them is its own file's business.
 """
@@ -131,7 +131,7 @@ class SinkSettings(Block):
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how it wants to be sent to."""
+        """Return how to send to it."""
         raise NotImplementedError
 
     def open(self, context: SinkContext) -> Sink:

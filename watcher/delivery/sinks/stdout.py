@@ -1,7 +1,7 @@
 """The stdout sink: one event per line and nothing else, JSON for programs or a line for people.
 
-Its one thread writes; a reader that is slow or stuck holds up that thread alone, and never the end of the program. A
-line may be left half written by that end. In a file the next life ends it; out of a pipe it cannot be taken back.
+Its one thread writes; a reader that is slow or hangs holds up that thread alone, and never the end of the program. A
+line may be left half written by that end. In a file the next start ends it; out of a pipe it cannot be taken back.
 """
 
 import errno
@@ -11,7 +11,7 @@ import os
 import select
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Literal
@@ -29,12 +29,17 @@ from watcher.runtime.threads import WorkerThreads
 log = structlog.get_logger()
 
 FULL_DISK_WAIT_S = 1.0
+FULL_DISK_NOTE = "stdout is on a full disk, so events wait; make room there"
 
 BATCH_COUNT = 256
 """So many lines are written at once at most."""
 
 _WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
 _DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+def _nobody(_why: str) -> None:
+    """Count nothing: it is no delivery that is being written."""
 
 
 class StdoutOutput:
@@ -52,12 +57,13 @@ class StdoutOutput:
         """Whether people read it."""
         return os.isatty(self.fd)
 
-    async def write(self, line: bytes, *, retried: Callable[[], None] = lambda: None) -> None:
-        """Return once the line is written in full. Raises `OutputClosedError` if nobody will ever read it.
+    async def write(self, lines: Iterable[bytes], *, sink: str = "", retried: Callable[[str], None] = _nobody) -> None:
+        """Return once the lines, which are `sink`'s, are written in full.
 
-        The thread calls `retried` at each further try on a full disk.
+        The thread takes the lines from the iterable, and calls `retried` at each further try on a full disk. Raises
+        `OutputClosedError` if nobody will ever read them.
         """
-        if await self._thread.run(partial(self._write, line + b"\n", retried=retried)):
+        if await self._thread.run(partial(self._write, lines, sink=sink, retried=retried)):
             raise OutputClosedError("stdout was closed by its reader")
 
     def close(self) -> None:
@@ -66,32 +72,29 @@ class StdoutOutput:
 
     def _end_half_line(self) -> None:
         if _stands_in_mid_line(self.fd):
-            self._write(b"\n", retried=_nobody)
+            self._write([b""])
 
-    def _write(self, data: bytes, *, retried: Callable[[], None]) -> bool:
-        """Write all of it, however long that takes. Return whether the output is closed instead."""
-        rest, full = memoryview(data), False
+    def _write(self, lines: Iterable[bytes], *, sink: str = "", retried: Callable[[str], None] = _nobody) -> bool:
+        """Write all of them, however long that takes. Return whether the output is closed instead."""
+        rest, full = memoryview(b"".join(line + b"\n" for line in lines)), False
         while rest:
             try:
                 rest = rest[os.write(self.fd, rest) :]
             except BlockingIOError:
-                self._await_space()
+                space = select.poll()
+                space.register(self.fd, select.POLLOUT)
+                space.poll()
             except OSError as error:
                 if error.errno not in _DISK_FULL:
                     return True
                 if not full:
-                    log.warning("stdout.full")
+                    log.warning("stdout.full", sink=sink, note=FULL_DISK_NOTE)
                 full = True
                 self._sleep(FULL_DISK_WAIT_S)
-                retried()
+                retried("disk_full")
         if full:
-            log.info("stdout.recovered")
+            log.info("stdout.recovered", sink=sink)
         return False
-
-    def _await_space(self) -> None:
-        room = select.poll()
-        room.register(self.fd, select.POLLOUT)
-        room.poll()
 
 
 class StdoutSink:
@@ -99,7 +102,7 @@ class StdoutSink:
 
     batch_count = BATCH_COUNT
 
-    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[str], None] = _nobody) -> None:
         """Call `retried` at each further try on a full disk."""
         readable = format_ == "text" or (format_ == "auto" and output.is_terminal)
         self._console = event_console(output.fd) if readable else None
@@ -108,7 +111,8 @@ class StdoutSink:
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
-        await self._output.write(b"\n".join(map(self._line, batch)), retried=self._retried)
+        # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
+        await self._output.write(map(self._line, batch), sink=batch[0].sink, retried=self._retried)
         return _WRITTEN
 
     async def close(self) -> None:
@@ -139,12 +143,8 @@ class StdoutSettings(SinkSettings):
         return StdoutSink(context.output, format_=self.format, retried=context.retried)
 
 
-def _nobody() -> None:
-    """Count nothing: it is no delivery that is being written."""
-
-
 def _stands_in_mid_line(fd: int) -> bool:
-    """Tell whether fd is a file and goes on right after half a line. One that cannot be read is trusted to be whole."""
+    """Return whether fd is a file that goes on right after half a line. One that cannot be read counts as whole."""
     with suppress(OSError):
         found = os.fstat(fd)
         if stat.S_ISREG(found.st_mode):

@@ -21,8 +21,7 @@ from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
 from watcher.domain.models import Delivery
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind
-from watcher.runtime.proxy import proxy_for
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
 from watcher.runtime.settings import Block, Duration, Rate, as_written, shown_url
 
 CONNECTIONS = 16
@@ -32,7 +31,7 @@ SMALL_BODY_BYTES = 4096
 BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
-_VERDICTS = {
+_OUTCOMES = {
     400: SendOutcome.REFUSED,
     410: SendOutcome.GONE,
     413: SendOutcome.REFUSED,
@@ -63,7 +62,7 @@ def outcome_of(status: int) -> SendOutcome:
     """Return what a status code means for a delivery (SPEC 5)."""
     if 200 <= status <= 299:  # noqa: PLR2004 (HTTP)
         return SendOutcome.DELIVERED
-    return _VERDICTS.get(status, SendOutcome.RETRY)
+    return _OUTCOMES.get(status, SendOutcome.RETRY)
 
 
 class WebhookSettings(SinkSettings):
@@ -106,7 +105,7 @@ class WebhookSettings(SinkSettings):
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how it wants to be sent to."""
+        """Return how to send to it."""
         return WorkerRules(RetryRules(self.retry.schedule, self.retry.give_up_after_s), self.rate_limit)
 
     def open(self, context: SinkContext) -> Sink:

@@ -25,7 +25,6 @@ class Dates:
     """Dates that were shown, of one page or of several; `now` is our clock when they were."""
 
     def __init__(self, dates: Iterable[int] = (), *, now: int = 0) -> None:
-        """Begin with these."""
         self._count = self._come_count = 0
         self._latest_at: int | None = None
         self._latest_come_at: int | None = None  # of those that have come by our clock
@@ -53,7 +52,6 @@ class ApiClock:
     """What it showed at least (microseconds): `shown_at` when the last complete scan began, `None` if nobody knows."""
 
     def __init__(self) -> None:
-        """Begin with nothing shown."""
         self.shown_at: int | None = None
         self.begin()
 

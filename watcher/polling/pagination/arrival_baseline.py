@@ -22,7 +22,7 @@ SURE_DATES = 3
 """Of fewer dates that are yet to come by our clock one may be wrong, and be most of them."""
 
 BASELINE_US = 600_000_000
-"""So long what the API's clock shows is taken to tell what it showed when the pipeline began to be watched."""
+"""So long what the API's clock shows is taken to say what it showed when the pipeline began to be watched."""
 
 
 @dataclass(slots=True)
@@ -32,7 +32,7 @@ class ArrivalBaseline:
     What had ended by `ended_by_at`, by the API's clock, had ended when the pipeline began to be watched. `first_at` is
     the latest date on the first page that had any. `empty_count` answers in a row showed nothing, from `empty_from_at`
     on (microseconds, steady). `uncertain` are the dates of ends that only our clock says had come before: it is
-    compared with the API's as soon as new rows come. `unproven` are those of which nobody can tell. `is_counted`: a
+    compared with the API's as soon as new rows come. `unproven` are those of which nobody knows. `is_counted`: a
     complete scan saw as many rows as the list said it has. `is_unsure`: `ended_by_at` is by a date that is yet to come,
     and too few others say whether the API's clock is ahead or that date is wrong; `is_corrected`: it was.
     """
@@ -73,7 +73,7 @@ class ArrivalBaseline:
         self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
 
     def note_uncertain(self, cursor: Cursor, execution: ExecutionSnapshot, *, found_at: int, lookback_us: int) -> None:
-        """Note of an end that is not told whether it may be new.
+        """Note that an end is not reported, though it may be new.
 
         It shows where a complete scan saw nothing of it: it is new, or was hidden then. Or it came while that had not
         yet read so far down, and only our clock speaks against it.
@@ -88,7 +88,7 @@ class ArrivalBaseline:
             self.uncertain[execution.id] = at
 
     def compare(self, *, watched_us: int) -> int:
-        """Return of how many ends nobody can tell whether they were new, once both clocks could be compared."""
+        """Return of how many ends nobody knows whether they were new, once both clocks could be compared."""
         if self._is_compared and watched_us >= COMPARED_AFTER_US:
             latest_at = self._shown_at or 0  # what is dated later is wrong, and says nothing
             self.unproven.update(each for each, at in self.uncertain.items() if self._known_by_at < at <= latest_at)
@@ -97,7 +97,7 @@ class ArrivalBaseline:
 
     @property
     def _known_by_at(self) -> int:
-        """The latest time, by the API's clock, by which it was told what had ended; 0 if nobody can tell."""
+        """The latest time, by the API's clock, by which what had ended was decided; 0 if nobody knows."""
         return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
 
 
@@ -113,7 +113,7 @@ class FirstSeen(NamedTuple):
 
 
 def proves_new(cursor: Cursor, arrivals: ArrivalBaseline, *, found_at: int, history_us: int) -> bool:
-    """Tell whether a row is new whatever its dates say: all rows that the list said it has were known before.
+    """Return whether a row is new whatever its dates say: all rows that the list said it has were known before.
 
     Not in the first 15 s, when others may be late to be seen; nor once what was known may be forgotten.
     """
@@ -123,10 +123,11 @@ def proves_new(cursor: Cursor, arrivals: ArrivalBaseline, *, found_at: int, hist
 def had_ended(
     cursor: Cursor, execution: ExecutionSnapshot, arrivals: ArrivalBaseline, *, seen: FirstSeen, lookback_us: int
 ) -> bool:
-    """Tell whether an execution that has ended had done so more than `lookback_us` before the pipeline was watched.
+    """Return whether an execution that has ended had done so more than `lookback_us` before the pipeline was watched.
 
-    What is new had not. Of the rest the dates say so, by the API's clock or by ours. While a place is read for the
-    first time, a date that is yet to come says that the API's clock is ahead: ours then says nothing, and it had.
+    What is new had not. Of the rest the dates say so, by the API's clock or by ours. While part of the list is read
+    for the first time, a date that is yet to come says that the API's clock is ahead: ours then says nothing, and it
+    had.
     """
     began_at, at = begun(execution), dated(execution)
     if began_at is None or at is None:
@@ -142,7 +143,7 @@ def had_ended(
 
 
 def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: FirstSeen) -> bool:
-    """Tell whether a row was not there when its place was read for the first time, and is none that was late by then.
+    """Return whether a row was not there when the list was first read, and is none that was late by then.
 
     It began after the newest rows were read, or ended after that while all of the list has been read. Not in the first
     15 s, unless it began long before: until then it may be of one that had ended, and is late to be seen; or it is met

@@ -9,7 +9,7 @@ from watcher.polling.pagination.paging import ScannedPage
 from watcher.polling.pagination.sort_order import Ordering
 
 TOP_ROWS = 50
-"""So many of the rows that a scan met first the next one looks for: some of them may be deleted by then."""
+"""So many of the rows that a scan met first the next one searches for: some of them may be deleted by then."""
 
 ORDERED_ROWS = 5
 """So many rows do not stand in the same order by chance."""
@@ -24,7 +24,6 @@ class KnownRows:
     """
 
     def __init__(self, ordering: Ordering, *, top: Sequence[str]) -> None:
-        """Begin above the first row."""
         self._ordering = ordering
         self._top_before = tuple(top)
         self._ranks = {row: rank for rank, row in enumerate(top)}
@@ -59,7 +58,8 @@ class KnownRows:
         """
         was_on, self._is_on = self._is_on, self._is_on or page.has_known_rows
         self.meets_known |= page.is_known
-        self.is_reached = page.ends_on_known_row or (was_on and not page.has_known_rows)
+        ends_on_known_row = bool(page.rows) and page.rows[-1].id in page.known_rows
+        self.is_reached = ends_on_known_row or (was_on and not page.has_known_rows)
         self._meets_top |= any(row.id in self._ranks for row in page.rows)
         ranks = [self._ranks.get(row.id) for row in page.rows if row.id in page.known_rows]
         self._met = (self._met + ranks)[:ORDERED_ROWS]
@@ -70,19 +70,15 @@ class KnownRows:
     def is_proof(self) -> bool:
         """Whether nothing new can be below the known rows that are reached.
 
-        Where few dates are shown the top has to stand there row by row. Else it is enough to have met any of it, and if
-        nothing new was met above, that may have been an old page for once.
+        Where few dates are shown the top has to be met row by row, but for what is deleted by now. Else it is enough to
+        have met any of it, and if nothing new was met above, that may have been an old page for once.
         """
         if self._ordering.order is None or self._ordering.is_uncertain:
             return False
         if not self._ordering.is_clear:
-            return self._is_in_place()
+            located = [rank for rank in self._met if rank is not None]
+            return bool(located) and len(located) >= min(ORDERED_ROWS, len(self._ranks)) and located == sorted(located)
         return self._meets_top or not (self._ranks and self.new_count)
-
-    def _is_in_place(self) -> bool:
-        """Whether the known rows that it met first are the top, row by row; some may be deleted by now."""
-        located = [rank for rank in self._met if rank is not None]
-        return bool(located) and len(located) >= min(ORDERED_ROWS, len(self._ranks)) and located == sorted(located)
 
     def top(self) -> tuple[str, ...]:
         """Return the rows that the next scan is to meet: where this one met only old ones, those that were first."""

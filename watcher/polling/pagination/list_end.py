@@ -9,11 +9,11 @@ PROBES_AT_MOST = 64
 
 
 class EndSearch:
-    """Looks for the last page of a list: up from where it ended last time, then by halves between two bounds.
+    """Searches for the last page of a list: up from where it ended last time, then by halves between two bounds.
 
     An API may show its last page for all that are beyond it, or its first whatever page it is asked for. Then the end
-    is the lowest page with those rows; where that is the first nobody can tell which of both it is. `is_clamped` tells
-    that it does so. `last_page` is the page on which new rows show, once that is `found`, and `is_sure` tells whether
+    is the lowest page with those rows; where that is the first nobody knows which of both it is. `is_clamped` says
+    that it does so. `last_page` is the page on which new rows show, once that is `found`, and `is_sure` says whether
     nothing is beyond it.
     """
 
@@ -47,7 +47,7 @@ class EndSearch:
     def note(self, page: int, ids: Collection[str], *, row_count: int, total: int | None) -> bool:
         """Take in a page that was read and return `found`: `page` is now the last page, or else the next to read.
 
-        `total` may lie: it says where to look, once.
+        `total` may lie: it says where to search, once.
         """
         self._count += 1
         self._take(page, ids, row_count=row_count)
@@ -68,9 +68,9 @@ class EndSearch:
         self._empty_page = page
 
     def asks_beyond(self, page: ScannedPage, *, says_more: bool) -> bool:
-        """Tell whether to ask once more for the page after a full one that seems to be the last.
+        """Return whether to ask once more for the page after a full one that seems to be the last.
 
-        What is beyond it was perhaps refused: `says_more` tells whether the page says that there is more.
+        What is beyond it was perhaps refused: `says_more` is whether the page says that there is more.
         """
         if self._asked_beyond or self.is_clamped or not says_more or page.row_count < self._paging.rows:
             return False

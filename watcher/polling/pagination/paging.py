@@ -53,7 +53,7 @@ class Paging:
         return index // self.rows + 1
 
     def ends(self, number: int, row_count: int, total: int | None) -> bool:
-        """Tell whether a page looks like the last: it is not full, and `total` does not say that there is more.
+        """Return whether a page seems to be the last: it is not full, and `total` does not say that there is more.
 
         While no page has shown how many fit, that is no more than `total` says: it has to be the list's length.
         """
@@ -86,11 +86,6 @@ class ScannedPage:
         return any(row.id in self.known_rows for row in self.rows)
 
     @property
-    def ends_on_known_row(self) -> bool:
-        """Whether the last of its rows to be read is a known row."""
-        return bool(self.rows) and self.rows[-1].id in self.known_rows
-
-    @property
     def oldest_at(self) -> int | None:
         """The earliest date on it; an execution is not created after it starts or ends."""
         return min((at for row in self.rows if (at := begun(row)) is not None), default=None)
@@ -108,7 +103,6 @@ class Limits:
     """
 
     def __init__(self, pages_at_most: int) -> None:
-        """Begin with none."""
         self._pages_at_most = pages_at_most
         self._turn_count = 0
         self._stalled_count = 0
@@ -116,7 +110,7 @@ class Limits:
         self.extra_count = 0
 
     def turn(self) -> bool:
-        """Count that the list turned over, and tell whether to follow it, once more too often."""
+        """Count that the list turned over, and return whether to follow it, once more too often."""
         self._turn_count += 1
         return self._turn_count <= TURNS_AT_MOST + 1
 
@@ -144,7 +138,7 @@ class Limits:
         return self._stalled_count >= self._pages_at_most
 
     def may_read_on(self, count: int | None = None) -> bool:
-        """Tell whether fewer pages than so many, or than may be, were read though everything was seen."""
+        """Return whether fewer pages than so many, or than may be, were read though everything was seen."""
         return self.extra_count < (self._pages_at_most if count is None else count)
 
 

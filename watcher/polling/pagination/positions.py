@@ -15,12 +15,12 @@ FORGETTING = 0.3
 class TraversalStart:
     """When one scan began, and how many rows had come by then; all positions it noted share it.
 
-    `astray` is how many more have come since than were taken to.
+    `displaced` is how many more have come since than were taken to.
     """
 
     arrivals: int = 0
     began_at: float | None = None
-    astray: float = 0.0
+    displaced: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class RowPosition:
 
 
 class PositionEstimator:
-    """Tells where a row is: newest first it sinks by one for each row that comes, oldest first it stays.
+    """Estimates where a row is: newest first it sinks by one for each row that comes, oldest first it stays.
 
     How many have come is known whenever a scan is complete. In between, as many are taken to have come as came before
     in so long, until a row is found elsewhere. While the order is unknown the list is taken to be newest first. Times
@@ -44,7 +44,6 @@ class PositionEstimator:
     """
 
     def __init__(self, paging: Paging) -> None:
-        """Start before the first row."""
         self._paging = paging
         self.order: Order | None = None
         self._settled = TraversalStart()  # of the last complete scan
@@ -59,12 +58,13 @@ class PositionEstimator:
         """Count the rows that came, at the end of the scan that found them."""
         before, rising = self._settled, self._rising
         if before.began_at is not None and rising.began_at is not None:
-            self._learn_pace(found_count / max(1e-3, rising.began_at - before.began_at))
+            per_s = found_count / max(1e-3, rising.began_at - before.began_at)
+            self._per_s += (FORGETTING if self._per_s else 1.0) * (per_s - self._per_s)
         rising.arrivals = before.arrivals + found_count
         self._settled, self._rising = rising, TraversalStart(rising.arrivals)
 
     def position(self, index: int, *, at: float, scanned: bool) -> RowPosition:
-        """Note the place of a row a page shows at that time; `index` counts from 0 over the whole list.
+        """Note the position of a row a page shows at that time; `index` counts from 0 over the whole list.
 
         What the scan under way shows is noted as of when that began, all else as of the last that is complete.
         """
@@ -95,7 +95,7 @@ class PositionEstimator:
         """Return how many rows are taken to have come by then, since the first was seen."""
         return self._settled.arrivals + self._came_since(self._settled, at)
 
-    def found_astray(self, found: Collection[tuple[RowPosition, int]], *, at: float) -> None:
+    def found_displaced(self, found: Collection[tuple[RowPosition, int]], *, at: float) -> None:
         """Take in at which indexes rows were found that were noted before: so much have all sunk, or risen."""
         for start in (self._settled, self._rising):
             rises = start is self._rising
@@ -104,12 +104,9 @@ class PositionEstimator:
                 for position, index in found
                 if (position.start is self._rising) is rises
             ]
-            start.astray += median(by) if by else 0.0
+            start.displaced += median(by) if by else 0.0
 
     def _came_since(self, start: TraversalStart, at: float) -> float:
         if self.order is Order.OLDEST or start.began_at is None:
             return 0.0
-        return self._per_s * max(0.0, at - start.began_at) + start.astray
-
-    def _learn_pace(self, per_s: float) -> None:
-        self._per_s += (FORGETTING if self._per_s else 1.0) * (per_s - self._per_s)
+        return self._per_s * max(0.0, at - start.began_at) + start.displaced

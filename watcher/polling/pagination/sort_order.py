@@ -97,7 +97,6 @@ class Ordering:
     """
 
     def __init__(self, order: Order | None = None) -> None:
-        """Begin with what is believed."""
         self.order = order
         self._compared: tuple[tuple[str, ...], _Pairs, _Pairs] = ((), _Pairs(), _Pairs())  # an idle list's first page
         self.begin()
@@ -108,7 +107,7 @@ class Ordering:
         self._pages: set[tuple[str, ...]] = set()
 
     def learn(self, rows: Sequence[ExecutionSnapshot]) -> bool:
-        """Take in a page, and tell whether the list is to be read from the other end than was believed."""
+        """Take in a page, and return whether the list is to be read from the other end than was believed."""
         page = tuple(row.id for row in rows)
         if page in self._pages:
             return False
@@ -120,10 +119,6 @@ class Ordering:
         self._ended.learn(ended)
         believed, self.order = self.order, self._clear or self.order
         return self.order is not believed and Order.OLDEST in {self.order, believed}
-
-    def forget(self) -> None:
-        """Believe nothing any more."""
-        self.order = None
 
     @property
     def is_clear(self) -> bool:

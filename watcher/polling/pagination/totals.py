@@ -12,7 +12,7 @@ class TotalTrust:
 
     Each time it is found untrue, for all of the list was read and was shorter, it is ignored for `pause` scans, twice
     as many as the last time; `scans_left` of them are still to come. It is not ignored for good: a row that moves to a
-    page that was already read looks the same. A total that is far from true is ignored for the longest time at once.
+    page that was already read shows the same. A total that is far from true is ignored for the longest time at once.
     """
 
     scans_left: int = 0
@@ -38,33 +38,29 @@ class Totals:
 
     `before` is how many the list had when the last complete scan ended, or the one before that: what is said once may
     be untrue. `accepted` is how many it has: newest first what the first page says, or what is seen where that says it
-    all; oldest first what must be there. It `is_untrue` once all of the list was read and had fewer.
+    all; oldest first what must be there. `now` is what was said last, be it out of turn.
+    It `is_untrue` once all of the list was read and had fewer.
     """
 
     def __init__(self, *before: int | None, trusted: bool) -> None:
-        """Begin with what the scans before left."""
         self.before = max((each for each in before if each is not None), default=None)
         self.trusted = self._was_trusted = trusted
         self.accepted: int | None = None
         self.is_untrue = False
         self._moved_count: int | None = None  # all that are known, where it seems untrue but rows may only have moved
-        self._now: int | None = None  # as it was last said
+        self.now: int | None = None
         self._most = 0  # that was said
         self._first = 0  # as it was first said by a page with rows
         self._begun: int | None = None  # by the page from which all others are read one after the other
 
     def hear(self, total: int | None, *, row_count: int) -> None:
         """Take in what a page says that has so many rows."""
-        self._now, self._most = total, max(total or 0, self._most)
+        self.now, self._most = total, max(total or 0, self._most)
         self._first = self._first or (total or 0 if row_count else 0)
 
     def begin(self, accepted: int | None) -> None:
         """Note that the page that was heard last is the first that is evaluated, and how many rows that makes."""
-        self.accepted, self._begun = accepted, self._now
-
-    def hear_aside(self, total: int | None) -> None:
-        """Take in what a page says that is read out of turn."""
-        self._now = total
+        self.accepted, self._begun = accepted, self.now
 
     def expected(self, *, counts_before: bool) -> int:
         """Return how many rows the list has: by what it said first and, if that counts, what it had before.
@@ -75,23 +71,15 @@ class Totals:
         return max(said, (self.before or 0) if self.trusted or counts_before else 0)
 
     def says_more_than(self, length: int) -> bool:
-        """Tell whether any page said that there are more rows than so many."""
+        """Return whether any page said that there are more rows than so many."""
         return self.trusted and self._most > length
 
     def says_now_more_than(self, length: int) -> bool:
-        """Tell whether the last page did."""
-        return self.trusted and self._now is not None and self._now > length
-
-    def says_no_more_than(self, length: int) -> bool:
-        """Tell whether the last page says how many rows there are, and no more than so many."""
-        return self._now is not None and length >= self._now
-
-    def says_just(self, length: int) -> bool:
-        """Tell whether the last page says that there are just so many."""
-        return self._now == length
+        """Return whether the last page did."""
+        return self.trusted and self.now is not None and self.now > length
 
     def counts(self, seen_count: int, *, is_ordered: bool) -> bool:
-        """Tell whether as many rows were seen as were said to be there, no more and no fewer.
+        """Return whether as many rows were seen as were said to be there, no more and no fewer.
 
         In a list that `is_ordered` that is what the page says from which it is read: what comes later is not met.
         """
@@ -99,14 +87,14 @@ class Totals:
         return self.trusted and 0 < (said or 0) == seen_count
 
     def is_shorter(self, seen_count: int) -> bool:
-        """Tell whether a list that was read to its end is known to have fewer rows than before."""
+        """Return whether a list that was read to its end is known to have fewer rows than before."""
         if self.before is None or seen_count >= self.before:
             return False
-        return self._now is None or not self.trusted or self._now < self.before
+        return self.now is None or not self.trusted or self.now < self.before
 
     def unread(self, seen_count: int) -> int | None:
-        """Return how many rows are said to be there that were not seen, `None` if nobody can tell."""
-        left = (self._now or 0) - seen_count
+        """Return how many rows are said to be there that were not seen, `None` if nobody knows."""
+        left = (self.now or 0) - seen_count
         return left if self.trusted and left > 0 else None
 
     def missing(self, *, new_count: int, is_backward: bool) -> int:
@@ -116,7 +104,7 @@ class Totals:
         """
         if not self.trusted or self.accepted is None or self.before is None:
             return 0
-        said = self.accepted if is_backward or self._now is None else min(self.accepted, self._now)
+        said = self.accepted if is_backward or self.now is None else min(self.accepted, self.now)
         return max(0, said - self.before - new_count)
 
     def read_all(self, seen_count: int, *, known_count: int, page_rows: int) -> None:
@@ -134,7 +122,7 @@ class Totals:
     def left(self, *, new_count: int, seen_count: int | None) -> int | None:
         """Return how many rows the list has once a scan is complete; `seen_count`, if that read all of it.
 
-        While nothing that is said is believed, only what was found counts: the rest is looked for once it is again.
+        While nothing that is said is believed, only what was found counts: the rest is searched for once it is again.
         """
         if self._moved_count is not None:
             return self._moved_count
@@ -144,7 +132,7 @@ class Totals:
         return found if self.accepted is None else min(self.accepted, found)
 
     def leave_missing(self, *, new_count: int) -> None:
-        """Count only what was found: the rest was looked for as far as may be."""
+        """Count only what was found: the rest was searched for as far as may be."""
         if self.before is not None:
             self.accepted = self.before + new_count
 

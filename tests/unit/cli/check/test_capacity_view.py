@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from watcher.cli.check.capacity import Advice, plan
-from watcher.cli.check.capacity_view import advise, exactly, print_plan, print_plan_rows, roughly
+from watcher.cli.check.views import advise, exactly, print_plan, print_plan_rows, roughly
 from watcher.config.models import Settings
 
 IDS = [f"9a1b0000-0000-4000-8000-{number:012}" for number in range(426)]

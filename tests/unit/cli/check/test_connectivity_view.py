@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from watcher.cli.check.connectivity import Trial
-from watcher.cli.check.connectivity_view import TryingLine, print_trial
+from watcher.cli.check.views import TryingLine, print_trial
 from watcher.domain.errors import Exit
 
 

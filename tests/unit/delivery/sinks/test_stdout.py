@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
@@ -152,7 +152,7 @@ async def test_a_full_disk_is_waited_for(pipe: Pipe) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(pipe: Pipe) -> None:
-    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[int]()
+    full, sleeps, tries = os.open("/dev/full", os.O_WRONLY), list[float](), list[str]()
 
     def sleep(wait_s: float) -> None:
         sleeps.append(wait_s)
@@ -160,16 +160,17 @@ async def test_a_full_disk_is_logged_on_its_edges_and_each_further_try_counted(p
             os.dup2(pipe.writing, full)
 
     with capture_logs() as logs:
-        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=lambda: tries.append(1))
+        sink = StdoutSink(StdoutOutput(full, sleep=sleep), retried=tries.append)
         try:
             assert await asyncio.gather(*(sink.send([delivery(b"{}")]) for _ in range(2))) == [WRITTEN] * 2
         finally:
             os.close(full)
-    assert [(line["event"], line["log_level"]) for line in logs] == [
-        ("stdout.full", "warning"),
-        ("stdout.recovered", "info"),
+    assert [(line["event"], line["log_level"], line["sink"]) for line in logs] == [
+        ("stdout.full", "warning", "console"),
+        ("stdout.recovered", "info", "console"),
     ]
-    assert len(tries) == len(sleeps) == 3
+    assert "make room" in logs[0]["note"]
+    assert tries == ["disk_full"] * len(sleeps) == ["disk_full"] * 3
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
@@ -261,6 +262,34 @@ async def test_after_closing_its_thread_ends(pipe: Pipe) -> None:
     output.close()
     await asyncio.to_thread(thread.join, 10)
     assert not thread.is_alive()
+
+
+class IdleOutput:
+    """Takes lines and makes none of them."""
+
+    fd = 2
+    is_terminal = True
+
+    async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
+        """Write nothing."""
+
+
+async def test_lines_for_people_are_not_rendered_in_the_event_loop(pipe: Pipe) -> None:
+    unreadable = delivery(b"not JSON")
+    assert await StdoutSink(IdleOutput(), format_="text").send([unreadable]) == WRITTEN
+    with pytest.raises(ValueError, match="Expecting value"):
+        await StdoutSink(StdoutOutput(pipe.writing), format_="text").send([unreadable])
+
+
+async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
+    def lines() -> Iterator[bytes]:
+        makers.append(threading.current_thread().name)
+        yield b"{}"
+
+    makers: list[str] = []
+    await StdoutOutput(pipe.writing).write(lines())
+    pipe.close(pipe.writing)
+    assert (makers, pipe.read_to_end()) == (["stdout"], b"{}\n")
 
 
 STUCK = """

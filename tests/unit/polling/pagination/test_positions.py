@@ -71,7 +71,7 @@ def test_rows_found_elsewhere_show_how_far_all_have_sunk() -> None:
     list_ = positions()
     scan(list_, at=0.0, found=0)
     several = [list_.position(index, at=0.0, scanned=False) for index in (10, 20, 30, 70)]
-    list_.found_astray([(several[0], 13), (several[1], 23), (several[2], 99)], at=5.0)
+    list_.found_displaced([(several[0], 13), (several[1], 23), (several[2], 99)], at=5.0)
     assert [round(list_.index_of(position, at=5.0)) for position in several] == [13, 23, 33, 73]
     scan(list_, at=5.0, found=3)
     assert [round(list_.index_of(position, at=5.0)) for position in several] == [13, 23, 33, 73]
@@ -83,7 +83,7 @@ def test_what_the_scan_under_way_has_noted_goes_astray_by_itself() -> None:
     before = list_.position(10, at=0.0, scanned=False)
     list_.scan_begins(5.0)
     during = list_.position(60, at=5.0, scanned=True)
-    list_.found_astray([(during, 62)], at=6.0)
+    list_.found_displaced([(during, 62)], at=6.0)
     assert [round(list_.index_of(position, at=6.0)) for position in (before, during)] == [10, 62]
     list_.scan_ended(4)
     assert [round(list_.index_of(position, at=5.0)) for position in (before, during)] == [16, 62]
@@ -92,7 +92,7 @@ def test_what_the_scan_under_way_has_noted_goes_astray_by_itself() -> None:
 def test_nothing_found_says_nothing() -> None:
     list_ = positions()
     position = list_.position(10, at=0.0, scanned=True)
-    list_.found_astray([], at=1.0)
+    list_.found_displaced([], at=1.0)
     assert seen(list_, position, at=1.0) == (10, 1)
 
 

@@ -120,7 +120,7 @@ def test_each_scan_starts_anew() -> None:
     assert (ordering.order, ordering.is_clear) == (Order.NEWEST, False)
     ordering.learn(page)
     assert ordering.is_clear
-    ordering.forget()
+    ordering.order = None
     assert (ordering.order, ordering.is_uncertain) == (None, True)
 
 

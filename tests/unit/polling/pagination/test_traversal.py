@@ -11,9 +11,9 @@ from stores import from_us
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Outcome
 from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.coverage import CarryOver, TraversalResult
 from watcher.polling.pagination.list_end import PROBES_AT_MOST
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver, TraversalResult
 from watcher.polling.pagination.sort_order import Order, Ordering
 from watcher.polling.pagination.traversal import EMPTY_AT_LEAST, ListTraversal
 

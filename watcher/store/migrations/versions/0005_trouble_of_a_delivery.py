@@ -1,4 +1,4 @@
-"""What tells a delivery's own trouble from its sink's: the steps it took, and when it was tried."""
+"""What separates a delivery's own trouble from its sink's: the steps it took, and when it was tried."""
 
 import sqlalchemy as sa
 from alembic import op

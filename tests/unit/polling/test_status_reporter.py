@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from virtual import FakeClock
 
 from watcher.clerk.protocol import Reply
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Outcome
-from watcher.polling.account_state_store import AccountStateStore
+from watcher.domain.routing import Router
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
-from watcher.store.protocol import NO_BACKOFF, BackoffState, Lease
+from watcher.polling.status_reporter import StatusReporter
+from watcher.runtime.metrics import Metrics
+from watcher.store.protocol import NO_BACKOFF, AccountRecord, BackoffState, Lease
 
 LEASE = Lease("account", "default", 7)
 
@@ -33,7 +36,15 @@ class Kept:
         self.clock = FakeClock()
         self.breaker = AccountCircuitBreaker(degraded_after_s=60.0, now=self.clock.monotonic(), backoff=backoff)
         self.pages = Pages()
-        self.state_store = AccountStateStore(LEASE, self.breaker, store=self.pages, clock=self.clock)  # type: ignore[arg-type]
+        self.reporter = StatusReporter(
+            LEASE,
+            AccountRecord(0, None, backoff),
+            self.breaker,
+            store=self.pages,  # type: ignore[arg-type]
+            events=EventFactory(Router({})),
+            clock=self.clock,
+            metrics=Metrics().account("default"),
+        )
 
     def answer(self, outcome: Outcome, *, code: int | None = None, retry_after_s: float | None = None) -> None:
         now = self.clock.monotonic()
@@ -45,14 +56,14 @@ class Kept:
     async def save(self) -> list[BackoffState]:
         """Return what is written by a flush."""
         self.pages.written.clear()
-        await self.state_store.save()
+        await self.reporter.save_backoff()
         return self.pages.written
 
 
 async def test_an_account_that_is_well_writes_nothing() -> None:
     kept = Kept()
     kept.answer(Outcome.OK)
-    await kept.state_store.save_pause()
+    await kept.reporter.save_pause()
     assert await kept.save() == []
 
 
@@ -63,15 +74,15 @@ async def test_what_was_loaded_is_not_written_again() -> None:
 async def test_a_pause_is_written_at_once_and_once_however_many_answers_ask_for_it() -> None:
     kept = Kept()
     kept.busy(30)
-    await asyncio.gather(*(kept.state_store.save_pause() for _ in range(64)))
-    await kept.state_store.save_pause()
+    await asyncio.gather(*(kept.reporter.save_pause() for _ in range(64)))
+    await kept.reporter.save_pause()
     assert kept.pages.written == [BackoffState(30.0, 0.0)]
 
 
 async def test_a_pause_of_a_moment_waits_for_the_flush() -> None:
     kept = Kept()
     kept.busy(1.75)
-    await kept.state_store.save_pause()
+    await kept.reporter.save_pause()
     assert kept.pages.written == []
     assert await kept.save() == [BackoffState(1.75, 0.0)]
 
@@ -79,7 +90,7 @@ async def test_a_pause_of_a_moment_waits_for_the_flush() -> None:
 async def test_a_pause_that_is_over_is_written_as_none() -> None:
     kept = Kept()
     kept.busy(5)
-    await kept.state_store.save_pause()
+    await kept.reporter.save_pause()
     kept.clock.advance(5)
     kept.answer(Outcome.OK)
     assert await kept.save() == [NO_BACKOFF]

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from watcher.cli.demo import SECRET, ReceivedEvents, Receiver, demonstrate, summary
+from watcher.cli.commands.demo import SECRET, ReceivedEvents, Receiver, demonstrate, summary
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.runtime.logs import configure_logs
 

@@ -3,11 +3,11 @@
 import pytest
 
 from watcher.domain.models import Cursor, GapReason, Watch
-from watcher.polling.list_failures import EndCheck
+from watcher.polling.list_scans import EndCheck
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.coverage import CarryOver, TraversalResult
 from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.result import CarryOver, TraversalResult
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import PipelineListState, Progress, RowAges
@@ -66,7 +66,7 @@ def test_what_only_grew_too_old_is_no_gap(
     ending: EndCheck, total: int | None, latest_s: int, *, explained: bool
 ) -> None:
     known = listing(total=total)
-    known.baseline.ages = RowAges(0, latest_s * SECOND) if latest_s else RowAges()
+    known.ages = RowAges(0, latest_s * SECOND) if latest_s else RowAges()
     seen = [ending.believed(known, DELETED, now_s=each) for each in (0, 30, 60)]
     assert seen[-1] == (TraversalResult() if explained else DELETED)
 
@@ -81,7 +81,7 @@ def test_a_scan_ends_early_where_nothing_known_was_met(ending: EndCheck) -> None
 def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: EndCheck) -> None:
     known = listing()
     assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult()
-    known.baseline.arrivals.unproven |= {"a", "b"}
+    known.arrivals.unproven |= {"a", "b"}
     assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult(GapReason.UNORDERED, 2)
     assert ending.with_unproven(known, DELETED, now=0) == DELETED
 

@@ -1,11 +1,11 @@
-"""A look into a store from outside leaves no trace."""
+"""To read a database's file from outside leaves no trace."""
 
 from pathlib import Path
 
 import pytest
 from stores import SetClock, Woken
 
-from watcher.store.glance import disabled_sinks
+from watcher.store.database_file import disabled_sinks
 from watcher.store.open import open_store
 
 

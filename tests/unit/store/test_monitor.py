@@ -1,0 +1,157 @@
+"""Trouble with a store: noted wherever it is met, and logged once per edge."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+
+import pytest
+from stores import change, execution_id, source_change
+from structlog.testing import capture_logs
+from virtual import FakeClock
+
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
+from watcher.store.monitor import StoreMonitor, Writing
+from watcher.store.protocol import NO_BACKOFF, AttemptRecords, Lease
+from watcher.store.sql_store import SqlStore
+
+Use = Callable[[SqlStore, Lease, Lease], Awaitable[object]]
+
+Leases = tuple[Lease, Lease]
+
+EDGES = ["store.failed", "store.recovered"]
+
+CHANGES: list[Use] = [
+    lambda store, account, _sink: store.record(source_change(account)),
+    lambda store, account, _sink: store.save_backoff(account, NO_BACKOFF),
+    lambda store, account, _sink: store.save_poll_times(account, {execution_id(1): 1}),
+    lambda store, _account, sink: store.save_sink_state(sink, NO_BACKOFF, clock_s=1.0),
+    lambda store, _account, sink: store.settle(AttemptRecords(sink, (), 1.0, NO_BACKOFF)),
+]
+SMALL_WRITES: list[Use] = [
+    lambda store, _account, _sink: store.claim("account", "other"),
+    lambda store, _account, sink: store.give_up(sink, now=1, clock_s=1.0, after_s=1.0),
+    lambda store, _account, _sink: store.mark_absent_sinks(present=("ops",), now=1, dead_after_us=1),
+    lambda store, _account, _sink: store.probe_writable(),
+]
+
+
+@pytest.fixture
+async def leases(store: SqlStore) -> Leases:
+    await store.claim("account", "other")
+    return await store.claim("account", "default"), await store.claim("sink", "ops")
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Let another program hold the store meanwhile: it can be read, not written."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as stranger:
+        stranger.execute("BEGIN IMMEDIATE")
+        yield
+
+
+async def all_fail(store: SqlStore, leases: Leases, *uses: Use) -> None:
+    for use in uses:
+        with pytest.raises(StoreError, match="locked by another program"):
+            await use(store, *leases)
+
+
+async def is_usable(store: SqlStore) -> bool:
+    with suppress(StoreError):
+        await store.probe_writable()
+        return True
+    return False
+
+
+async def test_whoever_meets_trouble_it_is_logged_once_and_so_is_its_end(
+    store: SqlStore, leases: Leases, path: Path
+) -> None:
+    with capture_logs() as logs:
+        with held(path):
+            await all_fail(store, leases, *CHANGES, *SMALL_WRITES, *CHANGES)
+        for use in (*CHANGES, *SMALL_WRITES):
+            await use(store, *leases)
+    assert [line["event"] for line in logs] == EDGES
+    assert "locked by another program; close what else has it open" in logs[0]["problem"]
+
+
+@pytest.mark.parametrize(
+    ("refused", "passes"),
+    [(use, use) for use in (*CHANGES, *SMALL_WRITES)] + [(use, CHANGES[0]) for use in SMALL_WRITES],
+)
+async def test_what_was_refused_and_now_passes_ends_the_trouble_at_once(
+    store: SqlStore, leases: Leases, path: Path, refused: Use, passes: Use
+) -> None:
+    with capture_logs() as logs:
+        with held(path):
+            await all_fail(store, leases, refused)
+        await passes(store, *leases)
+    assert [line["event"] for line in logs] == EDGES
+
+
+async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_again(
+    store: SqlStore, leases: Leases, path: Path, clock: FakeClock
+) -> None:
+    with capture_logs() as logs:
+        with held(path):
+            await all_fail(store, leases, CHANGES[0])
+            clock.advance(31)
+            await store.backlog()
+            await all_fail(store, leases, CHANGES[0], SMALL_WRITES[0])
+        clock.advance(29.9)
+        await store.claim("account", "other")
+        assert not await is_usable(store)
+        assert [line["event"] for line in logs] == EDGES[:1]
+        clock.advance(0.1)
+        assert await is_usable(store)
+    assert [line["event"] for line in logs] == EDGES
+
+
+async def test_one_write_that_is_refused_alone_is_no_trouble_of_the_others(
+    store: SqlStore, leases: Leases, path: Path, clock: FakeClock
+) -> None:
+    account, _ = leases
+    with closing(sqlite3.connect(path, isolation_level=None)) as database, capture_logs() as logs:
+        database.execute("CREATE TRIGGER refused BEFORE INSERT ON execution BEGIN SELECT RAISE(ABORT, ''); END")
+        for _ in range(3):
+            with pytest.raises(StoreError, match="did not take this"):
+                await store.record(change(account))
+            await CHANGES[1](store, *leases)
+            assert await is_usable(store)
+            clock.advance(29.9)
+        assert [line["event"] for line in logs] == EDGES[:1]
+        with held(path):
+            await all_fail(store, leases, CHANGES[1])
+        await CHANGES[1](store, *leases)
+    assert [line["event"] for line in logs] == ["store.failed", *EDGES]
+
+
+async def test_a_bug_and_an_owner_that_was_replaced_are_no_trouble_of_the_store(
+    store: SqlStore, leases: Leases
+) -> None:
+    account, _ = leases
+    with capture_logs() as logs:
+        with pytest.raises(SequenceConflictError):
+            await store.record(source_change(account, sequence=7))
+        await store.claim("account", "default")
+        await store.claim("sink", "ops")
+        for use in (CHANGES[0], SMALL_WRITES[1]):
+            with pytest.raises(OwnershipLostError):
+                await use(store, *leases)
+    assert logs == []
+
+
+def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_come_for_a_while(
+    clock: FakeClock,
+) -> None:
+    cause = sqlite3.OperationalError("secret")
+    cause.sqlite_errorname = "SQLITE_IOERR_READ"
+    monitor = StoreMonitor("watcher.db", clock=clock)
+    with capture_logs() as logs:
+        monitor.failed(cause, Writing.NOTHING)
+        monitor.check()
+        for after_s, edges in ((29.9, 1), (0.1, 2)):
+            clock.advance(after_s)
+            monitor.worked(Writing.CHANGES)
+            assert [line["event"] for line in logs] == EDGES[:edges]
+    assert "secret" not in str(logs)

@@ -1,0 +1,175 @@
+"""Begins and ends the scans of one account's lists, and writes what they prove: how far a list was read, and gaps.
+
+What a page shows is the list poller's, what a failure means the list failures'.
+"""
+
+from dataclasses import replace
+
+import structlog
+
+from watcher.domain.models import Cursor, GapReason, OutboxEntry, Watch
+from watcher.polling.page_processor import ScanRules
+from watcher.polling.pagination.api_clock import ApiClock
+from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
+from watcher.polling.pagination.coverage import CarryOver, TraversalResult
+from watcher.polling.pagination.paging import Paging
+from watcher.polling.pagination.sort_order import Ordering
+from watcher.polling.pagination.traversal import ListTraversal
+from watcher.polling.pipeline_list import EarlyEnd, PipelineListState
+from watcher.polling.session import AccountDependencies
+from watcher.store.protocol import PipelineChange, PipelineRecord
+
+CURSOR_EVERY_US = 60_000_000
+"""The cursor of a pipeline in which nothing happens is written so often."""
+
+EMITTED_ONCE = frozenset(
+    {GapReason.NOT_FOUND, GapReason.REJECTED, GapReason.FORBIDDEN, GapReason.UNREADABLE, GapReason.UNORDERED}
+)
+"""What goes on, scan after scan, is reported once, until a scan was complete without it."""
+
+log = structlog.get_logger()
+
+
+class EndCheck:
+    """Evaluates how the scans of one account's lists end."""
+
+    def __init__(self, *, lost_after: int, lost_grace_s: float) -> None:
+        """Believe what was seen so often in a row, and for so long where it is a gap."""
+        self._lost_after = lost_after
+        self._lost_grace_s = lost_grace_s
+
+    def ends_early(self, listing: PipelineListState, result: TraversalResult) -> bool:
+        """Return whether a scan ended before anything known, or before all was seen that should be there."""
+        return result.gap is GapReason.DELETED or listing.scan.is_cut_short
+
+    def believed(self, listing: PipelineListState, result: TraversalResult, *, now_s: float) -> TraversalResult | None:
+        """Return what it means that a scan ended early, once it did so often enough; until then it is made anew.
+
+        It is no gap where all that is gone was known, and only grew too old. A list that is no shorter than before is
+        another matter: it may keep so many rows, however young the others. `now_s` is for how long the process ran.
+        """
+        early_end = listing.early_end
+        if early_end is None:
+            since, began_at = listing.cursor.complete_at, listing.progress.began_at
+            is_explained = listing.scan.is_shorter and listing.ages.explain_emptiness(since=since, now=began_at)
+            early_end = EarlyEnd(0, now_s, is_explained=is_explained)
+        listing.early_end = early_end = replace(early_end, count=early_end.count + 1)
+        grace_s = SETTLED_AFTER_US / 1_000_000 if result.gap is None else self._lost_grace_s
+        if early_end.count < self._lost_after or now_s - early_end.since_s < grace_s:
+            return None
+        return TraversalResult() if early_end.is_explained else result
+
+    def with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: int) -> TraversalResult:
+        """Return a gap where ends showed of which nobody knows whether they are new; `now` is microseconds."""
+        unproven = listing.arrivals.compare(watched_us=now - listing.cursor.since_at)
+        return TraversalResult(GapReason.UNORDERED, unproven) if unproven and result.gap is None else result
+
+    def proves_empty(self, listing: PipelineListState, *, now: int) -> bool:
+        """Return whether a list that showed nothing yet did so often enough to believe that there was nothing."""
+        arrivals = listing.arrivals
+        if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
+            arrivals.empty_count = 0
+            return False
+        if not arrivals.empty_count:
+            arrivals.empty_from_at = now
+        arrivals.empty_count += 1
+        return arrivals.empty_count >= self._lost_after and now - arrivals.empty_from_at >= SETTLED_AFTER_US
+
+
+class ListScans:
+    """The scans of one account's lists, one after the other, and their cursors in the store."""
+
+    def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
+        self._deps = deps
+        self._rules = rules
+        self._clock = deps.clock
+        self._end_check = EndCheck(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
+
+    async def begin(self, watch: Watch, record: PipelineRecord) -> PipelineListState:
+        """Return the list of a pipeline as it is recorded, with its first scan.
+
+        Since when it is watched is recorded before anything is asked: what has ended by then is history (SPEC 3,
+        `first_sight`), whenever that may be read. Raises `StoreError`.
+        """
+        cursor = record.cursor or Cursor(self._clock.steady_us())
+        self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
+        scan, named = self._scan(cursor, CarryOver(Ordering(), Paging()), clock=ApiClock()), watch.name is not None
+        listing = PipelineListState(watch, cursor, record.sequence, scan, recorded_at=cursor.complete_at, named=named)
+        if record.cursor is None:
+            await self.record(listing, cursor)
+        return listing
+
+    def _scan(self, cursor: Cursor, carry_over: CarryOver, *, clock: ApiClock) -> ListTraversal:
+        return ListTraversal(
+            carry_over,
+            clock=clock,
+            cursor=cursor,
+            lookback_us=self._rules.lookback_us,
+            began_at=self._clock.steady_us(),
+            pages_at_most=self._rules.pages_at_most,
+        )
+
+    async def record(
+        self, listing: PipelineListState, cursor: Cursor, *, gap: GapReason | None = None, at_most: int | None = None
+    ) -> None:
+        """Write a cursor, and with it report a gap in which so many executions may be missing. Raises `StoreError`.
+
+        Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
+        """
+        if listing.unwatched:  # by now another may have replaced it, and counts from what is recorded
+            return
+        account, watch = self._deps.lease.name, listing.watch
+        entries: tuple[OutboxEntry, ...] = ()
+        if gap is not None:
+            entries = (self._deps.evaluator.gap(watch, gap, at_most=at_most, after=listing.sequence),)
+        sequence = listing.sequence + len(entries)
+        change = PipelineChange(self._deps.lease, watch.pipeline, listing.sequence, sequence, cursor, entries)
+        await self._deps.store.record(change)
+        listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
+        for entry in entries:
+            log.warning("pipeline.gap", account=account, pipeline=watch.pipeline, reason=gap)
+            self._deps.metrics.events.labels(entry.event.type).inc()
+
+    async def end(self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None) -> None:
+        """End a scan whose pages gave this result, or make it anew if it ended too early. Raises `StoreError`."""
+        if not self._end_check.ends_early(listing, result):
+            await self.complete(listing, result, newest_at=newest_at)
+            return
+        scan, believed = listing.scan, self._end_check.believed(listing, result, now_s=self._clock.running())
+        if believed is None:
+            listing.scan_again(self._scan(listing.cursor, scan.to_be_made_anew(), clock=scan.clock))
+            return
+        try:
+            await self.complete(listing, believed)
+        except BaseException:  # it could not be written: the list is read again, what was missing may be back
+            listing.scan_again(self._scan(listing.cursor, scan.before, clock=scan.clock))
+            raise
+
+    async def complete(
+        self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None = None
+    ) -> None:
+        """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
+        now, arrivals, scan = self._clock.steady_us(), listing.arrivals, listing.scan
+        result = self._end_check.with_unproven(listing, result, now=now)
+        if self._end_check.proves_empty(listing, now=now):
+            newest_at = 0
+        cursor = Cursor(
+            listing.cursor.since_at,
+            complete_at=listing.progress.began_at,
+            found=listing.progress.shows_any,
+            name=self._deps.evaluator.pipeline_name(listing.watch.pipeline),
+            newest_at=listing.cursor.newest_at if newest_at is None else newest_at,
+        )
+        gap = None if result.gap in listing.gaps_emitted else result.gap
+        old = replace(listing.cursor, complete_at=cursor.complete_at)
+        overdue = now - listing.recorded_at >= CURSOR_EVERY_US
+        if listing.progress.found_count or gap or cursor != old or overdue:
+            await self.record(listing, cursor, gap=gap, at_most=result.at_most)
+        listing.cursor = cursor
+        arrivals.unproven.clear()
+        arrivals.is_counted |= scan.is_counted
+        if result.gap is None:
+            listing.gaps_emitted = frozenset()
+        elif result.gap in EMITTED_ONCE:
+            listing.gaps_emitted |= {result.gap}
+        listing.scan_ended(self._scan(cursor, scan.carry_over(), clock=scan.clock))

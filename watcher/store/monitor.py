@@ -1,0 +1,75 @@
+"""Whether the store works: all that is asked of it is noted here, and each edge logged once.
+
+What is read proves nothing. Nor does a small write, such as that of a row of no meaning: on a full disk it still fits
+where SQLite's log has a page to spare, and a change does not.
+"""
+
+from enum import IntEnum
+
+import structlog
+from sqlalchemy import Connection, insert, update
+
+from watcher.domain.errors import StoreError
+from watcher.runtime.clock import Clock
+from watcher.store.db_errors import DatabaseFault, explain
+from watcher.store.tables import meta
+
+log = structlog.get_logger()
+
+PROVED_AT = "proved_at"
+
+REMEMBERED_S = 30.0
+"""What was refused comes due again within this time, unless nobody wants it any more."""
+
+
+class Writing(IntEnum):
+    """How much is written: where a small write passes, changes need not."""
+
+    NOTHING = 0
+    A_LITTLE = 1
+    CHANGES = 2
+
+
+class StoreMonitor:
+    """The trouble with one store, from the first error until a write shows that it has ended."""
+
+    def __init__(self, where: str, *, clock: Clock) -> None:
+        """Take the store to be well. `where` names it."""
+        self._where = where
+        self._clock = clock
+        self._fault: DatabaseFault | None = None
+        self._refused = Writing.NOTHING
+        self._failed_at = 0.0
+
+    def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
+        """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
+        fault = explain(error, where=self._where)
+        if not fault.concerns_all and fault.kind is not StoreError:
+            return fault
+        if self._fault is None or fault.concerns_all > self._fault.concerns_all:
+            log.error("store.failed", problem=fault.text)
+            self._fault = fault
+        if fault.concerns_all:
+            self._refused = max(self._refused, writing)
+        self._failed_at = self._clock.monotonic()
+        return fault
+
+    def worked(self, writing: Writing) -> None:
+        """Note what passed. Trouble ends when as much is written as was refused; else when nothing was for a while."""
+        if self._fault is None or not writing:
+            return
+        if Writing.NOTHING < self._refused <= writing or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
+            log.info("store.recovered")
+            self._fault, self._refused = None, Writing.NOTHING
+
+    def check(self) -> None:
+        """Raise the `StoreError` of what stands in the way of every write, if anything does."""
+        if self._fault is not None and self._refused:
+            raise self._fault.error()
+
+
+def write_probe(connection: Connection, *, now: int) -> None:
+    """Write that moment: SQLite writes nothing at all where a row keeps its value."""
+    row = {"value": str(now)}
+    if not connection.execute(update(meta).where(meta.c.key == PROVED_AT), row).rowcount:
+        connection.execute(insert(meta), row | {"key": PROVED_AT})
