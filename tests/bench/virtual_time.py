@@ -15,14 +15,14 @@ from bench.virtual_api import Notes, WorldApi
 from watcher.config.models import AccountSettings, PollingSettings
 from watcher.daemon.build import AccountOwnerDependencies, build_account
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import ExecutionRecord
+from watcher.domain.models import EventKey, ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
 from watcher.store.open import open_store
-from watcher.store.protocol import AccountRecord, AccountStore, BackoffState, Change, Lease, PipelineRecord
+from watcher.store.protocol import AccountRecord, AccountStore, BackoffState, Change, Lease, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
 
 ACCOUNT = "default"
@@ -46,6 +46,12 @@ class NotedStore:
 
     async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
         return await self.noted.load_pipeline(lease, pipeline)
+
+    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
+        return await self.noted.load_rules(lease, pipeline)
+
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
+        return await self.noted.load_events(keys)
 
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         return await self.noted.load_open(lease, pipelines)

@@ -1,5 +1,6 @@
 """What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields (SPEC 5)."""
 
+import json
 import secrets
 import uuid
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from watcher.domain.event_size import LIST_LENGTH, Json, cut, truncate
 from watcher.domain.models import (
     AccountTrouble,
+    ClosedReason,
     Event,
     EventKey,
     EventType,
@@ -60,6 +62,16 @@ class GapEventParams:
     link: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PipelineEventParams:
+    """All that an event of a pipeline's rules is made from. `execution` is the block of the end that opened it."""
+
+    watch: Watch
+    pipeline_name: str | None = None
+    link: str | None = None
+    execution: Json | None = None
+
+
 def execution_event(params: ExecutionEventParams) -> Event:
     """Build an event of an execution. Its id is the same for ever, from whatever store it comes."""
     status_change, watch, execution = params.status_change, params.watch, params.known.execution
@@ -101,6 +113,34 @@ def gap_event(params: GapEventParams, *, sequence: int, at: datetime) -> Event:
         "observed": {"at": timestamp(at)},
     }
     return _event(EventType.PIPELINE_GAP, pipeline_source(params.watch), at, sequence=sequence, data=data)
+
+
+def pipeline_event(
+    type_: EventType, params: PipelineEventParams, *, sequence: int, at: datetime, problem: ProblemChange | None
+) -> Event:
+    """Build an event of what a pipeline's rules conclude. A link leads to the execution, if there is one."""
+    link, execution = params.link, params.execution
+    if link and "{executionId}" in link:
+        link = None if execution is None else link.replace("{executionId}", execution["id"])
+    data = {
+        **_pipeline(params.watch, link=link, name=params.pipeline_name),
+        "execution": execution,
+        "problem": _problem(problem),
+        "observed": {"at": timestamp(at)},
+    }
+    return _event(type_, pipeline_source(params.watch), at, sequence=sequence, data=data)
+
+
+def closed_event(opening: bytes | None, *, reason: ClosedReason, at: datetime, problem: ProblemChange) -> Event:
+    """Build `problem.closed` with the data of the event that opened it, as far as that is there."""
+    data: Json = {} if opening is None else json.loads(opening)["data"]
+    data |= {"reason": reason, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
+    return _event(EventType.PROBLEM_CLOSED, f"/problems/{problem.problem.id}", at, sequence=1, data=data)
+
+
+def execution_block(body: bytes) -> Json:
+    """Return what an event of an execution says of it."""
+    return json.loads(body)["data"]["execution"]  # type: ignore[no-any-return] # as `execution_event` made it
 
 
 def account_event(

@@ -10,15 +10,19 @@ from typing import NamedTuple
 from watcher.domain.cloudevents import (
     ExecutionEventParams,
     GapEventParams,
+    PipelineEventParams,
     account_event,
     account_source,
+    closed_event,
     execution_event,
     gap_event,
     new_problem,
+    pipeline_event,
+    pipeline_source,
     sink_event,
     sink_source,
 )
-from watcher.domain.models import AccountTrouble, Event, EventType, OutboxEntry
+from watcher.domain.models import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry, Watch
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.routing import Router
 
@@ -50,6 +54,19 @@ class EventFactory:
         event = gap_event(params, sequence=after + 1, at=at)
         return OutboxEntry(event, self.router.sinks_for(event.type, watch=params.watch))
 
+    def pipeline(
+        self, type_: EventType, params: PipelineEventParams, *, problem: Problem | None, after: int, at: datetime
+    ) -> Reported:
+        """Return what a pipeline's rules conclude: it opens a problem, or closes that `problem`."""
+        edge = _edge(type_, pipeline_source(params.watch), problem, sequence=after + 1, at=at)
+        event = pipeline_event(type_, params, sequence=after + 1, at=at, problem=edge)
+        return Reported(self._routed(event, edge, watch=params.watch), edge)
+
+    def closed(self, problem: Problem, opening: bytes | None, *, reason: ClosedReason, at: datetime) -> Reported:
+        """Return `problem.closed`, which closes a problem whose opening was that, as far as it is there."""
+        edge = ProblemChange(problem, closed_at=at)
+        return Reported(self._routed(closed_event(opening, reason=reason, at=at, problem=edge), edge), edge)
+
     def account(
         self,
         type_: EventType,
@@ -76,17 +93,19 @@ class EventFactory:
         event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at, problem=edge)
         return Reported(self._routed(event, edge, but=sink), edge)
 
-    def _routed(self, event: Event, edge: ProblemChange | None, *, but: str | None = None) -> OutboxEntry:
+    def _routed(
+        self, event: Event, edge: ProblemChange | None, *, watch: Watch | None = None, but: str | None = None
+    ) -> OutboxEntry:
         """Send what closes a problem where what opened it went, whatever the routes say by now."""
         if edge is not None and edge.closed_at is not None:
             return OutboxEntry(event, (), with_sinks_of=edge.problem.opening)
-        return OutboxEntry(event, self.router.sinks_for(event.type, but=but))
+        return OutboxEntry(event, self.router.sinks_for(event.type, watch=watch, but=but))
 
 
 def _edge(
     type_: EventType, source: str, problem: Problem | None, *, sequence: int, at: datetime
 ) -> ProblemChange | None:
-    """Return what an event of an account or a sink does to its one problem."""
+    """Return what an event of a pipeline, an account or a sink does to the problem it is about."""
     if type_ not in PROBLEM_KINDS:
         return None if problem is None else ProblemChange(problem, closed_at=at)
     if problem is not None:

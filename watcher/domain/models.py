@@ -1,12 +1,14 @@
 """What the program talks about: statuses, executions, watches, events and deliveries. Frozen values, no I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 from uuid import UUID
+
+from watcher.domain.rules import Rules
 
 
 class Status(StrEnum):
@@ -96,6 +98,15 @@ class FirstSight(StrEnum):
     """Their ends."""
 
 
+class ClosedReason(StrEnum):
+    """Why a problem is closed by `problem.closed`."""
+
+    REMOVED = "removed"
+    """What watched for it is gone from the configuration."""
+    ENDED = "ended"
+    """An overdue execution ended without an event."""
+
+
 class AccountTrouble(StrEnum):
     """Why an account is reported as degraded."""
 
@@ -160,7 +171,7 @@ class ExecutionSnapshot:
 class Watch:
     """What the configuration asks of one pipeline; without `executions` it is watched whole.
 
-    `overdue_after_s` maps a status to its dwell limit in seconds.
+    `overdue_after_s` maps a status to its dwell limit in seconds. `rules` are absent where there are none.
     """
 
     account: str
@@ -169,11 +180,17 @@ class Watch:
     name: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     overdue_after_s: Mapping[str, float] = field(default_factory=dict)
+    rules: Rules | None = None
 
     @property
     def whole(self) -> bool:
         """Whether every execution of the pipeline is watched."""
         return not self.executions
+
+
+def limits_dwell(overdue_after_s: Collection[str], status: str) -> bool:
+    """Return whether there is a limit to the dwell in a status; to one that nobody knows the others' apply."""
+    return status in overdue_after_s or (status not in OPEN_STATUSES and bool(overdue_after_s))
 
 
 Counts = tuple[tuple[str, int], ...]

@@ -20,6 +20,13 @@ class End(NamedTuple):
     failed: bool
 
 
+class UnjudgedEnd(NamedTuple):
+    """The end of an execution that rules are yet to judge."""
+
+    execution: str
+    end: End
+
+
 @dataclass(frozen=True, slots=True)
 class FailingRule:
     """When a pipeline is failing: at so many failures in a row (`consecutive`), or at a `rate` of failures (0 to 1).
@@ -80,6 +87,13 @@ class RuleState:
         read = json.loads(text)
         ends = tuple(End(ended_at, bool(failed)) for ended_at, failed in read.pop("ends"))
         return cls(ends, **read)
+
+
+def kept_for(state: RuleState, rules: Rules) -> RuleState:
+    """Forget what no rule goes by: it is not kept up, so a rule that comes back must not go by it."""
+    if rules.failing is None:
+        state = RuleState(started_at=state.started_at)
+    return state if rules.silent_us is not None else replace(state, started_at=0)
 
 
 def judge_end(state: RuleState, end: End, *, rule: FailingRule, is_open: bool) -> tuple[RuleState, Edge | None]:

@@ -1,12 +1,13 @@
 """Events and their deliveries as they are recorded. Knows nothing of attempts."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from watcher.domain.models import DeliveryState, Event, OutboxEntry
-from watcher.store.protocol import Change, ExecutionChange, PipelineChange
+from watcher.domain.models import DeliveryState, EventKey, OutboxEntry
+from watcher.store.protocol import ExecutionChange, PipelineChange, RulesChange, SingleChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.tables import WAITING, delivery, source
@@ -24,7 +25,7 @@ _LATEST_AHEAD = (
         _ahead.c.sequence < bindparam("sequence"),
         _ahead.c.sink_id + 0 == bindparam("sink_id"),  # + 0: not by the index of all that waits for the sink
         _ahead.c.state == WAITING,
-        _ahead.c.due_at > bindparam("recorded_at"),
+        _ahead.c.due_at > bindparam("now"),
     )
     .scalar_subquery()
 )
@@ -34,7 +35,7 @@ _DELIVERY = insert(delivery).values(
     sink_id=bindparam("sink_id"),
     state=DeliveryState.WAITING,
     recorded_at=bindparam("recorded_at"),
-    due_at=func.coalesce(_LATEST_AHEAD, bindparam("recorded_at")),
+    due_at=func.coalesce(_LATEST_AHEAD, bindparam("now")),
 )
 
 _SINKS_OF = (
@@ -44,52 +45,107 @@ _SINKS_OF = (
 )
 
 
-def write_outbox(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
-    """Write the events of changes and their deliveries; return the names of the sinks that got some."""
-    emitted = [(change, entry) for change in changes for entry in change.entries]
-    if not emitted:
+_BODIES = select(events.c.stream, events.c.sequence, events.c.body).where(
+    events.c.stream == bindparam("of_stream"), events.c.sequence == bindparam("of_sequence")
+)
+
+
+@dataclass(slots=True)
+class OutboxTimes:
+    """When the events of one transaction are recorded: `now`, and each a little later than the one before.
+
+    So a sink gets what is due in the order in which it was recorded. `next_at` is the time of the next event.
+    """
+
+    now: int
+    next_at: int
+
+    def take(self) -> int:
+        """Return when an event counts as recorded."""
+        self.next_at += 1
+        return self.next_at - 1
+
+
+class Emitted(NamedTuple):
+    """An event on its way, and what it is about, by column."""
+
+    entry: OutboxEntry
+    about: dict[str, Any]
+
+
+def write_outbox(
+    connection: Connection, emitted: Iterable[Emitted], *, numbers: SourceNumbers, times: OutboxTimes
+) -> set[str]:
+    """Write events and their deliveries, recorded in this order; return the names of the sinks that got some."""
+    rows = [_Row(entry, about, times.take()) for entry, about in emitted]
+    if not rows:
         return set()
-    emitted.sort(key=lambda each: (each[1].event.stream, each[1].event.sequence))
-    connection.execute(_EVENT, [_event_row(change, entry.event, numbers=numbers, now=now) for change, entry in emitted])
-    named = [(entry, numbers[sink(name)]) for _, entry in emitted for name in entry.sinks]
-    _write_deliveries(connection, named, now=now)
-    names = {name for _, entry in emitted for name in entry.sinks}
-    for _, entry in emitted:
-        if entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
-            earlier = {"of_stream": entry.with_sinks_of.stream, "of_sequence": entry.with_sinks_of.sequence}
-            others = [row for row in connection.execute(_SINKS_OF, earlier) if row.name not in entry.sinks]
-            _write_deliveries(connection, [(entry, row.sink_id) for row in others], now=now)
-            names.update(row.name for row in others)
+    rows.sort(key=lambda row: (row.entry.event.stream, row.entry.event.sequence))
+    connection.execute(_EVENT, [_event_row(row) for row in rows])
+    wanted = [(row, numbers[sink(name)]) for row in rows for name in row.entry.sinks]
+    _write_deliveries(connection, wanted, now=times.now)
+    names = {name for row in rows for name in row.entry.sinks}
+    for row in rows:
+        if row.entry.with_sinks_of is not None:  # it goes also to whoever was sent the earlier event that this one ends
+            earlier = {"of_stream": row.entry.with_sinks_of.stream, "of_sequence": row.entry.with_sinks_of.sequence}
+            others = [each for each in connection.execute(_SINKS_OF, earlier) if each.name not in row.entry.sinks]
+            _write_deliveries(connection, [(row, each.sink_id) for each in others], now=times.now)
+            names.update(each.name for each in others)
     return names
 
 
-def about(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
+def load_events(connection: Connection, keys: Collection[EventKey]) -> dict[EventKey, bytes]:
+    """Return the bodies of these events, as far as they are there still."""
+    found: dict[EventKey, bytes] = {}
+    for key in keys:
+        row = connection.execute(_BODIES, {"of_stream": key.stream, "of_sequence": key.sequence}).one_or_none()
+        if row is not None:
+            found[key] = row.body
+    return found
+
+
+def about(change: SingleChange, *, numbers: SourceNumbers) -> dict[str, Any]:
     """Return what a change is about: the columns `source_id`, `pipeline_id` and `execution`."""
     account, pipeline_id, execution = change.lease.name, None, None
     if isinstance(change, ExecutionChange):
         pipeline_id = numbers[pipeline(account, change.known.pipeline)]
         execution = execution_key(change.known.execution)
-    elif isinstance(change, PipelineChange):
+    elif isinstance(change, PipelineChange | RulesChange):
         pipeline_id = numbers[pipeline(account, change.pipeline)]
     source_id = numbers[Source(change.lease.kind, change.lease.name)]
     return {"source_id": source_id, "pipeline_id": pipeline_id, "execution": execution}
 
 
-def _event_row(change: Change, event: Event, *, numbers: SourceNumbers, now: int) -> dict[str, Any]:
-    return about(change, numbers=numbers) | {
+class _Row(NamedTuple):
+    """An event with when it counts as recorded."""
+
+    entry: OutboxEntry
+    about: dict[str, Any]
+    recorded_at: int
+
+
+def _event_row(row: _Row) -> dict[str, Any]:
+    event = row.entry.event
+    return row.about | {
         "event_id": event.id.bytes,
         "stream": event.stream,
         "sequence": event.sequence,
         "type": event.type,
-        "recorded_at": now,
+        "recorded_at": row.recorded_at,
         "body": event.body,
     }
 
 
-def _write_deliveries(connection: Connection, wanted: Iterable[tuple[OutboxEntry, int]], *, now: int) -> None:
+def _write_deliveries(connection: Connection, wanted: Sequence[tuple[_Row, int]], *, now: int) -> None:
     rows = [
-        {"stream": entry.event.stream, "sequence": entry.event.sequence, "sink_id": sink_id, "recorded_at": now}
-        for entry, sink_id in wanted
+        {
+            "stream": row.entry.event.stream,
+            "sequence": row.entry.event.sequence,
+            "sink_id": sink_id,
+            "recorded_at": row.recorded_at,
+            "now": now,
+        }
+        for row, sink_id in wanted
     ]
     if rows:
         connection.execute(_DELIVERY, rows)

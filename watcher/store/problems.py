@@ -1,17 +1,19 @@
 """Problems as they are recorded: written with the change that opens or closes them, and read by their owners."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, insert, select, update
+from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from watcher.domain.models import EventKey, EventType
+from watcher.domain.models import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
-from watcher.store.leases import expect_written
-from watcher.store.row_mapping import AnyRow
-from watcher.store.tables import problem
+from watcher.store.outbox import Emitted
+from watcher.store.protocol import OpenProblem
+from watcher.store.row_mapping import AnyRow, execution_id
+from watcher.store.source_ids import pipeline_id
+from watcher.store.tables import execution, problem, source
 
 PROBLEM_COLUMNS = (
     problem.c.id,
@@ -22,6 +24,9 @@ PROBLEM_COLUMNS = (
     problem.c.sequence,
 )
 """What `problem_of` reads."""
+
+PAGE_COUNT = 1_000
+"""Problems of one page."""
 
 _INSERT = insert(problem)
 _UPDATE = (
@@ -41,7 +46,7 @@ _OF_PIPELINE = _OPEN.where(problem.c.pipeline_id == bindparam("of_pipeline"), pr
 def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange, dict[str, Any]]]) -> None:
     """Write what becomes of problems, each with the `source_id`, `pipeline_id` and `execution` it is about.
 
-    Raises `SequenceConflictError` where one that is counted on or closed is not open.
+    Of one that is closed by now nothing is written: what watched for it may have been removed meanwhile.
     """
     opened: list[dict[str, Any]] = []
     changed: list[dict[str, Any]] = []
@@ -55,8 +60,7 @@ def write_problems(connection: Connection, changes: Iterable[tuple[ProblemChange
     if opened:
         connection.execute(_INSERT, sorted(opened, key=lambda row: row["id"]))
     if changed:  # stable, so that of one problem's changes the last stays
-        written = connection.execute(_UPDATE, sorted(changed, key=lambda row: row["of_problem"]))
-        expect_written(written.rowcount, wanted=len(changed))
+        connection.execute(_UPDATE, sorted(changed, key=lambda row: row["of_problem"]))
 
 
 def _row(opened: Problem) -> dict[str, Any]:
@@ -80,6 +84,72 @@ def open_problems_of_pipeline(connection: Connection, *, account_id: int, pipeli
     """Return the open problems of a pipeline itself, its executions' aside."""
     rows = connection.execute(_OF_PIPELINE, {"of_source": account_id, "of_pipeline": pipeline_id})
     return [problem_of(row) for row in rows]
+
+
+_COUNTS = select(problem.c.kind, func.count().label("open_count")).where(problem.c.closed_at.is_(None)).group_by("kind")
+_owner = source.alias("owner")
+_pipeline = source.alias("pipeline")
+_PAGE = (
+    select(
+        *PROBLEM_COLUMNS,
+        problem.c.execution,
+        _owner.c.kind.label("owner_kind"),
+        _owner.c.name.label("owner"),
+        _pipeline.c.name.label("pipeline"),
+        execution.c.status,
+        execution.c.overdue_sequence,
+        execution.c.ended_at,
+    )
+    .join(_owner, _owner.c.id == problem.c.source_id)
+    .outerjoin(_pipeline, _pipeline.c.id == problem.c.pipeline_id)
+    .outerjoin(
+        execution,
+        (execution.c.account_id == problem.c.source_id) & (execution.c.execution == problem.c.execution),
+    )
+    .where(problem.c.closed_at.is_(None), problem.c.id > bindparam("after"))
+    .order_by(problem.c.id)
+    .limit(PAGE_COUNT)
+)
+_CLOSE = (
+    update(problem)
+    .where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
+    .values(closed_at=bindparam("new_closed_at"))
+)
+_ABOUT = select(problem.c.source_id, problem.c.pipeline_id).where(problem.c.id == bindparam("of_problem"))
+
+
+def count_open_problems(connection: Connection) -> Mapping[EventType, int]:
+    """Return how many problems are open, by kind, of kinds that have any."""
+    return {EventType(row.kind): row.open_count for row in connection.execute(_COUNTS)}
+
+
+def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenProblem]:
+    """Return a page of the open problems."""
+    rows = connection.execute(_PAGE, {"after": b"" if after is None else after.bytes})
+    return [
+        OpenProblem(
+            problem_of(row),
+            row.owner_kind,
+            row.owner,
+            row.pipeline and pipeline_id(row.pipeline),
+            row.execution and execution_id(row.execution),
+            row.status if row.ended_at is None and row.overdue_sequence is not None else None,
+        )
+        for row in rows
+    ]
+
+
+def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry, ProblemChange]]) -> list[Emitted]:
+    """Close problems, but those that are closed by now; return the events of those that were not."""
+    emitted: list[Emitted] = []
+    for entry, change in closings:
+        assert change.closed_at is not None  # noqa: S101 (it closes)
+        key = {"of_problem": change.problem.id.bytes}
+        if connection.execute(_CLOSE, key | {"new_closed_at": to_us(change.closed_at)}).rowcount:
+            about = connection.execute(_ABOUT, key).one()
+            columns = {"source_id": about.source_id, "pipeline_id": about.pipeline_id, "execution": None}
+            emitted.append(Emitted(entry, columns))  # of no execution: it goes by its own age
+    return emitted
 
 
 def problem_of(row: AnyRow) -> Problem:

@@ -3,9 +3,19 @@
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
-from watcher.domain.models import Cursor, Delivery, DeliveryState, ExecutionRecord, OutboxEntry
+from watcher.domain.models import (
+    Cursor,
+    Delivery,
+    DeliveryState,
+    EventKey,
+    EventType,
+    ExecutionRecord,
+    OutboxEntry,
+)
 from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.rules import RuleState, UnjudgedEnd
 
 Keep = Callable[[str, str, str, int], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
@@ -69,7 +79,37 @@ class PipelineChange:
     problems: tuple[ProblemChange, ...] = ()
 
 
-Change = ExecutionChange | SourceChange | PipelineChange
+@dataclass(frozen=True, slots=True)
+class RulesChange:
+    """What the rules of a pipeline of the leased account go by now, with the pipeline's own events.
+
+    `before` and `sequence` are as for a `PipelineChange`. The ends of `unjudged` are to be judged later; with
+    `judges_all` those that waited have been judged.
+    """
+
+    lease: Lease
+    pipeline: str
+    before: int
+    sequence: int
+    state: RuleState
+    entries: tuple[OutboxEntry, ...] = ()
+    problems: tuple[ProblemChange, ...] = ()
+    unjudged: tuple[UnjudgedEnd, ...] = ()
+    judges_all: bool = False
+
+
+SingleChange = ExecutionChange | SourceChange | PipelineChange | RulesChange
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSet:
+    """Changes under one lease that are written in this order, together or not at all."""
+
+    lease: Lease
+    changes: tuple[ExecutionChange | RulesChange, ...]
+
+
+Change = SingleChange | ChangeSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +179,34 @@ class PipelineRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class RulesRecord:
+    """What the store knows of a pipeline's rules: what they go by, open problems, the ends that wait to be judged.
+
+    `sequence` is that of the pipeline's own events.
+    """
+
+    sequence: int
+    state: RuleState
+    problems: Mapping[EventType, Problem]
+    unjudged: Sequence[UnjudgedEnd]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenProblem:
+    """An open problem and what it is about: an account or a sink (`kind`), and of an account perhaps a pipeline.
+
+    Of an execution also its status, as long as it is overdue.
+    """
+
+    problem: Problem
+    kind: str
+    name: str
+    pipeline: str | None = None
+    execution: str | None = None
+    status: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SinkRecord:
     """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock."""
 
@@ -193,6 +261,14 @@ class AccountStore(Protocol):
         """
         ...
 
+    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
+        """Return what is recorded of the rules of a pipeline of the leased account."""
+        ...
+
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
+        """Return the bodies of these events, as far as they are there still."""
+        ...
+
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines of the leased account that have not ended. Times as above."""
         ...
@@ -215,6 +291,14 @@ class Queries(Protocol):
 
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
+        ...
+
+    async def count_open_problems(self) -> Mapping[EventType, int]:
+        """Return how many problems are open, by kind, of kinds that have any."""
+        ...
+
+    async def open_problems(self, *, after: UUID | None = None) -> Sequence[OpenProblem]:
+        """Return a page of the open problems, those that follow that one; none after the last."""
         ...
 
 
@@ -279,6 +363,17 @@ class Store(AccountStore, Queries, Protocol):
 
         Returns how many died.
         """
+        ...
+
+    async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
+        """Close problems whose owner does so no more, each with its event, but those that are closed by now.
+
+        Returns how many.
+        """
+        ...
+
+    async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
+        """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
         ...
 
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:

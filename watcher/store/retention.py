@@ -13,7 +13,7 @@ from watcher.domain.models import DeliveryState
 from watcher.store.protocol import Keep
 from watcher.store.row_mapping import AnyRow, execution_id
 from watcher.store.source_ids import pipeline_id
-from watcher.store.tables import WAITING, delivery, event, execution, source
+from watcher.store.tables import WAITING, delivery, event, execution, problem, reminder, source
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -58,8 +58,24 @@ _ENDED = (
     .limit(EXECUTIONS_COUNT)
 )
 
+# What opened a problem stays while that is open, and says where its closing goes.
+_OPENS_NOTHING = (
+    ~select(problem.c.id)
+    .where(
+        problem.c.stream == delivery.c.stream,
+        problem.c.sequence == delivery.c.sequence,
+        problem.c.closed_at.is_(None),
+    )
+    .exists()
+)
+_IS_NO_OPENING = (
+    ~select(problem.c.id)
+    .where(problem.c.stream == event.c.stream, problem.c.sequence == event.c.sequence, problem.c.closed_at.is_(None))
+    .exists()
+)
 # A dead letter can be replayed, so it stays as long again, from its death.
 _PAST_USE = (
+    _OPENS_NOTHING,
     delivery.c.state != WAITING,
     or_(delivery.c.state != DeliveryState.DEAD, delivery.c.settled_at < bindparam("before")),
 )
@@ -70,7 +86,7 @@ _WITHOUT_DELIVERY = (
 )
 _OF_STREAM: BindParameter[Any] = bindparam("of_stream")
 _DELETE_STREAM_DELIVERIES = delete(delivery).where(delivery.c.stream == _OF_STREAM, *_PAST_USE)
-_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY)
+_DELETE_STREAM_EVENTS = delete(event).where(event.c.stream == _OF_STREAM, _WITHOUT_DELIVERY, _IS_NO_OPENING)
 _OF_EXECUTION = (
     execution.c.account_id == bindparam("of_account"),
     execution.c.execution == bindparam("of_execution"),
@@ -130,7 +146,7 @@ _OLD_EVENTS = (
 _DELETE_EVENT_DELIVERIES = delete(delivery).where(
     delivery.c.stream == _OF_STREAM, delivery.c.sequence == bindparam("of_sequence"), *_PAST_USE
 )
-_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY)
+_DELETE_EVENT = delete(event).where(event.c.id == bindparam("of_event"), _WITHOUT_DELIVERY, _IS_NO_OPENING)
 
 
 def prune_source_events(connection: Connection, *, before: int, after: tuple[Any, ...]) -> PruneStep:
@@ -144,6 +160,27 @@ def prune_source_events(connection: Connection, *, before: int, after: tuple[Any
         connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
     last = rows[-1] if len(rows) == ROWS_COUNT else None
     return PruneStep(len(rows), last and (last.recorded_at, last.id))
+
+
+_CLOSED = (
+    select(problem.c.id)
+    .where(problem.c.closed_at < bindparam("before"), problem.c.id > bindparam("after"))
+    .order_by(problem.c.id)
+    .limit(ROWS_COUNT)
+)
+_DELETE_REMINDERS = delete(reminder).where(reminder.c.problem_id == bindparam("of_problem"))
+_DELETE_PROBLEM = delete(problem).where(problem.c.id == bindparam("of_problem"))
+
+
+def prune_problems(connection: Connection, *, before: int, after: tuple[Any, ...]) -> PruneStep:
+    """Delete a page of the problems that were closed before that moment."""
+    *_, last_id = after
+    ids = connection.execute(_CLOSED, {"before": before, "after": last_id}).scalars().all()
+    if ids:
+        keys = [{"of_problem": id_} for id_ in ids]
+        connection.execute(_DELETE_REMINDERS, keys)
+        connection.execute(_DELETE_PROBLEM, keys)
+    return PruneStep(len(ids), (ids[-1],) if len(ids) == ROWS_COUNT else None)
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))

@@ -10,14 +10,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import TypeVar
+from uuid import UUID
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError
-from watcher.domain.models import Delivery, ExecutionRecord
+from watcher.domain.models import Delivery, EventKey, EventType, ExecutionRecord, OutboxEntry
+from watcher.domain.problems import ProblemChange
 from watcher.runtime.clock import Clock
-from watcher.store import cursors, deliveries, leases, retention, source_states
+from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
 from watcher.store import executions as states
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
@@ -31,7 +33,9 @@ from watcher.store.protocol import (
     DueDeliveries,
     Keep,
     Lease,
+    OpenProblem,
     PipelineRecord,
+    RulesRecord,
     SinkRecord,
 )
 from watcher.store.source_ids import Source, SourceNumbers
@@ -74,6 +78,8 @@ class SqlStore:
         self._resources = resources
         self._monitor = StoreMonitor(where, clock=clock)
         self._numbers = SourceNumbers(database.write)
+        self._on_recorded = on_recorded
+        self._last_recorded_at = 0
         self._group = GroupWriter(
             write=self._write_group,
             explain=partial(self._monitor.failed, writing=Writing.CHANGES),
@@ -103,6 +109,16 @@ class SqlStore:
         account_id, now = self._number(lease), self._clock.steady_us()
         load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
         return await self._write(_held(lease, load))
+
+    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
+        """Return what is recorded of the rules of a pipeline of the leased account."""
+        (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
+        load = partial(rules.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
+        return await self._read(_held(lease, load))
+
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
+        """Return the bodies of these events, as far as they are there still."""
+        return await self._read(partial(outbox.load_events, keys=keys))
 
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return the executions of these pipelines of the leased account that have not ended."""
@@ -176,6 +192,23 @@ class SqlStore:
                 died_count += count
         return died_count
 
+    async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
+        """Close problems whose owner does so no more, but those that are closed by now. Count them."""
+
+        def close(connection: Connection) -> tuple[int, set[str]]:
+            emitted, times = problems.close_problems(connection, closings), self._times()
+            names = outbox.write_outbox(connection, emitted, numbers=self._numbers, times=times)
+            self._last_recorded_at = times.next_at
+            return len(emitted), names
+
+        count, names = await self._write(close)
+        self._on_recorded(names)
+        return count
+
+    async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
+        """Forget what rules went by of all pipelines but these."""
+        await self._write(partial(rules.forget_rules, present=present))
+
     async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
         """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
         await self._write(partial(cursors.mark_absent_pipelines, present=present, now=now))
@@ -186,6 +219,8 @@ class SqlStore:
             yield 0
         async for page in self._pages(partial(retention.prune_executions, before=ended_before, keep=keep)):
             yield page.gone_count
+        async for _ in self._pages(partial(retention.prune_problems, before=ended_before)):
+            yield 0
 
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if the file was deleted or replaced."""
@@ -203,6 +238,14 @@ class SqlStore:
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
         return await self._read(deliveries.backlog)
+
+    async def count_open_problems(self) -> Mapping[EventType, int]:
+        """Return how many problems are open, by kind."""
+        return await self._read(problems.count_open_problems)
+
+    async def open_problems(self, *, after: UUID | None = None) -> Sequence[OpenProblem]:
+        """Return a page of the open problems."""
+        return await self._read(partial(problems.open_problems, after=after))
 
     async def close(self) -> None:
         """Finish what was handed in, then let go of the files."""
@@ -228,11 +271,19 @@ class SqlStore:
         await self._numbers.provide(sources_of(items))
 
         def write(connection: Connection) -> set[str]:
-            return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
+            times = self._times()
+            names = write_group(connection, items, numbers=self._numbers, times=times)
+            self._last_recorded_at = times.next_at
+            return names
 
         emitted = await self._database.write(write)
         self._monitor.worked(Writing.CHANGES)
         return emitted
+
+    def _times(self) -> outbox.OutboxTimes:
+        """Return when a transaction's events are recorded: later than those of the one before, which is done."""
+        now = self._clock.steady_us()
+        return outbox.OutboxTimes(now, max(now, self._last_recorded_at))
 
     async def _write_item(self, item: Item) -> None:
         self._check_open()

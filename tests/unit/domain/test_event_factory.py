@@ -2,13 +2,30 @@
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt
+from watcher.domain.cloudevents import (
+    ExecutionEventParams,
+    GapEventParams,
+    ObservedAt,
+    PipelineEventParams,
+    new_problem,
+)
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import AccountTrouble, EventType, ExecutionRecord, GapReason, OutboxEntry, Watch
+from watcher.domain.event_size import Json
+from watcher.domain.models import (
+    AccountTrouble,
+    ClosedReason,
+    EventType,
+    ExecutionRecord,
+    GapReason,
+    OutboxEntry,
+    Watch,
+)
+from watcher.domain.problems import ProblemChange
 from watcher.domain.routing import Route, Router
 from watcher.domain.transitions import StatusChange
 
@@ -39,6 +56,10 @@ def gap(events: EventFactory) -> OutboxEntry:
     return events.gap(GapEventParams(WATCH, GapReason.DELETED), after=4, at=AT)
 
 
+def pipeline(events: EventFactory) -> OutboxEntry:
+    return events.pipeline(EventType.PIPELINE_SILENT, PipelineEventParams(WATCH), problem=None, after=4, at=AT).entry
+
+
 def account(events: EventFactory) -> OutboxEntry:
     return events.account(
         EventType.ACCOUNT_DEGRADED,
@@ -60,6 +81,7 @@ def sink(events: EventFactory) -> OutboxEntry:
     [
         (execution, EventType.EXECUTION_RUNNING, ("sales", "ops")),
         (gap, EventType.PIPELINE_GAP, ("sales", "ops")),
+        (pipeline, EventType.PIPELINE_SILENT, ("sales", "ops")),
         (account, EventType.ACCOUNT_DEGRADED, ("sales", "service", "ops")),
         (sink, EventType.SINK_FAILING, ("sales", "service")),
     ],
@@ -77,7 +99,92 @@ def test_an_event_goes_to_whom_the_routes_name_when_it_is_made(events: EventFact
     assert account(events).sinks == ("late",)
 
 
-@pytest.mark.parametrize("make", [gap, account, sink])
+def test_what_a_rule_concludes_opens_a_problem_and_its_end_goes_where_that_went(events: EventFactory) -> None:
+    params = PipelineEventParams(WATCH)
+    opening = events.pipeline(EventType.PIPELINE_FAILING, params, problem=None, after=4, at=AT)
+    assert opening.problem is not None
+    problem = opening.problem.problem
+    assert (opening.problem.is_new, problem.kind, problem.opened_at) == (True, EventType.PIPELINE_FAILING, AT)
+    assert problem.opening == (opening.entry.event.stream, 5)
+    events.router.replace({"late": ROUTES["ops"]})
+    later = AT + timedelta(seconds=90)
+    counted = replace(problem, failed_count=7)
+    closing = events.pipeline(EventType.PIPELINE_RECOVERED, params, problem=counted, after=5, at=later)
+    assert closing.problem == ProblemChange(counted, closed_at=later)
+    assert (closing.entry.sinks, closing.entry.with_sinks_of) == ((), problem.opening)
+    assert json.loads(closing.entry.event.body)["data"]["problem"] == {
+        "id": str(problem.id),
+        "kind": "pipeline.failing",
+        "severity": "critical",
+        "openedAt": "2026-11-24T10:00:01.800Z",
+        "closedAt": "2026-11-24T10:01:31.800Z",
+        "durationSeconds": 90.0,
+        "count": 7,
+    }
+
+
+def test_each_problem_of_a_pipeline_has_an_id_of_its_own_that_stays_the_same(events: EventFactory) -> None:
+    def id_of(type_: EventType, after: int) -> object:
+        reported = events.pipeline(type_, PipelineEventParams(WATCH), problem=None, after=after, at=AT)
+        assert reported.problem is not None
+        return reported.problem.problem.id
+
+    failing, silent = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
+    assert len({id_of(failing, 4), id_of(failing, 5), id_of(silent, 4)}) == 3
+    assert id_of(failing, 4) == id_of(failing, 4)
+
+
+@pytest.mark.parametrize(
+    ("link", "execution", "expected"),
+    [
+        ("https://h/{pipelineId}", None, "https://h/p-1"),
+        ("https://h/{pipelineId}/{executionId}", {"id": "e-1"}, "https://h/p-1/e-1"),
+        ("https://h/{pipelineId}/{executionId}", None, None),
+    ],
+)
+def test_a_pipelines_event_leads_to_the_execution_that_it_is_about(
+    events: EventFactory, link: str, execution: Json | None, expected: str | None
+) -> None:
+    params = PipelineEventParams(WATCH, "Sales agent", link, execution)
+    reported = events.pipeline(EventType.PIPELINE_FAILING, params, problem=None, after=0, at=AT)
+    data = json.loads(reported.entry.event.body)["data"]
+    assert (data.get("link"), data.get("execution"), data["pipeline"]["name"]) == (expected, execution, "Sales agent")
+
+
+def test_a_problem_that_nobody_watches_for_ends_with_the_data_of_its_opening(events: EventFactory) -> None:
+    opening = events.account(
+        EventType.ACCOUNT_DEGRADED,
+        account="default",
+        reason=AccountTrouble.INVALID,
+        cause="500",
+        problem=None,
+        after=4,
+        at=AT,
+    )
+    assert opening.problem is not None
+    problem, later = opening.problem.problem, AT + timedelta(hours=1)
+    closing = events.closed(problem, opening.entry.event.body, reason=ClosedReason.REMOVED, at=later)
+    envelope = json.loads(closing.entry.event.body)
+    assert (closing.entry.sinks, closing.entry.with_sinks_of) == ((), problem.opening)
+    assert closing.problem == ProblemChange(problem, closed_at=later)
+    assert (envelope["type"], envelope["source"], envelope["sequence"]) == (
+        "problem.closed",
+        f"/problems/{problem.id}",
+        "0000000001",
+    )
+    assert "subject" not in envelope
+    data = envelope["data"]
+    assert (data["account"], data["cause"], data["reason"]) == ("default", "500", "removed")
+    assert (data["problem"]["closedAt"], data["observed"]) == (envelope["time"], {"at": envelope["time"]})
+
+
+def test_a_problem_ends_though_its_opening_is_gone(events: EventFactory) -> None:
+    problem = new_problem(EventType.SINK_FAILING, "/sinks/ops", nth=1, sequence=1, at=AT)
+    body = events.closed(problem, None, reason=ClosedReason.ENDED, at=AT).entry.event.body
+    assert set(json.loads(body)["data"]) == {"reason", "problem", "observed"}
+
+
+@pytest.mark.parametrize("make", [gap, pipeline, account, sink])
 def test_what_has_no_id_for_ever_gets_one_of_the_time_it_was_seen(events: EventFactory, make: Make) -> None:
     id_ = make(events).event.id
     assert (id_.version, id_.int >> 80) == (7, int(AT.timestamp() * 1000))

@@ -24,7 +24,7 @@ def a_route(
         (("*",), ALL),
         (("execution.failed",), {EventType.EXECUTION_FAILED}),
         (("account.*",), {EventType.ACCOUNT_DEGRADED, EventType.ACCOUNT_RECOVERED}),
-        (("*.recovered",), {EventType.ACCOUNT_RECOVERED, EventType.SINK_RECOVERED}),
+        (("*.recovered",), {EventType.ACCOUNT_RECOVERED, EventType.SINK_RECOVERED, EventType.PIPELINE_RECOVERED}),
         (("execution.failed", "sink.d*"), {EventType.EXECUTION_FAILED, EventType.SINK_DISABLED}),
         (("execution.?ew",), {EventType.EXECUTION_NEW}),
         (("execution",), set()),

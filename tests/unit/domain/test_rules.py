@@ -3,7 +3,7 @@ from itertools import product
 
 import pytest
 
-from watcher.domain.rules import Edge, End, FailingRule, RuleState, is_silent, judge_end, note_start
+from watcher.domain.rules import Edge, End, FailingRule, Rules, RuleState, is_silent, judge_end, kept_for, note_start
 
 SECOND = 1_000_000
 HOUR = 3600 * SECOND
@@ -110,6 +110,25 @@ def test_a_state_comes_back_from_its_text() -> None:
     state = replace(state, started_at=7)
     assert RuleState.from_json(state.to_json()) == state
     assert RuleState.from_json(RuleState().to_json()) == RuleState()
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        (Rules(THREE, HOUR), ("ends", "started_at")),
+        (Rules(THREE), ("ends",)),
+        (Rules(silent_us=HOUR), ("started_at",)),
+        (Rules(), ()),
+    ],
+)
+def test_what_no_rule_goes_by_is_forgotten(rules: Rules, kept: tuple[str, ...]) -> None:
+    _, state = edges(THREE, ends_of("FF"))
+    state = replace(state, started_at=7)
+    left = kept_for(state, rules)
+    assert (left.ends, left.failed_in_row, left.newest_at) == (
+        (state.ends, 2, 2 * SECOND) if "ends" in kept else ((), 0, 0)
+    )
+    assert left.started_at == (7 if "started_at" in kept else 0)
 
 
 def test_silence_counts_from_the_last_start() -> None:

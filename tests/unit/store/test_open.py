@@ -16,6 +16,7 @@ from watcher.domain.errors import Exit, StoreError, StoreUnusableError
 from watcher.store.database_file import noted_address
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
+from watcher.store.tables import SCHEMA_VERSION
 
 NOBODY = 65534
 
@@ -119,16 +120,16 @@ def set_versions(path: Path, *, schema_version: int, oldest_reader: int) -> None
 async def test_a_newer_store_that_needs_a_newer_program_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     await (await opened(path)).close()
-    set_versions(path, schema_version=7, oldest_reader=6)
+    set_versions(path, schema_version=SCHEMA_VERSION + 1, oldest_reader=SCHEMA_VERSION + 1)
     message = await refusal(path)
     assert "newer version" in message
-    assert "schema 7" in message
+    assert f"schema {SCHEMA_VERSION + 1}" in message
 
 
 async def test_a_newer_store_that_this_program_can_live_with_is_used_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     await (await opened(path)).close()
-    set_versions(path, schema_version=7, oldest_reader=1)
+    set_versions(path, schema_version=SCHEMA_VERSION + 1, oldest_reader=1)
     store = await opened(path)
     assert not store.created
     await store.close()

@@ -21,14 +21,14 @@ from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
-from watcher.store.protocol import Change
+from watcher.store.protocol import SingleChange
 
 REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0
 PATIENT_INTERVAL_S = 10.0
 """Whoever has waited for an hour need not know within two seconds (SPEC 6)."""
 
-Heard = asyncio.Queue[Reply | Change | BaseException]
+Heard = asyncio.Queue[Reply | SingleChange | BaseException]
 """What goes on in the account, in order; an exception is what would end the daemon."""
 
 
@@ -159,7 +159,7 @@ class _Follower:
         self._show()
         return self.progress.ending
 
-    async def _take(self, heard: Reply | Change | BaseException) -> None:
+    async def _take(self, heard: Reply | SingleChange | BaseException) -> None:
         if isinstance(heard, BaseException):
             raise heard
         if isinstance(heard, Reply):

@@ -7,8 +7,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import Api, PageReply, Reply
-from watcher.domain.models import ExecutionRecord
-from watcher.store.protocol import NO_BACKOFF, AccountRecord, BackoffState, Change, Lease, PipelineRecord
+from watcher.domain.models import EventKey, ExecutionRecord
+from watcher.domain.rules import RuleState
+from watcher.store.protocol import (
+    NO_BACKOFF,
+    AccountRecord,
+    BackoffState,
+    Change,
+    ChangeSet,
+    Lease,
+    PipelineRecord,
+    RulesRecord,
+    SingleChange,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +44,7 @@ class ObservedApi:
 class EphemeralStore:
     """A store for a program that needs no memory: each change is passed on at once and kept nowhere."""
 
-    heard: Callable[[Change], None]
+    heard: Callable[[SingleChange], None]
 
     async def claim(self, kind: str, name: str) -> Lease:
         """Return a lease nobody else can take."""
@@ -51,13 +62,22 @@ class EphemeralStore:
         """Return that nothing is known."""
         return PipelineRecord(0, None)
 
+    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:  # noqa: ARG002 (of every pipeline)
+        """Return that nothing is known."""
+        return RulesRecord(0, RuleState(), {}, ())
+
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:  # noqa: ARG002 (of all)
+        """Return that nothing is known."""
+        return {}
+
     async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:  # noqa: ARG002 (of all)
         """Return that nothing is known."""
         return ()
 
     async def record(self, change: Change) -> None:
         """Pass a change on."""
-        self.heard(change)
+        for each in change.changes if isinstance(change, ChangeSet) else (change,):
+            self.heard(each)
 
     async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
         """Keep nothing."""

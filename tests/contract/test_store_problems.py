@@ -1,0 +1,329 @@
+"""What every store promises about problems and rules: written with what they are about, or not at all."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import pytest
+from stores import (
+    PIPELINE,
+    SECOND_US,
+    START_US,
+    SetClock,
+    Woken,
+    attempt_record,
+    change,
+    event,
+    execution_id,
+    executions_of,
+    from_us,
+    source_change,
+    stream_of,
+)
+
+from watcher.domain.errors import OwnershipLostError, SequenceConflictError
+from watcher.domain.models import EventKey, EventType, OutboxEntry
+from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.rules import End, RuleState, UnjudgedEnd
+from watcher.store.open import open_store
+from watcher.store.protocol import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesChange, RulesRecord, Store
+
+AT = from_us(START_US)
+FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE
+LATER = START_US + 365 * 86_400 * SECOND_US
+STATE = RuleState((End(5, failed=True),), 1, 5, 3)
+PIPELINE_SUBJECT = f"default/{PIPELINE}"
+
+
+def problem_of(
+    number: int = 1, *, kind: EventType = FAILING, subject: str = PIPELINE_SUBJECT, sequence: int = 1
+) -> Problem:
+    return Problem(UUID(int=number), kind, AT, EventKey(stream_of(subject), sequence))
+
+
+def rules_change(
+    lease: Lease,
+    *,
+    before: int = 0,
+    sinks: tuple[str, ...] | None = None,
+    **more: Any,  # noqa: ANN401 (any field of a change)
+) -> RulesChange:
+    """Return the next change of a pipeline's rules, with one event for these sinks if there are any."""
+    if sinks is None:
+        return RulesChange(lease, PIPELINE, before, before, STATE, **more)
+    emitted = event(PIPELINE_SUBJECT, sequence=before + 1, type_=FAILING)
+    return RulesChange(lease, PIPELINE, before, before + 1, STATE, (OutboxEntry(emitted, sinks),), **more)
+
+
+def together(lease: Lease, *changes: ExecutionChange | RulesChange) -> ChangeSet:
+    return ChangeSet(lease, changes)
+
+
+def opened(problem: Problem) -> tuple[ProblemChange, ...]:
+    return (ProblemChange(problem, is_new=True),)
+
+
+def closed(problem: Problem, *, at: datetime = AT) -> tuple[ProblemChange, ...]:
+    return (ProblemChange(problem, closed_at=at),)
+
+
+async def due(store: Store, ops: Lease) -> list[tuple[bytes, int]]:
+    found = await store.next_deliveries(ops, now=LATER, limit=100)
+    return [(each.stream, each.sequence) for each in found.deliveries]
+
+
+async def test_a_pipeline_that_had_no_rules_has_nothing_to_go_by(store: Store, account: Lease) -> None:
+    assert await store.load_rules(account, PIPELINE) == RulesRecord(0, RuleState(), {}, [])
+
+
+async def test_what_rules_go_by_comes_back_with_problems_and_ends_that_wait(store: Store, account: Lease) -> None:
+    waiting = (UnjudgedEnd(execution_id(2), End(9, failed=False)), UnjudgedEnd(execution_id(1), End(7, failed=True)))
+    await store.record(rules_change(account, sinks=(), problems=opened(problem_of()), unjudged=waiting))
+    assert await store.load_rules(account, PIPELINE) == RulesRecord(
+        1, STATE, {FAILING: problem_of()}, [waiting[1], waiting[0]]
+    )
+    await store.record(rules_change(account, before=1, judges_all=True))
+    assert (await store.load_rules(account, PIPELINE)).unjudged == []
+
+
+async def test_what_is_judged_and_what_waits_anew_may_be_written_at_once(store: Store, account: Lease) -> None:
+    first, second = (UnjudgedEnd(execution_id(number), End(number, failed=True)) for number in (1, 2))
+    await store.record(rules_change(account, unjudged=(first,)))
+    await store.record(rules_change(account, judges_all=True, unjudged=(second,)))
+    assert (await store.load_rules(account, PIPELINE)).unjudged == [second]
+
+
+async def test_ends_and_what_they_lead_to_are_written_together(store: Store, account: Lease) -> None:
+    problem = problem_of()
+    await store.record(
+        together(
+            account,
+            change(account, 1),
+            change(account, 2),
+            rules_change(account, sinks=("ops",), problems=opened(problem)),
+        )
+    )
+    assert len(await executions_of(store, account)) == 2
+    assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: problem}
+    assert (await store.backlog())["ops"].pending_count == 3
+
+
+@pytest.mark.parametrize("spoiled", ["execution", "rules"])
+async def test_of_changes_that_belong_together_one_that_cannot_be_written_takes_all_along(
+    store: Store, account: Lease, ops: Lease, spoiled: str
+) -> None:
+    end = change(account, 1, sequence=3 if spoiled == "execution" else 1)
+    rules = rules_change(
+        account, before=0 if spoiled == "execution" else 4, sinks=("ops",), problems=opened(problem_of())
+    )
+    beside = change(account, 9)
+    outcomes = await asyncio.gather(
+        store.record(together(account, end, rules)), store.record(beside), return_exceptions=True
+    )
+    assert isinstance(outcomes[0], SequenceConflictError)
+    assert outcomes[1] is None
+    assert await due(store, ops) == [(stream_of(execution_id(9)), 1)]
+    assert await store.load_rules(account, PIPELINE) == RulesRecord(0, RuleState(), {}, [])
+
+
+async def test_who_lost_the_lease_judges_nothing(store: Store, account: Lease) -> None:
+    await store.claim("account", account.name)
+    for use in (
+        store.record(together(account, change(account), rules_change(account))),
+        store.record(rules_change(account)),
+        store.load_rules(account, PIPELINE),
+    ):
+        with pytest.raises(OwnershipLostError):
+            await use
+
+
+async def test_what_is_recorded_together_is_due_in_that_order(store: Store, account: Lease, ops: Lease) -> None:
+    numbers = [5, 1, 4, 2, 3]
+    ends = [change(account, number) for number in numbers]
+    await store.record(together(account, *ends[:3], rules_change(account, sinks=("ops",)), *ends[3:]))
+    streams = [stream_of(execution_id(number)) for number in numbers]
+    assert [stream for stream, _ in await due(store, ops)] == [*streams[:3], stream_of(PIPELINE_SUBJECT), *streams[3:]]
+    deliveries = (await store.next_deliveries(ops, now=LATER, limit=100)).deliveries
+    at = [each.recorded_at for each in deliveries]
+    assert at == sorted(set(at))
+    assert {each.due_at for each in deliveries} == {START_US}
+
+
+async def test_what_is_recorded_later_is_due_later_though_the_clock_stands_still(
+    store: Store, account: Lease, ops: Lease
+) -> None:
+    for number in (3, 1, 2):
+        await store.record(change(account, number))
+    assert [stream for stream, _ in await due(store, ops)] == [stream_of(execution_id(each)) for each in (3, 1, 2)]
+
+
+async def test_a_problem_may_be_opened_and_closed_in_one_write(store: Store, account: Lease) -> None:
+    problem = problem_of()
+    again = problem_of(2, sequence=3)
+    await store.record(
+        together(
+            account,
+            rules_change(account, sinks=(), problems=opened(problem)),
+            rules_change(account, before=1, sinks=(), problems=closed(replace(problem, failed_count=4))),
+            rules_change(account, before=2, sinks=(), problems=opened(again)),
+        )
+    )
+    record = await store.load_rules(account, PIPELINE)
+    assert (record.sequence, record.problems) == (3, {FAILING: again})
+
+
+async def test_an_open_problem_counts_on(store: Store, account: Lease) -> None:
+    problem = problem_of()
+    await store.record(rules_change(account, sinks=(), problems=opened(problem)))
+    counted = replace(problem, failed_count=7)
+    await store.record(rules_change(account, before=1, problems=(ProblemChange(counted),)))
+    assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: counted}
+
+
+async def test_open_problems_are_counted_by_kind(store: Store, account: Lease) -> None:
+    await store.record(rules_change(account, sinks=(), problems=opened(problem_of())))
+    for number in (2, 3):
+        await store.record(replace(change(account, number), problems=opened(overdue(number))))
+    assert await store.count_open_problems() == {FAILING: 1, OVERDUE: 2}
+    await store.record(replace(change(account, 2, sequence=2), problems=closed(overdue(2))))
+    assert await store.count_open_problems() == {FAILING: 1, OVERDUE: 1}
+
+
+def overdue(number: int) -> Problem:
+    return problem_of(number, kind=OVERDUE, subject=execution_id(number))
+
+
+async def open_ones(store: Store) -> list[OpenProblem]:
+    found: list[OpenProblem] = []
+    after: UUID | None = None
+    while page := await store.open_problems(after=after):
+        found += page
+        after = page[-1].problem.id
+    return found
+
+
+async def test_open_problems_say_what_they_are_about(store: Store, account: Lease, ops: Lease) -> None:
+    degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
+    failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
+    await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
+    await store.record(replace(change(account, 2, overdue_sequence=1), problems=opened(overdue(2))))
+    await store.record(replace(change(account, 3, ended_at=9, overdue_sequence=1), problems=opened(overdue(3))))
+    await store.record(replace(source_change(account), problems=opened(degraded)))
+    await store.record(replace(source_change(ops, state="failing", sinks=()), problems=opened(failing)))
+    assert await open_ones(store) == [
+        OpenProblem(problem_of(1), "account", "default", PIPELINE),
+        OpenProblem(overdue(2), "account", "default", PIPELINE, execution_id(2), "running"),
+        OpenProblem(overdue(3), "account", "default", PIPELINE, execution_id(3)),
+        OpenProblem(degraded, "account", "default"),
+        OpenProblem(failing, "sink", "ops"),
+    ]
+
+
+async def test_very_many_open_problems_are_read_in_pages(store: Store, account: Lease) -> None:
+    numbers = range(1, 2_502)
+    await asyncio.gather(
+        *(store.record(replace(change(account, each, sinks=()), problems=opened(overdue(each)))) for each in numbers)
+    )
+    assert {each.execution for each in await open_ones(store)} == set(map(execution_id, numbers))
+
+
+def closing(problem: Problem) -> tuple[OutboxEntry, ProblemChange]:
+    emitted = event(f"problems/{problem.id}", sequence=1, type_=EventType.PROBLEM_CLOSED)
+    return OutboxEntry(emitted, (), problem.opening), ProblemChange(problem, closed_at=AT)
+
+
+async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
+    store: Store, account: Lease, ops: Lease, woken: Woken
+) -> None:
+    chat = await store.claim("sink", "chat")
+    await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
+    woken.names.clear()
+    assert await store.close_problems([closing(problem_of())]) == 1
+    assert woken.names == ["ops"]
+    assert len(await due(store, ops)) == 2
+    assert await due(store, chat) == []
+    assert await open_ones(store) == []
+
+
+async def test_a_problem_that_is_closed_by_now_is_not_closed_again(store: Store, account: Lease, ops: Lease) -> None:
+    await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
+    await store.record(rules_change(account, before=1, sinks=(), problems=closed(problem_of())))
+    assert await store.close_problems([closing(problem_of())]) == 0
+    assert len(await due(store, ops)) == 1
+
+
+async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(store: Store, account: Lease) -> None:
+    await store.record(replace(change(account), problems=opened(overdue(1))))
+    await store.close_problems([closing(overdue(1))])
+    await store.record(replace(change(account, sequence=2, status="success"), problems=closed(overdue(1))))
+    assert [each.status for each in await executions_of(store, account)] == ["success"]
+
+
+async def test_events_are_read_by_their_keys(store: Store, account: Lease) -> None:
+    emitted = change(account)
+    await store.record(emitted)
+    key = EventKey(stream_of(execution_id(1)), 1)
+    assert await store.load_events([key, EventKey(key.stream, 2)]) == {key: emitted.entries[0].event.body}
+
+
+async def test_what_rules_went_by_is_forgotten_with_them(store: Store, account: Lease) -> None:
+    other = "77aa0000-0000-4000-8000-000000000000"
+    waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
+    for pipeline in (PIPELINE, other):
+        await store.record(replace(rules_change(account, unjudged=waiting), pipeline=pipeline))
+    await store.forget_rules(present=[("default", PIPELINE), ("other", other)])
+    assert await store.load_rules(account, PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
+    assert await store.load_rules(account, other) == RulesRecord(0, RuleState(), {}, [])
+
+
+async def settle_all(store: Store, ops: Lease) -> None:
+    while deliveries := (await store.next_deliveries(ops, now=LATER, limit=100)).deliveries:
+        for delivery in deliveries:
+            await store.settle(attempt_record(ops, delivery))
+
+
+async def prune(store: Store, clock: SetClock, *, days: int) -> None:
+    clock.us = START_US + days * 86_400 * SECOND_US
+    async for _ in store.prune(ended_before=clock.us - SECOND_US, keep=lambda *_: False):
+        pass
+
+
+@pytest.mark.parametrize("of", ["pipeline", "execution"])
+async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its_end_goes(
+    store: Store, account: Lease, ops: Lease, clock: SetClock, of: str
+) -> None:
+    if of == "pipeline":
+        problem = problem_of()
+        await store.record(rules_change(account, sinks=("ops",), problems=opened(problem)))
+    else:
+        problem = overdue(1)
+        await store.record(replace(change(account, ended_at=START_US), problems=opened(problem)))
+    await settle_all(store, ops)
+    await prune(store, clock, days=90)
+    assert await store.load_events([problem.opening])
+    await store.close_problems([closing(problem)])
+    assert len(await due(store, ops)) == 1
+    await settle_all(store, ops)
+    await prune(store, clock, days=91)
+    assert await store.load_events([problem.opening]) == {}
+
+
+async def test_a_closed_problem_is_forgotten_in_time(store: Store, account: Lease, clock: SetClock) -> None:
+    await store.record(rules_change(account, sinks=(), problems=opened(problem_of())))
+    await store.record(rules_change(account, before=1, sinks=(), problems=closed(problem_of())))
+    await prune(store, clock, days=1)
+    again = problem_of(1, sequence=3)  # the same id: it could not be written beside the other
+    await store.record(rules_change(account, before=2, sinks=(), problems=opened(again)))
+    assert (await store.load_rules(account, PIPELINE)).problems == {FAILING: again}
+
+
+async def test_problems_survive_a_restart(store: Store, account: Lease, url: str, clock: SetClock) -> None:
+    await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
+    await store.close()
+    again = await open_store(url, clock=clock, on_recorded=Woken())
+    names: Sequence[OpenProblem] = await again.open_problems()
+    assert [each.problem for each in names] == [problem_of()]
+    await again.close()
