@@ -11,8 +11,9 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from watcher.domain.models import ExecutionRecord, Watch
+from watcher.polling.account_rules import AccountRules
 from watcher.polling.circuit_breaker import BreakerState
-from watcher.polling.confirmations import ConfirmationQueue
+from watcher.polling.confirmations import ConfirmationQueue, Confirmed
 from watcher.polling.execution_poller import ExecutionPoller
 from watcher.polling.list_poller import ListPoller
 from watcher.polling.list_scans import ListScans
@@ -49,10 +50,11 @@ class AccountPoller:
         self._breaker = deps.breaker
         self._poll_queue = PollQueue(max_interval_s=rules.max_interval_s)
         self._registry = ExecutionRegistry(self._poll_queue, deps.metrics, min_interval_s=rules.min_interval_s)
-        self._session = AccountSession(deps, poll_queue=self._poll_queue)
-        self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry)
+        self._alert_rules = AccountRules(deps)
+        self._session = AccountSession(deps, poll_queue=self._poll_queue, on_trouble=self._alert_rules.hold_all)
+        self._poller = ExecutionPoller(deps, session=self._session, registry=self._registry, rules=self._alert_rules)
         self._confirmations = ConfirmationQueue(in_time_count=rules.confirmed_at_most)
-        self._scans = ListScans(deps, rules)
+        self._scans = ListScans(deps, rules, alert_rules=self._alert_rules)
         page_processor = PageProcessor(
             deps,
             rules,
@@ -60,6 +62,7 @@ class AccountPoller:
             registry=self._registry,
             poll_queue=self._poll_queue,
             confirmations=self._confirmations,
+            alert_rules=self._alert_rules,
         )
         self._list_poller = ListPoller(
             deps,
@@ -69,6 +72,7 @@ class AccountPoller:
             poll_queue=self._poll_queue,
             page_processor=page_processor,
             scans=self._scans,
+            alert_rules=self._alert_rules,
         )
         self._selector = RequestSelector(self._poll_queue, self._registry, self._confirmations)
         self._changing = asyncio.Lock()
@@ -91,7 +95,9 @@ class AccountPoller:
         """
         async with self._changing:
             with self._registry.noting():
-                self._registry.apply(watches, await self._load_additions(watches), now=self._clock.monotonic())
+                additions = await self._load_additions(watches)
+                self._conclude(await self._alert_rules.watch(watches))
+                self._registry.apply(watches, additions, now=self._clock.monotonic())
         self._breaker.probe_at_once()
         self._deps.wake()
 
@@ -193,11 +199,20 @@ class AccountPoller:
         try:
             next_s = await self._session.guard(poll, instead=lambda retry_s: retry_s)
         finally:
-            if next_s is None or entry.pending is None or entry.unwatched:
+            if self._alert_rules.holds(entry):  # it is confirmed, and waits for older ends to be
+                pass
+            elif next_s is None or entry.pending is None or entry.unwatched:
                 self._poller.put_back(entry, next_s)
+                self._conclude(self._alert_rules.confirmed(entry))
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
+                self._alert_rules.confirms(entry)
                 self._confirmations.add(entry)
+
+    def _conclude(self, several: Sequence[Confirmed]) -> None:
+        """Record confirmed ends that wait for no older ones any more. When draining, they come again next time."""
+        for confirmed in () if self._draining else several:
+            self._start(self._poll(confirmed.entry, self._poller.conclude(confirmed)))
 
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot."""

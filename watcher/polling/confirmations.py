@@ -2,10 +2,14 @@
 
 import heapq
 import itertools
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from watcher.domain.models import Details, ExecutionSnapshot, Status
 from watcher.domain.transitions import is_terminal
+from watcher.polling.evaluator import Evaluation
+from watcher.polling.pagination.paging import dated
 from watcher.polling.poll_queue import NEVER_TRIED, TrackedExecution
 
 DENIED_FOR_S = 10.0
@@ -21,6 +25,68 @@ def selects(details: Details, execution: ExecutionSnapshot) -> bool:
     if details is Details.NEVER or not is_terminal(execution):
         return False
     return details is Details.ALWAYS or execution.status == Status.FAILED
+
+
+class Confirmed(NamedTuple):
+    """What a GET confirmed, and what that leads to once it may be recorded."""
+
+    entry: TrackedExecution
+    evaluation: Evaluation
+    execution: ExecutionSnapshot
+
+
+class ConfirmationOrder:
+    """The ends of one pipeline that are to be confirmed: what is confirmed before an older one waits for that."""
+
+    def __init__(self) -> None:
+        self._ended_at: dict[TrackedExecution, int] = {}
+        self._confirmed: dict[TrackedExecution, Confirmed] = {}
+
+    def begin(self, entry: TrackedExecution) -> None:
+        """Note that an end is to be confirmed."""
+        assert entry.pending is not None  # noqa: S101 (who has none is not confirmed)
+        self._ended_at[entry] = dated(entry.pending.execution) or 0
+
+    def end(self, entry: TrackedExecution) -> None:
+        """Note that an end waits no more: it is recorded now, or was denied."""
+        self._ended_at.pop(entry, None)
+        self._confirmed.pop(entry, None)
+
+    def keeps(self, confirmed: Confirmed) -> bool:
+        """Return whether an end must wait for an older one; then it is kept until `released`."""
+        entry = confirmed.entry
+        ended_at = self._ended_at.get(entry)
+        if ended_at is None or confirmed.evaluation.known.ended_at is None:
+            return False
+        must_wait = any(at < ended_at for at in self._ended_at.values())
+        if must_wait:
+            self._confirmed[entry] = confirmed
+        return must_wait
+
+    def holds(self, entry: TrackedExecution) -> bool:
+        """Return whether that is confirmed and waits."""
+        return entry in self._confirmed
+
+    def waiting(self) -> AbstractSet[TrackedExecution]:
+        """Return all that is not recorded yet."""
+        return frozenset(self._ended_at)
+
+    def all_confirmed(self) -> list[Confirmed]:
+        """Return all that are confirmed: nobody asks for their order any more."""
+        return list(self._confirmed.values())
+
+    def released(self) -> list[Confirmed]:
+        """Return, and let go of, those that wait for no older one any more."""
+        left = [at for entry, at in self._ended_at.items() if entry not in self._confirmed]
+        first_at = min(left, default=None)
+        free = [
+            confirmed
+            for entry, confirmed in self._confirmed.items()
+            if first_at is None or self._ended_at[entry] <= first_at
+        ]
+        for confirmed in free:
+            del self._confirmed[confirmed.entry]
+        return free
 
 
 @dataclass(slots=True)

@@ -5,8 +5,16 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, new_problem, pipeline_source
-from watcher.domain.event_factory import EventFactory
+from watcher.domain.cloudevents import (
+    ExecutionEventParams,
+    GapEventParams,
+    ObservedAt,
+    PipelineEventParams,
+    new_problem,
+    pipeline_source,
+)
+from watcher.domain.event_factory import EventFactory, Reported
+from watcher.domain.event_size import Json
 from watcher.domain.models import (
     EventType,
     ExecutionRecord,
@@ -15,8 +23,9 @@ from watcher.domain.models import (
     LostReason,
     OutboxEntry,
     Watch,
+    limits_dwell,
 )
-from watcher.domain.problems import ProblemChange
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.domain.transitions import Observation, StatusChange, TransitionResult, lose, observe
 from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
@@ -76,6 +85,13 @@ class ReplyEvaluator:
         """Return what is reported of a scan that could not prove that it saw everything."""
         params = GapEventParams(watch, reason, at_most, self.pipeline_name(watch.pipeline), self._link)
         return self._events.gap(params, after=after, at=self._clock.now())
+
+    def concluded(
+        self, type_: EventType, watch: Watch, *, execution: Json | None, problem: Problem | None, after: int
+    ) -> Reported:
+        """Return what the rules of a pipeline conclude: it closes that `problem`, or opens one."""
+        params = PipelineEventParams(watch, self.pipeline_name(watch.pipeline), self._link, execution)
+        return self._events.pipeline(type_, params, problem=problem, after=after, at=self._clock.now())
 
     def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
         """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.
@@ -156,7 +172,7 @@ class ReplyEvaluator:
         before, source = entry.known, pipeline_source(entry.watch)
         if status_change.type is EventType.EXECUTION_OVERDUE:
             nth, sequence, closed_at = status_change.nth, status_change.sequence, None
-        elif is_first and before.overdue_sequence is not None:
+        elif is_first and before.overdue_sequence is not None and self._is_watched(entry):
             nth, sequence, closed_at = dict(before.counts).get("overdue", 1), before.overdue_sequence, at
             at = at if before.overdue_at is None else from_us(before.overdue_at)
         else:
@@ -164,3 +180,7 @@ class ReplyEvaluator:
         kind, subject = EventType.EXECUTION_OVERDUE, before.execution
         problem = new_problem(kind, source, subject=subject, nth=nth, sequence=sequence, at=at)
         return ProblemChange(problem, closed_at, is_new=closed_at is None)
+
+    def _is_watched(self, entry: TrackedExecution) -> bool:
+        """Return whether its dwell is still asked for; if not, the problem is closed for that reason."""
+        return not entry.unwatched and limits_dwell(entry.watch.overdue_after_s, entry.known.status or "")

@@ -7,7 +7,8 @@ import structlog
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import ExecutionSnapshot
-from watcher.polling.confirmations import DENIED_FOR_S
+from watcher.polling.account_rules import AccountRules
+from watcher.polling.confirmations import DENIED_FOR_S, Confirmed
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.policy import AccountState
 from watcher.polling.poll_queue import TrackedExecution
@@ -20,8 +21,16 @@ log = structlog.get_logger()
 class ExecutionPoller:
     """Polls the executions of one account."""
 
-    def __init__(self, deps: AccountDependencies, *, session: AccountSession, registry: ExecutionRegistry) -> None:
+    def __init__(
+        self,
+        deps: AccountDependencies,
+        *,
+        session: AccountSession,
+        registry: ExecutionRegistry,
+        rules: AccountRules,
+    ) -> None:
         self._deps = deps
+        self._rules = rules
         self._clock = deps.clock
         self._breaker = deps.breaker
         self._session = session
@@ -30,7 +39,7 @@ class ExecutionPoller:
     async def poll(self, entry: TrackedExecution) -> float | None:
         """Poll once; return the seconds from the request to the next poll, `None` when nothing more is to come.
 
-        Raises `StoreError`.
+        An end that rules judge may have to wait for older ones: then nothing is recorded yet. Raises `StoreError`.
         """
         reply = await self._deps.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
         now = self._clock.monotonic()
@@ -41,10 +50,17 @@ class ExecutionPoller:
             evaluation = self._deps.evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
             self._session.note_success(entry, reply, now=now)
         await self._session.report_answer(failed=reply.execution is None)
-        await self.record(entry, evaluation, reply.execution)
-        # what this says goes before the row, once recorded
         if reply.execution is not None and entry.pending is not None:
-            entry.pending, entry.denied_until = None, now + DENIED_FOR_S
+            confirmed = Confirmed(entry, evaluation, reply.execution)
+            return evaluation.next_s if self._rules.keeps(confirmed) else await self.conclude(confirmed)
+        await self.record(entry, evaluation, reply.execution)
+        return evaluation.next_s
+
+    async def conclude(self, confirmed: Confirmed) -> float | None:
+        """Record what a GET confirmed or denied: that goes before the row, once recorded. Otherwise as `poll`."""
+        entry, evaluation, execution = confirmed
+        await self.record(entry, evaluation, execution)
+        entry.pending, entry.denied_until = None, self._clock.monotonic() + DENIED_FOR_S
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
@@ -64,7 +80,7 @@ class ExecutionPoller:
             self._deps.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if evaluation.change is not None:
-            await self._deps.store.record(evaluation.change)
+            await self._rules.record(evaluation.change, execution, entry=entry)
             entry.recorded, entry.unflushed = True, False
             self._registry.move(entry, evaluation.known)
             for emitted in evaluation.change.entries:

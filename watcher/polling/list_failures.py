@@ -6,6 +6,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import GapReason, LostReason
 from watcher.domain.transitions import EXECUTION_REASONS
+from watcher.polling.account_rules import AccountRules
 from watcher.polling.list_scans import ListScans
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.policy import AccountState
@@ -25,8 +26,15 @@ class ListFailures:
     """Evaluates the failures of one account's lists."""
 
     def __init__(
-        self, deps: AccountDependencies, *, session: AccountSession, registry: ExecutionRegistry, scans: ListScans
+        self,
+        deps: AccountDependencies,
+        *,
+        session: AccountSession,
+        registry: ExecutionRegistry,
+        scans: ListScans,
+        rules: AccountRules,
     ) -> None:
+        self._rules = rules
         self._breaker = deps.breaker
         self._failures = deps.failures
         self._session = session
@@ -35,6 +43,7 @@ class ListFailures:
 
     async def failed(self, listing: PipelineListState, reply: PageReply, *, now: float) -> LostReason | None:
         """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
+        self._rules.hold(listing.watch.pipeline)
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
         around = AccountState(alone, self._session.success_at, not self._breaker.unusable)
         is_refused = listing.cursor.refused is not None

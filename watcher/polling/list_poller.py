@@ -12,6 +12,7 @@ import structlog
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, GapReason, Outcome
+from watcher.polling.account_rules import AccountRules
 from watcher.polling.list_failures import ListFailures, Step
 from watcher.polling.list_scans import ListScans
 from watcher.polling.page_processor import ListedPage, PageProcessor, ScanRules, by_id, raise_worst
@@ -42,6 +43,7 @@ class ListPoller:
         poll_queue: PollQueue,
         page_processor: PageProcessor,
         scans: ListScans,
+        alert_rules: AccountRules,
     ) -> None:
         self._deps = deps
         self._session = session
@@ -49,7 +51,8 @@ class ListPoller:
         self._poll_queue = poll_queue
         self._page_processor = page_processor
         self._scans = scans
-        self._failures = ListFailures(deps, session=session, registry=registry, scans=scans)
+        self._alert_rules = alert_rules
+        self._failures = ListFailures(deps, session=session, registry=registry, scans=scans, rules=alert_rules)
         self._clock = deps.clock
         self._at_rest = Step(QueueKind.STALE, rules.min_interval_s)  # where nothing is left to do
 
@@ -136,6 +139,7 @@ class ListPoller:
         if listing.unwatched:
             return self._at_rest
         self._page_processor.recall(listing, executions, recorded=recorded)
+        self._alert_rules.shown(listing.watch.pipeline, executions)
         found_at = {name: listing.rows.found_at(name) for name in rows}
         fresh = [name for name, at in found_at.items() if at is None]
         is_named = listing.named or self._deps.evaluator.pipeline_name(listing.watch.pipeline) is not None

@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 
 from watcher.domain.models import Cursor, GapReason, OutboxEntry, Watch
+from watcher.polling.account_rules import AccountRules
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
@@ -79,9 +80,10 @@ class EndCheck:
 class ListScans:
     """The scans of one account's lists, one after the other, and their cursors in the store."""
 
-    def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
+    def __init__(self, deps: AccountDependencies, rules: ScanRules, *, alert_rules: AccountRules) -> None:
         self._deps = deps
         self._rules = rules
+        self._alert_rules = alert_rules
         self._clock = deps.clock
         self._end_check = EndCheck(lost_after=rules.lost_after, lost_grace_s=rules.lost_grace_s)
 
@@ -94,7 +96,8 @@ class ListScans:
         cursor = record.cursor or Cursor(self._clock.steady_us())
         self._deps.evaluator.learn_name(watch.pipeline, cursor.name)
         scan, named = self._scan(cursor, CarryOver(Ordering(), Paging()), clock=ApiClock()), watch.name is not None
-        listing = PipelineListState(watch, cursor, record.sequence, scan, recorded_at=cursor.complete_at, named=named)
+        stream = self._alert_rules.stream(watch.pipeline, sequence=record.sequence)
+        listing = PipelineListState(watch, cursor, stream, scan, recorded_at=cursor.complete_at, named=named)
         if record.cursor is None:
             await self.record(listing, cursor)
         return listing
@@ -116,18 +119,21 @@ class ListScans:
 
         Nothing is noted before that is written, and nothing is written of a list that is no longer watched.
         """
-        if listing.unwatched:  # by now another may have replaced it, and counts from what is recorded
-            return
-        account, watch = self._deps.lease.name, listing.watch
-        entries: tuple[OutboxEntry, ...] = ()
-        if gap is not None:
-            entries = (self._deps.evaluator.gap(watch, gap, at_most=at_most, after=listing.sequence),)
-        sequence = listing.sequence + len(entries)
-        change = PipelineChange(self._deps.lease, watch.pipeline, listing.sequence, sequence, cursor, entries)
-        await self._deps.store.record(change)
-        listing.cursor, listing.sequence, listing.recorded_at = cursor, sequence, self._clock.steady_us()
+        stream, watch = listing.stream, listing.watch
+        async with stream.writing:
+            if listing.unwatched:  # by now another may have replaced it
+                return
+            entries: tuple[OutboxEntry, ...] = ()
+            if gap is not None:
+                entries = (self._deps.evaluator.gap(watch, gap, at_most=at_most, after=stream.sequence),)
+            sequence = stream.sequence + len(entries)
+            change = PipelineChange(self._deps.lease, watch.pipeline, stream.sequence, sequence, cursor, entries)
+            await self._deps.store.record(change)
+            stream.sequence = sequence
+        listing.cursor, listing.recorded_at = cursor, self._clock.steady_us()
         for entry in entries:
-            log.warning("pipeline.gap", account=account, pipeline=watch.pipeline, reason=gap)
+            self._alert_rules.hold(watch.pipeline)
+            log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
             self._deps.metrics.events.labels(entry.event.type).inc()
 
     async def end(self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None) -> None:
@@ -173,3 +179,6 @@ class ListScans:
         elif result.gap in EMITTED_ONCE:
             listing.gaps_emitted |= {result.gap}
         listing.scan_ended(self._scan(cursor, scan.carry_over(), clock=scan.clock))
+        if not gap:
+            is_proof = result.gap is None
+            await self._alert_rules.scanned(listing.watch.pipeline, cursor.complete_at, proves_silence=is_proof)

@@ -11,7 +11,9 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreUnusableError
 from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome
+from watcher.domain.timestamps import to_us
 from watcher.domain.transitions import is_terminal
+from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import ConfirmationQueue, selects
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.execution_poller import ExecutionPoller
@@ -97,6 +99,7 @@ class PageProcessor:
         registry: ExecutionRegistry,
         poll_queue: PollQueue,
         confirmations: ConfirmationQueue,
+        alert_rules: AccountRules,
     ) -> None:
         self._deps = deps
         self._rules = rules
@@ -104,6 +107,7 @@ class PageProcessor:
         self._registry = registry
         self._poll_queue = poll_queue
         self._confirmations = confirmations
+        self._alert_rules = alert_rules
         self._clock = deps.clock
 
     def recall(
@@ -127,7 +131,10 @@ class PageProcessor:
                 listing.rows.remember({each.id: LONG_AGO})
 
     async def take(self, rows: Iterable[Row], page: ListedPage) -> None:
-        """Evaluate a page's rows; then write, together, what changed. Raises `StoreError` when that failed for any."""
+        """Evaluate a page's rows; then write, together, what changed, the oldest ends first.
+
+        Raises `StoreError` when that failed for any.
+        """
         changed: list[_Change] = []
         try:
             for row in rows:
@@ -140,6 +147,7 @@ class PageProcessor:
                 else:
                     changed.append(change)
         finally:
+            changed.sort(key=_ended_at)
             failures = await asyncio.gather(*map(self._finish, changed), return_exceptions=True)
         raise_worst(failures)
 
@@ -181,6 +189,7 @@ class PageProcessor:
             self._undo(entry, before=before, is_new=change.is_new and before is change.before)
             raise
         if entry.pending is not None:
+            self._alert_rules.confirms(entry)
             self._confirmations.add(entry)
         else:
             self._poller.put_back(entry, change.evaluation.next_s)
@@ -225,6 +234,11 @@ class PageProcessor:
         if is_silent and is_baseline:
             listing.arrivals.note_uncertain(cursor, execution, found_at=known.found_at, lookback_us=rules.lookback_us)
         return is_silent
+
+
+def _ended_at(change: _Change) -> int:
+    at = change.execution.finished_at
+    return 0 if at is None else to_us(at)
 
 
 def raise_worst(failures: Iterable[BaseException | None]) -> None:

@@ -1,5 +1,6 @@
 """The list of one pipeline that is watched whole, as far as it is known. In memory; what must last is in its cursor."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -62,6 +63,14 @@ class EarlyEnd:
 
 
 @dataclass(slots=True)
+class PipelineStream:
+    """A pipeline's own events: the sequence of the last one, and who may write the next."""
+
+    sequence: int
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass(slots=True)
 class Progress:
     """How far the scan under way is: it began at `began_at` (0: not yet).
 
@@ -83,7 +92,7 @@ class Progress:
 class PipelineListState(PollItem):
     """One pipeline's list.
 
-    `cursor` says up to where it is known, `sequence` counts the pipeline's own events; both were last written at
+    `cursor` says up to where it is known, `stream` are the pipeline's own events; the former was last written at
     `recorded_at` (microseconds, steady; 0: long ago). `scan` is the one under way, or the next. `nameless` is a page
     that was read before the pipeline's name was known, and an execution on it that has it; `named` is set then. A
     list that fails answers nobody until `failing_until`. The first page of a scan was asked for at `scanned_at`, of one
@@ -100,7 +109,7 @@ class PipelineListState(PollItem):
 
     watch: Watch
     cursor: Cursor
-    sequence: int
+    stream: PipelineStream
     scan: ListTraversal
     rows: PageIndex = field(init=False)
     progress: Progress = field(default_factory=Progress)

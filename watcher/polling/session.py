@@ -62,8 +62,11 @@ class AccountSession:
     `success_at` is when anything last succeeded (monotonic seconds), `probe_target` what that was.
     """
 
-    def __init__(self, deps: AccountDependencies, *, poll_queue: PollQueue) -> None:
-        """Start with nothing seen."""
+    def __init__(
+        self, deps: AccountDependencies, *, poll_queue: PollQueue, on_trouble: Callable[[], None] = lambda: None
+    ) -> None:
+        """Start with nothing seen. `on_trouble` hears when the account becomes unusable."""
+        self._on_trouble = on_trouble
         self.success_at: float | None = None
         self.probe_target: PollItem | None = None
         self._deps = deps
@@ -116,6 +119,8 @@ class AccountSession:
 
     async def report_trouble(self) -> None:
         """Report the edge between what was reported of the account and how it is."""
+        if self._breaker.trouble not in {None, self._deps.reporter.reported}:
+            self._on_trouble()
         await self._write_of_account(self._deps.reporter.report())
 
     # What is written

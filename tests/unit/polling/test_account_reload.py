@@ -10,7 +10,7 @@ import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
 
 from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome, Watch
-from watcher.store.protocol import Change, ExecutionChange, Lease
+from watcher.store.protocol import Change, Lease, PipelineChange, SourceChange
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")
@@ -43,7 +43,7 @@ class HeldStore:
         return await self._held(await self.store.load_open(lease, pipelines))
 
     async def record(self, change: Change) -> None:
-        await self._held(change, holds=not isinstance(change, ExecutionChange) and bool(change.entries))
+        await self._held(change, holds=isinstance(change, PipelineChange | SourceChange) and bool(change.entries))
         await self.store.record(change)
 
     async def _held(self, found: T, *, holds: bool = True) -> T:

@@ -1,13 +1,15 @@
 """Rows that say an execution has ended, and who is confirmed when."""
 
 from collections import OrderedDict
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
 
 from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, Watch
-from watcher.polling.confirmations import ConfirmationQueue, selects
+from watcher.polling.confirmations import ConfirmationOrder, ConfirmationQueue, Confirmed, selects
+from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S, PendingConfirmation, TrackedExecution
 
 ENDED = datetime(2026, 11, 24, tzinfo=UTC)
@@ -210,3 +212,61 @@ def test_nobody_waits_at_first() -> None:
     queue = queue_of()
     assert queue.first(0.0) is None
     assert queue.wanted_at() == queue.next_expiry_at() == float("inf")
+
+
+class Ends:
+    """Ends of one pipeline that are to be confirmed, by when they ended."""
+
+    def __init__(self, *seconds: int) -> None:
+        self.order = ConfirmationOrder()
+        self.entries = {second: self.ended(second) for second in seconds}
+        for entry in self.entries.values():
+            self.order.begin(entry)
+
+    def ended(self, second: int) -> TrackedExecution:
+        entry = waiting()
+        finished_at = ENDED + timedelta(seconds=second)
+        entry.pending = PendingConfirmation("p", ExecutionSnapshot("e", "failed", finished_at=finished_at), 0.0, 0.0)
+        return entry
+
+    def keeps(self, second: int, *, denied: bool = False) -> bool:
+        entry = self.entries[second]
+        known = replace(entry.known, ended_at=None if denied else 1)
+        return self.order.keeps(Confirmed(entry, Evaluation(known, None, None), ExecutionSnapshot("e", "failed")))
+
+    def end(self, second: int) -> list[int]:
+        self.order.end(self.entries[second])
+        released = {confirmed.entry for confirmed in self.order.released()}
+        return [each for each, entry in self.entries.items() if entry in released]
+
+
+def test_the_oldest_end_waits_for_nobody() -> None:
+    assert not Ends(1, 2, 3).keeps(1)
+    assert not Ends(1, 1).keeps(1)
+
+
+def test_confirmed_ends_wait_for_older_ones_and_go_together() -> None:
+    ends = Ends(1, 2, 3, 4, 5)
+    assert [ends.keeps(second) for second in (5, 2, 3)] == [True] * 3
+    assert ends.order.holds(ends.entries[3])
+    assert ends.end(1) == [2, 3]
+    assert not ends.order.holds(ends.entries[3])
+    assert [ends.end(second) for second in (2, 3)] == [[], []]
+    assert ends.end(4) == [5]
+    assert ends.order.waiting() == {ends.entries[5]}
+
+
+def test_what_is_denied_waits_for_nobody() -> None:
+    assert not Ends(1, 2).keeps(2, denied=True)
+
+
+def test_what_is_not_to_be_confirmed_waits_for_nobody() -> None:
+    ends = Ends(1)
+    ends.entries[2] = ends.ended(2)
+    assert not ends.keeps(2)
+
+
+def test_all_that_is_confirmed_may_be_had_at_once() -> None:
+    ends = Ends(1, 2, 3)
+    assert ends.keeps(3)
+    assert [confirmed.entry for confirmed in ends.order.all_confirmed()] == [ends.entries[3]]

@@ -1,7 +1,7 @@
 """From a reply to what is recorded and when to poll next, with a clock that only the test moves."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -285,6 +285,19 @@ def test_the_loss_of_an_overdue_execution_goes_to_all_who_were_sent_it() -> None
     rig.see("running")
     evaluation = rig.fail_for(60, Outcome.NOT_FOUND)
     assert [entry.with_sinks_of and entry.with_sinks_of.sequence for entry in change_of(evaluation).entries] == [2]
+
+
+@pytest.mark.parametrize(("limits", "unwatched"), [({}, False), ({"new": 60.0}, False), ({"running": 900.0}, True)])
+def test_a_stay_that_nobody_asks_for_any_more_is_ended_elsewhere(limits: dict[str, float], *, unwatched: bool) -> None:
+    rig = Rig()
+    rig.see("running")
+    rig.wait(1000)
+    rig.see("running")
+    rig.entry.watch, rig.entry.unwatched = replace(WATCH, overdue_after_s=limits), unwatched
+    change = change_of(rig.see("success"))
+    assert [entry.with_sinks_of for entry in change.entries] == [None]
+    assert change.problems == ()
+    assert "problem" not in rig.bodies[-1]["data"]
 
 
 def test_only_the_event_that_ends_the_stay_goes_to_them() -> None:

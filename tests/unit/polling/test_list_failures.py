@@ -9,13 +9,12 @@ from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, LostReason, Outcome, Watch
 from watcher.polling.list_failures import ListFailures
-from watcher.polling.list_scans import ListScans
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore
 
@@ -34,8 +33,10 @@ class Rig:
         self.account, self.session, self.clock = account, watcher._session, account.clock
         failures = replace(watcher._deps.failures, lost_after=lost_after, lost_grace_s=lost_grace_s)
         deps = replace(watcher._deps, failures=failures)
-        scans = ListScans(watcher._deps, watcher._rules)
-        self.trouble = ListFailures(deps, session=watcher._session, registry=watcher._registry, scans=scans)
+        scans, rules = watcher._scans, watcher._alert_rules
+        self.trouble = ListFailures(
+            deps, session=watcher._session, registry=watcher._registry, scans=scans, rules=rules
+        )
         (listing,) = watcher._registry.listings.values()
         self.listing: PipelineListState = listing
         self.start = self.clock.monotonic()
@@ -210,8 +211,8 @@ def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() ->
     scan = ListTraversal(
         CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
     )
-    assert PipelineListState(WHOLE, Cursor(0), 0, scan).is_expected
-    assert not PipelineListState(WHOLE, Cursor(0, refused="forbidden"), 0, scan).is_expected
+    assert PipelineListState(WHOLE, Cursor(0), PipelineStream(0), scan).is_expected
+    assert not PipelineListState(WHOLE, Cursor(0, refused="forbidden"), PipelineStream(0), scan).is_expected
 
 
 async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:

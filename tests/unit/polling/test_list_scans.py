@@ -10,7 +10,7 @@ from watcher.polling.pagination.coverage import CarryOver, TraversalResult
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import PipelineListState, Progress, RowAges
+from watcher.polling.pipeline_list import PipelineListState, PipelineStream, Progress, RowAges
 
 SECOND = 1_000_000
 DELETED = TraversalResult(GapReason.DELETED)
@@ -27,7 +27,7 @@ def listing(*, total: int | None = None) -> PipelineListState:
         pages_at_most=10,
     )
     progress = Progress(began_at=1000 * SECOND)
-    return PipelineListState(Watch("default", "whole", ()), cursor, 0, scan, progress=progress)
+    return PipelineListState(Watch("default", "whole", ()), cursor, PipelineStream(0), scan, progress=progress)
 
 
 @pytest.fixture

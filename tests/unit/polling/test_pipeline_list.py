@@ -11,7 +11,7 @@ from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import SEEK_EVERY_S, PipelineListState
+from watcher.polling.pipeline_list import SEEK_EVERY_S, PipelineListState, PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
 
 WATCH = Watch("default", "whole", ())
@@ -26,7 +26,7 @@ def listing() -> PipelineListState:
         began_at=0,
         pages_at_most=10,
     )
-    return PipelineListState(WATCH, Cursor(0), 0, scan)
+    return PipelineListState(WATCH, Cursor(0), PipelineStream(0), scan)
 
 
 def on_page(listing: PipelineListState, page: int, *, at: float) -> list[TrackedExecution]:

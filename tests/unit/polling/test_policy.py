@@ -12,7 +12,7 @@ from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.policy import (
     LOST_EVERY_S,
     AccountState,
@@ -83,7 +83,7 @@ def a_list() -> PipelineListState:
     scan = ListTraversal(
         CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
     )
-    return PipelineListState(watch_of(), Cursor(0), 0, scan)
+    return PipelineListState(watch_of(), Cursor(0), PipelineStream(0), scan)
 
 
 def lost(word: str) -> LostReason | None:

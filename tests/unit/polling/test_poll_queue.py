@@ -10,7 +10,7 @@ from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import PipelineListState
+from watcher.polling.pipeline_list import PipelineListState, PipelineStream
 from watcher.polling.poll_queue import PollItem, PollQueue, QueueKind, TrackedExecution
 
 WATCH = Watch("default", "p", ())
@@ -24,7 +24,7 @@ def a_listing() -> PipelineListState:
     scan = ListTraversal(
         CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
     )
-    return PipelineListState(WATCH, Cursor(0), 0, scan)
+    return PipelineListState(WATCH, Cursor(0), PipelineStream(0), scan)
 
 
 def a_poll_queue() -> PollQueue:

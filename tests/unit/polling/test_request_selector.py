@@ -12,7 +12,7 @@ from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
+from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState, PipelineStream
 from watcher.polling.poll_queue import PendingConfirmation, PollQueue, QueueKind, TrackedExecution
 from watcher.polling.registry import Additions, ExecutionRegistry
 from watcher.polling.request_selector import GetRequest, ListRequest, RequestSelector
@@ -26,7 +26,7 @@ def a_listing() -> PipelineListState:
     scan = ListTraversal(
         CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
     )
-    return PipelineListState(WHOLE, Cursor(0), 0, scan)
+    return PipelineListState(WHOLE, Cursor(0), PipelineStream(0), scan)
 
 
 @dataclass

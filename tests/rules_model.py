@@ -1,0 +1,210 @@
+"""A pipeline's rules over a history of ends, downtimes, kills and reloads, and a reference that reads stdout."""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from list_model import Life, ModelApi
+from virtual import PIPELINE, RULES, Account, FakeClock, account_of
+
+from watcher.domain.models import Details, Watch
+from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.timestamps import to_us
+from watcher.store.protocol import Change
+from watcher.store.sql_store import SqlStore
+
+STEP_S = 0.2
+SILENT_S = 40.0
+SECOND_US = 1_000_000
+
+
+class MortalStore:
+    """The store of a process that dies at one of its writes: just before it is written, or just after."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.dies_in: int | None = None
+        self.writes_last = False
+        self.is_dead = False
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        if not self.is_dead and self.dies_in is not None:
+            self.dies_in -= 1
+            if self.dies_in < 0:
+                self.is_dead = True
+                if self.writes_last:
+                    await self._store.record(change)
+        if self.is_dead:
+            raise asyncio.CancelledError
+        await self._store.record(change)
+
+
+class Line(NamedTuple):
+    """What stdout got: an event, and when it was recorded."""
+
+    type: str
+    data: dict[str, Any]
+    recorded_at: int
+
+    @property
+    def ended_at(self) -> int:
+        return to_us(datetime.fromisoformat(self.data["execution"]["finishedAt"]))
+
+
+@dataclass
+class History:
+    """What happened beside: when the process held ends back, which rule held from when on, the complete scans."""
+
+    held: list[list[int]] = field(default_factory=list)
+    rules: list[tuple[int, FailingRule]] = field(default_factory=list)
+    scans: list[int] = field(default_factory=list)
+    kills: int = 0
+
+
+@dataclass
+class Pipeline:
+    """A pipeline that lives, and the process that watches it, which may end at any moment and start again."""
+
+    store: SqlStore
+    clock: FakeClock
+    draw: Random
+    api: ModelApi
+    rule: FailingRule
+    history: History = field(default_factory=History)
+
+    async def start(self) -> None:
+        self.mortal = MortalStore(self.store)
+        self.history.rules.append((self.clock.steady_us(), self.rule))
+        self.began_at = self.clock.steady_us()
+        if not self.history.held or len(self.history.held[-1]) == 2:  # else what was held is held on
+            self.history.held.append([self.began_at])
+        self.awaited: set[Any] | None = None
+        mortal: Any = self.mortal
+        rules = replace(RULES, details=Details.FAILED)
+        self.account: Account = await account_of(
+            mortal, self.clock, watches=[self.watch()], rate_per_s=5.0, rules=rules, api=self.api
+        )
+
+    def watch(self) -> Watch:
+        rules = Rules(self.rule, round(SILENT_S * SECOND_US))
+        return Watch("default", PIPELINE, (), labels={"n": str(self.draw.random())}, rules=rules)
+
+    async def run_for(self, seconds: float) -> None:
+        """Run in steps in each of which at most one request goes out."""
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until and not self.mortal.is_dead:
+            await self.account.run_for(STEP_S)
+            self._note()
+        assert self.account.fatal == []
+        if self.mortal.is_dead:
+            self.history.kills += 1
+            await self.stop()
+            await self.start()
+
+    def _note(self) -> None:
+        """Note complete scans, and when what waits for one is judged: once all is confirmed that it brought."""
+        (listing,) = self.account.watcher._registry.listings.values()
+        if listing.cursor.complete_at not in self.history.scans[-1:]:
+            self.history.scans.append(listing.cursor.complete_at)
+        interval = self.history.held[-1]
+        if len(interval) == 1 and listing.cursor.complete_at >= self.began_at:
+            pending = {entry for entry in self.account.watcher._registry._entries.values() if entry.pending}
+            self.awaited = pending if self.awaited is None else self.awaited & pending
+            if not self.awaited:
+                interval.append(self.clock.steady_us())
+
+    async def stop(self) -> None:
+        await self.account.watcher.cancel()
+
+    async def reload(self) -> None:
+        """Change what a reload may: the labels, and sometimes the threshold."""
+        if self.draw.random() < 0.5 and len(self.history.held[-1]) == 2:
+            self.rule = rule_of(self.draw)
+            self.history.rules.append((self.clock.steady_us() + 1, self.rule))
+        await self.account.watcher.watch([self.watch()])
+
+
+def rule_of(draw: Random) -> FailingRule:
+    if draw.random() < 0.6:
+        return FailingRule(consecutive=draw.randint(2, 4))
+    return FailingRule(rate=draw.choice([0.3, 0.5, 0.7]), of_last=draw.choice([6, 20]), within_us=200 * SECOND_US)
+
+
+def lives_of(draw: Random, *, until_s: float) -> list[Life]:
+    """Return executions in spells: of failures, of successes, of nothing."""
+    found: list[Life] = []
+    at = 700.0
+    while at < until_s:
+        spell_until, fails, every_s = at + draw.uniform(10, 80), draw.choice([0.05, 0.5, 0.95]), draw.choice([2, 5, 90])
+        while at < spell_until:
+            at += draw.uniform(0.5, 1.5) * every_s
+            ends_s = at + draw.choice([0.3, 3.0, 20.0])
+            found.append(Life(str(UUID(int=draw.getrandbits(128))), at, ends_s, fails=draw.random() < fails))
+    return found
+
+
+def read(path: Path) -> list[Line]:
+    """Return all events in the order in which they were recorded, which is that of stdout."""
+    with closing(sqlite3.connect(path)) as database:
+        rows = database.execute("SELECT type, body, recorded_at FROM event ORDER BY recorded_at").fetchall()
+    return [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
+
+
+def in_order_of_judging(lines: Sequence[Line], history: History) -> Iterator[tuple[Line, int]]:
+    """Yield ends as rules judge them, and when: those that were held back by their ends, once that was over."""
+    left = [line for line in lines if line.type in {"execution.success", "execution.failed"}]
+    for held_from, released_at in history.held:
+        first = [line for line in left if line.recorded_at < held_from]
+        held = [line for line in left if held_from <= line.recorded_at <= released_at]
+        yield from ((line, line.recorded_at) for line in first)
+        yield from ((line, released_at) for line in sorted(held, key=lambda line: line.ended_at))
+        left = left[len(first) + len(held) :]
+    yield from ((line, line.recorded_at) for line in left)
+
+
+def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, int]]:
+    """Fold over stdout: which ends open and close a problem, and how many failed meanwhile."""
+    edges: list[tuple[str, str, int]] = []
+    ends: list[tuple[int, bool]] = []
+    newest_at, in_row, is_open, count = 0, 0, False, 0
+    for line, judged_at in in_order_of_judging(lines, history):
+        rule, failed = [rule for at, rule in history.rules if at <= judged_at][-1], line.type == "execution.failed"
+        late, newest_at = line.ended_at < newest_at, max(newest_at, line.ended_at)
+        in_row = in_row if late else (in_row + 1) * failed
+        ends = sorted([*ends, (line.ended_at, failed)])
+        last = [fails for at, fails in ends[-rule.of_last :] if at >= newest_at - rule.within_us]
+        if rule.consecutive:
+            holds = in_row > 0 if is_open else in_row >= rule.consecutive and not late
+        else:
+            holds = len(last) >= rule.at_least and sum(last) / len(last) >= (rule.rate or 0)
+        count = count + failed if is_open else 0
+        if holds != is_open:
+            edges.append(("pipeline.failing" if holds else "pipeline.recovered", line.data["execution"]["id"], count))
+        is_open = holds
+    return edges
+
+
+def expected_silence(history: History, lives: Sequence[Life]) -> list[str]:
+    """Return how often nothing had started for too long when a scan was complete, and something had by a later one."""
+    edges: list[str] = []
+    for began_at in filter(None, history.scans):
+        now_s = began_at / SECOND_US
+        last_s = max(EPOCH_S + life.begins_s for life in lives if EPOCH_S + life.begins_s <= now_s)
+        kind = "pipeline.silent" if now_s - last_s > SILENT_S else "pipeline.active"
+        if kind != (edges[-1] if edges else "pipeline.active"):
+            edges.append(kind)
+    return edges
+
+
+EPOCH_S = FakeClock().steady_us() / SECOND_US - 1000.0

@@ -1,0 +1,385 @@
+"""When rules are asked, and what is written with what they conclude."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+
+from watcher.domain.models import Details, ExecutionSnapshot, GapReason, Outcome, Watch
+from watcher.domain.rules import FailingRule, Rules
+from watcher.store.protocol import Change, ExecutionChange
+from watcher.store.sql_store import SqlStore
+
+HOUR_US = 3600 * 1_000_000
+IN_A_ROW = Rules(FailingRule(consecutive=3))
+SILENT = Rules(silent_us=HOUR_US)
+UNCONFIRMED = replace(RULES, details=Details.NEVER)
+
+
+def watch_of(rules: Rules | None, *executions: str) -> Watch:
+    return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules)
+
+
+def name_of(number: int) -> str:
+    return f"9a1b0000-0000-4000-8000-{number:012x}"
+
+
+def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:  # noqa: ANN401 (any field)
+    """Return an execution that began and ended so many seconds after the epoch of the clock, else by its number."""
+    at = EPOCH + timedelta(seconds=1000.0 + number if at_s is None else at_s)
+    return said(name_of(number), status, started_at=at, finished_at=None if status == "running" else at, **facts)
+
+
+def show(account: Account, *rows: ExecutionSnapshot) -> None:
+    """Have the list show these, the newest first, and each of them alone as well."""
+    account.api.script |= {each.id: each for each in rows}
+    account.api.pages = pages_of(*sorted(rows, key=lambda each: each.started_at or EPOCH, reverse=True))
+
+
+async def whole(store: SqlStore, clock: FakeClock, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:  # noqa: ANN401
+    """Return an account that watches a pipeline whole, and has read its list, which is empty."""
+    account = await account_of(store, clock, watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
+    await account.run_for(5)
+    return account
+
+
+async def told(account: Account) -> list[str]:
+    """Return the types of all that was reported since the last call, without `execution.`."""
+    return [event["type"].removeprefix("execution.") for event in await account.events()]
+
+
+async def rules_events(account: Account) -> list[Mapping[str, Any]]:
+    return [event for event in await account.events() if "problem" in event["data"]]
+
+
+async def test_a_problem_is_opened_with_the_end_that_did_it_and_closed_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock)
+    for count, status in enumerate(("failed", "failed", "failed", "failed", "success", "success"), 1):
+        rows = [row(5 * number) for number in range(1, min(count, 4) + 1)]
+        rows += [row(5 * number, status) for number in range(5, count + 1)]
+        show(account, *rows)
+        await account.run_for(5)
+    opening, closing = await rules_events(account)
+    assert (opening["type"], opening["source"]) == ("pipeline.failing", f"/accounts/default/pipelines/{PIPELINE}")
+    assert (opening["data"]["execution"]["id"], opening["data"]["execution"]["status"]) == (name_of(15), "failed")
+    assert opening["data"]["problem"] == {
+        "id": closing["data"]["problem"]["id"],
+        "kind": "pipeline.failing",
+        "severity": "critical",
+        "openedAt": opening["time"],
+        "count": 0,
+    }
+    assert (closing["type"], closing["sequence"], closing["data"]["problem"]["count"]) == (
+        "pipeline.recovered",
+        "0000000002",
+        1,
+    )
+    assert "execution" not in closing["data"]
+
+
+@pytest.mark.parametrize("rules", [IN_A_ROW, None])
+async def test_ends_of_one_page_are_recorded_and_judged_oldest_first(
+    store: SqlStore, clock: FakeClock, rules: Rules | None
+) -> None:
+    account = await whole(store, clock, rules)
+    show(account, row(1), row(2), row(3), row(4, "success"))
+    await account.run_for(2)
+    emitted = [(event["type"], event.get("subject")) for event in await account.events()]
+    assert [subject for type_, subject in emitted if type_.startswith("execution.")] == list(map(name_of, (1, 2, 3, 4)))
+    edges = [type_ for type_, _ in emitted if "pipeline" in type_]
+    assert edges == (["pipeline.failing", "pipeline.recovered"] if rules else [])
+
+
+async def test_ends_are_held_back_until_a_scan_is_complete_and_survive_a_restart(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock)
+    running = [row(number, "running") for number in (1, 2, 3)]
+    show(account, *running)
+    await account.run_for(5)
+    await account.watcher.cancel()
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    account.api.script = {each.id: row(number, at_s=1010.0 + number) for number, each in enumerate(running, 1)}
+    account.api.pages = {1: Outcome.SERVER_ERROR}
+    await account.run_for(200)
+    assert sorted(await told(account)) == ["account.degraded", "failed", "failed", "failed", *["running"] * 3]
+    await account.watcher.cancel()
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    show(account, *(row(number, at_s=1010.0 + number) for number in (1, 2, 3)))
+    await account.run_for(5)
+    recovered, opening = await account.events()
+    assert (recovered["type"], opening["type"]) == ("account.recovered", "pipeline.failing")
+    assert opening["data"]["execution"]["id"] == name_of(3)
+
+
+async def pipeline_trouble(account: Account, trouble: str) -> None:
+    """Have the list answer nothing any more, while what is known can be asked for."""
+    match trouble:
+        case "degraded":
+            account.api.default, account.api.status_codes = Outcome.UNAUTHORIZED, {Outcome.UNAUTHORIZED: 401}
+            await account.run_for(10)
+            account.api.default = None
+        case _:
+            account.api.pages = {1: Outcome(trouble)}
+            account.api.status_codes = {Outcome.FORBIDDEN: 403}
+            await account.run_for(10)
+
+
+@pytest.mark.parametrize("trouble", ["server_error", "forbidden", "degraded"])
+async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(
+    store: SqlStore, clock: FakeClock, trouble: str
+) -> None:
+    account = await whole(store, clock)
+    show(account, *(row(number, "running") for number in (1, 2, 3)))
+    await account.run_for(5)
+    await told(account)
+    await pipeline_trouble(account, trouble)
+    assert held_since(account) is not None
+    account.api.script = {name_of(number): row(number, at_s=1020.0 + number) for number in (1, 2, 3)}
+    account.api.pages = {1: Outcome.FORBIDDEN}
+    await account.run_for(150)
+    assert "pipeline.failing" not in await told(account)
+    show(account, *(row(number, at_s=1020.0 + number) for number in (1, 2, 3)))
+    await account.run_for(700)
+    assert "pipeline.failing" in await told(account)
+
+
+def held_since(account: Account) -> int | None:
+    return account.watcher._alert_rules._recorders[PIPELINE]._held_since
+
+
+async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock)
+    (listing,) = account.watcher._registry.listings.values()
+    await account.watcher._scans.record(listing, listing.cursor, gap=GapReason.DELETED)
+    assert held_since(account) == clock.steady_us()
+    await account.run_for(5)
+    assert held_since(account) is None
+    show(account, row(6), row(7), row(8))
+    await account.run_for(5)
+    events = await account.events()
+    assert [event["type"] for event in events[1:]] == [*["execution.failed"] * 3, "pipeline.failing"]
+    assert (events[0]["type"], events[0]["sequence"], events[-1]["sequence"]) == (
+        "pipeline.gap",
+        "0000000001",
+        "0000000002",
+    )
+
+
+async def test_named_executions_are_judged_at_once(store: SqlStore, clock: FakeClock) -> None:
+    names = [name_of(number) for number in (1, 2, 3)]
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW, *names)])
+    account.api.script = {each.id: each for each in (row(1), row(2), row(3))}
+    await account.run_for(1)
+    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
+
+
+async def test_history_that_is_silent_is_not_judged(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=UNCONFIRMED)
+    show(account, *(row(number, at_s=-7200.0 + number) for number in (1, 2, 3)))
+    await account.run_for(30)
+    assert await told(account) == []
+
+
+async def test_silence_counts_from_the_last_start_of_the_history(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    show(account, row(1, "success", at_s=-1800.0), row(2, "success", at_s=-2000.0))
+    await account.run_for(700)
+    assert await told(account) == []
+    await account.run_for(200)
+    assert await told(account) == ["pipeline.silent"]
+
+
+async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    await account.run_for(3000)
+    await account.watcher.cancel()  # it is the first of all, not of this life
+    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    await account.run_for(500)
+    assert await told(account) == []
+    await account.run_for(300)
+    assert await told(account) == ["pipeline.silent"]
+
+
+async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, None)
+    show(account, row(1, "success"))
+    await account.run_for(3000)
+    await told(account)
+    await account.watcher.watch([watch_of(SILENT)])
+    await account.run_for(500)
+    assert await told(account) == []
+    await account.run_for(200)
+    assert await told(account) == ["pipeline.silent"]
+
+
+async def test_silence_ends_with_a_start_and_survives_a_restart(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, SILENT)
+    await account.run_for(4000)
+    await account.watcher.cancel()
+    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    await account.run_for(4000)
+    (opening,) = await account.events()
+    show(account, row(1, "running", at_s=clock.monotonic()))
+    await account.run_for(61)
+    running, closing = await account.events()
+    assert (running["type"], closing["type"]) == ("execution.running", "pipeline.active")
+    assert closing["data"]["problem"]["id"] == opening["data"]["problem"]["id"]
+    assert closing["data"]["problem"]["durationSeconds"] > 4000
+
+
+async def test_a_list_that_cannot_be_read_is_not_silent(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, SILENT)
+    account.api.pages = {1: Outcome.SERVER_ERROR}
+    await account.run_for(8000)
+    assert "pipeline.silent" not in await told(account)
+
+
+async def test_a_raised_limit_does_not_end_a_silence_by_itself(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, SILENT)
+    await account.run_for(4000)
+    await account.watcher.watch([watch_of(Rules(silent_us=24 * HOUR_US))])
+    await account.run_for(200)
+    assert await told(account) == ["pipeline.silent"]
+
+
+async def test_a_start_that_shows_too_late_ends_no_silence(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, SILENT)
+    await account.run_for(2000)
+    await account.watcher.cancel()
+    clock.stop_for(6000)
+    account = await account_of(store, clock, watches=[watch_of(SILENT)], rules=UNCONFIRMED)
+    await account.run_for(5)
+    show(account, row(1, "running", at_s=4000.0))
+    await account.run_for(100)
+    assert await told(account) == ["pipeline.silent", "running"]
+
+
+async def test_a_confirmed_end_waits_for_an_older_one(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, scan=RULES)
+    rows = [row(1), row(2), row(3, error="why")]
+    show(account, *rows)
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    await account.run_for(10)
+    assert await told(account) == []  # the others are confirmed, and wait
+    account.api.script[name_of(1)] = rows[0]
+    await account.run_for(60)
+    events = await account.events()
+    assert [event.get("subject") for event in events] == [*map(name_of, (1, 2, 3)), None]
+    assert [event["data"]["observed"].get("delaySeconds", 0) < 10 for event in events] == [False, True, True, True]
+
+
+async def test_an_older_end_that_cannot_be_confirmed_in_time_holds_up_nobody_longer(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock, scan=RULES)
+    show(account, row(1), row(2), row(3))
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    await account.run_for(40)
+    assert [event.get("subject") for event in await account.events()] == [*map(name_of, (1, 2, 3)), None]
+
+
+async def test_an_older_end_that_is_denied_holds_up_nobody_longer(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, scan=RULES)
+    show(account, row(1), row(2))
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    await account.run_for(3)
+    account.api.script[name_of(1)] = row(1, "running")
+    await account.run_for(20)
+    assert [event["type"] for event in await account.events()] == ["execution.running", "execution.failed"]
+
+
+async def test_what_waits_for_an_older_end_when_the_process_ends_is_reported_by_the_next(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock, scan=RULES)
+    show(account, row(1), row(2), row(3))
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    await account.run_for(5)
+    await account.watcher.drain()
+    await account.watcher.cancel()
+    assert await told(account) == []
+    account = await account_of(store, clock, watches=[watch_of(IN_A_ROW)], rules=RULES)
+    show(account, row(1), row(2), row(3))
+    await account.run_for(60)
+    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
+
+
+async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock, scan=RULES)
+    show(account, row(1), row(2))
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    await account.run_for(5)
+    await account.watcher.watch([watch_of(None)])
+    await account.settle()
+    assert [event["subject"] for event in await account.events()] == [name_of(2)]
+
+
+async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock)
+    show(account, row(1), row(2))
+    await account.run_for(5)
+    both = Rules(IN_A_ROW.failing, HOUR_US)
+    for rules in (both, SILENT, both):
+        await account.watcher.watch([watch_of(rules)])
+    show(account, row(1), row(2), row(7))
+    await account.run_for(5)
+    assert await told(account) == ["failed"] * 3
+    show(account, row(1), row(2), row(7), row(12), row(13))
+    await account.run_for(5)
+    assert await told(account) == ["failed", "failed", "pipeline.failing"]
+
+
+async def test_a_changed_threshold_goes_on_with_what_was_counted(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, Rules(FailingRule(consecutive=9)))
+    show(account, row(1), row(2))
+    await account.run_for(5)
+    await account.watcher.watch([watch_of(IN_A_ROW)])
+    show(account, row(1), row(2), row(7))
+    await account.run_for(5)
+    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]
+
+
+class NotedStore:
+    """A store of which is noted what is recorded."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.changes: list[Change] = []
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        self.changes.append(change)
+        await self._store.record(change)
+
+
+async def test_where_there_are_no_rules_an_end_is_recorded_alone(store: SqlStore, clock: FakeClock) -> None:
+    noted: Any = NotedStore(store)
+    account = await whole(noted, clock, None)
+    noted.changes.clear()
+    show(account, row(6), row(7))
+    await account.run_for(5)
+    kinds: Sequence[type] = [type(change) for change in noted.changes[:2]]
+    assert kinds == [ExecutionChange, ExecutionChange]
+
+
+async def test_a_date_that_is_yet_to_come_does_not_make_later_ends_old(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock)
+    show(account, row(1, "running"))
+    await account.run_for(5)
+    ahead = replace(row(1, "success"), finished_at=EPOCH + timedelta(seconds=9000))
+    show(account, ahead)
+    await account.run_for(61)
+    assert await told(account) == ["running", "success"]
+    show(account, ahead, *(row(number, at_s=1060.0 + number) for number in (2, 3, 4)))
+    await account.run_for(61)
+    assert await told(account) == ["failed", "failed", "failed", "pipeline.failing"]

@@ -1,0 +1,57 @@
+"""Rules over restarts, kills, downtimes and reloads, in virtual time: a reference that reads stdout finds the same."""
+
+import os
+from pathlib import Path
+from random import Random
+
+import pytest
+from list_model import ModelApi, newest
+from rules_model import Pipeline, expected, expected_silence, lives_of, read, rule_of
+from virtual import FakeClock
+
+from watcher.store.sql_store import SqlStore
+
+pytestmark = pytest.mark.untraced
+
+SEEDS = range(int(os.environ.get("RULES_SEEDS", "40")))
+
+
+def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
+    return (pytest.mark.soak,) if seed > 9 else (pytest.mark.long,) if seed > 1 else ()
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
+async def test_whatever_happens_problems_open_and_close_as_stdout_says_each_once(
+    store: SqlStore, clock: FakeClock, path: Path, seed: int
+) -> None:
+    draw = Random(seed)
+    lives = lives_of(draw, until_s=2400.0)
+    pipeline = Pipeline(store, clock, draw, ModelApi(clock, lives=lives, orders=((0.0, newest),)), rule_of(draw))
+    await pipeline.start()
+    while clock.monotonic() < 1600.0:
+        await pipeline.run_for(draw.uniform(3, 40))
+        match draw.choice(["kill", "downtime", "reload", "nothing"]):
+            case "kill":
+                pipeline.mortal.dies_in, pipeline.mortal.writes_last = draw.randrange(12), draw.random() < 0.5
+            case "downtime":
+                await pipeline.stop()
+                clock.stop_for(draw.choice([1, 20, 150]))
+                await pipeline.start()
+            case "reload":
+                await pipeline.reload()
+    pipeline.mortal.dies_in = None
+    await pipeline.run_for(30)
+    lines = read(path)
+    opening, closing = "pipeline.failing", "pipeline.recovered"
+    edges = [line for line in lines if line.type in {opening, closing}]
+    wanted = expected(lines, pipeline.history)
+    assert [(line.type, line.data["problem"]["count"]) for line in edges] == [(each[0], each[2]) for each in wanted]
+    opened = [line.data["execution"]["id"] for line in edges if line.type == opening]
+    assert opened == [id_ for type_, id_, _ in wanted if type_ == opening]
+    ids = [line.data["problem"]["id"] for line in edges]
+    assert ids[1::2] == ids[::2][: len(ids[1::2])]
+    assert len(set(ids)) == len(opened)
+    silence = [line.type for line in lines if line.type in {"pipeline.silent", "pipeline.active"}]
+    assert silence == expected_silence(pipeline.history, lives)
+    ended = [line.data["execution"]["id"] for line in lines if line.type in {"execution.success", "execution.failed"}]
+    assert len(ended) == len(set(ended)) > 0

@@ -1,0 +1,100 @@
+"""The rules of one account's pipelines: who judges which change, and where there is nobody, nothing is in the way."""
+
+from collections.abc import Iterable, Sequence
+
+from watcher.domain.models import ExecutionSnapshot, Watch
+from watcher.polling.confirmations import Confirmed
+from watcher.polling.pipeline_list import PipelineStream
+from watcher.polling.poll_queue import TrackedExecution
+from watcher.polling.rule_recorder import PipelineRecorder
+from watcher.polling.session import AccountDependencies
+from watcher.store.protocol import ExecutionChange
+
+
+class AccountRules:
+    """The recorders of pipelines that have rules, by pipeline, and the sequences of pipelines' own events."""
+
+    def __init__(self, deps: AccountDependencies) -> None:
+        """Start with none."""
+        self._deps = deps
+        self._recorders: dict[str, PipelineRecorder] = {}
+        self._streams: dict[str, PipelineStream] = {}
+
+    def stream(self, pipeline: str, *, sequence: int) -> PipelineStream:
+        """Return a pipeline's own events, which begin with that sequence if nothing of them was written here."""
+        return self._streams.setdefault(pipeline, PipelineStream(sequence))
+
+    async def watch(self, watches: Sequence[Watch]) -> list[Confirmed]:
+        """Go by the rules of these watches, and no others; return what waits no more. Raises `StoreError`."""
+        wanted = {watch.pipeline: watch for watch in watches if watch.rules is not None}
+        for pipeline, watch in wanted.items():
+            recorder = self._recorders.get(pipeline)
+            if recorder is not None and (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole):
+                recorder.watch = watch
+                continue
+            if recorder is None:
+                record = await self._deps.store.load_rules(self._deps.lease, pipeline)
+                recorder = PipelineRecorder(self._deps, watch, self.stream(pipeline, sequence=record.sequence))
+            await recorder.begin(watch)
+            self._recorders[pipeline] = recorder
+        released: list[Confirmed] = []
+        for pipeline in self._recorders.keys() - wanted.keys():
+            retired = self._recorders.pop(pipeline)
+            await retired.retire()
+            released += retired.order.all_confirmed()
+        return released
+
+    async def record(
+        self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution
+    ) -> None:
+        """Write a change, with what the rules of its pipeline make of it. Raises `StoreError`."""
+        recorder = self._recorders.get(change.known.pipeline)
+        if recorder is None:
+            await self._deps.store.record(change)
+        else:
+            await recorder.record(change, execution, entry=entry)
+
+    def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
+        """Take in what a list shows, known or not."""
+        if (recorder := self._recorders.get(pipeline)) is not None:
+            recorder.shown(rows)
+
+    def hold(self, pipeline: str) -> None:
+        """Judge no end of a pipeline before its list was read in full: some may not have been seen yet."""
+        if (recorder := self._recorders.get(pipeline)) is not None:
+            recorder.hold()
+
+    def hold_all(self) -> None:
+        """Do so for all pipelines."""
+        for recorder in self._recorders.values():
+            recorder.hold()
+
+    async def scanned(self, pipeline: str, began_at: int, *, proves_silence: bool) -> None:
+        """Take in that a scan is complete. Raises `StoreError`."""
+        if (recorder := self._recorders.get(pipeline)) is not None:
+            await recorder.scanned(began_at, proves_silence=proves_silence)
+
+    # Ends that a GET is to confirm
+
+    def confirms(self, entry: TrackedExecution) -> None:
+        """Note that the end of an execution is to be confirmed."""
+        if (recorder := self._recorders.get(entry.known.pipeline)) is not None:
+            recorder.order.begin(entry)
+
+    def keeps(self, confirmed: Confirmed) -> bool:
+        """Return whether a confirmed end must wait for an older one."""
+        recorder = self._recorders.get(confirmed.entry.known.pipeline)
+        return recorder is not None and recorder.order.keeps(confirmed)
+
+    def holds(self, entry: TrackedExecution) -> bool:
+        """Return whether the end of an execution is confirmed and waits."""
+        recorder = self._recorders.get(entry.known.pipeline)
+        return recorder is not None and recorder.order.holds(entry)
+
+    def confirmed(self, entry: TrackedExecution) -> Sequence[Confirmed]:
+        """Note that an end was recorded or denied; return those that wait no more."""
+        recorder = self._recorders.get(entry.known.pipeline)
+        if recorder is None:
+            return ()
+        recorder.order.end(entry)
+        return recorder.order.released()
