@@ -87,7 +87,7 @@ async def run(
         await supervisor.apply(settings)
         maintenance = _add_duties(settings, shared, supervisor)
         unready = partial(_unready, schedule, Readiness(store, clock=clock))
-        checks = Checks(schedule.stalled, unready, maintenance.refresh_backlog)
+        checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
         address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
         store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
@@ -105,7 +105,9 @@ def _add_duties(settings: Settings, shared: OwnerDependencies, supervisor: Super
     """Have the schedule do what there is beside polling and sending."""
     store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
-        MaintenanceDependencies(store=store, clock=clock, metrics=metrics, owners=supervisor.owned),
+        MaintenanceDependencies(
+            store=store, clock=clock, metrics=metrics, events=shared.events, owners=supervisor.owned
+        ),
         retention_policy_of(settings),
     )
     shared.schedule.add("housekeeping", maintenance.tick)

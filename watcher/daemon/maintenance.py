@@ -1,4 +1,7 @@
-"""What the daemon does beside polling and sending: flush poll times, prune what is old, expire what nobody collects."""
+"""What the daemon does beside polling and sending: flush poll times, prune what is old, expire what nobody collects.
+
+And close the problems that nobody watches for any more.
+"""
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
@@ -8,9 +11,12 @@ from typing import Protocol
 import structlog
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import ClosedReason, EventType
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import Store
+from watcher.store.protocol import OpenProblem, Store
 
 log = structlog.get_logger()
 
@@ -40,6 +46,7 @@ class MaintenanceDependencies:
     store: Store
     clock: Clock
     metrics: Metrics
+    events: EventFactory
     owners: Callable[[], Collection[Flushable]]
 
 
@@ -48,7 +55,8 @@ class RetentionPolicy:
     """What the configuration keeps: its sinks, what ended for so long, and what it names.
 
     `named(account, pipeline, execution)` tells the last. `pipelines` are those watched whole, as (account, pipeline):
-    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again.
+    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again. `watches_for` tells
+    whether it still looks for what a problem is, `ruled` are the pipelines that have rules.
     """
 
     sinks: Collection[str]
@@ -56,6 +64,8 @@ class RetentionPolicy:
     named: Callable[[str, str, str], bool]
     pipelines: Collection[tuple[str, str]] = ()
     listed_s: float = 0.0
+    watches_for: Callable[[OpenProblem], bool] = lambda _problem: True
+    ruled: Collection[tuple[str, str]] = ()
 
 
 class Maintenance:
@@ -97,12 +107,15 @@ class Maintenance:
             with suppress(OwnershipLostError):  # replaced meanwhile: the new one began from what is recorded
                 await owner.flush()
 
-    async def refresh_backlog(self) -> None:
-        """Bring the outbox gauges up to date. A store that does not answer leaves them as they were."""
+    async def refresh_gauges(self) -> None:
+        """Bring the gauges of outbox and problems up to date; a store that does not answer leaves them as they were."""
         try:
             backlog = await self._deps.store.backlog()
+            problems = await self._deps.store.count_open_problems()
         except StoreError:
             return
+        for kind in PROBLEM_KINDS:
+            self._deps.metrics.problems_open.labels(kind).set(problems.get(kind, 0))
         shown = {*self._policy.sinks, *backlog}
         for name in self._backlogged - shown:
             self._deps.metrics.forget_backlog(name)
@@ -127,6 +140,7 @@ class Maintenance:
                 return FLUSH_EVERY_S
             self._tidy_at = self._deps.clock.monotonic() + TIDY_EVERY_S
             await self._expire()
+            await self._close_problems()
             self._pruning, self._pruned_count = self._prune(), 0
         for _ in range(PAGES_COUNT):
             count = await anext(self._pruning, None)
@@ -162,3 +176,33 @@ class Maintenance:
         )
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
+
+    async def _close_problems(self) -> None:
+        """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
+        deps, policy, after = self._deps, self._policy, None
+        await deps.store.forget_rules(present=policy.ruled)
+        while page := await deps.store.open_problems(after=after):
+            after = page[-1].problem.id
+            gone = [each for each in page if _has_ended(each) or not policy.watches_for(each)]
+            if not gone:
+                continue
+            openings = await deps.store.load_events([each.problem.opening for each in gone])
+            closings = [
+                deps.events.closed(
+                    each.problem,
+                    openings.get(each.problem.opening),
+                    reason=ClosedReason.ENDED if _has_ended(each) else ClosedReason.REMOVED,
+                    at=deps.clock.now(),
+                )
+                for each in gone
+            ]
+            closed_count = await deps.store.close_problems(
+                [(entry, change) for entry, change in closings if change is not None]
+            )
+            deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
+            log.info("problem.closed", count=closed_count)
+
+
+def _has_ended(open_problem: OpenProblem) -> bool:
+    """Tell whether an execution that was overdue is not any more, of which no event told."""
+    return open_problem.execution is not None and open_problem.status is None

@@ -13,6 +13,7 @@ from prometheus_client import (
 )
 
 from watcher.domain.models import OPEN_STATUSES, DeliveryState, EventType, ExecutionRecord, Outcome, Status
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.fast_metrics import FastCounter, FastHistogram
 
 OPEN_LABELS = (Status.NEW, Status.RUNNING, Status.PAUSED, "unrecognized", "lost", "unseen")
@@ -134,6 +135,9 @@ class Metrics:
         self.events = Counter("watcher_events_total", "Events recorded.", ["type"], registry=registry)
         for type_ in EventType:
             self.events.labels(type_)
+        self.problems_open = Gauge("watcher_problems_open", "Problems that are open.", ["kind"], registry=registry)
+        for kind in PROBLEM_KINDS:
+            self.problems_open.labels(kind)
         self.detection_delay = Histogram(
             "watcher_detection_delay_seconds", "Finished to observed.", buckets=_LONG_SECONDS, registry=registry
         )

@@ -1,13 +1,20 @@
 """What is built from settings, where no other test sees it."""
 
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from watcher.config.loader import load_config
 from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
-from watcher.daemon.build import fingerprint_of, retention_policy_of
+from watcher.daemon.build import fingerprint_of, retention_policy_of, watches_of
 from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.models import EventKey, EventType
+from watcher.domain.problems import Problem
+from watcher.domain.rules import FailingRule, Rules
+from watcher.store.protocol import OpenProblem
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": SECRET, "headers": {"A": "b"}}
@@ -45,3 +52,63 @@ def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show
     assert kept.pipelines == {("default", str(UUID(int=2)))}
     assert (kept.retention_s, kept.listed_s) == (settings.store.retention_s, listed_s)
     assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))
+
+
+PIPELINE, OTHER, RUN = (str(UUID(int=number)) for number in (1, 2, 9))
+FILE = f"""
+accounts: {{default: {{api_key: k}}}}
+sinks: {{ops: {{type: webhook, url: "https://h", secret: {SECRET}}}}}
+watch:
+  - pipeline: {PIPELINE}
+    overdue_after: {{running: 1m}}
+    rules: {{failing: {{rate: 20%, of_last: 50, within: 6h, at_least: 10}}, silent: 2h}}
+  - pipeline: {OTHER}
+    executions: [{RUN}]
+    overdue_after: {{running: 1m}}
+    rules: {{failing: {{consecutive: 3}}}}
+"""
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    file = tmp_path / "watcher.yaml"
+    file.write_text(FILE)
+    return load_config(file, environ={})
+
+
+def test_rules_are_what_the_file_says(settings: Settings) -> None:
+    whole, named = watches_of(settings, "default")
+    hour_us = 3600 * 1_000_000
+    assert whole.rules == Rules(FailingRule(None, 0.2, 50, 6 * hour_us, 10), 2 * hour_us)
+    assert named.rules == Rules(FailingRule(3))
+    assert retention_policy_of(settings).ruled == {("default", PIPELINE), ("default", OTHER)}
+
+
+FAILING, SILENT, OVERDUE = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT, EventType.EXECUTION_OVERDUE
+DEGRADED, SINK_FAILING = EventType.ACCOUNT_DEGRADED, EventType.SINK_FAILING
+
+
+@pytest.mark.parametrize(
+    ("kind", "about", "watched"),
+    [
+        (FAILING, ("account", "default", PIPELINE), True),
+        (SILENT, ("account", "default", PIPELINE), True),
+        (SILENT, ("account", "default", OTHER), False),
+        (FAILING, ("account", "default", str(UUID(int=3))), False),
+        (FAILING, ("account", "eu", PIPELINE), False),
+        (DEGRADED, ("account", "default"), True),
+        (DEGRADED, ("account", "eu"), False),
+        (SINK_FAILING, ("sink", "ops"), True),
+        (SINK_FAILING, ("sink", "default"), False),
+        (OVERDUE, ("account", "default", PIPELINE, RUN, "running"), True),
+        (OVERDUE, ("account", "default", PIPELINE, RUN, "paused"), False),  # its limit is gone
+        (OVERDUE, ("account", "default", PIPELINE, RUN, "escalated"), True),  # which no event has ended
+        (OVERDUE, ("account", "default", OTHER, RUN, "running"), True),
+        (OVERDUE, ("account", "default", OTHER, str(UUID(int=8)), "running"), False),
+    ],
+)
+def test_a_problem_goes_on_while_the_configuration_looks_for_it(
+    settings: Settings, kind: EventType, about: tuple[str, ...], *, watched: bool
+) -> None:
+    problem = Problem(UUID(int=1), kind, datetime(2026, 11, 24, tzinfo=UTC), EventKey(b"", 1))
+    assert retention_policy_of(settings).watches_for(OpenProblem(problem, *about)) is watched

@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 from stores import PIPELINE, change, executions_of, pipeline_change
 from structlog.testing import capture_logs
-from virtual import FakeClock, account_of, said
+from virtual import Account, FakeClock, account_of, said
 
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.domain.errors import StoreError, StoreUnusableError
+from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Cursor, ExecutionRecord
+from watcher.domain.routing import Router
+from watcher.domain.rules import RuleState
 from watcher.runtime.metrics import Metrics
+from watcher.store.protocol import ExecutionChange, RulesChange
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
 DAY_S = 86_400.0
+EVENTS = EventFactory(Router({}))
 
 
 async def record_of(store: SqlStore) -> Mapping[str, ExecutionRecord]:
@@ -37,6 +42,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
             store=store,
             clock=clock,
             metrics=account.metrics,
+            events=EVENTS,
             owners=lambda: [account.watcher],
         ),
         RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
@@ -96,11 +102,11 @@ async def test_a_removed_sink_has_its_deliveries_die_after_a_day(store: SqlStore
     await account.run_for(1)
     maintenance = maintenance_of(store, clock, account.metrics)
     await maintenance.tick()
-    await maintenance.refresh_backlog()
+    await maintenance.refresh_gauges()
     assert pending(account.metrics) == 1
     clock.advance(DAY_S + 1)
     await maintenance.tick()
-    await maintenance.refresh_backlog()
+    await maintenance.refresh_gauges()
     assert pending(account.metrics) is None
 
 
@@ -108,10 +114,10 @@ async def test_a_sink_without_a_backlog_is_shown_while_it_is_there(store: SqlSto
     metrics = Metrics()
     maintenance = maintenance_of(store, clock, metrics)
     maintenance.replace_policy(RetentionPolicy(("ops",), 30 * DAY_S, named=lambda *_: True))
-    await maintenance.refresh_backlog()
+    await maintenance.refresh_gauges()
     assert pending(metrics) == 0
     maintenance.replace_policy(RetentionPolicy(("stdout",), 30 * DAY_S, named=lambda *_: True))
-    await maintenance.refresh_backlog()
+    await maintenance.refresh_gauges()
     assert pending(metrics) is None
 
 
@@ -130,6 +136,7 @@ def maintenance_of(
             store=store,
             clock=clock,
             metrics=metrics,
+            events=EVENTS,
             owners=list,
         ),
         RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
@@ -151,7 +158,7 @@ async def test_trouble_with_the_store_ends_nothing(clock: FakeClock, store: SqlS
     maintenance = maintenance_of(UnreadableStore(), clock, account.metrics)  # type: ignore[arg-type]
     assert await maintenance.tick() == 5.0
     assert await maintenance.tick() == 5.0
-    await maintenance.refresh_backlog()
+    await maintenance.refresh_gauges()
 
 
 async def test_what_is_kept_may_change_while_a_tick_prunes(clock: FakeClock, store: SqlStore) -> None:
@@ -191,7 +198,7 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await store.claim("account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), owners=list)
+    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
     await Maintenance(deps, policy).tick()
     assert bool(await executions_of(store, lease)) is phases
 
@@ -202,7 +209,7 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await store.claim("account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(1, 2)))
-    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), owners=list)
+    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
@@ -213,3 +220,69 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     maintenance.replace_policy(WHOLE)
     await maintenance.tick()
     assert ((await store.load_pipeline(lease, PIPELINE)).cursor is not None) is read_on
+
+
+async def closings(account: Account) -> list[tuple[str, str, str]]:
+    """Return what was closed for whom since the last call: the kind, the reason, and what it is about."""
+    return [
+        (event["data"]["problem"]["kind"], event["data"]["reason"], event["data"].get("execution", event["data"])["id"])
+        for event in await account.events()
+        if event["type"] == "problem.closed"
+    ]
+
+
+async def overdue_ones(store: SqlStore, clock: FakeClock) -> Account:
+    account = await account_of(store, clock, A, B, overdue_after_s={"running": 60.0})
+    await account.run_for(100)
+    await account.events()
+    return account
+
+
+async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: SqlStore, clock: FakeClock) -> None:
+    account = await overdue_ones(store, clock)
+    maintenance = maintenance_of(store, clock, account.metrics)
+    await maintenance.tick()
+    await maintenance.refresh_gauges()
+    assert problems(account.metrics) == 2
+    assert await closings(account) == []
+    policy = RetentionPolicy(("stdout",), DAY_S, named=lambda *_: True, watches_for=lambda each: each.execution == A)
+    maintenance.replace_policy(policy)
+    with capture_logs() as logs:
+        await maintenance.tick()
+    await maintenance.refresh_gauges()
+    assert [(line["event"], line["count"]) for line in logs] == [("problem.closed", 1)]
+    assert await closings(account) == [("execution.overdue", "removed", B)]
+    assert problems(account.metrics) == 1
+    assert account.metrics.total("watcher_events_total", type="problem.closed") == 1
+    maintenance.replace_policy(policy)
+    await maintenance.tick()
+    assert await closings(account) == []
+
+
+def problems(metrics: Metrics) -> float | None:
+    return metrics.registry.get_sample_value("watcher_problems_open", {"kind": "execution.overdue"})
+
+
+async def test_an_overdue_execution_that_ended_without_an_event_is_overdue_no_more(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await overdue_ones(store, clock)
+    lease = await store.claim("account", "default")
+    known = (await store.load_executions(lease, [B]))[B]
+    await store.record(ExecutionChange(lease, known.sequence, replace(known, ended_at=clock.steady_us()), ()))
+    await maintenance_of(store, clock, account.metrics).tick()
+    assert await closings(account) == [("execution.overdue", "ended", B)]
+
+
+async def test_what_the_rules_of_a_pipeline_went_by_is_forgotten_with_them(store: SqlStore, clock: FakeClock) -> None:
+    lease = await store.claim("account", "default")
+    state = RuleState(failed_in_row=2)
+    await store.record(RulesChange(lease, PIPELINE, 0, 0, state))
+    maintenance = maintenance_of(store, clock, Metrics())
+    ruled = RetentionPolicy((), DAY_S, named=lambda *_: True, ruled={("default", PIPELINE)})
+    maintenance.replace_policy(ruled)
+    await maintenance.tick()
+    assert (await store.load_rules(lease, PIPELINE)).state == state
+    maintenance.replace_policy(replace(ruled, ruled=()))
+    await maintenance.tick()
+    assert (await store.load_rules(lease, PIPELINE)).state == RuleState()

@@ -572,7 +572,11 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
     await setup.record()
     policy = RetentionPolicy(("ops",), 3600.0, named=lambda *_: True)
     parts = MaintenanceDependencies(
-        store=setup.store, clock=setup.clock, metrics=setup.metrics, owners=setup.supervisor.owned
+        store=setup.store,
+        clock=setup.clock,
+        metrics=setup.metrics,
+        events=EventFactory(Router({})),
+        owners=setup.supervisor.owned,
     )
     maintenance, readiness = Maintenance(parts, policy), Readiness(setup.store, clock=setup.clock)
     with capture_logs() as logs:

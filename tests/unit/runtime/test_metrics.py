@@ -29,6 +29,7 @@ CONTRACT = {
     "polls_total": ("counter", {"account", "outcome"}),
     "open_executions": ("gauge", {"account", "status"}),
     "events_total": ("counter", {"type"}),
+    "problems_open": ("gauge", {"kind"}),
     "detection_delay_seconds": ("histogram", set()),
     "poll_lateness_seconds": ("histogram", {"account"}),
     "deliveries_total": ("counter", {"sink", "outcome"}),
