@@ -38,6 +38,7 @@ KINDS = {
     "_duration": "duration",
     "_duration_or_zero": "duration",
     "_rate": "rate",
+    "_share": "percentage",
     "_key": "secret",
     "_sink_url": "secret URL",
     "one_or_list": "secret, or a list",
@@ -80,6 +81,7 @@ def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
     for name, field in sorted(block.model_fields.items(), key=lambda item: item[0] != "type"):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = field.annotation
+        inner = next((each for each in get_args(inner) if isinstance(each, type) and issubclass(each, Block)), inner)
         if isinstance(inner, type) and issubclass(inner, Block):
             yield f"| `{path}` | block | | {field.description} | |"
             yield from _rows(inner, prefix=f"{path}.")

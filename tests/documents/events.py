@@ -3,7 +3,7 @@
 import asyncio
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,21 @@ from uuid import UUID
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, WHEN
-from watcher.domain.cloudevents import GapEventParams, gap_event, sink_event, trial_event
-from watcher.domain.models import EventType, ExecutionSnapshot, FailedNode, GapReason, Outcome, Watch
+from watcher.domain.cloudevents import GapEventParams, gap_event, sink_event, stream_of, trial_event
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.models import (
+    ClosedReason,
+    EventKey,
+    EventType,
+    ExecutionSnapshot,
+    FailedNode,
+    GapReason,
+    Outcome,
+    Watch,
+)
+from watcher.domain.problems import Problem
+from watcher.domain.routing import Router
+from watcher.domain.rules import FailingRule, Rules
 from watcher.store.open import open_store
 
 WIDTH = 110
@@ -71,8 +84,9 @@ async def emitted() -> dict[str, Event]:
             events: list[Event] = list(await account.events())
         finally:
             await store.close()
+    events += await _ruled()
     events += [_sink_event(type_, sequence=sequence) for sequence, type_ in enumerate(SINK_EVENTS, 1)]
-    events += [_gap_event(), _trial_event()]
+    events += [_gap_event(), _trial_event(), *_of_problem(events)]
     return {event["type"]: _steady(event) for event in reversed(events)}
 
 
@@ -87,6 +101,59 @@ async def _live(account: Account) -> None:
     await account.run_for(90.0)
     account.api.default = None
     await account.run_for(90.0)
+
+
+async def _ruled() -> list[Event]:
+    """Return what the rules of a pipeline lead to: it fails, recovers, is silent and active again."""
+    with tempfile.TemporaryDirectory() as folder:
+        clock = FakeClock()
+        store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock, on_recorded=lambda _: None)
+        try:
+            rules = Rules(FailingRule(consecutive=3), silent_us=6 * 3600 * 1_000_000)
+            watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"}, rules=rules)
+            account = await account_of(store, clock, watches=[watch])
+            await account.run_for(10.0)
+            for number, status in enumerate(("failed", "failed", "failed", "success", "running"), 6):
+                _show(account, number, status)
+                await account.run_for(8 * 3600.0 if status == "success" else 60.0)
+            return [event for event in await account.events() if event["type"].startswith("pipeline.")]
+        finally:
+            await store.close()
+
+
+def _show(account: Account, number: int, status: str) -> None:
+    """Have the list begin with another execution."""
+    now, name = account.clock.now(), f"9a1b0000-0000-4000-8000-00000000000{number:x}"
+    node = FailedNode("2d3e0000-0000-4000-8000-000000000005", "Greeting", "upstream timeout after 30 s")
+    failed_nodes, error = ((node,), "Greeting failed") if status == "failed" else ((), None)
+    finished_at = None if status == "running" else now
+    row = said(
+        name,
+        status,
+        started_at=now - timedelta(seconds=5),
+        finished_at=finished_at,
+        failed_nodes=failed_nodes,
+        error=error,
+        **FACTS,
+    )
+    account.api.script[name] = row
+    rows = account.api.pages.get(1, ())
+    account.api.pages = {1: (row, *rows)} if isinstance(rows, tuple) else {}
+
+
+def _of_problem(events: Sequence[Event]) -> list[Event]:
+    """Return what a sink is told of a problem that goes on, and that it ended because its rule was removed."""
+    opening = next(event for event in events if event["type"] == EventType.PIPELINE_SILENT)
+    at, of = datetime.fromisoformat(opening["time"]), opening["data"]["problem"]
+    key = EventKey(stream_of(opening["source"]), int(opening["sequence"]))
+    problem = Problem(UUID(of["id"]), EventType(of["kind"]), at, key)
+    events_of = EventFactory(Router({}))
+    at += timedelta(hours=4)
+    closed = events_of.closed(problem, json.dumps(opening).encode(), reason=ClosedReason.REMOVED, at=at)
+    closing = json.loads(closed.entry.event.body)
+    data = {**opening["data"], "observed": closing["data"]["observed"]}
+    reminder = {**closing, "type": "problem.reminder", "source": "/sinks/ops", "sequence": "0000000004", "data": data}
+    return [reminder, closing]
 
 
 def _begin(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:

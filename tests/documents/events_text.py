@@ -15,6 +15,14 @@ WHEN = {
     EventType.EXECUTION_LOST: "The API keeps answering 404 or an error for it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",
+    EventType.PIPELINE_FAILING: "The pipeline's `failing` rule holds: so many executions failed in a row, or such a "
+    "share of the last ones. It opens a [problem](alerts.md); `execution` is the end that did it.",
+    EventType.PIPELINE_RECOVERED: "The rule holds no longer: with `consecutive` an execution succeeded. It closes the "
+    "problem, and goes exactly where `pipeline.failing` went.",
+    EventType.PIPELINE_SILENT: "No execution has started for longer than the pipeline's `silent` rule allows. Emitted "
+    "only after a complete scan of its list. It opens a problem.",
+    EventType.PIPELINE_ACTIVE: "An execution started again. It closes the problem, and goes exactly where "
+    "`pipeline.silent` went.",
     EventType.PIPELINE_GAP: "Of a pipeline that is watched whole: a scan of its list may have missed executions. "
     "`reason` is `not_found`, `rejected` or `forbidden` (the list itself is refused; emitted once until it "
     "answers again), `unreadable` (for an hour, while other things of the account were well), `deleted` (the list "
@@ -31,6 +39,11 @@ WHEN = {
     EventType.SINK_RECOVERED: "Something got through again.",
     EventType.SINK_DISABLED: "The receiver answered 410 Gone. Deliveries wait until the sink's block in the "
     "configuration changes.",
+    EventType.PROBLEM_REMINDER: "A problem is still open after another `remind_every` of a sink, to which alone this "
+    "goes. It has the data of the event that opened the problem, and belongs to the sink's own sequence.",
+    EventType.PROBLEM_CLOSED: "A problem ended because nothing watches for it any more: its rule, watch, account or "
+    "sink was removed from the configuration (`reason` is `removed`), or an overdue execution ended without an "
+    "event (`ended`). It has the data of the event that opened the problem, and goes exactly where that went.",
     EventType.WATCHER_TEST: "A test, sent by `watcher check --send` to every webhook, whatever its `events`, and "
     "recorded nowhere. Its `sequence` is always 1.",
 }
@@ -47,6 +60,14 @@ FIELDS = {
     "like, or the status code of the answer, such as `503`; absent for `over_budget`",
     "atMost": "`pipeline.gap` only: how many executions may be missing at most; absent where unknown",
     "overdueSeconds": "`execution.overdue` only: how long past its limit it was when that was seen",
+    "problem.id": "of events that open, close or remind of a problem only: the problem, the same in all of them",
+    "problem.kind": "the type of the event that opened it",
+    "problem.severity": "`critical`, `error`, `warning` or `info`",
+    "problem.openedAt": "when it was opened",
+    "problem.closedAt": "when it was closed; absent while it is open",
+    "problem.durationSeconds": "`closedAt` - `openedAt`",
+    "problem.count": "`pipeline.failing` and `.recovered` only: how many executions failed while it was open, not "
+    "counting those that led to it",
     "pipeline.id": "the pipeline",
     "pipeline.name": "the watch's `name`, else the API's",
     "pipeline.versionId": "the version of the pipeline that runs",
@@ -85,7 +106,7 @@ that asked for its type. What the API calls something keeps the API's name. What
 |---|---|
 | `specversion` | `1.0` |
 | `id` | the event's id, a UUID; the same on every attempt, at every sink, for ever |
-| `source` | `/accounts/NAME/pipelines/ID`, `/accounts/NAME` or `/sinks/NAME` |
+| `source` | `/accounts/NAME/pipelines/ID`, `/accounts/NAME`, `/sinks/NAME` or `/problems/ID` |
 | `type` | one of those below |
 | `subject` | the execution's id; absent where there is none |
 | `time` | when it happened: `finishedAt` of the two ends, `startedAt` of the first `running`, else when it was seen |

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from watcher.config.document import Document, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
-from watcher.config.models import PollingSettings
+from watcher.config.models import FailingSettings, PollingSettings
 from watcher.config.yaml_tree import Path
 from watcher.runtime.units import parse_duration
 
@@ -28,6 +28,7 @@ def check(document: Document) -> None:
     _check_lists(document)
     _check_executions(document)
     _check_intervals(document)
+    _check_rules(document)
 
 
 def _name_accounts(document: Document) -> None:
@@ -147,3 +148,42 @@ def _interval(document: Document, path: Path) -> float | None:
         return None
     default: str = PollingSettings.model_fields[f"{path[-1]}_s"].default
     return parse_duration(document.text(path) or default)
+
+
+def _check_rules(document: Document) -> None:
+    for watch in _watches(document):
+        rules = (*watch, "rules")
+        if not isinstance(document.get(rules), dict) or document.is_reported(rules):
+            continue
+        if all(value is None for value in document.table(rules).values()):
+            document.report(rules, "holds no rule", remedy="give failing or silent, or remove it")
+        if document.get((*rules, "silent")) is not None and document.get((*watch, "executions")) is not None:
+            remedy = "remove it, or remove executions to watch every one"
+            document.report((*rules, "silent"), "needs a pipeline that is watched whole", remedy=remedy, key=True)
+        if isinstance(document.get((*rules, "failing")), dict):
+            _check_failing(document, (*rules, "failing"))
+
+
+def _check_failing(document: Document, path: Path) -> None:
+    given = {key for key, value in document.table(path).items() if value is not None}
+    if {"consecutive", "rate"} <= given:
+        document.report(path, "both consecutive and rate are given", remedy="keep one", key=True)
+    elif not given & {"consecutive", "rate"}:
+        document.report(path, "needs consecutive or rate", remedy="write consecutive: 3, or rate: 20%", key=True)
+    elif "consecutive" in given:
+        for key in ("of_last", "within", "at_least"):
+            if key in given:
+                document.report((*path, key), "says something of rate only", remedy="remove it", key=True)
+    else:
+        at_least, of_last = (_count(document, (*path, key)) for key in ("at_least", "of_last"))
+        if at_least is not None and of_last is not None and at_least > of_last:
+            at = next(key for key in ("at_least", "of_last") if key in given)
+            problem = f"at_least {at_least} is more than of_last {of_last}, so it would never hold"
+            document.report((*path, at), problem, remedy="raise of_last or lower at_least")
+
+
+def _count(document: Document, path: Path) -> int | None:
+    if document.is_reported(path):
+        return None
+    default: int = FailingSettings.model_fields[str(path[-1])].default
+    return int(document.text(path) or default)

@@ -5,7 +5,7 @@ Pydantic's own texts name types and may hold values, so none of them is ever sho
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
@@ -88,8 +88,11 @@ def _model_at(document: Document, path: Path) -> type[BaseModel]:
     match path:
         case ("accounts", _):
             model = AccountSettings
-        case ("watch", _):
+        case ("watch", _, *rest):
             model = WatchSettings
+            for key in rest:
+                annotation = model.model_fields[str(key)].annotation
+                model = next(each for each in (*get_args(annotation), annotation) if hasattr(each, "model_fields"))
         case ("sinks", name, *rest):
             model = SINK_KINDS[document.get(("sinks", name, "type"))]
             for key in rest:
@@ -162,6 +165,10 @@ def _report_small(document: Document, path: Path, error: ErrorDetails) -> None:
     document.report(path, f"{document.subject(path)} is too small", remedy=f"write at least {error['ctx']['ge']}")
 
 
+def _report_large(document: Document, path: Path, error: ErrorDetails) -> None:
+    document.report(path, f"{document.subject(path)} is too large", remedy=f"write at most {error['ctx']['le']}")
+
+
 def _report_short(document: Document, path: Path, _: ErrorDetails) -> None:
     """Report an empty list; one whose items are all wrong is as good as empty to pydantic, but not to people."""
     if not document.get(path):
@@ -189,6 +196,7 @@ _REPORTS: Mapping[str, Callable[[Document, Path, ErrorDetails], None]] = {
     "int_parsing": _report_number,
     "int_parsing_size": _report_number,
     "greater_than_equal": _report_small,
+    "less_than_equal": _report_large,
     "too_short": _report_short,
     "too_long": _report_long,
     **dict.fromkeys(_WANTED, lambda document, path, error: _report_kind(document, path, _WANTED[error["type"]])),

@@ -11,12 +11,17 @@ ALERTS = "comes with alert rules"
 RECEIVERS = "comes with more receivers"
 CONSOLE = "comes with the console"
 REPLICAS = "comes with replicas"
+INSIGHT = "comes with insight into pipelines"
 CADENCE = "comes with the adaptive cadence"
 
 _KEYS = {
     ("silences",): ALERTS,
     ("heartbeat",): CONSOLE,
-    ("watch", "*", "rules"): ALERTS,
+    ("watch", "*", "rules", "slow"): INSIGHT,
+    ("watch", "*", "rules", "tokens"): INSIGHT,
+    ("watch", "*", "rules", "goal"): INSIGHT,
+    ("watch", "*", "rules", "new_error"): INSIGHT,
+    ("watch", "*", "rules", "loop"): INSIGHT,
     ("sinks", "*", "template"): ALERTS,
     ("sinks", "*", "routing_key"): ALERTS,
     ("sinks", "*", "routing_key_file"): ALERTS,

@@ -38,6 +38,8 @@ _LOCAL_NAMES = ("localhost", "local", "internal", "lan", "home.arpa", "svc")
 _ALWAYS = types_matching(("account.*",))
 _OF_EXECUTIONS = types_matching(("execution.*",)) - {EventType.EXECUTION_OVERDUE}
 _OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
+_FAILING = {EventType.PIPELINE_FAILING, EventType.PIPELINE_RECOVERED}
+_SILENT = {EventType.PIPELINE_SILENT, EventType.PIPELINE_ACTIVE}
 
 
 def warnings_of(document: Document, settings: Settings, *, environ: Mapping[str, str]) -> tuple[Problem, ...]:
@@ -82,7 +84,10 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
         yield from unfit
         if not unfit and not types_matching(sink.events) & _possible(settings, name=name, sink=sink):
             problem = "nothing that is watched can lead to any of these"
-            remedy = "execution.overdue needs overdue_after, pipeline.gap a pipeline watched whole, sink.* another sink"
+            remedy = (
+                "execution.overdue needs overdue_after, pipeline.gap a pipeline watched whole, "
+                "other pipeline.* a rule, sink.* another sink"
+            )
             yield document.remark((*path, "events"), problem, remedy=remedy)
         if isinstance(sink, WebhookSettings):
             yield from _of_webhook(document, sink, path=path)
@@ -141,6 +146,8 @@ def _possible(settings: Settings, *, name: str, sink: AnySink) -> frozenset[Even
         _OF_EXECUTIONS if fitting else (),
         {EventType.EXECUTION_OVERDUE} if any(watch.overdue_after_s for watch in fitting) else (),
         {EventType.PIPELINE_GAP} if not all(watch.executions for watch in fitting) else (),
+        _FAILING if any(watch.rules and watch.rules.failing for watch in fitting) else (),
+        _SILENT if any(watch.rules and watch.rules.silent_s for watch in fitting) else (),
         types_matching(("sink.*",)) if others else (),
     )
 

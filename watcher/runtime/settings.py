@@ -22,7 +22,7 @@ from pydantic import (
 )
 from yarl import URL
 
-from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate
+from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate, parse_share
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _PRINTABLE = re.compile(r"[\x21-\x7e]+")
@@ -99,6 +99,10 @@ def _rate(value: object) -> float:
     return parse_rate(_single(value))
 
 
+def _share(value: object) -> float:
+    return parse_share(_single(value))
+
+
 Duration = Annotated[float, BeforeValidator(_duration, json_schema_input_type=StrictStr)]
 """Seconds inside, `15m` outside; above 0."""
 
@@ -107,6 +111,10 @@ DurationOrZero = Annotated[float, BeforeValidator(_duration_or_zero, json_schema
 
 Rate = Annotated[float, BeforeValidator(_rate, json_schema_input_type=StrictStr)]
 """Per second inside, `300/m` outside."""
+
+
+Share = Annotated[float, BeforeValidator(_share, json_schema_input_type=StrictStr)]
+"""Above 0 and at most 1 inside, `20%` outside."""
 
 
 def as_written(text: str) -> float:

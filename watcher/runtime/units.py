@@ -1,4 +1,4 @@
-"""Durations, rates and addresses as people write them: `500ms`, `3d`, `2 m 14 s`; `5/s`, `300/m`; `[::1]:8080`."""
+"""Durations, rates, shares and addresses as people write them: `500ms`, `2 m 14 s`; `300/m`; `20%`; `[::1]:8080`."""
 
 import re
 from typing import NamedTuple
@@ -6,6 +6,7 @@ from typing import NamedTuple
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
+_SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LONGEST_S = 36_500 * _SECONDS["d"]
 """A century: beyond it microseconds overflow the store's integers."""
@@ -68,6 +69,18 @@ def _usable_rate(per_s: float) -> float:
     if per_s > _FASTEST_PER_S:
         raise InvalidValueError("is faster than anything can be", remedy="write at most 1000000/s")
     return per_s
+
+
+def parse_share(text: str) -> float:
+    """Return a share of a whole, above 0 and at most 1, from `20%`. Raises `InvalidValueError`."""
+    text = text.strip()
+    if match := _SHARE.fullmatch(text):
+        if 0 < (percent := float(match[1])) <= 100:  # noqa: PLR2004 - a whole
+            return percent / 100
+        raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%")
+    if _NUMBER.fullmatch(text):
+        raise InvalidValueError("has no unit", remedy=f"write {text}%", blind_remedy="write it with %, such as 20%")
+    raise InvalidValueError("is not a share", remedy="write a percentage, such as 20%")
 
 
 def parse_address(text: str) -> Address:

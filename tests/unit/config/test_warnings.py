@@ -23,7 +23,7 @@ HOOK = f"sinks:\n  ops:\n    type: webhook\n    url: https://hooks.example.com/s
 NO_SECRET = "has no secret, so its receiver cannot verify that events are yours; make one: watcher init --secret"
 NOTHING = (
     "nothing that is watched can lead to any of these; execution.overdue needs overdue_after, pipeline.gap a pipeline "
-    "watched whole, sink.* another sink"
+    "watched whole, other pipeline.* a rule, sink.* another sink"
 )
 LABELS = "no watch has these labels; "
 RELABEL = "give a watch these labels, or remove them here"

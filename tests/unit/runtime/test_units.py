@@ -7,6 +7,7 @@ from watcher.runtime.units import (
     parse_address,
     parse_duration,
     parse_rate,
+    parse_share,
     spell_duration,
     write_duration,
 )
@@ -62,8 +63,30 @@ def test_a_bad_rate_says_what_would_be_right(text: str, message: str) -> None:
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize(("text", "share"), [("20%", 0.2), ("100%", 1), ("0.5%", 0.005), (" 20 % ", 0.2)])
+def test_a_share_is_of_a_whole(text: str, share: float) -> None:
+    assert parse_share(text) == share
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("20", "has no unit; write 20%"),
+        ("0.2", "has no unit; write 0.2%"),
+        ("0%", "is no share of a whole; write more than 0% and at most 100%"),
+        ("101%", "is no share of a whole; write more than 0% and at most 100%"),
+        ("-5%", "is not a share; write a percentage, such as 20%"),
+        ("half", "is not a share; write a percentage, such as 20%"),
+    ],
+)
+def test_a_bad_share_says_what_would_be_right(text: str, message: str) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        parse_share(text)
+    assert str(caught.value) == message
+
+
 def test_a_remedy_that_holds_the_value_has_one_without_it() -> None:
-    for parse in (parse_duration, parse_rate):
+    for parse in (parse_duration, parse_rate, parse_share):
         with pytest.raises(InvalidValueError) as caught:
             parse("4711")
         assert "4711" not in caught.value.problem + caught.value.blind_remedy
