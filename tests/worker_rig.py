@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, WorkerRules
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.errors import StoreError
 from watcher.domain.event_factory import EventFactory, Reported
@@ -64,6 +64,7 @@ class ScriptedSink:
     """Answers by `answer`, at once or when its future is done; remembers what it was sent."""
 
     batch_count = 1
+    refresh_every_s: float | None = None
 
     def __init__(self) -> None:
         self.answer: Callable[[Delivery], Answer | Awaitable[Answer]] = lambda _: DELIVERED
@@ -84,6 +85,9 @@ class ScriptedSink:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Hold nothing."""

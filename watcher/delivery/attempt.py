@@ -131,7 +131,7 @@ class DeliverySender:
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
         self.sink_state.answered(result.answer)
         match result.outcome:
-            case SendOutcome.DELIVERED:
+            case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
                 self.sink_state.got_through()
                 self.breaker.works()
             case SendOutcome.REFUSED:
@@ -149,13 +149,15 @@ class DeliverySender:
     def _report(self, attempt: Attempt) -> None:
         """Count it, and log what did not get through: the first of a row as a warning."""
         delivery, result, decision = attempt.delivery, attempt.result, attempt.decision
-        if decision.state is DeliveryState.DELIVERED:
-            self.metrics.delivered(attempt.delay_s)
+        if decision.state in {DeliveryState.DELIVERED, DeliveryState.ACCEPTED}:
+            self.metrics.delivered(attempt.delay_s, state=decision.state)
             if self._in_trouble:
                 log.info("delivery.recovered", sink=self.store.lease.name)
             self._in_trouble = False
             return
         known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
+        if result.remedy:
+            known["remedy"] = result.remedy
         if decision.state is DeliveryState.DEAD:
             self.metrics.dead()
             log.warning("delivery.dead", **known)

@@ -11,6 +11,9 @@ REJECTIONS = 5
 
 RETRY_AFTER_CAP_S = 3600.0
 STEP_SPREAD = 0.2
+
+_TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
+
 WAIT_S = 1.0
 WAIT_CAP_S = 60.0
 """The waits after failures that may be the sink's: they take no step of the schedule (SPEC 5)."""
@@ -34,8 +37,8 @@ def decide(
     `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
     the time since the delivery was first due, on the sink's own clock.
     """
-    if result.outcome is SendOutcome.DELIVERED:
-        return RetryDecision(DeliveryState.DELIVERED, delivery.steps, 0, 0.0)
+    if taken := _TAKEN.get(result.outcome):
+        return RetryDecision(taken, delivery.steps, 0, 0.0)
     if result.outcome is SendOutcome.GONE:
         return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, 0.0)
     is_refused = result.outcome is SendOutcome.REFUSED
