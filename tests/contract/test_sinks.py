@@ -12,9 +12,9 @@ import pytest
 from receiver import Receiver, hangs
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.protocol import SendOutcome, Sink
+from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
@@ -35,7 +35,7 @@ class WebhookTarget:
     async def open(self) -> None:
         self.receiver = await Receiver().__aenter__()
         settings = WebhookSettings.model_validate({"type": "webhook", "url": self.receiver.url})
-        self.sink: Sink = WebhookSink(settings, clock=FakeClock())
+        self.sink: Sink = settings.open(SinkContext(FakeClock()))
 
     async def close(self) -> None:
         await self.sink.close()

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.runtime.settings import Block, key_of
+from watcher.runtime.settings import Block, block_of, key_of
 
 HEAD = """\
 # Configuration
@@ -79,8 +79,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
     for name, field in sorted(block.model_fields.items(), key=lambda item: item[0] != "type"):
         path = f"{prefix}{key_of(block, name=name)}"
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Block):
+        inner = block_of(field)
+        if inner is not None:
             yield f"| `{path}` | block | | {field.description} | |"
             yield from _rows(inner, prefix=f"{path}.")
         else:

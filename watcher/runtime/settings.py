@@ -7,7 +7,7 @@ file, variables and `_file` twins are the loader's business.
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     StrictStr,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from yarl import URL
 
 from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate
@@ -34,6 +35,12 @@ TEXT_LIMIT = 256
 def key_of(model: type[BaseModel], *, name: str) -> str:
     """Return the YAML key of a field."""
     return model.model_fields[name].alias or name
+
+
+def block_of(field: FieldInfo) -> type["Block"] | None:
+    """Return the block that a field holds, also one that may be absent; `None` if it holds something else."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)), None)
 
 
 def did_you_mean(word: str, known: Collection[str], *, rest: str) -> str:

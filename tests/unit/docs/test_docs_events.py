@@ -9,8 +9,8 @@ from documents.events import emitted
 from documents.events_text import FIELDS
 from receiver import Receiver
 
-from watcher.delivery.sinks.protocol import SendOutcome
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
+from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery, EventType
 from watcher.runtime.clock import SystemClock
 
@@ -60,7 +60,7 @@ def receive() -> Callable[..., int]:
 async def test_the_receiver_of_the_page_takes_a_real_request_once(receive: Callable[..., int]) -> None:
     async with Receiver() as receiver:
         settings = WebhookSettings.model_validate({"type": "webhook", "url": receiver.url, "secret": SECRET})
-        sink = WebhookSink(settings, clock=SystemClock())
+        sink = settings.open(SinkContext(SystemClock()))
         assert (await sink.send([DELIVERY])).outcome is SendOutcome.DELIVERED
         await sink.close()
         request = receiver.requests[0]

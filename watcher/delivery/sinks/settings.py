@@ -18,15 +18,7 @@ from watcher.domain.models import EventType
 from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 
-LATER_EVENTS = (
-    "pipeline.failing",
-    "pipeline.recovered",
-    "pipeline.silent",
-    "pipeline.active",
-    "problem.reminder",
-    "problem.acknowledged",
-    "problem.closed",
-)
+LATER_EVENTS = ("problem.acknowledged",)
 """Types of SPEC 5 that this version never emits."""
 
 _WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))

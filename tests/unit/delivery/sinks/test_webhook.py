@@ -13,8 +13,9 @@ from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, outcome_of
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.delivery.sinks.template import outcome_of
+from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import shown_url
@@ -39,9 +40,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def sink_to(url: str, *, clock: Clock | None = None, **settings: object) -> AsyncIterator[WebhookSink]:
+async def sink_to(url: str, *, clock: Clock | None = None, **settings: object) -> AsyncIterator[Sink]:
     block = WebhookSettings.model_validate({"type": "webhook", "url": url, **settings})
-    sink = WebhookSink(block, clock=clock or FakeClock())
+    sink = block.open(SinkContext(clock or FakeClock()))
     try:
         yield sink
     finally:
