@@ -59,20 +59,24 @@ _TITLES: Mapping[EventType, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """One event. `data` is the event's own."""
+    """One event. `data` is the event's own; of each of its `nodes` that failed name and error are known."""
 
     id: str
     type: EventType
     time: datetime
     execution: str | None
     data: Mapping[str, Any]
+    nodes: tuple[tuple[str, str], ...]
 
     @classmethod
     def read(cls, body: bytes) -> "Alert":
         """Return what a stored event says."""
         event = json.loads(body)
         time = datetime.fromisoformat(event["time"])
-        return cls(event["id"], EventType(event["type"]), time, event.get("subject"), event["data"])
+        data = event["data"]
+        failed = data.get("execution", {}).get("failedNodes", ())
+        nodes = tuple((each.get("name") or each.get("id") or "", each.get("error") or "") for each in failed)
+        return cls(event["id"], EventType(event["type"]), time, event.get("subject"), data, nodes)
 
     @property
     def problem(self) -> Mapping[str, Any] | None:
@@ -118,12 +122,6 @@ class Alert:
         """Return the pipeline's name, else its id."""
         pipeline: Mapping[str, str] = self.data.get("pipeline", {})
         return pipeline.get("name") or pipeline.get("id")
-
-    @property
-    def nodes(self) -> list[tuple[str, str]]:
-        """Return name and error of each node that failed."""
-        failed = self.data.get("execution", {}).get("failedNodes", ())
-        return [(each.get("name") or each.get("id") or "", each.get("error") or "") for each in failed]
 
     @property
     def error(self) -> str:

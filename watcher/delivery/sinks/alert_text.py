@@ -21,6 +21,9 @@ _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 _VARYING = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b|\d+")
 """Ids and numbers: what differs between two errors that are the same."""
 
+_UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
+"""Each unit with its seconds, and the next smaller one."""
+
 Limits = TypeVar("Limits")
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
@@ -89,17 +92,11 @@ def mask(text: str) -> str:
 
 def in_words(seconds: float) -> str:
     """Return a duration: `5.1 s`, `2 m 31 s`, `4 h 12 m`, `3 d 4 h`."""
-    if seconds < 60:  # noqa: PLR2004
+    if round(seconds) < _UNITS[-1][1]:
         return f"{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    hours, rest_m = divmod(minutes, 60)
-    days, rest_h = divmod(hours, 24)
-    larger, smaller = (
-        (f"{days} d", f"{rest_h} h") if days else (f"{hours} h", f"{rest_m} m") if hours else (f"{rest_m} m", "")
-    )
-    if not smaller:
-        return f"{minutes} m {rest_s} s" if rest_s else larger
-    return larger if smaller.startswith("0 ") else f"{larger} {smaller}"
+    unit, size, smaller, smaller_size = next(each for each in _UNITS if round(seconds) >= each[1])
+    rest = round(seconds) % size // smaller_size
+    return f"{round(seconds) // size} {unit}{f' {rest} {smaller}' if rest else ''}"
 
 
 def span(first: datetime, last: datetime) -> str:

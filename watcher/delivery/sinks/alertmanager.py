@@ -54,7 +54,7 @@ class AlertmanagerTemplate:
     """One alert per event, all of a batch in one request."""
 
     content_type = "application/json; charset=utf-8"
-    reads_answer = True
+    judged_by_body: frozenset[int] = frozenset()
     events = ALERT_EVENTS
     rate_limit = "100/s"
 

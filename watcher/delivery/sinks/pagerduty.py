@@ -9,7 +9,7 @@ from typing import Any
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
-from watcher.delivery.sinks.digest import Digest, digest
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
 from watcher.domain.cloudevents import group_id, timestamp
@@ -32,7 +32,7 @@ class PagerDutyTemplate:
     """A problem's opening and reminders trigger, its closing resolves. What is no problem triggers under its own id."""
 
     content_type = "application/json; charset=utf-8"
-    reads_answer = True
+    judged_by_body: frozenset[int] = frozenset()
     events = ALERT_EVENTS
     rate_limit = "2/s"
 
@@ -43,22 +43,16 @@ class PagerDutyTemplate:
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one event for each problem; of a group, the others share one event for bad news, one for good."""
         messages: list[Message] = []
-        good: list[Delivery] = []
-        bad: list[Delivery] = []
+        others = {False: Digest(), True: Digest()}
         for delivery in batch:
             alert = Alert.read(delivery.body)
             if alert.closes:
                 messages.append(self._resolve(alert))
-            if not alert.closes and alert.problem is not None:
+            if alert.problem is not None and not alert.closes:
                 messages.append(self._trigger(alert, key=alert.problem["id"]))
             elif not alert.closes or alert.is_trouble:
-                (bad if alert.is_trouble else good).append(delivery)
-        for part in (good, bad):
-            if len(part) == 1:
-                messages.append(self._trigger(Alert.read(part[0].body), key=str(part[0].event_id)))
-            elif part:
-                messages.append(self._trigger_group(part))
-        return messages
+                others[alert.is_trouble].add(alert, event_id=delivery.event_id)
+        return [*messages, *(self._trigger_others(part) for part in others.values() if part.count)]
 
     def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (202 is enough)
         """Return what a status code means."""
@@ -72,10 +66,12 @@ class PagerDutyTemplate:
     def _trigger(self, alert: Alert, *, key: str) -> Message:
         return _message(alert.id, partial(self._event_of, alert, key))
 
-    def _trigger_group(self, batch: Sequence[Delivery]) -> Message:
-        key = str(group_id(delivery.event_id for delivery in batch))
-        event_ids = [str(delivery.event_id) for delivery in batch]
-        return _message(key, partial(self._event_of_group, digest(batch), key, event_ids))
+    def _trigger_others(self, group: Digest) -> Message:
+        if group.count == 1:
+            (alert,) = group.newest
+            return self._trigger(alert, key=alert.id)
+        key = str(group_id(group.event_ids))
+        return _message(key, partial(self._event_of_group, group, key))
 
     def _event_of(self, alert: Alert, key: str, less: int, cut: Cutter) -> Json:
         pipeline = alert.data.get("pipeline", {}).get("id")
@@ -93,12 +89,12 @@ class PagerDutyTemplate:
         }
         return self._event(key, payload, links=[alert.link] if alert.link else [])
 
-    def _event_of_group(self, group: Digest, key: str, event_ids: Sequence[str], less: int, cut: Cutter) -> Json:
+    def _event_of_group(self, group: Digest, key: str, less: int, cut: Cutter) -> Json:
         newest = group.newest[0]
         clusters = [each.line for each in group.clusters]
-        details: Json = {"count": group.count, "clusters": clusters, "executions": group.ids, "events": event_ids}
-        if less >= _WITHOUT_EVENT_IDS:
-            del details["events"]
+        details: Json = {"count": group.count, "clusters": clusters, "executions": group.ids}
+        if less == _EVERYTHING:
+            details["events"] = [str(id_) for id_ in reversed(group.event_ids)]
         payload = {
             "summary": cut(f"{group.title}: {clusters[0]}", SUMMARY_LENGTH),
             "source": shorten(newest.data.get("account", ""), FIELD_LENGTH),

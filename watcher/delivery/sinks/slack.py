@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
-from watcher.delivery.sinks.digest import Digest, digest
+from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
 from watcher.domain.cloudevents import group_id
@@ -55,18 +55,19 @@ class SlackTemplate:
     """One message per event or per group; good news and bad never share one."""
 
     content_type = "application/json; charset=utf-8"
-    reads_answer = True
+    judged_by_body = frozenset({200})
     events = ALERT_EVENTS
     rate_limit = "1/s"
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: the good news first."""
         if len(batch) == 1:
-            return [_message_of(batch[0])]
-        trouble = [delivery for delivery in batch if Alert.read(delivery.body).is_trouble]
-        ids = {delivery.event_id for delivery in trouble}
-        rest = [delivery for delivery in batch if delivery.event_id not in ids]
-        return [_message_of(part[0]) if len(part) == 1 else _message_of_group(part) for part in (rest, trouble) if part]
+            return [_message_of(Alert.read(batch[0].body))]
+        parts = {False: Digest(), True: Digest()}
+        for delivery in batch:
+            alert = Alert.read(delivery.body)
+            parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
+        return [_message_of_group(part) for part in parts.values() if part.count]
 
     def judge(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -76,32 +77,33 @@ class SlackTemplate:
         return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
 
 
-def _message_of(delivery: Delivery) -> Message:
-    alert = Alert.read(delivery.body)
-    text, is_cut = fit(partial(_single, alert), _LIMITS, most=MESSAGE_LENGTH)
-    return Message(str(delivery.event_id), text.encode(), partial(_minimal, alert.headline, _ids(alert)), is_cut)
+def _message_of(alert: Alert) -> Message:
+    headline = alert.headline
+    text, is_cut = fit(partial(_single, alert, headline), _LIMITS, most=MESSAGE_LENGTH)
+    return Message(alert.id, text.encode(), partial(_minimal, headline, _ids(alert)), is_cut)
 
 
-def _message_of_group(batch: Sequence[Delivery]) -> Message:
-    group = digest(batch)
+def _message_of_group(group: Digest) -> Message:
+    if group.count == 1:
+        return _message_of(group.newest[0])
     text, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH)
-    minimal = partial(_minimal, group.headline, " ".join(group.ids[:ID_BLOCKS]))
-    return Message(str(group_id(delivery.event_id for delivery in batch)), text.encode(), minimal, is_cut)
+    minimal = partial(_minimal, group.headline, " ".join(group.ids[:NEWEST_COUNT]))
+    return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
 
 
-def _single(alert: Alert, limits: _Limits, cut: Cutter) -> Json:
+def _single(alert: Alert, headline: str, limits: _Limits, cut: Cutter) -> Json:
     error = cut(alert.error, limits.error)
     nodes = "\n".join(cut(": ".join(filter(None, node)), PREVIEW_LENGTH) for node in alert.nodes[1 : 1 + limits.nodes])
     cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + limits.nodes
     blocks = [
-        {"type": "header", "text": _plain(alert.headline)},
+        {"type": "header", "text": _plain(headline)},
         _section(error),
         _section(nodes and f"Also failed:\n{nodes}"),
         {"type": "section", "fields": _fields(alert, limits, cut)},
         {"type": "context", "elements": [_plain(_ids(alert))]},
         _buttons(alert),
     ]
-    return _payload(alert.headline, error, [block for block in blocks if block])
+    return _payload(headline, error, [block for block in blocks if block])
 
 
 def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
@@ -125,28 +127,25 @@ def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
 
 
 def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
-    clusters = "\n".join(each.line for each in group.clusters)
+    clusters = group.clusters
     newest = [_newest(alert, with_link=number < limits.links) for number, alert in enumerate(group.newest)]
     id_blocks, left_count = _id_blocks(group.ids, limits.ids)
-    cut.has_cut = cut.has_cut or bool(left_count)
     rest = f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
     where = f"{rest}; {left_count:,} ids are left out here." if left_count else f"{rest}."
     blocks = [
         {"type": "header", "text": _plain(group.headline)},
-        _section(_lines(clusters, limits.clusters, cut)),
+        _section(_lines([each.line for each in clusters], limits.clusters, cut)),
         _section(f"The newest {len(newest)}:"),
         *newest,
         *id_blocks,
         {"type": "context", "elements": [_plain(where)]},
     ]
-    return _payload(group.headline, group.clusters[0].text, [block for block in blocks if block])
+    return _payload(group.headline, clusters[0].text, [block for block in blocks if block])
 
 
-def _lines(text: str, limit: int, cut: Cutter) -> str:
-    """Cut lines to so many characters together, each of them alike."""
-    lines = text.split("\n")
-    each = limit // len(lines) - 1
-    return "\n".join(cut(line, each) for line in lines) if len(text) > limit else text
+def _lines(lines: Sequence[str], limit: int, cut: Cutter) -> str:
+    """Return lines of so many characters together, of which each may have as many."""
+    return "\n".join(cut(line, limit // len(lines) - 1) for line in lines)
 
 
 def _newest(alert: Alert, *, with_link: bool) -> Json:

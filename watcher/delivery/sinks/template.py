@@ -43,10 +43,10 @@ class Message:
 
 
 class Template(Protocol):
-    """Posts for one kind of receiver. With `reads_answer` it judges by the beginning of an answer's body, too."""
+    """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little."""
 
     content_type: str
-    reads_answer: bool
+    judged_by_body: frozenset[int]
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
@@ -73,7 +73,7 @@ class EventTemplate:
     """Posts an event as it is stored, byte for byte."""
 
     content_type = "application/cloudevents+json; charset=utf-8"
-    reads_answer = False
+    judged_by_body: frozenset[int] = frozenset()
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one request per event."""

@@ -134,9 +134,8 @@ class WebhookSink:
                 proxy=self._proxy.url,
                 proxy_headers=self._proxy.headers,
             ) as response:
-                said = await _beginning(response) if self._template.reads_answer else b""
-                if not self._template.reads_answer:
-                    await _let_go(response)
+                needs_body = response.status in self._template.judged_by_body
+                said = await _beginning(response, patience_s=None if needs_body else BODY_GRACE_S)
                 return self._result(Head(response.status, response.headers.get("Retry-After")), said), said
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
@@ -189,24 +188,15 @@ def _weakest(results: Sequence[SendResult]) -> SendResult:
     return next((each for each in results if each.outcome is SendOutcome.ACCEPTED), results[-1])
 
 
-async def _beginning(response: aiohttp.ClientResponse) -> bytes:
-    """Return the beginning of an answer's body, as much as came within the timeout of the request."""
-    said = b""
-    with suppress(aiohttp.ClientError, TimeoutError):
-        while len(said) < SMALL_BODY_BYTES and (part := await response.content.readany()):
-            said += part
-    if not response.content.is_eof():
-        response.close()
-    return said[:SMALL_BODY_BYTES]
-
-
-async def _let_go(response: aiohttp.ClientResponse) -> None:
-    """Let go of an answer of which only the head is wanted.
+async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None) -> bytes:
+    """Return the beginning of an answer's body, as much as comes in that time, and let go of the rest.
 
     A connection can be used again once the body is through, which is waited for if it is small and all but there.
     """
-    if (response.content_length or 0) <= SMALL_BODY_BYTES:
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with asyncio.timeout(BODY_GRACE_S):
-                await response.content.wait_eof()
+    said = b""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while len(said) < SMALL_BODY_BYTES and (part := await response.content.readany()):
+                said += part
     response.close()
+    return said[:SMALL_BODY_BYTES]
