@@ -13,9 +13,10 @@ from watcher.delivery.sinks.alert_text import clean, in_words, shorten, usable_l
 from watcher.domain.models import EventType
 from watcher.domain.problems import Severity, severity_of
 
-NAME_LENGTH = 80
-NODE_LENGTH = 40
-"""Characters of names in a headline: it never has more than 150."""
+HEADLINE_LENGTH = 150
+NAME_LENGTH = 70
+NODE_LENGTH = 35
+"""Characters of a headline, and of the names in it, which leave room for what is said of them."""
 
 _TROUBLED_ENDS = frozenset(
     {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
@@ -133,7 +134,7 @@ class Alert:
     @property
     def headline(self) -> str:
         """Return the one line that has to do, with a sign for how it is."""
-        return f"{self._glyph()} {self.title}"
+        return shorten(f"{self._glyph()} {self.title}", HEADLINE_LENGTH)
 
     @property
     def title(self) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from watcher.delivery.sinks.alert import NAME_LENGTH, Alert
+from watcher.delivery.sinks.alert import HEADLINE_LENGTH, NAME_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import clean, mask, shorten, span
 from watcher.domain.models import EventType
 from watcher.domain.problems import Severity
@@ -17,7 +17,6 @@ from watcher.domain.problems import Severity
 NEWEST_COUNT = 5
 CLUSTERS_COUNT = 10
 CLUSTER_LENGTH = 160
-HEADLINE_LENGTH = 150
 _WORDS_COUNT = 3
 
 _WORDS = {EventType.EXECUTION_SUCCESS: "succeeded", EventType.WATCHER_TEST: "tests"}

@@ -137,12 +137,14 @@ class WebhookSettings(SinkSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
+        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        path = URL(self.url.get_secret_value()).raw_path_qs.strip("/")
         target = Target(
             url=self._post_url(),
             secrets=tuple(secret.get_secret_value() for secret in self.secret),
-            headers={name: value.get_secret_value() for name, value in self.headers.items()},
+            headers=headers,
             timeout_s=self.timeout_s,
-            routing_key=self._key(),
+            hidden=tuple(filter(None, (path, path.rpartition("/")[2], self._key(), *headers.values()))),
         )
         return WebhookSink(target, self._template(context.clock), clock=context.clock)
 

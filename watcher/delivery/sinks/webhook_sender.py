@@ -46,13 +46,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where to post to, with what in each request. All of it is secret but scheme and host."""
+    """Where to post to, with what in each request. `hidden` are texts that nothing that is shown may hold."""
 
     url: URL
     secrets: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 15.0
-    routing_key: str = ""
+    hidden: tuple[str, ...] = ()
 
 
 class WebhookSink:
@@ -66,8 +66,7 @@ class WebhookSink:
         self._clock = clock
         self._template = template
         self._url = target.url
-        secrets = (target.routing_key, target.url.raw_path_qs.strip("/"), *target.headers.values())
-        self._hidden = tuple(filter(None, secrets))
+        self._hidden = target.hidden
         self._keys = [signing_key(secret) for secret in target.secrets]
         self._headers = CIMultiDict(target.headers)
         if "Authorization" in self._headers:
