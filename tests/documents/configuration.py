@@ -39,6 +39,7 @@ KINDS = {
     "_duration_or_zero": "duration",
     "_rate": "rate",
     "_key": "secret",
+    "_routing_key": "secret",
     "_sink_url": "secret URL",
     "one_or_list": "secret, or a list",
 }
@@ -94,13 +95,23 @@ def _row(path: str, field: FieldInfo, *, optional: bool) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    for rule in field.metadata:
+    found = [*field.metadata, *_parts(field.annotation)]
+    for rule in found:
         if kind := KINDS.get(getattr(getattr(rule, "func", None), "__name__", "")):
             return kind
-    words = [str(word) for word in get_args(field.annotation) if isinstance(word, str)]
+    words = [str(word) for word in found if isinstance(word, str)]
     if words:
         return " or ".join(f"`{word}`" for word in words)
-    return _python_kind(field.annotation)
+    return _python_kind(int if int in found else field.annotation)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 (whatever a field is annotated with)
+    """Yield what one of a few words, or a value that may be absent, is made of: its words, types and rules."""
+    is_optional = type(None) in get_args(annotation)
+    for part in get_args(annotation):
+        if is_optional or isinstance(part, str):
+            yield part
+            yield from get_args(part) if is_optional else ()
 
 
 def _python_kind(annotation: Any) -> str:  # noqa: ANN401 (whatever a field is annotated with)

@@ -261,9 +261,9 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialRes
         sent = await sink.send([delivery])
     finally:
         await sink.close()
-    if sent.outcome is SendOutcome.DELIVERED:
+    if sent.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}:
         return _TrialResult(Exit.DONE, f"accepted a watcher.test ({sent.answer})")
-    return _failed(sent.answer)
+    return _failed(sent.answer, remedy=sent.remedy)
 
 
 async def _connect(settings: SinkSettings) -> _TrialResult:
@@ -273,6 +273,6 @@ async def _connect(settings: SinkSettings) -> _TrialResult:
         return _failed(failure_kind(error))
 
 
-def _failed(answer: str) -> _TrialResult:
-    words = f"answers {answer}" if answer.isdigit() else f"fails ({answer})"
-    return _TrialResult(Exit.UNREACHABLE, words, _SINK_HINTS.get(answer, ""))
+def _failed(answer: str, *, remedy: str = "") -> _TrialResult:
+    words = f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
+    return _TrialResult(Exit.UNREACHABLE, words, remedy or _SINK_HINTS.get(answer, ""))

@@ -32,7 +32,7 @@ class WebhookSettings(SinkSettings):
         default=None,
         description="Posts messages made for this receiver instead of events. It brings its own defaults of `events` "
         "(all but `execution.new`, `.running`, `.paused`, `.success`) and `rate_limit`. See [sinks.md](sinks.md).",
-        examples=["slack"],
+        examples=["pagerduty"],
     )
     routing_key: RoutingKey | None = Field(
         default=None,
