@@ -43,9 +43,13 @@ def after(
     return decide(delivery, result, through_at=through_at, waited_s=waited_s, rules=RULES, jitter=lambda: jitter)
 
 
-def test_a_success_settles() -> None:
-    decision = after(SendOutcome.DELIVERED, attempts=7, steps=3, rejections=4, waited_s=1e9)
-    assert decision == RetryDecision(DeliveryState.DELIVERED, 3, 0, 0.0)
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(SendOutcome.DELIVERED, DeliveryState.DELIVERED), (SendOutcome.ACCEPTED, DeliveryState.ACCEPTED)],
+)
+def test_a_success_settles(outcome: SendOutcome, state: DeliveryState) -> None:
+    decision = after(outcome, attempts=7, steps=3, rejections=4, waited_s=1e9)
+    assert decision == RetryDecision(state, 3, 0, 0.0)
 
 
 def test_a_delivery_nobody_wants_waits_however_long_and_takes_no_step() -> None:
