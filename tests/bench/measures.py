@@ -115,8 +115,13 @@ def measure_latency(bench: Bench) -> Iterator[Figure]:
 
 
 def measure_deliveries(bench: Bench) -> Iterator[Figure]:
-    """Measure how fast a full outbox empties into one sink."""
-    yield at_least(2_000, "deliveries per second to one sink", [_deliveries_per_s(bench) for _ in bench.repetitions])
+    """Measure how fast a full outbox empties into one sink, and what a message made for Slack costs beside it."""
+    pairs = [(_deliver(bench), _deliver(bench, template="slack")) for _ in bench.repetitions]
+    yield at_least(2_000, "deliveries per second to one sink", [plain.per_s for plain, _ in pairs])
+    yield at_most(
+        1.5, "CPU of a delivery to Slack over a plain webhook's", [to.cpu_s_each / by.cpu_s_each for by, to in pairs]
+    )
+    yield shown("  CPU of a delivery, µs", [plain.cpu_s_each * 1e6 for plain, _ in pairs])
 
 
 MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
@@ -216,17 +221,11 @@ def _percentile(values: Sequence[float], nth: int) -> float:
     return quantiles(values, n=100)[nth - 1]
 
 
-def _deliveries_per_s(bench: Bench) -> float:
-    """Return the rate of the middle of an outbox: its first tenth warms up, its last may be thin."""
+def _deliver(bench: Bench, *, template: str | None = None) -> Cost:
+    """Return what nine tenths of an outbox cost: the first warms up."""
     waiting = MANY[:DELIVERIES_COUNT]
     with server(serve_load) as api, server(receive) as hook:
-        wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook))
-        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))):
-            first_at = _reached_at(hook, count=DELIVERIES_COUNT // 10)
-            last_at = _reached_at(hook, count=DELIVERIES_COUNT)
-            return DELIVERIES_COUNT * 0.9 / (last_at - first_at)
-
-
-def _reached_at(counters: Counters, *, count: int) -> float:
-    wait_until(lambda: counters.served_count >= count)
-    return time.monotonic()
+        wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook), template=template)
+        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))) as process:
+            wait_until(lambda: hook.served_count >= DELIVERIES_COUNT // 10)
+            return observe_cost(process, hook, until_count=DELIVERIES_COUNT)

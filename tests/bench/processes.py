@@ -50,10 +50,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(_SLICE_S)
 
 
-def observe_cost(process: psutil.Process, counters: Counters, *, seconds: float) -> Cost:
-    """Watch a process for so long while the counters's server counts what it asks for."""
+def observe_cost(process: psutil.Process, counters: Counters, *, seconds: float = 0.0, until_count: int = 0) -> Cost:
+    """Watch a process for so long, or until that count, while the counters's server counts what it asks for."""
     cpu_s, served, began_at = _cpu_s(process), counters.served_count, time.monotonic()
     time.sleep(seconds)
+    wait_until(lambda: counters.served_count >= until_count)
     return Cost(counters.served_count - served, time.monotonic() - began_at, _cpu_s(process) - cpu_s)
 
 

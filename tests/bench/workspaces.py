@@ -27,12 +27,16 @@ _FILLED_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a daemon is to do. `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace."""
+    """What a daemon is to do. `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace.
+
+    With a `template` that posts messages made for its receiver.
+    """
 
     base_url: str
     executions: Sequence[str]
     rate_per_s: int = 1_000_000
     sink_url: str | None = None
+    template: str | None = None
 
 
 class Workspaces:
@@ -65,7 +69,7 @@ class Workspaces:
 
 
 def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
-    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s"}
+    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s", "template": wish.template}
     return {
         "accounts": {ACCOUNT: {"api_key": "bench", "base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}},
         "watch": [{"pipeline": PIPELINE, "executions": list(wish.executions)}],
