@@ -54,7 +54,7 @@ def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)
 
 
-def _describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
+def describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Tell the JSON Schema what only the loader sees: of two twins exactly one, or at most one."""
     for key in file_twins(model):
         needed = key in schema.get("required", ())
@@ -73,7 +73,7 @@ class Block(BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        json_schema_extra=_describe_twins,
+        json_schema_extra=describe_twins,
     )
 
     @model_validator(mode="before")

@@ -7,7 +7,15 @@ import asyncio
 import ssl
 from typing import Any, Literal, Self
 
-from pydantic import Field, ModelWrapValidatorHandler, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
@@ -20,12 +28,23 @@ from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
 from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, RetrySettings, RoutingKey
 from watcher.runtime.clock import Clock
 from watcher.runtime.proxy import proxy_for
-from watcher.runtime.settings import Duration, Rate, as_written, shown_url
+from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url
 from watcher.runtime.units import InvalidValueError
+
+
+def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Let the JSON Schema do without a URL where the template brings one."""
+    describe_twins(schema, model)
+    (rule,) = (rule for rule in schema["allOf"] if {"required": ["url"]} in rule.get("oneOf", ()))
+    brings_url = {"properties": {"template": {"const": "pagerduty"}}, "required": ["template"]}
+    schema["allOf"].remove(rule)
+    schema["allOf"].append({"if": brings_url, "then": {"not": {"required": ["url", "url_file"]}}, "else": rule})
 
 
 class WebhookSettings(SinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
+
+    model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
 
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
     template: Literal["slack", "pagerduty", "alertmanager"] | None = Field(

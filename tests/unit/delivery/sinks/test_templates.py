@@ -163,6 +163,14 @@ def test_slack_shows_headline_error_facts_ids_and_a_button() -> None:
     assert payload["blocks"][4]["elements"][0]["url"] == "https://example.com/runs/1"
 
 
+def test_names_and_errors_are_shown_at_slack_as_they_are_and_obeyed_nowhere() -> None:
+    (payload,) = slack(failed(error=HOSTILE, pipeline={"id": PIPELINE, "name": HOSTILE[:60]}))
+    shown = clean(HOSTILE)
+    assert payload["text"].endswith(shown.replace("<", "&lt;").replace(">", "&gt;"))
+    assert payload["blocks"][1]["text"] == {"type": "plain_text", "text": shown, "emoji": False}
+    assert payload["blocks"][0]["text"]["text"].startswith("✕ </x> *b* <!channel> @everyone [a](http://e)")
+
+
 def test_slack_says_since_when_a_problem_is_open_and_how_long_an_execution_was_overdue() -> None:
     (opening,) = slack(sample(EventType.PIPELINE_SILENT))
     assert f"Since\n<!date^{int(OPENED_AT.timestamp())}^" in plain_texts(opening)
