@@ -77,7 +77,8 @@ class Alert:
         data = event["data"]
         failed = data.get("execution", {}).get("failedNodes", ())
         nodes = tuple((each.get("name") or each.get("id") or "", each.get("error") or "") for each in failed)
-        return cls(event["id"], EventType(event["type"]), time, event.get("subject"), data, nodes)
+        execution = data.get("execution", {}).get("id")
+        return cls(event["id"], EventType(event["type"]), time, execution, data, nodes)
 
     @property
     def problem(self) -> Mapping[str, Any] | None:
@@ -145,16 +146,16 @@ class Alert:
             return f"Still open after {in_words(max(0.0, open_s))}: {title}"
         if self.type is EventType.PROBLEM_CLOSED:
             return f"No longer watched: {title}"
-        if self.closes and self.execution is not None and not self.is_trouble:
+        if self.overdue_text is not None and not self.is_trouble:
             return f"{title}, no longer overdue"
         return title
 
     @property
     def overdue_text(self) -> str | None:
         """Return for how long an execution was overdue that no longer is."""
-        if self.problem is None or not self.closes or self.execution is None:
-            return None
-        return in_words(self.problem["durationSeconds"])
+        problem = self.problem or {}
+        is_over = self.closes and problem["kind"] == EventType.EXECUTION_OVERDUE
+        return in_words(problem["durationSeconds"]) if is_over else None
 
     def _glyph(self) -> str:
         if self.closes and not self.is_trouble:

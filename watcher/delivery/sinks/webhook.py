@@ -31,6 +31,9 @@ from watcher.runtime.proxy import proxy_for
 from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url
 from watcher.runtime.units import InvalidValueError
 
+SECRET_LENGTH = 4
+"""What has fewer characters is no secret, and occurs in any text."""
+
 
 def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Let the JSON Schema do without a URL where the template brings one."""
@@ -158,14 +161,15 @@ class WebhookSettings(SinkSettings):
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         path = URL(self.url.get_secret_value()).raw_path_qs.strip("/")
+        secrets = (path, path.rpartition("/")[2], self._key(), *headers.values())
         target = Target(
             url=self._post_url(),
             secrets=tuple(secret.get_secret_value() for secret in self.secret),
             headers=headers,
             timeout_s=self.timeout_s,
-            hidden=tuple(filter(None, (path, path.rpartition("/")[2], self._key(), *headers.values()))),
+            hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
         )
-        return WebhookSink(target, self._template(context.clock), clock=context.clock)
+        return WebhookSink(target, self.chosen_template(context.clock), clock=context.clock)
 
     async def connect(self) -> str:
         """Connect to the host, or to the proxy that leads there, and say nothing."""
@@ -178,7 +182,8 @@ class WebhookSettings(SinkSettings):
         writer.transport.abort()
         return "proxy connected, nothing sent" if proxy else "connected, nothing sent"
 
-    def _template(self, clock: Clock) -> Template:
+    def chosen_template(self, clock: Clock) -> Template:
+        """Return what makes its requests."""
         match self.template:
             case "slack":
                 return SlackTemplate()

@@ -1,9 +1,10 @@
 """Posts what a template makes of events to one URL, and hands over what the template makes of the answers."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 import aiohttp
 import structlog
@@ -36,10 +37,12 @@ CUT_EVERY_S = 3600.0
 """A sink that cuts messages says so once in that time."""
 
 AT_ONCE_COUNT = 16
-"""Messages of more events are made in a thread: the event loop has others to serve."""
+"""Of so many events, a few milliseconds' work, messages are made at once."""
 
 _TAKEN = frozenset({SendOutcome.DELIVERED, SendOutcome.ACCEPTED})
 _REJECTED = 400
+
+Item = TypeVar("Item")
 
 log = structlog.get_logger()
 
@@ -92,12 +95,8 @@ class WebhookSink:
 
         What is refused with 400 goes once more in its minimal form, if there is one: waiting would not help.
         """
-        if len(batch) > AT_ONCE_COUNT:
-            messages = await asyncio.to_thread(self._template.messages, batch)
-        else:
-            messages = self._template.messages(batch)
         results = []
-        for message in messages:
+        for message in await _made(self._template.messages, batch):
             self._note_cut(message, batch[0])
             result, said = await self._post(message, replayed=batch[0].replayed)
             if result.answer == str(_REJECTED) and message.minimal is not None:
@@ -112,7 +111,7 @@ class WebhookSink:
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`."""
         assert isinstance(self._template, AlertmanagerTemplate)  # noqa: S101 (nothing else asks)
-        for message in self._template.refresh(problems):
+        for message in await _made(self._template.refresh, problems):
             result, _ = await self._post(message)
             if result.outcome not in _TAKEN:
                 return result
@@ -180,6 +179,11 @@ class WebhookSink:
             said=text[:SAID_LENGTH],
             remedy="a minimal message was sent instead; check that url is this receiver's, else report a bug",
         )
+
+
+async def _made(make: Callable[[Sequence[Item]], list[Message]], items: Sequence[Item]) -> list[Message]:
+    """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
+    return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
 
 
 def _weakest(results: Sequence[SendResult]) -> SendResult:

@@ -1,7 +1,7 @@
 from datetime import datetime
 
 import pytest
-from sample_events import AT, HOSTILE, closing_overdue, data_of, failed, sample
+from sample_events import AT, HOSTILE, closing_overdue, data_of, execution_id, failed, problem_block, sample
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, mask, shorten, span, usable_link
@@ -83,6 +83,13 @@ def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
     assert (alert.headline, alert.is_trouble, alert.severity) == (headline, is_trouble, severity)
     assert alert.closes
     assert alert.overdue_text == "41 m"
+
+
+def test_what_is_no_longer_watched_still_names_its_execution() -> None:
+    data = data_of(EventType.EXECUTION_OVERDUE) | {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
+    alert = read(sample(EventType.PROBLEM_CLOSED, data=data))
+    assert (alert.execution, alert.overdue_text) == (execution_id(), "41 m")
+    assert alert.headline == "✓ No longer watched: Sales agent is running for too long, by 2 m 5 s"
 
 
 def test_a_reminder_is_as_severe_as_its_problem() -> None:
