@@ -19,7 +19,7 @@ ALERT_EVENTS = (
 )
 """What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
 
-_VERDICTS = {
+_OUTCOMES = {
     202: SendOutcome.ACCEPTED,
     400: SendOutcome.REFUSED,
     410: SendOutcome.GONE,
@@ -60,7 +60,7 @@ class Template(Protocol):
 def judge(status: int) -> SendResult:
     """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
     is_success = 200 <= status <= 299  # noqa: PLR2004 (HTTP)
-    return SendResult(_VERDICTS.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY), str(status))
+    return SendResult(_OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY), str(status))
 
 
 def outcome_of(status: int) -> SendOutcome:

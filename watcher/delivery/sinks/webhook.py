@@ -27,7 +27,7 @@ from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Templa
 from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
 from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, RetrySettings, RoutingKey
 from watcher.runtime.clock import Clock
-from watcher.runtime.proxy import proxy_for
+from watcher.runtime.http_client import proxy_for
 from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url
 from watcher.runtime.units import InvalidValueError
 
@@ -149,7 +149,7 @@ class WebhookSettings(SinkSettings):
 
     @property
     def rules(self) -> WorkerRules:
-        """Return how it wants to be sent to."""
+        """Return how to send to it."""
         return WorkerRules(
             RetryRules(self.retry.schedule, self.retry.give_up_after_s),
             self.rate_limit,

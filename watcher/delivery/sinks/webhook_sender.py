@@ -20,8 +20,7 @@ from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.models import Delivery
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind
-from watcher.runtime.proxy import proxy_for
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
