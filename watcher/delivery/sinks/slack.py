@@ -5,7 +5,7 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -25,7 +25,6 @@ ID_LENGTH = 200
 PREVIEW_LENGTH = 300
 ID_BLOCKS = 2
 
-_ESCAPED = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
 
 Json = dict[str, Any]
@@ -174,8 +173,12 @@ def _minimal(headline: str, ids: str) -> bytes:
 
 def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
     preview = f"{headline}\n{shorten(detail, PREVIEW_LENGTH)}" if detail else headline
-    payload: Json = {"text": preview.translate(_ESCAPED), "mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
+    payload: Json = {"text": _escape(preview), "mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
     return payload | {"blocks": blocks} if blocks else payload
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def _ids(alert: Alert) -> str:
@@ -186,7 +189,8 @@ def _ids(alert: Alert) -> str:
 
 def _date(moment: datetime) -> str:
     """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
-    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{moment:%Y-%m-%d %H:%M:%S} UTC>"
+    in_utc = moment.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc} UTC>"
 
 
 def _plain(text: str) -> Json:
