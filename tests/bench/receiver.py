@@ -14,7 +14,7 @@ _TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 
 class _Connection(asyncio.Protocol):
     def __init__(self, counters: Counters) -> None:
-        self._ledger = counters
+        self._counters = counters
         self._begun = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -32,7 +32,7 @@ class _Connection(asyncio.Protocol):
         self._transport.write(_TAKEN)
 
     def _note(self, body: bytes) -> None:
-        counters, observed = self._ledger, _OBSERVED_AT.search(body)
+        counters, observed = self._counters, _OBSERVED_AT.search(body)
         counters.first_at = counters.first_at or time.monotonic()
         if observed is not None and counters.served_count < DELAYS_COUNT:
             observed_at = datetime.fromisoformat(observed[1].decode()).timestamp()

@@ -20,6 +20,7 @@ from watcher.store.open import open_store
 from watcher.store.protocol import ExecutionChange, Lease
 
 CONCURRENCY = 64
+UNPACED_PER_S = 1_000_000
 ACCOUNT = "default"
 SINK = "ops"
 _FILLED_AT_ONCE = 5_000
@@ -27,11 +28,15 @@ _FILLED_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a daemon is to do. `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace."""
+    """What a daemon is to do: poll these executions as fast as it can, or watch these pipelines by the defaults.
+
+    `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace.
+    """
 
     base_url: str
-    executions: Sequence[str]
-    rate_per_s: int = 1_000_000
+    executions: Sequence[str] = ()
+    pipelines: Sequence[str] = ()
+    rate_per_s: int = UNPACED_PER_S
     sink_url: str | None = None
 
 
@@ -65,11 +70,13 @@ class Workspaces:
 
 
 def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
+    named = [{"pipeline": PIPELINE, "executions": list(wish.executions)}] if wish.executions else []
+    fast = {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY}
     sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s"}
     return {
         "accounts": {ACCOUNT: {"api_key": "bench", "base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}},
-        "watch": [{"pipeline": PIPELINE, "executions": list(wish.executions)}],
-        "polling": {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY},
+        "watch": [*named, *({"pipeline": pipeline} for pipeline in wish.pipelines)],
+        "polling": fast if named else {},
         "sinks": {} if wish.sink_url is None else {SINK: sink},
         "store": {"url": f"sqlite:///{store}"},
         "http": {"listen": "127.0.0.1:0"},
