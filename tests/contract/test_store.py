@@ -206,6 +206,7 @@ async def test_polls_are_kept_and_never_go_back(store: Store, account: Lease, cl
     assert {each.polled_at for each in await executions_of(store, account)} == {LATER}
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_many_polls_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))

@@ -156,6 +156,7 @@ async def test_what_is_open_was_polled_no_later_than_now(store: Store, account: 
     assert (known.since_at, known.polled_at) == (clock.us, clock.us)
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_very_many_open_executions_are_loaded(store: Store, account: Lease) -> None:
     count = 10_001
     changes = [

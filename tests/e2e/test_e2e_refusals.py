@@ -5,8 +5,11 @@ What a person must correct is tested in this process, in `tests/unit/commands`.
 
 import socket
 
+import pytest
 from e2e.programme import Outcome, outcome_of
 from e2e.stage import Document, Stage, document_of, world_of
+
+pytestmark = pytest.mark.untraced
 
 
 async def test_a_second_daemon_on_the_same_file_is_told_who_holds_it(stage: Stage) -> None:

@@ -403,9 +403,9 @@ async def test_without_an_answer_there_is_no_status_code() -> None:
         assert (await ask(base_url)).status_code is None
 
 
-@pytest.mark.parametrize("status", [*range(100, 200), *range(201, 300), 404, 599, 600, 999])
-def test_no_code_but_200_is_well(status: int) -> None:
-    assert outcome_of(status) is not Outcome.OK
+def test_no_code_but_200_is_well() -> None:
+    statuses = [*range(100, 200), *range(201, 1000)]
+    assert [status for status in statuses if outcome_of(status) is Outcome.OK] == []
 
 
 async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:

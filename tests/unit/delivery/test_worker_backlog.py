@@ -91,6 +91,7 @@ async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Ri
     assert batches == [[*(f"{stream}1" for stream in streams(70)), "a1"], ["a2"]]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(
     ("count", "turn_s", "expected"), [(BATCH + 20, 0.01, True), (BATCH + 20, 0.0, False), (20, 0.01, False)]
 )

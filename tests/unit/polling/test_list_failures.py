@@ -55,6 +55,7 @@ async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **ru
     return Rig(account, lost_after=int(rules.get("lost_after", 3)), lost_grace_s=rules.get("lost_grace_s", 60.0))
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("outcome", [FORBIDDEN, NOT_FOUND, REJECTED])
 @pytest.mark.parametrize(
     ("times", "well_at", "gap"),

@@ -352,6 +352,7 @@ async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(stor
     assert {what for _, what in again.api.asked} == {"page 1"}
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_in_a_storm_of_ends_every_second_request_still_polls(store: SqlStore, clock: FakeClock) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)
@@ -534,6 +535,7 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -588,6 +590,7 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     assert await gaps(account) == [("unreadable", 71)]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, *history(101), rate_per_s=1.0)
     refuse(account, outcome=Outcome.NOT_FOUND)
@@ -665,6 +668,7 @@ async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_und
     assert len(await emitted(account)) >= 2 * page_rows
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clock: FakeClock) -> None:
     rows = [row(number, "running", age_s=100 - number) for number in range(60, 0, -1)]
     account = await whole_account(store, clock, rate_per_s=5.0)
@@ -683,6 +687,7 @@ async def test_where_a_list_with_short_pages_ends_is_known_to_the_next_scan(stor
     assert len(account.api.asked) - before <= 2 * 20
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
 @pytest.mark.parametrize("odd_s", [9000.0, -75 * 365 * DAY_S])
 async def test_all_that_was_known_may_only_have_grown_too_old_whatever_date_one_had(
@@ -760,6 +765,7 @@ async def test_after_a_short_list_without_a_total_too_what_began_later_is_report
     assert await emitted(account) == [("execution.success", name(1000))]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
 async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
     store: SqlStore, clock: FakeClock, lie: int | None, at_most: int
@@ -817,6 +823,7 @@ async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_no
     assert await emitted(account) == [("execution.success", name(2)) if states_total else ("pipeline.gap", "")]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("total", "states_total"), [(None, True), (100, True), (None, False)])
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
     store: SqlStore, clock: FakeClock, total: int | None, *, states_total: bool

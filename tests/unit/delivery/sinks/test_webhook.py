@@ -96,9 +96,9 @@ def expected(code: int) -> SendOutcome:
     return SendOutcome.BUSY if code == 429 else SendOutcome.RETRY
 
 
-@pytest.mark.parametrize("code", range(100, 1000))
-def test_every_status_code_has_its_outcome(code: int) -> None:
-    assert outcome_of(code) is expected(code)
+def test_every_status_code_has_its_outcome() -> None:
+    codes = range(100, 1000)
+    assert {code: outcome_of(code) for code in codes} == {code: expected(code) for code in codes}
 
 
 async def test_the_answer_is_the_code_over_a_real_connection(receiver: Receiver) -> None:

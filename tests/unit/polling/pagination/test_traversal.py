@@ -128,6 +128,7 @@ def seeds(count: int) -> list[Any]:
 LIES = ["true", "null", "zero", "constant", "huge", "off"]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", LIES)
 @pytest.mark.parametrize("seed", seeds(8))
@@ -145,6 +146,7 @@ def test_nothing_is_missed_and_no_gap_cried_whatever_total_says(order: Order, li
         world.arrive(draw.choice([0, 0, 1, 20, 50, 170]), dated=dated)
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "huge"])
 @pytest.mark.parametrize("page_rows", [9, 25, 49])
@@ -317,6 +319,7 @@ def test_a_list_that_grows_faster_than_it_is_read_is_a_gap() -> None:
     assert world.carry_over.ordering.order is Order.NEWEST
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("rate", [45, 60, 120, 400])
 def test_what_came_in_a_storm_that_is_over_is_read_and_is_no_gap(order: Order, rate: int) -> None:
@@ -420,6 +423,7 @@ def test_a_total_that_falls_is_no_sign_of_a_deletion_where_rows_come_twice() -> 
     assert scan.page == 3
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("order", Order)
 @pytest.mark.parametrize("lie", ["true", "null", "zero", "constant", "off"])
 @pytest.mark.parametrize("count", [51, 100, 130, 260, 300])
