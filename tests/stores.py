@@ -114,7 +114,7 @@ def change(
     with_sinks_of: int | None = None,
     **known: object,
 ) -> ExecutionChange:
-    """Return the next change of an execution, which tells one event."""
+    """Return the next change of an execution, which emits one event."""
     name = execution_id(number)
     values: dict[str, Any] = {"status": "running", "since_at": START_US, "polled_at": START_US} | known
     return ExecutionChange(
@@ -128,7 +128,7 @@ def change(
 def source_change(
     lease: Lease, *, sequence: int = 1, state: str | None = "unreachable", sinks: tuple[str, ...] = ("ops",)
 ) -> SourceChange:
-    """Return the next change of an account or sink, which tells one event."""
+    """Return the next change of an account or sink, which emits one event."""
     emitted = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
     return SourceChange(lease, sequence - 1, sequence, state, (OutboxEntry(emitted, sinks),))
 

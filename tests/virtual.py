@@ -111,7 +111,7 @@ class ScriptedApi:
         return [at - 1000.0 for at, name in self.asked if name == execution]
 
     def _total(self) -> int | None:
-        """Return `total`, or else how many rows there are, if it tells at all."""
+        """Return `total`, or else how many rows there are, if it says so at all."""
         length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
         return self.total or length if self.states_total else None
 
@@ -163,7 +163,7 @@ class Account:
             await asyncio.wait(set(self.watcher._tasks))
 
     async def events(self) -> list[dict[str, Any]]:
-        """Return all that was told so far, settling it."""
+        """Return all that was emitted so far, settling it."""
         from_store: list[dict[str, Any]] = []
         while True:
             due = await self.store.next_deliveries(self.sink, now=self.clock.steady_us() + 10**15, limit=500)

@@ -107,9 +107,9 @@ class FlakyStore:
         self._ask("record")
         await self.inner.record(change)
 
-    async def settle(self, settlements: AttemptRecords) -> None:
+    async def settle(self, records: AttemptRecords) -> None:
         self._ask("settle")
-        await self.inner.settle(settlements)
+        await self.inner.settle(records)
 
     async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
         self._ask("save_sink_state")

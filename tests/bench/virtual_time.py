@@ -57,8 +57,8 @@ class NotedStore:
     async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
         await self.noted.save_poll_times(lease, polled_at)
 
-    async def save_backoff(self, lease: Lease, strain: BackoffState) -> None:
-        await self.noted.save_backoff(lease, strain)
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
+        await self.noted.save_backoff(lease, backoff)
 
 
 class HandSchedule(Schedule):

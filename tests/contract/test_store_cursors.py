@@ -58,7 +58,7 @@ async def test_of_several_cursors_handed_in_at_once_the_last_stays(store: Store,
         assert (await store.load_pipeline(account, pipeline)).cursor == cursors[-1]
 
 
-async def test_what_a_pipeline_tells_is_recorded_with_its_cursor(store: Store, account: Lease, ops: Lease) -> None:
+async def test_what_a_pipeline_emits_is_recorded_with_its_cursor(store: Store, account: Lease, ops: Lease) -> None:
     emitted = pipeline_change(account, cursor=CURSOR, sinks=("ops",))
     await store.record(emitted)
     assert await store.load_pipeline(account, PIPELINE) == PipelineRecord(1, CURSOR)

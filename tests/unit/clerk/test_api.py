@@ -339,7 +339,7 @@ async def test_a_redirect_is_not_followed_for_the_key_would_go_to_a_stranger(sta
     assert visits == []
 
 
-async def test_a_reply_tells_the_status_code() -> None:
+async def test_a_reply_has_the_status_code() -> None:
     async with code(410) as base_url:
         assert (await ask(base_url)).status_code == (await ask_list(base_url)).status_code == 410
     async with says(body()) as base_url:

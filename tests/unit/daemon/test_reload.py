@@ -127,7 +127,7 @@ async def test_what_could_not_be_applied_is_tried_again(file: Path) -> None:
 
 
 class HangingApplied(Applied):
-    """Never ends with the level `debug` unless it is told to."""
+    """Never ends with the level `debug` unless it is allowed to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ async def test_a_bad_file_is_not_applied_and_said_once(file: Path) -> None:
         (WatchfilesRustInternalError("no inotify instance"), "WatchfilesRustInternalError"),
     ],
 )
-async def test_where_nothing_tells_of_changes_the_files_are_looked_at(
+async def test_where_nothing_reports_changes_the_files_are_read_again_and_again(
     file: Path, failure: Exception, said: str
 ) -> None:
     def no_watches(*_: object, **__: object) -> NoReturn:

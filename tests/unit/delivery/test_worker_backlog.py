@@ -32,10 +32,10 @@ def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
     go_on, counts = asyncio.Event(), list[int]()
     settle = rig.store.settle
 
-    async def settle_later(settlements: AttemptRecords) -> None:
-        counts.append(len(settlements.attempts))
+    async def settle_later(records: AttemptRecords) -> None:
+        counts.append(len(records.attempts))
         await go_on.wait()
-        await settle(settlements)
+        await settle(records)
 
     rig.store.settle = settle_later  # type: ignore[method-assign]
     return go_on, counts

@@ -1,4 +1,4 @@
-"""What a worker tells of its sink, and what it does while the store is in trouble."""
+"""What a worker reports of its sink, and what it does while the store is in trouble."""
 
 import asyncio
 from collections.abc import AsyncIterator

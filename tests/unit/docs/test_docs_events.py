@@ -37,7 +37,7 @@ def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-async def test_every_type_is_told_of_and_shown() -> None:
+async def test_every_type_is_described_and_shown() -> None:
     assert set(await emitted()) == set(EventType)
 
 

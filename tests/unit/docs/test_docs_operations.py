@@ -44,7 +44,7 @@ def loud_lines(file: Path) -> Iterator[str | None]:
 
 
 def _is_loud(node: ast.AST) -> bool:
-    """Tell whether this is `log.warning` or one of its sisters."""
+    """Say whether this is `log.warning` or one of its sisters."""
     logger = node.value if isinstance(node, ast.Attribute) and node.attr in LOUD else None
     if isinstance(logger, ast.Call):
         return "get_logger" in ast.unparse(logger)

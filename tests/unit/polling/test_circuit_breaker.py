@@ -479,7 +479,7 @@ def test_before_trouble_is_reported_something_is_asked_and_fails_after_the_stop(
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     assert account.check(1004.9) is None
     account.stop_for(65)
-    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it can tell
+    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it knows
     assert account.breaker.next_check_at(1072) == float("inf")
     assert account.answer(Outcome.SERVER_ERROR, at=1072.1, sent_at=1005, code=500) is None
     assert account.answer(Outcome.SERVER_ERROR, at=1073, code=500) is AccountTrouble.UNREACHABLE

@@ -247,7 +247,7 @@ def test_a_wall_clock_that_was_set_shows_only_in_the_times_written_down() -> Non
     assert evaluation.polled_at == us(rig)
 
 
-def test_a_poll_recorded_by_a_clock_that_was_ahead_does_not_put_not_before_after_the_sighting() -> None:
+def test_a_poll_recorded_by_a_clock_that_was_ahead_does_not_put_not_before_after_the_observation() -> None:
     rig = Rig(
         entry=TrackedExecution(ExecutionRecord("e-1", "p-1", status="running", sequence=1), WATCH, polled_at=2**60)
     )

@@ -78,7 +78,7 @@ def test_a_scan_ends_early_where_nothing_known_was_met(ending: EndCheck) -> None
     assert ends == [True, False, False]
 
 
-def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: EndCheck) -> None:
+def test_an_end_that_may_be_new_or_not_is_a_gap_where_there_is_none(ending: EndCheck) -> None:
     known = listing()
     assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult()
     known.arrivals.unproven |= {"a", "b"}

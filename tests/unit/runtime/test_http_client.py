@@ -223,7 +223,7 @@ def test_a_body_never_shows() -> None:
     assert "secret" not in repr(Response(200, None, b"secret"))
 
 
-async def test_a_failure_tells_its_kind_and_nothing_else() -> None:
+async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
     async with a_client() as client:
         with pytest.raises(TransportFailedError) as failure:
             await client.get(URL("http://nowhere.invalid/secret"), read=length)

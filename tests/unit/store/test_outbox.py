@@ -1,4 +1,4 @@
-"""What stands in the rows of what a pipeline tells: by them, events are found by their pipeline."""
+"""What stands in the rows of what a pipeline emits: by them, events are found by their pipeline."""
 
 import sqlite3
 from contextlib import closing

@@ -14,7 +14,7 @@ from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.runtime.logs import configure_logs
 
 
-def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:
+def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
     received = ReceivedEvents(
         delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"}
     )

@@ -77,7 +77,7 @@ def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
     assert len(shown(progress)) == 3
 
 
-def test_a_loss_is_told_in_words() -> None:
+def test_a_loss_is_shown_in_words() -> None:
     progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=WaitResult(Exit.FAILED))
     assert shown(progress)[0].startswith("? lost after 9 s")
     assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
@@ -116,13 +116,13 @@ def test_nothing_is_tried_on_once_the_time_is_over() -> None:
         (Outcome.NOT_FOUND, "404", True, "404 since {}, retrying (a passing error never ends this)"),
     ],
 )
-def test_trouble_is_told_with_its_beginning(outcome: Outcome, word: str, says: str, *, seen: bool) -> None:
+def test_trouble_is_reported_with_its_beginning(outcome: Outcome, word: str, says: str, *, seen: bool) -> None:
     progress = progress_of(("running", 0), execution=RUNNING if seen else None)
     progress.failure = PollFailure(outcome, word, NOON)
     assert shown(progress)[-1] == f"  API {says.format(f'{NOON.astimezone():%H:%M}')}"
 
 
-def test_a_long_wait_for_the_next_poll_is_told_in_minutes_and_a_late_one_as_none() -> None:
+def test_a_long_wait_for_the_next_poll_is_shown_in_minutes_and_a_late_one_as_none() -> None:
     progress = progress_of(("paused", 0), execution=RUNNING)
     assert shown(progress, next_poll_at=190.0)[2].endswith("next in 1 m 30 s")
     assert shown(progress, next_poll_at=90.0)[2].endswith("next in 0.0 s")
@@ -137,7 +137,7 @@ def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> 
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
-def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
+def test_a_narrow_terminal_is_shown_fewer_words() -> None:
     progress = progress_of(("new", 0), ("running", 3), execution=RUNNING)
     progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
     assert shown(progress, columns=45) == [

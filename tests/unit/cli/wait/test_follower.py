@@ -1,4 +1,4 @@
-"""A wait that ends otherwise than by what the API says; the rest is told by the real program."""
+"""A wait that ends otherwise than by what the API says; the rest is tested with the real program."""
 
 import asyncio
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
 
 
 @pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
-def test_time_that_is_over_is_told_as_it_was_given(timeout_s: float, waited: str) -> None:
+def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited: str) -> None:
     assert _timed_out(Progress(lost_after=3), timeout_s).problem == f"not seen after {waited} (--timeout)"
 
 

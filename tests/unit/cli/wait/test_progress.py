@@ -95,7 +95,7 @@ def test_what_is_not_known_so_many_times_before_it_was_seen_is_not_found() -> No
     assert ending == WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
 
 
-def test_a_refused_key_ends_it_as_soon_as_the_account_is_told_degraded() -> None:
+def test_a_refused_key_ends_it_as_soon_as_the_account_is_degraded() -> None:
     assert progress_after(REFUSED).ending is None
     ending = progress_after(REFUSED, DEGRADED).ending
     assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
@@ -155,7 +155,7 @@ def test_a_poll_that_succeeds_ends_the_trouble() -> None:
     assert progress_after(DOWN, SEEN).failure is None
 
 
-def test_what_is_told_of_the_pipeline_says_nothing_of_the_execution() -> None:
+def test_what_is_reported_of_the_pipeline_says_nothing_of_the_execution() -> None:
     progress = progress_after(SEEN, known("running"))
     progress.recorded(PipelineChange(LEASE, "p", 0, 0, Cursor(1), ()))
     assert (progress.status, progress.ending) == ("running", None)

@@ -127,7 +127,7 @@ async def test_a_sign_of_life_says_what_the_trouble_is(quiet: Quiet) -> None:
     assert sign == f"waiting: not seen yet · polls 0 · API 429 since {since.astimezone():%H:%M}, pausing as requested"
 
 
-async def test_whatever_is_told_is_a_sign_of_life_too(quiet: Quiet) -> None:
+async def test_whatever_is_reported_is_a_sign_of_life_too(quiet: Quiet) -> None:
     assert quiet.signs(0, 59) == []
     await quiet.view.on_event(EVENT, running())
     assert quiet.signs(61, 119) == []

@@ -160,7 +160,7 @@ def test_an_end_that_was_not_there_when_all_was_read_is_unproven(
         (990, 1020, 30, True, 0),
         (980, 990, 30, True, 0),  # it had ended by the time of the first answer
         (991, 1020, 30, False, 0),  # nothing new has shown yet
-        (991, 1019, 29, True, 0),  # too early to tell
+        (991, 1019, 29, True, 0),  # too early to know
         (991, 1004, 14, True, 0),  # it may be the one in doubt itself
     ],
 )

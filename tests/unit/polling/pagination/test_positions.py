@@ -113,7 +113,7 @@ def test_the_page_beside_is_the_nearer_one(index: int, beside: int) -> None:
 
 
 @pytest.mark.parametrize(("index", "page", "beside"), [(7, 1, 10), (10, 2, 9), (24, 3, 19), (25, 3, 30)])
-def test_places_are_on_pages_as_the_api_cuts_them(index: int, page: int, beside: int) -> None:
+def test_positions_are_on_pages_as_the_api_cuts_them(index: int, page: int, beside: int) -> None:
     paging = Paging()
     list_ = positions(paging=paging)
     position = list_.position(index, at=0.0, scanned=True)
