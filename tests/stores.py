@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid5
 
 from watcher.domain.models import Cursor, Delivery, DeliveryState, Event, EventType, ExecutionRecord, OutboxEntry
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.open import open_store
 from watcher.store.protocol import (
     NO_BACKOFF,
@@ -25,7 +26,7 @@ from watcher.store.protocol import (
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
+START_US = Micros(int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000)
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
 
@@ -45,14 +46,14 @@ class SetClock:
     def now(self) -> datetime:
         return from_us(self.us + self.wall_jump_us)
 
-    def monotonic(self) -> float:
-        return self.us / SECOND_US
+    def monotonic(self) -> Monotonic:
+        return Monotonic(self.us / SECOND_US)
 
     def running(self) -> float:
         return self.monotonic()
 
-    def steady_us(self) -> int:
-        return self.us
+    def steady_us(self) -> Micros:
+        return Micros(self.us)
 
 
 @dataclass(slots=True)

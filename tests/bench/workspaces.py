@@ -14,6 +14,7 @@ from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
 from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt, execution_event
 from watcher.domain.models import ExecutionRecord, OutboxEntry, Watch
+from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import Observation, observe
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.store.open import open_store
@@ -100,7 +101,10 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
     facts, now_us = parse_execution(body, asked=execution), clock.steady_us()
     assert facts is not None
     result = observe(
-        ExecutionRecord(execution, PIPELINE), Observation(facts, now_us, now_us), polled_at=0, overdue_after_s={}
+        ExecutionRecord(execution, PIPELINE),
+        Observation(facts, now_us, now_us),
+        polled_at=Micros(0),
+        overdue_after_s={},
     )
     params = ExecutionEventParams(
         watch=Watch(ACCOUNT, PIPELINE, ()),

@@ -1,8 +1,28 @@
-"""Times as the domain counts them: microseconds UTC. Reads no clock."""
+"""Moments, each with its clock in its type, so that mypy finds a mix-up. Reads no clock.
+
+A moment is `Micros` or `Monotonic`; a duration, such as the difference of two moments, is a plain number. A moment plus
+a duration is made a moment again: `Monotonic(now + wait_s)`.
+"""
 
 from datetime import datetime
+from typing import Final, NewType
+
+Micros = NewType("Micros", int)
+"""Microseconds UTC: on our steady clock, or as the API dates things."""
+
+NEVER: Final = Micros(0)
+"""When that was which has not happened, or of which nobody knows."""
+
+Monotonic = NewType("Monotonic", float)
+"""Seconds on the monotonic clock of this process."""
+
+EARLIEST: Final = Monotonic(float("-inf"))
+"""Before every other moment: what waits until then does not wait."""
+
+LATEST: Final = Monotonic(float("inf"))
+"""After every other moment: what waits until then waits for ever."""
 
 
-def to_us(moment: datetime) -> int:
+def to_us(moment: datetime) -> Micros:
     """Return an aware datetime as microseconds UTC."""
-    return round(moment.timestamp() * 1_000_000)
+    return Micros(round(moment.timestamp() * 1_000_000))

@@ -23,6 +23,7 @@ from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.domain.models import ExecutionSnapshot, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 
@@ -43,14 +44,14 @@ class FrozenClock:
     def now(self) -> datetime:
         return NOW
 
-    def monotonic(self) -> float:
-        return 1000.0
+    def monotonic(self) -> Monotonic:
+        return Monotonic(1000.0)
 
     def running(self) -> float:
         return self.monotonic()
 
-    def steady_us(self) -> int:
-        return 0
+    def steady_us(self) -> Micros:
+        return Micros(0)
 
 
 def body(**fields: object) -> bytes:
@@ -418,7 +419,7 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     async with serving(answer) as base_url:
         reply = await ask_list(base_url, page=7)
     assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
-    assert reply == PageReply(Outcome.OK, 1000.0, (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200)
+    assert reply == PageReply(Outcome.OK, Monotonic(1000.0), (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200)
 
 
 @pytest.mark.parametrize("order", Order)

@@ -19,6 +19,7 @@ from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
 from watcher.daemon.reload import Reloader, Reloading
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.metrics import Metrics
 
 WATCH = """
@@ -43,7 +44,7 @@ class Applied:
 class HurryingClock(FakeClock):
     """Half a second passes whenever it is read."""
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> Monotonic:
         self.advance(0.5)
         return super().monotonic()
 

@@ -12,6 +12,7 @@ from receiver import Receiver
 from watcher.delivery.sinks.protocol import SendOutcome
 from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
 from watcher.domain.models import Delivery, EventType
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import SystemClock
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
@@ -24,8 +25,8 @@ DELIVERY = Delivery(
     stream=b"a",
     sequence=1,
     body=BODY,
-    recorded_at=0,
-    due_at=0,
+    recorded_at=Micros(0),
+    due_at=Micros(0),
 )
 
 

@@ -12,6 +12,7 @@ from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Details, ExecutionSnapshot, FailedNode, FirstSight, Outcome, Watch
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order
@@ -447,7 +448,7 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
         assert await emitted(account) == []
         assert asked(account, "page 2") <= 1
     clock.advance(40 * DAY_S)
-    async for _ in store.prune(ended_before=clock.steady_us() - 30 * DAY_US, keep=lambda *_: False):
+    async for _ in store.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: False):
         pass
     account = await whole_account(store, clock, *old)
     await account.run_for(60)
@@ -944,7 +945,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     def stumble(entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
         if execution.id == name(2):
             raise BrokenError
-        return success(entry, execution, sent_at=sent_at)
+        return success(entry, execution, sent_at=Monotonic(sent_at))
 
     monkeypatch.setattr(account.watcher._deps.evaluator, "success", stumble)
     show(account, row(3, "paused"), row(2, "running"), row(1, "paused"))

@@ -15,9 +15,10 @@ from watcher.cli.wait.views import EventView, LineView, live_view
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event, EventType, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
-MOMENT = RenderTime(5_000_000, 5.0, None)
+MOMENT = RenderTime(Micros(5_000_000), Monotonic(5.0), None)
 
 
 class Screen(StringIO):
@@ -33,7 +34,7 @@ class Screen(StringIO):
 
 def running() -> Progress:
     progress = Progress(lost_after=3)
-    progress.periods = (StatusPeriod("running", 0),)
+    progress.periods = (StatusPeriod("running", Micros(0)),)
     return progress
 
 
@@ -97,7 +98,9 @@ class Quiet:
         """Return what is said when it is shown the moments so many seconds from the start."""
         self.said.clear()
         for second in seconds:
-            self.view.show(progress or running(), RenderTime(round(second * 1_000_000), second, None))
+            self.view.show(
+                progress or running(), RenderTime(Micros(round(second * 1_000_000)), Monotonic(second), None)
+            )
         return self.said.copy()
 
 

@@ -16,13 +16,14 @@ from worker_rig import FakeClock
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink, outcome_of
 from watcher.domain.models import Delivery
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import shown_url
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()
 BODY = '{"type": "execution.failed", "data": {"name": "Größe €"}}'.encode()
-DELIVERY = Delivery("ops", UUID(int=7), "execution.failed", b"s", 1, BODY, 0, 0)
+DELIVERY = Delivery("ops", UUID(int=7), "execution.failed", b"s", 1, BODY, Micros(0), Micros(0))
 
 
 @pytest.fixture(autouse=True)
