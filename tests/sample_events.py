@@ -10,6 +10,7 @@ from watcher.domain.cloudevents import NAMESPACE, timestamp
 from watcher.domain.event_size import truncate
 from watcher.domain.models import Delivery, EventType
 from watcher.domain.problems import PROBLEM_KINDS, severity_of
+from watcher.domain.timestamps import NEVER
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 PROBLEM = "7d0c0000-0000-5000-8000-000000000001"
@@ -96,7 +97,7 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
         "data": data,
     }
     stream = uuid5(NAMESPACE, f"{type_}{number}").bytes
-    return Delivery(sink, id_, type_, stream, number, truncate(envelope), recorded_at=0, due_at=0)
+    return Delivery(sink, id_, type_, stream, number, truncate(envelope), recorded_at=NEVER, due_at=NEVER)
 
 
 def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **more: Any) -> Delivery:  # noqa: ANN401 (parts of its data)

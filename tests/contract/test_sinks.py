@@ -16,6 +16,7 @@ from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery
+from watcher.domain.timestamps import Micros
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
 
@@ -82,7 +83,7 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
 
 
 def delivery(body: bytes) -> Delivery:
-    return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
+    return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.timestamps import Micros
 from watcher.runtime.backoff import Jitter, doubling, spread
 
 REJECTIONS = 5
@@ -30,7 +31,7 @@ class RetryDecision:
 
 
 def decide(
-    delivery: Delivery, result: SendResult, *, through_at: int, waited_s: float, rules: RetryRules, jitter: Jitter
+    delivery: Delivery, result: SendResult, *, through_at: Micros, waited_s: float, rules: RetryRules, jitter: Jitter
 ) -> RetryDecision:
     """Return what follows from an answer (SPEC 5, "Webhook request").
 

@@ -7,6 +7,7 @@ import structlog
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.confirmations import DENIED_FOR_S
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.policy import AccountState
@@ -44,7 +45,7 @@ class ExecutionPoller:
         await self.record(entry, evaluation, reply.execution)
         # what this says goes before the row, once recorded
         if reply.execution is not None and entry.pending is not None:
-            entry.pending, entry.denied_until = None, now + DENIED_FOR_S
+            entry.pending, entry.denied_until = None, Monotonic(now + DENIED_FOR_S)
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
@@ -90,7 +91,7 @@ class ExecutionPoller:
             self._deps.fatal(error)
             raise
 
-    def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: float) -> Evaluation:
+    def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.pending is not None:  # a list shows it: whoever does not know it is mistaken
             entry.streak = None

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreUnusableError
 from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome
+from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import is_terminal
 from watcher.polling.confirmations import ConfirmationQueue, selects
 from watcher.polling.evaluator import Evaluation
@@ -23,7 +24,7 @@ from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies
 from watcher.store.protocol import ExecutionChange
 
-LONG_AGO = 1
+LONG_AGO = Micros(1)
 """When what is history counts as found (microseconds): before any scan."""
 
 
@@ -66,7 +67,7 @@ class ListedPage:
     listing: PipelineListState
     reply: PageReply
     recorded: Mapping[str, ExecutionRecord]
-    found_at: int
+    found_at: Micros
     scanned: bool
     left: dict[str, TrackedExecution]
 

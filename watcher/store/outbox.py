@@ -6,6 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from watcher.domain.models import DeliveryState, Event, OutboxEntry
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import Change, ExecutionChange, PipelineChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
@@ -44,7 +45,7 @@ _SINKS_OF = (
 )
 
 
-def write_outbox(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: int) -> set[str]:
+def write_outbox(connection: Connection, changes: Iterable[Change], *, numbers: SourceNumbers, now: Micros) -> set[str]:
     """Write the events of changes and their deliveries; return the names of the sinks that got some."""
     emitted = [(change, entry) for change in changes for entry in change.entries]
     if not emitted:
@@ -75,7 +76,7 @@ def about(change: Change, *, numbers: SourceNumbers) -> dict[str, Any]:
     return {"source_id": source_id, "pipeline_id": pipeline_id, "execution": execution}
 
 
-def _event_row(change: Change, event: Event, *, numbers: SourceNumbers, now: int) -> dict[str, Any]:
+def _event_row(change: Change, event: Event, *, numbers: SourceNumbers, now: Micros) -> dict[str, Any]:
     return about(change, numbers=numbers) | {
         "event_id": event.id.bytes,
         "stream": event.stream,
@@ -86,7 +87,7 @@ def _event_row(change: Change, event: Event, *, numbers: SourceNumbers, now: int
     }
 
 
-def _write_deliveries(connection: Connection, wanted: Iterable[tuple[OutboxEntry, int]], *, now: int) -> None:
+def _write_deliveries(connection: Connection, wanted: Iterable[tuple[OutboxEntry, int]], *, now: Micros) -> None:
     rows = [
         {"stream": entry.event.stream, "sequence": entry.event.sequence, "sink_id": sink_id, "recorded_at": now}
         for entry, sink_id in wanted

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection
 
+from watcher.domain.timestamps import Micros
 from watcher.store import leases
 from watcher.store.cursors import write_pipelines
 from watcher.store.deliveries import write_attempt_records
@@ -31,7 +32,7 @@ def sources_of(items: Sequence[Item]) -> set[Source]:
     return found
 
 
-def write_group(connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, now: int) -> set[str]:
+def write_group(connection: Connection, items: Sequence[Item], *, numbers: SourceNumbers, now: Micros) -> set[str]:
     """Write all of the items; return the names of the sinks that have something new to send.
 
     Raises `OwnershipLostError` when a lease is not the stored one, `SequenceConflictError` when a sequence is not: then

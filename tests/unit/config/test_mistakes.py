@@ -166,7 +166,7 @@ TABLE = [
     ("polling: {cadence: fix}",
      '1:20: polling.cadence: "fix" is not known; did you mean "fixed"? Allowed: fixed, backoff'),
     ("polling: {details: some}", '1:20: polling.details: "some" is not known; allowed: failed, always, never'),
-    ("polling: {first_sight: tell}", '1:24: polling.first_sight: "tell" is not known; allowed: baseline, notify'),
+    ("polling: {first_sight: report}", '1:24: polling.first_sight: "report" is not known; allowed: baseline, notify'),
     ("polling: {lookback: 0s}",
      '1:21: polling.lookback: "0s" is too short; write a duration above 0, such as 10s'),
     ("polling: {lookback: week}",
@@ -272,11 +272,11 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "line"), TABLE, ids=[line.split(": ")[1] for _, line in TABLE])
-def test_a_mistake_is_told_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
+def test_a_mistake_is_reported_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
     assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
 
 
-def test_all_mistakes_are_told_at_once_sorted_by_line(mistakes: Mistakes) -> None:
+def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) -> None:
     text = (
         "log: {level: loud}\n"
         'accounts:\n  default: {api_key: "${NOPE}", timeout: 10}\n'

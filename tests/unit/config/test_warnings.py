@@ -1,4 +1,4 @@
-"""What a file may hold and is likely a mistake: each is told where it stands, and nothing else is."""
+"""What a file may hold and is likely a mistake: each is reported where it stands, and nothing else is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -125,7 +125,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "lines"), TABLE)
-def test_what_is_likely_a_mistake_is_told_where_it_is(text: str, lines: list[str], warned: Warned) -> None:
+def test_what_is_likely_a_mistake_is_reported_where_it_is(text: str, lines: list[str], warned: Warned) -> None:
     assert warned(text) == lines
 
 

@@ -15,6 +15,7 @@ from virtual import FakeClock, account_of, said
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.models import Cursor, ExecutionRecord
+from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
@@ -201,12 +202,12 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     store: SqlStore, clock: FakeClock, returns_after_s: float, *, read_on: bool
 ) -> None:
     lease = await store.claim("account", "default")
-    await store.record(pipeline_change(lease, cursor=Cursor(1, 2)))
+    await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
     deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), owners=list)
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
-    assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(1, 2)
+    assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
     maintenance.replace_policy(replace(WHOLE, pipelines=()))
     await maintenance.tick()
     clock.advance(returns_after_s)

@@ -12,6 +12,7 @@ from receiver import Receiver
 from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery, EventType
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import SystemClock
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
@@ -24,8 +25,8 @@ DELIVERY = Delivery(
     stream=b"a",
     sequence=1,
     body=BODY,
-    recorded_at=0,
-    due_at=0,
+    recorded_at=Micros(0),
+    due_at=Micros(0),
 )
 
 
@@ -37,7 +38,7 @@ def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-async def test_every_type_is_told_of_and_shown() -> None:
+async def test_every_type_is_described_and_shown() -> None:
     assert set(await emitted()) == set(EventType)
 
 

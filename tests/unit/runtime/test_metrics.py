@@ -136,7 +136,7 @@ def test_the_rest_of_a_sink_is_there_from_the_start(metrics: Metrics, name: str)
     assert value(metrics, name, sink="ops") == 0
 
 
-def test_the_build_tells_its_version(metrics: Metrics) -> None:
+def test_the_build_reports_its_version(metrics: Metrics) -> None:
     assert value(metrics, "build_info", version=version("clerk-watcher")) == 1
 
 

@@ -19,6 +19,7 @@ from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.errors import Exit
 from watcher.domain.models import Delivery, EventType, Outcome
+from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import failure_kind
 from watcher.runtime.rate_limiter import SHARE, Pacer
@@ -129,7 +130,7 @@ class _Key:
         self._clock = clock
         self._api = api
         # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
-        self._pacer = Pacer(account.rate_limit, now=clock.monotonic() - 1 / (account.rate_limit * SHARE))
+        self._pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
         self._outcomes: list[Outcome] = []
         self._took_ms: list[float] = []
         self._of_watches: list[Trial] = []
@@ -253,8 +254,8 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialRes
         stream=event.stream,
         sequence=event.sequence,
         body=event.body,
-        recorded_at=0,
-        due_at=0,
+        recorded_at=NEVER,
+        due_at=NEVER,
     )
     sink = settings.open(SinkContext(clock))
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from watcher.clerk.protocol import Api, PageReply, Reply
 from watcher.domain.models import ExecutionRecord
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import NO_BACKOFF, AccountRecord, BackoffState, Change, Lease, PipelineRecord
 
 
@@ -59,7 +60,7 @@ class EphemeralStore:
         """Pass a change on."""
         self.heard(change)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         """Keep nothing."""
 
     async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
