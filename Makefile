@@ -15,6 +15,9 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced
 
+# The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
+test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
+
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 

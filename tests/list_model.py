@@ -1,4 +1,4 @@
-"""A list of lives in virtual time, and what a watcher tells of it: as odd as no documentation forbids a list to be."""
+"""A list of lives in virtual time, and what a watcher reports of it: as odd as no documentation forbids it to be."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace

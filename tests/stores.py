@@ -20,6 +20,7 @@ from watcher.domain.models import (
     ExecutionRecord,
     OutboxEntry,
 )
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.open import open_store
 from watcher.store.protocol import (
     NO_BACKOFF,
@@ -34,7 +35,7 @@ from watcher.store.protocol import (
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
-START_US = int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000
+START_US = Micros(int(datetime(2026, 11, 24, tzinfo=UTC).timestamp()) * 1_000_000)
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
 
@@ -54,14 +55,14 @@ class SetClock:
     def now(self) -> datetime:
         return from_us(self.us + self.wall_jump_us)
 
-    def monotonic(self) -> float:
-        return self.us / SECOND_US
+    def monotonic(self) -> Monotonic:
+        return Monotonic(self.us / SECOND_US)
 
     def running(self) -> float:
         return self.monotonic()
 
-    def steady_us(self) -> int:
-        return self.us
+    def steady_us(self) -> Micros:
+        return Micros(self.us)
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ def change(
     with_sinks_of: int | None = None,
     **known: object,
 ) -> ExecutionChange:
-    """Return the next change of an execution, which tells one event."""
+    """Return the next change of an execution, which emits one event."""
     name = execution_id(number)
     values: dict[str, Any] = {"status": "running", "since_at": START_US, "polled_at": START_US} | known
     opening = None if with_sinks_of is None else EventKey(stream_of(name), with_sinks_of)
@@ -138,7 +139,7 @@ def change(
 def source_change(
     lease: Lease, *, sequence: int = 1, state: str | None = "unreachable", sinks: tuple[str, ...] = ("ops",)
 ) -> SourceChange:
-    """Return the next change of an account or sink, which tells one event."""
+    """Return the next change of an account or sink, which emits one event."""
     emitted = event(f"{lease.kind}s/{lease.name}", sequence=sequence, type_=EventType.ACCOUNT_DEGRADED)
     return SourceChange(lease, sequence - 1, sequence, state, (OutboxEntry(emitted, sinks),))
 

@@ -21,6 +21,7 @@ from watcher.domain.models import (
     Watch,
 )
 from watcher.domain.routing import Route, Router
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
@@ -57,14 +58,14 @@ class FakeClock:
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.elapsed_s + self.wall_offset_s)
 
-    def monotonic(self) -> float:
-        return self.elapsed_s
+    def monotonic(self) -> Monotonic:
+        return Monotonic(self.elapsed_s)
 
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
 
-    def steady_us(self) -> int:
-        return round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000)
+    def steady_us(self) -> Micros:
+        return Micros(round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000))
 
 
 @dataclass
@@ -111,7 +112,7 @@ class ScriptedApi:
         return [at - 1000.0 for at, name in self.asked if name == execution]
 
     def _total(self) -> int | None:
-        """Return `total`, or else how many rows there are, if it tells at all."""
+        """Return `total`, or else how many rows there are, if it says so at all."""
         length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
         return self.total or length if self.states_total else None
 
@@ -163,10 +164,10 @@ class Account:
             await asyncio.wait(set(self.watcher._tasks))
 
     async def events(self) -> list[dict[str, Any]]:
-        """Return all that was told so far, settling it."""
+        """Return all that was emitted so far, settling it."""
         from_store: list[dict[str, Any]] = []
         while True:
-            due = await self.store.next_deliveries(self.sink, now=self.clock.steady_us() + 10**15, limit=500)
+            due = await self.store.next_deliveries(self.sink, now=Micros(self.clock.steady_us() + 10**15), limit=500)
             if not due.deliveries:
                 return from_store
             for delivery in due.deliveries:
@@ -192,10 +193,10 @@ def delivered(lease: Lease, stream: bytes, sequence: int) -> AttemptRecords:
         sequence=sequence,
         state=DeliveryState.DELIVERED,
         attempts=1,
-        due_at=0,
+        due_at=Micros(0),
         steps=0,
         rejections=0,
-        tried_at=0,
+        tried_at=Micros(0),
         first_due_at_s=0.0,
         answer="204",
     )
@@ -278,7 +279,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
         api=api,
         store=store,
         clock=clock,
-        pacer=Pacer(rate_per_s, now=clock.monotonic() - 60.0),  # the gap after the start is over
+        pacer=Pacer(rate_per_s, now=Monotonic(clock.monotonic() - 60.0)),  # the gap after the start is over
         breaker=breaker,
         reporter=reporter,
         evaluator=evaluator,

@@ -13,13 +13,14 @@ from uuid import UUID, uuid5
 
 from stores import open_soon
 
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, WorkerRules
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.errors import StoreError
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.models import Delivery, Event, EventType, OutboxEntry
 from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import AttemptRecords, BackoffState, Change, DueDeliveries, Lease, SourceChange, Store
@@ -50,20 +51,21 @@ class FakeClock:
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.passed_s)
 
-    def monotonic(self) -> float:
-        return 1000.0 + self.passed_s
+    def monotonic(self) -> Monotonic:
+        return Monotonic(1000.0 + self.passed_s)
 
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
 
-    def steady_us(self) -> int:
-        return round(self.now().timestamp() * 1_000_000)
+    def steady_us(self) -> Micros:
+        return Micros(round(self.now().timestamp() * 1_000_000))
 
 
 class ScriptedSink:
     """Answers by `answer`, at once or when its future is done; remembers what it was sent."""
 
     batch_count = 1
+    refresh_every_s: float | None = None
 
     def __init__(self) -> None:
         self.answer: Callable[[Delivery], Answer | Awaitable[Answer]] = lambda _: DELIVERED
@@ -84,6 +86,9 @@ class ScriptedSink:
         if isinstance(answer, Exception):
             raise answer
         return answer
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        raise NotImplementedError
 
     async def close(self) -> None:
         """Hold nothing."""
@@ -108,9 +113,9 @@ class FlakyStore:
         self._ask("record")
         await self.inner.record(change)
 
-    async def settle(self, settlements: AttemptRecords) -> None:
+    async def settle(self, records: AttemptRecords) -> None:
         self._ask("settle")
-        await self.inner.settle(settlements)
+        await self.inner.settle(records)
 
     async def save_sink_state(self, lease: Lease, backoff: BackoffState, *, clock_s: float) -> None:
         self._ask("save_sink_state")
@@ -118,17 +123,17 @@ class FlakyStore:
 
     async def next_deliveries(self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes]) -> DueDeliveries:
         self._ask("next_deliveries")
-        return await self.inner.next_deliveries(lease, now=now, limit=limit, skip=skip)
+        return await self.inner.next_deliveries(lease, now=Micros(now), limit=limit, skip=skip)
 
     async def next_trial(
         self, lease: Lease, *, now: int, skip: Collection[bytes], never_tried: bool
     ) -> Delivery | None:
         self._ask("next_trial")
-        return await self.inner.next_trial(lease, now=now, skip=skip, never_tried=never_tried)
+        return await self.inner.next_trial(lease, now=Micros(now), skip=skip, never_tried=never_tried)
 
     async def give_up(self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes]) -> int:
         self._ask("give_up")
-        return await self.inner.give_up(lease, now=now, clock_s=clock_s, after_s=after_s, skip=skip)
+        return await self.inner.give_up(lease, now=Micros(now), clock_s=clock_s, after_s=after_s, skip=skip)
 
     def _ask(self, name: str) -> None:
         self.asked[name] += 1

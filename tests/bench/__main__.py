@@ -1,6 +1,6 @@
 """`make bench`: the figures of the program, as ratios inside one run where there is something to compare with.
 
-It measures and tells, and never fails: a machine that is busy with something else is not a broken program.
+It measures and reports; no figure makes it fail: a machine that is busy with something else is not a broken program.
 """
 
 import argparse

@@ -1,17 +1,36 @@
-"""What the load server answers: the documented shape, about 3 kB, the same for every execution but id and status."""
+"""What the load server answers: the documented shape, about 3 kB, the same for every execution but id and status.
+
+A page of a list has the same for every row but id, status and date. Each pipeline has 60 executions, newest first.
+"""
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 PIPELINE = "77aa0000-0000-4000-8000-000000000000"
 BODY_BYTES = 3_000
 ID_LENGTH = 36
+PIPELINE_ROWS = 60
+_PAGE_ROWS = 50
+_NEWEST_AT = datetime(2025, 11, 24, 10, 0, tzinfo=UTC)
 
 
 def execution_ids(count: int) -> tuple[str, ...]:
     """Return that many ids, always the same."""
     return tuple(str(UUID(int=(0x9A1B << 112) | (0x40008 << 60) | number)) for number in range(count))
+
+
+def pipeline_ids(count: int) -> tuple[str, ...]:
+    """Return that many ids of pipelines, always the same."""
+    return tuple(f"{PIPELINE[:-12]}{number:012}" for number in range(count))
+
+
+def rows_of(pipeline: str, *, page: int) -> Sequence[str]:
+    """Return the ids on a page of a pipeline's list."""
+    first = int(pipeline[-12:]) * PIPELINE_ROWS
+    return execution_ids(first + PIPELINE_ROWS)[first:][(page - 1) * _PAGE_ROWS : page * _PAGE_ROWS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +44,38 @@ class Answer:
 def answer(status: str) -> Answer:
     """Return the answer of an execution in that status."""
     before, after = _body(status).split(b"{id}", 1)
-    length = len(before) + ID_LENGTH + len(after)
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {length}\r\n\r\n"
-    return Answer(head.encode() + before, after)
+    return Answer(_head(len(before) + ID_LENGTH + len(after)) + before, after)
+
+
+def page_answer(rows: Sequence[str], *, page: int, status_of: Callable[[str], str]) -> bytes:
+    """Return the whole HTTP answer of a page with these rows."""
+    first = (page - 1) * _PAGE_ROWS
+    data = [_row(each, status_of(each), index=index) for index, each in enumerate(rows, first)]
+    body = json.dumps({"data": data, "total": PIPELINE_ROWS}, separators=(",", ":")).encode()
+    return _head(len(body)) + body
+
+
+def _head(length: int) -> bytes:
+    return (
+        f"HTTP/1.1 200 OK\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: {length}\r\n\r\n".encode()
+    )
+
+
+def _row(execution: str, status: str, *, index: int) -> dict[str, object]:
+    return {
+        "id": execution,
+        "pipelineVersionId": "b5c8f1e0-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
+        "status": status,
+        "startedAt": (_NEWEST_AT - timedelta(minutes=index)).isoformat(),
+        "runTime": 2000,
+        "aiTokensUsed": 512,
+        "nodesStarted": 2,
+        "finishedAt": None,
+        "triggeredBy": "message_received",
+        "triggeredByEntityId": "5f0c0000-0000-4000-8000-000000000000",
+        "conversationId": "6a0d0000-0000-4000-8000-000000000000",
+        "error": None,
+    }
 
 
 def _body(status: str) -> bytes:

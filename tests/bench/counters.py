@@ -12,24 +12,29 @@ DELAYS_COUNT = 100_000
 class Counters(ctypes.Structure):
     """One server's counts. Moments are monotonic seconds, one clock for all processes.
 
-    The load server changes the status of every `change_every`-th execution it answers (0: of none). `delays_s` holds
-    the receiver's first delays, `arrived_count` of them are filled in.
+    The load server counts its answers in `served_count`, the executions on them in `shown_count`; it changes the status
+    of every `change_every`-th that it shows (2.5: of two in five, 0: of none), `changed_count` so far. `delays_s` holds
+    the receiver's first delays.
     """
 
     _fields_ = (
         ("port", ctypes.c_int),
         ("served_count", ctypes.c_long),
         ("first_at", ctypes.c_double),
-        ("change_every", ctypes.c_long),
+        ("change_every", ctypes.c_double),
+        ("shown_count", ctypes.c_long),
+        ("changed_count", ctypes.c_long),
         ("delays_s", ctypes.c_double * DELAYS_COUNT),
     )
     port: int
     served_count: int
     first_at: float
-    change_every: int
+    change_every: float
+    shown_count: int
+    changed_count: int
     delays_s: "ctypes.Array[ctypes.c_double]"
 
 
-def new_ledger() -> Counters:
-    """Return a counters that a process started by `spawning` may be given."""
+def new_counters() -> Counters:
+    """Return counters that a process started by `spawning` may be given."""
     return RawValue(Counters)

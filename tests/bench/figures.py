@@ -14,19 +14,19 @@ class Figure:
     name: str
     values: Sequence[float]
     bound: str = ""
-    verdict: str = ""
+    result: str = ""
 
 
 def at_least(bound: float, name: str, values: Sequence[float]) -> Figure:
     """Return a figure that is to be at least so much."""
     short = 1 - median(values) / bound
-    return Figure(name, values, f"≥ {_number(bound)}", _verdict(short))
+    return Figure(name, values, f"≥ {_number(bound)}", _result(short))
 
 
 def at_most(bound: float, name: str, values: Sequence[float]) -> Figure:
     """Return a figure that is to be at most so much."""
     over = median(values) / bound - 1
-    return Figure(name, values, f"≤ {_number(bound)}", _verdict(over))
+    return Figure(name, values, f"≤ {_number(bound)}", _result(over))
 
 
 def shown(name: str, values: Sequence[float]) -> Figure:
@@ -41,19 +41,19 @@ def table(figures: Iterable[Figure]) -> str:
     return "\n".join(_line(row, widths=widths) for row in rows)
 
 
-def _verdict(missed_by: float) -> str:
+def _result(missed_by: float) -> str:
     return "ok" if missed_by <= 0 else f"missed by {missed_by:.1%}"
 
 
 def _row(figure: Figure) -> tuple[str, ...]:
     values = (min(figure.values), median(figure.values), max(figure.values))
-    return (figure.name, figure.bound, *map(_number, values), figure.verdict)
+    return (figure.name, figure.bound, *map(_number, values), figure.result)
 
 
 def _line(row: Sequence[str], *, widths: Sequence[int]) -> str:
-    name, *numbers, verdict = row
+    name, *numbers, result = row
     cells = (f"{number:>{width}}" for number, width in zip(numbers, widths[1:-1], strict=True))
-    return "  ".join((f"{name:<{widths[0]}}", *cells, verdict)).rstrip()
+    return "  ".join((f"{name:<{widths[0]}}", *cells, result)).rstrip()
 
 
 def _number(value: float) -> str:

@@ -1,20 +1,23 @@
-"""The API of the bench, as cheap as it can be: one answer per execution, of which every n-th changes its status."""
+"""The API of the bench, as cheap as it can be: executions and pages of them, of which every n-th changes its status."""
 
 import asyncio
+import re
 import time
 
-from bench.answers import ID_LENGTH, PIPELINE, answer
+from bench.answers import ID_LENGTH, PIPELINE, answer, page_answer, rows_of
 from bench.counters import Counters
 
+_PIPELINE_STARTS = len("GET /public/pipelines/")
 _ID_STARTS = len(f"GET /public/pipelines/{PIPELINE}/executions/")
+_PAGE = re.compile(rb"[?&]page=(\d+)")
 _RUNNING, _PAUSED = answer("running"), answer("paused")
 
 
 class _Connection(asyncio.Protocol):
     """Answers one request at a time: whoever asks waits for the answer, so a segment holds no more than one."""
 
-    def __init__(self, counters: Counters, paused: set[bytes]) -> None:
-        self._ledger = counters
+    def __init__(self, counters: Counters, paused: set[str]) -> None:
+        self._counters = counters
         self._paused = paused
         self._begun = b""
 
@@ -27,21 +30,33 @@ class _Connection(asyncio.Protocol):
         if not request.endswith(b"\r\n\r\n"):
             self._begun = request
             return
-        execution = request[_ID_STARTS : _ID_STARTS + ID_LENGTH]
-        self._count(execution)
-        body = _PAUSED if execution in self._paused else _RUNNING
-        self._transport.write(body.before + execution + body.after)
-
-    def _count(self, execution: bytes) -> None:
-        counters = self._ledger
+        counters = self._counters
         counters.first_at = counters.first_at or time.monotonic()
         counters.served_count += 1
-        if counters.change_every and counters.served_count % counters.change_every == 0:
+        page = _PAGE.search(request, _ID_STARTS - 1, request.index(b"\r\n"))
+        self._transport.write(self._execution(request) if page is None else self._page(request, int(page[1])))
+
+    def _execution(self, request: bytes) -> bytes:
+        execution = request[_ID_STARTS : _ID_STARTS + ID_LENGTH]
+        body = _PAUSED if self._show(execution.decode()) == "paused" else _RUNNING
+        return body.before + execution + body.after
+
+    def _page(self, request: bytes, page: int) -> bytes:
+        pipeline = request[_PIPELINE_STARTS : _PIPELINE_STARTS + ID_LENGTH].decode()
+        return page_answer(rows_of(pipeline, page=page), page=page, status_of=self._show)
+
+    def _show(self, execution: str) -> str:
+        """Return the status of an execution, which changes if it is its turn."""
+        counters = self._counters
+        counters.shown_count += 1
+        if counters.change_every and counters.shown_count % counters.change_every < 1:
             self._paused ^= {execution}
+            counters.changed_count += 1
+        return "paused" if execution in self._paused else "running"
 
 
 async def _serve(counters: Counters) -> None:
-    paused: set[bytes] = set()
+    paused: set[str] = set()
     server = await asyncio.get_running_loop().create_server(lambda: _Connection(counters, paused), "127.0.0.1", 0)
     counters.port = server.sockets[0].getsockname()[1]
     await server.serve_forever()

@@ -12,12 +12,14 @@ from bench.figures import Figure, at_least, at_most, shown
 from bench.load_server import serve_load
 from bench.processes import Cost, bare_loop, daemon, events_of, lines_in, observe_cost, server, wait_until
 from bench.receiver import receive
+from bench.typical import measure_typical
 from bench.virtual_measures import measure_pipelines
-from bench.workspaces import CONCURRENCY, SINK, Wish, Workspaces
+from bench.workspaces import CONCURRENCY, SINK, UNPACED_PER_S, Wish, Workspaces
 from watcher.runtime.rate_limiter import SHARE
 
 CHANGED_ONE_IN = 50
 BACKLOG_COUNT = 10_000
+PACED_PER_S = 500
 EVENTS_PER_S = 200
 DELIVERIES_COUNT = 10_000
 FEW, SOME, MANY = execution_ids(1_000), execution_ids(10_000), execution_ids(100_000)
@@ -55,6 +57,23 @@ class Watched:
     reported_share: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """How many events left an outbox, and what the daemon cost and polled meanwhile."""
+
+    sent_count: int
+    cost: Cost
+
+    @property
+    def per_s(self) -> float:
+        """Return how many left a second."""
+        return self.sent_count / self.cost.wall_s
+
+    def cpu_s_over(self, calm: Cost) -> float:
+        """Return the CPU time of one event: what a daemon that only polled, as often, would not have needed."""
+        return (self.cost.cpu_s - calm.cpu_s_each * self.cost.served_count) / self.sent_count
+
+
 def measure_polls(bench: Bench) -> Iterator[Figure]:
     """Compare the daemon, while 2 % of the answers change and are reported, with the bare loop, in turns."""
     pairs = [(_watch(bench, SOME), _bare(bench)) for _ in bench.repetitions]
@@ -80,9 +99,18 @@ def measure_polls(bench: Bench) -> Iterator[Figure]:
 
 
 def measure_backlog(bench: Bench) -> Iterator[Figure]:
-    """Measure how fast 10,000 waiting events are sent while polling takes all the processor there is."""
-    yield at_least(1000, "backlog to stdout, events per second", [_drain(bench, "stdout") for _ in bench.repetitions])
-    yield at_least(500, "backlog to a webhook, events per second", [_drain(bench, SINK) for _ in bench.repetitions])
+    """Measure how fast 10,000 waiting events are sent while polling takes all the processor there is.
+
+    What sending one costs is the difference to a daemon without a backlog that polls at the same pace.
+    """
+    for name, sink in (("stdout", "stdout"), ("a webhook", SINK)):
+        bound = 1000 if sink == "stdout" else 500
+        unpaced = [_drain(bench, sink) for _ in bench.repetitions]
+        yield at_least(bound, f"backlog to {name}, events per second", [each.per_s for each in unpaced])
+        pairs = [(_drain(bench, sink, polls_per_s=PACED_PER_S), _without_backlog(bench)) for _ in bench.repetitions]
+        cpu_ms = [1000 * drained.cpu_s_over(calm) for drained, calm in pairs]
+        yield at_most(0.6, f"  CPU of one, with {PACED_PER_S} polls/s, ms", cpu_ms)
+        yield shown("  polls/s over those without a backlog", [each.cost.per_s / calm.per_s for each, calm in pairs])
 
 
 def measure_many(bench: Bench) -> Iterator[Figure]:
@@ -115,13 +143,19 @@ def measure_latency(bench: Bench) -> Iterator[Figure]:
 
 
 def measure_deliveries(bench: Bench) -> Iterator[Figure]:
-    """Measure how fast a full outbox empties into one sink."""
-    yield at_least(2_000, "deliveries per second to one sink", [_deliveries_per_s(bench) for _ in bench.repetitions])
+    """Measure how fast a full outbox empties into one sink, and what a message made for Slack costs beside it."""
+    pairs = [(_deliver(bench), _deliver(bench, template="slack")) for _ in bench.repetitions]
+    yield at_least(2_000, "deliveries per second to one sink", [plain.per_s for plain, _ in pairs])
+    yield at_most(
+        1.5, "CPU of a delivery to Slack over a plain webhook's", [to.cpu_s_each / by.cpu_s_each for by, to in pairs]
+    )
+    yield shown("  CPU of a delivery, µs", [plain.cpu_s_each * 1e6 for plain, _ in pairs])
 
 
 MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "polls": measure_polls,
     "backlog": measure_backlog,
+    "typical": lambda bench: measure_typical(bench.workspaces, bench.repetitions),
     "many": measure_many,
     "memory": measure_memory,
     "start": measure_start,
@@ -144,7 +178,7 @@ def _bare(bench: Bench) -> Cost:
     with server(serve_load) as api, bare_loop(_url(api), executions=SOME, workers=CONCURRENCY) as process:
         api.change_every = CHANGED_ONE_IN
         _settle(api)
-        return observe_cost(process, api, seconds=bench.poll_s)
+        return observe_cost(process, api, wait=lambda: time.sleep(bench.poll_s))
 
 
 def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANGED_ONE_IN) -> Watched:
@@ -157,27 +191,36 @@ def _watch(bench: Bench, executions: Sequence[str], *, change_every: int = CHANG
         with daemon(config) as process:
             _settle(api)
             lines_before = lines_in(events_of(config))
-            cost = observe_cost(process, api, seconds=bench.poll_s)
+            cost = observe_cost(process, api, wait=lambda: time.sleep(bench.poll_s))
             reported = lines_in(events_of(config)) - lines_before
         made = cost.served_count / change_every if change_every else 1
         return Watched(cost, api.first_at - began_at, reported / made)
 
 
-def _drain(bench: Bench, sink: str) -> float:
-    """Return how many events a second leave a full outbox, from its first tenth to its ninth."""
+def _drain(bench: Bench, sink: str, *, polls_per_s: int = UNPACED_PER_S) -> Drained:
+    """Watch a full outbox being sent, from its first tenth to its ninth."""
     with server(serve_load) as api, server(receive) as hook:
         url = _url(hook) if sink == SINK else None
-        wish = Wish(base_url=_url(api), executions=FEW, sink_url=url)
+        wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=polls_per_s, sink_url=url)
         config = bench.workspaces.make(wish, store=bench.workspaces.filled(MANY[:BACKLOG_COUNT], sinks=(sink,)))
 
         def sent_count() -> int:
             return hook.served_count if url else lines_in(events_of(config))
 
-        with daemon(config):
+        with daemon(config) as process:
             wait_until(lambda: sent_count() >= BACKLOG_COUNT // 10)
-            began_at, before = time.monotonic(), sent_count()
-            wait_until(lambda: sent_count() >= BACKLOG_COUNT * 9 // 10)
-            return (sent_count() - before) / (time.monotonic() - began_at)
+            before = sent_count()
+            cost = observe_cost(process, api, wait=lambda: wait_until(lambda: sent_count() >= BACKLOG_COUNT * 9 // 10))
+            return Drained(sent_count() - before, cost)
+
+
+def _without_backlog(bench: Bench) -> Cost:
+    """Watch a daemon with the same store and the same polls, but nothing to send."""
+    with server(serve_load) as api:
+        wish = Wish(base_url=_url(api), executions=FEW, rate_per_s=PACED_PER_S)
+        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(MANY[:BACKLOG_COUNT]))) as process:
+            _settle(api)
+            return observe_cost(process, api, wait=lambda: time.sleep(bench.poll_s))
 
 
 def _memory_mb(bench: Bench, store: Path | None) -> float:
@@ -216,17 +259,11 @@ def _percentile(values: Sequence[float], nth: int) -> float:
     return quantiles(values, n=100)[nth - 1]
 
 
-def _deliveries_per_s(bench: Bench) -> float:
-    """Return the rate of the middle of an outbox: its first tenth warms up, its last may be thin."""
+def _deliver(bench: Bench, *, template: str | None = None) -> Cost:
+    """Return what nine tenths of an outbox cost: the first warms up."""
     waiting = MANY[:DELIVERIES_COUNT]
     with server(serve_load) as api, server(receive) as hook:
-        wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook))
-        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))):
-            first_at = _reached_at(hook, count=DELIVERIES_COUNT // 10)
-            last_at = _reached_at(hook, count=DELIVERIES_COUNT)
-            return DELIVERIES_COUNT * 0.9 / (last_at - first_at)
-
-
-def _reached_at(counters: Counters, *, count: int) -> float:
-    wait_until(lambda: counters.served_count >= count)
-    return time.monotonic()
+        wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook), template=template)
+        with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))) as process:
+            wait_until(lambda: hook.served_count >= DELIVERIES_COUNT // 10)
+            return observe_cost(process, hook, wait=lambda: wait_until(lambda: hook.served_count >= DELIVERIES_COUNT))

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from bench.bare import ask_for_ever
-from bench.counters import Counters, new_ledger, spawning
+from bench.counters import Counters, new_counters, spawning
 
 PATIENCE_S = 120.0
 _SLICE_S = 0.005
@@ -50,10 +50,10 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(_SLICE_S)
 
 
-def observe_cost(process: psutil.Process, counters: Counters, *, seconds: float) -> Cost:
-    """Watch a process for so long while the counters's server counts what it asks for."""
+def observe_cost(process: psutil.Process, counters: Counters, *, wait: Callable[[], None]) -> Cost:
+    """Watch a process until `wait` returns while the server of these counters counts what it asks for."""
     cpu_s, served, began_at = _cpu_s(process), counters.served_count, time.monotonic()
-    time.sleep(seconds)
+    wait()
     return Cost(counters.served_count - served, time.monotonic() - began_at, _cpu_s(process) - cpu_s)
 
 
@@ -65,7 +65,7 @@ def _cpu_s(process: psutil.Process) -> float:
 @contextmanager
 def server(target: Callable[[Counters], None]) -> Iterator[Counters]:
     """Run a server in a process of its own, and give its counters once it listens."""
-    counters = new_ledger()
+    counters = new_counters()
     process = spawning.Process(target=target, args=(counters,), daemon=True)
     process.start()
     psutil.Process(process.pid).cpu_affinity(SERVER_CORES)

@@ -10,11 +10,13 @@ from bench.counters import DELAYS_COUNT, Counters
 _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 _OBSERVED_AT = re.compile(rb'"observed":\{"at":"([^"]+)"')
 _TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
+_FOR_SLACK = b'"blocks":'
+_OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class _Connection(asyncio.Protocol):
     def __init__(self, counters: Counters) -> None:
-        self._ledger = counters
+        self._counters = counters
         self._begun = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -29,10 +31,10 @@ class _Connection(asyncio.Protocol):
             return
         self._begun = b""
         self._note(body)
-        self._transport.write(_TAKEN)
+        self._transport.write(_OK if _FOR_SLACK in body else _TAKEN)
 
     def _note(self, body: bytes) -> None:
-        counters, observed = self._ledger, _OBSERVED_AT.search(body)
+        counters, observed = self._counters, _OBSERVED_AT.search(body)
         counters.first_at = counters.first_at or time.monotonic()
         if observed is not None and counters.served_count < DELAYS_COUNT:
             observed_at = datetime.fromisoformat(observed[1].decode()).timestamp()

@@ -16,7 +16,7 @@ WORTH = 0.15
 """The share of the requests that is to be enough for the delay of GETs alone."""
 
 OTHER_PIPELINES = (1, 5, 200)
-PLACES: dict[str, Callable[[int], bool]] = {
+REQUEST_KINDS: dict[str, Callable[[int], bool]] = {
     "first pages": lambda page: page == 1,
     "deeper pages": lambda page: page > 1,
     "GETs": lambda page: page == GET,
@@ -59,22 +59,22 @@ def _fight(trial: Trial) -> Duel:
 
 
 def _explain(duels: Sequence[Duel]) -> Iterator[Figure]:
-    """Tell where the delay comes from."""
+    """Say where the delay comes from."""
     wholes = [each.whole for each in duels]
     yield shown("  over half a turn of GETs", [each.delay_s / (each.turn_s / 2) for each in wholes])
     yield shown("  of GETs alone, s", [each.gets.delay_s for each in duels])
     yield shown("  delay, s", [each.delay_s for each in wholes])
     yield shown("    p99, s", [quantiles([end.emitted_after_s for end in each.ends], n=100)[98] for each in wholes])
-    yield shown("    from shown to told, s", [each.delay_s - _mean_shown_s(each.ends) for each in wholes])
+    yield shown("    from shown to reported, s", [each.delay_s - _mean_shown_s(each.ends) for each in wholes])
     yield shown("    until an execution is found, s", [each.found_after_s for each in wholes])
-    for place, holds in PLACES.items():
-        yield from _explain_place(place, holds, wholes)
+    for kind, holds in REQUEST_KINDS.items():
+        yield from _explain_kind(kind, holds, wholes)
 
 
-def _explain_place(place: str, holds: Callable[[int], bool], wholes: Sequence[Measured]) -> Iterator[Figure]:
+def _explain_kind(kind: str, holds: Callable[[int], bool], wholes: Sequence[Measured]) -> Iterator[Figure]:
     seen = [[end for end in each.ends if holds(end.page)] for each in wholes]
     requests = [sum(rate for page, rate in each.requests_per_s.items() if holds(page)) for each in wholes]
-    yield shown(f"  {place} a second", requests)
+    yield shown(f"  {kind} a second", requests)
     yield shown("    share of the ends", [len(ends) / len(each.ends) for ends, each in zip(seen, wholes, strict=True)])
     yield shown("    until shown, s", [_mean_shown_s(ends) for ends in seen])
 

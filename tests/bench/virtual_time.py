@@ -17,6 +17,7 @@ from watcher.daemon.build import AccountOwnerDependencies, build_account
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventKey, ExecutionRecord
 from watcher.domain.routing import Router
+from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
@@ -60,11 +61,11 @@ class NotedStore:
         await self.noted.record(change)
         self.heard(change)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         await self.noted.save_poll_times(lease, polled_at)
 
-    async def save_backoff(self, lease: Lease, strain: BackoffState) -> None:
-        await self.noted.save_backoff(lease, strain)
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
+        await self.noted.save_backoff(lease, backoff)
 
 
 class HandSchedule(Schedule):

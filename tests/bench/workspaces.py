@@ -14,12 +14,14 @@ from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
 from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt, execution_event
 from watcher.domain.models import ExecutionRecord, OutboxEntry, Watch
+from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import Observation, observe
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.store.open import open_store
 from watcher.store.protocol import ExecutionChange, Lease
 
 CONCURRENCY = 64
+UNPACED_PER_S = 1_000_000
 ACCOUNT = "default"
 SINK = "ops"
 _FILLED_AT_ONCE = 5_000
@@ -27,12 +29,18 @@ _FILLED_AT_ONCE = 5_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What a daemon is to do. `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace."""
+    """What a daemon is to do: poll these executions as fast as it can, or watch these pipelines by the defaults.
+
+    `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace. With a `template` that posts messages
+    made for its receiver.
+    """
 
     base_url: str
-    executions: Sequence[str]
-    rate_per_s: int = 1_000_000
+    executions: Sequence[str] = ()
+    pipelines: Sequence[str] = ()
+    rate_per_s: int = UNPACED_PER_S
     sink_url: str | None = None
+    template: str | None = None
 
 
 class Workspaces:
@@ -65,11 +73,13 @@ class Workspaces:
 
 
 def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
-    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s"}
+    named = [{"pipeline": PIPELINE, "executions": list(wish.executions)}] if wish.executions else []
+    fast = {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY}
+    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s", "template": wish.template}
     return {
         "accounts": {ACCOUNT: {"api_key": "bench", "base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}},
-        "watch": [{"pipeline": PIPELINE, "executions": list(wish.executions)}],
-        "polling": {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY},
+        "watch": [*named, *({"pipeline": pipeline} for pipeline in wish.pipelines)],
+        "polling": fast if named else {},
         "sinks": {} if wish.sink_url is None else {SINK: sink},
         "store": {"url": f"sqlite:///{store}"},
         "http": {"listen": "127.0.0.1:0"},
@@ -93,7 +103,10 @@ def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock:
     facts, now_us = parse_execution(body, asked=execution), clock.steady_us()
     assert facts is not None
     result = observe(
-        ExecutionRecord(execution, PIPELINE), Observation(facts, now_us, now_us), polled_at=0, overdue_after_s={}
+        ExecutionRecord(execution, PIPELINE),
+        Observation(facts, now_us, now_us),
+        polled_at=Micros(0),
+        overdue_after_s={},
     )
     params = ExecutionEventParams(
         watch=Watch(ACCOUNT, PIPELINE, ()),

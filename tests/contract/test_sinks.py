@@ -12,10 +12,11 @@ import pytest
 from receiver import Receiver, hangs
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.protocol import SendOutcome, Sink
+from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery
+from watcher.domain.timestamps import Micros
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
 
@@ -35,7 +36,7 @@ class WebhookTarget:
     async def open(self) -> None:
         self.receiver = await Receiver().__aenter__()
         settings = WebhookSettings.model_validate({"type": "webhook", "url": self.receiver.url})
-        self.sink: Sink = WebhookSink(settings, clock=FakeClock())
+        self.sink: Sink = settings.open(SinkContext(FakeClock()))
 
     async def close(self) -> None:
         await self.sink.close()
@@ -82,7 +83,7 @@ async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
 
 
 def delivery(body: bytes) -> Delivery:
-    return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
+    return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
 
 
 @pytest.mark.parametrize("body", BODIES)

@@ -23,17 +23,18 @@ from stores import (
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.models import DeliveryState, ExecutionRecord, LostReason
+from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, Keep, Lease, Store
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
-LATER = START_US + 3_600 * SECOND_US
+LATER = Micros(START_US + 3_600 * SECOND_US)
 
 
 async def due(
     store: Store, lease: Lease, *, now: int = LATER, limit: int = 100, skip: Collection[bytes] = ()
 ) -> list[tuple[bytes, int]]:
-    found = await store.next_deliveries(lease, now=now, limit=limit, skip=skip)
+    found = await store.next_deliveries(lease, now=Micros(now), limit=limit, skip=skip)
     return [(each.stream, each.sequence) for each in found.deliveries]
 
 
@@ -54,14 +55,14 @@ async def test_a_recorded_execution_is_loaded_as_it_was(store: Store, account: L
         execution=execution_id(1),
         pipeline=PIPELINE,
         status="odd",
-        since_at=1,
-        polled_at=2,
+        since_at=Micros(1),
+        polled_at=Micros(2),
         sequence=1,
         counts=(("running", 2), ("unrecognized:odd", 1)),
         overdue_sequence=1,
         lost=LostReason.FORBIDDEN,
-        lost_at=3,
-        ended_at=4,
+        lost_at=Micros(3),
+        ended_at=Micros(4),
         was_paused=True,
     )
     await store.record(replace(change(account), known=known))
@@ -206,6 +207,7 @@ async def test_polls_are_kept_and_never_go_back(store: Store, account: Lease, cl
     assert {each.polled_at for each in await executions_of(store, account)} == {LATER}
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_many_polls_are_kept(store: Store, account: Lease, clock: SetClock) -> None:
     clock.us = LATER
     await asyncio.gather(*(store.record(change(account, number)) for number in range(2_500)))
@@ -318,7 +320,7 @@ async def test_at_most_one_delivery_per_stream_is_due(store: Store, account: Lea
 
 async def test_what_is_not_due_yet_says_when_it_is(store: Store, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
-    found = await store.next_deliveries(ops, now=START_US - 1, limit=9)
+    found = await store.next_deliveries(ops, now=Micros(START_US - 1), limit=9)
     assert (found.deliveries, found.next_due_at) == ([], START_US)
 
 
@@ -347,9 +349,9 @@ async def test_a_failed_attempt_is_written_down_and_due_again_later(
     again_at = START_US + 5 * SECOND_US
     counts = {"steps": 3, "rejections": 2, "tried_at": START_US + 7, "first_due_at_s": 1.25, "clock_s": 8.5}
     await store.settle(attempt_record(ops, first, state=WAITING, due_at=again_at, **counts))
-    found = await store.next_deliveries(ops, now=again_at - 1, limit=1)
+    found = await store.next_deliveries(ops, now=Micros(again_at - 1), limit=1)
     assert (found.deliveries, found.next_due_at) == ([], again_at)
-    (delivery,) = (await store.next_deliveries(ops, now=again_at, limit=1)).deliveries
+    (delivery,) = (await store.next_deliveries(ops, now=Micros(again_at), limit=1)).deliveries
     assert (delivery.attempts, delivery.steps, delivery.rejections) == (1, 3, 2)
     assert (delivery.tried_at, delivery.first_due_at_s) == (START_US + 7, 1.25)
     assert delivery.recorded_at == START_US
@@ -374,7 +376,7 @@ async def test_what_was_never_tried_comes_before_what_was(store: Store, account:
 
 
 async def trial(store: Store, ops: Lease, *, now: int = LATER, **options: Any) -> tuple[bytes, int] | None:  # noqa: ANN401
-    found = await store.next_trial(ops, now=now, **options)
+    found = await store.next_trial(ops, now=Micros(now), **options)
     return None if found is None else (found.stream, found.sequence)
 
 
@@ -420,14 +422,14 @@ async def test_what_is_due_for_long_enough_is_given_up_tried_or_not_and_the_next
     await store.record(change(account, number=1))
     await store.record(change(account, sequence=2))
     await store.record(change(account, number=2))
-    assert await store.give_up(ops, now=clock.us, clock_s=10.0, after_s=5.0) == 0
+    assert await store.give_up(ops, now=Micros(clock.us), clock_s=10.0, after_s=5.0) == 0
     await fail(store, ops, 1, first_due_at_s=10.0, due_at=LATER + 10**12)
     await store.record(change(account, number=3))
-    assert await store.give_up(ops, now=clock.us, clock_s=14.9, after_s=5.0) == 0
-    assert await store.give_up(ops, now=clock.us, clock_s=15.0, after_s=5.0, skip=[of(2)[0]]) == 1
+    assert await store.give_up(ops, now=Micros(clock.us), clock_s=14.9, after_s=5.0) == 0
+    assert await store.give_up(ops, now=Micros(clock.us), clock_s=15.0, after_s=5.0, skip=[of(2)[0]]) == 1
     assert set(await due(store, ops)) == {of(2), of(3), of(1, sequence=2)}
-    assert await store.give_up(ops, now=clock.us, clock_s=15.0, after_s=5.0) == 1
-    assert await store.give_up(ops, now=clock.us, clock_s=19.9, after_s=5.0) == 1
+    assert await store.give_up(ops, now=Micros(clock.us), clock_s=15.0, after_s=5.0) == 1
+    assert await store.give_up(ops, now=Micros(clock.us), clock_s=19.9, after_s=5.0) == 1
     assert (await store.backlog())["ops"].pending_count == 1
 
 
@@ -502,7 +504,7 @@ async def test_a_failing_delivery_holds_back_the_later_ones_of_its_stream_only(
     await store.record(change(account, 1, sequence=3))
     await store.record(change(account, 2))
     assert await due(store, ops) == [of(2)]
-    (delivery, *others) = (await store.next_deliveries(ops, now=again_at, limit=9, skip=[of(2)[0]])).deliveries
+    (delivery, *others) = (await store.next_deliveries(ops, now=Micros(again_at), limit=9, skip=[of(2)[0]])).deliveries
     assert (delivery.sequence, others) == (1, [])
 
 
@@ -666,7 +668,7 @@ async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: Store, account
     for number in range(3):
         await store.record(change(account, number, sinks=("ops", "log")))
     died = [
-        await store.mark_absent_sinks(present=["log"], now=START_US + late_us, dead_after_us=DAY_US)
+        await store.mark_absent_sinks(present=["log"], now=Micros(START_US + late_us), dead_after_us=DAY_US)
         for late_us in (0, DAY_US - 1, DAY_US, DAY_US)
     ]
     assert died == [0, 0, 3, 0]
@@ -678,9 +680,9 @@ async def test_a_sink_that_returns_has_its_whole_day_again(store: Store, account
     await store.record(change(account))
     await store.mark_absent_sinks(present=[], now=START_US, dead_after_us=DAY_US)
     await store.load_sink(ops, fingerprint="one")
-    assert await store.mark_absent_sinks(present=[], now=START_US + DAY_US, dead_after_us=DAY_US) == 0
-    await store.mark_absent_sinks(present=["ops"], now=START_US + DAY_US, dead_after_us=DAY_US)
-    assert await store.mark_absent_sinks(present=[], now=START_US + 2 * DAY_US, dead_after_us=DAY_US) == 0
+    assert await store.mark_absent_sinks(present=[], now=Micros(START_US + DAY_US), dead_after_us=DAY_US) == 0
+    await store.mark_absent_sinks(present=["ops"], now=Micros(START_US + DAY_US), dead_after_us=DAY_US)
+    assert await store.mark_absent_sinks(present=[], now=Micros(START_US + 2 * DAY_US), dead_after_us=DAY_US) == 0
     assert await due(store, ops) == [of(1)]
 
 
@@ -696,7 +698,7 @@ async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
         clock.us += SECOND_US
     (first,) = (await store.next_deliveries(ops, now=LATER, limit=1)).deliveries
     await store.settle(attempt_record(ops, first))
-    assert await store.backlog() == {"ops": Backlog(2, START_US + SECOND_US), "log": Backlog(3, START_US)}
+    assert await store.backlog() == {"ops": Backlog(2, Micros(START_US + SECOND_US)), "log": Backlog(3, START_US)}
 
 
 async def emitted_and_settled(
@@ -706,13 +708,13 @@ async def emitted_and_settled(
     await store.record(change(account))
     await store.record(change(account, sequence=2, status="success", ended_at=START_US))
     for _ in range(2):
-        (delivery,) = (await store.next_deliveries(ops, now=now, limit=1)).deliveries
+        (delivery,) = (await store.next_deliveries(ops, now=Micros(now), limit=1)).deliveries
         await store.settle(attempt_record(ops, delivery, state=end))
 
 
 async def prune(store: Store, *, ended_before: int, keep: Keep) -> int:
     """Return how many executions' events went."""
-    return sum([count async for count in store.prune(ended_before=ended_before, keep=keep)])
+    return sum([count async for count in store.prune(ended_before=Micros(ended_before), keep=keep)])
 
 
 async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease) -> None:
@@ -808,7 +810,7 @@ async def test_old_events_of_accounts_and_sinks_go_once_nothing_of_them_waits(
     clock.us += DAY_US
     await store.record(source_change(account, sequence=2, sinks=()))
     await prune(store, ended_before=START_US + 1, keep=drop)
-    (delivery,) = (await store.next_deliveries(ops, now=clock.us, limit=1)).deliveries
+    (delivery,) = (await store.next_deliveries(ops, now=Micros(clock.us), limit=1)).deliveries
     await store.settle(attempt_record(ops, delivery))
     await prune(store, ended_before=START_US + 1, keep=drop)
     record = await store.load_account(account)

@@ -28,12 +28,13 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.models import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
+from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 from watcher.store.protocol import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesChange, RulesRecord, Store
 
 AT = from_us(START_US)
 FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE
-LATER = START_US + 365 * 86_400 * SECOND_US
+LATER = Micros(START_US + 365 * 86_400 * SECOND_US)
 STATE = RuleState((End(5, failed=True),), 1, 5, 3)
 PIPELINE_SUBJECT = f"default/{PIPELINE}"
 
@@ -287,7 +288,7 @@ async def settle_all(store: Store, ops: Lease) -> None:
 
 async def prune(store: Store, clock: SetClock, *, days: int) -> None:
     clock.us = START_US + days * 86_400 * SECOND_US
-    async for _ in store.prune(ended_before=clock.us - SECOND_US, keep=lambda *_: False):
+    async for _ in store.prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
         pass
 
 

@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.runtime.settings import Block, key_of
+from watcher.runtime.settings import Block, block_of, key_of
 
 HEAD = """\
 # Configuration
@@ -40,6 +40,7 @@ KINDS = {
     "_rate": "rate",
     "_share": "percentage",
     "_key": "secret",
+    "_routing_key": "secret",
     "_sink_url": "secret URL",
     "one_or_list": "secret, or a list",
 }
@@ -80,9 +81,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
     for name, field in sorted(block.model_fields.items(), key=lambda item: item[0] != "type"):
         path = f"{prefix}{key_of(block, name=name)}"
-        inner = field.annotation
-        inner = next((each for each in get_args(inner) if isinstance(each, type) and issubclass(each, Block)), inner)
-        if isinstance(inner, type) and issubclass(inner, Block):
+        inner = block_of(field)
+        if inner is not None:
             yield f"| `{path}` | block | | {field.description} | |"
             yield from _rows(inner, prefix=f"{path}.")
         else:
@@ -96,13 +96,23 @@ def _row(path: str, field: FieldInfo, *, optional: bool) -> str:
 
 
 def _kind(field: FieldInfo) -> str:
-    for rule in field.metadata:
+    found = [*field.metadata, *_parts(field.annotation)]
+    for rule in found:
         if kind := KINDS.get(getattr(getattr(rule, "func", None), "__name__", "")):
             return kind
-    words = [str(word) for word in get_args(field.annotation) if isinstance(word, str)]
+    words = [str(word) for word in found if isinstance(word, str)]
     if words:
         return " or ".join(f"`{word}`" for word in words)
-    return _python_kind(field.annotation)
+    return _python_kind(int if int in found else field.annotation)
+
+
+def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 (whatever a field is annotated with)
+    """Yield what one of a few words, or a value that may be absent, is made of: its words, types and rules."""
+    is_optional = type(None) in get_args(annotation)
+    for part in get_args(annotation):
+        if is_optional or isinstance(part, str):
+            yield part
+            yield from get_args(part) if is_optional else ()
 
 
 def _python_kind(annotation: Any) -> str:  # noqa: ANN401 (whatever a field is annotated with)

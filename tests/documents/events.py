@@ -1,4 +1,4 @@
-"""The page of events: one real example of every type, told by the watcher itself in virtual time."""
+"""The page of events: one real example of every type, emitted by the watcher itself in virtual time."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Pictures of what a terminal shows: a command is run on one, and what it wrote becomes an SVG."""
+"""Pictures of what a terminal shows: a command is run on one, and what it wrote becomes an SVG. And of messages."""
 
 import fcntl
 import hashlib
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
+from documents.messages import MESSAGES
 from watcher.cli.commands.demo import summary
 from watcher.delivery.sinks.event_line import event_line
 
@@ -135,7 +136,11 @@ def mistakes_picture() -> str:
     return svg(["$ watcher check", *lines], title="watcher check", made_from=f"{MISTAKES.name}/watcher.yaml")
 
 
-PICTURES: Mapping[str, Callable[[], str]] = {"demo.svg": demo_picture, "mistakes.svg": mistakes_picture}
+PICTURES: Mapping[str, Callable[[], str]] = {
+    "demo.svg": demo_picture,
+    "mistakes.svg": mistakes_picture,
+    **MESSAGES,
+}
 """Each picture that is made, and what makes it."""
 
 if __name__ == "__main__":

@@ -65,7 +65,7 @@ class Attempt:
 
     @property
     def confirmed(self) -> bool:
-        """Whether the sender was told so."""
+        """Whether the sender got that answer."""
         return self.answer in _CONFIRMED
 
 

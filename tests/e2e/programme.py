@@ -116,7 +116,7 @@ class Life:
         return self.stdout.lines.lines
 
     def events(self, type_: str | None = None) -> list[dict[str, Any]]:
-        """Return what was told on stdout so far, or that of one type."""
+        """Return what was reported on stdout so far, or that of one type."""
         events = [json.loads(line) for line in self.emitted]
         return [event for event in events if type_ in {None, event["type"]}]
 

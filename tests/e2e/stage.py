@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
 from e2e.programme import Board, Life, begin
-from witness import busiest_second, true_path
+from simulator_facts import busiest_second, true_path
 
 from watcher.clerk.simulator.faults import Faults
 from watcher.clerk.simulator.lifecycles import BRISK, make_lifecycle
@@ -160,7 +160,7 @@ def watches_of(world: World, account_name: str) -> Sequence[Document]:
 
 
 def all_have_ended(events: Sequence[Mapping[str, Any]], world: World) -> bool:
-    """Say whether an end was told of every execution."""
+    """Say whether an end was reported of every execution."""
     ended = {event["subject"] for event in events if event["type"] in ENDS}
     return len(ended) == sum(1 for _ in world.executions())
 

@@ -74,7 +74,7 @@ class Terminal:
 
 
 def set_size(fd: int, *, columns: int) -> None:
-    """Set the width of a terminal; its programs are told."""
+    """Set the width of a terminal; its programs are notified."""
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
 
 

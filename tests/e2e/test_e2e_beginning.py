@@ -36,6 +36,7 @@ async def importing(*words: str, folder: Path) -> asyncio.subprocess.Process:
     return process
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("command", ["run", "demo", "simulate", "--help"])
 @pytest.mark.parametrize("entry", [COMMAND, (str(Path(COMMAND[0]).with_name("watcher")),)])

@@ -5,9 +5,9 @@ import signal
 from itertools import pairwise
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
-from witness import busiest_second
+from simulator_facts import busiest_second
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 
@@ -43,8 +43,8 @@ async def test_no_second_sees_more_requests_than_the_limit(stage: Stage) -> None
 
     assert busiest_second(simulator.request_log) >= 0.9 * RATE
     assert stage.within_pace(simulator, rate=RATE)
-    assert judge.of_truth(receiver.kept(), simulator) == []
-    assert judge.of_alternation(receiver.kept(), troubles_count=0) == []
+    assert checks.of_truth(receiver.kept(), simulator) == []
+    assert checks.of_alternation(receiver.kept(), troubles_count=0) == []
 
 
 @pytest.mark.parametrize(("lives_count", "pause_s"), [(1, 2), pytest.param(3, 4, marks=pytest.mark.long)])

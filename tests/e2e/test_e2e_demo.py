@@ -4,7 +4,7 @@ import json
 import signal
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
 
@@ -20,7 +20,7 @@ def test_as_json_it_prints_events_and_nothing_else_and_ends_by_itself(
     *lines, tail = demonstration.printed().split("\n")
     types = [json.loads(line)["type"] for line in lines]
     assert tail == ""
-    assert judge.of_sequences(line.encode() for line in lines) == []
+    assert checks.of_sequences(line.encode() for line in lines) == []
     assert {"execution.success", "execution.failed"} <= set(types)
     assert not [type_ for type_ in types if type_.endswith((".lost", ".degraded"))]
 
@@ -37,7 +37,7 @@ def test_on_a_terminal_it_prints_a_line_per_change_and_a_summary(demonstrations:
 
 async def test_it_goes_on_for_ever_if_asked_and_ends_when_interrupted(stage: Stage) -> None:
     life = await stage.begin("demo", "--json", "--forever")
-    await life.until(lambda: life.events("execution.running"), within_s=20, what="something was told")
+    await life.until(lambda: life.events("execution.running"), within_s=20, what="something was reported")
     assert await life.stop(signal.SIGINT) == 0
-    assert judge.of_sequences(life.emitted) == []
+    assert checks.of_sequences(life.emitted) == []
     assert life.stdout.lines.tail == b""

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.endpoint import Answer
 from e2e.pages import page
 from e2e.programme import Board, Life, begin
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
-from witness import requests_of
+from simulator_facts import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.server import Simulator
@@ -41,11 +41,11 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
 
     second = await stage.start(document)
     await second.started()
-    await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
+    await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was reported")
     assert await second.stop() == 0
     assert len(receiver.attempts) == len(receiver.events())
     assert sorted(receiver.kept()) == sorted([*life.emitted, *second.emitted])
-    assert judge.of_sequences(receiver.kept()) == []
+    assert checks.of_sequences(receiver.kept()) == []
 
 
 async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None:
@@ -60,7 +60,7 @@ async def test_nothing_that_hangs_keeps_it_longer_than_8_s(stage: Stage) -> None
 async def test_a_store_that_another_program_holds_keeps_it_no_longer_than_8_s(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(40, ends_within_s=60.0))
     life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.emitted, within_s=15, what="something was told")
+    await life.until(lambda: life.emitted, within_s=15, what="something was reported")
     with closing(sqlite3.connect(stage.folder / "watcher.db", isolation_level=None)) as stranger:
         stranger.execute("BEGIN IMMEDIATE")
         await life.until(lambda: life.logged("store.failed"), within_s=15, what="it met the lock")
@@ -90,7 +90,7 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     monkeypatch.setenv("PYTHONPATH", str(stage.folder))
     simulator = await stage.simulator(world_of(40, ends_after_s=2.0, ends_within_s=4.0))
     life = await stage.start(document_of({"default": simulator}))
-    await life.until(lambda: life.emitted, within_s=15, what="something was told")
+    await life.until(lambda: life.emitted, within_s=15, what="something was reported")
     flag = stage.folder / "the-disk-hangs"
     flag.touch()
     await asyncio.sleep(1)  # nothing shows that it hangs
@@ -105,9 +105,11 @@ async def test_a_disk_that_hangs_keeps_it_no_longer_than_8_s(stage: Stage, monke
     flag.unlink()
     second = await stage.start(document_of({"default": simulator}))
     await second.until(
-        lambda: all_have_ended([*life.events(), *second.events()], simulator.world), within_s=20, what="all was told"
+        lambda: all_have_ended([*life.events(), *second.events()], simulator.world),
+        within_s=20,
+        what="all was reported",
     )
-    assert judge.of_sequences([*life.emitted, *second.emitted]) == []
+    assert checks.of_sequences([*life.emitted, *second.emitted]) == []
 
 
 @pytest.mark.parametrize("signum", [pytest.param(signal.SIGTERM, marks=pytest.mark.long), signal.SIGINT])

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.stage import POLLING, Document, Stage, document_of, webhook, world_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
@@ -49,18 +49,18 @@ async def test_the_harshest_api_causes_no_false_alarm(
             and len(receiver.events("account.recovered")) == len(receiver.events("account.degraded"))
         ),
         within_s=80,
-        what="every end and every loss was told, and the account was well",
+        what="every end and every loss was reported, and the account was well",
     )
     assert await life.stop() == 0
 
     bodies = [*receiver.kept(), *life.emitted]
-    assert judge.of_truth(bodies, simulator) == []
-    assert judge.of_completeness(bodies, simulator) == []
-    assert judge.of_everything_answered(bodies, simulator) == []
+    assert checks.of_truth(bodies, simulator) == []
+    assert checks.of_completeness(bodies, simulator) == []
+    assert checks.of_everything_answered(bodies, simulator) == []
     assert bool(receiver.events("account.degraded")) is bool(faults.windows)
-    assert judge.of_alternation(bodies, troubles_count=len(faults.windows)) == []
-    assert judge.of_sequences(bodies) == []
-    assert judge.of_order(receiver.attempts) == []
+    assert checks.of_alternation(bodies, troubles_count=len(faults.windows)) == []
+    assert checks.of_sequences(bodies) == []
+    assert checks.of_order(receiver.attempts) == []
     assert {entry.endpoint for entry in simulator.request_log.entries} == {"get"}  # nobody followed a redirect
 
 

@@ -5,7 +5,7 @@ import re
 from functools import partial
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.pages import page, ready
 from e2e.programme import Outcome, outcome_of
 from e2e.stage import POLLING, Stage, document_of, webhook, world_of
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.untraced
 HANGING = Faults(odds={Fault.HANG: 1.0})
 
 
-async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage: Stage) -> None:
+async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(20, ends_within_s=90.0, ends_after_s=60.0))
     receiver = await stage.receiver()
     document = document_of({"default": simulator}, {"ops": webhook(receiver)})
@@ -26,7 +26,7 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
 
     life = await stage.start(document)
     pages = await life.started()
-    await life.until(lambda: len(receiver.events()) >= 20, within_s=10, what="every execution was told")
+    await life.until(lambda: len(receiver.events()) >= 20, within_s=10, what="every execution was reported")
     await life.until(lambda: life.logged("account.ready"), within_s=10, what="all of the account was seen")
     assert life.logged("account.ready")[0]["open"] == 20
     assert await page(f"{pages}/livez") == (200, "ok\n")
@@ -42,7 +42,7 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     assert metrics['watcher_events_total{type="execution.lost"}'] == 0
 
     simulator.faults = HANGING
-    await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was told")
+    await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was reported")
     assert await page(f"{pages}/livez") == (200, "ok\n")
     assert await page(f"{pages}/readyz") == (200, "ok\n")
     metrics = await _metrics(pages)
@@ -60,13 +60,13 @@ async def test_a_trouble_is_told_once_and_the_pages_are_served_throughout(stage:
     simulator.faults = CALM
     life = await stage.start(document)
     pages = await life.started()
-    await life.until(lambda: receiver.events("account.recovered"), within_s=5, what="the recovery was told")
+    await life.until(lambda: receiver.events("account.recovered"), within_s=5, what="the recovery was reported")
     assert (await _metrics(pages))['watcher_account_up{account="default"}'] == 1
     assert await life.stop() == 0
 
-    assert judge.of_alternation(receiver.kept(), troubles_count=1) == []
+    assert checks.of_alternation(receiver.kept(), troubles_count=1) == []
     assert {event["data"]["reason"] for event in receiver.events("account.degraded")} == {"unreachable"}
-    assert judge.of_truth(receiver.kept(), simulator) == []
+    assert checks.of_truth(receiver.kept(), simulator) == []
 
 
 async def test_a_daemon_is_found_where_it_listens_whatever_its_file_says_by_now(stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """One account's trouble, or one sink's, is nobody else's (SPEC 2.4)."""
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.endpoint import Answer
 from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
@@ -21,12 +21,12 @@ async def test_a_hanging_account_delays_no_other(stage: Stage) -> None:
     hanging = await stage.simulator(world_of(60, ends_within_s=60.0, seed=2), faults=Faults(odds={Fault.HANG: 1.0}))
     receiver = await stage.receiver()
     life = await stage.start(document_of({"well": well, "hanging": hanging}, {"ops": webhook(receiver)}))
-    await life.until(lambda: all_have_ended(receiver.events(), well.world), within_s=20, what="all was told")
-    await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was told")
+    await life.until(lambda: all_have_ended(receiver.events(), well.world), within_s=20, what="all was reported")
+    await life.until(lambda: receiver.events("account.degraded"), within_s=10, what="the trouble was reported")
     assert await life.stop() == 0
 
     assert slowest_s(receiver, well) <= PROMPT_S
-    assert judge.of_everything_answered(receiver.kept(), well) == []
+    assert checks.of_everything_answered(receiver.kept(), well) == []
     assert [event["source"] for event in receiver.events("account.degraded")] == ["/accounts/hanging"]
 
 
@@ -41,7 +41,7 @@ async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_poll(stage: S
     sinks = {name: webhook(each) for name, each in {**ill, "well": receiver}.items()}
 
     life = await stage.start(document_of({"default": simulator}, sinks))
-    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was told")
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=20, what="all was reported")
     await life.until(lambda: all_have_ended(life.events(), simulator.world), within_s=2, what="all was printed")
     await life.until(
         lambda: all(all_have_ended(ill[name].events(), simulator.world) for name in ("drip", "megabyte")),
@@ -51,5 +51,5 @@ async def test_sinks_that_hang_drip_or_flood_delay_no_other_and_no_poll(stage: S
     assert await life.stop() == 0
 
     assert slowest_s(receiver, simulator) <= PROMPT_S
-    assert judge.of_everything_answered(receiver.kept(), simulator) == []
+    assert checks.of_everything_answered(receiver.kept(), simulator) == []
     assert ill["hang"].attempts

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.endpoint import Answer, Attempt
 from e2e.programme import Life
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
@@ -33,7 +33,7 @@ async def test_many_kills_at_any_moment_lose_nothing_and_it_is_back_at_work_soon
 
 
 async def _survive(stage: Stage, *, rounds: int, count: int) -> RequestLog:
-    """Kill one life after the other, and see that the last one tells all the rest."""
+    """Kill one life after the other, and see that the last one reports all the rest."""
     dice = Random()
     simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=rounds * LONGEST_LIFE_S))
     receiver = await stage.receiver(_refusing_a_third(dice))
@@ -47,16 +47,16 @@ async def _survive(stage: Stage, *, rounds: int, count: int) -> RequestLog:
     await last.until(
         lambda: all(all_have_ended(emitted, simulator.world) for emitted in (receiver.events(), _printed(stage.lives))),
         within_s=rounds * LONGEST_LIFE_S + 60,
-        what="every end was told",
+        what="every end was reported",
     )
     assert await last.stop() == 0
 
     printed = [line for life in stage.lives for line in life.emitted]
     for bodies in (receiver.kept(), printed):
-        assert judge.of_truth(bodies, simulator) == []
-        assert judge.of_completeness(bodies, simulator) == []
-    assert judge.of_sequences([*receiver.kept(), *printed]) == []
-    assert judge.of_order(receiver.attempts) == []
+        assert checks.of_truth(bodies, simulator) == []
+        assert checks.of_completeness(bodies, simulator) == []
+    assert checks.of_sequences([*receiver.kept(), *printed]) == []
+    assert checks.of_order(receiver.attempts) == []
     assert receiver.forgeries == []
     assert stage.within_pace(simulator, rate=RATE)
     return simulator.request_log

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.programme import Life
 from e2e.stage import ENDS, Document, Stage, document_of, webhook
 
@@ -100,15 +100,15 @@ async def test_every_execution_is_reported_once_over_kills(
     await last.until(
         lambda: ended_count(receiver.events()) == ended_count([e for x in stage.lives for e in x.events()]) == count,
         within_s=EMITTED_WITHIN_S,
-        what="every end was told",
+        what="every end was reported",
     )
     assert await last.stop() == 0
 
     for bodies in (receiver.kept(), printed(stage.lives)):
-        assert judge.of_truth(bodies, simulator) == []
-        assert judge.of_completeness(bodies, simulator) == []
-    assert judge.of_sequences([*receiver.kept(), *printed(stage.lives)]) == []
-    assert judge.of_order(receiver.attempts) == []
+        assert checks.of_truth(bodies, simulator) == []
+        assert checks.of_completeness(bodies, simulator) == []
+    assert checks.of_sequences([*receiver.kept(), *printed(stage.lives)]) == []
+    assert checks.of_order(receiver.attempts) == []
     emitted = Counter(event["subject"] for event in receiver.events() if event["type"] in ENDS)
     assert set(emitted.values()) == {1}
     assert receiver.events("pipeline.gap") == []
@@ -132,8 +132,8 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_reported(stag
     await life.until(
         lambda: any(event["subject"] == late.execution and event["type"] in ENDS for event in life.events()),
         within_s=20,
-        what="the late one was told",
+        what="the late one was reported",
     )
     assert await life.stop() == 0
     assert {event["subject"] for event in life.events()} == {lasting.execution, late.execution}
-    assert judge.of_truth(life.emitted, simulator) == []
+    assert checks.of_truth(life.emitted, simulator) == []

@@ -1,15 +1,18 @@
-"""What the daemon refuses to start with for now: told on stderr, nothing on stdout, exit code 1 (SPEC 6).
+"""What the daemon refuses to start with for now: reported on stderr, nothing on stdout, exit code 1 (SPEC 6).
 
 What a person must correct is tested in this process, in `tests/unit/commands`.
 """
 
 import socket
 
+import pytest
 from e2e.programme import Outcome, outcome_of
 from e2e.stage import Document, Stage, document_of, world_of
 
+pytestmark = pytest.mark.untraced
 
-async def test_a_second_daemon_on_the_same_file_is_told_who_holds_it(stage: Stage) -> None:
+
+async def test_a_second_daemon_on_the_same_file_says_who_holds_it(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(2, ends_within_s=60.0))
     document = document_of({"default": simulator})
     life = await stage.start(document)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
-from e2e import judge
+from e2e import checks
 from e2e.endpoint import Answer, Attempt
 from e2e.programme import Life
 from e2e.stage import API_KEYS, Document, Stage, all_have_ended, document_of, webhook, world_of
@@ -36,13 +36,13 @@ async def test_a_watch_and_a_sink_come_and_go_with_the_file(stage: Stage) -> Non
     watches = document["watch"]
     life = await stage.start({**document, "watch": watches[:1]})
     await life.started()
-    await life.until(lambda: len(first.events()) >= 2, within_s=10, what="two were told")
+    await life.until(lambda: len(first.events()) >= 2, within_s=10, what="two were reported")
     assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
 
     labelled = [{**watch, "labels": {"team": "ops"}} for watch in watches[1:]]
     stage.write({**document, "watch": labelled, "sinks": {"second": webhook(second)}})
     await reloaded(life, times=1)
-    await life.until(lambda: len(second.events()) >= 4, within_s=10, what="four were told")
+    await life.until(lambda: len(second.events()) >= 4, within_s=10, what="four were reported")
     assert {event["data"]["labels"]["team"] for event in second.events()} == {"ops"}
     assert {event["data"]["pipeline"]["id"] for event in first.events()} == {watches[0]["pipeline"]}
     gone = set(watches[0]["executions"])
@@ -159,9 +159,9 @@ async def _change_what_hangs(stage: Stage) -> Life:
     account["timeout"] = "59s"
     sinks = {"hung": webhook(hung, timeout="59s"), "new": webhook(new)}
     stage.write({**document, "watch": watches[1:], "sinks": sinks})
-    await life.until(new.events, within_s=4, what="the new watch was told to the new sink")
+    await life.until(new.events, within_s=4, what="the new watch was reported to the new sink")
     stage.write({**document, "sinks": {**sinks, "newer": webhook(newer)}})
-    await life.until(newer.events, within_s=4, what="the newer watch was told to the newer sink")
+    await life.until(newer.events, within_s=4, what="the newer watch was reported to the newer sink")
     assert life.logged("config.reloaded") == []
     return life
 
@@ -206,17 +206,17 @@ async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, 
     await life.until(
         lambda: all(all_have_ended(events, simulator.world) for events in (ops.events(), life.events())),
         within_s=60,
-        what="every end was told",
+        what="every end was reported",
     )
     assert await life.stop() == 0
 
     assert life.logged("config.rejected") == []
     for bodies in (ops.kept(), life.emitted):
-        assert judge.of_truth(bodies, simulator) == []
-        assert judge.of_completeness(bodies, simulator) == []
-    assert judge.of_sequences([*ops.kept(), *life.emitted]) == []
+        assert checks.of_truth(bodies, simulator) == []
+        assert checks.of_completeness(bodies, simulator) == []
+    assert checks.of_sequences([*ops.kept(), *life.emitted]) == []
     assert {attempt.body for attempt in extra.attempts} <= set(life.emitted)
-    assert judge.of_order(ops.attempts) == []
+    assert checks.of_order(ops.attempts) == []
     assert len(set(life.emitted)) == len(life.emitted)
     assert [line for line in life.emitted if b"account." in line] == []
     assert ops.forgeries == extra.forgeries == []

@@ -1,7 +1,7 @@
 """stdout, and whoever reads it: one event per line, however slowly they are read, and an end when nobody is left."""
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.stage import Stage, all_have_ended, document_of, slowest_s, webhook, world_of
 
 pytestmark = pytest.mark.untraced
@@ -25,10 +25,10 @@ async def test_a_reader_that_stands_still_loses_nothing_and_delays_nobody(stage:
     assert slowest_s(receiver, simulator) <= PROMPT_S
     assert life.stdout.lines.tail == b""
     assert sorted(life.emitted) == sorted(receiver.kept())
-    assert judge.of_everything_answered(life.emitted, simulator) == []
+    assert checks.of_everything_answered(life.emitted, simulator) == []
 
 
-async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_the_rest(stage: Stage) -> None:
+async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_gets_the_rest(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(30, ends_after_s=2.0, ends_within_s=3.0))
     document = document_of({"default": simulator})
     life = await stage.start(document)
@@ -43,8 +43,8 @@ async def test_a_reader_that_leaves_ends_the_program_and_the_next_one_is_told_th
     )
     assert await second.stop() == 0
     bodies = [*life.emitted, *second.emitted]
-    assert judge.of_sequences(bodies) == []
-    assert judge.of_truth(bodies, simulator) == []
+    assert checks.of_sequences(bodies) == []
+    assert checks.of_truth(bodies, simulator) == []
 
 
 async def test_what_no_sink_took_in_one_life_is_delivered_in_the_next(stage: Stage) -> None:
@@ -63,4 +63,4 @@ async def test_what_no_sink_took_in_one_life_is_delivered_in_the_next(stage: Sta
         assert await second.stop() == 0
     assert sorted(receiver.kept()) == sorted(life.emitted)
     assert second.emitted == []
-    assert judge.of_order(receiver.attempts) == []
+    assert checks.of_order(receiver.attempts) == []

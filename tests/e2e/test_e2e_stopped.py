@@ -25,17 +25,17 @@ def document(simulator: Simulator, sinks: dict[str, Document], *, degraded_after
 @pytest.mark.parametrize(
     ("degraded_after_s", "stopped_s"), [(2.5, 4.0), pytest.param(5.0, 9.0, marks=pytest.mark.long)]
 )
-async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(
+async def test_a_stop_right_after_a_failure_is_reported_as_no_trouble(
     stage: Stage, degraded_after_s: float, stopped_s: float
 ) -> None:
     simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
     receiver = await stage.receiver()
     life = await stage.start(document(simulator, {"ops": webhook(receiver)}, degraded_after_s=degraded_after_s))
-    await life.until(lambda: len(receiver.events()) >= 5, within_s=15, what="every execution was told")
+    await life.until(lambda: len(receiver.events()) >= 5, within_s=15, what="every execution was reported")
 
     asked_count = len(simulator.request_log.entries)
     simulator.faults = BROKEN
-    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
+    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="polls had failed")
     life.send(signal.SIGSTOP)
     await asyncio.sleep(stopped_s)
     simulator.faults, asked_count = CALM, len(simulator.request_log.entries)
@@ -46,20 +46,20 @@ async def test_a_stop_right_after_a_failure_is_told_as_no_trouble(
 
 
 @pytest.mark.long
-async def test_what_fails_on_after_a_stop_is_told_once_it_failed_long_enough(stage: Stage) -> None:
+async def test_what_fails_on_after_a_stop_is_reported_once_it_failed_long_enough(stage: Stage) -> None:
     simulator = await stage.simulator(world_of(5, ends_after_s=60.0, ends_within_s=90.0))
     life = await stage.start(document(simulator, {}, degraded_after_s=5.0))
-    await life.until(lambda: len(life.emitted) >= 5, within_s=15, what="every execution was told")
+    await life.until(lambda: len(life.emitted) >= 5, within_s=15, what="every execution was reported")
 
     asked_count = len(simulator.request_log.entries)
     simulator.faults = BROKEN
-    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="looks had failed")
+    await life.until(lambda: codes(simulator, since=asked_count).count(500) > 7, within_s=5, what="polls had failed")
     life.send(signal.SIGSTOP)
     await asyncio.sleep(9.0)
     assert life.events("account.degraded") == []
     asked_count = len(simulator.request_log.entries)
     life.send(signal.SIGCONT)
-    await life.until(lambda: life.events("account.degraded"), within_s=15, what="the trouble was told")
+    await life.until(lambda: life.events("account.degraded"), within_s=15, what="the trouble was reported")
     assert 500 in codes(simulator, since=asked_count)
     (emitted,) = life.events("account.degraded")
     assert (emitted["data"]["reason"], emitted["data"]["cause"]) == ("unreachable", "500")

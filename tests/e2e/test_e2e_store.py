@@ -1,9 +1,9 @@
-"""A store that cannot be written for a while: nothing is told that is not recorded, and then everything is told."""
+"""A store that cannot be written for a while: nothing is reported that is not recorded, and then everything is."""
 
 import resource
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.pages import page, ready
 from e2e.stage import Stage, all_have_ended, document_of, webhook, world_of
 
@@ -15,7 +15,7 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     receiver = await stage.receiver()
     life = await stage.start(document_of({"default": simulator}, {"ops": webhook(receiver)}))
     pages = await life.started()
-    await life.until(lambda: len(receiver.events()) >= 60, within_s=15, what="every execution was told")
+    await life.until(lambda: len(receiver.events()) >= 60, within_s=15, what="every execution was reported")
 
     no_limit = resource.prlimit(life.pid, resource.RLIMIT_FSIZE)
     room = (stage.folder / "watcher.db-wal").stat().st_size
@@ -27,13 +27,13 @@ async def test_a_store_without_room_loses_nothing_once_there_is_room_again(stage
     resource.prlimit(life.pid, resource.RLIMIT_FSIZE, no_limit)
     await ready(pages, within_s=5.0)
 
-    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was told")
+    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was reported")
     assert await life.stop() == 0
     assert emitted_count < len(receiver.events())
-    assert judge.of_sequences([*receiver.kept(), *life.emitted]) == []
-    assert judge.of_order(receiver.attempts) == []
-    assert judge.of_truth(receiver.kept(), simulator) == []
-    assert judge.of_completeness(receiver.kept(), simulator) == []
+    assert checks.of_sequences([*receiver.kept(), *life.emitted]) == []
+    assert checks.of_order(receiver.attempts) == []
+    assert checks.of_truth(receiver.kept(), simulator) == []
+    assert checks.of_completeness(receiver.kept(), simulator) == []
 
 
 async def test_a_store_that_is_deleted_under_the_program_ends_it_loudly(stage: Stage) -> None:

@@ -12,11 +12,11 @@ from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.programme import Life
 from e2e.stage import API_KEY, POLLING, Document, Stage, document_of
 from e2e.terminal import Terminal, on_terminal
-from witness import requests_of
+from simulator_facts import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
@@ -121,7 +121,7 @@ async def test_a_failure_is_1_and_its_line_says_why(scene: Scene) -> None:
         pytest.param(lifecycle_of(("running", 0.0), ("transferred", 0.5), ends=True), marks=pytest.mark.long),
         lifecycle_of(("transferred", 0.0), ("running", 0.5), ("transferred", 1.0), ends=True),
     ],
-    ids=["a word not told before", "a word that was told while open"],
+    ids=["a word not reported before", "a word that was reported while open"],
 )
 async def test_an_end_that_nobody_documented_is_1(scene: Scene, lifecycle: Lifecycle) -> None:
     code, stdout, _ = await ended(await scene.play(lifecycle))
@@ -219,15 +219,15 @@ async def test_under_harsh_faults_everyone_ends_with_the_right_code(scene: Scene
     lives = await asyncio.gather(*(scene.play(lifecycle, "--json", **blocks) for lifecycle in stories))
     codes = [await life.end(within_s=60) for life in lives]
     assert codes == 2 * [*ends.values()]
-    assert judge.of_sequences(line for life in lives for line in life.emitted) == []
+    assert checks.of_sequences(line for life in lives for line in life.emitted) == []
 
 
-async def test_as_json_it_tells_the_daemons_events_and_nothing_private(scene: Scene) -> None:
+async def test_as_json_it_writes_the_daemons_events_and_nothing_private(scene: Scene) -> None:
     life = await scene.play(LIFE, "--json")
     assert await life.end(within_s=20) == 0
     assert life.stdout.lines.tail == b""
-    assert judge.of_sequences(life.emitted) == []
-    assert judge.of_truth(life.emitted, scene.simulator) == []
+    assert checks.of_sequences(life.emitted) == []
+    assert checks.of_truth(life.emitted, scene.simulator) == []
     everything = life.stdout.lines.everything() + life.stderr.lines.everything()
     assert not [word for word in (PRIVATE, API_KEY) if word.encode() in everything]
 
@@ -272,8 +272,8 @@ async def test_on_a_terminal_time_that_is_over_stays_with_the_last_picture(scene
     terminal = await on_terminal(*arguments, folder=scene.stage.folder, board=scene.stage.board, columns=100)
     scene.stack.push_async_callback(terminal.clear_away)
     assert await terminal.end() == 3
-    *_, looks, error = terminal.plain.replace("\r", "").rstrip().split("\n")
-    assert looks.endswith(" · exit 3")
+    *_, counts, error = terminal.plain.replace("\r", "").rstrip().split("\n")
+    assert counts.endswith(" · exit 3")
     assert error == "error: not seen after 1.5 s (--timeout); the last poll failed: 404"
 
 

@@ -12,6 +12,7 @@ from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import Attempt, HardToReadError, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.models import Outcome
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import Client
@@ -43,7 +44,7 @@ class _Heard(NamedTuple, Generic[_Found]):
     """What came of one request; `found` is there if and only if `outcome` is `ok`."""
 
     outcome: Outcome
-    sent_at: float
+    sent_at: Monotonic
     found: _Found | None = None
     status_code: int | None = None
     retry_after_s: float | None = None

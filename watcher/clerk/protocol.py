@@ -3,6 +3,7 @@
 from typing import NamedTuple, Protocol
 
 from watcher.domain.models import ExecutionSnapshot, Outcome
+from watcher.domain.timestamps import Monotonic
 
 
 class Reply(NamedTuple):
@@ -14,7 +15,7 @@ class Reply(NamedTuple):
     """
 
     outcome: Outcome
-    sent_at: float
+    sent_at: Monotonic
     execution: ExecutionSnapshot | None = None
     status_code: int | None = None
     retry_after_s: float | None = None
@@ -33,7 +34,7 @@ class PageReply(NamedTuple):
     """
 
     outcome: Outcome
-    sent_at: float
+    sent_at: Monotonic
     rows: tuple[ExecutionSnapshot, ...] | None = None
     skipped: int = 0
     total: int | None = None

@@ -27,7 +27,7 @@ _HARMLESS = re.compile(
 )
 _QUOTED = re.compile(r'"(.+)"')
 _MASKED = re.compile(r"…(?:\s+…)+")
-_SECRETS = frozenset({"apikey", "secret", "secrets", "token", "url", "headers"})
+_SECRETS = frozenset({"apikey", "routingkey", "secret", "secrets", "token", "url", "headers"})
 """Keys, without `_` and in lower case, whose values are secrets whatever they look like."""
 
 _ERROR = ("error: ", "bold red")

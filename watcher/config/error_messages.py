@@ -15,7 +15,7 @@ from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.runtime.settings import did_you_mean, file_twins, key_of
+from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 
 _OF_KEY = "[key]"
@@ -96,7 +96,7 @@ def _model_at(document: Document, path: Path) -> type[BaseModel]:
         case ("sinks", name, *rest):
             model = SINK_KINDS[document.get(("sinks", name, "type"))]
             for key in rest:
-                model = model.model_fields[str(key)].annotation
+                model = block_of(model.model_fields[str(key)])
         case (key,):
             model = Settings.model_fields[str(key)].annotation
     return model  # type: ignore[no-any-return]  # an annotation; of a block, always a model

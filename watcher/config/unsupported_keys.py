@@ -1,5 +1,6 @@
 """What the contract (SPEC 3) promises for later versions: a key of theirs is an error that says so."""
 
+import re
 from importlib.metadata import version
 
 from watcher.config.yaml_tree import Path
@@ -35,10 +36,16 @@ _KEYS = {
     ("http", "token_file"): CONSOLE,
 }
 
+_TEMPLATE = ("sinks", "*", "template")
+_FILE = re.compile(r".*[./\\].*")
+"""How the name of a template's file looks."""
+
 _VALUES = {
     (("polling", "cadence"), "adaptive"): CADENCE,
     (("sinks", "*", "type"), "slack_bot"): RECEIVERS,
     (("sinks", "*", "type"), "apprise"): RECEIVERS,
+    (_TEMPLATE, "discord"): RECEIVERS,
+    (_TEMPLATE, "teams"): RECEIVERS,
 }
 
 
@@ -49,7 +56,10 @@ def later_key(path: Path) -> str | None:
 
 def later_value(path: Path, value: str) -> str | None:
     """Return when this value of a key comes, if a later version has it."""
-    return _VALUES.get((_pattern(path), value))
+    pattern = _pattern(path)
+    if pattern == _TEMPLATE and _FILE.fullmatch(value):
+        return RECEIVERS
+    return _VALUES.get((pattern, value))
 
 
 def _pattern(path: Path) -> tuple[str, ...]:

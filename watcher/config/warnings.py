@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from ipaddress import ip_address, ip_network
 from itertools import combinations
 
+from pydantic import SecretStr
 from yarl import URL
 
 from watcher.config.document import Document
@@ -94,7 +95,7 @@ def _of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
-    if not sink.secret:
+    if not sink.secret and sink.template is None:
         problem = "has no secret, so its receiver cannot verify that events are yours"
         yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
     if host := _exposed(sink.url.get_secret_value()):
@@ -158,11 +159,16 @@ def _of_doubles(document: Document, settings: Settings) -> Iterator[Problem]:
     for (name, sink), (other, second) in combinations(hooks.items(), 2):
         types = types_matching(sink.events) & types_matching(second.events) - {EventType.WATCHER_TEST}
         together = any(_fits(watch, sink) and _fits(watch, second) for watch in settings.watch)
-        same = str(URL(sink.url.get_secret_value())) == str(URL(second.url.get_secret_value()))
+        same = _place(sink) == _place(second)
         if same and (types - _OF_PIPELINES or (types and together)):
             line = document.line(("sinks", name, "url"))
             problem = f"the same URL as another sink's at line {line}: what both ask for arrives twice"
             yield document.remark(("sinks", other, "url"), problem, remedy="merge the two: events takes a list")
+
+
+def _place(sink: WebhookSettings) -> tuple[str, SecretStr | None]:
+    """Return where a sink's events end up: at PagerDuty all have one URL."""
+    return str(URL(sink.url.get_secret_value())), sink.routing_key
 
 
 def _of_listening(document: Document, settings: Settings) -> Iterator[Problem]:

@@ -14,6 +14,7 @@ from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableE
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import OpenProblem, Store
@@ -138,7 +139,7 @@ class Maintenance:
         if self._pruning is None:
             if self._deps.clock.monotonic() < self._tidy_at:
                 return FLUSH_EVERY_S
-            self._tidy_at = self._deps.clock.monotonic() + TIDY_EVERY_S
+            self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
             await self._expire()
             await self._close_problems()
             self._pruning, self._pruned_count = self._prune(), 0
@@ -157,9 +158,9 @@ class Maintenance:
 
     def _prune(self) -> AsyncIterator[int]:
         ended_before = self._deps.clock.steady_us() - round(self._policy.retention_s * 1_000_000)
-        return self._deps.store.prune(ended_before=ended_before, keep=self._is_kept)
+        return self._deps.store.prune(ended_before=Micros(ended_before), keep=self._is_kept)
 
-    def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: int) -> bool:
+    def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         policy = self._policy  # which may be another by the next page
         if policy.named(account, pipeline, execution):
             return True

@@ -6,6 +6,7 @@ Who asks often is told what was found a moment ago, and all who ask at once wait
 import asyncio
 
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.store.protocol import Store
 
@@ -24,7 +25,7 @@ class Readiness:
         self._clock = clock
         self._patience_s = patience_s
         self._probe: asyncio.Task[str | None] | None = None
-        self._fresh_until = float("-inf")
+        self._fresh_until = EARLIEST
 
     async def problem(self) -> str | None:
         """Return what is wrong with the store, if anything is."""
@@ -44,5 +45,5 @@ class Readiness:
         except StoreError:
             return "the store cannot be written"
         finally:
-            self._fresh_until = self._clock.monotonic() + FRESH_S
+            self._fresh_until = Monotonic(self._clock.monotonic() + FRESH_S)
         return None

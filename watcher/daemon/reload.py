@@ -15,6 +15,7 @@ from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource, changes_between
 from watcher.domain.errors import ConfigError, StoreError
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.threads import run_detached
@@ -141,7 +142,7 @@ class Reloader:
     async def _read(self, *, asked: bool) -> Settings | None:
         """Read until what was read is what is there. Return it, if it is any good; say it, if that is news."""
         outcome: Settings | ConfigError | None = None
-        until = self._clock.monotonic() + RESTLESS_S
+        until = Monotonic(self._clock.monotonic() + RESTLESS_S)
         while outcome is None or (self._clock.monotonic() < until and await self._changed()):
             await self._await_quiet(until)
             try:
@@ -159,7 +160,7 @@ class Reloader:
             log.error("config.rejected", problems=shown, more=more, note="the old one stays in use")
         return None
 
-    async def _await_quiet(self, until: float) -> None:
+    async def _await_quiet(self, until: Monotonic) -> None:
         before: object = None
         while (
             now := await run_detached(self._source.stamps, name="stat")

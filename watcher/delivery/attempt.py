@@ -12,6 +12,7 @@ from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
@@ -51,8 +52,8 @@ class DeliverySender:
     jitter: Jitter
     metrics: SinkMetrics
     _in_trouble: bool = False
-    _quiet_until: float = float("-inf")
-    _give_up_at: float = float("-inf")
+    _quiet_until: Monotonic = EARLIEST
+    _give_up_at: Monotonic = EARLIEST
 
     async def send(self, batch: Sequence[Delivery], *, waited: bool) -> list[Attempt]:
         """Send once; return how that ended, which is to be settled. `waited` is as for `CircuitBreaker.failed`.
@@ -86,7 +87,7 @@ class DeliverySender:
         after_s, now = self.retry.give_up_after_s, self.clock.monotonic()
         if after_s is None or self.sink_state.disabled or now < self._give_up_at:
             return 0
-        self._give_up_at = now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE)
+        self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
         count = await self.store.give_up(clock_s=self.sink_state.clock_s(), after_s=after_s, skip=skip)
         if count:
             self.metrics.dead(count)
@@ -119,7 +120,7 @@ class DeliverySender:
             sequence=delivery.sequence,
             state=decision.state,
             attempts=delivery.attempts + 1,
-            due_at=at + round(decision.wait_s * 1e6),
+            due_at=Micros(at + round(decision.wait_s * 1e6)),
             steps=decision.steps,
             rejections=decision.rejections,
             tried_at=at,
@@ -131,7 +132,7 @@ class DeliverySender:
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
         self.sink_state.answered(result.answer)
         match result.outcome:
-            case SendOutcome.DELIVERED:
+            case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
                 self.sink_state.got_through()
                 self.breaker.works()
             case SendOutcome.REFUSED:
@@ -149,13 +150,15 @@ class DeliverySender:
     def _report(self, attempt: Attempt) -> None:
         """Count it, and log what did not get through: the first of a row as a warning."""
         delivery, result, decision = attempt.delivery, attempt.result, attempt.decision
-        if decision.state is DeliveryState.DELIVERED:
-            self.metrics.delivered(attempt.delay_s)
+        if decision.state in {DeliveryState.DELIVERED, DeliveryState.ACCEPTED}:
+            self.metrics.delivered(attempt.delay_s, state=decision.state)
             if self._in_trouble:
                 log.info("delivery.recovered", sink=self.store.lease.name)
             self._in_trouble = False
             return
         known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
+        if result.remedy:
+            known["remedy"] = result.remedy
         if decision.state is DeliveryState.DEAD:
             self.metrics.dead()
             log.warning("delivery.dead", **known)
@@ -167,7 +170,7 @@ class DeliverySender:
             log.debug("delivery.failed", **known)
             return
         log.warning("delivery.failed", **known)
-        self._in_trouble, self._quiet_until = True, now + WARNED_EVERY_S
+        self._in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
 
     def _named(self, delivery: Delivery) -> dict[str, object]:
         return {"sink": self.store.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}

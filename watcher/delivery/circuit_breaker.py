@@ -5,6 +5,7 @@ Pure. It decides when something may be tried; which delivery that is, the worker
 
 from collections.abc import Hashable
 
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import doubling
 
 FAILURES_COUNT = 5
@@ -30,29 +31,29 @@ class CircuitBreaker:
         self._failed: set[Hashable] = set()  # which deliveries, as many as are needed to open it
         self._asked_s = 0.0
         self._waits_count = 0
-        self._tried_from = float("-inf")
-        self._never_tried_from = float("-inf")
+        self._tried_from = EARLIEST
+        self._never_tried_from = EARLIEST
 
     @property
     def is_open(self) -> bool:
         """Whether what is due has to wait."""
         return self._waits_count > 0
 
-    def opens_at(self, *, never_tried: bool) -> float:
+    def opens_at(self, *, never_tried: bool) -> Monotonic:
         """Return the moment from which a delivery may be tried that never was, or one that was."""
         return self._never_tried_from if never_tried else self._tried_from
 
-    def trial_begins(self, *, never_tried: bool, now: float) -> None:
+    def trial_begins(self, *, never_tried: bool, now: Monotonic) -> None:
         """Note that a delivery is tried while it is open."""
         self.is_trying = True
         if never_tried:
-            self._never_tried_from = now + NEVER_TRIED_EVERY_S
+            self._never_tried_from = Monotonic(now + NEVER_TRIED_EVERY_S)
 
     def trial_ends(self) -> None:
         """Note that its answer is there, or will never be."""
         self.is_trying = False
 
-    def failed(self, delivery: Hashable, *, now: float, retry_after_s: float, waited: bool) -> None:
+    def failed(self, delivery: Hashable, *, now: Monotonic, retry_after_s: float, waited: bool) -> None:
         """Note a failure. `waited` says it is that of a trial which had to wait, so that the next waits longer.
 
         `retry_after_s` is what the answer asked for, 0 if nothing.
@@ -65,7 +66,7 @@ class CircuitBreaker:
         if (waited and self.is_open) or (is_row and self._opens and not self.is_open):
             self._waits_count += 1
             wait_s = doubling(self._waits_count, base_s=WAIT_S, cap_s=WAIT_CAP_S)
-            self._tried_from = now + max(wait_s, self._asked_s)
+            self._tried_from = Monotonic(now + max(wait_s, self._asked_s))
 
     def works(self) -> None:
         """Close: the sink took something, or refused a body, which shows that it works."""

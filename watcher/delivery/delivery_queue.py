@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.models import Delivery
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
 from watcher.store.protocol import AttemptRecords, BackoffState, DueDeliveries, Lease, SourceChange, Store
@@ -25,7 +26,7 @@ class DeliveryQueue:
     def __init__(self, store: Store, *, lease: Lease, clock: Clock) -> None:
         """Take the store to be well."""
         self.lease = lease
-        self.retry_at = float("-inf")
+        self.retry_at = EARLIEST
         self._store = store
         self._clock = clock
         self._failures = 0
@@ -101,4 +102,4 @@ class DeliveryQueue:
         now = self._clock.monotonic()
         if now >= self.retry_at:
             self._failures += 1
-            self.retry_at = now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S)
+            self.retry_at = Monotonic(now + doubling(self._failures, base_s=WAIT_S, cap_s=WAIT_CAP_S))

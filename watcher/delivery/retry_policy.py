@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.timestamps import Micros
 from watcher.runtime.backoff import Jitter, doubling, spread
 
 REJECTIONS = 5
@@ -11,6 +12,9 @@ REJECTIONS = 5
 
 RETRY_AFTER_CAP_S = 3600.0
 STEP_SPREAD = 0.2
+
+_TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
+
 WAIT_S = 1.0
 WAIT_CAP_S = 60.0
 """The waits after failures that may be the sink's: they take no step of the schedule (SPEC 5)."""
@@ -27,15 +31,15 @@ class RetryDecision:
 
 
 def decide(
-    delivery: Delivery, result: SendResult, *, through_at: int, waited_s: float, rules: RetryRules, jitter: Jitter
+    delivery: Delivery, result: SendResult, *, through_at: Micros, waited_s: float, rules: RetryRules, jitter: Jitter
 ) -> RetryDecision:
     """Return what follows from an answer (SPEC 5, "Webhook request").
 
     `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
     the time since the delivery was first due, on the sink's own clock.
     """
-    if result.outcome is SendOutcome.DELIVERED:
-        return RetryDecision(DeliveryState.DELIVERED, delivery.steps, 0, 0.0)
+    if taken := _TAKEN.get(result.outcome):
+        return RetryDecision(taken, delivery.steps, 0, 0.0)
     if result.outcome is SendOutcome.GONE:
         return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, 0.0)
     is_refused = result.outcome is SendOutcome.REFUSED

@@ -1,6 +1,7 @@
 """How one sink is: well, failing or disabled, and its own clock. Pure; the worker reports and records it."""
 
 from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S
+from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.store.protocol import BackoffState, SinkRecord
 
@@ -26,8 +27,8 @@ class SinkState:
         """Go on from what is recorded. A pause longer than a receiver can ask for was written by a wrong clock."""
         backoff = record.backoff
         self.state = record.state
-        self.paused_until = clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S)
-        self.through_at = 0
+        self.paused_until = Monotonic(clock.monotonic() + min(backoff.pause_s or 0.0, RETRY_AFTER_CAP_S))
+        self.through_at = NEVER
         self.answer = NO_ANSWER
         self._is_through = False  # whether the last answer was a success
         self._clock = clock
@@ -52,7 +53,7 @@ class SinkState:
 
     def pause(self, pause_s: float) -> None:
         """Note that the receiver asked for a pause. An earlier, longer one stays."""
-        self.paused_until = max(self.paused_until, self._clock.monotonic() + pause_s)
+        self.paused_until = max(self.paused_until, Monotonic(self._clock.monotonic() + pause_s))
 
     def answered(self, answer: str) -> None:
         """Note what came back. May be called from any thread."""

@@ -16,6 +16,7 @@ from watcher.delivery.sink_state_store import SinkStateStore
 from watcher.delivery.sinks.protocol import Sink, WorkerRules
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Delivery
+from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
@@ -55,14 +56,14 @@ class DeliveryWorker:
     """The deliveries of one sink whose lease is held. Call `tick` when it asks to be, and whenever it calls `wake`."""
 
     _is_trial = False  # whether what is ready was taken to be tried while the breaker is open
-    _trial_at = float("-inf")  # when the next of those may be taken
+    _trial_at = EARLIEST  # when the next of those may be taken
     _settling: asyncio.Task[None] | None = None
     _unsettled_count = 0
     _is_backlog = False
     _sending_s = 0.0  # how long the last answer took
-    _next_due_at: int | None = None
+    _next_due_at: Micros | None = None
     _nothing_waits = False
-    _next_tick_at = float("-inf")
+    _next_tick_at = EARLIEST
     _stopped = False
 
     def __init__(
@@ -111,7 +112,7 @@ class DeliveryWorker:
         self._start()
         await self._note_backlog()
         rest_s = self._rest_s()
-        self._next_tick_at = self._clock.monotonic() + rest_s
+        self._next_tick_at = Monotonic(self._clock.monotonic() + rest_s)
         return rest_s
 
     async def flush(self) -> None:
@@ -182,7 +183,7 @@ class DeliveryWorker:
             return
         trial = await self._store.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
         if trial is None:
-            self._trial_at = tried_from if now < tried_from else float("inf")
+            self._trial_at = tried_from if now < tried_from else LATEST
             self._note_rest(now >= tried_from and not self._held and not self._store.failing)
             return
         self._trial_at = tried_from if trial.attempts else never_tried_from
@@ -207,11 +208,11 @@ class DeliveryWorker:
     def _resting(self) -> bool:
         return self._stopped or self._sink_state.disabled
 
-    def _sends_from(self) -> float:
+    def _sends_from(self) -> Monotonic:
         """Return the monotonic moment before which nothing goes: the end of the sink's pause and of the store's."""
         return max(self._sink_state.paused_until, self._store.retry_at)
 
-    def _has_capacity(self, now: float) -> bool:
+    def _has_capacity(self, now: Monotonic) -> bool:
         if self._resting() or now < self._sends_from():
             return False
         if self._store.failing:  # what it does not take goes out again: one shows whether it does
@@ -277,9 +278,8 @@ class DeliveryWorker:
         self._start()
         if self._stopped:
             return
-        may_take = is_more and len(self._ready) < CONCURRENCY
         is_late = self._clock.monotonic() + self._rest_s() < self._next_tick_at
-        if may_take or is_late or not self._state_store.is_reported:
+        if (is_more and len(self._ready) < CONCURRENCY) or is_late or not self._state_store.is_reported:
             self._deps.wake()
 
     def _under_way(self) -> set[asyncio.Task[None]]:

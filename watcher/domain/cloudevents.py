@@ -3,6 +3,7 @@
 import json
 import secrets
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -193,6 +194,11 @@ def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, se
 def stream_of(source: str, subject: str = "") -> bytes:
     """Return the key of the stream of events with this source and subject."""
     return uuid.uuid5(NAMESPACE, f"{source}#{subject}").bytes
+
+
+def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
+    """Return the id of a group of events that are sent together, the same on every attempt."""
+    return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
 
 
 def account_source(account: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from watcher.domain.rules import Rules
+from watcher.domain.timestamps import NEVER, Micros
 
 
 class Status(StrEnum):
@@ -222,17 +223,17 @@ class ExecutionRecord:
     execution: str
     pipeline: str
     status: str | None = None
-    since_at: int = 0
-    polled_at: int = 0
+    since_at: Micros = NEVER
+    polled_at: Micros = NEVER
     sequence: int = 0
     counts: Counts = ()
     overdue_sequence: int | None = None
-    overdue_at: int | None = None
+    overdue_at: Micros | None = None
     lost: LostReason | None = None
-    lost_at: int | None = None
-    ended_at: int | None = None
+    lost_at: Micros | None = None
+    ended_at: Micros | None = None
     was_paused: bool = False
-    found_at: int = 0
+    found_at: Micros = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,12 +248,12 @@ class Cursor:
     before, and where it may not have seen the newest.
     """
 
-    since_at: int
-    complete_at: int = 0
+    since_at: Micros
+    complete_at: Micros = NEVER
     refused: str | None = None
     found: bool = False
     name: str | None = None
-    newest_at: int | None = None
+    newest_at: Micros | None = None
 
 
 class EventKey(NamedTuple):
@@ -313,12 +314,12 @@ class Delivery:
     stream: bytes
     sequence: int
     body: bytes
-    recorded_at: int
-    due_at: int
+    recorded_at: Micros
+    due_at: Micros
     attempts: int = 0
     steps: int = 0
     rejections: int = 0
-    tried_at: int = 0
+    tried_at: Micros = NEVER
     first_due_at_s: float | None = None
     group_id: UUID | None = None
     replayed: bool = False

@@ -16,7 +16,7 @@ from watcher.domain.models import (
     Status,
     bump,
 )
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import Micros, Monotonic, to_us
 
 EXECUTION_REASONS = {
     Outcome.NOT_FOUND: LostReason.NOT_FOUND,
@@ -38,8 +38,8 @@ class Observation(NamedTuple):
     """A successful poll: what was answered, when it was asked and when the answer was there (microseconds, steady)."""
 
     execution: ExecutionSnapshot
-    sent_at: int
-    seen_at: int
+    sent_at: Micros
+    seen_at: Micros
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class TransitionResult(NamedTuple):
 
 
 def observe(
-    before: ExecutionRecord, poll: Observation, *, polled_at: int, overdue_after_s: Mapping[str, float]
+    before: ExecutionRecord, poll: Observation, *, polled_at: Micros, overdue_after_s: Mapping[str, float]
 ) -> TransitionResult:
     """Evaluate a successful poll. `polled_at` is the end of the last one before it that was not dropped."""
     status, terminal = poll.execution.status[:RAW_STATUS_LENGTH], is_terminal(poll.execution)
@@ -82,7 +82,7 @@ def observe(
     return seen if terminal else _with_overdue(seen, at=poll.seen_at, overdue_after_s=overdue_after_s)
 
 
-def lose(before: ExecutionRecord, reason: LostReason, *, at: int, polled_at: int) -> TransitionResult:
+def lose(before: ExecutionRecord, reason: LostReason, *, at: Micros, polled_at: Micros) -> TransitionResult:
     """Report an execution as lost. It is polled on, and its next event will say it was lost."""
     known = replace(before, lost=reason, lost_at=at, polled_at=polled_at, overdue_sequence=None, overdue_at=None)
     return _emit(known, EventType.EXECUTION_LOST, kind="lost", status=LOST, previous=before.status)
@@ -119,7 +119,7 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
     return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
 
 
-def _with_overdue(seen: TransitionResult, *, at: int, overdue_after_s: Mapping[str, float]) -> TransitionResult:
+def _with_overdue(seen: TransitionResult, *, at: Micros, overdue_after_s: Mapping[str, float]) -> TransitionResult:
     known = seen.known
     limit_s = overdue_after_s.get(known.status or "")
     if limit_s is None or known.overdue_sequence is not None or at - known.since_at <= limit_s * 1_000_000:
@@ -147,12 +147,12 @@ class Streak:
 
     reason: LostReason
     count: int
-    first_at: float
-    last_at: float
+    first_at: Monotonic
+    last_at: Monotonic
     confirmed: bool
 
 
-def prolong(streak: Streak | None, reason: LostReason, *, at: float, other_success_at: float | None) -> Streak:
+def prolong(streak: Streak | None, reason: LostReason, *, at: Monotonic, other_success_at: Monotonic | None) -> Streak:
     """Count one more such answer at `at`. `other_success_at` is when another execution last answered, if ever.
 
     A gateway that refuses everything refuses the others too, so only a success since the previous such answer
@@ -174,7 +174,7 @@ def means_lost(streak: Streak, *, lost_after: int, lost_grace_s: float, alone: b
     return is_confirmed and streak.count >= lost_after and streak.last_at - streak.first_at >= lost_grace_s
 
 
-def grace_left_s(streak: Streak | None, *, lost_after: int, lost_grace_s: float, sent_at: float) -> float:
+def grace_left_s(streak: Streak | None, *, lost_after: int, lost_grace_s: float, sent_at: Monotonic) -> float:
     """Return how long after a request that was sent then one more such answer can mean a loss; infinite if none can.
 
     A poll a moment before that would be followed by the next one only after the longest of all waits.

@@ -11,6 +11,7 @@ from collections.abc import Coroutine, Sequence
 from typing import Any
 
 from watcher.domain.models import ExecutionRecord, Watch
+from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.circuit_breaker import BreakerState
 from watcher.polling.confirmations import ConfirmationQueue, Confirmed
@@ -80,7 +81,7 @@ class AccountPoller:
         self._list_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._in_flight_count = 0
-        self._next_tick_at = float("inf")
+        self._next_tick_at = LATEST
         self._draining = False
 
     @property
@@ -136,7 +137,7 @@ class AccountPoller:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def next_poll_at(self, now: float) -> float | None:
+    def next_poll_at(self, now: Monotonic) -> Monotonic | None:
         """Return the monotonic time from which the next request may go, `None` while nothing waits for one."""
         wanted_at = self._selector.wanted_at()
         if wanted_at is None:
@@ -247,9 +248,9 @@ class AccountPoller:
             concurrency = min(concurrency, YIELDING_CONCURRENCY)
         return self._in_flight_count >= concurrency
 
-    def _note_gaps(self, request: Request, *, now: float) -> None:
+    def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Note the gaps before a request as far as the budget is to blame: a slow answer only makes a poll due late."""
-        gaps: list[tuple[PollItem, float]]
+        gaps: list[tuple[PollItem, Monotonic]]
         if isinstance(request, GetRequest):
             gaps = [(request.entry, request.entry.asked_at)]
         else:
@@ -264,13 +265,13 @@ class AccountPoller:
                     gap_s -= self._breaker.stopped_s(since=last_at)
                 self._breaker.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
 
-    def _wanted_at(self, now: float) -> float:
+    def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
-        at = min(now + IDLE_S, self._breaker.next_check_at(now), self._confirmations.next_expiry_at())
+        at = min(Monotonic(now + IDLE_S), self._breaker.next_check_at(now), self._confirmations.next_expiry_at())
         poll_at = self.next_poll_at(now)
         if poll_at is not None and not self._draining:
             if not self._full():
                 at = min(at, poll_at)
             elif self._deps.backpressure:
-                at = min(at, now + YIELDING_S)
-        return max(at, now + SHORTEST_TICK_S)
+                at = min(at, Monotonic(now + YIELDING_S))
+        return max(at, Monotonic(now + SHORTEST_TICK_S))

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from watcher.domain.models import ExecutionSnapshot, Watch
+from watcher.domain.timestamps import Micros
 from watcher.polling.confirmations import Confirmed
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
@@ -69,7 +70,7 @@ class AccountRules:
         for recorder in self._recorders.values():
             recorder.hold()
 
-    async def scanned(self, pipeline: str, began_at: int, *, proves_silence: bool) -> None:
+    async def scanned(self, pipeline: str, began_at: Micros, *, proves_silence: bool) -> None:
         """Take in that a scan is complete. Raises `StoreError`."""
         if (recorder := self._recorders.get(pipeline)) is not None:
             await recorder.scanned(began_at, proves_silence=proves_silence)

@@ -9,6 +9,7 @@ from enum import Enum
 
 from watcher.clerk.protocol import Answer
 from watcher.domain.models import AccountTrouble, Outcome
+from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.store.protocol import NO_BACKOFF, BackoffState
 
@@ -63,30 +64,30 @@ class AccountCircuitBreaker:
         self,
         *,
         degraded_after_s: float,
-        now: float,
+        now: Monotonic,
         trouble: AccountTrouble | None = None,
         backoff: BackoffState = NO_BACKOFF,
     ) -> None:
         """Start with what was recorded last. A pause longer than any was written by a wrong clock."""
         self.trouble = trouble
-        self.failing_since: float | None = None
+        self.failing_since: Monotonic | None = None
         self._degraded_after_s = degraded_after_s
         self._last_reason = trouble or AccountTrouble.UNREACHABLE
         self._last_cause: str | None = None
-        self._failed_sent_at = float("-inf")
-        self._last_probe_at = float("-inf")
-        self._troubled_at = float("-inf")
+        self._failed_sent_at = EARLIEST
+        self._last_probe_at = EARLIEST
+        self._troubled_at = EARLIEST
         self._key_refused = trouble is AccountTrouble.UNAUTHORIZED  # by a 401; a 403 is probed as any other trouble
-        self._success_sent_at = float("-inf")
-        self.paused_until = float("-inf") if backoff.pause_s is None else now + min(backoff.pause_s, PAUSE_CAP_S)
-        self._pause_began_at = float("-inf")
+        self._success_sent_at = EARLIEST
+        self.paused_until = EARLIEST if backoff.pause_s is None else Monotonic(now + min(backoff.pause_s, PAUSE_CAP_S))
+        self._pause_began_at = EARLIEST
         self._pause_count = 0
         self._failed_before_s = backoff.failing_for_s
-        self._over_since: float | None = None
-        self._over_last_at = float("-inf")
+        self._over_since: Monotonic | None = None
+        self._over_last_at = EARLIEST
         self._stopped_s: float | None = None
-        self._stops: deque[tuple[float, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, and how long it was
-        self._resumed_at = float("-inf")
+        self._stops: deque[tuple[Monotonic, float]] = deque(maxlen=STOPS_COUNT)  # when each was over, how long it was
+        self._resumed_at = EARLIEST
 
     @property
     def cause(self) -> str | None:
@@ -98,7 +99,7 @@ class AccountCircuitBreaker:
         """Whether the account is in trouble that stops its polls; being over budget does not."""
         return self.trouble is not None and self.trouble is not AccountTrouble.OVER_BUDGET
 
-    def backoff(self, now: float) -> BackoffState:
+    def backoff(self, now: Monotonic) -> BackoffState:
         """Return what a restart must not forget. Of failures no more than what makes them trouble."""
         failing_for_s = self._failed_before_s if self.failing_since is None else now - self.failing_since
         return BackoffState(
@@ -106,28 +107,28 @@ class AccountCircuitBreaker:
             None if failing_for_s is None else min(self._degraded_after_s, failing_for_s),
         )
 
-    def state(self, now: float) -> BreakerState:
+    def state(self, now: Monotonic) -> BreakerState:
         """Return what may be sent at `now`."""
         if now < self.opens_at():
             return BreakerState.OPEN
         return BreakerState.HALF_OPEN if self.unusable else BreakerState.CLOSED
 
-    def opens_at(self) -> float:
+    def opens_at(self) -> Monotonic:
         """Return the moment from which something may be sent: after the pause, and after the probe's interval."""
         if not self.unusable:
             return self.paused_until
         every_s = UNAUTHORIZED_PROBE_EVERY_S if self._key_refused else PROBE_EVERY_S
-        return max(self.paused_until, self._last_probe_at + every_s)
+        return max(self.paused_until, Monotonic(self._last_probe_at + every_s))
 
     def probe_at_once(self) -> None:
         """Let the next probe go without waiting for its interval: the configuration was read anew (SPEC 4, 401)."""
-        self._last_probe_at = float("-inf")
+        self._last_probe_at = EARLIEST
 
-    def probed(self, now: float) -> None:
+    def probed(self, now: Monotonic) -> None:
         """Note that the one request of this interval goes out."""
         self._last_probe_at = now
 
-    def note_running(self, *, now: float, ran_s: float) -> None:
+    def note_running(self, *, now: Monotonic, ran_s: float) -> None:
         """Take in for how long the process has run: while it was stopped nothing failed, nor was anything late.
 
         To be called first, with the clocks of this moment, and then before whatever failed or came late is evaluated.
@@ -140,16 +141,16 @@ class AccountCircuitBreaker:
         self._stops.append((now, length_s))
         self._resumed_at = now
         if self.failing_since is not None:
-            self.failing_since = min(now, self.failing_since + length_s)
+            self.failing_since = min(now, Monotonic(self.failing_since + length_s))
         if self._over_since is not None:
-            self._over_since = min(now, self._over_since + length_s)
-            self._over_last_at = min(now, self._over_last_at + length_s)
+            self._over_since = min(now, Monotonic(self._over_since + length_s))
+            self._over_last_at = min(now, Monotonic(self._over_last_at + length_s))
 
-    def stopped_s(self, *, since: float) -> float:
+    def stopped_s(self, *, since: Monotonic) -> float:
         """Return for how long the process was stopped since then."""
         return sum(length_s for resumed_at, length_s in self._stops if resumed_at > since)
 
-    def note(self, reply: Answer, *, now: float, alone: bool = False, lost: bool = False) -> None:
+    def note(self, reply: Answer, *, now: Monotonic, alone: bool = False, lost: bool = False) -> None:
         """Evaluate a reply. `alone`: nothing else is watched but what is lost. A 404 then is its own, the API works.
 
         That an execution reported as `lost` is still not known says nothing of the account. A success ends trouble,
@@ -165,27 +166,27 @@ class AccountCircuitBreaker:
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):
             self._fail(reply, now=now)
 
-    def suspects(self, now: float) -> bool:
+    def suspects(self, now: Monotonic) -> bool:
         """Return whether half the time to trouble has passed: time to ask what last succeeded."""
         return self.failing_since is not None and now - self.failing_since >= self._degraded_after_s / 2
 
-    def check(self, now: float) -> None:
+    def check(self, now: Monotonic) -> None:
         """Let time pass: failures old enough become trouble, and so do late polls over five minutes."""
         if self.failing_since is not None and now - self.failing_since >= self._degraded_after_s and self._fails_now:
             self._degrade(self._last_reason, now=now)
         if self._over_since is not None and self._over_last_at - self._over_since >= OVER_BUDGET_AFTER_S:
             self.trouble = self.trouble or AccountTrouble.OVER_BUDGET
 
-    def next_check_at(self, now: float) -> float:
+    def next_check_at(self, now: Monotonic) -> Monotonic:
         """Return when `suspects` or `check` may first find something new."""
         if self.failing_since is None or self.unusable:
-            return float("inf")
-        suspects_at = self.failing_since + self._degraded_after_s / 2
+            return LATEST
+        suspects_at = Monotonic(self.failing_since + self._degraded_after_s / 2)
         if now < suspects_at:
             return suspects_at
-        return self.failing_since + self._degraded_after_s if self._fails_now else float("inf")
+        return Monotonic(self.failing_since + self._degraded_after_s) if self._fails_now else LATEST
 
-    def note_gap(self, gap_s: float, *, allowed_s: float, now: float) -> None:
+    def note_gap(self, gap_s: float, *, allowed_s: float, now: Monotonic) -> None:
         """Note how long an execution went without a poll; beyond `allowed_s` the budget was too small for it.
 
         Whoever cannot hold `max_interval` for 5 minutes is over budget, until it was held for one `max_interval`.
@@ -205,7 +206,7 @@ class AccountCircuitBreaker:
         """Whether something was asked, and failed, since the process last went on after a stop."""
         return self._failed_sent_at >= self._resumed_at
 
-    def _fail(self, reply: Answer, *, now: float) -> None:
+    def _fail(self, reply: Answer, *, now: Monotonic) -> None:
         """Take in a failure. It pauses for as long as the server asks, else 1 s doubling to 60 s (SPEC 4)."""
         if reply.status_code is None and reply.sent_at < self._resumed_at:
             return  # it was under way while the process was stopped, and broke by that for all we know
@@ -214,7 +215,7 @@ class AccountCircuitBreaker:
         self._last_cause = str(reply.status_code) if is_coded else reply.reason or reply.outcome.value
         self._failed_sent_at = max(self._failed_sent_at, reply.sent_at)
         if self.failing_since is None:
-            self.failing_since = now - (self._failed_before_s or 0.0)
+            self.failing_since = Monotonic(now - (self._failed_before_s or 0.0))
         if reply.status_code in PAUSING_CODES:
             if reply.sent_at >= self._pause_began_at:  # one that was in flight when the pause began does not double it
                 self._pause_count += 1
@@ -222,13 +223,13 @@ class AccountCircuitBreaker:
             wanted_s = doubling(self._pause_count, base_s=PAUSE_BASE_S, cap_s=PAUSE_DOUBLING_CAP_S)
             if reply.retry_after_s is not None:
                 wanted_s = min(PAUSE_CAP_S, max(PAUSE_BASE_S, reply.retry_after_s))
-            self.paused_until = max(self.paused_until, now + wanted_s)
+            self.paused_until = max(self.paused_until, Monotonic(now + wanted_s))
         if reply.outcome is Outcome.UNAUTHORIZED and reply.sent_at >= self._success_sent_at:
             self._key_refused = True
             self._degrade(AccountTrouble.UNAUTHORIZED, now=now)
         self.check(now)
 
-    def _degrade(self, trouble: AccountTrouble, *, now: float) -> None:
+    def _degrade(self, trouble: AccountTrouble, *, now: Monotonic) -> None:
         """Enter trouble, once: another reason for the same silence is not reported again, nor is its budget."""
         if not self.unusable:
             self.trouble = trouble

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from watcher.domain.models import Details, ExecutionSnapshot, Status
+from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.transitions import is_terminal
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.pagination.paging import dated
@@ -136,7 +137,7 @@ class ConfirmationQueue:
         else:
             heapq.heappush(self._retries, (pending.retry_at, number, entry))
 
-    def first(self, now: float) -> TrackedExecution | None:
+    def first(self, now: Monotonic) -> TrackedExecution | None:
         """Return the next to confirm."""
         while (waiting := self._peek(self._retries)) is not None and waiting[0] <= now:
             heapq.heappop(self._retries)
@@ -156,7 +157,7 @@ class ConfirmationQueue:
         elif line.ready:
             self._queue(pipeline, line)
 
-    def expired(self, now: float) -> list[TrackedExecution]:
+    def expired(self, now: Monotonic) -> list[TrackedExecution]:
         """Return, and let go of, those that have waited too long, or would be before their turn came."""
         expired, self._hopeless = self._hopeless, []
         while (waiting := self._peek(self._expiries)) is not None and waiting[0] <= now:
@@ -164,19 +165,19 @@ class ConfirmationQueue:
             expired.append(waiting[2])
         return expired
 
-    def wanted_at(self) -> float:
+    def wanted_at(self) -> Monotonic:
         """Return when the first may be confirmed, infinity while nobody waits."""
         if self._first_ready() is not None:
-            return float("-inf")
+            return EARLIEST
         waiting = self._peek(self._retries)
-        return float("inf") if waiting is None else waiting[0]
+        return LATEST if waiting is None else Monotonic(waiting[0])
 
-    def next_expiry_at(self) -> float:
+    def next_expiry_at(self) -> Monotonic:
         """Return when the first has waited too long."""
         if self._hopeless:
-            return float("-inf")
+            return EARLIEST
         waiting = self._peek(self._expiries)
-        return float("inf") if waiting is None else waiting[0]
+        return LATEST if waiting is None else Monotonic(waiting[0])
 
     def _make_ready(self, entry: TrackedExecution, *, number: int) -> None:
         assert entry.pending is not None  # noqa: S101 (it waits)

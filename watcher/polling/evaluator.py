@@ -26,7 +26,7 @@ from watcher.domain.models import (
     limits_dwell,
 )
 from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.timestamps import from_us, to_us
+from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, StatusChange, TransitionResult, lose, observe
 from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
@@ -46,7 +46,7 @@ class Evaluation(NamedTuple):
     known: ExecutionRecord
     change: ExecutionChange | None
     next_s: float | None
-    polled_at: int | None = None
+    polled_at: Micros | None = None
     contradicts: bool = False
 
 
@@ -93,7 +93,7 @@ class ReplyEvaluator:
         params = PipelineEventParams(watch, self.pipeline_name(watch.pipeline), self._link, execution)
         return self._events.pipeline(type_, params, problem=problem, after=after, at=self._clock.now())
 
-    def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
+    def success(self, entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: Monotonic) -> Evaluation:
         """Evaluate an answer that gave the execution's state, which ends what trouble `entry` counted.
 
         `sent_at` is when it was asked for (monotonic seconds).
@@ -103,7 +103,7 @@ class ReplyEvaluator:
         self.learn_name(watch.pipeline, execution.pipeline_name)
         seen_at = self._clock.steady_us()
         elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
-        poll = Observation(execution, seen_at - elapsed_us, seen_at)
+        poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
         result = observe(before, poll, polled_at=entry.polled_at, overdue_after_s=watch.overdue_after_s)
         change = None if result.known is before else self._change(entry, result, facts=execution, seen_at=seen_at)
         known = before if change is None else change.known
@@ -129,7 +129,7 @@ class ReplyEvaluator:
         return Evaluation(result.known, self._change(entry, result, facts=None, seen_at=at), next_s)
 
     def _change(
-        self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: int
+        self, entry: TrackedExecution, result: TransitionResult, *, facts: ExecutionSnapshot | None, seen_at: Micros
     ) -> ExecutionChange:
         """Return what is to be recorded, with the events.
 

@@ -7,6 +7,7 @@ import structlog
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import DENIED_FOR_S, Confirmed
 from watcher.polling.evaluator import Evaluation
@@ -60,7 +61,7 @@ class ExecutionPoller:
         """Record what a GET confirmed or denied: that goes before the row, once recorded. Otherwise as `poll`."""
         entry, evaluation, execution = confirmed
         await self.record(entry, evaluation, execution)
-        entry.pending, entry.denied_until = None, self._clock.monotonic() + DENIED_FOR_S
+        entry.pending, entry.denied_until = None, Monotonic(self._clock.monotonic() + DENIED_FOR_S)
         return evaluation.next_s
 
     async def accept(self, entry: TrackedExecution) -> float | None:
@@ -106,7 +107,7 @@ class ExecutionPoller:
             self._deps.fatal(error)
             raise
 
-    def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: float) -> Evaluation:
+    def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None
         if entry.pending is not None:  # a list shows it: whoever does not know it is mistaken
             entry.streak = None

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import GapReason, LostReason
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.list_scans import ListScans
@@ -41,7 +42,7 @@ class ListFailures:
         self._registry = registry
         self._scans = scans
 
-    async def failed(self, listing: PipelineListState, reply: PageReply, *, now: float) -> LostReason | None:
+    async def failed(self, listing: PipelineListState, reply: PageReply, *, now: Monotonic) -> LostReason | None:
         """Take in a failure, and return why the list is to be given up, if it is. Raises `StoreError`."""
         self._rules.hold(listing.watch.pipeline)
         alone = self._registry.found_count == 0 and len(self._registry.listings) == 1
@@ -54,19 +55,19 @@ class ListFailures:
         await self._session.report_answer(failed=True)
         return reason
 
-    async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: float) -> Step:
+    async def give_up(self, listing: PipelineListState, reason: LostReason | None, *, now: Monotonic) -> Step:
         """Report once, if there is a reason to give a list up, and let it rest. Raises `StoreError`."""
         if reason is not None and listing.cursor.refused is None:
             gap = GapReason(reason.value)
             await self._scans.record(listing, replace(listing.cursor, refused=gap), gap=gap)
         return self.rests(listing, self._failures.wait_s(listing, reason, sent_at=listing.asked_at), now=now)
 
-    def rests(self, listing: PipelineListState, wait_s: float, *, now: float) -> Step:
+    def rests(self, listing: PipelineListState, wait_s: float, *, now: Monotonic) -> Step:
         """Let a list rest for so long: meanwhile it answers for nobody."""
-        listing.failing_until = now + wait_s
+        listing.failing_until = Monotonic(now + wait_s)
         return Step(QueueKind.DUE, wait_s)
 
     def works(self, listing: PipelineListState) -> None:
         """Note that a list answered."""
         self._failures.note_success(listing)
-        listing.failing_until = float("-inf")
+        listing.failing_until = EARLIEST

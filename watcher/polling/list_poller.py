@@ -12,6 +12,7 @@ import structlog
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, GapReason, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.list_failures import ListFailures, Step
 from watcher.polling.list_scans import ListScans
@@ -70,7 +71,7 @@ class ListPoller:
                 self._registry.restore(entry)
             if request.scans and not listing.unwatched:
                 # lists whose scan has begun take turns: who has waited longest goes first
-                due_at = listing.asked_at + step.wait_s
+                due_at = Monotonic(listing.asked_at + step.wait_s)
                 due_at = max(self._clock.monotonic(), due_at) if step.queue is QueueKind.DUE else due_at
                 self._poll_queue.put(listing, due_at=due_at, queue=step.queue)
 
@@ -96,7 +97,7 @@ class ListPoller:
             return self._at_rest
         return await self._read(request, reply, left=left)
 
-    async def _fail(self, request: ListRequest, reply: PageReply, *, now: float) -> Step:
+    async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""
         listing = request.listing
         reason = await self._failures.failed(listing, reply, now=now)
@@ -162,7 +163,7 @@ class ListPoller:
             return self._at_rest
         return await self._step(listing, reply, executions, known=known)
 
-    def _counts_as_found_at(self, request: ListRequest, reply: PageReply) -> int:
+    def _counts_as_found_at(self, request: ListRequest, reply: PageReply) -> Micros:
         """Return when the rows of a page count as found: when the first page of the scan that reads it was asked for.
 
         What a page shows that is read out of turn may have come later than that: it is a known row for the next scan
@@ -170,14 +171,14 @@ class ListPoller:
         """
         listing = request.listing
         asked_at = self._clock.steady_us() - round((self._clock.monotonic() - reply.sent_at) * 1_000_000)
-        now = max(asked_at, listing.cursor.complete_at + 1)
+        now = Micros(max(asked_at, listing.cursor.complete_at + 1))
         if request.scans:
             listing.progress.began_at = listing.progress.began_at or now
         in_turn = request.scans and not listing.scan.probes
-        return listing.progress.began_at if in_turn else max(now, listing.progress.began_at + 1)
+        return listing.progress.began_at if in_turn else max(now, Micros(listing.progress.began_at + 1))
 
     async def _recorded(
-        self, listing: PipelineListState, executions: Collection[str], *, when: int
+        self, listing: PipelineListState, executions: Collection[str], *, when: Micros
     ) -> Mapping[str, ExecutionRecord]:
         """Return what only the store knows of these, and remember of it what has ended, all of it found by now."""
         unknown = listing.rows.unknown(executions)
@@ -202,7 +203,7 @@ class ListPoller:
         reply: PageReply,
         rows: Sequence[ExecutionSnapshot],
         *,
-        known: Mapping[str, int],
+        known: Mapping[str, Micros],
     ) -> Step:
         """Let the scan take in a page."""
         scan, now = listing.scan, self._clock.steady_us()

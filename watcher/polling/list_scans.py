@@ -8,6 +8,7 @@ from dataclasses import replace
 import structlog
 
 from watcher.domain.models import Cursor, GapReason, OutboxEntry, Watch
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.api_clock import ApiClock
@@ -60,12 +61,12 @@ class EndCheck:
             return None
         return TraversalResult() if early_end.is_explained else result
 
-    def with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: int) -> TraversalResult:
+    def with_unproven(self, listing: PipelineListState, result: TraversalResult, *, now: Micros) -> TraversalResult:
         """Return a gap where ends showed of which nobody knows whether they are new; `now` is microseconds."""
         unproven = listing.arrivals.compare(watched_us=now - listing.cursor.since_at)
         return TraversalResult(GapReason.UNORDERED, unproven) if unproven and result.gap is None else result
 
-    def proves_empty(self, listing: PipelineListState, *, now: int) -> bool:
+    def proves_empty(self, listing: PipelineListState, *, now: Micros) -> bool:
         """Return whether a list that showed nothing yet did so often enough to believe that there was nothing."""
         arrivals = listing.arrivals
         if listing.progress.shows_any or listing.cursor.found or listing.cursor.newest_at is not None:
@@ -136,7 +137,7 @@ class ListScans:
             log.warning("pipeline.gap", account=self._deps.lease.name, pipeline=watch.pipeline, reason=gap)
             self._deps.metrics.events.labels(entry.event.type).inc()
 
-    async def end(self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None) -> None:
+    async def end(self, listing: PipelineListState, result: TraversalResult, *, newest_at: Micros | None) -> None:
         """End a scan whose pages gave this result, or make it anew if it ended too early. Raises `StoreError`."""
         if not self._end_check.ends_early(listing, result):
             await self.complete(listing, result, newest_at=newest_at)
@@ -152,13 +153,13 @@ class ListScans:
             raise
 
     async def complete(
-        self, listing: PipelineListState, result: TraversalResult, *, newest_at: int | None = None
+        self, listing: PipelineListState, result: TraversalResult, *, newest_at: Micros | None = None
     ) -> None:
         """Move the cursor on. Where nothing was found the store need not know at once: an older one is as true."""
         now, arrivals, scan = self._clock.steady_us(), listing.arrivals, listing.scan
         result = self._end_check.with_unproven(listing, result, now=now)
         if self._end_check.proves_empty(listing, now=now):
-            newest_at = 0
+            newest_at = NEVER
         cursor = Cursor(
             listing.cursor.since_at,
             complete_at=listing.progress.began_at,

@@ -6,6 +6,7 @@ Knows no scan and no request.
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.pagination.positions import PositionEstimator
 from watcher.polling.poll_queue import TrackedExecution
 
@@ -25,7 +26,7 @@ class PageIndex:
     def __init__(self, positions: PositionEstimator) -> None:
         self.entries: dict[str, TrackedExecution] = {}
         self.positions = positions
-        self._ended: OrderedDict[str, int] = OrderedDict()
+        self._ended: OrderedDict[str, Micros] = OrderedDict()
         self._pages: dict[int, dict[TrackedExecution, None]] = {}
         self._page_of: dict[TrackedExecution, int] = {}
         self._step = 0
@@ -41,29 +42,29 @@ class PageIndex:
         if entry.known.ended_at is not None:
             self.remember({entry.known.execution: entry.known.found_at})
 
-    def page_of(self, entry: TrackedExecution, *, at: float) -> int | None:
+    def page_of(self, entry: TrackedExecution, *, at: Monotonic) -> int | None:
         """Return the page that should show an entry."""
         self._keep_up(at)
         return self._page_of.get(entry)
 
-    def on_page(self, page: int, *, at: float) -> Collection[TrackedExecution]:
+    def on_page(self, page: int, *, at: Monotonic) -> Collection[TrackedExecution]:
         """Return who should be on that page."""
         self._keep_up(at)
         return self._pages.get(page, {}).keys()
 
-    def put(self, entry: TrackedExecution, *, index: int, at: float, scanned: bool) -> None:
+    def put(self, entry: TrackedExecution, *, index: int, at: Monotonic, scanned: bool) -> None:
         """Note where a page showed an execution at that time; `scanned`: the scan's own page."""
         entry.position = self.positions.position(index, at=at, scanned=scanned)
         self._move(entry, at=at)
 
-    def miss(self, entry: TrackedExecution, *, page: int, at: float) -> None:
+    def miss(self, entry: TrackedExecution, *, page: int, at: Monotonic) -> None:
         """Note that this page did not show an execution, which may be elsewhere by what the page did show."""
         position = entry.position
         if position is not None and self.positions.page_of(position, at=at) == page:
             entry.position = None if position.guessed else self.positions.beside(position, at=at)
         self._move(entry, at=at)
 
-    def find_displaced(self, indexes: Mapping[str, int], *, at: float) -> None:
+    def find_displaced(self, indexes: Mapping[str, int], *, at: Monotonic) -> None:
         """Learn from where a page showed executions how far off they were expected."""
         known = ((self.entries.get(execution), index) for execution, index in indexes.items())
         located = [
@@ -71,7 +72,7 @@ class PageIndex:
         ]
         self.positions.found_displaced(located, at=at)
 
-    def _move(self, entry: TrackedExecution, *, at: float) -> None:
+    def _move(self, entry: TrackedExecution, *, at: Monotonic) -> None:
         self._drop(entry)
         if entry.position is not None:
             self._add(entry, self.positions.page_of(entry.position, at=at))
@@ -85,7 +86,7 @@ class PageIndex:
         self._page_of[entry] = page
         self._pages.setdefault(page, {})[entry] = None
 
-    def _keep_up(self, at: float) -> None:
+    def _keep_up(self, at: Monotonic) -> None:
         step = round(self.positions.come_by(at) / STEP_ROWS)
         if step == self._step:
             return
@@ -96,7 +97,7 @@ class PageIndex:
 
     # Those that have ended
 
-    def remember(self, ended: dict[str, int]) -> None:
+    def remember(self, ended: dict[str, Micros]) -> None:
         """Remember of ended executions when they were found (microseconds, steady)."""
         for execution, found_at in ended.items():
             self._ended[execution] = found_at
@@ -104,7 +105,7 @@ class PageIndex:
         while len(self._ended) > REMEMBERED_COUNT:
             self._ended.popitem(last=False)
 
-    def found_at(self, execution: str) -> int | None:
+    def found_at(self, execution: str) -> Micros | None:
         """Return when a list first showed this execution, `None` if it is unknown as far as memory goes."""
         entry = self.entries.get(execution)
         return entry.known.found_at if entry is not None else self._ended.get(execution)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreUnusableError
 from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import ConfirmationQueue, selects
@@ -25,7 +25,7 @@ from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies
 from watcher.store.protocol import ExecutionChange
 
-LONG_AGO = 1
+LONG_AGO = Micros(1)
 """When what is history counts as found (microseconds): before any scan."""
 
 
@@ -68,7 +68,7 @@ class ListedPage:
     listing: PipelineListState
     reply: PageReply
     recorded: Mapping[str, ExecutionRecord]
-    found_at: int
+    found_at: Micros
     scanned: bool
     left: dict[str, TrackedExecution]
 

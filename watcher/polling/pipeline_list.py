@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Watch
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
 from watcher.polling.page_index import PageIndex
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ArrivalBaseline
@@ -34,10 +34,10 @@ HEAD_EVERY_PAGES = 10
 class RowAges:
     """How old the rows of a list were, by their ends, else their beginnings: the earliest and latest (microseconds)."""
 
-    earliest_at: int | None = None
-    latest_at: int | None = None
+    earliest_at: Micros | None = None
+    latest_at: Micros | None = None
 
-    def explain_emptiness(self, *, since: int, now: int) -> bool:
+    def explain_emptiness(self, *, since: Micros, now: Micros) -> bool:
         """Return whether an API that forgets by age may have forgotten all of these, and nothing that came `since`.
 
         What it forgot was at least half as old as what it kept before: it may do so once a day. What came since is
@@ -79,11 +79,11 @@ class Progress:
     `seeks` says that it reads on for executions that have no known position.
     """
 
-    began_at: int = 0
+    began_at: Micros = NEVER
     found_count: int = 0
     came_count: int = 0
     shows_any: bool = False
-    earliest_at: int | None = None
+    earliest_at: Micros | None = None
     depth: int = 0
     seeks: bool = True
 
@@ -116,14 +116,14 @@ class PipelineListState(PollItem):
     arrivals: ArrivalBaseline = field(default_factory=ArrivalBaseline)
     ages: RowAges = RowAges()
     early_end: EarlyEnd | None = None
-    newest_at: int | None = None
-    recorded_at: int = 0
+    newest_at: Micros | None = None
+    recorded_at: Micros = NEVER
     named: bool = False
     nameless: tuple[PageReply, str] | None = None
     gaps_emitted: frozenset[GapReason] = frozenset()
-    failing_until: float = float("-inf")
-    scanned_at: float = 0.0
-    sought_at: float = float("-inf")
+    failing_until: Monotonic = EARLIEST
+    scanned_at: Monotonic = Monotonic(0.0)
+    sought_at: Monotonic = EARLIEST
 
     def __post_init__(self) -> None:
         """Have its pages cut as the scan learns to."""
@@ -134,7 +134,7 @@ class PipelineListState(PollItem):
         """Whether it is not refused: such a list is asked for every ten minutes."""
         return self.cursor.refused is None
 
-    def is_known_row(self, row: ExecutionSnapshot, *, found_at: int, now: int) -> bool:
+    def is_known_row(self, row: ExecutionSnapshot, *, found_at: Micros, now: Micros) -> bool:
         """Return whether a row is a known row, by when it was found (microseconds, steady).
 
         A complete scan has found it, and what may come to be seen late below it was there by then: it was old by the
@@ -147,7 +147,7 @@ class PipelineListState(PollItem):
             return True
         return found_at + SETTLED_AFTER_US <= now
 
-    def scan_asked(self, now: float) -> None:
+    def scan_asked(self, now: Monotonic) -> None:
         """Note that a page is asked for by the scan, which begins with the first that is answered."""
         self.asked_at = now
         self.progress.depth += 1
@@ -164,14 +164,14 @@ class PipelineListState(PollItem):
         else:
             self.progress.came_count += count
 
-    def met(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> None:
+    def met(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> None:
         """Take in what a page of the scan shows of the list's age, and of the API's clock, before the scan reads it."""
         self.scan.clock.note(rows, now=now)
         self.progress.shows_any |= bool(rows)
         dates = [at for at in (self.progress.earliest_at, *map(dated, rows)) if at is not None]
         self.progress.earliest_at = min(dates, default=None)
 
-    def head_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> int | None:
+    def head_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> Micros | None:
         """Return the latest date where new rows show, once that is read, until it is written; `rows` are the last page.
 
         Newest first that was the first page, which is where it should be; without an order it may be any. Where the end
@@ -184,7 +184,7 @@ class PipelineListState(PollItem):
             self.newest_at = self._read_newest_at(rows, now=now)
         return self.newest_at
 
-    def _read_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: int) -> int | None:
+    def _read_newest_at(self, rows: Sequence[ExecutionSnapshot], *, now: Micros) -> Micros | None:
         arrivals, scan, order = self.arrivals, self.scan, self.scan.order
         if not self.progress.shows_any or arrivals.is_unsure or not scan.saw_newest:
             return None
@@ -194,7 +194,7 @@ class PipelineListState(PollItem):
         if (order is Order.NEWEST or arrivals.is_corrected) and arrivals.first_at is not None:
             return arrivals.first_at
         newest_at = Dates(shown_dates(rows), now=now).latest_at if order is Order.OLDEST else scan.clock.latest_at
-        return newest_at if newest_at is not None or scan.result is None else 0
+        return newest_at if newest_at is not None or scan.result is None else NEVER
 
     def scan_ended(self, following: ListTraversal) -> None:
         """Begin another scan: what was not on the pages of this one has sunk by what it found."""
@@ -209,7 +209,7 @@ class PipelineListState(PollItem):
         self.scan.clock.begin()
         self.newest_at = None
         progress = self.progress
-        self.scan, self.progress = following, Progress(0, progress.found_count, progress.came_count)
+        self.scan, self.progress = following, Progress(NEVER, progress.found_count, progress.came_count)
 
     def sought_count(self) -> int:
         """Return how many open executions the scan is to search for: nobody knows where in the list they are."""

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import Answer
 from watcher.domain.models import LostReason, Outcome
+from watcher.domain.timestamps import Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
 from watcher.polling.circuit_breaker import PAUSING_CODES
 from watcher.polling.poll_queue import PollItem
@@ -53,7 +54,7 @@ class AccountState(NamedTuple):
     """
 
     alone: bool
-    success_at: float | None
+    success_at: Monotonic | None
     usable: bool
 
 
@@ -105,7 +106,7 @@ class FailurePolicy:
             return None
         return LostReason.UNREADABLE if ran_s - item.failing_ran_s >= UNREADABLE_AFTER_S else None
 
-    def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: float) -> float:
+    def wait_s(self, item: PollItem, reason: LostReason | None, *, sent_at: Monotonic) -> float:
         """Return the seconds from the request, sent at `sent_at`, to the next one. `reason` is why the item is lost.
 
         Ever longer, but no longer than until one more refusal can mean a loss.

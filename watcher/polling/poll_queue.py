@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import ClassVar
 
 from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import Streak
 from watcher.polling.pagination.positions import RowPosition
 
@@ -20,7 +21,7 @@ SLACK_STEPS = 16
 CONFIRM_WITHIN_S = 30.0
 """An end that cannot be confirmed in this time becomes the status."""
 
-NEVER_TRIED = float("-inf")
+NEVER_TRIED = EARLIEST
 
 
 class QueueKind(Enum):
@@ -41,11 +42,11 @@ class PollItem:
     know any more. `queue` says why it waits, `number` which of a heap's items is meant.
     """
 
-    due_at: float = 0.0
-    asked_at: float = 0.0
+    due_at: Monotonic = Monotonic(0.0)
+    asked_at: Monotonic = Monotonic(0.0)
     failure_count: int = 0
     streak: Streak | None = None
-    failing_since: float | None = None
+    failing_since: Monotonic | None = None
     failing_ran_s: float = 0.0
     weight: ClassVar[float] = 1.0
     """How many times as fast it grows stale."""
@@ -73,19 +74,19 @@ class PendingConfirmation:
 
     pipeline: str
     execution: ExecutionSnapshot
-    sent_at: float
-    at: float
-    retry_at: float = NEVER_TRIED
+    sent_at: Monotonic
+    at: Monotonic
+    retry_at: Monotonic = NEVER_TRIED
 
     @property
-    def expires_at(self) -> float:
+    def expires_at(self) -> Monotonic:
         """Return when it need wait no longer; what cannot be written then is tried again later."""
-        return max(self.at + CONFIRM_WITHIN_S, self.retry_at)
+        return max(Monotonic(self.at + CONFIRM_WITHIN_S), self.retry_at)
 
-    def retry_after(self, wait_s: float, *, now: float) -> None:
+    def retry_after(self, wait_s: float, *, now: Monotonic) -> None:
         """Wait before another try, but not beyond the time in which the end is to be confirmed."""
         due_at = self.at + CONFIRM_WITHIN_S
-        self.retry_at = min(now + wait_s, due_at) if now < due_at else now + wait_s
+        self.retry_at = Monotonic(min(now + wait_s, due_at) if now < due_at else now + wait_s)
 
 
 @dataclass(slots=True, eq=False)
@@ -99,12 +100,12 @@ class TrackedExecution(PollItem):
 
     known: ExecutionRecord
     watch: Watch
-    polled_at: int = 0
+    polled_at: Micros = NEVER
     unflushed: bool = False
     recorded: bool = False
     position: RowPosition | None = None
     pending: PendingConfirmation | None = None
-    denied_until: float = 0.0
+    denied_until: Monotonic = Monotonic(0.0)
 
     @property
     def is_expected(self) -> bool:
@@ -112,7 +113,7 @@ class TrackedExecution(PollItem):
         return self.known.lost is None
 
 
-Heap = list[tuple[float, int, PollItem]]
+Heap = list[tuple[Monotonic, int, PollItem]]
 
 
 class PollQueue:
@@ -130,7 +131,7 @@ class PollQueue:
         self._begun: Heap = []
         self._put_count = 0
 
-    def put(self, item: PollItem, *, due_at: float, queue: QueueKind = QueueKind.DUE) -> None:
+    def put(self, item: PollItem, *, due_at: Monotonic, queue: QueueKind = QueueKind.DUE) -> None:
         """Queue an item, or move it if it is queued already.
 
         What grows `STALE` waits for when nothing is due, but not before `due_at`; of a scan that has `BEGUN` the page
@@ -139,12 +140,12 @@ class PollQueue:
         item.due_at, item.queue = due_at, queue
         self.restore(item)
 
-    def ready(self, now: float) -> Sequence[PollItem]:
+    def ready(self, now: Monotonic) -> Sequence[PollItem]:
         """Return what is first of each kind, if its time has come: for the three below to choose from."""
         heads = map(_peek, (*self._due.values(), *self._stale.values()))
         return [item for item in heads if item is not None and item.due_at <= now]
 
-    def late(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
+    def late(self, ready: Sequence[PollItem], now: Monotonic) -> PollItem | None:
         """Return what was asked for longest ago of what is late, by its weight."""
         late = (item for item in ready if self._late_at(item) <= now)
         return max(late, key=lambda item: item.weight * (now - item.asked_at), default=None)
@@ -153,7 +154,7 @@ class PollQueue:
         """Return what has been due longest."""
         return min((item for item in ready if item.queue is QueueKind.DUE), key=attrgetter("due_at"), default=None)
 
-    def stalest(self, ready: Sequence[PollItem], now: float) -> PollItem | None:
+    def stalest(self, ready: Sequence[PollItem], now: Monotonic) -> PollItem | None:
         """Return what has grown stalest, by its weight."""
         stale = (item for item in ready if item.queue is QueueKind.STALE)
         return max(stale, key=lambda item: item.weight * (now - item.due_at), default=None)
@@ -184,7 +185,7 @@ class PollQueue:
         heads = map(_peek, (self._begun, *self._due.values(), *self._stale.values()))
         return min((item for item in heads if item is not None), key=attrgetter("due_at"), default=None)
 
-    def late_s(self, item: PollItem, now: float) -> float:
+    def late_s(self, item: PollItem, now: Monotonic) -> float:
         """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
         return max(0.0, now - (self._late_at(item) if item.queue is QueueKind.STALE else item.due_at))
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from watcher.domain.models import ExecutionRecord, Watch
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
 from watcher.runtime.metrics import AccountMetrics, open_label
@@ -57,7 +58,7 @@ class ExecutionRegistry:
         finally:
             self._left = None
 
-    def apply(self, watches: Sequence[Watch], found: Additions, *, now: float) -> None:
+    def apply(self, watches: Sequence[Watch], found: Additions, *, now: Monotonic) -> None:
         """Watch what these watches ask for and nothing else. `found` is what the store knew of what is new in them.
 
         What happened since `noting` began goes before that. What ended is not watched; the others are due at `now`,
@@ -125,12 +126,12 @@ class ExecutionRegistry:
         self.found_count += (known.lost is None) - (entry.known.lost is None)
         entry.known = known
 
-    def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: float) -> None:
+    def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
         """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""
         if next_s is None or entry.unwatched:
             self.leave(entry)
         else:
-            self._put(entry, due_at=max(now, entry.asked_at + next_s))
+            self._put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
 
     def restore(self, entry: TrackedExecution) -> None:
         """Take back an entry that nothing was learnt of."""
@@ -149,14 +150,14 @@ class ExecutionRegistry:
         if (listing := self.list_of(entry)) is not None:
             listing.rows.leave(entry)
 
-    def _put(self, entry: TrackedExecution, *, due_at: float) -> None:
+    def _put(self, entry: TrackedExecution, *, due_at: Monotonic) -> None:
         """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
         if self.list_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
-            self._poll_queue.put(entry, due_at=entry.asked_at + self._min_interval_s, queue=QueueKind.STALE)
+            self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
             self._poll_queue.put(entry, due_at=due_at)
 
-    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: float) -> None:
+    def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: Monotonic) -> None:
         for pipeline, listing in list(self.listings.items()):
             listing.unwatched = pipeline not in whole
             listing.watch = whole.get(pipeline, listing.watch)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
 from watcher.polling.poll_queue import PollItem, PollQueue, QueueKind, TrackedExecution
@@ -63,13 +64,13 @@ class RequestSelector:
         self._scanning = Alternator()
         self._growing_stale = Alternator()
 
-    def wanted_at(self) -> float | None:
+    def wanted_at(self) -> Monotonic | None:
         """Return the monotonic time of the next request, `None` if nothing waits."""
         first = self._poll_queue.peek()
-        at = min(self._confirmations.wanted_at(), float("inf") if first is None else first.due_at)
-        return None if at == float("inf") else at
+        at = min(self._confirmations.wanted_at(), LATEST if first is None else first.due_at)
+        return None if at == LATEST else at
 
-    def next(self, now: float) -> Request | None:
+    def next(self, now: Monotonic) -> Request | None:
         """Return the next request, if there is one, taking what it is about out of the queue."""
         confirmable, other = self._confirmations.first(now), self._next_item(now)
         confirms = confirmable is not None and self._confirming.choose(confirmable, other) is confirmable
@@ -84,21 +85,21 @@ class RequestSelector:
             self._growing_stale.one_chosen = other.queue is QueueKind.STALE
         return self._request_for(other, now=now)
 
-    def _next_item(self, now: float) -> PollItem | None:
+    def _next_item(self, now: Monotonic) -> PollItem | None:
         queue, ready = self._poll_queue, self._poll_queue.ready(now)
         waiting = next(iter(ready), None)
         if len(ready) > 1:
             waiting = queue.late(ready, now) or self._growing_stale.choose(queue.stalest(ready, now), queue.due(ready))
         return self._scanning.choose(queue.begun(), waiting)
 
-    def probe(self, probe_target: PollItem | None, *, now: float) -> Request | None:
+    def probe(self, probe_target: PollItem | None, *, now: Monotonic) -> Request | None:
         """Return the one request of a degraded account: what last succeeded, else any."""
         item = probe_target if probe_target is not None and probe_target.queued else self._poll_queue.peek()
         if isinstance(item, TrackedExecution):
             return self._get_request(item, now=now)
         return None if item is None else self._request_for(item, now=now)
 
-    def _request_for(self, item: PollItem, *, now: float) -> Request:
+    def _request_for(self, item: PollItem, *, now: Monotonic) -> Request:
         """Return the page that answers for an execution and for others that are due, else the execution alone.
 
         Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
@@ -119,11 +120,11 @@ class RequestSelector:
                 return self._list_request(listing, page=page, late_s=late_s, now=now)
         return self._get_request(item, now=now)
 
-    def _get_request(self, entry: TrackedExecution, *, now: float) -> GetRequest:
+    def _get_request(self, entry: TrackedExecution, *, now: Monotonic) -> GetRequest:
         self._poll_queue.take(entry)
         return GetRequest(entry, self._poll_queue.late_s(entry, now))
 
-    def _list_request(self, listing: PipelineListState, *, page: int, late_s: float, now: float) -> ListRequest:
+    def _list_request(self, listing: PipelineListState, *, page: int, late_s: float, now: Monotonic) -> ListRequest:
         """Take out who should be on that page, and the list itself if its scan wants the page: nobody else asks."""
         entries = [entry for entry in listing.rows.on_page(page, at=now) if entry.queued]
         scans = listing.queued and page == listing.scan.page

@@ -15,7 +15,7 @@ from watcher.domain.cloudevents import execution_block, pipeline_source, stream_
 from watcher.domain.event_size import Json
 from watcher.domain.models import EventKey, EventType, ExecutionSnapshot, Watch
 from watcher.domain.rules import End, Rules, RuleState, UnjudgedEnd
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.polling.confirmations import ConfirmationOrder
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
@@ -50,11 +50,11 @@ class PipelineRecorder:
         self._before = RulesState(RuleState(), {}, 0)
         self._waiting: list[_Handed] = []
         self._held: list[UnjudgedEnd] = []
-        self._held_since: int | None = None
-        self._trouble_at = 0
-        self._released_by: int | None = None  # when the complete scan began that ends the hold
+        self._held_since: Micros | None = None
+        self._trouble_at = NEVER
+        self._released_by: Micros | None = None  # when the complete scan began that ends the hold
         self._awaited: Collection[TrackedExecution] = ()
-        self._shown_at = 0
+        self._shown_at = NEVER
         self._is_retired = False
         self.hold()
 
@@ -72,7 +72,7 @@ class PipelineRecorder:
             if is_new_list:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for
-                self._held_since, self._released_by = None, 0
+                self._held_since, self._released_by = None, NEVER
             await self._write(())
 
     async def retire(self) -> None:
@@ -92,7 +92,7 @@ class PipelineRecorder:
         dates = [to_us(row.started_at) for row in rows if row.started_at is not None]
         self._shown_at = max([self._shown_at, *dates])
 
-    async def scanned(self, began_at: int, *, proves_silence: bool) -> None:
+    async def scanned(self, began_at: Micros, *, proves_silence: bool) -> None:
         """Take in that a scan that began then is complete. Raises `StoreError`.
 
         What waits to be judged is, once those are recorded that a GET is to confirm. `proves_silence` tells whether a
@@ -139,7 +139,7 @@ class PipelineRecorder:
         is_news = started_at is not None and started_at > self._before.state.started_at
         return _Handed(change, end, started_at if is_news and self._rules.silent_us is not None else None)
 
-    async def _write_waiting(self, *, silent_until: int | None = None) -> None:
+    async def _write_waiting(self, *, silent_until: Micros | None = None) -> None:
         """Write what waits, together, also what comes in the same turn of the event loop."""
         await asyncio.sleep(0)
         batch, self._waiting = self._waiting, []
@@ -153,7 +153,7 @@ class PipelineRecorder:
             for handed in batch:
                 handed.is_done = True
 
-    async def _write(self, batch: Sequence[_Handed], *, silent_until: int | None = None) -> None:
+    async def _write(self, batch: Sequence[_Handed], *, silent_until: Micros | None = None) -> None:
         is_released = self._released_by is not None and self.order.waiting().isdisjoint(self._awaited)
         is_held = not is_released and self._held_since is not None
         before = replace(self._before, sequence=self._stream.sequence)  # a gap may have been reported since

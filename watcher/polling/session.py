@@ -13,6 +13,7 @@ import structlog
 
 from watcher.clerk.protocol import Answer, Api
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.polling.policy import FailurePolicy
@@ -67,7 +68,7 @@ class AccountSession:
     ) -> None:
         """Start with nothing seen. `on_trouble` hears when the account becomes unusable."""
         self._on_trouble = on_trouble
-        self.success_at: float | None = None
+        self.success_at: Monotonic | None = None
         self.probe_target: PollItem | None = None
         self._deps = deps
         self._clock = deps.clock
@@ -91,18 +92,18 @@ class AccountSession:
 
     # What answers say of the account
 
-    def note_success(self, item: PollItem, answer: Answer, *, now: float) -> None:
+    def note_success(self, item: PollItem, answer: Answer, *, now: Monotonic) -> None:
         """Take in that the API answered something of this account as it should."""
         self._breaker.note(answer, now=now)
         self.success_at, self.probe_target = now, item
 
-    def note_failure(self, answer: Answer, *, now: float, alone: bool, lost: bool) -> None:
+    def note_failure(self, answer: Answer, *, now: Monotonic, alone: bool, lost: bool) -> None:
         """Take in that the API did not. `alone` and `lost` are as for `AccountCircuitBreaker.note`."""
         self._breaker.note_running(now=now, ran_s=self._clock.running())
         self._breaker.note(answer, now=now, alone=alone, lost=lost)
         self.probe_if_suspect(now)
 
-    def probe_if_suspect(self, now: float) -> None:
+    def probe_if_suspect(self, now: Monotonic) -> None:
         """Before the account is called degraded, ask for what last succeeded: the failures may be the others' own."""
         target, since = self.probe_target, self._breaker.failing_since
         if target is None or since is None or not self._breaker.suspects(now):

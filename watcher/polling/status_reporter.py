@@ -9,6 +9,7 @@ import structlog
 
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import AccountTrouble, EventType
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
@@ -98,7 +99,7 @@ class StatusReporter:
                 await self._store.save_backoff(self._lease, self._breaker.backoff(now))
                 self._saved = state
 
-    def _backoff_state(self, now: float) -> tuple[float | None, float | None]:
+    def _backoff_state(self, now: Monotonic) -> tuple[float | None, float | None]:
         """Return what makes one backoff differ from another: when the pause ends, which time does not change."""
         backoff = self._breaker.backoff(now)
         return None if backoff.pause_s is None else self._breaker.paused_until, backoff.failing_for_s

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
+from watcher.domain.timestamps import Micros, Monotonic
+
 
 class Clock(Protocol):
     """The readings of time the program uses."""
@@ -13,7 +15,7 @@ class Clock(Protocol):
         """Return the wall clock, aware UTC: for what is written and shown."""
         ...
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> Monotonic:
         """Return seconds that never jump: for every decision within this process."""
         ...
 
@@ -25,7 +27,7 @@ class Clock(Protocol):
         """
         ...
 
-    def steady_us(self) -> int:
+    def steady_us(self) -> Micros:
         """Return microseconds UTC as the wall clock would read had nobody set it since the process began.
 
         For times that decide something after a restart (dwell times, due deliveries): a jump of the wall clock
@@ -52,9 +54,9 @@ class SystemClock:
         """Return the wall clock, aware UTC."""
         return datetime.now(UTC)
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> Monotonic:
         """Return `time.monotonic()`, the clock asyncio uses too."""
-        return time.monotonic()
+        return Monotonic(time.monotonic())
 
     def running(self) -> float:
         """Return the seconds that passed between readings, of each pair at most `STOPPED_AFTER_S`."""
@@ -63,6 +65,6 @@ class SystemClock:
         self._read_at = now
         return self._ran_s
 
-    def steady_us(self) -> int:
+    def steady_us(self) -> Micros:
         """Return the anchored microseconds."""
-        return self._anchor_us + time.monotonic_ns() // 1000
+        return Micros(self._anchor_us + time.monotonic_ns() // 1000)

@@ -195,7 +195,7 @@ class SinkMetrics:
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         """Create every known label set."""
-        outcomes = (DeliveryState.DELIVERED, "retried", DeliveryState.DEAD, "silenced")
+        outcomes = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, "retried", DeliveryState.DEAD, "silenced")
         self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
         self._delay = metrics.delivery_delay.labels(name)
         self._up = metrics.sink_up.labels(name)
@@ -205,12 +205,12 @@ class SinkMetrics:
         metrics.outbox_pending.labels(name)
         metrics.outbox_oldest.labels(name)
 
-    def delivered(self, delay_s: float) -> None:
-        """Count a delivery that got through, so many seconds after its event was recorded.
+    def delivered(self, delay_s: float, *, state: DeliveryState = DeliveryState.DELIVERED) -> None:
+        """Count a delivery that is delivered, or accepted, so many seconds after its event was recorded.
 
         Below 0 where an earlier life, whose clock was ahead, recorded it.
         """
-        self._outcomes[DeliveryState.DELIVERED].inc()
+        self._outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
     def retried(self) -> None:

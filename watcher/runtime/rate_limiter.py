@@ -1,5 +1,7 @@
 """The pacer of one key or sink: when may the next request go."""
 
+from watcher.domain.timestamps import Monotonic
+
 SHARE = 0.98
 """The part of a rate that is used (SPEC 2.7)."""
 
@@ -14,15 +16,15 @@ bunches a few of them.
 class Pacer:
     """Spaces requests evenly at 98 % of a rate; time that goes unused is lost, so there is never a burst."""
 
-    def __init__(self, rate_per_s: float, *, now: float) -> None:
+    def __init__(self, rate_per_s: float, *, now: Monotonic) -> None:
         """Start with the first request one gap from `now`: an earlier life may have sent one a moment ago."""
         self._gap_s = 1 / (rate_per_s * SHARE)
-        self._next_at = now + self._gap_s
+        self._next_at = Monotonic(now + self._gap_s)
 
-    def ready_at(self) -> float:
+    def ready_at(self) -> Monotonic:
         """Return the monotonic moment from which the next request may go; in the past means now."""
         return self._next_at
 
-    def spend(self, now: float) -> None:
+    def spend(self, now: Monotonic) -> None:
         """Take the slot of a request that goes out at `now` (monotonic seconds)."""
-        self._next_at = max(self._next_at, now - LATENESS_S) + self._gap_s
+        self._next_at = Monotonic(max(self._next_at, now - LATENESS_S) + self._gap_s)

@@ -14,6 +14,7 @@ from apscheduler.job import Job
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -44,15 +45,15 @@ class _Job:
 
     name: str
     run: Tick
-    due_at: float
-    woke_at: float | None = None
+    due_at: Monotonic
+    woke_at: Monotonic | None = None
     stopped_s: float = 0.0
     has_run: bool = False
     again: bool = False
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     scheduled: Job | None = None
 
-    def asleep_s(self, now: float) -> float:
+    def asleep_s(self, now: Monotonic) -> float:
         """Return for how long it has not woken, though it could have."""
         return now - (self.woke_at or self.due_at) - self.stopped_s
 
@@ -156,7 +157,7 @@ class Schedule:
             self._run_in(job, 0.0)
 
     def _run_in(self, job: _Job, delay_s: float) -> None:
-        job.due_at = self._clock.monotonic() + delay_s
+        job.due_at = Monotonic(self._clock.monotonic() + delay_s)
         if self._scheduler.running and job.scheduled is not None:
             job.scheduled.modify(next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
 
@@ -178,7 +179,7 @@ class Schedule:
         except Exception as error:  # noqa: BLE001 (the event loop would only log it, and nobody stood guard any more)
             self._fatal(error)
 
-    def _note_stop(self, now: float) -> None:
+    def _note_stop(self, now: Monotonic) -> None:
         """Note for how long the process was stopped: that is charged to no job."""
         stopped_s = now - self._clock.running()
         for job in self._jobs.values():

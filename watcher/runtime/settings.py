@@ -7,7 +7,7 @@ file, variables and `_file` twins are the loader's business.
 import re
 from collections.abc import Collection, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, cast, get_args
 from urllib.parse import SplitResult, urlsplit
 
 from pydantic import (
@@ -20,6 +20,7 @@ from pydantic import (
     StrictStr,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from yarl import URL
 
 from watcher.runtime.units import InvalidValueError, parse_duration, parse_rate, parse_share
@@ -36,6 +37,12 @@ def key_of(model: type[BaseModel], *, name: str) -> str:
     return model.model_fields[name].alias or name
 
 
+def block_of(field: FieldInfo) -> type["Block"] | None:
+    """Return the block that a field holds, also one that may be absent; `None` if it holds something else."""
+    kinds = get_args(field.annotation) or (field.annotation,)
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Block)), None)
+
+
 def did_you_mean(word: str, known: Collection[str], *, rest: str) -> str:
     """Return what a wrong word's message ends with: `rest`, behind `did you mean "…"?` if a known word is near."""
     near = get_close_matches(word.lower(), known, n=1)
@@ -47,7 +54,7 @@ def file_twins(model: type[BaseModel]) -> tuple[str, ...]:
     return tuple(name for name in model.model_fields if f"{name}_file" in model.model_fields)
 
 
-def _describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
+def describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Tell the JSON Schema what only the loader sees: of two twins exactly one, or at most one."""
     for key in file_twins(model):
         needed = key in schema.get("required", ())
@@ -66,7 +73,7 @@ class Block(BaseModel):
         extra="forbid",
         hide_input_in_errors=True,
         validate_default=True,
-        json_schema_extra=_describe_twins,
+        json_schema_extra=describe_twins,
     )
 
     @model_validator(mode="before")

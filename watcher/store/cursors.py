@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
 from watcher.domain.models import Cursor
+from watcher.domain.timestamps import Micros
 from watcher.store.leases import expect_written
 from watcher.store.protocol import PipelineChange, PipelineRecord
 from watcher.store.row_mapping import AnyRow
@@ -60,7 +61,7 @@ def write_pipelines(connection: Connection, changes: Iterable[PipelineChange], *
         connection.execute(_BEGIN, latest)
 
 
-def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, now: int) -> PipelineRecord:
+def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, now: Micros) -> PipelineRecord:
     """Return what is recorded of a pipeline, which is present again. Its cursor may have to be forgotten first."""
     itself = {"of_account": account_id, "of_pipeline": pipeline_id}
     columns = (source.c.sequence, source.c.absent_since)
@@ -72,7 +73,7 @@ def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, 
     return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
 
 
-def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: int) -> None:
+def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[str, str]], now: Micros) -> None:
     """Note which pipelines are watched whole no more; forget how far those were read that have been so for long.
 
     One that is back is forgotten all the same: whether its account or this comes first must make no difference.
@@ -90,5 +91,5 @@ def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[s
         connection.execute(_MARK_PIPELINE, marks)
 
 
-def _is_forgotten(row: AnyRow, *, now: int) -> bool:
+def _is_forgotten(row: AnyRow, *, now: Micros) -> bool:
     return row.absent_since is not None and now - row.absent_since > FORGOTTEN_AFTER_US

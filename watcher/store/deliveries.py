@@ -11,6 +11,7 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
 from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import AttemptRecords, Backlog, DueDeliveries
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
@@ -138,7 +139,7 @@ _GIVE_UP = (
 
 
 def write_attempt_records(
-    connection: Connection, attempt_records: Sequence[AttemptRecords], *, numbers: SourceNumbers, now: int
+    connection: Connection, attempt_records: Sequence[AttemptRecords], *, numbers: SourceNumbers, now: Micros
 ) -> set[str]:
     """Write how attempts ended; return the names of the sinks that may have been held back and now have one due.
 
@@ -177,13 +178,13 @@ def write_attempt_records(
     return set()
 
 
-def call_forward(connection: Connection, *, sink_id: int, now: int) -> None:
+def call_forward(connection: Connection, *, sink_id: int, now: Micros) -> None:
     """Make due at `now` what was recorded later than that: the clock was ahead then, and has been set right."""
     connection.execute(_FORWARD, {"of_sink": sink_id, "now": now})
 
 
 def next_deliveries(
-    connection: Connection, *, sink_id: int, name: str, now: int, limit: int, skip: Collection[bytes]
+    connection: Connection, *, sink_id: int, name: str, now: Micros, limit: int, skip: Collection[bytes]
 ) -> DueDeliveries:
     """Return the heads of a sink that are due, at most `limit`, without the streams in `skip`, and when the next is."""
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
@@ -196,7 +197,7 @@ def next_deliveries(
 
 
 def next_trial(
-    connection: Connection, *, sink_id: int, name: str, now: int, skip: Collection[bytes], never_tried: bool
+    connection: Connection, *, sink_id: int, name: str, now: Micros, skip: Collection[bytes], never_tried: bool
 ) -> Delivery | None:
     """Return the head of a sink that is to show whether it works again, without the streams in `skip`."""
     key = {"of_sink": sink_id, "limit": len(skip) + 1}
@@ -209,7 +210,7 @@ def next_trial(
 
 
 def give_up(
-    connection: Connection, *, sink_id: int, now: int, clock_us: int, after_us: int, skip: Collection[bytes]
+    connection: Connection, *, sink_id: int, now: Micros, clock_us: int, after_us: int, skip: Collection[bytes]
 ) -> int:
     """Note by the sink's own clock what is first due now; make dead what was so long ago. Return how many died."""
     key = {"of_sink": sink_id, "now": now}

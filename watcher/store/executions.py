@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, bindparam, func, insert, select, update
 
 from watcher.domain.models import ExecutionRecord
+from watcher.domain.timestamps import Micros
 from watcher.store.leases import expect_written
 from watcher.store.protocol import ExecutionChange, Lease
 from watcher.store.row_mapping import RECORD_COLUMNS, AnyRow, execution_id, execution_key, execution_row, record_of
@@ -21,7 +22,7 @@ class PollTimes:
     """When unchanged executions of a leased account were last polled, in microseconds."""
 
     lease: Lease
-    polled_at: Mapping[str, int]
+    polled_at: Mapping[str, Micros]
 
 
 LOADED_COUNT = 5_000
@@ -105,7 +106,7 @@ def write_poll_times(connection: Connection, several: Iterable[PollTimes], *, nu
 
 
 def load_executions(
-    connection: Connection, *, account_id: int, executions: Collection[str], now: int
+    connection: Connection, *, account_id: int, executions: Collection[str], now: Micros
 ) -> dict[str, ExecutionRecord]:
     """Return what is recorded of some executions of an account, by id, no poll of it later than `now`."""
     pipelines = _pipelines(connection)
@@ -119,7 +120,7 @@ def load_executions(
     return found
 
 
-def load_open(connection: Connection, *, pipeline_ids: Iterable[int], now: int) -> list[ExecutionRecord]:
+def load_open(connection: Connection, *, pipeline_ids: Iterable[int], now: Micros) -> list[ExecutionRecord]:
     """Return the executions of some pipelines that have not ended, no poll of them later than `now`."""
     pipelines = _pipelines(connection)
     return [

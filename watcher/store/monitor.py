@@ -10,6 +10,7 @@ import structlog
 from sqlalchemy import Connection, insert, update
 
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store.db_errors import DatabaseFault, explain
 from watcher.store.tables import meta
@@ -68,7 +69,7 @@ class StoreMonitor:
             raise self._fault.error()
 
 
-def write_probe(connection: Connection, *, now: int) -> None:
+def write_probe(connection: Connection, *, now: Micros) -> None:
     """Write that moment: SQLite writes nothing at all where a row keeps its value."""
     row = {"value": str(now)}
     if not connection.execute(update(meta).where(meta.c.key == PROVED_AT), row).rowcount:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, bindparam, func, insert, select
 
 from watcher.domain.models import DeliveryState, EventKey, OutboxEntry
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import ExecutionChange, PipelineChange, RulesChange, SingleChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
@@ -57,7 +58,7 @@ class OutboxTimes:
     So a sink gets what is due in the order in which it was recorded. `next_at` is the time of the next event.
     """
 
-    now: int
+    now: Micros
     next_at: int
 
     def take(self) -> int:
@@ -136,7 +137,7 @@ def _event_row(row: _Row) -> dict[str, Any]:
     }
 
 
-def _write_deliveries(connection: Connection, wanted: Sequence[tuple[_Row, int]], *, now: int) -> None:
+def _write_deliveries(connection: Connection, wanted: Sequence[tuple[_Row, int]], *, now: Micros) -> None:
     rows = [
         {
             "stream": row.entry.event.stream,

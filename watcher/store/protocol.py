@@ -16,8 +16,9 @@ from watcher.domain.models import (
 )
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState, UnjudgedEnd
+from watcher.domain.timestamps import Micros
 
-Keep = Callable[[str, str, str, int], bool]
+Keep = Callable[[str, str, str, Micros], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
 
 
@@ -129,19 +130,16 @@ NO_BACKOFF = BackoffState()
 
 @dataclass(frozen=True, slots=True)
 class AttemptRecord:
-    """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`.
-
-    `answer` is a word or code for people (`204`, `timeout`).
-    """
+    """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`; `answer` is a word or code."""
 
     stream: bytes
     sequence: int
     state: DeliveryState
     attempts: int
-    due_at: int
+    due_at: Micros
     steps: int
     rejections: int
-    tried_at: int
+    tried_at: Micros
     first_due_at_s: float
     answer: str
 
@@ -225,7 +223,7 @@ class DueDeliveries:
     """
 
     deliveries: Sequence[Delivery]
-    next_due_at: int | None
+    next_due_at: Micros | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +231,7 @@ class Backlog:
     """What waits for one sink: how many, and the oldest one's `recorded_at` (microseconds UTC, steady)."""
 
     pending_count: int
-    oldest_at: int | None
+    oldest_at: Micros | None
 
 
 class AccountStore(Protocol):
@@ -277,7 +275,7 @@ class AccountStore(Protocol):
         """Write a change, its events and their deliveries in one transaction (shared with others of the same tick)."""
         ...
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         """Keep when unchanged executions were last polled: execution to microseconds UTC, steady."""
         ...
 
@@ -327,7 +325,7 @@ class Store(AccountStore, Queries, Protocol):
         ...
 
     async def next_deliveries(
-        self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
+        self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip` (in flight).
 
@@ -336,7 +334,7 @@ class Store(AccountStore, Queries, Protocol):
         ...
 
     async def next_trial(
-        self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
+        self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
     ) -> Delivery | None:
         """Return what is to show whether the leased sink works again, leaving out the streams in `skip`.
 
@@ -346,7 +344,7 @@ class Store(AccountStore, Queries, Protocol):
         ...
 
     async def give_up(
-        self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
+        self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
     ) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock.
 
@@ -358,7 +356,7 @@ class Store(AccountStore, Queries, Protocol):
         """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
         ...
 
-    async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
+    async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
         """Note which sinks are no longer configured; those absent for `dead_after_us` have their deliveries made dead.
 
         Returns how many died.
@@ -376,11 +374,11 @@ class Store(AccountStore, Queries, Protocol):
         """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
         ...
 
-    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
         """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
         ...
 
-    def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
+    def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
 
         `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
 
 from watcher.domain.models import DeliveryState
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import Keep
 from watcher.store.row_mapping import AnyRow, execution_id
 from watcher.store.source_ids import pipeline_id
@@ -186,7 +187,7 @@ def prune_problems(connection: Connection, *, before: int, after: tuple[Any, ...
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))
 
 
-def mark_absent_sinks(connection: Connection, *, present: Collection[str], now: int) -> dict[int, int]:
+def mark_absent_sinks(connection: Connection, *, present: Collection[str], now: Micros) -> dict[int, int]:
     """Note which sinks are not configured; return since when, by number, for those that are not."""
     sinks = connection.execute(
         select(source.c.id, source.c.name, source.c.absent_since).where(source.c.kind == "sink")
@@ -209,6 +210,6 @@ _EXPIRE = (
 )
 
 
-def expire_deliveries(connection: Connection, *, sink_id: int, now: int) -> int:
+def expire_deliveries(connection: Connection, *, sink_id: int, now: Micros) -> int:
     """Make some of a sink's waiting deliveries dead letters; return how many, 0 when none is left."""
     return connection.execute(_EXPIRE, {"of_sink": sink_id, "now": now}).rowcount

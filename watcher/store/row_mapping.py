@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Row
 
 from watcher.domain.models import Counts, ExecutionRecord, LostReason
+from watcher.domain.timestamps import Micros
 from watcher.store.tables import execution as table
 
 AnyRow = Row[*tuple[Any, ...]]
@@ -23,17 +24,17 @@ class KnownRow(NamedTuple):
     execution: bytes
     pipeline_id: int
     status: str | None
-    since_at: int
-    looked_at: int
+    since_at: Micros
+    looked_at: Micros
     sequence: int
     counts: str
     overdue_sequence: int | None
     lost: str | None
-    lost_at: int | None
-    ended_at: int | None
+    lost_at: Micros | None
+    ended_at: Micros | None
     was_paused: bool
-    found_at: int
-    overdue_at: int | None
+    found_at: Micros
+    overdue_at: Micros | None
 
 
 RECORD_COLUMNS = tuple(table.c[name] for name in KnownRow._fields)
@@ -88,7 +89,7 @@ def execution_row(known: ExecutionRecord, *, account_id: int, pipeline_id: int, 
     }
 
 
-def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: int) -> ExecutionRecord:
+def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micros) -> ExecutionRecord:
     """Return a row of `RECORD_COLUMNS` as the execution of that name; `pipelines` maps their numbers to their ids.
 
     What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then

@@ -9,6 +9,7 @@ from operator import itemgetter
 
 from sqlalchemy import Connection, bindparam, case, func, select, update
 
+from watcher.domain.timestamps import Micros
 from watcher.store.leases import expect_written
 from watcher.store.problems import open_problem_of
 from watcher.store.protocol import AccountRecord, BackoffState, Lease, SinkRecord, SourceChange
@@ -59,7 +60,7 @@ def write_sources(connection: Connection, changes: Iterable[SourceChange], *, nu
 
 
 def write_backoffs(
-    connection: Connection, changes: Iterable[BackoffChange], *, numbers: SourceNumbers, now: int
+    connection: Connection, changes: Iterable[BackoffChange], *, numbers: SourceNumbers, now: Micros
 ) -> None:
     """Keep the last of what is said of each account and each sink."""
     latest = {numbers[Source(change.lease.kind, change.lease.name)]: change for change in changes}
@@ -76,14 +77,14 @@ def write_backoffs(
         connection.execute(_WRITE_BACKOFF, rows)
 
 
-def load_account(connection: Connection, *, account_id: int, now: int) -> AccountRecord:
+def load_account(connection: Connection, *, account_id: int, now: Micros) -> AccountRecord:
     """Return what is recorded of an account itself, its pause as of `now`."""
     row = connection.execute(select(source).where(source.c.id == account_id)).one()
     problem = open_problem_of(connection, source_id=account_id)
     return AccountRecord(row.sequence, row.state, _backoff(row, now=now), problem)
 
 
-def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: int) -> SinkRecord:
+def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: Micros) -> SinkRecord:
     """Return what is recorded of a sink, once its block's fingerprint is noted and it is present again.
 
     Another block may name another receiver, which has not asked for a pause, nor to be left alone; that something gets
@@ -99,6 +100,6 @@ def load_sink(connection: Connection, *, sink_id: int, fingerprint: str, now: in
     return SinkRecord(row.sequence, row.state, row.clock_us / 1e6, _backoff(row, now=now), problem)
 
 
-def _backoff(row: AnyRow, *, now: int) -> BackoffState:
+def _backoff(row: AnyRow, *, now: Micros) -> BackoffState:
     pause_s = None if row.paused_until is None else (row.paused_until - now) / 1e6
     return BackoffState(pause_s, row.failing_for_s)

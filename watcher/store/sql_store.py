@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreError
 from watcher.domain.models import Delivery, EventKey, EventType, ExecutionRecord, OutboxEntry
 from watcher.domain.problems import ProblemChange
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
 from watcher.store import executions as states
@@ -141,7 +142,7 @@ class SqlStore:
         """Write a change, its events and their deliveries in one transaction."""
         await self._write_item(change)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         """Keep when unchanged executions were last polled."""
         poll_times = list(polled_at.items())
         for start in range(0, len(poll_times), POLL_TIMES_COUNT):
@@ -156,7 +157,7 @@ class SqlStore:
         await self._write_item(BackoffChange(lease, backoff, clock_s))
 
     async def next_deliveries(
-        self, lease: Lease, *, now: int, limit: int, skip: Collection[bytes] = ()
+        self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
     ) -> DueDeliveries:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
@@ -164,7 +165,7 @@ class SqlStore:
         return await self._read(_held(lease, read))
 
     async def next_trial(
-        self, lease: Lease, *, now: int, skip: Collection[bytes] = (), never_tried: bool = False
+        self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
     ) -> Delivery | None:
         """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
@@ -172,7 +173,7 @@ class SqlStore:
         return await self._read(_held(lease, read))
 
     async def give_up(
-        self, lease: Lease, *, now: int, clock_s: float, after_s: float, skip: Collection[bytes] = ()
+        self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
     ) -> int:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
         sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
@@ -183,7 +184,7 @@ class SqlStore:
         """Write how attempts ended."""
         await self._write_item(attempt_records)
 
-    async def mark_absent_sinks(self, *, present: Collection[str], now: int, dead_after_us: int) -> int:
+    async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
         """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
         absent = await self._write(partial(retention.mark_absent_sinks, present=present, now=now))
         died_count = 0
@@ -209,11 +210,11 @@ class SqlStore:
         """Forget what rules went by of all pipelines but these."""
         await self._write(partial(rules.forget_rules, present=present))
 
-    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: int) -> None:
+    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
         """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
         await self._write(partial(cursors.mark_absent_pipelines, present=present, now=now))
 
-    async def prune(self, *, ended_before: int, keep: Keep) -> AsyncIterator[int]:
+    async def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
         async for _ in self._pages(partial(retention.prune_source_events, before=ended_before)):
             yield 0

@@ -17,6 +17,7 @@ from functools import partial
 import structlog
 from aiohttp import web
 
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import run_detached
 from watcher.runtime.units import Address
@@ -109,7 +110,7 @@ class Connections:
         self._begun_count = 0  # in this tick
         self._ticking = False
         self._crowded_count = 0
-        self._say_at = dict.fromkeys(("crowded", "failed"), float("-inf"))
+        self._say_at = dict.fromkeys(("crowded", "failed"), EARLIEST)
 
     def open(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections from now on."""
@@ -240,5 +241,5 @@ class Connections:
         now = self._clock.monotonic()
         if now < self._say_at[what]:
             return False
-        self._say_at[what] = now + SAID_EVERY_S
+        self._say_at[what] = Monotonic(now + SAID_EVERY_S)
         return True

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
 
 FRESH_S = 0.2
@@ -47,7 +48,7 @@ class Exposition:
         self._patience_s = patience_s
         self._refreshing: asyncio.Future[None] | None = None
         self._making: asyncio.Task[bytes] | None = None
-        self._fresh_until = float("-inf")
+        self._fresh_until = EARLIEST
 
     async def text(self) -> bytes:
         """Return the metrics of this moment, or of one just before."""
@@ -61,7 +62,7 @@ class Exposition:
         done, _ = await asyncio.wait([self._refreshing], timeout=self._patience_s)
         for refreshed in done:
             refreshed.result()
-        self._fresh_until = self._clock.monotonic() + FRESH_S
+        self._fresh_until = Monotonic(self._clock.monotonic() + FRESH_S)
         return generate_latest(self._registry)
 
 

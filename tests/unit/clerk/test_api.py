@@ -23,6 +23,7 @@ from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.domain.models import ExecutionSnapshot, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 
@@ -43,14 +44,14 @@ class FrozenClock:
     def now(self) -> datetime:
         return NOW
 
-    def monotonic(self) -> float:
-        return 1000.0
+    def monotonic(self) -> Monotonic:
+        return Monotonic(1000.0)
 
     def running(self) -> float:
         return self.monotonic()
 
-    def steady_us(self) -> int:
-        return 0
+    def steady_us(self) -> Micros:
+        return Micros(0)
 
 
 def body(**fields: object) -> bytes:
@@ -339,7 +340,7 @@ async def test_a_redirect_is_not_followed_for_the_key_would_go_to_a_stranger(sta
     assert visits == []
 
 
-async def test_a_reply_tells_the_status_code() -> None:
+async def test_a_reply_has_the_status_code() -> None:
     async with code(410) as base_url:
         assert (await ask(base_url)).status_code == (await ask_list(base_url)).status_code == 410
     async with says(body()) as base_url:
@@ -403,9 +404,9 @@ async def test_without_an_answer_there_is_no_status_code() -> None:
         assert (await ask(base_url)).status_code is None
 
 
-@pytest.mark.parametrize("status", [*range(100, 200), *range(201, 300), 404, 599, 600, 999])
-def test_no_code_but_200_is_well(status: int) -> None:
-    assert outcome_of(status) is not Outcome.OK
+def test_no_code_but_200_is_well() -> None:
+    statuses = [*range(100, 200), *range(201, 1000)]
+    assert [status for status in statuses if outcome_of(status) is Outcome.OK] == []
 
 
 async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
@@ -418,7 +419,7 @@ async def test_a_page_is_asked_for_by_number_fifty_rows_at_a_time() -> None:
     async with serving(answer) as base_url:
         reply = await ask_list(base_url, page=7)
     assert asked == [f"/public/pipelines/{PIPELINE}/executions?limit=50&page=7"]
-    assert reply == PageReply(Outcome.OK, 1000.0, (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200)
+    assert reply == PageReply(Outcome.OK, Monotonic(1000.0), (ExecutionSnapshot(EXECUTION, "running"),), 0, 1, 200)
 
 
 @pytest.mark.parametrize("order", Order)

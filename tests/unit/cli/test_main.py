@@ -43,7 +43,7 @@ def test_every_module_of_a_command_is_in_the_table() -> None:
     assert files - NOT_COMMANDS == {f"{command.replace('-', '_')}.py" for command in COMMANDS}
 
 
-def test_the_version_is_told(command: Command) -> None:
+def test_the_version_is_shown(command: Command) -> None:
     assert command("--version") == (0, f"clerk-watcher {version('clerk-watcher')}\n", "")
 
 

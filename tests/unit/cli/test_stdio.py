@@ -43,13 +43,14 @@ def test_a_reader_that_left_ends_it_without_a_word(words: tuple[str, ...], aband
 
 
 @pytest.mark.parametrize("words", COMMANDS[:2], ids=" ".join)
-def test_a_full_disk_is_told(words: tuple[str, ...], tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(words: tuple[str, ...], tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         code, said = ended(*words, stdout=full.fileno(), folder=tmp_path)
     assert (code, said) == (1, "error: cannot write to stdout (no space left on device)\n")
 
 
-def test_a_full_disk_is_told_by_help_too(tmp_path: Path) -> None:
+@pytest.mark.untraced  # much longer with coverage, which others give
+def test_a_full_disk_is_reported_by_help_too(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         code, said = ended("schema", "--help", stdout=full.fileno(), folder=tmp_path)
     assert code == 1

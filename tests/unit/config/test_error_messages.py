@@ -18,7 +18,7 @@ ERRORS: list[ErrorDetails] = [
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: error["type"])
-def test_an_error_nobody_knows_is_still_told_in_our_words(error: ErrorDetails) -> None:
+def test_an_unknown_error_is_still_reported_in_our_words(error: ErrorDetails) -> None:
     document = Document(file="watcher.yaml")
     root = compose("log: {level: x}", report=document.report_at)
     assert isinstance(root, Table)

@@ -21,6 +21,8 @@ ENVIRON = {
     "CLERK_API_KEY_EU": "e",
     "OPS_WEBHOOK_SECRET": SECRET,
     "OPS_TOKEN": "t",
+    "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
+    "PAGERDUTY_ROUTING_KEY": "k" * 32,
 }
 
 
@@ -83,7 +85,7 @@ def test_the_annotated_example_shows_the_defaults(tmp_path: Path) -> None:
     )
     account, hook = settings.accounts["default"], settings.sinks["ops"]
     assert non_defaults(account) == {"api_key", "link"}
-    assert non_defaults(hook) == {"type", "url", "secret", "events", "match", "headers"}
+    assert non_defaults(hook) == {"type", "url", "secret", "events", "match", "headers", "group", "remind_every_s"}
 
 
 def non_defaults(block: Block) -> set[str]:

@@ -72,7 +72,7 @@ def test_a_key_is_never_filled_in(load: Load) -> None:
     assert settings.sinks["ops"].match.labels == {"${X}": "v"}
 
 
-def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes) -> None:
+def test_an_unset_variable_is_reported_with_what_fits_the_key(mistakes: Mistakes) -> None:
     lines = mistakes(
         "log:\n  level: ${LEVEL}\nsinks:\n  ops:\n    type: webhook\n    url: ${OPS_URL}\n"
         "    headers:\n      A: ${A} and ${B}\n    secret:\n      - ${S}\nstore:\n  url: ${STORE_URL}\n"
@@ -88,7 +88,7 @@ def test_an_unset_variable_is_told_with_what_fits_the_key(mistakes: Mistakes) ->
     ]
 
 
-def test_an_unset_variable_is_the_only_thing_told_of_its_value(mistakes: Mistakes) -> None:
+def test_an_unset_variable_is_the_only_thing_reported_of_its_value(mistakes: Mistakes) -> None:
     text = "accounts: {a: {api_key: k}, b: {api_key: l}}\n"
     text += "watch:\n  - {account: '${A}', pipeline: '${P}', executions: ['${E}']}"
     text += "\npolling: {min_interval: '${M}'}\nsinks: {x: {type: '${T}'}}"
@@ -111,7 +111,7 @@ def test_a_filled_in_value_is_not_shown(mistakes: Mistakes) -> None:
     ]
 
 
-def test_a_brace_without_a_name_is_told_without_the_value(mistakes: Mistakes) -> None:
+def test_a_brace_without_a_name_is_reported_without_the_value(mistakes: Mistakes) -> None:
     assert mistakes("accounts:\n  a:\n    api_key: hunter2${x y}")[0] == (
         "watcher.yaml:3:14: accounts.a.api_key: holds a ${ that begins no variable; "
         "write ${NAME} or ${NAME:-default}; $$ is a dollar"

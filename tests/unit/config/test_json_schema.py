@@ -25,6 +25,13 @@ def test_a_secret_nobody_needs_is_at_most_one_of_two_keys() -> None:
     assert [kind["type"] for kind in block["properties"]["secret"]["anyOf"]] == ["string", "array"]
 
 
+def test_a_webhook_needs_its_url_unless_it_is_pagerdutys() -> None:
+    (rule,) = [rule for rule in BLOCKS["WebhookSettings"]["allOf"] if "if" in rule]
+    assert rule["if"]["properties"]["template"] == {"const": "pagerduty"}
+    assert rule["else"] == {"oneOf": [{"required": ["url"]}, {"required": ["url_file"]}]}
+    assert rule["then"] == {"not": {"required": ["url", "url_file"]}}
+
+
 def test_a_watch_need_not_name_its_account() -> None:
     assert BLOCKS["WatchSettings"]["required"] == ["pipeline"]
 

@@ -220,7 +220,7 @@ def test_of_a_part_of_the_file_the_rest_need_not_be_right(tmp_path: Path) -> Non
     assert settings.watch == ()
 
 
-def test_of_a_part_of_the_file_every_mistake_is_told(tmp_path: Path) -> None:
+def test_of_a_part_of_the_file_every_mistake_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "watcher.yaml"
     path.write_text(ACCOUNT + "polling: {lost_aftr: 1}\n")
     with pytest.raises(ConfigProblemsError, match="lost_aftr"):

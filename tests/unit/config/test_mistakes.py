@@ -77,12 +77,10 @@ TABLE = [
     ("polling: {cadence: adaptive}", f'1:20: polling.cadence: "adaptive" is {LATER} the adaptive cadence'),
     (HOOK + "    allow_private: true", f"5:5: sinks.ops.allow_private: {LATER} more receivers"),
     (HOOK + "    tls: {ca_file: ca.pem}", f"5:5: sinks.ops.tls: {LATER} more receivers"),
-    (HOOK + "    routing_key: abc", f"5:5: sinks.ops.routing_key: {LATER} alert rules"),
-    (HOOK + "    routing_key_file: abc", f"5:5: sinks.ops.routing_key_file: {LATER} alert rules"),
-    (HOOK + "    remind_every: 4h", f"5:5: sinks.ops.remind_every: {LATER} alert rules"),
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
-    (HOOK + "    template: slack", f"5:5: sinks.ops.template: {LATER} alert rules"),
-    (HOOK + "    group: {max: 100}", f"5:5: sinks.ops.group: {LATER} alert rules"),
+    (HOOK + "    template: teams", f'5:15: sinks.ops.template: "teams" is {LATER} more receivers'),
+    (HOOK + "    template: discord", f'5:15: sinks.ops.template: "discord" is {LATER} more receivers'),
+    (HOOK + "    template: ./mine.j2", f'5:15: sinks.ops.template: "./mine.j2" is {LATER} more receivers'),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),
     ("sinks: {chat: {type: slack_bot, token: x, channel: C}}",
      f'1:22: sinks.chat.type: "slack_bot" is {LATER} more receivers'),
@@ -201,7 +199,7 @@ TABLE = [
     ("polling: {cadence: fix}",
      '1:20: polling.cadence: "fix" is not known; did you mean "fixed"? Allowed: fixed, backoff'),
     ("polling: {details: some}", '1:20: polling.details: "some" is not known; allowed: failed, always, never'),
-    ("polling: {first_sight: tell}", '1:24: polling.first_sight: "tell" is not known; allowed: baseline, notify'),
+    ("polling: {first_sight: report}", '1:24: polling.first_sight: "report" is not known; allowed: baseline, notify'),
     ("polling: {lookback: 0s}",
      '1:21: polling.lookback: "0s" is too short; write a duration above 0, such as 10s'),
     ("polling: {lookback: week}",
@@ -257,6 +255,39 @@ TABLE = [
     (HOOK + "    retry: {schedule: [1s, 5]}", '5:28: sinks.ops.retry.schedule[1]: "5" has no unit; write 5s'),
     (HOOK + "    retry: {sched: [1s]}",
      '5:13: sinks.ops.retry.sched: unknown key "sched"; did you mean "schedule"? Allowed: schedule, give_up_after'),
+    # templates and groups
+    (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is not known; did you mean "slack"? '
+     "Allowed: slack, pagerduty, alertmanager")),
+    ("sinks: {page: {type: webhook, template: pagerduty}}", ("1:9: sinks.page.routing_key: template pagerduty needs "
+     "routing_key or routing_key_file; write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 "
+     "characters")),
+    ("sinks: {page: {type: webhook, template: pagerduty, routing_key: abcdefghijklmnopqrst}}",
+     ("1:65: sinks.page.routing_key: has 20 characters; copy the Integration Key of an Events API v2 integration: "
+      "32 letters and digits")),
+    ("sinks: {page: {type: webhook, template: pagerduty, routing_key: '%s!'}}" % ("a" * 31),
+     ("1:65: sinks.page.routing_key: is not a routing key; copy the Integration Key of an Events API v2 integration: "
+      "32 letters and digits")),
+    ("sinks: {page: {type: webhook, template: pagerduty, routing_key: '${NOPE}'}}",
+     "1:65: sinks.page.routing_key: ${NOPE} is not set; export it, or use routing_key_file: /run/secrets/nope"),
+    (HOOK + f"    routing_key: {'a' * 32}",
+     "5:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
+    (HOOK + f"    template: slack\n    routing_key: {'a' * 32}",
+     "6:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
+    ("sinks: {chat: {type: webhook, template: slack}}",
+     "1:9: sinks.chat: needs url or url_file; write url: https://hooks.example.com/clerk"),
+    (HOOK + "    group: {by: [pipline]}", ('5:18: sinks.ops.group.by[0]: "pipline" is nothing to group by; '
+     'did you mean "pipeline"? Write pipeline, account, type or labels.NAME')),
+    (HOOK + "    group: {by: [labels.]}", ('5:18: sinks.ops.group.by[0]: "labels." is nothing to group by; '
+     "write pipeline, account, type or labels.NAME")),
+    (HOOK + "    group: {by: []}", "5:17: sinks.ops.group.by: is empty; give at least one"),
+    (HOOK + "    group: {max: 0}", '5:18: sinks.ops.group.max: "0" is too small; write at least 1'),
+    (HOOK + "    group: {max: 10001}", '5:18: sinks.ops.group.max: "10001" is too large; write at most 10000'),
+    (HOOK + "    group: {waits: 30s}",
+     '5:13: sinks.ops.group.waits: unknown key "waits"; did you mean "wait"? Allowed: by, wait, max'),
+    (HOOK + "    group: 30s", f"5:12: sinks.ops.group: is a single value, {BLOCK}"),
+    (HOOK + "    template: slack\n    group: {max: 500}", ("6:12: sinks.ops.group: has max, which is of batches, and a "
+     "template makes one message of all events of a group; remove max")),
+    (HOOK + "    remind_every: 4", '5:19: sinks.ops.remind_every: "4" has no unit; write 4s'),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
     ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
@@ -276,11 +307,11 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "line"), TABLE, ids=[line.split(": ")[1] for _, line in TABLE])
-def test_a_mistake_is_told_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
+def test_a_mistake_is_reported_where_it_is_with_what_would_be_right(text: str, line: str, mistakes: Mistakes) -> None:
     assert mistakes(text) == [f"watcher.yaml:{line}", "1 problem in watcher.yaml"]
 
 
-def test_all_mistakes_are_told_at_once_sorted_by_line(mistakes: Mistakes) -> None:
+def test_all_mistakes_are_reported_at_once_sorted_by_line(mistakes: Mistakes) -> None:
     text = (
         "log: {level: loud}\n"
         'accounts:\n  default: {api_key: "${NOPE}", timeout: 10}\n'

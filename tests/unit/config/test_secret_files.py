@@ -49,7 +49,7 @@ def test_a_path_may_hold_a_variable(load: Load) -> None:
     assert settings.accounts["default"].api_key.get_secret_value() == "k"
 
 
-def test_what_is_wrong_in_a_file_is_told_at_the_key_that_names_it(mistakes: Mistakes) -> None:
+def test_what_is_wrong_in_a_file_is_reported_at_the_key_that_names_it(mistakes: Mistakes) -> None:
     mistakes("- x")
     Path("url").write_text("hunter2")
     Path("secret").write_text(f"{FIRST}\nhunter2\n")
@@ -159,7 +159,7 @@ def test_a_secret_behind_links_is_read_as_kubernetes_mounts_it(load: Load) -> No
 
 
 @pytest.mark.parametrize("file", ["${NOPE}", "[key]"])
-def test_of_a_file_that_is_not_named_one_thing_is_told(file: str, mistakes: Mistakes) -> None:
+def test_of_a_file_that_is_not_named_one_thing_is_reported(file: str, mistakes: Mistakes) -> None:
     assert len(mistakes(f"accounts:\n  a:\n    api_key_file: {file}\n")) == 2
 
 

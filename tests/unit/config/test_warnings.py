@@ -1,4 +1,4 @@
-"""What a file may hold and is likely a mistake: each is told where it stands, and nothing else is."""
+"""What a file may hold and is likely a mistake: each is reported where it stands, and nothing else is."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +54,12 @@ def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
     return warned
 
 
+def pagers(key: str) -> str:
+    """Two sinks at PagerDuty, with one URL."""
+    sink = "{{type: webhook, template: pagerduty, routing_key: {}}}"
+    return f"sinks:\n  one: {sink.format('a' * 32)}\n  two: {sink.format(key)}\n"
+
+
 def second(url: str = "https://hooks.example.com/s3cret", *, more: str = "") -> str:
     return f"  two: {{type: webhook, url: '{url}', secret: {SECRET}{more}}}\n"
 
@@ -94,6 +100,11 @@ TABLE = [
      + second(more=f", events: [execution.failed], match: {{pipelines: [{OTHER}]}}"), []),
     (BASE + HOOK + f"    match: {{pipelines: [{SALES}]}}\n" + second(more=", events: [account.degraded]"),
      [f"10:29: sinks.two.url: the same URL as another sink's at line 7: {TWICE}"]),
+    # templates
+    (BASE + "sinks: {chat: {type: webhook, template: slack, url: 'https://hooks.slack.com/services/x'}}", []),
+    (BASE + pagers("b" * 32), []),
+    (BASE + pagers("a" * 32),
+     [f"6:3: sinks.two.url: the same URL as another sink's at line 5: {TWICE}"]),
     # accounts
     (BASE.replace("k}}", "k}, eu: {api_key: l}}").replace("labels", "account: default, labels"),
      ["1:35: accounts.eu: no watch names this account; watch something with it, or remove it"]),
@@ -114,7 +125,7 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("text", "lines"), TABLE)
-def test_what_is_likely_a_mistake_is_told_where_it_is(text: str, lines: list[str], warned: Warned) -> None:
+def test_what_is_likely_a_mistake_is_reported_where_it_is(text: str, lines: list[str], warned: Warned) -> None:
     assert warned(text) == lines
 
 
@@ -172,7 +183,8 @@ def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -
     copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
     document = Document(file=str(copy))
     keys = {"CLERK_API_KEY": "k", "CLERK_API_KEY_US": "u", "CLERK_API_KEY_EU": "e"}
-    environ = keys | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"} | LOUD
+    receivers = {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x", "PAGERDUTY_ROUTING_KEY": "k" * 32}
+    environ = keys | receivers | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"} | LOUD
     settings = load_config(copy, environ=environ, document=document)
     warnings = warnings_of(document, settings, environ=environ)
     ids = [watch["pipeline"] for watch in yaml.safe_load(copy.read_text())["watch"]]

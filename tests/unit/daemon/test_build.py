@@ -23,7 +23,7 @@ BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": S
 class LaterSettings(WebhookSettings):
     """The same block as a later version knows it."""
 
-    template: str | None = None
+    colour: str | None = None
 
 
 def test_a_block_has_the_same_fingerprint_in_every_version() -> None:

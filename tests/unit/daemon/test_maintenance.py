@@ -18,6 +18,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import Cursor, ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
+from watcher.domain.timestamps import Micros
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import ExecutionChange, RulesChange
 from watcher.store.retention import EXECUTIONS_COUNT
@@ -208,12 +209,12 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
     store: SqlStore, clock: FakeClock, returns_after_s: float, *, read_on: bool
 ) -> None:
     lease = await store.claim("account", "default")
-    await store.record(pipeline_change(lease, cursor=Cursor(1, 2)))
+    await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
     deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
-    assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(1, 2)
+    assert (await store.load_pipeline(lease, PIPELINE)).cursor == Cursor(Micros(1), Micros(2))
     maintenance.replace_policy(replace(WHOLE, pipelines=()))
     await maintenance.tick()
     clock.advance(returns_after_s)

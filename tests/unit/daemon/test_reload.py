@@ -19,6 +19,7 @@ from watcher.config.models import Settings
 from watcher.config.source import ConfigSource
 from watcher.daemon.reload import Reloader, Reloading
 from watcher.domain.errors import StoreError
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.metrics import Metrics
 
 WATCH = """
@@ -43,7 +44,7 @@ class Applied:
 class HurryingClock(FakeClock):
     """Half a second passes whenever it is read."""
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> Monotonic:
         self.advance(0.5)
         return super().monotonic()
 
@@ -127,7 +128,7 @@ async def test_what_could_not_be_applied_is_tried_again(file: Path) -> None:
 
 
 class HangingApplied(Applied):
-    """Never ends with the level `debug` unless it is told to."""
+    """Never ends with the level `debug` unless it is allowed to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +218,7 @@ async def test_a_bad_file_is_not_applied_and_said_once(file: Path) -> None:
         (WatchfilesRustInternalError("no inotify instance"), "WatchfilesRustInternalError"),
     ],
 )
-async def test_where_nothing_tells_of_changes_the_files_are_looked_at(
+async def test_where_nothing_reports_changes_the_files_are_read_again_and_again(
     file: Path, failure: Exception, said: str
 ) -> None:
     def no_watches(*_: object, **__: object) -> NoReturn:

@@ -165,13 +165,13 @@ async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Setup]:
 
 
 class Slowly:
-    """Answers once it is told to."""
+    """Answers once it is allowed to."""
 
     def __init__(self) -> None:
-        self.told = asyncio.Event()
+        self.may_answer = asyncio.Event()
 
     async def __call__(self, writer: asyncio.StreamWriter) -> None:
-        await self.told.wait()
+        await self.may_answer.wait()
         await says(answer(204))(writer)
 
 
@@ -266,7 +266,7 @@ async def test_an_owner_that_finds_while_all_stop_that_it_lost_ends_once(setup: 
     await setup.store.claim("sink", "ops")
     stopping = asyncio.create_task(setup.supervisor.stop())
     await asyncio.sleep(0)
-    slowly.told.set()
+    slowly.may_answer.set()
     await stopping
     assert setup.supervisor.owned() == []
     await asyncio.gather(*(task for task in asyncio.all_tasks() if "Supervisor._stop" in repr(task.get_coro())))
@@ -327,7 +327,7 @@ async def test_what_is_in_flight_is_finished_and_not_done_again(setup: Setup) ->
     while await setup.schedule.added() != "sink:new":
         pass
     assert "sink:ops" not in setup.ticks()
-    slowly.told.set()
+    slowly.may_answer.set()
     await changing
     await setup.apply(sinks={"ops": changed["ops"]})
     setup.clock.advance(1.0)
@@ -432,7 +432,7 @@ async def test_a_newer_configuration_waits_for_no_drain_but_in_the_owner_that_dr
     newest = {"ops": setup.webhook(rate_limit="9/s"), "newest": setup.webhook()}
     applying = asyncio.create_task(setup.apply(sinks=newest))
     assert await setup.schedule.added() == "sink:newest"
-    slowly.told.set()
+    slowly.may_answer.set()
     assert await setup.schedule.added() == "sink:ops"
     await applying
     assert setup.ticks() == {"account:a", "sink:newest", "sink:ops"}
@@ -453,7 +453,7 @@ async def test_what_drains_begins_anew_even_if_it_is_wanted_again_as_it_was(setu
     await setup.deliver()
     await broken_off(setup.apply(sinks={"other": setup.webhook()}), setup=setup, once_added="sink:other")
     applying = asyncio.create_task(setup.apply(sinks=sinks))
-    slowly.told.set()
+    slowly.may_answer.set()
     await applying
     assert setup.ticks() == {"account:a", "sink:ops"}
 
@@ -596,7 +596,7 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
 
 
 @pytest.mark.parametrize("is_full", [True, False])
-async def test_the_other_sinks_are_told_why_stdout_takes_nothing(
+async def test_the_other_sinks_are_notified_why_stdout_takes_nothing(
     store: SqlStore, clock: FakeClock, *, is_full: bool
 ) -> None:
     reading, writing = os.pipe()
@@ -628,11 +628,11 @@ async def test_the_other_sinks_are_told_why_stdout_takes_nothing(
                 await slept.wait()
         await workers[1].tick()
         await setup.hook.asked()
-        told = json.loads(setup.hook.receiver.requests[-1].body)
+        reported = json.loads(setup.hook.receiver.requests[-1].body)
         may_go_on.set()
         os.set_blocking(reading, False)
         os.dup2(os.open(os.devnull, os.O_WRONLY), writing)
         os.close(reading)
         await setup.supervisor.stop()
     output.close()
-    assert (told["type"], told["data"]["answer"]) == ("sink.failing", "disk_full" if is_full else "none")
+    assert (reported["type"], reported["data"]["answer"]) == ("sink.failing", "disk_full" if is_full else "none")

@@ -7,6 +7,7 @@ import pytest
 from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.timestamps import Micros
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
 FAILURES = [SendOutcome.RETRY, SendOutcome.BUSY]
@@ -32,20 +33,26 @@ def after(
         stream=b"s",
         sequence=1,
         body=b"{}",
-        recorded_at=0,
-        due_at=0,
+        recorded_at=Micros(0),
+        due_at=Micros(0),
         attempts=attempts,
         steps=steps,
         rejections=rejections,
-        tried_at=TRIED_AT if attempts else 0,
+        tried_at=Micros(TRIED_AT if attempts else 0),
     )
     result = SendResult(outcome, "answer", asked_s)
-    return decide(delivery, result, through_at=through_at, waited_s=waited_s, rules=RULES, jitter=lambda: jitter)
+    return decide(
+        delivery, result, through_at=Micros(through_at), waited_s=waited_s, rules=RULES, jitter=lambda: jitter
+    )
 
 
-def test_a_success_settles() -> None:
-    decision = after(SendOutcome.DELIVERED, attempts=7, steps=3, rejections=4, waited_s=1e9)
-    assert decision == RetryDecision(DeliveryState.DELIVERED, 3, 0, 0.0)
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [(SendOutcome.DELIVERED, DeliveryState.DELIVERED), (SendOutcome.ACCEPTED, DeliveryState.ACCEPTED)],
+)
+def test_a_success_settles(outcome: SendOutcome, state: DeliveryState) -> None:
+    decision = after(outcome, attempts=7, steps=3, rejections=4, waited_s=1e9)
+    assert decision == RetryDecision(state, 3, 0, 0.0)
 
 
 def test_a_delivery_nobody_wants_waits_however_long_and_takes_no_step() -> None:
@@ -150,6 +157,6 @@ def test_a_failure_after_the_time_to_give_up_is_the_end(outcome: SendOutcome, th
 def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_it_goes_on_for_ever() -> None:
     refused = SendResult(SendOutcome.REFUSED, "422", 1e9)
     rules = RetryRules((10_800.0,), give_up_after_s=None)
-    delivery = Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, b"{}", 0, 0)
-    decision = decide(delivery, refused, through_at=0, waited_s=1e9, rules=rules, jitter=lambda: 0.5)
+    delivery = Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, b"{}", Micros(0), Micros(0))
+    decision = decide(delivery, refused, through_at=Micros(0), waited_s=1e9, rules=rules, jitter=lambda: 0.5)
     assert decision == RetryDecision(DeliveryState.WAITING, 1, 1, 10_800)

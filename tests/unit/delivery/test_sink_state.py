@@ -34,11 +34,11 @@ def test_a_sink_fails_once_nothing_got_through_for_five_minutes(clock: FakeClock
 
 
 @pytest.mark.parametrize(
-    ("came", "told"),
+    ("came", "reported"),
     [((), "none"), (("written",), "none"), (("written", "disk_full"), "disk_full"), (("503", "written"), "none")],
 )
 def test_a_sink_fails_with_the_last_answer_since_its_last_success(
-    clock: FakeClock, came: tuple[str, ...], told: str
+    clock: FakeClock, came: tuple[str, ...], reported: str
 ) -> None:
     sink = sink_state(clock)
     for answer in came:
@@ -47,7 +47,7 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
             sink.got_through()
     sink.tried()
     assert state_after(sink, clock, 300) == "failing"
-    assert sink.answer == told
+    assert sink.answer == reported
 
 
 def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:

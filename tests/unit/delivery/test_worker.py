@@ -145,6 +145,23 @@ async def test_what_was_in_flight_at_a_kill_is_sent_again_under_the_same_id(rig:
     assert (first.event_id, first.body, second.attempts) == (second.event_id, second.body, 0)
 
 
+async def test_what_is_accepted_is_settled_as_that_and_lets_the_next_go(rig: Rig) -> None:
+    rig.sink.answer = lambda _: SendResult(SendOutcome.ACCEPTED, "202")
+    await rig.record("a", "a")
+    with capture_logs() as logs:
+        assert await rig.sent_after() == ["a1", "a2"]
+    assert (rig.row("a1")["state"], rig.counted("accepted"), rig.counted("delivered")) == ("accepted", 2, 0)
+    assert logs == []
+
+
+async def test_a_failure_is_logged_with_what_a_person_can_do_where_that_is_known(rig: Rig) -> None:
+    rig.sink.answer = lambda _: SendResult(SendOutcome.RETRY, "404", remedy="make a new one")
+    await rig.record("a")
+    with capture_logs() as logs:
+        await rig.go()
+    assert [line["remedy"] for line in logs if line["event"] == "delivery.failed"] == ["make a new one"]
+
+
 async def test_a_body_refused_five_times_in_a_row_is_dead_and_holds_nothing_back(rig: Rig) -> None:
     rig.sink.answer = lambda delivery: REFUSED if name_of(delivery) == "a1" else DELIVERED
     await rig.record("a", "a")

@@ -32,10 +32,10 @@ def hold_settling(rig: Rig) -> tuple[asyncio.Event, list[int]]:
     go_on, counts = asyncio.Event(), list[int]()
     settle = rig.store.settle
 
-    async def settle_later(settlements: AttemptRecords) -> None:
-        counts.append(len(settlements.attempts))
+    async def settle_later(records: AttemptRecords) -> None:
+        counts.append(len(records.attempts))
         await go_on.wait()
-        await settle(settlements)
+        await settle(records)
 
     rig.store.settle = settle_later  # type: ignore[method-assign]
     return go_on, counts
@@ -91,6 +91,7 @@ async def test_a_sink_that_takes_batches_is_sent_all_that_is_due_at_once(rig: Ri
     assert batches == [[*(f"{stream}1" for stream in streams(70)), "a1"], ["a2"]]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(
     ("count", "turn_s", "expected"), [(BATCH + 20, 0.01, True), (BATCH + 20, 0.0, False), (20, 0.01, False)]
 )

@@ -1,4 +1,4 @@
-"""What a worker tells of its sink, and what it does while the store is in trouble."""
+"""What a worker reports of its sink, and what it does while the store is in trouble."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -84,6 +84,7 @@ async def test_five_minutes_of_failures_may_hold_a_restart(rig: Rig) -> None:
 IN_AN_HOUR = SendResult(SendOutcome.RETRY, "503", 3600.0)
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("result", [IN_AN_HOUR, SendResult(SendOutcome.BUSY, "429", 3600.0)])
 async def test_five_minutes_of_failures_may_hold_many_restarts_between_two_attempts(
     rig: Rig, result: SendResult

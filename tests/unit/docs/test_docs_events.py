@@ -9,9 +9,10 @@ from documents.events import emitted
 from documents.events_text import FIELDS
 from receiver import Receiver
 
-from watcher.delivery.sinks.protocol import SendOutcome
-from watcher.delivery.sinks.webhook import WebhookSettings, WebhookSink
+from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
+from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import Delivery, EventType
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import SystemClock
 
 PAGE = (DOCS / "events.md").read_text(encoding="utf-8")
@@ -24,8 +25,8 @@ DELIVERY = Delivery(
     stream=b"a",
     sequence=1,
     body=BODY,
-    recorded_at=0,
-    due_at=0,
+    recorded_at=Micros(0),
+    due_at=Micros(0),
 )
 
 
@@ -37,7 +38,7 @@ def names(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield prefix + key
 
 
-async def test_every_type_is_told_of_and_shown() -> None:
+async def test_every_type_is_described_and_shown() -> None:
     assert set(await emitted()) == set(EventType)
 
 
@@ -60,7 +61,7 @@ def receive() -> Callable[..., int]:
 async def test_the_receiver_of_the_page_takes_a_real_request_once(receive: Callable[..., int]) -> None:
     async with Receiver() as receiver:
         settings = WebhookSettings.model_validate({"type": "webhook", "url": receiver.url, "secret": SECRET})
-        sink = WebhookSink(settings, clock=SystemClock())
+        sink = settings.open(SinkContext(SystemClock()))
         assert (await sink.send([DELIVERY])).outcome is SendOutcome.DELIVERED
         await sink.close()
         request = receiver.requests[0]

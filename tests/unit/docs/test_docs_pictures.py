@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 from documents import DOCS
+from documents.messages import MESSAGES
 from documents.pictures import FOLDER, PICTURES, demo_digest, mistakes_picture, record, svg
 
-README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+PAGES = "".join(page.read_text(encoding="utf-8") for page in (DOCS.parent / "README.md", *DOCS.glob("*.md")))
 DRAWN = sorted(FOLDER.glob("*.svg"))
 
 
@@ -16,6 +17,11 @@ def test_the_picture_of_the_demonstration_is_not_older_than_what_it_prints() -> 
 @pytest.mark.untraced  # much longer with coverage, which others give
 def test_the_picture_of_mistakes_is_what_check_says_of_them_now() -> None:
     assert (FOLDER / "mistakes.svg").read_text(encoding="utf-8") == mistakes_picture(), "run `make pictures`"
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_the_picture_of_a_message_is_what_its_receiver_gets_now(name: str) -> None:
+    assert (FOLDER / name).read_text(encoding="utf-8") == MESSAGES[name](), "run `make pictures`"
 
 
 def test_every_picture_that_is_made_is_there() -> None:
@@ -37,7 +43,7 @@ def test_a_picture_needs_no_style_sheet_to_be_right(path: Path) -> None:
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
 def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -> None:
-    shown = re.search(rf"!\[(.+?)\]\(docs/pictures/{path.name}\)", README)
+    shown = re.search(rf"!\[([^\]]+)\]\((?:docs/)?pictures/{path.name}\)", PAGES)
     assert shown
     assert len(shown[1]) > len("a picture of it")
 

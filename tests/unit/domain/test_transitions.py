@@ -7,6 +7,7 @@ import pytest
 from stores import from_us
 
 from watcher.domain.models import EventType, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import (
     EXECUTION_REASONS,
     Observation,
@@ -20,8 +21,8 @@ from watcher.domain.transitions import (
 )
 
 SECOND = 1_000_000
-NOW = 1_800_000_000 * SECOND
-BEGAN = NOW - 3600 * SECOND
+NOW = Micros(1_800_000_000 * SECOND)
+BEGAN = Micros(NOW - 3600 * SECOND)
 LIMITS = {"new": 120.0, "running": 900.0, "paused": 3600.0}
 
 
@@ -36,7 +37,9 @@ def an_observation(
     finished_at = at(NOW) if word.endswith(".") else None
     started = None if started_at is None else at(started_at)
     return Observation(
-        ExecutionSnapshot("e", word.rstrip("."), started_at=started, finished_at=finished_at), sent_at, seen_at
+        ExecutionSnapshot("e", word.rstrip("."), started_at=started, finished_at=finished_at),
+        Micros(sent_at),
+        Micros(seen_at),
     )
 
 
@@ -50,7 +53,7 @@ def after(*words: str, limits: dict[str, float] | None = None) -> ExecutionRecor
     for age, word in zip(reversed(range(len(words))), words, strict=True):
         moment = NOW - (10 + age) * SECOND
         if word == "lost":
-            known = lose(known, LostReason.NOT_FOUND, at=moment, polled_at=known.polled_at).known
+            known = lose(known, LostReason.NOT_FOUND, at=Micros(moment), polled_at=known.polled_at).known
         else:
             known = see(known, an_observation(word, sent_at=moment - 1, seen_at=moment), limits).known
     return known
@@ -166,7 +169,7 @@ def test_a_move_to_a_word_already_reported_is_recorded_with_its_own_stay() -> No
 
 @pytest.mark.parametrize("word", ["Running", "SUCCESS", "lost", "success ", "", "overdue", "cancelled"])
 def test_any_word_but_the_five_is_unrecognized(word: str) -> None:
-    result = see(after("running"), Observation(ExecutionSnapshot("e", word), NOW - 1, NOW))
+    result = see(after("running"), Observation(ExecutionSnapshot("e", word), Micros(NOW - 1), NOW))
     assert [status_change.type for status_change in result.status_changes] == [EventType.EXECUTION_UNRECOGNIZED]
     assert result.known.ended_at is None
 
@@ -212,7 +215,7 @@ def test_a_poll_asked_for_at_the_very_end_of_the_last_one_counts() -> None:
 
 def test_the_last_poll_that_counts_may_be_later_than_the_recorded_one() -> None:
     known = after("running")
-    result = observe(known, an_observation("paused", sent_at=NOW - 2), polled_at=NOW - 1, overdue_after_s={})
+    result = observe(known, an_observation("paused", sent_at=NOW - 2), polled_at=Micros(NOW - 1), overdue_after_s={})
     assert result.dropped
 
 
@@ -299,7 +302,7 @@ def test_a_wait_before_the_loss_is_not_held_against_the_status_after_it() -> Non
 
 
 def test_a_loss_reports_what_it_was_before_and_keeps_the_last_word() -> None:
-    result = lose(after("running"), LostReason.FORBIDDEN, at=NOW, polled_at=NOW - 5)
+    result = lose(after("running"), LostReason.FORBIDDEN, at=NOW, polled_at=Micros(NOW - 5))
     known = result.known
     assert emitted(result) == "lost<running"
     assert result.status_changes[0].status == "lost"
@@ -313,14 +316,14 @@ def test_a_loss_reports_what_it_was_before_and_keeps_the_last_word() -> None:
 
 
 def test_a_loss_before_the_first_sight_has_nothing_before_it() -> None:
-    result = lose(after(), LostReason.NOT_FOUND, at=NOW, polled_at=0)
+    result = lose(after(), LostReason.NOT_FOUND, at=NOW, polled_at=Micros(0))
     assert emitted(result) == "lost"
     assert result.status_changes[0].sequence == 1
 
 
 def test_a_second_loss_is_the_second() -> None:
     known = after("running", "lost", "running")
-    assert lose(known, LostReason.NOT_FOUND, at=NOW, polled_at=0).status_changes[0].nth == 2
+    assert lose(known, LostReason.NOT_FOUND, at=NOW, polled_at=Micros(0)).status_changes[0].nth == 2
 
 
 def test_the_event_after_the_return_from_a_loss_names_the_status_again() -> None:
@@ -333,7 +336,7 @@ def test_a_loss_ends_what_was_overdue() -> None:
 
 
 def test_an_execution_that_was_given_up_may_still_be_heard_of() -> None:
-    known = replace(after("running", "lost"), ended_at=NOW - SECOND)
+    known = replace(after("running", "lost"), ended_at=Micros(NOW - SECOND))
     assert known.ended_at == NOW - SECOND
     result = see(known, an_observation("running"))
     assert (emitted(result), result.known.ended_at) == ("running<lost", None)
@@ -354,8 +357,8 @@ def a_streak(*reasons: LostReason, every_s: float, others_at: tuple[float, ...] 
     streak: Streak | None = None
     for count, reason in enumerate(reasons):
         now = 1000 + count * every_s
-        before = [moment for moment in others_at if moment <= now]
-        streak = prolong(streak, reason, at=now, other_success_at=max(before, default=None))
+        before = [Monotonic(moment) for moment in others_at if moment <= now]
+        streak = prolong(streak, reason, at=Monotonic(now), other_success_at=max(before, default=None))
     assert streak is not None
     return streak
 

@@ -12,6 +12,7 @@ from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
 from watcher.domain.models import ExecutionRecord, Outcome
+from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.open import open_store
@@ -336,7 +337,7 @@ async def test_what_is_polled_while_that_is_written_is_written_again(
     written: list[int] = []
     save_poll_times = store.save_poll_times
 
-    async def take_time(lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def take_time(lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         written.extend(polled_at.values())
         if len(written) == 1:
             await account.run_for(100)
@@ -392,7 +393,7 @@ class BrokenStore:
         self._fail()
         await self._store.save_backoff(lease, backoff)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         self._fail()
         await self._store.save_poll_times(lease, polled_at)
 
@@ -433,7 +434,7 @@ async def test_an_account_that_is_somebody_elses_ends_the_daemon(store: SqlStore
 
 async def test_an_execution_recorded_behind_its_owner_s_back_ends_the_daemon(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A)
-    known = ExecutionRecord(A, PIPELINE, status="running", sequence=1, polled_at=1, since_at=1)
+    known = ExecutionRecord(A, PIPELINE, status="running", sequence=1, polled_at=Micros(1), since_at=Micros(1))
     await store.record(ExecutionChange(account.watcher._deps.lease, None, known, ()))
     await account.run_for(1)
     assert isinstance(account.fatal[0], SequenceConflictError)
@@ -566,6 +567,7 @@ async def test_a_clock_set_back_before_a_restart_delays_nothing(tmp_path: Path) 
         await store.close()
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_what_is_lost_says_nothing_of_the_account(store: SqlStore, clock: FakeClock) -> None:
     account = await account_of(store, clock, A, B, C)
     account.api.script[A] = account.api.script[B] = Outcome.NOT_FOUND

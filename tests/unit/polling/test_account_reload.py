@@ -195,12 +195,12 @@ async def test_a_list_that_is_watched_again_goes_on_behind_what_was_still_being_
         running = asyncio.create_task(account.run_for(300))
         async with asyncio.timeout(10):
             await held.read.wait()
-        held.may, telling = asyncio.Event(), held.may
+        held.may, first = asyncio.Event(), held.may
         held.may.set()
         await account.watcher.watch([OTHER])
         again = asyncio.create_task(account.watcher.watch([WHOLE]))
         await asyncio.wait([again], timeout=0.1)
-        telling.set()
+        first.set()
         async with asyncio.timeout(10):
             await again
             await running

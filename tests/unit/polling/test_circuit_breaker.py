@@ -6,6 +6,7 @@ import pytest
 
 from watcher.clerk.protocol import PageReply, Reply
 from watcher.domain.models import AccountTrouble, Outcome
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker, BreakerState
 from watcher.store.protocol import NO_BACKOFF, BackoffState
 
@@ -28,7 +29,7 @@ class Account:
         self.stopped_s += stopped_s
 
     def live(self, *, at: float) -> None:
-        self.breaker.note_running(now=at, ran_s=at - self.stopped_s)
+        self.breaker.note_running(now=Monotonic(at), ran_s=at - self.stopped_s)
 
     def answer(
         self,
@@ -40,10 +41,10 @@ class Account:
         sent_at: float | None = None,
         reason: str | None = None,
     ) -> AccountTrouble | None:
-        reply = Reply(outcome, at - 0.1 if sent_at is None else sent_at, None, code, retry_after_s, reason)
+        reply = Reply(outcome, Monotonic(at - 0.1 if sent_at is None else sent_at), None, code, retry_after_s, reason)
         if outcome is not Outcome.OK:
             self.live(at=at)
-        self.breaker.note(reply, now=at, alone=self.alone)
+        self.breaker.note(reply, now=Monotonic(at), alone=self.alone)
         return self.breaker.trouble
 
     def busy(self, *, at: float, retry_after_s: float | None = None, sent_at: float | None = None) -> float:
@@ -53,11 +54,11 @@ class Account:
 
     def check(self, at: float) -> AccountTrouble | None:
         self.live(at=at)
-        self.breaker.check(at)
+        self.breaker.check(Monotonic(at))
         return self.breaker.trouble
 
     def gap(self, gap_s: float, *, at: float) -> AccountTrouble | None:
-        self.breaker.note_gap(gap_s, allowed_s=ALLOWED_S, now=at)
+        self.breaker.note_gap(gap_s, allowed_s=ALLOWED_S, now=Monotonic(at))
         return self.check(at)
 
 
@@ -69,7 +70,8 @@ def an_account(
     backoff: BackoffState = NO_BACKOFF,
 ) -> Account:
     account = Account(
-        AccountCircuitBreaker(degraded_after_s=degraded_after_s, now=1000, trouble=trouble, backoff=backoff), alone
+        AccountCircuitBreaker(degraded_after_s=degraded_after_s, now=Monotonic(1000), trouble=trouble, backoff=backoff),
+        alone,
     )
     account.live(at=1000)
     return account
@@ -78,9 +80,9 @@ def an_account(
 def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
     account = an_account()
     assert account.check(1000) is None
-    assert account.breaker.state(1000) is BreakerState.CLOSED
-    assert account.breaker.next_check_at(1000) == float("inf")
-    assert not account.breaker.suspects(1e9)
+    assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
+    assert account.breaker.next_check_at(Monotonic(1000)) == float("inf")
+    assert not account.breaker.suspects(Monotonic(1e9))
 
 
 # Pauses
@@ -92,22 +94,22 @@ def test_a_new_account_is_well_and_everything_may_be_sent() -> None:
 def test_a_pause_is_as_long_as_the_server_asks_and_at_most_15_minutes(wish_s: float, pause_s: float) -> None:
     account = an_account()
     assert account.busy(at=1000, retry_after_s=wish_s) == pytest.approx(pause_s)
-    assert account.breaker.state(1000 + pause_s - 0.01) is BreakerState.OPEN
-    assert account.breaker.state(1000 + pause_s) is not BreakerState.OPEN
+    assert account.breaker.state(Monotonic(1000 + pause_s - 0.01)) is BreakerState.OPEN
+    assert account.breaker.state(Monotonic(1000 + pause_s)) is not BreakerState.OPEN
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.RATE_LIMITED, 429), (Outcome.SERVER_ERROR, 503)])
 def test_both_codes_that_ask_for_a_pause_get_one(outcome: Outcome, code: int) -> None:
     account = an_account()
     account.answer(outcome, at=1000, code=code)
-    assert account.breaker.opens_at() == 1001
+    assert account.breaker.opens_at() == 1001.0
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(Outcome.SERVER_ERROR, 500), (Outcome.SERVER_ERROR, 502)])
 def test_other_trouble_pauses_nothing_even_if_it_says_when_to_come_again(outcome: Outcome, code: int) -> None:
     account = an_account()
     account.answer(outcome, at=1000, code=code, retry_after_s=30)
-    assert account.breaker.state(1000) is BreakerState.CLOSED
+    assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
 
 
 def test_without_a_wish_pauses_double_from_1_to_60_seconds() -> None:
@@ -141,7 +143,7 @@ def test_a_shorter_wish_does_not_end_a_longer_pause() -> None:
     account = an_account()
     account.busy(at=1000, retry_after_s=60)
     account.busy(at=1001, retry_after_s=1, sent_at=999)
-    assert account.breaker.opens_at() == 1060
+    assert account.breaker.opens_at() == 1060.0
 
 
 # Trouble
@@ -201,10 +203,10 @@ def test_time_without_anything_asked_is_no_trouble() -> None:
 def test_the_time_of_the_configuration_counts() -> None:
     account = an_account(degraded_after_s=5)
     account.answer(Outcome.CONNECTION, at=1000)
-    assert account.breaker.next_check_at(1000) == 1002.5
-    assert account.breaker.next_check_at(1002.5) == 1005
+    assert account.breaker.next_check_at(Monotonic(1000)) == 1002.5
+    assert account.breaker.next_check_at(Monotonic(1002.5)) == 1005.0
     assert account.check(1005) is AccountTrouble.UNREACHABLE
-    assert account.breaker.next_check_at(1005) == float("inf")
+    assert account.breaker.next_check_at(Monotonic(1005)) == float("inf")
 
 
 def test_a_401_is_trouble_at_once() -> None:
@@ -223,7 +225,7 @@ def test_one_success_ends_trouble() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
     assert account.answer(Outcome.OK, at=1060) is None
-    assert account.breaker.state(1060) is BreakerState.CLOSED
+    assert account.breaker.state(Monotonic(1060)) is BreakerState.CLOSED
     assert account.check(5000) is None
 
 
@@ -260,10 +262,10 @@ def test_alone_any_other_failure_is_the_accounts(outcome: Outcome) -> None:
 def test_half_way_to_trouble_the_account_is_suspected() -> None:
     account = an_account()
     account.answer(Outcome.NOT_FOUND, at=1000)
-    assert not account.breaker.suspects(1029.9)
-    assert account.breaker.suspects(1030)
+    assert not account.breaker.suspects(Monotonic(1029.9))
+    assert account.breaker.suspects(Monotonic(1030))
     account.answer(Outcome.OK, at=1031)
-    assert not account.breaker.suspects(1031)
+    assert not account.breaker.suspects(Monotonic(1031))
 
 
 # Probes
@@ -273,27 +275,27 @@ def test_a_degraded_account_is_probed_every_10_seconds() -> None:
     account = an_account()
     account.answer(Outcome.CONNECTION, at=1000)
     account.check(1060)
-    assert account.breaker.state(1069.9) is BreakerState.OPEN
-    assert account.breaker.state(1070) is BreakerState.HALF_OPEN
-    account.breaker.probed(1070)
-    assert account.breaker.state(1070) is BreakerState.OPEN
-    assert account.breaker.opens_at() == 1080
+    assert account.breaker.state(Monotonic(1069.9)) is BreakerState.OPEN
+    assert account.breaker.state(Monotonic(1070)) is BreakerState.HALF_OPEN
+    account.breaker.probed(Monotonic(1070))
+    assert account.breaker.state(Monotonic(1070)) is BreakerState.OPEN
+    assert account.breaker.opens_at() == 1080.0
 
 
 def test_a_refused_key_is_probed_once_a_minute() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
-    assert account.breaker.state(1059.9) is BreakerState.OPEN
-    assert account.breaker.state(1060) is BreakerState.HALF_OPEN
-    account.breaker.probed(1060)
-    assert account.breaker.opens_at() == 1120
+    assert account.breaker.state(Monotonic(1059.9)) is BreakerState.OPEN
+    assert account.breaker.state(Monotonic(1060)) is BreakerState.HALF_OPEN
+    account.breaker.probed(Monotonic(1060))
+    assert account.breaker.opens_at() == 1120.0
 
 
 def test_answers_that_were_in_flight_put_no_probe_off() -> None:
     account = an_account()
     account.answer(Outcome.UNAUTHORIZED, at=1000, code=401)
     account.answer(Outcome.UNAUTHORIZED, at=1005, code=401)
-    assert account.breaker.opens_at() == 1060
+    assert account.breaker.opens_at() == 1060.0
 
 
 def test_a_probe_waits_for_the_pause_too() -> None:
@@ -301,7 +303,7 @@ def test_a_probe_waits_for_the_pause_too() -> None:
     account.answer(Outcome.CONNECTION, at=1000)
     account.busy(at=1059, retry_after_s=600)
     account.check(1060)
-    assert account.breaker.opens_at() == 1659
+    assert account.breaker.opens_at() == 1659.0
 
 
 # Trouble that was recorded before a restart
@@ -311,7 +313,7 @@ def test_a_probe_waits_for_the_pause_too() -> None:
 def test_restored_trouble_is_probed_at_once_and_ends_with_a_success(trouble: AccountTrouble) -> None:
     account = an_account(trouble)
     assert account.check(1000) is trouble
-    assert account.breaker.state(1000) is BreakerState.HALF_OPEN
+    assert account.breaker.state(Monotonic(1000)) is BreakerState.HALF_OPEN
     assert account.answer(Outcome.OK, at=1001) is None
 
 
@@ -323,7 +325,7 @@ def test_restored_trouble_that_goes_on_is_not_reported_again_as_another() -> Non
 
 def test_a_restored_overrun_stops_no_poll_and_no_success_ends_it() -> None:
     account = an_account(OVER_BUDGET)
-    assert account.breaker.state(1000) is BreakerState.CLOSED
+    assert account.breaker.state(Monotonic(1000)) is BreakerState.CLOSED
     assert account.answer(Outcome.OK, at=1000) is OVER_BUDGET
 
 
@@ -354,7 +356,7 @@ def test_five_minutes_beyond_the_budget_are_trouble_that_stops_no_poll() -> None
         assert account.gap(ALLOWED_S + 1, at=now) is None
     assert account.gap(ALLOWED_S + 1, at=1300) is OVER_BUDGET
     assert not account.breaker.unusable
-    assert account.breaker.state(1300) is BreakerState.CLOSED
+    assert account.breaker.state(Monotonic(1300)) is BreakerState.CLOSED
 
 
 def test_a_short_overrun_is_forgotten() -> None:
@@ -375,7 +377,7 @@ def test_punctual_polls_between_late_ones_do_not_hide_an_overrun() -> None:
 
 def test_a_single_late_poll_is_no_overrun_however_rare_polls_are() -> None:
     account = an_account()
-    account.breaker.note_gap(1000, allowed_s=660, now=1000)
+    account.breaker.note_gap(1000, allowed_s=660, now=Monotonic(1000))
     assert account.check(1600) is None
 
 
@@ -416,8 +418,8 @@ def test_an_overrun_that_ends_leaves_worse_trouble_alone() -> None:
 @pytest.mark.parametrize(("left_s", "pause_s"), [(50, 50), (900, 900), (90_000, 900)])
 def test_a_pause_goes_on_after_a_restart_and_for_no_longer_than_one_can_be(left_s: float, pause_s: float) -> None:
     account = an_account(backoff=BackoffState(pause_s=left_s))
-    assert account.breaker.state(1000 + pause_s - 0.1) is BreakerState.OPEN
-    assert account.breaker.state(1000 + pause_s) is BreakerState.CLOSED
+    assert account.breaker.state(Monotonic(1000 + pause_s - 0.1)) is BreakerState.OPEN
+    assert account.breaker.state(Monotonic(1000 + pause_s)) is BreakerState.CLOSED
 
 
 def test_what_failed_before_a_restart_is_no_trouble_until_something_fails_after_it() -> None:
@@ -438,25 +440,27 @@ def test_a_success_ends_what_failed_before_a_restart() -> None:
 
 def test_the_backoff_of_an_account_is_what_is_left_of_its_pause_and_for_how_long_it_fails() -> None:
     account = an_account()
-    assert account.breaker.backoff(1000) == NO_BACKOFF
+    assert account.breaker.backoff(Monotonic(1000)) == NO_BACKOFF
     account.busy(at=1000, retry_after_s=70)
-    assert account.breaker.backoff(1040) == BackoffState(30, 40)
-    assert account.breaker.backoff(1070) == BackoffState(None, 60)
+    assert account.breaker.backoff(Monotonic(1040)) == BackoffState(30, 40)
+    assert account.breaker.backoff(Monotonic(1070)) == BackoffState(None, 60)
     account.answer(Outcome.OK, at=1071)
-    assert account.breaker.backoff(1071) == NO_BACKOFF
+    assert account.breaker.backoff(Monotonic(1071)) == NO_BACKOFF
 
 
 def test_what_failed_before_a_restart_is_remembered_over_the_next_one() -> None:
-    assert an_account(backoff=BackoffState(failing_for_s=40)).breaker.backoff(1500) == BackoffState(None, 40)
+    assert an_account(backoff=BackoffState(failing_for_s=40)).breaker.backoff(Monotonic(1500)) == BackoffState(None, 40)
 
 
 def test_a_page_of_a_list_says_of_the_account_what_a_poll_does() -> None:
     account = an_account()
-    account.breaker.note(PageReply(Outcome.RATE_LIMITED, 999.9, status_code=429, retry_after_s=7), now=1000)
-    assert account.breaker.opens_at() == 1007
-    account.breaker.note(PageReply(Outcome.UNAUTHORIZED, 1007, status_code=401), now=1008)
+    account.breaker.note(
+        PageReply(Outcome.RATE_LIMITED, Monotonic(999.9), status_code=429, retry_after_s=7), now=Monotonic(1000)
+    )
+    assert account.breaker.opens_at() == 1007.0
+    account.breaker.note(PageReply(Outcome.UNAUTHORIZED, Monotonic(1007), status_code=401), now=Monotonic(1008))
     assert account.breaker.trouble is UNAUTHORIZED
-    account.breaker.note(PageReply(Outcome.OK, 1070, ()), now=1071)
+    account.breaker.note(PageReply(Outcome.OK, Monotonic(1070), ()), now=Monotonic(1071))
     assert account.breaker.trouble is None
 
 
@@ -468,7 +472,7 @@ def test_what_a_stopped_process_did_not_ask_is_no_failure() -> None:
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     account.stop_for(3600)
     assert account.check(4601) is None
-    assert account.breaker.failing_since == 4600
+    assert account.breaker.failing_since == 4600.0
     assert account.answer(Outcome.SERVER_ERROR, at=4630, code=500) is None
     assert account.check(4659.9) is None
     assert account.check(4660) is AccountTrouble.UNREACHABLE
@@ -479,8 +483,8 @@ def test_before_trouble_is_reported_something_is_asked_and_fails_after_the_stop(
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     assert account.check(1004.9) is None
     account.stop_for(65)
-    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it can tell
-    assert account.breaker.next_check_at(1072) == float("inf")
+    assert account.check(1072) is None  # of which the process ran for 7 s, as far as it knows
+    assert account.breaker.next_check_at(Monotonic(1072)) == float("inf")
     assert account.answer(Outcome.SERVER_ERROR, at=1072.1, sent_at=1005, code=500) is None
     assert account.answer(Outcome.SERVER_ERROR, at=1073, code=500) is AccountTrouble.UNREACHABLE
 
@@ -521,7 +525,7 @@ def test_a_pause_goes_on_while_the_process_is_stopped() -> None:
     account.busy(at=1000, retry_after_s=70)
     account.stop_for(65)
     account.live(at=1066)
-    assert account.breaker.opens_at() == 1070
+    assert account.breaker.opens_at() == 1070.0
 
 
 def test_the_backoff_counts_no_stop() -> None:
@@ -529,7 +533,7 @@ def test_the_backoff_counts_no_stop() -> None:
     account.answer(Outcome.SERVER_ERROR, at=1000, code=500)
     account.stop_for(50)
     account.live(at=1060)
-    assert account.breaker.backoff(1060) == BackoffState(None, 10)
+    assert account.breaker.backoff(Monotonic(1060)) == BackoffState(None, 10)
 
 
 def test_a_stop_is_no_part_of_the_five_minutes_beyond_the_budget() -> None:
@@ -548,7 +552,7 @@ def test_it_is_known_for_how_long_the_process_was_stopped_since() -> None:
     for at in (1100, 1200):
         account.stop_for(30)
         account.live(at=at)
-    assert [account.breaker.stopped_s(since=since) for since in (1000, 1150, 1200)] == [60, 30, 0]
+    assert [account.breaker.stopped_s(since=Monotonic(since)) for since in (1000, 1150, 1200)] == [60, 30, 0]
 
 
 # What went wrong

@@ -8,6 +8,7 @@ from random import Random
 import pytest
 
 from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.confirmations import ConfirmationOrder, ConfirmationQueue, Confirmed, selects
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S, PendingConfirmation, TrackedExecution
@@ -15,6 +16,7 @@ from watcher.polling.poll_queue import CONFIRM_WITHIN_S, PendingConfirmation, Tr
 ENDED = datetime(2026, 11, 24, tzinfo=UTC)
 
 
+START = Monotonic(0.0)
 WATCH = Watch("default", "p", ())
 
 
@@ -22,7 +24,7 @@ def waiting(*, at: float = 0.0, pipeline: str = "p") -> TrackedExecution:
     return TrackedExecution(
         ExecutionRecord("e", pipeline),
         WATCH,
-        pending=PendingConfirmation(pipeline, ExecutionSnapshot("e", "failed"), at, at),
+        pending=PendingConfirmation(pipeline, ExecutionSnapshot("e", "failed"), Monotonic(at), Monotonic(at)),
     )
 
 
@@ -34,7 +36,7 @@ def queue_of(*waiting: TrackedExecution, in_time_count: float = 100.0) -> Confir
 
 
 def take(queue: ConfirmationQueue, now: float = 0.0) -> TrackedExecution | None:
-    first = queue.first(now)
+    first = queue.first(Monotonic(now))
     if first is not None:
         queue.take(first)
     return first
@@ -69,18 +71,18 @@ def test_one_whose_turn_cannot_come_in_time_has_waited_long_enough() -> None:
     many, one, late = [waiting(pipeline="busy") for _ in range(8)], waiting(pipeline="quiet"), waiting()
     queue = queue_of(*many[:7], one, in_time_count=5.0)
     assert queue.next_expiry_at() == float("-inf")
-    assert queue.expired(0.0) == many[5:7]
+    assert queue.expired(Monotonic(0.0)) == many[5:7]
     assert queue.next_expiry_at() == CONFIRM_WITHIN_S
     queue.add(many[7])  # its turn would be the seventh: one of the quiet pipeline comes in between
     queue.add(late)  # and this one's the third
-    assert queue.expired(0.0) == [many[7]]
+    assert queue.expired(Monotonic(0.0)) == [many[7]]
     assert [take(queue) for _ in range(3)] == [many[0], one, late]
 
 
 def test_however_few_there_may_be_one_can_be_confirmed() -> None:
     one, other = waiting(), waiting()
     queue = queue_of(one, other, in_time_count=0.1)
-    assert queue.expired(0.0) == [other]
+    assert queue.expired(Monotonic(0.0)) == [other]
     assert take(queue) is one
 
 
@@ -89,7 +91,7 @@ def test_one_that_could_not_be_asked_waits_and_holds_nobody_up() -> None:
     queue = queue_of(one, other)
     assert take(queue) is one
     assert one.pending is not None
-    one.pending.retry_after(5.0, now=1.0)
+    one.pending.retry_after(5.0, now=Monotonic(1.0))
     queue.add(one)
     assert queue.wanted_at() == float("-inf")
     assert [take(queue, 2.0) for _ in range(2)] == [other, None]
@@ -100,19 +102,19 @@ def test_one_that_could_not_be_asked_waits_and_holds_nobody_up() -> None:
 def test_a_pending_confirmation_expires_and_what_cannot_be_written_then_waits_a_little() -> None:
     one, young = waiting(), waiting(at=10.0)
     queue = queue_of(one, young)
-    assert queue.expired(CONFIRM_WITHIN_S - 0.1) == []
+    assert queue.expired(Monotonic(CONFIRM_WITHIN_S - 0.1)) == []
     assert queue.next_expiry_at() == CONFIRM_WITHIN_S
-    assert queue.expired(CONFIRM_WITHIN_S) == [one]
+    assert queue.expired(Monotonic(CONFIRM_WITHIN_S)) == [one]
     assert one.pending is not None
-    one.pending.retry_after(2.0, now=CONFIRM_WITHIN_S)
+    one.pending.retry_after(2.0, now=Monotonic(CONFIRM_WITHIN_S))
     queue.add(one)
-    assert queue.expired(CONFIRM_WITHIN_S + 1) == []
-    assert queue.expired(CONFIRM_WITHIN_S + 2) == [one]
+    assert queue.expired(Monotonic(CONFIRM_WITHIN_S + 1)) == []
+    assert queue.expired(Monotonic(CONFIRM_WITHIN_S + 2)) == [one]
 
 
 def test_a_try_that_waits_long_does_not_put_off_the_end_of_a_pending_confirmation() -> None:
-    pending = PendingConfirmation("p", ExecutionSnapshot("e", "failed"), 0.0, 0.0)
-    pending.retry_after(60.0, now=20.0)
+    pending = PendingConfirmation("p", ExecutionSnapshot("e", "failed"), Monotonic(0.0), Monotonic(0.0))
+    pending.retry_after(60.0, now=Monotonic(20.0))
     assert pending.expires_at == pending.retry_at == CONFIRM_WITHIN_S
 
 
@@ -158,11 +160,11 @@ def test_whatever_happens_it_is_as_if_all_were_polled(seed: int) -> None:
             plainly.add(someone)
             queue.add(someone)
         expired = plainly.expired(now)
-        old = queue.expired(now)
+        old = queue.expired(Monotonic(now))
         assert expired == set(old)
         for each in old:  # they leave in any order
             plainly.take(each)
-        first = queue.first(now)
+        first = queue.first(Monotonic(now))
         assert first is plainly.first(now)
         wanted_at = min((pending.retry_at for pending in plainly.pending()), default=float("inf"))
         assert max(now, queue.wanted_at()) == max(now, wanted_at)
@@ -172,7 +174,7 @@ def test_whatever_happens_it_is_as_if_all_were_polled(seed: int) -> None:
             queue.take(first)
             if dice.random() < 0.5:  # it could not be asked
                 assert first.pending is not None
-                first.pending.retry_after(dice.choice((1.0, 4.0, 40.0)), now=now)
+                first.pending.retry_after(dice.choice((1.0, 4.0, 40.0)), now=Monotonic(now))
                 plainly.add(first)
                 queue.add(first)
 
@@ -196,12 +198,12 @@ def test_a_turn_takes_a_few_steps_however_many_wait() -> None:
     for number in range(waiting_count):
         someone = waiting(at=CountedNumber(number / 1e3), pipeline=f"p{number % 20}")
         assert someone.pending is not None
-        someone.pending.retry_at = CountedNumber(number / 1e3)
+        someone.pending.retry_at = Monotonic(CountedNumber(number / 1e3))
         queue.add(someone)
     CountedNumber.compared_count = 0
     for number in range(1000):
         now = number / 1e3
-        assert queue.expired(now) == []
+        assert queue.expired(Monotonic(now)) == []
         assert take(queue, now) is not None
         assert queue.wanted_at() > now
         assert queue.next_expiry_at() > now
@@ -210,7 +212,7 @@ def test_a_turn_takes_a_few_steps_however_many_wait() -> None:
 
 def test_nobody_waits_at_first() -> None:
     queue = queue_of()
-    assert queue.first(0.0) is None
+    assert queue.first(Monotonic(0.0)) is None
     assert queue.wanted_at() == queue.next_expiry_at() == float("inf")
 
 
@@ -226,12 +228,14 @@ class Ends:
     def ended(self, second: int) -> TrackedExecution:
         entry = waiting()
         finished_at = ENDED + timedelta(seconds=second)
-        entry.pending = PendingConfirmation("p", ExecutionSnapshot("e", "failed", finished_at=finished_at), 0.0, 0.0)
+        entry.pending = PendingConfirmation(
+            "p", ExecutionSnapshot("e", "failed", finished_at=finished_at), START, START
+        )
         return entry
 
     def keeps(self, second: int, *, denied: bool = False) -> bool:
         entry = self.entries[second]
-        known = replace(entry.known, ended_at=None if denied else 1)
+        known = replace(entry.known, ended_at=None if denied else Micros(1))
         return self.order.keeps(Confirmed(entry, Evaluation(known, None, None), ExecutionSnapshot("e", "failed")))
 
     def end(self, second: int) -> list[int]:

@@ -11,6 +11,7 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome, Watch
 from watcher.domain.routing import Route, Router
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.policy import AccountState, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
@@ -35,14 +36,14 @@ class ManualClock:
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.passed_s + self.wall_error_s)
 
-    def monotonic(self) -> float:
-        return 500.0 + self.passed_s
+    def monotonic(self) -> Monotonic:
+        return Monotonic(500.0 + self.passed_s)
 
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
 
-    def steady_us(self) -> int:
-        return round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000)
+    def steady_us(self) -> Micros:
+        return Micros(round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000))
 
 
 def tenth(dwell_s: float) -> float:
@@ -152,7 +153,7 @@ def test_a_change_names_the_sequence_it_builds_on() -> None:
 
 
 def test_what_a_list_found_has_a_row_before_its_first_event() -> None:
-    rig = Rig(entry=TrackedExecution(ExecutionRecord("e-1", "p-1", found_at=5), WATCH, recorded=True))
+    rig = Rig(entry=TrackedExecution(ExecutionRecord("e-1", "p-1", found_at=Micros(5)), WATCH, recorded=True))
     change = change_of(rig.see("running"))
     assert (change.before, change.known.sequence, change.known.found_at) == (0, 1, 5)
     assert "previousStatus" not in rig.bodies[0]["data"]["execution"]
@@ -188,7 +189,7 @@ def test_an_end_ends_the_watching(status: str) -> None:
 def test_a_poll_that_crossed_a_later_one_is_dropped() -> None:
     rig = Rig()
     rig.see("running")
-    rig.entry.polled_at = us(rig) + 1_000_000
+    rig.entry.polled_at = Micros(us(rig) + 1_000_000)
     evaluation = rig.see("paused")
     assert (evaluation.change, evaluation.polled_at, evaluation.contradicts) == (None, None, False)
     assert evaluation.next_s is not None
@@ -247,9 +248,11 @@ def test_a_wall_clock_that_was_set_shows_only_in_the_times_written_down() -> Non
     assert evaluation.polled_at == us(rig)
 
 
-def test_a_poll_recorded_by_a_clock_that_was_ahead_does_not_put_not_before_after_the_sighting() -> None:
+def test_a_poll_recorded_by_a_clock_that_was_ahead_does_not_put_not_before_after_the_observation() -> None:
     rig = Rig(
-        entry=TrackedExecution(ExecutionRecord("e-1", "p-1", status="running", sequence=1), WATCH, polled_at=2**60)
+        entry=TrackedExecution(
+            ExecutionRecord("e-1", "p-1", status="running", sequence=1), WATCH, polled_at=Micros(2**60)
+        )
     )
     rig.see("success")
     result = rig.bodies[0]["data"]["observed"]
@@ -555,7 +558,7 @@ def test_an_hour_of_reading_nothing_begins_anew_with_every_success() -> None:
 
 def test_a_success_of_the_others_before_the_first_unreadable_answer_proves_nothing() -> None:
     rig = Rig(others_well=False)
-    around = AccountState(alone=False, success_at=rig.clock.monotonic() - 1, usable=True)
+    around = AccountState(alone=False, success_at=Monotonic(rig.clock.monotonic() - 1), usable=True)
     for _ in range(100):
         reply = Reply(Outcome.INVALID, rig.clock.monotonic(), None, 200)
         assert rig.evaluator.failure(rig.entry, reply, around).change is None

@@ -8,6 +8,7 @@ from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, LostReason, Outcome, Watch
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.list_failures import ListFailures
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
@@ -44,10 +45,12 @@ class Rig:
     async def fails(self, outcome: Outcome, *, at: float, code: int | None = None) -> LostReason | None:
         """Let a page fail so many seconds after the start."""
         self.clock.elapsed_s = now = self.start + at
-        return await self.trouble.failed(self.listing, PageReply(outcome, now, status_code=code), now=now)
+        return await self.trouble.failed(
+            self.listing, PageReply(outcome, Monotonic(now), status_code=code), now=Monotonic(now)
+        )
 
     def other_is_well(self, *, at: float) -> None:
-        self.session.success_at = self.start + at
+        self.session.success_at = Monotonic(self.start + at)
 
 
 async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **rules: float) -> Rig:
@@ -56,6 +59,7 @@ async def rig_of(store: SqlStore, clock: FakeClock, *, alone: bool = False, **ru
     return Rig(account, lost_after=int(rules.get("lost_after", 3)), lost_grace_s=rules.get("lost_grace_s", 60.0))
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("outcome", [FORBIDDEN, NOT_FOUND, REJECTED])
 @pytest.mark.parametrize(
     ("times", "well_at", "gap"),
@@ -144,8 +148,8 @@ async def test_a_list_is_asked_again_as_soon_as_one_more_refusal_is_a_gap(
     rig = await rig_of(store, clock)
     for at in times:
         assert await rig.fails(NOT_FOUND, at=at) is None
-    rig.listing.asked_at = rig.start + asked_at
-    step = await rig.trouble.give_up(rig.listing, None, now=rig.start + times[-1])
+    rig.listing.asked_at = Monotonic(rig.start + asked_at)
+    step = await rig.trouble.give_up(rig.listing, None, now=Monotonic(rig.start + times[-1]))
     assert step.wait_s == pytest.approx(wait_s)
 
 
@@ -170,7 +174,7 @@ async def test_the_wait_doubles_up_to_a_minute_and_a_busy_server_does_not_count(
     waits = []
     for at in range(9):
         reason = await rig.fails(Outcome.RATE_LIMITED if at == 2 else ERROR, at=at, code=429 if at == 2 else 500)
-        step = await rig.trouble.give_up(rig.listing, reason, now=rig.start + at)
+        step = await rig.trouble.give_up(rig.listing, reason, now=Monotonic(rig.start + at))
         waits.append(step.wait_s)
         assert rig.listing.failing_until == rig.start + at + step.wait_s
     assert waits == [1, 2, 2, 4, 8, 16, 32, 60, 60]
@@ -203,16 +207,21 @@ async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_
 ) -> None:
     rig = await rig_of(store, clock)
     rig.listing.cursor = replace(rig.listing.cursor, refused="forbidden")
-    rig.listing.progress.began_at = begun
+    rig.listing.progress.began_at = Micros(begun)
     assert await rig.fails(NOT_FOUND, at=0) is gap
 
 
 def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() -> None:
     scan = ListTraversal(
-        CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+        CarryOver(Ordering(), Paging()),
+        clock=ApiClock(),
+        cursor=Cursor(Micros(0)),
+        lookback_us=0,
+        began_at=Micros(0),
+        pages_at_most=1,
     )
-    assert PipelineListState(WHOLE, Cursor(0), PipelineStream(0), scan).is_expected
-    assert not PipelineListState(WHOLE, Cursor(0, refused="forbidden"), PipelineStream(0), scan).is_expected
+    assert PipelineListState(WHOLE, Cursor(Micros(0)), PipelineStream(0), scan).is_expected
+    assert not PipelineListState(WHOLE, Cursor(Micros(0), refused="forbidden"), PipelineStream(0), scan).is_expected
 
 
 async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:

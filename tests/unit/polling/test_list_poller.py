@@ -12,6 +12,7 @@ from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Details, ExecutionSnapshot, FailedNode, FirstSight, Outcome, Watch
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order
@@ -352,6 +353,7 @@ async def test_what_a_pipeline_is_called_is_not_asked_again_after_a_restart(stor
     assert {what for _, what in again.api.asked} == {"page 1"}
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_in_a_storm_of_ends_every_second_request_still_polls(store: SqlStore, clock: FakeClock) -> None:
     open_rows = [row(number, "running") for number in range(40, 0, -1)]
     account = await whole_account(store, clock, *open_rows, rate_per_s=1.0)
@@ -446,7 +448,7 @@ async def test_an_idle_pipeline_whose_rows_are_months_old_costs_a_page_a_scan_an
         assert await emitted(account) == []
         assert asked(account, "page 2") <= 1
     clock.advance(40 * DAY_S)
-    async for _ in store.prune(ended_before=clock.steady_us() - 30 * DAY_US, keep=lambda *_: False):
+    async for _ in store.prune(ended_before=Micros(clock.steady_us() - 30 * DAY_US), keep=lambda *_: False):
         pass
     account = await whole_account(store, clock, *old)
     await account.run_for(60)
@@ -534,6 +536,7 @@ async def test_oldest_first_too_a_page_that_must_be_there_is_a_gap_once_it_is_re
     assert [reason for reason, _ in await gaps(account)] == [outcome.value]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_oldest_first_a_page_below_others_is_not_the_end_though_it_is_refused(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -588,6 +591,7 @@ async def test_while_a_deeper_page_fails_the_head_is_read_on_and_after_an_hour_i
     assert await gaps(account) == [("unreadable", 71)]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_a_page_that_a_deletion_took_away_is_no_gap(store: SqlStore, clock: FakeClock) -> None:
     account = await whole_account(store, clock, *history(101), rate_per_s=1.0)
     refuse(account, outcome=Outcome.NOT_FOUND)
@@ -665,6 +669,7 @@ async def test_oldest_first_too_what_is_new_is_reported_while_a_deep_scan_is_und
     assert len(await emitted(account)) >= 2 * page_rows
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 async def test_short_pages_too_answer_for_all_that_are_open(store: SqlStore, clock: FakeClock) -> None:
     rows = [row(number, "running", age_s=100 - number) for number in range(60, 0, -1)]
     account = await whole_account(store, clock, rate_per_s=5.0)
@@ -683,6 +688,7 @@ async def test_where_a_list_with_short_pages_ends_is_known_to_the_next_scan(stor
     assert len(account.api.asked) - before <= 2 * 20
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("age_s", "gaps"), [(100.0, 1), (8000.0, 0)])
 @pytest.mark.parametrize("odd_s", [9000.0, -75 * 365 * DAY_S])
 async def test_all_that_was_known_may_only_have_grown_too_old_whatever_date_one_had(
@@ -760,6 +766,7 @@ async def test_after_a_short_list_without_a_total_too_what_began_later_is_report
     assert await emitted(account) == [("execution.success", name(1000))]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("lie", "at_most"), [(None, 3), (1000, 3)])
 async def test_an_untrue_total_costs_few_requests_once_the_list_is_known(
     store: SqlStore, clock: FakeClock, lie: int | None, at_most: int
@@ -817,6 +824,7 @@ async def test_what_began_before_others_ended_that_the_first_scan_saw_but_was_no
     assert await emitted(account) == [("execution.success", name(2)) if states_total else ("pipeline.gap", "")]
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(("total", "states_total"), [(None, True), (100, True), (None, False)])
 async def test_history_stays_silent_though_the_first_answer_was_an_empty_page(
     store: SqlStore, clock: FakeClock, total: int | None, *, states_total: bool
@@ -937,7 +945,7 @@ async def test_a_crash_over_one_row_loses_no_execution_of_its_page(
     def stumble(entry: TrackedExecution, execution: ExecutionSnapshot, *, sent_at: float) -> Evaluation:
         if execution.id == name(2):
             raise BrokenError
-        return success(entry, execution, sent_at=sent_at)
+        return success(entry, execution, sent_at=Monotonic(sent_at))
 
     monkeypatch.setattr(account.watcher._deps.evaluator, "success", stumble)
     show(account, row(3, "paused"), row(2, "running"), row(1, "paused"))

@@ -3,6 +3,7 @@
 import pytest
 
 from watcher.domain.models import Cursor, GapReason, Watch
+from watcher.domain.timestamps import Micros
 from watcher.polling.list_scans import EndCheck
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US
@@ -17,16 +18,16 @@ DELETED = TraversalResult(GapReason.DELETED)
 
 
 def listing(*, total: int | None = None) -> PipelineListState:
-    cursor = Cursor(0, 900 * SECOND)
+    cursor = Cursor(Micros(0), Micros(900 * SECOND))
     scan = ListTraversal(
         CarryOver(Ordering(), Paging(), total),
         clock=ApiClock(),
         cursor=cursor,
         lookback_us=0,
-        began_at=0,
+        began_at=Micros(0),
         pages_at_most=10,
     )
-    progress = Progress(began_at=1000 * SECOND)
+    progress = Progress(began_at=Micros(1000 * SECOND))
     return PipelineListState(Watch("default", "whole", ()), cursor, PipelineStream(0), scan, progress=progress)
 
 
@@ -66,7 +67,7 @@ def test_what_only_grew_too_old_is_no_gap(
     ending: EndCheck, total: int | None, latest_s: int, *, explained: bool
 ) -> None:
     known = listing(total=total)
-    known.ages = RowAges(0, latest_s * SECOND) if latest_s else RowAges()
+    known.ages = RowAges(Micros(0), Micros(latest_s * SECOND)) if latest_s else RowAges()
     seen = [ending.believed(known, DELETED, now_s=each) for each in (0, 30, 60)]
     assert seen[-1] == (TraversalResult() if explained else DELETED)
 
@@ -78,21 +79,21 @@ def test_a_scan_ends_early_where_nothing_known_was_met(ending: EndCheck) -> None
     assert ends == [True, False, False]
 
 
-def test_an_end_of_which_nobody_can_tell_whether_it_is_new_is_a_gap_where_there_is_none(ending: EndCheck) -> None:
+def test_an_end_that_may_be_new_or_not_is_a_gap_where_there_is_none(ending: EndCheck) -> None:
     known = listing()
-    assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult()
+    assert ending.with_unproven(known, TraversalResult(), now=Micros(0)) == TraversalResult()
     known.arrivals.unproven |= {"a", "b"}
-    assert ending.with_unproven(known, TraversalResult(), now=0) == TraversalResult(GapReason.UNORDERED, 2)
-    assert ending.with_unproven(known, DELETED, now=0) == DELETED
+    assert ending.with_unproven(known, TraversalResult(), now=Micros(0)) == TraversalResult(GapReason.UNORDERED, 2)
+    assert ending.with_unproven(known, DELETED, now=Micros(0)) == DELETED
 
 
 @pytest.mark.parametrize(
     ("cursor", "shows_any", "proven"),
     [
-        (Cursor(0), False, True),
-        (Cursor(0), True, False),
-        (Cursor(0, found=True), False, False),
-        (Cursor(0, newest_at=1), False, False),
+        (Cursor(Micros(0)), False, True),
+        (Cursor(Micros(0)), True, False),
+        (Cursor(Micros(0), found=True), False, False),
+        (Cursor(Micros(0), newest_at=Micros(1)), False, False),
     ],
 )
 def test_a_list_that_never_showed_a_row_was_empty(
@@ -100,14 +101,14 @@ def test_a_list_that_never_showed_a_row_was_empty(
 ) -> None:
     known = listing()
     known.cursor, known.progress.shows_any = cursor, shows_any
-    seen = [ending.proves_empty(known, now=each) for each in (0, 1, SETTLED_AFTER_US)]
+    seen = [ending.proves_empty(known, now=Micros(each)) for each in (0, 1, SETTLED_AFTER_US)]
     assert seen == [False, False, proven]
 
 
 def test_a_list_is_empty_once_it_was_so_often_and_for_so_long(ending: EndCheck) -> None:
     known = listing()
-    known.cursor = Cursor(0)
-    seen = [ending.proves_empty(known, now=at) for at in (5, 6, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5)]
+    known.cursor = Cursor(Micros(0))
+    seen = [ending.proves_empty(known, now=Micros(at)) for at in (5, 6, SETTLED_AFTER_US + 4, SETTLED_AFTER_US + 5)]
     assert seen == [False, False, False, True]
     more = EndCheck(lost_after=6, lost_grace_s=60.0)
-    assert [more.proves_empty(known, now=9 * SETTLED_AFTER_US) for _ in range(2)] == [False, True]
+    assert [more.proves_empty(known, now=Micros(9 * SETTLED_AFTER_US)) for _ in range(2)] == [False, True]

@@ -5,6 +5,7 @@ from stores import from_us
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.page_index import REMEMBERED_COUNT, STEP_ROWS
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
@@ -21,46 +22,46 @@ def listing() -> PipelineListState:
     scan = ListTraversal(
         CarryOver(Ordering(), Paging()),
         clock=ApiClock(),
-        cursor=Cursor(0),
+        cursor=Cursor(Micros(0)),
         lookback_us=0,
-        began_at=0,
+        began_at=Micros(0),
         pages_at_most=10,
     )
-    return PipelineListState(WATCH, Cursor(0), PipelineStream(0), scan)
+    return PipelineListState(WATCH, Cursor(Micros(0)), PipelineStream(0), scan)
 
 
 def on_page(listing: PipelineListState, page: int, *, at: float) -> list[TrackedExecution]:
-    return list(listing.rows.on_page(page, at=at))
+    return list(listing.rows.on_page(page, at=Monotonic(at)))
 
 
 def shown(listing: PipelineListState, name: str, *, index: int) -> TrackedExecution:
-    entry = TrackedExecution(ExecutionRecord(name, "whole", found_at=5), WATCH)
+    entry = TrackedExecution(ExecutionRecord(name, "whole", found_at=Micros(5)), WATCH)
     listing.rows.enter(entry)
-    listing.rows.put(entry, index=index, at=0.0, scanned=True)
+    listing.rows.put(entry, index=index, at=Monotonic(0.0), scanned=True)
     return entry
 
 
 def test_what_a_page_shows_is_not_forgotten_for_others_of_the_same_page() -> None:
     known = listing()
-    known.rows.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
+    known.rows.remember({f"old {number}": Micros(1) for number in range(REMEMBERED_COUNT)})
     page = [f"old {number}" for number in range(25)] + [f"new {number}" for number in range(25)]
     unknown = known.rows.unknown(page)
     assert unknown == page[25:]
-    known.rows.remember(dict.fromkeys(unknown, 2))
+    known.rows.remember(dict.fromkeys(unknown, Micros(2)))
     assert [known.rows.found_at(name) for name in page] == [1] * 25 + [2] * 25
 
 
 def test_the_longest_unseen_are_forgotten_first() -> None:
     known = listing()
-    known.rows.remember({f"old {number}": 1 for number in range(REMEMBERED_COUNT)})
-    known.rows.remember({"new": 2})
+    known.rows.remember({f"old {number}": Micros(1) for number in range(REMEMBERED_COUNT)})
+    known.rows.remember({"new": Micros(2)})
     assert known.rows.unknown(["old 0", "old 1", "new"]) == ["old 0"]
 
 
 def test_an_execution_that_ends_is_remembered_and_one_that_is_only_dropped_is_not() -> None:
     known = listing()
     ended, dropped = shown(known, "ended", index=0), shown(known, "dropped", index=1)
-    ended.known = ExecutionRecord("ended", "whole", ended_at=9, found_at=5)
+    ended.known = ExecutionRecord("ended", "whole", ended_at=Micros(9), found_at=Micros(5))
     known.rows.leave(ended)
     known.rows.leave(dropped)
     assert (known.rows.found_at("ended"), known.rows.found_at("dropped")) == (5, None)
@@ -84,7 +85,7 @@ def test_one_that_few_rows_have_moved_is_found_on_the_next_page_once_it_was_miss
         known.found(1, scanned=False)
     known.scan_ended(known.scan)
     assert on_page(known, 1, at=0.0) == [entry]
-    known.rows.miss(entry, page=1, at=0.0)
+    known.rows.miss(entry, page=1, at=Monotonic(0.0))
     assert on_page(known, 2, at=0.0) == [entry]
     assert entry.position is not None
     assert not entry.position.guessed
@@ -94,12 +95,12 @@ def test_who_has_left_is_on_no_page() -> None:
     known = listing()
     entry = shown(known, "a", index=3)
     known.rows.leave(entry)
-    assert (on_page(known, 1, at=0.0), known.rows.page_of(entry, at=0.0)) == ([], None)
+    assert (on_page(known, 1, at=0.0), known.rows.page_of(entry, at=Monotonic(0.0))) == ([], None)
 
 
 def test_what_a_poll_finds_while_a_scan_is_under_way_came_after_it_began() -> None:
     known = listing()
-    known.progress.began_at = 1
+    known.progress.began_at = Micros(1)
     known.found(2, scanned=True)
     known.found(3, scanned=False)
     assert known.progress.found_count == 2
@@ -111,20 +112,20 @@ def test_what_a_poll_finds_while_a_scan_is_under_way_came_after_it_began() -> No
 def test_one_that_is_not_where_it_should_be_may_be_on_the_page_beside_and_else_has_no_known_position() -> None:
     known = listing()
     entry = shown(known, "a", index=PAGE_ROWS - 2)
-    known.rows.miss(entry, page=1, at=0.0)
+    known.rows.miss(entry, page=1, at=Monotonic(0.0))
     assert on_page(known, 2, at=0.0) == [entry]
-    known.rows.miss(entry, page=2, at=0.0)
+    known.rows.miss(entry, page=2, at=Monotonic(0.0))
     assert entry.position is None
-    known.scan_asked(0.0)
+    known.scan_asked(Monotonic(0.0))
     assert known.sought_count() == 1
 
 
 def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
     known = listing()
-    known.scan_asked(0.0)
+    known.scan_asked(Monotonic(0.0))
     entry, other = shown(known, "a", index=PAGE_ROWS - 2), shown(known, "b", index=10)
-    known.rows.find_displaced({other.known.execution: 15, "stranger": 1}, at=0.0)
-    known.rows.miss(entry, page=1, at=0.0)
+    known.rows.find_displaced({other.known.execution: 15, "stranger": 1}, at=Monotonic(0.0))
+    known.rows.miss(entry, page=1, at=Monotonic(0.0))
     assert on_page(known, 2, at=0.0) == [entry]
     assert entry.position is not None
     assert not entry.position.guessed
@@ -132,9 +133,9 @@ def test_one_that_is_expected_elsewhere_after_all_is_not_missed() -> None:
 
 def test_the_pages_are_laid_out_anew_once_rows_have_come() -> None:
     known = listing()
-    known.scan_asked(100.0)
+    known.scan_asked(Monotonic(100.0))
     known.scan_ended(known.scan)
-    known.scan_asked(110.0)
+    known.scan_asked(Monotonic(110.0))
     known.found(20, scanned=True)
     entry = shown(known, "a", index=PAGE_ROWS - 4)
     known.scan_ended(known.scan)
@@ -158,19 +159,19 @@ def test_a_known_row_is_what_nothing_can_come_to_be_seen_below_of(
     started_s: int | None, found_s: int, now_s: int, *, is_known_row: bool
 ) -> None:
     known, second = listing(), 1_000_000
-    known.cursor = Cursor(0, 100 * second)
-    known.scan.clock.shown_at = 100 * second
+    known.cursor = Cursor(Micros(0), Micros(100 * second))
+    known.scan.clock.shown_at = Micros(100 * second)
     row = ExecutionSnapshot("e", "new", started_at=None if started_s is None else from_us(started_s * second))
-    assert known.is_known_row(row, found_at=found_s * second, now=now_s * second) is is_known_row
+    assert known.is_known_row(row, found_at=Micros(found_s * second), now=Micros(now_s * second)) is is_known_row
 
 
 def test_who_has_no_known_position_is_sought_every_ten_minutes() -> None:
     known = listing()
-    entry = TrackedExecution(ExecutionRecord("a", "whole", found_at=5), WATCH)
+    entry = TrackedExecution(ExecutionRecord("a", "whole", found_at=Micros(5)), WATCH)
     known.rows.enter(entry)
     sought = []
     for at in (0.0, 1.0, SEEK_EVERY_S, SEEK_EVERY_S + 1):
-        known.scan_asked(at)
+        known.scan_asked(Monotonic(at))
         sought.append(known.sought_count())
         known.scan_ended(known.scan)
     assert sought == [1, 0, 1, 0]
@@ -178,10 +179,10 @@ def test_who_has_no_known_position_is_sought_every_ten_minutes() -> None:
 
 def test_a_known_row_is_not_what_only_our_clock_says_was_old() -> None:
     known, second = listing(), 1_000_000
-    known.cursor = Cursor(0, 100 * second)
+    known.cursor = Cursor(Micros(0), Micros(100 * second))
     row = ExecutionSnapshot("e", "new", started_at=from_us(10 * second))
-    assert not known.is_known_row(row, found_at=100 * second, now=114 * second)
-    known.scan.clock.shown_at = 24 * second  # its clock is behind
-    assert not known.is_known_row(row, found_at=100 * second, now=114 * second)
-    known.scan.clock.shown_at = 25 * second
-    assert known.is_known_row(row, found_at=100 * second, now=100 * second)
+    assert not known.is_known_row(row, found_at=Micros(100 * second), now=Micros(114 * second))
+    known.scan.clock.shown_at = Micros(24 * second)  # its clock is behind
+    assert not known.is_known_row(row, found_at=Micros(100 * second), now=Micros(114 * second))
+    known.scan.clock.shown_at = Micros(25 * second)
+    assert known.is_known_row(row, found_at=Micros(100 * second), now=Micros(100 * second))

@@ -7,6 +7,7 @@ from virtual import PIPELINE, FakeClock, watch_of
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.models import Cursor, ExecutionRecord, LostReason, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
@@ -65,7 +66,7 @@ class Rig:
         self.item: PollItem = (
             TrackedExecution(ExecutionRecord("e", PIPELINE), watch_of("e")) if kind == "execution" else a_list()
         )
-        self.success_at: float | None = None
+        self.success_at: Monotonic | None = None
         self.alone, self.usable = False, True
 
     def fail(self, outcome: Outcome, code: int | None, *, at: float, well: bool = True) -> LostReason | None:
@@ -81,9 +82,14 @@ class Rig:
 
 def a_list() -> PipelineListState:
     scan = ListTraversal(
-        CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=1
+        CarryOver(Ordering(), Paging()),
+        clock=ApiClock(),
+        cursor=Cursor(Micros(0)),
+        lookback_us=0,
+        began_at=Micros(0),
+        pages_at_most=1,
     )
-    return PipelineListState(watch_of(), Cursor(0), PipelineStream(0), scan)
+    return PipelineListState(watch_of(), Cursor(Micros(0)), PipelineStream(0), scan)
 
 
 def lost(word: str) -> LostReason | None:
@@ -119,7 +125,7 @@ def test_what_is_refused_or_unreadable_for_long_enough_is_lost_and_nothing_else(
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_while_nothing_else_succeeds(kind: str, outcome: Outcome, code: int | None) -> None:
     rig = Rig(kind)
-    rig.success_at = 999.0  # before the first failure
+    rig.success_at = Monotonic(999.0)  # before the first failure
     assert {rig.fail(outcome, code, at=at, well=False) for at in (0, 30, 60, HOUR_S, 2 * HOUR_S)} == {None}
 
 

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from watcher.domain.models import Cursor, ExecutionRecord, Watch
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging
@@ -22,9 +23,14 @@ def an_entry(name: str = "e") -> TrackedExecution:
 
 def a_listing() -> PipelineListState:
     scan = ListTraversal(
-        CarryOver(Ordering(), Paging()), clock=ApiClock(), cursor=Cursor(0), lookback_us=0, began_at=0, pages_at_most=10
+        CarryOver(Ordering(), Paging()),
+        clock=ApiClock(),
+        cursor=Cursor(Micros(0)),
+        lookback_us=0,
+        began_at=Micros(0),
+        pages_at_most=10,
     )
-    return PipelineListState(WATCH, Cursor(0), PipelineStream(0), scan)
+    return PipelineListState(WATCH, Cursor(Micros(0)), PipelineStream(0), scan)
 
 
 def a_poll_queue() -> PollQueue:
@@ -32,15 +38,15 @@ def a_poll_queue() -> PollQueue:
 
 
 def first_due(poll_queue: PollQueue, now: float) -> PollItem | None:
-    return poll_queue.due(poll_queue.ready(now))
+    return poll_queue.due(poll_queue.ready(Monotonic(now)))
 
 
 def first_stale(poll_queue: PollQueue, now: float) -> PollItem | None:
-    return poll_queue.stalest(poll_queue.ready(now), now)
+    return poll_queue.stalest(poll_queue.ready(Monotonic(now)), Monotonic(now))
 
 
 def first_late(poll_queue: PollQueue, now: float) -> PollItem | None:
-    return poll_queue.late(poll_queue.ready(now), now)
+    return poll_queue.late(poll_queue.ready(Monotonic(now)), Monotonic(now))
 
 
 def take_due(poll_queue: PollQueue, now: float) -> PollItem | None:
@@ -65,57 +71,57 @@ def test_an_empty_poll_queue_has_nothing() -> None:
 def test_what_has_been_due_longest_comes_first_and_equals_in_turn() -> None:
     poll_queue = a_poll_queue()
     for name, due_at in (("c", 3.0), ("a", 1.0), ("b1", 2.0), ("b2", 2.0)):
-        poll_queue.put(an_entry(name), due_at=due_at)
+        poll_queue.put(an_entry(name), due_at=Monotonic(due_at))
     assert names(poll_queue) == ["a", "b1", "b2", "c"]
 
 
 def test_nothing_is_taken_before_it_is_due() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=10)
+    poll_queue.put(entry, due_at=Monotonic(10))
     assert take_due(poll_queue, 9.999) is None
     assert take_due(poll_queue, 10) is entry
 
 
 def test_an_entry_that_is_taken_is_not_taken_again_until_it_is_put_back() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=1)
+    poll_queue.put(entry, due_at=Monotonic(1))
     assert take_due(poll_queue, 5) is entry
     assert take_due(poll_queue, 5) is None
-    poll_queue.put(entry, due_at=2)
+    poll_queue.put(entry, due_at=Monotonic(2))
     assert names(poll_queue) == ["e"]
 
 
 def test_an_entry_may_be_moved_both_ways_and_comes_once() -> None:
     poll_queue, early, late = a_poll_queue(), an_entry("early"), an_entry("late")
-    poll_queue.put(early, due_at=10)
-    poll_queue.put(late, due_at=5)
-    poll_queue.put(early, due_at=1)
-    poll_queue.put(late, due_at=20)
+    poll_queue.put(early, due_at=Monotonic(10))
+    poll_queue.put(late, due_at=Monotonic(5))
+    poll_queue.put(early, due_at=Monotonic(1))
+    poll_queue.put(late, due_at=Monotonic(20))
     assert poll_queue.peek() is early
     assert names(poll_queue) == ["early", "late"]
 
 
 def test_an_entry_may_be_taken_before_it_is_due() -> None:
     poll_queue, first, second = a_poll_queue(), an_entry("first"), an_entry("second")
-    poll_queue.put(first, due_at=1)
-    poll_queue.put(second, due_at=100)
+    poll_queue.put(first, due_at=Monotonic(1))
+    poll_queue.put(second, due_at=Monotonic(100))
     poll_queue.take(second)
     assert names(poll_queue) == ["first"]
 
 
 def test_an_entry_taken_early_and_put_back_comes_at_its_new_time_only() -> None:
     poll_queue, entry, other = a_poll_queue(), an_entry(), an_entry("other")
-    poll_queue.put(entry, due_at=1)
-    poll_queue.put(other, due_at=50)
+    poll_queue.put(entry, due_at=Monotonic(1))
+    poll_queue.put(other, due_at=Monotonic(50))
     poll_queue.take(entry)
-    poll_queue.put(entry, due_at=100)
+    poll_queue.put(entry, due_at=Monotonic(100))
     assert names(poll_queue) == ["other", "e"]
 
 
 def test_an_entry_knows_whether_it_is_queued() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     queued = [entry.queued]
-    poll_queue.put(entry, due_at=1)
+    poll_queue.put(entry, due_at=Monotonic(1))
     queued.append(entry.queued)
     take_due(poll_queue, 1)
     assert [*queued, entry.queued] == [False, True, False]
@@ -123,7 +129,7 @@ def test_an_entry_knows_whether_it_is_queued() -> None:
 
 def test_peeking_takes_nothing() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=1)
+    poll_queue.put(entry, due_at=Monotonic(1))
     assert poll_queue.peek() is poll_queue.peek() is entry
     assert take_due(poll_queue, 1) is entry
 
@@ -132,12 +138,12 @@ def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
     draw = random.Random(3)
     poll_queue, entries = a_poll_queue(), [an_entry(str(number)) for number in range(50)]
     for entry in entries:
-        poll_queue.put(entry, due_at=draw.random())
+        poll_queue.put(entry, due_at=Monotonic(draw.random()))
     for _ in range(1000):
         entry = draw.choice(entries)
         if entry.queued and draw.random() < 0.5:
             poll_queue.take(entry)
-        poll_queue.put(entry, due_at=draw.random())
+        poll_queue.put(entry, due_at=Monotonic(draw.random()))
     due = [entry.due_at for entry in sorted(entries, key=lambda entry: entry.due_at)]
     taken = [taken.due_at for _ in entries if (taken := take_due(poll_queue, 1)) is not None]
     assert taken == due
@@ -146,8 +152,8 @@ def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
 
 def test_what_grows_stale_is_another_matter_than_what_is_due() -> None:
     poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
-    poll_queue.put(stale, due_at=1, queue=QueueKind.STALE)
-    poll_queue.put(due, due_at=20)
+    poll_queue.put(stale, due_at=Monotonic(1), queue=QueueKind.STALE)
+    poll_queue.put(due, due_at=Monotonic(20))
     assert (first_stale(poll_queue, 0.5), first_due(poll_queue, 0.5)) == (None, None)
     assert (first_stale(poll_queue, 10), first_due(poll_queue, 10)) == (stale, None)
     assert (first_stale(poll_queue, 20), first_due(poll_queue, 20)) == (stale, due)
@@ -156,8 +162,8 @@ def test_what_grows_stale_is_another_matter_than_what_is_due() -> None:
 
 def test_a_list_grows_stale_three_times_as_fast() -> None:
     poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-    poll_queue.put(entry, due_at=1, queue=QueueKind.STALE)
-    poll_queue.put(list_, due_at=7, queue=QueueKind.STALE)
+    poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
+    poll_queue.put(list_, due_at=Monotonic(7), queue=QueueKind.STALE)
     assert first_stale(poll_queue, 9.9) is entry
     assert first_stale(poll_queue, 10.1) is list_
 
@@ -165,9 +171,9 @@ def test_a_list_grows_stale_three_times_as_fast() -> None:
 @pytest.mark.parametrize("due_at", [1, 20, 59, 60])
 def test_what_was_asked_for_longest_ago_is_late_first_however_long_it_has_been_due(due_at: float) -> None:
     poll_queue, old, young = a_poll_queue(), an_entry("old"), an_entry("young")
-    old.asked_at, young.asked_at = 0, 1
-    poll_queue.put(young, due_at=1)
-    poll_queue.put(old, due_at=due_at)
+    old.asked_at, young.asked_at = Monotonic(0), Monotonic(1)
+    poll_queue.put(young, due_at=Monotonic(1))
+    poll_queue.put(old, due_at=Monotonic(due_at))
     assert first_late(poll_queue, 59.9) is None
     assert first_late(poll_queue, 60) is old
     poll_queue.take(old)
@@ -177,24 +183,24 @@ def test_what_was_asked_for_longest_ago_is_late_first_however_long_it_has_been_d
 
 def test_what_is_not_due_is_not_late() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=600)
+    poll_queue.put(entry, due_at=Monotonic(600))
     assert first_late(poll_queue, 599) is None
     assert first_late(poll_queue, 600) is entry
 
 
 def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> None:
     poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
-    entry.asked_at, list_.asked_at = 0, 100
-    poll_queue.put(entry, due_at=1, queue=QueueKind.STALE)
-    poll_queue.put(list_, due_at=101, queue=QueueKind.STALE)
+    entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(100)
+    poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
+    poll_queue.put(list_, due_at=Monotonic(101), queue=QueueKind.STALE)
     assert first_late(poll_queue, 159) is entry
     assert first_late(poll_queue, 160) is list_
 
 
 def test_a_scan_that_has_begun_waits_by_itself_and_goes_by_its_beginning() -> None:
     poll_queue, first, second = a_poll_queue(), a_listing(), a_listing()
-    poll_queue.put(second, due_at=5, queue=QueueKind.BEGUN)
-    poll_queue.put(first, due_at=4, queue=QueueKind.BEGUN)
+    poll_queue.put(second, due_at=Monotonic(5), queue=QueueKind.BEGUN)
+    poll_queue.put(first, due_at=Monotonic(4), queue=QueueKind.BEGUN)
     assert (first_due(poll_queue, 1e9), first_stale(poll_queue, 1e9), first_late(poll_queue, 1e9)) == (None, None, None)
     assert poll_queue.begun() is poll_queue.peek() is first
     poll_queue.take(first)
@@ -203,18 +209,18 @@ def test_a_scan_that_has_begun_waits_by_itself_and_goes_by_its_beginning() -> No
 
 def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_long() -> None:
     poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
-    poll_queue.put(due, due_at=60)
-    poll_queue.put(stale, due_at=1, queue=QueueKind.STALE)
-    assert [poll_queue.late_s(item, 100) for item in (due, stale)] == [40, 40]
-    assert [poll_queue.late_s(item, 20) for item in (due, stale)] == [0, 0]
+    poll_queue.put(due, due_at=Monotonic(60))
+    poll_queue.put(stale, due_at=Monotonic(1), queue=QueueKind.STALE)
+    assert [poll_queue.late_s(item, Monotonic(100)) for item in (due, stale)] == [40, 40]
+    assert [poll_queue.late_s(item, Monotonic(20)) for item in (due, stale)] == [0, 0]
 
 
 def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=1)
-    poll_queue.put(entry, due_at=2, queue=QueueKind.STALE)
-    poll_queue.put(entry, due_at=3, queue=QueueKind.BEGUN)
-    poll_queue.put(entry, due_at=3)
+    poll_queue.put(entry, due_at=Monotonic(1))
+    poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
+    poll_queue.put(entry, due_at=Monotonic(3), queue=QueueKind.BEGUN)
+    poll_queue.put(entry, due_at=Monotonic(3))
     assert poll_queue.peek() is entry
     assert (first_stale(poll_queue, 9), poll_queue.begun()) == (None, None)
     assert names(poll_queue) == ["e"]
@@ -222,7 +228,7 @@ def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
 
 def test_what_was_taken_for_nothing_is_restored_as_it_was() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
-    poll_queue.put(entry, due_at=2, queue=QueueKind.STALE)
+    poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
     poll_queue.take(entry)
     poll_queue.restore(entry)
     assert (first_stale(poll_queue, 1), first_stale(poll_queue, 2)) == (None, entry)

@@ -1,4 +1,4 @@
-"""What is kept of an account's health, and how seldom."""
+"""What is saved of an account's health, and how seldom."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ class Pages:
         self.written.append(backoff)
 
 
-class Kept:
-    """A health that is kept."""
+class Saved:
+    """A health that is saved."""
 
     def __init__(self, backoff: BackoffState = NO_BACKOFF) -> None:
         self.clock = FakeClock()
@@ -61,49 +61,49 @@ class Kept:
 
 
 async def test_an_account_that_is_well_writes_nothing() -> None:
-    kept = Kept()
-    kept.answer(Outcome.OK)
-    await kept.reporter.save_pause()
-    assert await kept.save() == []
+    saved = Saved()
+    saved.answer(Outcome.OK)
+    await saved.reporter.save_pause()
+    assert await saved.save() == []
 
 
 async def test_what_was_loaded_is_not_written_again() -> None:
-    assert await Kept(BackoffState(30.0, 40.0)).save() == []
+    assert await Saved(BackoffState(30.0, 40.0)).save() == []
 
 
 async def test_a_pause_is_written_at_once_and_once_however_many_answers_ask_for_it() -> None:
-    kept = Kept()
-    kept.busy(30)
-    await asyncio.gather(*(kept.reporter.save_pause() for _ in range(64)))
-    await kept.reporter.save_pause()
-    assert kept.pages.written == [BackoffState(30.0, 0.0)]
+    saved = Saved()
+    saved.busy(30)
+    await asyncio.gather(*(saved.reporter.save_pause() for _ in range(64)))
+    await saved.reporter.save_pause()
+    assert saved.pages.written == [BackoffState(30.0, 0.0)]
 
 
 async def test_a_pause_of_a_moment_waits_for_the_flush() -> None:
-    kept = Kept()
-    kept.busy(1.75)
-    await kept.reporter.save_pause()
-    assert kept.pages.written == []
-    assert await kept.save() == [BackoffState(1.75, 0.0)]
+    saved = Saved()
+    saved.busy(1.75)
+    await saved.reporter.save_pause()
+    assert saved.pages.written == []
+    assert await saved.save() == [BackoffState(1.75, 0.0)]
 
 
 async def test_a_pause_that_is_over_is_written_as_none() -> None:
-    kept = Kept()
-    kept.busy(5)
-    await kept.reporter.save_pause()
-    kept.clock.advance(5)
-    kept.answer(Outcome.OK)
-    assert await kept.save() == [NO_BACKOFF]
-    assert await kept.save() == []
+    saved = Saved()
+    saved.busy(5)
+    await saved.reporter.save_pause()
+    saved.clock.advance(5)
+    saved.answer(Outcome.OK)
+    assert await saved.save() == [NO_BACKOFF]
+    assert await saved.save() == []
 
 
 async def test_failures_are_written_as_they_last_until_they_are_trouble() -> None:
-    kept = Kept()
-    kept.answer(Outcome.SERVER_ERROR)
+    saved = Saved()
+    saved.answer(Outcome.SERVER_ERROR)
     lasting = []
     for _ in range(14):
-        kept.clock.advance(5)
-        lasting += await kept.save()
+        saved.clock.advance(5)
+        lasting += await saved.save()
     assert [backoff.failing_for_s for backoff in lasting] == [float(5 * step) for step in range(1, 13)]
-    kept.answer(Outcome.OK)
-    assert await kept.save() == [NO_BACKOFF]
+    saved.answer(Outcome.OK)
+    assert await saved.save() == [NO_BACKOFF]

@@ -1,4 +1,4 @@
-"""Ends of which the API's clock does not tell whether they are new: each is reported, or a gap is; no history is."""
+"""Ends of which the API's clock does not say whether they are new: each is reported, or a gap is; no history is."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Lists of executions that start late, or never do: their rows stand where nothing else tells that they are new."""
+"""Lists of executions that start late, or never do: their rows stand where nothing else shows that they are new."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -6,7 +6,7 @@ from watcher.runtime.body_budget import BodyBudget
 
 
 async def waits(task: asyncio.Task[None]) -> bool:
-    """Let everything go on that can, and tell whether that one cannot."""
+    """Let everything go on that can, and say whether that one cannot."""
     for _ in range(5):
         await asyncio.sleep(0)
     return not task.done()

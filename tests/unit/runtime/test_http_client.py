@@ -205,6 +205,7 @@ async def what_a_process_sees(url: str, **environment: str) -> str:
     return (await process.communicate())[0].decode().strip()
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
 async def test_the_certificates_of_the_environment_are_honoured_and_others_refused(tmp_path: Path) -> None:
     key, cert = certificate(tmp_path)
@@ -222,7 +223,7 @@ def test_a_body_never_shows() -> None:
     assert "secret" not in repr(Response(200, None, b"secret"))
 
 
-async def test_a_failure_tells_its_kind_and_nothing_else() -> None:
+async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
     async with a_client() as client:
         with pytest.raises(TransportFailedError) as failure:
             await client.get(URL("http://nowhere.invalid/secret"), read=length)

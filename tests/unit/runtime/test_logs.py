@@ -168,7 +168,7 @@ def test_a_library_that_warns_is_named_without_its_text() -> None:
     assert SECRET not in text_of(out)
 
 
-def test_a_library_that_warns_all_the_time_is_told_once_a_minute() -> None:
+def test_a_library_that_warns_all_the_time_is_logged_once_a_minute() -> None:
     clock = FakeClock()
     out = configured(monotonic=clock.monotonic)
     for passed_s in (0, 30, 29.9, 0.1, 30):
@@ -178,7 +178,7 @@ def test_a_library_that_warns_all_the_time_is_told_once_a_minute() -> None:
     assert [line["error"] for line in lines(out)] == ["OSError", "RuntimeError"] * 2
 
 
-def test_a_library_that_fails_is_told_with_the_kind_of_the_error_alone() -> None:
+def test_a_library_that_fails_is_logged_with_the_kind_of_the_error_alone() -> None:
     out = configured()
     logging.getLogger("asyncio").error("Task failed: %s", SECRET, exc_info=OSError(SECRET))
     (line,) = lines(out)

@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from watcher.domain.models import EventType, Outcome
+from watcher.domain.models import DeliveryState, EventType, Outcome
 from watcher.runtime.metrics import Metrics
 
 OUTCOMES = [
@@ -137,7 +137,7 @@ def test_the_rest_of_a_sink_is_there_from_the_start(metrics: Metrics, name: str)
     assert value(metrics, name, sink="ops") == 0
 
 
-def test_the_build_tells_its_version(metrics: Metrics) -> None:
+def test_the_build_reports_its_version(metrics: Metrics) -> None:
     assert value(metrics, "build_info", version=version("clerk-watcher")) == 1
 
 
@@ -145,14 +145,15 @@ def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
     sink = metrics.sink("ops")
     sink.delivered(0.3)
     sink.delivered(7)
+    sink.delivered(1, state=DeliveryState.ACCEPTED)
     sink.retried()
     sink.dead()
     counts = [
         value(metrics, "deliveries_total", sink="ops", outcome=outcome)
-        for outcome in ("delivered", "retried", "dead", "silenced")
+        for outcome in ("delivered", "accepted", "retried", "dead", "silenced")
     ]
-    assert counts == [2, 1, 1, 0]
-    assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == pytest.approx(7.3)
+    assert counts == [2, 1, 1, 1, 0]
+    assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == pytest.approx(8.3)
     assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.5") == 1
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from watcher.domain.timestamps import Monotonic
 from watcher.runtime.rate_limiter import Pacer
 
 RATES = [0.5, 5, 100, 5000]
@@ -23,7 +24,7 @@ def late(upto_s: float) -> Lateness:
 
 def rested(rate: float) -> Pacer:
     """Return a pacer whose last request was long ago."""
-    return Pacer(rate, now=-1000)
+    return Pacer(rate, now=Monotonic(-1000))
 
 
 def departures(pacer: Pacer, *, begin: float, end: float, lateness: Lateness) -> list[float]:
@@ -37,7 +38,7 @@ def departures(pacer: Pacer, *, begin: float, end: float, lateness: Lateness) ->
         if now >= end:
             return moments
         while pacer.ready_at() <= now:
-            pacer.spend(now)
+            pacer.spend(Monotonic(now))
             moments.append(now)
 
 
@@ -45,6 +46,7 @@ def busiest_second(moments: list[float]) -> int:
     return max((bisect_left(moments, moment + 1) - index for index, moment in enumerate(moments)), default=0)
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("upto_s", [0.0, 0.001, 0.005, 0.015])
 @pytest.mark.parametrize("rate", RATES)
 def test_no_second_holds_more_than_the_rate_and_a_little(rate: float, upto_s: float) -> None:
@@ -52,6 +54,7 @@ def test_no_second_holds_more_than_the_rate_and_a_little(rate: float, upto_s: fl
     assert busiest_second(moments) <= rate * 1.05 + 2
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize("rate", RATES)
 def test_a_pacer_that_is_woken_in_time_uses_97_percent_of_the_rate(rate: float) -> None:
     moments = departures(rested(rate), begin=0, end=100 / min(rate, 5), lateness=punctual)
@@ -76,7 +79,7 @@ def test_unused_time_is_lost_so_no_burst_follows_it(rate: float, idle_s: float) 
 
 @pytest.mark.parametrize("rate", RATES)
 def test_no_burst_follows_the_start(rate: float) -> None:
-    moments = departures(Pacer(rate, now=1000), begin=1000, end=1005, lateness=punctual)
+    moments = departures(Pacer(rate, now=Monotonic(1000)), begin=1000, end=1005, lateness=punctual)
     assert moments[0] == pytest.approx(1000 + 1 / (0.98 * rate))
     assert busiest_second(moments) <= rate * 1.05 + 2
 
@@ -88,7 +91,7 @@ def test_one_start_after_another_stays_within_the_rate(rate: float, life_s: floa
     moments: list[float] = []
     for life in range(40):
         begin = 1000 + life * life_s
-        moments += departures(Pacer(rate, now=begin), begin=begin, end=begin + life_s, lateness=punctual)
+        moments += departures(Pacer(rate, now=Monotonic(begin)), begin=begin, end=begin + life_s, lateness=punctual)
     assert busiest_second(moments) <= rate * 1.05 + 2
     assert len(moments) <= rate * 40 * life_s
 
@@ -97,4 +100,4 @@ def test_requests_that_come_more_slowly_than_the_rate_never_wait() -> None:
     pacer = rested(5)
     for now in range(1000, 1060):
         assert pacer.ready_at() <= now
-        pacer.spend(now)
+        pacer.spend(Monotonic(now))

@@ -168,8 +168,8 @@ async def test_stopping_waits_for_the_job_under_way_and_starts_no_other(schedule
     assert ended == [True]
 
 
-@pytest.mark.parametrize(("after_s", "stuck"), [(29.0, []), (31.0, ["account:a"])])
-async def test_a_job_that_has_not_woken_for_30_s_is_stalled(after_s: float, stuck: list[str]) -> None:
+@pytest.mark.parametrize(("after_s", "stalled"), [(29.0, []), (31.0, ["account:a"])])
+async def test_a_job_that_has_not_woken_for_30_s_is_stalled(after_s: float, stalled: list[str]) -> None:
     clock = FakeClock()
     schedule = Schedule(clock=clock, fatal=_never, lag=lambda _lag_s: None)
     ran = CountedTick(10.0)
@@ -180,7 +180,7 @@ async def test_a_job_that_has_not_woken_for_30_s_is_stalled(after_s: float, stuc
     await asyncio.sleep(0)
     assert schedule.not_yet_run() == []
     clock.advance(after_s)
-    assert schedule.stalled() == stuck
+    assert schedule.stalled() == stalled
     await schedule.stop()
 
 
@@ -217,13 +217,13 @@ async def test_a_guard_that_raises_ends_the_daemon(failures: Failures) -> None:
     await schedule.stop()
 
 
-async def test_the_lag_of_the_event_loop_is_told() -> None:
+async def test_the_lag_of_the_event_loop_is_reported() -> None:
     noted = asyncio.Event()
 
-    def tell(_lag_s: float) -> None:
+    def raises(_lag_s: float) -> None:
         noted.set()
 
-    schedule = Schedule(clock=SystemClock(), fatal=_never, lag=tell)
+    schedule = Schedule(clock=SystemClock(), fatal=_never, lag=raises)
     schedule.start()
     async with asyncio.timeout(5):
         await noted.wait()

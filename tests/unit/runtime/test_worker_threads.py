@@ -73,7 +73,7 @@ async def test_what_hangs_in_one_of_several_holds_up_itself_alone() -> None:
     assert hanging.done()
 
 
-def test_what_ends_after_the_loop_is_told_to_nobody(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_ends_after_the_loop_is_reported_to_nobody(capfd: pytest.CaptureFixture[str]) -> None:
     may_go_on, going = Event(), Event()
 
     def hang() -> None:

@@ -68,7 +68,7 @@ async def test_a_full_disk_loses_nothing_and_passes_once_there_is_room(store: Sq
     await assert_recovered(store, account, refused=refused)
 
 
-async def test_room_for_the_proof_alone_proves_nothing(store: SqlStore, account: Lease) -> None:
+async def test_room_for_the_probe_alone_proves_nothing(store: SqlStore, account: Lease) -> None:
     await store.probe_writable()
     await limit_pages(store, 40)
     refused = await fill(store, account, until="SQLITE_FULL")

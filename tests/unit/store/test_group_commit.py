@@ -125,7 +125,7 @@ async def test_closing_writes_what_was_handed_in(disk: Disk, writer: GroupWriter
     assert disk.groups == [[1]]
 
 
-async def test_whoever_is_told_of_a_write_cannot_end_the_writing(disk: Disk) -> None:
+async def test_whoever_is_notified_of_a_write_cannot_end_the_writing(disk: Disk) -> None:
     complaints: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context["message"]))
 

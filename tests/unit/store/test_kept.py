@@ -7,11 +7,12 @@ import pytest
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
 from watcher.domain.models import Cursor, LostReason
+from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, PipelineRecord
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
-LATER = START_US + 60 * SECOND_US
+LATER = Micros(START_US + 60 * SECOND_US)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
+from watcher.domain.timestamps import Micros
 from watcher.store.monitor import StoreMonitor, Writing
 from watcher.store.protocol import NO_BACKOFF, AttemptRecords, Lease
 from watcher.store.sql_store import SqlStore
@@ -24,14 +25,14 @@ EDGES = ["store.failed", "store.recovered"]
 CHANGES: list[Use] = [
     lambda store, account, _sink: store.record(source_change(account)),
     lambda store, account, _sink: store.save_backoff(account, NO_BACKOFF),
-    lambda store, account, _sink: store.save_poll_times(account, {execution_id(1): 1}),
+    lambda store, account, _sink: store.save_poll_times(account, {execution_id(1): Micros(1)}),
     lambda store, _account, sink: store.save_sink_state(sink, NO_BACKOFF, clock_s=1.0),
     lambda store, _account, sink: store.settle(AttemptRecords(sink, (), 1.0, NO_BACKOFF)),
 ]
 SMALL_WRITES: list[Use] = [
     lambda store, _account, _sink: store.claim("account", "other"),
-    lambda store, _account, sink: store.give_up(sink, now=1, clock_s=1.0, after_s=1.0),
-    lambda store, _account, _sink: store.mark_absent_sinks(present=("ops",), now=1, dead_after_us=1),
+    lambda store, _account, sink: store.give_up(sink, now=Micros(1), clock_s=1.0, after_s=1.0),
+    lambda store, _account, _sink: store.mark_absent_sinks(present=("ops",), now=Micros(1), dead_after_us=1),
     lambda store, _account, _sink: store.probe_writable(),
 ]
 

@@ -80,7 +80,7 @@ async def test_a_relative_url_is_relative_to_the_working_directory(
     assert (tmp_path / "here.db").exists()
 
 
-async def test_a_second_daemon_is_told_who_holds_the_file(tmp_path: Path) -> None:
+async def test_a_second_daemon_is_refused_and_names_who_holds_the_file(tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     store = await opened(path)
     (tmp_path / "link.db").symlink_to(path)
@@ -91,7 +91,7 @@ async def test_a_second_daemon_is_told_who_holds_the_file(tmp_path: Path) -> Non
     await (await opened(path)).close()
 
 
-async def test_a_store_tells_where_its_daemon_listens(tmp_path: Path) -> None:
+async def test_a_store_knows_where_its_daemon_listens(tmp_path: Path) -> None:
     store = await opened(tmp_path / "watcher.db")
     store.announce("127.0.0.1:8080")
     assert noted_address(tmp_path / "watcher.db") == ("127.0.0.1", 8080)

@@ -1,4 +1,4 @@
-"""What stands in the rows of what a pipeline tells: by them, events are found by their pipeline."""
+"""What stands in the rows of what a pipeline emits: by them, events are found by their pipeline."""
 
 import sqlite3
 from contextlib import closing
@@ -7,6 +7,7 @@ from pathlib import Path
 from stores import PIPELINE, SetClock, Woken, pipeline_change
 
 from watcher.domain.models import Cursor
+from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 
 EMITTED = """
@@ -19,7 +20,7 @@ async def test_an_event_of_a_pipeline_names_it_and_the_account_that_reported_it(
     path = tmp_path / "watcher.db"
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     account = await store.claim("account", "default")
-    await store.record(pipeline_change(account, cursor=Cursor(1), sinks=("ops",)))
+    await store.record(pipeline_change(account, cursor=Cursor(Micros(1)), sinks=("ops",)))
     await store.close()
     with closing(sqlite3.connect(path)) as database:
         rows = database.execute(EMITTED).fetchall()

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, text
 from sqlalchemy.exc import IntegrityError
 from stores import SetClock, Woken, attempt_record, change
 
+from watcher.domain.timestamps import Micros
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.open import open_store
 from watcher.store.sqlite import Database
@@ -61,7 +62,7 @@ async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
 
     monkeypatch.setattr(WorkerThreads, "run", count)
     await store.record(change(account, 2))
-    found = await store.next_deliveries(ops, now=SetClock().us, limit=2)
+    found = await store.next_deliveries(ops, now=Micros(SetClock().us), limit=2)
     await store.settle(attempt_record(ops, found.deliveries[1]))
     assert len(trips) == len(("record", "read", "settle"))
     await store.close()

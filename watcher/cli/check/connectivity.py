@@ -19,6 +19,7 @@ from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.errors import Exit
 from watcher.domain.models import Delivery, EventType, Outcome
+from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import failure_kind
 from watcher.runtime.rate_limiter import SHARE, Pacer
@@ -129,7 +130,7 @@ class _Key:
         self._clock = clock
         self._api = api
         # The first request may go at once: nobody waits a minute for it because of a rate of 1/m.
-        self._pacer = Pacer(account.rate_limit, now=clock.monotonic() - 1 / (account.rate_limit * SHARE))
+        self._pacer = Pacer(account.rate_limit, now=Monotonic(clock.monotonic() - 1 / (account.rate_limit * SHARE)))
         self._outcomes: list[Outcome] = []
         self._took_ms: list[float] = []
         self._of_watches: list[Trial] = []
@@ -253,17 +254,17 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialRes
         stream=event.stream,
         sequence=event.sequence,
         body=event.body,
-        recorded_at=0,
-        due_at=0,
+        recorded_at=NEVER,
+        due_at=NEVER,
     )
     sink = settings.open(SinkContext(clock))
     try:
         sent = await sink.send([delivery])
     finally:
         await sink.close()
-    if sent.outcome is SendOutcome.DELIVERED:
+    if sent.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}:
         return _TrialResult(Exit.DONE, f"accepted a watcher.test ({sent.answer})")
-    return _failed(sent.answer)
+    return _failed(sent.answer, remedy=sent.remedy)
 
 
 async def _connect(settings: SinkSettings) -> _TrialResult:
@@ -273,6 +274,6 @@ async def _connect(settings: SinkSettings) -> _TrialResult:
         return _failed(failure_kind(error))
 
 
-def _failed(answer: str) -> _TrialResult:
-    words = f"answers {answer}" if answer.isdigit() else f"fails ({answer})"
-    return _TrialResult(Exit.UNREACHABLE, words, _SINK_HINTS.get(answer, ""))
+def _failed(answer: str, *, remedy: str = "") -> _TrialResult:
+    words = f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
+    return _TrialResult(Exit.UNREACHABLE, words, remedy or _SINK_HINTS.get(answer, ""))

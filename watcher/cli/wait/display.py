@@ -14,6 +14,7 @@ from watcher.delivery.sinks.event_line import GLYPHS, SURPRISE
 from watcher.domain.errors import Exit
 from watcher.domain.event_size import cut
 from watcher.domain.models import LOST, Event, ExecutionSnapshot, Outcome
+from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration
 
@@ -104,7 +105,7 @@ def _has_ended(progress: Progress) -> bool:
     return progress.ending is not None and progress.ending.code in (Exit.DONE, Exit.FAILED)
 
 
-def _between(begin_us: int, end_us: int) -> str:
+def _between(begin_us: Micros, end_us: Micros) -> str:
     return spell_duration(max(0, end_us - begin_us) / 1_000_000)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from watcher.clerk.protocol import Api, PageReply, Reply
 from watcher.domain.models import EventKey, ExecutionRecord
 from watcher.domain.rules import RuleState
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import (
     NO_BACKOFF,
     AccountRecord,
@@ -79,7 +80,7 @@ class EphemeralStore:
         for each in change.changes if isinstance(change, ChangeSet) else (change,):
             self.heard(each)
 
-    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, int]) -> None:
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
         """Keep nothing."""
 
     async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:

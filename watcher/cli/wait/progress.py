@@ -10,7 +10,7 @@ from typing import NamedTuple
 from watcher.clerk.protocol import Reply
 from watcher.domain.errors import Exit
 from watcher.domain.models import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import Micros, Monotonic, to_us
 from watcher.store.protocol import Change, ExecutionChange, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
@@ -30,16 +30,16 @@ class Subject:
 class RenderTime:
     """When a picture is made: steady microseconds, monotonic seconds, and the monotonic time of the next poll."""
 
-    steady_us: int
-    monotonic: float
-    next_poll_at: float | None
+    steady_us: Micros
+    monotonic: Monotonic
+    next_poll_at: Monotonic | None
 
 
 class StatusPeriod(NamedTuple):
     """A status, and since when (microseconds UTC, steady): as it was seen, or as the API dates a start or an end."""
 
     status: str
-    since_us: int
+    since_us: Micros
 
 
 class PollFailure(NamedTuple):
@@ -69,7 +69,7 @@ class Progress:
         """Know nothing. So many times in a row not known, before it was ever seen, is not found."""
         self.lost_after = lost_after
         self.poll_count = 0
-        self.polled_at: float | None = None
+        self.polled_at: Monotonic | None = None
         self.missing_count = 0
         self.execution: ExecutionSnapshot | None = None
         self.periods: tuple[StatusPeriod, ...] = ()
@@ -83,7 +83,7 @@ class Progress:
         """Return the last status, `lost` for what is, or `None` before the first sight."""
         return self.periods[-1].status if self.periods else None
 
-    def answered(self, reply: Reply, *, at: datetime, now: float) -> None:
+    def answered(self, reply: Reply, *, at: datetime, now: Monotonic) -> None:
         """Take in one reply, which came at `at` (wall clock) and `now` (monotonic)."""
         self.poll_count += 1
         self.polled_at = now
@@ -112,7 +112,7 @@ class Progress:
         if known.lost is not None or known.ended_at is not None:
             self.ending = WaitResult(Exit.DONE if status == Status.SUCCESS else Exit.FAILED)
 
-    def _since(self, known: ExecutionRecord) -> int:
+    def _since(self, known: ExecutionRecord) -> Micros:
         """Return when a stay began; of an end the API says so, and may have been seen much later."""
         if known.lost_at is not None:
             return known.lost_at

@@ -15,6 +15,7 @@ from watcher.cli.wait.progress import Progress, RenderTime, Subject
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event
+from watcher.domain.timestamps import Monotonic
 
 STDOUT_FD = 1
 SIGN_OF_LIFE_S = 60.0
@@ -26,14 +27,14 @@ class _OutputView:
     def __init__(self, out: StdoutOutput, say: Callable[[str], None]) -> None:
         self._out = out
         self._say = say
-        self._sign_at: float | None = None
+        self._sign_at: Monotonic | None = None
 
     def show(self, progress: Progress, moment: RenderTime) -> None:
         """Say how it stands, if nothing was said for a minute."""
         if self._sign_at is None:
-            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
+            self._sign_at = Monotonic(moment.monotonic + SIGN_OF_LIFE_S)
         if moment.monotonic >= self._sign_at:
-            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
+            self._sign_at = Monotonic(moment.monotonic + SIGN_OF_LIFE_S)
             self._say(sign_of_life(progress, moment))
 
     async def _write(self, line: bytes) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
 from watcher.domain.models import Delivery
+from watcher.domain.problems import Problem
 from watcher.runtime.clock import Clock
 
 
@@ -13,6 +15,8 @@ class SendOutcome(Enum):
     """What an attempt at a delivery means for it."""
 
     DELIVERED = "delivered"
+    ACCEPTED = "accepted"
+    """The receiver took it and has yet to show it (202)."""
     RETRY = "retry"
     BUSY = "busy"
     """As `RETRY`, and nothing may be sent to the sink for as long as `Retry-After` says, if it does (429)."""
@@ -24,11 +28,15 @@ class SendOutcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SendResult:
-    """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s."""
+    """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
+
+    `remedy` says what a person has to do, where that is known of this receiver.
+    """
 
     outcome: SendOutcome
     answer: str
     retry_after_s: float | None = None
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +48,29 @@ class RetryRules:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRules:
+    """Which deliveries go together: those alike in each of `by` (`pipeline`, `account`, `type`, `labels.NAME`).
+
+    A group is complete `wait_s` after its first event was recorded, or once it has `max_count`.
+    """
+
+    by: tuple[str, ...]
+    wait_s: float
+    max_count: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRules:
-    """How to send to a sink. A rate of infinity is no limit; with `breaks` failures may open its circuit breaker."""
+    """How to send to a sink. A rate of infinity is no limit; with `breaks` failures may open its circuit breaker.
+
+    Without a `group` each delivery goes alone. It is reminded of open problems every `remind_every_s`, if ever.
+    """
 
     retry: RetryRules
     rate_per_s: float
     breaks: bool = True
+    group: GroupRules | None = None
+    remind_every_s: float | None = None
 
 
 class Output(Protocol):
@@ -78,13 +103,30 @@ class SinkContext:
     retried: Callable[[str], None] = lambda _why: None
 
 
+@dataclass(frozen=True, slots=True)
+class SentProblem:
+    """A problem whose opening event, with this body, was sent; `closed_at` (wall clock) once it is closed."""
+
+    opening: bytes
+    problem: Problem
+    closed_at: datetime | None = None
+
+
 class Sink(Protocol):
-    """One place events are sent to. A batch has at most `batch_count` deliveries, and at least one."""
+    """One place events are sent to. A batch has at most `batch_count` deliveries, or is one group, and is never empty.
+
+    One that has to hear of open problems again and again asks for that every `refresh_every_s`; `None`: never.
+    """
 
     batch_count: int
+    refresh_every_s: float | None
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
+        ...
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        """Say once that these problems are still open, or closed. Trouble is a `SendResult`."""
         ...
 
     async def close(self) -> None:

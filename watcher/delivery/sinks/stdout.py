@@ -20,7 +20,16 @@ import structlog
 from pydantic import Field
 
 from watcher.delivery.sinks.event_line import event_console, render
-from watcher.delivery.sinks.protocol import Output, RetryRules, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.protocol import (
+    Output,
+    RetryRules,
+    SendOutcome,
+    SendResult,
+    SentProblem,
+    Sink,
+    SinkContext,
+    WorkerRules,
+)
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
@@ -101,6 +110,7 @@ class StdoutSink:
     """Sends each event to the program's output as one line."""
 
     batch_count = BATCH_COUNT
+    refresh_every_s: float | None = None
 
     def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[str], None] = _nobody) -> None:
         """Call `retried` at each further try on a full disk."""
@@ -113,6 +123,10 @@ class StdoutSink:
         """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
         await self._output.write(map(self._line, batch), sink=batch[0].sink, retried=self._retried)
+        return _WRITTEN
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:  # noqa: ARG002 (a line stays written)
+        """Write nothing: it never asks for this."""
         return _WRITTEN
 
     async def close(self) -> None:

@@ -1,76 +1,72 @@
-"""The webhook sink: signed POSTs as Standard Webhooks asks for, and what each answer means.
+"""The settings of a webhook sink: where it posts to, signed, and by which template.
 
 When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
 """
 
 import asyncio
 import ssl
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import Literal
+from typing import Any, Literal, Self
 
-import aiohttp
-from multidict import CIMultiDict
-from pydantic import Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from yarl import URL
 
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
+from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
+from watcher.delivery.sinks.protocol import RetryRules, Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl
-from watcher.delivery.sinks.signing import sign, signing_key
-from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
-from watcher.domain.models import Delivery
-from watcher.runtime.backoff import parse_retry_after
+from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
+from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
+from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, RetrySettings, RoutingKey
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
-from watcher.runtime.settings import Block, Duration, Rate, as_written, shown_url
+from watcher.runtime.http_client import proxy_for
+from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url
+from watcher.runtime.units import InvalidValueError
 
-CONNECTIONS = 16
-"""At most so many requests in flight per sink (SPEC 5)."""
-
-SMALL_BODY_BYTES = 4096
-BODY_GRACE_S = 0.1
-"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
-
-_OUTCOMES = {
-    400: SendOutcome.REFUSED,
-    410: SendOutcome.GONE,
-    413: SendOutcome.REFUSED,
-    422: SendOutcome.REFUSED,
-    429: SendOutcome.BUSY,
-}
+SECRET_LENGTH = 4
+"""What has fewer characters is no secret, and occurs in any text."""
 
 
-class RetrySettings(Block):
-    """When a failed delivery is tried again: the last step repeats until `give_up_after`."""
-
-    schedule: tuple[Duration, ...] = Field(
-        default=tuple(map(as_written, ("1s", "5s", "30s", "2m", "10m", "1h", "3h"))),
-        min_length=1,
-        description="The waits of a delivery that fails while others get through (±20 %), unless `Retry-After` asks "
-        "for more; the last one repeats.",
-        examples=["[5s, 1m, 10m]"],
-    )
-    give_up_after_s: Duration = Field(
-        default=as_written("3d"),
-        alias="give_up_after",
-        description="How long a delivery is retried, from when it was first due; then it is a dead letter.",
-        examples=["12h"],
-    )
-
-
-def outcome_of(status: int) -> SendOutcome:
-    """Return what a status code means for a delivery (SPEC 5)."""
-    if 200 <= status <= 299:  # noqa: PLR2004 (HTTP)
-        return SendOutcome.DELIVERED
-    return _OUTCOMES.get(status, SendOutcome.RETRY)
+def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Let the JSON Schema do without a URL where the template brings one."""
+    describe_twins(schema, model)
+    (rule,) = (rule for rule in schema["allOf"] if {"required": ["url"]} in rule.get("oneOf", ()))
+    brings_url = {"properties": {"template": {"const": "pagerduty"}}, "required": ["template"]}
+    schema["allOf"].remove(rule)
+    schema["allOf"].append({"if": brings_url, "then": {"not": {"required": ["url", "url_file"]}}, "else": rule})
 
 
 class WebhookSettings(SinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
+    model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
+
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
+    template: Literal["slack", "pagerduty", "alertmanager"] | None = Field(
+        default=None,
+        description="Posts messages made for this receiver instead of events. It brings its own defaults of `events` "
+        "(all but `execution.new`, `.running`, `.paused`, `.success`) and `rate_limit`. See [sinks.md](sinks.md).",
+        examples=["pagerduty"],
+    )
+    routing_key: RoutingKey | None = Field(
+        default=None,
+        description="`template: pagerduty` only, which needs it: the integration key of the service, 32 characters.",
+        examples=["${PAGERDUTY_ROUTING_KEY}"],
+    )
+    routing_key_file: str | None = Field(
+        default=None, description="The file that holds the routing key.", examples=["/run/secrets/pagerduty_key"]
+    )
     url: SinkUrl = Field(
-        description="The URL to post to. Required, unless `url_file` is given. Only scheme and host are ever shown.",
+        description="The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only "
+        "scheme and host are ever shown.",
         examples=["https://hooks.example.com/clerk"],
     )
     url_file: str | None = Field(
@@ -95,8 +91,56 @@ class WebhookSettings(SinkSettings):
     timeout_s: Duration = Field(
         default=as_written("15s"), alias="timeout", description="How long one request may take.", examples=["5s"]
     )
-    rate_limit: Rate = Field(default=as_written("100/s"), description="The most deliveries sent.", examples=["60/m"])
+    rate_limit: Rate = Field(
+        default=as_written("100/s"),
+        description="The most deliveries sent; a group is one. Slack: `1/s`, PagerDuty: `2/s`.",
+        examples=["60/m"],
+    )
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
+    group: GroupSettings | None = Field(
+        default=None,
+        description="Sends events together: as a CloudEvents batch, or with a `template` as one message.",
+        examples=["{by: [pipeline], wait: 30s}"],
+    )
+    remind_every_s: Duration | None = Field(
+        default=None,
+        alias="remind_every",
+        description="How often `problem.reminder` is sent while a problem is open. Without it never.",
+        examples=["4h"],
+    )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 (any input)
+        """Fill in what the template's receiver wants. It does not count as given: `fingerprint_of` relies on that."""
+        template = value.get("template") if isinstance(value, dict) else None
+        defaults = DEFAULTS.get(template, {}) if isinstance(template, str) else {}
+        missing = {key: default for key, default in defaults.items() if value.get(key) is None}
+        settings = handler({**value, **missing} if missing else value)
+        settings.model_fields_set.difference_update(missing)
+        return settings
+
+    @field_validator("routing_key")
+    @classmethod
+    def _of_pagerduty(cls, value: RoutingKey | None, info: ValidationInfo) -> RoutingKey | None:
+        is_pagerduty = info.data.get("template") == "pagerduty"
+        if is_pagerduty and value is None:
+            remedy = "write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 characters"
+            problem = "template pagerduty needs routing_key or routing_key_file"
+            raise InvalidValueError(problem, remedy=remedy, quote=False)
+        if value is not None and not is_pagerduty and "template" in info.data:
+            raise InvalidValueError(
+                "is of template pagerduty only", remedy="add that template, or remove it", quote=False
+            )
+        return value
+
+    @field_validator("group")
+    @classmethod
+    def _without_max(cls, value: GroupSettings | None, info: ValidationInfo) -> GroupSettings | None:
+        if value is not None and value.max is not None and info.data.get("template") is not None:
+            problem = "has max, which is of batches, and a template makes one message of all events of a group"
+            raise InvalidValueError(problem, remedy="remove max", quote=False)
+        return value
 
     @property
     def target(self) -> str:
@@ -106,11 +150,26 @@ class WebhookSettings(SinkSettings):
     @property
     def rules(self) -> WorkerRules:
         """Return how to send to it."""
-        return WorkerRules(RetryRules(self.retry.schedule, self.retry.give_up_after_s), self.rate_limit)
+        return WorkerRules(
+            RetryRules(self.retry.schedule, self.retry.give_up_after_s),
+            self.rate_limit,
+            group=None if self.group is None else self.group.rules(is_batch=self.template is None),
+            remind_every_s=self.remind_every_s,
+        )
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        return WebhookSink(self, clock=context.clock)
+        headers = {name: value.get_secret_value() for name, value in self.headers.items()}
+        path = URL(self.url.get_secret_value()).raw_path_qs.strip("/")
+        secrets = (path, path.rpartition("/")[2], self._key(), *headers.values())
+        target = Target(
+            url=self._post_url(),
+            secrets=tuple(secret.get_secret_value() for secret in self.secret),
+            headers=headers,
+            timeout_s=self.timeout_s,
+            hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
+        )
+        return WebhookSink(target, self.chosen_template(context.clock), clock=context.clock)
 
     async def connect(self) -> str:
         """Connect to the host, or to the proxy that leads there, and say nothing."""
@@ -123,83 +182,24 @@ class WebhookSettings(SinkSettings):
         writer.transport.abort()
         return "proxy connected, nothing sent" if proxy else "connected, nothing sent"
 
+    def chosen_template(self, clock: Clock) -> Template:
+        """Return what makes its requests."""
+        match self.template:
+            case "slack":
+                return SlackTemplate()
+            case "pagerduty":
+                return PagerDutyTemplate(self._key())
+            case "alertmanager":
+                return AlertmanagerTemplate(clock)
+            case None:
+                return EventTemplate() if self.group is None else BatchTemplate()
 
-class WebhookSink:
-    """Posts events to one URL."""
+    def _key(self) -> str:
+        return "" if self.routing_key is None else self.routing_key.get_secret_value()
 
-    batch_count = 1
-
-    def __init__(self, settings: WebhookSettings, *, clock: Clock) -> None:
-        """Open no connection yet. Needs a running event loop."""
-        self._clock = clock
-        self._url = URL(settings.url.get_secret_value())
-        self._keys = [signing_key(secret.get_secret_value()) for secret in settings.secret]
-        self._headers = CIMultiDict({name: value.get_secret_value() for name, value in settings.headers.items()})
-        if "Authorization" in self._headers:
-            self._url = self._url.with_user(None)  # aiohttp refuses to choose between the two
-        self._headers.update({"Content-Type": "application/cloudevents+json; charset=utf-8", "User-Agent": USER_AGENT})
-        self._proxy = proxy_for(self._url)
-        if self._url.scheme == "http":
-            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=settings.timeout_s),
-            connector=Connector(limit=CONNECTIONS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=SMALL_BODY_BYTES,
-            max_line_size=FIELD_BYTES,
-            max_field_size=FIELD_BYTES,
-            max_headers=HEADERS,
-        )
-
-    async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Post the one delivery once. No redirect is followed: the event, and its signature, would go to a stranger."""
-        (delivery,) = batch
-        try:
-            async with self._session.post(
-                self._url,
-                data=delivery.body,
-                headers=self._headers_for(delivery),
-                allow_redirects=False,
-                proxy=self._proxy.url,
-                proxy_headers=self._proxy.headers,
-            ) as response:
-                await _let_go(response)
-                return self._result(Head(response.status, response.headers.get("Retry-After")))
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
-            return SendResult(SendOutcome.RETRY, failure_kind(error)) if head is None else self._result(head)
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
-
-    def _headers_for(self, delivery: Delivery) -> CIMultiDict[str]:
-        headers = self._headers.copy()
-        message_id = str(delivery.event_id)
-        timestamp = str(int(self._clock.now().timestamp()))
-        headers["webhook-id"] = message_id
-        headers["webhook-timestamp"] = timestamp
-        if self._keys:
-            headers["webhook-signature"] = sign(
-                delivery.body, message_id=message_id, timestamp=timestamp, keys=self._keys
-            )
-        return headers
-
-    def _result(self, head: Head) -> SendResult:
-        outcome = outcome_of(head.status)
-        if outcome is SendOutcome.DELIVERED:
-            return SendResult(outcome, str(head.status))
-        return SendResult(outcome, str(head.status), parse_retry_after(head.retry_after, now=self._clock.now()))
-
-
-async def _let_go(response: aiohttp.ClientResponse) -> None:
-    """Let go of an answer of which only the head is wanted.
-
-    A connection can be used again once the body is through, which is waited for if it is small and all but there.
-    """
-    if (response.content_length or 0) <= SMALL_BODY_BYTES:
-        with suppress(aiohttp.ClientError, TimeoutError):
-            async with asyncio.timeout(BODY_GRACE_S):
-                await response.content.wait_eof()
-    response.close()
+    def _post_url(self) -> URL:
+        """Return the whole URL: Alertmanager's may be given without the path of its API."""
+        url = URL(self.url.get_secret_value())
+        if self.template == "alertmanager" and not url.path.rstrip("/").endswith(PATH):
+            return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
+        return url

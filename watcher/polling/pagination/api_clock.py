@@ -3,13 +3,13 @@
 from collections.abc import Iterable
 
 from watcher.domain.models import ExecutionSnapshot, Status
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import NEVER, Micros, to_us
 
 AHEAD_US = 15_000_000
 """A date may be so far ahead of our clock and be taken for the time that the API's shows."""
 
 
-def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[int]:
+def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[Micros]:
     """Return what of the dates on some rows the API's clock had shown by then, if they are right.
 
     When one has begun that has not may be a plan.
@@ -24,13 +24,13 @@ def shown_dates(rows: Iterable[ExecutionSnapshot]) -> list[int]:
 class Dates:
     """Dates that were shown, of one page or of several; `now` is our clock when they were."""
 
-    def __init__(self, dates: Iterable[int] = (), *, now: int = 0) -> None:
+    def __init__(self, dates: Iterable[Micros] = (), *, now: Micros = NEVER) -> None:
         self._count = self._come_count = 0
-        self._latest_at: int | None = None
-        self._latest_come_at: int | None = None  # of those that have come by our clock
+        self._latest_at: Micros | None = None
+        self._latest_come_at: Micros | None = None  # of those that have come by our clock
         self.add(dates, now=now)
 
-    def add(self, dates: Iterable[int], *, now: int) -> None:
+    def add(self, dates: Iterable[Micros], *, now: Micros) -> None:
         """Take in some more."""
         for at in dates:
             self._count += 1
@@ -40,7 +40,7 @@ class Dates:
                 self._latest_come_at = at if self._latest_come_at is None else max(at, self._latest_come_at)
 
     @property
-    def latest_at(self) -> int | None:
+    def latest_at(self) -> Micros | None:
         """The latest: when they were shown the API's clock showed no less.
 
         Dates that are yet to come by our clock say that the API's is ahead if most are; single ones are wrong.
@@ -52,20 +52,20 @@ class ApiClock:
     """What it showed at least (microseconds): `shown_at` when the last complete scan began, `None` if nobody knows."""
 
     def __init__(self) -> None:
-        self.shown_at: int | None = None
+        self.shown_at: Micros | None = None
         self.begin()
 
     def begin(self) -> None:
         """Begin another scan."""
-        self._first_at: int | None = None  # on the first page that had any date
+        self._first_at: Micros | None = None  # on the first page that had any date
         self._dates = Dates()
 
     @property
-    def latest_at(self) -> int | None:
+    def latest_at(self) -> Micros | None:
         """The latest date that the scan under way has met."""
         return self._dates.latest_at
 
-    def note(self, rows: Iterable[ExecutionSnapshot], *, now: int) -> None:
+    def note(self, rows: Iterable[ExecutionSnapshot], *, now: Micros) -> None:
         """Take in a page of the scan under way; `now` is our clock."""
         self._dates.add(shown_dates(rows), now=now)
         self._first_at = self.latest_at if self._first_at is None else self._first_at

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from watcher.domain.models import Cursor, ExecutionSnapshot
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.polling.pagination.api_clock import AHEAD_US, Dates, shown_dates
 from watcher.polling.pagination.paging import begun, dated
 
@@ -37,19 +38,19 @@ class ArrivalBaseline:
     and too few others say whether the API's clock is ahead or that date is wrong; `is_corrected`: it was.
     """
 
-    ended_by_at: int | None = None
-    first_at: int | None = None
+    ended_by_at: Micros | None = None
+    first_at: Micros | None = None
     empty_count: int = 0
-    empty_from_at: int = 0
-    uncertain: dict[str, int] = field(default_factory=dict)
+    empty_from_at: Micros = NEVER
+    uncertain: dict[str, Micros] = field(default_factory=dict)
     unproven: set[str] = field(default_factory=set)
     is_counted: bool = False
     is_unsure: bool = False
     is_corrected: bool = False
     _is_compared: bool = False
-    _shown_at: int | None = None
+    _shown_at: Micros | None = None
 
-    def note(self, rows: Iterable[ExecutionSnapshot], *, now: int, watched_us: int, is_read: bool) -> None:
+    def note(self, rows: Iterable[ExecutionSnapshot], *, now: Micros, watched_us: int, is_read: bool) -> None:
         """Take in what a page has that is new, so long after the pipeline began to be watched.
 
         The API's clock showed its latest date. `is_read`: all had been read before. Much later that clock may have been
@@ -65,14 +66,16 @@ class ArrivalBaseline:
         elif self.is_unsure and is_compared:
             self.is_unsure, self.is_corrected = False, not is_ahead
             if self.is_corrected:
-                self.ended_by_at = self.first_at = self._shown_at = latest_at - watched_us
+                self.ended_by_at = self.first_at = self._shown_at = Micros(latest_at - watched_us)
         self._is_compared |= is_compared
         self._shown_at = max(latest_at, self._shown_at or latest_at)
         self.first_at = latest_at if self.first_at is None else self.first_at
-        bound = latest_at - watched_us
+        bound = Micros(latest_at - watched_us)
         self.ended_by_at = bound if self.ended_by_at is None else max(bound, self.ended_by_at)
 
-    def note_uncertain(self, cursor: Cursor, execution: ExecutionSnapshot, *, found_at: int, lookback_us: int) -> None:
+    def note_uncertain(
+        self, cursor: Cursor, execution: ExecutionSnapshot, *, found_at: Micros, lookback_us: int
+    ) -> None:
         """Note that an end is not reported, though it may be new.
 
         It shows where a complete scan saw nothing of it: it is new, or was hidden then. Or it came while that had not
@@ -90,15 +93,15 @@ class ArrivalBaseline:
     def compare(self, *, watched_us: int) -> int:
         """Return of how many ends nobody knows whether they were new, once both clocks could be compared."""
         if self._is_compared and watched_us >= COMPARED_AFTER_US:
-            latest_at = self._shown_at or 0  # what is dated later is wrong, and says nothing
+            latest_at = self._shown_at or NEVER  # what is dated later is wrong, and says nothing
             self.unproven.update(each for each, at in self.uncertain.items() if self._known_by_at < at <= latest_at)
             self.uncertain.clear()
         return len(self.unproven)
 
     @property
-    def _known_by_at(self) -> int:
+    def _known_by_at(self) -> Micros:
         """The latest time, by the API's clock, by which what had ended was decided; 0 if nobody knows."""
-        return 0 if self.is_unsure else max(self.ended_by_at or 0, self.first_at or 0)
+        return NEVER if self.is_unsure else max(self.ended_by_at or NEVER, self.first_at or NEVER)
 
 
 class FirstSeen(NamedTuple):
@@ -107,12 +110,12 @@ class FirstSeen(NamedTuple):
     It is seen `in_turn` by the first scan, as that reads on.
     """
 
-    found_at: int
-    now: int
+    found_at: Micros
+    now: Micros
     in_turn: bool = False
 
 
-def proves_new(cursor: Cursor, arrivals: ArrivalBaseline, *, found_at: int, history_us: int) -> bool:
+def proves_new(cursor: Cursor, arrivals: ArrivalBaseline, *, found_at: Micros, history_us: int) -> bool:
     """Return whether a row is new whatever its dates say: all rows that the list said it has were known before.
 
     Not in the first 15 s, when others may be late to be seen; nor once what was known may be forgotten.
@@ -142,7 +145,7 @@ def had_ended(
     return at < cursor.since_at - lookback_us or (not is_read and not lookback_us and at > seen.now)
 
 
-def _is_new(cursor: Cursor, *, began_at: int, at: int, seen: FirstSeen) -> bool:
+def _is_new(cursor: Cursor, *, began_at: Micros, at: Micros, seen: FirstSeen) -> bool:
     """Return whether a row was not there when the list was first read, and is none that was late by then.
 
     It began after the newest rows were read, or ended after that while all of the list has been read. Not in the first

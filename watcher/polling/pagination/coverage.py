@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from watcher.domain.models import Cursor, GapReason
+from watcher.domain.timestamps import Micros
 from watcher.polling.pagination.known_rows import KnownRows
 from watcher.polling.pagination.list_end import EndSearch
 from watcher.polling.pagination.paging import Limits, Paging, ScannedPage
@@ -74,7 +75,7 @@ class Coverage:
         self._known_rows = KnownRows(self.ordering, top=before.top)
         self._end = EndSearch(before.total or 0, self.paging)
         self._extent = Extent.PART
-        self._oldest_at: int | None = None  # how far down it read, by the API's clock
+        self._oldest_at: Micros | None = None  # how far down it read, by the API's clock
         self._seen: set[str] = set()
         self._found: set[str] = set()
         self._skipped: dict[int, int] = {}  # by page, the rows that cannot be read

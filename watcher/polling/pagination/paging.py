@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.domain.models import ExecutionSnapshot
-from watcher.domain.timestamps import to_us
+from watcher.domain.timestamps import Micros, to_us
 
 TURNS_AT_MOST = 3
 """A list that turns over more often than that while it is read has no order."""
@@ -86,12 +86,12 @@ class ScannedPage:
         return any(row.id in self.known_rows for row in self.rows)
 
     @property
-    def oldest_at(self) -> int | None:
+    def oldest_at(self) -> Micros | None:
         """The earliest date on it; an execution is not created after it starts or ends."""
         return min((at for row in self.rows if (at := begun(row)) is not None), default=None)
 
     @property
-    def newest_at(self) -> int | None:
+    def newest_at(self) -> Micros | None:
         """The latest date on it, be it right or wrong."""
         return max((at for row in self.rows if (at := dated(row)) is not None), default=None)
 
@@ -142,13 +142,13 @@ class Limits:
         return self.extra_count < (self._pages_at_most if count is None else count)
 
 
-def begun(execution: ExecutionSnapshot) -> int | None:
+def begun(execution: ExecutionSnapshot) -> Micros | None:
     """Return when it began, or at least ended (microseconds)."""
     at = execution.started_at or execution.finished_at
     return None if at is None else to_us(at)
 
 
-def dated(execution: ExecutionSnapshot) -> int | None:
+def dated(execution: ExecutionSnapshot) -> Micros | None:
     """Return when it ended, or at least began (microseconds)."""
     at = execution.finished_at or execution.started_at
     return None if at is None else to_us(at)

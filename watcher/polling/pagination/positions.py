@@ -4,6 +4,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from statistics import median
 
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.pagination.paging import Paging
 from watcher.polling.pagination.sort_order import Order
 
@@ -19,7 +20,7 @@ class TraversalStart:
     """
 
     arrivals: int = 0
-    began_at: float | None = None
+    began_at: Monotonic | None = None
     displaced: float = 0.0
 
 
@@ -50,7 +51,7 @@ class PositionEstimator:
         self._rising = TraversalStart()  # of the one under way, or the next
         self._per_s = 0.0
 
-    def scan_begins(self, now: float) -> None:
+    def scan_begins(self, now: Monotonic) -> None:
         """Count from here on what the scan under way does not find."""
         self._rising.began_at = now
 
@@ -63,7 +64,7 @@ class PositionEstimator:
         rising.arrivals = before.arrivals + found_count
         self._settled, self._rising = rising, TraversalStart(rising.arrivals)
 
-    def position(self, index: int, *, at: float, scanned: bool) -> RowPosition:
+    def position(self, index: int, *, at: Monotonic, scanned: bool) -> RowPosition:
         """Note the position of a row a page shows at that time; `index` counts from 0 over the whole list.
 
         What the scan under way shows is noted as of when that began, all else as of the last that is complete.
@@ -71,7 +72,7 @@ class PositionEstimator:
         start = self._rising if scanned or self._settled.began_at is None else self._settled
         return RowPosition(index - self._came_since(start, at), start)
 
-    def index_of(self, position: RowPosition, *, at: float) -> float:
+    def index_of(self, position: RowPosition, *, at: Monotonic) -> float:
         """Return the index at which the row is to be expected at that time."""
         if position.start is self._rising:
             return position.index + self._came_since(self._rising, at)
@@ -79,11 +80,11 @@ class PositionEstimator:
             return position.index
         return position.index + self.come_by(at) - position.start.arrivals
 
-    def page_of(self, position: RowPosition, *, at: float) -> int:
+    def page_of(self, position: RowPosition, *, at: Monotonic) -> int:
         """Return the page on which the row is to be expected; the first is 1."""
         return self._paging.page_of(max(0, round(self.index_of(position, at=at))))
 
-    def beside(self, position: RowPosition, *, at: float) -> RowPosition:
+    def beside(self, position: RowPosition, *, at: Monotonic) -> RowPosition:
         """Return the nearest position on another page: rows move between two polls."""
         index = max(0, round(self.index_of(position, at=at)))
         page = self._paging.page_of(index)
@@ -91,11 +92,11 @@ class PositionEstimator:
         beside = first - 1 if first and index - first < after - index else after
         return RowPosition(position.index + beside - index, position.start, guessed=True)
 
-    def come_by(self, at: float) -> float:
+    def come_by(self, at: Monotonic) -> float:
         """Return how many rows are taken to have come by then, since the first was seen."""
         return self._settled.arrivals + self._came_since(self._settled, at)
 
-    def found_displaced(self, found: Collection[tuple[RowPosition, int]], *, at: float) -> None:
+    def found_displaced(self, found: Collection[tuple[RowPosition, int]], *, at: Monotonic) -> None:
         """Take in at which indexes rows were found that were noted before: so much have all sunk, or risen."""
         for start in (self._settled, self._rising):
             rises = start is self._rising
@@ -106,7 +107,7 @@ class PositionEstimator:
             ]
             start.displaced += median(by) if by else 0.0
 
-    def _came_since(self, start: TraversalStart, at: float) -> float:
+    def _came_since(self, start: TraversalStart, at: Monotonic) -> float:
         if self.order is Order.OLDEST or start.began_at is None:
             return 0.0
         return self._per_s * max(0.0, at - start.began_at) + start.displaced

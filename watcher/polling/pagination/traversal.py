@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason
+from watcher.domain.timestamps import Micros
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver, Coverage, Extent, TraversalResult
 from watcher.polling.pagination.list_end import EndSearch
@@ -28,7 +29,7 @@ class ListTraversal(Coverage):
         clock: ApiClock,
         cursor: Cursor,
         lookback_us: int,
-        began_at: int,
+        began_at: Micros,
         pages_at_most: int,
     ) -> None:
         """Begin with what the last complete scan of this process learnt.
@@ -40,7 +41,7 @@ class ListTraversal(Coverage):
         self.clock = clock
         self._horizon = (began_at if cursor.complete_at else cursor.since_at) - lookback_us
         self._lookback_us = lookback_us
-        self._above_at: int | None = None  # the oldest date of the page that was read last
+        self._above_at: Micros | None = None  # the oldest date of the page that was read last
         self._empty_count = 0  # so often `page` was empty
         self._was_empty = False
 

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.clerk.simulator.world import World
+from watcher.domain.timestamps import Micros, Monotonic
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -17,14 +18,14 @@ class FrozenClock:
     def now(self) -> datetime:
         return EPOCH + timedelta(seconds=self.passed_s)
 
-    def monotonic(self) -> float:
-        return 1000.0 + self.passed_s
+    def monotonic(self) -> Monotonic:
+        return Monotonic(1000.0 + self.passed_s)
 
     def running(self) -> float:
         return self.monotonic()
 
-    def steady_us(self) -> int:
-        return round(self.now().timestamp() * 1_000_000)
+    def steady_us(self) -> Micros:
+        return Micros(round(self.now().timestamp() * 1_000_000))
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_the_example_configuration_watches_everything(rate_limit: float | None, 
     ]
 
 
-async def test_it_says_where_it_listens_serves_and_reports_until_told_to_stop() -> None:
+async def test_it_says_where_it_listens_serves_and_reports_until_it_is_to_stop() -> None:
     stop, lines = asyncio.Event(), asyncio.Queue[str]()
     running = asyncio.ensure_future(simulate(SMALL, world=small_world(), stop=stop, say=lines.put_nowait))
     greeting = await lines.get()

@@ -1,4 +1,4 @@
-from witness import answered_statuses, busiest_second, requests_of
+from simulator_facts import answered_statuses, busiest_second, requests_of
 
 from watcher.clerk.simulator.faults import Fault
 from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
@@ -38,7 +38,7 @@ def test_the_busiest_second_is_that_of_one_key() -> None:
     assert busiest_second(written(*at(0.0, 0.2), *at(0.1, key=1))) == 2
 
 
-def test_told_statuses_are_those_of_the_execution_without_repetitions() -> None:
+def test_answered_statuses_are_those_of_the_execution_without_repetitions() -> None:
     request_log = written(
         *answered("new", "running", None, "running", "paused", "running"), *answered("failed", execution="f")
     )
@@ -64,7 +64,7 @@ def test_old_entries_are_forgotten_but_stay_counted() -> None:
     assert request_log.served_count == 3
 
 
-def test_told_statuses_come_from_lists_too() -> None:
+def test_answered_statuses_come_from_lists_too() -> None:
     request_log = RequestLog()
     request_log.open(LoggedRequest(1.0, 0, "get", execution="e", answered="new"))
     for status in ("running", "running", "success"):

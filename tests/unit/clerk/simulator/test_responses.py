@@ -146,7 +146,7 @@ def test_nodes_appear_when_they_begin_and_end_when_they_end(world: World) -> Non
     assert after["nodesExecuted"][0]["errorMessage"] == "no"
 
 
-def test_the_error_is_told_once_the_execution_has_failed(world: World) -> None:
+def test_the_error_is_shown_once_the_execution_has_failed(world: World) -> None:
     execution = failed(world)
     assert full(execution, world=world, now_s=1)["error"] is None
     assert full(execution, world=world, now_s=1e6)["error"] == execution.lifecycle.error
@@ -248,7 +248,7 @@ def test_a_total_can_lie(world: World, lie: Total | None, answered: dict[str, in
     assert len(page["data"]) == 1
 
 
-def test_a_page_says_what_it_tells(world: World) -> None:
+def test_a_page_lists_the_statuses_it_shows(world: World) -> None:
     world.add(small(StatusPhase("running", 0)), pipeline=PIPELINE)
     shown = listing(PIPELINE.id, page=PageRequest(1, 50), world=world, base_url="http://sim")
     assert {row["id"]: row["status"] for row in parsed(shown.document)["data"]} == shown.statuses

@@ -70,6 +70,7 @@ def ends_open(execution: SimExecution) -> bool:
     return any(has_ended(phase) for phase in execution.lifecycle.phases[:-1])
 
 
+@pytest.mark.untraced  # much longer with coverage, which others give
 @pytest.mark.parametrize(
     "is_odd",
     [

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from witness import answered_statuses, busiest_second, requests_of
+from simulator_facts import answered_statuses, busiest_second, requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Total, Window
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
@@ -80,7 +80,7 @@ async def test_a_page_is_answered_in_the_order_of_the_world() -> None:
     assert document["links"]["self"] == simulator.base_url + listing_path(limit=2, page=2)
 
 
-async def test_a_page_holds_fifty_unless_told_otherwise(world: World) -> None:
+async def test_a_page_holds_fifty_unless_asked_otherwise(world: World) -> None:
     for nth in range(51):
         add(world, f"e{nth}")
     async with client_of(Simulator(world)) as client, client.get(listing_path()) as response:
@@ -243,7 +243,7 @@ async def test_a_slow_answer_is_right_in_the_end(world: World, fault: Fault) -> 
 
 
 @pytest.mark.parametrize("fault", [Fault.SLOW, Fault.DRIP])
-async def test_a_slow_answer_to_a_client_that_left_tells_nothing(world: World, fault: Fault) -> None:
+async def test_a_slow_answer_to_a_client_that_left_shows_nothing(world: World, fault: Fault) -> None:
     add(world)
     simulator = Simulator(world, faults=always(fault, slow_s=60))
     async with client_of(simulator) as client:

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 import pytest
-from witness import time_at, true_path
+from simulator_facts import time_at, true_path
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.world import Order, SimPipeline, World

@@ -1,4 +1,4 @@
-"""Trying keys and webhooks on real sockets: what is asked, what is sent, what is told of it."""
+"""Trying keys and webhooks on real sockets: what is asked, what is sent, what is reported of it."""
 
 import asyncio
 import json
@@ -90,7 +90,7 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
     assert asked == [*ids, *ids, PIPELINE]
 
 
-async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_told() -> None:
+async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_reported() -> None:
     world = build_world(SimulateOptions(pipelines_count=4, executions_count=1), clock=SystemClock())
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines()]
     emitted: list[None] = []
@@ -161,7 +161,7 @@ async def test_what_would_be_answered_again_is_asked_once(receiver: Receiver) ->
     assert len(receiver.requests) == 1
 
 
-async def test_trouble_with_one_pipeline_is_told_of_that_one(receiver: Receiver) -> None:
+async def test_trouble_with_one_pipeline_is_reported_of_that_one(receiver: Receiver) -> None:
     trials = await of_watches(receiver, {UNKNOWN: 502}, {"pipeline": PIPELINE}, {"pipeline": UNKNOWN})
     assert trials == [
         ("accounts.eu", 0, "accepts the key"),
@@ -227,7 +227,7 @@ async def test_too_many_requests_are_waited_out_once_if_that_is_soon(receiver: R
 
 
 @pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])
-async def test_what_is_no_answer_of_the_api_is_told_by_what_was_wanted(watch: dict[str, Any], wanted: str) -> None:
+async def test_what_is_no_answer_of_the_api_is_reported_by_what_was_wanted(watch: dict[str, Any], wanted: str) -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         simulator.faults = Faults(windows=(Window(Fault.HTML),))
@@ -235,7 +235,7 @@ async def test_what_is_no_answer_of_the_api_is_told_by_what_was_wanted(watch: di
     assert (trial.works, trial.words) == (False, f"does not answer with {wanted} (200)")
 
 
-async def test_a_key_that_is_refused_is_told_without_the_key() -> None:
+async def test_a_key_that_is_refused_is_reported_without_the_key() -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url, api_key="sk-wrong"))
@@ -244,14 +244,14 @@ async def test_a_key_that_is_refused_is_told_without_the_key() -> None:
     assert "sk-wrong" not in repr(trial)
 
 
-async def test_a_key_from_a_file_is_told_by_its_file() -> None:
+async def test_a_key_from_a_file_is_named_by_its_file() -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         trial = await tried(account(simulator.base_url, api_key="wrong", api_key_file="/run/secrets/key"))
     assert trial.hint.endswith("accounts.eu.api_key_file")
 
 
-async def test_an_api_in_trouble_is_told_with_its_code() -> None:
+async def test_an_api_in_trouble_is_reported_with_its_code() -> None:
     world = build_world(SimulateOptions(), clock=SystemClock())
     async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
         simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))

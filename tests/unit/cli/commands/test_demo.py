@@ -7,30 +7,14 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from examples import EVENT
 
 from watcher.cli.commands.demo import SECRET, ReceivedEvents, Receiver, demonstrate, summary
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.runtime.logs import configure_logs
 
-EVENT: dict[str, Any] = {
-    "id": "0b0d5d1c-0000-5000-8000-000000000001",
-    "type": "execution.failed",
-    "subject": "9a1b0000-0000-4000-8000-000000000001",
-    "data": {
-        "account": "default",
-        "pipeline": {"id": "0b5c", "name": "Sales agent"},
-        "execution": {
-            "id": "9a1b0000-0000-4000-8000-000000000001",
-            "status": "failed",
-            "durationSeconds": 5.1,
-            "failedNodes": [{"name": "Greeting", "error": "[red]upstream timeout"}],
-        },
-        "observed": {"at": "2026-11-24T10:00:01.000Z", "delaySeconds": 0.4},
-    },
-}
 
-
-def test_the_summary_counts_what_was_told_and_what_was_missed() -> None:
+def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
     received = ReceivedEvents(
         delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"}
     )

@@ -16,7 +16,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 class Daemon(HTTPServer):
-    """Answers as it is told, and notes what it was asked."""
+    """Answers as the test says, and notes what it was asked."""
 
     status = 200
     body = b"ok\n"
@@ -62,12 +62,12 @@ def test_a_ready_daemon_is_healthy(daemon: Daemon, command: Command) -> None:
 
 
 def test_one_that_is_not_says_what_is_missing_in_one_line(daemon: Daemon, command: Command) -> None:
-    daemon.status, daemon.body = 503, b"not ok: housekeeping has not run yet\nnot ok: \x1b[31mstore\n"
+    daemon.status, daemon.body = 503, b"not ok: maintenance has not run yet\nnot ok: \x1b[31mstore\n"
     code, out, err = command("health", WATCHER_HTTP_LISTEN=f"0.0.0.0:{daemon.server_port}")
-    assert (code, out, err) == (1, "not ready: housekeeping has not run yet;  [31mstore\n", "")
+    assert (code, out, err) == (1, "not ready: maintenance has not run yet;  [31mstore\n", "")
 
 
-def test_a_stranger_on_the_port_is_told(daemon: Daemon, command: Command) -> None:
+def test_a_stranger_on_the_port_is_reported(daemon: Daemon, command: Command) -> None:
     daemon.status = 404
     code, out, _ = command("health", WATCHER_HTTP_LISTEN=f":{daemon.server_port}")
     assert (code, out) == (1, "not ready: it answers 404; is clerk-watcher listening there?\n")
@@ -100,7 +100,7 @@ def test_a_note_of_a_daemon_that_is_gone_does_not_mislead(daemon: Daemon, comman
     assert command("health", WATCHER_HTTP_LISTEN=f"127.0.0.1:{daemon.server_port}") == (0, "ready\n", "")
 
 
-def test_every_address_that_was_asked_is_told_once(command: Command) -> None:
+def test_every_address_that_was_asked_is_named_once(command: Command) -> None:
     note("0.0.0.0:1")
     for listen, asked in (("127.0.0.1:2", ["127.0.0.1:1", "127.0.0.1:2"]), ("127.0.0.1:1", ["127.0.0.1:1"])):
         code, _, err = command("health", WATCHER_HTTP_LISTEN=listen)

@@ -35,7 +35,7 @@ def refused(command: Command) -> Refused:
     return refused
 
 
-def test_every_mistake_is_told_with_its_place(refused: Refused) -> None:
+def test_every_mistake_is_reported_with_its_place(refused: Refused) -> None:
     said = refused(
         {
             "accounts": {"default": {"api_key": "k", "rate_limit": 5}},

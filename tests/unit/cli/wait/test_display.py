@@ -12,11 +12,12 @@ from watcher.cli.wait.display import change_line, picture, reason, wrapped_count
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject, WaitResult
 from watcher.domain.errors import Exit
 from watcher.domain.models import Event, EventType, ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.terminal import harmless
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
-START = int(NOON.timestamp()) * 1_000_000
+START = Micros(int(NOON.timestamp()) * 1_000_000)
 EVIL = "</x> [red]*b*[/red] \x1b[31m\nnext\x9b2J\u202eltr"
 RUNNING = ExecutionSnapshot(SUBJECT.execution, "running", pipeline_name="Sales agent", started_at=NOON)
 FAILED = replace(
@@ -32,16 +33,16 @@ def progress_of(
 ) -> Progress:
     """Return a progress whose stays begin so many seconds after noon."""
     progress = Progress(lost_after=3)
-    progress.periods = tuple(StatusPeriod(status, START + after_s * 1_000_000) for status, after_s in periods)
+    progress.periods = tuple(StatusPeriod(status, Micros(START + after_s * 1_000_000)) for status, after_s in periods)
     progress.execution, progress.ending = execution, ending
-    progress.poll_count, progress.polled_at = 41, 99.2
+    progress.poll_count, progress.polled_at = 41, Monotonic(99.2)
     return progress
 
 
 def shown(
-    progress: Progress, *, after_s: float = 137, next_poll_at: float | None = 103.1, columns: int = 100
+    progress: Progress, *, after_s: float = 137, next_poll_at: Monotonic | None = Monotonic(103.1), columns: int = 100
 ) -> list[str]:
-    moment = RenderTime(START + round(after_s * 1_000_000), 100.0, next_poll_at)
+    moment = RenderTime(Micros(START + round(after_s * 1_000_000)), Monotonic(100.0), next_poll_at)
     return picture(SUBJECT, progress, moment, columns=columns).plain.split("\n")
 
 
@@ -77,7 +78,7 @@ def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
     assert len(shown(progress)) == 3
 
 
-def test_a_loss_is_told_in_words() -> None:
+def test_a_loss_is_shown_in_words() -> None:
     progress = progress_of(("running", 0), ("lost", 9), execution=RUNNING, ending=WaitResult(Exit.FAILED))
     assert shown(progress)[0].startswith("? lost after 9 s")
     assert shown(progress)[-1] == "  Clerk Chat no longer knows it"
@@ -116,16 +117,16 @@ def test_nothing_is_tried_on_once_the_time_is_over() -> None:
         (Outcome.NOT_FOUND, "404", True, "404 since {}, retrying (a passing error never ends this)"),
     ],
 )
-def test_trouble_is_told_with_its_beginning(outcome: Outcome, word: str, says: str, *, seen: bool) -> None:
+def test_trouble_is_reported_with_its_beginning(outcome: Outcome, word: str, says: str, *, seen: bool) -> None:
     progress = progress_of(("running", 0), execution=RUNNING if seen else None)
     progress.failure = PollFailure(outcome, word, NOON)
     assert shown(progress)[-1] == f"  API {says.format(f'{NOON.astimezone():%H:%M}')}"
 
 
-def test_a_long_wait_for_the_next_poll_is_told_in_minutes_and_a_late_one_as_none() -> None:
+def test_a_long_wait_for_the_next_poll_is_shown_in_minutes_and_a_late_one_as_none() -> None:
     progress = progress_of(("paused", 0), execution=RUNNING)
-    assert shown(progress, next_poll_at=190.0)[2].endswith("next in 1 m 30 s")
-    assert shown(progress, next_poll_at=90.0)[2].endswith("next in 0.0 s")
+    assert shown(progress, next_poll_at=Monotonic(190.0))[2].endswith("next in 1 m 30 s")
+    assert shown(progress, next_poll_at=Monotonic(90.0))[2].endswith("next in 0.0 s")
 
 
 @pytest.mark.parametrize("columns", [20, 40, 60])
@@ -133,11 +134,11 @@ def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> 
     execution = replace(RUNNING, pipeline_name="営業エージェント" * 4)
     progress = progress_of(("new", 0), ("running", 3), execution=execution)
     progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
-    lines = picture(SUBJECT, progress, RenderTime(START, 100.0, None), columns=columns).split()
+    lines = picture(SUBJECT, progress, RenderTime(START, Monotonic(100.0), None), columns=columns).split()
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
-def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
+def test_a_narrow_terminal_is_shown_fewer_words() -> None:
     progress = progress_of(("new", 0), ("running", 3), execution=RUNNING)
     progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
     assert shown(progress, columns=45) == [
@@ -150,7 +151,7 @@ def test_a_narrow_terminal_is_told_in_fewer_words() -> None:
 
 def test_rows_are_counted_that_a_narrower_terminal_makes_of_the_lines() -> None:
     progress = progress_of(("running", 0), execution=RUNNING)
-    lines = picture(SUBJECT, progress, RenderTime(START, 100.0, 103.1), columns=100)
+    lines = picture(SUBJECT, progress, RenderTime(START, Monotonic(100.0), Monotonic(103.1)), columns=100)
     assert [line.cell_len for line in lines.split()] == [66, 9, 43]
     assert wrapped_count(lines, columns=100) == 0
     assert wrapped_count(lines, columns=66) == 0

@@ -1,4 +1,4 @@
-"""A wait that ends otherwise than by what the API says; the rest is told by the real program."""
+"""A wait that ends otherwise than by what the API says; the rest is tested with the real program."""
 
 import asyncio
 from pathlib import Path
@@ -12,6 +12,7 @@ from watcher.cli.wait.progress import Progress, RenderTime
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
 from watcher.domain.models import Event, Outcome
+from watcher.domain.timestamps import Monotonic
 from watcher.polling.policy import ERROR_JITTER
 from watcher.store.open import open_store
 
@@ -34,7 +35,7 @@ async def test_what_would_end_the_daemon_ends_the_wait(tmp_path: Path) -> None:
     store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
     account = await account_of(store, clock, "9a1b0000-0000-4000-8000-000000000001")
     heard, gallery, progress = Heard(), Gallery(), Progress(lost_after=3)
-    heard.put_nowait(Reply(Outcome.TIMEOUT, 0.0))
+    heard.put_nowait(Reply(Outcome.TIMEOUT, Monotonic(0.0)))
     heard.put_nowait(StoreError("gone"))
     with pytest.raises(StoreError, match="gone"):
         await asyncio.wait_for(_Follower(account.watcher, heard, clock, progress, gallery).follow(), 5)
@@ -68,11 +69,11 @@ def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
 
 
 @pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
-def test_time_that_is_over_is_told_as_it_was_given(timeout_s: float, waited: str) -> None:
+def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited: str) -> None:
     assert _timed_out(Progress(lost_after=3), timeout_s).problem == f"not seen after {waited} (--timeout)"
 
 
 def test_what_went_wrong_last_is_said_when_time_is_over() -> None:
     progress = Progress(lost_after=3)
-    progress.answered(Reply(Outcome.CONNECTION, 0.0), at=EPOCH, now=0.0)
+    progress.answered(Reply(Outcome.CONNECTION, Monotonic(0.0)), at=EPOCH, now=Monotonic(0.0))
     assert _timed_out(progress, 8.0).problem == "not seen after 8 s (--timeout); the last poll failed: no connection"

@@ -5,6 +5,7 @@ from virtual import PIPELINE, FakeClock, ScriptedApi, said
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait.observers import EphemeralStore, ObservedApi
 from watcher.domain.models import ExecutionRecord
+from watcher.domain.timestamps import Micros
 from watcher.store.protocol import NO_BACKOFF, AccountRecord, AccountStore, Change, ExecutionChange, PipelineRecord
 
 
@@ -28,7 +29,7 @@ async def test_a_change_is_heard_and_kept_nowhere() -> None:
     lease = await ledger.claim("account", "default")
     change = ExecutionChange(lease, None, ExecutionRecord("e", PIPELINE, "running"), ())
     await ledger.record(change)
-    await ledger.save_poll_times(lease, {"e": 1})
+    await ledger.save_poll_times(lease, {"e": Micros(1)})
     await ledger.save_backoff(lease, NO_BACKOFF)
     assert heard == [change]
     assert await ledger.load_account(lease) == AccountRecord(0, None, NO_BACKOFF)

@@ -8,18 +8,19 @@ from watcher.clerk.protocol import Reply
 from watcher.cli.wait.progress import PollFailure, Progress, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
 from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.store.protocol import ExecutionChange, Lease, PipelineChange, SourceChange
 
 LEASE = Lease("account", "default", 1)
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 LATER = datetime(2026, 11, 24, 12, 1, tzinfo=UTC)
-SEEN = Reply(Outcome.OK, 0.0, ExecutionSnapshot("e", "running"), 200)
-BUSY = Reply(Outcome.RATE_LIMITED, 0.0, None, 429, 2.0)
-MISSING = Reply(Outcome.NOT_FOUND, 0.0, None, 404)
-REFUSED = Reply(Outcome.UNAUTHORIZED, 0.0, None, 401)
-FORBIDDEN = Reply(Outcome.FORBIDDEN, 0.0, None, 403)
-DOWN = Reply(Outcome.SERVER_ERROR, 0.0, None, 502)
-SILENT = Reply(Outcome.TIMEOUT, 0.0)
+SEEN = Reply(Outcome.OK, Monotonic(0.0), ExecutionSnapshot("e", "running"), 200)
+BUSY = Reply(Outcome.RATE_LIMITED, Monotonic(0.0), None, 429, 2.0)
+MISSING = Reply(Outcome.NOT_FOUND, Monotonic(0.0), None, 404)
+REFUSED = Reply(Outcome.UNAUTHORIZED, Monotonic(0.0), None, 401)
+FORBIDDEN = Reply(Outcome.FORBIDDEN, Monotonic(0.0), None, 403)
+DOWN = Reply(Outcome.SERVER_ERROR, Monotonic(0.0), None, 502)
+SILENT = Reply(Outcome.TIMEOUT, Monotonic(0.0))
 DEGRADED = SourceChange(LEASE, 0, 1, "unreachable", ())
 RECOVERED = SourceChange(LEASE, 1, 2, None, ())
 
@@ -28,7 +29,7 @@ def progress_after(*heard: Reply | SourceChange | ExecutionRecord) -> Progress:
     progress = Progress(lost_after=3)
     for one in heard:
         if isinstance(one, Reply):
-            progress.answered(one, at=NOON, now=5.0)
+            progress.answered(one, at=NOON, now=Monotonic(5.0))
         elif isinstance(one, ExecutionRecord):
             progress.recorded(ExecutionChange(LEASE, None, one, ()))
         else:
@@ -43,7 +44,13 @@ def epoch_plus(microseconds: int) -> datetime:
 def known(status: str | None, *, ended: bool = False, lost: bool = False, since_at: int = 1) -> ExecutionRecord:
     reason = LostReason.NOT_FOUND if lost else None
     return ExecutionRecord(
-        "e", "p", status, since_at, ended_at=9 if ended else None, lost=reason, lost_at=8 if lost else None
+        "e",
+        "p",
+        status,
+        Micros(since_at),
+        ended_at=Micros(9) if ended else None,
+        lost=reason,
+        lost_at=Micros(8) if lost else None,
     )
 
 
@@ -69,7 +76,11 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
     progress = progress_after(known("new", since_at=1), known("running", since_at=2), known("running", since_at=2))
     assert progress.status == "running"
     progress.recorded(ExecutionChange(LEASE, 2, known("running", since_at=2, lost=True), ()))
-    assert progress.periods == (StatusPeriod("new", 1), StatusPeriod("running", 2), StatusPeriod("lost", 8))
+    assert progress.periods == (
+        StatusPeriod("new", Micros(1)),
+        StatusPeriod("running", Micros(2)),
+        StatusPeriod("lost", Micros(8)),
+    )
     assert Progress(lost_after=3).status is None
 
 
@@ -78,15 +89,15 @@ def test_an_end_is_dated_by_what_the_api_says_between_the_stay_before_and_its_si
     finished_us: int, since_us: int
 ) -> None:
     finished = ExecutionSnapshot("e", "failed", finished_at=epoch_plus(finished_us))
-    progress = progress_after(known("running", since_at=2), Reply(Outcome.OK, 0.0, finished, 200))
+    progress = progress_after(known("running", since_at=2), Reply(Outcome.OK, Monotonic(0.0), finished, 200))
     progress.recorded(ExecutionChange(LEASE, 1, known("failed", ended=True, since_at=8), ()))
-    assert progress.periods == (StatusPeriod("running", 2), StatusPeriod("failed", since_us))
+    assert progress.periods == (StatusPeriod("running", Micros(2)), StatusPeriod("failed", Micros(since_us)))
 
 
 def test_an_end_at_first_sight_is_dated_as_a_beginning() -> None:
     finished = ExecutionSnapshot("e", "failed", finished_at=epoch_plus(5))
-    progress = progress_after(Reply(Outcome.OK, 0.0, finished, 200), known("failed", ended=True, since_at=1))
-    assert progress.periods == (StatusPeriod("failed", 1),)
+    progress = progress_after(Reply(Outcome.OK, Monotonic(0.0), finished, 200), known("failed", ended=True, since_at=1))
+    assert progress.periods == (StatusPeriod("failed", Micros(1)),)
 
 
 def test_what_is_not_known_so_many_times_before_it_was_seen_is_not_found() -> None:
@@ -95,7 +106,7 @@ def test_what_is_not_known_so_many_times_before_it_was_seen_is_not_found() -> No
     assert ending == WaitResult(Exit.NOT_FOUND, "Clerk Chat knows no such execution (404)")
 
 
-def test_a_refused_key_ends_it_as_soon_as_the_account_is_told_degraded() -> None:
+def test_a_refused_key_ends_it_as_soon_as_the_account_is_degraded() -> None:
     assert progress_after(REFUSED).ending is None
     ending = progress_after(REFUSED, DEGRADED).ending
     assert ending == WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)", key_refused=True)
@@ -119,9 +130,9 @@ def test_a_key_that_is_forbidden_for_long_is_refused_but_not_if_anything_else_wa
     [
         (DOWN, "502"),
         (SILENT, "no answer in time"),
-        (Reply(Outcome.CONNECTION, 0.0), "no connection"),
-        (Reply(Outcome.INVALID, 0.0, None, 200), "unreadable answers"),
-        (Reply(Outcome.INVALID, 0.0, None, 402), "402"),
+        (Reply(Outcome.CONNECTION, Monotonic(0.0)), "no connection"),
+        (Reply(Outcome.INVALID, Monotonic(0.0), None, 200), "unreadable answers"),
+        (Reply(Outcome.INVALID, Monotonic(0.0), None, 402), "402"),
     ],
 )
 def test_an_api_that_never_answered_is_unreachable_once_the_account_is_degraded(reply: Reply, word: str) -> None:
@@ -146,7 +157,7 @@ def test_no_failed_poll_ends_it_once_the_execution_was_seen(reply: Reply) -> Non
 
 def test_trouble_is_dated_from_the_first_failure_and_named_by_the_last() -> None:
     progress = progress_after(DOWN)
-    progress.answered(BUSY, at=LATER, now=6.0)
+    progress.answered(BUSY, at=LATER, now=Monotonic(6.0))
     assert progress.failure == PollFailure(Outcome.RATE_LIMITED, "429", NOON)
     assert (progress.poll_count, progress.polled_at) == (2, 6.0)
 
@@ -155,7 +166,7 @@ def test_a_poll_that_succeeds_ends_the_trouble() -> None:
     assert progress_after(DOWN, SEEN).failure is None
 
 
-def test_what_is_told_of_the_pipeline_says_nothing_of_the_execution() -> None:
+def test_what_is_reported_of_the_pipeline_says_nothing_of_the_execution() -> None:
     progress = progress_after(SEEN, known("running"))
-    progress.recorded(PipelineChange(LEASE, "p", 0, 0, Cursor(1), ()))
+    progress.recorded(PipelineChange(LEASE, "p", 0, 0, Cursor(Micros(1)), ()))
     assert (progress.status, progress.ending) == ("running", None)

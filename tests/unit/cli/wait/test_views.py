@@ -15,9 +15,10 @@ from watcher.cli.wait.views import EventView, LineView, live_view
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Event, EventType, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
-MOMENT = RenderTime(5_000_000, 5.0, None)
+MOMENT = RenderTime(Micros(5_000_000), Monotonic(5.0), None)
 
 
 class Screen(StringIO):
@@ -33,7 +34,7 @@ class Screen(StringIO):
 
 def running() -> Progress:
     progress = Progress(lost_after=3)
-    progress.periods = (StatusPeriod("running", 0),)
+    progress.periods = (StatusPeriod("running", Micros(0)),)
     return progress
 
 
@@ -97,7 +98,9 @@ class Quiet:
         """Return what is said when it is shown the moments so many seconds from the start."""
         self.said.clear()
         for second in seconds:
-            self.view.show(progress or running(), RenderTime(round(second * 1_000_000), second, None))
+            self.view.show(
+                progress or running(), RenderTime(Micros(round(second * 1_000_000)), Monotonic(second), None)
+            )
         return self.said.copy()
 
 
@@ -127,7 +130,7 @@ async def test_a_sign_of_life_says_what_the_trouble_is(quiet: Quiet) -> None:
     assert sign == f"waiting: not seen yet · polls 0 · API 429 since {since.astimezone():%H:%M}, pausing as requested"
 
 
-async def test_whatever_is_told_is_a_sign_of_life_too(quiet: Quiet) -> None:
+async def test_whatever_is_reported_is_a_sign_of_life_too(quiet: Quiet) -> None:
     assert quiet.signs(0, 59) == []
     await quiet.view.on_event(EVENT, running())
     assert quiet.signs(61, 119) == []

@@ -6,25 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from examples import EVENT
 
 from watcher.delivery.sinks.event_line import event_console, event_line, render
-
-EVENT: dict[str, Any] = {
-    "id": "0b0d5d1c-0000-5000-8000-000000000001",
-    "type": "execution.failed",
-    "subject": "9a1b0000-0000-4000-8000-000000000001",
-    "data": {
-        "account": "default",
-        "pipeline": {"id": "0b5c", "name": "Sales agent"},
-        "execution": {
-            "id": "9a1b0000-0000-4000-8000-000000000001",
-            "status": "failed",
-            "durationSeconds": 5.1,
-            "failedNodes": [{"name": "Greeting", "error": "[red]upstream timeout"}],
-        },
-        "observed": {"at": "2026-11-24T10:00:01.000Z", "delaySeconds": 0.4},
-    },
-}
 
 
 def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:

@@ -20,6 +20,7 @@ from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery
+from watcher.domain.timestamps import Micros
 from watcher.runtime.logs import configure_logs
 
 WRITTEN = SendResult(SendOutcome.DELIVERED, "written")
@@ -51,7 +52,7 @@ def pipe() -> Iterator[Pipe]:
 
 
 def delivery(body: bytes) -> Delivery:
-    return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, 0, 0)
+    return Delivery("console", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
 
 
 def is_ready(task: asyncio.Task[SendResult]) -> bool:

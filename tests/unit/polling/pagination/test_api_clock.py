@@ -6,6 +6,7 @@ import pytest
 from stores import from_us
 
 from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.timestamps import Micros
 from watcher.polling.pagination.api_clock import ApiClock
 
 SECOND = 1_000_000
@@ -19,7 +20,7 @@ def page(*ends_s: int | None) -> list[ExecutionSnapshot]:
 
 def scan(clock: ApiClock, pages: Sequence[Sequence[int | None]]) -> None:
     for each in pages:
-        clock.note(page(*each), now=NOW_S * SECOND)
+        clock.note(page(*each), now=Micros(NOW_S * SECOND))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from stores import from_us
 
 from watcher.domain.models import Cursor, ExecutionSnapshot
+from watcher.domain.timestamps import Micros
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import (
     BASELINE_US,
@@ -17,11 +18,11 @@ from watcher.polling.pagination.arrival_baseline import (
 )
 
 SECOND = 1_000_000
-FIRST = Cursor(1000 * SECOND)
+FIRST = Cursor(Micros(1000 * SECOND))
 """Before the first scan has read where new rows show."""
-HEAD = Cursor(1000 * SECOND, newest_at=900 * SECOND)
+HEAD = Cursor(Micros(1000 * SECOND), newest_at=Micros(900 * SECOND))
 """While it goes on further down."""
-DONE = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True, newest_at=900 * SECOND)
+DONE = Cursor(Micros(1000 * SECOND), complete_at=Micros(1001 * SECOND), found=True, newest_at=Micros(900 * SECOND))
 
 
 def ended(began_s: int | None, ended_s: int | None) -> ExecutionSnapshot:
@@ -72,26 +73,26 @@ def test_what_is_new_is_known_by_the_apis_own_dates(
     *,
     history: bool,
 ) -> None:
-    arrivals = ArrivalBaseline(None if ended_by is None else ended_by * SECOND)
-    seen = FirstSeen(found_s * SECOND, found_s * SECOND)
+    arrivals = ArrivalBaseline(None if ended_by is None else Micros(ended_by * SECOND))
+    seen = FirstSeen(Micros(found_s * SECOND), Micros(found_s * SECOND))
     assert had_ended(cursor, ended(*row), arrivals, seen=seen, lookback_us=lookback_s * SECOND) is history
 
 
 def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
     arrivals = ArrivalBaseline()
-    arrivals.note([], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False)
+    arrivals.note([], now=Micros(99_000 * SECOND), watched_us=5 * SECOND, is_read=False)
     assert arrivals == ArrivalBaseline()
     arrivals.note(
-        [ended(10, 20), ended(30, None), ended(1, 2)], now=99_000 * SECOND, watched_us=5 * SECOND, is_read=False
+        [ended(10, 20), ended(30, None), ended(1, 2)], now=Micros(99_000 * SECOND), watched_us=5 * SECOND, is_read=False
     )
     assert (arrivals.ended_by_at, arrivals.first_at) == (25 * SECOND, 30 * SECOND)
-    arrivals.note([ended(10, 40)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
+    arrivals.note([ended(10, 40)], now=Micros(99_000 * SECOND), watched_us=20 * SECOND, is_read=False)
     assert (arrivals.ended_by_at, arrivals.first_at) == (25 * SECOND, 30 * SECOND)
-    arrivals.note([ended(10, 50)], now=99_000 * SECOND, watched_us=20 * SECOND, is_read=False)
+    arrivals.note([ended(10, 50)], now=Micros(99_000 * SECOND), watched_us=20 * SECOND, is_read=False)
     assert arrivals.ended_by_at == 30 * SECOND
-    arrivals.note([ended(10, 5000)], now=99_000 * SECOND, watched_us=BASELINE_US, is_read=False)
+    arrivals.note([ended(10, 5000)], now=Micros(99_000 * SECOND), watched_us=BASELINE_US, is_read=False)
     assert arrivals.ended_by_at == 4400 * SECOND
-    arrivals.note([ended(10, 99_000)], now=99_000 * SECOND, watched_us=BASELINE_US + 1, is_read=False)
+    arrivals.note([ended(10, 99_000)], now=Micros(99_000 * SECOND), watched_us=BASELINE_US + 1, is_read=False)
     assert arrivals.ended_by_at == 4400 * SECOND
 
 
@@ -108,12 +109,14 @@ def test_the_latest_dates_bound_what_the_apis_clock_showed_at_first() -> None:
 )
 def test_single_dates_that_are_yet_to_come_say_nothing_of_the_apis_clock(ends: list[int], latest_s: int | None) -> None:
     rows = [ended(800, end) for end in ends]
-    assert Dates(shown_dates(rows), now=1000 * SECOND).latest_at == (None if latest_s is None else latest_s * SECOND)
+    assert Dates(shown_dates(rows), now=Micros(1000 * SECOND)).latest_at == (
+        None if latest_s is None else latest_s * SECOND
+    )
 
 
 def test_when_one_that_has_not_begun_is_to_begin_says_nothing_of_the_apis_clock() -> None:
     planned = replace(ended(950, None), status="new")
-    assert Dates(shown_dates([ended(930, None), planned]), now=1000 * SECOND).latest_at == 930 * SECOND
+    assert Dates(shown_dates([ended(930, None), planned]), now=Micros(1000 * SECOND)).latest_at == 930 * SECOND
 
 
 @pytest.mark.parametrize(
@@ -124,10 +127,10 @@ def test_a_row_is_new_whatever_its_dates_say_once_all_that_were_there_were_known
     found_s: int, *, is_counted: bool, is_new: bool
 ) -> None:
     arrivals = ArrivalBaseline(is_counted=is_counted)
-    assert proves_new(DONE, arrivals, found_at=found_s * SECOND, history_us=100 * SECOND) is is_new
+    assert proves_new(DONE, arrivals, found_at=Micros(found_s * SECOND), history_us=100 * SECOND) is is_new
 
 
-UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)
+UNREAD = Cursor(Micros(1000 * SECOND), complete_at=Micros(1001 * SECOND), found=True)
 """All has been read, but perhaps not where new rows show."""
 
 
@@ -148,8 +151,8 @@ UNREAD = Cursor(1000 * SECOND, complete_at=1001 * SECOND, found=True)
 def test_an_end_that_was_not_there_when_all_was_read_is_unproven(
     cursor: Cursor, found_s: int, ended_s: int | None, *, unproven: bool
 ) -> None:
-    arrivals = ArrivalBaseline(ended_by_at=950 * SECOND)
-    arrivals.note_uncertain(cursor, ended(None, ended_s), found_at=found_s * SECOND, lookback_us=10 * SECOND)
+    arrivals = ArrivalBaseline(ended_by_at=Micros(950 * SECOND))
+    arrivals.note_uncertain(cursor, ended(None, ended_s), found_at=Micros(found_s * SECOND), lookback_us=10 * SECOND)
     assert arrivals.compare(watched_us=0) == unproven
 
 
@@ -160,7 +163,7 @@ def test_an_end_that_was_not_there_when_all_was_read_is_unproven(
         (990, 1020, 30, True, 0),
         (980, 990, 30, True, 0),  # it had ended by the time of the first answer
         (991, 1020, 30, False, 0),  # nothing new has shown yet
-        (991, 1019, 29, True, 0),  # too early to tell
+        (991, 1019, 29, True, 0),  # too early to know
         (991, 1004, 14, True, 0),  # it may be the one in doubt itself
     ],
 )
@@ -169,9 +172,9 @@ def test_an_end_that_only_our_clock_says_had_come_before_is_evaluated_once_both_
 ) -> None:
     assert COMPARED_AFTER_US == 30 * SECOND
     arrivals = ArrivalBaseline()
-    arrivals.note([ended(970, 980)], now=99_000 * SECOND, watched_us=0, is_read=False)
-    arrivals.note_uncertain(HEAD, ended(900, ended_s), found_at=1003 * SECOND, lookback_us=10 * SECOND)
-    arrivals.note([ended(new_s, None)], now=99_000 * SECOND, watched_us=watched_s * SECOND, is_read=is_read)
+    arrivals.note([ended(970, 980)], now=Micros(99_000 * SECOND), watched_us=0, is_read=False)
+    arrivals.note_uncertain(HEAD, ended(900, ended_s), found_at=Micros(1003 * SECOND), lookback_us=10 * SECOND)
+    arrivals.note([ended(new_s, None)], now=Micros(99_000 * SECOND), watched_us=watched_s * SECOND, is_read=is_read)
     assert [arrivals.compare(watched_us=watched_s * SECOND) for _ in range(2)] == [unproven] * 2
     assert arrivals.compare(watched_us=30 * SECOND) == (unproven or watched_s == 29)
 
@@ -192,24 +195,30 @@ def test_few_dates_that_are_yet_to_come_count_until_new_rows_show_another_clock(
     first_s: list[int], next_s: list[int], watched_s: int, ended_by_s: int, *, unsure: bool, corrected: bool
 ) -> None:
     arrivals = ArrivalBaseline()
-    arrivals.note([ended(800, each) for each in first_s], now=1000 * SECOND, watched_us=0, is_read=False)
+    arrivals.note([ended(800, each) for each in first_s], now=Micros(1000 * SECOND), watched_us=0, is_read=False)
     now, watched_us = (1000 + watched_s) * SECOND, watched_s * SECOND
-    arrivals.note([ended(None, each) for each in next_s], now=now, watched_us=watched_us, is_read=True)
+    arrivals.note([ended(None, each) for each in next_s], now=Micros(now), watched_us=watched_us, is_read=True)
     assert (arrivals.is_unsure, arrivals.is_corrected) == (unsure, corrected)
     assert arrivals.ended_by_at == ended_by_s * SECOND
 
 
 def test_an_end_in_the_first_seconds_is_unproven_where_the_date_that_spoke_against_it_was_wrong() -> None:
     arrivals = ArrivalBaseline()
-    arrivals.note([ended(800, 9000)], now=1000 * SECOND, watched_us=0, is_read=False)
-    arrivals.note_uncertain(HEAD, ended(900, 1004), found_at=1004 * SECOND, lookback_us=10 * SECOND)
-    arrivals.note([ended(1020, 1030)], now=1030 * SECOND, watched_us=30 * SECOND, is_read=True)
+    arrivals.note([ended(800, 9000)], now=Micros(1000 * SECOND), watched_us=0, is_read=False)
+    arrivals.note_uncertain(HEAD, ended(900, 1004), found_at=Micros(1004 * SECOND), lookback_us=10 * SECOND)
+    arrivals.note([ended(1020, 1030)], now=Micros(1030 * SECOND), watched_us=30 * SECOND, is_read=True)
     assert arrivals.compare(watched_us=30 * SECOND) == 1
 
 
 def test_what_the_first_scan_meets_further_on_was_there_though_it_began_after_the_newest() -> None:
     row = ended(901, 902)
-    assert not had_ended(HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND), lookback_us=0)
+    assert not had_ended(
+        HEAD, row, ArrivalBaseline(), seen=FirstSeen(Micros(1005 * SECOND), Micros(1005 * SECOND)), lookback_us=0
+    )
     assert had_ended(
-        HEAD, row, ArrivalBaseline(), seen=FirstSeen(1005 * SECOND, 1005 * SECOND, in_turn=True), lookback_us=0
+        HEAD,
+        row,
+        ArrivalBaseline(),
+        seen=FirstSeen(Micros(1005 * SECOND), Micros(1005 * SECOND), in_turn=True),
+        lookback_us=0,
     )

@@ -89,7 +89,7 @@ def test_an_order_that_changes_is_noticed_in_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("believed", "seconds", "clear", "mixed", "doubt"),
+    ("believed", "seconds", "clear", "mixed", "uncertain"),
     [
         (None, [], False, False, True),
         (None, FALLING, True, False, False),
@@ -105,12 +105,12 @@ def test_an_order_that_changes_is_noticed_in_time() -> None:
         (Order.OLDEST, [1, 2, 1], False, False, False),
     ],
 )
-def test_a_scan_tells_whether_its_pages_show_what_is_believed(
-    believed: Order | None, seconds: Sequence[int | None], *, clear: bool, mixed: bool, doubt: bool
+def test_a_scan_knows_whether_its_pages_show_what_is_believed(
+    believed: Order | None, seconds: Sequence[int | None], *, clear: bool, mixed: bool, uncertain: bool
 ) -> None:
     ordering = Ordering(believed)
     ordering.learn(rows(seconds))
-    assert (ordering.is_clear, ordering.is_mixed, ordering.is_uncertain) == (clear, mixed, doubt)
+    assert (ordering.is_clear, ordering.is_mixed, ordering.is_uncertain) == (clear, mixed, uncertain)
 
 
 def test_each_scan_starts_anew() -> None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 from e2e.endpoint import Attempt
-from witness import answered_statuses, requests_of, time_at, true_path
+from simulator_facts import answered_statuses, requests_of, time_at, true_path
 
 from watcher.clerk.simulator.request_log import LoggedRequest
 from watcher.clerk.simulator.server import Simulator
@@ -74,7 +74,7 @@ def of_completeness(bodies: Iterable[bytes], simulator: Simulator) -> list[str]:
         wanted = "lost" if not execution.is_visible(simulator.world.now_s()) else path[-1].status
         emitted = last[execution.id]["data"]["execution"]["status"] if execution.id in last else None
         if emitted != wanted:
-            complaints.append(f"{execution.id}: the last that was told is {emitted}, true is {wanted} of {path}")
+            complaints.append(f"{execution.id}: the last that was reported is {emitted}, true is {wanted} of {path}")
     return complaints
 
 
@@ -86,7 +86,7 @@ def of_everything_answered(bodies: Iterable[bytes], simulator: Simulator) -> lis
         statuses = [status for status, _ in groupby(_statuses(emitted.get(execution.id, [])))]
         answered = answered_statuses(simulator.request_log, execution.id)
         if statuses != answered:
-            complaints.append(f"{execution.id}: told {statuses}, answered {answered}")
+            complaints.append(f"{execution.id}: reported {statuses}, answered {answered}")
     return complaints
 
 
@@ -98,7 +98,7 @@ def of_alternation(bodies: Iterable[bytes], *, troubles_count: int) -> list[str]
         if subject is None and source.startswith("/accounts/"):
             turns = ["account.degraded", "account.recovered"] * (len(types) // 2)
             if types != turns or len(types) > 2 * troubles_count:
-                complaints.append(f"{source} told {types} over {troubles_count} troubles")
+                complaints.append(f"{source} reported {types} over {troubles_count} troubles")
     return complaints
 
 
@@ -121,7 +121,7 @@ def _of_execution(execution: str, *, events: Sequence[Event], simulator: Simulat
         return
     path = true_path(simulator.world, execution)
     if not _is_subsequence([status for status, _ in groupby(_statuses(events))], [moment.status for moment in path]):
-        yield f"{execution}: told {_statuses(events)}, true is {path}"
+        yield f"{execution}: reported {_statuses(events)}, true is {path}"
     if sum(status in ENDS for status in _statuses(events)) > 1:
         yield f"{execution}: more than one end in {_statuses(events)}"
     for before, event in zip([None, *events], events, strict=False):
@@ -131,10 +131,10 @@ def _of_execution(execution: str, *, events: Sequence[Event], simulator: Simulat
 def _of_event(event: Event, *, before: Event | None, simulator: Simulator) -> Iterator[str]:
     emitted = event["data"]["execution"]
     if emitted.get("previousStatus") != (before and before["data"]["execution"]["status"]):
-        yield f"{emitted} was told after {before}"
+        yield f"{emitted} was reported after {before}"
     if event["type"] == "execution.lost":
         if not _is_excused(event, simulator=simulator):
-            yield f"{emitted['id']} was told as lost without a reason"
+            yield f"{emitted['id']} was reported as lost without a reason"
     elif not _was_so(event, simulator=simulator):
         yield f"{emitted['id']} was not {emitted['status']} in {event['data']['observed']}"
 

@@ -1,11 +1,11 @@
-"""The judge itself: it complains of each thing it is there to find, and of nothing else."""
+"""The checks itself: it complains of each thing it is there to find, and of nothing else."""
 
 import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from e2e import judge
+from e2e import checks
 from e2e.endpoint import Answer, Attempt
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
@@ -71,15 +71,15 @@ SUCCESS = emitted(3, "success", previous="running", at_s=-9, not_before_s=-11)
 
 def test_what_is_true_and_whole_finds_no_complaint(world: World, simulator: Simulator) -> None:
     bodies = written(world, *map(_copy, (NEW, RUNNING, SUCCESS)))
-    assert judge.of_sequences([*bodies, *bodies]) == []
-    assert judge.of_truth(bodies, simulator) == []
-    assert judge.of_completeness(bodies, simulator) == []
+    assert checks.of_sequences([*bodies, *bodies]) == []
+    assert checks.of_truth(bodies, simulator) == []
+    assert checks.of_completeness(bodies, simulator) == []
 
 
 def test_a_hole_other_bytes_and_a_second_id_are_found(world: World) -> None:
-    assert judge.of_sequences(written(world, _copy(NEW), _copy(SUCCESS)))
-    assert judge.of_sequences(written(world, _copy(NEW), _copy(NEW) | {"time": "later"}))
-    assert judge.of_sequences(written(world, _copy(NEW), _copy(NEW) | {"id": "other"}))
+    assert checks.of_sequences(written(world, _copy(NEW), _copy(SUCCESS)))
+    assert checks.of_sequences(written(world, _copy(NEW), _copy(NEW) | {"time": "later"}))
+    assert checks.of_sequences(written(world, _copy(NEW), _copy(NEW) | {"id": "other"}))
 
 
 @pytest.mark.parametrize(
@@ -93,47 +93,47 @@ def test_a_hole_other_bytes_and_a_second_id_are_found(world: World) -> None:
     ],
 )
 def test_what_was_not_so_is_found(world: World, simulator: Simulator, lie: dict[str, Any]) -> None:
-    assert judge.of_truth(written(world, _copy(lie)), simulator)
+    assert checks.of_truth(written(world, _copy(lie)), simulator)
 
 
 def test_an_execution_that_does_not_exist_and_a_second_end_are_found(world: World, simulator: Simulator) -> None:
-    assert judge.of_truth(written(world, _copy(NEW) | {"subject": "stranger"}), simulator)
-    assert judge.of_truth(written(world, emitted(1, "success"), emitted(2, "success", previous="success")), simulator)
+    assert checks.of_truth(written(world, _copy(NEW) | {"subject": "stranger"}), simulator)
+    assert checks.of_truth(written(world, emitted(1, "success"), emitted(2, "success", previous="success")), simulator)
 
 
 def test_a_loss_is_excused_by_refusals_in_a_row(world: World, simulator: Simulator) -> None:
     lost = written(world, emitted(1, "lost", at_s=world.now_s() + 1))
     for _ in range(3):
         simulator.request_log.open(LoggedRequest(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=404))
-    assert judge.of_truth(lost, simulator) == []
+    assert checks.of_truth(lost, simulator) == []
     simulator.request_log.open(
         LoggedRequest(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=200, answered="new")
     )
-    assert judge.of_truth(lost, simulator)
+    assert checks.of_truth(lost, simulator)
 
 
 def test_a_missing_end_and_a_missing_status_are_found(world: World, simulator: Simulator) -> None:
     simulator.request_log.open(
         LoggedRequest(world.clock.monotonic(), 0, "get", execution=EXECUTION, code=200, answered="new")
     )
-    assert judge.of_completeness(written(world, _copy(NEW)), simulator)
-    assert judge.of_completeness([], simulator)
-    assert judge.of_everything_answered([], simulator)
-    assert judge.of_everything_answered(written(world, _copy(NEW)), simulator) == []
+    assert checks.of_completeness(written(world, _copy(NEW)), simulator)
+    assert checks.of_completeness([], simulator)
+    assert checks.of_everything_answered([], simulator)
+    assert checks.of_everything_answered(written(world, _copy(NEW)), simulator) == []
 
 
 def test_overtaking_and_going_back_are_found() -> None:
     taken = [_attempt(NEW, Answer.TAKE), _attempt(RUNNING, Answer.TAKE)]
-    assert judge.of_order(taken) == []
-    assert judge.of_order([_attempt(NEW, Answer.TAKE_AND_CUT), _attempt(RUNNING, Answer.TAKE)])
-    assert judge.of_order([*taken, _attempt(NEW, Answer.TAKE)])
+    assert checks.of_order(taken) == []
+    assert checks.of_order([_attempt(NEW, Answer.TAKE_AND_CUT), _attempt(RUNNING, Answer.TAKE)])
+    assert checks.of_order([*taken, _attempt(NEW, Answer.TAKE)])
 
 
 @pytest.mark.parametrize(("types", "well"), [("dr", True), ("drdr", False), ("dd", False), ("d", False), ("rd", False)])
 def test_alarms_that_do_not_alternate_or_are_too_many_are_found(world: World, types: str, *, well: bool) -> None:
     words = {"d": "degraded", "r": "recovered"}
     bodies = written(world, *(account(number, words[letter]) for number, letter in enumerate(types, start=1)))
-    assert (judge.of_alternation(bodies, troubles_count=1) == []) is well
+    assert (checks.of_alternation(bodies, troubles_count=1) == []) is well
 
 
 def _attempt(event: dict[str, Any], answer: Answer) -> Attempt:

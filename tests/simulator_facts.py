@@ -1,4 +1,4 @@
-"""What the simulator knows and only tests ask: what it was asked, what it told, and what was true."""
+"""What the simulator knows and only tests ask: what it was asked, what it answered, and what was true."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -32,11 +32,11 @@ def requests_of(request_log: RequestLog, execution: str) -> list[LoggedRequest]:
 
 def answered_statuses(request_log: RequestLog, execution: str) -> list[str]:
     """Return the statuses that answers had, without repetitions: what a watcher can know at least."""
-    emitted = (_told_of(entry, execution) for entry in request_log.entries)
+    emitted = (_shown_of(entry, execution) for entry in request_log.entries)
     return [status for status, _ in groupby(status for status in emitted if status)]
 
 
-def _told_of(entry: LoggedRequest, execution: str) -> str | None:
+def _shown_of(entry: LoggedRequest, execution: str) -> str | None:
     return entry.answered if entry.execution == execution else (entry.rows or {}).get(execution)
 
 

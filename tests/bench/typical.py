@@ -1,0 +1,77 @@
+"""A typical installation: whole pipelines by the defaults, whose changes go to stdout and to one webhook."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import psutil
+
+from bench.answers import PIPELINE_ROWS, pipeline_ids
+from bench.counters import Counters
+from bench.figures import Figure, at_most, shown
+from bench.load_server import serve_load
+from bench.processes import Cost, daemon, events_of, lines_in, observe_cost, server, wait_until
+from bench.receiver import receive
+from bench.workspaces import Wish, Workspaces
+
+PIPELINES = pipeline_ids(20)
+RATE_PER_S = 5
+CHANGED_ONE_IN = 5.5
+"""Of the rows shown: that makes some 35 changes a second."""
+
+WATCHED_S = 30.0
+SETTLING_S = 3.0
+WAITING_S = 1.0
+"""No more may wait in the outbox than changes in so long: a growing one delivers less than changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """What the daemon cost while nothing changed, and while changes were made and delivered, so many a second."""
+
+    quiet: Cost
+    busy: Cost
+    changes_per_s: float
+
+
+def measure_typical(workspaces: Workspaces, repetitions: Sequence[int]) -> Iterator[Figure]:
+    """Measure the CPU of a daemon with 20 pipelines, 1,200 executions, 5 requests/s and some 35 changes/s, or none."""
+    runs = [_run(workspaces) for _ in repetitions]
+    yield at_most(8, "CPU with some 35 changes/s, % of a core", [_percent(each.busy) for each in runs])
+    yield shown("  when nothing changes, % of a core", [_percent(each.quiet) for each in runs])
+    yield shown("  changes delivered per second", [each.changes_per_s for each in runs])
+    yield shown("  requests per second", [each.busy.per_s for each in runs])
+
+
+def _percent(cost: Cost) -> float:
+    return 100 * cost.cpu_s / cost.wall_s
+
+
+def _run(workspaces: Workspaces) -> Typical:
+    """Let nothing change, then every n-th row. Raises `RuntimeError` if the changes are not delivered meanwhile."""
+    with server(serve_load) as api, server(receive) as hook:
+        base_url, sink_url = (f"http://127.0.0.1:{each.port}" for each in (api, hook))
+        config = workspaces.make(Wish(base_url=base_url, pipelines=PIPELINES, rate_per_s=RATE_PER_S, sink_url=sink_url))
+
+        def waiting_counts() -> tuple[int, int]:
+            """Return how many events are yet to reach stdout and the webhook: one of each execution and change."""
+            count = len(PIPELINES) * PIPELINE_ROWS + api.changed_count
+            return count - lines_in(events_of(config)), count - hook.served_count
+
+        with daemon(config) as process:
+            wait_until(lambda: waiting_counts() == (0, 0))
+            quiet = _watch(process, api)
+            api.change_every = CHANGED_ONE_IN
+            time.sleep(SETTLING_S)
+            before = api.changed_count
+            busy = _watch(process, api)
+            changes_per_s = (api.changed_count - before) / busy.wall_s
+            if max(waiting_counts()) > changes_per_s * WAITING_S:
+                raise RuntimeError(f"the outbox grows: {waiting_counts()} wait")
+            api.change_every = 0
+            wait_until(lambda: waiting_counts() == (0, 0))
+            return Typical(quiet, busy, changes_per_s)
+
+
+def _watch(process: psutil.Process, api: Counters) -> Cost:
+    return observe_cost(process, api, wait=lambda: time.sleep(WATCHED_S))

@@ -1,0 +1,238 @@
+"""One table of answers for every kind of webhook: what each means, and that none costs time or memory."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from receiver import Receiver, Reply, answer, closes, hangs, resets, says
+from sample_events import failed
+from structlog.testing import capture_logs
+from worker_rig import FakeClock
+
+from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, retry_after_s
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.delivery.sinks.webhook import WebhookSettings
+
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "batch": {"group": {}},
+    "slack": {"template": "slack"},
+    "pagerduty": {"template": "pagerduty", "routing_key": "k" * 32},
+    "alertmanager": {"template": "alertmanager"},
+}
+TEMPLATES = frozenset({"slack", "pagerduty", "alertmanager"})
+DELIVERED, ACCEPTED, RETRY = SendOutcome.DELIVERED, SendOutcome.ACCEPTED, SendOutcome.RETRY
+
+CODES: Mapping[int, SendOutcome] = {
+    **dict.fromkeys((200, 201, 203, 204, 206, 207, 226, 299), DELIVERED),
+    202: ACCEPTED,
+    **dict.fromkeys((300, 301, 302, 303, 304, 307, 308), RETRY),
+    **dict.fromkeys((401, 402, 403, 404, 405, 406, 407, 408, 409, 411, 415, 418, 421, 423, 425, 426, 451, 499), RETRY),
+    **dict.fromkeys((400, 413, 422), SendOutcome.REFUSED),
+    410: SendOutcome.GONE,
+    429: SendOutcome.BUSY,
+    **dict.fromkeys((500, 501, 502, 503, 504, 505, 507, 508, 511, 520, 524, 599), RETRY),
+}
+
+
+def expected(kind: str, code: int) -> SendResult:
+    """Return what a receiver with an empty answer means."""
+    outcome = CODES[code]
+    if kind not in TEMPLATES:
+        outcome = DELIVERED if outcome is ACCEPTED else outcome
+    if kind == "slack" and outcome is DELIVERED:
+        return SendResult(RETRY, f"{code} without ok")
+    return SendResult(outcome, str(code))
+
+
+@asynccontextmanager
+async def sink_to(url: str, kind: str, **more: object) -> AsyncIterator[Sink]:
+    block = WebhookSettings.model_validate({"type": "webhook", "url": url, "timeout": "2s", **KINDS[kind], **more})
+    sink = block.open(SinkContext(FakeClock()))
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def sent(receiver: Receiver, kind: str, **more: object) -> SendResult:
+    async with sink_to(receiver.url, kind, **more) as sink:
+        return await sink.send([failed()])
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_code_means_what_the_table_says(receiver: Receiver, kind: str) -> None:
+    async with sink_to(receiver.url, kind) as sink:
+        for code in CODES:
+            receiver.requests.clear()
+            receiver.reply = says(answer(code, Location=f"{receiver.url}/elsewhere"))
+            result = await sink.send([failed()])
+            wanted = expected(kind, code)
+            assert (result.outcome, result.answer) == (wanted.outcome, wanted.answer), code
+            assert len(receiver.requests) == (2 if code == 400 and kind in TEMPLATES else 1), code
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome"),
+    [
+        (b"ok", DELIVERED),
+        (b"ok\n", DELIVERED),
+        (b"", RETRY),
+        (b"OK", RETRY),
+        (b"okay", RETRY),
+        (b"not ok", RETRY),
+        (b"no_text", RETRY),
+        (b'{"ok": true}', RETRY),
+        (b"<!doctype html><title>Sign in</title>", RETRY),
+        (b"ok" + b" " * 5_000_000 + b"not", DELIVERED),  # of megabytes only the beginning is read
+        (b"x" * 5_000_000, RETRY),
+    ],
+    ids=lambda value: value[:8] if isinstance(value, bytes) else None,
+)
+async def test_slack_says_ok(receiver: Receiver, said: bytes, outcome: SendOutcome) -> None:
+    receiver.reply = says(answer(200, body=said))
+    assert (await sent(receiver, "slack")).outcome is outcome
+
+
+async def test_slacks_ok_may_come_in_parts(receiver: Receiver) -> None:
+    whole = answer(200, body=b"ok")
+    receiver.reply = says(whole[:-2], b"o", b"k")
+    assert (await sent(receiver, "slack")).outcome is DELIVERED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize(
+    ("header", "heeded_s"),
+    [
+        ("30", 30),
+        ("Tue, 24 Nov 2026 10:02:00 GMT", 120),
+        ("Tue, 24 Nov 2026 09:00:00 GMT", 0),
+        ("999999999999", RETRY_AFTER_CAP_S),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", RETRY_AFTER_CAP_S),
+        ("-5", 0),
+        ("1e9", 0),
+        ("soon", 0),
+        ("", 0),
+    ],
+)
+async def test_a_receiver_may_ask_to_be_left_alone(
+    receiver: Receiver, kind: str, code: int, header: str, heeded_s: float
+) -> None:
+    receiver.reply = says(answer(code, Retry_After=header))
+    result = await sent(receiver, kind)
+    assert (result.outcome, retry_after_s(result)) == (CODES[code], heeded_s)
+
+
+async def drips_its_head(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nX-Padding: ")
+    while True:
+        await says(b"x")(writer)
+
+
+async def drips_its_body(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+    while True:
+        await says(b"o")(writer)
+
+
+async def floods(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    while True:
+        writer.write(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
+        await writer.drain()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("reply", "answered"),
+    [
+        (hangs, "timeout"),
+        (closes, "reset"),
+        (resets, "reset"),
+        (says(b"SSH-2.0-OpenSSH_9.6\r\n"), "connection"),
+    ],
+)
+async def test_no_answer_is_a_failed_attempt(receiver: Receiver, kind: str, reply: Reply, answered: str) -> None:
+    receiver.reply = reply
+    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, answered)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reply", [drips_its_head, drips_its_body, floods])
+async def test_a_slow_or_endless_answer_is_one_by_its_status(receiver: Receiver, kind: str, reply: Reply) -> None:
+    receiver.reply = reply
+    began = time.perf_counter()
+    result = await sent(receiver, kind, timeout="400ms")
+    assert time.perf_counter() - began < 2
+    assert result.outcome is (RETRY if kind == "slack" else DELIVERED)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_broken_handshake_is_a_failed_attempt(kind: str) -> None:
+    async def speak_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer(200, body=b"ok"))
+        writer.close()
+
+    async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with sink_to(f"https://127.0.0.1:{port}/", kind) as sink:
+            assert await sink.send([failed()]) == SendResult(RETRY, "tls")
+
+
+@pytest.mark.parametrize("kind", sorted(TEMPLATES))
+async def test_a_message_refused_with_400_goes_once_more_in_minimal_form_and_loudly(
+    receiver: Receiver, kind: str
+) -> None:
+    answers = iter([answer(400, body=b"invalid_blocks \x1b[31m"), answer(200, body=b"ok")])
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(next(answers))
+        await writer.drain()
+
+    receiver.reply = reply
+    with capture_logs() as logs:
+        assert (await sent(receiver, kind)).outcome is DELIVERED
+    first, second = receiver.requests
+    assert len(second.body) < len(first.body)
+    assert first.headers["webhook-id"] == second.headers["webhook-id"] == str(failed().event_id)
+    (line,) = [line for line in logs if line["event"] == "template.rejected"]
+    assert (line["log_level"], line["sink"], line["answer"]) == ("error", "ops", "400")
+    assert line["said"] == r"invalid_blocks \x1b[31m"
+    assert line["remedy"]
+
+
+@pytest.mark.parametrize("kind", sorted(TEMPLATES))
+async def test_what_a_receiver_says_is_shown_without_our_secrets(receiver: Receiver, kind: str) -> None:
+    secrets = ["k" * 32, "services/T0/B0/secret", "Bearer t0ken"]
+    receiver.reply = says(answer(400, body=" ".join(secrets).encode()))
+    async with sink_to(f"{receiver.url}/{secrets[1]}", kind, headers={"Authorization": secrets[2]}) as sink:
+        with capture_logs() as logs:
+            await sink.send([failed()])
+    shown = str(logs)
+    assert [secret for secret in (*secrets[1:], "secret") if secret in shown] == []
+    assert kind != "pagerduty" or secrets[0] not in shown
+
+
+async def test_a_plain_body_is_not_sent_twice(receiver: Receiver) -> None:
+    receiver.reply = says(answer(400))
+    with capture_logs() as logs:
+        assert (await sent(receiver, "plain")).outcome is SendOutcome.REFUSED
+    assert (len(receiver.requests), logs) == (1, [])
+
+
+@pytest.mark.parametrize("code", [403, 404])
+async def test_of_a_webhook_slack_no_longer_knows_a_person_hears_what_to_do(receiver: Receiver, code: int) -> None:
+    receiver.reply = says(answer(code, body=b"no_service"))
+    assert "make a new one" in (await sent(receiver, "slack")).remedy
+    assert (await sent(receiver, "plain")).remedy == ""

@@ -1,0 +1,179 @@
+"""Pictures of messages as their receivers show them, drawn from the very payloads that are posted."""
+
+import json
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from html import escape
+from typing import Any
+
+from sample_events import AT, data_of, failed, problem_block, sample
+from worker_rig import FakeClock
+
+from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
+from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
+from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.domain.cloudevents import timestamp
+from watcher.domain.models import Delivery, EventType
+
+WIDTH = 720
+LEFT = 24
+LINE = 19
+TEXT, MUTED, PANEL, EDGE, LINK = "#1a1d23", "#565e6b", "#ffffff", "#d5d8dd", "#0453e0"
+SEVERITIES = {"critical": "#960a20", "error": "#960a20", "warning": "#9f5f02", "info": "#067d51"}
+DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
+FONT = "Helvetica, Arial, sans-serif"
+
+
+@dataclass
+class Canvas:
+    """Rows of text, from the top down. `y` is where the next begins."""
+
+    parts: list[str] = field(default_factory=list)
+    y: int = 34
+
+    def text(self, text: str, *, x: int = LEFT, size: int = 14, bold: bool = False, colour: str = TEXT) -> None:
+        """Draw one line."""
+        weight = ' font-weight="bold"' if bold else ""
+        style = f'font-family="{FONT}" font-size="{size}" fill="{colour}"{weight}'
+        self.parts.append(f'<text x="{x}" y="{self.y}" {style}>{escape(text)}</text>')
+
+    def paragraph(self, text: str, *, size: int = 14, bold: bool = False, colour: str = TEXT) -> None:
+        """Draw a text, as many lines as it takes."""
+        for line in text.split("\n"):
+            for part in textwrap.wrap(line, width=round((WIDTH - 2 * LEFT) / size * 1.9)) or [""]:
+                self.text(part, size=size, bold=bold, colour=colour)
+                self.y += LINE
+        self.y += 6
+
+    def button(self, label: str, *, x: int = LEFT) -> None:
+        """Draw a button beside the line."""
+        width = 30 + 8 * len(label)
+        box = f'x="{x}" y="{self.y - 18}" width="{width}" height="28" rx="4"'
+        self.parts.append(f'<rect {box} fill="{PANEL}" stroke="{EDGE}"/>')
+        self.text(label, x=x + 11, bold=True, colour=LINK)
+
+    def svg(self, title: str) -> str:
+        """Return the whole picture."""
+        height = self.y + 4
+        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">'
+        panel = (
+            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="{PANEL}" stroke="{EDGE}"/>'
+        )
+        return "\n".join([head, f"<title>{escape(title)}</title>", panel, *self.parts, "</svg>\n"])
+
+
+def slack_picture(*batch: Delivery, title: str) -> str:
+    """Draw the one message that Slack gets for these events."""
+    (message,) = SlackTemplate().messages(batch)
+    canvas = Canvas()
+    canvas.text("clerk-watcher", bold=True)
+    canvas.text("APP   12:00", x=LEFT + 118, size=11, colour=MUTED)
+    canvas.y += 26
+    for block in json.loads(message.body)["blocks"]:
+        _draw_block(canvas, block)
+    return canvas.svg(title)
+
+
+def _draw_block(canvas: Canvas, block: Mapping[str, Any]) -> None:
+    match block:
+        case {"type": "header"}:
+            canvas.paragraph(block["text"]["text"], size=17, bold=True)
+        case {"type": "section", "fields": fields}:
+            _draw_fields(canvas, [DATE.sub(r"\1", each["text"]).split("\n", 1) for each in fields])
+        case {"type": "section"}:
+            if "accessory" in block:
+                canvas.button(block["accessory"]["text"]["text"], x=WIDTH - LEFT - 62)
+            canvas.paragraph(block["text"]["text"])
+        case {"type": "context"}:
+            canvas.paragraph(block["elements"][0]["text"], size=11, colour=MUTED)
+        case {"type": "actions"}:
+            canvas.y += 8
+            canvas.button(block["elements"][0]["text"]["text"])
+            canvas.y += 26
+
+
+def _draw_fields(canvas: Canvas, fields: list[list[str]]) -> None:
+    for number, (name, value) in enumerate(fields):
+        column = LEFT + number % 2 * (WIDTH // 2)
+        canvas.text(name, x=column, size=12, colour=MUTED)
+        canvas.y += LINE
+        canvas.text(value, x=column)
+        canvas.y += LINE + 8 if number % 2 or number == len(fields) - 1 else -LINE
+    canvas.y += 2
+
+
+def pagerduty_picture() -> str:
+    """Draw the incident that a problem's opening triggers, and its end."""
+    template = PagerDutyTemplate("k" * 32)
+    (trigger,) = (json.loads(message.body) for message in template.messages([sample(EventType.PIPELINE_FAILING)]))
+    (resolve,) = (json.loads(message.body) for message in template.messages([sample(EventType.PIPELINE_RECOVERED)]))
+    assert trigger["dedup_key"] == resolve["dedup_key"]
+    payload, canvas = trigger["payload"], Canvas()
+    canvas.paragraph(payload["summary"], size=17, bold=True)
+    canvas.paragraph(f"SEVERITY {payload['severity'].upper()}", bold=True, colour=SEVERITIES[payload["severity"]])
+    rows = {"Source": payload["source"], "Class": payload["class"], "Group": payload["group"]}
+    _draw_fields(canvas, [[name, value] for name, value in rows.items()] + [["Client", trigger["client"]]])
+    canvas.paragraph(f"Dedup key {trigger['dedup_key']}", size=11, colour=MUTED)
+    canvas.paragraph("Custom details", bold=True)
+    for name, value in _flat(payload["custom_details"]):
+        canvas.paragraph(f"{name}: {value}", size=12)
+    canvas.paragraph(f"Later: {resolve['event_action']} with the same dedup key", colour=MUTED)
+    return canvas.svg("An incident at PagerDuty")
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, item in value.items():
+        if isinstance(item, dict):
+            yield from _flat(item, f"{prefix}{name}.")
+        else:
+            yield prefix + name, item
+
+
+def alertmanager_picture() -> str:
+    """Draw the alert of a problem as Alertmanager's page lists it, and when it ends."""
+    clock = FakeClock()
+    clock.passed_s = (AT - clock.now()).total_seconds()
+    (message,) = AlertmanagerTemplate(clock).messages([sample(EventType.PIPELINE_FAILING)])
+    (alert,) = json.loads(message.body)
+    canvas = Canvas()
+    canvas.paragraph(f'{alert["startsAt"]}   alertname="{alert["labels"].pop("alertname")}"', size=16, bold=True)
+    for name, value in sorted(alert["labels"].items()):
+        canvas.paragraph(f'{name}="{value}"', size=12, colour=LINK)
+    for name, value in alert["annotations"].items():
+        canvas.paragraph(f"{name}: {value}")
+    canvas.paragraph(f"Ends at {alert['endsAt']} unless it is posted again, which it is each minute", colour=MUTED)
+    return canvas.svg("An alert at Alertmanager")
+
+
+def _storm() -> list[Delivery]:
+    errors = ["upstream timeout after {} s"] * 19 + ["422 slot taken"] * 8
+    batch = []
+    for number, error in enumerate(errors):
+        data = data_of(EventType.EXECUTION_FAILED, number)
+        node = {"id": "n", "name": "Booking" if "slot" in error else "Greeting", "error": error.format(30 + number)}
+        data["execution"]["failedNodes"] = [node]
+        data["observed"]["at"] = timestamp(AT - timedelta(seconds=len(errors) - number))
+        link = {"link": f"https://example.com/runs/{number}"}
+        batch.append(sample(EventType.EXECUTION_FAILED, number=number, data=data | link))
+    return batch
+
+
+def _recovered() -> Delivery:
+    data = data_of(EventType.PIPELINE_RECOVERED)
+    return sample(
+        EventType.PIPELINE_RECOVERED,
+        data=data | {"problem": problem_block(EventType.PIPELINE_FAILING, closed=True)},
+    )
+
+
+MESSAGES: Mapping[str, Callable[[], str]] = {
+    "slack.svg": lambda: slack_picture(failed(link="https://example.com/runs/1"), title="A failure in Slack"),
+    "slack-recovered.svg": lambda: slack_picture(_recovered(), title="A recovery in Slack"),
+    "slack-group.svg": lambda: slack_picture(*_storm(), title="A group of failures in Slack"),
+    "pagerduty.svg": pagerduty_picture,
+    "alertmanager.svg": alertmanager_picture,
+}
+"""Each picture of a message, and what draws it."""

@@ -1,0 +1,105 @@
+"""What the receivers of alerts accept, by their own documentation: judges of what is sent to them."""
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from slack_sdk.models.blocks import Block
+
+OURS_IN_MARKUP = re.compile(
+    r"\w+\n<!date\^\d+\^\{date_short_pretty\} \{time_secs\}\|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC>"
+)
+"""All that may stand where Slack reads markup: a word of ours and a time."""
+
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
+SEVERITIES = {"critical", "error", "warning", "info"}
+
+
+def texts_of(value: Any) -> Iterator[str]:  # noqa: ANN401 (any JSON)
+    """Yield every text in it but keys."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from texts_of(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_of(item)
+
+
+def check_slack(body: bytes) -> dict[str, Any]:
+    """Return a payload of an incoming webhook that Slack takes."""
+    payload: dict[str, Any] = json.loads(body)
+    assert payload["text"]
+    assert not re.search(r"[<>]", payload["text"])
+    assert not re.search(r"&(?!amp;|lt;|gt;)", payload["text"])
+    assert payload["mrkdwn"] is payload["unfurl_links"] is payload["unfurl_media"] is False
+    blocks = payload.get("blocks", [])
+    assert [block.to_dict() for block in Block.parse_all(blocks)] == blocks  # raises for what Slack would refuse
+    assert len(blocks) <= 50
+    assert len(json.dumps(blocks, ensure_ascii=False)) <= 13_200
+    for text in _text_objects(blocks):
+        assert 0 < len(text["text"]) <= 3000
+        if text["type"] == "mrkdwn":
+            assert OURS_IN_MARKUP.fullmatch(text["text"])
+        else:
+            assert text["emoji"] is False
+    for block in blocks:
+        assert all(len(field["text"]) <= 2000 for field in block.get("fields", ()))
+    return payload
+
+
+def _text_objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (any JSON)
+    if isinstance(value, dict) and value.get("type") in {"plain_text", "mrkdwn"}:
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from _text_objects(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _text_objects(item)
+
+
+def check_pagerduty(body: bytes) -> dict[str, Any]:
+    """Return an event that PagerDuty's Events API v2 takes."""
+    event: dict[str, Any] = json.loads(body)
+    assert len(body) <= 512_000
+    assert len(event["routing_key"]) == 32
+    assert 0 < len(event["dedup_key"]) <= 255
+    assert UUID(event["dedup_key"])
+    if event["event_action"] == "resolve":
+        return event
+    assert event["event_action"] == "trigger"
+    payload = event["payload"]
+    assert 0 < len(payload["summary"]) <= 1024
+    assert payload["source"]
+    assert payload["severity"] in SEVERITIES
+    assert "timestamp" not in payload or RFC_3339.fullmatch(payload["timestamp"])
+    assert isinstance(payload["custom_details"], dict)
+    assert all(link["href"].startswith("http") for link in event.get("links", ()))
+    return event
+
+
+def check_alertmanager(body: bytes) -> list[dict[str, Any]]:
+    """Return alerts that Alertmanager's API v2 takes."""
+    alerts: list[dict[str, Any]] = json.loads(body)
+    assert alerts
+    for alert in alerts:
+        assert set(alert) <= {"labels", "annotations", "startsAt", "endsAt", "generatorURL"}
+        assert alert["labels"]["alertname"]
+        assert all(re.fullmatch(r"[a-zA-Z_][a-zA-Z0-9_]*", name) for name in (*alert["labels"], *alert["annotations"]))
+        assert all(isinstance(value, str) and value for value in (*alert["labels"].values(),))
+        assert alert["labels"]["severity"] in SEVERITIES
+        assert RFC_3339.fullmatch(alert["startsAt"])
+        assert RFC_3339.fullmatch(alert["endsAt"])
+        assert ended_after(alert) >= timedelta()
+        assert "generatorURL" not in alert or re.fullmatch(r"https?://\S+", alert["generatorURL"])
+    return alerts
+
+
+def ended_after(alert: dict[str, Any]) -> timedelta:
+    """Return for how long an alert holds."""
+    return datetime.fromisoformat(alert["endsAt"]) - datetime.fromisoformat(alert["startsAt"])

@@ -1,0 +1,118 @@
+"""Events of every type as they are stored, with whatever a test wants in them."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid5
+
+from watcher.domain.cloudevents import NAMESPACE, timestamp
+from watcher.domain.event_size import truncate
+from watcher.domain.models import Delivery, EventType
+from watcher.domain.problems import PROBLEM_KINDS, severity_of
+from watcher.domain.timestamps import NEVER
+
+PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
+PROBLEM = "7d0c0000-0000-5000-8000-000000000001"
+AT = datetime(2026, 11, 24, 12, 0, 31, tzinfo=UTC)
+OPENED_AT = AT - timedelta(minutes=41)
+HOSTILE = "</x> *b* <!channel> @everyone [a](http://e) \x1b[31m `c` \u202e"
+
+KINDS_OF_CLOSINGS = {
+    EventType.PIPELINE_RECOVERED: EventType.PIPELINE_FAILING,
+    EventType.PIPELINE_ACTIVE: EventType.PIPELINE_SILENT,
+    EventType.ACCOUNT_RECOVERED: EventType.ACCOUNT_DEGRADED,
+    EventType.SINK_RECOVERED: EventType.SINK_FAILING,
+    EventType.PROBLEM_CLOSED: EventType.PIPELINE_FAILING,
+}
+
+
+def execution_id(number: int = 1) -> str:
+    return f"9a1b0000-0000-4000-8000-{number:012d}"
+
+
+def problem_block(kind: EventType, *, closed: bool = False) -> dict[str, Any]:
+    block: dict[str, Any] = {
+        "id": PROBLEM,
+        "kind": kind,
+        "severity": severity_of(kind),
+        "openedAt": timestamp(OPENED_AT),
+    }
+    if closed:
+        block |= {"closedAt": timestamp(AT), "durationSeconds": 2460.0}
+    return block | ({"count": 7 if closed else 0} if kind is EventType.PIPELINE_FAILING else {})
+
+
+def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
+    """Return what an event of this type usually holds."""
+    subject = type_.partition(".")[0]
+    data: dict[str, Any] = {"observed": {"at": timestamp(AT)}}
+    if subject in {"execution", "pipeline", "problem"}:
+        data |= {"account": "default", "labels": {"team": "sales"}, "pipeline": {"id": PIPELINE, "name": "Sales agent"}}
+    if subject == "execution":
+        data["execution"] = {"id": execution_id(number), "status": type_.partition(".")[2], "previousStatus": "running"}
+    if type_ is EventType.EXECUTION_FAILED:
+        data["execution"] |= {
+            "durationSeconds": 151.0,
+            "finishedAt": timestamp(AT),
+            "error": "Greeting: upstream timeout after 30 s",
+            "failedNodes": [{"id": "n1", "name": "Greeting", "error": "upstream timeout after 30 s"}],
+        }
+        data["observed"]["delaySeconds"] = 0.8
+    if type_ is EventType.EXECUTION_OVERDUE:
+        data["execution"]["status"] = "running"
+        data |= {"overdueSeconds": 125.0}
+    if subject == "account":
+        data |= {"account": "default", "reason": "unreachable", "cause": "timeout"}
+    if subject in {"sink", "watcher"}:
+        data |= {"sink": "ops", "answer": "503"}
+    if type_ in {EventType.EXECUTION_LOST, EventType.PIPELINE_GAP}:
+        data["reason"] = "not_found"
+    return data | _problem_of(type_)
+
+
+def _problem_of(type_: EventType) -> dict[str, Any]:
+    if type_ in PROBLEM_KINDS:
+        return {"problem": problem_block(type_)}
+    if type_ is EventType.PROBLEM_REMINDER:
+        return {"problem": problem_block(EventType.PIPELINE_FAILING)}
+    kind = KINDS_OF_CLOSINGS.get(type_)
+    return {} if kind is None else {"problem": problem_block(kind, closed=True)}
+
+
+def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None = None, sink: str = "ops") -> Delivery:
+    """Return a delivery of an event; `data` replaces what it usually holds."""
+    data = data_of(type_, number) if data is None else data
+    id_ = uuid5(UUID(PIPELINE), f"{type_}/{number}")
+    subject = {"subject": data["execution"]["id"]} if type_.startswith("execution.") else {}
+    envelope = {
+        "specversion": "1.0",
+        "id": str(id_),
+        "source": f"/accounts/default/pipelines/{PIPELINE}",
+        "type": type_,
+        **subject,
+        "time": timestamp(AT),
+        "datacontenttype": "application/json",
+        "sequence": f"{number:010d}",
+        "data": data,
+    }
+    stream = uuid5(NAMESPACE, f"{type_}{number}").bytes
+    return Delivery(sink, id_, type_, stream, number, truncate(envelope), recorded_at=NEVER, due_at=NEVER)
+
+
+def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **more: Any) -> Delivery:  # noqa: ANN401 (parts of its data)
+    """Return a delivery of `execution.failed`."""
+    data = data_of(EventType.EXECUTION_FAILED, number)
+    data["execution"]["failedNodes"][0]["error"] = error
+    return sample(EventType.EXECUTION_FAILED, number=number, data=data | more)
+
+
+def closing_overdue(type_: EventType, number: int = 1) -> Delivery:
+    """Return a delivery of an event that ends an execution's being overdue."""
+    problem = {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
+    return sample(type_, number=number, data=data_of(type_, number) | problem)
+
+
+def replayed(delivery: Delivery) -> Delivery:
+    """Return it as a dead letter that is sent again."""
+    return replace(delivery, replayed=True)

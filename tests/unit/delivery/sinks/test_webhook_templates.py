@@ -1,0 +1,216 @@
+"""Templates and groups over a real socket, and the settings that choose them."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from pydantic import ValidationError
+from receiver import Receiver, answer, says
+from receivers_rules import check_alertmanager, check_pagerduty
+from sample_events import OPENED_AT, PROBLEM, closing_overdue, failed, replayed, sample
+from standardwebhooks import Webhook
+from structlog.testing import capture_logs
+from worker_rig import FakeClock
+
+from watcher.daemon.build import fingerprint_of
+from watcher.delivery.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.cloudevents import group_id
+from watcher.domain.models import EventKey, EventType
+from watcher.domain.problems import Problem
+from watcher.domain.routing import types_matching
+from watcher.runtime.clock import Clock, SystemClock
+
+SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
+KEY = "k" * 32
+PAGERDUTY: dict[str, Any] = {"template": "pagerduty", "routing_key": KEY}
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with Receiver() as receiver:
+        yield receiver
+
+
+def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings:  # noqa: ANN401 (any setting)
+    return WebhookSettings.model_validate({"type": "webhook", "url": url, **more})
+
+
+@asynccontextmanager
+async def sink_to(url: str, *, clock: Clock | None = None, **more: Any) -> AsyncIterator[Sink]:  # noqa: ANN401 (any setting)
+    sink = settings(url, **more).open(SinkContext(clock or FakeClock()))
+    try:
+        yield sink
+    finally:
+        await sink.close()
+
+
+async def test_a_batch_is_signed_like_any_request_and_read_by_the_libraries(receiver: Receiver) -> None:
+    batch = [failed(number) for number in range(100)]
+    async with sink_to(receiver.url, group={}, secret=SECRET, clock=SystemClock()) as sink:
+        assert (await sink.send(batch)).outcome is SendOutcome.DELIVERED
+    (request,) = receiver.requests
+    Webhook(SECRET).verify(request.body, request.headers)
+    assert request.headers["content-type"] == "application/cloudevents-batch+json; charset=utf-8"
+    assert UUID(request.headers["webhook-id"]) == group_id(delivery.event_id for delivery in batch)
+    events = [JSONFormat().read(CloudEvent, json.dumps(each)) for each in json.loads(request.body)]
+    assert [event.get_id() for event in events] == [str(delivery.event_id) for delivery in batch]
+
+
+@pytest.mark.parametrize("type_", EventType)
+async def test_every_event_is_read_by_the_library_of_cloudevents(receiver: Receiver, type_: EventType) -> None:
+    async with sink_to(receiver.url) as sink:
+        await sink.send([sample(type_)])
+    (request,) = receiver.requests
+    event = JSONFormat().read(CloudEvent, request.body)
+    assert (event.get_type(), event.get_data()) == (type_, json.loads(sample(type_).body)["data"])
+
+
+@pytest.mark.parametrize("more", [{}, {"group": {}}, {"template": "alertmanager"}])
+async def test_a_replay_says_so(receiver: Receiver, more: dict[str, Any]) -> None:
+    async with sink_to(receiver.url, **more) as sink:
+        await sink.send([failed()])
+        await sink.send([replayed(failed())])
+    assert [request.headers.get("webhook-replay") for request in receiver.requests] == [None, "1"]
+
+
+async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receiver: Receiver) -> None:
+    both = closing_overdue(EventType.EXECUTION_FAILED)
+    answers = [202, 202, 202, 500]
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(answer(answers.pop(0)))(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        assert await sink.send([both]) == SendResult(SendOutcome.ACCEPTED, "202")
+        assert await sink.send([both]) == SendResult(SendOutcome.RETRY, "500")
+    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
+    assert actions == ["resolve", "trigger"] * 2
+
+
+async def test_nothing_more_is_sent_once_a_request_is_not_taken(receiver: Receiver) -> None:
+    receiver.reply = says(answer(503, Retry_After="30"))
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        result = await sink.send([closing_overdue(EventType.EXECUTION_FAILED)])
+    assert (result, len(receiver.requests)) == (SendResult(SendOutcome.RETRY, "503", 30), 1)
+
+
+async def test_a_large_group_is_made_aside_and_sent_in_one_request(receiver: Receiver) -> None:
+    receiver.reply = says(answer(200, body=b"ok"))
+    async with sink_to(receiver.url, template="slack", group={}) as sink:
+        assert (await sink.send([failed(number) for number in range(500)])).outcome is SendOutcome.DELIVERED
+    assert len(receiver.requests) == 1
+
+
+async def test_a_sink_that_cuts_says_so_once_an_hour(receiver: Receiver) -> None:
+    clock = FakeClock()
+    receiver.reply = says(answer(200, body=b"ok"))
+    long = failed(error="x" * 2000)
+    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
+        with capture_logs() as logs:
+            for passed_s in (0.0, 3599.0, 3600.0):
+                clock.passed_s = passed_s
+                await sink.send([failed()])
+                await sink.send([long])
+    cut = [line for line in logs if line["event"] == "message.cut"]
+    assert [(line["sink"], line["event_id"]) for line in cut] == [("ops", str(long.event_id))] * 2
+
+
+async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_that(receiver: Receiver) -> None:
+    problem = Problem(UUID(PROBLEM), EventType.PIPELINE_SILENT, OPENED_AT, EventKey(b"s", 1))
+    receiver.reply = says(answer(200))
+    async with sink_to(receiver.url, template="alertmanager") as sink:
+        sent = SentProblem(sample(EventType.PIPELINE_SILENT).body, problem)
+        assert sink.refresh_every_s == 60
+        assert (await sink.refresh([sent])).outcome is SendOutcome.DELIVERED
+        receiver.reply = says(answer(500))
+        assert await sink.refresh([sent]) == SendResult(SendOutcome.RETRY, "500")
+    assert receiver.requests[0].line == "POST /api/v2/alerts HTTP/1.1"
+    check_alertmanager(receiver.requests[0].body)
+    async with sink_to(receiver.url, template="slack") as other:
+        assert other.refresh_every_s is None
+
+
+@pytest.mark.parametrize(
+    ("path", "posted_to"),
+    [
+        ("", "/api/v2/alerts"),
+        ("/", "/api/v2/alerts"),
+        ("/alertmanager", "/alertmanager/api/v2/alerts"),
+        ("/alertmanager/?tenant=a", "/alertmanager/api/v2/alerts?tenant=a"),
+        ("/a%2Fb/api/v2/alerts", "/a%2Fb/api/v2/alerts"),
+        ("/api/v2/alerts/", "/api/v2/alerts/"),
+    ],
+)
+async def test_alertmanagers_url_may_be_that_of_its_pages(receiver: Receiver, path: str, posted_to: str) -> None:
+    async with sink_to(receiver.url + path, template="alertmanager") as sink:
+        await sink.send([failed()])
+    assert receiver.requests[0].line == f"POST {posted_to} HTTP/1.1"
+
+
+@pytest.mark.parametrize(("template", "rate"), [("slack", 1.0), ("pagerduty", 2.0), ("alertmanager", 100.0)])
+def test_a_template_brings_its_receivers_events_and_rate(template: str, rate: float) -> None:
+    key = {"routing_key": KEY} if template == "pagerduty" else {}
+    chosen = settings(template=template, **key)
+    quiet = {"execution.new", "execution.running", "execution.paused", "execution.success"}
+    assert types_matching(chosen.events) == set(EventType) - quiet
+    assert chosen.rate_limit == rate
+    own = settings(template=template, events=["execution.new"], rate_limit="7/s", **key)
+    assert (own.events, own.rate_limit) == (("execution.new",), 7.0)
+
+
+def test_pagerduty_needs_no_url() -> None:
+    chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
+    assert (chosen.target, chosen.url.get_secret_value()) == (
+        "https://events.pagerduty.com",
+        "https://events.pagerduty.com/v2/enqueue",
+    )
+    assert settings("https://events.eu.pagerduty.com/v2/enqueue", **PAGERDUTY).target == (
+        "https://events.eu.pagerduty.com"
+    )
+    assert KEY not in repr(chosen)
+
+
+def test_what_a_template_brings_does_not_count_as_written() -> None:
+    chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
+    assert chosen.model_fields_set == {"type", "template", "routing_key"}
+    assert fingerprint_of(chosen) != fingerprint_of(
+        WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY, "routing_key": "l" * 32})
+    )
+
+
+@pytest.mark.parametrize(
+    "more", [{"template": "slack", "routing_key": KEY}, {"routing_key": KEY}, PAGERDUTY | {"routing_key": "k"}]
+)
+def test_a_routing_key_is_pagerdutys_alone(more: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        settings(**more)
+
+
+@pytest.mark.parametrize(
+    ("more", "group"),
+    [
+        ({}, None),
+        ({"group": {}}, GroupRules(("pipeline",), 30.0, 100)),
+        (
+            {"group": {"by": ["type", "labels.team"], "wait": "2m", "max": 5}},
+            GroupRules(("type", "labels.team"), 120.0, 5),
+        ),
+        ({"group": {}, "template": "slack"}, GroupRules(("pipeline",), 30.0, 10_000)),
+    ],
+)
+def test_groups_are_as_the_file_says(more: dict[str, Any], group: GroupRules | None) -> None:
+    assert settings(**more).rules.group == group
+
+
+def test_reminders_are_as_the_file_says() -> None:
+    assert settings().rules.remind_every_s is None
+    assert settings(remind_every="4h").rules.remind_every_s == 14_400

@@ -1,0 +1,106 @@
+"""Texts as messages show them: harmless, cut to a receiver's limits, durations and times in words.
+
+What the API or the user calls something may hold anything: control characters are shown by their codes, and where a
+receiver reads markup, its template puts such a text in no such field.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from watcher.runtime.terminal import harmless
+
+LINK_LIMIT = 3000
+"""Characters of a link that Slack's buttons, which take the least, still take."""
+
+_LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
+"""No character that would have to be quoted: a receiver refuses the whole message for one."""
+
+_VARYING = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b|\d+")
+"""Ids and numbers: what differs between two errors that are the same."""
+
+_UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
+"""Each unit with its seconds, and the next smaller one."""
+
+Limits = TypeVar("Limits")
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def to_json(value: object) -> str:
+    """Return compact JSON."""
+    return _ENCODER.encode(value)
+
+
+def clean(text: str) -> str:
+    """Return a text on one line without control characters."""
+    return text if text.isprintable() else harmless(text)
+
+
+def shorten(text: str, limit: int) -> str:
+    """Return a name, cut to so many characters."""
+    text = clean(text)
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+class Cutter:
+    """Cuts texts and says how much is missing. `has_cut` tells whether it ever had to."""
+
+    def __init__(self) -> None:
+        """Have cut nothing yet."""
+        self.has_cut = False
+
+    def __call__(self, text: str, limit: int) -> str:
+        """Return a text, cut to so many characters; with a limit of 0 nothing of it."""
+        text = clean(text)
+        if len(text) <= limit:
+            return text
+        self.has_cut = True
+        mark = f"… (+{len(text) - limit:,} chars)"
+        mark = f"… (+{len(text) - limit + len(mark):,} chars)"
+        return text[: limit - len(mark)] + mark if limit else ""
+
+
+def fit(
+    build: Callable[[Limits, Cutter], Any], limits: Iterable[Limits], *, most: int, size: Callable[[str], int] = len
+) -> tuple[str, bool]:
+    """Return the JSON of the first that has at most that size, of the last if none has; and whether that is cut.
+
+    The limits are in the order of what is given up.
+    """
+    text, has_cut = "", False
+    for number, each in enumerate(limits):
+        cutter = Cutter()
+        text = to_json(build(each, cutter))
+        has_cut = cutter.has_cut or number > 0
+        if size(text) <= most:
+            break
+    return text, has_cut
+
+
+def usable_link(link: object) -> str | None:
+    """Return a link that every receiver takes, else `None`."""
+    return link if isinstance(link, str) and len(link) <= LINK_LIMIT and _LINK.fullmatch(link) else None
+
+
+def mask(text: str) -> str:
+    """Return a text with `#` for each number and id in it."""
+    return _VARYING.sub("#", text)
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration: `5.1 s`, `2 m 31 s`, `4 h 12 m`, `3 d 4 h`."""
+    if round(seconds) < _UNITS[-1][1]:
+        return f"{seconds:.1f} s"
+    unit, size, smaller, smaller_size = next(each for each in _UNITS if round(seconds) >= each[1])
+    rest = round(seconds) % size // smaller_size
+    return f"{round(seconds) // size} {unit}{f' {rest} {smaller}' if rest else ''}"
+
+
+def span(first: datetime, last: datetime) -> str:
+    """Return the time between two moments in UTC, with dates if they are not of one day."""
+    if first.date() == last.date():
+        return f"{first:%H:%M:%S}-{last:%H:%M:%S} UTC"
+    return f"{first:%Y-%m-%d %H:%M:%S} to {last:%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,162 @@
+"""Alerts for Alertmanager, which lie in its memory alone: those of open problems are posted again and again.
+
+A problem is one alert, named by its kind and what it is about, so its opening, its refreshes and its closing have the
+same labels. What is no problem is a point in time, and an alert for a quarter of an hour.
+https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
+from watcher.delivery.sinks.protocol import SendResult, SentProblem
+from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
+from watcher.domain.cloudevents import group_id, timestamp
+from watcher.domain.models import Delivery, EventType
+from watcher.domain.problems import severity_of
+from watcher.runtime.clock import Clock
+
+PATH = "/api/v2/alerts"
+ALERTS_COUNT = 256
+"""In one request at most: as many as Prometheus sends."""
+
+REFRESH_EVERY_S = 60.0
+LASTS = timedelta(minutes=3)
+"""An alert of an open problem ends so long after it was posted last: two refreshes may fail."""
+
+POINT_LASTS = timedelta(minutes=15)
+POINT_LASTS_AT_LEAST = timedelta(minutes=5)
+"""From when a point in time was seen; from when it is posted, if that was much later: it would be over unseen."""
+
+ERROR_LENGTH = 2048
+NODES_COUNT = 4
+
+_UNFIT = re.compile(r"[^a-zA-Z0-9_]")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """What an alert is about, and from when to when it holds."""
+
+    kind: EventType
+    starts_at: datetime
+    ends_at: datetime
+
+
+class AlertmanagerTemplate:
+    """One alert per event, all of a batch in one request."""
+
+    content_type = "application/json; charset=utf-8"
+    judged_by_body: frozenset[int] = frozenset()
+    events = ALERT_EVENTS
+    rate_limit = "100/s"
+
+    def __init__(self, clock: Clock) -> None:
+        """Date alerts by the wall clock."""
+        self._clock = clock
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one request for each 256 events."""
+        parts = [batch[start : start + ALERTS_COUNT] for start in range(0, len(batch), ALERTS_COUNT)]
+        return [self._message(part) for part in parts]
+
+    def refresh(self, problems: Sequence[SentProblem]) -> list[Message]:
+        """Return the requests that say again of each problem that it is open, or since when it is closed."""
+        parts = [problems[start : start + ALERTS_COUNT] for start in range(0, len(problems), ALERTS_COUNT)]
+        return [
+            Message(str(group_id(each.problem.id for each in part)), _body([self._again(each) for each in part]))
+            for part in parts
+        ]
+
+    def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (200 is enough)
+        """Return what a status code means."""
+        return judge(status)
+
+    def _message(self, batch: Sequence[Delivery]) -> Message:
+        found = [(alert, span) for each in batch for alert in (Alert.read(each.body),) for span in self._spans(alert)]
+        cut = Cutter()
+        body = _body([_alert(alert, span, cut) for alert, span in found])
+        ids = [each.event_id for each in batch]
+        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body, partial(_minimal, found), cut.has_cut)
+
+    def _spans(self, alert: Alert) -> list[_Span]:
+        """Return what an event says: of its problem, of itself, or of both, the closing first."""
+        problem, now = alert.problem, self._clock.now()
+        spans = []
+        if problem is not None:
+            opened_at = datetime.fromisoformat(problem["openedAt"])
+            closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
+            spans.append(_of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now))
+        if problem is None or (alert.closes and alert.is_trouble):
+            ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
+            spans.append(_Span(alert.type, min(alert.time, alert.seen_at), ends_at))
+        return spans
+
+    def _again(self, sent: SentProblem) -> Json:
+        problem = sent.problem
+        span = _of_problem(problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
+        return _alert(Alert.read(sent.opening), span, Cutter())
+
+
+def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime) -> _Span:
+    """Return when a problem holds. No alert may end before it starts, whatever the wall clock did meanwhile."""
+    ends_at = now + LASTS if closed_at is None else closed_at
+    return _Span(kind, min(opened_at, ends_at), ends_at)
+
+
+def _alert(alert: Alert, span: _Span, cut: Cutter) -> Json:
+    nodes = alert.nodes
+    more = [": ".join(filter(None, node)) for node in nodes[1 : 1 + NODES_COUNT]]
+    annotations = {
+        "summary": alert.title,
+        "description": "\n".join(filter(None, (cut(text, ERROR_LENGTH) for text in (alert.error, *more)))),
+        "node": clean(nodes[0][0]) if nodes else "",
+        "event_id": alert.id,
+    }
+    shown = {name: text for name, text in annotations.items() if text}
+    return _minimal_alert(alert, span) | {"annotations": shown} | ({"generatorURL": alert.link} if alert.link else {})
+
+
+def _minimal_alert(alert: Alert, span: _Span) -> Json:
+    return {
+        "labels": _labels(alert, span.kind),
+        "annotations": {"summary": alert.title, "event_id": alert.id},
+        "startsAt": timestamp(span.starts_at),
+        "endsAt": timestamp(span.ends_at),
+    }
+
+
+def _labels(alert: Alert, kind: EventType) -> dict[str, str]:
+    """Return what makes an alert the same one: nothing in it may change while it lasts. Ours win over the user's."""
+    data = alert.data
+    labels = {_label_name(name): clean(value) for name, value in sorted(data.get("labels", {}).items())}
+    own = {
+        "alertname": f"Clerk{''.join(part.capitalize() for part in kind.split('.'))}",
+        "severity": severity_of(kind),
+        "account": data.get("account"),
+        "pipeline": data.get("pipeline", {}).get("id"),
+        "execution": data.get("execution", {}).get("id") if kind.startswith("execution.") else None,
+        "sink": data.get("sink"),
+    }
+    labels |= {name: clean(value) for name, value in own.items() if value is not None}
+    return {name: value for name, value in labels.items() if value}
+
+
+def _label_name(name: str) -> str:
+    fit = _UNFIT.sub("_", name)
+    return f"_{fit}" if fit[:1].isdigit() else fit
+
+
+def _minimal(found: Sequence[tuple[Alert, _Span]]) -> bytes:
+    return _body([_minimal_alert(alert, span) for alert, span in found])
+
+
+def _body(alerts: Sequence[Json]) -> bytes:
+    return to_json(alerts).encode()

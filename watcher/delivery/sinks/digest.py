@@ -1,0 +1,141 @@
+"""A group of events as one message tells of it: how many of what, the kinds of errors, the newest, all ids.
+
+It holds little of each event, for a group may have thousands.
+"""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from watcher.delivery.sinks.alert import HEADLINE_LENGTH, NAME_LENGTH, Alert
+from watcher.delivery.sinks.alert_text import clean, mask, shorten, span
+from watcher.domain.models import EventType
+from watcher.domain.problems import Severity
+
+NEWEST_COUNT = 5
+CLUSTERS_COUNT = 10
+CLUSTER_LENGTH = 160
+_WORDS_COUNT = 3
+
+_WORDS = {EventType.EXECUTION_SUCCESS: "succeeded", EventType.WATCHER_TEST: "tests"}
+_SEVERITIES = tuple(Severity)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """Events with the same node and error, but for numbers and ids: how many, and in which words."""
+
+    count: int
+    text: str
+
+    @property
+    def line(self) -> str:
+        """Return both."""
+        return f"{self.count:,} \N{MULTIPLICATION SIGN} {self.text}"
+
+
+class _Clusters:
+    """Counts errors alike. One text stands as it is if all of a cluster have the same."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._texts: dict[str, str] = {}
+
+    def add(self, alert: Alert) -> None:
+        node = alert.nodes[0][0] if alert.nodes else ""
+        text = clean(": ".join(filter(None, (node, alert.error)))) or alert.title
+        masked = mask(text)
+        self._counts[masked] += 1
+        if self._texts.setdefault(masked, text) != text:
+            self._texts[masked] = masked
+
+    def most(self) -> list[Cluster]:
+        ranked = self._counts.most_common()
+        shown = [Cluster(count, shorten(self._texts[key], CLUSTER_LENGTH)) for key, count in ranked[:CLUSTERS_COUNT]]
+        rest = ranked[CLUSTERS_COUNT:]
+        if rest:
+            shown.append(Cluster(sum(count for _, count in rest), f"other, of {len(rest):,} kinds"))
+        return shown
+
+
+class Digest:
+    """What is told of the events that are added, in the order in which they were recorded; of one at least."""
+
+    def __init__(self) -> None:
+        """Hold nothing yet."""
+        self.is_trouble = False
+        self.event_ids: list[UUID] = []
+        self._ids: list[str] = []
+        self._newest: deque[Alert] = deque(maxlen=NEWEST_COUNT)
+        self._clusters = _Clusters()
+        self._words: Counter[str] = Counter()
+        self._names: dict[str, None] = {}
+        self._severities: set[Severity] = set()
+        self._seen: list[datetime] = []
+
+    def add(self, alert: Alert, *, event_id: UUID) -> None:
+        """Count one event more."""
+        self.event_ids.append(event_id)
+        self.is_trouble = self.is_trouble or alert.is_trouble
+        self._ids.append(alert.execution or alert.id)
+        self._newest.append(alert)
+        self._clusters.add(alert)
+        self._words[_WORDS.get(alert.type) or alert.type.rpartition(".")[2]] += 1
+        self._names[alert.pipeline or alert.data.get("account") or ""] = None
+        self._severities.add(alert.severity)
+        self._seen = [min([*self._seen, alert.seen_at]), max([*self._seen, alert.seen_at])]
+
+    @property
+    def count(self) -> int:
+        """Return how many there are."""
+        return len(self.event_ids)
+
+    @property
+    def headline(self) -> str:
+        """Return the one line that has to do."""
+        return shorten(f"{'✕' if self.is_trouble else '✓'} {self.title}", HEADLINE_LENGTH)
+
+    @property
+    def title(self) -> str:
+        """Return how many of what, where and when."""
+        return f"{_counted(self._words)}{_where(list(self._names))} ({self.times})"
+
+    @property
+    def times(self) -> str:
+        """Return from when to when they were seen."""
+        return span(*self._seen)
+
+    @property
+    def severity(self) -> Severity:
+        """Return that of the worst."""
+        return min(self._severities, key=_SEVERITIES.index)
+
+    @property
+    def clusters(self) -> list[Cluster]:
+        """Return the kinds of errors, the most frequent first. Their counts add up to all events."""
+        return self._clusters.most()
+
+    @property
+    def newest(self) -> list[Alert]:
+        """Return the newest five, the newest first."""
+        return list(reversed(self._newest))
+
+    @property
+    def ids(self) -> list[str]:
+        """Return the ids of the executions, of events without one their own, the newest first."""
+        return self._ids[::-1]
+
+
+def _counted(words: Counter[str]) -> str:
+    ranked = words.most_common()
+    parts = [f"{count:,} {word}" for word, count in ranked[:_WORDS_COUNT]]
+    rest = sum(count for _, count in ranked[_WORDS_COUNT:])
+    return ", ".join([*parts, f"{rest:,} more"] if rest else parts)
+
+
+def _where(names: Sequence[str]) -> str:
+    if len(names) > 1:
+        return f" in {len(names):,} pipelines"
+    return f" in {shorten(names[0], NAME_LENGTH)}" if names[0] else ""

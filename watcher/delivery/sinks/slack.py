@@ -1,0 +1,209 @@
+"""Messages for Slack's incoming webhooks, in Block Kit. Also what Slack's answers mean.
+
+Names, errors and labels stand in `plain_text` alone, which Slack reads no markup in. `text`, which phones preview, has
+markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
+from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
+from watcher.domain.cloudevents import group_id
+from watcher.domain.models import Delivery
+
+MESSAGE_LENGTH = 10_000
+"""Slack refuses a message at about 13,200 characters over all blocks (slackapi/bolt-js#2509)."""
+
+SECTION_LENGTH = 3000
+ID_LENGTH = 200
+PREVIEW_LENGTH = 300
+ID_BLOCKS = 2
+
+_NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
+
+Json = dict[str, Any]
+
+
+class _Limits(NamedTuple):
+    """Characters of the texts of a message of one event, and how many more failed nodes it names."""
+
+    labels: int
+    nodes: int
+    error: int
+
+
+class _GroupLimits(NamedTuple):
+    """Characters of the clusters and of a block of ids, and how many of the newest have a link."""
+
+    clusters: int
+    ids: int
+    links: int
+
+
+_LIMITS = (_Limits(600, 4, 1500), _Limits(0, 4, 1500), _Limits(0, 0, 1500), _Limits(0, 0, 750), _Limits(0, 0, 300))
+_GROUP_LIMITS = (_GroupLimits(1500, SECTION_LENGTH, 5), _GroupLimits(1500, 1500, 5), _GroupLimits(750, 750, 1))
+
+
+class SlackTemplate:
+    """One message per event or per group; good news and bad never share one."""
+
+    content_type = "application/json; charset=utf-8"
+    judged_by_body = frozenset({200})
+    events = ALERT_EVENTS
+    rate_limit = "1/s"
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one message, or two: the good news first."""
+        if len(batch) == 1:
+            return [_message_of(Alert.read(batch[0].body))]
+        parts = {False: Digest(), True: Digest()}
+        for delivery in batch:
+            alert = Alert.read(delivery.body)
+            parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
+        return [_message_of_group(part) for part in parts.values() if part.count]
+
+    def judge(self, status: int, said: bytes) -> SendResult:
+        """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
+        result = judge(status)
+        if result.outcome is SendOutcome.DELIVERED and (status != 200 or said.strip() != b"ok"):  # noqa: PLR2004
+            return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
+        return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
+
+
+def _message_of(alert: Alert) -> Message:
+    headline = alert.headline
+    text, is_cut = fit(partial(_single, alert, headline), _LIMITS, most=MESSAGE_LENGTH)
+    return Message(alert.id, text.encode(), partial(_minimal, headline, _ids(alert)), is_cut)
+
+
+def _message_of_group(group: Digest) -> Message:
+    if group.count == 1:
+        return _message_of(group.newest[0])
+    text, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH)
+    minimal = partial(_minimal, group.headline, " ".join(group.ids[:NEWEST_COUNT]))
+    return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
+
+
+def _single(alert: Alert, headline: str, limits: _Limits, cut: Cutter) -> Json:
+    error = cut(alert.error, limits.error)
+    nodes = "\n".join(cut(": ".join(filter(None, node)), PREVIEW_LENGTH) for node in alert.nodes[1 : 1 + limits.nodes])
+    cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + limits.nodes
+    blocks = [
+        {"type": "header", "text": _plain(headline)},
+        _section(error),
+        _section(nodes and f"Also failed:\n{nodes}"),
+        {"type": "section", "fields": _fields(alert, limits, cut)},
+        {"type": "context", "elements": [_plain(_ids(alert))]},
+        _buttons(alert),
+    ]
+    return _payload(headline, error, [block for block in blocks if block])
+
+
+def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
+    execution, labels = alert.data.get("execution", {}), alert.data.get("labels", {})
+    was = execution.get("previousStatus")
+    status = f"{execution.get('status', '')}{f', was {was}' if was else ''}"
+    ran_s, delay_s = execution.get("durationSeconds"), alert.data["observed"].get("delaySeconds")
+    fields = {
+        "Status": shorten(status, ID_LENGTH) if execution else "",
+        "Ran": "" if ran_s is None else in_words(ran_s),
+        "Was overdue": alert.overdue_text or "",
+        "Seen after": "" if delay_s is None else in_words(delay_s),
+        "Labels": cut(", ".join(f"{key}={value}" for key, value in labels.items()), limits.labels),
+        "Account": clean(alert.data.get("account", "")),
+        "Severity": alert.severity,
+    }
+    when = "Ended" if "finishedAt" in execution else "Since" if alert.problem and not alert.closes else "At"
+    since = datetime.fromisoformat(alert.problem["openedAt"]) if alert.problem and when == "Since" else alert.time
+    texts = [_plain(f"{name}\n{value}") for name, value in fields.items() if value]
+    return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
+
+
+def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
+    clusters = group.clusters
+    newest = [_newest(alert, with_link=number < limits.links) for number, alert in enumerate(group.newest)]
+    id_blocks, left_count = _id_blocks(group.ids, limits.ids)
+    rest = f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
+    where = f"{rest}; {left_count:,} ids are left out here." if left_count else f"{rest}."
+    blocks = [
+        {"type": "header", "text": _plain(group.headline)},
+        _section(_lines([each.line for each in clusters], limits.clusters, cut)),
+        _section(f"The newest {len(newest)}:"),
+        *newest,
+        *id_blocks,
+        {"type": "context", "elements": [_plain(where)]},
+    ]
+    return _payload(group.headline, clusters[0].text, [block for block in blocks if block])
+
+
+def _lines(lines: Sequence[str], limit: int, cut: Cutter) -> str:
+    """Return lines of so many characters together, of which each may have as many."""
+    return "\n".join(cut(line, limit // len(lines) - 1) for line in lines)
+
+
+def _newest(alert: Alert, *, with_link: bool) -> Json:
+    text = f"{alert.headline}\n{shorten(alert.error, ID_LENGTH)}\n{shorten(alert.execution or alert.id, ID_LENGTH)}"
+    block: Json = {"type": "section", "text": _plain(text)}
+    return block | {"accessory": _button(alert.link)} if alert.link and with_link else block
+
+
+def _id_blocks(ids: Sequence[str], limit: int) -> tuple[list[Json], int]:
+    """Return blocks of so many characters with the first of the ids, and how many found no room."""
+    blocks: list[Json] = []
+    rest = [shorten(each, ID_LENGTH) for each in ids]
+    while rest and len(blocks) < ID_BLOCKS:
+        count, length = 0, 0
+        while count < len(rest) and length + len(rest[count]) < limit:
+            length += len(rest[count]) + 1
+            count += 1
+        blocks.append(_section(" ".join(rest[:count])))
+        rest = rest[count:]
+    return blocks, len(rest)
+
+
+def _minimal(headline: str, ids: str) -> bytes:
+    return to_json(_payload(headline, ids, [])).encode()
+
+
+def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
+    preview = f"{headline}\n{shorten(detail, PREVIEW_LENGTH)}" if detail else headline
+    payload: Json = {"text": _escape(preview), "mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
+    return payload | {"blocks": blocks} if blocks else payload
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _ids(alert: Alert) -> str:
+    pipeline = alert.data.get("pipeline", {}).get("id", "")
+    names = {"pipeline": pipeline, "execution": alert.execution or "", "event": alert.id}
+    return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
+
+
+def _date(moment: datetime) -> str:
+    """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
+    in_utc = moment.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
+    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc} UTC>"
+
+
+def _plain(text: str) -> Json:
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def _section(text: str) -> Json:
+    return {"type": "section", "text": _plain(text)} if text else {}
+
+
+def _button(link: str) -> Json:
+    return {"type": "button", "text": _plain("Open"), "url": link}
+
+
+def _buttons(alert: Alert) -> Json:
+    return {"type": "actions", "elements": [_button(alert.link)]} if alert.link else {}

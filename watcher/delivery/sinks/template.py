@@ -1,0 +1,98 @@
+"""What a webhook sink posts for a batch of events, and what the answer to that means: the seam between the two.
+
+A template knows its receiver, and nothing of connections, retries or the store. Here are the plain ones, which post
+events as they are stored.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.domain.cloudevents import group_id
+from watcher.domain.models import Delivery, EventType
+
+ALERT_EVENTS = (
+    *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),
+    *(EventType.EXECUTION_OVERDUE, EventType.EXECUTION_UNRECOGNIZED),
+    *("pipeline.*", "account.*", "sink.*", "problem.*", "watcher.*"),
+)
+"""What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
+
+_OUTCOMES = {
+    202: SendOutcome.ACCEPTED,
+    400: SendOutcome.REFUSED,
+    410: SendOutcome.GONE,
+    413: SendOutcome.REFUSED,
+    422: SendOutcome.REFUSED,
+    429: SendOutcome.BUSY,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One request. `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
+
+    `minimal` makes the body to send instead of one that is refused with 400, where there is such a form.
+    """
+
+    id: str
+    body: bytes
+    minimal: Callable[[], bytes] | None = None
+    is_cut: bool = False
+
+
+class Template(Protocol):
+    """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little."""
+
+    content_type: str
+    judged_by_body: frozenset[int]
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
+        ...
+
+    def judge(self, status: int, said: bytes) -> SendResult:
+        """Return what a status code and the beginning of the body mean."""
+        ...
+
+
+def judge(status: int) -> SendResult:
+    """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
+    is_success = 200 <= status <= 299  # noqa: PLR2004 (HTTP)
+    return SendResult(_OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY), str(status))
+
+
+def outcome_of(status: int) -> SendOutcome:
+    """Return what a status code means for a delivery of an event as it is: 202 is as good as any 2xx (SPEC 5)."""
+    outcome = judge(status).outcome
+    return SendOutcome.DELIVERED if outcome is SendOutcome.ACCEPTED else outcome
+
+
+class EventTemplate:
+    """Posts an event as it is stored, byte for byte."""
+
+    content_type = "application/cloudevents+json; charset=utf-8"
+    judged_by_body: frozenset[int] = frozenset()
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one request per event."""
+        return [Message(str(delivery.event_id), delivery.body) for delivery in batch]
+
+    def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (2xx is enough)
+        """Return what a status code means."""
+        return SendResult(outcome_of(status), str(status))
+
+
+class BatchTemplate(EventTemplate):
+    """Posts events as they are stored in one JSON array, also if it is a single one.
+
+    https://github.com/cloudevents/spec/blob/main/cloudevents/formats/json-format.md#4-json-batch-format
+    """
+
+    content_type = "application/cloudevents-batch+json; charset=utf-8"
+
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one request for all."""
+        body = b"[" + b",".join(delivery.body for delivery in batch) + b"]"
+        return [Message(str(group_id(delivery.event_id for delivery in batch)), body)]

@@ -1,0 +1,204 @@
+"""Posts what a template makes of events to one URL, and hands over what the template makes of the answers."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import aiohttp
+import structlog
+from multidict import CIMultiDict
+from yarl import URL
+
+from watcher.delivery.sinks.alert_text import clean
+from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem
+from watcher.delivery.sinks.signing import sign, signing_key
+from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
+from watcher.delivery.sinks.template import Message, Template
+from watcher.domain.models import Delivery
+from watcher.runtime.backoff import parse_retry_after
+from watcher.runtime.clock import Clock
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
+
+CONNECTIONS = 16
+"""At most so many requests in flight per sink (SPEC 5)."""
+
+SMALL_BODY_BYTES = 4096
+BODY_GRACE_S = 0.1
+"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
+
+SAID_LENGTH = 200
+"""Characters of an answer that are shown."""
+
+CUT_EVERY_S = 3600.0
+"""A sink that cuts messages says so once in that time."""
+
+AT_ONCE_COUNT = 16
+"""Of so many events, a few milliseconds' work, messages are made at once."""
+
+_TAKEN = frozenset({SendOutcome.DELIVERED, SendOutcome.ACCEPTED})
+_REJECTED = 400
+
+Item = TypeVar("Item")
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to post to, with what in each request. `hidden` are texts that nothing that is shown may hold."""
+
+    url: URL
+    secrets: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    timeout_s: float = 15.0
+    hidden: tuple[str, ...] = ()
+
+
+class WebhookSink:
+    """Posts to one URL."""
+
+    batch_count = 1
+
+    def __init__(self, target: Target, template: Template, *, clock: Clock) -> None:
+        """Open no connection yet. Needs a running event loop."""
+        self.refresh_every_s = REFRESH_EVERY_S if isinstance(template, AlertmanagerTemplate) else None
+        self._clock = clock
+        self._template = template
+        self._url = target.url
+        self._hidden = target.hidden
+        self._keys = [signing_key(secret) for secret in target.secrets]
+        self._headers = CIMultiDict(target.headers)
+        if "Authorization" in self._headers:
+            self._url = self._url.with_user(None)  # aiohttp refuses to choose between the two
+        self._headers.update({"Content-Type": template.content_type, "User-Agent": USER_AGENT})
+        self._proxy = proxy_for(self._url)
+        if self._url.scheme == "http":
+            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
+        self._cut_from = float("-inf")
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=target.timeout_s),
+            connector=Connector(limit=CONNECTIONS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=SMALL_BODY_BYTES,
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
+            max_headers=HEADERS,
+        )
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
+
+        What is refused with 400 goes once more in its minimal form, if there is one: waiting would not help.
+        """
+        results = []
+        for message in await _made(self._template.messages, batch):
+            self._note_cut(message, batch[0])
+            result, said = await self._post(message, replayed=batch[0].replayed)
+            if result.answer == str(_REJECTED) and message.minimal is not None:
+                self._report_rejected(batch[0], said)
+                smaller = replace(message, body=message.minimal())
+                result, _ = await self._post(smaller, replayed=batch[0].replayed)
+            if result.outcome not in _TAKEN:
+                return result
+            results.append(result)
+        return _weakest(results)
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`."""
+        assert isinstance(self._template, AlertmanagerTemplate)  # noqa: S101 (nothing else asks)
+        for message in await _made(self._template.refresh, problems):
+            result, _ = await self._post(message)
+            if result.outcome not in _TAKEN:
+                return result
+        return SendResult(SendOutcome.DELIVERED, "200")
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+    async def _post(self, message: Message, *, replayed: bool = False) -> tuple[SendResult, bytes]:
+        """Post once. No redirect is followed: the event, and its signature, would go to a stranger."""
+        try:
+            async with self._session.post(
+                self._url,
+                data=message.body,
+                headers=self._headers_for(message, replayed=replayed),
+                allow_redirects=False,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
+            ) as response:
+                needs_body = response.status in self._template.judged_by_body
+                said = await _beginning(response, patience_s=None if needs_body else BODY_GRACE_S)
+                return self._result(Head(response.status, response.headers.get("Retry-After")), said), said
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
+            result = SendResult(SendOutcome.RETRY, failure_kind(error)) if head is None else self._result(head, b"")
+            return result, b""
+
+    def _headers_for(self, message: Message, *, replayed: bool) -> CIMultiDict[str]:
+        headers = self._headers.copy()
+        timestamp = str(int(self._clock.now().timestamp()))
+        headers["webhook-id"] = message.id
+        headers["webhook-timestamp"] = timestamp
+        if replayed:
+            headers["webhook-replay"] = "1"
+        if self._keys:
+            headers["webhook-signature"] = sign(
+                message.body, message_id=message.id, timestamp=timestamp, keys=self._keys
+            )
+        return headers
+
+    def _result(self, head: Head, said: bytes) -> SendResult:
+        result = self._template.judge(head.status, said)
+        if result.outcome in _TAKEN:
+            return result
+        return replace(result, retry_after_s=parse_retry_after(head.retry_after, now=self._clock.now()))
+
+    def _note_cut(self, message: Message, delivery: Delivery) -> None:
+        now = self._clock.monotonic()
+        if message.is_cut and now >= self._cut_from:
+            self._cut_from = now + CUT_EVERY_S
+            log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id))
+
+    def _report_rejected(self, delivery: Delivery, said: bytes) -> None:
+        """Say loudly that the receiver does not take the message as it is, and what it says of it."""
+        text = clean(said.decode("utf-8", "replace"))
+        for hidden in self._hidden:
+            text = text.replace(hidden, "…")
+        log.error(
+            "template.rejected",
+            sink=delivery.sink,
+            event_id=str(delivery.event_id),
+            type=delivery.type,
+            answer=str(_REJECTED),
+            said=text[:SAID_LENGTH],
+            remedy="a minimal message was sent instead; check that url is this receiver's, else report a bug",
+        )
+
+
+async def _made(make: Callable[[Sequence[Item]], list[Message]], items: Sequence[Item]) -> list[Message]:
+    """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
+    return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
+
+
+def _weakest(results: Sequence[SendResult]) -> SendResult:
+    """Return what has become of all of them, which were taken: accepted if any is no more than that."""
+    return next((each for each in results if each.outcome is SendOutcome.ACCEPTED), results[-1])
+
+
+async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None) -> bytes:
+    """Return the beginning of an answer's body, as much as comes in that time, and let go of the rest.
+
+    A connection can be used again once the body is through, which is waited for if it is small and all but there.
+    """
+    said = b""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while len(said) < SMALL_BODY_BYTES and (part := await response.content.readany()):
+                said += part
+    response.close()
+    return said[:SMALL_BODY_BYTES]
