@@ -126,6 +126,7 @@ class Pipeline:
 
     async def stop(self) -> None:
         await self.account.watcher.cancel()
+        self.clock.advance(0.01)  # what was recorded by now is none of the next one's
 
     async def reload(self) -> None:
         """Change what a reload may: the labels, and sometimes the threshold."""

@@ -37,16 +37,23 @@ class Confirmed(NamedTuple):
 
 
 class ConfirmationOrder:
-    """The ends of one pipeline that are to be confirmed: what is confirmed before an older one waits for that."""
+    """The ends of one pipeline that are to be confirmed: what is confirmed before an older one waits for that.
+
+    Heaps again, for in a storm there are thousands; what left stays in them until it comes first.
+    """
 
     def __init__(self) -> None:
         self._ended_at: dict[TrackedExecution, int] = {}
         self._confirmed: dict[TrackedExecution, Confirmed] = {}
+        self._unconfirmed: Heap = []
+        self._ready: Heap = []
+        self._counter = itertools.count()
 
     def begin(self, entry: TrackedExecution) -> None:
         """Note that an end is to be confirmed."""
         assert entry.pending is not None  # noqa: S101 (who has none is not confirmed)
         self._ended_at[entry] = dated(entry.pending.execution) or 0
+        self._push(self._unconfirmed, entry)
 
     def end(self, entry: TrackedExecution) -> None:
         """Note that an end waits no more: it is recorded now, or was denied."""
@@ -57,12 +64,11 @@ class ConfirmationOrder:
         """Return whether an end must wait for an older one; then it is kept until `released`."""
         entry = confirmed.entry
         ended_at = self._ended_at.get(entry)
-        if ended_at is None or confirmed.evaluation.known.ended_at is None:
+        if ended_at is None or confirmed.evaluation.known.ended_at is None or self._first_at() >= ended_at:
             return False
-        must_wait = any(at < ended_at for at in self._ended_at.values())
-        if must_wait:
-            self._confirmed[entry] = confirmed
-        return must_wait
+        self._confirmed[entry] = confirmed
+        self._push(self._ready, entry)
+        return True
 
     def holds(self, entry: TrackedExecution) -> bool:
         """Return whether that is confirmed and waits."""
@@ -77,17 +83,25 @@ class ConfirmationOrder:
         return list(self._confirmed.values())
 
     def released(self) -> list[Confirmed]:
-        """Return, and let go of, those that wait for no older one any more."""
-        left = [at for entry, at in self._ended_at.items() if entry not in self._confirmed]
-        first_at = min(left, default=None)
-        free = [
-            confirmed
-            for entry, confirmed in self._confirmed.items()
-            if first_at is None or self._ended_at[entry] <= first_at
-        ]
-        for confirmed in free:
-            del self._confirmed[confirmed.entry]
+        """Return, and let go of, those that wait for no older one any more; they are recorded next."""
+        free: list[Confirmed] = []
+        first_at = self._first_at()
+        while self._ready and self._ready[0][0] <= first_at:
+            entry = heapq.heappop(self._ready)[2]
+            if (confirmed := self._confirmed.pop(entry, None)) is not None:
+                free.append(confirmed)
+                self._push(self._unconfirmed, entry)
         return free
+
+    def _first_at(self) -> float:
+        """Return when the oldest ended that is not confirmed yet, or not recorded since; infinity if there is none."""
+        heap = self._unconfirmed
+        while heap and (heap[0][2] not in self._ended_at or heap[0][2] in self._confirmed):
+            heapq.heappop(heap)
+        return heap[0][0] if heap else float("inf")
+
+    def _push(self, heap: Heap, entry: TrackedExecution) -> None:
+        heapq.heappush(heap, (self._ended_at[entry], next(self._counter), entry))
 
 
 @dataclass(slots=True)
