@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from watcher.config.document import Document, write_path
 from watcher.config.error_messages import NO_EXECUTIONS
-from watcher.config.models import FailingSettings, PollingSettings
+from watcher.config.models import PollingSettings
+from watcher.config.rules_settings import FailingSettings
 from watcher.config.yaml_tree import Path
 from watcher.runtime.units import parse_duration
 

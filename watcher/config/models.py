@@ -1,13 +1,14 @@
 """The models of the configuration file (SPEC 3). The attribute of a duration ends in `_s` and is in seconds."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union
 from uuid import UUID
 
 from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, ValidatorFunctionWrapHandler
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
+from watcher.config.rules_settings import RulesSettings
 from watcher.config.unsupported_keys import NOT_YET, REPLICAS
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.settings import SinkSettings
@@ -20,7 +21,6 @@ from watcher.runtime.settings import (
     Labels,
     Name,
     Rate,
-    Share,
     ShortText,
     as_written,
     split_http_url,
@@ -119,62 +119,6 @@ ExecutionId = Annotated[
     GetPydanticSchema(lambda _, handler: no_info_wrap_validator_function(_as_text, handler.generate_schema(UUID))),
 ]
 """A UUID, kept as the text that 100,000 watched executions are known by: one text for each, and no other."""
-
-
-def _one_of(*keys: str) -> Callable[[dict[str, Any]], None]:
-    """Tell the JSON Schema that exactly one of these keys is given."""
-
-    def describe(schema: dict[str, Any]) -> None:
-        schema["oneOf"] = [{"required": [key]} for key in keys]
-
-    return describe
-
-
-class FailingSettings(Block):
-    """When a pipeline is failing."""
-
-    model_config = ConfigDict(json_schema_extra=_one_of("consecutive", "rate"))
-
-    consecutive: int | None = Field(
-        default=None,
-        ge=1,
-        description="So many executions failed in a row. `pipeline.recovered` follows with the next success.",
-        examples=["3"],
-    )
-    rate: Share | None = Field(
-        default=None,
-        description="Instead of `consecutive`: this share of the last executions failed, or more. `pipeline.recovered` "
-        "follows with an end after which it is less.",
-        examples=["20%"],
-    )
-    of_last: int = Field(
-        default=20, ge=1, le=1000, description="With `rate`: of how many ends, at most.", examples=["50"]
-    )
-    within_s: Duration = Field(
-        default=as_written("24h"),
-        alias="within",
-        description="With `rate`: how old they may be, counted from the newest.",
-        examples=["6h"],
-    )
-    at_least: int = Field(
-        default=5, ge=1, le=1000, description="With `rate`: how many there must be to say anything.", examples=["10"]
-    )
-
-
-class RulesSettings(Block):
-    """What is wrong with a pipeline as a whole: each rule opens a problem once and closes it once."""
-
-    failing: FailingSettings | None = Field(
-        default=None,
-        description="Emit `pipeline.failing` when too many executions fail. Give `consecutive` or `rate`.",
-        examples=["{consecutive: 3}"],
-    )
-    silent_s: Duration | None = Field(
-        default=None,
-        alias="silent",
-        description="Emit `pipeline.silent` when no execution has started for this long. For whole pipelines.",
-        examples=["6h"],
-    )
 
 
 class WatchSettings(Block):

@@ -17,11 +17,12 @@ from aiohttp import web
 
 import watcher
 from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, SinkWakeups, retention_policy_of
+from watcher.daemon.build import OwnerDependencies, SinkWakeups
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading
+from watcher.daemon.retention_policy import retention_policy_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import ListenDeniedError, ListenError

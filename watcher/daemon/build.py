@@ -4,7 +4,6 @@ import random
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from functools import partial
 from hashlib import blake2b
 
 from pydantic import SecretStr
@@ -12,12 +11,12 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
-from watcher.config.models import AccountSettings, AnySink, PollingSettings, RulesSettings, Settings, WatchSettings
-from watcher.daemon.maintenance import RetentionPolicy
+from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
+from watcher.config.rules_settings import RulesSettings
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import AccountTrouble, EventType, Watch, limits_dwell
+from watcher.domain.models import AccountTrouble, Watch
 from watcher.domain.routing import Route, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.polling.account_poller import AccountPoller
@@ -34,7 +33,7 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.store.protocol import AccountRecord, AccountStore, Lease, OpenProblem, Store
+from watcher.store.protocol import AccountRecord, AccountStore, Lease, Store
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -270,32 +269,3 @@ def _rules(settings: RulesSettings) -> Rules:
         failing = FailingRule(given.consecutive, given.rate, given.of_last, within_us, given.at_least)
     silent_us = None if settings.silent_s is None else round(settings.silent_s * 1_000_000)
     return Rules(failing, silent_us)
-
-
-def retention_policy_of(settings: Settings) -> RetentionPolicy:
-    """Return what maintenance is to keep."""
-    watches = {(watch.account, str(watch.pipeline)): watch for watch in settings.watch}
-    named = {key: frozenset(watch.executions) for key, watch in watches.items()}
-    return RetentionPolicy(
-        sinks=tuple(settings.sinks),
-        retention_s=settings.store.retention_s,
-        named=lambda account, pipeline, execution: execution in named.get((account, pipeline), ()),
-        pipelines=frozenset(key for key, executions in named.items() if not executions),
-        listed_s=max(settings.store.retention_s, settings.polling.lookback_s),
-        watches_for=partial(_watches_for, settings, watches),
-        ruled=frozenset(key for key, watch in watches.items() if watch.rules),
-    )
-
-
-def _watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSettings], problem: OpenProblem) -> bool:
-    """Return whether the configuration has what a problem is about, and what watches for it."""
-    if problem.pipeline is None:
-        return problem.name in (settings.sinks if problem.kind == "sink" else settings.accounts)
-    watch = watches.get((problem.name, problem.pipeline))
-    if watch is None:
-        return False
-    if problem.execution is not None:
-        is_watched = not watch.executions or problem.execution in watch.executions
-        return is_watched and limits_dwell(watch.overdue_after_s, problem.status or "")
-    rule = {EventType.PIPELINE_FAILING: "failing", EventType.PIPELINE_SILENT: "silent_s"}[problem.problem.kind]
-    return watch.rules is not None and getattr(watch.rules, rule) is not None

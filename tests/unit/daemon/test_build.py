@@ -9,7 +9,8 @@ import pytest
 
 from watcher.config.loader import load_config
 from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
-from watcher.daemon.build import fingerprint_of, retention_policy_of, watches_of
+from watcher.daemon.build import fingerprint_of, watches_of
+from watcher.daemon.retention_policy import retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import EventKey, EventType
 from watcher.domain.problems import Problem
