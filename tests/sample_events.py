@@ -26,6 +26,9 @@ KINDS_OF_CLOSINGS = {
     EventType.PROBLEM_CLOSED: EventType.PIPELINE_FAILING,
 }
 
+MOVES = frozenset(f"execution.{word}" for word in ("paused", "success", "failed", "unrecognized", "lost"))
+"""What happens to an execution that runs."""
+
 
 def execution_id(number: int = 1) -> str:
     return f"9a1b0000-0000-4000-8000-{number:012d}"
@@ -50,7 +53,9 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
     if subject in {"execution", "pipeline", "problem"}:
         data |= {"account": "default", "labels": {"team": "sales"}, "pipeline": {"id": PIPELINE, "name": "Sales agent"}}
     if subject == "execution":
-        data["execution"] = {"id": execution_id(number), "status": type_.partition(".")[2], "previousStatus": "running"}
+        data["execution"] = {"id": execution_id(number), "status": type_.partition(".")[2]}
+    if type_ in MOVES:
+        data["execution"]["previousStatus"] = "running"
     if type_ is EventType.EXECUTION_FAILED:
         data["execution"] |= {
             "durationSeconds": 151.0,
@@ -68,6 +73,8 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data |= {"sink": "ops", "answer": "503"}
     if type_ in {EventType.EXECUTION_LOST, EventType.PIPELINE_GAP}:
         data["reason"] = "not_found"
+    if type_ is EventType.PROBLEM_CLOSED:
+        data["reason"] = "removed"
     return data | _problem_of(type_)
 
 
