@@ -150,7 +150,8 @@ def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
 def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
     clusters = group.clusters
     newest = [_newest(alert, with_link=number < limits.links) for number, alert in enumerate(group.newest)]
-    id_blocks, left_count = _id_blocks(group.ids, limits.ids)
+    others = group.ids if group.count > len(newest) else []  # the newest name their own
+    id_blocks, left_count = _id_blocks(others, limits.ids)
     rest = f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
     where = f"{rest}; {left_count:,} ids are left out here." if left_count else f"{rest}."
     blocks = [

