@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
@@ -104,7 +104,7 @@ class PagerDutyTemplate:
             "component": shorten(alert.nodes[0][0], FIELD_LENGTH) if alert.nodes else None,
             "group": shorten(alert.pipeline, FIELD_LENGTH) if alert.pipeline else None,
             "class": alert.type,
-            "custom_details": alert.data if less == _EVERYTHING else details,
+            "custom_details": _cleaned(alert.data) if less == _EVERYTHING else details,
         }
         return self._event(key, payload, links=[alert.link] if alert.link else [])
 
@@ -134,6 +134,18 @@ class PagerDutyTemplate:
             "payload": {name: value for name, value in payload.items() if value is not None},
         }
         return {name: value for name, value in event.items() if value != []}
+
+
+def _cleaned(value: Any) -> Any:  # noqa: ANN401 (any JSON)
+    """Return an event's data with all its texts as people may read them, also those that name labels."""
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {clean(name): _cleaned(item) for name, item in value.items()}
+        case list():
+            return [_cleaned(item) for item in value]
+    return value
 
 
 def _message(id_: str, build: Callable[[int, Cutter], Json]) -> Message:
