@@ -1,6 +1,9 @@
 """The real Alertmanager takes our alerts, keeps them while they last, and resolves them."""
 
 import asyncio
+import re
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +26,7 @@ from watcher.runtime.clock import SystemClock
 pytestmark = installed
 
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
+AMTOOL = shutil.which("amtool")
 FAILING = "ClerkPipelineFailing"
 
 
@@ -140,6 +144,25 @@ async def test_a_refresh_of_a_closed_problem_ends_it_too(
     assert await sink.refresh([SentProblem(closed.opening, closed.problem, datetime.now(UTC))]) == DELIVERED
     assert await alertmanager.alerts() == {}
     await board.until(lambda: f"resolved {FAILING}" in told.lines, within_s=10, what="its end was told")
+
+
+@pytest.mark.skipif(AMTOOL is None, reason="amtool is not installed: apt-get install prometheus-alertmanager")
+@pytest.mark.parametrize(
+    ("labels", "receiver"),
+    [
+        (["alertname=ClerkPipelineFailing", "severity=critical"], "pager"),
+        (["alertname=ClerkExecutionFailed", "severity=error"], "chat"),
+    ],
+)
+def test_it_takes_the_routes_of_the_documentation(labels: list[str], receiver: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "alertmanager.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n# /etc/prometheus/alertmanager.yml\n(.*?)```", page, re.DOTALL)
+    path = tmp_path / "alertmanager.yml"
+    path.write_text(block, encoding="utf-8")
+    assert AMTOOL is not None
+    subprocess.run([AMTOOL, "check-config", path], check=True, capture_output=True)
+    routes = [AMTOOL, "config", "routes", "test", f"--config.file={path}", *labels]
+    assert subprocess.run(routes, check=True, capture_output=True, text=True).stdout.strip() == receiver
 
 
 async def test_an_execution_that_was_overdue_and_failed_is_resolved_and_fires(
