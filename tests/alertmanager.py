@@ -25,7 +25,7 @@ _LISTENS = re.compile(rb'msg="Listening on" .*?address=127\.0\.0\.1:(\d+)')
 
 
 class Alertmanager:
-    """Runs while it is entered, on a port of its own, and tells `hook` of each alert that fires or is resolved."""
+    """Runs while it is entered, on a port of its own, and notifies `hook` of each alert that fires or is resolved."""
 
     def __init__(self, folder: Path, *, hook: str) -> None:
         self._folder = folder
@@ -89,14 +89,14 @@ class Alertmanager:
                 await asyncio.sleep(0.05)
 
 
-class Told:
-    """What Alertmanager told its hook, as `firing ClerkPipelineFailing`, in order."""
+class Notifications:
+    """What Alertmanager notified its hook of, as `firing ClerkPipelineFailing`, in order."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def names(self, status: str) -> list[str]:
-        """Return of which alerts it was told that they have this status."""
+        """Return the alerts it was notified of with this status."""
         return [line.partition(" ")[2] for line in self.lines if line.startswith(status)]
 
     def take(self, body: bytes) -> None:

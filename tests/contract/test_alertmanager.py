@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from alertmanager import Alertmanager, Told, installed
+from alertmanager import Alertmanager, Notifications, installed
 from e2e.programme import Board
 from receiver import Receiver, answer, says
 from sample_events import PROBLEM, data_of, hostile_failures, problem_block, sample
@@ -31,8 +31,8 @@ FAILING = "ClerkPipelineFailing"
 
 
 @pytest.fixture
-def told() -> Told:
-    return Told()
+def notifications() -> Notifications:
+    return Notifications()
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def board() -> Board:
 
 
 @pytest.fixture
-async def hook(told: Told, board: Board) -> AsyncIterator[Receiver]:
+async def hook(notifications: Notifications, board: Board) -> AsyncIterator[Receiver]:
     async def reply(writer: asyncio.StreamWriter) -> None:
-        told.take(receiver.requests[-1].body)
+        notifications.take(receiver.requests[-1].body)
         board.notice()
         await says(answer(200))(writer)
 
@@ -101,21 +101,21 @@ async def test_it_takes_hostile_texts_as_texts(alertmanager: Alertmanager, sink:
 
 
 async def test_a_problem_fires_once_and_is_resolved_once_however_often_it_is_refreshed(
-    alertmanager: Alertmanager, sink: Sink, told: Told, board: Board
+    alertmanager: Alertmanager, sink: Sink, notifications: Notifications, board: Board
 ) -> None:
     assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
-    await board.until(lambda: told.lines, within_s=10, what="it was told")
+    await board.until(lambda: notifications.lines, within_s=10, what="it was notified")
     for _ in range(3):
         assert await sink.refresh([opened()]) == DELIVERED
     assert set(await alertmanager.alerts()) == {FAILING}
     assert await sink.send([now(EventType.PIPELINE_RECOVERED)]) == DELIVERED
     assert await alertmanager.alerts() == {}
-    await board.until(lambda: len(told.lines) > 1, within_s=10, what="its end was told")
-    assert told.lines == [f"firing {FAILING}", f"resolved {FAILING}"]
+    await board.until(lambda: len(notifications.lines) > 1, within_s=10, what="its end was notified")
+    assert notifications.lines == [f"firing {FAILING}", f"resolved {FAILING}"]
 
 
 async def test_killed_it_has_every_open_problem_again_within_a_refresh(
-    alertmanager: Alertmanager, sink: Sink, told: Told, board: Board
+    alertmanager: Alertmanager, sink: Sink, notifications: Notifications, board: Board
 ) -> None:
     assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
     await alertmanager.kill()
@@ -129,21 +129,21 @@ async def test_killed_it_has_every_open_problem_again_within_a_refresh(
     assert set(alerts) == {FAILING}
     lasts = datetime.fromisoformat(alerts[FAILING]["endsAt"]) - datetime.now(UTC)
     assert timedelta(minutes=2.8) < lasts <= timedelta(minutes=3)
-    fires, ends = f"firing {FAILING}", f"resolved {FAILING}"  # what it had told is lost with its memory
-    await board.until(lambda: told.lines[-1:] == [fires], within_s=10, what="it was told")
+    fires, ends = f"firing {FAILING}", f"resolved {FAILING}"  # what it had notified of is lost with its memory
+    await board.until(lambda: notifications.lines[-1:] == [fires], within_s=10, what="it was notified")
     assert await sink.send([now(EventType.PIPELINE_RECOVERED)]) == DELIVERED
-    await board.until(lambda: told.lines[-1:] == [ends], within_s=10, what="its end was told")
+    await board.until(lambda: notifications.lines[-1:] == [ends], within_s=10, what="its end was notified")
 
 
 async def test_a_refresh_of_a_closed_problem_ends_it_too(
-    alertmanager: Alertmanager, sink: Sink, told: Told, board: Board
+    alertmanager: Alertmanager, sink: Sink, notifications: Notifications, board: Board
 ) -> None:
     assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
-    await board.until(lambda: told.lines, within_s=10, what="it was told")
+    await board.until(lambda: notifications.lines, within_s=10, what="it was notified")
     closed = opened()
     assert await sink.refresh([SentProblem(closed.opening, closed.problem, datetime.now(UTC))]) == DELIVERED
     assert await alertmanager.alerts() == {}
-    await board.until(lambda: f"resolved {FAILING}" in told.lines, within_s=10, what="its end was told")
+    await board.until(lambda: f"resolved {FAILING}" in notifications.lines, within_s=10, what="its end was notified")
 
 
 @pytest.mark.skipif(AMTOOL is None, reason="amtool is not installed: apt-get install prometheus-alertmanager")

@@ -1,20 +1,20 @@
-"""The whole program beside the real Alertmanager: what a person on call is told, and when it is over."""
+"""The whole program beside the real Alertmanager: what a person on call is notified of, and when it is over."""
 
 from collections import Counter
 from contextlib import AsyncExitStack
 
 from aiohttp import web
-from alertmanager import Alertmanager, Told, installed
+from alertmanager import Alertmanager, Notifications, installed
 from e2e.stage import Stage, all_have_ended, document_of, world_of
 
 pytestmark = installed
 
 
-async def serve(told: Told, stage: Stage, stack: AsyncExitStack) -> str:
-    """Take what Alertmanager tells; return where."""
+async def serve(notifications: Notifications, stage: Stage, stack: AsyncExitStack) -> str:
+    """Take notifications of Alertmanager; return where."""
 
     async def take(request: web.BaseRequest) -> web.Response:
-        told.take(await request.read())
+        notifications.take(await request.read())
         stage.board.notice()
         return web.Response()
 
@@ -25,11 +25,11 @@ async def serve(told: Told, stage: Stage, stack: AsyncExitStack) -> str:
     return f"http://127.0.0.1:{runner.addresses[0][1]}"
 
 
-async def test_each_failure_is_told_once_and_each_overdue_execution_is_over_when_it_moves(stage: Stage) -> None:
-    world, told = world_of(40, ends_within_s=6.0, ends_after_s=3.0), Told()
+async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_when_it_moves(stage: Stage) -> None:
+    world, notifications = world_of(40, ends_within_s=6.0, ends_after_s=3.0), Notifications()
     simulator = await stage.simulator(world)
     async with AsyncExitStack() as stack:
-        hook = await serve(told, stage, stack)
+        hook = await serve(notifications, stage, stack)
         alertmanager = await stack.enter_async_context(Alertmanager(stage.folder, hook=hook))
         sinks = {"alerts": {"type": "webhook", "template": "alertmanager", "url": alertmanager.url}}
         document = document_of({"eu": simulator}, sinks)
@@ -44,10 +44,10 @@ async def test_each_failure_is_told_once_and_each_overdue_execution_is_over_when
         assert overdue
         await alertmanager.until(failed, within_s=10)
         await stage.board.until(
-            lambda: failed <= set(told.names("firing")) == failed | set(told.names("resolved")),
+            lambda: failed <= set(notifications.names("firing")) == failed | set(notifications.names("resolved")),
             within_s=15,
-            what="each beginning and end was told",
+            what="each beginning and end was notified",
         )
-    assert Counter(told.names("firing")) <= overdue + Counter(failed)
-    assert Counter(told.names("resolved")) <= overdue
+    assert Counter(notifications.names("firing")) <= overdue + Counter(failed)
+    assert Counter(notifications.names("resolved")) <= overdue
     assert await life.stop() == 0

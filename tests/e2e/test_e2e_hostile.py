@@ -75,11 +75,11 @@ async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage:
     life = await stage.start(document)
     ids = {execution.id for execution in world.executions()}
 
-    def all_told() -> bool:
+    def all_delivered() -> bool:
         bodies = [b"\n".join(request.body for request in receiver.requests) for receiver in receivers.values()]
         return all(id_.encode() in body for body in bodies for id_ in ids)
 
-    await life.until(all_told, within_s=30, what="everything was told everywhere")
+    await life.until(all_delivered, within_s=30, what="everything was delivered everywhere")
     assert await life.stop() == 0
     assert len(life.events("execution.failed")) == len(life.events("execution.unrecognized")) == COUNT / 2
     assert not any(OBEYED.search(line) for line in life.emitted)

@@ -77,7 +77,7 @@ class ReceivedEvents:
     statuses: dict[str, str] = field(default_factory=dict)
     """The status reported last, by execution."""
     failures: list[Delivery] = field(default_factory=list)
-    """What a person would be told of."""
+    """What a person would be notified of."""
 
 
 class Receiver:

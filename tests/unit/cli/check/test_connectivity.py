@@ -307,7 +307,7 @@ async def test_a_test_event_is_signed_as_the_real_thing(receiver: Receiver) -> N
     assert (trial.works, trial.words) == (True, "accepted a watcher.test (204)")
 
 
-async def test_what_is_only_accepted_is_told_so(receiver: Receiver) -> None:
+async def test_what_is_only_accepted_is_said_to_be_so(receiver: Receiver) -> None:
     receiver.reply = says(answer(202))
     trial = await tried(hook(receiver.url, template="pagerduty", routing_key="k" * 32), send=True)
     assert (trial.works, trial.words) == (True, "accepted a watcher.test, and has yet to show it (202)")

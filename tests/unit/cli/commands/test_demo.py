@@ -29,6 +29,7 @@ from watcher.runtime.logs import configure_logs
 
 CONTROL = re.compile(r"\x1b\[([0-9;]*)m")
 
+
 def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
     received = ReceivedEvents(
         delivered={"1", "2"}, refused={"1"}, statuses={"a": "success", "b": "running", "c": "failed"}

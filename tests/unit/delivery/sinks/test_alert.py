@@ -119,7 +119,7 @@ def test_a_gap_says_how_many_at_most() -> None:
 
 
 @pytest.mark.parametrize("reason", [*AccountTrouble, *GapReason, *LostReason])
-def test_no_reason_is_told_by_its_code(reason: str) -> None:
+def test_no_reason_is_shown_by_its_code(reason: str) -> None:
     data = data_of(EventType.PIPELINE_GAP) | {"reason": reason}
     assert " " in read(sample(EventType.PIPELINE_GAP, data=data)).error
 
