@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 from uuid import UUID, uuid5
 
@@ -17,6 +18,13 @@ PROBLEM = "7d0c0000-0000-5000-8000-000000000001"
 AT = datetime(2026, 11, 24, 12, 0, 31, tzinfo=UTC)
 OPENED_AT = AT - timedelta(minutes=41)
 HOSTILE = "</x> *b* <!channel> @everyone [a](http://e) \x1b[31m `c` \u202e"
+HOSTILE_PARTS = (
+    *("</x>", "*b*", "_i_", "~s~", "<!channel>", "<@U0>", "@everyone", "[a](http://e)", "<http://e|x>", ":tada:"),
+    *("\x1b[31m", "\x1b]0;x\x07", "\x9b2J", "\u202e", "\u2028", "\r", "\n", "\t", "\0", "\x7f"),
+    *("```", "`c`", "[red]", "[/]", "{{ x }}", "%s", "{who}", "&amp;", "&lt;", "<!date^0^{date}|x>", '"', "\\"),
+    *("ä", "漢", "🎉", "e\u0301", "\u200b"),
+)
+"""What is markup or an order to some reader: of Slack, Discord, HTML, Rich, templates or terminals."""
 
 KINDS_OF_CLOSINGS = {
     EventType.PIPELINE_RECOVERED: EventType.PIPELINE_FAILING,
@@ -25,6 +33,9 @@ KINDS_OF_CLOSINGS = {
     EventType.SINK_RECOVERED: EventType.SINK_FAILING,
     EventType.PROBLEM_CLOSED: EventType.PIPELINE_FAILING,
 }
+
+MOVES = frozenset(f"execution.{word}" for word in ("paused", "success", "failed", "unrecognized", "lost"))
+"""What happens to an execution that runs."""
 
 
 def execution_id(number: int = 1) -> str:
@@ -50,7 +61,9 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
     if subject in {"execution", "pipeline", "problem"}:
         data |= {"account": "default", "labels": {"team": "sales"}, "pipeline": {"id": PIPELINE, "name": "Sales agent"}}
     if subject == "execution":
-        data["execution"] = {"id": execution_id(number), "status": type_.partition(".")[2], "previousStatus": "running"}
+        data["execution"] = {"id": execution_id(number), "status": type_.partition(".")[2]}
+    if type_ in MOVES:
+        data["execution"]["previousStatus"] = "running"
     if type_ is EventType.EXECUTION_FAILED:
         data["execution"] |= {
             "durationSeconds": 151.0,
@@ -68,6 +81,8 @@ def data_of(type_: EventType, number: int = 1) -> dict[str, Any]:
         data |= {"sink": "ops", "answer": "503"}
     if type_ in {EventType.EXECUTION_LOST, EventType.PIPELINE_GAP}:
         data["reason"] = "not_found"
+    if type_ is EventType.PROBLEM_CLOSED:
+        data["reason"] = "removed"
     return data | _problem_of(type_)
 
 
@@ -105,6 +120,25 @@ def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **mor
     data = data_of(EventType.EXECUTION_FAILED, number)
     data["execution"]["failedNodes"][0]["error"] = error
     return sample(EventType.EXECUTION_FAILED, number=number, data=data | more)
+
+
+def hostile_text(dice: Random, *, count: int = 12) -> str:
+    """Return a text of so many parts of which each is markup or an order somewhere."""
+    return "".join(dice.choice(HOSTILE_PARTS) for _ in range(count))
+
+
+def hostile_failures(seed: int, *, count: int) -> list[Delivery]:
+    """Return deliveries of `execution.failed` with such texts wherever the API or the user may put one."""
+    dice = Random(seed)
+    failures = []
+    for number in range(count):
+        data = data_of(EventType.EXECUTION_FAILED, number)
+        node = {"id": "n", "name": hostile_text(dice), "error": hostile_text(dice)}
+        data["pipeline"]["name"] = hostile_text(dice)
+        data["labels"] = {hostile_text(dice, count=2): hostile_text(dice)}
+        data["execution"] |= {"error": hostile_text(dice), "failedNodes": [node] * dice.randint(1, 3)}
+        failures.append(sample(EventType.EXECUTION_FAILED, number=number, data=data))
+    return failures
 
 
 def closing_overdue(type_: EventType, number: int = 1) -> Delivery:

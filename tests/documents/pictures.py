@@ -20,8 +20,10 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from documents.messages import MESSAGES
-from watcher.cli.commands.demo import summary
+from watcher.cli.commands.demo import print_messages, summary
+from watcher.cli.message_panel import message_panel
 from watcher.delivery.sinks.event_line import event_line
+from watcher.delivery.sinks.slack import SlackTemplate
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 MISTAKES = Path(__file__).parent / "mistakes"
@@ -57,10 +59,16 @@ THEME = TerminalTheme(
     ],
 )
 
-DEMO_PRINTS: Sequence[Callable[..., object]] = (event_line, summary)
+DEMO_PRINTS: Sequence[Callable[..., object] | type] = (
+    event_line,
+    message_panel,
+    print_messages,
+    SlackTemplate,
+    summary,
+)
 """What the demonstration's lines are made by: when it changes, the picture is old."""
 
-EVENT_LINES = 14
+EVENT_LINES = 10
 
 SWAYING = ("WATCHER_", "CLERK_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 """Beginnings of variables that would sway what the program writes."""
@@ -119,9 +127,10 @@ def demo_digest() -> str:
 
 
 def demo_picture() -> str:
-    """Run the demonstration, about 30 s, and show its most varied moment, its beginning and its end."""
+    """Run the demonstration, about 30 s: show its beginning, its most varied moment, the first message and its end."""
     lines = record("demo")
-    shown = ["$ make demo", lines[0], *_most_varied(lines[2:-1]), "…", lines[-1]]
+    begin, end = (next(at for at, line in enumerate(lines) if corner in line) for corner in "╭╰")
+    shown = ["$ make demo", lines[0], *_most_varied(lines[2:begin]), "…", *lines[begin : end + 1], "…", lines[-1]]
     return svg(shown, title="make demo", made_from=demo_digest())
 
 

@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from e2e.endpoint import SECRET, Answer, Attempt, Receiver, take
@@ -32,6 +32,7 @@ PULSE_S = 0.005
 ENDS = frozenset({"execution.success", "execution.failed"})
 
 Document = dict[str, Any]
+Part = TypeVar("Part")
 
 
 class Stage:
@@ -43,6 +44,10 @@ class Stage:
         self.lives: list[Life] = []
         self._pulse = _Pulse()
         self._stack = stack
+
+    async def enter(self, part: AbstractAsyncContextManager[Part]) -> Part:
+        """Return any other part, which is cleared away like the rest."""
+        return await self._stack.enter_async_context(part)
 
     async def simulator(self, world: World, *, faults: Faults = CALM) -> Simulator:
         await self._stack.enter_async_context(self._pulse)

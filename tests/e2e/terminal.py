@@ -1,6 +1,7 @@
 """A program on a terminal of its own, whose screen is read as it is written."""
 
 import asyncio
+import codecs
 import fcntl
 import os
 import pty
@@ -20,6 +21,7 @@ class Terminal:
     def __init__(self, process: asyncio.subprocess.Process, *, master_fd: int, board: Board) -> None:
         self.process = process
         self.written = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")()
         self._fd = master_fd
         self._board = board
         self._loop = asyncio.get_running_loop()
@@ -64,7 +66,7 @@ class Terminal:
         except OSError:  # so a terminal says that its other end is gone
             self._loop.remove_reader(self._fd)
             return False
-        self.written += part.decode()
+        self.written += self._decoder.decode(part)
         self._board.notice()
         return True
 

@@ -1,6 +1,8 @@
 """What a terminal may be shown: nothing it would obey, and signs its encoding has. Knows no console."""
 
-PLAIN_SIGNS = str.maketrans({"✓": "+", "✕": "x", "○": "o", "▶": ">", "‖": "=", "·": "-", "…": "~"})
+PLAIN_SIGNS = str.maketrans(
+    {"✓": "+", "✕": "x", "○": "o", "▶": ">", "‖": "=", "·": "-", "…": "~", "\N{MULTIPLICATION SIGN}": "x", "◷": "!"}
+)
 """What stands for a sign where the encoding has none."""
 
 

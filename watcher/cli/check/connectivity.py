@@ -6,7 +6,7 @@ test event is to be sent. What is shown of a URL is scheme, host and port.
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.errors import Exit
-from watcher.domain.models import Delivery, EventType, Outcome
+from watcher.domain.models import Delivery, Event, EventType, Outcome
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import failure_kind
@@ -78,6 +78,10 @@ _SINK_HINTS = {
     "403": "correct headers or secret",
     "404": "the receiver no longer knows this webhook: make a new one and set url",
     "410": "the receiver no longer knows this webhook: make a new one and set url",
+    "429": "it gets too many requests: try again later",
+    "3xx": "no redirect is ever followed: set url to where it leads",
+    "4xx": "it does not take what is sent to it: correct url, or template",
+    "5xx": "it has trouble of its own: try again later",
     "dns": "there is no such host: correct url",
     "tls": "its certificate is not trusted here: SSL_CERT_FILE names others to trust",
     "refused": "nothing listens there: correct url, or start the receiver",
@@ -87,16 +91,22 @@ _SINK_HINTS = {
 }
 
 
+def trial_deliveries(settings: Settings, *, clock: Clock) -> Mapping[str, Delivery]:
+    """Return a `watcher.test` for each webhook, by the sink's name."""
+    names = (name for name, sink in settings.sinks.items() if sink.target is not None)
+    return {name: _trial_delivery(trial_event(sink=name, at=clock.now()), sink=name) for name in names}
+
+
 async def try_everything(
-    settings: Settings, *, clock: Clock, send: bool, tried: Callable[[], None] = lambda: None
+    settings: Settings, *, clock: Clock, deliveries: Mapping[str, Delivery], tried: Callable[[], None] = lambda: None
 ) -> Sequence[Trial]:
     """Try every account with all it watches, and every webhook, at the same time.
 
-    With `send` each webhook gets a `watcher.test`. `tried` is called after each watch.
+    A webhook with a delivery is sent it, another one connected to. `tried` is called after each watch.
     """
     accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
     sinks = [
-        _try_sink(name, sink, target=target, clock=clock, send=send)
+        _try_sink(name, sink, target=target, clock=clock, delivery=deliveries.get(name))
         for name, sink in settings.sinks.items()
         if (target := sink.target) is not None
     ]
@@ -238,17 +248,18 @@ class _Key:
         return reply
 
 
-async def _try_sink(name: str, settings: SinkSettings, *, target: str, clock: Clock, send: bool) -> Trial:
+async def _try_sink(
+    name: str, settings: SinkSettings, *, target: str, clock: Clock, delivery: Delivery | None
+) -> Trial:
     began_at = clock.monotonic()
-    result = await (_send(name, settings, clock=clock) if send else _connect(settings))
+    result = await (_connect(settings) if delivery is None else _send(delivery, settings, clock=clock))
     took_ms = (clock.monotonic() - began_at) * 1000
     return Trial(f"sinks.{name}", target, result.code, result.words, took_ms, result.hint)
 
 
-async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialResult:
-    event = trial_event(sink=name, at=clock.now())
-    delivery = Delivery(
-        sink=name,
+def _trial_delivery(event: Event, *, sink: str) -> Delivery:
+    return Delivery(
+        sink=sink,
         event_id=event.id,
         type=EventType.WATCHER_TEST,
         stream=event.stream,
@@ -257,13 +268,18 @@ async def _send(name: str, settings: SinkSettings, *, clock: Clock) -> _TrialRes
         recorded_at=NEVER,
         due_at=NEVER,
     )
+
+
+async def _send(delivery: Delivery, settings: SinkSettings, *, clock: Clock) -> _TrialResult:
     sink = settings.open(SinkContext(clock))
     try:
         sent = await sink.send([delivery])
     finally:
         await sink.close()
-    if sent.outcome in {SendOutcome.DELIVERED, SendOutcome.ACCEPTED}:
+    if sent.outcome is SendOutcome.DELIVERED:
         return _TrialResult(Exit.DONE, f"accepted a watcher.test ({sent.answer})")
+    if sent.outcome is SendOutcome.ACCEPTED:
+        return _TrialResult(Exit.DONE, f"accepted a watcher.test, and has yet to show it ({sent.answer})")
     return _failed(sent.answer, remedy=sent.remedy)
 
 
@@ -276,4 +292,5 @@ async def _connect(settings: SinkSettings) -> _TrialResult:
 
 def _failed(answer: str, *, remedy: str = "") -> _TrialResult:
     words = f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
-    return _TrialResult(Exit.UNREACHABLE, words, remedy or _SINK_HINTS.get(answer, ""))
+    hint = remedy or _SINK_HINTS.get(answer) or _SINK_HINTS.get(f"{answer[:1]}xx", "")
+    return _TrialResult(Exit.UNREACHABLE, words, hint)

@@ -3,15 +3,23 @@
 import asyncio
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Annotated
 
 import typer
 
 from watcher.cli.check.capacity import plan
-from watcher.cli.check.connectivity import Trial, try_everything
-from watcher.cli.check.views import PATIENCE_S, TryingLine, print_plan, print_plan_rows, print_trial, print_trial_rows
+from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
+from watcher.cli.check.views import (
+    PATIENCE_S,
+    TryingLine,
+    print_message,
+    print_plan,
+    print_plan_rows,
+    print_trial,
+    print_trial_rows,
+)
 from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_errors import report_warnings
 from watcher.cli.config_loading import config_path, loaded
@@ -26,7 +34,9 @@ from watcher.config.source import require_watches
 from watcher.config.warnings import warnings_of
 from watcher.daemon.build import fingerprint_of
 from watcher.domain.errors import Exit
-from watcher.runtime.clock import SystemClock
+from watcher.domain.models import Delivery
+from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.logs import configure_logs
 from watcher.store.database_file import disabled_sinks
 
 EXAMPLES = ("watcher check", "watcher check --config watcher.yaml --online --send")
@@ -39,7 +49,7 @@ def check(
         bool, typer.Option("--online", help="Poll each watch once; connect to each webhook, sending nothing.")
     ] = False,
     send: Annotated[
-        bool, typer.Option("--send", help="As --online, and send a watcher.test event to each webhook.")
+        bool, typer.Option("--send", help="As --online, and show and send each webhook a test message.")
     ] = False,
 ) -> None:
     """Validate the file and print the plan.
@@ -47,7 +57,8 @@ def check(
     The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
     it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
     was tried: a row per key and webhook, and one per watch that does not work. These requests keep to rate_limit, and
-    are added to those of a daemon with the same key. Likely mistakes are warnings on stderr. Exit codes: 2 the file
+    are added to those of a daemon with the same key. With --send a terminal first shows the message each webhook gets,
+    as its receiver would. Likely mistakes are warnings on stderr. Exit codes: 2 the file
     cannot be used, 4 a key or a webhook does not work, 5 a pipeline is not known.
     """
     path = config_path(config)
@@ -80,7 +91,13 @@ def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
 
 
 def _go_online(settings: Settings, *, send: bool) -> None:
-    trials = asyncio.run(_try_everything(settings, send=send))
+    configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
+    clock = SystemClock()
+    deliveries = trial_deliveries(settings, clock=clock) if send else {}
+    if sys.stdout.isatty():
+        for name, delivery in deliveries.items():
+            print_message(settings.sinks[name], delivery, clock=clock, console=stdout_console())
+    trials = asyncio.run(_try_everything(settings, deliveries, clock=clock))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=stdout_console())
@@ -91,9 +108,9 @@ def _go_online(settings: Settings, *, send: bool) -> None:
         raise typer.Exit(min(codes))
 
 
-async def _try_everything(settings: Settings, *, send: bool) -> Sequence[Trial]:
+async def _try_everything(settings: Settings, deliveries: Mapping[str, Delivery], *, clock: Clock) -> Sequence[Trial]:
     line = TryingLine(len(settings.watch), stream=sys.stderr)
     asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
-    trials = await try_everything(settings, clock=SystemClock(), send=send, tried=line.tried)
+    trials = await try_everything(settings, clock=clock, deliveries=deliveries, tried=line.tried)
     line.clear()
     return trials

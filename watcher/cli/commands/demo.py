@@ -7,11 +7,12 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
+from uuid import UUID
 
 import typer
 import yaml
@@ -21,11 +22,14 @@ from rich.console import Console
 from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world, example_config
 from watcher.clerk.simulator.world import World
 from watcher.cli.interrupt import run_until_stopped
+from watcher.cli.message_panel import message_panel
 from watcher.config.models import Settings
 from watcher.daemon.app import Started, run
 from watcher.delivery.sinks.event_line import event_line
 from watcher.delivery.sinks.signing import sign, signing_key
-from watcher.domain.models import TERMINAL_STATUSES, Status
+from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.domain.models import TERMINAL_STATUSES, Delivery, EventType, Status
+from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 
@@ -42,6 +46,9 @@ REFUSED_SHARE = 0.08
 SIGNED = "  signature ok"
 """What is said of each event: the receiver takes no other."""
 
+ONE_TITLE = "the last failure, as Slack shows it"
+GROUP_TITLE = "all of them in one message, with `group`"
+
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 
 
@@ -52,7 +59,8 @@ def demo(
 ) -> None:
     """Show everything at work for 30 seconds, without a key.
 
-    It runs a simulated API, the daemon, and a receiver that checks signatures, and leaves nothing behind.
+    It runs a simulated API, the daemon, and a receiver that checks signatures, prints a failure and a group of them as
+    Slack shows them, and leaves nothing behind.
     """
     configure_logs(level="error", format_="auto")
     plain = as_json or not sys.stdout.isatty()
@@ -68,6 +76,8 @@ class ReceivedEvents:
     unsigned_count: int = 0
     statuses: dict[str, str] = field(default_factory=dict)
     """The status reported last, by execution."""
+    failures: list[Delivery] = field(default_factory=list)
+    """What a person would be notified of."""
 
 
 class Receiver:
@@ -91,14 +101,30 @@ class Receiver:
             self.received.unsigned_count += 1
             return web.Response(status=401)
         if id_ not in self.received.delivered:
-            self._take(id_, json.loads(body))
+            self._take(id_, body)
         return web.Response(status=204)
 
-    def _take(self, id_: str, event: dict[str, Any]) -> None:
+    def _take(self, id_: str, body: bytes) -> None:
+        event: dict[str, Any] = json.loads(body)
         self.received.delivered.add(id_)
+        if event["type"] == EventType.EXECUTION_FAILED:
+            self.received.failures.append(_delivery(event, body))
         if execution := event["data"].get("execution"):
             self.received.statuses[execution["id"]] = execution["status"]
         self._report(event)
+
+
+def _delivery(event: Mapping[str, Any], body: bytes) -> Delivery:
+    return Delivery(
+        sink="slack",
+        event_id=UUID(event["id"]),
+        type=EventType(event["type"]),
+        stream=event["subject"].encode(),
+        sequence=int(event["sequence"]),
+        body=body,
+        recorded_at=NEVER,
+        due_at=NEVER,
+    )
 
 
 async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
@@ -132,6 +158,8 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
         due_s = await stopped_at - SEEN_WITHIN_S
         truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
+        if not as_json:
+            print_messages(receiver.received.failures, console=console)
         console.print(summary(receiver.received, truth=truth))
 
 
@@ -165,6 +193,15 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
         "http": {"listen": "127.0.0.1:0"},
     }
     return Settings.model_validate(document)
+
+
+def print_messages(failures: Sequence[Delivery], *, console: Console) -> None:
+    """Print what a person would see in Slack: the last of these failures alone, and all of them as one group."""
+    template = SlackTemplate()
+    for title, batch in ((ONE_TITLE, failures[-1:]), (GROUP_TITLE, failures if len(failures) > 1 else ())):
+        for message in template.messages(batch) if batch else ():
+            panel = message_panel(template.shown(message.body), title=title, encoding=console.encoding)
+            console.print(panel, soft_wrap=False)
 
 
 def summary(received: ReceivedEvents, *, truth: Mapping[str, str]) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from watcher.delivery.sinks.alert_text import clean, in_words, shorten, usable_link
-from watcher.domain.models import EventType
+from watcher.domain.models import AccountTrouble, EventType, GapReason
 from watcher.domain.problems import Severity, severity_of
 
 HEADLINE_LENGTH = 150
@@ -41,21 +41,41 @@ _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_PAUSED: "{who} is paused",
     EventType.EXECUTION_SUCCESS: "{who} succeeded",
     EventType.EXECUTION_FAILED: "{who} failed{node}",
-    EventType.EXECUTION_UNRECOGNIZED: "{who} has an undocumented status",
-    EventType.EXECUTION_OVERDUE: "{who} is {status} for too long{over}",
-    EventType.EXECUTION_LOST: "{who}: an execution is lost{why}",
-    EventType.PIPELINE_FAILING: "{who} keeps failing",
+    EventType.EXECUTION_UNRECOGNIZED: "{who} has the undocumented status {status}",
+    EventType.EXECUTION_OVERDUE: "{who} has been {status} too long{over}",
+    EventType.EXECUTION_LOST: "{who}: an execution is lost",
+    EventType.PIPELINE_FAILING: "{who} keeps failing{last}",
     EventType.PIPELINE_RECOVERED: "{who} recovered{after}",
     EventType.PIPELINE_SILENT: "{who} is silent: nothing starts",
     EventType.PIPELINE_ACTIVE: "{who} is active again{after}",
-    EventType.PIPELINE_GAP: "{who}: executions may have been missed{why}",
-    EventType.ACCOUNT_DEGRADED: "Account {who}: the API cannot be used{why}",
+    EventType.PIPELINE_GAP: "{who}: executions may have been missed",
+    EventType.ACCOUNT_DEGRADED: "Account {who}: the API cannot be used",
     EventType.ACCOUNT_RECOVERED: "Account {who} recovered{after}",
-    EventType.SINK_FAILING: "Sink {who} is failing{why}",
+    EventType.SINK_FAILING: "Sink {who} is failing{answer}",
     EventType.SINK_RECOVERED: "Sink {who} recovered{after}",
-    EventType.SINK_DISABLED: "Sink {who} is disabled{why}",
-    EventType.WATCHER_TEST: "Test message from clerk-watcher",
+    EventType.SINK_DISABLED: "Sink {who} is disabled{answer}",
+    EventType.WATCHER_TEST: "Test message from clerk-watcher to its sink {who}",
 }
+
+_REASONS: Mapping[str, str] = {
+    AccountTrouble.UNAUTHORIZED: "it refuses the key",
+    AccountTrouble.RATE_LIMITED: "it gets too many requests with this key",
+    AccountTrouble.UNREACHABLE: "it cannot be reached",
+    AccountTrouble.INVALID: "its answers are not those of the API",
+    AccountTrouble.OVER_BUDGET: "rate_limit is too low to hold max_interval",
+    GapReason.NOT_FOUND: "the API does not know it",
+    GapReason.REJECTED: "the API rejects the request for it",
+    GapReason.FORBIDDEN: "this key may not read it",
+    GapReason.UNREADABLE: "the API's answers for it cannot be read",
+    GapReason.LOOKBACK: "the watcher was off for longer than polling.lookback",
+    GapReason.DELETED: "the API deleted some before they were seen",
+    GapReason.OUTRUN: "more came than could be read",
+    GapReason.UNORDERED: "its list has no order and is too long",
+    "removed": "no longer watched",
+}
+"""What the words in `data.reason` mean; those of lost executions are among those of gaps."""
+
+_DISABLED = "its receiver is gone: what is sent to it waits until it has a new url"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +147,14 @@ class Alert:
 
     @property
     def error(self) -> str:
-        """Return why, in the words of whoever says so: the first node's error, the execution's, else what is known."""
+        """Return why, in the words of whoever says so: the first node's error, the execution's, else what is known.
+
+        What is over has none: the news is that it is over.
+        """
+        if self.closes and not self.is_trouble:
+            return ""
         of_node = self.nodes[0][1] if self.nodes else ""
-        known = (self.data.get("cause"), self._at_most())
-        return of_node or self.data.get("execution", {}).get("error") or ", ".join(filter(None, known))
+        return of_node or self.data.get("execution", {}).get("error") or self._known()
 
     @property
     def headline(self) -> str:
@@ -145,7 +169,7 @@ class Alert:
             open_s = (self.seen_at - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
             return f"Still open after {in_words(max(0.0, open_s))}: {title}"
         if self.type is EventType.PROBLEM_CLOSED:
-            return f"No longer watched: {title}"
+            return f"Closed, {self._reason()}: {title}"
         if self.overdue_text is not None and not self.is_trouble:
             return f"{title}, no longer overdue"
         return title
@@ -164,13 +188,15 @@ class Alert:
 
     def _title(self) -> str:
         execution, over_s = self.data.get("execution", {}), self.data.get("overdueSeconds")
-        why = self.data.get("reason") or self.data.get("answer")
+        node = shorten(self.nodes[0][0], NODE_LENGTH) if self.nodes else ""
+        answer = shorten(self.data.get("answer", ""), NODE_LENGTH)
         return _TITLES[self.kind].format(
             who=self._who(),
-            node=f" at {shorten(self.nodes[0][0], NODE_LENGTH)}" if self.nodes and self.nodes[0][0] else "",
+            node=f" at {node}" if node else "",
+            last=f", last at {node}" if node else "",
             status=shorten(execution.get("status", ""), NODE_LENGTH),
-            over="" if over_s is None else f", by {in_words(over_s)}",
-            why=f" ({shorten(why, NODE_LENGTH)})" if why else "",
+            over="" if over_s is None else f" ({in_words(over_s)} over its limit)",
+            answer=f" ({answer})" if answer else "",
             after=self._after(),
         )
 
@@ -184,6 +210,14 @@ class Alert:
         after = f" after {in_words(problem['durationSeconds'])}" if "durationSeconds" in problem else ""
         return f"{after} ({problem['count']:,} failed)" if problem.get("count") else after
 
-    def _at_most(self) -> str | None:
-        count = self.data.get("atMost")
-        return None if count is None else f"at most {count:,}"
+    def _known(self) -> str:
+        """Return what the watcher itself knows of why."""
+        if self.kind is EventType.SINK_DISABLED:
+            return _DISABLED
+        cause, count = self.data.get("cause"), self.data.get("atMost")
+        at_most = None if count is None else f"at most {count:,} of them"
+        return ", ".join(filter(None, (f"{self._reason()} ({cause})" if cause else self._reason(), at_most)))
+
+    def _reason(self) -> str:
+        reason = self.data.get("reason", "")
+        return _REASONS.get(reason, reason)

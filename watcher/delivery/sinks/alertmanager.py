@@ -5,6 +5,7 @@ same labels. What is no problem is a point in time, and an alert for a quarter o
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,6 +79,16 @@ class AlertmanagerTemplate:
     def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (200 is enough)
         """Return what a status code means."""
         return judge(status)
+
+    def shown(self, body: bytes) -> list[str]:
+        """Return each alert as Alertmanager's page lists it: annotations, labels, when it ends."""
+        lines: list[str] = []
+        for alert in json.loads(body):
+            notes, labels = alert["annotations"], alert["labels"]
+            texts = (notes["summary"], *notes.get("description", "").split("\n"))
+            lines += [text for text in texts if text]
+            lines += [", ".join(f'{name}="{value}"' for name, value in labels.items()), f"ends at {alert['endsAt']}"]
+        return lines
 
     def _message(self, batch: Sequence[Delivery]) -> Message:
         found = [(alert, span) for each in batch for alert in (Alert.read(each.body),) for span in self._spans(alert)]

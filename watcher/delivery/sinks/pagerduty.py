@@ -3,14 +3,16 @@
 https://developer.pagerduty.com/docs/events-api-v2-overview
 """
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
-from watcher.delivery.sinks.protocol import SendResult
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
 from watcher.domain.cloudevents import group_id, timestamp
 from watcher.domain.models import Delivery
@@ -21,6 +23,8 @@ SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
 EVENT_BYTES = 500_000
 """PagerDuty takes 512 kB."""
+
+_NEW_KEY = "is routing_key that of an Events API v2 integration, and url that of its region?"
 
 _EVERYTHING, _WITHOUT_EVENT_IDS, _NEXT_TO_NOTHING = range(3)
 """How much of the details is left out."""
@@ -56,7 +60,22 @@ class PagerDutyTemplate:
 
     def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (202 is enough)
         """Return what a status code means."""
-        return judge(status)
+        result = judge(status)
+        return replace(result, remedy=_NEW_KEY) if result.outcome is SendOutcome.REFUSED else result
+
+    def shown(self, body: bytes) -> list[str]:
+        """Return the incident without its details, or which one is resolved."""
+        event = json.loads(body)
+        key = f"dedup key {event['dedup_key']}"
+        if event["event_action"] == "resolve":
+            return [f"resolves {key}"]
+        payload = event["payload"]
+        facts = (
+            f"{name} {payload[name]}"
+            for name in ("severity", "source", "component", "group", "class")
+            if name in payload
+        )
+        return [payload["summary"], " · ".join(facts), *(f"[{link['text']}]" for link in event.get("links", ())), key]
 
     def _resolve(self, alert: Alert) -> Message:
         assert alert.problem is not None  # noqa: S101 (what closes a problem has one)
@@ -85,7 +104,7 @@ class PagerDutyTemplate:
             "component": shorten(alert.nodes[0][0], FIELD_LENGTH) if alert.nodes else None,
             "group": shorten(alert.pipeline, FIELD_LENGTH) if alert.pipeline else None,
             "class": alert.type,
-            "custom_details": alert.data if less == _EVERYTHING else details,
+            "custom_details": _cleaned(alert.data) if less == _EVERYTHING else details,
         }
         return self._event(key, payload, links=[alert.link] if alert.link else [])
 
@@ -115,6 +134,18 @@ class PagerDutyTemplate:
             "payload": {name: value for name, value in payload.items() if value is not None},
         }
         return {name: value for name, value in event.items() if value != []}
+
+
+def _cleaned(value: Any) -> Any:  # noqa: ANN401 (any JSON)
+    """Return an event's data with all its texts as people may read them, also those that name labels."""
+    match value:
+        case str():
+            return clean(value)
+        case dict():
+            return {clean(name): _cleaned(item) for name, item in value.items()}
+        case list():
+            return [_cleaned(item) for item in value]
+    return value
 
 
 def _message(id_: str, build: Callable[[int, Cutter], Json]) -> Message:

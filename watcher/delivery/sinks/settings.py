@@ -14,7 +14,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
-from watcher.domain.models import EventType
+from watcher.domain.models import Delivery, EventType
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 
@@ -128,6 +129,10 @@ class SinkSettings(Block):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
+        raise NotImplementedError
+
+    def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
+        """Return what people see of each request for a delivery at its target, line by line, without any secret."""
         raise NotImplementedError
 
     async def connect(self) -> str:

@@ -4,9 +4,12 @@ Names, errors and labels stand in `plain_text` alone, which Slack reads no marku
 markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
 """
 
+import json
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
@@ -25,6 +28,7 @@ ID_LENGTH = 200
 PREVIEW_LENGTH = 300
 ID_BLOCKS = 2
 
+_DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
 
 Json = dict[str, Any]
@@ -74,6 +78,24 @@ class SlackTemplate:
         if result.outcome is SendOutcome.DELIVERED and (status != 200 or said.strip() != b"ok"):  # noqa: PLR2004
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
         return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
+
+    def shown(self, body: bytes) -> list[str]:
+        """Return the texts of the blocks in their order: fields side by side, buttons in brackets, times in UTC."""
+        return [line for block in json.loads(body)["blocks"] for line in _shown(block)]
+
+
+def _shown(block: Json) -> list[str]:
+    match block:
+        case {"type": "section", "fields": fields}:
+            texts = [_DATE.sub(r"\1", field["text"]).replace("\n", ": ", 1) for field in fields]
+            width = max(map(len, texts[::2]))
+            pairs = zip_longest(texts[::2], texts[1::2], fillvalue="")
+            return [f"{left:{width}}   {right}".rstrip() for left, right in pairs]
+        case {"type": "context" | "actions", "elements": [element]}:
+            text = element["text"]
+            return [text] if isinstance(text, str) else [f"[{text['text']}]"]
+    first, *rest = block["text"]["text"].split("\n")
+    return [f"{first}   [{block['accessory']['text']['text']}]" if "accessory" in block else first, *rest]
 
 
 def _message_of(alert: Alert) -> Message:
@@ -128,7 +150,8 @@ def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
 def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
     clusters = group.clusters
     newest = [_newest(alert, with_link=number < limits.links) for number, alert in enumerate(group.newest)]
-    id_blocks, left_count = _id_blocks(group.ids, limits.ids)
+    others = group.ids if group.count > len(newest) else []  # the newest name their own
+    id_blocks, left_count = _id_blocks(others, limits.ids)
     rest = f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
     where = f"{rest}; {left_count:,} ids are left out here." if left_count else f"{rest}."
     blocks = [

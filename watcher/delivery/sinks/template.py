@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from watcher.delivery.sinks.alert_text import shorten
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.cloudevents import group_id
 from watcher.domain.models import Delivery, EventType
@@ -18,6 +19,9 @@ ALERT_EVENTS = (
     *("pipeline.*", "account.*", "sink.*", "problem.*", "watcher.*"),
 )
 """What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
+
+SHOWN_LENGTH = 500
+"""Characters of an event that are shown to people."""
 
 _OUTCOMES = {
     202: SendOutcome.ACCEPTED,
@@ -56,6 +60,10 @@ class Template(Protocol):
         """Return what a status code and the beginning of the body mean."""
         ...
 
+    def shown(self, body: bytes) -> list[str]:
+        """Return what people see of a request there, line by line, the headline first. No secret is among it."""
+        ...
+
 
 def judge(status: int) -> SendResult:
     """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
@@ -82,6 +90,10 @@ class EventTemplate:
     def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (2xx is enough)
         """Return what a status code means."""
         return SendResult(outcome_of(status), str(status))
+
+    def shown(self, body: bytes) -> list[str]:
+        """Return the beginning of the JSON."""
+        return [shorten(body.decode(), SHOWN_LENGTH)]
 
 
 class BatchTemplate(EventTemplate):

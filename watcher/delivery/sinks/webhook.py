@@ -26,6 +26,7 @@ from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
 from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, RetrySettings, RoutingKey
+from watcher.domain.models import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import proxy_for
 from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url
@@ -170,6 +171,11 @@ class WebhookSettings(SinkSettings):
             hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
         )
         return WebhookSink(target, self.chosen_template(context.clock), clock=context.clock)
+
+    def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
+        """Return what people see of each request."""
+        template = self.chosen_template(clock)
+        return [template.shown(message.body) for message in template.messages([delivery])]
 
     async def connect(self) -> str:
         """Connect to the host, or to the proxy that leads there, and say nothing."""

@@ -12,7 +12,7 @@ from standardwebhooks import Webhook
 from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.server import SIM_KEY
-from watcher.cli.check.connectivity import Trial, try_everything
+from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
 from watcher.config.models import Settings
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
@@ -36,7 +36,9 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 async def all_tried(document: dict[str, Any], *, send: bool = False) -> list[Trial]:
-    return [*await try_everything(Settings.model_validate(document), clock=SystemClock(), send=send)]
+    settings, clock = Settings.model_validate(document), SystemClock()
+    deliveries = trial_deliveries(settings, clock=clock) if send else {}
+    return [*await try_everything(settings, clock=clock, deliveries=deliveries)]
 
 
 async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
@@ -98,7 +100,7 @@ async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_reported() -> N
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
         began_at = SystemClock().monotonic()
         settings = Settings.model_validate(document)
-        await try_everything(settings, clock=SystemClock(), send=False, tried=lambda: emitted.append(None))
+        await try_everything(settings, clock=SystemClock(), deliveries={}, tried=lambda: emitted.append(None))
     assert SystemClock().monotonic() - began_at >= 3 / 20
     assert len(emitted) == 4
 
@@ -303,6 +305,22 @@ async def test_a_test_event_is_signed_as_the_real_thing(receiver: Receiver) -> N
     assert (event["type"], event["source"], event["data"]["sink"]) == ("watcher.test", "/sinks/ops", "ops")
     assert event["id"] == request.headers["webhook-id"]
     assert (trial.works, trial.words) == (True, "accepted a watcher.test (204)")
+
+
+async def test_what_is_only_accepted_is_said_to_be_so(receiver: Receiver) -> None:
+    receiver.reply = says(answer(202))
+    trial = await tried(hook(receiver.url, template="pagerduty", routing_key="k" * 32), send=True)
+    assert (trial.works, trial.words) == (True, "accepted a watcher.test, and has yet to show it (202)")
+
+
+@pytest.mark.parametrize("template", [{}, {"template": "slack"}, {"template": "pagerduty", "routing_key": "k" * 32}])
+@pytest.mark.parametrize("code", [200, 302, 400, 401, 403, 404, 405, 410, 413, 422, 429, 500, 503])
+async def test_whatever_a_webhook_answers_a_failure_has_a_remedy(
+    receiver: Receiver, code: int, template: dict[str, str]
+) -> None:
+    receiver.reply = says(answer(code))
+    trial = await tried(hook(receiver.url, **template), send=True)
+    assert trial.works or trial.hint
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import subprocess
 from collections.abc import Callable
 
@@ -33,7 +34,7 @@ def on_terminal() -> OnTerminal:
             os.close(write_fd)
             written = _read_all(read_fd)
         os.close(read_fd)
-        return written.decode().replace("\r\n", "\n").replace("\x1b[1m", "").replace("\x1b[0m", "")
+        return re.sub("\x1b\\[[012]m", "", written.decode().replace("\r\n", "\n"))
 
     return on_terminal
 

@@ -18,6 +18,7 @@ from watcher.store.protocol import SourceChange
 Command = Callable[..., Any]
 OnTerminal = Callable[..., str]
 
+KEY = "k3y" * 10 + "zz"
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 
 WATCH = """
@@ -196,6 +197,76 @@ def test_a_test_event_is_sent_to_every_webhook(receiver: Receiver, command: Comm
     assert "\nsinks.ops\tyes\t" in out
     assert "hush" not in out + err
     assert [request.line for request in receiver.requests] == ["POST /hush HTTP/1.1"]
+
+
+def messages(receiver: Receiver) -> str:
+    """Write a file with a webhook of each kind; return the lines of its sinks."""
+    url = f"{receiver.url}/hush"
+    kinds = {
+        "plain": "",
+        "chat": ", template: slack",
+        "phone": f", template: pagerduty, routing_key: {KEY}",
+        "alerts": ", template: alertmanager",
+    }
+    blocks = (f"  {name}: {{type: webhook, url: '{url}'{more}}}" for name, more in kinds.items())
+    return "\n".join((GOOD, "sinks:", *blocks))
+
+
+def test_on_a_terminal_each_webhooks_message_is_shown_as_its_receiver_would_and_then_sent(
+    receiver: Receiver, on_terminal: OnTerminal
+) -> None:
+    receiver.reply = says(answer(200, body=b"ok"))
+    write(messages(receiver))
+    text = on_terminal("check", "--send", columns=120)
+    frames = {title: frame for title, _, frame in (each.partition(" ") for each in text.split("╭─ sinks.")[1:])}
+    assert set(frames) == {"plain", "chat", "phone", "alerts"}
+    assert '{"specversion":"1.0"' in frames["plain"]
+    assert "│ ✓ Test message from clerk-watcher to its sink chat " in frames["chat"]
+    assert "│ severity info · source phone · class watcher.test " in frames["phone"]
+    assert '│ alertname="ClerkWatcherTest", severity="info", sink="alerts" ' in frames["alerts"]
+    *_, plain, chat, phone, alerts = text.splitlines()
+    assert [line.split("  ")[0] for line in (plain, chat, phone, alerts)] == [
+        "✓ sinks.plain",
+        "✓ sinks.chat",
+        "✓ sinks.phone",
+        "✓ sinks.alerts",
+    ]
+    assert "hush" not in text
+    assert KEY not in text
+    sent = {request.headers["webhook-id"] for request in receiver.requests}
+    assert len(sent) == 4
+    assert all(id_ in text for id_ in sent if id_ in frames["chat"] + frames["phone"])
+    assert sum(id_ in frames["chat"] + frames["phone"] for id_ in sent) == 2
+
+
+NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
+
+
+def test_a_message_that_is_not_taken_says_what_to_do(receiver: Receiver, on_terminal: OnTerminal) -> None:
+    receiver.reply = says(answer(404, body=b"no_service"))
+    write(messages(receiver))
+    lines = on_terminal("check", "--send", columns=160).splitlines()
+    (at,) = (number for number, line in enumerate(lines) if line.startswith("✕ sinks.chat"))
+    assert "  answers 404 (" in lines[at]
+    assert lines[at + 1] == f"  hint: {NEW_WEBHOOK}"
+
+
+def test_piped_no_message_is_shown_and_what_a_sink_logs_stays_off_stdout(receiver: Receiver, command: Command) -> None:
+    receiver.reply = says(answer(400, body=b"invalid_payload"))
+    write(messages(receiver))
+    code, out, err = command("check", "--send")
+    assert code == 4
+    head, *rows = out.removeprefix(f"{ROWS}\n").splitlines()
+    assert [row.split("\t")[:2] for row in rows[1:]] == [
+        ["sinks.plain", "no"],
+        ["sinks.chat", "no"],
+        ["sinks.phone", "no"],
+        ["sinks.alerts", "no"],
+    ]
+    assert head == "target\tworks\tms\tanswer"
+    assert err.count("template.rejected") == 3
+    assert "hush" not in out + err
+    assert KEY not in out + err
 
 
 def test_when_all_of_them_work_it_is_fine(receiver: Receiver, command: Command) -> None:

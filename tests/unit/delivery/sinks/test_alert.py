@@ -6,7 +6,7 @@ from sample_events import AT, HOSTILE, closing_overdue, data_of, execution_id, f
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, mask, shorten, span, usable_link
 from watcher.delivery.sinks.digest import Digest
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.models import AccountTrouble, Delivery, EventType, GapReason, LostReason
 from watcher.domain.problems import Severity
 
 HEADLINES = {
@@ -15,22 +15,22 @@ HEADLINES = {
     EventType.EXECUTION_PAUSED: "‖ Sales agent is paused",
     EventType.EXECUTION_SUCCESS: "✓ Sales agent succeeded",
     EventType.EXECUTION_FAILED: "✕ Sales agent failed at Greeting",
-    EventType.EXECUTION_UNRECOGNIZED: "! Sales agent has an undocumented status",
-    EventType.EXECUTION_OVERDUE: "◷ Sales agent is running for too long, by 2 m 5 s",
-    EventType.EXECUTION_LOST: "? Sales agent: an execution is lost (not_found)",
+    EventType.EXECUTION_UNRECOGNIZED: "! Sales agent has the undocumented status unrecognized",
+    EventType.EXECUTION_OVERDUE: "◷ Sales agent has been running too long (2 m 5 s over its limit)",
+    EventType.EXECUTION_LOST: "? Sales agent: an execution is lost",
     EventType.PIPELINE_FAILING: "✕ Sales agent keeps failing",
     EventType.PIPELINE_RECOVERED: "✓ Sales agent recovered after 41 m (7 failed)",
     EventType.PIPELINE_SILENT: "◷ Sales agent is silent: nothing starts",
     EventType.PIPELINE_ACTIVE: "✓ Sales agent is active again after 41 m",
-    EventType.PIPELINE_GAP: "! Sales agent: executions may have been missed (not_found)",
-    EventType.ACCOUNT_DEGRADED: "✕ Account default: the API cannot be used (unreachable)",
+    EventType.PIPELINE_GAP: "! Sales agent: executions may have been missed",
+    EventType.ACCOUNT_DEGRADED: "✕ Account default: the API cannot be used",
     EventType.ACCOUNT_RECOVERED: "✓ Account default recovered after 41 m",
     EventType.SINK_FAILING: "✕ Sink ops is failing (503)",
     EventType.SINK_RECOVERED: "✓ Sink ops recovered after 41 m",
     EventType.SINK_DISABLED: "✕ Sink ops is disabled (503)",
     EventType.PROBLEM_REMINDER: "✕ Still open after 41 m: Sales agent keeps failing",
-    EventType.PROBLEM_CLOSED: "✓ No longer watched: Sales agent keeps failing",
-    EventType.WATCHER_TEST: "✓ Test message from clerk-watcher",
+    EventType.PROBLEM_CLOSED: "✓ Closed, no longer watched: Sales agent keeps failing",
+    EventType.WATCHER_TEST: "✓ Test message from clerk-watcher to its sink ops",
 }
 
 
@@ -70,7 +70,7 @@ def test_news_is_bad_or_good() -> None:
         (EventType.EXECUTION_PAUSED, "✓ Sales agent is paused, no longer overdue", False, Severity.INFO),
         (EventType.EXECUTION_SUCCESS, "✓ Sales agent succeeded, no longer overdue", False, Severity.INFO),
         (EventType.EXECUTION_FAILED, "✕ Sales agent failed at Greeting", True, Severity.ERROR),
-        (EventType.EXECUTION_LOST, "? Sales agent: an execution is lost (not_found)", True, Severity.ERROR),
+        (EventType.EXECUTION_LOST, "? Sales agent: an execution is lost", True, Severity.ERROR),
     ],
 )
 def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
@@ -86,10 +86,13 @@ def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
 
 
 def test_what_is_no_longer_watched_still_names_its_execution() -> None:
-    data = data_of(EventType.EXECUTION_OVERDUE) | {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
+    closed = {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True), "reason": "removed"}
+    data = data_of(EventType.EXECUTION_OVERDUE) | closed
     alert = read(sample(EventType.PROBLEM_CLOSED, data=data))
     assert (alert.execution, alert.overdue_text) == (execution_id(), "41 m")
-    assert alert.headline == "✓ No longer watched: Sales agent is running for too long, by 2 m 5 s"
+    assert (
+        alert.headline == "✓ Closed, no longer watched: Sales agent has been running too long (2 m 5 s over its limit)"
+    )
 
 
 def test_a_reminder_is_as_severe_as_its_problem() -> None:
@@ -112,7 +115,35 @@ def test_the_error_is_the_nodes_or_the_executions(execution: dict[str, object], 
 
 def test_a_gap_says_how_many_at_most() -> None:
     data = data_of(EventType.PIPELINE_GAP) | {"atMost": 1234}
-    assert read(sample(EventType.PIPELINE_GAP, data=data)).error == "at most 1,234"
+    assert read(sample(EventType.PIPELINE_GAP, data=data)).error == "the API does not know it, at most 1,234 of them"
+
+
+@pytest.mark.parametrize("reason", [*AccountTrouble, *GapReason, *LostReason])
+def test_no_reason_is_shown_by_its_code(reason: str) -> None:
+    data = data_of(EventType.PIPELINE_GAP) | {"reason": reason}
+    assert " " in read(sample(EventType.PIPELINE_GAP, data=data)).error
+
+
+@pytest.mark.parametrize(
+    ("type_", "error"),
+    [
+        (EventType.ACCOUNT_DEGRADED, "it cannot be reached (timeout)"),
+        (EventType.ACCOUNT_RECOVERED, ""),
+        (EventType.EXECUTION_LOST, "the API does not know it"),
+        (EventType.SINK_FAILING, ""),
+        (EventType.SINK_DISABLED, "its receiver is gone: what is sent to it waits until it has a new url"),
+        (EventType.PROBLEM_CLOSED, ""),
+    ],
+)
+def test_why_is_in_words_and_what_is_over_has_none(type_: EventType, error: str) -> None:
+    assert read(sample(type_)).error == error
+
+
+def test_a_pipeline_that_keeps_failing_says_at_which_node_and_why() -> None:
+    last = data_of(EventType.EXECUTION_FAILED)["execution"]
+    alert = read(sample(EventType.PIPELINE_FAILING, data=data_of(EventType.PIPELINE_FAILING) | {"execution": last}))
+    assert alert.headline == "✕ Sales agent keeps failing, last at Greeting"
+    assert alert.error == "upstream timeout after 30 s"
 
 
 def test_a_pipeline_without_a_name_is_called_by_its_id() -> None:

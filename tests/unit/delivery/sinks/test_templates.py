@@ -24,7 +24,8 @@ from sample_events import (
 )
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.alert_text import clean
+from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert_text import clean, shorten
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import SentProblem
@@ -101,15 +102,9 @@ def test_a_receiver_takes_the_largest_and_most_hostile_event(
 ) -> None:
     for message in template.messages([huge(type_)]):
         check(message.body)
-        assert all(clean(text.replace("\n", "")) == text.replace("\n", "") for text in shown_texts(message.body))
-
-
-def shown_texts(body: bytes) -> list[str]:
-    """Return the texts people read: PagerDuty shows the details as the JSON they are."""
-    value = json.loads(body)
-    if isinstance(value, dict) and "payload" in value:
-        value["payload"].pop("custom_details")
-    return list(texts_of(value))
+        assert all(
+            clean(text.replace("\n", "")) == text.replace("\n", "") for text in texts_of(json.loads(message.body))
+        )
 
 
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
@@ -143,6 +138,27 @@ def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:
     assert (plain.body, plain.id) == (batch[0].body, str(batch[0].event_id))
 
 
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("type_", EventType)
+def test_what_people_see_begins_with_the_headline_and_is_harmless_and_holds_no_secret(
+    template: Template,
+    check: Callable[[bytes], Any],  # noqa: ARG001 (a column of the table)
+    type_: EventType,
+) -> None:
+    for delivery in (sample(type_), huge(type_)):
+        for message in template.messages([delivery]):
+            lines = template.shown(message.body)
+            title = shorten(clean(Alert.read(delivery.body).title), 100)
+            assert title.removesuffix("…") in lines[0] or lines[0].startswith("resolves ")
+            assert all(clean(line) == line for line in lines)
+            assert KEY not in "".join(lines)
+
+
+def test_a_plain_webhook_is_shown_the_beginning_of_the_event() -> None:
+    (line,) = EventTemplate().shown(failed().body)
+    assert line == f"{failed().body.decode()[:499]}…"
+
+
 # Slack
 
 
@@ -161,6 +177,35 @@ def test_slack_shows_headline_error_facts_ids_and_a_button() -> None:
     assert fields[-1].startswith("Ended\n<!date^1795521631^")
     assert execution_id() in payload["blocks"][3]["elements"][0]["text"]
     assert payload["blocks"][4]["elements"][0]["url"] == "https://example.com/runs/1"
+
+
+def test_people_see_the_texts_of_slacks_blocks_in_their_order() -> None:
+    (message,) = SlackTemplate().messages([failed(link="https://example.com/runs/1")])
+    assert SlackTemplate().shown(message.body) == [
+        "✕ Sales agent failed at Greeting",
+        "upstream timeout after 30 s",
+        "Status: failed, was running      Ran: 2 m 31 s",
+        "Seen after: 0.8 s                Labels: team=sales",
+        "Account: default                 Severity: error",
+        "Ended: 2026-11-24 12:00:31 UTC",
+        f"pipeline {PIPELINE} · execution {execution_id()} · event {failed().event_id}",
+        "[Open]",
+    ]
+
+
+def test_people_see_a_group_as_slack_shows_it() -> None:
+    batch = [failed(number, link=f"https://example.com/runs/{number}") for number in range(7)]
+    (message,) = SlackTemplate().messages(batch)
+    lines = SlackTemplate().shown(message.body)
+    assert lines[:6] == [
+        "✕ 7 failed in Sales agent (12:00:31-12:00:31 UTC)",
+        "7 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s",
+        "The newest 5:",
+        "✕ Sales agent failed at Greeting   [Open]",
+        "upstream timeout after 30 s",
+        execution_id(6),
+    ]
+    assert lines[-1] == "7 events, 12:00:31-12:00:31 UTC. All of them are on the watcher's stdout."
 
 
 def test_names_and_errors_are_shown_at_slack_as_they_are_and_obeyed_nowhere() -> None:
@@ -228,6 +273,19 @@ def test_a_group_of_one_looks_like_a_single_message() -> None:
 # PagerDuty
 
 
+def test_people_see_an_incident_and_what_is_resolved() -> None:
+    template = PagerDutyTemplate(KEY)
+    batch = [failed(link="https://example.com/runs/1"), sample(EventType.PIPELINE_RECOVERED)]
+    (trigger,), (resolve,) = (template.messages([each]) for each in batch)
+    assert template.shown(trigger.body) == [
+        "Sales agent failed at Greeting: upstream timeout after 30 s",
+        f"severity error · source default/{PIPELINE} · component Greeting · group Sales agent · class execution.failed",
+        "[Open execution]",
+        f"dedup key {failed().event_id}",
+    ]
+    assert template.shown(resolve.body) == [f"resolves dedup key {PROBLEM}"]
+
+
 @pytest.mark.parametrize("type_", EventType)
 def test_pagerduty_triggers_and_resolves_under_the_problems_key(type_: EventType) -> None:
     (event,) = pagerduty(sample(type_))
@@ -278,6 +336,14 @@ def test_of_the_largest_group_pagerduty_still_gets_every_execution() -> None:
 
 
 # Alertmanager
+
+
+def test_people_see_an_alert_with_its_labels() -> None:
+    template = AlertmanagerTemplate(clock())
+    (message,) = template.messages([sample(EventType.PIPELINE_FAILING)])
+    summary, labels, ends = template.shown(message.body)
+    assert (summary, ends) == ("Sales agent keeps failing", "ends at 2026-11-24T12:03:31.000Z")
+    assert labels.startswith('team="sales", alertname="ClerkPipelineFailing", severity="critical", account="default"')
 
 
 def test_alertmanager_is_told_what_it_is_and_for_how_long() -> None:
