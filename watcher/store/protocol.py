@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+from uuid import UUID
 
 from watcher.domain.models import Cursor, Delivery, DeliveryState, ExecutionRecord, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
@@ -39,6 +40,14 @@ class ExecutionChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Reminder:
+    """That the leased sink was reminded of a problem for that moment (microseconds UTC, steady)."""
+
+    problem: UUID
+    reminded_at: Micros
+
+
+@dataclass(frozen=True, slots=True)
 class SourceChange:
     """A new state of the leased account or sink itself, with its events.
 
@@ -52,6 +61,7 @@ class SourceChange:
     state: str | None
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
+    reminders: tuple[Reminder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +112,7 @@ class AttemptRecord:
     tried_at: Micros
     first_due_at_s: float
     answer: str
+    group_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from watcher.store.executions import PollTimes, write_executions, write_poll_tim
 from watcher.store.outbox import about, write_outbox
 from watcher.store.problems import write_problems
 from watcher.store.protocol import AttemptRecords, Change, ExecutionChange, PipelineChange, SourceChange
+from watcher.store.sent_problems import write_reminders
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.source_states import BackoffChange, write_backoffs, write_sources
 
@@ -55,5 +56,6 @@ def write_group(connection: Connection, items: Sequence[Item], *, numbers: Sourc
         connection,
         [(problem, about(each, numbers=numbers)) for each in changes for problem in each.problems],
     )
+    write_reminders(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)
     sinks = write_outbox(connection, changes, numbers=numbers, now=now)
     return sinks | write_attempt_records(connection, records, numbers=numbers, now=now)
