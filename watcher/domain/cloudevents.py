@@ -1,5 +1,6 @@
 """What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields (SPEC 5)."""
 
+import json
 import secrets
 import uuid
 from collections.abc import Iterable
@@ -134,6 +135,12 @@ def sink_event(
     """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave."""
     data = {"sink": sink, "answer": answer, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
     return _event(type_, sink_source(sink), at, sequence=sequence, data=data)
+
+
+def reminder_event(opening: bytes, problem: Problem, *, sink: str, sequence: int, at: datetime) -> Event:
+    """Build `problem.reminder` for one sink from the body of the event that opened the problem."""
+    data = json.loads(opening)["data"] | {"problem": _problem(ProblemChange(problem))}
+    return _event(EventType.PROBLEM_REMINDER, sink_source(sink), at, sequence=sequence, data=data)
 
 
 def trial_event(*, sink: str, at: datetime) -> Event:

@@ -15,6 +15,7 @@ from watcher.domain.cloudevents import (
     execution_event,
     gap_event,
     new_problem,
+    reminder_event,
     sink_event,
     sink_source,
 )
@@ -75,6 +76,10 @@ class EventFactory:
         edge = _edge(type_, sink_source(sink), problem, sequence=after + 1, at=at)
         event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at, problem=edge)
         return Reported(self._routed(event, edge, but=sink), edge)
+
+    def reminder(self, opening: bytes, problem: Problem, *, sink: str, after: int, at: datetime) -> OutboxEntry:
+        """Return `problem.reminder` for that sink alone, from the body of the event that opened the problem."""
+        return OutboxEntry(reminder_event(opening, problem, sink=sink, sequence=after + 1, at=at), (sink,))
 
     def _routed(self, event: Event, edge: ProblemChange | None, *, but: str | None = None) -> OutboxEntry:
         """Send what closes a problem where what opened it went, whatever the routes say by now."""
