@@ -15,7 +15,6 @@ REPLICAS = "comes with replicas"
 CADENCE = "comes with the adaptive cadence"
 
 _KEYS = {
-    ("silences",): ALERTS,
     ("heartbeat",): CONSOLE,
     ("watch", "*", "rules"): ALERTS,
     ("sinks", "*", "allow_private"): RECEIVERS,

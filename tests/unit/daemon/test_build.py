@@ -6,8 +6,9 @@ from uuid import UUID
 import pytest
 
 from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
-from watcher.daemon.build import fingerprint_of, retention_policy_of
+from watcher.daemon.build import fingerprint_of, retention_policy_of, silences_of
 from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.models import EventType
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": SECRET, "headers": {"A": "b"}}
@@ -45,3 +46,26 @@ def test_a_watch_without_executions_keeps_what_the_list_of_its_pipeline_can_show
     assert kept.pipelines == {("default", str(UUID(int=2)))}
     assert (kept.retention_s, kept.listed_s) == (settings.store.retention_s, listed_s)
     assert kept.named("default", str(UUID(int=1)), str(UUID(int=9)))
+
+
+def test_a_silence_is_never_for_stdout() -> None:
+    times = {"from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
+    silences = [{"match": {"events": ["execution.*"]}, **times}, {"match": {"sinks": ["ops"]}, **times}]
+    sinks = {"out": {"type": "stdout"}, "ops": BLOCK, "chat": BLOCK}
+    everything, one = silences_of(Settings.model_validate({"sinks": sinks, "silences": silences}))
+    assert (everything.sinks, one.sinks, one.types) == ({"ops", "chat"}, {"ops"}, None)
+    assert EventType.EXECUTION_LOST in (everything.types or ())
+    assert EventType.ACCOUNT_DEGRADED not in (everything.types or ())
+    assert silences_of(Settings.model_validate({"sinks": {"out": {"type": "stdout"}}, "silences": silences[:1]})) == []
+
+
+def test_a_silence_keeps_back_what_matches_all_that_its_block_names() -> None:
+    match = {"labels": {"team": "sales"}, "accounts": ["default"], "pipelines": [str(UUID(int=1))]}
+    block = {"match": match, "from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
+    (silence,) = silences_of(Settings.model_validate({"sinks": {"ops": BLOCK}, "silences": [block]}))
+    assert (silence.labels, silence.accounts, silence.pipelines) == (
+        {"team": "sales"},
+        {"default"},
+        {str(UUID(int=1))},
+    )
+    assert (silence.starts_at.isoformat(), silence.ends_at.day) == ("2026-12-24T00:00:00+00:00", 27)
