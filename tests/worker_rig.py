@@ -1,9 +1,10 @@
 """A worker with a real store, a clock the test moves and a sink that answers as the test says."""
 
 import asyncio
+import json
 import sqlite3
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,16 +15,19 @@ from uuid import UUID, uuid5
 from stores import open_soon
 
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
-from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
+from watcher.delivery.worker import DeliveryWorker
+from watcher.delivery.worker_parts import WorkerDependencies
 from watcher.domain.errors import StoreError
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.models import Delivery, Event, EventType, OutboxEntry
-from watcher.domain.problems import Problem
+from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
+from watcher.domain.silences import Silences
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import AttemptRecords, BackoffState, Change, DueDeliveries, Lease, SourceChange, Store
+from watcher.store.protocol import AttemptRecords, BackoffState, Change, DueDeliveries, Lease, SourceChange
+from watcher.store.sink_protocol import SinkStore
 from watcher.store.sql_store import SqlStore
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
@@ -66,16 +70,21 @@ class ScriptedSink:
 
     batch_count = 1
     refresh_every_s: float | None = None
+    refresh_answer = DELIVERED
 
     def __init__(self) -> None:
         self.answer: Callable[[Delivery], Answer | Awaitable[Answer]] = lambda _: DELIVERED
         self.sent: list[Delivery] = []
+        self.batches: list[list[str]] = []
+        self.told: list[Sequence[SentProblem]] = []
         self.arrived: asyncio.Queue[str] = asyncio.Queue()
         self.in_flight_count = 0
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        (delivery,) = batch
-        self.sent.append(delivery)
+        delivery = batch[0]
+        assert len(batch) == 1 or delivery.group_id is not None
+        self.sent.extend(batch)
+        self.batches.append([name_of(each) for each in batch])
         self.arrived.put_nowait(name_of(delivery))
         self.in_flight_count += 1
         try:
@@ -88,7 +97,8 @@ class ScriptedSink:
         return answer
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        raise NotImplementedError
+        self.told.append(problems)
+        return self.refresh_answer
 
     async def close(self) -> None:
         """Hold nothing."""
@@ -98,6 +108,11 @@ class ScriptedSink:
         names = [name_of(each) for each in self.sent]
         self.sent.clear()
         return names
+
+    def take_batches(self) -> list[list[str]]:
+        """Return what went together since the last call."""
+        batches, self.batches = self.batches, []
+        return batches
 
 
 class FlakyStore:
@@ -135,6 +150,15 @@ class FlakyStore:
         self._ask("give_up")
         return await self.inner.give_up(lease, now=Micros(now), clock_s=clock_s, after_s=after_s, skip=skip)
 
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        """Pass on what is asked of no other sink than those that are silenced, reminded, or sent groups."""
+
+        async def ask(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the store)
+            self._ask(name)
+            return await getattr(self.inner, name)(*args, **kwargs)
+
+        return ask
+
     def _ask(self, name: str) -> None:
         self.asked[name] += 1
         if name in self.broken:
@@ -143,7 +167,7 @@ class FlakyStore:
 
 def name_of(delivery: Delivery) -> str:
     """Return `a2` for the second event of stream `a`."""
-    return f"{delivery.stream.decode()}{delivery.sequence}"
+    return f"{delivery.stream.decode(errors='replace')}{delivery.sequence}"
 
 
 class NotedEvents(EventFactory):
@@ -174,6 +198,7 @@ class Rig:
         self.answers: list[str] = []
         self.ends: list[BaseException] = []
         self.backpressure = Backpressure()
+        self.silences = Silences()
         self.woken = False
         self._recorded: Counter[str] = Counter()
         self._changes_count = 0
@@ -189,11 +214,12 @@ class Rig:
             record=await self.real_store.load_sink(lease, fingerprint=fingerprint),
             rules=rules,
             deps=WorkerDependencies(
-                store=cast("Store", self.store),
+                store=cast("SinkStore", self.store),
                 clock=self.clock,
                 jitter=lambda: 0.5,
                 wake=self._wake,
                 events=NotedEvents(self),
+                silences=self.silences,
                 fatal=self.ends.append,
                 metrics=self.metrics.sink("ops"),
                 backpressure=self.backpressure,
@@ -215,15 +241,26 @@ class Rig:
         await self.stop()
         await self.start(rules=rules, fingerprint=fingerprint)
 
-    async def record(self, *streams: str) -> None:
-        """Record the next event of each stream, in this order."""
+    async def record(
+        self,
+        *streams: str,
+        type_: EventType = EventType.EXECUTION_FAILED,
+        data: Mapping[str, object] | None = None,
+        problem: Problem | None = None,
+        closed: bool = False,
+    ) -> None:
+        """Record the next event of each stream, in this order, with that data. It may open or close a problem."""
         for stream in streams:
             self.clock.passed_s += 0.001
             self._recorded[stream] += 1
             before, self._changes_count = self._changes_count, self._changes_count + 1
-            event = _event(stream, self._recorded[stream])
+            event = _event(stream, self._recorded[stream], type_=type_, data=data)
             outgoing = (OutboxEntry(event, ("ops",)),)
-            await self.real_store.record(SourceChange(self._account, before, self._changes_count, None, outgoing))
+            closed_at = self.clock.now() if closed else None
+            problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=not closed),)
+            await self.real_store.record(
+                SourceChange(self._account, before, self._changes_count, None, outgoing, problems)
+            )
 
     async def go(self, after_s: float = 0.0) -> float:
         """Let time pass, then do as the daemon's clock would until nothing moves. Return when it is to go on."""
@@ -274,7 +311,9 @@ class Rig:
         self.woken = True
 
 
-def _event(stream: str, sequence: int) -> Event:
-    body = f'{{"of": "{stream}", "sequence": {sequence}}}'.encode()
+def _event(stream: str, sequence: int, *, type_: EventType, data: Mapping[str, object] | None) -> Event:
+    body: dict[str, object] = {"of": stream, "sequence": sequence}
+    if data is not None:
+        body["data"] = data
     id_ = uuid5(NAMESPACE, f"{stream}{sequence}")
-    return Event(id_, EventType.EXECUTION_FAILED, stream.encode(), sequence, body)
+    return Event(id_, type_, stream.encode(), sequence, json.dumps(body).encode())

@@ -22,6 +22,7 @@ BACKLOG_COUNT = 10_000
 PACED_PER_S = 500
 EVENTS_PER_S = 200
 DELIVERIES_COUNT = 10_000
+GROUP = {"by": ["account"], "wait": "1s"}
 FEW, SOME, MANY = execution_ids(1_000), execution_ids(10_000), execution_ids(100_000)
 SETTLING_S = 1.5
 """What only a start brings is over by then."""
@@ -150,6 +151,9 @@ def measure_deliveries(bench: Bench) -> Iterator[Figure]:
         1.5, "CPU of a delivery to Slack over a plain webhook's", [to.cpu_s_each / by.cpu_s_each for by, to in pairs]
     )
     yield shown("  CPU of a delivery, µs", [plain.cpu_s_each * 1e6 for plain, _ in pairs])
+    grouped = [_deliver(bench, group=GROUP) for _ in bench.repetitions]
+    yield at_least(5_000, "events per second to one sink in groups", [each.per_s for each in grouped])
+    yield shown("  CPU of an event, µs", [each.cpu_s_each * 1e6 for each in grouped])
 
 
 MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
@@ -259,11 +263,18 @@ def _percentile(values: Sequence[float], nth: int) -> float:
     return quantiles(values, n=100)[nth - 1]
 
 
-def _deliver(bench: Bench, *, template: str | None = None) -> Cost:
+def _deliver(bench: Bench, *, template: str | None = None, group: Mapping[str, object] | None = None) -> Cost:
     """Return what nine tenths of an outbox cost: the first warms up."""
     waiting = MANY[:DELIVERIES_COUNT]
     with server(serve_load) as api, server(receive) as hook:
-        wish = Wish(base_url=_url(api), executions=FEW[:1], rate_per_s=1, sink_url=_url(hook), template=template)
+        wish = Wish(
+            base_url=_url(api),
+            executions=FEW[:1],
+            rate_per_s=1,
+            sink_url=_url(hook),
+            template=template,
+            group=group,
+        )
         with daemon(bench.workspaces.make(wish, store=bench.workspaces.filled(waiting, sinks=(SINK,)))) as process:
             wait_until(lambda: hook.served_count >= DELIVERIES_COUNT // 10)
             return observe_cost(process, hook, wait=lambda: wait_until(lambda: hook.served_count >= DELIVERIES_COUNT))

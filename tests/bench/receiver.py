@@ -11,6 +11,7 @@ _LENGTH = re.compile(rb"\r\nContent-Length: (\d+)\r\n", re.IGNORECASE)
 _OBSERVED_AT = re.compile(rb'"observed":\{"at":"([^"]+)"')
 _TAKEN = b"HTTP/1.1 204 No Content\r\n\r\n"
 _FOR_SLACK = b'"blocks":'
+_EVENT = b'{"specversion":'
 _OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -39,7 +40,7 @@ class _Connection(asyncio.Protocol):
         if observed is not None and counters.served_count < DELAYS_COUNT:
             observed_at = datetime.fromisoformat(observed[1].decode()).timestamp()
             counters.delays_s[counters.served_count] = time.time() - observed_at
-        counters.served_count += 1
+        counters.served_count += body.count(_EVENT) if body.startswith(b"[") else 1
 
 
 async def _serve(counters: Counters) -> None:

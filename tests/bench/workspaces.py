@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -32,7 +32,7 @@ class Wish:
     """What a daemon is to do: poll these executions as fast as it can, or watch these pipelines by the defaults.
 
     `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace. With a `template` that posts messages
-    made for its receiver.
+    made for its receiver, with a `group` what goes together.
     """
 
     base_url: str
@@ -41,6 +41,7 @@ class Wish:
     rate_per_s: int = UNPACED_PER_S
     sink_url: str | None = None
     template: str | None = None
+    group: Mapping[str, object] | None = None
 
 
 class Workspaces:
@@ -75,7 +76,8 @@ class Workspaces:
 def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
     named = [{"pipeline": PIPELINE, "executions": list(wish.executions)}] if wish.executions else []
     fast = {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY}
-    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s", "template": wish.template}
+    shape = {"template": wish.template, "group": wish.group and dict(wish.group)}
+    sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s", **shape}
     return {
         "accounts": {ACCOUNT: {"api_key": "bench", "base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}},
         "watch": [*named, *({"pipeline": pipeline} for pipeline in wish.pipelines)],

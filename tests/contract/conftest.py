@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from stores import SetClock, Woken, open_soon
 
-from watcher.store.protocol import Lease, Store
+from watcher.store.protocol import Lease
+from watcher.store.sink_protocol import SinkStore
 
 
 @pytest.fixture(params=["sqlite"])
@@ -25,17 +26,17 @@ def woken() -> Woken:
 
 
 @pytest.fixture
-async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[Store]:
+async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[SinkStore]:
     opened = await open_soon(Path(url.removeprefix("sqlite:///")), clock=clock, on_recorded=woken)
     yield opened
     await opened.close()
 
 
 @pytest.fixture
-async def account(store: Store) -> Lease:
+async def account(store: SinkStore) -> Lease:
     return await store.claim("account", "default")
 
 
 @pytest.fixture
-async def ops(store: Store) -> Lease:
+async def ops(store: SinkStore) -> Lease:
     return await store.claim("sink", "ops")

@@ -8,6 +8,7 @@ from pydantic.fields import FieldInfo
 
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
+from watcher.config.silences import SilenceSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import Block, block_of, key_of
 
@@ -39,6 +40,7 @@ KINDS = {
     "_duration_or_zero": "duration",
     "_rate": "rate",
     "_share": "percentage",
+    "_moment": "date and time",
     "_key": "secret",
     "_routing_key": "secret",
     "_sink_url": "secret URL",
@@ -70,6 +72,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
     if name == "sinks":
         for kind, model in SINK_KINDS.items():
             yield "sinks.NAME.", f"Of `type: {kind}`:", model
+    elif name == "silences":
+        yield "silences[].", "", SilenceSettings
     elif name == "watch":
         yield "watch[].", "", WatchSettings
     elif isinstance(field.annotation, type):

@@ -41,13 +41,20 @@ _CONFIRMED = _KEPT - {Answer.TAKE_AND_CUT}
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One request that arrived: its raw body, its headers, what it was answered, and when (monotonic seconds)."""
+    """One request that arrived: its raw body, its headers, what it was answered, and when (monotonic seconds).
+
+    Of several `events` in one batch, `event` is the first.
+    """
 
     at: float
     body: bytes
     headers: dict[str, str]
     answer: Answer
-    event: dict[str, Any] = field(repr=False)
+    events: list[dict[str, Any]] = field(repr=False)
+
+    @property
+    def event(self) -> dict[str, Any]:
+        return self.events[0]
 
     @property
     def stream(self) -> tuple[str, str | None]:
@@ -112,7 +119,7 @@ class Receiver:
 
     def events(self, type_: str | None = None) -> list[dict[str, Any]]:
         """Return the events it has, each once, or those of one type."""
-        once = {attempt.event["id"]: attempt.event for attempt in self.attempts if attempt.kept}
+        once = {event["id"]: event for attempt in self.attempts if attempt.kept for event in attempt.events}
         return [event for event in once.values() if type_ in {None, event["type"]}]
 
     async def _receive(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -122,9 +129,10 @@ class Receiver:
             self._webhook.verify(body, headers, json_parse=False)
         except Exception as error:  # noqa: BLE001 (whatever it is, it is not a good signature)
             self.forgeries.append(type(error).__name__)
-        attempt = Attempt(at, body, headers, Answer.REFUSE, json.loads(body))
-        answer = self.choose(attempt)
-        self.attempts.append(Attempt(at, body, headers, answer, attempt.event))
+        content = json.loads(body)
+        events = content if isinstance(content, list) else [content]
+        answer = self.choose(Attempt(at, body, headers, Answer.REFUSE, events))
+        self.attempts.append(Attempt(at, body, headers, answer, events))
         self._notice()
         return await _respond(request, answer=answer)
 

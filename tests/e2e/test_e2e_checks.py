@@ -137,7 +137,7 @@ def test_alarms_that_do_not_alternate_or_are_too_many_are_found(world: World, ty
 
 
 def _attempt(event: dict[str, Any], answer: Answer) -> Attempt:
-    return Attempt(0.0, b"", {}, answer, event)
+    return Attempt(0.0, b"", {}, answer, [event])
 
 
 def _copy(event: dict[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ def check(document: Document) -> None:
     _check_executions(document)
     _check_intervals(document)
     _check_rules(document)
+    _check_silences(document)
 
 
 def _name_accounts(document: Document) -> None:
@@ -188,3 +189,33 @@ def _count(document: Document, path: Path) -> int | None:
         return None
     default: int = FailingSettings.model_fields[str(path[-1])].default
     return int(document.text(path) or default)
+
+
+def _check_silences(document: Document) -> None:
+    """Report names that nothing has: a silence that is misspelt keeps nothing back."""
+    sinks, accounts = document.table(("sinks",)), document.table(("accounts",))
+    stdout = [name for name in sinks if document.text(("sinks", name, "type")) == "stdout"]
+    silenceable = [name for name in sinks if name not in stdout]
+    for index, _ in enumerate(document.items(("silences",))):
+        match = ("silences", index, "match")
+        for path, name in _names(document, (*match, "sinks")):
+            if name in stdout:
+                remedy = "remove it: stdout is the record of what happened"
+                document.report(path, f"{document.subject(path)} is stdout, which is never silenced", remedy=remedy)
+            elif name not in sinks:
+                _report_undefined(document, path, "sinks", silenceable)
+        for path, name in _names(document, (*match, "accounts")):
+            if name not in accounts:
+                _report_undefined(document, path, "accounts", list(accounts))
+
+
+def _names(document: Document, path: Path) -> Iterator[tuple[Path, str]]:
+    for index in range(len(document.items(path))):
+        if (name := document.text((*path, index))) is not None:
+            yield (*path, index), name
+
+
+def _report_undefined(document: Document, path: Path, what: str, names: list[str]) -> None:
+    shown = ", ".join(write_path((name,)) for name in names)
+    remedy = f"{what} are: {shown}" if shown else f"there are no {what} to silence"
+    document.report(path, f"{document.subject(path)} is not defined", remedy=remedy)

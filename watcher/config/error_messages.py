@@ -5,13 +5,14 @@ Pydantic's own texts name types and may hold values, so none of them is ever sho
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from watcher.config.document import Document, is_safe_key, quoted
 from watcher.config.models import AccountSettings, Settings, WatchSettings
+from watcher.config.silences import SilenceSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
@@ -59,7 +60,8 @@ def _report_missing(document: Document, path: Path, _: ErrorDetails) -> None:
     key = path[-1]
     model = _model_at(document, path[:-1])
     twin = f" or {key}_file" if key in file_twins(model) else ""
-    examples = model.model_fields[str(key)].examples or ("…",)
+    field = next(field for name, field in model.model_fields.items() if key_of(model, name=name) == key)
+    examples = field.examples or ("…",)
     remedy = _ID_OF.format("pipeline") if key == "pipeline" else f"write {key}: {examples[0]}"
     document.report(path, f"needs {key}{twin}", remedy=remedy, block=True)
 
@@ -89,17 +91,21 @@ def _model_at(document: Document, path: Path) -> type[BaseModel]:
         case ("accounts", _):
             model = AccountSettings
         case ("watch", _, *rest):
-            model = WatchSettings
-            for key in rest:
-                annotation = model.model_fields[str(key)].annotation
-                model = next(each for each in (*get_args(annotation), annotation) if hasattr(each, "model_fields"))
+            model = _inner(WatchSettings, rest)
+        case ("silences", _, *rest):
+            model = _inner(SilenceSettings, rest)
         case ("sinks", name, *rest):
-            model = SINK_KINDS[document.get(("sinks", name, "type"))]
-            for key in rest:
-                model = block_of(model.model_fields[str(key)])
+            model = _inner(SINK_KINDS[document.get(("sinks", name, "type"))], rest)
         case (key,):
             model = Settings.model_fields[str(key)].annotation
     return model  # type: ignore[no-any-return]  # an annotation; of a block, always a model
+
+
+def _inner(model: type[BaseModel], keys: Iterable[str | int]) -> Any:  # noqa: ANN401 (as an annotation)
+    inner: Any = model
+    for key in keys:
+        inner = block_of(inner.model_fields[str(key)])
+    return inner
 
 
 def _report_unfit(document: Document, path: Path, error: ErrorDetails) -> None:

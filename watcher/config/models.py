@@ -9,6 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, GetPydanticSchema, Valid
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from watcher.config.rules_settings import RulesSettings
+from watcher.config.silences import SilenceSettings
 from watcher.config.unsupported_keys import NOT_YET, REPLICAS
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.settings import SinkSettings
@@ -280,6 +281,11 @@ class Settings(Block):
         default_factory=dict,
         description="Where events go. There is always one stdout sink; name it to set its `events`, `match` or "
         "`format`.",
+    )
+    silences: tuple[SilenceSettings, ...] = Field(
+        default=(),
+        description="What is not sent for a time: it is settled as `silenced`. What then opened a problem is sent when "
+        "the silence ends, if the problem is still open. stdout is never silenced.",
     )
     store: StoreSettings = Field(default=StoreSettings(), description="Where state lives.")
     http: HttpSettings = Field(default=HttpSettings(), description="Where health and metrics are served.")

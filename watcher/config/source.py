@@ -76,10 +76,11 @@ def changes_between(before: Settings, after: Settings) -> list[str]:
 
 
 def _blocks(settings: Settings) -> Iterator[tuple[str, object]]:
-    """Yield what changes as one: an account, a watch, a sink, or a key of the other blocks."""
+    """Yield what changes as one: an account, a watch, a sink, all silences, or a key of the other blocks."""
     yield from ((f"accounts.{name}", account) for name, account in settings.accounts.items())
     yield from ((f"watch of {watch.pipeline} by {watch.account}", watch) for watch in settings.watch)
     yield from ((f"sinks.{name}", sink) for name, sink in settings.sinks.items())
+    yield "silences", settings.silences
     for block in ("polling", "store", "http", "log"):
         model = getattr(settings, block)
         for name, value in model:

@@ -16,7 +16,6 @@ INSIGHT = "comes with insight into pipelines"
 CADENCE = "comes with the adaptive cadence"
 
 _KEYS = {
-    ("silences",): ALERTS,
     ("heartbeat",): CONSOLE,
     ("watch", "*", "rules", "slow"): INSIGHT,
     ("watch", "*", "rules", "tokens"): INSIGHT,

@@ -28,6 +28,7 @@ from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import ListenDeniedError, ListenError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
+from watcher.domain.silences import Silences
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
@@ -82,7 +83,9 @@ async def run(
         store = await open_store(settings.store.url, clock=clock, on_recorded=wakeups.wake)
         stack.push_async_callback(_let_go, store)
         events, pressure = EventFactory(Router({})), Backpressure()
-        shared = OwnerDependencies(store, clock, metrics, events, schedule, pressure, shutdown.fail, wakeups, output)
+        shared = OwnerDependencies(
+            store, clock, metrics, events, schedule, pressure, shutdown.fail, Silences(), wakeups, output
+        )
         supervisor = Supervisor(shared)
         stack.push_async_callback(supervisor.stop)
         await supervisor.apply(settings)

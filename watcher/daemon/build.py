@@ -14,11 +14,14 @@ from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
 from watcher.config.rules_settings import RulesSettings
 from watcher.delivery.sinks.protocol import Output, SinkContext
-from watcher.delivery.worker import DeliveryWorker, WorkerDependencies
+from watcher.delivery.sinks.stdout import StdoutSettings
+from watcher.delivery.worker import DeliveryWorker
+from watcher.delivery.worker_parts import WorkerDependencies
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import AccountTrouble, Watch
 from watcher.domain.routing import Route, types_matching
 from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.silences import Silence, Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator
@@ -33,7 +36,8 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.store.protocol import AccountRecord, AccountStore, Lease, Store
+from watcher.store.protocol import AccountRecord, AccountStore, Lease
+from watcher.store.sink_protocol import SinkStore
 
 OUTRUN_AFTER_S = 300.0
 """A scan is outrun once it made no way for as many pages as half the rate, which it has at least, gives in so long."""
@@ -73,7 +77,8 @@ class AccountOwnerDependencies:
 class OwnerDependencies(AccountOwnerDependencies):
     """What all owners work with, those of sinks included."""
 
-    store: Store
+    store: SinkStore
+    silences: Silences
     wakeups: SinkWakeups
     output: Output
 
@@ -84,6 +89,24 @@ def routes_of(settings: Settings) -> dict[str, Route]:
         name: Route(types_matching(sink.events), dict(sink.match.labels), frozenset(map(str, sink.match.pipelines)))
         for name, sink in settings.sinks.items()
     }
+
+
+def silences_of(settings: Settings) -> list[Silence]:
+    """Return the silences, each for the sinks it means: never for stdout, which is the record of what happened."""
+    silenced = [name for name, sink in settings.sinks.items() if not isinstance(sink, StdoutSettings)]
+    return [
+        Silence(
+            starts_at=silence.from_at,
+            ends_at=silence.until_at,
+            types=types_matching(silence.match.events) if silence.match.events else None,
+            accounts=frozenset(silence.match.accounts),
+            pipelines=frozenset(map(str, silence.match.pipelines)),
+            sinks=frozenset(silence.match.sinks or silenced),
+            labels=dict(silence.match.labels),
+        )
+        for silence in settings.silences
+        if silenced
+    ]
 
 
 async def build_worker(
@@ -104,6 +127,7 @@ async def build_worker(
         jitter=random.random,
         wake=wake,
         events=shared.events,
+        silences=shared.silences,
         fatal=shared.fatal,
         metrics=metrics,
         backpressure=shared.backpressure,

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import structlog
 
 from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, build_account, build_worker, routes_of, watches_of
+from watcher.daemon.build import OwnerDependencies, build_account, build_worker, routes_of, silences_of, watches_of
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.polling.account_poller import AccountPoller
@@ -76,6 +76,7 @@ class Supervisor:
         what drains does so meanwhile, and becomes what is wanted by then.
         """
         self._shared.events.router.replace(routes_of(settings))
+        self._shared.silences.replace(silences_of(settings))
         wanted = _wanted(settings)
         self._shown.update(wanted)
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.

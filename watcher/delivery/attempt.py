@@ -10,6 +10,7 @@ from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
+from watcher.domain.cloudevents import group_id
 from watcher.domain.errors import OutputClosedError
 from watcher.domain.models import Delivery, DeliveryState
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
@@ -30,13 +31,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How an attempt at one delivery ended. `delay_s` is the time from its recording to the answer."""
+    """How an attempt at one delivery, or at one group, ended at that time (microseconds UTC, steady)."""
 
-    delivery: Delivery
+    deliveries: Sequence[Delivery]
     result: SendResult
     decision: RetryDecision
-    attempt_record: AttemptRecord
-    delay_s: float
+    records: Sequence[AttemptRecord]
+    at: int
 
 
 @dataclass(slots=True)
@@ -56,13 +57,16 @@ class DeliverySender:
     _give_up_at: Monotonic = EARLIEST
 
     async def send(self, batch: Sequence[Delivery], *, waited: bool) -> list[Attempt]:
-        """Send once; return how that ended, which is to be settled. `waited` is as for `CircuitBreaker.failed`.
+        """Send once; return how that ended, which is to be settled: nothing if the store has lost sight of it.
 
-        Raises what ends the program: `OutputClosedError`.
+        `waited` is as for `CircuitBreaker.failed`. Raises what ends the program: `OutputClosedError`.
         """
         begun_s = self.sink_state.clock_s()
-        result = await self._send(batch)
-        attempts = [self._attempt(delivery, result, begun_s=begun_s) for delivery in batch]
+        if not (deliveries := await self.store.members(batch)):
+            return []
+        result = await self._send(deliveries)
+        units = [[each] for each in deliveries] if batch[0].group_id is None else [deliveries]
+        attempts = [self._attempt(unit, result, begun_s=begun_s) for unit in units]
         self._learn(batch[0], result, waited=waited)
         return attempts
 
@@ -71,7 +75,7 @@ class DeliverySender:
 
         Raises what ends the program: `OwnershipLostError`, `StoreUnusableError`.
         """
-        settled = tuple(attempt.attempt_record for attempt in attempts)
+        settled = tuple(record for attempt in attempts for record in attempt.records)
         clock_s, backoff = self.sink_state.clock_s(), self.sink_state.backoff()
         recorded = await self.store.settle(AttemptRecords(self.store.lease, settled, clock_s, backoff))
         if recorded:
@@ -104,30 +108,43 @@ class DeliverySender:
             log.error("delivery.crashed", **self._named(batch[0]), error=name)  # noqa: TRY400 (texts may hold secrets)
             return SendResult(SendOutcome.RETRY, "error")
 
-    def _attempt(self, delivery: Delivery, result: SendResult, *, begun_s: float) -> Attempt:
-        at = self.clock.steady_us()
-        first_due_s = begun_s if delivery.first_due_at_s is None else delivery.first_due_at_s
+    def _attempt(self, deliveries: Sequence[Delivery], result: SendResult, *, begun_s: float) -> Attempt:
+        """Judge all of a group alike, by the one that was due first; a group that is refused goes on in halves."""
+        at, count = self.clock.steady_us(), len(deliveries)
+        known_s = [each.first_due_at_s for each in deliveries if each.first_due_at_s is not None]
+        first_due_s = min(known_s, default=begun_s)
         decision = decide(
-            delivery,
+            deliveries[0],
             result,
             through_at=self.sink_state.through_at,
             waited_s=self.sink_state.clock_s() - first_due_s,
             rules=self.retry,
             jitter=self.jitter,
+            count=count,
         )
-        attempt_record = AttemptRecord(
-            stream=delivery.stream,
-            sequence=delivery.sequence,
-            state=decision.state,
-            attempts=delivery.attempts + 1,
-            due_at=Micros(at + round(decision.wait_s * 1e6)),
-            steps=decision.steps,
-            rejections=decision.rejections,
-            tried_at=at,
-            first_due_at_s=first_due_s,
-            answer=result.answer,
-        )
-        return Attempt(delivery, result, decision, attempt_record, (at - delivery.recorded_at) / 1e6)
+        group = deliveries[0].group_id
+        parts = [(group, deliveries)]
+        if count > 1 and result.outcome is SendOutcome.REFUSED and decision.state is DeliveryState.WAITING:
+            halves = deliveries[: count // 2], deliveries[count // 2 :]
+            parts = [(group_id(each.event_id for each in half), half) for half in halves]
+        records = [
+            AttemptRecord(
+                stream=delivery.stream,
+                sequence=delivery.sequence,
+                state=decision.state,
+                attempts=delivery.attempts + 1,
+                due_at=Micros(at + round(decision.wait_s * 1e6)),
+                steps=decision.steps,
+                rejections=decision.rejections,
+                tried_at=at,
+                first_due_at_s=first_due_s,
+                answer=result.answer,
+                group_id=part_id,
+            )
+            for part_id, part in parts
+            for delivery in part
+        ]
+        return Attempt(deliveries, result, decision, records, at)
 
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
         self.sink_state.answered(result.answer)
@@ -149,21 +166,25 @@ class DeliverySender:
 
     def _report(self, attempt: Attempt) -> None:
         """Count it, and log what did not get through: the first of a row as a warning."""
-        delivery, result, decision = attempt.delivery, attempt.result, attempt.decision
+        delivery, result, decision = attempt.deliveries[0], attempt.result, attempt.decision
+        count = len(attempt.deliveries)
         if decision.state in {DeliveryState.DELIVERED, DeliveryState.ACCEPTED}:
-            self.metrics.delivered(attempt.delay_s, state=decision.state)
+            for each in attempt.deliveries:
+                self.metrics.delivered((attempt.at - each.recorded_at) / 1e6, state=decision.state)
             if self._in_trouble:
                 log.info("delivery.recovered", sink=self.store.lease.name)
             self._in_trouble = False
             return
         known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
+        if count > 1:
+            known["count"] = count
         if result.remedy:
             known["remedy"] = result.remedy
         if decision.state is DeliveryState.DEAD:
-            self.metrics.dead()
+            self.metrics.dead(count)
             log.warning("delivery.dead", **known)
             return
-        self.metrics.retried()
+        self.metrics.retried(count)
         known["wait_s"] = round(decision.wait_s, 3)
         now, is_gone = self.clock.monotonic(), result.outcome is SendOutcome.GONE  # `sink.disabled` is logged
         if self._in_trouble or now < self._quiet_until or is_gone:

@@ -4,14 +4,19 @@ A store error means that nothing was read or written, so the same work comes due
 will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection, Sequence
+from datetime import datetime
 
+from watcher.delivery.silencing import Silencer
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.models import Delivery
+from watcher.domain.models import Delivery, EventKey
+from watcher.domain.silences import Silence
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import AttemptRecords, BackoffState, DueDeliveries, Lease, SourceChange, Store
+from watcher.runtime.metrics import SinkMetrics
+from watcher.store.protocol import AttemptRecords, BackoffState, DueDeliveries, Lease, SourceChange
+from watcher.store.sink_protocol import SentOpening, SinkStore
 
 BATCH = 256
 """All that is due is taken from the store at once, but no more than so many."""
@@ -20,16 +25,26 @@ WAIT_S = 1.0
 WAIT_CAP_S = 30.0
 
 
+def hold_key(delivery: Delivery) -> bytes:
+    """Return what is left alone while a delivery is on its way: its group, else its stream."""
+    return delivery.stream if delivery.group_id is None else delivery.group_id.bytes
+
+
 class DeliveryQueue:
     """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked."""
 
-    def __init__(self, store: Store, *, lease: Lease, clock: Clock) -> None:
+    def __init__(
+        self, store: SinkStore, *, lease: Lease, clock: Clock, silencer: Silencer, metrics: SinkMetrics
+    ) -> None:
         """Take the store to be well."""
         self.lease = lease
         self.retry_at = EARLIEST
         self._store = store
         self._clock = clock
+        self._silencer = silencer
+        self._metrics = metrics
         self._failures = 0
+        self._released_under: tuple[Silence, ...] | None = None  # the silences when their openings were last looked at
 
     @property
     def failing(self) -> bool:
@@ -37,10 +52,9 @@ class DeliveryQueue:
         return self._failures > 0
 
     async def take(self, *, skip: frozenset[bytes]) -> DueDeliveries | None:
-        """Return what may be sent now, leaving out the streams in `skip`; `None` if the store is in trouble."""
-        now = self._clock.steady_us()
+        """Return what may be sent now, leaving out what `skip` holds; `None` if the store is in trouble."""
         try:
-            due = await self._store.next_deliveries(self.lease, now=now, limit=BATCH, skip=skip)
+            due = await self._due(skip)
         except StoreError as error:
             self._failed(error)
             return None
@@ -50,15 +64,46 @@ class DeliveryQueue:
 
     async def take_trial(self, *, skip: frozenset[bytes], never_tried: bool) -> Delivery | None:
         """Return what is to show whether the sink works again; `None` also if the store is in trouble."""
-        now = self._clock.steady_us()
         try:
-            trial = await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
+            trial = await self._trial(skip, never_tried=never_tried)
         except StoreError as error:
             self._failed(error)
             return None
         if trial is None:
             self._failures = 0
         return trial
+
+    async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return all that goes with what was taken, itself included; nothing if the store is in trouble."""
+        return batch
+
+    async def release(self) -> bool:
+        """Let the openings go that no silence keeps back any more; return `False` if the store is in trouble.
+
+        It is asked at the start, and again whenever other silences hold than when it was asked last.
+        """
+        silences, now = self._silencer.now(), self._clock.steady_us()
+        if silences == self._released_under:
+            return True
+        try:
+            openings = await self._store.silenced_openings(self.lease)
+            kept_back = self._silencer.kept_back(openings)
+            events = [EventKey(each.stream, each.sequence) for each in openings if each not in kept_back]
+            if events:
+                await self._store.release_silenced(self.lease, events, now=now)
+        except StoreError as error:
+            self._failed(error)
+            return False
+        self._released_under = silences
+        return True
+
+    async def sent_openings(self, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
+        """Return the problems whose opening the sink took; nothing if the store is in trouble."""
+        try:
+            return await self._store.sent_openings(self.lease, closed_from=closed_from)
+        except StoreError as error:
+            self._failed(error)
+            return ()
 
     async def give_up(self, *, clock_s: float, after_s: float, skip: frozenset[bytes]) -> int:
         """Make dead letters of what was first due so long ago; return how many are recorded as such."""
@@ -82,6 +127,27 @@ class DeliveryQueue:
     async def save(self, backoff: BackoffState, *, clock_s: float) -> bool:
         """Write what the sink is going through; return whether that is recorded."""
         return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
+
+    async def _due(self, skip: frozenset[bytes]) -> DueDeliveries:
+        while True:
+            now = self._clock.steady_us()
+            due = await self._store.next_deliveries(self.lease, now=now, limit=BATCH, skip=skip)
+            kept_back = self._silencer.kept_back(due.deliveries)
+            if not kept_back:
+                return due
+            await self._silence([EventKey(each.stream, each.sequence) for each in kept_back])
+
+    async def _trial(self, skip: frozenset[bytes], *, never_tried: bool) -> Delivery | None:
+        if self._silencer.now():
+            await self._due(skip)
+        now = self._clock.steady_us()
+        return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
+
+    async def _silence(self, events: Collection[EventKey]) -> None:
+        """Settle what a silence keeps back, and look for openings among that when other silences hold."""
+        self._released_under = None
+        await self._store.silence(self.lease, events, now=self._clock.steady_us())
+        self._metrics.silenced(len(events))
 
     async def _write(self, writing: Awaitable[None]) -> bool:
         try:

@@ -31,9 +31,16 @@ class RetryDecision:
 
 
 def decide(
-    delivery: Delivery, result: SendResult, *, through_at: Micros, waited_s: float, rules: RetryRules, jitter: Jitter
+    delivery: Delivery,
+    result: SendResult,
+    *,
+    through_at: Micros,
+    waited_s: float,
+    rules: RetryRules,
+    jitter: Jitter,
+    count: int = 1,
 ) -> RetryDecision:
-    """Return what follows from an answer (SPEC 5, "Webhook request").
+    """Return what follows from an answer (SPEC 5, "Webhook request") for a delivery, or for a group of so many.
 
     `through_at` is when anything last got through to the sink (microseconds UTC, steady; 0: nothing yet), `waited_s`
     the time since the delivery was first due, on the sink's own clock.
@@ -45,6 +52,8 @@ def decide(
     is_refused = result.outcome is SendOutcome.REFUSED
     rejections = delivery.rejections + 1 if is_refused else 0
     expired = rules.give_up_after_s is not None and waited_s >= rules.give_up_after_s
+    if is_refused and count > 1 and not expired:  # it goes in halves: the trouble is that of a few
+        return RetryDecision(DeliveryState.WAITING, delivery.steps, 0, retry_after_s(result))
     state = DeliveryState.DEAD if expired or rejections >= REJECTIONS else DeliveryState.WAITING
     is_own = is_refused or (delivery.attempts > 0 and through_at > delivery.tried_at)
     if is_own:

@@ -6,9 +6,11 @@ from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.sink_state import DISABLED, FAILING, SinkState
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import SinkRecord, SourceChange
+from watcher.store.protocol import Reminder, SinkRecord, SourceChange
+from watcher.store.sink_protocol import SentOpening
 
 DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"
 
@@ -64,6 +66,21 @@ class SinkStateStore:
         self._problem = problem.problem if problem is not None and state else None
         self._metrics.reported(type_, well=state is None, answer=answer)
         (log.info if state is None else log.warning)(type_.value, sink=lease.name, answer=answer)
+        return True
+
+    async def remind(self, opening: SentOpening, *, due_at: Micros) -> bool:
+        """Record a reminder of a problem to the sink, due at that moment. Return `False` if that failed."""
+        lease = self._queue.lease
+        entry = self._events.reminder(
+            opening.body, opening.problem, sink=lease.name, after=self._sequence, at=self._clock.now()
+        )
+        reminders = (Reminder(opening.problem.id, due_at),)
+        sequence = entry.event.sequence
+        change = SourceChange(lease, self._sequence, sequence, self._reported, (entry,), reminders=reminders)
+        if not await self._queue.record(change):
+            return False
+        self._sequence = sequence
+        self._metrics.reminded()
         return True
 
     async def save(self) -> bool:

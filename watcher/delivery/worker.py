@@ -5,25 +5,16 @@ The retry policy says what an answer means, the sink's state how the sink is, th
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-from watcher.delivery.attempt import Attempt, DeliverySender
-from watcher.delivery.circuit_breaker import CircuitBreaker
-from watcher.delivery.delivery_queue import BATCH, DeliveryQueue
-from watcher.delivery.sink_state import SinkState
-from watcher.delivery.sink_state_store import SinkStateStore
+from watcher.delivery.attempt import Attempt
+from watcher.delivery.delivery_queue import BATCH, hold_key
 from watcher.delivery.sinks.protocol import Sink, WorkerRules
-from watcher.domain.event_factory import EventFactory
+from watcher.delivery.worker_parts import WorkerDependencies, assemble
 from watcher.domain.models import Delivery
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
-from watcher.runtime.backoff import Jitter
-from watcher.runtime.backpressure import Backpressure
-from watcher.runtime.clock import Clock
-from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.runtime.scheduler import Wake
-from watcher.store.protocol import Lease, SinkRecord, Store
+from watcher.store.protocol import Lease, SinkRecord
 
 CONCURRENCY = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -36,20 +27,6 @@ REST_S = 10.0
 
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerDependencies:
-    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug."""
-
-    store: Store
-    clock: Clock
-    jitter: Jitter
-    wake: Wake
-    events: EventFactory
-    fatal: Callable[[BaseException], None]
-    metrics: SinkMetrics
-    backpressure: Backpressure
 
 
 class DeliveryWorker:
@@ -70,48 +47,34 @@ class DeliveryWorker:
         self, lease: Lease, *, sink: Sink, record: SinkRecord, rules: WorkerRules, deps: WorkerDependencies
     ) -> None:
         """Go on from what is recorded of the sink."""
+        parts = assemble(lease, sink=sink, record=record, rules=rules, deps=deps)
         self._deps = deps
-        self._clock = clock = deps.clock
-        self._store = DeliveryQueue(deps.store, lease=lease, clock=clock)
-        self._sink_state = SinkState(record, clock=clock)
-        self._state_store = SinkStateStore(
-            self._sink_state,
-            record,
-            queue=self._store,
-            events=deps.events,
-            clock=clock,
-            metrics=deps.metrics,
-        )
-        self._pacer = Pacer(rules.rate_per_s, now=clock.monotonic())
-        self._breaker = CircuitBreaker(opens=rules.breaks)
-        self._sender = DeliverySender(
-            sink=sink,
-            store=self._store,
-            breaker=self._breaker,
-            sink_state=self._sink_state,
-            retry=rules.retry,
-            clock=clock,
-            jitter=deps.jitter,
-            metrics=deps.metrics,
-        )
-        self._ready: deque[Delivery] = deque()
-        self._held: set[bytes] = set()  # the streams of all these and of what is not settled: one each, and in order
+        self._clock = deps.clock
+        self._store = parts.queue
+        self._sink_state = parts.sink_state
+        self._state_store = parts.state_store
+        self._breaker = parts.breaker
+        self._sender = parts.sender
+        self._duties = parts.duties
+        self._pacer = Pacer(rules.rate_per_s, now=deps.clock.monotonic())
+        self._ready: deque[Delivery] = deque()  # of a group the first, which stands for it
+        self._held: set[bytes] = set()  # the streams, or groups, of all these and of what is not settled: one each
         self._taking = asyncio.Lock()  # what is taken from the store is in `_held` before something else is asked of it
         self._sending: set[asyncio.Task[None]] = set()
-        self._answered: list[Attempt] = []  # and not handed to the store yet
+        self._answered: list[tuple[list[Delivery], list[Attempt]]] = []  # and not handed to the store yet
 
     async def tick(self) -> float:
         """Start what is due and allowed; return in how many seconds to be called again."""
         if self._sending:
             self._sink_state.tried()
         self._sink_state.check()
-        if not await self._state_store.report():
+        if not await self._duties.tick():
             self._give_back()
         async with self._taking:
             await self._refill()
         self._start()
         await self._note_backlog()
-        rest_s = self._rest_s()
+        rest_s = min(self._rest_s(), self._duties.rest_s())
         self._next_tick_at = Monotonic(self._clock.monotonic() + rest_s)
         return rest_s
 
@@ -143,7 +106,7 @@ class DeliveryWorker:
         self._stopped = True
         for task in (under_way := self._under_way()):
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(self._duties.cancel(), *under_way, return_exceptions=True)
 
     async def _refill(self) -> None:
         if self._resting() or self._clock.monotonic() < self._sends_from() or len(self._ready) >= CONCURRENCY:
@@ -193,7 +156,7 @@ class DeliveryWorker:
     def _hold(self, taken: Sequence[Delivery], *, is_trial: bool) -> None:
         self._is_trial = is_trial
         self._ready.extend(taken)
-        self._held.update(delivery.stream for delivery in taken)
+        self._held.update(map(hold_key, taken))
 
     def _note_rest(self, nothing_waits: bool) -> None:  # noqa: FBT001 (what is noted)
         self._nothing_waits = nothing_waits
@@ -202,7 +165,7 @@ class DeliveryWorker:
 
     def _give_back(self) -> None:
         """Forget what was taken but not begun."""
-        self._held.difference_update(delivery.stream for delivery in self._ready)
+        self._held.difference_update(map(hold_key, self._ready))
         self._ready.clear()
 
     def _resting(self) -> bool:
@@ -228,7 +191,7 @@ class DeliveryWorker:
             if is_open:
                 self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
             self._pacer.spend(now)
-            self._unsettled_count += len(batch)
+            self._unsettled_count += _count(batch)
             task = asyncio.create_task(self._attempt(batch, is_trial=is_open))
             self._sending.add(task)
             task.add_done_callback(self._ended)
@@ -250,7 +213,7 @@ class DeliveryWorker:
             if is_trial:
                 self._breaker.trial_ends()
         self._sending_s = self._clock.monotonic() - began_at
-        self._answered.extend(attempts)
+        self._answered.append((batch, attempts))
         if self._settling is None or self._settling.done():
             self._settling = asyncio.create_task(self._settle())
             self._settling.add_done_callback(self._ended)
@@ -258,10 +221,11 @@ class DeliveryWorker:
     async def _settle(self) -> None:
         """Settle what was answered, and what is answered meanwhile: the slower the store, the more at once."""
         while self._answered:
-            attempts, self._answered = self._answered, []
-            recorded = await self._sender.settle(attempts)
-            self._unsettled_count -= len(attempts)
-            self._held.difference_update(attempt.delivery.stream for attempt in attempts)
+            answered, self._answered = self._answered, []
+            recorded = await self._sender.settle([attempt for _, attempts in answered for attempt in attempts])
+            for batch, _ in answered:
+                self._unsettled_count -= _count(batch)
+                self._held.difference_update(map(hold_key, batch))
             if not recorded:
                 self._give_back()
             self._go_on(is_more=True)  # the next of these streams, or the same ones for later
@@ -298,3 +262,8 @@ class DeliveryWorker:
             elif self._next_due_at is not None:
                 rest_s = (self._next_due_at - self._clock.steady_us()) / 1e6
         return min(REST_S, max(0.0, rest_s))
+
+
+def _count(batch: Sequence[Delivery]) -> int:
+    """Return how many deliveries these stand for."""
+    return sum(delivery.group_count for delivery in batch)

@@ -176,6 +176,12 @@ def sink_event(
     return _event(type_, sink_source(sink), at, sequence=sequence, data=data)
 
 
+def reminder_event(opening: bytes, problem: Problem, *, sink: str, sequence: int, at: datetime) -> Event:
+    """Build `problem.reminder` for one sink from the body of the event that opened the problem."""
+    data = json.loads(opening)["data"] | {"problem": _problem(ProblemChange(problem))}
+    return _event(EventType.PROBLEM_REMINDER, sink_source(sink), at, sequence=sequence, data=data)
+
+
 def trial_event(*, sink: str, at: datetime) -> Event:
     """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}

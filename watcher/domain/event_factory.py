@@ -19,6 +19,7 @@ from watcher.domain.cloudevents import (
     new_problem,
     pipeline_event,
     pipeline_source,
+    reminder_event,
     sink_event,
     sink_source,
 )
@@ -92,6 +93,10 @@ class EventFactory:
         edge = _edge(type_, sink_source(sink), problem, sequence=after + 1, at=at)
         event = sink_event(type_, sink=sink, answer=answer, sequence=after + 1, at=at, problem=edge)
         return Reported(self._routed(event, edge, but=sink), edge)
+
+    def reminder(self, opening: bytes, problem: Problem, *, sink: str, after: int, at: datetime) -> OutboxEntry:
+        """Return `problem.reminder` for that sink alone, from the body of the event that opened the problem."""
+        return OutboxEntry(reminder_event(opening, problem, sink=sink, sequence=after + 1, at=at), (sink,))
 
     def _routed(
         self, event: Event, edge: ProblemChange | None, *, watch: Watch | None = None, but: str | None = None

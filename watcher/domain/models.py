@@ -305,7 +305,8 @@ class Delivery:
     steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
     when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
     was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
-    `group_id` are sent together. `replayed` marks what was a dead letter and is sent again.
+    `group_id` are sent together; of the first, which stands for them all, `group_count` says how many. `replayed` marks
+    what was a dead letter and is sent again.
     """
 
     sink: str
@@ -322,4 +323,5 @@ class Delivery:
     tried_at: Micros = NEVER
     first_due_at_s: float | None = None
     group_id: UUID | None = None
+    group_count: int = 1
     replayed: bool = False

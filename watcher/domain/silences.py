@@ -8,11 +8,11 @@ from watcher.domain.models import EventType
 
 
 @dataclass(frozen=True, slots=True)
-class Silenceable:
-    """What of a delivery a silence may ask for: of what is absent nothing matches."""
+class DeliveryFields:
+    """What of a delivery silences and groups go by. What its event does not have is absent, and matches nothing."""
 
     sink: str
-    type: EventType
+    type: str
     account: str | None = None
     pipeline: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -30,13 +30,32 @@ class Silence:
     sinks: Collection[str] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def holds(self, delivery: Silenceable, *, at: datetime) -> bool:
+    def concerns(self, sink: str) -> bool:
+        """Tell whether it may keep back deliveries of that sink."""
+        return not self.sinks or sink in self.sinks
+
+    def holds(self, delivery: DeliveryFields, *, at: datetime) -> bool:
         """Tell whether it keeps this delivery back at that time."""
         return (
             self.starts_at <= at < self.ends_at
             and (self.types is None or delivery.type in self.types)
             and (not self.accounts or delivery.account in self.accounts)
             and (not self.pipelines or delivery.pipeline in self.pipelines)
-            and (not self.sinks or delivery.sink in self.sinks)
+            and self.concerns(delivery.sink)
             and all(delivery.labels.get(key) == value for key, value in self.labels.items())
         )
+
+
+class Silences:
+    """All silences there are. Times are the wall clock's."""
+
+    def __init__(self, silences: Collection[Silence] = ()) -> None:
+        self._silences = tuple(silences)
+
+    def replace(self, silences: Collection[Silence]) -> None:
+        """Take these from now on, and no others."""
+        self._silences = tuple(silences)
+
+    def on(self, sink: str, *, at: datetime) -> tuple[Silence, ...]:
+        """Return those that may keep back deliveries of that sink at that time."""
+        return tuple(each for each in self._silences if each.starts_at <= at < each.ends_at and each.concerns(sink))

@@ -121,8 +121,15 @@ class Metrics:
             ["sink", "answer"],
             registry=registry,
         )
+        self.refreshes = Counter(
+            "watcher_alertmanager_refreshes_total",
+            "Posts of all open problems again.",
+            ["sink", "outcome"],
+            registry=registry,
+        )
         self._of_sinks = (
             self.deliveries,
+            self.refreshes,
             self.delivery_delay,
             self.outbox_pending,
             self.outbox_oldest,
@@ -195,11 +202,12 @@ class SinkMetrics:
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         """Create every known label set."""
-        outcomes = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, "retried", DeliveryState.DEAD, "silenced")
-        self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in outcomes}
+        settled = (DeliveryState.DELIVERED, DeliveryState.ACCEPTED, DeliveryState.DEAD, DeliveryState.SILENCED)
+        self._outcomes = {outcome: metrics.deliveries.labels(name, outcome) for outcome in ("retried", *settled)}
         self._delay = metrics.delivery_delay.labels(name)
         self._up = metrics.sink_up.labels(name)
         self._trouble = metrics.sink_trouble
+        self._refreshes = metrics.refreshes
         self._name = name
         self._events = metrics.events
         metrics.outbox_pending.labels(name)
@@ -213,13 +221,25 @@ class SinkMetrics:
         self._outcomes[state].inc()
         self._delay.observe(max(0.0, delay_s))
 
-    def retried(self) -> None:
-        """Count an attempt that will be repeated."""
-        self._outcomes["retried"].inc()
+    def retried(self, count: int = 1) -> None:
+        """Count attempts that will be repeated."""
+        self._outcomes["retried"].inc(count)
 
     def dead(self, count: int = 1) -> None:
         """Count dead letters."""
         self._outcomes[DeliveryState.DEAD].inc(count)
+
+    def silenced(self, count: int) -> None:
+        """Count deliveries that a silence keeps back: nothing was attempted."""
+        self._outcomes[DeliveryState.SILENCED].inc(count)
+
+    def reminded(self) -> None:
+        """Count an event that reminds the sink of a problem."""
+        self._events.labels(EventType.PROBLEM_REMINDER).inc()
+
+    def refreshed(self, *, well: bool) -> None:
+        """Count a refresh of the open problems at the sink."""
+        self._refreshes.labels(self._name, "ok" if well else "failed").inc()
 
     def up(self, well: bool) -> None:  # noqa: FBT001 (the gauge's value)
         """Say whether the sink is neither failing nor disabled."""

@@ -17,14 +17,14 @@ from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source
 
-_OF_SINK = (
+OF_SINK = (
     delivery.c.stream == bindparam("of_stream"),
     delivery.c.sink_id == bindparam("of_sink"),
     delivery.c.state == WAITING,
 )
 _WRITE_ATTEMPT = (
     update(delivery)
-    .where(*_OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
     .values(
         state=bindparam("new_state"),
         attempts=bindparam("new_attempts"),
@@ -36,12 +36,13 @@ _WRITE_ATTEMPT = (
         first_due_us=bindparam("new_first_due_us"),
         settled_at=bindparam("new_settled_at"),
         answer=bindparam("new_answer"),
+        group_id=bindparam("new_group_id"),
     )
 )
 _HOLD_BACK = (
     update(delivery)
     .where(
-        *_OF_SINK,
+        *OF_SINK,
         delivery.c.sequence > bindparam("of_sequence"),
         delivery.c.due_at < bindparam("new_due_at"),
     )
@@ -59,9 +60,9 @@ _NEXT = (
     )
     .scalar_subquery()
 )
-_LET_GO = (
+LET_GO = (
     update(delivery)
-    .where(*_OF_SINK, delivery.c.sequence == _NEXT, delivery.c.due_at > bindparam("now"))
+    .where(*OF_SINK, delivery.c.sequence == _NEXT, delivery.c.due_at > bindparam("now"))
     .values(due_at=bindparam("now"))
 )
 _FORWARD = (
@@ -76,7 +77,7 @@ _FORWARD = (
 )
 
 _earlier = delivery.alias("earlier")
-_IS_HEAD = (
+IS_HEAD = (
     delivery.c.sink_id == bindparam("of_sink"),
     delivery.c.state == WAITING,
     ~select(_earlier.c.sequence)
@@ -89,25 +90,25 @@ _IS_HEAD = (
     .exists(),
 )
 _BY_DUE = (delivery.c.due_at, delivery.c.recorded_at)
-_DELIVERIES = (
-    select(
-        delivery.c.stream,
-        delivery.c.sequence,
-        delivery.c.recorded_at,
-        delivery.c.due_at,
-        delivery.c.tried,
-        delivery.c.attempts,
-        delivery.c.steps,
-        delivery.c.rejections,
-        delivery.c.tried_at,
-        delivery.c.first_due_us,
-        event.c.event_id,
-        event.c.type,
-        event.c.body,
-    )
-    .join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
-    .where(*_IS_HEAD)
-)
+DELIVERIES = select(
+    delivery.c.stream,
+    delivery.c.sequence,
+    delivery.c.recorded_at,
+    delivery.c.due_at,
+    delivery.c.tried,
+    delivery.c.attempts,
+    delivery.c.steps,
+    delivery.c.rejections,
+    delivery.c.tried_at,
+    delivery.c.first_due_us,
+    delivery.c.replayed,
+    event.c.event_id,
+    event.c.type,
+    event.c.body,
+).join(event, (event.c.stream == delivery.c.stream) & (event.c.sequence == delivery.c.sequence))
+"""What `delivery_of` reads."""
+
+_DELIVERIES = DELIVERIES.where(*IS_HEAD)
 _HAS_TRIED = delivery.c.tried == true()
 _NEVER_TRIED = _DELIVERIES.where(delivery.c.tried == false()).order_by(*_BY_DUE).limit(bindparam("limit"))
 _TRIED = _DELIVERIES.where(_HAS_TRIED).order_by(*_BY_DUE).limit(bindparam("limit"))
@@ -121,15 +122,20 @@ _TRIED_LONGEST_AGO = (
 )
 _NOTE_FIRST_DUE = (
     update(delivery)
-    .where(*_IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
+    .where(*IS_HEAD, delivery.c.due_at <= bindparam("now"), delivery.c.first_due_us.is_(None))
     .values(first_due_us=bindparam("clock_us"))
 )
-_TOO_OLD = select(delivery.c.stream, delivery.c.sequence).where(
-    *_IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
+_TOO_OLD = select(delivery.c.stream, delivery.c.sequence, delivery.c.group_id).where(
+    *IS_HEAD, delivery.c.first_due_us <= bindparam("due_before_us")
+)
+_OF_GROUP = select(delivery.c.stream, delivery.c.sequence).where(
+    delivery.c.sink_id == bindparam("of_sink"),
+    delivery.c.state == WAITING,
+    delivery.c.group_id == bindparam("of_group"),
 )
 _GIVE_UP = (
     update(delivery)
-    .where(*_OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
     .values(
         state=DeliveryState.DEAD,
         settled_at=bindparam("now"),
@@ -160,6 +166,7 @@ def write_attempt_records(
             "new_first_due_us": round(attempt.first_due_at_s * 1e6),
             "new_settled_at": None if attempt.state == DeliveryState.WAITING else now,
             "new_answer": attempt.answer,
+            "new_group_id": attempt.group_id and attempt.group_id.bytes,
             "now": now,
         }
         for of_sink in attempt_records
@@ -172,7 +179,7 @@ def write_attempt_records(
     if failed := [row for row in rows if row["new_state"] == DeliveryState.WAITING]:
         connection.execute(_HOLD_BACK, failed)
     if settled := [row for row in rows if row["new_state"] != DeliveryState.WAITING]:
-        freed = connection.execute(_LET_GO, settled)
+        freed = connection.execute(LET_GO, settled)
         if freed.rowcount:
             return {of_sink.lease.name for of_sink in attempt_records}
     return set()
@@ -193,7 +200,7 @@ def next_deliveries(
     due = [row for row in rows if row.due_at <= now]
     others = due[limit:] + [row for row in rows if row.due_at > now]
     next_due_at = min((row.due_at for row in others), default=None)
-    return DueDeliveries([_delivery(row, name=name) for row in due[:limit]], next_due_at)
+    return DueDeliveries([delivery_of(row, name=name) for row in due[:limit]], next_due_at)
 
 
 def next_trial(
@@ -205,27 +212,33 @@ def next_trial(
     for statement in statements:
         for row in connection.execute(statement, key):
             if row.stream not in skip and (row.tried or row.due_at <= now):
-                return _delivery(row, name=name)
+                return delivery_of(row, name=name)
     return None
 
 
 def give_up(
     connection: Connection, *, sink_id: int, now: Micros, clock_us: int, after_us: int, skip: Collection[bytes]
 ) -> int:
-    """Note by the sink's own clock what is first due now; make dead what was so long ago. Return how many died."""
+    """Note by the sink's own clock what is first due now; make dead what was so long ago. Return how many died.
+
+    What is sent together dies together. `skip` names streams, and groups.
+    """
     key = {"of_sink": sink_id, "now": now}
     connection.execute(_NOTE_FIRST_DUE, key | {"clock_us": clock_us})
-    old = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": clock_us - after_us})
-    rows = [
-        key | {"of_stream": row.stream, "of_sequence": row.sequence} for row in sorted(old) if row.stream not in skip
-    ]
+    found = connection.execute(_TOO_OLD, {"of_sink": sink_id, "due_before_us": clock_us - after_us})
+    old = [row for row in found if row.stream not in skip and row.group_id not in skip]
+    dead = {(row.stream, row.sequence) for row in old}
+    for group in {row.group_id for row in old} - {None}:
+        dead.update((row.stream, row.sequence) for row in connection.execute(_OF_GROUP, key | {"of_group": group}))
+    rows = [key | {"of_stream": stream, "of_sequence": sequence} for stream, sequence in sorted(dead)]
     if rows:
         connection.execute(_GIVE_UP, rows)
-        connection.execute(_LET_GO, rows)
+        connection.execute(LET_GO, rows)
     return len(rows)
 
 
-def _delivery(row: AnyRow, *, name: str) -> Delivery:
+def delivery_of(row: AnyRow, *, name: str, group_id: UUID | None = None, group_count: int = 1) -> Delivery:
+    """Return a row of `DELIVERIES`."""
     return Delivery(
         sink=name,
         event_id=UUID(bytes=row.event_id),
@@ -240,6 +253,9 @@ def _delivery(row: AnyRow, *, name: str) -> Delivery:
         rejections=row.rejections,
         tried_at=row.tried_at,
         first_due_at_s=None if row.first_due_us is None else row.first_due_us / 1_000_000,
+        group_id=group_id,
+        group_count=group_count,
+        replayed=row.replayed,
     )
 
 

@@ -49,6 +49,14 @@ class ExecutionChange:
 
 
 @dataclass(frozen=True, slots=True)
+class Reminder:
+    """That the leased sink was reminded of a problem for that moment (microseconds UTC, steady)."""
+
+    problem: UUID
+    reminded_at: Micros
+
+
+@dataclass(frozen=True, slots=True)
 class SourceChange:
     """A new state of the leased account or sink itself, with its events.
 
@@ -62,6 +70,7 @@ class SourceChange:
     state: str | None
     entries: tuple[OutboxEntry, ...]
     problems: tuple[ProblemChange, ...] = ()
+    reminders: tuple[Reminder, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +151,7 @@ class AttemptRecord:
     tried_at: Micros
     first_due_at_s: float
     answer: str
+    group_id: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

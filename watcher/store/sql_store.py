@@ -1,21 +1,17 @@
 """The store in an SQL database: `protocol.Store` over what writes and what reads.
 
-Owns what goes into one transaction, and that a database's error comes out as a `StoreError`. The statements are its
-neighbours'.
+Owns what goes into one transaction. The statements are its neighbours'.
 """
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
-from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.errors import StoreError
 from watcher.domain.models import Delivery, EventKey, EventType, ExecutionRecord, OutboxEntry
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
@@ -24,7 +20,7 @@ from watcher.store import cursors, deliveries, leases, outbox, problems, retenti
 from watcher.store import executions as states
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
-from watcher.store.monitor import StoreMonitor, Writing, write_probe
+from watcher.store.monitor import Writing, write_probe
 from watcher.store.protocol import (
     AccountRecord,
     AttemptRecords,
@@ -39,20 +35,19 @@ from watcher.store.protocol import (
     RulesRecord,
     SinkRecord,
 )
-from watcher.store.source_ids import Source, SourceNumbers
+from watcher.store.source_ids import Source
 from watcher.store.source_ids import pipeline as pipeline_source
 from watcher.store.source_states import BackoffChange
+from watcher.store.sql_access import held
+from watcher.store.sql_sinks import SqlSinks
 from watcher.store.sqlite import Database
 from watcher.store.transaction import Item, sources_of, write_group
 
 POLL_TIMES_COUNT = 1_000
 """How many poll times are written at once: each is its own, and changes need not wait for all of them."""
 
-T = TypeVar("T")
-_Work = Callable[[Connection], T]
 
-
-class SqlStore:
+class SqlStore(SqlSinks):
     """State, events and deliveries in SQLite. Made by `open.open_store`."""
 
     def __init__(
@@ -73,12 +68,9 @@ class SqlStore:
         """
         self.created = created
         self.exclusive = True  # the lock on the file keeps every other process out
-        self._database = database
+        super().__init__(database, where=where, clock=clock, on_recorded=on_recorded)
         self._database_file = database_file
-        self._clock = clock
         self._resources = resources
-        self._monitor = StoreMonitor(where, clock=clock)
-        self._numbers = SourceNumbers(database.write)
         self._on_recorded = on_recorded
         self._last_recorded_at = 0
         self._group = GroupWriter(
@@ -86,7 +78,6 @@ class SqlStore:
             explain=partial(self._monitor.failed, writing=Writing.CHANGES),
             on_written=on_recorded,
         )
-        self._closed = False
 
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
@@ -109,13 +100,13 @@ class SqlStore:
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         account_id, now = self._number(lease), self._clock.steady_us()
         load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
-        return await self._write(_held(lease, load))
+        return await self._write(held(lease, load))
 
     async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         load = partial(rules.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
-        return await self._read(_held(lease, load))
+        return await self._read(held(lease, load))
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
@@ -136,7 +127,7 @@ class SqlStore:
             deliveries.call_forward(connection, sink_id=sink_id, now=now)
             return source_states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
-        return await self._write(_held(lease, load))
+        return await self._write(held(lease, load))
 
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction."""
@@ -162,7 +153,7 @@ class SqlStore:
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read(_held(lease, read))
+        return await self._read(held(lease, read))
 
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -170,7 +161,7 @@ class SqlStore:
         """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read(_held(lease, read))
+        return await self._read(held(lease, read))
 
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
@@ -178,7 +169,7 @@ class SqlStore:
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
         sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
         write = partial(deliveries.give_up, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip)
-        return await self._write(_held(lease, write))
+        return await self._write(held(lease, write))
 
     async def settle(self, attempt_records: AttemptRecords) -> None:
         """Write how attempts ended."""
@@ -254,9 +245,6 @@ class SqlStore:
         await self._group.close()
         await self._resources.aclose()
 
-    def _number(self, lease: Lease) -> int:
-        return self._numbers[Source(lease.kind, lease.name)]
-
     async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
         wanted = {pipeline_source(lease.name, pipeline) for pipeline in pipelines}
         await self._watched(partial(self._numbers.provide, wanted), Writing.NOTHING)
@@ -289,34 +277,3 @@ class SqlStore:
     async def _write_item(self, item: Item) -> None:
         self._check_open()
         await self._group.write(item)
-
-    async def _write(self, work: _Work[T]) -> T:
-        return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
-
-    async def _read(self, work: _Work[T]) -> T:
-        return await self._watched(partial(self._database.read, work), Writing.NOTHING)
-
-    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
-        self._check_open()
-        try:
-            result = await ask()
-        except SQLAlchemyError as error:
-            fault = self._monitor.failed(error, writing)
-        else:
-            self._monitor.worked(writing)
-            return result
-        raise fault.error()  # outside the clause, so that the text of the database's error does not come along
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StoreError("the store is closed")
-
-
-def _held(lease: Lease, work: _Work[T]) -> _Work[T]:
-    """Return the same work, which raises `OwnershipLostError` unless the lease is the stored one."""
-
-    def checked(connection: Connection) -> T:
-        leases.check(connection, [lease])
-        return work(connection)
-
-    return checked

@@ -142,6 +142,8 @@ delivery = Table(
     Column("replayed", Boolean, nullable=False, server_default="0"),
     ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
     Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", sqlite_where=text("state = 'waiting'")),
+    Index("delivery_group", "sink_id", "group_id", sqlite_where=text("state = 'waiting' AND group_id IS NOT NULL")),
+    Index("delivery_dead", "sink_id", "settled_at", sqlite_where=text("state = 'dead'")),
     sqlite_with_rowid=False,
 )
 
@@ -187,3 +189,6 @@ unjudged_end = Table(
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")
 """Spelled out in each statement: a bound value would keep SQLite from using an index that holds only what waits."""
+
+DEAD: ColumnElement[str] = literal_column("'dead'")
+"""The same for what is dead."""

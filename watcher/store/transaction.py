@@ -21,6 +21,7 @@ from watcher.store.protocol import (
     SourceChange,
 )
 from watcher.store.rules import write_rules
+from watcher.store.sent_problems import write_reminders
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.source_states import BackoffChange, write_backoffs, write_sources
 
@@ -78,6 +79,7 @@ def write_group(
         connection,
         [(problem, about(each, numbers=numbers)) for each in changes for problem in each.problems],
     )
+    write_reminders(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)
     emitted = [Emitted(entry, about(each, numbers=numbers)) for each in changes for entry in each.entries]
     sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
     return sinks | write_attempt_records(connection, records, numbers=numbers, now=now)

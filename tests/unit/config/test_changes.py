@@ -11,6 +11,7 @@ BEFORE: dict[str, Any] = {
     "watch": [{"pipeline": PIPELINE, "account": "eu"}],
     "sinks": {"ops": {"type": "webhook", "url": "https://example.com/x"}},
 }
+SILENCE = {"match": {"sinks": ["ops"]}, "from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
 
 
 @pytest.mark.parametrize(
@@ -23,6 +24,7 @@ BEFORE: dict[str, Any] = {
         ({"sinks": {"out": {"type": "stdout"}}}, ["sinks.ops removed", "sinks.out added"]),
         ({"polling": {"max_interval": "5m"}}, ["polling.max_interval changed"]),
         ({"log": {"level": "debug"}}, ["log.level changed"]),
+        ({"silences": [SILENCE]}, ["silences changed"]),
     ],
 )
 def test_a_change_is_named_as_in_the_file_and_shows_no_value(after: dict[str, Any], changes: list[str]) -> None:

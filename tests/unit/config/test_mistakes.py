@@ -23,7 +23,7 @@ LIST = "not a list; write [one, two], or lines that begin with -"
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
-TOP = "allowed: accounts, watch, polling, sinks, store, http, log"
+TOP = "allowed: accounts, watch, polling, sinks, silences, store, http, log"
 ALL = "give at least one, or remove the key to watch every execution"
 
 TABLE = [
@@ -84,7 +84,6 @@ TABLE = [
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),
     ("sinks: {chat: {type: slack_bot, token: x, channel: C}}",
      f'1:22: sinks.chat.type: "slack_bot" is {LATER} more receivers'),
-    ("silences: []", f"1:1: silences: {LATER} alert rules"),
     ("heartbeat: {every: 1m}", f"1:1: heartbeat: {LATER} the console"),
     ("http: {public_url: https://h}", f"1:8: http.public_url: {LATER} the console"),
     ("http: {token: t}", f"1:8: http.token: {LATER} the console"),

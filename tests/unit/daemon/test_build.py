@@ -9,7 +9,7 @@ import pytest
 
 from watcher.config.loader import load_config
 from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
-from watcher.daemon.build import fingerprint_of, watches_of
+from watcher.daemon.build import fingerprint_of, silences_of, watches_of
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.models import EventKey, EventType
@@ -113,3 +113,26 @@ def test_a_problem_goes_on_while_the_configuration_looks_for_it(
 ) -> None:
     problem = Problem(UUID(int=1), kind, datetime(2026, 11, 24, tzinfo=UTC), EventKey(b"", 1))
     assert retention_policy_of(settings).watches_for(OpenProblem(problem, *about)) is watched
+
+
+def test_a_silence_is_never_for_stdout() -> None:
+    times = {"from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
+    silences = [{"match": {"events": ["execution.*"]}, **times}, {"match": {"sinks": ["ops"]}, **times}]
+    sinks = {"out": {"type": "stdout"}, "ops": BLOCK, "chat": BLOCK}
+    everything, one = silences_of(Settings.model_validate({"sinks": sinks, "silences": silences}))
+    assert (everything.sinks, one.sinks, one.types) == ({"ops", "chat"}, {"ops"}, None)
+    assert EventType.EXECUTION_LOST in (everything.types or ())
+    assert EventType.ACCOUNT_DEGRADED not in (everything.types or ())
+    assert silences_of(Settings.model_validate({"sinks": {"out": {"type": "stdout"}}, "silences": silences[:1]})) == []
+
+
+def test_a_silence_keeps_back_what_matches_all_that_its_block_names() -> None:
+    match = {"labels": {"team": "sales"}, "accounts": ["default"], "pipelines": [str(UUID(int=1))]}
+    block = {"match": match, "from": "2026-12-24T00:00:00Z", "until": "2026-12-27T00:00:00Z"}
+    (silence,) = silences_of(Settings.model_validate({"sinks": {"ops": BLOCK}, "silences": [block]}))
+    assert (silence.labels, silence.accounts, silence.pipelines) == (
+        {"team": "sales"},
+        {"default"},
+        {str(UUID(int=1))},
+    )
+    assert (silence.starts_at.isoformat(), silence.ends_at.day) == ("2026-12-24T00:00:00+00:00", 27)

@@ -29,6 +29,7 @@ from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.models import EventType
 from watcher.domain.routing import Router
+from watcher.domain.silences import Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
@@ -98,7 +99,7 @@ class Setup:
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
         shared = OwnerDependencies(
-            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, SinkWakeups(), output
+            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Silences(), SinkWakeups(), output
         )
         self.supervisor = Supervisor(shared, drain_s=LONG_S)
 

@@ -7,11 +7,28 @@ import pytest
 from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
 from watcher.domain.models import Delivery, DeliveryState
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import NEVER, Micros
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)
 FAILURES = [SendOutcome.RETRY, SendOutcome.BUSY]
 TRIED_AT = 1000
+
+
+def delivery_of(*, attempts: int, steps: int, rejections: int) -> Delivery:
+    return Delivery(
+        sink="ops",
+        event_id=UUID(int=1),
+        type="execution.failed",
+        stream=b"s",
+        sequence=1,
+        body=b"{}",
+        recorded_at=Micros(0),
+        due_at=Micros(0),
+        attempts=attempts,
+        steps=steps,
+        rejections=rejections,
+        tried_at=Micros(TRIED_AT if attempts else 0),
+    )
 
 
 def after(
@@ -26,20 +43,7 @@ def after(
     jitter: float = 0.5,
 ) -> RetryDecision:
     """Conclude; unless it says otherwise something else has got through since the attempt before."""
-    delivery = Delivery(
-        sink="ops",
-        event_id=UUID(int=1),
-        type="execution.failed",
-        stream=b"s",
-        sequence=1,
-        body=b"{}",
-        recorded_at=Micros(0),
-        due_at=Micros(0),
-        attempts=attempts,
-        steps=steps,
-        rejections=rejections,
-        tried_at=Micros(TRIED_AT if attempts else 0),
-    )
+    delivery = delivery_of(attempts=attempts, steps=steps, rejections=rejections)
     result = SendResult(outcome, "answer", asked_s)
     return decide(
         delivery, result, through_at=Micros(through_at), waited_s=waited_s, rules=RULES, jitter=lambda: jitter
@@ -100,7 +104,7 @@ def test_a_refused_body_is_its_own_trouble_in_any_case(through_at: int, attempts
 def test_trouble_that_may_be_the_sinks_waits_a_second_doubling_to_a_minute(
     attempts: int, steps: int, wait_s: float
 ) -> None:
-    decision = after(SendOutcome.RETRY, attempts=attempts, steps=steps, through_at=0, jitter=0.9)
+    decision = after(SendOutcome.RETRY, attempts=attempts, steps=steps, through_at=NEVER, jitter=0.9)
     assert (decision.steps, decision.wait_s) == (steps, wait_s)
 
 
@@ -121,7 +125,7 @@ def test_the_wait_is_the_larger_of_step_and_retry_after(
 
 @pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 2), (1.9, 2), (2.1, 2.1), (1e9, 3600)])
 def test_retry_after_lengthens_the_wait_without_a_step_too(asked_s: float | None, wait_s: float) -> None:
-    assert after(SendOutcome.RETRY, through_at=0, asked_s=asked_s).wait_s == wait_s
+    assert after(SendOutcome.RETRY, through_at=NEVER, asked_s=asked_s).wait_s == wait_s
 
 
 @pytest.mark.parametrize(("asked_s", "heeded_s"), [(None, 0), (0, 0), (5, 5), (3601, 3600)])
@@ -160,3 +164,18 @@ def test_a_step_longer_than_an_hour_is_not_capped_and_without_a_time_to_give_up_
     delivery = Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, b"{}", Micros(0), Micros(0))
     decision = decide(delivery, refused, through_at=Micros(0), waited_s=1e9, rules=rules, jitter=lambda: 0.5)
     assert decision == RetryDecision(DeliveryState.WAITING, 1, 1, 10_800)
+
+
+@pytest.mark.parametrize(("asked_s", "wait_s"), [(None, 0.0), (7.0, 7.0)])
+def test_a_group_that_is_refused_goes_on_at_once_and_none_of_it_is_refused_for_that(
+    asked_s: float | None, wait_s: float
+) -> None:
+    group, result = delivery_of(attempts=1, steps=2, rejections=4), SendResult(SendOutcome.REFUSED, "413", asked_s)
+    decision = decide(group, result, through_at=NEVER, waited_s=0.0, rules=RULES, jitter=lambda: 0.5, count=2)
+    assert decision == RetryDecision(DeliveryState.WAITING, 2, 0, wait_s)
+
+
+def test_a_group_that_is_refused_for_too_long_is_dead() -> None:
+    group, result = delivery_of(attempts=1, steps=2, rejections=0), SendResult(SendOutcome.REFUSED, "413")
+    decision = decide(group, result, through_at=NEVER, waited_s=100.0, rules=RULES, jitter=lambda: 0.5, count=2)
+    assert decision.state is DeliveryState.DEAD

@@ -188,3 +188,27 @@ def test_a_problem_ends_though_its_opening_is_gone(events: EventFactory) -> None
 def test_what_has_no_id_for_ever_gets_one_of_the_time_it_was_seen(events: EventFactory, make: Make) -> None:
     id_ = make(events).event.id
     assert (id_.version, id_.int >> 80) == (7, int(AT.timestamp() * 1000))
+
+
+def test_a_reminder_repeats_the_opening_to_one_sink_whatever_the_routes_say(events: EventFactory) -> None:
+    reported = events.account(
+        EventType.ACCOUNT_DEGRADED,
+        account="default",
+        reason=AccountTrouble.INVALID,
+        cause="500",
+        problem=None,
+        after=4,
+        at=AT,
+    )
+    assert reported.problem is not None
+    opening, problem = reported.entry.event.body, reported.problem.problem
+    reminder = events.reminder(opening, problem, sink="elsewhere", after=8, at=AT + timedelta(hours=4))
+    body, opened = json.loads(reminder.event.body), json.loads(opening)
+    assert (reminder.sinks, reminder.event.sequence, reminder.with_sinks_of) == (("elsewhere",), 9, None)
+    assert (body["type"], body["source"], body["time"]) == (
+        "problem.reminder",
+        "/sinks/elsewhere",
+        "2026-11-24T14:00:01.800Z",
+    )
+    assert body["data"] == opened["data"]
+    assert body["id"] != opened["id"]

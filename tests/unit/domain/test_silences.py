@@ -3,12 +3,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.domain.models import EventType
-from watcher.domain.silences import Silence, Silenceable
+from watcher.domain.silences import DeliveryFields, Silence, Silences
 
 START = datetime(2026, 12, 24, tzinfo=UTC)
 END = START + timedelta(days=3)
-FAILED = Silenceable("ops", EventType.EXECUTION_FAILED, "default", "p1", {"team": "sales", "env": "live"})
-DEGRADED = Silenceable("ops", EventType.ACCOUNT_DEGRADED, "default")
+FAILED = DeliveryFields("ops", EventType.EXECUTION_FAILED, "default", "p1", {"team": "sales", "env": "live"})
+DEGRADED = DeliveryFields("ops", EventType.ACCOUNT_DEGRADED, "default")
 
 
 def silence(**wanted: object) -> Silence:
@@ -46,3 +46,13 @@ def test_a_silence_holds_from_its_start_until_its_end(at: datetime, *, holds: bo
 def test_all_that_is_given_must_match(wanted: dict[str, object], *, failed: bool, degraded: bool) -> None:
     assert silence(**wanted).holds(FAILED, at=START) is failed
     assert silence(**wanted).holds(DEGRADED, at=START) is degraded
+
+
+def test_those_that_hold_now_and_may_concern_a_sink_are_found_and_replaced() -> None:
+    everywhere, there = silence(accounts=("default",)), silence(sinks=("ops",))
+    silences = Silences([everywhere, there])
+    assert silences.on("ops", at=START) == (everywhere, there)
+    assert silences.on("other", at=START) == (everywhere,)
+    assert silences.on("ops", at=END) == ()
+    silences.replace([there])
+    assert silences.on("other", at=START) == ()

@@ -34,6 +34,7 @@ CONTRACT = {
     "poll_lateness_seconds": ("histogram", {"account"}),
     "deliveries_total": ("counter", {"sink", "outcome"}),
     "delivery_delay_seconds": ("histogram", {"sink"}),
+    "alertmanager_refreshes_total": ("counter", set()),  # of sinks that ask for it
     "outbox_pending": ("gauge", {"sink"}),
     "outbox_oldest_timestamp_seconds": ("gauge", {"sink"}),
     "sink_up": ("gauge", {"sink"}),
@@ -147,14 +148,29 @@ def test_a_sink_counts_what_became_of_its_attempts(metrics: Metrics) -> None:
     sink.delivered(7)
     sink.delivered(1, state=DeliveryState.ACCEPTED)
     sink.retried()
+    sink.retried(3)
     sink.dead()
+    sink.silenced(5)
     counts = [
         value(metrics, "deliveries_total", sink="ops", outcome=outcome)
         for outcome in ("delivered", "accepted", "retried", "dead", "silenced")
     ]
-    assert counts == [2, 1, 1, 1, 0]
+    assert counts == [2, 1, 4, 1, 5]
     assert value(metrics, "delivery_delay_seconds_sum", sink="ops") == pytest.approx(8.3)
     assert value(metrics, "delivery_delay_seconds_bucket", sink="ops", le="0.5") == 1
+
+
+def test_reminders_and_refreshes_are_counted(metrics: Metrics) -> None:
+    sink = metrics.sink("ops")
+    sink.reminded()
+    sink.refreshed(well=True)
+    sink.refreshed(well=False)
+    sink.refreshed(well=False)
+    assert value(metrics, "events_total", type="problem.reminder") == 1
+    assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="ok") == 1
+    assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="failed") == 2
+    metrics.forget_sink("ops")
+    assert value(metrics, "alertmanager_refreshes_total", sink="ops", outcome="ok") is None
 
 
 def test_a_delivery_recorded_by_a_clock_that_was_ahead_took_no_time(metrics: Metrics) -> None:

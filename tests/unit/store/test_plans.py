@@ -7,7 +7,7 @@ from sqlalchemy import ClauseElement, Connection, create_engine
 from sqlalchemy.dialects.sqlite import dialect
 
 from watcher.store import cursors as scans
-from watcher.store import deliveries, leases, outbox, retention, source_states
+from watcher.store import dead_letters, deliveries, groups, leases, outbox, retention, silenced, source_states
 from watcher.store import executions as states
 from watcher.store.tables import metadata
 
@@ -54,11 +54,21 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
     [
         deliveries._WRITE_ATTEMPT,
         deliveries._HOLD_BACK,
-        deliveries._LET_GO,
+        deliveries.LET_GO,
         deliveries._NEVER_TRIED,
         deliveries._NOTE_FIRST_DUE,
         deliveries._TOO_OLD,
         deliveries._GIVE_UP,
+        deliveries._OF_GROUP,
+        groups._UNGROUPED,
+        groups._FIX,
+        groups._GROUPS,
+        groups._ALONE,
+        groups._IS_HELD_BACK,
+        silenced._SILENCE,
+        silenced._RELEASE,
+        dead_letters._DEAD,
+        dead_letters._REPLAY,
         leases._HELD,
         outbox._SINKS_OF,
         source_states._WRITE_STATE,
@@ -83,3 +93,11 @@ def test_what_is_open_is_read_past_all_that_ended(connection: Connection) -> Non
 def test_no_statement_reads_a_whole_table_or_sorts(connection: Connection, statement: ClauseElement) -> None:
     steps = plan(connection, statement)
     assert not [step for step in steps if step.startswith(("SCAN", "USE TEMP B-TREE"))]
+
+
+def test_whether_a_group_is_held_back_is_seen_from_its_members_alone(connection: Connection) -> None:
+    assert plan(connection, groups._IS_HELD_BACK) == [
+        "SEARCH delivery USING COVERING INDEX delivery_group (sink_id=? AND group_id=?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH earlier USING PRIMARY KEY (stream=? AND sequence<?)",
+    ]

@@ -41,6 +41,9 @@ def upgrade() -> None:
     op.add_column("execution", sa.Column("overdue_at", sa.BigInteger))
     op.add_column("delivery", sa.Column("group_id", sa.LargeBinary))
     op.add_column("delivery", sa.Column("replayed", sa.Boolean, nullable=False, server_default="0"))
+    is_grouped = sa.text("state = 'waiting' AND group_id IS NOT NULL")
+    op.create_index("delivery_group", "delivery", ["sink_id", "group_id"], sqlite_where=is_grouped)
+    op.create_index("delivery_dead", "delivery", ["sink_id", "settled_at"], sqlite_where=sa.text("state = 'dead'"))
     op.create_table(
         "problem",
         sa.Column("id", sa.LargeBinary, primary_key=True),

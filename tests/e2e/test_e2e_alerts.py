@@ -1,0 +1,102 @@
+"""What is silenced is not sent, and not lost; what stays open is said again."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from aiohttp import ClientSession
+from e2e.endpoint import Receiver
+from e2e.programme import Life
+from e2e.stage import Document, Stage, document_of, webhook, world_of
+
+from watcher.clerk.simulator.server import Simulator
+
+pytestmark = pytest.mark.untraced
+
+
+@pytest.fixture
+async def simulator(stage: Stage) -> Simulator:
+    return await stage.simulator(world_of(3, ends_after_s=60, ends_within_s=90))
+
+
+@pytest.fixture
+async def receiver(stage: Stage) -> Receiver:
+    return await stage.receiver()
+
+
+def refused(simulator: Simulator, sink: Document, **more: object) -> Document:
+    """Return a configuration whose key the API refuses: the account is degraded at once."""
+    document = document_of({"default": simulator}, {"ops": sink})
+    document["accounts"]["default"]["api_key"] = "a-key-that-is-refused"
+    return document | more
+
+
+def silences(**match: object) -> list[Document]:
+    now = datetime.now(UTC)
+    times = {"from": (now - timedelta(hours=1)).isoformat("T", "seconds"), "until": "2999-01-01T00:00:00Z"}
+    return [{"match": match, **times}]
+
+
+async def is_silenced(life: Life, pages: str, count: int) -> None:
+    """Wait until so many deliveries were kept back."""
+    line = f'watcher_deliveries_total{{outcome="silenced",sink="ops"}} {count}.0'
+    async with ClientSession() as session, asyncio.timeout(15):
+        while True:
+            async with session.get(f"{pages}/metrics") as response:
+                if line in await response.text():
+                    return
+            assert not life.is_over
+
+
+async def test_what_a_silence_kept_back_is_sent_once_a_reload_ends_it(
+    stage: Stage, simulator: Simulator, receiver: Receiver
+) -> None:
+    document = refused(simulator, webhook(receiver), silences=silences(accounts=["default"]))
+    life = await stage.start(document)
+    pages = await life.started()
+    await life.until(lambda: life.events("account.degraded"), within_s=10, what="the key was refused")
+    await is_silenced(life, pages, 1)
+    assert receiver.attempts == []
+
+    stage.write(document | {"silences": silences(events=["execution.*"])})
+    await life.until(receiver.events, within_s=30, what="the opening was sent")
+    assert [event["id"] for event in receiver.events()] == [event["id"] for event in life.events("account.degraded")]
+    assert await life.stop() == 0
+
+
+async def test_a_silence_holds_over_a_restart_and_keeps_nothing_from_stdout(
+    stage: Stage, simulator: Simulator, receiver: Receiver
+) -> None:
+    document = document_of({"default": simulator}, {"ops": webhook(receiver)})
+    document |= {"silences": silences(events=["*"])}
+    life = await stage.start(document)
+    pages = await life.started()
+    await life.until(lambda: len(life.events()) >= 3, within_s=10, what="three were told")
+    await is_silenced(life, pages, 3)
+    assert await life.stop() == 0
+    again = await stage.start(document)
+    await again.started()
+    assert await again.stop() == 0
+    assert receiver.attempts == []
+
+
+async def test_a_sink_is_reminded_of_what_is_open_until_it_is_closed(
+    stage: Stage, simulator: Simulator, receiver: Receiver
+) -> None:
+    document = refused(simulator, webhook(receiver, events=["account.*", "problem.*"], remind_every="1s"))
+    life = await stage.start(document)
+    await life.until(lambda: len(receiver.events("problem.reminder")) >= 2, within_s=20, what="it was reminded twice")
+    await life.kill()
+    again = await stage.start(document)
+    await again.until(lambda: len(receiver.events("problem.reminder")) >= 3, within_s=20, what="and after a kill")
+    opening, *reminders = receiver.events()
+    assert (opening["type"], {event["type"] for event in reminders}) == ("account.degraded", {"problem.reminder"})
+    assert {event["data"]["problem"]["id"] for event in receiver.events()} == {opening["data"]["problem"]["id"]}
+    assert [event["sequence"] for event in reminders] == [f"{number:010d}" for number in range(1, len(reminders) + 1)]
+    assert {event["source"] for event in reminders} == {"/sinks/ops"}
+
+    document["accounts"]["default"]["api_key"] = document_of({"default": simulator})["accounts"]["default"]["api_key"]
+    stage.write(document)
+    await again.until(lambda: receiver.events("account.recovered"), within_s=30, what="it was closed")
+    assert again.events("problem.reminder") == []
+    assert await again.stop() == 0

@@ -1,0 +1,102 @@
+"""A storm arrives in few requests, whole and in order, whatever is killed meanwhile."""
+
+import asyncio
+from datetime import datetime
+from itertools import pairwise
+from random import Random
+
+import pytest
+from e2e.endpoint import Answer, Attempt, Receiver
+from e2e.stage import ENDS, Document, Stage, all_have_ended, document_of, webhook, world_of
+
+pytestmark = pytest.mark.untraced
+
+BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
+
+
+def grouped(receiver: Receiver, *, wait_s: float, most: int, **settings: object) -> Document:
+    """Return a sink that is sent all that an account has in common."""
+    return webhook(receiver, group={"by": ["account"], "wait": f"{round(wait_s * 1000)}ms", "max": most}, **settings)
+
+
+@pytest.mark.parametrize(
+    ("count", "within_s", "wait_s", "most", "rate"),
+    [(300, 6.0, 2.0, 50, 300), pytest.param(5_000, 60.0, 10.0, 500, 600, marks=pytest.mark.long)],
+)
+async def test_a_storm_of_ends_arrives_in_few_batches_with_all_of_them(
+    stage: Stage, count: int, within_s: float, wait_s: float, most: int, rate: int
+) -> None:
+    simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=within_s))
+    receiver = await stage.receiver()
+    sink = grouped(receiver, wait_s=wait_s, most=most, events=sorted(ENDS))
+    life = await stage.start(document_of({"default": simulator}, {"ops": sink}, rate_limit=f"{rate}/s"))
+    await life.until(
+        lambda: all_have_ended(receiver.events(), simulator.world), within_s=within_s + 90, what="all ends were told"
+    )
+    assert await life.stop() == 0
+    sent = [event["id"] for attempt in receiver.attempts for event in attempt.events]
+    seen_at = sorted(datetime.fromisoformat(event["data"]["observed"]["at"]) for event in receiver.events())
+    lasted_s = (seen_at[-1] - seen_at[0]).total_seconds()
+    assert (len(sent), len(set(sent))) == (count, count)
+    assert len(receiver.attempts) <= max(1 + lasted_s / wait_s, count / most + 1)
+    assert all(len(attempt.events) <= most for attempt in receiver.attempts)
+    assert {attempt.headers["Content-Type"] for attempt in receiver.attempts} == {BATCH_TYPE}
+    assert receiver.forgeries == []
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])
+async def test_a_kill_at_any_moment_loses_nothing_and_leaves_a_group_that_was_sent_as_it_is(
+    stage: Stage, rounds: int
+) -> None:
+    dice = Random()
+    simulator = await stage.simulator(world_of(60, ends_after_s=1.0, ends_within_s=3.0 * rounds))
+    receiver = await stage.receiver(lambda _: Answer.REFUSE if dice.random() < 0.5 else Answer.TAKE)
+    document = document_of({"default": simulator}, {"ops": grouped(receiver, wait_s=0.3, most=20)})
+    for _ in range(rounds):
+        life = await stage.start(document)
+        await asyncio.sleep(dice.uniform(0.5, 3.0))
+        await life.kill()
+    receiver.choose = _take
+    last = await stage.start(document)
+    await last.until(
+        lambda: all_have_ended(receiver.events(), simulator.world), within_s=rounds * 3 + 60, what="all ends were told"
+    )
+    assert await last.stop() == 0
+    _check_groups(receiver.attempts)
+    printed = {event["id"] for each in stage.lives for event in each.events() if event["type"].startswith("execution.")}
+    assert printed <= {event["id"] for event in receiver.events()}
+    assert receiver.forgeries == []
+
+
+def _take(_: Attempt) -> Answer:
+    return Answer.TAKE
+
+
+def _check_groups(attempts: list[Attempt]) -> None:
+    bodies: dict[str, bytes] = {}
+    for attempt in attempts:
+        assert bodies.setdefault(attempt.headers["webhook-id"], attempt.body) == attempt.body
+    first: dict[tuple[str, str | None], list[int]] = {}
+    for attempt in attempts:
+        for event in attempt.events if attempt.kept else ():
+            numbers = first.setdefault((event["source"], event.get("subject")), [])
+            if int(event["sequence"]) not in numbers:
+                numbers.append(int(event["sequence"]))
+    assert all(before < after for numbers in first.values() for before, after in pairwise(numbers))
+
+
+async def test_a_group_that_failed_is_the_same_after_a_kill(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(20, ends_after_s=1.0, ends_within_s=2.0))
+    receiver = await stage.receiver(lambda _: Answer.REFUSE)
+    document = document_of({"default": simulator}, {"ops": grouped(receiver, wait_s=0.5, most=100)})
+    life = await stage.start(document)
+    await life.until(lambda: receiver.attempts, within_s=20, what="a group was tried")
+    await life.kill()
+    failed = list(receiver.attempts)
+    receiver.choose = _take
+    last = await stage.start(document)
+    await last.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all ends were told")
+    assert await last.stop() == 0
+    taken = {attempt.headers["webhook-id"]: attempt.body for attempt in receiver.attempts if attempt.kept}
+    assert [taken[attempt.headers["webhook-id"]] for attempt in failed] == [attempt.body for attempt in failed]
+    _check_groups(receiver.attempts)

@@ -1,0 +1,287 @@
+"""What a sink is told beside its deliveries: reminders, and refreshes of a receiver that has its problems in memory."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from worker_rig import DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
+
+from watcher.delivery.sinks.protocol import SendResult, SentProblem
+from watcher.domain.models import EventKey, EventType
+from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.silences import Silence
+from watcher.store.protocol import SourceChange
+
+REMINDED = replace(RULES, remind_every_s=3600.0)
+PROBLEM = Problem(UUID(int=5), EventType.PIPELINE_FAILING, EPOCH, EventKey(b"a", 1))
+DATA = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start(rules=REMINDED)
+    yield rig
+    await rig.stop()
+
+
+async def open_problem(rig: Rig) -> None:
+    await rig.record("a", type_=EventType.PIPELINE_FAILING, data=DATA, problem=PROBLEM)
+    await rig.go()
+
+
+async def close_problem(rig: Rig) -> None:
+    await rig.record("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
+    await rig.go()
+
+
+def reminders(rig: Rig) -> list[dict[str, Any]]:
+    """Return the reminders that were sent since the last call."""
+    sent = [json.loads(each.body) for each in rig.sink.sent if each.type == EventType.PROBLEM_REMINDER]
+    rig.sink.sent.clear()
+    return sent
+
+
+async def pass_hours(rig: Rig, hours: int) -> list[int]:
+    """Return how many reminders came in each hour."""
+    counts = []
+    for _ in range(hours):
+        for _ in range(12):
+            await rig.go(300)
+        counts.append(len(reminders(rig)))
+    return counts
+
+
+async def test_an_open_problem_is_reminded_of_every_so_often(rig: Rig) -> None:
+    await open_problem(rig)
+    assert await pass_hours(rig, 4) == [1, 1, 1, 1]
+    await close_problem(rig)
+    assert await pass_hours(rig, 2) == [0, 0]
+
+
+async def test_a_reminder_is_an_event_of_the_sink_and_says_what_the_opening_said(rig: Rig) -> None:
+    await open_problem(rig)
+    counted = ProblemChange(replace(PROBLEM, failed_count=7))
+    before = rig._changes_count
+    await rig.real_store.record(SourceChange(rig._account, before, before, None, (), (counted,)))
+    await rig.go(3600)
+    (event,) = reminders(rig)
+    assert (event["source"], event["type"], event["sequence"]) == ("/sinks/ops", "problem.reminder", "0000000001")
+    assert "subject" not in event
+    problem = event["data"].pop("problem")
+    assert event["data"] == DATA
+    assert (problem["id"], problem["count"], problem["openedAt"]) == (str(PROBLEM.id), 7, "2026-11-24T10:00:00.000Z")
+    sample = {"type": "problem.reminder"}
+    assert rig.metrics.registry.get_sample_value("watcher_events_total", sample) == 1
+
+
+async def test_it_comes_no_more_than_half_a_minute_late(rig: Rig) -> None:
+    await open_problem(rig)
+    assert await rig.go(3599) <= 30
+    await rig.go(31)
+    assert len(reminders(rig)) == 1
+
+
+async def test_a_downtime_is_followed_by_one_reminder_and_the_next_keep_their_times(rig: Rig) -> None:
+    await open_problem(rig)
+    await rig.stop()
+    rig.clock.passed_s += 3.5 * 3600
+    await rig.start(rules=REMINDED)
+    await rig.go()
+    assert len(reminders(rig)) == 1
+    await rig.go(1790)
+    assert len(reminders(rig)) == 0
+    await rig.go(40)
+    assert len(reminders(rig)) == 1
+
+
+async def test_a_restart_forgets_and_repeats_none(rig: Rig) -> None:
+    await open_problem(rig)
+    await rig.go(3600)
+    assert len(reminders(rig)) == 1
+    await rig.restart(rules=REMINDED)
+    await rig.go()
+    assert reminders(rig) == []
+    assert await pass_hours(rig, 2) == [1, 1]
+
+
+async def test_a_sink_that_has_not_taken_the_opening_is_not_reminded_of_what_it_does_not_know(rig: Rig) -> None:
+    rig.sink.answer = lambda _: REFUSED
+    await open_problem(rig)
+    assert sum(await pass_hours(rig, 3)) == 0
+    assert rig.row("a1")["state"] == "dead"
+
+
+async def test_a_sink_that_took_the_opening_late_is_reminded_at_the_next_time(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await open_problem(rig)
+    await rig.go(100)
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(5000)
+    assert reminders(rig) == []
+    await rig.go(7200 - 5100 + 31)
+    assert len(reminders(rig)) == 1
+
+
+async def test_nothing_is_reminded_of_what_a_silence_kept_back(rig: Rig) -> None:
+    rig.silences.replace([Silence(EPOCH, EPOCH.replace(year=2027), types=(EventType.PIPELINE_FAILING,))])
+    await open_problem(rig)
+    assert await pass_hours(rig, 2) == [0, 0]
+
+
+async def test_a_sink_in_trouble_does_not_pile_up_reminders(rig: Rig) -> None:
+    await open_problem(rig)
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("b")
+    assert await pass_hours(rig, 5) == [0, 0, 0, 0, 0]
+    assert rig.sink_state() == "failing"
+    rig.sink.answer = lambda _: DELIVERED
+    assert await pass_hours(rig, 2) == [2, 1]  # the last that is late, and then at their times
+
+
+async def test_a_sink_that_does_not_ask_is_not_reminded(rig: Rig) -> None:
+    await rig.restart()
+    await open_problem(rig)
+    assert await pass_hours(rig, 2) == [0, 0]
+    assert rig.store.asked["sent_openings"] == 0
+
+
+async def test_a_reminder_that_could_not_be_recorded_comes_later_and_once(rig: Rig) -> None:
+    await open_problem(rig)
+    rig.store.broken = {"record"}
+    await rig.go(3600)
+    assert reminders(rig) == []
+    rig.store.broken = set()
+    await rig.go(60)
+    await rig.go(60)
+    assert len(reminders(rig)) == 1
+
+
+async def refreshed(rig: Rig, after_s: float = 0.0) -> list[Sequence[SentProblem]]:
+    """Return what the receiver is told again if so much time passes."""
+    rig.sink.told.clear()
+    await rig.go(after_s)
+    await finish_refresh(rig)
+    return list(rig.sink.told)
+
+
+async def finish_refresh(rig: Rig) -> None:
+    if (task := rig.worker._duties._refreshing) is not None:
+        await asyncio.wait([task])
+
+
+def refreshes(rig: Rig, outcome: str) -> float | None:
+    labels = {"sink": "ops", "outcome": outcome}
+    return rig.metrics.registry.get_sample_value("watcher_alertmanager_refreshes_total", labels)
+
+
+@pytest.fixture
+async def forgetful(rig: Rig) -> Rig:
+    """A receiver that has what it is told in memory only."""
+    rig.sink.refresh_every_s = 60.0
+    await rig.restart()
+    return rig
+
+
+async def test_a_forgetful_receiver_is_told_again_every_minute(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    ((problem,),) = await refreshed(forgetful, 60)
+    assert (problem.problem, problem.closed_at) == (PROBLEM, None)
+    assert json.loads(problem.opening)["data"] == DATA
+    assert await refreshed(forgetful, 59) == []
+    assert len(await refreshed(forgetful, 1)) == 1
+    assert refreshes(forgetful, "ok") == 2
+
+
+async def test_what_is_closed_is_told_for_a_quarter_of_an_hour(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    await close_problem(forgetful)
+    closed_at = forgetful.clock.now()
+    for _ in range(15):
+        ((problem,),) = await refreshed(forgetful, 60)
+        assert problem.closed_at == closed_at
+    assert await refreshed(forgetful, 60) == []
+
+
+async def test_a_start_tells_it_at_once(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    await forgetful.restart()
+    assert len(await refreshed(forgetful)) == 1
+
+
+async def test_with_nothing_open_nothing_is_told(forgetful: Rig) -> None:
+    await forgetful.record("b")
+    assert await refreshed(forgetful, 60) == []
+    assert refreshes(forgetful, "ok") is None
+
+
+async def test_a_refresh_that_fails_is_counted_and_hurts_nobody(
+    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(_: Sequence[SentProblem]) -> SendResult:
+        raise RuntimeError("secret")
+
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    forgetful.sink.refresh_answer = FAILED
+    assert len(await refreshed(forgetful, 60)) == 1
+    monkeypatch.setattr(forgetful.sink, "refresh", crash)
+    await refreshed(forgetful, 60)
+    assert (refreshes(forgetful, "failed"), forgetful.ends, forgetful.sink_state()) == (2, [], None)
+    assert await forgetful.sent_after() == []
+
+
+async def test_a_receiver_that_is_gone_or_slow_is_not_told(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    hangs = asyncio.Event()
+    told = 0
+
+    async def hang(_: Sequence[SentProblem]) -> SendResult:
+        nonlocal told
+        told += 1
+        await hangs.wait()
+        return DELIVERED
+
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    monkeypatch.setattr(forgetful.sink, "refresh", hang)
+    for _ in range(3):
+        await forgetful.go(60)
+        await asyncio.sleep(0)
+    assert told == 1
+    hangs.set()
+    await finish_refresh(forgetful)
+    monkeypatch.undo()
+    forgetful.sink.answer = lambda _: GONE
+    await forgetful.record("b")
+    await forgetful.go()
+    assert await refreshed(forgetful, 120) == []
+
+
+async def test_trouble_with_the_store_is_no_refresh(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    forgetful.store.broken = {"sent_openings"}
+    assert await refreshed(forgetful, 60) == []
+    forgetful.store.broken = set()
+    assert len(await refreshed(forgetful, 61)) == 1
+
+
+async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: Sequence[SentProblem]) -> SendResult:
+        await asyncio.Event().wait()
+        return DELIVERED
+
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    monkeypatch.setattr(forgetful.sink, "refresh", hang)
+    await forgetful.go(60)
+    await forgetful.worker.drain()
+    await forgetful.worker.cancel()
+    assert forgetful.worker._duties._refreshing is not None
+    assert forgetful.worker._duties._refreshing.cancelled()

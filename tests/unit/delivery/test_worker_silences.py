@@ -1,0 +1,218 @@
+"""What a silence keeps back, what it does not, and what is sent when it ends."""
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig
+
+from watcher.delivery.delivery_queue import BATCH
+from watcher.delivery.sinks.protocol import GroupRules
+from watcher.domain.models import EventKey, EventType
+from watcher.domain.problems import Problem
+from watcher.domain.silences import Silence
+
+OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
+GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
+PROBLEM = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, EPOCH, EventKey(b"a", 1))
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start()
+    yield rig
+    await rig.stop()
+
+
+def silence(rig: Rig, *, from_s: float = 0.0, until_s: float = 600.0, **wanted: Any) -> Silence:  # noqa: ANN401 (fields of it)
+    """Have one silence for that time from now on."""
+    now = rig.clock.now()
+    one = Silence(now + timedelta(seconds=from_s), now + timedelta(seconds=until_s), **wanted)
+    rig.silences.replace([one])
+    return one
+
+
+async def open_problem(rig: Rig) -> None:
+    await rig.record("a", type_=EventType.ACCOUNT_DEGRADED, data={"account": "default"}, problem=PROBLEM)
+
+
+async def test_what_a_silence_matches_is_settled_and_never_tried(rig: Rig) -> None:
+    silence(rig, pipelines=("p",))
+    await rig.record("a", "a", data=OF_P)
+    await rig.record("b", data={**OF_P, "pipeline": {"id": "q"}})
+    assert await rig.sent_after() == ["b1"]
+    assert (rig.row("a1")["state"], rig.row("a1")["attempts"], rig.row("a2")["state"]) == ("silenced", 0, "silenced")
+    assert (rig.counted("silenced"), rig.counted("delivered"), rig.counted("retried")) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("wanted", [{"sinks": ("other",)}, {"labels": {"team": "support"}}, {"accounts": ("x",)}])
+async def test_what_it_does_not_match_is_sent(rig: Rig, wanted: dict[str, Any]) -> None:
+    silence(rig, **wanted)
+    await rig.record("a", data=OF_P)
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_it_holds_in_its_time_alone(rig: Rig) -> None:
+    silence(rig, from_s=100, until_s=200)
+    await rig.record("a")
+    assert await rig.sent_after(99) == ["a1"]
+    await rig.record("b")
+    assert await rig.sent_after(1) == []
+    await rig.record("c")
+    assert await rig.sent_after(100) == ["c1"]
+
+
+async def test_what_was_tried_before_is_tried_again(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    silence(rig, sinks=("ops",))
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after(60) == ["a1"]
+
+
+async def test_it_is_judged_when_a_delivery_would_be_sent(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("z")
+    await rig.go()
+    await rig.record("a")
+    silence(rig, until_s=30, sinks=("ops",))
+    await rig.go(20)
+    assert rig.row("a1")["state"] == "waiting"
+    rig.sink.answer = lambda _: DELIVERED
+    assert "a1" in await rig.sent_after(60)
+
+
+async def test_more_than_one_read_of_them_is_kept_back_at_once(rig: Rig) -> None:
+    silence(rig, sinks=("ops",), pipelines=("p",))
+    await rig.record(*(f"s{number:03}-" for number in range(BATCH + 10)), data=OF_P)
+    await rig.record("z")
+    assert await rig.sent_after() == ["z1"]
+    assert rig.counted("silenced") == BATCH + 10
+
+
+async def test_while_the_breaker_is_open_what_is_kept_back_is_no_trial(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("v", "w", "x", "y", "z")
+    await rig.go()
+    assert rig.worker._breaker.is_open
+    silence(rig, pipelines=("p",))
+    await rig.record("a", "b", data=OF_P)
+    await rig.record("c")
+    assert await rig.sent_after(0.5) == ["c1"]
+    assert (rig.counted("silenced"), rig.row("b1")["state"]) == (2, "silenced")
+
+
+async def test_an_opening_that_is_kept_back_is_sent_when_the_silence_ends(rig: Rig) -> None:
+    silence(rig, until_s=600, sinks=("ops",))
+    await open_problem(rig)
+    await rig.record("b")
+    assert await rig.sent_after(300) == []
+    assert await rig.sent_after(300) == ["a1"]
+    assert rig.counted("delivered") == 1
+
+
+async def test_and_when_the_silence_is_taken_away(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    rig.silences.replace([])
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_and_when_it_ended_while_nobody_looked(rig: Rig) -> None:
+    silence(rig, until_s=600, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    await rig.stop()
+    rig.clock.passed_s += 1000
+    await rig.start()
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_but_not_while_another_silence_keeps_it_back(rig: Rig) -> None:
+    first = silence(rig, until_s=100, sinks=("ops",))
+    rig.silences.replace([first, Silence(EPOCH, EPOCH + timedelta(days=1), accounts=("default",))])
+    await open_problem(rig)
+    await rig.go()
+    assert await rig.sent_after(200) == []
+    assert rig.row("a1")["state"] == "silenced"
+    rig.silences.replace([])
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
+    await rig.go()
+    rig.silences.replace([])
+    assert await rig.sent_after() == []
+
+
+async def test_trouble_with_the_store_lets_an_opening_wait_for_its_end(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    rig.silences.replace([])
+    rig.store.broken = {"release_silenced"}
+    assert await rig.sent_after() == []
+    rig.store.broken = set()
+    assert await rig.sent_after(2) == ["a1"]
+
+
+async def test_trouble_with_the_store_lets_nothing_through(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    rig.store.broken = {"silence"}
+    await rig.record("a")
+    assert await rig.sent_after() == []
+    rig.store.broken = set()
+    assert await rig.sent_after(2) == []
+    assert (rig.counted("silenced"), rig.row("a1")["state"]) == (1, "silenced")
+
+
+async def test_what_somebody_has_replayed_is_sent(rig: Rig) -> None:
+    rig.sink.answer = lambda _: REFUSED
+    await rig.record("a")
+    for _ in range(5):
+        await rig.go(100)
+    assert rig.row("a1")["state"] == "dead"
+    silence(rig, sinks=("ops",))
+    assert await rig.real_store.replay("ops", EventKey(b"a", 1))
+    rig.sink.answer = lambda _: DELIVERED
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_of_a_group_goes_what_no_silence_keeps_back(rig: Rig) -> None:
+    await rig.restart(rules=GROUPED)
+    await rig.record("a", "b", data=OF_P)
+    await rig.record("c", data={**OF_P, "pipeline": {"id": "q"}})
+    await rig.go(10)
+    silence(rig, pipelines=("p",))
+    assert await rig.sent_after(20) == ["c1"]
+    assert (rig.sink.batches, rig.counted("silenced")) == ([["c1"]], 2)
+
+
+async def test_a_group_that_is_silenced_as_a_whole_lets_what_comes_after_it_go(rig: Rig) -> None:
+    await rig.restart(rules=GROUPED)
+    silence(rig, until_s=40, pipelines=("p",))
+    await rig.record("a", data=OF_P)
+    assert await rig.sent_after(30) == []
+    await rig.record("a", data=OF_P)
+    assert await rig.sent_after(30) == ["a2"]
+
+
+async def test_a_grouped_sink_is_sent_the_opening_after_the_silence_too(rig: Rig) -> None:
+    await rig.restart(rules=GROUPED)
+    silence(rig, until_s=100, sinks=("ops",))
+    await open_problem(rig)
+    assert await rig.sent_after(50) == []
+    await rig.go(51)
+    await rig.go(60)
+    assert rig.sink.take_sent() == ["a1"]

@@ -1,0 +1,34 @@
+"""Which deliveries of one sink are kept back now, as the silences say (SPEC 3)."""
+
+from collections.abc import Iterable
+
+from watcher.delivery.delivery_fields import fields_of
+from watcher.domain.models import Delivery
+from watcher.domain.silences import DeliveryFields, Silence, Silences
+from watcher.runtime.clock import Clock
+
+
+class Silencer:
+    """Judges what would be sent for the first time. What is replayed somebody asked for."""
+
+    def __init__(self, silences: Silences, *, sink: str, clock: Clock) -> None:
+        """Go by these silences, which may become others."""
+        self._silences = silences
+        self._sink = sink
+        self._clock = clock
+
+    def now(self) -> tuple[Silence, ...]:
+        """Return the silences that keep back anything of this sink now."""
+        return self._silences.on(self._sink, at=self._clock.now())
+
+    def keeps_back(self, fields: DeliveryFields) -> bool:
+        """Tell whether a silence keeps such a delivery back now."""
+        at = self._clock.now()
+        return any(silence.holds(fields, at=at) for silence in self._silences.on(self._sink, at=at))
+
+    def kept_back(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Return those of these deliveries that a silence keeps back now."""
+        if not self.now():
+            return []
+        new = (each for each in deliveries if not (each.attempts or each.replayed))
+        return [each for each in new if self.keeps_back(fields_of(each))]

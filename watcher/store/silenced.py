@@ -1,0 +1,56 @@
+"""Deliveries that a silence keeps back: settled as `silenced`, and let go if their problem outlasts the silence."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Connection, bindparam, null, update
+
+from watcher.domain.models import Delivery, DeliveryState, EventKey
+from watcher.domain.timestamps import Micros
+from watcher.store.deliveries import DELIVERIES, LET_GO, OF_SINK, delivery_of
+from watcher.store.tables import delivery, problem
+
+_SILENCE = (
+    update(delivery)
+    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .values(state=DeliveryState.SILENCED, settled_at=bindparam("now"), answer=null(), group_id=null())
+)
+_OPENINGS = DELIVERIES.join(
+    problem,
+    (problem.c.stream == delivery.c.stream)
+    & (problem.c.sequence == delivery.c.sequence)
+    & problem.c.closed_at.is_(None),
+).where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
+_RELEASE = (
+    update(delivery)
+    .where(
+        delivery.c.stream == bindparam("of_stream"),
+        delivery.c.sequence == bindparam("of_sequence"),
+        delivery.c.sink_id == bindparam("of_sink"),
+        delivery.c.state == DeliveryState.SILENCED,
+    )
+    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), settled_at=null())
+)
+
+
+def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
+    """Settle what waits of these as silenced, and let what comes after it go."""
+    rows = _rows(sink_id, keys, now)
+    if rows:
+        connection.execute(_SILENCE, rows)
+        connection.execute(LET_GO, rows)
+
+
+def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Sequence[Delivery]:
+    """Return the openings of open problems that a silence kept back."""
+    return [delivery_of(row, name=name) for row in connection.execute(_OPENINGS, {"of_sink": sink_id})]
+
+
+def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
+    """Have what is silenced of these wait again, due now."""
+    rows = _rows(sink_id, keys, now)
+    if rows:
+        connection.execute(_RELEASE, rows)
+
+
+def _rows(sink_id: int, keys: Iterable[EventKey], now: Micros) -> list[dict[str, object]]:
+    return [{"of_sink": sink_id, "of_stream": key[0], "of_sequence": key[1], "now": now} for key in sorted(keys)]

@@ -1,0 +1,65 @@
+"""Reading and writing an SQL database: a database's error comes out as a `StoreError`, and is noted by the monitor."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from watcher.domain.errors import StoreError
+from watcher.runtime.clock import Clock
+from watcher.store import leases
+from watcher.store.monitor import StoreMonitor, Writing
+from watcher.store.protocol import Lease
+from watcher.store.source_ids import Source, SourceNumbers
+from watcher.store.sqlite import Database
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+
+class SqlAccess:
+    """One database, and the numbers of what is named in it."""
+
+    def __init__(self, database: Database, *, where: str, clock: Clock) -> None:
+        """Take the database as it is."""
+        self._database = database
+        self._clock = clock
+        self._monitor = StoreMonitor(where, clock=clock)
+        self._numbers = SourceNumbers(database.write)
+        self._closed = False
+
+    def _number(self, lease: Lease) -> int:
+        return self._numbers[Source(lease.kind, lease.name)]
+
+    async def _write(self, work: Work[T]) -> T:
+        return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
+
+    async def _read(self, work: Work[T]) -> T:
+        return await self._watched(partial(self._database.read, work), Writing.NOTHING)
+
+    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
+        self._check_open()
+        try:
+            result = await ask()
+        except SQLAlchemyError as error:
+            fault = self._monitor.failed(error, writing)
+        else:
+            self._monitor.worked(writing)
+            return result
+        raise fault.error()  # outside the clause, so that the text of the database's error does not come along
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed")
+
+
+def held(lease: Lease, work: Work[T]) -> Work[T]:
+    """Return the same work, which raises `OwnershipLostError` unless the lease is the stored one."""
+
+    def checked(connection: Connection) -> T:
+        leases.check(connection, [lease])
+        return work(connection)
+
+    return checked
