@@ -1,9 +1,8 @@
-"""The database's file: its lock, which one daemon holds, whether it is still there, and what others may read of it.
+"""The database's file: its lock, which one daemon holds; whether it is still there; what other programs read of it.
 
-Others neither wait for the daemon nor leave a trace.
-
-The operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and
-all of it is gone with the program.
+What is here for other programs (`noted_address`, `disabled_sinks`) neither waits for the daemon nor makes any file. The
+operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and all
+of it is gone with the program.
 """
 
 import fcntl

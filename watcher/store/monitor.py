@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy import Connection, insert, update
 
 from watcher.domain.errors import StoreError
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import EARLIEST, Micros
 from watcher.runtime.clock import Clock
 from watcher.store.db_errors import DatabaseFault, explain
 from watcher.store.tables import meta
@@ -40,7 +40,7 @@ class StoreMonitor:
         self._clock = clock
         self._fault: DatabaseFault | None = None
         self._refused = Writing.NOTHING
-        self._failed_at = 0.0
+        self._failed_at = EARLIEST
 
     def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
         """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
