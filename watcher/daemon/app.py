@@ -108,7 +108,7 @@ def _add_duties(settings: Settings, shared: OwnerDependencies, supervisor: Super
         MaintenanceDependencies(store=store, clock=clock, metrics=metrics, owners=supervisor.owned),
         retention_policy_of(settings),
     )
-    shared.schedule.add("housekeeping", maintenance.tick)
+    shared.schedule.add("maintenance", maintenance.tick)
     shared.schedule.add("progress", ProgressLog(supervisor.accounts, store=store, clock=clock, metrics=metrics).tick)
     return maintenance
 
