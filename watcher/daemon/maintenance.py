@@ -48,7 +48,7 @@ class MaintenanceDependencies:
 class RetentionPolicy:
     """What the configuration keeps: its sinks, what ended for so long, and what it names.
 
-    `named(account, pipeline, execution)` tells the last. `pipelines` are those watched whole, as (account, pipeline):
+    `named(account, pipeline, execution)` says the last. `pipelines` are those watched whole, as (account, pipeline):
     what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again.
     """
 

@@ -17,7 +17,7 @@ TIMEOUT_S = 2.0
 
 
 class Readiness:
-    """The store as `/readyz` tells it."""
+    """Whether the store is usable, as `/readyz` shows it."""
 
     def __init__(self, store: Store, *, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
         """Know nothing yet. `timeout_s` is how long the store may take to answer."""
