@@ -187,6 +187,12 @@ async def test_an_odd_answer_may_come_in_parts(receiver: Receiver, split_at: int
     assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
 
 
+async def test_an_odd_answer_may_come_some_time_after_interim_ones(receiver: Receiver) -> None:
+    hints = with_body("103 Early Hints", "Link: </a>", body=b"")
+    receiver.reply = says(hints, hints[:7], hints[7:], ODD_ANSWERS["200 chunked and with a length"])
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+
+
 async def test_an_odd_refusal_is_one_with_its_wish(receiver: Receiver) -> None:
     receiver.reply = says(with_body("503 Busy", "retry-after: 30", "Content-Length: x", body=b"{}"))
     assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, "503", 30)
