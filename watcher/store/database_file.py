@@ -107,7 +107,9 @@ class DatabaseFile:
         note_address(self._path, http)
 
     def _error(self, what: str) -> StoreUnusableError:
+        name = self._path.name
         return StoreUnusableError(
-            f"{self._path} {what} while it was in use, so nothing can be kept; put the file back or restore a copy,"
-            " then start again (else everything is reported again), and change it only while the daemon is stopped"
+            f"{self._path} {what} while it was in use, so nothing can be kept; put the file back, or remove {name}-wal"
+            f" and {name}-shm and restore a copy, then start again (else everything is reported again), and change it"
+            " only while the daemon is stopped"
         )

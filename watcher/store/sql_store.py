@@ -201,6 +201,10 @@ class SqlStore:
         await self._write(partial(write_probe, now=self._clock.steady_us()))
         self._monitor.check()
 
+    def check_hang(self) -> None:
+        """Log it, once, if the store hangs. To be called every few seconds."""
+        self._monitor.check_hang()
+
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
         return await self._read(deliveries.backlog)
@@ -231,7 +235,8 @@ class SqlStore:
         def write(connection: Connection) -> set[str]:
             return write_group(connection, items, numbers=self._numbers, now=self._clock.steady_us())
 
-        emitted = await self._database.write(write)
+        with self._monitor.asking():
+            emitted = await self._database.write(write)
         self._monitor.worked(Writing.CHANGES)
         return emitted
 
@@ -248,7 +253,8 @@ class SqlStore:
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
         self._check_open()
         try:
-            result = await ask()
+            with self._monitor.asking():
+                result = await ask()
         except SQLAlchemyError as error:
             fault = self._monitor.failed(error, writing)
         else:

@@ -84,8 +84,11 @@ class ClientConnection(web.RequestHandler):
                 self._clients[self] = self._clients.pop(self)
 
     def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
-        """Say that a page failed; what a client sends that is no HTTP is its own affair."""
-        if not isinstance(exc_info, HttpProcessingError):
+        """Say that a page failed; what a client sends that is no HTTP is its own affair.
+
+        Nor is it a page's when aiohttp, at the end, sets the result of a future that it has cancelled.
+        """
+        if not isinstance(exc_info, HttpProcessingError | asyncio.InvalidStateError):
             self._failed(type(exc_info).__name__)
 
 
