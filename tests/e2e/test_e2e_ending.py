@@ -19,6 +19,7 @@ from simulator_facts import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.server import Simulator
+from watcher.cli.interrupt import ONE_SIGNAL_S
 
 pytestmark = pytest.mark.untraced
 
@@ -117,6 +118,7 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
     life = await _start_hanging(stage)
     life.send(signal.SIGTERM)
     await life.until(lambda: life.logged("draining"), within_s=5, what="it drained")
+    await asyncio.sleep(2 * ONE_SIGNAL_S)
     asked_at = time.monotonic()
     assert await life.stop(signum) == 128 + signum
     assert time.monotonic() - asked_at <= AT_ONCE_S

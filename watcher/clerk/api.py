@@ -40,7 +40,7 @@ _Found = TypeVar("_Found")
 _Parsed_co = TypeVar("_Parsed_co", covariant=True)
 
 
-class _Heard(NamedTuple, Generic[_Found]):
+class _Result(NamedTuple, Generic[_Found]):
     """What came of one request; `found` is there if and only if `outcome` is `ok`."""
 
     outcome: Outcome
@@ -75,11 +75,11 @@ class ClerkApi:
     async def list(self, *, pipeline: str, page: int) -> PageReply:
         """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
         query = f"limit={PAGE_ROWS}&page={page}"
-        heard = await self._ask(f"{pipeline}/executions", query, parse=parse_page)
-        rows, skipped, total = heard.found or (None, 0, None)
-        return PageReply(heard.outcome, heard.sent_at, rows, skipped, total, *heard[3:])
+        result = await self._ask(f"{pipeline}/executions", query, parse=parse_page)
+        rows, skipped, total = result.found or (None, 0, None)
+        return PageReply(result.outcome, result.sent_at, rows, skipped, total, *result[3:])
 
-    async def _ask(self, what: str, query: str = "", *, parse: _Parse[_Found]) -> _Heard[_Found]:
+    async def _ask(self, what: str, query: str = "", *, parse: _Parse[_Found]) -> _Result[_Found]:
         url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
         try:
@@ -87,14 +87,14 @@ class ClerkApi:
                 url.with_query(query) if query else url, read=lambda body: self._read(body, parse)
             )
         except TransportFailedError as failure:
-            return _Heard(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
+            return _Result(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
         except UnreadableError as error:
-            return _Heard(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
+            return _Result(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
         code = response.status_code
         if response.found is not None:
-            return _Heard(Outcome.OK, sent_at, response.found, code)
+            return _Result(Outcome.OK, sent_at, response.found, code)
         retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
-        return _Heard(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
+        return _Result(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
 
     async def _read(self, body: bytes, parse: _Parse[_Found]) -> _Found:
         """Read what is quickly read here, and all else in the thread."""

@@ -12,6 +12,9 @@ from watcher.runtime.signals import ENDING, end_at_signals
 
 Result = TypeVar("Result")
 
+ONE_SIGNAL_S = 0.05
+"""The same signal twice within so long is one: `timeout` of the coreutils signals a program and then its group."""
+
 
 class Interruption:
     """The first SIGINT or SIGTERM asks the program to stop; a second one ends it at once."""
@@ -20,14 +23,17 @@ class Interruption:
         """Listen on the running event loop."""
         self.stop = asyncio.Event()
         self.signal: signal.Signals | None = None
+        self._signalled_at = 0.0
         for signum in ENDING:
             asyncio.get_running_loop().add_signal_handler(signum, self._receive, signum)
 
     def _receive(self, signum: signal.Signals) -> None:
-        if self.signal is not None:
+        now = asyncio.get_running_loop().time()
+        if self.signal is None:
+            self.signal, self._signalled_at = signum, now
+            self.stop.set()
+        elif signum is not self.signal or now - self._signalled_at > ONE_SIGNAL_S:
             os._exit(128 + signum)
-        self.signal = signum
-        self.stop.set()
 
 
 def run_until_stopped(work: Callable[[asyncio.Event], Awaitable[object]]) -> None:

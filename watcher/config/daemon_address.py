@@ -1,6 +1,6 @@
 """Where a daemon listens and keeps its state, read from its file without caring for anything else in it.
 
-A health check asks often, from a place with neither keys nor secrets; the daemon itself has judged the file.
+A health check asks often, from a place with neither keys nor secrets; the daemon itself has checked the file.
 """
 
 from collections.abc import Callable, Mapping

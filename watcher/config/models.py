@@ -275,7 +275,7 @@ class Settings(Block):
     )
     watch: tuple[WatchSettings, ...] = Field(default=(), description="What is watched: one entry per pipeline.")
     polling: PollingSettings = Field(
-        default=PollingSettings(), description="How often to poll, and how answers are judged."
+        default=PollingSettings(), description="How often to poll, and what failing answers lead to."
     )
     sinks: Mapping[Name, AnySink] = Field(
         default_factory=dict,

@@ -43,6 +43,7 @@ from watcher.web.health import Checks, health_routes
 
 log = structlog.get_logger()
 
+CHECK_STORE_EVERY_S = 5.0
 LET_GO_S = 0.5
 """How long the store may take to finish and to let go of its file."""
 
@@ -89,7 +90,7 @@ async def run(
         supervisor = Supervisor(shared)
         stack.push_async_callback(supervisor.stop)
         await supervisor.apply(settings)
-        maintenance = _add_duties(settings, shared, supervisor)
+        maintenance = _add_duties(settings, shared, supervisor, check_hang=store.check_hang)
         unready = partial(_unready, schedule, Readiness(store, clock=clock))
         checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
         address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
@@ -105,7 +106,9 @@ async def run(
     shutdown.reraise()
 
 
-def _add_duties(settings: Settings, shared: OwnerDependencies, supervisor: Supervisor) -> Maintenance:
+def _add_duties(
+    settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, *, check_hang: Callable[[], None]
+) -> Maintenance:
     """Have the schedule do what there is beside polling and sending."""
     store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
@@ -114,7 +117,13 @@ def _add_duties(settings: Settings, shared: OwnerDependencies, supervisor: Super
         ),
         retention_policy_of(settings),
     )
-    shared.schedule.add("housekeeping", maintenance.tick)
+    shared.schedule.add("maintenance", maintenance.tick)
+
+    async def check_store() -> float:
+        check_hang()
+        return CHECK_STORE_EVERY_S
+
+    shared.schedule.add("store", check_store)
     shared.schedule.add("progress", ProgressLog(supervisor.accounts, store=store, clock=clock, metrics=metrics).tick)
     return maintenance
 

@@ -55,8 +55,8 @@ class MaintenanceDependencies:
 class RetentionPolicy:
     """What the configuration keeps: its sinks, what ended for so long, and what it names.
 
-    `named(account, pipeline, execution)` tells the last. `pipelines` are those watched whole, as (account, pipeline):
-    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again. `watches_for` tells
+    `named(account, pipeline, execution)` says the last. `pipelines` are those watched whole, as (account, pipeline):
+    what ended of them less than `listed_s` ago leaves its id behind, for a list may show it again. `watches_for` says
     whether it still looks for what a problem is, `ruled` are the pipelines that have rules.
     """
 

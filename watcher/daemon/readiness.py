@@ -13,24 +13,24 @@ from watcher.store.protocol import Store
 FRESH_S = 1.0
 """A write to disk a second is cheap, whoever asks for more."""
 
-PATIENCE_S = 2.0
+TIMEOUT_S = 2.0
 
 
 class Readiness:
-    """The store as `/readyz` tells it."""
+    """Whether the store is usable, as `/readyz` shows it."""
 
-    def __init__(self, store: Store, *, clock: Clock, patience_s: float = PATIENCE_S) -> None:
-        """Know nothing yet. `patience_s` is how long the store may take to answer."""
+    def __init__(self, store: Store, *, clock: Clock, timeout_s: float = TIMEOUT_S) -> None:
+        """Know nothing yet. `timeout_s` is how long the store may take to answer."""
         self._store = store
         self._clock = clock
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._probe: asyncio.Task[str | None] | None = None
         self._fresh_until = EARLIEST
 
     async def problem(self) -> str | None:
         """Return what is wrong with the store, if anything is."""
         probe = self._current_probe()
-        done, _ = await asyncio.wait([probe], timeout=self._patience_s)
+        done, _ = await asyncio.wait([probe], timeout=self._timeout_s)
         return probe.result() if done else "the store does not answer"
 
     def _current_probe(self) -> asyncio.Task[str | None]:

@@ -134,7 +134,9 @@ class Supervisor:
         try:
             return await part.tick()
         except OwnershipLostError as error:
-            self._failed(error, key=key)
+            owner = self._owners.get(key)
+            if owner is not None and owner.part is part:  # else it hung beyond its end, and we own it anew by now
+                self._failed(error, key=key)
             return LONGEST_S
 
     def _show_only(self, wanted: Collection[_Key]) -> None:

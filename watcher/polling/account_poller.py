@@ -111,8 +111,9 @@ class AccountPoller:
         self._session.probe_if_suspect(now)
         await self._session.report_trouble()
         now = self._clock.monotonic()
-        for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
-            self._start(self._poll(entry, self._poller.accept(entry)))
+        if not self._draining:  # else nobody waits for what begins now, and another may own the account by then
+            for entry in self._confirmations.expired(now):  # could not be confirmed in time: their rows count
+                self._start(self._poll(entry, self._poller.accept(entry)))
         while (request := self._take()) is not None:
             self._start(self._work(request))
         now = self._clock.monotonic()

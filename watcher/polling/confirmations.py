@@ -128,11 +128,11 @@ class ConfirmationQueue:
         """Start with nobody. `in_time_count` are the GETs that can be had within the time an end may wait."""
         self._in_time_count = max(1.0, in_time_count)
         self._numbers: dict[TrackedExecution, int] = {}
-        self._lines: dict[str, _PipelineQueue] = {}
+        self._pipelines: dict[str, _PipelineQueue] = {}
         self._turns: list[tuple[int, str]] = []
         self._retries: Heap = []
         self._expiries: Heap = []
-        self._hopeless: list[TrackedExecution] = []
+        self._too_late: list[TrackedExecution] = []
         self._counter = itertools.count()
 
     def add(self, entry: TrackedExecution) -> None:
@@ -140,11 +140,11 @@ class ConfirmationQueue:
         pending = entry.pending
         assert pending is not None  # noqa: S101 (who has none is not added)
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
-            self._hopeless.append(entry)
+            self._too_late.append(entry)
             return
         number = self._numbers[entry] = next(self._counter)
-        line = self._lines.setdefault(pending.pipeline, _PipelineQueue(number))
-        line.count += 1
+        queue = self._pipelines.setdefault(pending.pipeline, _PipelineQueue(number))
+        queue.count += 1
         heapq.heappush(self._expiries, (pending.expires_at, number, entry))
         if pending.retry_at == NEVER_TRIED:
             self._make_ready(entry, number=number)
@@ -163,17 +163,17 @@ class ConfirmationQueue:
         assert entry.pending is not None  # noqa: S101 (it waits)
         del self._numbers[entry]
         pipeline = entry.pending.pipeline
-        line = self._lines[pipeline]
-        line.count -= 1
-        line.turn = next(self._counter)
-        if not line.count:
-            del self._lines[pipeline]
-        elif line.ready:
-            self._queue(pipeline, line)
+        queue = self._pipelines[pipeline]
+        queue.count -= 1
+        queue.turn = next(self._counter)
+        if not queue.count:
+            del self._pipelines[pipeline]
+        elif queue.ready:
+            self._queue_turn(pipeline, queue)
 
     def expired(self, now: Monotonic) -> list[TrackedExecution]:
         """Return, and let go of, those that have waited too long, or would be before their turn came."""
-        expired, self._hopeless = self._hopeless, []
+        expired, self._too_late = self._too_late, []
         while (waiting := self._peek(self._expiries)) is not None and waiting[0] <= now:
             self.take(waiting[2])
             expired.append(waiting[2])
@@ -188,31 +188,31 @@ class ConfirmationQueue:
 
     def next_expiry_at(self) -> Monotonic:
         """Return when the first has waited too long."""
-        if self._hopeless:
+        if self._too_late:
             return EARLIEST
         waiting = self._peek(self._expiries)
         return LATEST if waiting is None else Monotonic(waiting[0])
 
     def _make_ready(self, entry: TrackedExecution, *, number: int) -> None:
         assert entry.pending is not None  # noqa: S101 (it waits)
-        line = self._lines[entry.pending.pipeline]
-        heapq.heappush(line.ready, (number, number, entry))
-        self._queue(entry.pending.pipeline, line)
+        queue = self._pipelines[entry.pending.pipeline]
+        heapq.heappush(queue.ready, (number, number, entry))
+        self._queue_turn(entry.pending.pipeline, queue)
 
-    def _queue(self, pipeline: str, line: _PipelineQueue) -> None:
+    def _queue_turn(self, pipeline: str, queue: _PipelineQueue) -> None:
         """Let a pipeline have its turn."""
-        if line.queued != line.turn:
-            line.queued = line.turn
-            heapq.heappush(self._turns, (line.turn, pipeline))
+        if queue.queued != queue.turn:
+            queue.queued = queue.turn
+            heapq.heappush(self._turns, (queue.turn, pipeline))
 
     def _first_ready(self) -> TrackedExecution | None:
         while self._turns:
             turn, pipeline = self._turns[0]
-            line = self._lines.get(pipeline)
-            if line is not None and line.turn == turn:
-                if (waiting := self._peek(line.ready)) is not None:
+            queue = self._pipelines.get(pipeline)
+            if queue is not None and queue.turn == turn:
+                if (waiting := self._peek(queue.ready)) is not None:
                     return waiting[2]
-                line.queued = None
+                queue.queued = None
             heapq.heappop(self._turns)
         return None
 
@@ -227,6 +227,6 @@ class ConfirmationQueue:
 
     def _turn_of_next(self, pipeline: str) -> int:
         """Return how many GETs later the turn comes of one that is added now."""
-        line = self._lines.get(pipeline)
-        rank = 1 if line is None else line.count + 1
-        return rank + sum(min(rank, other.count) for other in self._lines.values() if other is not line)
+        queue = self._pipelines.get(pipeline)
+        rank = 1 if queue is None else queue.count + 1
+        return rank + sum(min(rank, other.count) for other in self._pipelines.values() if other is not queue)

@@ -1,9 +1,8 @@
-"""The database's file: its lock, which one daemon holds, whether it is still there, and what others may read of it.
+"""The database's file: its lock, which one daemon holds; whether it is still there; what other programs read of it.
 
-Others neither wait for the daemon nor leave a trace.
-
-The operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and
-all of it is gone with the program.
+What is here for other programs (`noted_address`, `disabled_sinks`) neither waits for the daemon nor makes any file. The
+operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and all
+of it is gone with the program.
 """
 
 import fcntl
@@ -108,7 +107,9 @@ class DatabaseFile:
         note_address(self._path, http)
 
     def _error(self, what: str) -> StoreUnusableError:
+        name = self._path.name
         return StoreUnusableError(
-            f"{self._path} {what} while it was in use, so nothing can be kept; put the file back or restore a copy,"
-            " then start again (else everything is reported again), and change it only while the daemon is stopped"
+            f"{self._path} {what} while it was in use, so nothing can be kept; put the file back, or remove {name}-wal"
+            f" and {name}-shm and restore a copy, then start again (else everything is reported again), and change it"
+            " only while the daemon is stopped"
         )

@@ -4,13 +4,15 @@ What is read proves nothing. Nor does a small write, such as that of a row of no
 where SQLite's log has a page to spare, and a change does not.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import structlog
 from sqlalchemy import Connection, insert, update
 
 from watcher.domain.errors import StoreError
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import EARLIEST, Micros
 from watcher.runtime.clock import Clock
 from watcher.store.db_errors import DatabaseFault, explain
 from watcher.store.tables import meta
@@ -21,6 +23,10 @@ PROVED_AT = "proved_at"
 
 REMEMBERED_S = 30.0
 """What was refused comes due again within this time, unless nobody wants it any more."""
+
+
+HANGS_AFTER_S = 10.0
+"""What has no answer for so long hangs; no transaction takes a second."""
 
 
 class Writing(IntEnum):
@@ -40,7 +46,9 @@ class StoreMonitor:
         self._clock = clock
         self._fault: DatabaseFault | None = None
         self._refused = Writing.NOTHING
-        self._failed_at = 0.0
+        self._failed_at = EARLIEST
+        self._asked_at: dict[object, float] = {}  # by our running time: while we are stopped nothing hangs
+        self._hanging: object | None = None
 
     def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
         """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
@@ -62,6 +70,27 @@ class StoreMonitor:
         if Writing.NOTHING < self._refused <= writing or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
             log.info("store.recovered")
             self._fault, self._refused = None, Writing.NOTHING
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Count what is asked meanwhile as under way. If it is what hangs, its answer ends that, whatever it is."""
+        key = object()
+        self._asked_at[key] = self._clock.running()
+        try:
+            yield
+        finally:
+            del self._asked_at[key]
+            if self._hanging is key:
+                self._hanging = None
+                log.info("store.recovered")
+
+    def check_hang(self) -> None:
+        """Note that the store hangs, if something has been under way for too long. To be called now and then."""
+        now = self._clock.running()
+        key, asked_at = next(iter(self._asked_at.items()), (None, now))  # the oldest
+        if now - asked_at >= HANGS_AFTER_S and self._hanging is None:
+            self._hanging = key
+            log.error("store.failed", problem=f"{self._where} has not answered for {HANGS_AFTER_S:g} s")
 
     def check(self) -> None:
         """Raise the `StoreError` of what stands in the way of every write, if anything does."""

@@ -1,4 +1,4 @@
-"""What a recorded execution looks like as a row, and back. Pure; equal values are shared, for there are many."""
+"""Execution records as rows of their table, and back. Pure; equal values are shared, for there are many."""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ AnyRow = Row[*tuple[Any, ...]]
 KEY_BYTES = 16
 
 
-class KnownRow(NamedTuple):
+class ExecutionRow(NamedTuple):
     """What is read of an execution's row, each by the name of its column."""
 
     execution: bytes
@@ -37,7 +37,7 @@ class KnownRow(NamedTuple):
     overdue_at: Micros | None
 
 
-RECORD_COLUMNS = tuple(table.c[name] for name in KnownRow._fields)
+RECORD_COLUMNS = tuple(table.c[name] for name in ExecutionRow._fields)
 """What `record_of` reads."""
 
 
@@ -95,7 +95,7 @@ def record_of(row: AnyRow, *, name: str, pipelines: Mapping[int, str], now: Micr
     What lies ahead of `now` was written while the clock was ahead: it counts as now, or every poll until then
     would be older than the last one.
     """
-    read = KnownRow._make(row)  # whose names cost a third of the row's own
+    read = ExecutionRow._make(row)  # whose names cost a third of the row's own
     return ExecutionRecord(
         execution=name,
         pipeline=pipelines[read.pipeline_id],

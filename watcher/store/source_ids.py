@@ -37,9 +37,7 @@ _Numbers = dict[Source, int]
 class SourceNumbers:
     """Numbers sources and remembers their numbers."""
 
-    def __init__(
-        self, write: Callable[[Callable[[Connection], dict[Source, int]]], Awaitable[dict[Source, int]]]
-    ) -> None:
+    def __init__(self, write: Callable[[Callable[[Connection], _Numbers]], Awaitable[_Numbers]]) -> None:
         """Start knowing none. `write` does a piece of work in a transaction of its own."""
         self._write = write
         self._ids: _Numbers = {}

@@ -42,7 +42,8 @@ class SqlAccess:
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
         self._check_open()
         try:
-            result = await ask()
+            with self._monitor.asking():
+                result = await ask()
         except SQLAlchemyError as error:
             fault = self._monitor.failed(error, writing)
         else:

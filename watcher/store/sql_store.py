@@ -227,6 +227,10 @@ class SqlStore(SqlSinks):
         await self._write(partial(write_probe, now=self._clock.steady_us()))
         self._monitor.check()
 
+    def check_hang(self) -> None:
+        """Log it, once, if the store hangs. To be called every few seconds."""
+        self._monitor.check_hang()
+
     async def backlog(self) -> Mapping[str, Backlog]:
         """Return what waits, by sink."""
         return await self._read(deliveries.backlog)
@@ -265,7 +269,8 @@ class SqlStore(SqlSinks):
             self._last_recorded_at = times.next_at
             return names
 
-        emitted = await self._database.write(write)
+        with self._monitor.asking():
+            emitted = await self._database.write(write)
         self._monitor.worked(Writing.CHANGES)
         return emitted
 

@@ -19,7 +19,7 @@ HEADERS_COUNT = 64
 
 
 class ClientConnection(web.RequestHandler):
-    """A connection as aiohttp has it, but nobody may leave an answer lying, nor fill the log.
+    """A connection as aiohttp has it, but an answer has to be taken in time, and no client can fill the log.
 
     It is one of `clients` while it is open: these are in the order in which they came, or had their last answer.
     `asking` is set from a whole request until its answer is taken, `served` once there was one. `came_at` is of the
@@ -34,13 +34,13 @@ class ClientConnection(web.RequestHandler):
         *,
         clients: "dict[ClientConnection, None]",
         failed: Callable[[str], None],
-        patience_s: float,
+        timeout_s: float,
     ) -> None:
         """Serve with what that server serves with. `failed` is given the name of what a page raised."""
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
-            keepalive_timeout=patience_s,  # also of a connection that has not asked yet
+            keepalive_timeout=timeout_s,  # also of a connection that has not asked yet
             lingering_time=0,
             read_bufsize=READ_BYTES,
             auto_decompress=False,  # nobody reads a body
@@ -84,8 +84,11 @@ class ClientConnection(web.RequestHandler):
                 self._clients[self] = self._clients.pop(self)
 
     def log_exception(self, *_: object, exc_info: BaseException | None = None, **__: object) -> None:
-        """Say that a page failed; what a client sends that is no HTTP is its own affair."""
-        if not isinstance(exc_info, HttpProcessingError):
+        """Say that a page failed; what a client sends that is no HTTP is its own affair.
+
+        Nor is it a page's when aiohttp, at the end, sets the result of a future that it has cancelled.
+        """
+        if not isinstance(exc_info, HttpProcessingError | asyncio.InvalidStateError):
             self._failed(type(exc_info).__name__)
 
 

@@ -40,7 +40,7 @@ TICK_S = 0.05
 ACCEPTED_AT_ONCE = 100
 SERVED_AT_ONCE = 10
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 SAID_EVERY_S = 60.0
 
 FIRST_MOMENT_S = 0.1
@@ -61,9 +61,9 @@ async def bind(address: Address) -> list[socket.socket]:
         found = await run_detached(resolve, name="resolve")
     sockets: list[socket.socket] = []
     failures: list[OSError] = []
-    for family, _, _, _, place in dict.fromkeys(found):
+    for family, _, _, _, sockaddr in dict.fromkeys(found):
         try:
-            sockets.append(socket.create_server(place[:2], family=family, backlog=BACKLOG_COUNT))
+            sockets.append(socket.create_server(sockaddr[:2], family=family, backlog=BACKLOG_COUNT))
         except OSError as error:
             failures.append(error)
     serious = [error for error in failures if error.errno not in NO_SUCH_FAMILY]
@@ -89,7 +89,7 @@ class Connections:
         *,
         clock: Clock,
         at_most: int | None = None,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Accept nothing yet. The runner is set up. Of `at_most` connections half may not have said anything.
 
@@ -100,11 +100,11 @@ class Connections:
         in_all = at_most or connections_at_most()
         self._served_at_most = max(1, min(SERVED_COUNT, in_all // 2))
         self._waiting_at_most = max(1, in_all - self._served_at_most)
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._sockets: Sequence[socket.socket] = ()
-        self._silent: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._speaking: deque[socket.socket] = deque()
+        self._idle: dict[socket.socket, asyncio.TimerHandle] = {}
+        self._readable: deque[socket.socket] = deque()
         self._beginning: set[asyncio.Task[None]] = set()
         self._clients: dict[ClientConnection, None] = {}
         self._begun_count = 0  # in this tick
@@ -125,10 +125,10 @@ class Connections:
             self._loop.remove_reader(listening)
             listening.close()
         self._sockets = ()
-        for connection in list(self._silent):
-            self._close_silent(connection)
-        while self._speaking:
-            self._speaking.popleft().close()
+        for connection in list(self._idle):
+            self._close_idle(connection)
+        while self._readable:
+            self._readable.popleft().close()
         await self._runner.cleanup()
         for client in list(self._clients):
             client.abort()
@@ -140,10 +140,10 @@ class Connections:
     def _accept(self, listening: socket.socket) -> None:
         """Accept some; the rest waits a moment, so that a crowd costs no more than that."""
         for _ in range(ACCEPTED_AT_ONCE):
-            oldest = next(iter(self._silent.values()), None)
-            is_full = len(self._silent) + len(self._speaking) >= self._waiting_at_most
+            oldest = next(iter(self._idle.values()), None)
+            is_full = len(self._idle) + len(self._readable) >= self._waiting_at_most
             # Who has just come is not closed for the next.
-            if is_full and (oldest is None or self._loop.time() <= oldest.when() - self._patience_s + TICK_S):
+            if is_full and (oldest is None or self._loop.time() <= oldest.when() - self._timeout_s + TICK_S):
                 break
             try:
                 connection, _ = listening.accept()
@@ -155,42 +155,42 @@ class Connections:
                 self._say_crowded("the process has no file descriptor left; raise its limit (ulimit -n)")
                 break
             if is_full:
-                self._close_silent(next(iter(self._silent)))
+                self._close_idle(next(iter(self._idle)))
                 self._say_crowded("too many connections wait; whoever has been silent for longest is closed")
             connection.setblocking(False)
-            self._silent[connection] = self._loop.call_later(self._patience_s, self._close_silent, connection)
-            self._loop.add_reader(connection, self._hear, connection)
+            self._idle[connection] = self._loop.call_later(self._timeout_s, self._close_idle, connection)
+            self._loop.add_reader(connection, self._on_readable, connection)
         self._loop.remove_reader(listening)
         self._loop.call_later(TICK_S, self._listen, listening)
 
-    def _close_silent(self, connection: socket.socket) -> None:
-        self._leave_silent(connection)
+    def _close_idle(self, connection: socket.socket) -> None:
+        self._leave_idle(connection)
         connection.close()
 
-    def _leave_silent(self, connection: socket.socket) -> None:
-        self._silent.pop(connection).cancel()
+    def _leave_idle(self, connection: socket.socket) -> None:
+        self._idle.pop(connection).cancel()
         self._loop.remove_reader(connection)
 
-    def _hear(self, connection: socket.socket) -> None:
-        """Have a connection that says something served, soon if many do; one that is gone is closed."""
-        self._leave_silent(connection)
-        says_something = False
+    def _on_readable(self, connection: socket.socket) -> None:
+        """Serve a connection that has sent something, soon if many have; close one that is gone."""
+        self._leave_idle(connection)
+        has_data = False
         with suppress(OSError):
-            says_something = bool(connection.recv(1, socket.MSG_PEEK))
-        if says_something:
-            self._speaking.append(connection)
+            has_data = bool(connection.recv(1, socket.MSG_PEEK))
+        if has_data:
+            self._readable.append(connection)
             self._serve_some()
         else:
             connection.close()
 
     def _serve_some(self) -> None:
-        """Serve who says something, so many in a tick."""
-        while self._speaking and self._begun_count < SERVED_AT_ONCE and self._make_space():
+        """Serve those that have sent something, so many in a tick."""
+        while self._readable and self._begun_count < SERVED_AT_ONCE and self._make_space():
             self._begun_count += 1
-            task = asyncio.create_task(self._serve(self._speaking.popleft()))
+            task = asyncio.create_task(self._serve(self._readable.popleft()))
             self._beginning.add(task)
             task.add_done_callback(self._beginning.discard)
-        if not self._ticking and (self._speaking or self._begun_count):
+        if not self._ticking and (self._readable or self._begun_count):
             self._ticking = True
             self._loop.call_later(TICK_S, self._tick)
 
@@ -202,7 +202,7 @@ class Connections:
         server = self._runner.server
         assert server is not None  # noqa: S101 (it is set up)
         client = partial(
-            ClientConnection, server, clients=self._clients, failed=self._say_failed, patience_s=self._patience_s
+            ClientConnection, server, clients=self._clients, failed=self._say_failed, timeout_s=self._timeout_s
         )
         with suppress(OSError):  # it is gone again already
             await self._loop.connect_accepted_socket(client, connection)

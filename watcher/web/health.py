@@ -13,7 +13,7 @@ from watcher.runtime.clock import Clock
 FRESH_S = 0.2
 """Metrics are made no more often, whoever asks for more."""
 
-PATIENCE_S = 2.0
+TIMEOUT_S = 2.0
 """How long the store may take to bring gauges up to date; then they are shown as they were."""
 
 
@@ -39,13 +39,13 @@ class Exposition:
         *,
         refresh: Callable[[], Awaitable[None]],
         clock: Clock,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         """Have nothing to show yet."""
         self._registry = registry
         self._refresh = refresh
         self._clock = clock
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
         self._refreshing: asyncio.Future[None] | None = None
         self._making: asyncio.Task[bytes] | None = None
         self._fresh_until = EARLIEST
@@ -59,7 +59,7 @@ class Exposition:
     async def _make(self) -> bytes:
         if self._refreshing is None or self._refreshing.done():
             self._refreshing = asyncio.ensure_future(self._refresh())
-        done, _ = await asyncio.wait([self._refreshing], timeout=self._patience_s)
+        done, _ = await asyncio.wait([self._refreshing], timeout=self._timeout_s)
         for refreshed in done:
             refreshed.result()
         self._fresh_until = Monotonic(self._clock.monotonic() + FRESH_S)

@@ -97,7 +97,7 @@ async def test_however_many_ask_the_store_writes_once_a_second(clock: SetClock) 
 
 async def test_a_store_that_does_not_answer_is_not_usable_and_not_asked_again_meanwhile(clock: SetClock) -> None:
     slow = SlowStore()
-    readiness = Readiness(cast("Store", slow), clock=clock, patience_s=0.01)
+    readiness = Readiness(cast("Store", slow), clock=clock, timeout_s=0.01)
     for _ in range(3):
         clock.us += 60 * SECOND_US
         assert await readiness.problem() == "the store does not answer"

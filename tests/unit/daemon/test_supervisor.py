@@ -283,6 +283,19 @@ async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(s
     setup.fatal.clear()
 
 
+async def test_a_tick_that_hangs_beyond_the_end_of_its_owner_and_then_goes_on_ends_nothing(setup: Setup) -> None:
+    setup.hook.reply = says(answer(410))
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.record()
+    await setup.deliver()
+    await until_settled(setup.worker())
+    go_on = setup.schedule._jobs["sink:ops"].run
+    await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
+    await go_on()
+    assert setup.fatal == []
+    assert setup.ticks() == {"account:a", "sink:ops"}
+
+
 async def test_what_is_as_it_was_goes_on_undisturbed(setup: Setup) -> None:
     await setup.apply(sinks={"ops": setup.webhook()})
     watcher, worker = setup.watcher(), setup.worker()

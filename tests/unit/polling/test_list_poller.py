@@ -173,6 +173,21 @@ async def test_a_pending_confirmation_that_nobody_can_confirm_is_taken_after_thi
     assert asked(account, name(1)) == 5  # after 0, 1, 3, 7 and 15 seconds
 
 
+async def test_what_waits_for_a_confirmation_is_not_taken_any_more_while_the_poller_drains(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole_account(store, clock, row(1, "running"))
+    await account.run_for(5)
+    account.api.script[name(1)] = Outcome.SERVER_ERROR
+    show(account, row(1, "failed", ended_s=-5))
+    await account.run_for(5)
+    await account.watcher.drain()
+    clock.advance(60)
+    await account.watcher.tick()
+    await account.settle()
+    assert await emitted(account) == [("execution.running", name(1))]
+
+
 async def test_an_end_that_was_found_but_not_reported_before_a_crash_is_reported_after_it(
     store: SqlStore, clock: FakeClock
 ) -> None:

@@ -1,5 +1,6 @@
 """Trouble with a store: noted wherever it is met, and logged once per edge."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -156,3 +157,47 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
             monitor.worked(Writing.CHANGES)
             assert [line["event"] for line in logs] == EDGES[:edges]
     assert "secret" not in str(logs)
+
+
+def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) -> None:
+    monitor = StoreMonitor("watcher.db", clock=clock)
+    with capture_logs() as logs:
+        with monitor.asking():
+            clock.advance(9.9)
+            monitor.check_hang()
+            assert logs == []
+            clock.advance(0.1)
+            monitor.check_hang()
+            with monitor.asking():  # what came later passes: it is not what hangs
+                pass
+            monitor.check_hang()
+            assert logs == [
+                {"event": "store.failed", "log_level": "error", "problem": "watcher.db has not answered for 10 s"}
+            ]
+        clock.advance(60.0)
+        monitor.check_hang()
+    assert [line["event"] for line in logs] == EDGES
+
+
+def test_while_the_process_is_stopped_nothing_hangs(clock: FakeClock) -> None:
+    monitor = StoreMonitor("watcher.db", clock=clock)
+    with capture_logs() as logs, monitor.asking():
+        clock.advance(60.0)
+        clock.stopped_s += 60.0
+        monitor.check_hang()
+    assert logs == []
+
+
+async def test_the_store_counts_what_it_is_asked_as_under_way(
+    store: SqlStore, leases: Leases, clock: FakeClock, path: Path
+) -> None:
+    account, _ = leases
+    with capture_logs() as logs, held(path):
+        writing = asyncio.create_task(store.record(source_change(account)))
+        for _ in range(50):  # until its group is gathered; the lock is waited for in another thread
+            await asyncio.sleep(0)
+        clock.advance(10.0)
+        store.check_hang()
+        assert [line["event"] for line in logs] == EDGES[:1]
+        with pytest.raises(StoreError, match="locked"):
+            await writing

@@ -18,7 +18,7 @@ from watcher.web import connections as module
 from watcher.web.client_connection import throttle
 from watcher.web.connections import Connections, bind, connections_at_most
 
-PATIENCE_S = 0.3
+TIMEOUT_S = 0.3
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"x" * 20_000_000
 """More than a system keeps for a client that does not read."""
@@ -29,7 +29,7 @@ Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class Site:
     """Pages and their connections."""
 
-    def __init__(self, *, at_most: int, patience_s: float) -> None:
+    def __init__(self, *, at_most: int, timeout_s: float) -> None:
         self.clock = FakeClock()
         self.asked_count = 0
         self.may_answer = asyncio.Event()
@@ -38,7 +38,7 @@ class Site:
         pages = {"/": self.page, "/large": self.large, "/broken": self.broken}
         application.add_routes([web.get(path, page) for path, page in pages.items()])
         self.runner = web.AppRunner(application, shutdown_timeout=0.1, handler_cancellation=True)
-        self.connections = Connections(self.runner, clock=self.clock, at_most=at_most, patience_s=patience_s)
+        self.connections = Connections(self.runner, clock=self.clock, at_most=at_most, timeout_s=timeout_s)
         self.sockets: list[socket.socket] = []
         self.port = 0
 
@@ -86,8 +86,8 @@ async def one_answer(stream: Stream) -> bytes:
 
 
 @asynccontextmanager
-async def a_site(*, at_most: int = 4, patience_s: float = 10.0, opened: bool = True) -> AsyncIterator[Site]:
-    site = Site(at_most=at_most, patience_s=patience_s)
+async def a_site(*, at_most: int = 4, timeout_s: float = 10.0, opened: bool = True) -> AsyncIterator[Site]:
+    site = Site(at_most=at_most, timeout_s=timeout_s)
     await site.runner.setup()
     site.sockets = await bind(Address("127.0.0.1", 0))
     site.port = site.sockets[0].getsockname()[1]
@@ -99,19 +99,19 @@ async def a_site(*, at_most: int = 4, patience_s: float = 10.0, opened: bool = T
 
 @pytest.mark.parametrize("sent", [b"", b"GET", b"GET / HTTP/1.1\r\nHost: x\r\n"], ids=["silence", "word", "headers"])
 async def test_whoever_asks_nothing_in_time_is_let_go(sent: bytes) -> None:
-    async with a_site(patience_s=PATIENCE_S) as site:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
         assert await site.ask(sent) == b""
 
 
 async def test_headers_that_drip_are_given_no_more_time() -> None:
-    async with a_site(patience_s=PATIENCE_S) as site:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
         reader, writer = await site.connect()
 
         async def drip() -> None:
             with suppress(ConnectionError):
                 for byte in b"GET / HTTP/1.1\r\nHost: " + b"x" * 1000:
                     writer.write(bytes([byte]))
-                    await asyncio.sleep(PATIENCE_S / 10)
+                    await asyncio.sleep(TIMEOUT_S / 10)
 
         dripping = asyncio.create_task(drip())
         assert await until_closed(reader) == b""
@@ -120,7 +120,7 @@ async def test_headers_that_drip_are_given_no_more_time() -> None:
 
 
 async def test_a_connection_may_ask_again_in_time_and_is_let_go_when_it_does_not() -> None:
-    async with a_site(patience_s=PATIENCE_S) as site:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
         stream = await site.connect()
         for _ in range(3):
             stream[1].write(ASK)
@@ -130,7 +130,7 @@ async def test_a_connection_may_ask_again_in_time_and_is_let_go_when_it_does_not
 
 
 async def test_an_answer_that_is_not_taken_in_time_is_given_up() -> None:
-    async with a_site(patience_s=PATIENCE_S) as site:
+    async with a_site(timeout_s=TIMEOUT_S) as site:
         taker = socket.create_connection(("127.0.0.1", site.port))
         taker.sendall(ASK.replace(b"/ ", b"/large ", 1) * 3)
         await until(lambda: site.connections._clients)
@@ -215,7 +215,7 @@ async def test_where_nobody_may_go_yet_whoever_comes_waits() -> None:
         streams = []
         for sees_it in (
             lambda: site.asked_count == 1,
-            lambda: len(site.connections._speaking) == 1,
+            lambda: len(site.connections._readable) == 1,
             lambda: True,  # it is not even accepted yet
         ):
             streams.append(await site.connect())
@@ -250,7 +250,7 @@ async def test_who_begins_to_ask_and_goes_no_further_keeps_no_place() -> None:
         await until(lambda: len(site.connections._clients) == 10)
         begun_at = asyncio.get_running_loop().time()
         assert b"200 OK" in await site.ask(ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
-        assert asyncio.get_running_loop().time() - begun_at < 2.5  # the patience is 10 s, that for an answer 3 s
+        assert asyncio.get_running_loop().time() - begun_at < 2.5  # the timeout is 10 s, that of an answer 3 s
         for _, writer in halves:
             writer.close()
 
@@ -260,7 +260,7 @@ async def test_who_has_just_come_is_not_closed_for_the_next(monkeypatch: pytest.
     async with a_site(at_most=2, opened=False) as site:
         first, second = await site.connect(), await site.connect()
         site.connections.open(site.sockets)
-        await until(lambda: site.connections._silent)
+        await until(lambda: site.connections._idle)
         for stream in (first, second):
             stream[1].write(ASK)
             assert b"200 OK" in await one_answer(stream)
@@ -270,7 +270,7 @@ async def test_who_has_just_come_is_not_closed_for_the_next(monkeypatch: pytest.
 async def test_who_says_something_late_is_answered() -> None:
     async with a_site() as site:
         stream = await site.connect()
-        await until(lambda: site.connections._silent)
+        await until(lambda: site.connections._idle)
         stream[1].write(ASK)
         assert b"200 OK" in await one_answer(stream)
         stream[1].close()
@@ -283,13 +283,13 @@ async def test_whoever_still_waits_at_the_end_is_let_go() -> None:
         for sees_it in (
             lambda: site.asked_count == 1,
             lambda: site.asked_count == 2,
-            lambda: site.connections._speaking,
+            lambda: site.connections._readable,
         ):
             streams.append(await site.connect())
             streams[-1][1].write(ASK)
             await until(sees_it)
         streams.append(await site.connect())
-        await until(lambda: site.connections._silent)
+        await until(lambda: site.connections._idle)
     for stream in streams:
         assert await until_closed(stream[0]) == b""
         stream[1].close()
@@ -324,7 +324,7 @@ async def test_a_crowd_is_said_once_a_minute_with_how_many_had_to_go() -> None:
 )
 async def test_what_is_no_request_is_refused_and_fills_no_log(sent: bytes) -> None:
     with capture_logs() as logs:
-        async with a_site(patience_s=PATIENCE_S) as site:
+        async with a_site(timeout_s=TIMEOUT_S) as site:
             answers = [await site.ask(sent) for _ in range(3)]
             assert all(answer == b"" or answer.startswith((b"HTTP/1.0 400", b"HTTP/1.1 400")) for answer in answers)
     assert logs == []

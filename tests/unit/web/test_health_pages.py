@@ -33,8 +33,8 @@ class Daemon:
         await self.store_answers.wait()
         self.pending.set(7)
 
-    def exposition(self, *, patience_s: float = 10.0) -> Exposition:
-        return Exposition(self.registry, refresh=self.refresh, clock=self.clock, patience_s=patience_s)
+    def exposition(self, *, timeout_s: float = 10.0) -> Exposition:
+        return Exposition(self.registry, refresh=self.refresh, clock=self.clock, timeout_s=timeout_s)
 
     async def get(self, path: str) -> tuple[int, str, str]:
         application = web.Application()
@@ -83,7 +83,7 @@ async def test_all_who_ask_for_metrics_at_about_the_same_time_share_them(daemon:
 
 async def test_metrics_are_shown_as_they_were_while_the_store_does_not_answer(daemon: Daemon) -> None:
     daemon.store_answers.clear()
-    exposition = daemon.exposition(patience_s=0.01)
+    exposition = daemon.exposition(timeout_s=0.01)
     for _ in range(3):
         assert b"watcher_outbox_pending 0.0" in await exposition.text()
         daemon.clock.advance(1)

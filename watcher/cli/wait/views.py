@@ -1,5 +1,6 @@
 """Where a wait is shown: events or lines on stdout, or a live display on a terminal."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -9,6 +10,7 @@ from rich.live import Live
 from rich.segment import ControlType
 from rich.text import Text
 
+from watcher.cli.stdio import OutputFailedError
 from watcher.cli.wait.display import change_line, picture, sign_of_life, wrapped_count
 from watcher.cli.wait.follower import View
 from watcher.cli.wait.progress import Progress, RenderTime, Subject
@@ -38,7 +40,22 @@ class _OutputView:
             self._say(sign_of_life(progress, moment))
 
     async def _write(self, line: bytes) -> None:
-        await self._out.write([line])
+        """Write a line. Raises `OutputFailedError` when the disk is full: nobody would see what the wait is for."""
+        loop, is_full = asyncio.get_running_loop(), asyncio.Event()
+
+        def note_full(_why: str) -> None:
+            loop.call_soon_threadsafe(is_full.set)
+
+        writing = asyncio.create_task(self._out.write([line], retried=note_full))
+        failing = asyncio.create_task(is_full.wait())
+        try:
+            await asyncio.wait({writing, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if not writing.done():
+                raise OutputFailedError("cannot write to stdout (no space left on device)")
+            writing.result()
+        finally:
+            writing.cancel()
+            failing.cancel()
         self._sign_at = None
 
 

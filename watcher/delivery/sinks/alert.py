@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from watcher.delivery.sinks.alert_text import clean, in_words, shorten, usable_link
-from watcher.domain.models import AccountTrouble, EventType, GapReason
+from watcher.domain.models import AccountTrouble, ClosedReason, EventType, GapReason
 from watcher.domain.problems import Severity, severity_of
 
 HEADLINE_LENGTH = 150
@@ -71,7 +71,8 @@ _REASONS: Mapping[str, str] = {
     GapReason.DELETED: "the API deleted some before they were seen",
     GapReason.OUTRUN: "more came than could be read",
     GapReason.UNORDERED: "its list has no order and is too long",
-    "removed": "no longer watched",
+    ClosedReason.REMOVED: "no longer watched",
+    ClosedReason.ENDED: "the execution ended without an event",
 }
 """What the words in `data.reason` mean; those of lost executions are among those of gaps."""
 

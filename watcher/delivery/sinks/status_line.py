@@ -41,16 +41,16 @@ class _Connection(ResponseHandler):
         """Take in what came, as far as it belongs to the head."""
         if len(self._head) < HEAD_BYTES and b"\r\n\r\n" not in self._head:
             self._head += data[:HEAD_BYTES]
+            while interim := _INTERIM.match(self._head):  # the answer itself is still to come
+                self._head = self._head[interim.end() :]
         super().data_received(data)
 
     def head(self) -> Head | None:
         """Return how the answer began, if that is the beginning of one."""
-        interim = _INTERIM.match(self._head)
-        head = self._head[interim.end() :] if interim else self._head
-        status = _STATUS_LINE.match(head)
+        status = _STATUS_LINE.match(self._head)
         if status is None:
             return None
-        retry_after = _RETRY_AFTER.search(head.partition(b"\r\n\r\n")[0])
+        retry_after = _RETRY_AFTER.search(self._head.partition(b"\r\n\r\n")[0])
         return Head(int(status[1]), retry_after and retry_after[1].decode("latin-1"))
 
 

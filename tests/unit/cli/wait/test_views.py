@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 from rich.console import Console
 
+from watcher.cli.stdio import OutputFailedError
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject
 from watcher.cli.wait.views import EventView, LineView, live_view
 from watcher.delivery.sinks.stdout import StdoutOutput
@@ -135,3 +136,13 @@ async def test_whatever_is_reported_is_a_sign_of_life_too(quiet: Quiet) -> None:
     await quiet.view.on_event(EVENT, running())
     assert quiet.signs(61, 119) == []
     assert len(quiet.signs(121)) == 1
+
+
+async def test_a_full_disk_ends_it_with_an_error() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    output = StdoutOutput(full, sleep=lambda _s: None)
+    with pytest.raises(OutputFailedError, match="no space left"):
+        await EventView(output, print).on_event(EVENT, running())
+    with open("/dev/null", "wb") as nowhere:  # noqa: ASYNC230, PTH123 (a device)
+        os.dup2(nowhere.fileno(), full)  # so that its thread comes to an end
+    output.close()

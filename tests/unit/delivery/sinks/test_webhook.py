@@ -188,6 +188,12 @@ async def test_an_odd_answer_may_come_in_parts(receiver: Receiver, split_at: int
     assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
 
 
+async def test_an_odd_answer_may_come_some_time_after_interim_ones(receiver: Receiver) -> None:
+    hints = with_body("103 Early Hints", "Link: </a>", body=b"")
+    receiver.reply = says(hints, hints[:7], hints[7:], ODD_ANSWERS["200 chunked and with a length"])
+    assert await sent(receiver.url) == SendResult(SendOutcome.DELIVERED, "200")
+
+
 async def test_an_odd_refusal_is_one_with_its_wish(receiver: Receiver) -> None:
     receiver.reply = says(with_body("503 Busy", "retry-after: 30", "Content-Length: x", body=b"{}"))
     assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, "503", 30)
@@ -291,7 +297,10 @@ async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_
         says(answer(500, body=b"x" * 4096)),
     ],
 )
-async def test_a_connection_is_used_again_after_a_small_answer(receiver: Receiver, reply: Reply) -> None:
+async def test_a_connection_is_used_again_after_a_small_answer(
+    receiver: Receiver, reply: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.delivery.sinks.webhook_sender.BODY_GRACE_S", 5.0)  # a busy machine may take its time
     receiver.reply = reply
     async with sink_to(receiver.url) as sink:
         for _ in range(3):
