@@ -2,10 +2,18 @@
 
 from collections import Counter
 from contextlib import AsyncExitStack
+from uuid import UUID
 
+import pytest
 from aiohttp import web
 from alertmanager import Alertmanager, Notifications, installed
 from e2e.stage import Stage, all_have_ended, document_of, world_of
+
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.clerk.simulator.scenarios import pipeline_named
+from watcher.clerk.simulator.world import World
+from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S
+from watcher.runtime.clock import SystemClock
 
 pytestmark = installed
 
@@ -50,4 +58,33 @@ async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_
         )
     assert Counter(notifications.names("firing")) <= overdue + Counter(failed)
     assert Counter(notifications.names("resolved")) <= overdue
+    assert await life.stop() == 0
+
+
+@pytest.mark.long
+async def test_killed_it_has_an_open_problem_again_within_a_refresh_and_resolves_it(stage: Stage) -> None:
+    world, notifications = World(SystemClock()), Notifications()
+    phases = (StatusPhase("running", 0.0), StatusPhase("success", REFRESH_EVERY_S + 20))
+    execution = world.add(Lifecycle(str(UUID(int=1)), phases), pipeline=pipeline_named("Sales agent"))
+    simulator = await stage.simulator(world)
+    overdue = f"ClerkExecutionOverdue {execution.id}"
+    async with AsyncExitStack() as stack:
+        hook = await serve(notifications, stage, stack)
+        alertmanager = await stack.enter_async_context(Alertmanager(stage.folder, hook=hook))
+        sinks = {"alerts": {"type": "webhook", "template": "alertmanager", "url": alertmanager.url}}
+        document = document_of({"eu": simulator}, sinks)
+        document["watch"][0]["overdue_after"] = {"running": "500ms"}
+        life = await stage.start(document)
+        await life.until(lambda: life.events("execution.overdue"), within_s=20, what="it was overdue")
+        await alertmanager.until({overdue}, within_s=10)
+        await alertmanager.kill()
+        await alertmanager.start()
+        assert await alertmanager.alerts() == {}
+        await alertmanager.until({overdue}, within_s=REFRESH_EVERY_S + 5)
+        assert len(life.events("execution.overdue")) == 1
+        await life.until(lambda: life.events("execution.success"), within_s=40, what="it had ended")
+        await alertmanager.until(frozenset(), within_s=10)
+        await stage.board.until(
+            lambda: notifications.names("resolved") == [overdue], within_s=15, what="its end was notified"
+        )
     assert await life.stop() == 0

@@ -79,14 +79,12 @@ async def run(
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
-        wakeups, output = SinkWakeups(), StdoutOutput(stdout_fd)
+        silences, wakeups, output = Silences(), SinkWakeups(), StdoutOutput(stdout_fd)
         stack.callback(output.close)
         store = await open_store(settings.store.url, clock=clock, on_recorded=wakeups.wake)
         stack.push_async_callback(_let_go, store)
-        events, pressure = EventFactory(Router({})), Backpressure()
-        shared = OwnerDependencies(
-            store, clock, metrics, events, schedule, pressure, shutdown.fail, Silences(), wakeups, output
-        )
+        events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
+        shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
         supervisor = Supervisor(shared)
         stack.push_async_callback(supervisor.stop)
         await supervisor.apply(settings)

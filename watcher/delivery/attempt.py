@@ -109,10 +109,9 @@ class DeliverySender:
             return SendResult(SendOutcome.RETRY, "error")
 
     def _attempt(self, deliveries: Sequence[Delivery], result: SendResult, *, begun_s: float) -> Attempt:
-        """Judge all of a group alike, by the one that was due first; a group that is refused goes on in halves."""
+        """Judge all of a group alike, by the one that was due last; a group that is refused goes on in halves."""
         at, count = self.clock.steady_us(), len(deliveries)
-        known_s = [each.first_due_at_s for each in deliveries if each.first_due_at_s is not None]
-        first_due_s = min(known_s, default=begun_s)
+        first_due_s = max(begun_s if each.first_due_at_s is None else each.first_due_at_s for each in deliveries)
         decision = decide(
             deliveries[0],
             result,

@@ -195,6 +195,21 @@ async def test_a_group_that_is_given_up_dies_as_a_whole(rig: Rig) -> None:
     assert rig.counted("dead") == 3
 
 
+async def test_a_group_is_as_old_as_its_youngest_event(rig: Rig) -> None:
+    await rig.restart(rules=replace(by("pipeline"), retry=replace(RULES.retry, give_up_after_s=100.0)))
+    await rig.record("a", data=of("p"))
+    await rig.go()
+    await rig.worker.flush()
+    rig.sink.answer = lambda _: FAILED
+    await rig.go(20)
+    await rig.record("b", data=of("p"))
+    await rig.go(10)
+    await rig.go(75)
+    assert [rig.row(name)["state"] for name in ("a1", "b1")] == ["waiting"] * 2
+    await rig.go(60)
+    assert [rig.row(name)["state"] for name in ("a1", "b1")] == ["dead"] * 2
+
+
 async def test_a_dead_sink_gives_up_what_waits_for_it_in_groups_or_not(rig: Rig) -> None:
     await rig.restart(rules=replace(GROUPED, retry=replace(RULES.retry, give_up_after_s=100.0)))
     rig.sink.answer = lambda _: BUSY

@@ -39,11 +39,7 @@ def upgrade() -> None:
     """Make schema 6 of schema 5. A program of schema 1 can live with it, so `oldest_reader` stays."""
     op.add_column("source", sa.Column("rules", sa.String))
     op.add_column("execution", sa.Column("overdue_at", sa.BigInteger))
-    op.add_column("delivery", sa.Column("group_id", sa.LargeBinary))
-    op.add_column("delivery", sa.Column("replayed", sa.Boolean, nullable=False, server_default="0"))
-    is_grouped = sa.text("state = 'waiting' AND group_id IS NOT NULL")
-    op.create_index("delivery_group", "delivery", ["sink_id", "group_id"], sqlite_where=is_grouped)
-    op.create_index("delivery_dead", "delivery", ["sink_id", "settled_at"], sqlite_where=sa.text("state = 'dead'"))
+    _extend_delivery()
     op.create_table(
         "problem",
         sa.Column("id", sa.LargeBinary, primary_key=True),
@@ -85,6 +81,14 @@ def upgrade() -> None:
     for row in problems:
         connection.execute(sa.text(_INSERT), row)
     op.execute("UPDATE meta SET value = '6' WHERE key = 'schema_version'")
+
+
+def _extend_delivery() -> None:
+    op.add_column("delivery", sa.Column("group_id", sa.LargeBinary))
+    op.add_column("delivery", sa.Column("replayed", sa.Boolean, nullable=False, server_default="0"))
+    is_grouped = sa.text("state = 'waiting' AND group_id IS NOT NULL")
+    op.create_index("delivery_group", "delivery", ["sink_id", "group_id"], sqlite_where=is_grouped)
+    op.create_index("delivery_dead", "delivery", ["sink_id", "settled_at"], sqlite_where=sa.text("state = 'dead'"))
 
 
 _INSERT = """
