@@ -13,7 +13,8 @@ import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.domain.models import ExecutionSnapshot, Outcome, Watch
+from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.watch import Watch
 from watcher.store.sql_store import SqlStore
 
 WHOLE = Watch("default", PIPELINE, (), name="Sales agent")

@@ -15,9 +15,9 @@ from uuid import UUID
 from list_model import Life, ModelApi
 from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
-from watcher.domain.models import Details, Watch
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import to_us
+from watcher.domain.watch import Details, Watch
 from watcher.store.protocol import Change
 from watcher.store.sql_store import SqlStore
 

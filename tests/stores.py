@@ -10,17 +10,11 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.domain.models import (
-    Cursor,
-    Delivery,
-    DeliveryState,
-    Event,
-    EventKey,
-    EventType,
-    ExecutionRecord,
-    OutboxEntry,
-)
+from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor
 from watcher.store.open import open_store
 from watcher.store.protocol import (
     NO_BACKOFF,

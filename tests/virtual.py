@@ -9,19 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import (
-    AccountTrouble,
-    DeliveryState,
-    Details,
-    EventType,
-    ExecutionSnapshot,
-    FirstSight,
-    Outcome,
-    Watch,
-)
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator

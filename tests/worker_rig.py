@@ -17,9 +17,10 @@ from stores import open_soon
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, SentProblem, WorkerRules
 from watcher.delivery.worker import DeliveryWorker
 from watcher.delivery.worker_parts import WorkerDependencies
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError
+from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
-from watcher.domain.models import Delivery, Event, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences

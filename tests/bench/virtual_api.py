@@ -11,7 +11,7 @@ from watcher.clerk.schemas import parse_execution, parse_page
 from watcher.clerk.simulator.lifecycles import has_ended
 from watcher.clerk.simulator.responses import ResponseCache, encode, row
 from watcher.clerk.simulator.world import SimExecution, World
-from watcher.domain.models import Outcome
+from watcher.domain.execution import Outcome
 from watcher.store.protocol import Change, ExecutionChange, PipelineChange
 
 GET = 0

@@ -14,8 +14,9 @@ from bench.population import Population
 from bench.virtual_api import Notes, WorldApi
 from watcher.config.models import AccountSettings, PollingSettings
 from watcher.daemon.build import AccountOwnerDependencies, build_account
+from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import EventKey, ExecutionRecord
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import AccountPoller

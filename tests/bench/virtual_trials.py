@@ -18,7 +18,7 @@ from bench.virtual_time import ACCOUNT, Stage, enter_stage
 from watcher.clerk.simulator.lifecycles import Kind
 from watcher.clerk.simulator.world import SimExecution
 from watcher.config.models import PollingSettings
-from watcher.domain.models import Watch
+from watcher.domain.watch import Watch
 
 UNPACED_PER_S = 10_000.0
 PATIENCE_S = 3600.0

@@ -13,9 +13,11 @@ import yaml
 from bench.answers import PIPELINE, answer
 from watcher.clerk.schemas import parse_execution
 from watcher.domain.cloudevents import ExecutionEventParams, ObservedAt, execution_event
-from watcher.domain.models import ExecutionRecord, OutboxEntry, Watch
+from watcher.domain.event import OutboxEntry
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import Observation, observe
+from watcher.domain.watch import Watch
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.store.open import open_store
 from watcher.store.protocol import ExecutionChange, Lease

@@ -15,7 +15,7 @@ from worker_rig import FakeClock
 from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import Micros
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']

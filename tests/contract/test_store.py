@@ -21,8 +21,9 @@ from stores import (
     stream_of,
 )
 
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
-from watcher.domain.models import DeliveryState, ExecutionRecord, LostReason
+from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, Keep, Lease, Store

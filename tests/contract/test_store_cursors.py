@@ -18,8 +18,9 @@ from stores import (
 )
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
-from watcher.domain.models import Cursor, ExecutionRecord
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.store.protocol import ExecutionChange, Lease, PipelineRecord, Store
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"

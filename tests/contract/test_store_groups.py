@@ -5,7 +5,8 @@ from uuid import UUID
 
 from stores import SECOND_US, START_US, SetClock, attempt_record, change, execution_id, source_change, stream_of
 
-from watcher.domain.models import DeliveryState, EventKey
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import DueDeliveries, Lease
 from watcher.store.sink_protocol import BEGINNING, GroupPosition, SinkStore

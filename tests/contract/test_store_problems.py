@@ -25,7 +25,7 @@ from stores import (
 )
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
-from watcher.domain.models import EventKey, EventType, OutboxEntry
+from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros

@@ -18,8 +18,9 @@ from stores import (
     stream_of,
 )
 
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError
-from watcher.domain.models import Delivery, DeliveryState, EventKey, EventType
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import Lease, Reminder, SourceChange

@@ -13,20 +13,13 @@ from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said
 
 from documents.events_text import FIELDS, HEAD, TAIL, WHEN
 from watcher.domain.cloudevents import GapEventParams, gap_event, sink_event, stream_of, trial_event
+from watcher.domain.event import ClosedReason, EventKey, EventType, GapReason
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import (
-    ClosedReason,
-    EventKey,
-    EventType,
-    ExecutionSnapshot,
-    FailedNode,
-    GapReason,
-    Outcome,
-    Watch,
-)
+from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.problems import Problem
 from watcher.domain.routing import Router
 from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.watch import Watch
 from watcher.store.open import open_store
 
 WIDTH = 110

@@ -1,6 +1,6 @@
 """The words of the page of events. A test holds them against the code."""
 
-from watcher.domain.models import EventType
+from watcher.domain.event import EventType
 
 WHEN = {
     EventType.EXECUTION_NEW: "The execution is first seen in this status.",

@@ -16,7 +16,8 @@ from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.domain.cloudevents import timestamp
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 
 WIDTH = 720
 LEFT = 24

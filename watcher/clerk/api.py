@@ -11,7 +11,7 @@ from yarl import URL
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
 from watcher.clerk.schemas import Attempt, HardToReadError, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
-from watcher.domain.models import Outcome
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple, Protocol
 
-from watcher.domain.models import ExecutionSnapshot, Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
 
 

@@ -17,7 +17,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from watcher.clerk.tolerant_json import LEAF, BrokenJsonError, Fields, Rows, Wanted, slim
 from watcher.domain.event_size import LIST_LENGTH
-from watcher.domain.models import ExecutionSnapshot, FailedNode
+from watcher.domain.execution import ExecutionSnapshot, FailedNode
 
 QUICK_BYTES = 32 * 1024
 """What is no larger is read within some 10 ms, however it is made."""

@@ -16,7 +16,7 @@ from watcher.cli.console import say
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError, Problem
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.domain.models import OPEN_STATUSES
+from watcher.domain.execution import OPEN_STATUSES
 
 _VARIABLE = re.compile(r"[\"']?\$\{[A-Z_][A-Z0-9_]*\}[\"']?")
 """A variable's name is no secret; what it may fall back on is."""

@@ -13,7 +13,8 @@ from watcher.config.silences import SilenceSettings
 from watcher.config.unsupported_keys import NOT_YET, REPLICAS
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.settings import SinkSettings
-from watcher.domain.models import Details, FirstSight, Status
+from watcher.domain.execution import Status
+from watcher.domain.watch import Details, FirstSight
 from watcher.runtime.settings import (
     ApiKey,
     Block,

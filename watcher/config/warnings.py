@@ -18,7 +18,7 @@ from watcher.config.models import AnySink, Settings, WatchSettings
 from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.models import EventType
+from watcher.domain.event import EventType
 from watcher.domain.routing import types_matching
 from watcher.runtime.settings import did_you_mean
 from watcher.runtime.units import is_loopback, parse_address

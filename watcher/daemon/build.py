@@ -17,11 +17,12 @@ from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.sinks.stdout import StdoutSettings
 from watcher.delivery.worker import DeliveryWorker
 from watcher.delivery.worker_parts import WorkerDependencies
+from watcher.domain.event import AccountTrouble
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import AccountTrouble, Watch
 from watcher.domain.routing import Route, types_matching
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.silences import Silence, Silences
+from watcher.domain.watch import Watch
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.evaluator import ReplyEvaluator

@@ -11,8 +11,8 @@ from typing import Protocol
 import structlog
 
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
+from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import ClosedReason, EventType
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import Clock

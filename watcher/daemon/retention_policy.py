@@ -5,7 +5,8 @@ from functools import partial
 
 from watcher.config.models import Settings, WatchSettings
 from watcher.daemon.maintenance import RetentionPolicy
-from watcher.domain.models import EventType, limits_dwell
+from watcher.domain.event import EventType
+from watcher.domain.watch import limits_dwell
 from watcher.store.protocol import OpenProblem
 
 

@@ -3,7 +3,7 @@
 import json
 from functools import lru_cache
 
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.domain.silences import DeliveryFields
 
 

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Collection, Sequence
 from datetime import datetime
 
 from watcher.delivery.silencing import Silencer
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.models import Delivery, EventKey
+from watcher.domain.event import EventKey
 from watcher.domain.silences import Silence
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import doubling

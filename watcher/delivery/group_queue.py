@@ -12,8 +12,9 @@ from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.grouping import Member, OpenGroup, OpenGroups, fixed
 from watcher.delivery.silencing import Silencer
 from watcher.delivery.sinks.protocol import GroupRules
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError
-from watcher.domain.models import Delivery, EventKey
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.cloudevents import group_id
-from watcher.domain.models import EventKey, EventType
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import NEVER, Micros
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
-from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import Micros
 from watcher.runtime.backoff import Jitter, doubling, spread
 

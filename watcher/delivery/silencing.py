@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from watcher.delivery.delivery_fields import fields_of
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.domain.silences import DeliveryFields, Silence, Silences
 from watcher.runtime.clock import Clock
 

@@ -4,8 +4,8 @@ import structlog
 
 from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.sink_state import DISABLED, FAILING, SinkState
+from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import EventType
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics

@@ -11,7 +11,7 @@ from watcher.delivery.attempt import Attempt
 from watcher.delivery.delivery_queue import BATCH, hold_key
 from watcher.delivery.sinks.protocol import Sink, WorkerRules
 from watcher.delivery.worker_parts import WorkerDependencies, assemble
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
 from watcher.runtime.rate_limiter import Pacer
 from watcher.store.protocol import Lease, SinkRecord

@@ -7,22 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventKey, EventType, GapReason
 from watcher.domain.event_size import LIST_LENGTH, Json, cut, truncate
-from watcher.domain.models import (
-    AccountTrouble,
-    ClosedReason,
-    Event,
-    EventKey,
-    EventType,
-    ExecutionRecord,
-    ExecutionSnapshot,
-    GapReason,
-    LostReason,
-    Status,
-    Watch,
-)
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
 from watcher.domain.problems import Problem, ProblemChange, severity_of
 from watcher.domain.transitions import StatusChange
+from watcher.domain.watch import Watch
 
 NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
 """The namespace of all our UUIDv5. Changing it would give every event a second id."""

@@ -23,9 +23,10 @@ from watcher.domain.cloudevents import (
     sink_event,
     sink_source,
 )
-from watcher.domain.models import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry, Watch
+from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.routing import Router
+from watcher.domain.watch import Watch
 
 
 class Reported(NamedTuple):

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from watcher.domain.models import EventKey, EventType
+from watcher.domain.event import EventKey, EventType
 
 
 class Severity(StrEnum):

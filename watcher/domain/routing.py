@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from watcher.domain.models import EventType, Watch
+from watcher.domain.event import EventType
+from watcher.domain.watch import Watch
 
 
 @dataclass(frozen=True, slots=True)

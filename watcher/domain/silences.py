@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from watcher.domain.models import EventType
+from watcher.domain.event import EventType
 
 
 @dataclass(frozen=True, slots=True)

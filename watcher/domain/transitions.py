@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from watcher.domain.models import (
+from watcher.domain.event import EventType
+from watcher.domain.execution import (
     LOST,
     TERMINAL_STATUSES,
-    EventType,
     ExecutionRecord,
     ExecutionSnapshot,
     LostReason,

@@ -10,8 +10,9 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from watcher.domain.models import ExecutionRecord, Watch
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import LATEST, Monotonic
+from watcher.domain.watch import Watch
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.circuit_breaker import BreakerState
 from watcher.polling.confirmations import ConfirmationQueue, Confirmed

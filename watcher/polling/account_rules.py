@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from watcher.domain.models import ExecutionSnapshot, Watch
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Watch
 from watcher.polling.confirmations import Confirmed
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution

@@ -8,7 +8,8 @@ from collections import deque
 from enum import Enum
 
 from watcher.clerk.protocol import Answer
-from watcher.domain.models import AccountTrouble, Outcome
+from watcher.domain.event import AccountTrouble
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.store.protocol import NO_BACKOFF, BackoffState

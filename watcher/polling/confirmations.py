@@ -6,9 +6,10 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.domain.models import Details, ExecutionSnapshot, Status
+from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.domain.transitions import is_terminal
+from watcher.domain.watch import Details
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.pagination.paging import dated
 from watcher.polling.poll_queue import NEVER_TRIED, TrackedExecution

@@ -13,21 +13,14 @@ from watcher.domain.cloudevents import (
     new_problem,
     pipeline_source,
 )
+from watcher.domain.event import EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.event_size import Json
-from watcher.domain.models import (
-    EventType,
-    ExecutionRecord,
-    ExecutionSnapshot,
-    GapReason,
-    LostReason,
-    OutboxEntry,
-    Watch,
-    limits_dwell,
-)
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
 from watcher.domain.transitions import Observation, StatusChange, TransitionResult, lose, observe
+from watcher.domain.watch import Watch, limits_dwell
 from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.clock import Clock

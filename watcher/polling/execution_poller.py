@@ -6,7 +6,7 @@ When to poll which is the account's; how the account is, is the session's.
 import structlog
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import DENIED_FOR_S, Confirmed

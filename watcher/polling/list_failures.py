@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import GapReason, LostReason
+from watcher.domain.event import GapReason
+from watcher.domain.execution import LostReason
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS
 from watcher.polling.account_rules import AccountRules

@@ -11,7 +11,8 @@ from dataclasses import replace
 import structlog
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, GapReason, Outcome
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.list_failures import ListFailures, Step

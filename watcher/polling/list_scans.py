@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import structlog
 
-from watcher.domain.models import Cursor, GapReason, OutboxEntry, Watch
+from watcher.domain.event import GapReason, OutboxEntry
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.api_clock import ApiClock

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import PageReply
 from watcher.domain.errors import OwnershipLostError, StoreUnusableError
-from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, to_us
 from watcher.domain.transitions import is_terminal
+from watcher.domain.watch import Details, FirstSight
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import ConfirmationQueue, selects
 from watcher.polling.evaluator import Evaluation

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Watch
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic, to_us
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.page_index import PageIndex
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US, ArrivalBaseline

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Answer
-from watcher.domain.models import LostReason, Outcome
+from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.domain.transitions import EXECUTION_REASONS, grace_left_s, means_lost, prolong
 from watcher.polling.circuit_breaker import PAUSING_CODES

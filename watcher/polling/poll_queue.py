@@ -10,9 +10,10 @@ from enum import Enum
 from operator import attrgetter
 from typing import ClassVar
 
-from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import Streak
+from watcher.domain.watch import Watch
 from watcher.polling.pagination.positions import RowPosition
 
 SLACK_STEPS = 16

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from watcher.domain.models import ExecutionRecord, Watch
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Monotonic
+from watcher.domain.watch import Watch
 from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
 from watcher.runtime.metrics import AccountMetrics, open_label

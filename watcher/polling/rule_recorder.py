@@ -12,10 +12,12 @@ from operator import attrgetter
 import structlog
 
 from watcher.domain.cloudevents import execution_block, pipeline_source, stream_of
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_size import Json
-from watcher.domain.models import EventKey, EventType, ExecutionSnapshot, Watch
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.rules import End, Rules, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import NEVER, Micros, to_us
+from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution

@@ -6,10 +6,11 @@ It writes nothing, and knows nothing of when rules are asked.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_size import Json
-from watcher.domain.models import EventType, OutboxEntry, Watch
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import Edge, End, Rules, RuleState, UnjudgedEnd, is_silent, judge_end, kept_for, note_start
+from watcher.domain.watch import Watch
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.store.protocol import ExecutionChange, Lease, RulesChange
 

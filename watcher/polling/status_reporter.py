@@ -7,8 +7,8 @@ import asyncio
 
 import structlog
 
+from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import AccountTrouble, EventType
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.runtime.clock import Clock

@@ -12,7 +12,9 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from watcher.domain.models import OPEN_STATUSES, DeliveryState, EventType, ExecutionRecord, Outcome, Status
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import EventType
+from watcher.domain.execution import OPEN_STATUSES, ExecutionRecord, Outcome, Status
 from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.fast_metrics import FastCounter, FastHistogram
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
 
-from watcher.domain.models import Cursor
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.store.leases import expect_written
 from watcher.store.protocol import PipelineChange, PipelineRecord
 from watcher.store.row_mapping import AnyRow

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, false, func, null, select, true, tuple_, update
 
-from watcher.domain.models import EventKey
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.sink_protocol import DeadLetter
 from watcher.store.tables import DEAD, WAITING, delivery, event, source

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, false, func, select, true, union_all, update
 
-from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import AttemptRecords, Backlog, DueDeliveries
 from watcher.store.row_mapping import AnyRow

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, insert, select, update
 
-from watcher.domain.models import ExecutionRecord
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.store.leases import expect_written
 from watcher.store.protocol import ExecutionChange, Lease

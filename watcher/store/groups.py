@@ -9,7 +9,8 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, false, func, literal_column, null, select, true, tuple_, update
 
-from watcher.domain.models import Delivery, EventKey
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.deliveries import DELIVERIES, IS_HEAD, OF_SINK, delivery_of
 from watcher.store.protocol import DueDeliveries

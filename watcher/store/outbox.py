@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, insert, select
 
-from watcher.domain.models import DeliveryState, EventKey, OutboxEntry
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import EventKey, OutboxEntry
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import ExecutionChange, PipelineChange, RulesChange, SingleChange
 from watcher.store.row_mapping import execution_key

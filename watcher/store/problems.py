@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from watcher.domain.models import EventKey, EventType, OutboxEntry
+from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.outbox import Emitted

@@ -5,18 +5,13 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from watcher.domain.models import (
-    Cursor,
-    Delivery,
-    DeliveryState,
-    EventKey,
-    EventType,
-    ExecutionRecord,
-    OutboxEntry,
-)
+from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 
 Keep = Callable[[str, str, str, Micros], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
 
-from watcher.domain.models import DeliveryState
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import Keep
 from watcher.store.row_mapping import AnyRow, execution_id

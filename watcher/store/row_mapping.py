@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Row
 
-from watcher.domain.models import Counts, ExecutionRecord, LostReason
+from watcher.domain.execution import Counts, ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
 from watcher.store.tables import execution as table
 

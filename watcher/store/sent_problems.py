@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
-from watcher.domain.models import DeliveryState
+from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, from_us
 from watcher.store.problems import PROBLEM_COLUMNS, problem_of
 from watcher.store.protocol import SourceChange

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import Connection, bindparam, null, update
 
-from watcher.domain.models import Delivery, DeliveryState, EventKey
+from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
 from watcher.store.deliveries import DELIVERIES, LET_GO, OF_SINK, delivery_of
 from watcher.store.tables import delivery, problem

@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from watcher.domain.models import Delivery, EventKey
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey
 from watcher.domain.problems import Problem
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import DueDeliveries, Lease, Store

@@ -5,7 +5,8 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from watcher.domain.models import Delivery, EventKey
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.store import dead_letters, groups, sent_problems, silenced

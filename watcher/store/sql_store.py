@@ -12,7 +12,9 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from watcher.domain.models import Delivery, EventKey, EventType, ExecutionRecord, OutboxEntry
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey, EventType, OutboxEntry
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock

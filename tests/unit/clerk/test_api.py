@@ -22,7 +22,7 @@ from watcher.clerk.schemas import UnreadableError
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
-from watcher.domain.models import ExecutionSnapshot, Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy

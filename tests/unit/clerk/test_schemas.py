@@ -17,7 +17,7 @@ from watcher.clerk.schemas import (
     parse_execution,
     parse_page,
 )
-from watcher.domain.models import ExecutionSnapshot, FailedNode
+from watcher.domain.execution import ExecutionSnapshot, FailedNode
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"

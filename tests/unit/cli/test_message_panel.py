@@ -6,7 +6,8 @@ from sample_events import failed, sample
 
 from watcher.cli.message_panel import message_panel
 from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 
 
 def printed(*lines: str, encoding: str = "utf-8", columns: int = 60) -> str:

@@ -13,7 +13,7 @@ from watcher.daemon.build import watches_of
 from watcher.delivery.sinks.stdout import StdoutSettings
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.errors import ConfigError, Exit
-from watcher.domain.models import Details, FirstSight
+from watcher.domain.watch import Details, FirstSight
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]

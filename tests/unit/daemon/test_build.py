@@ -12,7 +12,7 @@ from watcher.config.models import PollingSettings, Settings, StoreSettings, Watc
 from watcher.daemon.build import fingerprint_of, silences_of, watches_of
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.models import EventKey, EventType
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
 from watcher.store.protocol import OpenProblem

@@ -15,10 +15,11 @@ from virtual import Account, FakeClock, account_of, said
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Cursor, ExecutionRecord
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.runtime.metrics import Metrics
 from watcher.store.protocol import ExecutionChange, RulesChange
 from watcher.store.retention import EXECUTIONS_COUNT

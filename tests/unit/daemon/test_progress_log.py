@@ -7,7 +7,8 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.daemon.progress_log import ProgressLog
-from watcher.domain.models import EventType, Outcome
+from watcher.domain.event import EventType
+from watcher.domain.execution import Outcome
 from watcher.runtime.metrics import Metrics
 from watcher.store.sql_store import SqlStore
 

@@ -26,8 +26,8 @@ from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
+from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import EventType
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.polling.account_poller import AccountPoller

@@ -12,7 +12,7 @@ import pytest
 from worker_rig import DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
-from watcher.domain.models import EventKey, EventType
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
 from watcher.store.protocol import SourceChange

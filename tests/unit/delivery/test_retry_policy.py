@@ -6,7 +6,7 @@ import pytest
 
 from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
-from watcher.domain.models import Delivery, DeliveryState
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
 
 RULES = RetryRules((1.0, 5.0, 30.0), give_up_after_s=100.0)

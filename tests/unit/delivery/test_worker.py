@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Answer, Rig, name_of
 
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
-from watcher.domain.models import Delivery
 
 
 @pytest.fixture

@@ -11,7 +11,8 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_
 
 from watcher.delivery import grouping
 from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
-from watcher.domain.models import Delivery, EventKey, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey, EventType
 
 GROUPED = replace(RULES, group=GroupRules(("pipeline",), wait_s=30.0, max_count=4))
 

@@ -8,7 +8,8 @@ import pytest
 from worker_rig import BUSY, DELIVERED, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery.sinks.protocol import GroupRules, SendResult, WorkerRules
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 from watcher.store.sql_store import SqlStore
 
 STREAMS = [f"s{number}-" for number in range(12)]

@@ -12,7 +12,7 @@ from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.sinks.protocol import GroupRules
-from watcher.domain.models import EventKey, EventType
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.silences import Silence
 

@@ -11,7 +11,8 @@ from receiver import Receiver
 
 from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import SystemClock
 

@@ -16,7 +16,7 @@ from documents import DOCS
 from prometheus_client import Metric
 
 from watcher.domain.errors import Exit
-from watcher.domain.models import AccountTrouble, EventType, GapReason
+from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.open import open_store

@@ -21,18 +21,10 @@ from watcher.domain.cloudevents import (
     trial_event,
     uuid7,
 )
-from watcher.domain.models import (
-    AccountTrouble,
-    Event,
-    EventType,
-    ExecutionRecord,
-    ExecutionSnapshot,
-    FailedNode,
-    GapReason,
-    LostReason,
-    Watch,
-)
+from watcher.domain.event import AccountTrouble, Event, EventType, GapReason
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
 from watcher.domain.transitions import StatusChange
+from watcher.domain.watch import Watch
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"

@@ -14,20 +14,14 @@ from watcher.domain.cloudevents import (
     PipelineEventParams,
     new_problem,
 )
+from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.event_size import Json
-from watcher.domain.models import (
-    AccountTrouble,
-    ClosedReason,
-    EventType,
-    ExecutionRecord,
-    GapReason,
-    OutboxEntry,
-    Watch,
-)
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
 from watcher.domain.routing import Route, Router
 from watcher.domain.transitions import StatusChange
+from watcher.domain.watch import Watch
 
 AT = datetime(2026, 11, 24, 10, 0, 1, 800_000, tzinfo=UTC)
 WATCH = Watch("default", "p-1", (), labels={"team": "sales"})

@@ -2,8 +2,9 @@
 
 import pytest
 
-from watcher.domain.models import EventType, Watch
+from watcher.domain.event import EventType
 from watcher.domain.routing import Route, Router, types_matching
+from watcher.domain.watch import Watch
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 OTHER = "77aa0000-0000-4000-8000-000000000000"

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.domain.models import EventType
+from watcher.domain.event import EventType
 from watcher.domain.silences import DeliveryFields, Silence, Silences
 
 START = datetime(2026, 12, 24, tzinfo=UTC)

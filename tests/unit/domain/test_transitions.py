@@ -6,7 +6,8 @@ from datetime import datetime
 import pytest
 from stores import from_us
 
-from watcher.domain.models import EventType, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
+from watcher.domain.event import EventType
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.transitions import (
     EXECUTION_REASONS,

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from virtual import EPOCH, PIPELINE, Account, FakeClock, account_of, said, watch_of
 
 from watcher.domain.errors import Exit, OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
-from watcher.domain.models import ExecutionRecord, Outcome
+from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution

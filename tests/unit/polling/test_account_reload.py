@@ -9,7 +9,8 @@ from typing import TypeVar
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
 
-from watcher.domain.models import ExecutionRecord, ExecutionSnapshot, FirstSight, Outcome, Watch
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
+from watcher.domain.watch import FirstSight, Watch
 from watcher.store.protocol import Change, Lease, PipelineChange, SourceChange
 from watcher.store.sql_store import SqlStore
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import pytest
 
 from watcher.clerk.protocol import PageReply, Reply
-from watcher.domain.models import AccountTrouble, Outcome
+from watcher.domain.event import AccountTrouble
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker, BreakerState
 from watcher.store.protocol import NO_BACKOFF, BackoffState

@@ -7,8 +7,9 @@ from random import Random
 
 import pytest
 
-from watcher.domain.models import Details, ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Details, Watch
 from watcher.polling.confirmations import ConfirmationOrder, ConfirmationQueue, Confirmed, selects
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.poll_queue import CONFIRM_WITHIN_S, PendingConfirmation, TrackedExecution

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from watcher.clerk.protocol import Reply
+from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import EventType, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome, Watch
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.routing import Route, Router
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Watch
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.policy import AccountState, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution

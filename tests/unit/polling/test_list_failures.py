@@ -7,8 +7,9 @@ import pytest
 from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, LostReason, Outcome, Watch
+from watcher.domain.execution import LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_failures import ListFailures
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver

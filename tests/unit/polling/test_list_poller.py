@@ -11,8 +11,9 @@ import pytest
 from virtual import DAY_US, EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Details, ExecutionSnapshot, FailedNode, FirstSight, Outcome, Watch
+from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.evaluator import Evaluation
 from watcher.polling.page_processor import ScanRules
 from watcher.polling.pagination.sort_order import Order

@@ -2,8 +2,9 @@
 
 import pytest
 
-from watcher.domain.models import Cursor, GapReason, Watch
+from watcher.domain.event import GapReason
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.list_scans import EndCheck
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.arrival_baseline import SETTLED_AFTER_US

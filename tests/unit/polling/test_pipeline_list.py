@@ -4,8 +4,9 @@ import pytest
 from stores import from_us
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.page_index import REMEMBERED_COUNT, STEP_ROWS
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver

@@ -6,8 +6,9 @@ import pytest
 from virtual import PIPELINE, FakeClock, watch_of
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.models import Cursor, ExecutionRecord, LostReason, Outcome
+from watcher.domain.execution import ExecutionRecord, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging

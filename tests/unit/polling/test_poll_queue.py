@@ -4,8 +4,9 @@ import random
 
 import pytest
 
-from watcher.domain.models import Cursor, ExecutionRecord, Watch
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver
 from watcher.polling.pagination.paging import Paging

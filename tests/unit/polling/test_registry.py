@@ -2,7 +2,8 @@
 
 from virtual import PIPELINE, FakeClock, account_of, said
 
-from watcher.domain.models import Outcome, Watch
+from watcher.domain.execution import Outcome
+from watcher.domain.watch import Watch
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import pytest
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, Watch
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor, Watch
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver

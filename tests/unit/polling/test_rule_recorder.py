@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
-from watcher.domain.models import Details, ExecutionSnapshot, GapReason, Outcome, Watch
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.watch import Details, Watch
 from watcher.store.protocol import Change, ExecutionChange
 from watcher.store.sql_store import SqlStore
 

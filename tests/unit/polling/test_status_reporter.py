@@ -7,7 +7,7 @@ from virtual import FakeClock
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Outcome
+from watcher.domain.execution import Outcome
 from watcher.domain.routing import Router
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.status_reporter import StatusReporter

@@ -15,7 +15,8 @@ from watcher.clerk.simulator.lifecycles import make_lifecycle
 from watcher.clerk.simulator.scenarios import pipeline_named
 from watcher.clerk.simulator.world import SimExecution, SimPipeline
 from watcher.config.models import PollingSettings
-from watcher.domain.models import Status, Watch
+from watcher.domain.execution import Status
+from watcher.domain.watch import Watch
 
 pytestmark = pytest.mark.untraced
 

@@ -10,7 +10,7 @@ import pytest
 from list_model import HOUR_S, Fault, Life, ModelApi, Order, by_id, emitted, lives, model, newest, oldest, thinned
 from virtual import EPOCH, FakeClock
 
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`

@@ -9,7 +9,7 @@ import pytest
 from list_model import HOUR_S, Life, ModelApi, emitted, model
 from virtual import FakeClock
 
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced

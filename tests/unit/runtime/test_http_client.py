@@ -24,7 +24,7 @@ from yarl import URL
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Reply
 from watcher.domain.errors import TransportFailedError
-from watcher.domain.models import Outcome
+from watcher.domain.execution import Outcome
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import USER_AGENT, Client, Proxy, Response, failure_kind, proxy_for
 

@@ -7,7 +7,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from watcher.domain.models import DeliveryState, EventType, Outcome
+from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import EventType
+from watcher.domain.execution import Outcome
 from watcher.runtime.metrics import Metrics
 
 OUTCOMES = [

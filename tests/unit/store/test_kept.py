@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id, executions_of, stream_of
 
-from watcher.domain.models import Cursor, LostReason
+from watcher.domain.execution import LostReason
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.store.open import open_store
 from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, PipelineRecord
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from stores import PIPELINE, SetClock, Woken, pipeline_change
 
-from watcher.domain.models import Cursor
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.store.open import open_store
 
 EMITTED = """

@@ -11,7 +11,7 @@ from itertools import pairwise
 from random import Random
 from uuid import UUID
 
-from watcher.domain.models import TERMINAL_STATUSES, Status
+from watcher.domain.execution import TERMINAL_STATUSES, Status
 
 
 class Kind(StrEnum):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from watcher.clerk.simulator.faults import Total
 from watcher.clerk.simulator.lifecycles import Node
 from watcher.clerk.simulator.world import SimExecution, World
-from watcher.domain.models import Status
+from watcher.domain.execution import Status
 
 PRIVATE_CONVERSATION = "PRIVATE-conversation"
 PRIVATE_CONTACT = "PRIVATE-contact"

@@ -17,8 +17,10 @@ from watcher.daemon.build import open_client
 from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit
-from watcher.domain.models import Delivery, Event, EventType, Outcome
+from watcher.domain.event import Event, EventType
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import failure_kind

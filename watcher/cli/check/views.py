@@ -15,7 +15,7 @@ from watcher.cli.message_panel import message_panel
 from watcher.cli.stdio import put
 from watcher.config.models import Settings
 from watcher.delivery.sinks.settings import SinkSettings
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.units import write_duration
 

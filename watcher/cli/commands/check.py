@@ -33,8 +33,8 @@ from watcher.config.problems import Problem
 from watcher.config.source import require_watches
 from watcher.config.warnings import warnings_of
 from watcher.daemon.build import fingerprint_of
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit
-from watcher.domain.models import Delivery
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.store.database_file import disabled_sinks

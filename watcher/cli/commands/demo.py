@@ -28,7 +28,9 @@ from watcher.daemon.app import Started, run
 from watcher.delivery.sinks.event_line import event_line
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.domain.models import TERMINAL_STATUSES, Delivery, EventType, Status
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
+from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs

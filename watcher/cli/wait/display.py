@@ -12,8 +12,9 @@ from rich.text import Text
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject
 from watcher.delivery.sinks.event_line import GLYPHS, SURPRISE
 from watcher.domain.errors import Exit
+from watcher.domain.event import Event
 from watcher.domain.event_size import cut
-from watcher.domain.models import LOST, Event, ExecutionSnapshot, Outcome
+from watcher.domain.execution import LOST, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import harmless
 from watcher.runtime.units import spell_duration

@@ -11,8 +11,8 @@ from watcher.cli.wait.progress import Progress, RenderTime, WaitResult
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
 from watcher.domain.errors import Exit
+from watcher.domain.event import Event
 from watcher.domain.event_factory import EventFactory
-from watcher.domain.models import Event
 from watcher.domain.routing import Router
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.policy import ERROR_JITTER, Cadence

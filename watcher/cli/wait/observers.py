@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import Api, PageReply, Reply
-from watcher.domain.models import EventKey, ExecutionRecord
+from watcher.domain.event import EventKey
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import (

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
 from watcher.domain.errors import Exit
-from watcher.domain.models import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
+from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, Monotonic, to_us
 from watcher.store.protocol import Change, ExecutionChange, SourceChange
 

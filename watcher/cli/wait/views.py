@@ -16,7 +16,7 @@ from watcher.cli.wait.follower import View
 from watcher.cli.wait.progress import Progress, RenderTime, Subject
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
-from watcher.domain.models import Event
+from watcher.domain.event import Event
 from watcher.domain.timestamps import Monotonic
 
 STDOUT_FD = 1

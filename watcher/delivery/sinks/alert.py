@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from watcher.delivery.sinks.alert_text import clean, in_words, shorten, usable_link
-from watcher.domain.models import AccountTrouble, ClosedReason, EventType, GapReason
+from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
 from watcher.domain.problems import Severity, severity_of
 
 HEADLINE_LENGTH = 150

@@ -18,7 +18,8 @@ from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
 from watcher.domain.cloudevents import group_id, timestamp
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 from watcher.domain.problems import severity_of
 from watcher.runtime.clock import Clock
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, NAME_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import clean, mask, shorten, span
-from watcher.domain.models import EventType
+from watcher.domain.event import EventType
 from watcher.domain.problems import Severity
 
 NEWEST_COUNT = 5

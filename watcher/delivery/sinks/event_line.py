@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from watcher.domain.models import LOST, Status
+from watcher.domain.execution import LOST, Status
 from watcher.runtime.terminal import harmless, printable
 
 GLYPHS: Mapping[str, tuple[str, str]] = {

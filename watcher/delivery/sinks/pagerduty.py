@@ -15,7 +15,7 @@ from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
 from watcher.domain.cloudevents import group_id, timestamp
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 
 ENQUEUE_URL = "https://events.pagerduty.com/v2/enqueue"
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.domain.problems import Problem
 from watcher.runtime.clock import Clock
 

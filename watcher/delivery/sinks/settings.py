@@ -14,7 +14,8 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError

@@ -18,7 +18,7 @@ from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
 from watcher.domain.cloudevents import group_id
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 
 MESSAGE_LENGTH = 10_000
 """Slack refuses a message at about 13,200 characters over all blocks (slackapi/bolt-js#2509)."""

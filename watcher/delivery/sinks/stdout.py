@@ -31,8 +31,8 @@ from watcher.delivery.sinks.protocol import (
     WorkerRules,
 )
 from watcher.delivery.sinks.settings import SinkSettings
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
-from watcher.domain.models import Delivery
 from watcher.runtime.threads import WorkerThreads
 
 log = structlog.get_logger()

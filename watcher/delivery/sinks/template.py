@@ -11,7 +11,8 @@ from typing import Protocol
 from watcher.delivery.sinks.alert_text import shorten
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.cloudevents import group_id
-from watcher.domain.models import Delivery, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),

@@ -26,7 +26,7 @@ from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
 from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, RetrySettings, RoutingKey
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import proxy_for
 from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url

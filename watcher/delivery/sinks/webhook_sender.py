@@ -17,7 +17,7 @@ from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
 from watcher.delivery.sinks.template import Message, Template
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from watcher.domain.models import ExecutionSnapshot, Status
+from watcher.domain.execution import ExecutionSnapshot, Status
 from watcher.domain.timestamps import NEVER, Micros, to_us
 
 AHEAD_US = 15_000_000

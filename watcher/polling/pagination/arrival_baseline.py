@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from watcher.domain.models import Cursor, ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import NEVER, Micros
+from watcher.domain.watch import Cursor
 from watcher.polling.pagination.api_clock import AHEAD_US, Dates, shown_dates
 from watcher.polling.pagination.paging import begun, dated
 

@@ -6,8 +6,9 @@ Which page to read, and when everything was seen, is the traversal's.
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
-from watcher.domain.models import Cursor, GapReason
+from watcher.domain.event import GapReason
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.polling.pagination.known_rows import KnownRows
 from watcher.polling.pagination.list_end import EndSearch
 from watcher.polling.pagination.paging import Limits, Paging, ScannedPage

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros, to_us
 
 TURNS_AT_MOST = 3

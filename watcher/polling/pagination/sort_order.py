@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 
 
 class Order(Enum):

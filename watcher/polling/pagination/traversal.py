@@ -8,8 +8,10 @@ the list has an order, and the scan has met those that were first then (its `top
 from collections.abc import Collection, Sequence
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver, Coverage, Extent, TraversalResult
 from watcher.polling.pagination.list_end import EndSearch

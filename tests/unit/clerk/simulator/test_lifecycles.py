@@ -4,7 +4,7 @@ from itertools import pairwise
 import pytest
 
 from watcher.clerk.simulator.lifecycles import BRISK, Kind, Lifecycle, StatusPhase, has_ended, make_lifecycle
-from watcher.domain.models import TERMINAL_STATUSES
+from watcher.domain.execution import TERMINAL_STATUSES
 
 FOLLOWERS = {"new": {"running"}, "running": {"paused", "success", "failed"}, "paused": {"running"}}
 LIFECYCLE = Lifecycle("e", phases=(StatusPhase("new", 0), StatusPhase("running", 2), StatusPhase("success", 6)))

@@ -6,7 +6,7 @@ from watcher.clerk.simulator.lifecycles import Kind, has_ended
 from watcher.clerk.simulator.responses import full
 from watcher.clerk.simulator.scenarios import NAMES, OPTIONAL_FIELDS, UNKNOWN_STATUS, populate
 from watcher.clerk.simulator.world import SimExecution, World
-from watcher.domain.models import Status
+from watcher.domain.execution import Status
 from watcher.runtime.clock import SystemClock
 
 REQUIRED_FIELDS = {"id", "pipelineId", "pipelineVersionId", "status"}

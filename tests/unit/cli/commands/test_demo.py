@@ -24,7 +24,7 @@ from watcher.cli.commands.demo import (
     summary,
 )
 from watcher.delivery.sinks.signing import sign, signing_key
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.runtime.logs import configure_logs
 
 CONTROL = re.compile(r"\x1b\[([0-9;]*)m")

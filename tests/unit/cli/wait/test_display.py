@@ -11,7 +11,8 @@ import pytest
 from watcher.cli.wait.display import change_line, picture, reason, wrapped_count
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject, WaitResult
 from watcher.domain.errors import Exit
-from watcher.domain.models import Event, EventType, ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.event import Event, EventType
+from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.terminal import harmless
 

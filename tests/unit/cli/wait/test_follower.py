@@ -11,7 +11,8 @@ from watcher.cli.wait.follower import Heard, _Follower, _timed_out, wait_cadence
 from watcher.cli.wait.progress import Progress, RenderTime
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
-from watcher.domain.models import Event, Outcome
+from watcher.domain.event import Event
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.policy import ERROR_JITTER
 from watcher.store.open import open_store

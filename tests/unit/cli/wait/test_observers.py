@@ -4,7 +4,7 @@ from virtual import PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait.observers import EphemeralStore, ObservedApi
-from watcher.domain.models import ExecutionRecord
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.store.protocol import NO_BACKOFF, AccountRecord, AccountStore, Change, ExecutionChange, PipelineRecord
 

@@ -7,8 +7,9 @@ import pytest
 from watcher.clerk.protocol import Reply
 from watcher.cli.wait.progress import PollFailure, Progress, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
-from watcher.domain.models import Cursor, ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor
 from watcher.store.protocol import ExecutionChange, Lease, PipelineChange, SourceChange
 
 LEASE = Lease("account", "default", 1)

@@ -15,7 +15,8 @@ from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusP
 from watcher.cli.wait.views import EventView, LineView, live_view
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import OutputClosedError
-from watcher.domain.models import Event, EventType, Outcome
+from watcher.domain.event import Event, EventType
+from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 
 SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")

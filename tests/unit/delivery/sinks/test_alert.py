@@ -6,7 +6,9 @@ from sample_events import AT, HOSTILE, closing_overdue, data_of, execution_id, f
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, mask, shorten, span, usable_link
 from watcher.delivery.sinks.digest import Digest
-from watcher.domain.models import AccountTrouble, Delivery, EventType, GapReason, LostReason
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import AccountTrouble, EventType, GapReason
+from watcher.domain.execution import LostReason
 from watcher.domain.problems import Severity
 
 HEADLINES = {

@@ -5,7 +5,7 @@ from pydantic import SecretStr, ValidationError
 
 from watcher.delivery.sinks.settings import LATER_EVENTS
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.models import EventType
+from watcher.domain.event import EventType
 
 
 def settings(**more: object) -> WebhookSettings:

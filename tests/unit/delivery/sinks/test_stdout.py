@@ -18,8 +18,8 @@ from structlog.testing import capture_logs
 
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
+from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
-from watcher.domain.models import Delivery
 from watcher.domain.timestamps import Micros
 from watcher.runtime.logs import configure_logs
 
@@ -296,7 +296,7 @@ async def test_the_thread_that_writes_lines_makes_them_too(pipe: Pipe) -> None:
 STUCK = """
 import asyncio, os
 from uuid import UUID
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 
 async def main():

@@ -32,7 +32,8 @@ from watcher.delivery.sinks.protocol import SentProblem
 from watcher.delivery.sinks.slack import MESSAGE_LENGTH, SlackTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.domain.cloudevents import group_id, timestamp
-from watcher.domain.models import Delivery, EventKey, EventType
+from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import PROBLEM_KINDS, Problem
 
 KEY = "k" * 32

@@ -16,7 +16,7 @@ from worker_rig import FakeClock
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.template import outcome_of
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.models import Delivery
+from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import shown_url

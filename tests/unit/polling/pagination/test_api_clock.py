@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 from stores import from_us
 
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
 from watcher.polling.pagination.api_clock import ApiClock
 

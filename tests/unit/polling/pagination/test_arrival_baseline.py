@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 from stores import from_us
 
-from watcher.domain.models import Cursor, ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.timestamps import Micros
+from watcher.domain.watch import Cursor
 from watcher.polling.pagination.api_clock import Dates, shown_dates
 from watcher.polling.pagination.arrival_baseline import (
     BASELINE_US,

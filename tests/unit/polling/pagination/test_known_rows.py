@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.polling.pagination.known_rows import TOP_ROWS, KnownRows
 from watcher.polling.pagination.paging import ScannedPage
 from watcher.polling.pagination.sort_order import Order, Ordering

@@ -7,7 +7,7 @@ import pytest
 from stores import from_us
 
 from watcher.clerk.protocol import PAGE_ROWS
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.polling.pagination.paging import Paging, ScannedPage
 
 Read = Sequence[tuple[int, int]]

@@ -7,7 +7,7 @@ from itertools import count
 
 import pytest
 
-from watcher.domain.models import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot
 from watcher.polling.pagination.sort_order import MAJORITY, PAIRS_AT_LEAST, REMEMBERED_PAIRS, Order, Ordering
 
 BEGIN = datetime(2026, 11, 24, tzinfo=UTC)

@@ -9,8 +9,10 @@ import pytest
 from stores import from_us
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.models import Cursor, ExecutionSnapshot, GapReason, Outcome
+from watcher.domain.event import GapReason
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.watch import Cursor
 from watcher.polling.pagination.api_clock import ApiClock
 from watcher.polling.pagination.coverage import CarryOver, TraversalResult
 from watcher.polling.pagination.list_end import PROBES_AT_MOST

@@ -1,0 +1,48 @@
+"""Deliveries: an event on its way to a sink. Frozen values."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from uuid import UUID
+
+from watcher.domain.timestamps import NEVER, Micros
+
+
+class DeliveryState(StrEnum):
+    """Where a delivery stands. Everything but `waiting` is settled."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    ACCEPTED = "accepted"
+    """The receiver took it and has yet to show it (202)."""
+    SILENCED = "silenced"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event on its way to one sink.
+
+    `recorded_at`, `due_at` and `tried_at`, when the last attempt ended (0: never tried), are microseconds UTC on the
+    steady clock. `first_due_at_s` is the reading of the sink's own clock (seconds during which the sink was served)
+    when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
+    was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
+    `group_id` are sent together; of the first, which stands for them all, `group_count` says how many. `replayed` marks
+    what was a dead letter and is sent again.
+    """
+
+    sink: str
+    event_id: UUID
+    type: str
+    stream: bytes
+    sequence: int
+    body: bytes
+    recorded_at: Micros
+    due_at: Micros
+    attempts: int = 0
+    steps: int = 0
+    rejections: int = 0
+    tried_at: Micros = NEVER
+    first_due_at_s: float | None = None
+    group_id: UUID | None = None
+    group_count: int = 1
+    replayed: bool = False

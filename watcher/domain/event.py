@@ -1,0 +1,100 @@
+"""Events: their types, the reasons they give, and where they go. Frozen values."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+
+class EventType(StrEnum):
+    """Every event type of this version (SPEC 5)."""
+
+    EXECUTION_NEW = "execution.new"
+    EXECUTION_RUNNING = "execution.running"
+    EXECUTION_PAUSED = "execution.paused"
+    EXECUTION_SUCCESS = "execution.success"
+    EXECUTION_FAILED = "execution.failed"
+    EXECUTION_UNRECOGNIZED = "execution.unrecognized"
+    EXECUTION_OVERDUE = "execution.overdue"
+    EXECUTION_LOST = "execution.lost"
+    PIPELINE_FAILING = "pipeline.failing"
+    PIPELINE_RECOVERED = "pipeline.recovered"
+    PIPELINE_SILENT = "pipeline.silent"
+    PIPELINE_ACTIVE = "pipeline.active"
+    PIPELINE_GAP = "pipeline.gap"
+    ACCOUNT_DEGRADED = "account.degraded"
+    ACCOUNT_RECOVERED = "account.recovered"
+    SINK_FAILING = "sink.failing"
+    SINK_RECOVERED = "sink.recovered"
+    SINK_DISABLED = "sink.disabled"
+    PROBLEM_REMINDER = "problem.reminder"
+    PROBLEM_CLOSED = "problem.closed"
+    WATCHER_TEST = "watcher.test"
+
+
+class GapReason(StrEnum):
+    """Why a scan of a whole pipeline could not prove that it saw everything."""
+
+    NOT_FOUND = "not_found"
+    """The list itself answers 404."""
+    REJECTED = "rejected"
+    FORBIDDEN = "forbidden"
+    UNREADABLE = "unreadable"
+    """The list could not be read for an hour, while other things of the account could."""
+    LOOKBACK = "lookback"
+    """What is older than `polling.lookback` was not read."""
+    DELETED = "deleted"
+    """The list ended before anything known: the API forgot what was in between."""
+    OUTRUN = "outrun"
+    """More came than could be read."""
+    UNORDERED = "unordered"
+    """The list has no order that would show where new rows are, and is too long to be read as a whole."""
+
+
+class ClosedReason(StrEnum):
+    """Why a problem is closed by `problem.closed`."""
+
+    REMOVED = "removed"
+    """What watched for it is gone from the configuration."""
+    ENDED = "ended"
+    """An overdue execution ended without an event."""
+
+
+class AccountTrouble(StrEnum):
+    """Why an account is reported as degraded."""
+
+    UNAUTHORIZED = "unauthorized"
+    RATE_LIMITED = "rate_limited"
+    UNREACHABLE = "unreachable"
+    INVALID = "invalid"
+    OVER_BUDGET = "over_budget"
+
+
+class EventKey(NamedTuple):
+    """Names an event: its stream, and its sequence in that."""
+
+    stream: bytes
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event, ready to be stored and sent: `body` is the CloudEvents JSON, byte for byte what is signed.
+
+    `stream` is the key of (source, subject), by which events are ordered; `sequence` counts within it from 1.
+    """
+
+    id: UUID
+    type: EventType
+    stream: bytes
+    sequence: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """An event and the sinks it goes to. `with_sinks_of` adds those that another event went to."""
+
+    event: Event
+    sinks: tuple[str, ...]
+    with_sinks_of: EventKey | None = None
