@@ -18,7 +18,7 @@ from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Details, Watch
-from watcher.store.protocol import Change
+from watcher.store.changes import Change
 from watcher.store.sql_store import SqlStore
 
 STEP_S = 0.2

@@ -15,8 +15,7 @@ from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.store.open import open_store
-from watcher.store.protocol import (
+from watcher.store.changes import (
     NO_BACKOFF,
     AttemptRecord,
     AttemptRecords,
@@ -24,8 +23,9 @@ from watcher.store.protocol import (
     Lease,
     PipelineChange,
     SourceChange,
-    Store,
 )
+from watcher.store.open import open_store
+from watcher.store.protocol import Store
 from watcher.store.sql_store import SqlStore
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"

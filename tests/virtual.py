@@ -27,7 +27,8 @@ from watcher.runtime.backoff import Jitter
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import Pacer
-from watcher.store.protocol import NO_BACKOFF, AttemptRecord, AttemptRecords, Lease, Store
+from watcher.store.changes import NO_BACKOFF, AttemptRecord, AttemptRecords, Lease
+from watcher.store.protocol import Store
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)

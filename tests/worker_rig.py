@@ -27,7 +27,8 @@ from watcher.domain.silences import Silences
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import AttemptRecords, BackoffState, Change, DueDeliveries, Lease, SourceChange
+from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease, SourceChange
+from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import SinkStore
 from watcher.store.sql_store import SqlStore
 

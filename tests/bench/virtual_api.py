@@ -12,7 +12,7 @@ from watcher.clerk.simulator.lifecycles import has_ended
 from watcher.clerk.simulator.responses import ResponseCache, encode, row
 from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.execution import Outcome
-from watcher.store.protocol import Change, ExecutionChange, PipelineChange
+from watcher.store.changes import Change, ExecutionChange, PipelineChange
 
 GET = 0
 """Stands for a GET where the number of a page stands."""

@@ -23,8 +23,10 @@ from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
+from watcher.store.changes import BackoffState, Change, Lease
 from watcher.store.open import open_store
-from watcher.store.protocol import AccountRecord, AccountStore, BackoffState, Change, Lease, PipelineRecord, RulesRecord
+from watcher.store.protocol import AccountStore
+from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
 
 ACCOUNT = "default"

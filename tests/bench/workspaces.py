@@ -19,8 +19,8 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.transitions import Observation, observe
 from watcher.domain.watch import Watch
 from watcher.runtime.clock import Clock, SystemClock
+from watcher.store.changes import ExecutionChange, Lease
 from watcher.store.open import open_store
-from watcher.store.protocol import ExecutionChange, Lease
 
 CONCURRENCY = 64
 UNPACED_PER_S = 1_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from stores import SetClock, Woken, open_soon
 
-from watcher.store.protocol import Lease
+from watcher.store.changes import Lease
 from watcher.store.sink_protocol import SinkStore
 
 

@@ -25,8 +25,10 @@ from watcher.domain.delivery import DeliveryState
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.execution import ExecutionRecord, LostReason
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import NO_BACKOFF, BackoffState, Lease
 from watcher.store.open import open_store
-from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, Keep, Lease, Store
+from watcher.store.protocol import Keep, Store
+from watcher.store.records import Backlog
 
 DEAD, WAITING = DeliveryState.DEAD, DeliveryState.WAITING
 LATER = Micros(START_US + 3_600 * SECOND_US)

@@ -21,7 +21,9 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.protocol import ExecutionChange, Lease, PipelineRecord, Store
+from watcher.store.changes import ExecutionChange, Lease
+from watcher.store.protocol import Store
+from watcher.store.records import PipelineRecord
 
 OTHER = "77aa0000-0000-4000-8000-000000000000"
 LATER = Micros(START_US + 3_600 * SECOND_US)

@@ -8,7 +8,8 @@ from stores import SECOND_US, START_US, SetClock, attempt_record, change, execut
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import DueDeliveries, Lease
+from watcher.store.changes import Lease
+from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import BEGINNING, GroupPosition, SinkStore
 
 LATER = Micros(START_US + 3_600 * SECOND_US)

@@ -29,8 +29,10 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import ChangeSet, ExecutionChange, Lease, RulesChange
 from watcher.store.open import open_store
-from watcher.store.protocol import ChangeSet, ExecutionChange, Lease, OpenProblem, RulesChange, RulesRecord, Store
+from watcher.store.protocol import Store
+from watcher.store.records import OpenProblem, RulesRecord
 
 AT = from_us(START_US)
 FAILING, OVERDUE = EventType.PIPELINE_FAILING, EventType.EXECUTION_OVERDUE

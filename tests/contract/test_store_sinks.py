@@ -23,7 +23,7 @@ from watcher.domain.errors import OwnershipLostError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import Lease, Reminder, SourceChange
+from watcher.store.changes import Lease, Reminder, SourceChange
 from watcher.store.sink_protocol import BEGINNING, SinkStore
 
 LATER = Micros(START_US + 3_600 * SECOND_US)

@@ -37,7 +37,9 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.store.protocol import AccountRecord, AccountStore, Lease
+from watcher.store.changes import Lease
+from watcher.store.protocol import AccountStore
+from watcher.store.records import AccountRecord
 from watcher.store.sink_protocol import SinkStore
 
 OUTRUN_AFTER_S = 300.0

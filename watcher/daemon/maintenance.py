@@ -17,7 +17,8 @@ from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import OpenProblem, Store
+from watcher.store.protocol import Store
+from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
 

@@ -7,7 +7,7 @@ from watcher.config.models import Settings, WatchSettings
 from watcher.daemon.maintenance import RetentionPolicy
 from watcher.domain.event import EventType
 from watcher.domain.watch import limits_dwell
-from watcher.store.protocol import OpenProblem
+from watcher.store.records import OpenProblem
 
 
 def retention_policy_of(settings: Settings) -> RetentionPolicy:

@@ -17,7 +17,7 @@ from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import AttemptRecord, AttemptRecords
+from watcher.store.changes import AttemptRecord, AttemptRecords
 
 WARNED_EVERY_S = 300.0
 """A sink that takes some and not others is warned of so often at most."""

@@ -16,7 +16,8 @@ from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import AttemptRecords, BackoffState, DueDeliveries, Lease, SourceChange
+from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceChange
+from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import SentOpening, SinkStore
 
 BATCH = 256

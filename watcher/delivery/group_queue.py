@@ -18,7 +18,8 @@ from watcher.domain.event import EventKey
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import AttemptRecords, DueDeliveries, Lease
+from watcher.store.changes import AttemptRecords, Lease
+from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import BEGINNING, Candidate, GroupPosition, SinkStore
 
 GROUPS_COUNT = 16

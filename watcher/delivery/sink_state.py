@@ -3,7 +3,8 @@
 from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import BackoffState, SinkRecord
+from watcher.store.changes import BackoffState
+from watcher.store.records import SinkRecord
 
 FAILING = "failing"
 DISABLED = "disabled"

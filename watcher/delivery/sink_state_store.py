@@ -9,7 +9,8 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
-from watcher.store.protocol import Reminder, SinkRecord, SourceChange
+from watcher.store.changes import Reminder, SourceChange
+from watcher.store.records import SinkRecord
 from watcher.store.sink_protocol import SentOpening
 
 DISABLED_NOTE = "it answered 410 Gone, so deliveries wait; change its block in the configuration to send them"

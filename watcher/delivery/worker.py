@@ -14,7 +14,8 @@ from watcher.delivery.worker_parts import WorkerDependencies, assemble
 from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import EARLIEST, LATEST, Micros, Monotonic
 from watcher.runtime.rate_limiter import Pacer
-from watcher.store.protocol import Lease, SinkRecord
+from watcher.store.changes import Lease
+from watcher.store.records import SinkRecord
 
 CONCURRENCY = 16
 """At most so many requests in flight per sink (SPEC 5)."""

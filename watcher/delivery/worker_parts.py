@@ -19,7 +19,8 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.runtime.scheduler import Wake
-from watcher.store.protocol import Lease, SinkRecord
+from watcher.store.changes import Lease
+from watcher.store.records import SinkRecord
 from watcher.store.sink_protocol import SinkStore
 
 

@@ -10,7 +10,7 @@ from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.rule_recorder import PipelineRecorder
 from watcher.polling.session import AccountDependencies
-from watcher.store.protocol import ExecutionChange
+from watcher.store.changes import ExecutionChange
 
 
 class AccountRules:

@@ -12,7 +12,7 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import EARLIEST, LATEST, Monotonic
 from watcher.runtime.backoff import doubling
-from watcher.store.protocol import NO_BACKOFF, BackoffState
+from watcher.store.changes import NO_BACKOFF, BackoffState
 
 PAUSING_CODES = frozenset({429, 503})
 PAUSE_CAP_S = 15 * 60.0

@@ -24,7 +24,7 @@ from watcher.domain.watch import Watch, limits_dwell
 from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.runtime.clock import Clock
-from watcher.store.protocol import ExecutionChange, Lease
+from watcher.store.changes import ExecutionChange, Lease
 
 LOST_POLLS_FOR_US = 24 * 3600 * 1_000_000
 

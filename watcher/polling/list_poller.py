@@ -24,7 +24,7 @@ from watcher.polling.poll_queue import PollQueue, QueueKind, TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.request_selector import ListRequest
 from watcher.polling.session import AccountDependencies, AccountSession
-from watcher.store.protocol import ExecutionChange
+from watcher.store.changes import ExecutionChange
 
 log = structlog.get_logger()
 

@@ -20,7 +20,8 @@ from watcher.polling.pagination.sort_order import Ordering
 from watcher.polling.pagination.traversal import ListTraversal
 from watcher.polling.pipeline_list import EarlyEnd, PipelineListState
 from watcher.polling.session import AccountDependencies
-from watcher.store.protocol import PipelineChange, PipelineRecord
+from watcher.store.changes import PipelineChange
+from watcher.store.records import PipelineRecord
 
 CURSOR_EVERY_US = 60_000_000
 """The cursor of a pipeline in which nothing happens is written so often."""

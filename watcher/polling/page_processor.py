@@ -24,7 +24,7 @@ from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.poll_queue import PendingConfirmation, PollQueue, TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
 from watcher.polling.session import AccountDependencies
-from watcher.store.protocol import ExecutionChange
+from watcher.store.changes import ExecutionChange
 
 LONG_AGO = Micros(1)
 """When what is history counts as found (microseconds): before any scan."""

@@ -23,7 +23,7 @@ from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
 from watcher.polling.rules_draft import CLOSINGS, JudgedEnd, RulesDraft, RulesState
 from watcher.polling.session import AccountDependencies
-from watcher.store.protocol import ChangeSet, ExecutionChange, RulesChange
+from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import Edge, End, Rules, RuleState, UnjudgedEnd, is_silent, judge_end, kept_for, note_start
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import ReplyEvaluator
-from watcher.store.protocol import ExecutionChange, Lease, RulesChange
+from watcher.store.changes import ExecutionChange, Lease, RulesChange
 
 _FAILING, _SILENT = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
 CLOSINGS = {_FAILING: EventType.PIPELINE_RECOVERED, _SILENT: EventType.PIPELINE_ACTIVE}

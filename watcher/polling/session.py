@@ -24,7 +24,8 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
 from watcher.runtime.rate_limiter import Pacer
 from watcher.runtime.scheduler import Wake
-from watcher.store.protocol import AccountStore, Lease
+from watcher.store.changes import Lease
+from watcher.store.protocol import AccountStore
 
 log = structlog.get_logger()
 

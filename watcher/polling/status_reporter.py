@@ -13,7 +13,9 @@ from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import AccountMetrics
-from watcher.store.protocol import AccountRecord, AccountStore, Lease, SourceChange
+from watcher.store.changes import Lease, SourceChange
+from watcher.store.protocol import AccountStore
+from watcher.store.records import AccountRecord
 
 WORTH_SAVING_S = 2.0
 """A shorter pause is over about as soon as a restart."""

@@ -9,8 +9,9 @@ from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, sel
 
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
+from watcher.store.changes import PipelineChange
 from watcher.store.leases import expect_written
-from watcher.store.protocol import PipelineChange, PipelineRecord
+from watcher.store.records import PipelineRecord
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import Source, SourceNumbers, pipeline
 from watcher.store.tables import scan, source

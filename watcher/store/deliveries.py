@@ -12,7 +12,8 @@ from sqlalchemy import Connection, bindparam, false, func, select, true, union_a
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import AttemptRecords, Backlog, DueDeliveries
+from watcher.store.changes import AttemptRecords
+from watcher.store.records import Backlog, DueDeliveries
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source

@@ -10,8 +10,8 @@ from sqlalchemy import BindParameter, Connection, bindparam, func, insert, selec
 
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import ExecutionChange, Lease
 from watcher.store.leases import expect_written
-from watcher.store.protocol import ExecutionChange, Lease
 from watcher.store.row_mapping import RECORD_COLUMNS, AnyRow, execution_id, execution_key, execution_row, record_of
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, pipeline_id
 from watcher.store.tables import execution, source

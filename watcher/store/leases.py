@@ -7,7 +7,7 @@ from operator import attrgetter
 from sqlalchemy import Connection, bindparam, insert, select, update
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
-from watcher.store.protocol import Lease
+from watcher.store.changes import Lease
 from watcher.store.tables import lease as table
 
 _HELD = (

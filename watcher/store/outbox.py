@@ -9,7 +9,7 @@ from sqlalchemy import Connection, bindparam, func, insert, select
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, OutboxEntry
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import ExecutionChange, PipelineChange, RulesChange, SingleChange
+from watcher.store.changes import ExecutionChange, PipelineChange, RulesChange, SingleChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
 from watcher.store.tables import WAITING, delivery, source

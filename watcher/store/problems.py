@@ -10,7 +10,7 @@ from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import from_us, to_us
 from watcher.store.outbox import Emitted
-from watcher.store.protocol import OpenProblem
+from watcher.store.records import OpenProblem
 from watcher.store.row_mapping import AnyRow, execution_id
 from watcher.store.source_ids import pipeline_id
 from watcher.store.tables import execution, problem, source

@@ -1,242 +1,32 @@
-"""The store as its users see it: what is written, what is read, and under which lease."""
+"""The store as its users see it: what may be asked of it."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
-from watcher.domain.problems import Problem, ProblemChange
-from watcher.domain.rules import RuleState, UnjudgedEnd
+from watcher.domain.problems import ProblemChange
 from watcher.domain.timestamps import Micros
-from watcher.domain.watch import Cursor
+from watcher.store.changes import (
+    AttemptRecords,
+    BackoffState,
+    Change,
+    Lease,
+)
+from watcher.store.records import (
+    AccountRecord,
+    Backlog,
+    DueDeliveries,
+    OpenProblem,
+    PipelineRecord,
+    RulesRecord,
+    SinkRecord,
+)
 
 Keep = Callable[[str, str, str, Micros], bool]
 """Says of an account, a pipeline, an execution and when it ended (microseconds) whether its id must stay behind."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """Ownership of an account or a sink: `kind` is `account` or `sink`, `epoch` is random per taking.
-
-    Every write names its lease; a write whose epoch is no longer the stored one changes nothing.
-    """
-
-    kind: str
-    name: str
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class ExecutionChange:
-    """A new state of one execution with its events, written in one transaction or not at all.
-
-    `before` is the sequence the writer believes is recorded, `None` for an execution that has no row yet.
-    """
-
-    lease: Lease
-    before: int | None
-    known: ExecutionRecord
-    entries: tuple[OutboxEntry, ...]
-    problems: tuple[ProblemChange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Reminder:
-    """That the leased sink was reminded of a problem for that moment (microseconds UTC, steady)."""
-
-    problem: UUID
-    reminded_at: Micros
-
-
-@dataclass(frozen=True, slots=True)
-class SourceChange:
-    """A new state of the leased account or sink itself, with its events.
-
-    `before` is the sequence believed recorded, `sequence` the new one. `state` is the account's trouble, or a
-    sink's `failing` or `disabled`; `None` is well.
-    """
-
-    lease: Lease
-    before: int
-    sequence: int
-    state: str | None
-    entries: tuple[OutboxEntry, ...]
-    problems: tuple[ProblemChange, ...] = ()
-    reminders: tuple[Reminder, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineChange:
-    """How far a pipeline of the leased account is read now, with the pipeline's own events.
-
-    `before` is the sequence of its own events believed recorded, `sequence` the new one.
-    """
-
-    lease: Lease
-    pipeline: str
-    before: int
-    sequence: int
-    cursor: Cursor
-    entries: tuple[OutboxEntry, ...]
-    problems: tuple[ProblemChange, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class RulesChange:
-    """What the rules of a pipeline of the leased account go by now, with the pipeline's own events.
-
-    `before` and `sequence` are as for a `PipelineChange`. The ends of `unjudged` are to be judged later; with
-    `judges_all` those that waited have been judged.
-    """
-
-    lease: Lease
-    pipeline: str
-    before: int
-    sequence: int
-    state: RuleState
-    entries: tuple[OutboxEntry, ...] = ()
-    problems: tuple[ProblemChange, ...] = ()
-    unjudged: tuple[UnjudgedEnd, ...] = ()
-    judges_all: bool = False
-
-
-SingleChange = ExecutionChange | SourceChange | PipelineChange | RulesChange
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeSet:
-    """Changes under one lease that are written in this order, together or not at all."""
-
-    lease: Lease
-    changes: tuple[ExecutionChange | RulesChange, ...]
-
-
-Change = SingleChange | ChangeSet
-
-
-@dataclass(frozen=True, slots=True)
-class BackoffState:
-    """What an account or a sink is going through now, which a restart must not forget.
-
-    `pause_s` is how long nothing may be sent to it; `failing_for_s` is for how long nothing got through, counted only
-    while the daemon ran. `None` is no pause, no failure.
-    """
-
-    pause_s: float | None = None
-    failing_for_s: float | None = None
-
-
-NO_BACKOFF = BackoffState()
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRecord:
-    """How one attempt at a delivery ended, and what is next. Fields as in `Delivery`; `answer` is a word or code."""
-
-    stream: bytes
-    sequence: int
-    state: DeliveryState
-    attempts: int
-    due_at: Micros
-    steps: int
-    rejections: int
-    tried_at: Micros
-    first_due_at_s: float
-    answer: str
-    group_id: UUID | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptRecords:
-    """How attempts at deliveries of the leased sink ended, written together or not at all.
-
-    No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
-    and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept with the sink.
-    """
-
-    lease: Lease
-    attempts: tuple[AttemptRecord, ...]
-    clock_s: float
-    backoff: BackoffState
-
-
-@dataclass(frozen=True, slots=True)
-class AccountRecord:
-    """What the store knows of an account itself: its own events' sequence, and its trouble if degraded."""
-
-    sequence: int
-    trouble: str | None
-    backoff: BackoffState
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class PipelineRecord:
-    """What the store knows of a pipeline itself: its own events' sequence, and how far its lists were read, if ever."""
-
-    sequence: int
-    cursor: Cursor | None
-
-
-@dataclass(frozen=True, slots=True)
-class RulesRecord:
-    """What the store knows of a pipeline's rules: what they go by, open problems, the ends that wait to be judged.
-
-    `sequence` is that of the pipeline's own events.
-    """
-
-    sequence: int
-    state: RuleState
-    problems: Mapping[EventType, Problem]
-    unjudged: Sequence[UnjudgedEnd]
-
-
-@dataclass(frozen=True, slots=True)
-class OpenProblem:
-    """An open problem and what it is about: an account or a sink (`kind`), and of an account perhaps a pipeline.
-
-    Of an execution also its status, as long as it is overdue.
-    """
-
-    problem: Problem
-    kind: str
-    name: str
-    pipeline: str | None = None
-    execution: str | None = None
-    status: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SinkRecord:
-    """What the store knows of a sink: its own events' sequence, `failing`, `disabled` or `None`, and its clock."""
-
-    sequence: int
-    state: str | None
-    clock_s: float
-    backoff: BackoffState
-    problem: Problem | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DueDeliveries:
-    """Deliveries that may be tried now, at most one per stream, and when the next one after them is due (or `None`).
-
-    First those never tried, then the others, each in the order they came due.
-    """
-
-    deliveries: Sequence[Delivery]
-    next_due_at: Micros | None
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What waits for one sink: how many, and the oldest one's `recorded_at` (microseconds UTC, steady)."""
-
-    pending_count: int
-    oldest_at: Micros | None
 
 
 class AccountStore(Protocol):

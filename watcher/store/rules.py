@@ -7,9 +7,10 @@ from typing import Any
 from sqlalchemy import Connection, bindparam, delete, insert, select, update
 
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
+from watcher.store.changes import RulesChange
 from watcher.store.leases import expect_written
 from watcher.store.problems import open_problems_of_pipeline
-from watcher.store.protocol import RulesChange, RulesRecord
+from watcher.store.records import RulesRecord
 from watcher.store.row_mapping import execution_id, execution_key
 from watcher.store.source_ids import SourceNumbers, pipeline
 from watcher.store.tables import source, unjudged_end

@@ -6,8 +6,8 @@ from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.timestamps import Micros, from_us
+from watcher.store.changes import SourceChange
 from watcher.store.problems import PROBLEM_COLUMNS, problem_of
-from watcher.store.protocol import SourceChange
 from watcher.store.sink_protocol import SentOpening
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import delivery, event, problem, reminder

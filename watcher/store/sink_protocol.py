@@ -10,7 +10,9 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey
 from watcher.domain.problems import Problem
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import DueDeliveries, Lease, Store
+from watcher.store.changes import Lease
+from watcher.store.protocol import Store
+from watcher.store.records import DueDeliveries
 
 
 class GroupPosition(NamedTuple):

@@ -10,9 +10,10 @@ from operator import itemgetter
 from sqlalchemy import Connection, bindparam, case, func, select, update
 
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import BackoffState, Lease, SourceChange
 from watcher.store.leases import expect_written
 from watcher.store.problems import open_problem_of
-from watcher.store.protocol import AccountRecord, BackoffState, Lease, SinkRecord, SourceChange
+from watcher.store.records import AccountRecord, SinkRecord
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import Source, SourceNumbers
 from watcher.store.tables import source

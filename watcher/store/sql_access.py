@@ -10,8 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.store import leases
+from watcher.store.changes import Lease
 from watcher.store.monitor import StoreMonitor, Writing
-from watcher.store.protocol import Lease
 from watcher.store.source_ids import Source, SourceNumbers
 from watcher.store.sqlite import Database
 

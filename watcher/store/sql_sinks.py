@@ -10,7 +10,8 @@ from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.store import dead_letters, groups, sent_problems, silenced
-from watcher.store.protocol import DueDeliveries, Lease
+from watcher.store.changes import Lease
+from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import Candidate, DeadLetter, GroupPosition, SentOpening
 from watcher.store.sql_access import SqlAccess, held
 from watcher.store.sqlite import Database

@@ -20,18 +20,15 @@ from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
 from watcher.store import executions as states
+from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
 from watcher.store.monitor import Writing, write_probe
-from watcher.store.protocol import (
+from watcher.store.protocol import Keep
+from watcher.store.records import (
     AccountRecord,
-    AttemptRecords,
     Backlog,
-    BackoffState,
-    Change,
     DueDeliveries,
-    Keep,
-    Lease,
     OpenProblem,
     PipelineRecord,
     RulesRecord,

@@ -5,12 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection
 
 from watcher.store import leases
-from watcher.store.cursors import write_pipelines
-from watcher.store.deliveries import write_attempt_records
-from watcher.store.executions import PollTimes, write_executions, write_poll_times
-from watcher.store.outbox import Emitted, OutboxTimes, about, write_outbox
-from watcher.store.problems import write_problems
-from watcher.store.protocol import (
+from watcher.store.changes import (
     AttemptRecords,
     Change,
     ChangeSet,
@@ -20,6 +15,11 @@ from watcher.store.protocol import (
     SingleChange,
     SourceChange,
 )
+from watcher.store.cursors import write_pipelines
+from watcher.store.deliveries import write_attempt_records
+from watcher.store.executions import PollTimes, write_executions, write_poll_times
+from watcher.store.outbox import Emitted, OutboxTimes, about, write_outbox
+from watcher.store.problems import write_problems
 from watcher.store.rules import write_rules
 from watcher.store.sent_problems import write_reminders
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink

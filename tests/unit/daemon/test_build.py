@@ -15,7 +15,7 @@ from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.rules import FailingRule, Rules
-from watcher.store.protocol import OpenProblem
+from watcher.store.records import OpenProblem
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 BLOCK: dict[str, Any] = {"type": "webhook", "url": "https://h/path", "secret": SECRET, "headers": {"A": "b"}}

@@ -21,7 +21,7 @@ from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import ExecutionChange, RulesChange
+from watcher.store.changes import ExecutionChange, RulesChange
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
 

@@ -15,7 +15,7 @@ from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
-from watcher.store.protocol import SourceChange
+from watcher.store.changes import SourceChange
 
 REMINDED = replace(RULES, remind_every_s=3600.0)
 PROBLEM = Problem(UUID(int=5), EventType.PIPELINE_FAILING, EPOCH, EventKey(b"a", 1))

@@ -4,7 +4,8 @@ import pytest
 from virtual import FakeClock
 
 from watcher.delivery.sink_state import SinkState
-from watcher.store.protocol import NO_BACKOFF, BackoffState, SinkRecord
+from watcher.store.changes import NO_BACKOFF, BackoffState
+from watcher.store.records import SinkRecord
 
 
 @pytest.fixture

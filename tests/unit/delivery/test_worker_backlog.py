@@ -12,7 +12,7 @@ from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.worker import CONCURRENCY, REST_S, UNSETTLED_COUNT
 from watcher.domain.delivery import Delivery
-from watcher.store.protocol import AttemptRecords
+from watcher.store.changes import AttemptRecords
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from watcher.domain.execution import ExecutionRecord, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import YIELDING_CONCURRENCY
 from watcher.polling.poll_queue import TrackedExecution
+from watcher.store.changes import BackoffState, Change, ExecutionChange, Lease
 from watcher.store.open import open_store
-from watcher.store.protocol import BackoffState, Change, ExecutionChange, Lease
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")

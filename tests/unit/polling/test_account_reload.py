@@ -11,7 +11,7 @@ from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, page
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.watch import FirstSight, Watch
-from watcher.store.protocol import Change, Lease, PipelineChange, SourceChange
+from watcher.store.changes import Change, Lease, PipelineChange, SourceChange
 from watcher.store.sql_store import SqlStore
 
 A, B, C = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "abc")

@@ -9,7 +9,7 @@ from watcher.domain.event import AccountTrouble
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.circuit_breaker import AccountCircuitBreaker, BreakerState
-from watcher.store.protocol import NO_BACKOFF, BackoffState
+from watcher.store.changes import NO_BACKOFF, BackoffState
 
 UNAUTHORIZED = AccountTrouble.UNAUTHORIZED
 OVER_BUDGET = AccountTrouble.OVER_BUDGET

@@ -17,7 +17,7 @@ from watcher.domain.watch import Watch
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.policy import AccountState, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
-from watcher.store.protocol import ExecutionChange, Lease
+from watcher.store.changes import ExecutionChange, Lease
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 LEASE = Lease("account", "default", 7)

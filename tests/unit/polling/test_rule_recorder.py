@@ -12,7 +12,7 @@ from watcher.domain.event import GapReason
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Details, Watch
-from watcher.store.protocol import Change, ExecutionChange
+from watcher.store.changes import Change, ExecutionChange
 from watcher.store.sql_store import SqlStore
 
 HOUR_US = 3600 * 1_000_000

@@ -12,7 +12,8 @@ from watcher.domain.routing import Router
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.metrics import Metrics
-from watcher.store.protocol import NO_BACKOFF, AccountRecord, BackoffState, Lease
+from watcher.store.changes import NO_BACKOFF, BackoffState, Lease
+from watcher.store.records import AccountRecord
 
 LEASE = Lease("account", "default", 7)
 

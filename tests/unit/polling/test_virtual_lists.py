@@ -30,7 +30,7 @@ from virtual import EPOCH, FakeClock
 
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import to_us
-from watcher.store.protocol import Change, PipelineChange
+from watcher.store.changes import Change, PipelineChange
 from watcher.store.sql_store import SqlStore
 
 pytestmark = pytest.mark.untraced  # and by `thinned` most of them `pytest.mark.long`

@@ -10,9 +10,9 @@ from sqlalchemy.exc import OperationalError
 from stores import SECOND_US, SetClock, Woken, change, execution_id, executions_of
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError, StoreUnusableError
+from watcher.store.changes import Lease
 from watcher.store.db_errors import explain
 from watcher.store.open import open_store
-from watcher.store.protocol import Lease
 from watcher.store.sql_store import SqlStore
 
 

@@ -9,8 +9,9 @@ from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, execution_id,
 from watcher.domain.execution import LostReason
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
+from watcher.store.changes import NO_BACKOFF, BackoffState
 from watcher.store.open import open_store
-from watcher.store.protocol import NO_BACKOFF, Backlog, BackoffState, PipelineRecord
+from watcher.store.records import Backlog, PipelineRecord
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 LATER = Micros(START_US + 60 * SECOND_US)

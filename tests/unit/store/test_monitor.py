@@ -13,8 +13,8 @@ from virtual import FakeClock
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.timestamps import Micros
+from watcher.store.changes import NO_BACKOFF, AttemptRecords, Lease
 from watcher.store.monitor import StoreMonitor, Writing
-from watcher.store.protocol import NO_BACKOFF, AttemptRecords, Lease
 from watcher.store.sql_store import SqlStore
 
 Use = Callable[[SqlStore, Lease, Lease], Awaitable[object]]

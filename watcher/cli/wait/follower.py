@@ -21,7 +21,7 @@ from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
-from watcher.store.protocol import SingleChange
+from watcher.store.changes import SingleChange
 
 REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0

@@ -11,17 +11,8 @@ from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.rules import RuleState
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import (
-    NO_BACKOFF,
-    AccountRecord,
-    BackoffState,
-    Change,
-    ChangeSet,
-    Lease,
-    PipelineRecord,
-    RulesRecord,
-    SingleChange,
-)
+from watcher.store.changes import NO_BACKOFF, BackoffState, Change, ChangeSet, Lease, SingleChange
+from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from watcher.clerk.protocol import Reply
 from watcher.domain.errors import Exit
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, Monotonic, to_us
-from watcher.store.protocol import Change, ExecutionChange, SourceChange
+from watcher.store.changes import Change, ExecutionChange, SourceChange
 
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}

@@ -12,8 +12,8 @@ from receiver import Receiver, answer, hangs, says
 from watcher.config.loader import load_config
 from watcher.daemon.build import fingerprint_of
 from watcher.runtime.clock import SystemClock
+from watcher.store.changes import SourceChange
 from watcher.store.open import open_store
-from watcher.store.protocol import SourceChange
 
 Command = Callable[..., Any]
 OnTerminal = Callable[..., str]

@@ -6,7 +6,9 @@ from watcher.clerk.protocol import Reply
 from watcher.cli.wait.observers import EphemeralStore, ObservedApi
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
-from watcher.store.protocol import NO_BACKOFF, AccountRecord, AccountStore, Change, ExecutionChange, PipelineRecord
+from watcher.store.changes import NO_BACKOFF, Change, ExecutionChange
+from watcher.store.protocol import AccountStore
+from watcher.store.records import AccountRecord, PipelineRecord
 
 
 async def test_a_reply_is_heard_and_passed_on() -> None:

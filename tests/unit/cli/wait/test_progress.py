@@ -10,7 +10,7 @@ from watcher.domain.errors import Exit
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.domain.watch import Cursor
-from watcher.store.protocol import ExecutionChange, Lease, PipelineChange, SourceChange
+from watcher.store.changes import ExecutionChange, Lease, PipelineChange, SourceChange
 
 LEASE = Lease("account", "default", 1)
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
