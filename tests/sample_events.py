@@ -7,9 +7,10 @@ from random import Random
 from typing import Any
 from uuid import UUID, uuid5
 
-from watcher.domain.cloudevents import NAMESPACE, timestamp
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
+from watcher.domain.event_ids import NAMESPACE
 from watcher.domain.event_size import truncate
 from watcher.domain.problems import PROBLEM_KINDS, severity_of
 from watcher.domain.timestamps import NEVER

@@ -18,8 +18,8 @@ from sample_events import PROBLEM, data_of, hostile_failures, problem_block, sam
 
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.cloudevents import timestamp
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.runtime.clock import SystemClock

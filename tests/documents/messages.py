@@ -15,8 +15,8 @@ from worker_rig import FakeClock
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.domain.cloudevents import timestamp
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 
 WIDTH = 720

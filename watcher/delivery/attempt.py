@@ -10,9 +10,9 @@ from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
-from watcher.domain.cloudevents import group_id
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import OutputClosedError
+from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import Jitter
 from watcher.runtime.clock import Clock

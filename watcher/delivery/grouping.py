@@ -6,8 +6,8 @@ from typing import NamedTuple
 from uuid import UUID
 
 from watcher.delivery.sinks.protocol import GroupRules
-from watcher.domain.cloudevents import group_id
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_ids import group_id
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import NEVER, Micros
 

@@ -1,21 +1,23 @@
 """What a change is called outside: the CloudEvents envelope, the ids, the allow-list of fields (SPEC 5)."""
 
 import json
-import secrets
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
-from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventKey, EventType, GapReason
-from watcher.domain.event_size import LIST_LENGTH, Json, cut, truncate
+from watcher.domain.envelope import event_of, present, timestamp
+from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, GapReason
+from watcher.domain.event_ids import (
+    NAMESPACE,
+    account_source,
+    pipeline_source,
+    sink_source,
+)
+from watcher.domain.event_size import LIST_LENGTH, Json, cut
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Status
 from watcher.domain.problems import Problem, ProblemChange, severity_of
 from watcher.domain.transitions import StatusChange
 from watcher.domain.watch import Watch
-
-NAMESPACE = uuid.UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
-"""The namespace of all our UUIDv5. Changing it would give every event a second id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +85,7 @@ def execution_event(params: ExecutionEventParams) -> Event:
             "delaySeconds": None if delay is None else round(delay.total_seconds(), 3),
         },
     }
-    return _event(
+    return event_of(
         status_change.type,
         pipeline_source(watch),
         reported_at or observed_at.at,
@@ -103,7 +105,7 @@ def gap_event(params: GapEventParams, *, sequence: int, at: datetime) -> Event:
         "atMost": params.at_most,
         "observed": {"at": timestamp(at)},
     }
-    return _event(EventType.PIPELINE_GAP, pipeline_source(params.watch), at, sequence=sequence, data=data)
+    return event_of(EventType.PIPELINE_GAP, pipeline_source(params.watch), at, sequence=sequence, data=data)
 
 
 def pipeline_event(
@@ -119,14 +121,14 @@ def pipeline_event(
         "problem": _problem(problem),
         "observed": {"at": timestamp(at)},
     }
-    return _event(type_, pipeline_source(params.watch), at, sequence=sequence, data=data)
+    return event_of(type_, pipeline_source(params.watch), at, sequence=sequence, data=data)
 
 
 def closed_event(opening: bytes | None, *, reason: ClosedReason, at: datetime, problem: ProblemChange) -> Event:
     """Build `problem.closed` with the data of the event that opened it, as far as that is there."""
     data: Json = {} if opening is None else json.loads(opening)["data"]
     data |= {"reason": reason, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
-    return _event(EventType.PROBLEM_CLOSED, f"/problems/{problem.problem.id}", at, sequence=1, data=data)
+    return event_of(EventType.PROBLEM_CLOSED, f"/problems/{problem.problem.id}", at, sequence=1, data=data)
 
 
 def execution_block(body: bytes) -> Json:
@@ -155,7 +157,7 @@ def account_event(
         "problem": _problem(problem),
         "observed": {"at": timestamp(at)},
     }
-    return _event(type_, account_source(account), at, sequence=sequence, data=data)
+    return event_of(type_, account_source(account), at, sequence=sequence, data=data)
 
 
 def sink_event(
@@ -163,102 +165,19 @@ def sink_event(
 ) -> Event:
     """Build an event of the sink itself, for the other sinks. `answer` is the last one it gave."""
     data = {"sink": sink, "answer": answer, "problem": _problem(problem), "observed": {"at": timestamp(at)}}
-    return _event(type_, sink_source(sink), at, sequence=sequence, data=data)
+    return event_of(type_, sink_source(sink), at, sequence=sequence, data=data)
 
 
 def reminder_event(opening: bytes, problem: Problem, *, sink: str, sequence: int, at: datetime) -> Event:
     """Build `problem.reminder` for one sink from the body of the event that opened the problem."""
     data = json.loads(opening)["data"] | {"problem": _problem(ProblemChange(problem))}
-    return _event(EventType.PROBLEM_REMINDER, sink_source(sink), at, sequence=sequence, data=data)
+    return event_of(EventType.PROBLEM_REMINDER, sink_source(sink), at, sequence=sequence, data=data)
 
 
 def trial_event(*, sink: str, at: datetime) -> Event:
     """Build `watcher.test` for one sink. It is recorded nowhere, so it is always the first of its own count."""
     data = {"sink": sink, "observed": {"at": timestamp(at)}}
-    return _event(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
-
-
-def new_problem(kind: EventType, source: str, *, subject: str = "", nth: int, sequence: int, at: datetime) -> Problem:
-    """Return the problem that an event of this kind, source, subject and sequence opens, which is seen at `at`.
-
-    Its id is the same for ever: it is made of what it is about and the how-manieth of its kind that is.
-    """
-    id_ = uuid.uuid5(NAMESPACE, f"problem/{kind}{source}#{subject}/{nth}")
-    return Problem(id_, kind, at, EventKey(stream_of(source, subject), sequence))
-
-
-def stream_of(source: str, subject: str = "") -> bytes:
-    """Return the key of the stream of events with this source and subject."""
-    return uuid.uuid5(NAMESPACE, f"{source}#{subject}").bytes
-
-
-def group_id(event_ids: Iterable[uuid.UUID]) -> uuid.UUID:
-    """Return the id of a group of events that are sent together, the same on every attempt."""
-    return uuid.uuid5(NAMESPACE, f"group/{'/'.join(map(str, event_ids))}")
-
-
-def account_source(account: str) -> str:
-    """Return the source of an account's own events."""
-    return f"/accounts/{account}"
-
-
-def pipeline_source(watch: Watch) -> str:
-    """Return the source of a pipeline's events, and those of its executions."""
-    return f"/accounts/{watch.account}/pipelines/{watch.pipeline}"
-
-
-def sink_source(sink: str) -> str:
-    """Return the source of a sink's own events."""
-    return f"/sinks/{sink}"
-
-
-def timestamp(moment: datetime) -> str:
-    """Return RFC 3339 in UTC with milliseconds: `2026-11-24T10:00:01.000Z`."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def uuid7(now_ms: int) -> uuid.UUID:
-    """Return a UUIDv7 of that Unix time in milliseconds (RFC 9562, 5.7)."""
-    value = (now_ms & (2**48 - 1)) << 80 | secrets.randbits(80)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    return uuid.UUID(int=value)
-
-
-def _event(
-    type_: EventType,
-    source: str,
-    time: datetime,
-    *,
-    sequence: int,
-    data: Json,
-    subject: str | None = None,
-    id_: uuid.UUID | None = None,
-) -> Event:
-    """Build the envelope. What has no id that stays the same for ever gets one of its time."""
-    id_ = id_ or uuid7(int(time.timestamp() * 1000))
-    envelope = {
-        "specversion": "1.0",
-        "id": str(id_),
-        "source": source,
-        "type": type_,
-        "subject": subject,
-        "time": timestamp(time),
-        "datacontenttype": "application/json",
-        "sequence": f"{sequence:010d}",
-        "data": data,
-    }
-    return Event(id_, type_, stream_of(source, subject or ""), sequence, truncate(_present(envelope)))
-
-
-def _present(value: Json) -> Json:
-    """Leave out what is absent: `None` and empty containers, at every depth."""
-    kept: Json = {}
-    for key, item in value.items():
-        present = _present(item) if isinstance(item, dict) else item
-        if present or not (present is None or isinstance(present, dict | list)):
-            kept[key] = present
-    return kept
+    return event_of(EventType.WATCHER_TEST, sink_source(sink), at, sequence=1, data=data)
 
 
 def _where(params: ExecutionEventParams) -> Json:
@@ -306,7 +225,7 @@ def _execution(params: ExecutionEventParams) -> Json:
         "triggeredByEntityId": _text(facts.triggered_by_entity_id),
         "conversationId": _text(facts.conversation_id),
         "failedNodes": [
-            _present({"id": _text(node.id), "name": _text(node.name), "error": _text(node.error)}) for node in nodes
+            present({"id": _text(node.id), "name": _text(node.name), "error": _text(node.error)}) for node in nodes
         ],
         "goals": [cut(goal) for goal in facts.goals[:LIST_LENGTH]],
     }

@@ -12,18 +12,15 @@ from watcher.domain.cloudevents import (
     GapEventParams,
     PipelineEventParams,
     account_event,
-    account_source,
     closed_event,
     execution_event,
     gap_event,
-    new_problem,
     pipeline_event,
-    pipeline_source,
     reminder_event,
     sink_event,
-    sink_source,
 )
 from watcher.domain.event import AccountTrouble, ClosedReason, Event, EventType, OutboxEntry
+from watcher.domain.event_ids import account_source, new_problem, pipeline_source, sink_source
 from watcher.domain.problems import PROBLEM_KINDS, Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.watch import Watch

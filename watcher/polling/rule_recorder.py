@@ -11,8 +11,9 @@ from operator import attrgetter
 
 import structlog
 
-from watcher.domain.cloudevents import execution_block, pipeline_source, stream_of
+from watcher.domain.cloudevents import execution_block
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_ids import pipeline_source, stream_of
 from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionSnapshot
 from watcher.domain.rules import End, Rules, RuleState, UnjudgedEnd

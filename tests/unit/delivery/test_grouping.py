@@ -10,8 +10,8 @@ from watcher.delivery import grouping
 from watcher.delivery.delivery_fields import fields_of
 from watcher.delivery.grouping import Member, OpenGroups, fixed, key_of
 from watcher.delivery.sinks.protocol import GroupRules
-from watcher.domain.cloudevents import group_id
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_ids import group_id
 from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import Micros
 

@@ -17,10 +17,9 @@ from watcher.domain.cloudevents import (
     execution_event,
     gap_event,
     sink_event,
-    timestamp,
     trial_event,
-    uuid7,
 )
+from watcher.domain.envelope import timestamp, uuid7
 from watcher.domain.event import AccountTrouble, Event, EventType, GapReason
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, FailedNode, LostReason
 from watcher.domain.transitions import StatusChange

@@ -7,15 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from watcher.domain.cloudevents import (
-    ExecutionEventParams,
-    GapEventParams,
-    ObservedAt,
-    PipelineEventParams,
-    new_problem,
-)
+from watcher.domain.cloudevents import ExecutionEventParams, GapEventParams, ObservedAt, PipelineEventParams
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason, OutboxEntry
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.event_ids import new_problem
 from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange

@@ -17,9 +17,10 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
-from watcher.domain.cloudevents import group_id, timestamp
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
 from watcher.domain.problems import severity_of
 from watcher.runtime.clock import Clock
 

@@ -14,8 +14,9 @@ from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_js
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
-from watcher.domain.cloudevents import group_id, timestamp
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
+from watcher.domain.event_ids import group_id
 
 ENQUEUE_URL = "https://events.pagerduty.com/v2/enqueue"
 

@@ -17,8 +17,8 @@ from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shor
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
-from watcher.domain.cloudevents import group_id
 from watcher.domain.delivery import Delivery
+from watcher.domain.event_ids import group_id
 
 MESSAGE_LENGTH = 10_000
 """Slack refuses a message at about 13,200 characters over all blocks (slackapi/bolt-js#2509)."""

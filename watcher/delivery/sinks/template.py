@@ -10,9 +10,9 @@ from typing import Protocol
 
 from watcher.delivery.sinks.alert_text import shorten
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.domain.cloudevents import group_id
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
 
 ALERT_EVENTS = (
     *(EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST),

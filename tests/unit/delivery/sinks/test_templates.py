@@ -31,9 +31,10 @@ from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import SentProblem
 from watcher.delivery.sinks.slack import MESSAGE_LENGTH, SlackTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
-from watcher.domain.cloudevents import group_id, timestamp
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_ids import group_id
 from watcher.domain.problems import PROBLEM_KINDS, Problem
 
 KEY = "k" * 32

@@ -22,8 +22,8 @@ from worker_rig import FakeClock
 from watcher.daemon.build import fingerprint_of
 from watcher.delivery.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
-from watcher.domain.cloudevents import group_id
 from watcher.domain.event import EventKey, EventType
+from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Problem
 from watcher.domain.routing import types_matching
 from watcher.runtime.clock import Clock, SystemClock

@@ -1,6 +1,6 @@
 """Problems, what rules go by, and groups of deliveries. What goes on now becomes a problem, under the id it would have.
 
-The ids are made as `watcher.domain.cloudevents.problem_id` makes them.
+The ids are made as `watcher.domain.event_ids.new_problem` makes them.
 """
 
 import json
