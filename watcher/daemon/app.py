@@ -74,8 +74,7 @@ async def run(
     `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ListenError`,
     `OutputClosedError`.
     """
-    clock, metrics = SystemClock(), Metrics()
-    shutdown = _Shutdown(stop)
+    clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)

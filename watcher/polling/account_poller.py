@@ -43,6 +43,10 @@ TIMER_TOLERANCE_S = 0.1
 class AccountPoller:
     """Watches the open executions of the account of that name until they are terminal."""
 
+    _in_flight_count = 0
+    _next_tick_at = LATEST
+    _draining = False
+
     def __init__(self, deps: AccountDependencies, rules: ScanRules) -> None:
         self.account = deps.lease.name
         self._deps = deps
@@ -81,9 +85,6 @@ class AccountPoller:
         self._asked_lists = Counter[str]()
         self._list_answered = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._in_flight_count = 0
-        self._next_tick_at = LATEST
-        self._draining = False
 
     @property
     def lists_read(self) -> Sequence[bool]:

@@ -40,6 +40,19 @@ def upgrade() -> None:
     op.add_column("source", sa.Column("rules", sa.String))
     op.add_column("execution", sa.Column("overdue_at", sa.BigInteger))
     _extend_delivery()
+    _create_tables()
+    op.execute(
+        "UPDATE execution SET overdue_at = (SELECT recorded_at FROM event v WHERE v.stream = execution.stream"
+        " AND v.sequence = execution.overdue_sequence) WHERE overdue_sequence IS NOT NULL"
+    )
+    connection = op.get_bind()
+    problems = [*_overdue(connection), *_trouble(connection)]
+    for row in problems:
+        connection.execute(sa.text(_INSERT), row)
+    op.execute("UPDATE meta SET value = '6' WHERE key = 'schema_version'")
+
+
+def _create_tables() -> None:
     op.create_table(
         "problem",
         sa.Column("id", sa.LargeBinary, primary_key=True),
@@ -72,15 +85,6 @@ def upgrade() -> None:
         sa.Column("failed", sa.Boolean, nullable=False),
         sqlite_with_rowid=False,
     )
-    op.execute(
-        "UPDATE execution SET overdue_at = (SELECT recorded_at FROM event v WHERE v.stream = execution.stream"
-        " AND v.sequence = execution.overdue_sequence) WHERE overdue_sequence IS NOT NULL"
-    )
-    connection = op.get_bind()
-    problems = [*_overdue(connection), *_trouble(connection)]
-    for row in problems:
-        connection.execute(sa.text(_INSERT), row)
-    op.execute("UPDATE meta SET value = '6' WHERE key = 'schema_version'")
 
 
 def _extend_delivery() -> None:
