@@ -32,6 +32,10 @@ def hold_key(delivery: Delivery) -> bytes:
     return delivery.stream if delivery.group_id is None else delivery.group_id.bytes
 
 
+def _key_of(delivery: Delivery) -> EventKey:
+    return EventKey(delivery.stream, delivery.sequence)
+
+
 class DeliveryQueue:
     """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked."""
 
@@ -76,8 +80,19 @@ class DeliveryQueue:
         return trial
 
     async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Return all that goes with what was taken, itself included; nothing if the store is in trouble."""
-        return batch
+        """Return all that goes with what was taken, itself included; nothing if the store is in trouble.
+
+        What a silence keeps back by now is settled, and left out: it may have waited long for its turn.
+        """
+        try:
+            members = await self._members(batch)
+            kept_back = {_key_of(each) for each in self._silencer.kept_back(members)}
+            if kept_back:
+                await self._silence(kept_back)
+        except StoreError as error:
+            self._failed(error)
+            return ()
+        return [each for each in members if _key_of(each) not in kept_back] if kept_back else members
 
     async def release(self) -> bool:
         """Let the openings go that no silence keeps back any more; return `False` if the store is in trouble.
@@ -89,8 +104,8 @@ class DeliveryQueue:
             return True
         try:
             openings = await self._store.silenced_openings(self.lease)
-            kept_back = self._silencer.kept_back(openings)
-            events = [EventKey(each.stream, each.sequence) for each in openings if each not in kept_back]
+            kept_back = {_key_of(each) for each in self._silencer.kept_back(openings)}
+            events = [key for key in map(_key_of, openings) if key not in kept_back]
             if events:
                 await self._store.release_silenced(self.lease, events, now=now)
         except StoreError as error:
@@ -130,6 +145,9 @@ class DeliveryQueue:
         """Write what the sink is going through; return whether that is recorded."""
         return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
 
+    async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        return batch
+
     async def _due(self, skip: frozenset[bytes]) -> DueDeliveries:
         while True:
             now = self._clock.steady_us()
@@ -137,7 +155,7 @@ class DeliveryQueue:
             kept_back = self._silencer.kept_back(due.deliveries)
             if not kept_back:
                 return due
-            await self._silence([EventKey(each.stream, each.sequence) for each in kept_back])
+            await self._silence([_key_of(each) for each in kept_back])
 
     async def _trial(self, skip: frozenset[bytes], *, never_tried: bool) -> Delivery | None:
         if self._silencer.now():

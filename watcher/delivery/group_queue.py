@@ -59,17 +59,6 @@ class GroupQueue(DeliveryQueue):
         self._collect_at = self._all_at = EARLIEST
         self._is_behind = False  # whether something may have been recorded since it looked last
 
-    async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Return the whole group; nothing if the store is in trouble."""
-        group_id = batch[0].group_id
-        if group_id is None:
-            return batch
-        try:
-            return await self._store.group_members(self.lease, group_id)
-        except StoreError as error:
-            self._failed(error)
-            return ()
-
     async def settle(self, records: AttemptRecords) -> bool:
         """Write how attempts ended. What waited for these may be collected now."""
         is_recorded = await super().settle(records)
@@ -82,6 +71,10 @@ class GroupQueue(DeliveryQueue):
         if count:
             self._collect_anew()
         return count
+
+    async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        group_id = batch[0].group_id
+        return batch if group_id is None else await self._store.group_members(self.lease, group_id)
 
     async def _due(self, skip: frozenset[bytes]) -> DueDeliveries:
         await self._prepare(count=GROUPS_COUNT)

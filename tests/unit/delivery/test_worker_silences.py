@@ -11,13 +11,14 @@ import pytest
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import BATCH
-from watcher.delivery.sinks.protocol import GroupRules
+from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.silences import Silence
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
+BY_PIPELINE = replace(RULES, group=GroupRules(("pipeline",), wait_s=30.0, max_count=100))
 PROBLEM = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, EPOCH, EventKey(b"a", 1))
 
 
@@ -216,3 +217,15 @@ async def test_a_grouped_sink_is_sent_the_opening_after_the_silence_too(rig: Rig
     await rig.go(51)
     await rig.go(60)
     assert rig.sink.take_sent() == ["a1"]
+
+
+@pytest.mark.parametrize("rules", [RULES, BY_PIPELINE])
+async def test_what_waits_for_its_turn_when_a_silence_begins_is_kept_back(rig: Rig, rules: WorkerRules) -> None:
+    await rig.restart(rules=replace(rules, rate_per_s=0.1))
+    await rig.record("x", data={**OF_P, "pipeline": {"id": "x"}})
+    await rig.record("a", data=OF_P)
+    await rig.record("b", data={**OF_P, "labels": {"team": "support"}})
+    assert await rig.sent_after(30) == ["x1"]
+    silence(rig, labels={"team": "sales"})
+    sent = [name for _ in range(3) for name in await rig.sent_after(20)]
+    assert (sent, rig.row("a1")["state"], rig.counted("silenced")) == (["b1"], "silenced", 1)
