@@ -58,7 +58,6 @@ class PipelineRecorder:
         self._released_by: Micros | None = None  # when the complete scan began that ends the hold
         self._awaited: Collection[TrackedExecution] = ()
         self._shown_at = NEVER
-        self._is_retired = False
         self.hold()
 
     @property
@@ -79,9 +78,9 @@ class PipelineRecorder:
             await self._write(())
 
     async def retire(self) -> None:
-        """Judge nothing more, once nothing is being written: the pipeline has no rules any more."""
-        async with self._stream.writing:
-            self._is_retired = True
+        """Wait until all is written that was handed in: the pipeline has no rules any more, so nothing more comes."""
+        async with self._stream.writing:  # whoever handed in something before is let in before
+            pass
 
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
@@ -104,8 +103,7 @@ class PipelineRecorder:
         if self._held_since is not None and self._released_by is None and began_at >= self._held_since:
             self._released_by, self._awaited = began_at, self.order.waiting()
         async with self._stream.writing:
-            if not self._is_retired:
-                await self._write_waiting(silent_until=began_at if proves_silence else None)
+            await self._write_waiting(silent_until=began_at if proves_silence else None)
 
     async def record(
         self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution
@@ -118,10 +116,7 @@ class PipelineRecorder:
             return
         self._waiting.append(handed)
         async with self._stream.writing:
-            if self._is_retired:
-                self._waiting.remove(handed)
-                await self._deps.store.record(change)
-            elif not handed.is_done:
+            if not handed.is_done:
                 await self._write_waiting()
         if handed.error is not None:
             raise handed.error

@@ -1,17 +1,21 @@
 """When rules are asked, and what is written with what they conclude."""
 
+import asyncio
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
 
-from watcher.domain.event import GapReason
-from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.event import Event, EventType, GapReason, OutboxEntry
+from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
 from watcher.domain.rules import FailingRule, Rules
 from watcher.domain.watch import Details, Watch
+from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.changes import Change, ExecutionChange
 from watcher.store.sql_store import SqlStore
 
@@ -322,6 +326,29 @@ async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(
     await account.watcher.watch([watch_of(None)])
     await account.settle()
     assert [event["subject"] for event in await account.events()] == [name_of(2)]
+
+
+async def test_what_was_written_with_others_as_the_rules_go_is_not_written_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock)
+    alert_rules = account.watcher._alert_rules
+
+    def record(number: int) -> asyncio.Task[None]:
+        known = ExecutionRecord(name_of(number), PIPELINE, status="failed", sequence=1)
+        body = json.dumps({"type": "execution.failed"}).encode()
+        event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body)
+        change = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
+        entry = TrackedExecution(known, watch_of(IN_A_ROW))
+        return asyncio.create_task(alert_rules.record(change, row(number), entry=entry))
+
+    async with alert_rules.stream(PIPELINE, sequence=0).writing:
+        waiting: list[asyncio.Task[object]] = []
+        for begin in (lambda: record(1), lambda: asyncio.create_task(alert_rules.watch([])), lambda: record(2)):
+            waiting.append(begin())
+            await asyncio.sleep(0)  # each waits for its turn, in this order
+    await asyncio.gather(*waiting)
+    assert await told(account) == ["failed", "failed"]
 
 
 async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(store: SqlStore, clock: FakeClock) -> None:
