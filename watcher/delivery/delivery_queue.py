@@ -4,13 +4,15 @@ A store error means that nothing was read or written, so the same work comes due
 will not pass and come through: somebody else owns the sink by now, or the store cannot be used at all.
 """
 
+import json
 from collections.abc import Awaitable, Collection, Sequence
 from datetime import datetime
+from uuid import UUID
 
 from watcher.delivery.silencing import Silencer
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
-from watcher.domain.event import EventKey
+from watcher.domain.event import EventKey, EventType
 from watcher.domain.silences import Silence
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import doubling
@@ -82,11 +84,13 @@ class DeliveryQueue:
     async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Return all that goes with what was taken, itself included; nothing if the store is in trouble.
 
-        What a silence keeps back by now is settled, and left out: it may have waited long for its turn.
+        What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is a
+        reminder of what is over: after the closing it would open the problem again, and nothing would close that.
         """
         try:
             members = await self._members(batch)
             kept_back = {_key_of(each) for each in self._silencer.kept_back(members)}
+            kept_back |= await self._outdated(members)
             if kept_back:
                 await self._silence(kept_back)
         except StoreError as error:
@@ -145,6 +149,14 @@ class DeliveryQueue:
         """Write what the sink is going through; return whether that is recorded."""
         return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
 
+    async def _outdated(self, deliveries: Sequence[Delivery]) -> set[EventKey]:
+        reminders = [each for each in deliveries if each.type == EventType.PROBLEM_REMINDER]
+        if not reminders:
+            return set()
+        problems = {_key_of(each): UUID(json.loads(each.body)["data"]["problem"]["id"]) for each in reminders}
+        still_open = await self._store.open_among(self.lease, set(problems.values()))
+        return {key for key, problem in problems.items() if problem not in still_open}
+
     async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         return batch
 
@@ -164,7 +176,7 @@ class DeliveryQueue:
         return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
 
     async def _silence(self, events: Collection[EventKey]) -> None:
-        """Settle what a silence keeps back, and look for openings among that when other silences hold."""
+        """Settle what is kept back, and look for openings among that when other silences hold."""
         self._released_under = None
         await self._store.silence(self.lease, events, now=self._clock.steady_us())
         self._metrics.silenced(len(events))

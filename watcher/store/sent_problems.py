@@ -1,6 +1,7 @@
 """Problems of which a sink was sent the opening, and when it was last reminded of each."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from uuid import UUID
 
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
@@ -36,6 +37,7 @@ _SENT = (
 )
 _OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
+_IS_OPEN = select(problem.c.id).where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
 _REMIND = (
     update(reminder)
     .where(reminder.c.problem_id == bindparam("of_problem"), reminder.c.sink_id == bindparam("of_sink"))
@@ -63,6 +65,11 @@ def sent_openings(connection: Connection, *, sink_id: int, closed_from: Micros |
         )
         for row in found
     ]
+
+
+def open_among(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
+    """Return which of these problems are open."""
+    return {id_ for id_ in ids if connection.execute(_IS_OPEN, {"of_problem": id_.bytes}).first() is not None}
 
 
 def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:

@@ -109,6 +109,10 @@ class SinkStore(Store, Protocol):
         """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
         ...
 
+    async def open_among(self, lease: Lease, problem_ids: Collection[UUID]) -> Collection[UUID]:
+        """Return which of these problems are open."""
+        ...
+
     async def dead_letters(
         self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:

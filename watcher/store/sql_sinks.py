@@ -80,6 +80,10 @@ class SqlSinks(SqlAccess):
         read = partial(sent_problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
         return await self._read(held(lease, read))
 
+    async def open_among(self, lease: Lease, problem_ids: Collection[UUID]) -> Collection[UUID]:
+        """Return which of these problems are open."""
+        return await self._read(held(lease, partial(sent_problems.open_among, ids=problem_ids)))
+
     async def dead_letters(
         self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100
     ) -> Sequence[DeadLetter]:

@@ -144,6 +144,18 @@ async def test_a_sink_in_trouble_does_not_pile_up_reminders(rig: Rig) -> None:
     assert await pass_hours(rig, 2) == [2, 1]  # the last that is late, and then at their times
 
 
+async def test_a_reminder_that_is_still_on_its_way_when_its_problem_is_closed_is_not_sent_any_more(rig: Rig) -> None:
+    await open_problem(rig)
+    await rig.go()
+    rig.sink.answer = lambda _: FAILED
+    await rig.go(3600)
+    assert len(reminders(rig)) == 1
+    await close_problem(rig)
+    rig.sink.answer = lambda _: DELIVERED
+    sent = [name for _ in range(10) for name in await rig.sent_after(60)]
+    assert (sent, rig.counted("silenced")) == (["a2"], 1)
+
+
 async def test_a_sink_that_does_not_ask_is_not_reminded(rig: Rig) -> None:
     await rig.restart()
     await open_problem(rig)
