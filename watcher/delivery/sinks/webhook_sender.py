@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
+from uuid import UUID
 
 import aiohttp
 import structlog
@@ -78,6 +79,7 @@ class WebhookSink:
         if self._url.scheme == "http":
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
         self._cut_from = float("-inf")
+        self._taken: dict[UUID, list[SendResult]] = {}  # of what was taken in part: what became of that part
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=target.timeout_s),
             connector=Connector(limit=CONNECTIONS),
@@ -92,10 +94,12 @@ class WebhookSink:
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
 
-        What is refused with 400 goes once more in its minimal form, if there is one: waiting would not help.
+        What is refused with 400 goes once more in its minimal form, if there is one: waiting would not help. The next
+        attempt goes on behind what was taken: of a large group no attempt may get all through.
         """
-        results = []
-        for message in await _made(self._template.messages, batch):
+        key = batch[0].group_id or batch[0].event_id
+        results = self._taken.pop(key, []) if batch[0].attempts else []
+        for message in (await _made(self._template.messages, batch))[len(results) :]:
             self._note_cut(message, batch[0])
             result, said = await self._post(message, replayed=batch[0].replayed)
             if result.answer == str(_REJECTED) and message.minimal is not None:
@@ -103,6 +107,8 @@ class WebhookSink:
                 smaller = replace(message, body=message.minimal())
                 result, _ = await self._post(smaller, replayed=batch[0].replayed)
             if result.outcome not in _TAKEN:
+                if results and result.outcome is not SendOutcome.REFUSED:  # else it goes on in halves
+                    self._taken[key] = results
                 return result
             results.append(result)
         return _weakest(results)

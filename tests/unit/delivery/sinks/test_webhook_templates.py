@@ -5,6 +5,7 @@ import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -94,6 +95,27 @@ async def test_a_delivery_is_settled_once_both_of_its_requests_are_taken(receive
         assert await sink.send([both]) == SendResult(SendOutcome.RETRY, "500")
     actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
     assert actions == ["resolve", "trigger"] * 2
+
+
+async def test_the_next_attempt_goes_on_behind_what_was_taken_and_a_replay_begins_anew(receiver: Receiver) -> None:
+    group = [replace(sample(EventType.EXECUTION_OVERDUE, number=number), group_id=UUID(int=7)) for number in range(5)]
+    answers = [202, 202, 429, 202, 500, *[202] * 7]
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(answer(answers.pop(0)))(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, **PAGERDUTY, group={}) as sink:
+        outcomes = [
+            (await sink.send([replace(each, attempts=attempts) for each in group])).outcome for attempts in (0, 1, 2, 0)
+        ]
+    taken = SendOutcome.ACCEPTED
+    assert outcomes == [SendOutcome.BUSY, SendOutcome.RETRY, taken, taken]
+    ids = [UUID(request.headers["webhook-id"]) for request in receiver.requests]
+    first, second, third, fourth, fifth = (each.event_id for each in group)
+    assert ids[:3] == [first, second, third]
+    assert ids[3:5] == [third, fourth]
+    assert ids[5:] == [fourth, fifth, first, second, third, fourth, fifth]
 
 
 async def test_nothing_more_is_sent_once_a_request_is_not_taken(receiver: Receiver) -> None:
