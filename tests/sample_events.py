@@ -92,7 +92,8 @@ def _problem_of(type_: EventType) -> dict[str, Any]:
     if type_ in PROBLEM_KINDS:
         return {"problem": problem_block(type_)}
     if type_ is EventType.PROBLEM_REMINDER:
-        return {"problem": problem_block(EventType.PIPELINE_FAILING)}
+        problem = problem_block(EventType.PIPELINE_FAILING)
+        return {"problem": problem, "observed": {"at": problem["openedAt"]}}  # as the opening has it
     kind = KINDS_OF_CLOSINGS.get(type_)
     return {} if kind is None else {"problem": problem_block(kind, closed=True)}
 

@@ -144,10 +144,8 @@ def _of_problem(events: Sequence[Event]) -> list[Event]:
     events_of = EventFactory(Router({}))
     at += timedelta(hours=4)
     closed = events_of.closed(problem, json.dumps(opening).encode(), reason=ClosedReason.REMOVED, at=at)
-    closing = json.loads(closed.entry.event.body)
-    data = {**opening["data"], "observed": closing["data"]["observed"]}
-    reminder = {**closing, "type": "problem.reminder", "source": "/sinks/ops", "sequence": "0000000004", "data": data}
-    return [reminder, closing]
+    reminder = events_of.reminder(json.dumps(opening).encode(), problem, sink="ops", after=3, at=at)
+    return [json.loads(entry.event.body) for entry in (reminder, closed.entry)]
 
 
 def _begin(now: datetime) -> dict[str, Outcome | ExecutionSnapshot]:

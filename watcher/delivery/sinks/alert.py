@@ -167,7 +167,7 @@ class Alert:
         """Return that line without the sign."""
         title = self._title()
         if self.type is EventType.PROBLEM_REMINDER and self.problem is not None:
-            open_s = (self.seen_at - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
+            open_s = (self.time - datetime.fromisoformat(self.problem["openedAt"])).total_seconds()
             return f"Still open after {in_words(max(0.0, open_s))}: {title}"
         if self.type is EventType.PROBLEM_CLOSED:
             return f"Closed, {self._reason()}: {title}"
