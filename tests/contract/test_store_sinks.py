@@ -75,6 +75,17 @@ async def test_what_is_silenced_is_settled_and_lets_the_next_go(store: SinkStore
     assert (await store.backlog())["ops"].pending_count == 1
 
 
+async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(
+    store: SinkStore, account: Lease, ops: Lease
+) -> None:
+    log = await store.claim("sink", "log")
+    await store.record(change(account, sinks=("ops", "log")))
+    await store.silence(ops, [of(1)], now=LATER)
+    await store.record(change(account, sequence=2, sinks=(), with_sinks_of=1))
+    assert await due(store, ops) == []
+    assert (await store.backlog())[log.name].pending_count == 2
+
+
 async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open(
     store: SinkStore, problem: Problem, ops: Lease
 ) -> None:

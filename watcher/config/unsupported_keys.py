@@ -8,7 +8,6 @@ from watcher.config.yaml_tree import Path
 VERSION = ".".join(version("clerk-watcher").split(".")[:2])
 NOT_YET = f"not in this version ({VERSION})"
 
-ALERTS = "comes with alert rules"
 RECEIVERS = "comes with more receivers"
 CONSOLE = "comes with the console"
 REPLICAS = "comes with replicas"
@@ -22,11 +21,6 @@ _KEYS = {
     ("watch", "*", "rules", "goal"): INSIGHT,
     ("watch", "*", "rules", "new_error"): INSIGHT,
     ("watch", "*", "rules", "loop"): INSIGHT,
-    ("sinks", "*", "template"): ALERTS,
-    ("sinks", "*", "routing_key"): ALERTS,
-    ("sinks", "*", "routing_key_file"): ALERTS,
-    ("sinks", "*", "group"): ALERTS,
-    ("sinks", "*", "remind_every"): ALERTS,
     ("sinks", "*", "allow_private"): RECEIVERS,
     ("sinks", "*", "tls"): RECEIVERS,
     ("store", "password_file"): REPLICAS,

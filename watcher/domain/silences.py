@@ -6,6 +6,17 @@ from datetime import datetime
 
 from watcher.domain.event import EventType
 
+CLOSINGS = frozenset(
+    {
+        EventType.PIPELINE_RECOVERED,
+        EventType.PIPELINE_ACTIVE,
+        EventType.ACCOUNT_RECOVERED,
+        EventType.SINK_RECOVERED,
+        EventType.PROBLEM_CLOSED,
+    }
+)
+"""What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""
+
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFields:
@@ -38,6 +49,7 @@ class Silence:
         """Tell whether it keeps this delivery back at that time."""
         return (
             self.starts_at <= at < self.ends_at
+            and delivery.type not in CLOSINGS
             and (self.types is None or delivery.type in self.types)
             and (not self.accounts or delivery.account in self.accounts)
             and (not self.pipelines or delivery.pipeline in self.pipelines)

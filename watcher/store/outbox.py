@@ -40,10 +40,15 @@ _DELIVERY = insert(delivery).values(
     due_at=func.coalesce(_LATEST_AHEAD, bindparam("now")),
 )
 
+# Whom a silence kept the earlier event from needs no word of its end.
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
-    .where(delivery.c.stream == bindparam("of_stream"), delivery.c.sequence == bindparam("of_sequence"))
+    .where(
+        delivery.c.stream == bindparam("of_stream"),
+        delivery.c.sequence == bindparam("of_sequence"),
+        delivery.c.state != DeliveryState.SILENCED,
+    )
 )
 
 

@@ -255,6 +255,8 @@ TABLE = [
     (HOOK + "    retry: {sched: [1s]}",
      '5:13: sinks.ops.retry.sched: unknown key "sched"; did you mean "schedule"? Allowed: schedule, give_up_after'),
     # templates and groups
+    ("sinks: {out: {type: stdout, remind_every: 4h}}",
+     '1:29: sinks.out.remind_every: unknown key "remind_every"; allowed: events, match, type, format'),
     (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is not known; did you mean "slack"? '
      "Allowed: slack, pagerduty, alertmanager")),
     ("sinks: {page: {type: webhook, template: pagerduty}}", ("1:9: sinks.page.routing_key: template pagerduty needs "

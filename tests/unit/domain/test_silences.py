@@ -3,7 +3,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.domain.event import EventType
-from watcher.domain.silences import DeliveryFields, Silence, Silences
+from watcher.domain.silences import CLOSINGS, DeliveryFields, Silence, Silences
 
 START = datetime(2026, 12, 24, tzinfo=UTC)
 END = START + timedelta(days=3)
@@ -46,6 +46,12 @@ def test_a_silence_holds_from_its_start_until_its_end(at: datetime, *, holds: bo
 def test_all_that_is_given_must_match(wanted: dict[str, object], *, failed: bool, degraded: bool) -> None:
     assert silence(**wanted).holds(FAILED, at=START) is failed
     assert silence(**wanted).holds(DEGRADED, at=START) is degraded
+
+
+@pytest.mark.parametrize("type_", sorted(CLOSINGS))
+def test_what_only_says_that_a_problem_is_over_is_never_kept_back(type_: EventType) -> None:
+    everything = silence(accounts=("default",))
+    assert not everything.holds(DeliveryFields("ops", type_, "default", "p1", {"team": "sales"}), at=START)
 
 
 def test_those_that_hold_now_and_may_concern_a_sink_are_found_and_replaced() -> None:

@@ -141,8 +141,10 @@ def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
         "Account": clean(alert.data.get("account", "")),
         "Severity": alert.severity,
     }
-    when = "Ended" if "finishedAt" in execution else "Since" if alert.problem and not alert.closes else "At"
-    since = datetime.fromisoformat(alert.problem["openedAt"]) if alert.problem and when == "Since" else alert.time
+    if alert.problem and not alert.closes:
+        when, since = "Since", datetime.fromisoformat(alert.problem["openedAt"])
+    else:
+        when, since = "Ended" if "finishedAt" in execution else "At", alert.time
     texts = [_plain(f"{name}\n{value}") for name, value in fields.items() if value]
     return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
 

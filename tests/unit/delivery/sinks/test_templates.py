@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -166,6 +166,15 @@ def test_a_plain_webhook_is_shown_the_beginning_of_the_event() -> None:
 
 def plain_texts(payload: dict[str, Any]) -> str:
     return "\n".join(texts_of(payload["blocks"]))
+
+
+def test_slack_says_since_when_a_problem_is_open_though_its_execution_has_ended() -> None:
+    failed = data_of(EventType.EXECUTION_FAILED)["execution"]
+    reminder = data_of(EventType.PROBLEM_REMINDER) | {"execution": failed}
+    (payload,) = slack(sample(EventType.PROBLEM_REMINDER, data=reminder))
+    fields = next(block["fields"] for block in payload["blocks"] if "fields" in block)
+    opened_at = datetime.fromisoformat(reminder["problem"]["openedAt"])
+    assert fields[-1]["text"].startswith(f"Since\n<!date^{int(opened_at.timestamp())}^")
 
 
 def test_slack_shows_headline_error_facts_ids_and_a_button() -> None:
