@@ -76,6 +76,8 @@ class _Forward(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         kind = record.exc_info[0].__name__ if record.exc_info and record.exc_info[0] else None
+        if kind == "CancelledError":  # of what still hangs at the end, and is broken off: nothing went wrong
+            return
         complaint = (record.name, record.levelname, kind)
         now = self._read()
         if now < self._quiet_until.get(complaint, now):

@@ -1,5 +1,6 @@
 """What is logged, how it looks, and what libraries never get to say."""
 
+import asyncio
 import io
 import json
 import logging
@@ -166,6 +167,13 @@ def test_a_library_that_warns_is_named_without_its_text() -> None:
     assert (line["event"], line["library"], line["level_name"]) == ("library.warned", "aiohttp.client", "WARNING")
     assert line["error"] is None
     assert SECRET not in text_of(out)
+
+
+def test_what_is_broken_off_at_the_end_is_no_trouble_of_a_library() -> None:
+    out = configured()
+    library = logging.getLogger("apscheduler.executors.default")
+    library.error("Job raised an exception", exc_info=asyncio.CancelledError())
+    assert text_of(out) == ""
 
 
 def test_a_library_that_warns_all_the_time_is_logged_once_a_minute() -> None:
