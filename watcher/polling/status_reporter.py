@@ -17,8 +17,8 @@ from watcher.store.changes import Lease, SourceChange
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord
 
-WORTH_SAVING_S = 2.0
-"""A shorter pause is over about as soon as a restart."""
+WORTH_SAVING_S = 1.2
+"""A restart takes as long: a shorter pause is over by then."""
 
 log = structlog.get_logger()
 

@@ -82,10 +82,17 @@ async def test_a_pause_is_written_at_once_and_once_however_many_answers_ask_for_
 
 async def test_a_pause_of_a_moment_waits_for_the_flush() -> None:
     saved = Saved()
-    saved.busy(1.75)
+    saved.busy(1.125)
     await saved.reporter.save_pause()
     assert saved.pages.written == []
-    assert await saved.save() == [BackoffState(1.75, 0.0)]
+    assert await saved.save() == [BackoffState(1.125, 0.0)]
+
+
+async def test_a_pause_that_outlasts_a_quick_restart_is_written_at_once() -> None:
+    saved = Saved()
+    saved.busy(1.875)  # two seconds, a moment later
+    await saved.reporter.save_pause()
+    assert saved.pages.written == [BackoffState(1.875, 0.0)]
 
 
 async def test_a_pause_that_is_over_is_written_as_none() -> None:
