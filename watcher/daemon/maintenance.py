@@ -206,5 +206,5 @@ class Maintenance:
 
 
 def _has_ended(open_problem: OpenProblem) -> bool:
-    """Tell whether an execution that was overdue is not any more, of which no event told."""
+    """Return whether an execution that was overdue is not any more, which no event has said."""
     return open_problem.execution is not None and open_problem.status is None

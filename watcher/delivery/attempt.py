@@ -109,7 +109,7 @@ class DeliverySender:
             return SendResult(SendOutcome.RETRY, "error")
 
     def _attempt(self, deliveries: Sequence[Delivery], result: SendResult, *, begun_s: float) -> Attempt:
-        """Judge all of a group alike, by the one that was due last; a group that is refused goes on in halves."""
+        """Evaluate all of a group alike, by the one that was due last; a group that is refused goes on in halves."""
         at, count = self.clock.steady_us(), len(deliveries)
         first_due_s = max(begun_s if each.first_due_at_s is None else each.first_due_at_s for each in deliveries)
         decision = decide(

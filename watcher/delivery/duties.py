@@ -18,7 +18,7 @@ from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.store.sink_protocol import SentOpening
 
-LOOK_EVERY_S = 30.0
+CHECK_EVERY_S = 30.0
 """Reminders come so much late at most."""
 
 CLOSED_SHOWN = timedelta(minutes=15)
@@ -50,7 +50,7 @@ class SinkDuties:
         self._clock = clock
         self._metrics = metrics
         self._remind_every_us = None if remind_every_s is None else round(remind_every_s * 1e6)
-        self._look_at = self._refresh_at = clock.monotonic()
+        self._check_at = self._refresh_at = clock.monotonic()
         self._fatal = fatal
         self._refreshing: asyncio.Task[None] | None = None
 
@@ -68,7 +68,7 @@ class SinkDuties:
 
     def rest_s(self) -> float:
         """Return in how many seconds something is to be done."""
-        times = [self._look_at] if self._remind_every_us is not None else []
+        times = [self._check_at] if self._remind_every_us is not None else []
         times += [self._refresh_at] if self._sink.refresh_every_s is not None else []
         return max(0.0, min(times, default=LATEST) - self._clock.monotonic())
 
@@ -80,9 +80,9 @@ class SinkDuties:
 
     async def _remind(self, now: Monotonic) -> bool:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""
-        if self._remind_every_us is None or now < self._look_at:
+        if self._remind_every_us is None or now < self._check_at:
             return True
-        self._look_at = Monotonic(now + min(LOOK_EVERY_S, self._remind_every_us / 1e6))
+        self._check_at = Monotonic(now + min(CHECK_EVERY_S, self._remind_every_us / 1e6))
         if self._sink_state.state is not None:
             return True
         for opening in await self._queue.sent_openings():

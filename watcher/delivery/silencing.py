@@ -22,7 +22,7 @@ class Silencer:
         return self._silences.on(self._sink, at=self._clock.now())
 
     def keeps_back(self, fields: DeliveryFields) -> bool:
-        """Tell whether a silence keeps such a delivery back now."""
+        """Return whether a silence keeps such a delivery back now."""
         at = self._clock.now()
         return any(silence.holds(fields, at=at) for silence in self._silences.on(self._sink, at=at))
 

@@ -134,5 +134,5 @@ def note_start(state: RuleState, started_at: int) -> RuleState:
 
 
 def is_silent(state: RuleState, *, silent_us: int, now: int) -> bool:
-    """Tell whether nothing has started for longer than that (`now` in microseconds)."""
+    """Return whether nothing has started for longer than that (`now` in microseconds)."""
     return now - state.started_at > silent_us

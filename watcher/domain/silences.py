@@ -42,11 +42,11 @@ class Silence:
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def concerns(self, sink: str) -> bool:
-        """Tell whether it may keep back deliveries of that sink."""
+        """Return whether it may keep back deliveries of that sink."""
         return not self.sinks or sink in self.sinks
 
     def holds(self, delivery: DeliveryFields, *, at: datetime) -> bool:
-        """Tell whether it keeps this delivery back at that time."""
+        """Return whether it keeps this delivery back at that time."""
         return (
             self.starts_at <= at < self.ends_at
             and delivery.type not in CLOSINGS

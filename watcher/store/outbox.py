@@ -65,12 +65,12 @@ class OutboxTimes:
     """
 
     now: Micros
-    next_at: int
+    next_at: Micros
 
-    def take(self) -> int:
+    def take(self) -> Micros:
         """Return when an event counts as recorded."""
-        self.next_at += 1
-        return self.next_at - 1
+        taken, self.next_at = self.next_at, Micros(self.next_at + 1)
+        return taken
 
 
 class Emitted(NamedTuple):
@@ -128,7 +128,7 @@ class _Row(NamedTuple):
 
     entry: OutboxEntry
     about: dict[str, Any]
-    recorded_at: int
+    recorded_at: Micros
 
 
 def _event_row(row: _Row) -> dict[str, Any]:

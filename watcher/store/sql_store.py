@@ -16,7 +16,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
-from watcher.domain.timestamps import Micros
+from watcher.domain.timestamps import NEVER, Micros
 from watcher.runtime.clock import Clock
 from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
 from watcher.store import executions as states
@@ -71,7 +71,7 @@ class SqlStore(SqlSinks):
         self._database_file = database_file
         self._resources = resources
         self._on_recorded = on_recorded
-        self._last_recorded_at = 0
+        self._last_recorded_at = NEVER
         self._group = GroupWriter(
             write=self._write_group,
             explain=partial(self._monitor.failed, writing=Writing.CHANGES),

@@ -46,7 +46,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 class Cutter:
-    """Cuts texts and says how much is missing. `has_cut` tells whether it ever had to."""
+    """Cuts texts and says how much is missing. `has_cut`: whether it ever had to."""
 
     def __init__(self) -> None:
         """Have cut nothing yet."""

@@ -61,7 +61,7 @@ class _Clusters:
 
 
 class Digest:
-    """What is told of the events that are added, in the order in which they were recorded; of one at least."""
+    """What a message says of the events that are added, in the order in which they were recorded; of one at least."""
 
     def __init__(self) -> None:
         """Hold nothing yet."""
