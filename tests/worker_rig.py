@@ -18,6 +18,7 @@ from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult,
 from watcher.delivery.worker import DeliveryWorker
 from watcher.delivery.worker_parts import WorkerDependencies
 from watcher.domain.delivery import Delivery
+from watcher.domain.envelope import timestamp
 from watcher.domain.errors import StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory, Reported
@@ -256,9 +257,12 @@ class Rig:
             self.clock.passed_s += 0.001
             self._recorded[stream] += 1
             before, self._changes_count = self._changes_count, self._changes_count + 1
+            closed_at = self.clock.now() if closed else None
+            if problem is not None:
+                block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
+                data = {**(data or {}), "problem": block}
             event = _event(stream, self._recorded[stream], type_=type_, data=data)
             outgoing = (OutboxEntry(event, ("ops",)),)
-            closed_at = self.clock.now() if closed else None
             problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=not closed),)
             await self.real_store.record(
                 SourceChange(self._account, before, self._changes_count, None, outgoing, problems)

@@ -24,7 +24,7 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease, Reminder, SourceChange
-from watcher.store.sink_protocol import BEGINNING, SinkStore
+from watcher.store.sink_protocol import BEGINNING, Opening, SinkStore
 
 LATER = Micros(START_US + 3_600 * SECOND_US)
 OPENING = EventKey(stream_of("accounts/default"), 1)
@@ -108,6 +108,29 @@ async def test_nothing_of_a_closed_problem_waits_again(
     await store.silence(ops, [problem.opening], now=START_US)
     await store.record(closes(account, problem, clock))
     assert await store.silenced_openings(ops) == []
+
+
+async def test_a_sink_knows_how_the_opening_of_a_problem_stands(
+    store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    unknown = UUID(int=77)
+    assert await store.openings(ops, [problem.id, unknown]) == {problem.id: Opening(OPENING, WAITING, START_US, True)}
+    await store.silence(ops, [OPENING], now=LATER)
+    assert await store.openings(ops, [problem.id]) == {problem.id: Opening(OPENING, DeliveryState.SILENCED, None, True)}
+    log = await store.claim("sink", "log")
+    await store.record(closes(account, problem, clock))
+    assert await store.openings(log, [problem.id]) == {problem.id: Opening(OPENING, None, None, False)}
+
+
+async def test_what_waits_can_be_put_off(store: SinkStore, account: Lease, ops: Lease) -> None:
+    await store.record(change(account))
+    await store.put_off(ops, {of(1): LATER, of(2): LATER})
+    assert await due(store, ops, now=Micros(LATER - 1)) == []
+    (delivery,) = await due(store, ops)
+    assert (delivery.attempts, delivery.due_at) == (0, LATER)
+    await settle_all(store, ops, DELIVERED)
+    await store.put_off(ops, {of(1): START_US})
+    assert await due(store, ops) == []
 
 
 async def test_what_is_no_opening_stays_silenced(store: SinkStore, account: Lease, ops: Lease) -> None:
@@ -238,6 +261,8 @@ async def test_who_lost_the_lease_silences_groups_and_releases_nothing(store: Si
         store.silenced_openings(ops),
         store.release_silenced(ops, [], now=LATER),
         store.sent_openings(ops),
+        store.openings(ops, []),
+        store.put_off(ops, {}),
     ):
         with pytest.raises(OwnershipLostError):
             await asked

@@ -5,16 +5,16 @@ will not pass and come through: somebody else owns the sink by now, or the store
 """
 
 import json
-from collections.abc import Awaitable, Collection, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
 from watcher.delivery.silencing import Silencer
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.silences import Silence
-from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.domain.silences import CLOSINGS, DeliveryFields, Silence
+from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
@@ -28,14 +28,15 @@ BATCH = 256
 WAIT_S = 1.0
 WAIT_CAP_S = 30.0
 
+PUT_OFF_US = 1_000_000
+"""What has to wait for another delivery comes so much after that."""
+
+_TOLD = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
+
 
 def hold_key(delivery: Delivery) -> bytes:
     """Return what is left alone while a delivery is on its way: its group, else its stream."""
     return delivery.stream if delivery.group_id is None else delivery.group_id.bytes
-
-
-def _key_of(delivery: Delivery) -> EventKey:
-    return EventKey(delivery.stream, delivery.sequence)
 
 
 class DeliveryQueue:
@@ -84,19 +85,22 @@ class DeliveryQueue:
     async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Return all that goes with what was taken, itself included; nothing if the store is in trouble.
 
-        What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is a
-        reminder of what is over: after the closing it would open the problem again, and nothing would close that.
+        What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is what
+        would puzzle a sink by then, and what has to wait for the opening of its problem is put off.
         """
         try:
             members = await self._members(batch)
-            kept_back = {_key_of(each) for each in self._silencer.kept_back(members)}
-            kept_back |= await self._outdated(members)
-            if kept_back:
+            kept_back = await self._kept_back(members)
+            puzzling, early = await self._untimely(members)
+            if kept_back := kept_back | puzzling:
                 await self._silence(kept_back)
+            if early:
+                await self._store.put_off(self.lease, early)
         except StoreError as error:
             self._failed(error)
             return ()
-        return [each for each in members if _key_of(each) not in kept_back] if kept_back else members
+        rest = [each for each in members if each.event not in kept_back and each.event not in early]
+        return self._silencer.reduced(rest)
 
     async def release(self) -> bool:
         """Let the openings go that no silence keeps back any more; return `False` if the store is in trouble.
@@ -108,8 +112,8 @@ class DeliveryQueue:
             return True
         try:
             openings = await self._store.silenced_openings(self.lease)
-            kept_back = {_key_of(each) for each in self._silencer.kept_back(openings)}
-            events = [key for key in map(_key_of, openings) if key not in kept_back]
+            kept_back = self._silencer.kept_back(openings)
+            events = [each.event for each in openings if each.event not in kept_back]
             if events:
                 await self._store.release_silenced(self.lease, events, now=now)
         except StoreError as error:
@@ -149,13 +153,43 @@ class DeliveryQueue:
         """Write what the sink is going through; return whether that is recorded."""
         return await self._write(self._store.save_sink_state(self.lease, backoff, clock_s=clock_s))
 
-    async def _outdated(self, deliveries: Sequence[Delivery]) -> set[EventKey]:
-        reminders = [each for each in deliveries if each.type == EventType.PROBLEM_REMINDER]
-        if not reminders:
-            return set()
-        problems = {_key_of(each): UUID(json.loads(each.body)["data"]["problem"]["id"]) for each in reminders}
-        still_open = await self._store.open_among(self.lease, set(problems.values()))
-        return {key for key, problem in problems.items() if problem not in still_open}
+    async def _kept_back(self, deliveries: Sequence[Delivery]) -> set[EventKey]:
+        return await self._without_closings(self._silencer.kept_back(deliveries))
+
+    async def _without_closings(self, kept_back: Mapping[EventKey, DeliveryFields]) -> set[EventKey]:
+        """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it."""
+        ids = {fields.closes for fields in kept_back.values() if fields.closes is not None}
+        openings = await self._store.openings(self.lease, ids) if ids else {}
+        told = {
+            id_
+            for id_, opening in openings.items()
+            if opening.state in _TOLD or (opening.state is DeliveryState.WAITING and opening.event not in kept_back)
+        }
+        return {event for event, fields in kept_back.items() if fields.closes not in told}
+
+    async def _untimely(self, deliveries: Sequence[Delivery]) -> tuple[set[EventKey], dict[EventKey, Micros]]:
+        """Return what is not to be sent any more, and what is not to be sent before a certain time.
+
+        A reminder of what is over would open the problem again, and nothing would close that. What says that a problem
+        is over means nothing to whom a silence kept its opening from, and comes after the opening: `problem.closed`
+        has a stream of its own.
+        """
+        of_problems = [each for each in deliveries if each.type in CLOSINGS or each.type == EventType.PROBLEM_REMINDER]
+        if not of_problems:
+            return set(), {}
+        ids = [UUID(json.loads(each.body)["data"]["problem"]["id"]) for each in of_problems]
+        openings, now = await self._store.openings(self.lease, set(ids)), self._clock.steady_us()
+        puzzling: set[EventKey] = set()
+        early: dict[EventKey, Micros] = {}
+        for each, opening in zip(of_problems, map(openings.get, ids), strict=True):
+            if each.type == EventType.PROBLEM_REMINDER:
+                if opening is None or not opening.is_open:
+                    puzzling.add(each.event)
+            elif opening is not None and opening.state is DeliveryState.SILENCED:
+                puzzling.add(each.event)
+            elif opening is not None and opening.due_at is not None and opening.event.stream != each.stream:
+                early[each.event] = Micros(max(now, opening.due_at) + PUT_OFF_US)
+        return puzzling, early
 
     async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         return batch
@@ -164,10 +198,10 @@ class DeliveryQueue:
         while True:
             now = self._clock.steady_us()
             due = await self._store.next_deliveries(self.lease, now=now, limit=BATCH, skip=skip)
-            kept_back = self._silencer.kept_back(due.deliveries)
+            kept_back = await self._kept_back(due.deliveries)
             if not kept_back:
                 return due
-            await self._silence([_key_of(each) for each in kept_back])
+            await self._silence(kept_back)
 
     async def _trial(self, skip: frozenset[bytes], *, never_tried: bool) -> Delivery | None:
         if self._silencer.now():

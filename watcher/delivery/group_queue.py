@@ -15,6 +15,7 @@ from watcher.delivery.sinks.protocol import GroupRules
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey
+from watcher.domain.silences import DeliveryFields
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
@@ -121,10 +122,9 @@ class GroupQueue(DeliveryQueue):
 
     def _take_in(self, candidate: Candidate, *, now: Micros) -> None:
         delivery = candidate.delivery
-        event = EventKey(delivery.stream, delivery.sequence)
-        if event in self._groups:
+        if delivery.event in self._groups:
             return
-        member = Member(delivery.recorded_at, event, delivery.event_id, fields_of(delivery), delivery.replayed)
+        member = Member(delivery.recorded_at, delivery.event, delivery.event_id, fields_of(delivery), delivery.replayed)
         if not self._groups.add(member, earlier=candidate.earlier, now=now):
             before = GroupPosition(delivery.due_at, *BEGINNING[1:])
             self._held_back = before if self._held_back is None else min(self._held_back, before)
@@ -132,7 +132,7 @@ class GroupQueue(DeliveryQueue):
     async def _fix(self, *, count: int) -> None:
         """Write what goes together, without what a silence keeps back, which is settled first."""
         groups = self._groups.complete(self._clock.steady_us())[:count]
-        kept_back = self._kept_back(groups)
+        kept_back = await self._without_closings(self._silenced(groups))
         if kept_back:
             await self._silence(kept_back)
         rests = [[member for member in group.members if member.event not in kept_back] for group in groups]
@@ -142,11 +142,11 @@ class GroupQueue(DeliveryQueue):
         if kept_back:
             self._look_again()
 
-    def _kept_back(self, groups: Sequence[OpenGroup]) -> set[EventKey]:
+    def _silenced(self, groups: Sequence[OpenGroup]) -> dict[EventKey, DeliveryFields]:
         if not self._silencer.now():
-            return set()
+            return {}
         members = (member for group in groups for member in group.members if not member.replayed)
-        return {member.event for member in members if self._silencer.keeps_back(member.fields)}
+        return {member.event: member.fields for member in members if self._silencer.keeps_back(member.fields)}
 
     def _look_again(self) -> None:
         """Read again what had to wait for something that is settled by now."""

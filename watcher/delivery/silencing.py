@@ -1,9 +1,11 @@
 """Which deliveries of one sink are kept back now, as the silences say (SPEC 3)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from watcher.delivery.delivery_fields import fields_of
 from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields, Silence, Silences
 from watcher.runtime.clock import Clock
 
@@ -26,9 +28,18 @@ class Silencer:
         at = self._clock.now()
         return any(silence.holds(fields, at=at) for silence in self._silences.on(self._sink, at=at))
 
-    def kept_back(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+    def kept_back(self, deliveries: Iterable[Delivery]) -> dict[EventKey, DeliveryFields]:
         """Return those of these deliveries that a silence keeps back now."""
         if not self.now():
-            return []
-        new = (each for each in deliveries if not (each.attempts or each.replayed))
-        return [each for each in new if self.keeps_back(fields_of(each))]
+            return {}
+        new = ((each.event, fields_of(each)) for each in deliveries if not (each.attempts or each.replayed))
+        return {event: fields for event, fields in new if self.keeps_back(fields)}
+
+    def reduced(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return these deliveries, marking those that go in spite of a silence, for the problem they close."""
+        if not self.now():
+            return deliveries
+        return [
+            each if each.replayed or not self.keeps_back(fields_of(each)) else replace(each, closes_only=True)
+            for each in deliveries
+        ]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from uuid import UUID
 
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import NEVER, Micros
 
 
@@ -27,7 +28,7 @@ class Delivery:
     when it was first due, as far as that was noted. Of its `attempts` it took `steps` of its schedule, for the trouble
     was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
     `group_id` are sent together; of the first, which stands for them all, `group_count` says how many. `replayed` marks
-    what was a dead letter and is sent again.
+    what was a dead letter and is sent again. `closes_only` marks what a silence lets through for the problem it closes.
     """
 
     sink: str
@@ -46,3 +47,9 @@ class Delivery:
     group_id: UUID | None = None
     group_count: int = 1
     replayed: bool = False
+    closes_only: bool = False
+
+    @property
+    def event(self) -> EventKey:
+        """Return which event it carries."""
+        return EventKey(self.stream, self.sequence)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from uuid import UUID
 
 from watcher.domain.event import EventType
 
@@ -20,13 +21,17 @@ CLOSINGS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class DeliveryFields:
-    """What of a delivery silences and groups go by. What its event does not have is absent, and matches nothing."""
+    """What of a delivery silences and groups go by. What its event does not have is absent, and matches nothing.
+
+    `closes` is the problem that it closes.
+    """
 
     sink: str
     type: str
     account: str | None = None
     pipeline: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    closes: UUID | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,11 @@ from uuid import UUID
 from sqlalchemy import Connection, bindparam, insert, or_, select, update
 
 from watcher.domain.delivery import DeliveryState
+from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros, from_us
 from watcher.store.changes import SourceChange
 from watcher.store.problems import PROBLEM_COLUMNS, problem_of
-from watcher.store.sink_protocol import SentOpening
+from watcher.store.sink_protocol import Opening, SentOpening
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import delivery, event, problem, reminder
 
@@ -37,7 +38,17 @@ _SENT = (
 )
 _OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
-_IS_OPEN = select(problem.c.id).where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
+_OPENING = (
+    select(problem.c.stream, problem.c.sequence, problem.c.closed_at, delivery.c.state, delivery.c.due_at)
+    .select_from(problem)
+    .outerjoin(
+        delivery,
+        (delivery.c.stream == problem.c.stream)
+        & (delivery.c.sequence == problem.c.sequence)
+        & (delivery.c.sink_id == bindparam("of_sink")),
+    )
+    .where(problem.c.id == bindparam("of_problem"))
+)
 _REMIND = (
     update(reminder)
     .where(reminder.c.problem_id == bindparam("of_problem"), reminder.c.sink_id == bindparam("of_sink"))
@@ -67,9 +78,16 @@ def sent_openings(connection: Connection, *, sink_id: int, closed_from: Micros |
     ]
 
 
-def open_among(connection: Connection, ids: Collection[UUID]) -> set[UUID]:
-    """Return which of these problems are open."""
-    return {id_ for id_ in ids if connection.execute(_IS_OPEN, {"of_problem": id_.bytes}).first() is not None}
+def openings(connection: Connection, *, sink_id: int, ids: Collection[UUID]) -> dict[UUID, Opening]:
+    """Return how the openings of these problems stand at a sink; problems that are not there are left out."""
+    found: dict[UUID, Opening] = {}
+    for id_ in ids:
+        row = connection.execute(_OPENING, {"of_problem": id_.bytes, "of_sink": sink_id}).one_or_none()
+        if row is not None:
+            state = None if row.state is None else DeliveryState(row.state)
+            due_at = row.due_at if state is DeliveryState.WAITING else None
+            found[id_] = Opening(EventKey(row.stream, row.sequence), state, due_at, row.closed_at is None)
+    return found
 
 
 def write_reminders(connection: Connection, changes: Iterable[SourceChange], *, numbers: SourceNumbers) -> None:

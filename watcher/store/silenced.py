@@ -1,6 +1,6 @@
 """Deliveries that a silence keeps back: settled as `silenced`, and let go if their problem outlasts the silence."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from sqlalchemy import Connection, bindparam, null, update
 
@@ -32,6 +32,12 @@ _RELEASE = (
     .values(state=DeliveryState.WAITING, due_at=bindparam("now"), settled_at=null())
 )
 
+_PUT_OFF = (
+    update(delivery)
+    .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
+    .values(due_at=bindparam("new_due_at"))
+)
+
 
 def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
     """Settle what waits of these as silenced, and let what comes after it go."""
@@ -51,6 +57,16 @@ def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], n
     rows = _rows(sink_id, keys, now)
     if rows:
         connection.execute(_RELEASE, rows)
+
+
+def put_off(connection: Connection, *, sink_id: int, due_at: Mapping[EventKey, Micros]) -> None:
+    """Have what waits of these come due at those times."""
+    rows = [
+        {"of_sink": sink_id, "of_stream": key.stream, "of_sequence": key.sequence, "new_due_at": at}
+        for key, at in sorted(due_at.items())
+    ]
+    if rows:
+        connection.execute(_PUT_OFF, rows)
 
 
 def _rows(sink_id: int, keys: Iterable[EventKey], now: Micros) -> list[dict[str, object]]:

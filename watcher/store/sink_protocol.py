@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventKey
 from watcher.domain.problems import Problem
 from watcher.domain.timestamps import Micros
@@ -49,6 +49,19 @@ class SentOpening:
     settled_at: Micros
     reminded_at: Micros | None
     closed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The event that opened a problem, and how its delivery to one sink stands: `due_at` if it waits (µs UTC, steady).
+
+    `state` is `None` if it did not go there.
+    """
+
+    event: EventKey
+    state: DeliveryState | None
+    due_at: Micros | None
+    is_open: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +122,12 @@ class SinkStore(Store, Protocol):
         """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
         ...
 
-    async def open_among(self, lease: Lease, problem_ids: Collection[UUID]) -> Collection[UUID]:
-        """Return which of these problems are open."""
+    async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
+        """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
+        ...
+
+    async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
+        """Have what waits of these for the leased sink come due at those times."""
         ...
 
     async def dead_letters(

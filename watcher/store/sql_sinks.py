@@ -12,7 +12,7 @@ from watcher.runtime.clock import Clock
 from watcher.store import dead_letters, groups, sent_problems, silenced
 from watcher.store.changes import Lease
 from watcher.store.records import DueDeliveries
-from watcher.store.sink_protocol import Candidate, DeadLetter, GroupPosition, SentOpening
+from watcher.store.sink_protocol import Candidate, DeadLetter, GroupPosition, Opening, SentOpening
 from watcher.store.sql_access import SqlAccess, held
 from watcher.store.sqlite import Database
 
@@ -80,9 +80,14 @@ class SqlSinks(SqlAccess):
         read = partial(sent_problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
         return await self._read(held(lease, read))
 
-    async def open_among(self, lease: Lease, problem_ids: Collection[UUID]) -> Collection[UUID]:
-        """Return which of these problems are open."""
-        return await self._read(held(lease, partial(sent_problems.open_among, ids=problem_ids)))
+    async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
+        """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
+        read = partial(sent_problems.openings, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read(held(lease, read))
+
+    async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
+        """Have what waits of these for the leased sink come due at those times."""
+        await self._write(held(lease, partial(silenced.put_off, sink_id=self._number(lease), due_at=due_at)))
 
     async def dead_letters(
         self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100

@@ -205,7 +205,7 @@ async def test_a_forgetful_receiver_is_told_again_every_minute(forgetful: Rig) -
     await finish_refresh(forgetful)
     ((problem,),) = await refreshed(forgetful, 60)
     assert (problem.problem, problem.closed_at) == (PROBLEM, None)
-    assert json.loads(problem.opening)["data"] == DATA
+    assert json.loads(problem.opening)["data"] == DATA | {"problem": {"id": str(PROBLEM.id)}}
     assert await refreshed(forgetful, 59) == []
     assert len(await refreshed(forgetful, 1)) == 1
     assert refreshes(forgetful, "ok") == 2

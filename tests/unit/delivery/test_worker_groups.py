@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
@@ -107,7 +108,7 @@ async def test_an_event_without_a_field_goes_alone_at_once(rig: Rig) -> None:
 )
 async def test_what_tells_of_a_problem_goes_alone_at_once(rig: Rig, type_: EventType) -> None:
     await rig.restart(rules=by("account"))
-    await rig.record("a", "b", type_=type_, data=of("p"))
+    await rig.record("a", "b", type_=type_, data={**of("p"), "problem": {"id": str(UUID(int=5))}})
     assert sorted(await batches_after(rig)) == [["a1"], ["b1"]]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
@@ -229,3 +229,103 @@ async def test_what_waits_for_its_turn_when_a_silence_begins_is_kept_back(rig: R
     silence(rig, labels={"team": "sales"})
     sent = [name for _ in range(3) for name in await rig.sent_after(20)]
     assert (sent, rig.row("a1")["state"], rig.counted("silenced")) == (["b1"], "silenced", 1)
+
+
+OVERDUE = Problem(UUID(int=6), EventType.EXECUTION_OVERDUE, EPOCH, EventKey(b"a", 1))
+
+
+async def open_overdue(rig: Rig) -> None:
+    await rig.record("a", type_=EventType.EXECUTION_OVERDUE, data=OF_P, problem=OVERDUE)
+
+
+async def close_overdue(rig: Rig) -> None:
+    await rig.record("a", type_=EventType.EXECUTION_FAILED, data=OF_P, problem=OVERDUE, closed=True)
+
+
+@pytest.mark.parametrize("rules", [RULES, BY_PIPELINE])
+async def test_what_ends_a_problem_the_sink_was_told_of_is_sent_in_a_silence_too_and_marked(
+    rig: Rig, rules: WorkerRules
+) -> None:
+    await rig.restart(rules=rules)
+    await open_overdue(rig)
+    assert await rig.sent_after(30) == ["a1"]
+    silence(rig, pipelines=("p",))
+    await close_overdue(rig)
+    await rig.record("b", data=OF_P)
+    await rig.go(30)
+    ((closing),) = rig.sink.sent
+    assert (name_of(closing), closing.closes_only, rig.row("b1")["state"]) == ("a2", True, "silenced")
+
+
+async def test_tried_again_after_the_silence_it_is_sent_as_it_is(rig: Rig) -> None:
+    await open_overdue(rig)
+    await rig.go()
+    silence(rig, until_s=0.5, pipelines=("p",))
+    await close_overdue(rig)
+    rig.sink.sent.clear()
+    rig.sink.answer = lambda _: FAILED
+    await rig.go()
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert [(name_of(each), each.closes_only) for each in rig.sink.sent] == [("a2", True), ("a2", False)]
+
+
+@pytest.mark.parametrize("rules", [RULES, BY_PIPELINE])
+async def test_the_end_of_what_a_silence_kept_back_is_kept_back_with_it(rig: Rig, rules: WorkerRules) -> None:
+    await rig.restart(rules=rules)
+    silence(rig, pipelines=("p",))
+    await open_overdue(rig)
+    await close_overdue(rig)
+    await rig.go(30)
+    assert rig.sink.sent == []
+    assert (rig.row("a1")["state"], rig.row("a2")["state"]) == ("silenced", "silenced")
+
+
+async def test_a_group_has_both_where_a_silence_keeps_back_the_end_alone(rig: Rig) -> None:
+    await rig.restart(rules=BY_PIPELINE)
+    silence(rig, types=(EventType.EXECUTION_FAILED,))
+    await open_overdue(rig)
+    await close_overdue(rig)
+    await rig.record("b", data=OF_P)
+    assert await rig.sent_after(30) == ["a1", "a2"]
+    assert rig.row("b1")["state"] == "silenced"
+
+
+async def test_the_end_of_a_problem_whose_opening_was_silenced_after_it_is_not_sent(rig: Rig) -> None:
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("z")
+    await rig.go()
+    await open_problem(rig)
+    await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
+    silence(rig, types=(EventType.ACCOUNT_DEGRADED,))
+    rig.sink.answer = lambda _: DELIVERED
+    sent = [name for _ in range(5) for name in await rig.sent_after(60)]
+    assert sent == ["z1"]
+    assert (rig.row("a1")["state"], rig.row("a2")["state"]) == ("silenced", "silenced")
+
+
+@pytest.mark.parametrize("rules", [RULES, BY_PIPELINE])
+async def test_a_problem_that_is_closed_from_another_stream_is_closed_after_it_was_opened(
+    rig: Rig, rules: WorkerRules
+) -> None:
+    await rig.restart(rules=rules)
+    rig.sink.answer = lambda delivery: FAILED if name_of(delivery) == "a1" else DELIVERED
+    await open_problem(rig)
+    await rig.go()
+    await rig.record("c", type_=EventType.PROBLEM_CLOSED, problem=PROBLEM, closed=True)
+    assert "c1" not in [name for _ in range(20) for name in await rig.sent_after(1)]
+    rig.sink.answer = lambda _: DELIVERED
+    sent = [name for _ in range(60) for name in await rig.sent_after(10)]
+    assert sent == ["a1", "c1"]
+    assert rig.counted("retried") == rig.row("a1")["attempts"] - 1
+
+
+async def test_what_cannot_be_asked_of_the_store_is_asked_again(rig: Rig) -> None:
+    await open_overdue(rig)
+    await rig.go()
+    silence(rig, pipelines=("p",))
+    await close_overdue(rig)
+    rig.store.broken = {"openings"}
+    assert await rig.sent_after() == []
+    rig.store.broken = set()
+    assert await rig.sent_after(2) == ["a2"]

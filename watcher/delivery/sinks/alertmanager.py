@@ -93,24 +93,24 @@ class AlertmanagerTemplate:
         return lines
 
     def _message(self, batch: Sequence[Delivery]) -> Message:
-        found = [(alert, span) for each in batch for alert in (Alert.read(each.body),) for span in self._spans(alert)]
+        found = [pair for each in batch for pair in self._found(each)]
         cut = Cutter()
         body = _body([_alert(alert, span, cut) for alert, span in found])
         ids = [each.event_id for each in batch]
         return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body, partial(_minimal, found), cut.has_cut)
 
-    def _spans(self, alert: Alert) -> list[_Span]:
+    def _found(self, delivery: Delivery) -> list[tuple[Alert, _Span]]:
         """Return what an event says: of its problem, of itself, or of both, the closing first."""
-        problem, now = alert.problem, self._clock.now()
-        spans = []
+        alert, now = Alert.read(delivery.body), self._clock.now()
+        problem, spans = alert.problem, []
         if problem is not None:
             opened_at = datetime.fromisoformat(problem["openedAt"])
             closed_at = datetime.fromisoformat(problem["closedAt"]) if alert.closes else None
             spans.append(_of_problem(EventType(problem["kind"]), opened_at, closed_at, now=now))
-        if problem is None or (alert.closes and alert.is_trouble):
+        if problem is None or (alert.closes and alert.is_trouble and not delivery.closes_only):
             ends_at = max(alert.seen_at + POINT_LASTS, now + POINT_LASTS_AT_LEAST)
             spans.append(_Span(alert.type, min(alert.time, alert.seen_at), ends_at))
-        return spans
+        return [(alert, span) for span in spans]
 
     def _again(self, sent: SentProblem) -> Json:
         problem = sent.problem

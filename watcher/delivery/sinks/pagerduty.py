@@ -55,7 +55,7 @@ class PagerDutyTemplate:
                 messages.append(self._resolve(alert))
             if alert.problem is not None and not alert.closes:
                 messages.append(self._trigger(alert, key=alert.problem["id"]))
-            elif not alert.closes or alert.is_trouble:
+            elif not alert.closes or (alert.is_trouble and not delivery.closes_only):
                 others[alert.is_trouble].add(alert, event_id=delivery.event_id)
         return [*messages, *(self._trigger_others(part) for part in others.values() if part.count)]
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -312,6 +313,8 @@ def test_pagerduty_is_sent_both_where_trouble_ends_a_problem_the_closing_first()
     assert trigger["dedup_key"] == str(closing_overdue(EventType.EXECUTION_FAILED).event_id)
     (only,) = pagerduty(closing_overdue(EventType.EXECUTION_SUCCESS))
     assert only["event_action"] == "resolve"
+    (only,) = pagerduty(replace(closing_overdue(EventType.EXECUTION_FAILED), closes_only=True))
+    assert only["event_action"] == "resolve"
 
 
 def test_pagerduty_gets_all_that_is_known() -> None:
@@ -398,6 +401,8 @@ def test_alertmanager_is_sent_both_where_trouble_ends_a_problem_the_closing_firs
     assert closed["labels"] == overdue["labels"]
     assert (closed["endsAt"], lost["labels"]["alertname"]) == (timestamp(AT), "ClerkExecutionLost")
     (only,) = alertmanager(closing_overdue(EventType.EXECUTION_SUCCESS))
+    assert only["labels"] == overdue["labels"]
+    (only,) = alertmanager(replace(closing_overdue(EventType.EXECUTION_LOST), closes_only=True))
     assert only["labels"] == overdue["labels"]
 
 
