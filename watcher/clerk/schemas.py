@@ -5,6 +5,7 @@ ever turned into a Python object. What is small and as it should be is read as i
 allowed fields first, which bounds the work and forgives whatever is wrong with the others.
 """
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import Enum, auto
 from itertools import islice
@@ -158,21 +159,15 @@ def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH)
     wire = _parse(WireExecution, body, attempt=attempt, misshapen="no_execution")
     if wire.id.lower() != asked:
         raise UnreadableError("wrong_id")
-    nodes = [node for node in wire.nodes_executed or () if node is not None]
-    failed = (
-        FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
-        for node in nodes
-        if node.status == "failed" or node.error_message
-    )
-    goals = (each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
+    failed, goals = _of_nodes(wire.nodes_executed) if wire.nodes_executed else ((), ())
     return _snapshot(
         wire,
         id_=asked,
         pipeline_id=wire.pipeline_id,
         pipeline_name=wire.pipeline_name,
         version_number=wire.pipeline_version_number,
-        failed_nodes=tuple(islice(failed, LIST_LENGTH)),
-        goals=tuple(islice(goals, LIST_LENGTH)),
+        failed_nodes=failed,
+        goals=goals,
     )
 
 
@@ -203,6 +198,18 @@ def _parse(model: type[_Shape], body: bytes, *, attempt: Attempt, misshapen: str
         raise UnreadableError("html" if body.lstrip().startswith(b"<") else "no_json") from None
     except ValidationError:  # what is small came here because it is no JSON
         raise UnreadableError("no_json" if is_small else misshapen) from None
+
+
+def _of_nodes(executed: Iterable[WireNodeExecution | None]) -> tuple[tuple[FailedNode, ...], tuple[str, ...]]:
+    """Return the nodes that failed, and the goals that were reached."""
+    nodes = [node for node in executed if node is not None]
+    failed = (
+        FailedNode(node.id, node.node_name or (node.node or WireNode()).name, node.error_message)
+        for node in nodes
+        if node.status == "failed" or node.error_message
+    )
+    goals = (each.node.goal_name for each in nodes if each.node and each.node.is_goal and each.node.goal_name)
+    return tuple(islice(failed, LIST_LENGTH)), tuple(islice(goals, LIST_LENGTH))
 
 
 def _aware(moment: datetime | None) -> datetime | None:

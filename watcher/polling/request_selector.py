@@ -96,7 +96,7 @@ class RequestSelector:
         """Return the one request of a degraded account: what last succeeded, else any."""
         item = probe_target if probe_target is not None and probe_target.queued else self._poll_queue.peek()
         if isinstance(item, TrackedExecution):
-            return self._get_request(item, now=now)
+            return self._get_request(item, late_s=self._poll_queue.late_s(item, now))
         return None if item is None else self._request_for(item, now=now)
 
     def _request_for(self, item: PollItem, *, now: Monotonic) -> Request:
@@ -118,11 +118,11 @@ class RequestSelector:
             scanned = (listing,) if page == listing.scan.page else ()
             if sum(each.queued and each.due_at <= now for each in (*shown, *scanned)) > 1:
                 return self._list_request(listing, page=page, late_s=late_s, now=now)
-        return self._get_request(item, now=now)
+        return self._get_request(item, late_s=late_s)
 
-    def _get_request(self, entry: TrackedExecution, *, now: Monotonic) -> GetRequest:
+    def _get_request(self, entry: TrackedExecution, *, late_s: float) -> GetRequest:
         self._poll_queue.take(entry)
-        return GetRequest(entry, self._poll_queue.late_s(entry, now))
+        return GetRequest(entry, late_s)
 
     def _list_request(self, listing: PipelineListState, *, page: int, late_s: float, now: Monotonic) -> ListRequest:
         """Take out who should be on that page, and the list itself if its scan wants the page: nobody else asks."""

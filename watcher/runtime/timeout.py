@@ -2,7 +2,6 @@
 
 import asyncio
 from types import TracebackType
-from typing import cast
 
 
 class TimeLimit:
@@ -21,14 +20,16 @@ class TimeLimit:
 
     def __enter__(self) -> None:
         """Begin. Needs a running task."""
-        loop = asyncio.get_running_loop()
-        ends_at = self._ends_at[_current_task()] = loop.time() + self._limit_s
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None  # noqa: S101 (the loop runs it)
+        ends_at = self._ends_at[task] = loop.time() + self._limit_s
         if self._timer is None:
             self._timer = loop.call_at(ends_at, self._expire)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End. A cancellation that came from elsewhere goes through, as with `asyncio.timeout`."""
-        task = _current_task()
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 (as above)
         del self._ends_at[task]
         if task in self._expired:
             self._expired.remove(task)
@@ -46,7 +47,3 @@ class TimeLimit:
             if task not in self._expired:
                 self._expired.add(task)
                 task.cancel()
-
-
-def _current_task() -> asyncio.Task[object]:
-    return cast("asyncio.Task[object]", asyncio.current_task())
