@@ -6,17 +6,16 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from e2e.endpoint import Answer, Attempt, Receiver
-from e2e.stage import ENDS, Document, Stage, all_have_ended, document_of, webhook, world_of
+from e2e.endpoint import Answer, Attempt
+from e2e.stage import Stage, all_have_ended, document_of, world_of
+from e2e.storm import grouped, storm
 
 pytestmark = pytest.mark.untraced
 
 BATCH_TYPE = "application/cloudevents-batch+json; charset=utf-8"
 
 
-def grouped(receiver: Receiver, *, wait_s: float, most: int, **settings: object) -> Document:
-    """Return a sink that is sent all that an account has in common."""
-    return webhook(receiver, group={"by": ["account"], "wait": f"{round(wait_s * 1000)}ms", "max": most}, **settings)
+MEMORY_MB = 200
 
 
 @pytest.mark.parametrize(
@@ -26,22 +25,20 @@ def grouped(receiver: Receiver, *, wait_s: float, most: int, **settings: object)
 async def test_a_storm_of_ends_arrives_in_few_batches_with_all_of_them(
     stage: Stage, count: int, within_s: float, wait_s: float, most: int, rate: int
 ) -> None:
-    simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=within_s))
-    receiver = await stage.receiver()
-    sink = grouped(receiver, wait_s=wait_s, most=most, events=sorted(ENDS))
-    life = await stage.start(document_of({"default": simulator}, {"ops": sink}, rate_limit=f"{rate}/s"))
-    await life.until(
-        lambda: all_have_ended(receiver.events(), simulator.world), within_s=within_s + 90, what="all ends were told"
-    )
-    assert await life.stop() == 0
-    sent = [event["id"] for attempt in receiver.attempts for event in attempt.events]
-    seen_at = sorted(datetime.fromisoformat(event["data"]["observed"]["at"]) for event in receiver.events())
+    told = await storm(stage, count=count, within_s=within_s, wait_s=wait_s, most=most, rate=rate)
+    batches = told.grouped.attempts
+    sent = [event["id"] for attempt in batches for event in attempt.events]
+    seen_at = sorted(datetime.fromisoformat(event["data"]["observed"]["at"]) for event in told.grouped.events())
     lasted_s = (seen_at[-1] - seen_at[0]).total_seconds()
     assert (len(sent), len(set(sent))) == (count, count)
-    assert len(receiver.attempts) <= max(1 + lasted_s / wait_s, count / most + 1)
-    assert all(len(attempt.events) <= most for attempt in receiver.attempts)
-    assert {attempt.headers["Content-Type"] for attempt in receiver.attempts} == {BATCH_TYPE}
-    assert receiver.forgeries == []
+    assert len(batches) <= max(1 + lasted_s / wait_s, count / most + 1)
+    assert all(len(attempt.events) <= most for attempt in batches)
+    assert {attempt.headers["Content-Type"] for attempt in batches} == {BATCH_TYPE}
+    assert len(told.alone.attempts) == count
+    assert len(told.slack_counts) <= 1 + lasted_s / wait_s + 1
+    assert sum(told.slack_counts) == len(told.alone.events("execution.failed"))
+    assert told.memory_mb < MEMORY_MB
+    assert told.grouped.forgeries == told.alone.forgeries == []
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.soak)])

@@ -1,0 +1,87 @@
+"""A storm: thousands of executions end within a minute, and three sinks are told, each in its own way."""
+
+import asyncio
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+from e2e.endpoint import Receiver
+from e2e.pages import page
+from e2e.programme import Life
+from e2e.stage import ENDS, Document, Stage, all_have_ended, document_of, webhook, world_of
+from prometheus_client.parser import text_string_to_metric_families
+from receiver import Receiver as AnyReceiver
+from receiver import Reply, answer, says
+
+IN_TIME_S = 0.25
+_COUNTED = re.compile(r"✕ ([\d,]+) failed ")
+
+
+@dataclass(frozen=True, slots=True)
+class Storm:
+    """What came of one: what each receiver has, the share of polls that were in time, and the memory it took (MB)."""
+
+    grouped: Receiver
+    alone: Receiver
+    slack_counts: list[int]
+    in_time_share: float
+    memory_mb: float
+
+
+def grouped(receiver: Receiver, *, wait_s: float, most: int, **settings: object) -> Document:
+    """Return a sink that is sent all that an account has in common."""
+    return webhook(receiver, group={"by": ["account"], "wait": f"{round(wait_s * 1000)}ms", "max": most}, **settings)
+
+
+async def storm(stage: Stage, *, count: int, within_s: float, wait_s: float, most: int, rate: int) -> Storm:
+    """Let so many executions end within a time, and wait until each sink was told of all of them."""
+    simulator = await stage.simulator(world_of(count, ends_after_s=2.0, ends_within_s=within_s))
+    batches, alone = await stage.receiver(), await stage.receiver()
+    slack = await stage.enter(AnyReceiver(_noticed(stage, says(answer(200, body=b"ok")))))
+    sinks = {
+        "ops": grouped(batches, wait_s=wait_s, most=most, events=sorted(ENDS)),
+        "each": webhook(alone, events=sorted(ENDS)),
+        "slack": {
+            "type": "webhook",
+            "template": "slack",
+            "url": slack.url,
+            "events": ["execution.failed"],
+            "group": {"by": ["account"], "wait": f"{round(wait_s * 1000)}ms"},
+        },
+    }
+    life = await stage.start(document_of({"default": simulator}, sinks, rate_limit=f"{rate}/s"))
+
+    def all_told() -> bool:
+        if not all(all_have_ended(each.events(), simulator.world) for each in (batches, alone)):
+            return False
+        return sum(map(_slack_count, slack.requests)) == len(alone.events("execution.failed"))
+
+    await life.until(all_told, within_s=within_s + 90, what="all ends were told")
+    in_time_share, memory_mb = await _share_in_time(life), psutil.Process(life.pid).memory_info().rss / 1e6
+    assert await life.stop() == 0
+    return Storm(batches, alone, list(map(_slack_count, slack.requests)), in_time_share, memory_mb)
+
+
+def _noticed(stage: Stage, reply: Reply) -> Reply:
+    async def notice(writer: asyncio.StreamWriter) -> None:
+        stage.board.notice()
+        await reply(writer)
+
+    return notice
+
+
+def _slack_count(request: Any) -> int:  # noqa: ANN401 (of the receiver)
+    found = _COUNTED.match(json.loads(request.body)["text"])
+    return 1 if found is None else int(found[1].replace(",", ""))
+
+
+async def _share_in_time(life: Life) -> float:
+    """Return the share of polls that were no later than `IN_TIME_S`."""
+    _, text = await page(f"{await life.started()}/metrics")
+    for family in text_string_to_metric_families(text):
+        if family.name == "watcher_poll_lateness_seconds":
+            buckets = {each.labels["le"]: each.value for each in family.samples if "le" in each.labels}
+            return buckets[f"{IN_TIME_S}"] / buckets["+Inf"]
+    raise AssertionError("no polls were counted")
