@@ -13,7 +13,7 @@ from bench.figures import Figure, at_least, at_most, shown
 
 COUNT = 5_000
 WITHIN_S = 60.0
-RATE_PER_S = 600
+RATE_PER_S = 2_000
 
 
 def measure_storm(repetitions: Sequence[int]) -> Iterator[Figure]:

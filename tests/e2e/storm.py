@@ -10,7 +10,7 @@ import psutil
 from e2e.endpoint import Receiver
 from e2e.pages import page
 from e2e.programme import Life
-from e2e.stage import ENDS, Document, Stage, all_have_ended, document_of, webhook, world_of
+from e2e.stage import ENDS, POLLING, Document, Stage, all_have_ended, document_of, webhook, world_of
 from prometheus_client.parser import text_string_to_metric_families
 from receiver import Receiver as AnyReceiver
 from receiver import Reply, answer, says
@@ -51,17 +51,23 @@ async def storm(stage: Stage, *, count: int, within_s: float, wait_s: float, mos
             "group": {"by": ["account"], "wait": f"{round(wait_s * 1000)}ms"},
         },
     }
-    life = await stage.start(document_of({"default": simulator}, sinks, rate_limit=f"{rate}/s"))
+    document = document_of({"default": simulator}, sinks, rate_limit=f"{rate}/s")
+    interval = f"{max(1, count / rate * 2):g}s"  # so that they take half the rate: who asks for more is always late
+    document["polling"] = {**POLLING, "min_interval": interval, "max_interval": interval}
+    life = await stage.start(document)
 
     def all_told() -> bool:
         if not all(all_have_ended(each.events(), simulator.world) for each in (batches, alone)):
             return False
         return sum(map(_slack_count, slack.requests)) == len(alone.events("execution.failed"))
 
+    await life.until(lambda: simulator.request_log.served_count >= count, within_s=30, what="all were asked for once")
+    before = await _polls(life)
     await life.until(all_told, within_s=within_s + 90, what="all ends were told")
-    in_time_share, memory_mb = await _share_in_time(life), psutil.Process(life.pid).memory_info().rss / 1e6
+    in_time, everything = (after - earlier for after, earlier in zip(await _polls(life), before, strict=True))
+    memory_mb = psutil.Process(life.pid).memory_info().rss / 1e6
     assert await life.stop() == 0
-    return Storm(batches, alone, list(map(_slack_count, slack.requests)), in_time_share, memory_mb)
+    return Storm(batches, alone, list(map(_slack_count, slack.requests)), in_time / everything, memory_mb)
 
 
 def _noticed(stage: Stage, reply: Reply) -> Reply:
@@ -77,11 +83,11 @@ def _slack_count(request: Any) -> int:  # noqa: ANN401 (of the receiver)
     return 1 if found is None else int(found[1].replace(",", ""))
 
 
-async def _share_in_time(life: Life) -> float:
-    """Return the share of polls that were no later than `IN_TIME_S`."""
+async def _polls(life: Life) -> tuple[float, float]:
+    """Return how many polls were no later than `IN_TIME_S`, and how many there were."""
     _, text = await page(f"{await life.started()}/metrics")
     for family in text_string_to_metric_families(text):
         if family.name == "watcher_poll_lateness_seconds":
             buckets = {each.labels["le"]: each.value for each in family.samples if "le" in each.labels}
-            return buckets[f"{IN_TIME_S}"] / buckets["+Inf"]
+            return buckets[f"{IN_TIME_S}"], buckets["+Inf"]
     raise AssertionError("no polls were counted")
