@@ -176,8 +176,7 @@ async def _follow(
     """Follow the configuration meanwhile. An error in that ends the daemon."""
 
     async def apply(changed: Settings) -> None:
-        await supervisor.apply(changed)
-        maintenance.replace_policy(retention_policy_of(changed))
+        await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
 
     if reloading is None:
@@ -191,6 +190,16 @@ async def _follow(
     finally:
         following.cancel()
         await asyncio.wait([following])
+
+
+async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintenance: Maintenance) -> None:
+    """Own, and keep, what another configuration asks for. Raises `StoreError`, and is then to be called again.
+
+    Until it is applied in full, however many tries or newer configurations that takes, nothing is tidied up.
+    """
+    await maintenance.pause()
+    await supervisor.apply(settings)
+    maintenance.replace_policy(retention_policy_of(settings))
 
 
 def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None]) -> None:

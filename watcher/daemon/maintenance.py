@@ -3,6 +3,7 @@
 And close the problems that nobody watches for any more.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -81,11 +82,24 @@ class Maintenance:
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
+        self._tidying = asyncio.Lock()
+        self._is_paused = False
+
+    async def pause(self) -> None:
+        """Tidy up no more until `replace_policy`, for another configuration is being applied; return once that holds.
+
+        What is watched by then is neither the old one's nor the new one's: by the old policy a problem that a new rule
+        has just opened would be closed, by the new one a problem that its owner still has in its hands.
+        """
+        self._is_paused = True
+        async with self._tidying:
+            pass
 
     def replace_policy(self, policy: RetentionPolicy) -> None:
         """Keep this from now on, and tidy up with the next tick."""
         self._policy = policy
         self._tidy_at = self._deps.clock.monotonic()
+        self._is_paused = False
 
     async def tick(self) -> float:
         """Flush, and once an hour tidy up; return the seconds until the next tick.
@@ -96,7 +110,8 @@ class Maintenance:
         try:
             await self._check_database_file()
             await self.flush()
-            rest_s = await self._tidy()
+            async with self._tidying:
+                rest_s = await self._tidy()
         except StoreUnusableError:
             raise
         except StoreError:
@@ -137,6 +152,8 @@ class Maintenance:
 
     async def _tidy(self) -> float:
         """Expire and prune when it is time; return the seconds until the next tick: there may be more to prune."""
+        if self._is_paused:
+            return FLUSH_EVERY_S
         if self._pruning is None:
             if self._deps.clock.monotonic() < self._tidy_at:
                 return FLUSH_EVERY_S
@@ -201,8 +218,9 @@ class Maintenance:
             closed_count = await deps.store.close_problems(
                 [(entry, change) for entry, change in closings if change is not None]
             )
-            deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
-            log.info("problem.closed", count=closed_count)
+            if closed_count:
+                deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
+                log.info("problem.closed", count=closed_count)
 
 
 def _has_ended(open_problem: OpenProblem) -> bool:
