@@ -110,7 +110,12 @@ def _add_duties(
     store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
         MaintenanceDependencies(
-            store=store, clock=clock, metrics=metrics, events=shared.events, owners=supervisor.owned
+            store=store,
+            clock=clock,
+            metrics=metrics,
+            events=shared.events,
+            owners=supervisor.owned,
+            closed=supervisor.closed,
         ),
         retention_policy_of(settings),
     )

@@ -44,13 +44,14 @@ class Flushable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceDependencies:
-    """What is kept in order. `owners` returns those there are now."""
+    """What is kept in order. `owners` returns those there are now; `closed` hears of each problem that is closed."""
 
     store: Store
     clock: Clock
     metrics: Metrics
     events: EventFactory
     owners: Callable[[], Collection[Flushable]]
+    closed: Callable[[OpenProblem], None] = lambda _problem: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +203,7 @@ class Maintenance:
         await deps.store.forget_rules(present=policy.ruled)
         while page := await deps.store.open_problems(after=after):
             after = page[-1].problem.id
-            gone = [each for each in page if _has_ended(each) or not policy.watches_for(each)]
+            gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
             if not gone:
                 continue
             openings = await deps.store.load_events([each.problem.opening for each in gone])
@@ -210,7 +211,7 @@ class Maintenance:
                 deps.events.closed(
                     each.problem,
                     openings.get(each.problem.opening),
-                    reason=ClosedReason.ENDED if _has_ended(each) else ClosedReason.REMOVED,
+                    reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
                     at=deps.clock.now(),
                 )
                 for each in gone
@@ -218,11 +219,8 @@ class Maintenance:
             closed_count = await deps.store.close_problems(
                 [(entry, change) for entry, change in closings if change is not None]
             )
+            for each in gone:
+                deps.closed(each)
             if closed_count:
                 deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
                 log.info("problem.closed", count=closed_count)
-
-
-def _has_ended(open_problem: OpenProblem) -> bool:
-    """Return whether an execution that was overdue is not any more, which no event has said."""
-    return open_problem.execution is not None and open_problem.status is None
