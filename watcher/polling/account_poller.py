@@ -100,7 +100,8 @@ class AccountPoller:
         async with self._changing:
             with self._registry.noting():
                 additions = await self._load_additions(watches)
-                self._conclude(await self._alert_rules.watch(watches))
+                self._conclude(self._alert_rules.drop(watches))
+                await self._alert_rules.watch(watches)
                 self._registry.apply(watches, additions, now=self._clock.monotonic())
         self._breaker.probe_at_once()
         self._deps.wake()
