@@ -186,9 +186,9 @@ def expected(lines: Sequence[Line], history: History) -> list[tuple[str, str, in
         ends = sorted([*ends, (line.ended_at, failed)])
         last = [fails for at, fails in ends[-rule.of_last :] if at >= newest_at - rule.within_us]
         if rule.consecutive:
-            holds = in_row > 0 if is_open else in_row >= rule.consecutive and not late
+            holds = in_row > 0 or late if is_open else in_row >= rule.consecutive and not late
         else:
-            holds = len(last) >= rule.at_least and sum(last) / len(last) >= (rule.rate or 0)
+            holds = (is_open or len(last) >= rule.at_least) and sum(last) / len(last) >= (rule.rate or 0)
         count = count + failed if is_open else 0
         if holds != is_open:
             edges.append(("pipeline.failing" if holds else "pipeline.recovered", line.data["execution"]["id"], count))

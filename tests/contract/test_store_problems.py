@@ -219,7 +219,7 @@ async def test_open_problems_say_what_they_are_about(store: Store, account: Leas
     assert await open_ones(store) == [
         OpenProblem(problem_of(1), "account", "default", PIPELINE),
         OpenProblem(overdue(2), "account", "default", PIPELINE, execution_id(2), "running"),
-        OpenProblem(overdue(3), "account", "default", PIPELINE, execution_id(3)),
+        OpenProblem(overdue(3), "account", "default", PIPELINE, execution_id(3), has_ended=True),
         OpenProblem(degraded, "account", "default"),
         OpenProblem(failing, "sink", "ops"),
     ]
@@ -263,6 +263,38 @@ async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(s
     await store.close_problems([closing(overdue(1))])
     await store.record(replace(change(account, sequence=2, status="success"), problems=closed(overdue(1))))
     assert [each.status for each in await executions_of(store, account)] == ["success"]
+
+
+async def test_a_stay_that_is_overdue_by_another_event_is_none_of_the_problem_s(store: Store, account: Lease) -> None:
+    await store.record(replace(change(account, 1, overdue_sequence=5), problems=opened(overdue(1))))
+    assert await open_ones(store) == [OpenProblem(overdue(1), "account", "default", PIPELINE, execution_id(1))]
+
+
+@pytest.mark.parametrize(("overdue_sequence", "left"), [(1, (None, None)), (5, (5, 7))])
+async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
+    store: Store, account: Lease, overdue_sequence: int, left: tuple[int | None, int | None]
+) -> None:
+    overdue_change = change(account, 1, overdue_sequence=overdue_sequence, overdue_at=7)
+    await store.record(replace(overdue_change, problems=opened(overdue(1))))
+    await store.record(change(account, 2, overdue_sequence=1, overdue_at=7))
+    await store.close_problems([closing(overdue(1))])
+    known, other = sorted(await executions_of(store, account), key=lambda each: each.execution)
+    assert (known.overdue_sequence, known.overdue_at) == left
+    assert (other.overdue_sequence, other.overdue_at) == (1, 7)
+    await store.record(change(account, 1, sequence=2))  # which its owner goes on from
+
+
+async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(store: Store, account: Lease, ops: Lease) -> None:
+    degraded = problem_of(4, kind=EventType.ACCOUNT_DEGRADED, subject="accounts/default")
+    failing = problem_of(5, kind=EventType.SINK_FAILING, subject="sinks/ops")
+    await store.record(replace(source_change(account, state="unauthorized"), problems=opened(degraded)))
+    await store.record(replace(source_change(ops, state="failing", sinks=()), problems=opened(failing)))
+    await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
+    await store.close_problems([closing(problem_of(1))])
+    assert (await store.load_account(account)).trouble == "unauthorized"
+    await store.close_problems([closing(degraded), closing(failing)])
+    assert (await store.load_account(account)).trouble is None
+    assert (await store.load_sink(ops, fingerprint="")).state is None
 
 
 async def test_events_are_read_by_their_keys(store: Store, account: Lease) -> None:

@@ -10,8 +10,9 @@ WHEN = {
     EventType.EXECUTION_FAILED: "It ended in failure. Final as well. `failedNodes` says where, as far as the API does.",
     EventType.EXECUTION_UNRECOGNIZED: "A status the API's documentation does not know. `status` is the raw word; "
     "emitted once per new word. The execution is still polled, unless the API gives it a `finishedAt`.",
-    EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Emitted once per stay, and only after "
-    "a successful poll past the limit. A sink that was sent this is also sent the event that ends it.",
+    EventType.EXECUTION_OVERDUE: "Longer in one status than its `overdue_after`. Emitted once per stay (again if "
+    "the limit was removed and is back), and only after a successful poll past the limit. A sink that was sent this is "
+    "also sent the event that ends it.",
     EventType.EXECUTION_LOST: "The API keeps answering 404 or an error for it: `lost_after` answers in a row over "
     "`lost_grace`, while the account is well. `reason` is `not_found`, `rejected`, `forbidden` or `unreadable`. It is "
     "polled for another day; if it answers again, its next event has `previousStatus: lost`.",

@@ -44,7 +44,7 @@ class FailingSettings(Block):
         examples=["6h"],
     )
     at_least: int = Field(
-        default=5, ge=1, le=1000, description="With `rate`: how many there must be to say anything.", examples=["10"]
+        default=5, ge=1, le=1000, description="With `rate`: how many there must be to open a problem.", examples=["10"]
     )
 
 

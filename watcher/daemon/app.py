@@ -110,7 +110,12 @@ def _add_duties(
     store, clock, metrics = shared.store, shared.clock, shared.metrics
     maintenance = Maintenance(
         MaintenanceDependencies(
-            store=store, clock=clock, metrics=metrics, events=shared.events, owners=supervisor.owned
+            store=store,
+            clock=clock,
+            metrics=metrics,
+            events=shared.events,
+            owners=supervisor.owned,
+            closed=supervisor.closed,
         ),
         retention_policy_of(settings),
     )
@@ -176,8 +181,7 @@ async def _follow(
     """Follow the configuration meanwhile. An error in that ends the daemon."""
 
     async def apply(changed: Settings) -> None:
-        await supervisor.apply(changed)
-        maintenance.replace_policy(retention_policy_of(changed))
+        await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
 
     if reloading is None:
@@ -191,6 +195,16 @@ async def _follow(
     finally:
         following.cancel()
         await asyncio.wait([following])
+
+
+async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintenance: Maintenance) -> None:
+    """Own, and keep, what another configuration asks for. Raises `StoreError`, and is then to be called again.
+
+    Until it is applied in full, however many tries or newer configurations that takes, nothing is tidied up.
+    """
+    await maintenance.pause()
+    await supervisor.apply(settings)
+    maintenance.replace_policy(retention_policy_of(settings))
 
 
 def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None]) -> None:

@@ -3,6 +3,7 @@
 And close the problems that nobody watches for any more.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -43,13 +44,14 @@ class Flushable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceDependencies:
-    """What is kept in order. `owners` returns those there are now."""
+    """What is kept in order. `owners` returns those there are now; `closed` hears of each problem that is closed."""
 
     store: Store
     clock: Clock
     metrics: Metrics
     events: EventFactory
     owners: Callable[[], Collection[Flushable]]
+    closed: Callable[[OpenProblem], None] = lambda _problem: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +83,24 @@ class Maintenance:
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
+        self._tidying = asyncio.Lock()
+        self._is_paused = False
+
+    async def pause(self) -> None:
+        """Tidy up no more until `replace_policy`, for another configuration is being applied; return once that holds.
+
+        What is watched by then is neither the old one's nor the new one's: by the old policy a problem that a new rule
+        has just opened would be closed, by the new one a problem that its owner still has in its hands.
+        """
+        self._is_paused = True
+        async with self._tidying:
+            pass
 
     def replace_policy(self, policy: RetentionPolicy) -> None:
         """Keep this from now on, and tidy up with the next tick."""
         self._policy = policy
         self._tidy_at = self._deps.clock.monotonic()
+        self._is_paused = False
 
     async def tick(self) -> float:
         """Flush, and once an hour tidy up; return the seconds until the next tick.
@@ -96,7 +111,8 @@ class Maintenance:
         try:
             await self._check_database_file()
             await self.flush()
-            rest_s = await self._tidy()
+            async with self._tidying:
+                rest_s = await self._tidy()
         except StoreUnusableError:
             raise
         except StoreError:
@@ -137,6 +153,8 @@ class Maintenance:
 
     async def _tidy(self) -> float:
         """Expire and prune when it is time; return the seconds until the next tick: there may be more to prune."""
+        if self._is_paused:
+            return FLUSH_EVERY_S
         if self._pruning is None:
             if self._deps.clock.monotonic() < self._tidy_at:
                 return FLUSH_EVERY_S
@@ -185,7 +203,7 @@ class Maintenance:
         await deps.store.forget_rules(present=policy.ruled)
         while page := await deps.store.open_problems(after=after):
             after = page[-1].problem.id
-            gone = [each for each in page if _has_ended(each) or not policy.watches_for(each)]
+            gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
             if not gone:
                 continue
             openings = await deps.store.load_events([each.problem.opening for each in gone])
@@ -193,7 +211,7 @@ class Maintenance:
                 deps.events.closed(
                     each.problem,
                     openings.get(each.problem.opening),
-                    reason=ClosedReason.ENDED if _has_ended(each) else ClosedReason.REMOVED,
+                    reason=ClosedReason.ENDED if each.has_ended else ClosedReason.REMOVED,
                     at=deps.clock.now(),
                 )
                 for each in gone
@@ -201,10 +219,8 @@ class Maintenance:
             closed_count = await deps.store.close_problems(
                 [(entry, change) for entry, change in closings if change is not None]
             )
-            deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
-            log.info("problem.closed", count=closed_count)
-
-
-def _has_ended(open_problem: OpenProblem) -> bool:
-    """Return whether an execution that was overdue is not any more, which no event has said."""
-    return open_problem.execution is not None and open_problem.status is None
+            for each in gone:
+                deps.closed(each)
+            if closed_count:
+                deps.metrics.events.labels(EventType.PROBLEM_CLOSED).inc(closed_count)
+                log.info("problem.closed", count=closed_count)

@@ -34,6 +34,6 @@ def _watches_for(settings: Settings, watches: Mapping[tuple[str, str], WatchSett
         return False
     if problem.execution is not None:
         is_watched = not watch.executions or problem.execution in watch.executions
-        return is_watched and limits_dwell(watch.overdue_after_s, problem.status or "")
+        return is_watched and problem.status is not None and limits_dwell(watch.overdue_after_s, problem.status)
     rule = {EventType.PIPELINE_FAILING: "failing", EventType.PIPELINE_SILENT: "silent_s"}[problem.problem.kind]
     return watch.rules is not None and getattr(watch.rules, rule) is not None

@@ -19,6 +19,7 @@ from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.scheduler import LONGEST_S
+from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
 
@@ -67,6 +68,12 @@ class Supervisor:
     def accounts(self) -> list[AccountPoller]:
         """Return the pollers of the accounts."""
         return [part for part in self.owned() if isinstance(part, AccountPoller)]
+
+    def closed(self, problem: OpenProblem) -> None:
+        """Let the owner of an overdue execution know that its problem was closed, which no event of it has done."""
+        owner = self._owners.get(_Key("account", problem.name))
+        if problem.execution is not None and owner is not None and isinstance(owner.part, AccountPoller):
+            owner.part.end_overdue(problem.execution, opening=problem.problem.opening)
 
     async def apply(self, settings: Settings) -> None:
         """Own what this configuration asks for, and nothing else.

@@ -19,7 +19,10 @@ from watcher.runtime.metrics import SinkMetrics
 from watcher.store.sink_protocol import SentOpening
 
 CHECK_EVERY_S = 30.0
-"""Reminders come so much late at most."""
+"""So often the store is asked which problems are open: of one that is new the first reminder is not due before."""
+
+APART_S = 1.0
+"""But for reminders that are due one after the other not more often: they come so much late at most."""
 
 CLOSED_SHOWN = timedelta(minutes=15)
 """For so long a closed problem is still refreshed, as closed: an earlier refresh may not have arrived."""
@@ -82,13 +85,17 @@ class SinkDuties:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""
         if self._remind_every_us is None or now < self._check_at:
             return True
-        self._check_at = Monotonic(now + min(CHECK_EVERY_S, self._remind_every_us / 1e6))
+        every_us, rest_s = self._remind_every_us, min(CHECK_EVERY_S, self._remind_every_us / 1e6)
+        self._check_at = Monotonic(now + rest_s)
         if self._sink_state.state is not None:
             return True
         for opening in await self._queue.sent_openings():
-            due_at = _last_due_at(opening, every_us=self._remind_every_us, now=self._clock.steady_us())
+            steady_us = self._clock.steady_us()
+            due_at = _last_due_at(opening, every_us=every_us, now=steady_us)
             if due_at is not None and not await self._state_store.remind(opening, due_at=due_at):
                 return False
+            next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
+            self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
         return True
 
     def _refresh(self, now: Monotonic) -> None:

@@ -103,10 +103,9 @@ class ExecutionRecord:
     """What is recorded of one execution: one row of the store. Times are microseconds UTC on the steady clock.
 
     `status` is the last raw word, `None` before the first sight. `lost` holds the reason while it is reported as lost;
-    `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the last
-    `execution.overdue` that no event has ended yet, `overdue_at` when that was seen (microseconds, wall clock).
-    `found_at` is when a list first showed it, 0 if none did; what was found is
-    recorded even before its first status is reported.
+    `ended_at` is set once nothing more is to come. `overdue_sequence` is the sequence of the `execution.overdue` whose
+    problem is open, `overdue_at` when that was seen (microseconds, wall clock). `found_at` is when a list first showed
+    it, 0 if none did; what was found is recorded even before its first status is reported.
     """
 
     execution: str

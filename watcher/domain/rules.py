@@ -31,7 +31,8 @@ class UnjudgedEnd(NamedTuple):
 class FailingRule:
     """When a pipeline is failing: at so many failures in a row (`consecutive`), or at a `rate` of failures (0 to 1).
 
-    The rate is that of the last `of_last` ends within `within_us`, of which there must be `at_least` so many.
+    The rate is that of the last `of_last` ends within `within_us`, of which there must be `at_least` so many to open a
+    problem.
     """
 
     consecutive: int | None = None
@@ -113,19 +114,20 @@ def judge_end(state: RuleState, end: End, *, rule: FailingRule, is_open: bool) -
     )
     if rule.consecutive is not None:
         opens = in_row >= rule.consecutive and not is_late
-        closes = not in_row  # that there are fewer than a limit which was raised closes nothing
+        closes = not in_row and not is_late  # that there are fewer than a limit which was raised closes nothing
     else:
-        opens = _rate_holds(state, rule)
-        closes = not opens
+        count, is_reached = _rate(state, rule)
+        opens = is_reached and count >= rule.at_least
+        closes = not is_reached  # where too few are left to open anything, a failure still is no recovery
     if is_open:
         return state, Edge.CLOSES if closes else None
     return state, Edge.OPENS if opens else None
 
 
-def _rate_holds(state: RuleState, rule: FailingRule) -> bool:
+def _rate(state: RuleState, rule: FailingRule) -> tuple[int, bool]:
+    """Return how many ends there are to go by, the newest one at least, and whether as many failed as the rule says."""
     ends = [end for end in state.ends[-rule.of_last :] if end.ended_at >= state.newest_at - rule.within_us]
-    failed_count = sum(end.failed for end in ends)
-    return len(ends) >= rule.at_least and failed_count / len(ends) >= (rule.rate or 0.0)
+    return len(ends), sum(end.failed for end in ends) / len(ends) >= (rule.rate or 0.0)
 
 
 def note_start(state: RuleState, started_at: int) -> RuleState:

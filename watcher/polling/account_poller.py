@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from watcher.domain.event import EventKey
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.domain.watch import Watch
@@ -99,10 +100,15 @@ class AccountPoller:
         async with self._changing:
             with self._registry.noting():
                 additions = await self._load_additions(watches)
-                self._conclude(await self._alert_rules.watch(watches))
+                self._conclude(self._alert_rules.drop(watches))
+                await self._alert_rules.watch(watches)
                 self._registry.apply(watches, additions, now=self._clock.monotonic())
         self._breaker.probe_at_once()
         self._deps.wake()
+
+    def end_overdue(self, execution: str, *, opening: EventKey) -> None:
+        """Take in that the problem of an overdue execution was closed: it may be overdue anew, if that is asked for."""
+        self._registry.end_overdue(execution, sequence=opening.sequence)
 
     async def tick(self) -> float:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""

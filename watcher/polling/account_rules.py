@@ -20,31 +20,39 @@ class AccountRules:
         """Start with none."""
         self._deps = deps
         self._recorders: dict[str, PipelineRecorder] = {}
+        self._retired: list[PipelineRecorder] = []  # and not forgotten yet
         self._streams: dict[str, PipelineStream] = {}
 
     def stream(self, pipeline: str, *, sequence: int) -> PipelineStream:
         """Return a pipeline's own events, which begin with that sequence if nothing of them was written here."""
         return self._streams.setdefault(pipeline, PipelineStream(sequence))
 
-    async def watch(self, watches: Sequence[Watch]) -> list[Confirmed]:
-        """Go by the rules of these watches, and no others; return what waits no more. Raises `StoreError`."""
-        wanted = {watch.pipeline: watch for watch in watches if watch.rules is not None}
-        for pipeline, watch in wanted.items():
-            recorder = self._recorders.get(pipeline)
-            if recorder is not None and (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole):
-                recorder.watch = watch
+    def drop(self, watches: Sequence[Watch]) -> list[Confirmed]:
+        """Judge by no rules but those of these watches; return what waits no more. `watch` is to follow."""
+        gone = self._recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
+        dropped = [self._recorders.pop(pipeline) for pipeline in gone]
+        self._retired += dropped
+        return [confirmed for recorder in dropped for confirmed in recorder.order.all_confirmed()]
+
+    async def watch(self, watches: Sequence[Watch]) -> None:
+        """Go by the rules of these watches. Raises `StoreError`; then, or cancelled, it is to be called again."""
+        while self._retired:
+            await self._retired[-1].retire()
+            self._retired.pop()
+        for watch in watches:
+            if watch.rules is None:
                 continue
+            recorder = self._recorders.get(watch.pipeline)
             if recorder is None:
-                record = await self._deps.store.load_rules(self._deps.lease, pipeline)
-                recorder = PipelineRecorder(self._deps, watch, self.stream(pipeline, sequence=record.sequence))
-            await recorder.begin(watch)
-            self._recorders[pipeline] = recorder
-        released: list[Confirmed] = []
-        for pipeline in self._recorders.keys() - wanted.keys():
-            retired = self._recorders.pop(pipeline)
-            await retired.retire()
-            released += retired.order.all_confirmed()
-        return released
+                record = await self._deps.store.load_rules(self._deps.lease, watch.pipeline)
+                stream = self.stream(watch.pipeline, sequence=record.sequence)
+                recorder = PipelineRecorder(self._deps, watch, stream)
+            is_same = (recorder.watch.rules, recorder.watch.whole) == (watch.rules, watch.whole)
+            if recorder.has_begun and is_same:
+                recorder.watch = watch
+            else:
+                await recorder.begin(watch)
+            self._recorders[watch.pipeline] = recorder
 
     async def record(
         self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution

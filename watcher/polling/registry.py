@@ -6,6 +6,7 @@ Knows no request and no rule.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from watcher.domain.execution import ExecutionRecord
@@ -126,6 +127,12 @@ class ExecutionRegistry:
         self._metrics.moved(open_label(entry.known), open_label(known))
         self.found_count += (known.lost is None) - (entry.known.lost is None)
         entry.known = known
+
+    def end_overdue(self, execution: str, *, sequence: int) -> None:
+        """Forget that an execution is overdue, if that was the event that said so; the store has forgotten it."""
+        entry = self._entries.get(execution)
+        if entry is not None and entry.known.overdue_sequence == sequence:
+            entry.known = replace(entry.known, overdue_sequence=None, overdue_at=None)
 
     def put_back(self, entry: TrackedExecution, next_s: float | None, *, now: Monotonic) -> None:
         """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""

@@ -12,6 +12,7 @@ from operator import attrgetter
 import structlog
 
 from watcher.domain.cloudevents import execution_block
+from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import pipeline_source, stream_of
 from watcher.domain.event_size import Json
@@ -46,6 +47,7 @@ class PipelineRecorder:
     def __init__(self, deps: AccountDependencies, watch: Watch, stream: PipelineStream) -> None:
         """Know nothing yet, and hold ends back: `begin` is to follow."""
         self.watch = watch
+        self.has_begun = False  # by the rules of `watch`
         self.order = ConfirmationOrder()
         self._deps = deps
         self._stream = stream
@@ -58,6 +60,7 @@ class PipelineRecorder:
         self._released_by: Micros | None = None  # when the complete scan began that ends the hold
         self._awaited: Collection[TrackedExecution] = ()
         self._shown_at = NEVER
+        self._begun_at = NEVER
         self.hold()
 
     @property
@@ -65,22 +68,30 @@ class PipelineRecorder:
         return self.watch.rules or Rules()
 
     async def begin(self, watch: Watch) -> None:
-        """Go by the rules of this watch, from where the record ends. Raises `StoreError`."""
+        """Go by the rules of this watch, from where the record ends. Raises `StoreError`: then it is to be repeated."""
+        self.has_begun = False
         async with self._stream.writing:
             record = await self._deps.store.load_rules(self._deps.lease, watch.pipeline)
             is_new_list, self.watch = watch.whole and not self.watch.whole, watch
             self._before = RulesState(record.state, record.problems, record.sequence)
             self._held = list(record.unjudged)
+            self._begun_at = self._clock.steady_us()
             if is_new_list:
                 self.hold()
             elif not watch.whole:  # there is no scan to wait for
                 self._held_since, self._released_by = None, NEVER
             await self._write(())
+        self.has_begun = True
 
     async def retire(self) -> None:
-        """Wait until all is written that was handed in: the pipeline has no rules any more, so nothing more comes."""
+        """Forget what the rules went by, once all is written that was handed in: nothing more comes.
+
+        What ends from now on they do not see, so if they return they must not go by it. Raises `StoreError`.
+        """
         async with self._stream.writing:  # whoever handed in something before is let in before
-            pass
+            at = self._stream.sequence
+            forgotten = RulesChange(self._deps.lease, self.watch.pipeline, at, at, RuleState(), judges_all=True)
+            await self._deps.store.record(forgotten)
 
     def hold(self) -> None:
         """Judge no end before a scan is complete that begins from now on: some may not have been seen yet."""
@@ -103,7 +114,9 @@ class PipelineRecorder:
         if self._held_since is not None and self._released_by is None and began_at >= self._held_since:
             self._released_by, self._awaited = began_at, self.order.waiting()
         async with self._stream.writing:
-            await self._write_waiting(silent_until=began_at if proves_silence else None)
+            # What a scan showed that began before the rules is not known here: it may have been the last start.
+            is_seen = proves_silence and began_at >= self._begun_at
+            await self._write_waiting(silent_until=began_at if is_seen else None)
 
     async def record(
         self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution
@@ -144,8 +157,8 @@ class PipelineRecorder:
         try:
             await self._write(batch, silent_until=silent_until)
         except BaseException as error:
-            for handed in batch:
-                handed.error = error
+            for handed in batch:  # an error of its own for each: what is raised twice carries two tracebacks
+                handed.error = type(error)(*error.args) if isinstance(error, StoreError) else error
             raise
         finally:
             for handed in batch:
@@ -166,9 +179,11 @@ class PipelineRecorder:
         else:
             draft.add(ends, blocks=await self._blocks(draft.judge(ends)))
         starts = [handed.started_at for handed in batch if handed.started_at is not None]
+        if silent_until is not None:
+            starts.append(min(self._shown_at, silent_until))
         draft.note_starts(starts, now=self._clock.steady_us())
         if silent_until is not None:
-            draft.note_silence(silent_until, shown_at=min(self._shown_at or silent_until, silent_until))
+            draft.note_silence(silent_until)
         draft.finish(unjudged=tuple(unjudged), judges_all=is_released and bool(self._held))
         if draft.changes:
             await self._deps.store.record(ChangeSet(self._deps.lease, tuple(draft.changes)))

@@ -94,13 +94,13 @@ class RulesDraft:
         if not is_silent(self._state, silent_us=silent_us, now=now):
             self._report(CLOSINGS[_SILENT], closes=_SILENT)
 
-    def note_silence(self, until: int, *, shown_at: int) -> None:
-        """Take in that all that started until then is known. Where no start is, silence counts from `shown_at` on."""
+    def note_silence(self, until: int) -> None:
+        """Take in that all that started until then is known. Where no start is, silence counts from then on."""
         silent_us = self._rules.silent_us
         if silent_us is None or _SILENT in self._problems:
             return
         if not self._state.started_at:
-            self._state = note_start(self._state, shown_at)
+            self._state = note_start(self._state, until)
         elif is_silent(self._state, silent_us=silent_us, now=until):
             self._report(_SILENT)
 

@@ -115,7 +115,19 @@ _CLOSE = (
     .where(problem.c.id == bindparam("of_problem"), problem.c.closed_at.is_(None))
     .values(closed_at=bindparam("new_closed_at"))
 )
-_ABOUT = select(problem.c.source_id, problem.c.pipeline_id).where(problem.c.id == bindparam("of_problem"))
+_ABOUT = select(problem.c.source_id, problem.c.pipeline_id, problem.c.execution, problem.c.sequence).where(
+    problem.c.id == bindparam("of_problem")
+)
+_END_OVERDUE = (
+    update(execution)
+    .where(
+        execution.c.account_id == bindparam("of_source"),
+        execution.c.execution == bindparam("of_execution"),
+        execution.c.overdue_sequence == bindparam("of_sequence"),
+    )
+    .values(overdue_sequence=None, overdue_at=None)
+)
+_END_STATE = update(source).where(source.c.id == bindparam("of_source")).values(state=None)
 
 
 def count_open_problems(connection: Connection) -> Mapping[EventType, int]:
@@ -133,23 +145,37 @@ def open_problems(connection: Connection, *, after: UUID | None) -> list[OpenPro
             row.owner,
             row.pipeline and pipeline_id(row.pipeline),
             row.execution and execution_id(row.execution),
-            row.status if row.ended_at is None and row.overdue_sequence is not None else None,
+            row.status if row.ended_at is None and row.overdue_sequence == row.sequence else None,
+            has_ended=row.execution is not None and (row.ended_at is not None or row.status is None),
         )
         for row in rows
     ]
 
 
 def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry, ProblemChange]]) -> list[Emitted]:
-    """Close problems, but those that are closed by now; return the events of those that were not."""
+    """Close problems, but those that are closed by now; return the events of those that were not.
+
+    Nothing says any more that they are open: what it was about may get into another one, if it is watched for again.
+    """
     emitted: list[Emitted] = []
     for entry, change in closings:
         assert change.closed_at is not None  # noqa: S101 (it closes)
         key = {"of_problem": change.problem.id.bytes}
         if connection.execute(_CLOSE, key | {"new_closed_at": to_us(change.closed_at)}).rowcount:
             about = connection.execute(_ABOUT, key).one()
+            _end(connection, about)
             columns = {"source_id": about.source_id, "pipeline_id": about.pipeline_id, "execution": None}
             emitted.append(Emitted(entry, columns))  # of no execution: it goes by its own age
     return emitted
+
+
+def _end(connection: Connection, about: AnyRow) -> None:
+    """Take back what a row of `_ABOUT` says of the execution, the account or the sink itself."""
+    if about.execution is not None:
+        key = {"of_source": about.source_id, "of_execution": about.execution, "of_sequence": about.sequence}
+        connection.execute(_END_OVERDUE, key)
+    elif about.pipeline_id is None:
+        connection.execute(_END_STATE, {"of_source": about.source_id})
 
 
 def problem_of(row: AnyRow) -> Problem:

@@ -1,7 +1,7 @@
 """What is read from the store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
@@ -47,7 +47,7 @@ class RulesRecord:
 class OpenProblem:
     """An open problem and what it is about: an account or a sink (`kind`), and of an account perhaps a pipeline.
 
-    Of an execution also its status, as long as it is overdue.
+    Of an execution also its status, as long as this problem says that it is overdue, and whether it has ended.
     """
 
     problem: Problem
@@ -56,6 +56,7 @@ class OpenProblem:
     pipeline: str | None = None
     execution: str | None = None
     status: str | None = None
+    has_ended: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ DEGRADED, SINK_FAILING = EventType.ACCOUNT_DEGRADED, EventType.SINK_FAILING
         (OVERDUE, ("account", "default", PIPELINE, RUN, "running"), True),
         (OVERDUE, ("account", "default", PIPELINE, RUN, "paused"), False),  # its limit is gone
         (OVERDUE, ("account", "default", PIPELINE, RUN, "escalated"), True),  # which no event has ended
+        (OVERDUE, ("account", "default", PIPELINE, RUN), False),  # it is overdue no more
         (OVERDUE, ("account", "default", OTHER, RUN, "running"), True),
         (OVERDUE, ("account", "default", OTHER, str(UUID(int=8)), "running"), False),
     ],

@@ -2,10 +2,11 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from stores import PIPELINE, change, executions_of, pipeline_change
@@ -14,6 +15,7 @@ from virtual import Account, FakeClock, account_of, said
 
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.domain.errors import StoreError, StoreUnusableError
+from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
@@ -259,6 +261,30 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     maintenance.replace_policy(policy)
     await maintenance.tick()
     assert await closings(account) == []
+
+
+async def test_a_problem_that_is_closed_while_maintenance_is_at_it_is_none_of_its_work(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await overdue_ones(store, clock)
+
+    class EndingStore:
+        """The store, in which all executions end once it was asked for the events of their problems."""
+
+        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+            return getattr(store, name)
+
+        async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
+            account.api.script = {A: said(A, "success"), B: said(B, "success")}
+            await account.run_for(70)
+            return await store.load_events(keys)
+
+    maintenance = maintenance_of(cast("SqlStore", EndingStore()), clock, account.metrics)
+    maintenance.replace_policy(RetentionPolicy((), DAY_S, named=lambda *_: True, watches_for=lambda _: False))
+    with capture_logs() as logs:
+        await maintenance.tick()
+    assert logs == []
+    assert [event["type"] for event in await account.events()] == ["execution.success"] * 2
 
 
 def problems(metrics: Metrics) -> float | None:

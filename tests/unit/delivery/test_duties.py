@@ -80,11 +80,36 @@ async def test_a_reminder_is_an_event_of_the_sink_and_says_what_the_opening_said
     assert rig.metrics.registry.get_sample_value("watcher_events_total", sample) == 1
 
 
-async def test_it_comes_no_more_than_half_a_minute_late(rig: Rig) -> None:
+async def reminded_at(rig: Rig, *, count: int) -> list[float]:
+    """Return when so many reminders came, if the worker is called when it asks to be."""
+    at: list[float] = []
+    rest_s = await rig.go()
+    while len(at) < count:
+        rest_s = await rig.go(rest_s)
+        at += [rig.clock.passed_s] * len(reminders(rig))
+    return at
+
+
+async def test_it_comes_when_it_is_due_and_not_at_the_next_look(rig: Rig) -> None:
+    await rig.go(7)
     await open_problem(rig)
-    assert await rig.go(3599) <= 30
-    await rig.go(31)
-    assert len(reminders(rig)) == 1
+    opened_at = rig.clock.passed_s
+    late_s = [at - opened_at - 3600 * count for count, at in enumerate(await reminded_at(rig, count=2), 1)]
+    assert all(0 <= late <= 1 for late in late_s), late_s
+
+
+async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_keep_the_store_busy(rig: Rig) -> None:
+    for number in range(20):
+        problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(str(number).encode(), 1))
+        rig.clock.passed_s += 0.01
+        await rig.record(str(number), type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
+    opened_at = rig.clock.passed_s
+    await rig.go()
+    await rig.go(3590)
+    before = rig.store.asked["sent_openings"]
+    at = await reminded_at(rig, count=20)
+    assert max(at) < opened_at + 3600 + 1
+    assert rig.store.asked["sent_openings"] - before <= 3
 
 
 async def test_a_downtime_is_followed_by_one_reminder_and_the_next_keep_their_times(rig: Rig) -> None:

@@ -57,6 +57,12 @@ def test_a_late_end_does_not_open_what_a_lowered_limit_would() -> None:
     assert judge_end(state, End(9 * SECOND, failed=True), rule=THREE, is_open=False)[1] is Edge.OPENS
 
 
+def test_a_late_end_does_not_close_what_a_rate_has_opened() -> None:
+    state = edges(FIFTH, ends_of("FFFFS"))[1]
+    assert judge_end(state, End(1, failed=True), rule=THREE, is_open=True)[1] is None
+    assert judge_end(state, End(9 * SECOND, failed=False), rule=THREE, is_open=True)[1] is Edge.CLOSES
+
+
 def test_a_raised_limit_goes_on_with_the_same_problem_until_a_success() -> None:
     _, state = edges(THREE, ends_of("FFF"))
     raised = FailingRule(consecutive=9)
@@ -84,6 +90,12 @@ def test_ends_longer_ago_than_the_window_count_no_more() -> None:
     assert found[4] == "opens"
     found, _ = edges(FIFTH, ends_of("FFFFF", step=HOUR // 3))
     assert found == [""] * 5  # never five within the hour
+
+
+@pytest.mark.parametrize(("failed", "last"), [(True, ""), (False, "closes")])
+def test_after_a_rest_a_success_is_a_recovery_and_a_failure_is_none(last: str, *, failed: bool) -> None:
+    found, _ = edges(FIFTH, [*ends_of("FFFFF"), End(24 * HOUR, failed=failed)])
+    assert (found[4], found[5]) == ("opens", last)
 
 
 def test_a_late_end_counts_for_a_rate() -> None:

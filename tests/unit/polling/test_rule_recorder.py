@@ -1,60 +1,19 @@
 """When rules are asked, and what is written with what they conclude."""
 
-import asyncio
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import pytest
-from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of
 
-from watcher.domain.event import Event, EventType, GapReason, OutboxEntry
-from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, Outcome
+from watcher.domain.event import GapReason
+from watcher.domain.execution import Outcome
 from watcher.domain.rules import FailingRule, Rules
-from watcher.domain.watch import Details, Watch
-from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.changes import Change, ExecutionChange
 from watcher.store.sql_store import SqlStore
-
-HOUR_US = 3600 * 1_000_000
-IN_A_ROW = Rules(FailingRule(consecutive=3))
-SILENT = Rules(silent_us=HOUR_US)
-UNCONFIRMED = replace(RULES, details=Details.NEVER)
-
-
-def watch_of(rules: Rules | None, *executions: str) -> Watch:
-    return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules)
-
-
-def name_of(number: int) -> str:
-    return f"9a1b0000-0000-4000-8000-{number:012x}"
-
-
-def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:  # noqa: ANN401 (any field)
-    """Return an execution that began and ended so many seconds after the epoch of the clock, else by its number."""
-    at = EPOCH + timedelta(seconds=1000.0 + number if at_s is None else at_s)
-    return said(name_of(number), status, started_at=at, finished_at=None if status == "running" else at, **facts)
-
-
-def show(account: Account, *rows: ExecutionSnapshot) -> None:
-    """Have the list show these, the newest first, and each of them alone as well."""
-    account.api.script |= {each.id: each for each in rows}
-    account.api.pages = pages_of(*sorted(rows, key=lambda each: each.started_at or EPOCH, reverse=True))
-
-
-async def whole(store: SqlStore, clock: FakeClock, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:  # noqa: ANN401
-    """Return an account that watches a pipeline whole, and has read its list, which is empty."""
-    account = await account_of(store, clock, watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
-    await account.run_for(5)
-    return account
-
-
-async def told(account: Account) -> list[str]:
-    """Return the types of all that was reported since the last call, without `execution.`."""
-    return [event["type"].removeprefix("execution.") for event in await account.events()]
 
 
 async def rules_events(account: Account) -> list[Mapping[str, Any]]:
@@ -326,29 +285,6 @@ async def test_what_waits_for_an_older_end_is_reported_once_the_rules_are_gone(
     await account.watcher.watch([watch_of(None)])
     await account.settle()
     assert [event["subject"] for event in await account.events()] == [name_of(2)]
-
-
-async def test_what_was_written_with_others_as_the_rules_go_is_not_written_again(
-    store: SqlStore, clock: FakeClock
-) -> None:
-    account = await whole(store, clock)
-    alert_rules = account.watcher._alert_rules
-
-    def record(number: int) -> asyncio.Task[None]:
-        known = ExecutionRecord(name_of(number), PIPELINE, status="failed", sequence=1)
-        body = json.dumps({"type": "execution.failed"}).encode()
-        event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body)
-        change = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
-        entry = TrackedExecution(known, watch_of(IN_A_ROW))
-        return asyncio.create_task(alert_rules.record(change, row(number), entry=entry))
-
-    async with alert_rules.stream(PIPELINE, sequence=0).writing:
-        waiting: list[asyncio.Task[object]] = []
-        for begin in (lambda: record(1), lambda: asyncio.create_task(alert_rules.watch([])), lambda: record(2)):
-            waiting.append(begin())
-            await asyncio.sleep(0)  # each waits for its turn, in this order
-    await asyncio.gather(*waiting)
-    assert await told(account) == ["failed", "failed"]
 
 
 async def test_a_rule_that_is_removed_and_returns_begins_with_nothing(store: SqlStore, clock: FakeClock) -> None:

@@ -1,0 +1,49 @@
+"""A pipeline that is watched whole and has rules, in virtual time."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said
+
+from watcher.domain.execution import ExecutionSnapshot
+from watcher.domain.rules import FailingRule, Rules
+from watcher.domain.watch import Details, Watch
+from watcher.store.sql_store import SqlStore
+
+HOUR_US = 3600 * 1_000_000
+IN_A_ROW = Rules(FailingRule(consecutive=3))
+SILENT = Rules(silent_us=HOUR_US)
+UNCONFIRMED = replace(RULES, details=Details.NEVER)
+
+
+def watch_of(rules: Rules | None, *executions: str) -> Watch:
+    return Watch("default", PIPELINE, executions, name="Sales agent", rules=rules)
+
+
+def name_of(number: int) -> str:
+    return f"9a1b0000-0000-4000-8000-{number:012x}"
+
+
+def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:  # noqa: ANN401 (any field)
+    """Return an execution that began and ended so many seconds after the epoch of the clock, else by its number."""
+    at = EPOCH + timedelta(seconds=1000.0 + number if at_s is None else at_s)
+    return said(name_of(number), status, started_at=at, finished_at=None if status == "running" else at, **facts)
+
+
+def show(account: Account, *rows: ExecutionSnapshot) -> None:
+    """Have the list show these, the newest first, and each of them alone as well."""
+    account.api.script |= {each.id: each for each in rows}
+    account.api.pages = pages_of(*sorted(rows, key=lambda each: each.started_at or EPOCH, reverse=True))
+
+
+async def whole(store: SqlStore, clock: FakeClock, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:  # noqa: ANN401
+    """Return an account that watches a pipeline whole, and has read its list, which is empty."""
+    account = await account_of(store, clock, watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
+    await account.run_for(5)
+    return account
+
+
+async def told(account: Account) -> list[str]:
+    """Return the types of all that was reported since the last call, without `execution.`."""
+    return [event["type"].removeprefix("execution.") for event in await account.events()]

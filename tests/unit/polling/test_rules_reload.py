@@ -1,0 +1,187 @@
+"""Rules that are removed, come back or are new while the process runs, and a store that fails meanwhile."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+from uuid import UUID
+
+import pytest
+from rules_rig import HOUR_US, IN_A_ROW, SILENT, UNCONFIRMED, name_of, row, show, told, watch_of, whole
+from virtual import PIPELINE, RULES, Account, FakeClock, account_of
+
+from watcher.domain.errors import StoreError
+from watcher.domain.event import Event, EventType, OutboxEntry
+from watcher.domain.execution import ExecutionRecord, Outcome
+from watcher.domain.rules import Rules
+from watcher.polling.poll_queue import TrackedExecution
+from watcher.store.changes import Change, ExecutionChange
+from watcher.store.sql_store import SqlStore
+
+BOTH = Rules(IN_A_ROW.failing, HOUR_US)
+
+
+class FlakyStore:
+    """The store, which takes no change while it is broken."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self.is_broken = False
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        if self.is_broken:
+            raise StoreError("broken by the test")
+        await self._store.record(change)
+
+
+@pytest.fixture
+def flaky(store: SqlStore) -> Any:  # noqa: ANN401 (as good as a store)
+    return FlakyStore(store)
+
+
+@asynccontextmanager
+async def writing(account: Account) -> AsyncIterator[None]:
+    """Let nothing of the pipeline be written meanwhile."""
+    async with account.watcher._alert_rules.stream(PIPELINE, sequence=0).writing:
+        yield
+
+
+async def change(account: Account, rules: Rules | None) -> None:
+    await account.watcher.watch([watch_of(rules)])
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_what_came_while_there_were_no_rules_breaks_a_row(
+    store: SqlStore, clock: FakeClock, *, is_held: bool
+) -> None:
+    account = await whole(store, clock)
+    if is_held:  # until the next scan is complete
+        account.watcher._alert_rules.hold(PIPELINE)
+    show(account, row(1), row(2))
+    await account.run_for(1)
+    await change(account, None)
+    show(account, row(1), row(2), row(7, "success"))
+    await account.run_for(5)
+    await change(account, IN_A_ROW)
+    show(account, row(1), row(2), row(7, "success"), row(12))
+    await account.run_for(5)
+    assert await told(account) == ["failed", "failed", "success", "failed"]
+
+
+async def test_rules_that_could_not_be_forgotten_are_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:  # noqa: ANN401
+    account = await whole(flaky, clock)
+    show(account, row(1), row(2))
+    await account.run_for(5)
+    flaky.is_broken = True
+    with pytest.raises(StoreError):
+        await change(account, None)
+    flaky.is_broken = False
+    await change(account, IN_A_ROW)
+    show(account, row(1), row(2), row(12))
+    await account.run_for(5)
+    assert await told(account) == ["failed"] * 3
+
+
+async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:  # noqa: ANN401
+    account = await whole(flaky, clock, BOTH)
+    show(account, row(1), row(2))
+    await account.run_for(5)
+    flaky.is_broken = True
+    with pytest.raises(StoreError):
+        await change(account, SILENT)
+    flaky.is_broken = False
+    for rules in (SILENT, BOTH):
+        await change(account, rules)
+    show(account, row(1), row(2), row(12))
+    await account.run_for(5)
+    assert await told(account) == ["failed"] * 3
+
+
+async def test_what_waits_for_an_older_end_is_reported_though_a_newer_configuration_breaks_off_the_removal(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock, scan=RULES)
+    show(account, row(1), row(2))
+    account.api.script[name_of(1)] = Outcome.SERVER_ERROR
+    await account.run_for(5)
+    async with writing(account):
+        removal = asyncio.create_task(change(account, None))
+        while account.watcher._alert_rules._recorders:  # noqa: ASYNC110 (nothing is set)
+            await asyncio.sleep(0)
+        removal.cancel()
+        await asyncio.wait([removal])
+    await change(account, None)
+    await account.settle()
+    assert [event["subject"] for event in await account.events()] == [name_of(2)]
+
+
+async def test_a_silence_rule_that_is_new_in_the_middle_of_a_scan_does_not_take_old_rows_for_the_last_start(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, watches=[watch_of(None)], rules=UNCONFIRMED, rate_per_s=0.5)
+    old = [row(number, "success", at_s=-9000.0 - number) for number in range(2, 120)]
+    show(account, row(1, "success", at_s=900.0), *old)
+    await account.run_for(1)
+    assert [page for _, page in account.api.asked] == ["page 1"]
+    await change(account, SILENT)
+    await account.run_for(60)
+    assert await told(account) == []
+    await account.run_for(4000)
+    assert await told(account) == ["pipeline.silent"]
+
+
+async def test_a_silence_whose_rule_was_away_ends_with_what_started_then(store: SqlStore, clock: FakeClock) -> None:
+    account = await whole(store, clock, BOTH)
+    await account.run_for(4000)
+    await change(account, IN_A_ROW)
+    show(account, row(1, "running", at_s=clock.monotonic()))
+    await account.run_for(61)
+    assert await told(account) == ["pipeline.silent", "running"]
+    await change(account, BOTH)
+    await account.run_for(61)
+    assert await told(account) == ["pipeline.active"]
+
+
+def recording(account: Account, number: int) -> asyncio.Task[None]:
+    """Begin to record an end."""
+    known = ExecutionRecord(name_of(number), PIPELINE, status="failed", sequence=1)
+    body = json.dumps({"type": "execution.failed", "data": {"execution": {}}}).encode()
+    event = Event(UUID(int=number), EventType.EXECUTION_FAILED, UUID(known.execution).bytes, 1, body)
+    written = ExecutionChange(account.watcher._deps.lease, None, known, (OutboxEntry(event, ("ops",)),))
+    entry = TrackedExecution(known, watch_of(IN_A_ROW))
+    return asyncio.create_task(account.watcher._alert_rules.record(written, row(number), entry=entry))
+
+
+async def test_whoever_waits_for_a_write_that_fails_hears_of_it_by_an_error_of_its_own(
+    flaky: Any,  # noqa: ANN401
+    clock: FakeClock,
+) -> None:
+    account = await whole(flaky, clock)
+    flaky.is_broken = True
+    async with writing(account):
+        tasks = [recording(account, number) for number in (1, 2, 3)]
+        await asyncio.sleep(0)
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(error) for error in errors] == ["broken by the test"] * 3
+    assert len({id(error) for error in errors}) == 3
+
+
+async def test_what_was_written_with_others_as_the_rules_go_is_not_written_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock)
+    alert_rules, waiting = account.watcher._alert_rules, list[asyncio.Task[None]]()
+    async with writing(account):
+        waiting.append(recording(account, 1))
+        await asyncio.sleep(0)  # each waits for its turn, in this order
+        alert_rules.drop([])
+        waiting.append(asyncio.create_task(alert_rules.watch([])))
+        await asyncio.sleep(0)
+        waiting.append(recording(account, 2))
+        await asyncio.sleep(0)
+    await asyncio.gather(*waiting)
+    assert await told(account) == ["failed", "failed"]
