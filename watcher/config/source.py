@@ -43,7 +43,7 @@ class ConfigSource:
 
     @property
     def hangs(self) -> bool:
-        """Tell whether one of the files that were tried last time gave no answer."""
+        """Return whether one of the files that were tried last time gave no answer."""
         return HANGS in self._files.values()
 
     def stamps(self) -> Mapping[Path, Stamp | None]:
@@ -51,7 +51,7 @@ class ConfigSource:
         return self._reader.stamps(self._files)
 
     def changed(self) -> bool:
-        """Tell whether any of them is another than was read, has come or has gone."""
+        """Return whether any of them is another than was read, has come or has gone."""
         return self.stamps() != self._files
 
     def directories(self) -> set[Path]:

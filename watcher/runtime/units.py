@@ -106,7 +106,7 @@ def parse_address(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a host to listen on."""
+    """Return whether only this machine can reach a host to listen on."""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 

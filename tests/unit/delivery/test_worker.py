@@ -174,6 +174,7 @@ async def test_a_body_refused_five_times_in_a_row_is_dead_and_holds_nothing_back
     assert (rig.counted("dead"), rig.counted("retried")) == (1, 4)
     (dead,) = [each for each in logs if each["event"] == "delivery.dead"]
     assert (dead["log_level"], dead["type"], dead["answer"]) == ("warning", "execution.failed", "422")
+    assert (dead["attempt"], dead["refused"]) == (5, 5)
 
 
 async def test_any_other_answer_in_between_begins_the_count_of_refusals_anew(rig: Rig) -> None:

@@ -159,7 +159,7 @@ class WebhookSink:
         return headers
 
     def _result(self, head: Head, said: bytes) -> SendResult:
-        result = self._template.judge(head.status, said)
+        result = self._template.send_result(head.status, said)
         if result.outcome in _TAKEN:
             return result
         return replace(result, retry_after_s=parse_retry_after(head.retry_after, now=self._clock.now()))
