@@ -178,9 +178,7 @@ class DeliverySender:
         if count > 1:
             known["count"] = count
         if decision.rejections:
-            known["refused"] = (
-                decision.rejections
-            )  # in a row; refusals of a group count for none of its events
+            known["refused"] = decision.rejections  # in a row; refusals of a group count for none of its events
         if result.remedy:
             known["remedy"] = result.remedy
         if decision.state is DeliveryState.DEAD:

@@ -96,6 +96,14 @@ class DeliveryWorker:
         self._deps.metrics.retried()
         self._sink_state.answered(why)
 
+    def take_slot(self) -> float:
+        """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
+        self._sink_state.went_on()
+        now = self._clock.monotonic()
+        at = max(now, self._pacer.ready_at(), self._sink_state.paused_until)
+        self._pacer.spend(at)
+        return at - now
+
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
         self._stopped = True
@@ -191,9 +199,9 @@ class DeliveryWorker:
             batch = self._next_batch()
             if is_open:
                 self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
-            self._pacer.spend(now)
+            slot = self._pacer.spend(now)
             self._unsettled_count += _count(batch)
-            task = asyncio.create_task(self._attempt(batch, is_trial=is_open))
+            task = asyncio.create_task(self._attempt(batch, slot=slot, is_trial=is_open))
             self._sending.add(task)
             task.add_done_callback(self._ended)
 
@@ -206,13 +214,15 @@ class DeliveryWorker:
             batch.append(self._ready.popleft())
         return batch
 
-    async def _attempt(self, batch: list[Delivery], *, is_trial: bool) -> None:
+    async def _attempt(self, batch: list[Delivery], *, slot: Monotonic, is_trial: bool) -> None:
         began_at = self._clock.monotonic()
         try:
             attempts = await self._sender.send(batch, waited=is_trial and batch[0].attempts > 0)
         finally:
             if is_trial:
                 self._breaker.trial_ends()
+        if not attempts:  # a silence kept it back, or the store lost sight of it: nothing was sent
+            self._pacer.give_back(slot)
         self._sending_s = self._clock.monotonic() - began_at
         self._answered.append((batch, attempts))
         if self._settling is None or self._settling.done():

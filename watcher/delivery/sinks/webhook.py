@@ -102,7 +102,7 @@ class WebhookSettings(SinkSettings):
     )
     rate_limit: Rate = Field(
         default=as_written("100/s"),
-        description="The most deliveries sent; a group is one. Slack: `1/s`, PagerDuty: `2/s`.",
+        description="The most requests sent. Slack: `1/s`, PagerDuty: `2/s`.",
         examples=["60/m"],
     )
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
@@ -178,7 +178,7 @@ class WebhookSettings(SinkSettings):
             timeout_s=self.timeout_s,
             hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
         )
-        return WebhookSink(target, self.chosen_template(context.clock), clock=context.clock)
+        return WebhookSink(target, self.chosen_template(context.clock), context=context)
 
     def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return what people see of each request."""
