@@ -173,8 +173,8 @@ def _lines(lines: Sequence[str], limit: int, cut: Cutter) -> str:
 
 
 def _newest(alert: Alert, *, with_link: bool) -> Json:
-    text = f"{alert.headline}\n{shorten(alert.error, ID_LENGTH)}\n{shorten(alert.execution or alert.id, ID_LENGTH)}"
-    block: Json = {"type": "section", "text": _plain(text)}
+    lines = (alert.headline, shorten(alert.error, ID_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
+    block: Json = {"type": "section", "text": _plain("\n".join(filter(None, lines)))}
     return block | {"accessory": _button(alert.link)} if alert.link and with_link else block
 
 
