@@ -13,7 +13,10 @@ test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
-	$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced
+	@rm -f $(SKIPPED)
+	@$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced ARGS="-rfE $(ARGS)"; \
+	code=$$?; [ ! -e $(SKIPPED) ] || sort $(SKIPPED); exit $$code
+test: export SKIPPED = .skipped
 
 # The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
 test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =

@@ -2,7 +2,10 @@
 
 import codecs
 import logging
+import os
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
@@ -32,6 +35,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         files = {item.path for item in items if item.get_closest_marker(mark)}
         if missed := [str(file) for file in files if f"mark.{mark}" not in file.read_text(encoding="utf-8")]:
             raise pytest.UsageError(f"the mark {mark} must stand in the file of the test itself: {missed}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Add what was skipped to the list in `$SKIPPED`, if that is set: two runs side by side end with one list."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    is_whole = not hasattr(terminalreporter.config, "workerinput")  # of several processes one knows of all
+    if is_whole and skipped and (path := os.environ.get("SKIPPED")):
+        whys = [(each.nodeid.partition("::")[0], each.longrepr[2].removeprefix("Skipped: ")) for each in skipped]
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.writelines(f"SKIPPED [{count}] {name}: {why}\n" for (name, why), count in Counter(whys).items())
 
 
 @pytest.fixture(autouse=True)

@@ -150,6 +150,9 @@ def closing_overdue(type_: EventType, number: int = 1) -> Delivery:
     return sample(type_, number=number, data=data_of(type_, number) | problem)
 
 
+OVERDUE_ENDS = [closing_overdue(EventType(f"execution.{word}")) for word in ("paused", "success", "failed", "lost")]
+
+
 def replayed(delivery: Delivery) -> Delivery:
     """Return it as a dead letter that is sent again."""
     return replace(delivery, replayed=True)

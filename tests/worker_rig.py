@@ -51,8 +51,8 @@ Answer = SendResult | Exception
 class FakeClock:
     """Stands still until it is moved."""
 
-    def __init__(self) -> None:
-        self.passed_s = 0.0
+    def __init__(self, passed_s: float = 0.0) -> None:
+        self.passed_s = passed_s
         self.stopped_s = 0.0
 
     def now(self) -> datetime:

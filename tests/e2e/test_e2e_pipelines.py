@@ -126,9 +126,15 @@ async def test_what_had_ended_before_is_silent_and_what_is_open_is_reported(stag
     world.add(lasting, pipeline=pipeline, begins_s=-30.0)
     late = make_lifecycle(1, index=121, pace=BRISK)
     late = late.stretched(0.2 / late.length_s())
-    world.add(late, pipeline=pipeline, begins_s=4.0)
     simulator = await stage.simulator(world)
     life = await stage.start(document(simulator, {}, first_sight="baseline"))
+    await life.started()  # however long that takes
+    await life.until(
+        lambda: any(event["subject"] == lasting.execution for event in life.events()),
+        within_s=20,
+        what="what is open was reported",
+    )
+    world.add(late, pipeline=pipeline, begins_s=world.now_s() + 0.1)
     await life.until(
         lambda: any(event["subject"] == late.execution and event["type"] in ENDS for event in life.events()),
         within_s=20,

@@ -9,7 +9,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 from yarl import URL
 
 from watcher.clerk.protocol import PAGE_ROWS, PageReply, Reply
-from watcher.clerk.schemas import Attempt, HardToReadError, UnreadableError, parse_execution, parse_page
+from watcher.clerk.schemas import HardToReadError, ParseAttempt, UnreadableError, parse_execution, parse_page
 from watcher.domain.errors import TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import Monotonic
@@ -52,7 +52,7 @@ class _Result(NamedTuple, Generic[_Found]):
 
 
 class _Parse(Protocol[_Parsed_co]):
-    def __call__(self, body: bytes, *, attempt: Attempt) -> _Parsed_co: ...
+    def __call__(self, body: bytes, *, attempt: ParseAttempt) -> _Parsed_co: ...
 
 
 class ClerkApi:
@@ -99,9 +99,9 @@ class ClerkApi:
     async def _read(self, body: bytes, parse: _Parse[_Found]) -> _Found:
         """Read what is quickly read here, and all else in the thread."""
         try:
-            return parse(body, attempt=Attempt.FIRST)
+            return parse(body, attempt=ParseAttempt.FIRST)
         except HardToReadError:
-            return await self._in_thread(partial(parse, body, attempt=Attempt.SECOND))
+            return await self._in_thread(partial(parse, body, attempt=ParseAttempt.SECOND))
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
         """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""

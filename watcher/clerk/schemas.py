@@ -131,7 +131,7 @@ class UnreadableError(Exception):
         self.flaw = flaw
 
 
-class Attempt(Enum):
+class ParseAttempt(Enum):
     """How a body is read. The first attempt is for the event loop; the second may take seconds."""
 
     FIRST = auto()
@@ -154,7 +154,7 @@ class ParsedPage(NamedTuple):
     total: int | None
 
 
-def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH) -> ExecutionSnapshot:
+def parse_execution(body: bytes, *, asked: str, attempt: ParseAttempt = ParseAttempt.BOTH) -> ExecutionSnapshot:
     """Read one execution straight from the bytes. Raises `UnreadableError`: also if it is not the one asked for."""
     wire = _parse(WireExecution, body, attempt=attempt, misshapen="no_execution")
     if wire.id.lower() != asked:
@@ -171,7 +171,7 @@ def parse_execution(body: bytes, *, asked: str, attempt: Attempt = Attempt.BOTH)
     )
 
 
-def parse_page(body: bytes, *, attempt: Attempt = Attempt.BOTH) -> ParsedPage:
+def parse_page(body: bytes, *, attempt: ParseAttempt = ParseAttempt.BOTH) -> ParsedPage:
     """Read one page of a list straight from the bytes. Raises `UnreadableError`: also if no row of it can be read."""
     wire = _parse(WirePage, body, attempt=attempt, misshapen="no_list")
     rows = tuple(_snapshot(row, id_=str(row.id)) for row in wire.data if row is not None)
@@ -180,17 +180,17 @@ def parse_page(body: bytes, *, attempt: Attempt = Attempt.BOTH) -> ParsedPage:
     return ParsedPage(rows, len(wire.data) - len(rows), wire.total)
 
 
-def _parse(model: type[_Shape], body: bytes, *, attempt: Attempt, misshapen: str) -> _Shape:
+def _parse(model: type[_Shape], body: bytes, *, attempt: ParseAttempt, misshapen: str) -> _Shape:
     """Read a body as that model. The flaw is `misshapen` if it is JSON at least."""
     is_small = len(body) <= QUICK_BYTES
-    if is_small and attempt is not Attempt.SECOND:
+    if is_small and attempt is not ParseAttempt.SECOND:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
             flaws = error.errors(include_url=False, include_context=False, include_input=False)
             if flaws[0]["type"] != "json_invalid":  # the model refused it, not the parser
                 raise UnreadableError(misshapen) from None
-    if attempt is Attempt.FIRST:
+    if attempt is ParseAttempt.FIRST:
         raise HardToReadError
     try:
         return model.model_validate_json(slim(body, _WANTED[model]))

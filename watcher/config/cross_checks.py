@@ -11,7 +11,9 @@ from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import PollingSettings
 from watcher.config.rules_settings import FailingSettings
 from watcher.config.yaml_tree import Path
-from watcher.runtime.units import parse_duration
+from watcher.delivery.sinks.webhook_settings import GroupSettings, RetrySettings
+from watcher.runtime.settings import Block
+from watcher.runtime.units import parse_duration, write_duration
 
 _STDOUT_NAMES = ("stdout", "console")
 
@@ -29,6 +31,7 @@ def check(document: Document) -> None:
     _check_lists(document)
     _check_executions(document)
     _check_intervals(document)
+    _check_groups(document)
     _check_rules(document)
     _check_silences(document)
 
@@ -135,7 +138,7 @@ def _canonical(text: str) -> str:
 
 def _check_intervals(document: Document) -> None:
     lowest, highest = ("polling", "min_interval"), ("polling", "max_interval")
-    low, high = _interval(document, lowest), _interval(document, highest)
+    low, high = (_duration_at(document, path, PollingSettings) for path in (lowest, highest))
     if low is None or high is None or low <= high:
         return
     at = highest if document.get(highest) is not None else lowest
@@ -145,11 +148,29 @@ def _check_intervals(document: Document) -> None:
     document.report(at, problem, remedy=f"change {name} or {other[1]}")
 
 
-def _interval(document: Document, path: Path) -> float | None:
+def _duration_at(document: Document, path: Path, model: type[Block]) -> float | None:
+    """Return the seconds there, else the model's default; `None` if it is known to be wrong."""
     if document.is_reported(path):
         return None
-    default: str = PollingSettings.model_fields[f"{path[-1]}_s"].default
+    default: str = model.model_fields[f"{path[-1]}_s"].default
     return parse_duration(document.text(path) or default)
+
+
+def _check_groups(document: Document) -> None:
+    """Report a group that is open for longer than its events are kept waiting: they would die before they are sent."""
+    for name in document.table(("sinks",)):
+        wait, end = ("sinks", name, "group", "wait"), ("sinks", name, "retry", "give_up_after")
+        if not isinstance(document.get(wait[:-1]), dict):
+            continue
+        wait_s, end_s = _duration_at(document, wait, GroupSettings), _duration_at(document, end, RetrySettings)
+        if wait_s is None or end_s is None or wait_s < end_s:
+            continue
+        at = wait if document.get(wait) is not None else end
+        problem = (
+            f"a group is open for {write_duration(wait_s)}, and what waits for {write_duration(end_s)} "
+            "(retry.give_up_after) is given up"
+        )
+        document.report(at, problem, remedy="lower group.wait or raise retry.give_up_after")
 
 
 def _check_rules(document: Document) -> None:

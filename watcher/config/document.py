@@ -104,11 +104,11 @@ class Document:
             self._environment[path] = variable
 
     def is_reported(self, path: Path) -> bool:
-        """Tell whether a problem with this value, or with one around it, is known."""
+        """Return whether a problem with this value, or with one around it, is known."""
         return bool(self._reported) and any(path[:end] in self._reported for end in range(1, len(path) + 1))
 
     def is_hidden(self, path: Path) -> bool:
-        """Tell whether nobody may see the value: a variable stands in it, or it was read from a secret's file."""
+        """Return whether nobody may see the value: a variable stands in it, or it was read from a secret's file."""
         return any(path[:end] in self._hidden or path[:end] in self._read_from for end in range(1, len(path) + 1))
 
     def line(self, path: Path) -> int:
@@ -135,7 +135,7 @@ class Document:
         return self._problem(self._place(shown, key=key), shown[:-1] if block else shown, problem, remedy)
 
     def is_in_file(self, path: Path) -> bool:
-        """Tell whether the file itself gives this value."""
+        """Return whether the file itself gives this value."""
         return self.get(path) is not None and path not in self._environment
 
     def report_at(self, place: Scalar, path: Path, problem: str, remedy: str) -> None:
@@ -206,7 +206,7 @@ def quoted(text: str, *, limit: int = _SHOWN_LIMIT) -> str:
 
 
 def is_safe_key(part: str | int) -> bool:
-    """Tell whether a key looks like one: anything else may be a secret in the wrong place."""
+    """Return whether a key looks like one: anything else may be a secret in the wrong place."""
     return isinstance(part, int) or _SAFE_KEY.fullmatch(part) is not None
 
 

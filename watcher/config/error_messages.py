@@ -16,6 +16,7 @@ from watcher.config.silences import SilenceSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
+from watcher.delivery.sinks.webhook_settings import DEFAULTS
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 
@@ -76,8 +77,20 @@ def _report_unknown(document: Document, path: Path, _: ErrorDetails) -> None:
 
 def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> None:
     key = str(path[-1])
+    if kind := _kind_with(path):
+        problem = f"is not for a sink of type {document.get((*path[:-1], 'type'))}"
+        document.report(path, problem, remedy=f"remove it, or set it for a sink of type {kind}", key=True)
+        return
     problem = f'unknown key "{key}"' if is_safe_key(key) else "unknown key"
     document.report(path, problem, remedy=_allowed(key, allowed), key=True)
+
+
+def _kind_with(path: Path) -> str | None:
+    """Return the kind of sinks that has a key which the sink at hand does not."""
+    if path[:1] != ("sinks",) or len(path) != 3:  # noqa: PLR2004 (sinks, its name, the key)
+        return None
+    keys = {kind: {key_of(model, name=name) for name in model.model_fields} for kind, model in SINK_KINDS.items()}
+    return next((kind for kind in keys if path[-1] in keys[kind]), None)
 
 
 def _allowed(word: str, words: list[str]) -> str:
@@ -132,8 +145,12 @@ def _report_choice(document: Document, path: Path, error: ErrorDetails) -> None:
 
 
 def _report_sink_type(document: Document, path: Path, _: ErrorDetails) -> None:
-    if document.get(path) is None:
+    type_ = document.get(path)
+    if type_ is None:
         document.report(path, "needs type", remedy="write type: stdout or type: webhook", block=True)
+    elif isinstance(type_, str) and type_ in DEFAULTS:
+        remedy = f"write type: webhook and template: {type_}"
+        document.report(path, f"{document.subject(path)} is a template of webhooks", remedy=remedy)
     else:
         _report_word(document, path, list(SINK_KINDS))
 

@@ -118,7 +118,7 @@ class Files:
         return _result(found, within_s=self._within_s, otherwise=set())
 
     def is_directory(self, path: Path) -> bool:
-        """Tell whether there is a directory, as far as can be learnt soon."""
+        """Return whether there is a directory, as far as can be learnt soon."""
         found = begin(partial(os.path.isdir, path), name="stat")
         return _result(found, within_s=self._limit_s(hurried=True), otherwise=False)
 

@@ -10,6 +10,7 @@ from watcher.config.models import Settings
 from watcher.config.problems import Problem
 from watcher.config.warnings import warnings_of
 from watcher.domain.errors import ConfigError
+from watcher.runtime.clock import Clock
 from watcher.runtime.settings import key_of
 
 
@@ -19,11 +20,12 @@ class ConfigSource:
     Everything here takes as long as the file system does, at most a few seconds: it is no work for an event loop.
     """
 
-    def __init__(self, path: Path, *, environ: Mapping[str, str], reader: Files | None = None) -> None:
+    def __init__(self, path: Path, *, environ: Mapping[str, str], clock: Clock, reader: Files | None = None) -> None:
         """Read nothing yet. `reader` reads all files; `warnings` are of what was loaded last."""
         self.warnings: tuple[Problem, ...] = ()
         self._path = path
         self._environ = environ
+        self._clock = clock
         self._reader = reader or Files()
         self._files: Mapping[Path, Stamp | None] = {}
 
@@ -36,12 +38,12 @@ class ConfigSource:
         self._files = document.files  # and nothing else of it: the tree of 100,000 executions takes 25 MB
         settings = load_config(self._path, environ=self._environ, document=document)
         require_watches(settings)
-        self.warnings = warnings_of(document, settings, environ=self._environ)
+        self.warnings = warnings_of(document, settings, environ=self._environ, now=self._clock.now())
         return settings
 
     @property
     def hangs(self) -> bool:
-        """Tell whether one of the files that were tried last time gave no answer."""
+        """Return whether one of the files that were tried last time gave no answer."""
         return HANGS in self._files.values()
 
     def stamps(self) -> Mapping[Path, Stamp | None]:
@@ -49,7 +51,7 @@ class ConfigSource:
         return self._reader.stamps(self._files)
 
     def changed(self) -> bool:
-        """Tell whether any of them is another than was read, has come or has gone."""
+        """Return whether any of them is another than was read, has come or has gone."""
         return self.stamps() != self._files
 
     def directories(self) -> set[Path]:

@@ -117,7 +117,13 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Own a sink: claim it and build its worker. `stack` closes it. Raises `StoreError`."""
     metrics = shared.metrics.sink(name)
-    sink = settings.open(SinkContext(shared.clock, shared.output, lambda why: worker.retried(why)))  # noqa: PLW0108 (it is there later)
+    context = SinkContext(
+        shared.clock,
+        shared.output,
+        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+    )
+    sink = settings.open(context)
     stack.push_async_callback(sink.close)
     lease = await shared.store.claim("sink", name)
     record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))

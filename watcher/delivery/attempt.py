@@ -45,7 +45,7 @@ class DeliverySender:
     """Makes the attempts of one worker. What an answer says of the sink itself goes to its breaker and its state."""
 
     sink: Sink
-    store: DeliveryQueue
+    queue: DeliveryQueue
     breaker: CircuitBreaker
     sink_state: SinkState
     retry: RetryRules
@@ -62,7 +62,7 @@ class DeliverySender:
         `waited` is as for `CircuitBreaker.failed`. Raises what ends the program: `OutputClosedError`.
         """
         begun_s = self.sink_state.clock_s()
-        if not (deliveries := await self.store.members(batch)):
+        if not (deliveries := await self.queue.members(batch)):
             return []
         result = await self._send(deliveries)
         units = [[each] for each in deliveries] if batch[0].group_id is None else [deliveries]
@@ -77,7 +77,7 @@ class DeliverySender:
         """
         settled = tuple(record for attempt in attempts for record in attempt.records)
         clock_s, backoff = self.sink_state.clock_s(), self.sink_state.backoff()
-        recorded = await self.store.settle(AttemptRecords(self.store.lease, settled, clock_s, backoff))
+        recorded = await self.queue.settle(AttemptRecords(self.queue.lease, settled, clock_s, backoff))
         if recorded:
             for attempt in attempts:
                 self._report(attempt)
@@ -92,10 +92,10 @@ class DeliverySender:
         if after_s is None or self.sink_state.disabled or now < self._give_up_at:
             return 0
         self._give_up_at = Monotonic(now + min(GIVE_UP_EVERY_S, after_s * GIVE_UP_SHARE))
-        count = await self.store.give_up(clock_s=self.sink_state.clock_s(), after_s=after_s, skip=skip)
+        count = await self.queue.give_up(clock_s=self.sink_state.clock_s(), after_s=after_s, skip=skip)
         if count:
             self.metrics.dead(count)
-            log.warning("deliveries.died", sink=self.store.lease.name, count=count, why="give_up_after has passed")
+            log.warning("deliveries.died", sink=self.queue.lease.name, count=count, why="give_up_after has passed")
         return count
 
     async def _send(self, batch: Sequence[Delivery]) -> SendResult:
@@ -171,12 +171,14 @@ class DeliverySender:
             for each in attempt.deliveries:
                 self.metrics.delivered((attempt.at - each.recorded_at) / 1e6, state=decision.state)
             if self._in_trouble:
-                log.info("delivery.recovered", sink=self.store.lease.name)
+                log.info("delivery.recovered", sink=self.queue.lease.name)
             self._in_trouble = False
             return
         known = {**self._named(delivery), "answer": result.answer, "attempt": delivery.attempts + 1}
         if count > 1:
             known["count"] = count
+        if decision.rejections:
+            known["refused"] = decision.rejections  # in a row; refusals of a group count for none of its events
         if result.remedy:
             known["remedy"] = result.remedy
         if decision.state is DeliveryState.DEAD:
@@ -193,4 +195,4 @@ class DeliverySender:
         self._in_trouble, self._quiet_until = True, Monotonic(now + WARNED_EVERY_S)
 
     def _named(self, delivery: Delivery) -> dict[str, object]:
-        return {"sink": self.store.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}
+        return {"sink": self.queue.lease.name, "event_id": str(delivery.event_id), "type": delivery.type}

@@ -73,6 +73,10 @@ class SinkState:
         if self.state == FAILING:
             self.state = None
 
+    def went_on(self) -> None:
+        """Note that part of what is being sent got through: the sink works, though nothing is settled yet."""
+        self._trying_since = None
+
     def rested(self) -> None:
         """Note that nothing is left to try: last week's dead letter does not make today's first failure a long one."""
         self._trying_since = None

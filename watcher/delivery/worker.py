@@ -51,7 +51,7 @@ class DeliveryWorker:
         parts = assemble(lease, sink=sink, record=record, rules=rules, deps=deps)
         self._deps = deps
         self._clock = deps.clock
-        self._store = parts.queue
+        self._queue = parts.queue
         self._sink_state = parts.sink_state
         self._state_store = parts.state_store
         self._breaker = parts.breaker
@@ -84,7 +84,7 @@ class DeliveryWorker:
 
         A store that is in trouble is not asked.
         """
-        if self._nothing_waits or self._clock.monotonic() < self._store.retry_at:
+        if self._nothing_waits or self._clock.monotonic() < self._queue.retry_at:
             return
         if await self._state_store.save():
             async with self._taking:
@@ -95,6 +95,14 @@ class DeliveryWorker:
         """Note that the sink tries again by itself. May be called from any thread."""
         self._deps.metrics.retried()
         self._sink_state.answered(why)
+
+    def take_slot(self) -> float:
+        """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
+        self._sink_state.went_on()
+        now = self._clock.monotonic()
+        at = max(now, self._pacer.ready_at(), self._sink_state.paused_until)
+        self._pacer.spend(at)
+        return at - now
 
     async def drain(self) -> None:
         """Start nothing more and wait for what is in flight."""
@@ -114,7 +122,7 @@ class DeliveryWorker:
             return
         if self._breaker.is_open:
             await self._take_trial()
-        elif (due := await self._store.take(skip=frozenset(self._held))) is None:
+        elif (due := await self._queue.take(skip=frozenset(self._held))) is None:
             self._give_back()
         else:
             self._hold(due.deliveries, is_trial=False)
@@ -134,7 +142,7 @@ class DeliveryWorker:
             await asyncio.sleep(0)
         turn_s = self._clock.monotonic() - began_at
         waits = waits and self._sending_s <= SENDING_TURNS * turn_s
-        self._deps.backpressure.note(self._store.lease.name, has_backlog=waits, turn_s=turn_s)
+        self._deps.backpressure.note(self._queue.lease.name, has_backlog=waits, turn_s=turn_s)
 
     async def _take_trial(self) -> None:
         """Take one delivery once it may be tried while the breaker is open; else note when one may be."""
@@ -145,10 +153,10 @@ class DeliveryWorker:
         self._trial_at = min(never_tried_from, tried_from)
         if now < self._trial_at:
             return
-        trial = await self._store.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
+        trial = await self._queue.take_trial(skip=frozenset(self._held), never_tried=now < tried_from)
         if trial is None:
             self._trial_at = tried_from if now < tried_from else LATEST
-            self._note_rest(now >= tried_from and not self._held and not self._store.failing)
+            self._note_rest(now >= tried_from and not self._held and not self._queue.failing)
             return
         self._trial_at = tried_from if trial.attempts else never_tried_from
         if self._trial_at <= now:
@@ -174,12 +182,12 @@ class DeliveryWorker:
 
     def _sends_from(self) -> Monotonic:
         """Return the monotonic moment before which nothing goes: the end of the sink's pause and of the store's."""
-        return max(self._sink_state.paused_until, self._store.retry_at)
+        return max(self._sink_state.paused_until, self._queue.retry_at)
 
     def _has_capacity(self, now: Monotonic) -> bool:
         if self._resting() or now < self._sends_from():
             return False
-        if self._store.failing:  # what it does not take goes out again: one shows whether it does
+        if self._queue.failing:  # what it does not take goes out again: one shows whether it does
             return not self._unsettled_count
         return len(self._sending) < CONCURRENCY and self._unsettled_count < UNSETTLED_COUNT
 
@@ -191,28 +199,30 @@ class DeliveryWorker:
             batch = self._next_batch()
             if is_open:
                 self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
-            self._pacer.spend(now)
+            slot = self._pacer.spend(now)
             self._unsettled_count += _count(batch)
-            task = asyncio.create_task(self._attempt(batch, is_trial=is_open))
+            task = asyncio.create_task(self._attempt(batch, slot=slot, is_trial=is_open))
             self._sending.add(task)
             task.add_done_callback(self._ended)
 
     def _next_batch(self) -> list[Delivery]:
         """Take what goes next. What was tried before goes alone: it may be what kept the others from being sent."""
-        is_alone = self._store.failing or self._ready[0].attempts > 0
+        is_alone = self._queue.failing or self._ready[0].attempts > 0
         count = 1 if is_alone else min(self._sender.sink.batch_count, UNSETTLED_COUNT - self._unsettled_count)
         batch = [self._ready.popleft()]
         while len(batch) < count and self._ready and not self._ready[0].attempts:
             batch.append(self._ready.popleft())
         return batch
 
-    async def _attempt(self, batch: list[Delivery], *, is_trial: bool) -> None:
+    async def _attempt(self, batch: list[Delivery], *, slot: Monotonic, is_trial: bool) -> None:
         began_at = self._clock.monotonic()
         try:
             attempts = await self._sender.send(batch, waited=is_trial and batch[0].attempts > 0)
         finally:
             if is_trial:
                 self._breaker.trial_ends()
+        if not attempts:  # a silence kept it back, or the store lost sight of it: nothing was sent
+            self._pacer.give_back(slot)
         self._sending_s = self._clock.monotonic() - began_at
         self._answered.append((batch, attempts))
         if self._settling is None or self._settling.done():

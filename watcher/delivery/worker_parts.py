@@ -61,7 +61,7 @@ def assemble(
     state_store = SinkStateStore(sink_state, record, queue=queue, events=deps.events, clock=clock, metrics=metrics)
     sender = DeliverySender(
         sink=sink,
-        store=queue,
+        queue=queue,
         breaker=breaker,
         sink_state=sink_state,
         retry=rules.retry,

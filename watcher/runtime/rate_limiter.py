@@ -25,6 +25,12 @@ class Pacer:
         """Return the monotonic moment from which the next request may go; in the past means now."""
         return self._next_at
 
-    def spend(self, now: Monotonic) -> None:
-        """Take the slot of a request that goes out at `now` (monotonic seconds)."""
+    def spend(self, now: Monotonic) -> Monotonic:
+        """Take the slot of a request that goes out at `now` (monotonic seconds); return it for `give_back`."""
         self._next_at = Monotonic(max(self._next_at, now - LATENESS_S) + self._gap_s)
+        return self._next_at
+
+    def give_back(self, slot: Monotonic) -> None:
+        """Let go of a slot that nothing went out in, unless one was taken since: that one is spaced from it."""
+        if self._next_at == slot:
+            self._next_at = Monotonic(slot - self._gap_s)

@@ -60,9 +60,17 @@ def describe_twins(schema: dict[str, Any], model: type[BaseModel]) -> None:
         needed = key in schema.get("required", ())
         if needed:
             schema["required"].remove(key)
-        either: dict[str, Any] = {"oneOf": [{"required": [key]}, {"required": [f"{key}_file"]}]}
-        rule = either if needed else {"not": {"required": [key, f"{key}_file"]}}
-        schema.setdefault("allOf", []).append(rule)
+        schema.setdefault("allOf", []).append(one_of_twins(key) if needed else not_both_twins(key))
+
+
+def one_of_twins(key: str) -> dict[str, Any]:
+    """Return the rule of the JSON Schema that a key or its `_file` twin is given, and not both."""
+    return {"oneOf": [{"required": [key]}, {"required": [f"{key}_file"]}]}
+
+
+def not_both_twins(key: str) -> dict[str, Any]:
+    """Return the rule of the JSON Schema that a key and its `_file` twin are not both given."""
+    return {"not": {"required": [key, f"{key}_file"]}}
 
 
 class Block(BaseModel):

@@ -4,6 +4,7 @@ import re
 from typing import NamedTuple
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?", re.ASCII)
+_FRACTION = re.compile(r"0?\.\d*[1-9]\d*", re.ASCII)
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|m|h)", re.ASCII)
 _SHARE = re.compile(r"(\d+(?:\.\d+)?) ?%", re.ASCII)
@@ -78,9 +79,20 @@ def parse_share(text: str) -> float:
         if 0 < (percent := float(match[1])) <= 100:  # noqa: PLR2004 - a whole
             return percent / 100
         raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%")
-    if _NUMBER.fullmatch(text):
-        raise InvalidValueError("has no unit", remedy=f"write {text}%", blind_remedy="write it with %, such as 20%")
+    if _FRACTION.fullmatch(text) or _NUMBER.fullmatch(text):
+        meant = f"write {_percentage(text)}"
+        raise InvalidValueError("has no unit", remedy=meant, blind_remedy="write it with %, such as 20%")
     raise InvalidValueError("is not a share", remedy="write a percentage, such as 20%")
+
+
+def _percentage(text: str) -> str:
+    """Return what a number without % is meant to be: one below 1 is a fraction, 1 may be either."""
+    if _FRACTION.fullmatch(text):
+        return f"{100 * float(text):.10g}%"
+    percent = float(text)
+    if percent == 1:
+        return "1% or 100%"
+    return f"{text}%" if 0 < percent <= 100 else "more than 0% and at most 100%"  # noqa: PLR2004 - a whole
 
 
 def parse_address(text: str) -> Address:
@@ -94,7 +106,7 @@ def parse_address(text: str) -> Address:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine can reach a host to listen on."""
+    """Return whether only this machine can reach a host to listen on."""
     return host in {"localhost", "::1"} or host.startswith("127.")
 
 

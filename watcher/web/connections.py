@@ -208,7 +208,7 @@ class Connections:
             await self._loop.connect_accepted_socket(client, connection)
 
     def _make_space(self) -> bool:
-        """Tell whether another may come, which one may have to go for.
+        """Return whether another may come, which one may have to go for.
 
         First goes who asks nothing, then who has had an answer before, and of equals who waits longest. Who has just
         come stays, and for longer who waits for a first answer.
@@ -237,7 +237,7 @@ class Connections:
             log.error("http.failed", error=error)
 
     def _may_say(self, what: str) -> bool:
-        """Tell whether the last such line is long ago: strangers decide how often there is a reason for one."""
+        """Return whether the last such line is long ago: strangers decide how often there is a reason for one."""
         now = self._clock.monotonic()
         if now < self._say_at[what]:
             return False

@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -455,16 +456,19 @@ WORST = {
 @pytest.mark.untraced
 @pytest.mark.parametrize("name", WORST)
 async def test_no_answer_holds_up_the_event_loop(name: str) -> None:
-    """By itself each of these took 1 to 9 s to parse."""
+    """By itself each of these took 1 to 9 s to parse.
+
+    It is the CPU time of this process, in all threads, that passes between two turns of the loop: whoever else wants
+    the processor takes none of it, and a parser that keeps the interpreter to itself does, in whatever thread.
+    """
     gaps: list[float] = []
 
     async def watch_the_loop() -> None:
-        loop = asyncio.get_running_loop()
-        before = loop.time()
+        before = time.process_time()
         while True:
             await asyncio.sleep(0.001)
-            gaps.append(loop.time() - before)
-            before = loop.time()
+            gaps.append(time.process_time() - before)
+            before = time.process_time()
 
     packed = gzip.compress(b'{"id":"%s","status":"running",%s' % (EXECUTION.encode(), WORST[name]), 1)
     async with says(packed, {"Content-Encoding": "gzip"}) as base_url, api_at(base_url) as api:
@@ -472,7 +476,7 @@ async def test_no_answer_holds_up_the_event_loop(name: str) -> None:
         await api.get(pipeline=PIPELINE, execution=EXECUTION)
         await api.list(pipeline=PIPELINE, page=1)
         watching.cancel()
-    assert max(gaps) < 0.5
+    assert max(gaps) < 0.2
 
 
 async def test_what_is_read_aside_is_read_to_its_end_before_a_cancellation_comes_through() -> None:

@@ -10,8 +10,8 @@ from watcher.clerk.schemas import (
     MOST_NODES,
     MOST_ROWS,
     QUICK_BYTES,
-    Attempt,
     HardToReadError,
+    ParseAttempt,
     ParsedPage,
     UnreadableError,
     parse_execution,
@@ -376,16 +376,16 @@ def test_what_is_wrong_with_a_large_body_has_the_words_of_a_small_one(raw: bytes
 
 def test_a_first_attempt_is_made_at_what_is_small_and_whole_only() -> None:
     whole = body()
-    assert parse_execution(whole, asked=EXECUTION, attempt=Attempt.FIRST).status == "running"
+    assert parse_execution(whole, asked=EXECUTION, attempt=ParseAttempt.FIRST).status == "running"
     for hard in (b"\xef\xbb\xbf" + whole, whole[:-1], body(x="x" * QUICK_BYTES)):
         with pytest.raises(HardToReadError):
-            parse_execution(hard, asked=EXECUTION, attempt=Attempt.FIRST)
+            parse_execution(hard, asked=EXECUTION, attempt=ParseAttempt.FIRST)
     with pytest.raises(UnreadableError, match="no_execution"):
-        parse_execution(b"null", asked=EXECUTION, attempt=Attempt.FIRST)
+        parse_execution(b"null", asked=EXECUTION, attempt=ParseAttempt.FIRST)
 
 
-@pytest.mark.parametrize("attempt", [Attempt.FIRST, Attempt.SECOND])
-def test_both_attempts_read_the_same(attempt: Attempt) -> None:
+@pytest.mark.parametrize("attempt", [ParseAttempt.FIRST, ParseAttempt.SECOND])
+def test_both_attempts_read_the_same(attempt: ParseAttempt) -> None:
     assert parse_execution(json.dumps(FULL).encode(), asked=EXECUTION, attempt=attempt) == ALLOWED
     assert parse_page(json.dumps({"data": [ROW], "total": 1}).encode(), attempt=attempt) == ParsedPage(
         (ROW_ALLOWED,), 0, 1

@@ -1,14 +1,20 @@
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from watcher.config.document import Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
+from watcher.config.warnings import warnings_of
 
 Load = Callable[..., Settings]
 Mistakes = Callable[..., list[str]]
+Warned = Callable[..., list[str]]
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -34,3 +40,19 @@ def mistakes(load: Load) -> Mistakes:
         return str(caught.value).split("\n")
 
     return mistakes
+
+
+@pytest.fixture
+def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
+    """Load a text as `watcher.yaml` in the working directory and return its warnings; keywords are the environment."""
+    monkeypatch.chdir(tmp_path)
+
+    def warned(text: str, **environ: str) -> list[str]:
+        path = Path("watcher.yaml")
+        path.write_text(text)
+        document = Document(file=str(path))
+        settings = load_config(path, environ=environ, document=document)
+        warnings = warnings_of(document, settings, environ=environ, now=NOW)
+        return [str(each).removeprefix("watcher.yaml:") for each in warnings]
+
+    return warned

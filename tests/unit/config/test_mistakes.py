@@ -57,6 +57,8 @@ TABLE = [
      "5:39: watch[0].rules.failing.within: says something of rate only; remove it"),
     (WATCH + "    rules: {failing: {rate: 20}}",
      '5:29: watch[0].rules.failing.rate: "20" has no unit; write 20%'),
+    (WATCH + "    rules: {failing: {rate: 0.2}}",
+     '5:29: watch[0].rules.failing.rate: "0.2" has no unit; write 20%'),
     (WATCH + "    rules: {failing: {rate: 120%}}",
      '5:29: watch[0].rules.failing.rate: "120%" is no share of a whole; write more than 0% and at most 100%'),
     (WATCH + "    rules: {failing: {rate: most}}",
@@ -256,7 +258,12 @@ TABLE = [
      '5:13: sinks.ops.retry.sched: unknown key "sched"; did you mean "schedule"? Allowed: schedule, give_up_after'),
     # templates and groups
     ("sinks: {out: {type: stdout, remind_every: 4h}}",
-     '1:29: sinks.out.remind_every: unknown key "remind_every"; allowed: events, match, type, format'),
+     ("1:29: sinks.out.remind_every: is not for a sink of type stdout; "
+      "remove it, or set it for a sink of type webhook")),
+    (HOOK + "    format: text",
+     "5:5: sinks.ops.format: is not for a sink of type webhook; remove it, or set it for a sink of type stdout"),
+    ("sinks: {chat: {type: slack, url: x}}",
+     '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
     (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is not known; did you mean "slack"? '
      "Allowed: slack, pagerduty, alertmanager")),
     ("sinks: {page: {type: webhook, template: pagerduty}}", ("1:9: sinks.page.routing_key: template pagerduty needs "
@@ -280,6 +287,15 @@ TABLE = [
      'did you mean "pipeline"? Write pipeline, account, type or labels.NAME')),
     (HOOK + "    group: {by: [labels.]}", ('5:18: sinks.ops.group.by[0]: "labels." is nothing to group by; '
      "write pipeline, account, type or labels.NAME")),
+    (HOOK + "    group: {by: [team]}", ('5:18: sinks.ops.group.by[0]: "team" is nothing to group by; '
+     "write pipeline, account, type or labels.team")),
+    (HOOK + "    group: {by: ['label:team']}", ('5:18: sinks.ops.group.by[0]: "label:team" is nothing to group by; '
+     "write pipeline, account, type or labels.team")),
+    (HOOK + "    group: {wait: 3d}", ("5:19: sinks.ops.group.wait: a group is open for 3d, and what waits for 3d "
+     "(retry.give_up_after) is given up; lower group.wait or raise retry.give_up_after")),
+    (HOOK + "    group: {}\n    retry: {give_up_after: 20s}", ("6:28: sinks.ops.retry.give_up_after: a group is open "
+     "for 30s, and what waits for 20s (retry.give_up_after) is given up; "
+     "lower group.wait or raise retry.give_up_after")),
     (HOOK + "    group: {by: []}", "5:17: sinks.ops.group.by: is empty; give at least one"),
     (HOOK + "    group: {max: 0}", '5:18: sinks.ops.group.max: "0" is too small; write at least 1'),
     (HOOK + "    group: {max: 10001}", '5:18: sinks.ops.group.max: "10001" is too large; write at most 10000'),

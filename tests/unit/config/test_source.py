@@ -11,6 +11,7 @@ from watcher.config.file_stamp import Files
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource
 from watcher.domain.errors import ConfigError
+from watcher.runtime.clock import SystemClock
 
 TEXT = """
 accounts: {default: {api_key_file: secrets/key}}
@@ -29,7 +30,7 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(file: Path) -> ConfigSource:
-    source = ConfigSource(file, environ={})
+    source = ConfigSource(file, environ={}, clock=SystemClock())
     source.load()
     return source
 
@@ -104,14 +105,14 @@ def test_the_directories_are_those_of_the_files_and_of_what_they_link_to(file: P
     file.rename(away / "real.yaml")
     file.symlink_to(away / "real.yaml")
     (away / "real.yaml").write_text(TEXT.replace("secrets", f"{tmp_path}/secrets"))
-    source = ConfigSource(file, environ={})
+    source = ConfigSource(file, environ={}, clock=SystemClock())
     source.load()
     assert source.directories() == {tmp_path, away, tmp_path / "secrets"}
 
 
 def test_a_directory_that_is_gone_is_not_among_them(file: Path, tmp_path: Path) -> None:
     file.write_text(TEXT.replace("secrets", "nowhere"))
-    source = ConfigSource(file, environ={})
+    source = ConfigSource(file, environ={}, clock=SystemClock())
     with pytest.raises(ConfigProblemsError):
         source.load()
     assert source.directories() == {tmp_path}

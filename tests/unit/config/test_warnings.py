@@ -1,6 +1,7 @@
 """What a file may hold and is likely a mistake: each is reported where it stands, and nothing else is."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from watcher.config.warnings import warnings_of
 Warned = Callable[..., list[str]]
 
 ROOT = Path(__file__).parents[3]
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
 SALES = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
 OTHER = "7be2f0c4-1d5a-4c39-9f60-2a8e4d1b7c05"
@@ -39,25 +41,15 @@ OPEN = (
 )
 
 
-@pytest.fixture
-def warned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warned:
-    """Load a text as `watcher.yaml` in the working directory and return its warnings; keywords are the environment."""
-    monkeypatch.chdir(tmp_path)
-
-    def warned(text: str, **environ: str) -> list[str]:
-        path = Path("watcher.yaml")
-        path.write_text(text)
-        document = Document(file=str(path))
-        settings = load_config(path, environ=environ, document=document)
-        return [str(each).removeprefix("watcher.yaml:") for each in warnings_of(document, settings, environ=environ)]
-
-    return warned
-
-
 def pagers(key: str) -> str:
     """Two sinks at PagerDuty, with one URL."""
     sink = "{{type: webhook, template: pagerduty, routing_key: {}}}"
     return f"sinks:\n  one: {sink.format('a' * 32)}\n  two: {sink.format(key)}\n"
+
+
+def rules(rules: str) -> str:
+    account = "accounts: {default: {api_key: k}}"
+    return f"{account}\nwatch:\n  - pipeline: {SALES}\n    labels: {{}}\n    rules: {{{rules}}}\n"
 
 
 def second(url: str = "https://hooks.example.com/s3cret", *, more: str = "") -> str:
@@ -115,6 +107,16 @@ TABLE = [
      [f"3:67: watch[0].executions[0]: looks like the id of an example, {ALONE}"]),
     (NAMED.replace(RUN, f"{RUN}, 9a1b0000-0000-4000-8000-000000000001"), []),
     (BASE.replace(SALES, "77aa0000-0000-4000-8000-000000000000"), [f"3:16: watch[0].pipeline: {COPY}"]),
+    # rules
+    (rules("silent: 6s"),
+     [('5:21: watch[0].rules.silent: "6s" is so short that any pause between two executions opens a problem; '
+      "write 6h, or at least 1m")]),
+    (rules("silent: 1m"), []),
+    (rules("failing: {rate: 0.2%}"),
+     [('5:29: watch[0].rules.failing.rate: "0.2%" of 20 ends is less than one: a single failure opens a problem; '
+      "raise it, or of_last")]),
+    (rules("failing: {rate: 5%}"), []),
+    (rules("failing: {rate: 1%, of_last: 100}"), []),
     # listening
     (BASE + "http: {listen: '0.0.0.0:8080'}\n", [f"4:16: http.listen: 0.0.0.0:8080 {OPEN}"]),
     (BASE + "http: {listen: '[::1]:8080'}\n", []),
@@ -186,7 +188,7 @@ def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -
     receivers = {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x", "PAGERDUTY_ROUTING_KEY": "k" * 32}
     environ = keys | receivers | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"} | LOUD
     settings = load_config(copy, environ=environ, document=document)
-    warnings = warnings_of(document, settings, environ=environ)
+    warnings = warnings_of(document, settings, environ=environ, now=NOW)
     ids = [watch["pipeline"] for watch in yaml.safe_load(copy.read_text())["watch"]]
     assert [each.problem for each in warnings] == ["looks like the id of an example"] * sum(
         "0000-4000" in i for i in ids

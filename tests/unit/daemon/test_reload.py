@@ -20,6 +20,7 @@ from watcher.config.source import ConfigSource
 from watcher.daemon.reload import Reloader, Reloading
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import Monotonic
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.metrics import Metrics
 
 WATCH = """
@@ -88,7 +89,7 @@ async def following(
     reader: Files | None = None,
     **options: Any,  # noqa: ANN401 (of the reloader)
 ) -> AsyncIterator[tuple[Reloading, NotedMetrics]]:
-    reloading = Reloading(ConfigSource(file, environ={}, reader=reader), asyncio.Event())
+    reloading = Reloading(ConfigSource(file, environ={}, clock=SystemClock(), reader=reader), asyncio.Event())
     metrics = NotedMetrics()
     settings = reloading.source.load()
     options = {"clock": FakeClock()} | options
@@ -192,7 +193,7 @@ async def test_an_error_nobody_foresaw_ends_it_as_it_is(file: Path) -> None:
     async def apply(_: Settings) -> None:
         raise ZeroDivisionError
 
-    reloading = Reloading(ConfigSource(file, environ={}), asyncio.Event())
+    reloading = Reloading(ConfigSource(file, environ={}, clock=SystemClock()), asyncio.Event())
     settings = reloading.source.load()
     reloading.asked.set()
     with pytest.raises(ZeroDivisionError):

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from receiver import Receiver, Reply, answer, hangs, says
+from sample_events import closing_overdue
 from stores import source_change
 from structlog.testing import capture_logs
 from virtual import PIPELINE, FakeClock
@@ -26,14 +27,16 @@ from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
-from watcher.domain.event import EventType
+from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
+from watcher.runtime.rate_limiter import LATENESS_S
 from watcher.runtime.scheduler import Schedule, Tick
+from watcher.store.changes import SourceChange
 from watcher.store.sql_store import SqlStore
 
 A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
@@ -225,6 +228,24 @@ async def test_what_is_asked_for_is_owned_and_works(setup: Setup) -> None:
     assert A in await setup.poll()
     await setup.record()
     assert await setup.deliver()
+
+
+async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: Setup) -> None:
+    moments: list[float] = []
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        moments.append(asyncio.get_running_loop().time())
+        await says(answer(202))(writer)
+
+    setup.hook.reply = reply
+    pager = setup.webhook(template="pagerduty", routing_key="k" * 32, rate_limit="5/s")
+    await setup.apply(sinks={"ops": pager})
+    both = closing_overdue(EventType.EXECUTION_FAILED)
+    event = Event(both.event_id, EventType.EXECUTION_FAILED, both.stream, 1, both.body)
+    lease = await setup.store.claim("account", "teller")
+    await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),)))
+    assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))
+    assert moments[1] - moments[0] >= 0.2 - LATENESS_S
 
 
 async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_on(setup: Setup) -> None:

@@ -51,6 +51,16 @@ def test_a_sink_fails_with_the_last_answer_since_its_last_success(
     assert sink.answer == reported
 
 
+def test_a_sink_that_takes_one_part_after_the_other_does_not_fail(clock: FakeClock) -> None:
+    sink = sink_state(clock)
+    sink.tried()
+    clock.advance(200)
+    sink.went_on()
+    sink.tried()
+    assert state_after(sink, clock, 299) is None
+    assert state_after(sink, clock, 1) == "failing"
+
+
 def test_a_sink_that_was_not_tried_does_not_fail(clock: FakeClock) -> None:
     assert state_after(sink_state(clock), clock, 9999) is None
 

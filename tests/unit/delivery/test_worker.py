@@ -174,6 +174,7 @@ async def test_a_body_refused_five_times_in_a_row_is_dead_and_holds_nothing_back
     assert (rig.counted("dead"), rig.counted("retried")) == (1, 4)
     (dead,) = [each for each in logs if each["event"] == "delivery.dead"]
     assert (dead["log_level"], dead["type"], dead["answer"]) == ("warning", "execution.failed", "422")
+    assert (dead["attempt"], dead["refused"]) == (5, 5)
 
 
 async def test_any_other_answer_in_between_begins_the_count_of_refusals_anew(rig: Rig) -> None:
@@ -364,6 +365,30 @@ async def test_deliveries_keep_to_the_rate(rig: Rig) -> None:
     assert await rig.sent_after(1.0) == []
     assert await rig.sent_after(0.021) == ["b1"]
     assert await rig.sent_after(100) == ["c1"]
+
+
+async def test_each_further_request_of_one_delivery_takes_a_slot_of_the_rate(rig: Rig) -> None:
+    await rig.restart(rules=replace(RULES, rate_per_s=0.98))
+    waits: list[float] = []
+
+    async def in_parts() -> SendResult:
+        waits.extend(rig.worker.take_slot() for _ in range(2))
+        return DELIVERED
+
+    rig.sink.answer = lambda _: in_parts()
+    await rig.record("a", "b")
+    assert await rig.sent_after(1.1) == ["a1"]
+    assert waits == [pytest.approx(gap_s / 0.98**2, abs=0.021) for gap_s in (1, 2)]
+    assert await rig.sent_after(2.9) == []
+    assert await rig.sent_after(0.3) == ["b1"]
+
+
+async def test_a_further_request_waits_for_the_end_of_a_pause(rig: Rig) -> None:
+    answers = iter([BUSY, DELIVERED])
+    rig.sink.answer = lambda _: next(answers)
+    await rig.record("a")
+    await rig.go()
+    assert rig.worker.take_slot() == pytest.approx(60)
 
 
 async def test_a_crash_of_one_attempt_is_a_failed_attempt(rig: Rig) -> None:

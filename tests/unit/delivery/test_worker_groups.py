@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, FAILED, GONE, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery import grouping
@@ -174,10 +175,13 @@ async def test_a_refused_group_goes_in_halves_down_to_the_one_that_is_refused(ri
     whole, *parts = await batches_after(rig, 30)
     assert (whole, sorted(parts)) == (["a1", "b1", "c1", "d1"], [["a1", "b1"], ["c1"], ["c1", "d1"], ["d1"]])
     assert await batches_after(rig, 600) == [["c1"]]
-    for _ in range(3):
-        await rig.go(600)
+    with capture_logs() as logs:
+        for _ in range(3):
+            await rig.go(600)
     assert (rig.row("c1")["state"], rig.row("c1")["rejections"], rig.counted("dead")) == ("dead", 5, 1)
     assert rig.counted("delivered") == 3
+    (dead,) = [each for each in logs if each["event"] == "delivery.dead"]
+    assert (dead["attempt"], dead["refused"]) == (7, 5)  # two of its attempts were those of a group
 
 
 async def test_halves_keep_the_order_of_an_execution(rig: Rig) -> None:

@@ -72,7 +72,11 @@ def test_a_share_is_of_a_whole(text: str, share: float) -> None:
     ("text", "message"),
     [
         ("20", "has no unit; write 20%"),
-        ("0.2", "has no unit; write 0.2%"),
+        ("0.2", "has no unit; write 20%"),
+        (".075", "has no unit; write 7.5%"),
+        ("1", "has no unit; write 1% or 100%"),
+        ("0", "has no unit; write more than 0% and at most 100%"),
+        ("500", "has no unit; write more than 0% and at most 100%"),
         ("0%", "is no share of a whole; write more than 0% and at most 100%"),
         ("101%", "is no share of a whole; write more than 0% and at most 100%"),
         ("-5%", "is not a share; write a percentage, such as 20%"),

@@ -70,7 +70,8 @@ def check(
     else:
         print_plan_rows(plan(settings))
     # What is allowed and likely a mistake, and which sink gets nothing any more.
-    warnings = (*warnings_of(document, settings, environ=os.environ), *_disabled(document, settings))
+    found = warnings_of(document, settings, environ=os.environ, now=SystemClock().now())
+    warnings = (*found, *_disabled(document, settings))
     if sys.stderr.isatty():
         report_warnings(warnings, source=document.source, console=stderr_console())
     else:

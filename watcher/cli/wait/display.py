@@ -102,7 +102,7 @@ def _elapsed(progress: Progress, moment: RenderTime) -> str:
 
 
 def _has_ended(progress: Progress) -> bool:
-    """Tell whether the execution has ended, rather than the wait for it."""
+    """Return whether the execution has ended, rather than the wait for it."""
     return progress.ending is not None and progress.ending.code in (Exit.DONE, Exit.FAILED)
 
 

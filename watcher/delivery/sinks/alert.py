@@ -176,6 +176,13 @@ class Alert:
         return title
 
     @property
+    def ending(self) -> str:
+        """Return the line for the end of its problem alone, though it may be trouble itself."""
+        if self.overdue_text is not None and self.is_trouble:
+            return f"{self._who()} is no longer overdue, after {self.overdue_text}"
+        return self.title
+
+    @property
     def overdue_text(self) -> str | None:
         """Return for how long an execution was overdue that no longer is."""
         problem = self.problem or {}

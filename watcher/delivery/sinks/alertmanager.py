@@ -16,7 +16,7 @@ from typing import Any
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
+from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
@@ -78,9 +78,9 @@ class AlertmanagerTemplate:
             for part in parts
         ]
 
-    def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (200 is enough)
+    def send_result(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (200 is enough)
         """Return what a status code means."""
-        return judge(status)
+        return result_of_status(status)
 
     def shown(self, body: bytes) -> list[str]:
         """Return each alert as Alertmanager's page lists it: annotations, labels, when it ends."""
@@ -125,22 +125,28 @@ def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None
 
 
 def _alert(alert: Alert, span: _Span, cut: Cutter) -> Json:
-    nodes = alert.nodes
+    minimal = _minimal_alert(alert, span)
+    nodes = () if _ends_only(alert, span) else alert.nodes
     more = [": ".join(filter(None, node)) for node in nodes[1 : 1 + NODES_COUNT]]
+    texts = () if _ends_only(alert, span) else (alert.error, *more)
     annotations = {
-        "summary": alert.title,
-        "description": "\n".join(filter(None, (cut(text, ERROR_LENGTH) for text in (alert.error, *more)))),
+        **minimal["annotations"],
+        "description": "\n".join(filter(None, (cut(text, ERROR_LENGTH) for text in texts))),
         "node": clean(nodes[0][0]) if nodes else "",
-        "event_id": alert.id,
     }
     shown = {name: text for name, text in annotations.items() if text}
-    return _minimal_alert(alert, span) | {"annotations": shown} | ({"generatorURL": alert.link} if alert.link else {})
+    return minimal | {"annotations": shown} | ({"generatorURL": alert.link} if alert.link else {})
+
+
+def _ends_only(alert: Alert, span: _Span) -> bool:
+    """Return whether an alert is but the end of a problem: what ended it is trouble itself, and another alert."""
+    return alert.closes and alert.is_trouble and span.kind is not alert.type
 
 
 def _minimal_alert(alert: Alert, span: _Span) -> Json:
     return {
         "labels": _labels(alert, span.kind),
-        "annotations": {"summary": alert.title, "event_id": alert.id},
+        "annotations": {"summary": alert.ending if _ends_only(alert, span) else alert.title, "event_id": alert.id},
         "startsAt": timestamp(span.starts_at),
         "endsAt": timestamp(span.ends_at),
     }

@@ -13,7 +13,7 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
+from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event_ids import group_id
@@ -59,9 +59,9 @@ class PagerDutyTemplate:
                 others[alert.is_trouble].add(alert, event_id=delivery.event_id)
         return [*messages, *(self._trigger_others(part) for part in others.values() if part.count)]
 
-    def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (202 is enough)
+    def send_result(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (202 is enough)
         """Return what a status code means."""
-        result = judge(status)
+        result = result_of_status(status)
         return replace(result, remedy=_NEW_KEY) if result.outcome is SendOutcome.REFUSED else result
 
     def shown(self, body: bytes) -> list[str]:

@@ -95,12 +95,14 @@ class Output(Protocol):
 class SinkContext:
     """What a sink may work with. It calls `retried`, from any thread, with why it tries again by itself.
 
-    Without an `output` only what sends elsewhere can be opened.
+    Where one delivery takes several requests, it calls `take_slot` before each further one, and waits for as many
+    seconds as that returns. Without an `output` only what sends elsewhere can be opened.
     """
 
     clock: Clock
     output: Output | None = None
     retried: Callable[[str], None] = lambda _why: None
+    take_slot: Callable[[], float] = lambda: 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, judge
+from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.event_ids import group_id
 
@@ -72,9 +72,9 @@ class SlackTemplate:
             parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
         return [_message_of_group(part) for part in parts.values() if part.count]
 
-    def judge(self, status: int, said: bytes) -> SendResult:
+    def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
-        result = judge(status)
+        result = result_of_status(status)
         if result.outcome is SendOutcome.DELIVERED and (status != 200 or said.strip() != b"ok"):  # noqa: PLR2004
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
         return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
@@ -173,8 +173,8 @@ def _lines(lines: Sequence[str], limit: int, cut: Cutter) -> str:
 
 
 def _newest(alert: Alert, *, with_link: bool) -> Json:
-    text = f"{alert.headline}\n{shorten(alert.error, ID_LENGTH)}\n{shorten(alert.execution or alert.id, ID_LENGTH)}"
-    block: Json = {"type": "section", "text": _plain(text)}
+    lines = (alert.headline, shorten(alert.error, ID_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
+    block: Json = {"type": "section", "text": _plain("\n".join(filter(None, lines)))}
     return block | {"accessory": _button(alert.link)} if alert.link and with_link else block
 
 

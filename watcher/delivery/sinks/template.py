@@ -57,7 +57,7 @@ class Template(Protocol):
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
         ...
 
-    def judge(self, status: int, said: bytes) -> SendResult:
+    def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what a status code and the beginning of the body mean."""
         ...
 
@@ -66,7 +66,7 @@ class Template(Protocol):
         ...
 
 
-def judge(status: int) -> SendResult:
+def result_of_status(status: int) -> SendResult:
     """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
     is_success = 200 <= status <= 299  # noqa: PLR2004 (HTTP)
     return SendResult(_OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY), str(status))
@@ -74,7 +74,7 @@ def judge(status: int) -> SendResult:
 
 def outcome_of(status: int) -> SendOutcome:
     """Return what a status code means for a delivery of an event as it is: 202 is as good as any 2xx (SPEC 5)."""
-    outcome = judge(status).outcome
+    outcome = result_of_status(status).outcome
     return SendOutcome.DELIVERED if outcome is SendOutcome.ACCEPTED else outcome
 
 
@@ -88,7 +88,7 @@ class EventTemplate:
         """Return one request per event."""
         return [Message(str(delivery.event_id), delivery.body) for delivery in batch]
 
-    def judge(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (2xx is enough)
+    def send_result(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (2xx is enough)
         """Return what a status code means."""
         return SendResult(outcome_of(status), str(status))
 

@@ -29,7 +29,15 @@ from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, Ret
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import proxy_for
-from watcher.runtime.settings import Duration, Rate, as_written, describe_twins, shown_url
+from watcher.runtime.settings import (
+    Duration,
+    Rate,
+    as_written,
+    describe_twins,
+    not_both_twins,
+    one_of_twins,
+    shown_url,
+)
 from watcher.runtime.units import InvalidValueError
 
 SECRET_LENGTH = 4
@@ -39,10 +47,10 @@ SECRET_LENGTH = 4
 def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None:
     """Let the JSON Schema do without a URL where the template brings one."""
     describe_twins(schema, model)
-    (rule,) = (rule for rule in schema["allOf"] if {"required": ["url"]} in rule.get("oneOf", ()))
     brings_url = {"properties": {"template": {"const": "pagerduty"}}, "required": ["template"]}
-    schema["allOf"].remove(rule)
-    schema["allOf"].append({"if": brings_url, "then": {"not": {"required": ["url", "url_file"]}}, "else": rule})
+    needed = one_of_twins("url")
+    schema["allOf"].remove(needed)
+    schema["allOf"].append({"if": brings_url, "then": not_both_twins("url"), "else": needed})
 
 
 class WebhookSettings(SinkSettings):
@@ -94,7 +102,7 @@ class WebhookSettings(SinkSettings):
     )
     rate_limit: Rate = Field(
         default=as_written("100/s"),
-        description="The most deliveries sent; a group is one. Slack: `1/s`, PagerDuty: `2/s`.",
+        description="The most requests sent. Slack: `1/s`, PagerDuty: `2/s`.",
         examples=["60/m"],
     )
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
@@ -170,7 +178,7 @@ class WebhookSettings(SinkSettings):
             timeout_s=self.timeout_s,
             hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
         )
-        return WebhookSink(target, self.chosen_template(context.clock), clock=context.clock)
+        return WebhookSink(target, self.chosen_template(context.clock), context=context)
 
     def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return what people see of each request."""

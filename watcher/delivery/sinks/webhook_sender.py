@@ -14,11 +14,12 @@ from yarl import URL
 
 from watcher.delivery.sinks.alert_text import clean
 from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
 from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
+from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
@@ -33,8 +34,11 @@ BODY_GRACE_S = 0.1
 SAID_LENGTH = 200
 """Characters of an answer that are shown."""
 
-CUT_EVERY_S = 3600.0
-"""A sink that cuts messages says so once in that time."""
+LOGGED_EVERY_S = 3600.0
+"""A sink whose messages are cut, or refused in full form, says so once in that time."""
+
+TAKEN_COUNT = 1000
+"""Of so many deliveries and groups that were taken in part it is remembered; any other begins anew, under its ids."""
 
 AT_ONCE_COUNT = 16
 """Of so many events, a few milliseconds' work, messages are made at once."""
@@ -58,15 +62,47 @@ class Target:
     hidden: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """How many requests of a delivery or a group were taken, and what has become of them: the least of it."""
+
+    count: int = 0
+    result: SendResult | None = None
+
+    def and_one(self, result: SendResult) -> "_Taken":
+        is_less = self.result is None or self.result.outcome is not SendOutcome.ACCEPTED
+        return _Taken(self.count + 1, result if is_less else self.result)
+
+
+class _Hourly:
+    """Counts what is logged once an hour only."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._count = 0
+        self._quiet_until = EARLIEST
+
+    def note(self) -> int:
+        """Count one more; return how many there were since this was last said if it is to be said now, else 0."""
+        self._count += 1
+        now = self._clock.monotonic()
+        if now < self._quiet_until:
+            return 0
+        self._quiet_until = Monotonic(now + LOGGED_EVERY_S)
+        count, self._count = self._count, 0
+        return count
+
+
 class WebhookSink:
     """Posts to one URL."""
 
     batch_count = 1
 
-    def __init__(self, target: Target, template: Template, *, clock: Clock) -> None:
+    def __init__(self, target: Target, template: Template, *, context: SinkContext) -> None:
         """Open no connection yet. Needs a running event loop."""
         self.refresh_every_s = REFRESH_EVERY_S if isinstance(template, AlertmanagerTemplate) else None
-        self._clock = clock
+        self._clock = context.clock
+        self._take_slot = context.take_slot
         self._template = template
         self._url = target.url
         self._hidden = target.hidden
@@ -78,8 +114,8 @@ class WebhookSink:
         self._proxy = proxy_for(self._url)
         if self._url.scheme == "http":
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
-        self._cut_from = float("-inf")
-        self._taken: dict[UUID, list[SendResult]] = {}  # of what was taken in part: what became of that part
+        self._cut, self._rejected = _Hourly(self._clock), _Hourly(self._clock)
+        self._taken: dict[UUID, _Taken] = {}  # of what was taken in part, the oldest first
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=target.timeout_s),
             connector=Connector(limit=CONNECTIONS),
@@ -98,20 +134,20 @@ class WebhookSink:
         attempt goes on behind what was taken: of a large group no attempt may get all through.
         """
         key = batch[0].group_id or batch[0].event_id
-        results = self._taken.pop(key, []) if batch[0].attempts else []
-        for message in (await _made(self._template.messages, batch))[len(results) :]:
-            self._note_cut(message, batch[0])
-            result, said = await self._post(message, replayed=batch[0].replayed)
-            if result.answer == str(_REJECTED) and message.minimal is not None:
-                self._report_rejected(batch[0], said)
-                smaller = replace(message, body=message.minimal())
-                result, _ = await self._post(smaller, replayed=batch[0].replayed)
+        earlier = self._taken.pop(key, _Taken())
+        taken = earlier if batch[0].attempts else _Taken()  # a replay begins anew
+        messages = await _made(self._template.messages, batch)
+        for number, message in enumerate(messages[taken.count :]):
+            if number:
+                await asyncio.sleep(self._take_slot())
+            result = await self._post_or_less(message, batch[0])
             if result.outcome not in _TAKEN:
-                if results and result.outcome is not SendOutcome.REFUSED:  # else it goes on in halves
-                    self._taken[key] = results
+                if taken.count and result.outcome is not SendOutcome.REFUSED:  # else it goes on in halves
+                    self._remember(key, taken)
                 return result
-            results.append(result)
-        return _weakest(results)
+            taken = taken.and_one(result)
+        assert taken.result is not None  # noqa: S101 (of any batch there is a message)
+        return taken.result
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`."""
@@ -125,6 +161,21 @@ class WebhookSink:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    async def _post_or_less(self, message: Message, delivery: Delivery) -> SendResult:
+        """Post once, and once more in minimal form if that is refused as it is."""
+        if message.is_cut and (count := self._cut.note()):
+            log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id), count=count)
+        result, said = await self._post(message, replayed=delivery.replayed)
+        if result.answer == str(_REJECTED) and message.minimal is not None:
+            self._report_rejected(delivery, said)
+            result, _ = await self._post(replace(message, body=message.minimal()), replayed=delivery.replayed)
+        return result
+
+    def _remember(self, key: UUID, taken: _Taken) -> None:
+        self._taken[key] = taken
+        if len(self._taken) > TAKEN_COUNT:  # such as those that died since
+            del self._taken[next(iter(self._taken))]
 
     async def _post(self, message: Message, *, replayed: bool = False) -> tuple[SendResult, bytes]:
         """Post once. No redirect is followed: the event, and its signature, would go to a stranger."""
@@ -159,19 +210,15 @@ class WebhookSink:
         return headers
 
     def _result(self, head: Head, said: bytes) -> SendResult:
-        result = self._template.judge(head.status, said)
+        result = self._template.send_result(head.status, said)
         if result.outcome in _TAKEN:
             return result
         return replace(result, retry_after_s=parse_retry_after(head.retry_after, now=self._clock.now()))
 
-    def _note_cut(self, message: Message, delivery: Delivery) -> None:
-        now = self._clock.monotonic()
-        if message.is_cut and now >= self._cut_from:
-            self._cut_from = now + CUT_EVERY_S
-            log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id))
-
     def _report_rejected(self, delivery: Delivery, said: bytes) -> None:
         """Say loudly that the receiver does not take the message as it is, and what it says of it."""
+        if not (count := self._rejected.note()):
+            return
         text = clean(said.decode("utf-8", "replace"))
         for hidden in self._hidden:
             text = text.replace(hidden, "…")
@@ -182,6 +229,7 @@ class WebhookSink:
             type=delivery.type,
             answer=str(_REJECTED),
             said=text[:SAID_LENGTH],
+            count=count,
             remedy="a minimal message was sent instead; check that url is this receiver's, else report a bug",
         )
 
@@ -189,11 +237,6 @@ class WebhookSink:
 async def _made(make: Callable[[Sequence[Item]], list[Message]], items: Sequence[Item]) -> list[Message]:
     """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
     return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
-
-
-def _weakest(results: Sequence[SendResult]) -> SendResult:
-    """Return what has become of all of them, which were taken: accepted if any is no more than that."""
-    return next((each for each in results if each.outcome is SendOutcome.ACCEPTED), results[-1])
 
 
 async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None) -> bytes:

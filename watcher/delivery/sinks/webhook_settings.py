@@ -31,6 +31,7 @@ GROUP_COUNT = 10_000
 _ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 _GROUPED_BY = ("pipeline", "account", "type")
 _LABEL = "labels."
+_LABEL_PREFIX = re.compile(r"labels?[.:=]")
 
 
 def _routing_key(value: SecretStr) -> SecretStr:
@@ -49,8 +50,12 @@ RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 def _field(value: str) -> str:
     if value in _GROUPED_BY or (value.startswith(_LABEL) and value != _LABEL):
         return value
-    rest = f"write {', '.join(_GROUPED_BY)} or labels.NAME"
-    raise InvalidValueError("is nothing to group by", remedy=did_you_mean(value, _GROUPED_BY, rest=rest))
+    rest = f"write {', '.join(_GROUPED_BY)} or {_LABEL}"
+    blind, remedy = f"{rest}NAME", did_you_mean(value, _GROUPED_BY, rest=f"{rest}NAME")
+    label = _LABEL_PREFIX.sub("", value)
+    if label and remedy == blind:
+        remedy = f"{rest}{label}"
+    raise InvalidValueError("is nothing to group by", remedy=remedy, blind_remedy=blind)
 
 
 def _most(value: int) -> int:
@@ -90,7 +95,8 @@ class GroupSettings(Block):
     wait_s: Duration = Field(
         default=as_written("30s"),
         alias="wait",
-        description="How long a group is open, from when its first event was recorded.",
+        description="How long a group is open, from when its first event was recorded; less than "
+        "`retry.give_up_after`.",
         examples=["2m"],
     )
     max: Annotated[int, AfterValidator(_most)] | None = Field(

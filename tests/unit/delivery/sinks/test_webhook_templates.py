@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
 from watcher.daemon.build import fingerprint_of
+from watcher.delivery.sinks import webhook_sender
 from watcher.delivery.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
@@ -45,8 +46,14 @@ def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings: 
 
 
 @asynccontextmanager
-async def sink_to(url: str, *, clock: Clock | None = None, **more: Any) -> AsyncIterator[Sink]:  # noqa: ANN401 (any setting)
-    sink = settings(url, **more).open(SinkContext(clock or FakeClock()))
+async def sink_to(
+    url: str,
+    *,
+    clock: Clock | None = None,
+    take_slot: Callable[[], float] = lambda: 0.0,
+    **more: Any,  # noqa: ANN401 (any setting)
+) -> AsyncIterator[Sink]:
+    sink = settings(url, **more).open(SinkContext(clock or FakeClock(), take_slot=take_slot))
     try:
         yield sink
     finally:
@@ -118,6 +125,44 @@ async def test_the_next_attempt_goes_on_behind_what_was_taken_and_a_replay_begin
     assert ids[5:] == [fourth, fifth, first, second, third, fourth, fifth]
 
 
+async def test_each_further_request_takes_a_slot_of_the_rate_and_waits_for_it(receiver: Receiver) -> None:
+    receiver.reply = says(answer(202))
+    taken_after: list[int] = []
+
+    def take_slot() -> float:
+        taken_after.append(len(receiver.requests))
+        return 0.02
+
+    group = [sample(EventType.EXECUTION_OVERDUE, number=number) for number in range(4)]
+    async with sink_to(receiver.url, **PAGERDUTY, group={}, take_slot=take_slot) as sink:
+        began_at = asyncio.get_running_loop().time()
+        await sink.send(group)
+        assert asyncio.get_running_loop().time() - began_at >= 0.06
+        await sink.send(group[:1])
+    assert taken_after == [1, 2, 3]
+
+
+async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhook_sender, "TAKEN_COUNT", 2)
+    both = [closing_overdue(EventType.EXECUTION_FAILED, number=number) for number in range(3)]
+    answers = [202, 503] * 3 + [202] * 6
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        await says(answer(answers.pop(0)))(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, **PAGERDUTY) as sink:
+        for delivery in both:
+            assert (await sink.send([delivery])).outcome is SendOutcome.RETRY
+        receiver.requests.clear()
+        for delivery in reversed(both):
+            assert (await sink.send([replace(delivery, attempts=1)])).outcome is SendOutcome.ACCEPTED
+    actions = [check_pagerduty(request.body)["event_action"] for request in receiver.requests]
+    assert actions == ["trigger", "trigger", "resolve", "trigger"]
+
+
 async def test_nothing_more_is_sent_once_a_request_is_not_taken(receiver: Receiver) -> None:
     receiver.reply = says(answer(503, Retry_After="30"))
     async with sink_to(receiver.url, **PAGERDUTY) as sink:
@@ -144,6 +189,20 @@ async def test_a_sink_that_cuts_says_so_once_an_hour(receiver: Receiver) -> None
                 await sink.send([long])
     cut = [line for line in logs if line["event"] == "message.cut"]
     assert [(line["sink"], line["event_id"]) for line in cut] == [("ops", str(long.event_id))] * 2
+    assert [line["count"] for line in cut] == [1, 2]
+
+
+async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: Receiver) -> None:
+    clock = FakeClock()
+    receiver.reply = says(answer(400, body=b"invalid_blocks"))
+    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
+        with capture_logs() as logs:
+            for passed_s in (0.0, 1.0, 3599.0, 3600.0):
+                clock.passed_s = passed_s
+                await sink.send([failed()])
+    rejected = [line for line in logs if line["event"] == "template.rejected"]
+    assert [(line["said"], line["count"]) for line in rejected] == [("invalid_blocks", 1), ("invalid_blocks", 3)]
+    assert len(receiver.requests) == 8
 
 
 async def test_alertmanager_is_refreshed_by_its_url_and_nothing_else_asks_for_that(receiver: Receiver) -> None:

@@ -1,0 +1,205 @@
+"""What is likely a mistake in a sink: events that never come, a receiver that does not take what is sent."""
+
+from collections.abc import Iterator, Mapping
+from itertools import combinations
+
+from pydantic import SecretStr
+from yarl import URL
+
+from watcher.config.document import Document
+from watcher.config.exposure import exposed_host
+from watcher.config.match_warnings import fits, of_match
+from watcher.config.models import AnySink, Settings, WatchSettings
+from watcher.config.problems import Problem
+from watcher.config.yaml_tree import Path
+from watcher.delivery.grouping import key_of
+from watcher.delivery.sinks.alertmanager import PATH
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.event import EventType
+from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.routing import types_matching
+from watcher.domain.silences import DeliveryFields
+from watcher.runtime.settings import did_you_mean
+from watcher.runtime.units import write_duration
+
+_OPENED_BY: Mapping[EventType, frozenset[EventType]] = {
+    EventType.PIPELINE_RECOVERED: frozenset({EventType.PIPELINE_FAILING}),
+    EventType.PIPELINE_ACTIVE: frozenset({EventType.PIPELINE_SILENT}),
+    EventType.ACCOUNT_RECOVERED: frozenset({EventType.ACCOUNT_DEGRADED}),
+    EventType.SINK_RECOVERED: frozenset({EventType.SINK_FAILING, EventType.SINK_DISABLED}),
+    EventType.PROBLEM_REMINDER: PROBLEM_KINDS,
+    EventType.PROBLEM_CLOSED: PROBLEM_KINDS,
+}
+"""What comes only after something else, whatever `events` says, and after what."""
+
+OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
+_OF_EXECUTIONS = types_matching(("execution.*",)) - {EventType.EXECUTION_OVERDUE}
+
+_RECEIVERS = {
+    "hooks.slack.com": "slack",
+    "hooks.slack-gov.com": "slack",
+    "events.pagerduty.com": "pagerduty",
+    "events.eu.pagerduty.com": "pagerduty",
+}
+_SLACK_PATH = "/services/"
+"""Where Slack takes messages; its workflows, elsewhere on the same host, take what one likes."""
+
+_NAMED_COUNT = 2
+_SHORTEST_S = 60.0
+"""Whoever is reminded more often than this stops reading."""
+
+
+def of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
+    """Return what a person should check in the sinks."""
+    for name, sink in settings.sinks.items():
+        path = ("sinks", name)
+        yield from _of_events(document, settings, name=name, sink=sink)
+        if isinstance(sink, WebhookSettings):
+            yield from _of_webhook(document, sink, path=path)
+            yield from _of_group(document, settings, sink, path=path)
+            yield from _of_reminders(document, settings, name=name, sink=sink)
+    yield from _of_doubles(document, settings)
+
+
+def sent_to(settings: Settings, *, name: str) -> frozenset[EventType]:
+    """Return what a sink may ever be sent: what it asks for, where that can be, and what only follows on that."""
+    sink = settings.sinks[name]
+    first = types_matching(sink.events) & _possible(settings, name=name, sink=sink)
+    ends = {type_ for type_, openings in _OPENED_BY.items() if first & openings}
+    return first.union(ends, _OF_EXECUTIONS if EventType.EXECUTION_OVERDUE in first else ())
+
+
+def _of_events(document: Document, settings: Settings, *, name: str, sink: AnySink) -> Iterator[Problem]:
+    path, types = ("sinks", name), types_matching(sink.events)
+    if types & OF_PIPELINES:
+        at, match = (*path, "match"), sink.match
+        if unfit := list(of_match(document, settings, path=at, labels=match.labels, pipelines=match.pipelines)):
+            yield from unfit
+            return
+    followers = list(_of_followers(document, sink, path=(*path, "events")))
+    yield from followers
+    if not followers and not types & _possible(settings, name=name, sink=sink):
+        problem = "nothing that is watched can lead to any of these"
+        remedy = (
+            "execution.overdue needs overdue_after, pipeline.gap a pipeline watched whole, "
+            "other pipeline.* a rule, sink.* another sink"
+        )
+        yield document.remark((*path, "events"), problem, remedy=remedy)
+
+
+def _of_followers(document: Document, sink: AnySink, *, path: Path) -> Iterator[Problem]:
+    """Warn of the end of a problem where its opening is not asked for."""
+    types = types_matching(sink.events)
+    for index, glob in enumerate(sink.events):
+        named = types_matching((glob,))
+        openings = frozenset[EventType]().union(*(_OPENED_BY.get(type_, frozenset({type_})) for type_ in named))
+        if not openings & types:
+            at = (*path, index)
+            names = "what opens problems, such as pipeline.failing"
+            if len(openings) <= _NAMED_COUNT:
+                names = " or ".join(sorted(openings))
+            problem = f"{document.subject(at)} comes only where its problem's opening went"
+            yield document.remark(at, problem, remedy=f"add {names}, or remove it")
+
+
+def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
+    url = URL(sink.url.get_secret_value())
+    receiver = _receiver_at(url)
+    if receiver is not None and receiver != sink.template:
+        problem = f"{url.host} takes only what template: {receiver} makes"
+        yield document.remark((*path, "url"), problem, remedy=f"write template: {receiver}, or another url")
+    elif not sink.secret and sink.template is None:
+        problem = "has no secret, so its receiver cannot verify that events are yours"
+        yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
+    if host := exposed_host(sink.url.get_secret_value()):
+        problem = f"http:// to {host}: whoever is on the way can read the events"
+        yield document.remark((*path, "url"), problem, remedy="write https://")
+
+
+def _receiver_at(url: URL) -> str | None:
+    if url.path.rstrip("/").endswith(PATH):
+        return "alertmanager"
+    receiver = _RECEIVERS.get((url.host or "").lower())
+    return None if receiver == "slack" and not url.path.startswith(_SLACK_PATH) else receiver
+
+
+def _of_group(document: Document, settings: Settings, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
+    if sink.group is None:
+        return
+    for index, field in enumerate(sink.group.by):
+        at = (*path, "group", "by", index)
+        if field in sink.group.by[:index]:
+            remedy = "remove it, or write what else events of one group have in common"
+            yield document.remark(at, f"{document.subject(at)} stands there twice", remedy=remedy)
+        elif field.startswith("labels.") and not _has_label(settings, field):
+            remedy = _label_remedy(document, settings, at)
+            yield document.remark(at, "no watch has this label, so no events are grouped", remedy=remedy)
+    if all(key_of(DeliveryFields("", type_), ()) is None for type_ in types_matching(sink.events)):
+        problem = "only execution.* and pipeline.gap are grouped, and this sink asks for none of them"
+        yield document.remark((*path, "group"), problem, remedy="remove it, or add them to events", key=True)
+
+
+def _has_label(settings: Settings, field: str) -> bool:
+    return any(field.removeprefix("labels.") in watch.labels for watch in settings.watch)
+
+
+def _label_remedy(document: Document, settings: Settings, at: Path) -> str:
+    rest = "give a watch this label, or remove it here"
+    known = sorted({f"labels.{name}" for watch in settings.watch for name in watch.labels})
+    return rest if document.is_hidden(at) else did_you_mean(str(document.get(at)), known, rest=rest)
+
+
+def _of_reminders(document: Document, settings: Settings, *, name: str, sink: WebhookSettings) -> Iterator[Problem]:
+    path, every_s = ("sinks", name, "remind_every"), sink.remind_every_s
+    if every_s is None:
+        asks_for_openings = bool(types_matching(sink.events) & PROBLEM_KINDS)
+        for index, glob in enumerate(sink.events):
+            if glob == EventType.PROBLEM_REMINDER and asks_for_openings:
+                at = ("sinks", name, "events", index)
+                problem = f"{document.subject(at)} never comes without remind_every"
+                yield document.remark(at, problem, remedy="add remind_every: 4h, or remove it")
+        return
+    if every_s < _SHORTEST_S:
+        problem = f"sends one message every {write_duration(every_s)} for each open problem"
+        yield document.remark(path, problem, remedy="write 4h, or at least 1m")
+    if not sent_to(settings, name=name) & PROBLEM_KINDS:
+        problem = "this sink is sent no opening of a problem, so there is nothing to remind of"
+        remedy = "add openings to its events, such as pipeline.failing or account.degraded, or remove this"
+        yield document.remark(path, problem, remedy=remedy, key=True)
+
+
+def _possible(settings: Settings, *, name: str, sink: AnySink) -> frozenset[EventType]:
+    """Return what may ever be sent to a sink before anything else was, once what it matches can lead to that."""
+    fitting = [watch for watch in settings.watch if _fits(watch, sink)]
+    rules = [watch.rules for watch in fitting if watch.rules is not None]
+    others = any(each.target for key, each in settings.sinks.items() if key != name)
+    return frozenset({EventType.ACCOUNT_DEGRADED}).union(
+        _OF_EXECUTIONS if fitting else (),
+        {EventType.EXECUTION_OVERDUE} if any(watch.overdue_after_s for watch in fitting) else (),
+        {EventType.PIPELINE_GAP} if not all(watch.executions for watch in fitting) else (),
+        {EventType.PIPELINE_FAILING} if any(rule.failing for rule in rules) else (),
+        {EventType.PIPELINE_SILENT} if any(rule.silent_s for rule in rules) else (),
+        {EventType.SINK_FAILING, EventType.SINK_DISABLED} if others else (),
+    )
+
+
+def _of_doubles(document: Document, settings: Settings) -> Iterator[Problem]:
+    """Warn of two sinks with one URL that the same event may go to."""
+    hooks = {name: sink for name, sink in settings.sinks.items() if isinstance(sink, WebhookSettings)}
+    for (name, sink), (other, second) in combinations(hooks.items(), 2):
+        types = types_matching(sink.events) & types_matching(second.events) - {EventType.WATCHER_TEST}
+        together = any(_fits(watch, sink) and _fits(watch, second) for watch in settings.watch)
+        same = _place(sink) == _place(second)
+        if same and (types - OF_PIPELINES or (types and together)):
+            line = document.line(("sinks", name, "url"))
+            problem = f"the same URL as another sink's at line {line}: what both ask for arrives twice"
+            yield document.remark(("sinks", other, "url"), problem, remedy="merge the two: events takes a list")
+
+
+def _fits(watch: WatchSettings, sink: AnySink) -> bool:
+    return fits(watch, labels=sink.match.labels, pipelines=sink.match.pipelines)
+
+
+def _place(sink: WebhookSettings) -> tuple[str, SecretStr | None]:
+    """Return where a sink's events end up: at PagerDuty all have one URL."""
+    return str(URL(sink.url.get_secret_value())), sink.routing_key
