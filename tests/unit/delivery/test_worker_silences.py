@@ -231,7 +231,6 @@ async def test_what_waits_for_its_turn_when_a_silence_begins_is_kept_back(rig: R
     assert (rig.row("a1")["state"], rig.counted("silenced")) == ("silenced", 1)
 
 
-
 OVERDUE = Problem(UUID(int=6), EventType.EXECUTION_OVERDUE, EPOCH, EventKey(b"a", 1))
 
 
