@@ -117,12 +117,7 @@ async def build_worker(
 ) -> DeliveryWorker:
     """Own a sink: claim it and build its worker. `stack` closes it. Raises `StoreError`."""
     metrics = shared.metrics.sink(name)
-    context = SinkContext(
-        shared.clock,
-        shared.output,
-        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
-        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
-    )
+    context = SinkContext(shared.clock, shared.output, lambda why: worker.retried(why), lambda: worker.take_slot())  # noqa: PLW0108 (it is there later)
     sink = settings.open(context)
     stack.push_async_callback(sink.close)
     lease = await shared.store.claim("sink", name)
