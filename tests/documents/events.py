@@ -103,13 +103,13 @@ async def _ruled() -> list[Event]:
         clock = FakeClock()
         store = await open_store(f"sqlite:///{Path(folder)}/docs.db", clock=clock, on_recorded=lambda _: None)
         try:
-            rules = Rules(FailingRule(consecutive=3), silent_us=6 * 3600 * 1_000_000)
+            rules = Rules(FailingRule(consecutive=3), silent_us=1_800 * 1_000_000)
             watch = Watch("default", PIPELINE, (), name="Sales agent", labels={"team": "sales"}, rules=rules)
             account = await account_of(store, clock, watches=[watch])
             await account.run_for(10.0)
             for number, status in enumerate(("failed", "failed", "failed", "success", "running"), 6):
                 _show(account, number, status)
-                await account.run_for(8 * 3600.0 if status == "success" else 60.0)
+                await account.run_for(2_400.0 if status == "success" else 60.0)
             return [event for event in await account.events() if event["type"].startswith("pipeline.")]
         finally:
             await store.close()
