@@ -19,6 +19,10 @@ class Database(Protocol):
     exclusive: bool
     """Whether this process alone uses it, for as long as it runs."""
 
+    def use_password(self, password: str | None) -> None:
+        """Log in with it from the next connection on, where there is a login."""
+        ...
+
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
         ...

@@ -221,6 +221,10 @@ class SqlStore(SqlSinks):
         if self._database_file is not None:
             self._database_file.announce(http)
 
+    def use_password(self, password: str | None) -> None:
+        """Log in to the database with it from the next connection on, where there is a login."""
+        self._database.use_password(password)
+
     async def probe_writable(self) -> None:
         """Write something, in a transaction of its own; what was just refused proves the contrary."""
         await self._write(partial(write_probe, now=self._clock.steady_us()))

@@ -76,6 +76,9 @@ class SqliteDatabase:
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
+    def use_password(self, password: str | None) -> None:
+        """Do nothing: a file has none."""
+
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
         try:
