@@ -9,21 +9,19 @@ import asyncio
 import re
 from collections.abc import Callable
 from functools import partial
-from random import random
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
-from watcher.domain.timestamps import Monotonic
-from watcher.runtime.backoff import doubling, spread
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
 from watcher.store import schema_version
 from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
+from watcher.store.postgresql_commits import CommitLog
+from watcher.store.postgresql_connector import CannotConnectError, Connector
 from watcher.store.tables import SCHEMA_VERSION
 
 _LIMITS = (
@@ -34,25 +32,11 @@ _LIMITS = (
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}"
 _READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}"
 
-_CONNECTION: dict[str, Any] = {
-    "connect_timeout": 5,
-    "tcp_user_timeout": 10_000,  # or a thread waits for minutes on a network that swallows packets
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "client_encoding": "utf8",
-    "fallback_application_name": "clerk-watcher",
-}
-"""What libpq is told unless the URL says otherwise."""
-
 READERS_COUNT = 2
 """So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
 RECYCLED_AFTER_S = 1800
 """Connections are made anew now and then, so that they spread over the servers behind an address."""
-
-RECONNECT_BASE_S, RECONNECT_CAP_S = 0.1, 1.0
-_JITTER_SHARE = 0.2
 
 MIGRATION_POLL_S, MIGRATION_POLLS = 0.1, 300
 """While another process brings the schema up to date, this one looks again so often, and so many times."""
@@ -69,13 +53,14 @@ def _name_of(cause: BaseException) -> str | None:
 
 
 _BROKEN = (StoreError, "cannot be used now, the connection broke; it is tried again")
+_DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
 _NAMES = ErrorNames(
     name_of=_name_of,
     of_all={
         "08": _BROKEN,
         "57P0": _BROKEN,
-        "25P0": _BROKEN,
+        "25P03": _BROKEN,
         "25006": (StoreError, "is read-only; let store.url name the primary, or add target_session_attrs=read-write"),
         "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
         "3D000": (StoreError, "is not there; create it, or correct store.url"),
@@ -86,7 +71,8 @@ _NAMES = ErrorNames(
         "55P03": (StoreError, "has locked what is to be written, and not by this daemon; see pg_stat_activity"),
         "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
         "58": (StoreError, "reports an error of its disk; see the server's log"),
-        "XX00": (StoreUnusableError, "is damaged; put back a copy"),
+        "XX001": _DAMAGED,
+        "XX002": _DAMAGED,
     },
     taken={"23505"},
 )
@@ -97,8 +83,6 @@ _TO_BE_CORRECTED = re.compile(
     r"|certificate verify failed|does not match host name|server does not support SSL|invalid \w+ value"
 )
 """What libpq and the server say (in the language it is set to) when no waiting helps."""
-
-_SHOWN_LENGTH = 300
 
 T = TypeVar("T")
 
@@ -111,9 +95,11 @@ class PostgresDatabase:
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Open no connection yet. Raises `StoreUnusableError` for a URL that libpq cannot read."""
         self.where = url.partition("?")[0]
-        self._connector = Connector(url, where=self.where, password=password, clock=clock)
-        self._writer = _engine(self._connector, begin=_WRITE, connections=1)
-        self._reader = _engine(self._connector, begin=_READ, connections=READERS_COUNT)
+        self._connector = Connector(url, password=password, clock=clock)
+        self._commits = CommitLog(self._connector, clock=clock)
+        self._writer = _engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        self._reader = _engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
+        self._opening = _engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
@@ -128,7 +114,9 @@ class PostgresDatabase:
         """
         try:
             for _ in range(MIGRATION_POLLS):
-                if (created := await self.write(partial(_prepare, where=self.where))) is not None:
+                created = await self._writing.run(partial(_transact, self._opening, self._prepare))
+                if created is not None:
+                    self._opening.dispose()
                     return created
                 await asyncio.sleep(MIGRATION_POLL_S)
             raise StoreNotReadyError(f"{self.where} is being brought up to date by another process")
@@ -141,7 +129,7 @@ class PostgresDatabase:
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
-        return await self._writing.run(partial(_transact, self._writer, work))
+        return await self._writing.run(partial(self._write, work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""
@@ -159,55 +147,33 @@ class PostgresDatabase:
         """Finish what was asked for, then close the connections."""
         await self._reading.finish()
         self._reader.dispose()
+        self._commits.give_up()
         await self._writing.finish()
-        self._writer.dispose()
+        for engine in (self._writer, self._opening):
+            engine.dispose()
 
+    def _prepare(self, connection: Connection) -> bool | None:
+        """Bring the schema up to date; return `None` if another process is at it."""
+        if schema_version.found_version(connection, where=self.where) < SCHEMA_VERSION:
+            if not connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))):
+                return None
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
+        self._commits.begin(connection)
+        return created
 
-class CannotConnectError(psycopg.OperationalError):
-    """No connection could be made. Its text is libpq's, in one line, and holds no password."""
-
-
-class Connector:
-    """Makes connections. After a failure it makes no attempt for a while, longer each time: many ask for one."""
-
-    def __init__(self, url: str, *, where: str, password: str | None, clock: Clock) -> None:
-        """Read the URL. Raises `StoreUnusableError` if libpq cannot."""
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        results: list[T] = []
         try:
-            given = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:  # its text may hold all of the URL
-            odd = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
-            problem = f"has the parameter {odd[1]}, which libpq does not know" if odd else "is none that libpq can read"
-            raise StoreUnusableError(f"store.url {problem}; write postgresql://user@host/db") from None
-        if given.get("password") or given.get("sslpassword"):
-            raise StoreUnusableError("store.url holds a password; write it into a file that store.password_file names")
-        self.password = password
-        self._parameters = _CONNECTION | {key: value for key, value in given.items() if value not in {None, ""}}
-        self._where = where
-        self._clock = clock
-        self._failures = 0
-        self._last_failure = ""
-        self._not_before = self._clock.monotonic()
-
-    def connect(self) -> psycopg.Connection[Any]:
-        """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
-        if self._failures and self._clock.monotonic() < self._not_before:
-            raise CannotConnectError(self._last_failure)
-        secret = {} if self.password is None else {"password": self.password}
-        try:
-            connection = psycopg.connect(
-                make_conninfo(**(self._parameters | secret)), autocommit=True, prepare_threshold=None
-            )
-        except psycopg.Error as error:
-            self._failures += 1
-            delay_s = doubling(self._failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
-            self._not_before = Monotonic(self._clock.monotonic() + spread(delay_s, share=_JITTER_SHARE, jitter=random))
-            self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
-            raise CannotConnectError(self._last_failure) from None
-        self._failures = 0
-        return connection
+            _transact(self._writer, lambda connection: results.append(work(connection)))
+        except DBAPIError as error:
+            is_in_doubt = results and error.connection_invalidated  # all was done; COMMIT had no answer
+            if not is_in_doubt or not self._commits.was_committed():
+                raise
+        return results[0]
 
 
-def _engine(connector: Connector, *, begin: str, connections: int) -> Engine:
+def _engine(connector: Connector, *, begin: Callable[[], str], connections: int) -> Engine:
     engine = create_engine(
         "postgresql+psycopg://",
         pool_size=connections,
@@ -218,7 +184,7 @@ def _engine(connector: Connector, *, begin: str, connections: int) -> Engine:
     )
     event.listen(engine, "do_connect", lambda *_: connector.connect())
     all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
-    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin, execution_options=all_at_once))
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin(), execution_options=all_at_once))
     return engine
 
 
@@ -234,12 +200,3 @@ def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
     # It broke while it lay idle, so nothing is done yet. By now all that are as old have been thrown away.
     with engine.begin() as connection:
         return work(connection)
-
-
-def _prepare(connection: Connection, *, where: str) -> bool | None:
-    """Bring the schema up to date; return `None` if another process is at it."""
-    if schema_version.found_version(connection, where=where) < SCHEMA_VERSION:
-        if not connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))):
-            return None
-        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
-    return schema_version.prepare(connection, where=where)  # it looks again, now that nobody else is at it

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import pairwise
 
 import psycopg
@@ -21,7 +21,8 @@ from watcher.domain.errors import (
     StoreUnusableError,
 )
 from watcher.store.open import open_store
-from watcher.store.postgresql import RECONNECT_CAP_S, PostgresDatabase
+from watcher.store.postgresql import PostgresDatabase
+from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connector
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 
@@ -179,6 +180,77 @@ async def test_what_breaks_meanwhile_writes_nothing_and_passes(
     await shared.record(change(account))
 
 
+def break_commits(patch: pytest.MonkeyPatch, *, after: bool, then: Callable[[], None] = lambda: None) -> None:
+    """Have the connection break while the next transaction is committed, before or after the server has done it."""
+    commit = psycopg.Connection.commit
+
+    def broken(connection: psycopg.Connection[object]) -> None:
+        patch.setattr(psycopg.Connection, "commit", commit)
+        if after:
+            commit(connection)
+        connection.close()
+        then()
+        raise psycopg.OperationalError("the connection is lost")
+
+    patch.setattr(psycopg.Connection, "commit", broken)
+
+
+async def test_what_was_committed_without_an_answer_is_known_to_be(
+    shared: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await shared.claim("account", "default")
+    break_commits(monkeypatch, after=True)
+    await shared.record(change(account))
+    await shared.record(change(account, sequence=2))
+    assert [each.sequence for each in await executions_of(shared, account)] == [2]
+
+
+async def test_what_was_not_committed_is_known_not_to_be(shared: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await shared.claim("account", "default")
+    break_commits(monkeypatch, after=False)
+    with pytest.raises(StoreError, match="the connection broke"):
+        await shared.record(change(account))
+    assert await executions_of(shared, account) == []
+    await shared.record(change(account))
+
+
+async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
+    postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    account = await shared.claim("account", "default")
+    asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
+
+    def note(connector: Connector) -> psycopg.Connection[object]:
+        clock.advance(RECONNECT_CAP_S * 2)
+        loop.call_soon_threadsafe(asked.set)
+        return connect(connector)
+
+    break_commits(monkeypatch, after=True, then=postgres.stop)
+    monkeypatch.setattr(Connector, "connect", note)
+    write = asyncio.create_task(shared.record(change(account)))
+    await asked.wait()
+    asked.clear()
+    await asked.wait()
+    assert not write.done()
+    await asyncio.to_thread(postgres.start)
+    await write
+    assert postgres.run("SELECT count(*) FROM event", url) == [(1,)]
+
+
+async def test_the_rows_of_processes_killed_long_ago_are_cleared_away(
+    postgres: PostgresServer, url: str, shared: SqlStore, clock: FakeClock
+) -> None:
+    await shared.claim("account", "default")
+    rows = "SELECT key FROM meta WHERE key LIKE 'commit:%'"
+    before = set(postgres.run(rows, url))
+    clock.advance(6 * 86_400)
+    await (await opened(url, clock=clock)).close()
+    assert before < set(postgres.run(rows, url))
+    clock.advance(2 * 86_400)
+    await (await opened(url, clock=clock)).close()
+    assert len(before & set(postgres.run(rows, url))) == len(before) - 1  # without that of `shared`
+
+
 async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: FakeClock) -> None:
     with pytest.raises(StoreNotReadyError):
         await opened("postgresql://127.0.0.1:1/x")
@@ -233,6 +305,8 @@ async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_
         ("42501", StoreError, True),
         ("42P01", StoreError, True),
         ("XX001", StoreUnusableError, True),
+        ("XX000", StoreError, False),
+        ("25P02", StoreError, False),
         ("40001", StoreError, False),
         ("40P01", StoreError, False),
         ("23502", StoreError, False),
