@@ -51,7 +51,7 @@ class PostgresServer:
         self._numbers = count(1)
         options = ["--auth=trust", "--username=postgres", "--no-sync", "--no-locale", "--encoding=UTF8"]
         command = [str(self._programs / "initdb"), *options, "-D", str(directory / "data")]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **_as_nobody())
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_nobody())
         rules = directory / "data" / "pg_hba.conf"
         rules.write_text(f"local all {WITH_PASSWORD} scram-sha-256\n{rules.read_text()}")
 
@@ -61,7 +61,7 @@ class PostgresServer:
         command = [str(self._programs / "postgres"), "-D", str(self._directory / "data"), *settings]
         log = self._directory / "log"
         with log.open("ab") as output:
-            self._process = subprocess.Popen(command, cwd="/", stderr=output, **_as_nobody())
+            self._process = subprocess.Popen(command, cwd="/", stderr=output, **as_nobody())
         while self._process.poll() is None:
             with suppress(psycopg.OperationalError):
                 self.run("SELECT 1")
@@ -90,6 +90,14 @@ class PostgresServer:
             while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
                 pass
 
+    def folder(self, name: str) -> Path:
+        """Return a new folder that the server's user may write to."""
+        folder = self._directory / name
+        folder.mkdir()
+        if as_nobody():
+            shutil.chown(folder, "nobody")
+        return folder
+
     @contextmanager
     def database(self, template: str = TEMPLATE) -> Iterator[str]:
         """Give the URL of a database that is there meanwhile."""
@@ -103,7 +111,7 @@ class PostgresServer:
 def postgres_server(**settings: str) -> Iterator[PostgresServer]:
     """Run a server meanwhile. Its directory is none of pytest's: those are closed to other users."""
     directory = Path(mkdtemp(prefix="watcher-postgres-"))
-    if _as_nobody():
+    if as_nobody():
         shutil.chown(directory, "nobody")
     server = PostgresServer(directory, **settings)
     try:
@@ -120,7 +128,7 @@ async def _make_template(server: PostgresServer) -> None:
     await store.close()
 
 
-def _as_nobody() -> dict[str, Any]:
+def as_nobody() -> dict[str, Any]:
     """Return what starts a program as another user where this one is root, as whom PostgreSQL refuses to run."""
     return {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
 
@@ -131,7 +139,7 @@ def _programs(directory: Path) -> Path:
     assert package is not None
     assert package.submodule_search_locations is not None
     installed = Path(package.submodule_search_locations[0]) / "pginstall18"
-    if _as_nobody() and not all(each.stat().st_mode & 0o001 for each in installed.parents):
+    if as_nobody() and not all(each.stat().st_mode & 0o001 for each in installed.parents):
         shutil.copytree(installed, directory / "installed", symlinks=True)
         installed = directory / "installed"
     return installed / "bin"

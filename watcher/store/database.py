@@ -1,6 +1,6 @@
 """What the store needs of a database; each kind has a file of its own for all that differs: `sqlite`, `postgresql`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
@@ -8,6 +8,9 @@ from sqlalchemy import Connection
 from watcher.store.db_errors import DatabaseFault
 
 T = TypeVar("T")
+
+OnRecorded = Callable[[Collection[str]], None]
+"""Hears, in the event loop, the names of the sinks that have something new to send. It must not raise."""
 
 
 class Database(Protocol):
@@ -25,6 +28,13 @@ class Database(Protocol):
 
     async def prepare(self) -> bool:
         """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
+        ...
+
+    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well.
+
+        `on_recorded` is then also called with what they recorded. Neither is called before the schema is prepared.
+        """
         ...
 
     async def write(self, work: Callable[[Connection], T]) -> T:

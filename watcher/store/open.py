@@ -39,11 +39,11 @@ async def open_store(
 ) -> SqlStore:
     """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
 
-    `on_recorded` is called after a commit with the names of the sinks that have something new to send; it must not
-    raise. `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another program's lock on a file.
-    Raises `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must correct something (it is
-    unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError` for a server that is not
-    ready yet, and `StoreError` for what else may pass (locked, full).
+    `on_recorded` is called after a commit, of this process or another, with the names of the sinks that have something
+    new to send; it must not raise. `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another
+    program's lock on a file. Raises `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must
+    correct something (it is unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError`
+    for a server that is not ready yet, and `StoreError` for what else may pass (locked, full).
     """
     async with AsyncExitStack() as stack:
         database_file: DatabaseFile | None = None
@@ -61,7 +61,7 @@ async def open_store(
             database_file=database_file,
             created=created,
             clock=clock,
-            on_recorded=on_recorded,
+            on_recorded=database.shared(on_recorded),
             resources=stack.pop_all(),
         )
 

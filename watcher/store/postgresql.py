@@ -19,9 +19,11 @@ from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableE
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
 from watcher.store import schema_version
+from watcher.store.database import OnRecorded
 from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_commits import CommitLog
 from watcher.store.postgresql_connector import CannotConnectError, Connector
+from watcher.store.postgresql_notifications import Notifications
 from watcher.store.tables import SCHEMA_VERSION
 
 _LIMITS = (
@@ -100,6 +102,7 @@ class PostgresDatabase:
         self._writer = _engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
         self._reader = _engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
         self._opening = _engine(self._connector, begin=lambda: _WRITE, connections=1)
+        self._notifications: Notifications | None = None
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
@@ -127,6 +130,11 @@ class PostgresDatabase:
             raise StoreUnusableError(fault.text)
         raise StoreNotReadyError(fault.text)
 
+    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
+        self._notifications = Notifications(self._connector, on_recorded=on_recorded)
+        return self._notifications.recorded
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
         return await self._writing.run(partial(self._write, work))
@@ -145,6 +153,8 @@ class PostgresDatabase:
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
+        if self._notifications is not None:
+            await self._notifications.close()
         await self._reading.finish()
         self._reader.dispose()
         self._commits.give_up()

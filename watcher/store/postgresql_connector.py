@@ -69,4 +69,9 @@ class Connector:
             self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
             raise CannotConnectError(self._last_failure) from None
         self._failures = 0
+        connection.add_notify_handler(_ignore)
         return connection
+
+
+def _ignore(_notify: psycopg.Notify) -> None:
+    """Keep nothing of it: without anybody who hears them the driver would keep them all."""

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
+from watcher.store.database import OnRecorded
 from watcher.store.db_errors import DatabaseFault, ErrorNames, explain
 from watcher.store.schema_version import prepare
 
@@ -86,6 +87,10 @@ class SqliteDatabase:
         except SQLAlchemyError as error:
             fault = self.explain(error)
         raise fault.error()
+
+    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return it as it is: nobody else records here."""
+        return on_recorded
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
