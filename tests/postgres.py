@@ -38,6 +38,17 @@ TEMPLATE = "template1"
 
 EMPTY = "template0"
 
+COLUMNS = """
+SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2
+"""
+INDEXES = "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+CONSTRAINTS = """
+SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+"""
+OPTIONS = "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+
 
 class PostgresServer:
     """A server that listens on a socket in a directory of its own."""
@@ -84,6 +95,13 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    def dump(self, url: str) -> str:
+        """Return the statements that make the database as it is, without what is for psql alone."""
+        command = [str(self._programs / "pg_dump"), "--no-owner", "--no-privileges", "--inserts", url]
+        dumped = subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", **as_nobody()).stdout
+        ours = (line for line in dumped.splitlines() if line and not line.startswith(("--", "\\")))
+        return "\n".join(ours) + "\n"
+
     def wait_for_lock(self, url: str) -> None:
         """Return once somebody waits for a lock in that database."""
         with psycopg.connect(url, autocommit=True) as connection:
@@ -105,6 +123,12 @@ class PostgresServer:
         self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield self.url(name)
         self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
+    """Return what a database has but rows."""
+    found = [server.run(statement, url) for statement in (COLUMNS, INDEXES, CONSTRAINTS, OPTIONS)]
+    return [sorted((row for row in rows if "alembic" not in str(row)), key=str) for rows in found]
 
 
 @contextmanager

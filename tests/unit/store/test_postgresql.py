@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import psycopg
 import pytest
-from postgres import EMPTY, WITH_PASSWORD, PostgresServer
+from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
 from sqlalchemy import create_engine
 from sqlalchemy.exc import InternalError
 from stores import Woken, change, executions_of
@@ -26,16 +26,6 @@ from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connector
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 
-COLUMNS = """
-SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
-WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2
-"""
-INDEXES = "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
-CONSTRAINTS = """
-SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
-WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
-"""
-OPTIONS = "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace"
 OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
@@ -69,11 +59,6 @@ async def refusal(url: str, *, password: str | None = None) -> str:
         await opened(url, password=password)
     assert caught.value.exit_code is Exit.USAGE
     return str(caught.value)
-
-
-def shape(postgres: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
-    found = [postgres.run(statement, url) for statement in (COLUMNS, INDEXES, CONSTRAINTS, OPTIONS)]
-    return [sorted((row for row in rows if "alembic" not in str(row)), key=str) for rows in found]
 
 
 async def test_the_migrations_make_what_the_tables_say(postgres: PostgresServer, url: str, empty: str) -> None:
