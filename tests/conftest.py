@@ -1,4 +1,4 @@
-"""What all tests share: aioresponses works with the aiohttp we use, and no test inherits another's logging."""
+"""What all tests share: aioresponses works with the aiohttp we use, no test inherits another's logging, PostgreSQL."""
 
 import codecs
 import logging
@@ -13,6 +13,7 @@ import aiohttp
 import aioresponses.core
 import pytest
 import structlog
+from postgres import PostgresServer, postgres_server
 
 
 class AnsweredResponse(aiohttp.ClientResponse):
@@ -55,3 +56,10 @@ def _own_logs() -> Iterator[None]:
     yield
     structlog.reset_defaults()
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Run a PostgreSQL server as long as this process has tests that want it."""
+    with postgres_server() as server:
+        yield server

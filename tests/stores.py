@@ -81,11 +81,13 @@ def _lay(path: Path) -> bool:
     return True
 
 
-async def open_soon(path: Path, **how: Any) -> SqlStore:  # noqa: ANN401 (as `open_store`)
-    """Open the store of a file, which need not be there: to copy an empty one takes a tenth of the migrations' time."""
-    is_new = _lay(path)
-    store = await open_store(f"sqlite:///{path}", **how)
-    if is_new and not _empty:
+async def open_soon(place: Path | str, **how: Any) -> SqlStore:  # noqa: ANN401 (as `open_store`)
+    """Open the store of a file, or at a URL. A file need not be there: to copy an empty one saves the migrations."""
+    url = str(place) if "://" in str(place) else f"sqlite:///{place}"
+    path = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else None
+    is_new = path is not None and _lay(path)
+    store = await open_store(url, **how)
+    if path is not None and is_new and not _empty:
         with closing(sqlite3.connect(path)) as database:
             _empty.append(database.serialize())
     return store

@@ -123,6 +123,7 @@ class FlakyStore:
 
     def __init__(self, inner: SqlStore) -> None:
         self.inner = inner
+        self.exclusive = inner.exclusive
         self.broken: set[str] = set()
         self.error = StoreError("broken by the test")
         self.asked: Counter[str] = Counter()

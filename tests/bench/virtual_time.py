@@ -28,6 +28,7 @@ from watcher.store.open import open_store
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 from watcher.store.sql_store import SqlStore
+from watcher.store.sqlite import SqliteDatabase
 
 ACCOUNT = "default"
 
@@ -152,6 +153,7 @@ async def enter_stage(
 async def write_without_waiting(store: SqlStore) -> None:
     """Let the disk take its time: nothing is killed here."""
     database = store._database
+    assert isinstance(database, SqliteDatabase)
 
     def relax() -> None:  # outside of a transaction, where alone SQLite heeds it
         with closing(database._writer.raw_connection()) as connection:

@@ -1,18 +1,24 @@
 """Each kind of database there is, with an account and a sink that are claimed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from postgres import PostgresServer
 from stores import SetClock, Woken, open_soon
 
 from watcher.store.changes import Lease
 from watcher.store.sink_protocol import SinkStore
 
 
-@pytest.fixture(params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    return f"{request.param}:///{tmp_path}/watcher.db"
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/watcher.db"
+        return
+    postgres: PostgresServer = request.getfixturevalue("postgres")
+    with postgres.database() as url:
+        yield url
 
 
 @pytest.fixture
@@ -27,7 +33,7 @@ def woken() -> Woken:
 
 @pytest.fixture
 async def store(url: str, clock: SetClock, woken: Woken) -> AsyncIterator[SinkStore]:
-    opened = await open_soon(Path(url.removeprefix("sqlite:///")), clock=clock, on_recorded=woken)
+    opened = await open_soon(url, clock=clock, on_recorded=woken)
     yield opened
     await opened.close()
 

@@ -5,12 +5,21 @@ from pathlib import Path
 import pytest
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
+from postgres import PostgresServer
 
 
 @pytest.fixture
 async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         yield Stage(tmp_path, stack)
+
+
+@pytest.fixture
+async def postgres_stage(tmp_path: Path, postgres: PostgresServer) -> AsyncIterator[Stage]:
+    """Give a stage whose program keeps its state in PostgreSQL."""
+    with postgres.database() as url:
+        async with AsyncExitStack() as stack:
+            yield Stage(tmp_path, stack, store_url=url)
 
 
 @pytest.fixture(scope="module")

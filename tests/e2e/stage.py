@@ -38,8 +38,9 @@ Part = TypeVar("Part")
 class Stage:
     """Everything a test needs, cleared away at its end."""
 
-    def __init__(self, folder: Path, stack: AsyncExitStack) -> None:
+    def __init__(self, folder: Path, stack: AsyncExitStack, *, store_url: str = "sqlite:///watcher.db") -> None:
         self.folder = folder
+        self.store_url = store_url
         self.board = Board()
         self.lives: list[Life] = []
         self._pulse = _Pulse()
@@ -68,7 +69,8 @@ class Stage:
     def write(self, document: Document) -> Path:
         """Write a configuration that keeps everything in this test's folder."""
         path = self.folder / "watcher.yaml"
-        path.write_text(yaml.safe_dump({"http": {"listen": "127.0.0.1:0"}, **document}), encoding="utf-8")
+        ours: Document = {"http": {"listen": "127.0.0.1:0"}, "store": {"url": self.store_url}}
+        path.write_text(yaml.safe_dump(ours | document), encoding="utf-8")
         return path
 
     async def start(self, document: Document) -> Life:
@@ -153,7 +155,6 @@ def document_of(
         "watch": [watch for name, simulator in simulators.items() for watch in watches_of(simulator.world, name)],
         "polling": POLLING,
         "sinks": sinks or {},
-        "store": {"url": "sqlite:///watcher.db"},
     }
 
 

@@ -25,6 +25,10 @@ async def test_a_kill_at_any_moment_loses_nothing(stage: Stage) -> None:
     await _survive(stage, rounds=2, count=30)
 
 
+async def test_a_kill_at_any_moment_loses_nothing_on_postgresql(postgres_stage: Stage) -> None:
+    await _survive(postgres_stage, rounds=2, count=30)
+
+
 @pytest.mark.parametrize("rounds", [pytest.param(5, marks=pytest.mark.long), pytest.param(50, marks=pytest.mark.soak)])
 async def test_many_kills_at_any_moment_lose_nothing_and_it_is_back_at_work_soon(stage: Stage, rounds: int) -> None:
     request_log = await _survive(stage, rounds=rounds, count=200)

@@ -17,15 +17,16 @@ from watcher.runtime.units import Address, InvalidValueError, parse_address
 DEFAULT_LISTEN = "127.0.0.1:8080"
 DEFAULT_STORE = "sqlite:///watcher.db"
 _SQLITE = "sqlite:///"
+_POSTGRESQL = ("postgresql://", "postgres://")
 
 T = TypeVar("T")
 
 
 class DaemonAddress(NamedTuple):
-    """Where a daemon is to listen (`http.listen`), and its database (of `store.url`)."""
+    """Where a daemon is to listen (`http.listen`), and its database (of `store.url`) if that is a file."""
 
     listen: Address
-    database: Path
+    database: Path | None
 
 
 def daemon_address(file: Path | None, *, environ: Mapping[str, str]) -> DaemonAddress:
@@ -41,7 +42,7 @@ def daemon_address(file: Path | None, *, environ: Mapping[str, str]) -> DaemonAd
 
     return DaemonAddress(
         listen=choose(LISTEN_VARIABLE, DEFAULT_LISTEN, _address),
-        database=choose(STORE_VARIABLE, DEFAULT_STORE, _database),
+        database=database_of(choose(STORE_VARIABLE, DEFAULT_STORE, _store)),
     )
 
 
@@ -69,10 +70,10 @@ def _address(text: str) -> Address | None:
         return None
 
 
-def database_of(url: str) -> Path:
-    """Return the file a `store.url` of SQLite names."""
-    return Path(url.removeprefix(_SQLITE))
+def database_of(url: str) -> Path | None:
+    """Return the file a `store.url` names, if it names one."""
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
 
 
-def _database(url: str) -> Path | None:
-    return database_of(url) if url.startswith(_SQLITE) else None
+def _store(url: str) -> str | None:
+    return url if url.startswith((_SQLITE, *_POSTGRESQL)) else None

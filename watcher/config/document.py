@@ -194,7 +194,11 @@ class Document:
 
 def _how_to_set(name: str, path: Path) -> str:
     match path:  # those that have a twin ending in `_file`
-        case ("accounts", _, "api_key" as key) | ("sinks", _, "secret" | "url" | "routing_key" as key):
+        case (
+            ("accounts", _, "api_key" as key)
+            | ("sinks", _, "secret" | "url" | "routing_key" as key)
+            | ("store", "password" as key)
+        ):
             return f"export it, or use {key}_file: /run/secrets/{name.lower()}"
     return f"export it, or write ${{{name}:-default}}"
 

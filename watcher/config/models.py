@@ -10,7 +10,7 @@ from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from watcher.config.rules_settings import RulesSettings
 from watcher.config.silences import SilenceSettings
-from watcher.config.unsupported_keys import NOT_YET, REPLICAS
+from watcher.config.store_settings import StoreSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.execution import Status
@@ -33,7 +33,6 @@ _SinkUnion = Annotated[Union[tuple(SINK_KINDS.values())], Field(discriminator="t
 AnySink = Annotated[SinkSettings, GetPydanticSchema(lambda _, handler: handler.generate_schema(_SinkUnion))]
 """The settings of a sink of any kind."""
 
-_SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?#]*[^?#/]")
 _PLACEHOLDER = re.compile(r"\{(?:pipelineId|executionId)\}")
 
 
@@ -62,15 +61,6 @@ def _link(value: str) -> str:
 def _listen(value: str) -> str:
     parse_address(value)
     return value.strip()
-
-
-def _store_url(value: str) -> str:
-    if _SQLITE.fullmatch(value):
-        return value
-    if value.startswith("postgres"):
-        raise InvalidValueError(f"PostgreSQL is {NOT_YET}", remedy=f"{REPLICAS}; use sqlite:///watcher.db", quote=False)
-    remedy = "write sqlite:///watcher.db, or sqlite:////var/lib/watcher/watcher.db with a path from the root"
-    raise InvalidValueError("is not the address of a SQLite file", remedy=remedy, quote=False)
 
 
 def _account_may_be_left_out(schema: dict[str, Any]) -> None:
@@ -224,23 +214,6 @@ class PollingSettings(Block):
         alias="degraded_after",
         description="An account without a successful request for this long, with something due, is degraded.",
         examples=["2m"],
-    )
-
-
-class StoreSettings(Block):
-    """Where state lives."""
-
-    url: Annotated[str, AfterValidator(_store_url)] = Field(
-        default="sqlite:///watcher.db",
-        description="The SQLite file: after three slashes from where the daemon starts, after four from the root. "
-        "A change needs a restart.",
-        examples=["sqlite:////var/lib/watcher/watcher.db"],
-    )
-    retention_s: Duration = Field(
-        default=as_written("30d"),
-        alias="retention",
-        description="How long ended executions, their events and settled deliveries are kept.",
-        examples=["90d"],
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path as FilePath
 from watcher.config.document import Document, quoted
 from watcher.config.file_stamp import SECRET_BYTES, Cause, FileError
 from watcher.config.models import AccountSettings
+from watcher.config.store_settings import StoreSettings
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import file_twins
@@ -52,6 +53,7 @@ def _secrets(document: Document) -> Iterator[Path]:
     for name in document.table(("sinks",)):
         kind = SINK_KINDS.get(document.text(("sinks", name, "type")) or "")
         yield from (("sinks", name, key) for key in (file_twins(kind) if kind else ()))
+    yield from (("store", key) for key in file_twins(StoreSettings))
 
 
 def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> None:

@@ -10,7 +10,6 @@ NOT_YET = f"not in this version ({VERSION})"
 
 RECEIVERS = "comes with more receivers"
 CONSOLE = "comes with the console"
-REPLICAS = "comes with replicas"
 INSIGHT = "comes with insight into pipelines"
 CADENCE = "comes with the adaptive cadence"
 
@@ -23,7 +22,6 @@ _KEYS = {
     ("watch", "*", "rules", "loop"): INSIGHT,
     ("sinks", "*", "allow_private"): RECEIVERS,
     ("sinks", "*", "tls"): RECEIVERS,
-    ("store", "password_file"): REPLICAS,
     ("http", "public_url"): CONSOLE,
     ("http", "token"): CONSOLE,
     ("http", "token_file"): CONSOLE,

@@ -23,6 +23,7 @@ from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading
 from watcher.daemon.retention_policy import retention_policy_of
+from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.errors import ListenDeniedError, ListenError
@@ -35,7 +36,6 @@ from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import parse_address
-from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 from watcher.web.client_connection import throttle
 from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind
@@ -80,7 +80,10 @@ async def run(
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
         silences, wakeups, output = Silences(), SinkWakeups(), StdoutOutput(stdout_fd)
         stack.callback(output.close)
-        store = await open_store(settings.store.url, clock=clock, on_recorded=wakeups.wake)
+        store = await open_when_ready(settings.store, clock=clock, on_recorded=wakeups.wake, stop=stop)
+        if store is None:
+            log.info("stopped")
+            return
         stack.push_async_callback(_let_go, store)
         events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
         shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
@@ -181,6 +184,7 @@ async def _follow(
     """Follow the configuration meanwhile. An error in that ends the daemon."""
 
     async def apply(changed: Settings) -> None:
+        shared.store.use_password(password_of(changed.store))
         await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
         configure_logs(level=changed.log.level, format_=changed.log.format)
 
@@ -249,15 +253,16 @@ def _why_not(error: OSError | UnicodeError) -> str:
 
 
 def _say_started(settings: Settings, *, created: bool, address: str) -> None:
+    store = settings.store.url.partition("?")[0]
     if created:
-        log.warning("store.created", store=settings.store.url, note="new store: earlier events are not known")
+        log.warning("store.created", store=store, note="new store: earlier events are not known")
     log.info(
         "started",
         version=version("clerk-watcher"),
         accounts=len(settings.accounts),
         watches=len(settings.watch),
         sinks=len(settings.sinks),
-        store=settings.store.url,
+        store=store,
         http=address,
     )
 

@@ -26,6 +26,9 @@ UNSETTLED_COUNT = 512
 REST_S = 10.0
 """The longest a worker asks to be left alone; whatever happens in between wakes it."""
 
+SHARED_REST_S = 1.0
+"""The same where others record too: the word that wakes it may get lost."""
+
 SENDING_TURNS = 40
 """A request that takes longer than so many turns of the event loop waits for its receiver."""
 
@@ -57,6 +60,7 @@ class DeliveryWorker:
         self._breaker = parts.breaker
         self._sender = parts.sender
         self._duties = parts.duties
+        self._longest_rest_s = REST_S if deps.store.exclusive else SHARED_REST_S
         self._pacer = Pacer(rules.rate_per_s, now=deps.clock.monotonic())
         self._ready: deque[Delivery] = deque()  # of a group the first, which stands for it
         self._held: set[bytes] = set()  # the streams, or groups, of all these and of what is not settled: one each
@@ -262,7 +266,7 @@ class DeliveryWorker:
         return self._sending | ({settling} if settling is not None and not settling.done() else set())
 
     def _rest_s(self) -> float:
-        now, from_at, rest_s = self._clock.monotonic(), self._sends_from(), REST_S
+        now, from_at, rest_s = self._clock.monotonic(), self._sends_from(), self._longest_rest_s
         if now < from_at:
             rest_s = from_at - now
         elif self._has_capacity(now) and not (self._breaker.is_open and self._breaker.is_trying):
@@ -272,7 +276,7 @@ class DeliveryWorker:
                 rest_s = self._trial_at - now
             elif self._next_due_at is not None:
                 rest_s = (self._next_due_at - self._clock.steady_us()) / 1e6
-        return min(REST_S, max(0.0, rest_s))
+        return min(self._longest_rest_s, max(0.0, rest_s))
 
 
 def _count(batch: Sequence[Delivery]) -> int:

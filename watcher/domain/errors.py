@@ -30,6 +30,10 @@ class StoreError(WatcherError):
     """The store could not be read or written. Nothing was recorded; the same work may be tried again."""
 
 
+class StoreNotReadyError(StoreError):
+    """The store's server cannot be used yet: it may be starting, or another process brings the tables up to date."""
+
+
 class StoreUnusableError(StoreError):
     """The store cannot be used at all, now or by trying again: corrupt, of a newer version, or not to be written."""
 

@@ -23,13 +23,13 @@ _DEAD = (
     .order_by(*_IN_ORDER)
     .limit(bindparam("limit"))
 )
-_COUNTS = (
-    select(source.c.name, func.count().label("dead_count"))
-    .select_from(delivery)
-    .join(source, source.c.id == delivery.c.sink_id)
+_counted = (
+    select(delivery.c.sink_id, func.count().label("dead_count"))
     .where(delivery.c.state == DEAD)
     .group_by(delivery.c.sink_id)
+    .subquery()
 )
+_COUNTS = select(source.c.name, _counted.c.dead_count).join(_counted, _counted.c.sink_id == source.c.id)
 _OF_SINK = (delivery.c.sink_id == _SINK_ID, delivery.c.state == DEAD)
 _ONE = (
     delivery.c.stream == bindparam("of_stream"),

@@ -7,7 +7,20 @@ the group stands; the first, in the order they were recorded, stands for it.
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from uuid import UUID
 
-from sqlalchemy import Connection, bindparam, false, func, literal_column, null, select, true, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Integer,
+    bindparam,
+    cast,
+    false,
+    func,
+    literal_column,
+    null,
+    select,
+    true,
+    tuple_,
+    update,
+)
 
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey
@@ -59,7 +72,7 @@ _STATE = (delivery.c.tried, delivery.c.due_at, delivery.c.recorded_at, delivery.
 _GROUPS = (
     select(
         delivery.c.group_id,
-        func.max(delivery.c.tried).label("tried"),
+        func.max(cast(delivery.c.tried, Integer)).label("tried"),
         func.min(delivery.c.due_at).label("due_at"),
         func.min(delivery.c.recorded_at).label("recorded_at"),
         func.max(delivery.c.steps).label("steps"),

@@ -10,12 +10,12 @@ from watcher.domain.errors import OwnershipLostError, SequenceConflictError
 from watcher.store.changes import Lease
 from watcher.store.tables import lease as table
 
-_HELD = (
-    select(table.c.epoch)
-    .where(table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch"))
-    .with_for_update(read=True)  # nothing on SQLite, whose writer is alone
+_HELD = select(table.c.epoch).where(
+    table.c.kind == bindparam("kind"), table.c.name == bindparam("name"), table.c.epoch == bindparam("epoch")
 )
 """One lease at a time: a list of any length is expanded anew each time, at the cost of two of these."""
+
+_HELD_TO_THE_END = _HELD.with_for_update(read=True)  # the same on SQLite, whose writer is alone
 
 
 def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:
@@ -28,13 +28,14 @@ def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:
     return taken
 
 
-def check(connection: Connection, leases: Iterable[Lease]) -> None:
-    """Raise `OwnershipLostError` unless each lease is the stored one, now and until the transaction ends."""
+def check(connection: Connection, leases: Iterable[Lease], *, for_write: bool = True) -> None:
+    """Raise `OwnershipLostError` unless each lease is the stored one, `for_write` until the transaction ends."""
+    statement = _HELD_TO_THE_END if for_write else _HELD
     # Sorted, so that two writers never wait for each other.
     lost = [
         f"{lease.kind} {lease.name}"
         for lease in sorted(set(leases), key=attrgetter("kind", "name"))
-        if connection.execute(_HELD, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None
+        if connection.execute(statement, {"kind": lease.kind, "name": lease.name, "epoch": lease.epoch}).first() is None
     ]
     if lost:
         raise OwnershipLostError(f"another process owns {', '.join(lost)} by now")

@@ -4,7 +4,7 @@ What is read proves nothing. Nor does a small write, such as that of a row of no
 where SQLite's log has a page to spare, and a change does not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 
@@ -14,7 +14,7 @@ from sqlalchemy import Connection, insert, update
 from watcher.domain.errors import StoreError
 from watcher.domain.timestamps import EARLIEST, Micros
 from watcher.runtime.clock import Clock
-from watcher.store.db_errors import DatabaseFault, explain
+from watcher.store.db_errors import DatabaseFault
 from watcher.store.tables import meta
 
 log = structlog.get_logger()
@@ -40,9 +40,10 @@ class Writing(IntEnum):
 class StoreMonitor:
     """The trouble with one store, from the first error until a write shows that it has ended."""
 
-    def __init__(self, where: str, *, clock: Clock) -> None:
-        """Take the store to be well. `where` names it."""
+    def __init__(self, where: str, *, explain: Callable[[Exception], DatabaseFault], clock: Clock) -> None:
+        """Take the store to be well. `where` names it, `explain` says what an error of it means."""
         self._where = where
+        self._explain = explain
         self._clock = clock
         self._fault: DatabaseFault | None = None
         self._refused = Writing.NOTHING
@@ -52,7 +53,7 @@ class StoreMonitor:
 
     def failed(self, error: Exception, writing: Writing) -> DatabaseFault:
         """Say what an error means, and note it if the trouble is the store's and no bug or lost ownership."""
-        fault = explain(error, where=self._where)
+        fault = self._explain(error)
         if not fault.concerns_all and fault.kind is not StoreError:
             return fault
         if self._fault is None or fault.concerns_all > self._fault.concerns_all:

@@ -1,22 +1,23 @@
-"""Opens a store: the lock, the file, the schema. What is wrong with any of them is said here, before anything runs."""
+"""Opens a store: the lock, the file, the schema. What is wrong with any of them is said here, before anything runs.
+
+What PostgreSQL needs is loaded only for a store that is there.
+"""
 
 import errno
 import os
 from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.clock import Clock
+from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile, file_lock
-from watcher.store.db_errors import explain
-from watcher.store.schema_version import prepare
 from watcher.store.sql_store import SqlStore
-from watcher.store.sqlite import Database
+from watcher.store.sqlite import SqliteDatabase
 
 _RIGHT = "write sqlite:///watcher.db (beside the working directory) or sqlite:////var/lib/watcher/watcher.db"
 
@@ -33,30 +34,50 @@ async def open_store(
     *,
     clock: Clock,
     on_recorded: Callable[[Collection[str]], None],
+    password: str | None = None,
     busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> SqlStore:
     """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
 
-    `on_recorded` is called after a commit with the names of the sinks that have something new to send; it must not
-    raise. `busy_timeout_s` is how long a write waits for another program's lock. Raises `StoreHeldError` when the file
-    is in use, `StoreUnusableError` when it is unwritable, damaged, somebody else's or newer, and `StoreError` for what
-    may pass (locked, full).
+    `on_recorded` is called after a commit, of this process or another, with the names of the sinks that have something
+    new to send; it must not raise. `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another
+    program's lock on a file. Raises `StoreHeldError` when the file is in use, `StoreUnusableError` when a person must
+    correct something (it is unwritable, damaged, somebody else's, newer, or refuses the login), `StoreNotReadyError`
+    for a server that is not ready yet, and `StoreError` for what else may pass (locked, full).
     """
-    path = _path_of(url)
     async with AsyncExitStack() as stack:
-        database_file = _take_file(path, clock=clock, stack=stack)
-        database = Database(path, busy_timeout_s=busy_timeout_s)
+        database_file: DatabaseFile | None = None
+        database: Database
+        if is_postgresql(url):
+            database = _postgresql(url, password=password, clock=clock)
+        else:
+            path = _path_of(url)
+            database_file = _take_file(path, clock=clock, stack=stack)
+            database = SqliteDatabase(path, busy_timeout_s=busy_timeout_s)
         stack.push_async_callback(database.close)
-        created = await _prepare(database, where=str(path))
+        created = await database.prepare()
         return SqlStore(
             database=database,
             database_file=database_file,
-            where=str(path),
             created=created,
             clock=clock,
-            on_recorded=on_recorded,
+            on_recorded=database.shared(on_recorded),
             resources=stack.pop_all(),
         )
+
+
+def is_postgresql(url: str) -> bool:
+    """Return whether a store's URL names a PostgreSQL database."""
+    return url.startswith(("postgresql:", "postgres:"))
+
+
+def _postgresql(url: str, *, password: str | None, clock: Clock) -> Database:
+    try:
+        from watcher.store.postgresql import PostgresDatabase  # noqa: PLC0415 (of an extra)
+    except ImportError:
+        remedy = 'pip install "clerk-watcher[postgres]"'
+        raise StoreUnusableError(f"store.url names PostgreSQL, whose driver is not installed; {remedy}") from None
+    return PostgresDatabase(url, password=password, clock=clock)
 
 
 def _path_of(url: str) -> Path:
@@ -66,7 +87,7 @@ def _path_of(url: str) -> Path:
     except (ArgumentError, ValueError):
         raise StoreUnusableError(f"store.url is not a URL; {_RIGHT}") from None
     if parts.drivername != "sqlite":
-        raise StoreUnusableError(f"store.url names {parts.drivername}, this version knows sqlite alone; {_RIGHT}")
+        raise StoreUnusableError(f"store.url names {parts.drivername}, not SQLite or PostgreSQL; {_RIGHT}")
     if parts.database in {None, "", ":memory:"} or parts.query:
         raise StoreUnusableError(f"store.url names no file to keep; {_RIGHT}")
     return Path(str(parts.database)).resolve()
@@ -87,11 +108,3 @@ def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> DatabaseFi
             f"{path} cannot be used: {error.strerror}; this user must be able to write the file and its directory"
         ) from None
     return DatabaseFile(path, opened=opened)
-
-
-async def _prepare(database: Database, *, where: str) -> bool:
-    try:
-        return await database.write(partial(prepare, where=where))
-    except SQLAlchemyError as error:
-        trouble = explain(error, where=where)
-    raise trouble.error()

@@ -181,6 +181,10 @@ class Store(AccountStore, Queries, Protocol):
         """
         ...
 
+    def use_password(self, password: str | None) -> None:
+        """Log in to the database with it from the next connection on, where there is a login."""
+        ...
+
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if what is written now will not be found by the next start."""
         ...

@@ -13,21 +13,22 @@ def prepare(connection: Connection, *, where: str) -> bool:
 
     `where` names the database in errors. Raises `StoreUnusableError` for a stranger's or a newer database.
     """
-    found = _found_version(connection, where=where)
+    found = found_version(connection, where=where)
     if found < SCHEMA_VERSION:
         # Alembic costs 12 MB and 0.1 s for as long as the daemon lives, so it is loaded only when there is work.
         import_module("watcher.store.migrate").migrate(connection)
     return found == 0
 
 
-def _found_version(connection: Connection, *, where: str) -> int:
+def found_version(connection: Connection, *, where: str) -> int:
+    """Return the version of the schema that is there, 0 if the database is empty. Raises as `prepare`."""
     tables = inspect(connection).get_table_names()
     if not tables:
         return 0
     rows = connection.execute(select(meta.c.key, meta.c.value)) if "meta" in tables else ()
     facts = {row.key: row.value for row in rows}
     if "oldest_reader" not in facts:
-        raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; set store.url to another file")
+        raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; set store.url to another")
     version, oldest_reader = int(facts["schema_version"]), int(facts["oldest_reader"])
     if oldest_reader > SCHEMA_VERSION:
         raise StoreUnusableError(

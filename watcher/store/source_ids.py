@@ -5,6 +5,7 @@ from functools import partial
 from typing import NamedTuple
 
 from sqlalchemy import Connection, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from watcher.store.tables import source
 
@@ -49,10 +50,16 @@ class SourceNumbers:
     async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each source that has none, in a transaction of its own.
 
-        Of its own, so that what is remembered here cannot be rolled back with somebody's write.
+        Of its own, so that what is remembered here cannot be rolled back with somebody's write. Another process may
+        number the same one in the same moment: then its number is there at the second try.
         """
-        if not wanted <= self._ids.keys():
-            self._ids = await self._write(partial(_number, wanted=wanted))
+        if wanted <= self._ids.keys():
+            return
+        number = partial(_number, wanted=wanted)
+        try:
+            self._ids = await self._write(number)
+        except IntegrityError:
+            self._ids = await self._write(number)
 
 
 def _number(connection: Connection, *, wanted: set[Source]) -> _Numbers:

@@ -11,9 +11,9 @@ from watcher.domain.errors import StoreError
 from watcher.runtime.clock import Clock
 from watcher.store import leases
 from watcher.store.changes import Lease
+from watcher.store.database import Database
 from watcher.store.monitor import StoreMonitor, Writing
 from watcher.store.source_ids import Source, SourceNumbers
-from watcher.store.sqlite import Database
 
 T = TypeVar("T")
 Work = Callable[[Connection], T]
@@ -22,11 +22,11 @@ Work = Callable[[Connection], T]
 class SqlAccess:
     """One database, and the numbers of what is named in it."""
 
-    def __init__(self, database: Database, *, where: str, clock: Clock) -> None:
+    def __init__(self, database: Database, *, clock: Clock) -> None:
         """Take the database as it is."""
         self._database = database
         self._clock = clock
-        self._monitor = StoreMonitor(where, clock=clock)
+        self._monitor = StoreMonitor(database.where, explain=database.explain, clock=clock)
         self._numbers = SourceNumbers(database.write)
         self._closed = False
 
@@ -38,6 +38,13 @@ class SqlAccess:
 
     async def _read(self, work: Work[T]) -> T:
         return await self._watched(partial(self._database.read, work), Writing.NOTHING)
+
+    async def _write_held(self, lease: Lease, work: Work[T]) -> T:
+        """Do it unless another process owns the leased by now, or comes to own it before it is committed."""
+        return await self._write(held(lease, work))
+
+    async def _read_held(self, lease: Lease, work: Work[T]) -> T:
+        return await self._read(held(lease, work, for_write=False))
 
     async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
         self._check_open()
@@ -56,11 +63,11 @@ class SqlAccess:
             raise StoreError("the store is closed")
 
 
-def held(lease: Lease, work: Work[T]) -> Work[T]:
+def held(lease: Lease, work: Work[T], *, for_write: bool = True) -> Work[T]:
     """Return the same work, which raises `OwnershipLostError` unless the lease is the stored one."""
 
     def checked(connection: Connection) -> T:
-        leases.check(connection, [lease])
+        leases.check(connection, [lease], for_write=for_write)
         return work(connection)
 
     return checked

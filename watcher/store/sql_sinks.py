@@ -11,10 +11,10 @@ from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
 from watcher.store import dead_letters, groups, sent_problems, silenced
 from watcher.store.changes import Lease
+from watcher.store.database import Database
 from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import Candidate, DeadLetter, GroupPosition, Opening, SentOpening
-from watcher.store.sql_access import SqlAccess, held
-from watcher.store.sqlite import Database
+from watcher.store.sql_access import SqlAccess
 
 REPLAYED_COUNT = 1_000
 """Dead letters that are replayed in one transaction."""
@@ -23,22 +23,20 @@ REPLAYED_COUNT = 1_000
 class SqlSinks(SqlAccess):
     """The part of the store that only workers of sinks use, and whoever looks after dead letters."""
 
-    def __init__(
-        self, database: Database, *, where: str, clock: Clock, on_recorded: Callable[[Collection[str]], None]
-    ) -> None:
+    def __init__(self, database: Database, *, clock: Clock, on_recorded: Callable[[Collection[str]], None]) -> None:
         """Tell `on_recorded` which sinks have something to send again."""
-        super().__init__(database, where=where, clock=clock)
+        super().__init__(database, clock=clock)
         self._on_recorded = on_recorded
 
     async def ungrouped(self, lease: Lease, *, now: Micros, after: GroupPosition, limit: int) -> Sequence[Candidate]:
         """Return what of the leased sink is due after that position, was never tried and is in no group yet."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.ungrouped, sink_id=sink_id, name=name, now=now, after=after, limit=limit)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def fix_groups(self, lease: Lease, fixed: Collection[tuple[UUID, Collection[EventKey]]]) -> None:
         """Have these go together from now on, as far as they wait and are in no group."""
-        await self._write(held(lease, partial(groups.fix_groups, sink_id=self._number(lease), groups=fixed)))
+        await self._write_held(lease, partial(groups.fix_groups, sink_id=self._number(lease), groups=fixed))
 
     async def next_groups(
         self, lease: Lease, *, now: Micros, limit: int, skip: Collection[bytes] = ()
@@ -46,7 +44,7 @@ class SqlSinks(SqlAccess):
         """Return what stands for each group that may be sent, leaving out the groups and streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_groups, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def next_group_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -54,40 +52,40 @@ class SqlSinks(SqlAccess):
         """Return what stands for the group that is to show whether the leased sink works again, as `next_trial`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(groups.next_group_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def group_members(self, lease: Lease, group_id: UUID) -> Sequence[Delivery]:
         """Return all that waits in a group of the leased sink, in the order it was recorded."""
         read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
         """Settle as silenced what waits of these for the leased sink."""
-        await self._write(held(lease, partial(silenced.silence, sink_id=self._number(lease), keys=events, now=now)))
+        await self._write_held(lease, partial(silenced.silence, sink_id=self._number(lease), keys=events, now=now))
 
     async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
         """Return the openings of open problems that a silence kept from the leased sink."""
         sink_id, name = self._number(lease), lease.name
-        return await self._read(held(lease, partial(silenced.silenced_openings, sink_id=sink_id, name=name)))
+        return await self._read_held(lease, partial(silenced.silenced_openings, sink_id=sink_id, name=name))
 
     async def release_silenced(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
         """Have what was silenced of these wait again."""
-        await self._write(held(lease, partial(silenced.release, sink_id=self._number(lease), keys=events, now=now)))
+        await self._write_held(lease, partial(silenced.release, sink_id=self._number(lease), keys=events, now=now))
 
     async def sent_openings(self, lease: Lease, *, closed_from: datetime | None = None) -> Sequence[SentOpening]:
         """Return the open problems whose opening the leased sink took, and those closed since that moment, if given."""
         from_us = None if closed_from is None else to_us(closed_from)
         read = partial(sent_problems.sent_openings, sink_id=self._number(lease), closed_from=from_us)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
         """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
         read = partial(sent_problems.openings, sink_id=self._number(lease), ids=problem_ids)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:
         """Have what waits of these for the leased sink come due at those times."""
-        await self._write(held(lease, partial(silenced.put_off, sink_id=self._number(lease), due_at=due_at)))
+        await self._write_held(lease, partial(silenced.put_off, sink_id=self._number(lease), due_at=due_at))
 
     async def dead_letters(
         self, sink: str, *, after: tuple[Micros, EventKey] | None = None, limit: int = 100

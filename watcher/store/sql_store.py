@@ -21,6 +21,7 @@ from watcher.runtime.clock import Clock
 from watcher.store import cursors, deliveries, leases, outbox, problems, retention, rules, source_states
 from watcher.store import executions as states
 from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
+from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
 from watcher.store.monitor import Writing, write_probe
@@ -37,9 +38,7 @@ from watcher.store.records import (
 from watcher.store.source_ids import Source
 from watcher.store.source_ids import pipeline as pipeline_source
 from watcher.store.source_states import BackoffChange
-from watcher.store.sql_access import held
 from watcher.store.sql_sinks import SqlSinks
-from watcher.store.sqlite import Database
 from watcher.store.transaction import Item, sources_of, write_group
 
 POLL_TIMES_COUNT = 1_000
@@ -47,14 +46,13 @@ POLL_TIMES_COUNT = 1_000
 
 
 class SqlStore(SqlSinks):
-    """State, events and deliveries in SQLite. Made by `open.open_store`."""
+    """State, events and deliveries in a database. Made by `open.open_store`."""
 
     def __init__(
         self,
         *,
         database: Database,
-        database_file: DatabaseFile,
-        where: str,
+        database_file: DatabaseFile | None,
         created: bool,
         clock: Clock,
         on_recorded: Callable[[Collection[str]], None],
@@ -66,8 +64,8 @@ class SqlStore(SqlSinks):
         something new to send, `resources` are let go of at the end.
         """
         self.created = created
-        self.exclusive = True  # the lock on the file keeps every other process out
-        super().__init__(database, where=where, clock=clock, on_recorded=on_recorded)
+        self.exclusive = database.exclusive
+        super().__init__(database, clock=clock, on_recorded=on_recorded)
         self._database_file = database_file
         self._resources = resources
         self._on_recorded = on_recorded
@@ -99,13 +97,13 @@ class SqlStore(SqlSinks):
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         account_id, now = self._number(lease), self._clock.steady_us()
         load = partial(cursors.load_pipeline, account_id=account_id, pipeline_id=pipeline_id, now=now)
-        return await self._write(held(lease, load))
+        return await self._write_held(lease, load)
 
     async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
         """Return what is recorded of the rules of a pipeline of the leased account."""
         (pipeline_id,) = await self._pipeline_numbers(lease, [pipeline])
         load = partial(rules.load_rules, account_id=self._number(lease), pipeline_id=pipeline_id)
-        return await self._read(held(lease, load))
+        return await self._read_held(lease, load)
 
     async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return the bodies of these events, as far as they are there still."""
@@ -126,7 +124,7 @@ class SqlStore(SqlSinks):
             deliveries.call_forward(connection, sink_id=sink_id, now=now)
             return source_states.load_sink(connection, sink_id=sink_id, fingerprint=fingerprint, now=now)
 
-        return await self._write(held(lease, load))
+        return await self._write_held(lease, load)
 
     async def record(self, change: Change) -> None:
         """Write a change, its events and their deliveries in one transaction."""
@@ -152,7 +150,7 @@ class SqlStore(SqlSinks):
         """Return what the leased sink may be sent at `now`, leaving out the streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_deliveries, sink_id=sink_id, name=name, now=now, limit=limit, skip=skip)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def next_trial(
         self, lease: Lease, *, now: Micros, skip: Collection[bytes] = (), never_tried: bool = False
@@ -160,7 +158,7 @@ class SqlStore(SqlSinks):
         """Return what is to show whether the leased sink works again, leaving out the streams in `skip`."""
         sink_id, name = self._number(lease), lease.name
         read = partial(deliveries.next_trial, sink_id=sink_id, name=name, now=now, skip=skip, never_tried=never_tried)
-        return await self._read(held(lease, read))
+        return await self._read_held(lease, read)
 
     async def give_up(
         self, lease: Lease, *, now: Micros, clock_s: float, after_s: float, skip: Collection[bytes] = ()
@@ -168,7 +166,7 @@ class SqlStore(SqlSinks):
         """Note what is first due now; make dead letters of what was first due `after_s` ago on the sink's own clock."""
         sink_id, clock_us, after_us = self._number(lease), round(clock_s * 1e6), round(after_s * 1e6)
         write = partial(deliveries.give_up, sink_id=sink_id, now=now, clock_us=clock_us, after_us=after_us, skip=skip)
-        return await self._write(held(lease, write))
+        return await self._write_held(lease, write)
 
     async def settle(self, attempt_records: AttemptRecords) -> None:
         """Write how attempts ended."""
@@ -214,12 +212,18 @@ class SqlStore(SqlSinks):
             yield 0
 
     async def check_database_file(self) -> None:
-        """Raise `StoreUnusableError` if the file was deleted or replaced."""
-        self._database_file.check()
+        """Raise `StoreUnusableError` if the database is a file that was deleted or replaced."""
+        if self._database_file is not None:
+            self._database_file.check()
 
     def announce(self, http: str) -> None:
-        """Let others on this machine know where the daemon that holds the store listens (`host:port`)."""
-        self._database_file.announce(http)
+        """Let others on this machine know where the daemon that holds the store's file listens (`host:port`)."""
+        if self._database_file is not None:
+            self._database_file.announce(http)
+
+    def use_password(self, password: str | None) -> None:
+        """Log in to the database with it from the next connection on, where there is a login."""
+        self._database.use_password(password)
 
     async def probe_writable(self) -> None:
         """Write something, in a transaction of its own; what was just refused proves the contrary."""

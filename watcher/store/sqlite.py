@@ -16,8 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy.exc import SQLAlchemyError
 
+from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
+from watcher.store.database import OnRecorded
+from watcher.store.db_errors import DatabaseFault, ErrorNames, explain
+from watcher.store.schema_version import prepare
 
 _WRITER = (
     "PRAGMA journal_mode=WAL",
@@ -33,14 +38,31 @@ _READER = ("PRAGMA query_only=ON", "PRAGMA cache_size=-2048", "PRAGMA temp_store
 READERS_COUNT = 2
 """So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
+ERROR_NAMES = ErrorNames(
+    name_of=lambda cause: getattr(cause, "sqlite_errorname", None),
+    of_all={
+        "SQLITE_BUSY": (StoreError, "is locked by another program; close what else has it open"),
+        "SQLITE_FULL": (StoreError, "cannot grow, the disk is full; make room"),
+        "SQLITE_IOERR": (StoreError, "cannot be read or written, the disk reports an error; check its room and health"),
+        "SQLITE_READONLY": (StoreError, "is read-only; allow this user to write it and its directory"),
+        "SQLITE_CANTOPEN": (StoreError, "cannot be opened; check that it and its directory exist and may be written"),
+        "SQLITE_CORRUPT": (StoreUnusableError, "is damaged; put back a copy, or move it away to start anew"),
+        "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; set store.url to another file"),
+    },
+    taken={"SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"},
+)
+
 T = TypeVar("T")
 
 
-class Database:
+class SqliteDatabase:
     """A database file. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
+
+    exclusive = True  # the lock on the file keeps every other process out
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         """Open no connection yet."""
+        self.where = str(path)
         self._writer = _engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
         event.listen(self._writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         self._reader = _engine(
@@ -55,6 +77,21 @@ class Database:
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
+    def use_password(self, password: str | None) -> None:
+        """Do nothing: a file has none."""
+
+    async def prepare(self) -> bool:
+        """Bring the schema up to date, and return whether the database was empty. Raises `StoreError`."""
+        try:
+            return await self.write(partial(prepare, where=self.where))
+        except SQLAlchemyError as error:
+            fault = self.explain(error)
+        raise fault.error()
+
+    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return it as it is: nobody else records here."""
+        return on_recorded
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
         return await self._writing.run(partial(_within, self._writer.begin, work))
@@ -62,6 +99,10 @@ class Database:
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""
         return await self._reading.run(partial(_within, self._reader.connect, work))
+
+    def explain(self, error: Exception) -> DatabaseFault:
+        """Say what an error means that came out of a piece of work."""
+        return explain(error, where=self.where, names=ERROR_NAMES)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
@@ -89,11 +130,11 @@ def _engine(
         **options,
     )
 
-    def prepare(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection has no public type
+    def set_up(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection has no public type
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(pragma)
         cursor.close()
 
-    event.listen(engine, "connect", prepare)
+    event.listen(engine, "connect", set_up)
     return engine

@@ -4,6 +4,8 @@ Times are microseconds UTC on the steady clock, ids 16 bytes. What is written of
 apart from what is wide (event); a migration makes what stands here, and a test compares the two.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -27,6 +29,15 @@ SCHEMA_VERSION = 6
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
+
+
+def only_where(condition: str) -> dict[str, Any]:
+    """Return what makes an index one of those rows alone."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
+_OFTEN_WRITTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
+"""PostgreSQL clears old rows away once they are a hundredth of a table, not a fifth, and does it at once."""
 
 _ROWID = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only for INTEGER
 
@@ -83,9 +94,10 @@ execution = Table(
     Column("stream", LargeBinary),  # of its events; NULL once retention took them, or before the first
     Column("found_at", BigInteger, nullable=False, server_default="0"),
     Column("overdue_at", BigInteger),  # the wall clock of `overdue_sequence`
-    Index("execution_ended", "ended_at", sqlite_where=text("ended_at IS NOT NULL")),
-    Index("execution_open", "pipeline_id", "execution", sqlite_where=text("ended_at IS NULL")),
+    Index("execution_ended", "ended_at", **only_where("ended_at IS NOT NULL")),
+    Index("execution_open", "pipeline_id", "execution", **only_where("ended_at IS NULL")),
     sqlite_with_rowid=False,
+    postgresql_with=_OFTEN_WRITTEN,
 )
 
 # How far the lists of a pipeline that is watched whole were read.
@@ -116,7 +128,7 @@ event = Table(
     Column("recorded_at", BigInteger, nullable=False),
     Column("body", LargeBinary, nullable=False),
     UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
-    Index("event_without_execution", "recorded_at", sqlite_where=text("execution IS NULL")),
+    Index("event_without_execution", "recorded_at", **only_where("execution IS NULL")),
     sqlite_autoincrement=True,
 )
 
@@ -141,10 +153,11 @@ delivery = Table(
     Column("group_id", LargeBinary),  # what is sent together, once that is settled
     Column("replayed", Boolean, nullable=False, server_default="0"),
     ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
-    Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", sqlite_where=text("state = 'waiting'")),
-    Index("delivery_group", "sink_id", "group_id", sqlite_where=text("state = 'waiting' AND group_id IS NOT NULL")),
-    Index("delivery_dead", "sink_id", "settled_at", sqlite_where=text("state = 'dead'")),
+    Index("delivery_due", "sink_id", "tried", "due_at", "recorded_at", **only_where("state = 'waiting'")),
+    Index("delivery_group", "sink_id", "group_id", **only_where("state = 'waiting' AND group_id IS NOT NULL")),
+    Index("delivery_dead", "sink_id", "settled_at", **only_where("state = 'dead'")),
     sqlite_with_rowid=False,
+    postgresql_with=_OFTEN_WRITTEN,
 )
 
 # What is open, and what was until retention takes it. Times of day are the wall clock's.
@@ -161,8 +174,8 @@ problem = Table(
     Column("failed_count", Integer, nullable=False, server_default="0"),  # ends that failed meanwhile
     Column("stream", LargeBinary, nullable=False),  # with the sequence: the event that opened it
     Column("sequence", BigInteger, nullable=False),
-    Index("problem_open", "source_id", sqlite_where=text("closed_at IS NULL")),
-    Index("problem_opening", "stream", "sequence", sqlite_where=text("closed_at IS NULL")),
+    Index("problem_open", "source_id", **only_where("closed_at IS NULL")),
+    Index("problem_opening", "stream", "sequence", **only_where("closed_at IS NULL")),
     sqlite_with_rowid=False,
 )
 
@@ -188,7 +201,7 @@ unjudged_end = Table(
 )
 
 WAITING: ColumnElement[str] = literal_column("'waiting'")
-"""Spelled out in each statement: a bound value would keep SQLite from using an index that holds only what waits."""
+"""Spelled out in each statement: a bound value would keep an index that holds only what waits from being used."""
 
 DEAD: ColumnElement[str] = literal_column("'dead'")
 """The same for what is dead."""

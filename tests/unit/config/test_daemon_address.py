@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from watcher.config.daemon_address import daemon_address
-from watcher.config.models import HttpSettings, StoreSettings
+from watcher.config.models import HttpSettings
+from watcher.config.store_settings import StoreSettings
 from watcher.runtime.units import Address, parse_address
 
 ENVIRON = {"WATCHER_HTTP_LISTEN": "0.0.0.0:9000", "WATCHER_STORE_URL": "sqlite:////data/w.db", "PORT": "7000"}
@@ -57,3 +58,9 @@ def test_without_either_there_are_the_defaults(file: Path | None, value: str | N
 def test_the_defaults_are_those_of_the_daemon() -> None:
     assert parse_address(HttpSettings().listen) == DEFAULTS[0]
     assert StoreSettings().url == f"sqlite:///{DEFAULTS[1]}"
+
+
+def test_postgresql_has_no_file(tmp_path: Path) -> None:
+    file = tmp_path / "watcher.yaml"
+    file.write_text("http: {listen: '127.0.0.1:7000'}\nstore: {url: 'postgresql://watcher@db/watcher'}")
+    assert daemon_address(file, environ=ENVIRON) == (("127.0.0.1", 7000), None)

@@ -150,10 +150,7 @@ def test_a_bad_variable_is_named(mistakes: Mistakes) -> None:
     lines = mistakes("", WATCHER_HTTP_LISTEN="8080", WATCHER_STORE_URL="postgresql://u:hunter2@h/db")
     assert lines == [
         '$WATCHER_HTTP_LISTEN: http.listen: "8080" is not host:port; write 127.0.0.1:8080, [::1]:8080 or :8080',
-        (
-            "$WATCHER_STORE_URL: store.url: PostgreSQL is not in this version (0.1); comes with replicas; "
-            "use sqlite:///watcher.db"
-        ),
+        ("$WATCHER_STORE_URL: store.url: holds a password; write it into a file, and name that in store.password_file"),
         "2 problems in watcher.yaml",
     ]
 

@@ -16,7 +16,10 @@ URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 BASE_REMEDY = "write only scheme, host and perhaps a path, such as https://web-api.clerk.chat"
-SQLITE = "write sqlite:///watcher.db, or sqlite:////var/lib/watcher/watcher.db with a path from the root"
+SQLITE = (
+    "SQLite file or a PostgreSQL database; "
+    "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
+)
 LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
 BLOCK = "not a block of keys; write key: value lines below it"
 LIST = "not a list; write [one, two], or lines that begin with -"
@@ -90,9 +93,17 @@ TABLE = [
     ("http: {public_url: https://h}", f"1:8: http.public_url: {LATER} the console"),
     ("http: {token: t}", f"1:8: http.token: {LATER} the console"),
     ("http: {token_file: t}", f"1:8: http.token_file: {LATER} the console"),
-    ("store: {password_file: /run/secrets/db}", f"1:9: store.password_file: {LATER} replicas"),
+    # store
     ("store: {url: postgresql://u:p@h/db}",
-     "1:14: store.url: PostgreSQL is not in this version (0.1); comes with replicas; use sqlite:///watcher.db"),
+     "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
+    ("store: {url: 'postgresql://u@h/db?password=p'}",
+     "1:14: store.url: holds a password; write it into a file, and name that in store.password_file"),
+    ("store: {url: 'postgresql://u@[h/db'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
+    ("store: {url: 'postgresql://u@h/db x'}", "1:14: store.url: is not a URL; write postgresql://user@host/db"),
+    ("store: {password: '${DB}'}",
+     "1:19: store.password: ${DB} is not set; export it, or use password_file: /run/secrets/db"),
+    ("store: {password: x, password_file: y}",
+     "1:22: store: both password and password_file are given; keep one"),
     # accounts
     ("accounts: {default: {}}",
      "1:12: accounts.default: needs api_key or api_key_file; write api_key: ${CLERK_API_KEY}"),
@@ -306,9 +317,9 @@ TABLE = [
      "template makes one message of all events of a group; remove max")),
     (HOOK + "    remind_every: 4", '5:19: sinks.ops.remind_every: "4" has no unit; write 4s'),
     # the rest
-    ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
-    ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
-    ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a SQLite file; {SQLITE}"),
+    ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),
+    ("store: {url: 'sqlite:///:memory:'}", f"1:14: store.url: is not the address of a {SQLITE}"),
+    ("store: {url: watcher.db}", f"1:14: store.url: is not the address of a {SQLITE}"),
     ("store: {retention: 99999999d}", '1:20: store.retention: "99999999d" ' + CENTURY),
     ("http: {listen: 8080}", f'1:16: http.listen: "8080" is not host:port; {LISTEN}'),
     ("http: {listen: ':70000'}", f'1:16: http.listen: ":70000" has a port above 65535; {LISTEN}'),

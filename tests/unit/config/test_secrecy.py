@@ -63,6 +63,11 @@ WRITTEN = [
     f"{HOOK}template: slack\n    url: https://h/x\n    routing_key: {SENTINEL}",
     f"{HOOK}template: pagerduty\n    routing_key: {SENTINEL}{'x' * (32 - len(SENTINEL))}\n    events: [x]",
     f"store: {{url: 'postgresql://u:{SENTINEL}@h/db'}}",
+    f"store: {{url: 'postgresql://h/db?sslpassword={SENTINEL}'}}",
+    f"store: {{url: 'postgresql://u:{SENTINEL}@[h/db'}}",
+    f"store: {{password: [{SENTINEL}]}}",
+    f"store: {{password: {SENTINEL}, password_file: {SENTINEL}}}",
+    f"store: {{password_file: {SENTINEL}}}",
     f"store: {{url: 'mysql://u:{SENTINEL}@h/db'}}",
     f"store: {{url: ['mysql://u:{SENTINEL}@h/db']}}",
     f"http: {{token: {SENTINEL}}}",
@@ -80,6 +85,7 @@ PLACES = [
     "http: {listen: '<>'}",
     "store: {url: '<>'}",
     "store: {retention: '<>'}",
+    "store: {password: ['<>']}",
     "polling: {cadence: '<>', min_interval: '<>', concurrency: '<>', lost_after: '<>'}",
     "colour: '<>'",
     "watch: ['<>']",
@@ -123,4 +129,4 @@ def test_a_number_a_variable_holds_is_not_shown_either(unit: str, tmp_path: Path
 
 def test_settings_print_no_secret(load: Callable[..., object]) -> None:
     text = "accounts: {a: {api_key: '${K}'}}\nsinks: {o: {type: webhook, url: 'https://h/${K}', headers: {A: '${K}'}}}"
-    assert SENTINEL not in repr(load(text, K=SENTINEL))
+    assert SENTINEL not in repr(load(f"{text}\nstore: {{password: '${{K}}'}}", K=SENTINEL))

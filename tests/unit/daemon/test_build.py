@@ -8,7 +8,8 @@ from uuid import UUID
 import pytest
 
 from watcher.config.loader import load_config
-from watcher.config.models import PollingSettings, Settings, StoreSettings, WatchSettings
+from watcher.config.models import PollingSettings, Settings, WatchSettings
+from watcher.config.store_settings import StoreSettings
 from watcher.daemon.build import fingerprint_of, silences_of, watches_of
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings

@@ -12,6 +12,7 @@ from worker_rig import BUSY, DELIVERED, FAILED, GONE, HASTY, REFUSED, RULES, Ans
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import OutputClosedError
+from watcher.store.sqlite import SqliteDatabase
 
 
 @pytest.fixture
@@ -35,6 +36,12 @@ async def test_what_is_recorded_is_sent_in_order_and_settled(rig: Rig) -> None:
 
 async def test_a_worker_with_nothing_to_do_rests_for_ten_seconds(rig: Rig) -> None:
     assert await rig.go() == 10
+
+
+async def test_where_others_record_too_it_looks_every_second(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SqliteDatabase, "exclusive", False)
+    await rig.restart()
+    assert await rig.go() == 1
 
 
 async def test_the_delay_of_a_delivery_runs_from_its_recording(rig: Rig) -> None:

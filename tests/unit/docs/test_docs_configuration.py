@@ -12,7 +12,13 @@ from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.runtime.settings import Block, key_of
 
 SECRET = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"
-ENVIRON = {"CLERK_API_KEY": "k", "OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t", "PAGERDUTY_ROUTING_KEY": "k" * 32}
+ENVIRON = {
+    "CLERK_API_KEY": "k",
+    "OPS_WEBHOOK_SECRET": SECRET,
+    "OPS_TOKEN": "t",
+    "PAGERDUTY_ROUTING_KEY": "k" * 32,
+    "WATCHER_DB_PASSWORD": "p",
+}
 
 
 def described(annotation: object) -> Iterator[tuple[str, FieldInfo]]:

@@ -14,6 +14,7 @@ from watcher.store.changes import Lease
 from watcher.store.db_errors import explain
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
+from watcher.store.sqlite import ERROR_NAMES
 
 
 @pytest.fixture
@@ -178,20 +179,20 @@ def sqlite_error(name: str) -> OperationalError:
     ],
 )
 def test_each_error_has_a_meaning(name: str, kind: type[StoreError], *, concerns_all: bool) -> None:
-    trouble = explain(sqlite_error(name), where="watcher.db")
+    trouble = explain(sqlite_error(name), where="watcher.db", names=ERROR_NAMES)
     assert (trouble.kind, trouble.concerns_all) == (kind, concerns_all)
     assert "watcher.db" in trouble.text
     assert "secret" not in trouble.text
 
 
 def test_an_error_of_the_store_is_passed_on() -> None:
-    error = explain(OwnershipLostError("gone"), where="watcher.db").error()
+    error = explain(OwnershipLostError("gone"), where="watcher.db", names=ERROR_NAMES).error()
     assert isinstance(error, OwnershipLostError)
     assert str(error) == "gone"
 
 
 def test_a_strange_error_says_where_it_came_from_and_nothing_it_held() -> None:
-    assert explain(ValueError("secret"), where="w").text == "w did not take this (ValueError)"
+    assert explain(ValueError("secret"), where="w", names=ERROR_NAMES).text == "w did not take this (ValueError)"
     with pytest.raises(TypeError) as caught:
-        explain(None, where=3 * {})  # type: ignore[arg-type, operator]
-    assert "secret" not in explain(caught.value, where="w").text
+        explain(None, where=3 * {}, names=ERROR_NAMES)  # type: ignore[arg-type, operator]
+    assert "secret" not in explain(caught.value, where="w", names=ERROR_NAMES).text

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from virtual import FakeClock
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError, StoreError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import NO_BACKOFF, AttemptRecords, Lease
+from watcher.store.db_errors import explain
 from watcher.store.monitor import StoreMonitor, Writing
 from watcher.store.sql_store import SqlStore
+from watcher.store.sqlite import ERROR_NAMES
 
+EXPLAIN = partial(explain, where="watcher.db", names=ERROR_NAMES)
 Use = Callable[[SqlStore, Lease, Lease], Awaitable[object]]
 
 Leases = tuple[Lease, Lease]
@@ -148,7 +152,7 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
 ) -> None:
     cause = sqlite3.OperationalError("secret")
     cause.sqlite_errorname = "SQLITE_IOERR_READ"
-    monitor = StoreMonitor("watcher.db", clock=clock)
+    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
         monitor.failed(cause, Writing.NOTHING)
         monitor.check()
@@ -160,7 +164,7 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
 
 
 def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) -> None:
-    monitor = StoreMonitor("watcher.db", clock=clock)
+    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
         with monitor.asking():
             clock.advance(9.9)
@@ -180,7 +184,7 @@ def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) ->
 
 
 def test_while_the_process_is_stopped_nothing_hangs(clock: FakeClock) -> None:
-    monitor = StoreMonitor("watcher.db", clock=clock)
+    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
     with capture_logs() as logs, monitor.asking():
         clock.advance(60.0)
         clock.stopped_s += 60.0

@@ -238,7 +238,7 @@ async def test_a_store_locked_by_a_stranger_may_be_tried_again(tmp_path: Path) -
     [
         ("watcher.db", "is not a URL"),
         ("http://u:hunter2@h:port/", "is not a URL"),
-        ("postgresql://watcher:hunter2@db/watcher", "names postgresql"),
+        ("mysql://watcher:hunter2@db/watcher", "names mysql"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("sqlite:///watcher.db?mode=ro", "names no file"),

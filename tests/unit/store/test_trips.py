@@ -13,12 +13,12 @@ from stores import SetClock, Woken, attempt_record, change
 from watcher.domain.timestamps import Micros
 from watcher.runtime.threads import WorkerThreads
 from watcher.store.open import open_store
-from watcher.store.sqlite import Database
+from watcher.store.sqlite import SqliteDatabase
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    database = Database(tmp_path / "a.db", busy_timeout_s=1)
+async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    database = SqliteDatabase(tmp_path / "a.db", busy_timeout_s=1)
     await database.write(lambda connection: connection.execute(text("CREATE TABLE t (n INTEGER PRIMARY KEY)")))
     yield database
     await database.close()
@@ -28,7 +28,7 @@ def numbers(connection: Connection) -> list[int]:
     return [n for (n,) in connection.execute(text("SELECT n FROM t ORDER BY n"))]
 
 
-async def test_what_is_written_is_read(database: Database) -> None:
+async def test_what_is_written_is_read(database: SqliteDatabase) -> None:
     def write(connection: Connection) -> int:
         connection.execute(text("INSERT INTO t VALUES (:n)"), [{"n": n} for n in (1, 2, 3)])
         return connection.execute(text("DELETE FROM t WHERE n > 1")).rowcount
@@ -37,7 +37,7 @@ async def test_what_is_written_is_read(database: Database) -> None:
     assert await database.read(numbers) == [1]
 
 
-async def test_a_statement_that_fails_says_why_and_leaves_nothing_behind(database: Database) -> None:
+async def test_a_statement_that_fails_says_why_and_leaves_nothing_behind(database: SqliteDatabase) -> None:
     def write(connection: Connection) -> None:
         connection.execute(text("INSERT INTO t VALUES (:n)"), [{"n": 1}, {"n": 1}])
 

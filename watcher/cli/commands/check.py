@@ -83,7 +83,8 @@ def check(
 
 def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
     """Warn of sinks that the store records as disabled under the very block they have now: another one enables them."""
-    disabled = disabled_sinks(database_of(settings.store.url))
+    database = database_of(settings.store.url)
+    disabled = {} if database is None else disabled_sinks(database)
     for name, sink in settings.sinks.items():
         if disabled.get(name) == fingerprint_of(sink):
             problem = "is disabled since its receiver answered 410 Gone; its deliveries wait"

@@ -36,8 +36,8 @@ class _Answer(NamedTuple):
 def health(config: ConfigOption = None) -> None:
     """Ask the daemon on this machine whether it is ready.
 
-    The daemon notes its address beside its store; if nothing answers there, http.listen of the file is tried. No key
-    is needed. Exit codes: 0 ready, 1 not ready, 4 nothing answers.
+    The daemon notes its address beside its SQLite file; if nothing answers there, http.listen of the file is tried. It
+    needs no key. Exit codes: 0 ready, 1 not ready, 4 nothing answers.
     """
     try:
         file = find_config(config, environ=os.environ)
@@ -53,8 +53,11 @@ def health(config: ConfigOption = None) -> None:
 
 def _addresses(daemon: DaemonAddress) -> list[Address]:
     """Return where to ask, first where the daemon noted that it listens: its file may be another by now."""
-    listens = [each for each in (noted_address(daemon.database), daemon.listen) if each and each.port]
+    noted = None if daemon.database is None else noted_address(daemon.database)
+    listens = [each for each in (noted, daemon.listen) if each and each.port]
     if not listens:
+        if daemon.database is None:
+            raise NoDaemonError("http.listen has port 0, any free one, and only a SQLite file says which; set a port")
         lock = f"{daemon.database}.lock"
         raise NoDaemonError(f"http.listen has port 0, any free one, and {lock} does not say which; is watcher run up?")
     return list(dict.fromkeys(Address(host, port) for name, port in listens for host in LOCAL.get(name, (name,))))

@@ -108,6 +108,13 @@ def test_every_address_that_was_asked_is_named_once(command: Command) -> None:
         assert re.findall(r"http://(\S+) \(", err) == asked
 
 
+def test_postgresql_keeps_no_note_of_a_port_that_is_any_free_one(command: Command) -> None:
+    store = "postgresql://watcher@db/watcher"
+    code, out, err = command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0", WATCHER_STORE_URL=store)
+    assert (code, out) == (4, "")
+    assert "http.listen has port 0, any free one, and only a SQLite file says which; set a port" in err
+
+
 def test_a_port_that_is_any_free_one_is_known_by_the_note_alone(daemon: Daemon, command: Command) -> None:
     code, out, err = command("health", WATCHER_HTTP_LISTEN="127.0.0.1:0")
     assert (code, out) == (4, "")

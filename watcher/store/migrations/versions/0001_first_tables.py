@@ -5,9 +5,12 @@ import secrets
 import sqlalchemy as sa
 from alembic import op
 
+from watcher.store.tables import only_where
+
 revision = "0001"
 down_revision = None
 
+OFTEN_WRITTEN = {"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_cost_delay": 0}
 ROWID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
@@ -71,8 +74,9 @@ def _make_execution() -> None:
         sa.Column("was_paused", sa.Boolean, nullable=False),
         sa.Column("stream", sa.LargeBinary),
         sqlite_with_rowid=False,
+        postgresql_with=OFTEN_WRITTEN,
     )
-    op.create_index("execution_ended", "execution", ["ended_at"], sqlite_where=sa.text("ended_at IS NOT NULL"))
+    op.create_index("execution_ended", "execution", ["ended_at"], **only_where("ended_at IS NOT NULL"))
 
 
 def _make_event() -> None:
@@ -91,7 +95,7 @@ def _make_event() -> None:
         sa.UniqueConstraint("stream", "sequence", name="event_stream_sequence"),
         sqlite_autoincrement=True,
     )
-    op.create_index("event_without_execution", "event", ["recorded_at"], sqlite_where=sa.text("execution IS NULL"))
+    op.create_index("event_without_execution", "event", ["recorded_at"], **only_where("execution IS NULL"))
 
 
 def _make_delivery() -> None:
@@ -110,6 +114,7 @@ def _make_delivery() -> None:
         sa.Column("answer", sa.String),
         sa.ForeignKeyConstraint(["stream", "sequence"], ["event.stream", "event.sequence"], name="delivery_event"),
         sqlite_with_rowid=False,
+        postgresql_with=OFTEN_WRITTEN,
     )
     columns = ["sink_id", "due_at", "recorded_at"]
-    op.create_index("delivery_due", "delivery", columns, sqlite_where=sa.text("state = 'waiting'"))
+    op.create_index("delivery_due", "delivery", columns, **only_where("state = 'waiting'"))

@@ -3,6 +3,8 @@
 import sqlalchemy as sa
 from alembic import op
 
+from watcher.store.tables import only_where
+
 revision = "0003"
 down_revision = "0002"
 
@@ -22,5 +24,5 @@ def upgrade() -> None:
     )
     op.add_column("execution", sa.Column("found_at", sa.BigInteger, nullable=False, server_default="0"))
     columns = ["pipeline_id", "execution"]
-    op.create_index("execution_open", "execution", columns, sqlite_where=sa.text("ended_at IS NULL"))
+    op.create_index("execution_open", "execution", columns, **only_where("ended_at IS NULL"))
     op.execute("UPDATE meta SET value = '3' WHERE key = 'schema_version'")

@@ -10,8 +10,12 @@ from uuid import UUID, uuid5
 import sqlalchemy as sa
 from alembic import op
 
+from watcher.store.tables import only_where
+
 revision = "0006"
 down_revision = "0005"
+
+ROWID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 NAMESPACE = UUID("5b9a7c1e-6f43-5d0b-9c57-0e1a4f5d2b86")
 
@@ -57,8 +61,8 @@ def _create_tables() -> None:
         "problem",
         sa.Column("id", sa.LargeBinary, primary_key=True),
         sa.Column("kind", sa.String, nullable=False),
-        sa.Column("source_id", sa.Integer, sa.ForeignKey("source.id"), nullable=False),
-        sa.Column("pipeline_id", sa.Integer, sa.ForeignKey("source.id")),
+        sa.Column("source_id", ROWID, sa.ForeignKey("source.id"), nullable=False),
+        sa.Column("pipeline_id", ROWID, sa.ForeignKey("source.id")),
         sa.Column("execution", sa.LargeBinary),
         sa.Column("opened_at", sa.BigInteger, nullable=False),
         sa.Column("closed_at", sa.BigInteger),
@@ -67,19 +71,19 @@ def _create_tables() -> None:
         sa.Column("sequence", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
-    is_open = sa.text("closed_at IS NULL")
-    op.create_index("problem_open", "problem", ["source_id"], sqlite_where=is_open)
-    op.create_index("problem_opening", "problem", ["stream", "sequence"], sqlite_where=is_open)
+    is_open = only_where("closed_at IS NULL")
+    op.create_index("problem_open", "problem", ["source_id"], **is_open)
+    op.create_index("problem_opening", "problem", ["stream", "sequence"], **is_open)
     op.create_table(
         "reminder",
         sa.Column("problem_id", sa.LargeBinary, sa.ForeignKey("problem.id"), primary_key=True),
-        sa.Column("sink_id", sa.Integer, sa.ForeignKey("source.id"), primary_key=True),
+        sa.Column("sink_id", ROWID, sa.ForeignKey("source.id"), primary_key=True),
         sa.Column("reminded_at", sa.BigInteger, nullable=False),
         sqlite_with_rowid=False,
     )
     op.create_table(
         "unjudged_end",
-        sa.Column("pipeline_id", sa.Integer, sa.ForeignKey("source.id"), primary_key=True),
+        sa.Column("pipeline_id", ROWID, sa.ForeignKey("source.id"), primary_key=True),
         sa.Column("execution", sa.LargeBinary, primary_key=True),
         sa.Column("ended_at", sa.BigInteger, nullable=False),
         sa.Column("failed", sa.Boolean, nullable=False),
@@ -90,9 +94,9 @@ def _create_tables() -> None:
 def _extend_delivery() -> None:
     op.add_column("delivery", sa.Column("group_id", sa.LargeBinary))
     op.add_column("delivery", sa.Column("replayed", sa.Boolean, nullable=False, server_default="0"))
-    is_grouped = sa.text("state = 'waiting' AND group_id IS NOT NULL")
-    op.create_index("delivery_group", "delivery", ["sink_id", "group_id"], sqlite_where=is_grouped)
-    op.create_index("delivery_dead", "delivery", ["sink_id", "settled_at"], sqlite_where=sa.text("state = 'dead'"))
+    is_grouped = only_where("state = 'waiting' AND group_id IS NOT NULL")
+    op.create_index("delivery_group", "delivery", ["sink_id", "group_id"], **is_grouped)
+    op.create_index("delivery_dead", "delivery", ["sink_id", "settled_at"], **only_where("state = 'dead'"))
 
 
 _INSERT = """

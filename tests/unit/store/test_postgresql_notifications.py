@@ -1,0 +1,93 @@
+"""Who records something tells the other processes, which need not wait until they look."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from time import monotonic
+
+import psycopg
+import pytest
+from postgres import PostgresServer
+from stores import change, source_change
+from virtual import FakeClock
+
+from watcher.store.open import open_store
+from watcher.store.postgresql_notifications import CHANNEL, SPACING_S
+from watcher.store.sql_store import SqlStore
+
+LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+
+
+class Heard:
+    """What a process was told, by its own commits or others'."""
+
+    def __init__(self) -> None:
+        self.names: asyncio.Queue[list[str]] = asyncio.Queue()
+
+    def __call__(self, names: object) -> None:
+        assert isinstance(names, list | set)
+        self.names.put_nowait(sorted(names))
+
+
+@pytest.fixture
+def url(postgres: PostgresServer) -> Iterator[str]:
+    with postgres.database() as url:
+        yield url
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[tuple[SqlStore, Heard]]:
+    heard = Heard()
+    store = await open_store(url, clock=FakeClock(), on_recorded=heard)
+    try:
+        yield store, heard
+    finally:
+        await store.close()
+
+
+async def until_listening(postgres: PostgresServer, url: str, *, count: int) -> None:
+    def look() -> None:
+        while postgres.run(LISTENERS, url) != [(count,)]:
+            pass
+
+    await asyncio.to_thread(look)
+
+
+async def test_what_one_records_the_others_hear_and_it_once(postgres: PostgresServer, url: str) -> None:
+    async with opened(url) as (one, by_itself), opened(url) as (_, by_other):
+        await until_listening(postgres, url, count=2)
+        account = await one.claim("account", "default")
+        await one.record(change(account, sinks=("ops", "chat")))
+        assert await by_other.names.get() == ["chat", "ops"]
+        await one.record(source_change(account, sinks=("log",)))
+        assert await by_other.names.get() == ["log"]
+        assert [by_itself.names.get_nowait() for _ in range(2)] == [["chat", "ops"], ["log"]]
+        assert by_itself.names.empty()
+
+
+async def test_much_at_once_is_told_now_and_then_and_the_last_of_it_always(postgres: PostgresServer, url: str) -> None:
+    stranger = psycopg.connect(url, autocommit=True)
+    stranger.execute(f"LISTEN {CHANNEL}".encode())
+    async with opened(url) as (store, _):
+        await until_listening(postgres, url, count=2)
+        account = await store.claim("account", "default")
+        begun_at = monotonic()
+        for number in range(50):
+            await store.record(change(account, number))
+        await store.record(change(account, 50, sinks=("last",)))
+        told = []
+        for notify in stranger.notifies(timeout=10):
+            told.append(notify.payload)
+            if "last" in notify.payload:
+                break
+        assert len(told) <= (monotonic() - begun_at) / SPACING_S + 1
+    stranger.close()
+
+
+async def test_a_listener_that_was_cut_off_listens_again(postgres: PostgresServer, url: str) -> None:
+    async with opened(url) as (one, _), opened(url) as (_, by_other):
+        await until_listening(postgres, url, count=2)
+        postgres.run(LISTENERS.replace("count(*)", "pg_terminate_backend(pid)"), url)
+        await until_listening(postgres, url, count=2)
+        await one.record(change(await one.claim("account", "default")))
+        assert await by_other.names.get() == ["ops"]

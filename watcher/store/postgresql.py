@@ -1,0 +1,212 @@
+"""PostgreSQL as the store uses it: one connection that writes, two that read, and what each transaction begins with.
+
+Needs psycopg, of the extra `postgres`; nothing else imports this module but whoever opens such a store. Works through a
+pooler that gives each transaction another connection: it keeps nothing in a session, prepares no statement, and says
+its time limits in the same breath as BEGIN. libpq reads the URL, and what it leaves out from its environment.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+import psycopg
+from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
+from watcher.runtime.clock import Clock
+from watcher.runtime.threads import WorkerThreads
+from watcher.store import schema_version
+from watcher.store.database import OnRecorded
+from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
+from watcher.store.postgresql_commits import CommitLog
+from watcher.store.postgresql_connector import CannotConnectError, Connector
+from watcher.store.postgresql_notifications import Notifications
+from watcher.store.tables import SCHEMA_VERSION
+
+_LIMITS = (
+    "SET LOCAL statement_timeout = 5000; SET LOCAL lock_timeout = 2000;"
+    # A client that is frozen inside a transaction holds what it locked until then.
+    " SET LOCAL idle_in_transaction_session_timeout = 3000"
+)
+_WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}"
+_READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}"
+
+READERS_COUNT = 2
+"""So that what is due for a sink is found while an account reads a hundred thousand executions."""
+
+RECYCLED_AFTER_S = 1800
+"""Connections are made anew now and then, so that they spread over the servers behind an address."""
+
+MIGRATION_POLL_S, MIGRATION_POLLS = 0.1, 300
+"""While another process brings the schema up to date, this one looks again so often, and so many times."""
+
+_MIGRATION = 7_141_983_064_512_390
+"""The number of the advisory lock under which one process brings the schema up to date."""
+
+
+def _name_of(cause: BaseException) -> str | None:
+    """Return an error's SQLSTATE; the driver has none of its own for a connection that is gone."""
+    if isinstance(cause, psycopg.Error) and cause.sqlstate:
+        return cause.sqlstate
+    return "08006" if isinstance(cause, psycopg.OperationalError) else None
+
+
+_BROKEN = (StoreError, "cannot be used now, the connection broke; it is tried again")
+_DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
+_NO_RIGHT = "42501"
+_NAMES = ErrorNames(
+    name_of=_name_of,
+    of_all={
+        "08": _BROKEN,
+        "57P0": _BROKEN,
+        "25P03": _BROKEN,
+        "25006": (StoreError, "is read-only; let store.url name the primary, or add target_session_attrs=read-write"),
+        "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
+        "3D000": (StoreError, "is not there; create it, or correct store.url"),
+        _NO_RIGHT: (StoreError, "refuses this user; grant it all rights in its schema"),
+        "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
+        "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
+        "53": (StoreError, "is out of resources; see the server's log"),
+        "55P03": (StoreError, "has locked what is to be written, and not by this daemon; see pg_stat_activity"),
+        "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
+        "58": (StoreError, "reports an error of its disk; see the server's log"),
+        "XX001": _DAMAGED,
+        "XX002": _DAMAGED,
+    },
+    taken={"23505"},
+)
+"""By SQLSTATE (PostgreSQL's documentation, appendix A)."""
+
+_TO_BE_CORRECTED = re.compile(
+    r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
+    r"|certificate verify failed|does not match host name|server does not support SSL|invalid \w+ value"
+)
+"""What libpq and the server say (in the language it is set to) when no waiting helps."""
+
+T = TypeVar("T")
+
+
+class PostgresDatabase:
+    """A database on a server, which others use too."""
+
+    exclusive = False
+
+    def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
+        """Open no connection yet. Raises `StoreUnusableError` for a URL that libpq cannot read."""
+        self.where = url.partition("?")[0]
+        self._connector = Connector(url, password=password, clock=clock)
+        self._commits = CommitLog(self._connector, clock=clock)
+        self._writer = _engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        self._reader = _engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
+        self._opening = _engine(self._connector, begin=lambda: _WRITE, connections=1)
+        self._notifications: Notifications | None = None
+        self._writing = WorkerThreads("store-writer")
+        self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
+
+    def use_password(self, password: str | None) -> None:
+        """Log in with it from the next connection on."""
+        self._connector.password = password
+
+    async def prepare(self) -> bool:
+        """Bring the schema up to date, and return whether the database was empty.
+
+        Raises `StoreUnusableError` for what a person must correct, `StoreNotReadyError` for what may pass.
+        """
+        try:
+            for _ in range(MIGRATION_POLLS):
+                created = await self._writing.run(partial(_transact, self._opening, self._prepare))
+                if created is not None:
+                    self._opening.dispose()
+                    return created
+                await asyncio.sleep(MIGRATION_POLL_S)
+            raise StoreNotReadyError(f"{self.where} is being brought up to date by another process")
+        except SQLAlchemyError as error:
+            fault, cause = self.explain(error), cause_of(error)
+        must_be_corrected = isinstance(cause, CannotConnectError) and _TO_BE_CORRECTED.search(str(cause))
+        if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) == _NO_RIGHT:
+            raise StoreUnusableError(fault.text)
+        raise StoreNotReadyError(fault.text)
+
+    def shared(self, on_recorded: OnRecorded) -> OnRecorded:
+        """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
+        self._notifications = Notifications(self._connector, on_recorded=on_recorded)
+        return self._notifications.recorded
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
+        return await self._writing.run(partial(self._write, work))
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns, which cannot write."""
+        return await self._reading.run(partial(_transact, self._reader, work))
+
+    def explain(self, error: Exception) -> DatabaseFault:
+        """Say what an error means that came out of a piece of work, or of an attempt to connect."""
+        cause = cause_of(error)
+        if isinstance(cause, CannotConnectError):
+            text = f"{self.where} cannot be connected to: {cause}; see store.url, store.password_file and the server"
+            return DatabaseFault(StoreError, text, concerns_all=True)
+        return explain(error, where=self.where, names=_NAMES)
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close the connections."""
+        if self._notifications is not None:
+            await self._notifications.close()
+        await self._reading.finish()
+        self._reader.dispose()
+        self._commits.give_up()
+        await self._writing.finish()
+        for engine in (self._writer, self._opening):
+            engine.dispose()
+
+    def _prepare(self, connection: Connection) -> bool | None:
+        """Bring the schema up to date; return `None` if another process is at it."""
+        if schema_version.found_version(connection, where=self.where) < SCHEMA_VERSION:
+            if not connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))):
+                return None
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
+        self._commits.begin(connection)
+        return created
+
+    def _write(self, work: Callable[[Connection], T]) -> T:
+        results: list[T] = []
+        try:
+            _transact(self._writer, lambda connection: results.append(work(connection)))
+        except DBAPIError as error:
+            is_in_doubt = results and error.connection_invalidated  # all was done; COMMIT had no answer
+            if not is_in_doubt or not self._commits.was_committed():
+                raise
+        return results[0]
+
+
+def _engine(connector: Connector, *, begin: Callable[[], str], connections: int) -> Engine:
+    engine = create_engine(
+        "postgresql+psycopg://",
+        pool_size=connections,
+        max_overflow=0,
+        pool_recycle=RECYCLED_AFTER_S,
+        hide_parameters=True,
+        use_native_hstore=False,
+    )
+    event.listen(engine, "do_connect", lambda *_: connector.connect())
+    all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin(), execution_options=all_at_once))
+    return engine
+
+
+def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:
+    begun = False
+    try:
+        with engine.begin() as connection:
+            begun = True
+            return work(connection)
+    except DBAPIError as error:
+        if begun or not error.connection_invalidated:
+            raise
+    # It broke while it lay idle, so nothing is done yet. By now all that are as old have been thrown away.
+    with engine.begin() as connection:
+        return work(connection)

@@ -1,0 +1,77 @@
+"""Makes the connections to PostgreSQL: what libpq is told, the password, and pauses while there is none to be had."""
+
+import re
+from random import random
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from watcher.domain.errors import StoreUnusableError
+from watcher.domain.timestamps import Monotonic
+from watcher.runtime.backoff import doubling, spread
+from watcher.runtime.clock import Clock
+
+_CONNECTION: dict[str, Any] = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 10_000,  # or a thread waits for minutes on a network that swallows packets
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "client_encoding": "utf8",
+    "fallback_application_name": "clerk-watcher",
+}
+"""What libpq is told unless the URL says otherwise."""
+
+RECONNECT_BASE_S, RECONNECT_CAP_S = 0.1, 1.0
+_JITTER_SHARE = 0.2
+
+_SHOWN_LENGTH = 300
+
+
+class CannotConnectError(psycopg.OperationalError):
+    """No connection could be made. Its text is libpq's, in one line, and holds no password."""
+
+
+class Connector:
+    """Makes connections. After a failure it makes no attempt for a while, longer each time: many ask for one."""
+
+    def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
+        """Read the URL. Raises `StoreUnusableError` if libpq cannot."""
+        try:
+            given = conninfo_to_dict(url)
+        except psycopg.ProgrammingError as error:  # its text may hold all of the URL
+            odd = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
+            problem = f"has the parameter {odd[1]}, which libpq does not know" if odd else "is none that libpq can read"
+            raise StoreUnusableError(f"store.url {problem}; write postgresql://user@host/db") from None
+        if given.get("password") or given.get("sslpassword"):
+            raise StoreUnusableError("store.url holds a password; write it into a file that store.password_file names")
+        self.password = password
+        self._parameters = _CONNECTION | {key: value for key, value in given.items() if value not in {None, ""}}
+        self._clock = clock
+        self._failures = 0
+        self._last_failure = ""
+        self._not_before = self._clock.monotonic()
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
+        if self._failures and self._clock.monotonic() < self._not_before:
+            raise CannotConnectError(self._last_failure)
+        secret = {} if self.password is None else {"password": self.password}
+        try:
+            connection = psycopg.connect(
+                make_conninfo(**(self._parameters | secret)), autocommit=True, prepare_threshold=None
+            )
+        except psycopg.Error as error:
+            self._failures += 1
+            delay_s = doubling(self._failures, base_s=RECONNECT_BASE_S, cap_s=RECONNECT_CAP_S)
+            self._not_before = Monotonic(self._clock.monotonic() + spread(delay_s, share=_JITTER_SHARE, jitter=random))
+            self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
+            raise CannotConnectError(self._last_failure) from None
+        self._failures = 0
+        connection.add_notify_handler(_ignore)
+        return connection
+
+
+def _ignore(_notify: psycopg.Notify) -> None:
+    """Keep nothing of it: without anybody who hears them the driver would keep them all."""
