@@ -70,10 +70,12 @@ class SinkDuties:
         return await self._remind(now)
 
     def rest_s(self) -> float:
-        """Return in how many seconds something is to be done."""
+        """Return in how many seconds something is to be done and can be."""
+        if self._sink_state.disabled:
+            return LATEST
         times = [self._check_at] if self._remind_every_us is not None else []
-        times += [self._refresh_at] if self._sink.refresh_every_s is not None else []
-        return max(0.0, min(times, default=LATEST) - self._clock.monotonic())
+        times += [self._refresh_at] if self._sink.refresh_every_s is not None and not self._is_refreshing() else []
+        return max(0.0, max(self._queue.retry_at, min(times, default=LATEST)) - self._clock.monotonic())
 
     async def cancel(self) -> None:
         """Break off a refresh: the next life does that anew."""
@@ -99,12 +101,15 @@ class SinkDuties:
         return True
 
     def _refresh(self, now: Monotonic) -> None:
-        every_s, is_busy = self._sink.refresh_every_s, self._refreshing is not None and not self._refreshing.done()
-        if every_s is None or now < self._refresh_at or is_busy:
+        every_s = self._sink.refresh_every_s
+        if every_s is None or now < self._refresh_at or self._is_refreshing():
             return
         self._refresh_at = Monotonic(now + every_s)
         self._refreshing = asyncio.create_task(self._refresh_problems())
         self._refreshing.add_done_callback(self._ended)
+
+    def _is_refreshing(self) -> bool:
+        return self._refreshing is not None and not self._refreshing.done()
 
     async def _refresh_problems(self) -> None:
         openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)

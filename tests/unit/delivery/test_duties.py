@@ -11,7 +11,9 @@ from uuid import UUID
 import pytest
 from worker_rig import DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
+from watcher.delivery.delivery_queue import WAIT_S
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
+from watcher.delivery.worker import REST_S
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
@@ -326,3 +328,34 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
     await forgetful.worker.cancel()
     assert forgetful.worker._duties._refreshing is not None
     assert forgetful.worker._duties._refreshing.cancelled()
+
+
+async def test_a_receiver_that_is_gone_keeps_no_worker_busy_with_what_it_is_not_told(rig: Rig) -> None:
+    rig.sink.refresh_every_s = 60.0
+    await rig.restart(rules=REMINDED)
+    await open_problem(rig)
+    await finish_refresh(rig)
+    rig.sink.answer = lambda _: GONE
+    await rig.record("b")
+    await rig.go()
+    assert await rig.go(120) == REST_S
+
+
+async def test_nor_does_a_refresh_that_takes_long(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: Sequence[SentProblem]) -> SendResult:
+        await asyncio.Event().wait()
+        return DELIVERED
+
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    monkeypatch.setattr(forgetful.sink, "refresh", hang)
+    await forgetful.go(60)
+    assert await forgetful.go(61) == REST_S
+
+
+async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
+    await open_problem(rig)
+    rig.store.broken = {"next_deliveries"}
+    await rig.go(29.5)
+    rig.clock.passed_s += 0.7  # a look at what is open is due by now
+    assert await rig.worker.tick() == pytest.approx(WAIT_S - 0.7)
