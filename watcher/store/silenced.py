@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, null, update
+from sqlalchemy import Connection, bindparam, null, select, update
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventKey
@@ -21,6 +21,7 @@ _OPENINGS = DELIVERIES.join(
     & (problem.c.sequence == delivery.c.sequence)
     & problem.c.closed_at.is_(None),
 ).where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
+# Of a problem that was closed meanwhile the sink is not sent the closing, so it must not be sent the opening.
 _RELEASE = (
     update(delivery)
     .where(
@@ -28,10 +29,16 @@ _RELEASE = (
         delivery.c.sequence == bindparam("of_sequence"),
         delivery.c.sink_id == bindparam("of_sink"),
         delivery.c.state == DeliveryState.SILENCED,
+        select(problem.c.id)
+        .where(
+            problem.c.stream == delivery.c.stream,
+            problem.c.sequence == delivery.c.sequence,
+            problem.c.closed_at.is_(None),
+        )
+        .exists(),
     )
-    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), settled_at=null())
+    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null())
 )
-
 _PUT_OFF = (
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
@@ -53,7 +60,7 @@ def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Seq
 
 
 def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
-    """Have what is silenced of these wait again, due now."""
+    """Have what is silenced of these and opened a problem that is open wait again, due now, as if it were new."""
     rows = _rows(sink_id, keys, now)
     if rows:
         connection.execute(_RELEASE, rows)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
@@ -155,6 +155,38 @@ async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
     await rig.go()
     rig.silences.replace([])
     assert await rig.sent_after() == []
+
+
+async def test_what_is_closed_while_its_silence_ends_is_not_opened_after_that(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    release = rig.real_store.release_silenced
+
+    async def close_before(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (as the store)
+        await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
+        await release(*args, **kwargs)
+
+    rig.real_store.release_silenced = close_before  # type: ignore[method-assign]
+    rig.silences.replace([])
+    assert "a1" not in await rig.sent_after()
+    assert rig.row("a1")["state"] == "silenced"
+
+
+async def test_what_a_silence_kept_back_has_all_its_time_to_be_sent_afterwards(rig: Rig) -> None:
+    await rig.restart(rules=HASTY)
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("z")
+    await rig.go()
+    await open_problem(rig)
+    await rig.worker.flush()  # it is due, and its time begins
+    silence(rig, until_s=200, sinks=("ops",))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(61)
+    assert rig.row("a1")["state"] == "silenced"
+    rig.sink.answer = lambda _: FAILED
+    await rig.go(140)
+    assert (rig.row("a1")["state"], rig.row("a1")["attempts"]) == ("waiting", 1)
 
 
 async def test_trouble_with_the_store_lets_an_opening_wait_for_its_end(rig: Rig) -> None:
