@@ -13,7 +13,8 @@ from watcher.delivery.silencing import Silencer
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.silences import CLOSINGS, DeliveryFields, Silence
+from watcher.domain.problems import CLOSINGS
+from watcher.domain.silences import DeliveryFields, Silence
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
