@@ -62,7 +62,7 @@ class SinkDuties:
         if not await self._state_store.report():
             return False
         now = self._clock.monotonic()
-        if now < self._queue.retry_at or self._sink_state.disabled:
+        if now < self._rests_until() or self._sink_state.disabled:
             return True
         if not await self._queue.release():
             return False
@@ -75,13 +75,17 @@ class SinkDuties:
             return LATEST
         times = [self._check_at] if self._remind_every_us is not None else []
         times += [self._refresh_at] if self._sink.refresh_every_s is not None and not self._is_refreshing() else []
-        return max(0.0, max(self._queue.retry_at, min(times, default=LATEST)) - self._clock.monotonic())
+        return max(0.0, max(self._rests_until(), min(times, default=LATEST)) - self._clock.monotonic())
 
     async def cancel(self) -> None:
         """Break off a refresh: the next life does that anew."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
+
+    def _rests_until(self) -> Monotonic:
+        """Return the monotonic moment before which nothing is done: the end of the sink's pause and of the store's."""
+        return max(self._sink_state.paused_until, self._queue.retry_at)
 
     async def _remind(self, now: Monotonic) -> bool:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""

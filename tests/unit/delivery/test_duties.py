@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from worker_rig import DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import WAIT_S
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
@@ -304,6 +304,17 @@ async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
     await forgetful.record("b")
     await forgetful.go()
     assert await refreshed(forgetful, 120) == []
+
+
+async def test_a_receiver_that_asks_for_a_pause_is_left_alone_in_it(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    await forgetful.go(30)
+    forgetful.sink.answer = lambda _: BUSY
+    await forgetful.record("b")
+    await forgetful.go()
+    assert await refreshed(forgetful, 59) == []
+    assert len(await refreshed(forgetful, 1)) == 1
 
 
 async def test_trouble_with_the_store_is_no_refresh(forgetful: Rig) -> None:
