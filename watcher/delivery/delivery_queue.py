@@ -158,7 +158,13 @@ class DeliveryQueue:
         return await self._without_closings(self._silencer.kept_back(deliveries))
 
     async def _without_closings(self, kept_back: Mapping[EventKey, DeliveryFields]) -> set[EventKey]:
-        """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it."""
+        """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it.
+
+        Have `release` look again if other silences hold than it looked under: they may end before the next tick.
+        Nothing may be awaited between what the silencer says and this.
+        """
+        if kept_back and self._silencer.now() != self._released_under:
+            self._released_under = None
         ids = {fields.closes for fields in kept_back.values() if fields.closes is not None}
         openings = await self._store.openings(self.lease, ids) if ids else {}
         told = {
@@ -211,8 +217,7 @@ class DeliveryQueue:
         return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
 
     async def _silence(self, events: Collection[EventKey]) -> None:
-        """Settle what is kept back, and look for openings among that when other silences hold."""
-        self._released_under = None
+        """Settle what is kept back."""
         await self._store.silence(self.lease, events, now=self._clock.steady_us())
         self._metrics.silenced(len(events))
 

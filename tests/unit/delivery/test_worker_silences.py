@@ -147,6 +147,33 @@ async def test_but_not_while_another_silence_keeps_it_back(rig: Rig) -> None:
     assert await rig.sent_after() == ["a1"]
 
 
+async def test_openings_are_looked_at_when_other_silences_hold_and_not_with_each_that_is_kept_back(rig: Rig) -> None:
+    silence(rig, until_s=600, sinks=("ops",))
+    await open_problem(rig)
+    for _ in range(20):
+        await rig.record("b")
+        await rig.go()
+    assert rig.store.asked["silenced_openings"] <= 2
+    assert await rig.sent_after(600) == ["a1"]
+
+
+async def test_a_silence_that_begins_and_ends_between_two_looks_loses_no_opening(rig: Rig) -> None:
+    await rig.go()
+    read = rig.real_store.next_deliveries
+
+    async def silence_before(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the store)
+        silence(rig, sinks=("ops",))
+        return await read(*args, **kwargs)
+
+    rig.real_store.next_deliveries = silence_before  # type: ignore[method-assign]
+    await rig.record("a", type_=EventType.ACCOUNT_DEGRADED, data={"account": "default"}, problem=PROBLEM)
+    await rig.worker.tick()
+    assert rig.row("a1")["state"] == "silenced"
+    rig.real_store.next_deliveries = read  # type: ignore[method-assign]
+    rig.silences.replace([])
+    assert await rig.sent_after() == ["a1"]
+
+
 async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
     silence(rig, sinks=("ops",))
     await open_problem(rig)
