@@ -24,6 +24,9 @@ CHECK_EVERY_S = 30.0
 APART_S = 1.0
 """But for reminders that are due one after the other not more often: they come so much late at most."""
 
+REMINDED_COUNT = 256
+"""So many reminders at once: each is a transaction, and a tick that takes half a minute counts as stalled."""
+
 CLOSED_SHOWN = timedelta(minutes=15)
 """For so long a closed problem is still refreshed, as closed: an earlier refresh may not have arrived."""
 
@@ -95,11 +98,17 @@ class SinkDuties:
         self._check_at = Monotonic(now + rest_s)
         if self._sink_state.state is not None:
             return True
+        reminded_count = 0
         for opening in await self._queue.sent_openings():
+            if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
+                self._check_at = now
+                break
             steady_us = self._clock.steady_us()
             due_at = _last_due_at(opening, every_us=every_us, now=steady_us)
-            if due_at is not None and not await self._state_store.remind(opening, due_at=due_at):
-                return False
+            if due_at is not None:
+                if not await self._state_store.remind(opening, due_at=due_at):
+                    return False
+                reminded_count += 1
             next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
         return True

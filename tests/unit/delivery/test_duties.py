@@ -12,6 +12,7 @@ import pytest
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import WAIT_S
+from watcher.delivery.duties import REMINDED_COUNT
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.worker import REST_S
 from watcher.domain.event import EventKey, EventType
@@ -112,6 +113,20 @@ async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_k
     at = await reminded_at(rig, count=20)
     assert max(at) < opened_at + 3600 + 1
     assert rig.store.asked["sent_openings"] - before <= 3
+
+
+async def test_many_reminders_at_once_take_several_ticks(rig: Rig) -> None:
+    count = REMINDED_COUNT + 1
+    for number in range(count):
+        problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(f"{number:03}".encode(), 1))
+        await rig.record(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
+    await rig.go()
+    rig.clock.passed_s += 3600
+    before = rig.store.asked["record"]
+    assert await rig.worker.tick() == 0.0
+    assert rig.store.asked["record"] - before == REMINDED_COUNT
+    await rig.worker.tick()
+    assert rig.store.asked["record"] - before == count
 
 
 async def test_a_downtime_is_followed_by_one_reminder_and_the_next_keep_their_times(rig: Rig) -> None:
