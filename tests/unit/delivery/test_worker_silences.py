@@ -316,6 +316,33 @@ async def test_what_ends_a_problem_the_sink_was_told_of_is_sent_in_a_silence_too
     assert (name_of(closing), closing.closes_only, rig.row("b1")["state"]) == ("a2", True, "silenced")
 
 
+async def test_tried_before_the_silence_it_is_tried_again_as_it_is(rig: Rig) -> None:
+    await open_overdue(rig)
+    await rig.go()
+    rig.sink.sent.clear()
+    rig.sink.answer = lambda _: FAILED
+    await close_overdue(rig)
+    await rig.go()
+    rig.clock.passed_s += 0.5
+    silence(rig, pipelines=("p",))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert [(name_of(each), each.closes_only) for each in rig.sink.sent] == [("a2", False), ("a2", False)]
+
+
+async def test_tried_again_in_the_silence_it_is_marked_again(rig: Rig) -> None:
+    await open_overdue(rig)
+    await rig.go()
+    rig.sink.sent.clear()
+    silence(rig, pipelines=("p",))
+    rig.sink.answer = lambda _: FAILED
+    await close_overdue(rig)
+    await rig.go()
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert [(name_of(each), each.closes_only) for each in rig.sink.sent] == [("a2", True), ("a2", True)]
+
+
 async def test_tried_again_after_the_silence_it_is_sent_as_it_is(rig: Rig) -> None:
     await open_overdue(rig)
     await rig.go()
