@@ -87,13 +87,13 @@ class DeliveryQueue:
         """Return all that goes with what was taken, itself included; nothing if the store is in trouble.
 
         What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is what
-        would puzzle a sink by then, and what has to wait for the opening of its problem is put off.
+        no longer applies, and what has to wait for the opening of its problem is put off.
         """
         try:
             members = await self._members(batch)
             kept_back = await self._kept_back(members)
-            puzzling, early = await self._untimely(members)
-            if kept_back := kept_back | puzzling:
+            obsolete, early = await self._untimely(members)
+            if kept_back := kept_back | obsolete:
                 await self._silence(kept_back)
             if early:
                 await self._store.put_off(self.lease, early)
@@ -186,17 +186,17 @@ class DeliveryQueue:
             return set(), {}
         ids = [UUID(json.loads(each.body)["data"]["problem"]["id"]) for each in of_problems]
         openings, now = await self._store.openings(self.lease, set(ids)), self._clock.steady_us()
-        puzzling: set[EventKey] = set()
+        obsolete: set[EventKey] = set()
         early: dict[EventKey, Micros] = {}
         for each, opening in zip(of_problems, map(openings.get, ids), strict=True):
             if each.type == EventType.PROBLEM_REMINDER:
                 if opening is None or not opening.is_open:
-                    puzzling.add(each.event)
+                    obsolete.add(each.event)
             elif opening is not None and opening.state is DeliveryState.SILENCED:
-                puzzling.add(each.event)
+                obsolete.add(each.event)
             elif opening is not None and opening.due_at is not None and opening.event.stream != each.stream:
                 early[each.event] = Micros(max(now, opening.due_at) + PUT_OFF_US)
-        return puzzling, early
+        return obsolete, early
 
     async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         return batch
