@@ -30,7 +30,8 @@ WAIT_S = 1.0
 WAIT_CAP_S = 30.0
 
 PUT_OFF_US = 1_000_000
-"""What has to wait for another delivery comes so much after that."""
+PUT_OFF_AT_MOST_US = 60_000_000
+"""What has to wait for another delivery comes so much after that, and is looked at again after so long at most."""
 
 _TOLD = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
 
@@ -54,6 +55,7 @@ class DeliveryQueue:
         self._silencer = silencer
         self._metrics = metrics
         self._failures = 0
+        self._reminding: dict[EventKey, EventKey] = {}  # reminders that may be on their way: of which openings
         self._released_under: tuple[Silence, ...] | None = None  # the silences when their openings were last looked at
 
     @property
@@ -101,7 +103,7 @@ class DeliveryQueue:
             self._failed(error)
             return ()
         rest = [each for each in members if each.event not in kept_back and each.event not in early]
-        return self._silencer.reduced(rest)
+        return self._silencer.mark_closings(rest)
 
     async def release(self) -> bool:
         """Let the openings go that no silence keeps back any more; return `False` if the store is in trouble.
@@ -144,7 +146,11 @@ class DeliveryQueue:
 
     async def settle(self, records: AttemptRecords) -> bool:
         """Write how attempts ended; return whether that is recorded."""
-        return await self._write(self._store.settle(records))
+        is_recorded = await self._write(self._store.settle(records))
+        if is_recorded:
+            for record in records.attempts:
+                self._reminding.pop(EventKey(record.stream, record.sequence), None)
+        return is_recorded
 
     async def record(self, change: SourceChange) -> bool:
         """Write a new state of the sink and its events; return whether that is recorded."""
@@ -178,8 +184,8 @@ class DeliveryQueue:
         """Return what is not to be sent any more, and what is not to be sent before a certain time.
 
         A reminder of what is over would open the problem again, and nothing would close that. What says that a problem
-        is over means nothing to whom a silence kept its opening from, and comes after the opening: `problem.closed`
-        has a stream of its own.
+        is over means nothing to whom a silence kept its opening from. It comes after the opening, for `problem.closed`
+        has a stream of its own, and after a reminder that is on its way.
         """
         of_problems = [each for each in deliveries if each.type in CLOSINGS or each.type == EventType.PROBLEM_REMINDER]
         if not of_problems:
@@ -190,12 +196,18 @@ class DeliveryQueue:
         early: dict[EventKey, Micros] = {}
         for each, opening in zip(of_problems, map(openings.get, ids), strict=True):
             if each.type == EventType.PROBLEM_REMINDER:
-                if opening is None or not opening.is_open:
+                if opening is not None and opening.is_open:
+                    self._reminding[each.event] = opening.event
+                else:
                     obsolete.add(each.event)
+                    self._reminding.pop(each.event, None)
             elif opening is not None and opening.state is DeliveryState.SILENCED:
                 obsolete.add(each.event)
             elif opening is not None and opening.due_at is not None and opening.event.stream != each.stream:
-                early[each.event] = Micros(max(now, opening.due_at) + PUT_OFF_US)
+                due_at = max(now, opening.due_at) + PUT_OFF_US
+                early[each.event] = Micros(min(due_at, now + PUT_OFF_AT_MOST_US))  # a breaker may let it go sooner
+            elif opening is not None and opening.event in self._reminding.values():
+                early[each.event] = Micros(now + PUT_OFF_US)
         return obsolete, early
 
     async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:

@@ -40,7 +40,7 @@ class Silencer:
         new = ((each.event, fields_of(each)) for each in deliveries if not (each.attempts or each.replayed))
         return {event: fields for event, fields in new if self.keeps_back(fields)}
 
-    def reduced(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+    def mark_closings(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
         """Return these deliveries, marking those that go in spite of a silence, for the problem they close.
 
         What may have been tried before the silence began was not kept back by it, and goes on as it is.

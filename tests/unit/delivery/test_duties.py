@@ -385,3 +385,26 @@ async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
     await rig.go(29.5)
     rig.clock.passed_s += 0.7  # a look at what is open is due by now
     assert await rig.worker.tick() == pytest.approx(WAIT_S - 0.7)
+
+
+async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_closed_after_that(rig: Rig) -> None:
+    await open_problem(rig)
+    answered: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+    rig.sink.take_sent()
+    rig.sink.answer = lambda delivery: answered if delivery.type == EventType.PROBLEM_REMINDER else DELIVERED
+    rig.clock.passed_s += 3600
+    await rig.worker.tick()
+    await rig.worker.tick()
+    while (await rig.sink.arrived.get()) == "a1":
+        pass
+    await rig.record("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
+    for _ in range(5):
+        rig.clock.passed_s += 1
+        await rig.worker.tick()
+        while len(under_way := rig.worker._under_way()) > 1:
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    assert [each.type for each in rig.sink.sent] == ["problem.reminder"]
+    answered.set_result(DELIVERED)
+    await rig.settle()
+    await rig.go(1)
+    assert [each.type for each in rig.sink.sent] == ["problem.reminder", "pipeline.recovered"]

@@ -15,6 +15,7 @@ from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.silences import Silence
+from watcher.domain.timestamps import Micros
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
@@ -404,6 +405,18 @@ async def test_a_problem_that_is_closed_from_another_stream_is_closed_after_it_w
     sent = [name for _ in range(60) for name in await rig.sent_after(10)]
     assert sent == ["a1", "c1"]
     assert rig.counted("retried") == rig.row("a1")["attempts"] - 1
+
+
+async def test_a_closing_waits_no_more_than_a_minute_longer_than_its_opening(rig: Rig) -> None:
+    await open_problem(rig)
+    await rig.real_store.put_off(
+        rig.worker._queue.lease, {PROBLEM.opening: Micros(rig.clock.steady_us() + 3600_000_000)}
+    )
+    await rig.record("c", type_=EventType.PROBLEM_CLOSED, problem=PROBLEM, closed=True)
+    assert await rig.sent_after(30) == []
+    await rig.real_store.put_off(rig.worker._queue.lease, {PROBLEM.opening: rig.clock.steady_us()})
+    assert await rig.sent_after(1) == ["a1"]
+    assert [name for _ in range(7) for name in await rig.sent_after(10)] == ["c1"]
 
 
 async def test_what_cannot_be_asked_of_the_store_is_asked_again(rig: Rig) -> None:
