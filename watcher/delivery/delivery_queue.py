@@ -55,6 +55,7 @@ class DeliveryQueue:
         self._silencer = silencer
         self._metrics = metrics
         self._failures = 0
+        self._owned_from = clock.steady_us()
         self._reminding: dict[EventKey, EventKey] = {}  # reminders that may be on their way: of which openings
         self._released_under: tuple[Silence, ...] | None = None  # the silences when their openings were last looked at
 
@@ -176,7 +177,9 @@ class DeliveryQueue:
         told = {
             id_
             for id_, opening in openings.items()
-            if opening.state in _TOLD or (opening.state is DeliveryState.WAITING and opening.event not in kept_back)
+            if opening.state in _TOLD
+            or (opening.state is DeliveryState.WAITING and opening.event not in kept_back)
+            or (opening.state is DeliveryState.SILENCED and opening.tried)
         }
         return {event for event, fields in kept_back.items() if fields.closes not in told}
 
@@ -201,7 +204,7 @@ class DeliveryQueue:
                 else:
                     obsolete.add(each.event)
                     self._reminding.pop(each.event, None)
-            elif opening is not None and opening.state is DeliveryState.SILENCED:
+            elif opening is not None and opening.is_kept_back:
                 obsolete.add(each.event)
             elif opening is not None and opening.due_at is not None and opening.event.stream != each.stream:
                 due_at = max(now, opening.due_at) + PUT_OFF_US
@@ -230,7 +233,7 @@ class DeliveryQueue:
 
     async def _silence(self, events: Collection[EventKey]) -> None:
         """Settle what is kept back."""
-        await self._store.silence(self.lease, events, now=self._clock.steady_us())
+        await self._store.silence(self.lease, events, now=self._clock.steady_us(), owned_from=self._owned_from)
         self._metrics.silenced(len(events))
 
     async def _write(self, writing: Awaitable[None]) -> bool:

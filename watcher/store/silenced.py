@@ -13,7 +13,13 @@ from watcher.store.tables import delivery, problem
 _SILENCE = (
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
-    .values(state=DeliveryState.SILENCED, settled_at=bindparam("now"), answer=null(), group_id=null())
+    .values(
+        state=DeliveryState.SILENCED,
+        settled_at=bindparam("now"),
+        answer=null(),
+        group_id=null(),
+        tried=delivery.c.recorded_at < bindparam("owned_from"),
+    )
 )
 _OPENINGS = DELIVERIES.join(
     problem,
@@ -37,7 +43,7 @@ _RELEASE = (
         )
         .exists(),
     )
-    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null())
+    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
 )
 _PUT_OFF = (
     update(delivery)
@@ -46,9 +52,12 @@ _PUT_OFF = (
 )
 
 
-def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
-    """Settle what waits of these as silenced, and let what comes after it go."""
-    rows = _rows(sink_id, keys, now)
+def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros, owned_from: Micros) -> None:
+    """Settle what waits of these as silenced, and let what comes after it go.
+
+    What was recorded before `owned_from` counts as tried: an owner that was killed in the middle may have sent it.
+    """
+    rows = [row | {"owned_from": owned_from} for row in _rows(sink_id, keys, now)]
     if rows:
         connection.execute(_SILENCE, rows)
         connection.execute(LET_GO, rows)

@@ -1,5 +1,6 @@
 """What a silence keeps back, what it does not, and what is sent when it ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -428,3 +429,23 @@ async def test_what_cannot_be_asked_of_the_store_is_asked_again(rig: Rig) -> Non
     assert await rig.sent_after() == []
     rig.store.broken = set()
     assert await rig.sent_after(2) == ["a2"]
+
+
+@pytest.mark.parametrize("rules", [RULES, BY_PIPELINE])
+async def test_an_opening_that_was_on_its_way_when_the_daemon_was_killed_is_closed_at_the_sink_silence_or_not(
+    rig: Rig, rules: WorkerRules
+) -> None:
+    await rig.restart(rules=rules)
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await open_problem(rig)
+    await rig.worker.tick()
+    assert await rig.sink.arrived.get() == "a1"
+    await rig.kill()
+    rig.clock.passed_s += 1
+    silence(rig, sinks=("ops",))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.start(rules=rules)
+    assert await rig.sent_after() == []
+    await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
+    assert await rig.sent_after() == ["a2"]
+    assert rig.row("a1")["state"] == "silenced"
