@@ -447,5 +447,5 @@ async def test_an_opening_that_was_on_its_way_when_the_daemon_was_killed_is_clos
     await rig.start(rules=rules)
     assert await rig.sent_after() == []
     await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
-    assert await rig.sent_after() == ["a2"]
+    assert await rig.sent_after(1) == ["a2"]
     assert rig.row("a1")["state"] == "silenced"
