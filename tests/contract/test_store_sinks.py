@@ -69,9 +69,9 @@ async def problem(store: SinkStore, account: Lease, clock: SetClock) -> Problem:
 async def test_what_is_silenced_is_settled_and_lets_the_next_go(store: SinkStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
     await store.record(change(account, sequence=2))
-    await store.silence(ops, [of(1)], now=START_US)
+    await store.silence(ops, [of(1)], now=START_US, owned_from=START_US)
     assert [each.sequence for each in await due(store, ops)] == [2]
-    await store.silence(ops, [of(1), of(2)], now=START_US)
+    await store.silence(ops, [of(1), of(2)], now=START_US, owned_from=START_US)
     assert (await store.backlog())["ops"].pending_count == 1
 
 
@@ -80,17 +80,29 @@ async def test_whom_a_silence_kept_an_event_from_is_not_sent_its_end(
 ) -> None:
     log = await store.claim("sink", "log")
     await store.record(change(account, sinks=("ops", "log")))
-    await store.silence(ops, [of(1)], now=LATER)
+    await store.silence(ops, [of(1)], now=LATER, owned_from=START_US)
     await store.record(change(account, sequence=2, sinks=(), with_sinks_of=1))
     assert await due(store, ops) == []
     assert (await store.backlog())[log.name].pending_count == 2
+
+
+async def test_what_an_earlier_owner_may_have_sent_is_followed_by_its_end(
+    store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
+) -> None:
+    await store.silence(ops, [problem.opening], now=LATER, owned_from=LATER)
+    opening = (await store.openings(ops, [problem.id]))[problem.id]
+    assert (opening.state, opening.is_kept_back) == (DeliveryState.SILENCED, False)
+    closing = source_change(account, sequence=2, sinks=())
+    entries = tuple(replace(each, with_sinks_of=problem.opening) for each in closing.entries)
+    await store.record(replace(closing, entries=entries, problems=(ProblemChange(problem, closed_at=clock.now()),)))
+    assert [each.sequence for each in await due(store, ops)] == [2]
 
 
 async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_open(
     store: SinkStore, problem: Problem, ops: Lease
 ) -> None:
     assert await store.silenced_openings(ops) == []
-    await store.silence(ops, [problem.opening], now=START_US)
+    await store.silence(ops, [problem.opening], now=START_US, owned_from=START_US)
     (opening,) = await store.silenced_openings(ops)
     assert EventKey(opening.stream, opening.sequence) == problem.opening
     await store.release_silenced(ops, [problem.opening], now=LATER)
@@ -105,7 +117,7 @@ async def test_an_opening_that_was_silenced_waits_again_while_its_problem_is_ope
 async def test_nothing_of_a_closed_problem_waits_again(
     store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
-    await store.silence(ops, [problem.opening], now=START_US)
+    await store.silence(ops, [problem.opening], now=START_US, owned_from=START_US)
     await store.record(closes(account, problem, clock))
     assert await store.silenced_openings(ops) == []
 
@@ -113,13 +125,15 @@ async def test_nothing_of_a_closed_problem_waits_again(
 async def test_a_sink_knows_how_the_opening_of_a_problem_stands(
     store: SinkStore, problem: Problem, account: Lease, ops: Lease, clock: SetClock
 ) -> None:
-    unknown = UUID(int=77)
-    assert await store.openings(ops, [problem.id, unknown]) == {problem.id: Opening(OPENING, WAITING, START_US, True)}
-    await store.silence(ops, [OPENING], now=LATER)
-    assert await store.openings(ops, [problem.id]) == {problem.id: Opening(OPENING, DeliveryState.SILENCED, None, True)}
+    waits = Opening(OPENING, WAITING, START_US, is_open=True, tried=False)
+    assert await store.openings(ops, [problem.id, UUID(int=77)]) == {problem.id: waits}
+    await store.silence(ops, [OPENING], now=LATER, owned_from=START_US)
+    silenced = replace(waits, state=DeliveryState.SILENCED, due_at=None)
+    assert await store.openings(ops, [problem.id]) == {problem.id: silenced}
     log = await store.claim("sink", "log")
     await store.record(closes(account, problem, clock))
-    assert await store.openings(log, [problem.id]) == {problem.id: Opening(OPENING, None, None, False)}
+    never_sent = replace(silenced, state=None, is_open=False)
+    assert await store.openings(log, [problem.id]) == {problem.id: never_sent}
 
 
 async def test_what_waits_can_be_put_off(store: SinkStore, account: Lease, ops: Lease) -> None:
@@ -135,7 +149,7 @@ async def test_what_waits_can_be_put_off(store: SinkStore, account: Lease, ops: 
 
 async def test_what_is_no_opening_stays_silenced(store: SinkStore, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
-    await store.silence(ops, [of(1)], now=START_US)
+    await store.silence(ops, [of(1)], now=START_US, owned_from=START_US)
     assert await store.silenced_openings(ops) == []
 
 
@@ -257,7 +271,7 @@ async def test_who_lost_the_lease_silences_groups_and_releases_nothing(store: Si
         store.next_groups(ops, now=LATER, limit=1),
         store.next_group_trial(ops, now=LATER),
         store.group_members(ops, UUID(int=1)),
-        store.silence(ops, [], now=LATER),
+        store.silence(ops, [], now=LATER, owned_from=LATER),
         store.silenced_openings(ops),
         store.release_silenced(ops, [], now=LATER),
         store.sent_openings(ops),

@@ -210,6 +210,7 @@ async def test_a_message_refused_with_400_goes_once_more_in_minimal_form_and_lou
     assert (line["log_level"], line["sink"], line["answer"]) == ("error", "ops", "400")
     assert line["said"] == r"invalid_blocks \x1b[31m"
     assert line["remedy"]
+    assert line["minimal"] == "taken"
 
 
 @pytest.mark.parametrize("kind", sorted(TEMPLATES))

@@ -25,6 +25,7 @@ class FailingSettings(Block):
     consecutive: int | None = Field(
         default=None,
         ge=1,
+        le=1000,
         description="So many executions failed in a row. `pipeline.recovered` follows with the next success.",
         examples=["3"],
     )

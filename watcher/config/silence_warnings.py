@@ -11,8 +11,8 @@ from watcher.config.silences import SilenceMatch
 from watcher.config.sink_warnings import OF_PIPELINES, sent_to
 from watcher.config.yaml_tree import Path
 from watcher.domain.event import EventType
+from watcher.domain.problems import CLOSINGS
 from watcher.domain.routing import types_matching
-from watcher.domain.silences import CLOSINGS
 
 _LONG = timedelta(days=366)
 

@@ -16,17 +16,14 @@ from watcher.delivery.grouping import key_of
 from watcher.delivery.sinks.alertmanager import PATH
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventType
-from watcher.domain.problems import PROBLEM_KINDS
+from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
 from watcher.domain.silences import DeliveryFields
 from watcher.runtime.settings import did_you_mean
 from watcher.runtime.units import write_duration
 
 _OPENED_BY: Mapping[EventType, frozenset[EventType]] = {
-    EventType.PIPELINE_RECOVERED: frozenset({EventType.PIPELINE_FAILING}),
-    EventType.PIPELINE_ACTIVE: frozenset({EventType.PIPELINE_SILENT}),
-    EventType.ACCOUNT_RECOVERED: frozenset({EventType.ACCOUNT_DEGRADED}),
-    EventType.SINK_RECOVERED: frozenset({EventType.SINK_FAILING, EventType.SINK_DISABLED}),
+    **{type_: frozenset(kind for kind, end in CLOSED_BY.items() if end is type_) for type_ in CLOSED_BY.values()},
     EventType.PROBLEM_REMINDER: PROBLEM_KINDS,
     EventType.PROBLEM_CLOSED: PROBLEM_KINDS,
 }

@@ -13,7 +13,8 @@ from watcher.delivery.silencing import Silencer
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import EventKey, EventType
-from watcher.domain.silences import CLOSINGS, DeliveryFields, Silence
+from watcher.domain.problems import CLOSINGS
+from watcher.domain.silences import DeliveryFields, Silence
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
@@ -29,7 +30,8 @@ WAIT_S = 1.0
 WAIT_CAP_S = 30.0
 
 PUT_OFF_US = 1_000_000
-"""What has to wait for another delivery comes so much after that."""
+PUT_OFF_AT_MOST_US = 60_000_000
+"""What has to wait for another delivery comes so much after that, and is looked at again after so long at most."""
 
 _TOLD = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
 
@@ -53,6 +55,8 @@ class DeliveryQueue:
         self._silencer = silencer
         self._metrics = metrics
         self._failures = 0
+        self._owned_from = clock.steady_us()
+        self._reminding: dict[EventKey, EventKey] = {}  # reminders that may be on their way: of which openings
         self._released_under: tuple[Silence, ...] | None = None  # the silences when their openings were last looked at
 
     @property
@@ -86,13 +90,13 @@ class DeliveryQueue:
         """Return all that goes with what was taken, itself included; nothing if the store is in trouble.
 
         What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is what
-        would puzzle a sink by then, and what has to wait for the opening of its problem is put off.
+        no longer applies, and what has to wait for the opening of its problem is put off.
         """
         try:
             members = await self._members(batch)
             kept_back = await self._kept_back(members)
-            puzzling, early = await self._untimely(members)
-            if kept_back := kept_back | puzzling:
+            obsolete, early = await self._untimely(members)
+            if kept_back := kept_back | obsolete:
                 await self._silence(kept_back)
             if early:
                 await self._store.put_off(self.lease, early)
@@ -100,7 +104,7 @@ class DeliveryQueue:
             self._failed(error)
             return ()
         rest = [each for each in members if each.event not in kept_back and each.event not in early]
-        return self._silencer.reduced(rest)
+        return self._silencer.mark_closings(rest)
 
     async def release(self) -> bool:
         """Let the openings go that no silence keeps back any more; return `False` if the store is in trouble.
@@ -143,7 +147,11 @@ class DeliveryQueue:
 
     async def settle(self, records: AttemptRecords) -> bool:
         """Write how attempts ended; return whether that is recorded."""
-        return await self._write(self._store.settle(records))
+        is_recorded = await self._write(self._store.settle(records))
+        if is_recorded:
+            for record in records.attempts:
+                self._reminding.pop(EventKey(record.stream, record.sequence), None)
+        return is_recorded
 
     async def record(self, change: SourceChange) -> bool:
         """Write a new state of the sink and its events; return whether that is recorded."""
@@ -157,13 +165,21 @@ class DeliveryQueue:
         return await self._without_closings(self._silencer.kept_back(deliveries))
 
     async def _without_closings(self, kept_back: Mapping[EventKey, DeliveryFields]) -> set[EventKey]:
-        """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it."""
+        """Leave out what closes a problem of which the sink was told, or is about to be: a pager waits for it.
+
+        Have `release` look again if other silences hold than it looked under: they may end before the next tick.
+        Nothing may be awaited between what the silencer says and this.
+        """
+        if kept_back and self._silencer.now() != self._released_under:
+            self._released_under = None
         ids = {fields.closes for fields in kept_back.values() if fields.closes is not None}
         openings = await self._store.openings(self.lease, ids) if ids else {}
         told = {
             id_
             for id_, opening in openings.items()
-            if opening.state in _TOLD or (opening.state is DeliveryState.WAITING and opening.event not in kept_back)
+            if opening.state in _TOLD
+            or (opening.state is DeliveryState.WAITING and opening.event not in kept_back)
+            or (opening.state is DeliveryState.SILENCED and opening.tried)
         }
         return {event for event, fields in kept_back.items() if fields.closes not in told}
 
@@ -171,25 +187,31 @@ class DeliveryQueue:
         """Return what is not to be sent any more, and what is not to be sent before a certain time.
 
         A reminder of what is over would open the problem again, and nothing would close that. What says that a problem
-        is over means nothing to whom a silence kept its opening from, and comes after the opening: `problem.closed`
-        has a stream of its own.
+        is over means nothing to whom a silence kept its opening from. It comes after the opening, for `problem.closed`
+        has a stream of its own, and after a reminder that is on its way.
         """
         of_problems = [each for each in deliveries if each.type in CLOSINGS or each.type == EventType.PROBLEM_REMINDER]
         if not of_problems:
             return set(), {}
         ids = [UUID(json.loads(each.body)["data"]["problem"]["id"]) for each in of_problems]
         openings, now = await self._store.openings(self.lease, set(ids)), self._clock.steady_us()
-        puzzling: set[EventKey] = set()
+        obsolete: set[EventKey] = set()
         early: dict[EventKey, Micros] = {}
         for each, opening in zip(of_problems, map(openings.get, ids), strict=True):
             if each.type == EventType.PROBLEM_REMINDER:
-                if opening is None or not opening.is_open:
-                    puzzling.add(each.event)
-            elif opening is not None and opening.state is DeliveryState.SILENCED:
-                puzzling.add(each.event)
+                if opening is not None and opening.is_open:
+                    self._reminding[each.event] = opening.event
+                else:
+                    obsolete.add(each.event)
+                    self._reminding.pop(each.event, None)
+            elif opening is not None and opening.is_kept_back:
+                obsolete.add(each.event)
             elif opening is not None and opening.due_at is not None and opening.event.stream != each.stream:
-                early[each.event] = Micros(max(now, opening.due_at) + PUT_OFF_US)
-        return puzzling, early
+                due_at = max(now, opening.due_at) + PUT_OFF_US
+                early[each.event] = Micros(min(due_at, now + PUT_OFF_AT_MOST_US))  # a breaker may let it go sooner
+            elif opening is not None and opening.event in self._reminding.values():
+                early[each.event] = Micros(now + PUT_OFF_US)
+        return obsolete, early
 
     async def _members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         return batch
@@ -210,9 +232,8 @@ class DeliveryQueue:
         return await self._store.next_trial(self.lease, now=now, skip=skip, never_tried=never_tried)
 
     async def _silence(self, events: Collection[EventKey]) -> None:
-        """Settle what is kept back, and look for openings among that when other silences hold."""
-        self._released_under = None
-        await self._store.silence(self.lease, events, now=self._clock.steady_us())
+        """Settle what is kept back."""
+        await self._store.silence(self.lease, events, now=self._clock.steady_us(), owned_from=self._owned_from)
         self._metrics.silenced(len(events))
 
     async def _write(self, writing: Awaitable[None]) -> bool:

@@ -24,6 +24,9 @@ CHECK_EVERY_S = 30.0
 APART_S = 1.0
 """But for reminders that are due one after the other not more often: they come so much late at most."""
 
+REMINDED_COUNT = 256
+"""So many reminders at once: each is a transaction, and a tick that takes half a minute counts as stalled."""
+
 CLOSED_SHOWN = timedelta(minutes=15)
 """For so long a closed problem is still refreshed, as closed: an earlier refresh may not have arrived."""
 
@@ -62,7 +65,7 @@ class SinkDuties:
         if not await self._state_store.report():
             return False
         now = self._clock.monotonic()
-        if now < self._queue.retry_at or self._sink_state.disabled:
+        if now < self._rests_until() or self._sink_state.disabled:
             return True
         if not await self._queue.release():
             return False
@@ -70,16 +73,22 @@ class SinkDuties:
         return await self._remind(now)
 
     def rest_s(self) -> float:
-        """Return in how many seconds something is to be done."""
+        """Return in how many seconds something is to be done and can be."""
+        if self._sink_state.disabled:
+            return LATEST
         times = [self._check_at] if self._remind_every_us is not None else []
-        times += [self._refresh_at] if self._sink.refresh_every_s is not None else []
-        return max(0.0, min(times, default=LATEST) - self._clock.monotonic())
+        times += [self._refresh_at] if self._sink.refresh_every_s is not None and not self._is_refreshing() else []
+        return max(0.0, max(self._rests_until(), min(times, default=LATEST)) - self._clock.monotonic())
 
     async def cancel(self) -> None:
         """Break off a refresh: the next life does that anew."""
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.wait([self._refreshing])
+
+    def _rests_until(self) -> Monotonic:
+        """Return the monotonic moment before which nothing is done: the end of the sink's pause and of the store's."""
+        return max(self._sink_state.paused_until, self._queue.retry_at)
 
     async def _remind(self, now: Monotonic) -> bool:
         """Remind of each problem that is open for another `remind_every`, while the sink is well."""
@@ -89,22 +98,31 @@ class SinkDuties:
         self._check_at = Monotonic(now + rest_s)
         if self._sink_state.state is not None:
             return True
+        reminded_count = 0
         for opening in await self._queue.sent_openings():
+            if reminded_count == REMINDED_COUNT:  # the others at once, but with a tick of their own
+                self._check_at = now
+                break
             steady_us = self._clock.steady_us()
             due_at = _last_due_at(opening, every_us=every_us, now=steady_us)
-            if due_at is not None and not await self._state_store.remind(opening, due_at=due_at):
-                return False
+            if due_at is not None:
+                if not await self._state_store.remind(opening, due_at=due_at):
+                    return False
+                reminded_count += 1
             next_s = (every_us - (steady_us - opening.recorded_at) % every_us) / 1e6
             self._check_at = min(self._check_at, Monotonic(now + max(APART_S, next_s)))
         return True
 
     def _refresh(self, now: Monotonic) -> None:
-        every_s, is_busy = self._sink.refresh_every_s, self._refreshing is not None and not self._refreshing.done()
-        if every_s is None or now < self._refresh_at or is_busy:
+        every_s = self._sink.refresh_every_s
+        if every_s is None or now < self._refresh_at or self._is_refreshing():
             return
         self._refresh_at = Monotonic(now + every_s)
         self._refreshing = asyncio.create_task(self._refresh_problems())
         self._refreshing.add_done_callback(self._ended)
+
+    def _is_refreshing(self) -> bool:
+        return self._refreshing is not None and not self._refreshing.done()
 
     async def _refresh_problems(self) -> None:
         openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)

@@ -77,9 +77,11 @@ class OpenGroups:
         return True
 
     def complete(self, now: Micros) -> list[OpenGroup]:
-        """Return the groups that are complete, in the order they were opened."""
+        """Return the groups that are complete, as they were opened; else the oldest, if there is no room for more."""
         due = [group for group in self._groups if group.closes_at <= now]
-        return due or list(self._groups)[: self.is_full]
+        if not due and self.is_full:
+            return [next(iter(self._groups))]
+        return due
 
     def next_at(self) -> Micros | None:
         """Return when the next group is complete, unless more comes before."""

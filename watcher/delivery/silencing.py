@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 
 from watcher.delivery.delivery_fields import fields_of
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventKey
 from watcher.domain.silences import DeliveryFields, Silence, Silences
+from watcher.domain.timestamps import from_us
 from watcher.runtime.clock import Clock
 
 
@@ -23,10 +25,13 @@ class Silencer:
         """Return the silences that keep back anything of this sink now."""
         return self._silences.on(self._sink, at=self._clock.now())
 
-    def keeps_back(self, fields: DeliveryFields) -> bool:
-        """Return whether a silence keeps such a delivery back now."""
+    def keeps_back(self, fields: DeliveryFields, *, begun_by: datetime | None = None) -> bool:
+        """Return whether a silence, if given one that had begun by then, keeps such a delivery back now."""
         at = self._clock.now()
-        return any(silence.holds(fields, at=at) for silence in self._silences.on(self._sink, at=at))
+        silences = self._silences.on(self._sink, at=at)
+        return any(
+            silence.holds(fields, at=at) for silence in silences if begun_by is None or silence.starts_at <= begun_by
+        )
 
     def kept_back(self, deliveries: Iterable[Delivery]) -> dict[EventKey, DeliveryFields]:
         """Return those of these deliveries that a silence keeps back now."""
@@ -35,11 +40,15 @@ class Silencer:
         new = ((each.event, fields_of(each)) for each in deliveries if not (each.attempts or each.replayed))
         return {event: fields for event, fields in new if self.keeps_back(fields)}
 
-    def reduced(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Return these deliveries, marking those that go in spite of a silence, for the problem they close."""
+    def mark_closings(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Return these deliveries, marking those that go in spite of a silence, for the problem they close.
+
+        What may have been tried before the silence began was not kept back by it, and goes on as it is.
+        """
         if not self.now():
             return deliveries
-        return [
-            each if each.replayed or not self.keeps_back(fields_of(each)) else replace(each, closes_only=True)
-            for each in deliveries
-        ]
+        return [replace(each, closes_only=True) if self._closes_only(each) else each for each in deliveries]
+
+    def _closes_only(self, delivery: Delivery) -> bool:
+        begun_by = from_us(delivery.recorded_at) if delivery.attempts else None
+        return not delivery.replayed and self.keeps_back(fields_of(delivery), begun_by=begun_by)

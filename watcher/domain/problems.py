@@ -43,6 +43,18 @@ PROBLEM_KINDS = frozenset(
 )
 """The events that open a problem, which is of the kind they are called."""
 
+CLOSED_BY: Mapping[EventType, EventType] = {
+    EventType.PIPELINE_FAILING: EventType.PIPELINE_RECOVERED,
+    EventType.PIPELINE_SILENT: EventType.PIPELINE_ACTIVE,
+    EventType.ACCOUNT_DEGRADED: EventType.ACCOUNT_RECOVERED,
+    EventType.SINK_FAILING: EventType.SINK_RECOVERED,
+    EventType.SINK_DISABLED: EventType.SINK_RECOVERED,
+}
+"""What closes a problem of which kind; that of an overdue execution its next event does, whatever that is."""
+
+CLOSINGS = frozenset({*CLOSED_BY.values(), EventType.PROBLEM_CLOSED})
+"""What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""
+
 
 def severity_of(type_: EventType) -> Severity:
     """Return how severe an event of that type, or a problem of that kind, is."""

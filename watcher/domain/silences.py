@@ -6,17 +6,7 @@ from datetime import datetime
 from uuid import UUID
 
 from watcher.domain.event import EventType
-
-CLOSINGS = frozenset(
-    {
-        EventType.PIPELINE_RECOVERED,
-        EventType.PIPELINE_ACTIVE,
-        EventType.ACCOUNT_RECOVERED,
-        EventType.SINK_RECOVERED,
-        EventType.PROBLEM_CLOSED,
-    }
-)
-"""What only says that a problem is over, to whoever was sent its opening: a pager waits for it, silence or not."""
+from watcher.domain.problems import CLOSINGS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,13 +17,14 @@ from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import pipeline_source, stream_of
 from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionSnapshot
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.rules import End, Rules, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import NEVER, Micros, to_us
 from watcher.domain.watch import Watch
 from watcher.polling.confirmations import ConfirmationOrder
 from watcher.polling.pipeline_list import PipelineStream
 from watcher.polling.poll_queue import TrackedExecution
-from watcher.polling.rules_draft import CLOSINGS, JudgedEnd, RulesDraft, RulesState
+from watcher.polling.rules_draft import JudgedEnd, RulesDraft, RulesState
 from watcher.polling.session import AccountDependencies
 from watcher.store.changes import ChangeSet, ExecutionChange, RulesChange
 
@@ -216,5 +217,5 @@ class PipelineRecorder:
         for change in draft.changes:
             for entry in change.entries if isinstance(change, RulesChange) else ():
                 type_, account, pipeline = entry.event.type, self._deps.lease.name, self.watch.pipeline
-                (log.warning if type_ in CLOSINGS else log.info)(type_.value, account=account, pipeline=pipeline)
+                (log.warning if type_ in PROBLEM_KINDS else log.info)(type_.value, account=account, pipeline=pipeline)
                 self._deps.metrics.events.labels(type_).inc()

@@ -8,15 +8,13 @@ from dataclasses import dataclass, replace
 
 from watcher.domain.event import EventType, OutboxEntry
 from watcher.domain.event_size import Json
-from watcher.domain.problems import Problem, ProblemChange
+from watcher.domain.problems import CLOSED_BY, Problem, ProblemChange
 from watcher.domain.rules import Edge, End, Rules, RuleState, UnjudgedEnd, is_silent, judge_end, kept_for, note_start
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import ReplyEvaluator
 from watcher.store.changes import ExecutionChange, Lease, RulesChange
 
 _FAILING, _SILENT = EventType.PIPELINE_FAILING, EventType.PIPELINE_SILENT
-CLOSINGS = {_FAILING: EventType.PIPELINE_RECOVERED, _SILENT: EventType.PIPELINE_ACTIVE}
-"""Which event closes what another opened."""
 
 
 @dataclass(slots=True)
@@ -74,14 +72,14 @@ class RulesDraft:
             if each.change is not None:
                 self.changes.append(each.change)
             if each.edge is Edge.OPENS:
-                self._report(_FAILING, execution=blocks.get(each.execution))
+                self._open(_FAILING, execution=blocks.get(each.execution))
                 continue
             if each.end.failed and _FAILING in self._problems:
                 problem = self._problems[_FAILING]
                 self._counted = self._problems[_FAILING] = replace(problem, failed_count=problem.failed_count + 1)
             if each.edge is Edge.CLOSES:
                 self._counted = None
-                self._report(CLOSINGS[_FAILING], closes=_FAILING)
+                self._close(_FAILING)
 
     def note_starts(self, starts: Sequence[int], *, now: int) -> None:
         """Take in when something started, and what that ends."""
@@ -92,7 +90,7 @@ class RulesDraft:
         if silent_us is None or not has_started or _SILENT not in self._problems:
             return
         if not is_silent(self._state, silent_us=silent_us, now=now):
-            self._report(CLOSINGS[_SILENT], closes=_SILENT)
+            self._close(_SILENT)
 
     def note_silence(self, until: int) -> None:
         """Take in that all that started until then is known. Where no start is, silence counts from then on."""
@@ -102,7 +100,7 @@ class RulesDraft:
         if not self._state.started_at:
             self._state = note_start(self._state, until)
         elif is_silent(self._state, silent_us=silent_us, now=until):
-            self._report(_SILENT)
+            self._open(_SILENT)
 
     def finish(self, *, unjudged: tuple[UnjudgedEnd, ...], judges_all: bool) -> None:
         """Add what is left to be written: what rules go by, how many failed, the ends to be judged later."""
@@ -110,16 +108,20 @@ class RulesDraft:
         if self._state != self._before.state or problems or unjudged or judges_all:
             self._add((), problems, unjudged=unjudged, judges_all=judges_all)
 
-    def _report(self, type_: EventType, *, execution: Json | None = None, closes: EventType | None = None) -> None:
-        """Add an event of the pipeline, which opens a problem, or closes that."""
-        problem = None if closes is None else self._problems.pop(closes)
+    def _open(self, kind: EventType, *, execution: Json | None = None) -> None:
+        self._problems[kind] = self._report(kind, problem=None, execution=execution)
+
+    def _close(self, kind: EventType) -> None:
+        self._report(CLOSED_BY[kind], problem=self._problems.pop(kind))
+
+    def _report(self, type_: EventType, *, problem: Problem | None, execution: Json | None = None) -> Problem:
+        """Add an event of the pipeline, which opens a problem or closes that one; return it."""
         entry, change = self._evaluator.concluded(
             type_, self._watch, execution=execution, problem=problem, after=self._sequence
         )
         assert change is not None  # noqa: S101 (each such event has a problem)
-        if closes is None:
-            self._problems[type_] = change.problem
         self._add((entry,), (change,))
+        return change.problem
 
     def _add(
         self,

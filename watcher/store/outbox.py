@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, bindparam, func, insert, select
+from sqlalchemy import Connection, bindparam, func, insert, or_, select
 
 from watcher.domain.delivery import DeliveryState
 from watcher.domain.event import EventKey, OutboxEntry
@@ -40,14 +40,14 @@ _DELIVERY = insert(delivery).values(
     due_at=func.coalesce(_LATEST_AHEAD, bindparam("now")),
 )
 
-# Whom a silence kept the earlier event from needs no word of its end.
+# Whom a silence kept the earlier event from needs no word of its end, unless an earlier owner may have sent it.
 _SINKS_OF = (
     select(delivery.c.sink_id, source.c.name)
     .join(source, source.c.id == delivery.c.sink_id)
     .where(
         delivery.c.stream == bindparam("of_stream"),
         delivery.c.sequence == bindparam("of_sequence"),
-        delivery.c.state != DeliveryState.SILENCED,
+        or_(delivery.c.state != DeliveryState.SILENCED, delivery.c.tried),
     )
 )
 

@@ -39,7 +39,9 @@ _SENT = (
 _OPEN = _SENT.where(problem.c.closed_at.is_(None))
 _OPEN_OR_LATE = _SENT.where(or_(problem.c.closed_at.is_(None), problem.c.closed_at >= bindparam("closed_from")))
 _OPENING = (
-    select(problem.c.stream, problem.c.sequence, problem.c.closed_at, delivery.c.state, delivery.c.due_at)
+    select(
+        problem.c.stream, problem.c.sequence, problem.c.closed_at, delivery.c.state, delivery.c.due_at, delivery.c.tried
+    )
     .select_from(problem)
     .outerjoin(
         delivery,
@@ -86,7 +88,8 @@ def openings(connection: Connection, *, sink_id: int, ids: Collection[UUID]) -> 
         if row is not None:
             state = None if row.state is None else DeliveryState(row.state)
             due_at = row.due_at if state is DeliveryState.WAITING else None
-            found[id_] = Opening(EventKey(row.stream, row.sequence), state, due_at, row.closed_at is None)
+            key, is_open = EventKey(row.stream, row.sequence), row.closed_at is None
+            found[id_] = Opening(key, state, due_at, is_open=is_open, tried=bool(row.tried))
     return found
 
 

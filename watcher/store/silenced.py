@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sqlalchemy import Connection, bindparam, null, update
+from sqlalchemy import Connection, bindparam, null, select, update
 
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import EventKey
@@ -13,7 +13,13 @@ from watcher.store.tables import delivery, problem
 _SILENCE = (
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
-    .values(state=DeliveryState.SILENCED, settled_at=bindparam("now"), answer=null(), group_id=null())
+    .values(
+        state=DeliveryState.SILENCED,
+        settled_at=bindparam("now"),
+        answer=null(),
+        group_id=null(),
+        tried=delivery.c.recorded_at < bindparam("owned_from"),
+    )
 )
 _OPENINGS = DELIVERIES.join(
     problem,
@@ -21,6 +27,7 @@ _OPENINGS = DELIVERIES.join(
     & (problem.c.sequence == delivery.c.sequence)
     & problem.c.closed_at.is_(None),
 ).where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
+# Of a problem that was closed meanwhile the sink is not sent the closing, so it must not be sent the opening.
 _RELEASE = (
     update(delivery)
     .where(
@@ -28,10 +35,16 @@ _RELEASE = (
         delivery.c.sequence == bindparam("of_sequence"),
         delivery.c.sink_id == bindparam("of_sink"),
         delivery.c.state == DeliveryState.SILENCED,
+        select(problem.c.id)
+        .where(
+            problem.c.stream == delivery.c.stream,
+            problem.c.sequence == delivery.c.sequence,
+            problem.c.closed_at.is_(None),
+        )
+        .exists(),
     )
-    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), settled_at=null())
+    .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
 )
-
 _PUT_OFF = (
     update(delivery)
     .where(*OF_SINK, delivery.c.sequence == bindparam("of_sequence"))
@@ -39,9 +52,12 @@ _PUT_OFF = (
 )
 
 
-def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
-    """Settle what waits of these as silenced, and let what comes after it go."""
-    rows = _rows(sink_id, keys, now)
+def silence(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros, owned_from: Micros) -> None:
+    """Settle what waits of these as silenced, and let what comes after it go.
+
+    What was recorded before `owned_from` counts as tried: an owner that was killed in the middle may have sent it.
+    """
+    rows = [row | {"owned_from": owned_from} for row in _rows(sink_id, keys, now)]
     if rows:
         connection.execute(_SILENCE, rows)
         connection.execute(LET_GO, rows)
@@ -53,7 +69,7 @@ def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Seq
 
 
 def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
-    """Have what is silenced of these wait again, due now."""
+    """Have what is silenced of these and opened a problem that is open wait again, due now, as if it were new."""
     rows = _rows(sink_id, keys, now)
     if rows:
         connection.execute(_RELEASE, rows)

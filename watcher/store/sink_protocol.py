@@ -55,13 +55,19 @@ class SentOpening:
 class Opening:
     """The event that opened a problem, and how its delivery to one sink stands: `due_at` if it waits (µs UTC, steady).
 
-    `state` is `None` if it did not go there.
+    `state` is `None` if it did not go there. What is silenced and `tried` an earlier owner may have sent.
     """
 
     event: EventKey
     state: DeliveryState | None
     due_at: Micros | None
     is_open: bool
+    tried: bool
+
+    @property
+    def is_kept_back(self) -> bool:
+        """Return whether the sink certainly does not know of it, for a silence kept it back."""
+        return self.state is DeliveryState.SILENCED and not self.tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +112,11 @@ class SinkStore(Store, Protocol):
         """Return all that waits in a group of the leased sink, in the order it was recorded."""
         ...
 
-    async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
-        """Settle as silenced what waits of these for the leased sink."""
+    async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
+        """Settle as silenced what waits of these for the leased sink, which is served under this lease since then.
+
+        What was recorded before that counts as tried: whoever served it may have been killed while sending it.
+        """
         ...
 
     async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:

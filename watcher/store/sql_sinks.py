@@ -59,9 +59,10 @@ class SqlSinks(SqlAccess):
         read = partial(groups.members, sink_id=self._number(lease), name=lease.name, group_id=group_id)
         return await self._read_held(lease, read)
 
-    async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros) -> None:
-        """Settle as silenced what waits of these for the leased sink."""
-        await self._write_held(lease, partial(silenced.silence, sink_id=self._number(lease), keys=events, now=now))
+    async def silence(self, lease: Lease, events: Collection[EventKey], *, now: Micros, owned_from: Micros) -> None:
+        """Settle as silenced what waits of these for the leased sink, which is served under this lease since then."""
+        work = partial(silenced.silence, sink_id=self._number(lease), keys=events, now=now, owned_from=owned_from)
+        await self._write_held(lease, work)
 
     async def silenced_openings(self, lease: Lease) -> Sequence[Delivery]:
         """Return the openings of open problems that a silence kept from the leased sink."""

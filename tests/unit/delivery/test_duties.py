@@ -9,9 +9,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from worker_rig import DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
+from watcher.delivery.delivery_queue import WAIT_S
+from watcher.delivery.duties import REMINDED_COUNT
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
+from watcher.delivery.worker import REST_S
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
@@ -110,6 +113,20 @@ async def test_reminders_that_are_due_one_after_the_other_come_soon_and_do_not_k
     at = await reminded_at(rig, count=20)
     assert max(at) < opened_at + 3600 + 1
     assert rig.store.asked["sent_openings"] - before <= 3
+
+
+async def test_many_reminders_at_once_take_several_ticks(rig: Rig) -> None:
+    count = REMINDED_COUNT + 1
+    for number in range(count):
+        problem = replace(PROBLEM, id=UUID(int=number), opening=EventKey(f"{number:03}".encode(), 1))
+        await rig.record(f"{number:03}", type_=EventType.PIPELINE_FAILING, data=DATA, problem=problem)
+    await rig.go()
+    rig.clock.passed_s += 3600
+    before = rig.store.asked["record"]
+    assert await rig.worker.tick() == 0.0
+    assert rig.store.asked["record"] - before == REMINDED_COUNT
+    await rig.worker.tick()
+    assert rig.store.asked["record"] - before == count
 
 
 async def test_a_downtime_is_followed_by_one_reminder_and_the_next_keep_their_times(rig: Rig) -> None:
@@ -304,6 +321,17 @@ async def test_a_receiver_that_is_gone_or_slow_is_not_refreshed(
     assert await refreshed(forgetful, 120) == []
 
 
+async def test_a_receiver_that_asks_for_a_pause_is_left_alone_in_it(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    await forgetful.go(30)
+    forgetful.sink.answer = lambda _: BUSY
+    await forgetful.record("b")
+    await forgetful.go()
+    assert await refreshed(forgetful, 59) == []
+    assert len(await refreshed(forgetful, 1)) == 1
+
+
 async def test_trouble_with_the_store_is_no_refresh(forgetful: Rig) -> None:
     await open_problem(forgetful)
     await finish_refresh(forgetful)
@@ -326,3 +354,57 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
     await forgetful.worker.cancel()
     assert forgetful.worker._duties._refreshing is not None
     assert forgetful.worker._duties._refreshing.cancelled()
+
+
+async def test_a_receiver_that_is_gone_keeps_no_worker_busy_with_what_it_is_not_told(rig: Rig) -> None:
+    rig.sink.refresh_every_s = 60.0
+    await rig.restart(rules=REMINDED)
+    await open_problem(rig)
+    await finish_refresh(rig)
+    rig.sink.answer = lambda _: GONE
+    await rig.record("b")
+    await rig.go()
+    assert await rig.go(120) == REST_S
+
+
+async def test_nor_does_a_refresh_that_takes_long(forgetful: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hang(_: Sequence[SentProblem]) -> SendResult:
+        await asyncio.Event().wait()
+        return DELIVERED
+
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    monkeypatch.setattr(forgetful.sink, "refresh", hang)
+    await forgetful.go(60)
+    assert await forgetful.go(61) == REST_S
+
+
+async def test_nor_does_a_store_in_trouble(rig: Rig) -> None:
+    await open_problem(rig)
+    rig.store.broken = {"next_deliveries"}
+    await rig.go(29.5)
+    rig.clock.passed_s += 0.7  # a look at what is open is due by now
+    assert await rig.worker.tick() == pytest.approx(WAIT_S - 0.7)
+
+
+async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_closed_after_that(rig: Rig) -> None:
+    await open_problem(rig)
+    answered: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+    rig.sink.take_sent()
+    rig.sink.answer = lambda delivery: answered if delivery.type == EventType.PROBLEM_REMINDER else DELIVERED
+    rig.clock.passed_s += 3600
+    await rig.worker.tick()
+    await rig.worker.tick()
+    while (await rig.sink.arrived.get()) == "a1":
+        pass
+    await rig.record("a", type_=EventType.PIPELINE_RECOVERED, data=DATA, problem=PROBLEM, closed=True)
+    for _ in range(5):
+        rig.clock.passed_s += 1
+        await rig.worker.tick()
+        while len(under_way := rig.worker._under_way()) > 1:
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+    assert [each.type for each in rig.sink.sent] == ["problem.reminder"]
+    answered.set_result(DELIVERED)
+    await rig.settle()
+    await rig.go(1)
+    assert [each.type for each in rig.sink.sent] == ["problem.reminder", "pipeline.recovered"]

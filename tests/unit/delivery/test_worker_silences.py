@@ -1,5 +1,6 @@
 """What a silence keeps back, what it does not, and what is sent when it ends."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
@@ -8,13 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, REFUSED, RULES, Rig, name_of
+from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, HASTY, REFUSED, RULES, Rig, name_of
 
 from watcher.delivery.delivery_queue import BATCH
 from watcher.delivery.sinks.protocol import GroupRules, WorkerRules
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem
 from watcher.domain.silences import Silence
+from watcher.domain.timestamps import Micros
 
 OF_P = {"account": "default", "pipeline": {"id": "p"}, "labels": {"team": "sales"}}
 GROUPED = replace(RULES, group=GroupRules(("account",), wait_s=30.0, max_count=100))
@@ -147,6 +149,33 @@ async def test_but_not_while_another_silence_keeps_it_back(rig: Rig) -> None:
     assert await rig.sent_after() == ["a1"]
 
 
+async def test_openings_are_looked_at_when_other_silences_hold_and_not_with_each_that_is_kept_back(rig: Rig) -> None:
+    silence(rig, until_s=600, sinks=("ops",))
+    await open_problem(rig)
+    for _ in range(20):
+        await rig.record("b")
+        await rig.go()
+    assert rig.store.asked["silenced_openings"] <= 2
+    assert await rig.sent_after(600) == ["a1"]
+
+
+async def test_a_silence_that_begins_and_ends_between_two_looks_loses_no_opening(rig: Rig) -> None:
+    await rig.go()
+    read = rig.real_store.next_deliveries
+
+    async def silence_before(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the store)
+        silence(rig, sinks=("ops",))
+        return await read(*args, **kwargs)
+
+    rig.real_store.next_deliveries = silence_before  # type: ignore[method-assign]
+    await rig.record("a", type_=EventType.ACCOUNT_DEGRADED, data={"account": "default"}, problem=PROBLEM)
+    await rig.worker.tick()
+    assert rig.row("a1")["state"] == "silenced"
+    rig.real_store.next_deliveries = read  # type: ignore[method-assign]
+    rig.silences.replace([])
+    assert await rig.sent_after() == ["a1"]
+
+
 async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
     silence(rig, sinks=("ops",))
     await open_problem(rig)
@@ -155,6 +184,38 @@ async def test_and_not_if_its_problem_was_closed_meanwhile(rig: Rig) -> None:
     await rig.go()
     rig.silences.replace([])
     assert await rig.sent_after() == []
+
+
+async def test_what_is_closed_while_its_silence_ends_is_not_opened_after_that(rig: Rig) -> None:
+    silence(rig, sinks=("ops",))
+    await open_problem(rig)
+    await rig.go()
+    release = rig.real_store.release_silenced
+
+    async def close_before(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (as the store)
+        await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
+        await release(*args, **kwargs)
+
+    rig.real_store.release_silenced = close_before  # type: ignore[method-assign]
+    rig.silences.replace([])
+    assert "a1" not in await rig.sent_after()
+    assert rig.row("a1")["state"] == "silenced"
+
+
+async def test_what_a_silence_kept_back_has_all_its_time_to_be_sent_afterwards(rig: Rig) -> None:
+    await rig.restart(rules=HASTY)
+    rig.sink.answer = lambda _: BUSY
+    await rig.record("z")
+    await rig.go()
+    await open_problem(rig)
+    await rig.worker.flush()  # it is due, and its time begins
+    silence(rig, until_s=200, sinks=("ops",))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(61)
+    assert rig.row("a1")["state"] == "silenced"
+    rig.sink.answer = lambda _: FAILED
+    await rig.go(140)
+    assert (rig.row("a1")["state"], rig.row("a1")["attempts"]) == ("waiting", 1)
 
 
 async def test_trouble_with_the_store_lets_an_opening_wait_for_its_end(rig: Rig) -> None:
@@ -257,6 +318,33 @@ async def test_what_ends_a_problem_the_sink_was_told_of_is_sent_in_a_silence_too
     assert (name_of(closing), closing.closes_only, rig.row("b1")["state"]) == ("a2", True, "silenced")
 
 
+async def test_tried_before_the_silence_it_is_tried_again_as_it_is(rig: Rig) -> None:
+    await open_overdue(rig)
+    await rig.go()
+    rig.sink.sent.clear()
+    rig.sink.answer = lambda _: FAILED
+    await close_overdue(rig)
+    await rig.go()
+    rig.clock.passed_s += 0.5
+    silence(rig, pipelines=("p",))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert [(name_of(each), each.closes_only) for each in rig.sink.sent] == [("a2", False), ("a2", False)]
+
+
+async def test_tried_again_in_the_silence_it_is_marked_again(rig: Rig) -> None:
+    await open_overdue(rig)
+    await rig.go()
+    rig.sink.sent.clear()
+    silence(rig, pipelines=("p",))
+    rig.sink.answer = lambda _: FAILED
+    await close_overdue(rig)
+    await rig.go()
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.go(60)
+    assert [(name_of(each), each.closes_only) for each in rig.sink.sent] == [("a2", True), ("a2", True)]
+
+
 async def test_tried_again_after_the_silence_it_is_sent_as_it_is(rig: Rig) -> None:
     await open_overdue(rig)
     await rig.go()
@@ -320,6 +408,18 @@ async def test_a_problem_that_is_closed_from_another_stream_is_closed_after_it_w
     assert rig.counted("retried") == rig.row("a1")["attempts"] - 1
 
 
+async def test_a_closing_waits_no_more_than_a_minute_longer_than_its_opening(rig: Rig) -> None:
+    await open_problem(rig)
+    await rig.real_store.put_off(
+        rig.worker._queue.lease, {PROBLEM.opening: Micros(rig.clock.steady_us() + 3600_000_000)}
+    )
+    await rig.record("c", type_=EventType.PROBLEM_CLOSED, problem=PROBLEM, closed=True)
+    assert await rig.sent_after(30) == []
+    await rig.real_store.put_off(rig.worker._queue.lease, {PROBLEM.opening: rig.clock.steady_us()})
+    assert await rig.sent_after(1) == ["a1"]
+    assert [name for _ in range(7) for name in await rig.sent_after(10)] == ["c1"]
+
+
 async def test_what_cannot_be_asked_of_the_store_is_asked_again(rig: Rig) -> None:
     await open_overdue(rig)
     await rig.go()
@@ -329,3 +429,23 @@ async def test_what_cannot_be_asked_of_the_store_is_asked_again(rig: Rig) -> Non
     assert await rig.sent_after() == []
     rig.store.broken = set()
     assert await rig.sent_after(2) == ["a2"]
+
+
+@pytest.mark.parametrize("rules", [RULES, BY_PIPELINE])
+async def test_an_opening_that_was_on_its_way_when_the_daemon_was_killed_is_closed_at_the_sink_silence_or_not(
+    rig: Rig, rules: WorkerRules
+) -> None:
+    await rig.restart(rules=rules)
+    rig.sink.answer = lambda _: asyncio.get_running_loop().create_future()
+    await open_problem(rig)
+    await rig.worker.tick()
+    assert await rig.sink.arrived.get() == "a1"
+    await rig.kill()
+    rig.clock.passed_s += 1
+    silence(rig, sinks=("ops",))
+    rig.sink.answer = lambda _: DELIVERED
+    await rig.start(rules=rules)
+    assert await rig.sent_after() == []
+    await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
+    assert await rig.sent_after(1) == ["a2"]
+    assert rig.row("a1")["state"] == "silenced"

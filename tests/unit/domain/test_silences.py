@@ -3,7 +3,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.domain.event import EventType
-from watcher.domain.silences import CLOSINGS, DeliveryFields, Silence, Silences
+from watcher.domain.problems import CLOSINGS
+from watcher.domain.silences import DeliveryFields, Silence, Silences
 
 START = datetime(2026, 12, 24, tzinfo=UTC)
 END = START + timedelta(days=3)

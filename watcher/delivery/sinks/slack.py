@@ -6,6 +6,7 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -63,14 +64,14 @@ class SlackTemplate:
     rate_limit = "1/s"
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one message, or two: the good news first."""
+        """Return one message, or two: first that of which the oldest event is."""
         if len(batch) == 1:
             return [_message_of(Alert.read(batch[0].body))]
-        parts = {False: Digest(), True: Digest()}
+        parts: defaultdict[bool, Digest] = defaultdict(Digest)
         for delivery in batch:
             alert = Alert.read(delivery.body)
             parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
-        return [_message_of_group(part) for part in parts.values() if part.count]
+        return list(map(_message_of_group, parts.values()))
 
     def send_result(self, status: int, said: bytes) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""

@@ -168,8 +168,8 @@ class WebhookSink:
             log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id), count=count)
         result, said = await self._post(message, replayed=delivery.replayed)
         if result.answer == str(_REJECTED) and message.minimal is not None:
-            self._report_rejected(delivery, said)
             result, _ = await self._post(replace(message, body=message.minimal()), replayed=delivery.replayed)
+            self._report_rejected(delivery, said, minimal=result)
         return result
 
     def _remember(self, key: UUID, taken: _Taken) -> None:
@@ -215,8 +215,8 @@ class WebhookSink:
             return result
         return replace(result, retry_after_s=parse_retry_after(head.retry_after, now=self._clock.now()))
 
-    def _report_rejected(self, delivery: Delivery, said: bytes) -> None:
-        """Say loudly that the receiver does not take the message as it is, and what it says of it."""
+    def _report_rejected(self, delivery: Delivery, said: bytes, *, minimal: SendResult) -> None:
+        """Say loudly that the receiver does not take the message as it is, what it says of it, and what was tried."""
         if not (count := self._rejected.note()):
             return
         text = clean(said.decode("utf-8", "replace"))
@@ -230,7 +230,8 @@ class WebhookSink:
             answer=str(_REJECTED),
             said=text[:SAID_LENGTH],
             count=count,
-            remedy="a minimal message was sent instead; check that url is this receiver's, else report a bug",
+            minimal="taken" if minimal.outcome in _TAKEN else minimal.answer,
+            remedy="a minimal message was tried instead; check that url is this receiver's, else report a bug",
         )
 
 

@@ -131,9 +131,15 @@ def test_slack_gives_up_labels_first_then_other_nodes_then_the_end_of_the_error(
 
 
 def test_good_and_bad_news_never_share_a_message_at_slack() -> None:
-    good, bad = slack(failed(1), closing_overdue(EventType.EXECUTION_SUCCESS, 2), failed(3), failed(4))
+    bad, good = slack(failed(1), closing_overdue(EventType.EXECUTION_SUCCESS, 2), failed(3), failed(4))
     assert good["text"].startswith("✓ Sales agent succeeded, no longer overdue")
     assert bad["text"].startswith("✕ 3 failed in Sales agent")
+
+
+def test_what_began_first_is_said_first_at_slack() -> None:
+    overdue, over = sample(EventType.EXECUTION_OVERDUE), closing_overdue(EventType.EXECUTION_SUCCESS)
+    assert [each["text"][0] for each in slack(overdue, over)] == ["◷", "✓"]
+    assert [each["text"][0] for each in slack(over, overdue)] == ["✓", "◷"]
 
 
 def test_a_group_at_slack_shows_clusters_the_newest_five_and_where_the_rest_is() -> None:

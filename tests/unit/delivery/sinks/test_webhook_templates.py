@@ -202,6 +202,7 @@ async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: 
                 await sink.send([failed()])
     rejected = [line for line in logs if line["event"] == "template.rejected"]
     assert [(line["said"], line["count"]) for line in rejected] == [("invalid_blocks", 1), ("invalid_blocks", 3)]
+    assert {line["minimal"] for line in rejected} == {"400"}
     assert len(receiver.requests) == 8
 
 
