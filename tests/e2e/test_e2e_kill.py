@@ -36,6 +36,11 @@ async def test_many_kills_at_any_moment_lose_nothing_and_it_is_back_at_work_soon
     assert median(_back_at_work_after_s(stage.lives[1:], request_log)) <= 2.0
 
 
+@pytest.mark.parametrize("rounds", [pytest.param(5, marks=pytest.mark.long), pytest.param(50, marks=pytest.mark.soak)])
+async def test_many_kills_at_any_moment_lose_nothing_on_postgresql(postgres_stage: Stage, rounds: int) -> None:
+    await _survive(postgres_stage, rounds=rounds, count=200)
+
+
 async def _survive(stage: Stage, *, rounds: int, count: int) -> RequestLog:
     """Kill one life after the other, and see that the last one reports all the rest."""
     dice = Random()

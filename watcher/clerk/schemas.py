@@ -23,6 +23,9 @@ from watcher.domain.execution import ExecutionSnapshot, FailedNode
 QUICK_BYTES = 32 * 1024
 """What is no larger is read within some 10 ms, however it is made."""
 
+NUL = rb"\u0000"
+"""PostgreSQL keeps it in no text."""
+
 MOST_NODES = 10_000
 """Of nodes executed no more are read."""
 
@@ -182,8 +185,8 @@ def parse_page(body: bytes, *, attempt: ParseAttempt = ParseAttempt.BOTH) -> Par
 
 def _parse(model: type[_Shape], body: bytes, *, attempt: ParseAttempt, misshapen: str) -> _Shape:
     """Read a body as that model. The flaw is `misshapen` if it is JSON at least."""
-    is_small = len(body) <= QUICK_BYTES
-    if is_small and attempt is not ParseAttempt.SECOND:
+    is_quick = len(body) <= QUICK_BYTES and NUL not in body
+    if is_quick and attempt is not ParseAttempt.SECOND:
         try:
             return model.model_validate_json(body)
         except ValidationError as error:
@@ -197,7 +200,7 @@ def _parse(model: type[_Shape], body: bytes, *, attempt: ParseAttempt, misshapen
     except BrokenJsonError:
         raise UnreadableError("html" if body.lstrip().startswith(b"<") else "no_json") from None
     except ValidationError:  # what is small came here because it is no JSON
-        raise UnreadableError("no_json" if is_small else misshapen) from None
+        raise UnreadableError("no_json" if is_quick else misshapen) from None
 
 
 def _of_nodes(executed: Iterable[WireNodeExecution | None]) -> tuple[tuple[FailedNode, ...], tuple[str, ...]]:

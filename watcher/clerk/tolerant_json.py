@@ -66,10 +66,11 @@ _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]{0,39})(?:\.[0-9]{1,40})?(?:[eE][-+]?[0
 _LONGEST_NUMBER = 100
 _WORDS = frozenset({b"true", b"false", b"null"})
 
-# JavaScript sends half a surrogate pair where it cut a text within an emoji. JSON allows it, our parser does not.
-_SURROGATES = re.compile(
+# JavaScript sends half a surrogate pair where it cut a text within an emoji. JSON allows it, our parser does not; nor
+# does PostgreSQL take a NUL.
+_DROPPED = re.compile(
     rb"(?<!\\)(?P<backslashes>(?:\\\\)*)"
-    rb"(?:(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"(?:(?P<pair>\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}|\\u0000)"
 )
 
 
@@ -224,6 +225,6 @@ def _leaf(body: bytes, begin: int, end: int) -> bytes:
 
 
 def _clean(text: bytes) -> bytes:
-    """Return the text as every parser takes it: no control characters, no halves of pairs, and UTF-8 throughout."""
-    text = _SURROGATES.sub(rb"\g<backslashes>\g<pair>", text.translate(_CONTROLS))
+    """Return the text as every parser takes it: without control characters, half pairs and NULs, and in UTF-8."""
+    text = _DROPPED.sub(rb"\g<backslashes>\g<pair>", text.translate(_CONTROLS))
     return text if text.isascii() else text.decode("utf-8", "replace").encode()

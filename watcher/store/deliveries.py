@@ -16,12 +16,12 @@ from watcher.store.changes import AttemptRecords
 from watcher.store.records import Backlog, DueDeliveries
 from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
-from watcher.store.tables import WAITING, delivery, event, source
+from watcher.store.tables import WAITING, delivery, event, source, waits
 
 OF_SINK = (
     delivery.c.stream == bindparam("of_stream"),
     delivery.c.sink_id == bindparam("of_sink"),
-    delivery.c.state == WAITING,
+    waits(delivery),
 )
 _WRITE_ATTEMPT = (
     update(delivery)
@@ -56,7 +56,7 @@ _NEXT = (
     .where(
         _waiting.c.stream == bindparam("of_stream"),
         _waiting.c.sink_id == bindparam("of_sink"),
-        _waiting.c.state == WAITING,
+        waits(_waiting),
         _waiting.c.sequence > bindparam("of_sequence"),
     )
     .scalar_subquery()
@@ -86,7 +86,7 @@ IS_HEAD = (
         _earlier.c.stream == delivery.c.stream,
         _earlier.c.sequence < delivery.c.sequence,
         _earlier.c.sink_id == delivery.c.sink_id,
-        _earlier.c.state == WAITING,
+        waits(_earlier),
     )
     .exists(),
 )

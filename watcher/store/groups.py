@@ -29,7 +29,7 @@ from watcher.store.deliveries import DELIVERIES, IS_HEAD, OF_SINK, delivery_of
 from watcher.store.records import DueDeliveries
 from watcher.store.row_mapping import AnyRow
 from watcher.store.sink_protocol import Candidate, GroupPosition
-from watcher.store.tables import WAITING, delivery
+from watcher.store.tables import WAITING, delivery, waits
 
 _earlier = delivery.alias("earlier")
 _IN_ORDER = (delivery.c.recorded_at, delivery.c.stream, delivery.c.sequence)
@@ -40,7 +40,7 @@ _EARLIER = (
         _earlier.c.stream == delivery.c.stream,
         _earlier.c.sequence < delivery.c.sequence,
         _earlier.c.sink_id == delivery.c.sink_id,
-        _earlier.c.state == WAITING,
+        waits(_earlier),
     )
     .scalar_subquery()
 )
@@ -109,7 +109,7 @@ _IS_HELD_BACK = (
             _earlier.c.stream == delivery.c.stream,
             _earlier.c.sequence < delivery.c.sequence,
             _earlier.c.sink_id == delivery.c.sink_id,
-            _earlier.c.state == WAITING,
+            waits(_earlier),
             _earlier.c.group_id.is_distinct_from(delivery.c.group_id),
         )
         .exists(),

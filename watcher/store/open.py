@@ -95,6 +95,8 @@ def _path_of(url: str) -> Path:
 
 def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> DatabaseFile:
     try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # a device stays open to everybody
+            raise StoreUnusableError(f"{path} is not a file; {_RIGHT}")
         stack.enter_context(file_lock(path, now=clock.now()))
         # Made here rather than by SQLite, so that nobody else may read it; its companions get the same mode.
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)

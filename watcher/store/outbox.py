@@ -12,7 +12,7 @@ from watcher.domain.timestamps import Micros
 from watcher.store.changes import ExecutionChange, PipelineChange, RulesChange, SingleChange
 from watcher.store.row_mapping import execution_key
 from watcher.store.source_ids import Source, SourceNumbers, pipeline, sink
-from watcher.store.tables import WAITING, delivery, source
+from watcher.store.tables import delivery, source, waits
 from watcher.store.tables import event as events
 
 _EVENT = insert(events)
@@ -25,8 +25,8 @@ _LATEST_AHEAD = (
     .where(
         _ahead.c.stream == bindparam("stream"),
         _ahead.c.sequence < bindparam("sequence"),
-        _ahead.c.sink_id + 0 == bindparam("sink_id"),  # + 0: not by the index of all that waits for the sink
-        _ahead.c.state == WAITING,
+        _ahead.c.sink_id == bindparam("sink_id"),
+        waits(_ahead),
         _ahead.c.due_at > bindparam("now"),
     )
     .scalar_subquery()

@@ -14,6 +14,7 @@ from sqlalchemy import (
     Float,
     ForeignKey,
     ForeignKeyConstraint,
+    FromClause,
     Index,
     Integer,
     LargeBinary,
@@ -205,3 +206,11 @@ WAITING: ColumnElement[str] = literal_column("'waiting'")
 
 DEAD: ColumnElement[str] = literal_column("'dead'")
 """The same for what is dead."""
+
+
+def waits(deliveries: FromClause) -> ColumnElement[bool]:
+    """Return whether deliveries wait, for those that are found by their stream.
+
+    The empty text keeps a database from finding them in an index of all that waits, which may be a million.
+    """
+    return (deliveries.c.state + literal_column("''", String)) == WAITING

@@ -203,6 +203,13 @@ def test_half_a_surrogate_pair_somewhere_does_not_make_an_execution_unreadable()
     assert execution.pipeline_name == "\\ud83d \U0001f600 \\\n"
 
 
+def test_a_nul_is_left_out_for_no_database_keeps_it() -> None:
+    raw = body(status="od\0d", pipelineName="P\0")
+    assert rb"\u0000" in raw
+    execution = parse_execution(raw, asked=EXECUTION)
+    assert (execution.status, execution.pipeline_name) == ("odd", "P")
+
+
 def test_an_id_is_compared_without_regard_to_capitals_and_kept_as_asked() -> None:
     assert parse(id=EXECUTION.upper()) == ExecutionSnapshot(id=EXECUTION, status="running")
 

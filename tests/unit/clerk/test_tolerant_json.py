@@ -97,6 +97,7 @@ def test_bytes_that_are_no_text_are_replaced() -> None:
     ("raw", "text"),
     [
         (r"cut \ud83d", "cut "),
+        (r"a\u0000b \\u0000", r"ab \u0000"),
         (r"\ude00\ud83d\ude00\\ud83d", "\U0001f600\\ud83d"),
         (r"\n\u0041\/", "\nA/"),
         ("a\x00\nb", "a  b"),

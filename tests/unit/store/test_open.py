@@ -71,6 +71,13 @@ async def test_nobody_else_may_read_the_files(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_what_is_not_a_file_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path, 0o644)
+    assert f"{path} is not a file; write sqlite:///watcher.db" in await refusal(path)
+    assert modes_in(tmp_path) == {"pipe": 0o644}
+
+
 async def test_a_relative_url_is_relative_to_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
