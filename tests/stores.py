@@ -55,6 +55,9 @@ class SetClock:
     def running(self) -> float:
         return self.monotonic()
 
+    def boot_time(self) -> Monotonic:
+        return self.monotonic()
+
     def steady_us(self) -> Micros:
         return Micros(self.us)
 

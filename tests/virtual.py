@@ -59,6 +59,9 @@ class FakeClock:
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
 
+    def boot_time(self) -> Monotonic:
+        return self.monotonic()
+
     def steady_us(self) -> Micros:
         return Micros(round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000))
 

@@ -63,6 +63,9 @@ class FakeClock:
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
 
+    def boot_time(self) -> Monotonic:
+        return self.monotonic()
+
     def steady_us(self) -> Micros:
         return Micros(round(self.now().timestamp() * 1_000_000))
 

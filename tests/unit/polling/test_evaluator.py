@@ -44,6 +44,9 @@ class ManualClock:
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
 
+    def boot_time(self) -> Monotonic:
+        return self.monotonic()
+
     def steady_us(self) -> Micros:
         return Micros(round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000))
 

@@ -24,6 +24,9 @@ class FrozenClock:
     def running(self) -> float:
         return self.monotonic()
 
+    def boot_time(self) -> Monotonic:
+        return self.monotonic()
+
     def steady_us(self) -> Micros:
         return Micros(round(self.now().timestamp() * 1_000_000))
 
