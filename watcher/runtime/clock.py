@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 
 
 class Clock(Protocol):
@@ -27,7 +27,7 @@ class Clock(Protocol):
         """
         ...
 
-    def boot_time(self) -> Monotonic:
+    def boot_time(self) -> BootTime:
         """Return seconds that never jump, and go on while the machine sleeps: for what others do meanwhile."""
         ...
 
@@ -72,9 +72,9 @@ class SystemClock:
         self._read_at = now
         return self._ran_s
 
-    def boot_time(self) -> Monotonic:
+    def boot_time(self) -> BootTime:
         """Return the machine's clock that counts its sleep."""
-        return Monotonic(time.clock_gettime(_BOOT_TIME))
+        return BootTime(time.clock_gettime(_BOOT_TIME))
 
     def steady_us(self) -> Micros:
         """Return the anchored microseconds."""

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
+from watcher.daemon.ownership import SoleOwnership
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord
@@ -46,6 +47,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
             metrics=account.metrics,
             events=EVENTS,
             owners=lambda: [account.watcher],
+            ownership=SoleOwnership(store, clock=clock),
         ),
         RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
     )
@@ -140,6 +142,7 @@ def maintenance_of(
             metrics=metrics,
             events=EVENTS,
             owners=list,
+            ownership=SoleOwnership(store, clock=clock),
         ),
         RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
     )
@@ -200,7 +203,14 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await store.claim("account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
+    deps = MaintenanceDependencies(
+        store=store,
+        clock=clock,
+        metrics=Metrics(),
+        events=EVENTS,
+        owners=list,
+        ownership=SoleOwnership(store, clock=clock),
+    )
     await Maintenance(deps, policy).tick()
     assert bool(await executions_of(store, lease)) is phases
 
@@ -211,7 +221,14 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await store.claim("account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
-    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
+    deps = MaintenanceDependencies(
+        store=store,
+        clock=clock,
+        metrics=Metrics(),
+        events=EVENTS,
+        owners=list,
+        ownership=SoleOwnership(store, clock=clock),
+    )
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)

@@ -301,3 +301,10 @@ async def test_the_end_breaks_a_refresh_off(forgetful: Rig, monkeypatch: pytest.
     await forgetful.worker.cancel()
     assert forgetful.worker._duties._refreshing is not None
     assert forgetful.worker._duties._refreshing.cancelled()
+
+
+async def test_who_may_not_be_the_owner_any_more_tells_it_nothing(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    assert len(await refreshed(forgetful, 60)) == 1
+    forgetful.worker._store.is_trusted = lambda: False  # since it was read what there is to tell
+    assert await refreshed(forgetful, 60) == []
