@@ -66,6 +66,10 @@ class FakeLeaseStore:
         self.may_answer = asyncio.Event()
         self.may_answer.set()
         self.asked: list[str] = []
+        self.tell: Callable[[], None] = lambda: None
+
+    def follow(self, on_released: Callable[[], None]) -> None:
+        self.tell = on_released
 
     async def renew(self, request: RenewRequest) -> LeaseReport:
         await self._ask("renew", before_commit=True)
@@ -85,11 +89,12 @@ class FakeLeaseStore:
             wanted = sorted(key for key in request.wanted if key.kind == kind)
             counts, mine = table.owned(kind), sum(lease.kind == kind for lease in held)
             theirs = [counts[name] for name in others]
-            target = target_count(mine, theirs, free=len(wanted) - mine - sum(theirs))
+            free = len(wanted) - mine - sum(theirs)
+            target = target_count(mine, theirs, free=free)
             for key in [key for key in wanted if table.is_free(key)][: target - mine]:
                 is_takeover = key in table.rows and bool(table.rows[key].owner)
                 taken.append(TakenLease(await table.give(key, owner=request.replica), is_takeover))
-            surplus[kind] = surplus_count(mine, theirs, wanted=len(wanted))
+            surplus[kind] = surplus_count(mine, theirs, free=free, wanted=len(wanted))
         await self._ask("renewed", before_commit=False)
         lost = [lease for lease in request.held if lease not in held]
         return LeaseReport(lost, taken, surplus, len(alive), len(set(alive.values())) > 1)

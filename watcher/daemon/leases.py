@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 RENEW_EVERY_S = 3.0
 LOOK_EVERY_S = 1.0
-"""What is free is looked for so often in between: another replica may have stopped."""
+"""What is free is looked for so often in between, and when it is heard of: another replica may have stopped."""
 
 MARGIN_S = 1.0
 """A lease is trusted for so much less than it is held: clocks do not run alike."""
@@ -69,6 +69,7 @@ class Leases:
         self._is_told_of_differing = False
         self._is_closed = False
         self._asking = asyncio.Lock()
+        self._released = asyncio.Event()  # by another replica
         self._keeping: asyncio.Task[None] | None = None
 
     def follow(self, *, changed: Notice, trusted: Notice) -> None:
@@ -173,8 +174,12 @@ class Leases:
                 await self._alone(work)
 
     async def _keep(self) -> None:
+        self._store.follow(self._released.set)
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._released.wait()
+            self._released.clear()
             await self._alone(self._look)
 
     async def _look(self) -> None:

@@ -1,6 +1,6 @@
 """Leases as replicas share them: what one asks of the store every few seconds, and what it is told."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -58,6 +58,10 @@ class LeaseStore(Protocol):
     What it raises means that nothing can be believed renewed, taken or released. None of it waits for other writes, nor
     they for it.
     """
+
+    def follow(self, on_released: Callable[[], None]) -> None:
+        """Call this, in the event loop, soon after another replica has released something, if that can be heard."""
+        ...
 
     async def renew(self, request: RenewRequest) -> LeaseReport:
         """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""

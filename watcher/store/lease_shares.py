@@ -8,21 +8,35 @@ def target_count(mine: int, others: Collection[int], *, free: int) -> int:
 
     Those who hold fewest take first, and none gives anything up for it. What cannot be divided anybody may have.
     """
-    counts = sorted([mine, *others])
-    level = counts[0]
-    for at_level, count in enumerate(counts[1:], start=1):
-        needed = (count - level) * at_level
-        if needed >= free:
-            return max(mine, level + _share(free, at_level))
-        free, level = free - needed, count
-    return max(mine, level + _share(free, len(counts)))
+    level, at_level, left = _filled([mine, *others], free=free)
+    return max(mine, level + _share(left, at_level))
 
 
-def surplus_count(mine: int, others: Collection[int], *, wanted: int) -> int:
-    """Return how many a replica that holds `mine` of those that are wanted is to give up for others to take."""
+def surplus_count(mine: int, others: Collection[int], *, free: int, wanted: int) -> int:
+    """Return how many a replica that holds `mine` of those that are wanted is to give up for others to take.
+
+    Whoever holds most gives up first, and nothing for those who can have what is free.
+    """
+    if not others:
+        return 0
     beyond = mine - _share(wanted, 1 + len(others))
-    is_uneven = mine - min(others, default=mine) > 1
+    level, at_level, left = _filled(others, free=free)
+    is_uneven = mine >= max(others) and mine - (level + left // at_level) > 1
     return max(beyond, int(is_uneven), 0)
+
+
+def _filled(counts: Collection[int], *, free: int) -> tuple[int, int, int]:
+    """Give what is free to those who have fewest, as far as it makes them even with the next.
+
+    Return what they have then, how many they are, and how much is left, which is less than makes them even.
+    """
+    level, *above = sorted(counts)
+    for at_level, count in enumerate(above, start=1):
+        needed = (count - level) * at_level
+        if needed > free:
+            return level, at_level, max(0, free)
+        free, level = free - needed, count
+    return level, len(counts), max(0, free)
 
 
 def _share(count: int, replica_count: int) -> int:

@@ -5,7 +5,7 @@ Owns what goes into one transaction. The statements are its neighbours'.
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import UUID
@@ -24,7 +24,6 @@ from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
-from watcher.store.lease_protocol import LeaseStore
 from watcher.store.monitor import Writing, write_probe
 from watcher.store.protocol import Keep
 from watcher.store.records import (
@@ -39,6 +38,7 @@ from watcher.store.records import (
 from watcher.store.source_ids import Source
 from watcher.store.source_ids import pipeline as pipeline_source
 from watcher.store.source_states import BackoffChange
+from watcher.store.sql_access import T
 from watcher.store.sql_sinks import SqlSinks
 from watcher.store.transaction import Item, sources_of, write_group
 
@@ -66,7 +66,7 @@ class SqlStore(SqlSinks):
         """
         self.created = created
         self.exclusive = database.exclusive
-        self.leases: LeaseStore | None = None
+        self.leases = database.leases(self._watched_leases)
         super().__init__(database, clock=clock, on_recorded=on_recorded)
         self._database_file = database_file
         self._resources = resources
@@ -256,6 +256,9 @@ class SqlStore(SqlSinks):
         self._closed = True
         await self._group.close()
         await self._resources.aclose()
+
+    async def _watched_leases(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await self._watched(ask, Writing.NOTHING)
 
     async def _provide(self, lease: Lease) -> None:
         """Give a number to what is leased, if it has none."""

@@ -335,6 +335,21 @@ async def test_it_looks_by_itself(replica: Replica, table: LeaseTable, monkeypat
     await replica.leases.close()
 
 
+async def test_it_looks_at_once_when_another_has_released_something(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 1000.0)
+    await replica.table.give(A, owner="other")
+    await replica.leases.want([A], fingerprint="one")
+    await asyncio.sleep(0)
+    replica.table.rows[A].until_s = replica.table.now()
+    replica.store.tell()
+    async with asyncio.timeout(10):
+        while not replica.leases.may_own(A):  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0)
+    await replica.leases.close()
+
+
 async def test_a_bug_in_that_ends_the_program(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 0.0)
 

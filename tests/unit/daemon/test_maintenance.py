@@ -129,11 +129,25 @@ def pending(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_outbox_pending", {"sink": "ops"})
 
 
+class SharedOwnership(SoleOwnership):
+    """What is owned where there are other replicas."""
+
+    maintains = True
+    agreed = True
+
+    def may_maintain(self) -> bool:
+        return self.maintains
+
+    def is_agreed(self) -> bool:
+        return self.agreed
+
+
 def maintenance_of(
     store: SqlStore,
     clock: FakeClock,
     metrics: Metrics,
     named: Callable[[str, str, str], bool] = lambda *_: True,
+    ownership: SoleOwnership | None = None,
 ) -> Maintenance:
     return Maintenance(
         MaintenanceDependencies(
@@ -142,7 +156,7 @@ def maintenance_of(
             metrics=metrics,
             events=EVENTS,
             owners=list,
-            ownership=SoleOwnership(store, clock=clock),
+            ownership=ownership or SoleOwnership(store, clock=clock),
         ),
         RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
     )
@@ -276,6 +290,42 @@ async def test_problems_that_nobody_watches_for_any_more_are_closed_once(store: 
     maintenance.replace_policy(policy)
     await maintenance.tick()
     assert await closings(account) == []
+
+
+async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once_it_does(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    await store.record(change(lease, sinks=(), ended_at=1))
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    ownership.maintains = False
+    assert await maintenance.tick() == 5.0
+    assert len(await executions_of(store, lease)) == 1
+    ownership.maintains = True
+    assert await maintenance.tick() == 5.0
+    assert await executions_of(store, lease) == []
+
+
+async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_absent(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account, ownership = await overdue_ones(store, clock), SharedOwnership(store, clock=clock)
+    maintenance = maintenance_of(store, clock, account.metrics, ownership=ownership)
+    ownership.agreed = False
+    policy = RetentionPolicy((), DAY_S, named=lambda *_: True, watches_for=lambda _: False)
+    await store.record(change(await store.claim("account", "other"), sinks=("gone",)))
+    for _ in range(2):
+        maintenance.replace_policy(policy)
+        await maintenance.tick()
+        clock.advance(DAY_S)
+    assert (await store.backlog())["gone"].pending_count == 1
+    ownership.agreed = True
+    maintenance.replace_policy(policy)
+    await maintenance.tick()
+    assert len(await closings(account)) == 2
+    clock.advance(2 * DAY_S)
+    await maintenance.tick()
+    assert "gone" not in await store.backlog()
 
 
 def problems(metrics: Metrics) -> float | None:

@@ -267,3 +267,19 @@ async def test_a_new_configuration_while_leases_come_and_go_ends_as_it_says(setu
     await setup.settled()
     assert setup.ticks() == {"account:a", "sink:ops", "sink:more"}
     assert setup.table.is_free(LeaseKey("sink", "third"))
+
+
+async def test_a_request_that_was_taken_in_time_is_not_sent_too_late_and_comes_due_again(setup: Shared) -> None:
+    await setup.apply()
+    await setup.settled()
+    setup.clock.advance(1.0)
+    watcher = setup.watcher()
+    await watcher.tick()
+    (asking,) = watcher._tasks
+    setup.clock.advance(LEASE_S)
+    await asyncio.wait([asking])
+    assert setup.api.quiet
+    assert setup.metrics.total("watcher_api_requests_total") == 0
+    await setup.look()
+    setup.clock.advance(2.0)
+    await setup.poll()
