@@ -13,7 +13,7 @@ from uuid import UUID, uuid5
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.execution import ExecutionRecord
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Cursor
 from watcher.store.changes import (
     NO_BACKOFF,
@@ -54,6 +54,9 @@ class SetClock:
 
     def running(self) -> float:
         return self.monotonic()
+
+    def boot_time(self) -> BootTime:
+        return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
         return Micros(self.us)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -14,7 +14,7 @@ from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.routing import Route, Router
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Details, FirstSight, Watch
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
@@ -58,6 +58,9 @@ class FakeClock:
 
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
+
+    def boot_time(self) -> BootTime:
+        return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
         return Micros(round((EPOCH.timestamp() + self.elapsed_s) * 1_000_000))
@@ -237,6 +240,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     rules: ScanRules = RULES,
     api: ScriptedApi | None = None,
     jitter: Jitter = lambda: 0.5,
+    is_trusted: Callable[[], bool] = lambda: True,
 ) -> Account:
     """Build an account over that store, as a start of the daemon would. It asks `api`, else one that is scripted."""
     events = EventFactory(Router({"ops": Route(frozenset(EventType), {}, frozenset())}))
@@ -271,6 +275,7 @@ async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
     reporter = StatusReporter(lease, record, breaker, store=store, events=events, clock=clock, metrics=children)
     deps = AccountDependencies(
         lease=lease,
+        is_trusted=is_trusted,
         api=api,
         store=store,
         clock=clock,

@@ -25,7 +25,7 @@ from watcher.domain.event_factory import EventFactory, Reported
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease, SourceChange
@@ -63,6 +63,9 @@ class FakeClock:
 
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
+
+    def boot_time(self) -> BootTime:
+        return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
         return Micros(round(self.now().timestamp() * 1_000_000))
@@ -204,6 +207,7 @@ class Rig:
         self.backpressure = Backpressure()
         self.silences = Silences()
         self.woken = False
+        self.is_trusted = True
         self._recorded: Counter[str] = Counter()
         self._changes_count = 0
 
@@ -219,6 +223,7 @@ class Rig:
             rules=rules,
             deps=WorkerDependencies(
                 store=cast("SinkStore", self.store),
+                is_trusted=lambda: self.is_trusted,
                 clock=self.clock,
                 jitter=lambda: 0.5,
                 wake=self._wake,

@@ -24,6 +24,7 @@ from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Wake
 from watcher.store.changes import BackoffState, Change, Lease
+from watcher.store.held_lease import HeldLease
 from watcher.store.open import open_store
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
@@ -39,9 +40,6 @@ class NotedStore:
 
     noted: AccountStore
     heard: Callable[[Change], None]
-
-    async def claim(self, kind: str, name: str) -> Lease:
-        return await self.noted.claim(kind, name)
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         return await self.noted.load_account(lease)
@@ -141,7 +139,7 @@ async def enter_stage(
             noted, clock, metrics, EventFactory(Router({})), schedule, Backpressure(), fatal.append
         ),
         stack,
-        name=ACCOUNT,
+        HeldLease(await store.claim("account", ACCOUNT), clock=clock),
         settings=AccountSettings.model_validate({"api_key": "virtual", "rate_limit": f"{rate_per_s}/s"}),
         polling=polling,
         retention_s=30 * 24 * 3600.0,

@@ -184,14 +184,14 @@ class Life:
         return self.stderr.lines.ended.is_set()
 
 
-async def begin(*arguments: str, folder: Path, board: Board) -> Life:
-    """Start the program in a folder."""
+async def begin(*arguments: str, folder: Path, board: Board, environ: Mapping[str, str] | None = None) -> Life:
+    """Start the program in a folder; `environ` is added to its environment."""
     stdout, stderr = await Pipe(board.notice).open(), await Pipe(board.notice).open()
     process = await asyncio.create_subprocess_exec(
         *COMMAND,
         *arguments,
         cwd=folder,
-        env=environment(),
+        env=environment() | dict(environ or {}),
         stdin=subprocess.DEVNULL,
         stdout=stdout.write_fd,
         stderr=stderr.write_fd,

@@ -50,9 +50,9 @@ class Stage:
         """Return any other part, which is cleared away like the rest."""
         return await self._stack.enter_async_context(part)
 
-    async def simulator(self, world: World, *, faults: Faults = CALM) -> Simulator:
+    async def simulator(self, world: World, *, faults: Faults = CALM, api_keys: Sequence[str] = API_KEYS) -> Simulator:
         await self._stack.enter_async_context(self._pulse)
-        simulator = Simulator(world, faults=faults, api_keys=API_KEYS)
+        simulator = Simulator(world, faults=faults, api_keys=api_keys)
         simulator.request_log = _Noticed(self.board.notice)
         return await self._stack.enter_async_context(simulator)
 
@@ -78,9 +78,9 @@ class Stage:
         path = await asyncio.to_thread(self.write, document)
         return await self.begin("run", "--config", str(path))
 
-    async def begin(self, *arguments: str) -> Life:
-        """Start any command."""
-        life = await begin(*arguments, folder=self.folder, board=self.board)
+    async def begin(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Life:
+        """Start any command; `environ` is added to its environment."""
+        life = await begin(*arguments, folder=self.folder, board=self.board, environ=environ)
         self._stack.push_async_callback(life.clear_away)
         self.lives.append(life)
         return life

@@ -18,7 +18,9 @@ from aiohttp import web
 import watcher
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
+from watcher.daemon.ownership import Ownership, SoleOwnership
 from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading
@@ -74,7 +76,7 @@ async def run(
     `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ListenError`,
     `OutputClosedError`.
     """
-    clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
+    clock, metrics, shutdown, replica = SystemClock(), Metrics(), _Shutdown(stop), new_identity()
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
@@ -87,16 +89,17 @@ async def run(
         stack.push_async_callback(_let_go, store)
         events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
         shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
-        supervisor = Supervisor(shared)
+        ownership = _ownership(store, shared, replica=replica)
+        supervisor = Supervisor(shared, ownership)
         stack.push_async_callback(supervisor.stop)
         await supervisor.apply(settings)
-        maintenance = _add_duties(settings, shared, supervisor, check_hang=store.check_hang)
-        unready = partial(_unready, schedule, Readiness(store, clock=clock))
+        maintenance = _add_duties(settings, shared, supervisor, ownership, check_hang=store.check_hang)
+        unready = partial(_unready, schedule, Readiness(store, clock=clock), ownership)
         checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
         address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
         store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
-        _say_started(settings, created=store.created, address=address)
+        _say_started(settings, store, address=address, replica=replica)
         schedule.start()
         started(Started(address))
         async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
@@ -106,8 +109,19 @@ async def run(
     shutdown.reraise()
 
 
+def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str) -> Ownership:
+    if store.leases is None:
+        return SoleOwnership(store, clock=shared.clock)
+    return Leases(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
+
+
 def _add_duties(
-    settings: Settings, shared: OwnerDependencies, supervisor: Supervisor, *, check_hang: Callable[[], None]
+    settings: Settings,
+    shared: OwnerDependencies,
+    supervisor: Supervisor,
+    ownership: Ownership,
+    *,
+    check_hang: Callable[[], None],
 ) -> Maintenance:
     """Have the schedule do what there is beside polling and sending."""
     store, clock, metrics = shared.store, shared.clock, shared.metrics
@@ -119,6 +133,7 @@ def _add_duties(
             events=shared.events,
             owners=supervisor.owned,
             closed=supervisor.closed,
+            ownership=ownership,
         ),
         retention_policy_of(settings),
     )
@@ -216,10 +231,9 @@ def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None
         fatal(error)
 
 
-async def _unready(schedule: Schedule, readiness: Readiness) -> list[str]:
+async def _unready(schedule: Schedule, readiness: Readiness, ownership: Ownership) -> list[str]:
     problems = [f"{name} has not run yet" for name in schedule.not_yet_run()]
-    if problem := await readiness.problem():
-        problems.append(problem)
+    problems += [problem for problem in (await readiness.problem(), ownership.problem()) if problem]
     return problems
 
 
@@ -252,18 +266,19 @@ def _why_not(error: OSError | UnicodeError) -> str:
     return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
-def _say_started(settings: Settings, *, created: bool, address: str) -> None:
-    store = settings.store.url.partition("?")[0]
-    if created:
-        log.warning("store.created", store=store, note="new store: earlier events are not known")
+def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: str) -> None:
+    url = settings.store.url.partition("?")[0]
+    if store.created:
+        log.warning("store.created", store=url, note="new store: earlier events are not known")
     log.info(
         "started",
         version=version("clerk-watcher"),
         accounts=len(settings.accounts),
         watches=len(settings.watch),
         sinks=len(settings.sinks),
-        store=store,
+        store=url,
         http=address,
+        replica=replica,
     )
 
 

@@ -37,7 +37,7 @@ from watcher.runtime.http_client import Client, proxy_for
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.scheduler import Schedule
-from watcher.store.changes import Lease
+from watcher.store.held_lease import HeldLease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord
 from watcher.store.sink_protocol import SinkStore
@@ -113,20 +113,21 @@ def silences_of(settings: Settings) -> list[Silence]:
 
 
 async def build_worker(
-    shared: OwnerDependencies, stack: AsyncExitStack, *, name: str, settings: AnySink
+    shared: OwnerDependencies, stack: AsyncExitStack, held: HeldLease, *, settings: AnySink
 ) -> DeliveryWorker:
-    """Own a sink: claim it and build its worker. `stack` closes it. Raises `StoreError`."""
+    """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
+    lease, name = held.lease, held.lease.name
     metrics = shared.metrics.sink(name)
     context = SinkContext(shared.clock, shared.output, lambda why: worker.retried(why), lambda: worker.take_slot())  # noqa: PLW0108 (it is there later)
     sink = settings.open(context)
     stack.push_async_callback(sink.close)
-    lease = await shared.store.claim("sink", name)
     record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))
     wake = shared.schedule.waker(f"sink:{name}")
     shared.wakeups.wakes[name] = wake
     stack.callback(shared.wakeups.wakes.pop, name)
     deps = WorkerDependencies(
         store=shared.store,
+        is_trusted=held.is_trusted,
         clock=shared.clock,
         jitter=random.random,
         wake=wake,
@@ -162,39 +163,36 @@ def _revealed(value: object) -> object:
 async def build_account(
     shared: AccountOwnerDependencies,
     stack: AsyncExitStack,
+    held: HeldLease,
     *,
-    name: str,
     settings: AccountSettings,
     polling: PollingSettings,
     retention_s: float,
     wrap_api: Callable[[Api], Api] = lambda api: api,
     cadence: Cadence | None = None,
 ) -> AccountPoller:
-    """Own an account: claim it and build its poller. `stack` closes its connections. Raises `StoreError`.
+    """Build the poller of an account whose lease is held. `stack` closes its connections. Raises `StoreError`.
 
     `wrap_api` may put something between the account and its API, `cadence` stand for that of `polling`.
     """
-    client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency))
-    lease = await shared.store.claim("account", name)
-    record = await shared.store.load_account(lease)
+    client = await stack.enter_async_context(open_client(settings, connections=polling.concurrency, check=held.check))
+    record = await shared.store.load_account(held.lease)
     api = wrap_api(ClerkApi(client, base_url=settings.base_url, clock=shared.clock))
     evaluator = ReplyEvaluator(
-        lease=lease,
+        lease=held.lease,
         events=shared.events,
         clock=shared.clock,
         failures=_failures(shared, polling),
         cadence=cadence or _cadence(polling),
         link=settings.link,
     )
-    deps = _account_dependencies(
-        shared, lease, record, api=api, evaluator=evaluator, settings=settings, polling=polling
-    )
+    deps = _account_dependencies(shared, held, record, api=api, evaluator=evaluator, settings=settings, polling=polling)
     return AccountPoller(deps, _scan_rules(polling, rate_per_s=settings.rate_limit, retention_s=retention_s))
 
 
 def _account_dependencies(
     shared: AccountOwnerDependencies,
-    lease: Lease,
+    held: HeldLease,
     record: AccountRecord,
     *,
     api: Api,
@@ -202,7 +200,7 @@ def _account_dependencies(
     settings: AccountSettings,
     polling: PollingSettings,
 ) -> AccountDependencies:
-    store, clock, now = shared.store, shared.clock, shared.clock.monotonic()
+    lease, store, clock, now = held.lease, shared.store, shared.clock, shared.clock.monotonic()
     metrics = shared.metrics.account(lease.name)
     breaker = AccountCircuitBreaker(
         degraded_after_s=polling.degraded_after_s,
@@ -213,6 +211,7 @@ def _account_dependencies(
     reporter = StatusReporter(lease, record, breaker, store=store, events=shared.events, clock=clock, metrics=metrics)
     return AccountDependencies(
         lease=lease,
+        is_trusted=held.is_trusted,
         api=api,
         store=store,
         clock=clock,
@@ -229,13 +228,14 @@ def _account_dependencies(
     )
 
 
-def open_client(settings: AccountSettings, *, connections: int) -> Client:
-    """Return the client of an account's key. Needs a running event loop."""
+def open_client(settings: AccountSettings, *, connections: int, check: Callable[[], None] = lambda: None) -> Client:
+    """Return the client of an account's key, which calls `check` before each request. Needs a running event loop."""
     return Client(
         api_key=settings.api_key.get_secret_value(),
         timeout_s=settings.timeout_s,
         connections=connections,
         proxy=proxy_for(URL(settings.base_url)),
+        check=check,
     )
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import structlog
 
+from watcher.daemon.ownership import Ownership
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.domain.event import ClosedReason, EventType
 from watcher.domain.event_factory import EventFactory
@@ -44,13 +45,17 @@ class Flushable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MaintenanceDependencies:
-    """What is kept in order. `owners` returns those there are now; `closed` hears of each problem that is closed."""
+    """What is kept in order. `owners` returns those there are now, `ownership` says who tidies the store.
+
+    `closed` hears of each problem that is closed.
+    """
 
     store: Store
     clock: Clock
     metrics: Metrics
     events: EventFactory
     owners: Callable[[], Collection[Flushable]]
+    ownership: Ownership
     closed: Callable[[OpenProblem], None] = lambda _problem: None
 
 
@@ -155,11 +160,15 @@ class Maintenance:
         """Expire and prune when it is time; return the seconds until the next tick: there may be more to prune."""
         if self._is_paused:
             return FLUSH_EVERY_S
+        if not self._deps.ownership.may_maintain():
+            self._pruning, self._tidy_at = None, self._deps.clock.monotonic()  # at once, should it come to that
+            return FLUSH_EVERY_S
         if self._pruning is None:
             if self._deps.clock.monotonic() < self._tidy_at:
                 return FLUSH_EVERY_S
             self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
-            await self._expire()
+            if self._deps.ownership.is_agreed():  # else another replica may have what is not configured here
+                await self._expire()
             await self._close_problems()
             self._pruning, self._pruned_count = self._prune(), 0
         for _ in range(PAGES_COUNT):
@@ -199,11 +208,12 @@ class Maintenance:
 
     async def _close_problems(self) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
-        deps, policy, after = self._deps, self._policy, None
-        await deps.store.forget_rules(present=policy.ruled)
+        deps, policy, after, is_agreed = self._deps, self._policy, None, self._deps.ownership.is_agreed
+        if is_agreed():
+            await deps.store.forget_rules(present=policy.ruled)
         while page := await deps.store.open_problems(after=after):
             after = page[-1].problem.id
-            gone = [each for each in page if each.has_ended or not policy.watches_for(each)]
+            gone = [each for each in page if each.has_ended or (is_agreed() and not policy.watches_for(each))]
             if not gone:
                 continue
             openings = await deps.store.load_events([each.problem.opening for each in gone])

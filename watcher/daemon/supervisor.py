@@ -1,24 +1,29 @@
 """Who owns what: a poller for each account and a worker for each sink, made to match a configuration, and then another.
 
-What a new configuration leaves as it was goes on undisturbed; what it changes is drained, and begins anew from the
-store; watches are handed over to the poller as it runs.
+An owner is what is wanted by the configuration and held by this process. What a new configuration leaves as it was goes
+on undisturbed; what it changes is drained, and begins anew from the store; watches are handed over to the poller as it
+runs. What another process has taken over is let go of, what it is to take is drained and released.
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
 
 import structlog
 
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, build_account, build_worker, routes_of, silences_of, watches_of
+from watcher.daemon.fingerprint import fingerprint_of_settings
+from watcher.daemon.ownership import Ownership
 from watcher.delivery.worker import DeliveryWorker
-from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.scheduler import LONGEST_S
+from watcher.store.held_lease import HeldLease
+from watcher.store.lease_protocol import LeaseKey
 from watcher.store.records import OpenProblem
 
 log = structlog.get_logger()
@@ -29,37 +34,33 @@ DRAIN_S = 5.5
 FLUSH_S = 0.5
 
 
-class _Key(NamedTuple):
-    """Names an account or a sink."""
-
-    kind: str
-    name: str
-
-    @property
-    def job(self) -> str:
-        """Return the name of its job."""
-        return f"{self.kind}:{self.name}"
-
-
 @dataclass(frozen=True, slots=True)
 class _Owned:
-    """A part that runs, what it was built from, and what closes it."""
+    """A part that runs, what it was built from, under which lease, and what closes it."""
 
     part: AccountPoller | DeliveryWorker
     wanted: object
+    held: HeldLease
     stack: AsyncExitStack
 
 
 class Supervisor:
     """The owners of one process."""
 
-    def __init__(self, shared: OwnerDependencies, *, drain_s: float = DRAIN_S) -> None:
+    def __init__(self, shared: OwnerDependencies, ownership: Ownership, *, drain_s: float = DRAIN_S) -> None:
         """Own nothing yet."""
         self._shared = shared
+        self._ownership = ownership
         self._drain_s = drain_s
-        self._owners: dict[_Key, _Owned] = {}
-        self._endings: dict[_Key, asyncio.Task[None]] = {}
-        self._shown: set[_Key] = set()
+        self._settings = Settings()
+        self._wanted: Mapping[LeaseKey, object] = {}
+        self._owners: dict[LeaseKey, _Owned] = {}
+        self._endings: dict[LeaseKey, asyncio.Task[None]] = {}
+        self._shown: set[LeaseKey] = set()
+        self._changing: defaultdict[LeaseKey, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._changes: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        ownership.follow(changed=self._ownership_changed, trusted=self._wake)
 
     def owned(self) -> list[AccountPoller | DeliveryWorker]:
         """Return the pollers of the accounts and the workers of the sinks."""
@@ -71,12 +72,12 @@ class Supervisor:
 
     def closed(self, problem: OpenProblem) -> None:
         """Let the owner of an overdue execution know that its problem was closed, which no event of it has done."""
-        owner = self._owners.get(_Key("account", problem.name))
+        owner = self._owners.get(LeaseKey("account", problem.name))
         if problem.execution is not None and owner is not None and isinstance(owner.part, AccountPoller):
             owner.part.end_overdue(problem.execution, opening=problem.problem.opening)
 
     async def apply(self, settings: Settings) -> None:
-        """Own what this configuration asks for, and nothing else.
+        """Own what this configuration asks for, as far as it is held, and nothing else.
 
         Each owner changes on its own: one that takes long to drain holds up no other. Raises `StoreError` when that is
         not done in full. Then, or cancelled for a newer configuration, it may be called again, and goes on from there:
@@ -84,38 +85,103 @@ class Supervisor:
         """
         self._shared.events.router.replace(routes_of(settings))
         self._shared.silences.replace(silences_of(settings))
-        wanted = _wanted(settings)
-        self._shown.update(wanted)
+        self._settings, self._wanted = settings, _wanted(settings)
+        await self._ownership.want(self._wanted, fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
-        changes = [self._change(key, wanted.get(key), settings=settings) for key in {**self._owners, **wanted}]
-        outcomes = await asyncio.gather(*changes, return_exceptions=True)
-        self._show_only(wanted)
-        _raise_worst(outcomes)
+        keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
+        _raise_worst(await asyncio.gather(*map(self._change, keys), return_exceptions=True))
 
     async def stop(self) -> None:
-        """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
+        """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again.
+
+        Each is released once it has ended.
+        """
+        self._stopping = True
+        self._ownership.leave()
+        for change in self._changes:
+            change.cancel()
         lasting = [key for key in self._owners if key not in self._endings]
         stopping = asyncio.create_task(self._stop(lasting))
         self._endings.update(dict.fromkeys(lasting, stopping))  # one that loses its ownership now ends only once
-        _raise_worst(await asyncio.gather(stopping, *self._endings.values(), return_exceptions=True))
+        outcomes = await asyncio.gather(stopping, *self._endings.values(), return_exceptions=True)
+        await self._ownership.close()
+        _raise_worst(outcomes)
 
-    async def _change(self, key: _Key, wanted: object | None, *, settings: Settings) -> None:
-        """Make one owner what is wanted, or end it if nothing is."""
-        if key in self._owners and (key in self._endings or self._owners[key].wanted != wanted):
-            await self._end(key)
-        if wanted is None:
+    def _ownership_changed(self, keys: Collection[LeaseKey]) -> None:
+        """Begin with what may be owned by now, and end what may not."""
+        if self._stopping:
             return
+        for key in keys:
+            change = asyncio.create_task(self._change_or_decline(key))
+            self._changes.add(change)
+            change.add_done_callback(self._changed)
+
+    async def _change_or_decline(self, key: LeaseKey) -> None:
+        """Make one owner what is wanted. With trouble with the store it is given back, and taken again by who can."""
+        try:
+            await self._change(key)
+        except StoreUnusableError:
+            raise
+        except StoreError as error:
+            log.info("ownership.declined", **{key.kind: key.name}, problem=str(error))
+            self._ownership.decline(key)
+            await self._change(key)
+
+    def _changed(self, task: asyncio.Task[None]) -> None:
+        self._changes.discard(task)
+        self._ended(task)
+
+    def _wake(self, keys: Collection[LeaseKey]) -> None:
+        for key in keys:
+            self._shared.schedule.waker(_job(key))()
+
+    async def _change(self, key: LeaseKey) -> None:
+        """Make one owner what is wanted by now, or end it if it may not be owned. Raises `StoreError`.
+
+        That somebody else owns it is no error, unless nobody else can.
+        """
+        async with self._changing[key]:
+            owner = self._owners.get(key)
+            if owner is not None and (key in self._endings or not self._is_as_wanted(key, owner)):
+                await self._end(key)
+            wanted = self._wanted_now(key)
+            if wanted is None:
+                self._forget(key)
+                await self._ownership.release(key)
+                return
+            try:
+                await self._make(key, wanted, settings=self._settings)
+            except OwnershipLostError:
+                if self._shared.store.exclusive:
+                    raise
+
+    async def _make(self, key: LeaseKey, wanted: object, *, settings: Settings) -> None:
         if key not in self._owners:
             await self._start(key, wanted, settings=settings)
-        part = self._owners[key].part
-        if isinstance(part, AccountPoller):
-            await part.watch(watches_of(settings, part.account))
+        owner = self._owners[key]
+        if isinstance(owner.part, AccountPoller):
+            with self._noting_loss(owner.held):
+                await owner.part.watch(watches_of(settings, owner.part.account))
 
-    async def _end(self, key: _Key) -> None:
+    @contextmanager
+    def _noting_loss(self, held: HeldLease) -> Iterator[None]:
+        try:
+            yield
+        except OwnershipLostError:
+            self._ownership.lost(held)
+            raise
+
+    def _wanted_now(self, key: LeaseKey) -> object | None:
+        return self._wanted.get(key) if self._ownership.may_own(key) else None
+
+    def _is_as_wanted(self, key: LeaseKey, owner: _Owned) -> bool:
+        return owner.wanted == self._wanted_now(key) and self._ownership.is_current(owner.held)
+
+    async def _end(self, key: LeaseKey) -> None:
         """End one owner, or wait until it has: nobody's cancellation breaks that off."""
         await asyncio.shield(self._ending(key))
 
-    def _ending(self, key: _Key) -> asyncio.Task[None]:
+    def _ending(self, key: LeaseKey) -> asyncio.Task[None]:
         """Return what ends one owner, and has begun to."""
         if key not in self._endings:
             self._endings[key] = asyncio.create_task(self._stop([key]))
@@ -126,69 +192,82 @@ class Supervisor:
         if not task.cancelled() and (error := task.exception()):
             self._shared.fatal(error)
 
-    def _failed(self, error: BaseException, *, key: _Key) -> None:
+    def _failed(self, error: BaseException, *, held: HeldLease) -> None:
         """Let go of what another process owns by now, which is ordinary; whatever else fails ends the daemon.
 
         Where nobody else can own anything, that ends it as well.
         """
         if self._shared.store.exclusive or not isinstance(error, OwnershipLostError):
             self._shared.fatal(error)
-        elif key in self._owners and key not in self._endings:
-            log.warning("ownership.lost", **{key.kind: key.name})
-            self._ending(key)
+        else:
+            self._ownership.lost(held)
 
-    async def _tick(self, key: _Key, *, part: AccountPoller | DeliveryWorker) -> float:
+    async def _tick(self, held: HeldLease, *, part: AccountPoller | DeliveryWorker) -> float:
         try:
             return await part.tick()
         except OwnershipLostError as error:
-            owner = self._owners.get(key)
+            owner = self._owners.get(LeaseKey(held.lease.kind, held.lease.name))
             if owner is not None and owner.part is part:  # else it hung beyond its end, and we own it anew by now
-                self._failed(error, key=key)
+                self._failed(error, held=held)
             return LONGEST_S
 
-    def _show_only(self, wanted: Collection[_Key]) -> None:
-        """Take what is gone out of the metrics."""
-        metrics = self._shared.metrics
-        for key in self._shown - set(wanted):
+    def _forget(self, key: LeaseKey) -> None:
+        """Take what is owned no more out of the metrics."""
+        if key in self._shown:
+            self._shown.discard(key)
+            metrics = self._shared.metrics
             forget = metrics.forget_sink if key.kind == "sink" else metrics.forget_account
             forget(key.name)
-        self._shown = set(wanted)
 
-    async def _start(self, key: _Key, wanted: object, *, settings: Settings) -> None:
+    async def _start(self, key: LeaseKey, wanted: object, *, settings: Settings) -> None:
+        self._shown.add(key)
         async with AsyncExitStack() as stack:
-            part = await self._build(key, stack=stack, settings=settings)
-            self._owners[key] = _Owned(part, wanted, stack.pop_all())
-        self._shared.schedule.add(key.job, partial(self._tick, key, part=part))
+            held = await self._ownership.take(key)
+            with self._noting_loss(held):
+                part = await self._build(held, stack=stack, settings=settings)
+            self._owners[key] = _Owned(part, wanted, held, stack.pop_all())
+        self._shared.schedule.add(_job(key), partial(self._tick, held, part=part))
 
-    async def _build(self, key: _Key, *, stack: AsyncExitStack, settings: Settings) -> AccountPoller | DeliveryWorker:
-        shared = replace(self._shared, fatal=partial(self._failed, key=key))
-        if key.kind == "sink":
-            return await build_worker(shared, stack, name=key.name, settings=settings.sinks[key.name])
-        account = settings.accounts[key.name]
+    async def _build(
+        self, held: HeldLease, *, stack: AsyncExitStack, settings: Settings
+    ) -> AccountPoller | DeliveryWorker:
+        shared, name = replace(self._shared, fatal=partial(self._failed, held=held)), held.lease.name
+        if held.lease.kind == "sink":
+            return await build_worker(shared, stack, held, settings=settings.sinks[name])
         return await build_account(
             shared,
             stack,
-            name=key.name,
-            settings=account,
+            held,
+            settings=settings.accounts[name],
             polling=settings.polling,
             retention_s=settings.store.retention_s,
         )
 
-    async def _stop(self, keys: Sequence[_Key]) -> None:
+    async def _stop(self, keys: Sequence[LeaseKey]) -> None:
         # Together: a tick that hangs on the store must find its part draining when it goes on, and what is flushed at
         # the end is written in one transaction, for which a store that hangs makes it wait once.
-        ending = [self._shared.schedule.remove(key.job) for key in keys]
-        ending += [self._owners[key].part.drain() for key in keys]
+        outcomes = await asyncio.gather(*map(self._stop_one, keys), return_exceptions=True)
+        if True in outcomes:
+            log.warning("drain.cut_short", at_most_s=self._drain_s)
+        _raise_worst([outcome for outcome in outcomes if isinstance(outcome, BaseException)])
+
+    async def _stop_one(self, key: LeaseKey) -> bool:
+        """End one owner; return whether it was cut short in that."""
+        ending = [self._shared.schedule.remove(_job(key)), self._owners[key].part.drain()]
         outcomes: list[BaseException | None] = []
+        is_cut_short = False
         try:
             async with asyncio.timeout(self._drain_s):
                 outcomes += await asyncio.gather(*ending, return_exceptions=True)
         except TimeoutError:
-            log.warning("drain.cut_short", at_most_s=self._drain_s)
-        outcomes += await asyncio.gather(*map(self._close, keys), return_exceptions=True)
+            is_cut_short = True
+        outcomes += await asyncio.gather(self._close(key), return_exceptions=True)
+        if self._stopping:
+            await self._ownership.release(key)
         _raise_worst(outcomes)
+        return is_cut_short
 
-    async def _close(self, key: _Key) -> None:
+    async def _close(self, key: LeaseKey) -> None:
         """Close one owner. Whatever fails in that, it is none any more: what comes in its place begins anew."""
         owner = self._owners[key]
         try:
@@ -205,6 +284,11 @@ class Supervisor:
                 await part.flush()
 
 
+def _job(key: LeaseKey) -> str:
+    """Return the name of an owner's job."""
+    return f"{key.kind}:{key.name}"
+
+
 def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:
     """Raise one of these, if there is any: rather than trouble with the store a bug, which ends the daemon."""
     errors = [outcome for outcome in outcomes if outcome is not None]
@@ -212,11 +296,11 @@ def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:
         raise min(errors, key=lambda error: isinstance(error, StoreError))
 
 
-def _wanted(settings: Settings) -> dict[_Key, object]:
+def _wanted(settings: Settings) -> dict[LeaseKey, object]:
     """Return what each owner is built from: another value of it means another owner."""
-    sinks = {_Key("sink", name): sink for name, sink in settings.sinks.items()}
+    sinks = {LeaseKey("sink", name): sink for name, sink in settings.sinks.items()}
     accounts = {
-        _Key("account", name): (account, settings.polling, settings.store.retention_s)
+        LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
         for name, account in settings.accounts.items()
     }
     return {**sinks, **accounts}

@@ -5,7 +5,7 @@ will not pass and come through: somebody else owns the sink by now, or the store
 """
 
 import json
-from collections.abc import Awaitable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -42,13 +42,24 @@ def hold_key(delivery: Delivery) -> bytes:
 
 
 class DeliveryQueue:
-    """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked."""
+    """The deliveries of one sink in the store. `retry_at` is the monotonic moment before which it is not asked.
+
+    `is_trusted` says whether the lease is: else another process may be sending them by now.
+    """
 
     def __init__(
-        self, store: SinkStore, *, lease: Lease, clock: Clock, silencer: Silencer, metrics: SinkMetrics
+        self,
+        store: SinkStore,
+        *,
+        lease: Lease,
+        is_trusted: Callable[[], bool],
+        clock: Clock,
+        silencer: Silencer,
+        metrics: SinkMetrics,
     ) -> None:
         """Take the store to be well."""
         self.lease = lease
+        self.is_trusted = is_trusted
         self.retry_at = EARLIEST
         self._store = store
         self._clock = clock
@@ -87,7 +98,9 @@ class DeliveryQueue:
         return trial
 
     async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
-        """Return all that goes with what was taken, itself included; nothing if the store is in trouble.
+        """Return all that goes with what was taken, itself included, to be sent now.
+
+        Nothing if the store is in trouble, or the lease is trusted no more.
 
         What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is what
         no longer applies, and what has to wait for the opening of its problem is put off.
@@ -102,6 +115,8 @@ class DeliveryQueue:
                 await self._store.put_off(self.lease, early)
         except StoreError as error:
             self._failed(error)
+            return ()
+        if not self.is_trusted():  # as late as can be
             return ()
         rest = [each for each in members if each.event not in kept_back and each.event not in early]
         return self._silencer.mark_closings(rest)

@@ -127,7 +127,7 @@ class SinkDuties:
     async def _refresh_problems(self) -> None:
         openings = await self._queue.sent_openings(closed_from=self._clock.now() - CLOSED_SHOWN)
         problems = [SentProblem(each.body, each.problem, each.closed_at) for each in openings]
-        if not problems:
+        if not problems or not self._queue.is_trusted():
             return
         try:
             result = await self._sink.refresh(problems)

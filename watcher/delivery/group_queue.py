@@ -5,7 +5,7 @@ only then sent: from there on it is the same group on every attempt, whatever ha
 can be sent: the slower the sink, the more goes together.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from watcher.delivery.delivery_fields import fields_of
 from watcher.delivery.delivery_queue import DeliveryQueue
@@ -47,13 +47,14 @@ class GroupQueue(DeliveryQueue):
         store: SinkStore,
         *,
         lease: Lease,
+        is_trusted: Callable[[], bool],
         clock: Clock,
         silencer: Silencer,
         metrics: SinkMetrics,
         rules: GroupRules,
     ) -> None:
         """Collect from the beginning."""
-        super().__init__(store, lease=lease, clock=clock, silencer=silencer, metrics=metrics)
+        super().__init__(store, lease=lease, is_trusted=is_trusted, clock=clock, silencer=silencer, metrics=metrics)
         self._groups = OpenGroups(rules)
         self._after = BEGINNING  # what comes due after this was not looked at yet
         self._held_back: GroupPosition | None = None  # before the first that has to wait for one in another group

@@ -69,7 +69,13 @@ class DeliveryWorker:
         self._answered: list[tuple[list[Delivery], list[Attempt]]] = []  # and not handed to the store yet
 
     async def tick(self) -> float:
-        """Start what is due and allowed; return in how many seconds to be called again."""
+        """Start what is due and allowed; return in how many seconds to be called again.
+
+        While the lease is not trusted, nothing is: the worker is woken once it is again.
+        """
+        if not self._deps.is_trusted():
+            self._give_back()
+            return REST_S
         if self._sending:
             self._sink_state.tried()
         self._sink_state.check()
@@ -189,7 +195,7 @@ class DeliveryWorker:
         return max(self._sink_state.paused_until, self._queue.retry_at)
 
     def _has_capacity(self, now: Monotonic) -> bool:
-        if self._resting() or now < self._sends_from():
+        if self._resting() or now < self._sends_from() or not self._deps.is_trusted():
             return False
         if self._queue.failing:  # what it does not take goes out again: one shows whether it does
             return not self._unsettled_count

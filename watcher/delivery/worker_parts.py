@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from watcher.delivery.attempt import DeliverySender
 from watcher.delivery.circuit_breaker import CircuitBreaker
@@ -26,9 +27,13 @@ from watcher.store.sink_protocol import SinkStore
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug."""
+    """What a worker works with. `fatal` is given what must end the program: a closed stdout, a lost store, a bug.
+
+    `is_trusted` says whether the sink's lease is: while it is not, nothing is sent.
+    """
 
     store: SinkStore
+    is_trusted: Callable[[], bool]
     clock: Clock
     jitter: Jitter
     wake: Wake
@@ -83,7 +88,12 @@ def assemble(
 
 
 def _queue(lease: Lease, rules: GroupRules | None, deps: WorkerDependencies) -> DeliveryQueue:
-    silencer = Silencer(deps.silences, sink=lease.name, clock=deps.clock)
-    if rules is None:
-        return DeliveryQueue(deps.store, lease=lease, clock=deps.clock, silencer=silencer, metrics=deps.metrics)
-    return GroupQueue(deps.store, lease=lease, clock=deps.clock, silencer=silencer, metrics=deps.metrics, rules=rules)
+    make = DeliveryQueue if rules is None else partial(GroupQueue, rules=rules)
+    return make(
+        deps.store,
+        lease=lease,
+        is_trusted=deps.is_trusted,
+        clock=deps.clock,
+        silencer=Silencer(deps.silences, sink=lease.name, clock=deps.clock),
+        metrics=deps.metrics,
+    )

@@ -72,6 +72,10 @@ class OwnershipLostError(StoreError):
     """Somebody else owns this account or sink by now, which is ordinary; what was to be written is theirs to find."""
 
 
+class LeaseExpiredError(StoreError):
+    """A lease was not renewed in time, so somebody else may own this by now. Nothing was sent; it comes due again."""
+
+
 class OutputClosedError(WatcherError):
     """Stdout was closed by its reader: events can no longer be written there."""
 

@@ -18,6 +18,9 @@ NEVER: Final = Micros(0)
 Monotonic = NewType("Monotonic", float)
 """Seconds on the monotonic clock of this process."""
 
+BootTime = NewType("BootTime", float)
+"""Seconds on the clock of this machine that goes on while it sleeps."""
+
 EARLIEST: Final = Monotonic(float("-inf"))
 """Before every other moment: what waits until then does not wait."""
 

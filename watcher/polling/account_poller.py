@@ -227,7 +227,7 @@ class AccountPoller:
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot."""
         now = self._clock.monotonic()
-        if self._draining or self._full() or self._deps.pacer.ready_at() > now:
+        if self._draining or self._full() or self._deps.pacer.ready_at() > now or not self._deps.is_trusted():
             return None
         match self._breaker.state(now):
             case BreakerState.CLOSED:
@@ -278,7 +278,7 @@ class AccountPoller:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
         at = min(Monotonic(now + IDLE_S), self._breaker.next_check_at(now), self._confirmations.next_expiry_at())
         poll_at = self.next_poll_at(now)
-        if poll_at is not None and not self._draining:
+        if poll_at is not None and not self._draining and self._deps.is_trusted():  # it is woken once trusted again
             if not self._full():
                 at = min(at, poll_at)
             elif self._deps.backpressure:

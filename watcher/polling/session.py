@@ -37,9 +37,13 @@ FLUSH_COUNT = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountDependencies:
-    """What the poller of an account works with. `fatal` ends the daemon."""
+    """What the poller of an account works with. `fatal` ends the daemon.
+
+    `is_trusted` says whether the lease is: while it is not, nothing is asked.
+    """
 
     lease: Lease
+    is_trusted: Callable[[], bool]
     api: Api
     store: AccountStore
     clock: Clock

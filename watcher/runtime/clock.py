@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 
 
 class Clock(Protocol):
@@ -27,6 +27,10 @@ class Clock(Protocol):
         """
         ...
 
+    def boot_time(self) -> BootTime:
+        """Return seconds that never jump, and go on while the machine sleeps: for what others do meanwhile."""
+        ...
+
     def steady_us(self) -> Micros:
         """Return microseconds UTC as the wall clock would read had nobody set it since the process began.
 
@@ -35,6 +39,9 @@ class Clock(Protocol):
         """
         ...
 
+
+_BOOT_TIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux stops CLOCK_MONOTONIC while the machine sleeps; macOS does not, and has no other."""
 
 STOPPED_AFTER_S = 2.0
 """Whoever runs reads the clock more often than this: of a longer time between two readings no more counts as run."""
@@ -64,6 +71,10 @@ class SystemClock:
         self._ran_s += min(now - self._read_at, STOPPED_AFTER_S)
         self._read_at = now
         return self._ran_s
+
+    def boot_time(self) -> BootTime:
+        """Return the machine's clock that counts its sleep."""
+        return BootTime(time.clock_gettime(_BOOT_TIME))
 
     def steady_us(self) -> Micros:
         """Return the anchored microseconds."""

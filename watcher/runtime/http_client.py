@@ -13,6 +13,7 @@ from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -82,8 +83,20 @@ def proxy_for(target: URL) -> Proxy:
 class Client:
     """One session with one server and one key. CA certificates come from the environment, as OpenSSL reads it."""
 
-    def __init__(self, *, api_key: str, timeout_s: float, connections: int, proxy: Proxy) -> None:
-        """Open no connection yet. Needs a running event loop."""
+    def __init__(
+        self,
+        *,
+        api_key: str,
+        timeout_s: float,
+        connections: int,
+        proxy: Proxy,
+        check: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open no connection yet. Needs a running event loop.
+
+        `check` is called once the connection for a request is there, right before that goes out. What it raises comes
+        out of `get`, and nothing was sent.
+        """
         self._proxy = proxy
         self._limit = TimeLimit(timeout_s)
         # Not one of the session's own headers: those also go to a proxy, in clear, with every CONNECT.
@@ -92,6 +105,7 @@ class Client:
             headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None),
             connector=aiohttp.TCPConnector(limit=connections),
+            request_class=_checked_request(check),
             cookie_jar=aiohttp.DummyCookieJar(),
             max_line_size=FIELD_BYTES,
             max_field_size=FIELD_BYTES,
@@ -140,6 +154,17 @@ class Client:
                     response.release()  # the connection is kept if all of the answer was read
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise TransportFailedError(failure_kind(error)) from None
+
+
+def _checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
+    """Return what aiohttp makes of each request: one that asks before it is sent."""
+
+    class CheckedRequest(aiohttp.ClientRequest):
+        async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+            check()
+            return await super().send(conn)  # which writes a request without a body before anything else runs
+
+    return CheckedRequest
 
 
 async def _read(response: aiohttp.ClientResponse, hold: _Hold) -> bytes:

@@ -150,6 +150,15 @@ class Metrics:
         self.detection_delay = Histogram(
             "watcher_detection_delay_seconds", "Finished to observed.", buckets=_LONG_SECONDS, registry=registry
         )
+        self.leases_held = Gauge(
+            "watcher_leases_held", "What this replica owns, on PostgreSQL.", ["kind"], registry=registry
+        )
+        self.lease_takeovers = Counter(
+            "watcher_lease_takeovers_total",
+            "Leases taken from replicas that let them run out.",
+            ["kind"],
+            registry=registry,
+        )
         self.loop_lag = Gauge("watcher_loop_lag_seconds", "How late the event loop woke last.", registry=registry)
         self.reload_successful = Gauge(
             "watcher_config_last_reload_successful", "1 if the file on disk is in use.", registry=registry

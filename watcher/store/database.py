@@ -1,16 +1,25 @@
 """What the store needs of a database; each kind has a file of its own for all that differs: `sqlite`, `postgresql`."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from watcher.store.db_errors import DatabaseFault
+from watcher.store.lease_protocol import LeaseStore
 
 T = TypeVar("T")
 
 OnRecorded = Callable[[Collection[str]], None]
 """Hears, in the event loop, the names of the sinks that have something new to send. It must not raise."""
+
+
+class Watched(Protocol):
+    """Asks a database, notes how it fares, and has its errors come out as `StoreError`."""
+
+    async def __call__(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Return what `ask` returns."""
+        ...
 
 
 class Database(Protocol):
@@ -34,6 +43,13 @@ class Database(Protocol):
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well.
 
         `on_recorded` is then also called with what they recorded. Neither is called before the schema is prepared.
+        """
+        ...
+
+    def leases(self, watched: Watched) -> LeaseStore | None:
+        """Return how the processes that use it share what there is to own; `None` where it is but one.
+
+        Whatever is asked of the database for that is passed to `watched`.
         """
         ...
 

@@ -15,7 +15,8 @@ _HELD = select(table.c.epoch).where(
 )
 """One lease at a time: a list of any length is expanded anew each time, at the cost of two of these."""
 
-_HELD_TO_THE_END = _HELD.with_for_update(read=True)  # the same on SQLite, whose writer is alone
+_HELD_TO_THE_END = _HELD.with_for_update(read=True, key_share=True)
+"""Nobody takes it meanwhile, but it may be renewed. The same as the other on SQLite, whose writer is alone."""
 
 
 def claim(connection: Connection, *, kind: str, name: str, owner: str) -> Lease:

@@ -19,10 +19,11 @@ from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableE
 from watcher.runtime.clock import Clock
 from watcher.runtime.threads import WorkerThreads
 from watcher.store import schema_version
-from watcher.store.database import OnRecorded
+from watcher.store.database import OnRecorded, Watched
 from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_commits import CommitLog
 from watcher.store.postgresql_connector import CannotConnectError, Connector
+from watcher.store.postgresql_leases import PostgresLeases
 from watcher.store.postgresql_notifications import Notifications
 from watcher.store.tables import SCHEMA_VERSION
 
@@ -106,8 +107,11 @@ class PostgresDatabase:
         self._commits = CommitLog(self._connector, clock=clock)
         self._writer = _engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
         self._reader = _engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
+        self._keeper = _engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._opening = _engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
+        self._on_released: Callable[[], None] = lambda: None
+        self._keeping = WorkerThreads("store-leases")
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
 
@@ -137,12 +141,23 @@ class PostgresDatabase:
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
-        self._notifications = Notifications(self._connector, on_recorded=on_recorded)
+        self._notifications = Notifications(self._connector, on_recorded=on_recorded, on_released=self._released)
         return self._notifications.recorded
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""
         return await self._writing.run(partial(self._write, work))
+
+    def leases(self, watched: Watched) -> PostgresLeases:
+        """Return the leases that replicas share."""
+        return PostgresLeases(self._write_leases, watched=watched, follow=self._follow_leases)
+
+    async def _write_leases(self, work: Callable[[Connection], T]) -> T:
+        """As `write`, but for leases: no other work holds it up, nor it any other.
+
+        A connection that breaks at COMMIT is an error here: nobody has to find out how it ended.
+        """
+        return await self._keeping.run(partial(_transact, self._keeper, work))
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, which cannot write."""
@@ -164,8 +179,15 @@ class PostgresDatabase:
         self._reader.dispose()
         self._commits.give_up()
         await self._writing.finish()
-        for engine in (self._writer, self._opening):
+        await self._keeping.finish()
+        for engine in (self._writer, self._keeper, self._opening):
             engine.dispose()
+
+    def _follow_leases(self, on_released: Callable[[], None]) -> None:
+        self._on_released = on_released
+
+    def _released(self) -> None:
+        self._on_released()
 
     def _prepare(self, connection: Connection) -> bool | None:
         """Bring the schema up to date; return `None` if another process is at it."""

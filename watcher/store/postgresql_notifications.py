@@ -5,7 +5,7 @@ It only makes things sooner. A word that is lost, as through a pooler, costs wha
 
 import asyncio
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from selectors import EVENT_READ, DefaultSelector
 from threading import Event, Lock
@@ -17,6 +17,7 @@ import psycopg
 from watcher.runtime.threads import begin
 from watcher.store.database import OnRecorded
 from watcher.store.postgresql_connector import RECONNECT_BASE_S, Connector
+from watcher.store.postgresql_leases import CHANNEL as LEASES_CHANNEL
 
 CHANNEL = "clerk_watcher"
 
@@ -30,10 +31,14 @@ NAMES_COUNT = 100
 class Notifications:
     """One thread, which sends and listens. A connection that breaks is made anew, as long as it takes."""
 
-    def __init__(self, connector: Connector, *, on_recorded: OnRecorded) -> None:
-        """Call `on_recorded`, in this event loop, with the names of sinks that others have recorded something for."""
+    def __init__(self, connector: Connector, *, on_recorded: OnRecorded, on_released: Callable[[], None]) -> None:
+        """Call `on_recorded`, in this event loop, with the names of sinks that others have recorded something for.
+
+        And `on_released` when they have released leases.
+        """
         self._connector = connector
         self._on_recorded = on_recorded
+        self._on_released = on_released
         self._loop = asyncio.get_running_loop()
         self._lock = Lock()
         self._names: set[str] = set()
@@ -71,13 +76,18 @@ class Notifications:
     def _serve(self, connection: psycopg.Connection[Any]) -> None:
         own_pid = connection.info.backend_pid
 
-        def hear(pid: int, payload: str) -> None:
-            if pid != own_pid:
-                with suppress(RuntimeError):  # the loop is closed: nobody is left to hear
+        def hear(channel: str, pid: int, payload: str) -> None:
+            if pid == own_pid:
+                return
+            with suppress(RuntimeError):  # the loop is closed: nobody is left to hear
+                if channel == CHANNEL:
                     self._loop.call_soon_threadsafe(self._on_recorded, payload.split(","))
+                else:
+                    self._loop.call_soon_threadsafe(self._on_released)
 
-        connection.add_notify_handler(lambda notify: hear(notify.pid, notify.payload))  # beside an answer
-        connection.execute(f"LISTEN {CHANNEL}".encode())
+        connection.add_notify_handler(lambda notify: hear(notify.channel, notify.pid, notify.payload))  # by an answer
+        for channel in (CHANNEL, LEASES_CHANNEL):
+            connection.execute(f"LISTEN {channel}".encode())
         next_at = 0.0
         with DefaultSelector() as selector:
             selector.register(connection.fileno(), EVENT_READ)
@@ -88,7 +98,7 @@ class Notifications:
                     self._thread_end.recv(4096)
                 connection.pgconn.consume_input()
                 while (heard := connection.pgconn.notifies()) is not None:
-                    hear(heard.be_pid, heard.extra.decode())
+                    hear(heard.relname.decode(), heard.be_pid, heard.extra.decode())
                 if self._names and monotonic() >= next_at:
                     self._send(connection)
                     next_at = monotonic() + SPACING_S

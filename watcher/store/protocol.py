@@ -32,10 +32,6 @@ Keep = Callable[[str, str, str, Micros], bool]
 class AccountStore(Protocol):
     """The part of a store that an account's owner uses, who needs no sinks. The rules of `Store` hold."""
 
-    async def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account or a sink, whoever had it before."""
-        ...
-
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return what is recorded of the leased account itself."""
         ...
@@ -106,6 +102,10 @@ class Store(AccountStore, Queries, Protocol):
     """
 
     exclusive: bool
+
+    async def claim(self, kind: str, name: str) -> Lease:
+        """Take ownership of an account or a sink, whoever had it before."""
+        ...
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink, which is present again.

@@ -5,7 +5,7 @@ Owns what goes into one transaction. The statements are its neighbours'.
 
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from uuid import UUID
@@ -38,6 +38,7 @@ from watcher.store.records import (
 from watcher.store.source_ids import Source
 from watcher.store.source_ids import pipeline as pipeline_source
 from watcher.store.source_states import BackoffChange
+from watcher.store.sql_access import T
 from watcher.store.sql_sinks import SqlSinks
 from watcher.store.transaction import Item, sources_of, write_group
 
@@ -65,6 +66,7 @@ class SqlStore(SqlSinks):
         """
         self.created = created
         self.exclusive = database.exclusive
+        self.leases = database.leases(self._watched_leases)
         super().__init__(database, clock=clock, on_recorded=on_recorded)
         self._database_file = database_file
         self._resources = resources
@@ -79,11 +81,13 @@ class SqlStore(SqlSinks):
     async def claim(self, kind: str, name: str) -> Lease:
         """Take ownership of an account or a sink, whoever had it before."""
         owner = f"{os.getpid()}@{socket.gethostname()}"
-        await self._watched(partial(self._numbers.provide, {Source(kind, name)}), Writing.NOTHING)
-        return await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
+        lease = await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
+        await self._provide(lease)
+        return lease
 
     async def load_account(self, lease: Lease) -> AccountRecord:
         """Return what is recorded of the leased account itself."""
+        await self._provide(lease)
         now = self._clock.steady_us()
         return await self._read(partial(source_states.load_account, account_id=self._number(lease), now=now))
 
@@ -117,6 +121,7 @@ class SqlStore(SqlSinks):
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
         """Return what is recorded of the leased sink, which is present again."""
+        await self._provide(lease)
         sink_id = self._number(lease)
 
         def load(connection: Connection) -> SinkRecord:
@@ -251,6 +256,13 @@ class SqlStore(SqlSinks):
         self._closed = True
         await self._group.close()
         await self._resources.aclose()
+
+    async def _watched_leases(self, ask: Callable[[], Awaitable[T]]) -> T:
+        return await self._watched(ask, Writing.NOTHING)
+
+    async def _provide(self, lease: Lease) -> None:
+        """Give a number to what is leased, if it has none."""
+        await self._watched(partial(self._numbers.provide, {Source(lease.kind, lease.name)}), Writing.NOTHING)
 
     async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
         wanted = {pipeline_source(lease.name, pipeline) for pipeline in pipelines}

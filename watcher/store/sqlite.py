@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.threads import WorkerThreads
-from watcher.store.database import OnRecorded
+from watcher.store.database import OnRecorded, Watched
 from watcher.store.db_errors import DatabaseFault, ErrorNames, explain
 from watcher.store.schema_version import prepare
 
@@ -91,6 +91,9 @@ class SqliteDatabase:
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return it as it is: nobody else records here."""
         return on_recorded
+
+    def leases(self, watched: Watched) -> None:
+        """Return `None`: there is one process."""
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Return what `work` returns, whose transaction is committed by then; if it raises, nothing is written."""

@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -73,7 +73,8 @@ lease = Table(
     Column("name", String, primary_key=True),
     Column("owner", String, nullable=False),
     Column("epoch", BigInteger, nullable=False),
-    Column("until", BigInteger),  # NULL: until somebody else claims it, as under the file lock of SQLite
+    Column("until", BigInteger),  # by PostgreSQL's clock; NULL under the file lock of SQLite, where no clock ends it
+    Column("fingerprint", String),  # of the configuration of a replica, which shows by its lease that it is alive
 )
 
 execution = Table(

@@ -24,7 +24,7 @@ from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import Order, SimPipeline, World
 from watcher.domain.execution import ExecutionSnapshot, Outcome
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import BODY_BYTES, LARGE_BODIES, Client, Proxy
 
@@ -50,6 +50,9 @@ class FrozenClock:
 
     def running(self) -> float:
         return self.monotonic()
+
+    def boot_time(self) -> BootTime:
+        return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
         return Micros(0)

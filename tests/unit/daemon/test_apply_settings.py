@@ -12,6 +12,7 @@ from virtual import EPOCH, FakeClock
 from watcher.config.models import Settings
 from watcher.daemon.app import apply_settings
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
+from watcher.daemon.ownership import SoleOwnership
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
@@ -74,8 +75,10 @@ class GatedStore:
 
 
 def maintenance_of(store: object, clock: FakeClock) -> Maintenance:
+    real = cast("SqlStore", store)
+    ownership, events = SoleOwnership(real, clock=clock), EventFactory(Router({}))
     deps = MaintenanceDependencies(
-        store=cast("SqlStore", store), clock=clock, metrics=Metrics(), events=EventFactory(Router({})), owners=list
+        store=real, clock=clock, metrics=Metrics(), events=events, owners=list, ownership=ownership
     )
     return Maintenance(deps, retention_policy_of(BEFORE))
 

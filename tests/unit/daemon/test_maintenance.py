@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
+from watcher.daemon.ownership import SoleOwnership
 from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
@@ -48,6 +49,7 @@ async def test_what_ended_long_ago_goes_but_for_the_ids_that_are_still_named(sto
             metrics=account.metrics,
             events=EVENTS,
             owners=lambda: [account.watcher],
+            ownership=SoleOwnership(store, clock=clock),
         ),
         RetentionPolicy(("ops",), 30 * DAY_S, named=lambda _account, _pipeline, execution: execution == A),
     )
@@ -129,11 +131,25 @@ def pending(metrics: Metrics) -> float | None:
     return metrics.registry.get_sample_value("watcher_outbox_pending", {"sink": "ops"})
 
 
+class SharedOwnership(SoleOwnership):
+    """What is owned where there are other replicas."""
+
+    maintains = True
+    agreed = True
+
+    def may_maintain(self) -> bool:
+        return self.maintains
+
+    def is_agreed(self) -> bool:
+        return self.agreed
+
+
 def maintenance_of(
     store: SqlStore,
     clock: FakeClock,
     metrics: Metrics,
     named: Callable[[str, str, str], bool] = lambda *_: True,
+    ownership: SoleOwnership | None = None,
 ) -> Maintenance:
     return Maintenance(
         MaintenanceDependencies(
@@ -142,6 +158,7 @@ def maintenance_of(
             metrics=metrics,
             events=EVENTS,
             owners=list,
+            ownership=ownership or SoleOwnership(store, clock=clock),
         ),
         RetentionPolicy(("stdout",), 30 * DAY_S, named=named),
     )
@@ -202,7 +219,14 @@ async def test_what_a_list_can_still_show_leaves_its_id_behind(
     lease = await store.claim("account", "default")
     ended_at = clock.steady_us() - round(ended_days_ago * DAY_S * 1_000_000)
     await store.record(change(lease, sinks=(), ended_at=ended_at))
-    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
+    deps = MaintenanceDependencies(
+        store=store,
+        clock=clock,
+        metrics=Metrics(),
+        events=EVENTS,
+        owners=list,
+        ownership=SoleOwnership(store, clock=clock),
+    )
     await Maintenance(deps, policy).tick()
     assert bool(await executions_of(store, lease)) is phases
 
@@ -213,7 +237,14 @@ async def test_a_pipeline_removed_for_a_day_is_read_anew(
 ) -> None:
     lease = await store.claim("account", "default")
     await store.record(pipeline_change(lease, cursor=Cursor(Micros(1), Micros(2))))
-    deps = MaintenanceDependencies(store=store, clock=clock, metrics=Metrics(), events=EVENTS, owners=list)
+    deps = MaintenanceDependencies(
+        store=store,
+        clock=clock,
+        metrics=Metrics(),
+        events=EVENTS,
+        owners=list,
+        ownership=SoleOwnership(store, clock=clock),
+    )
     maintenance = Maintenance(deps, WHOLE)
     await maintenance.tick()
     clock.advance(3 * DAY_S)
@@ -285,6 +316,42 @@ async def test_a_problem_that_is_closed_while_maintenance_is_at_it_is_none_of_it
         await maintenance.tick()
     assert logs == []
     assert [event["type"] for event in await account.events()] == ["execution.success"] * 2
+
+
+async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once_it_does(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    await store.record(change(lease, sinks=(), ended_at=1))
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    ownership.maintains = False
+    assert await maintenance.tick() == 5.0
+    assert len(await executions_of(store, lease)) == 1
+    ownership.maintains = True
+    assert await maintenance.tick() == 5.0
+    assert await executions_of(store, lease) == []
+
+
+async def test_while_replicas_differ_nothing_is_closed_as_removed_nor_marked_as_absent(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account, ownership = await overdue_ones(store, clock), SharedOwnership(store, clock=clock)
+    maintenance = maintenance_of(store, clock, account.metrics, ownership=ownership)
+    ownership.agreed = False
+    policy = RetentionPolicy((), DAY_S, named=lambda *_: True, watches_for=lambda _: False)
+    await store.record(change(await store.claim("account", "other"), sinks=("gone",)))
+    for _ in range(2):
+        maintenance.replace_policy(policy)
+        await maintenance.tick()
+        clock.advance(DAY_S)
+    assert (await store.backlog())["gone"].pending_count == 1
+    ownership.agreed = True
+    maintenance.replace_policy(policy)
+    await maintenance.tick()
+    assert len(await closings(account)) == 2
+    clock.advance(2 * DAY_S)
+    await maintenance.tick()
+    assert "gone" not in await store.backlog()
 
 
 def problems(metrics: Metrics) -> float | None:

@@ -8,6 +8,7 @@ from virtual import PIPELINE, Account, FakeClock, account_of, said
 from watcher.config.models import Settings
 from watcher.daemon.build import watches_of
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
+from watcher.daemon.ownership import SoleOwnership
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
@@ -62,7 +63,13 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
             account.watcher.end_overdue(problem.execution, opening=problem.problem.opening)
 
     deps = MaintenanceDependencies(
-        store=store, clock=clock, metrics=account.metrics, events=EVENTS, owners=list, closed=closed
+        store=store,
+        clock=clock,
+        metrics=account.metrics,
+        events=EVENTS,
+        owners=list,
+        ownership=SoleOwnership(store, clock=clock),
+        closed=closed,
     )
     daemon = Daemon(store, clock, account, Maintenance(deps, retention_policy_of(settings)))
     await daemon.maintenance.tick()

@@ -13,145 +13,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from receiver import Receiver, Reply, answer, hangs, says
+from receiver import answer, hangs, says
 from sample_events import closing_overdue
 from stores import source_change
 from structlog.testing import capture_logs
-from virtual import PIPELINE, FakeClock
+from supervision import LONG_S, A, B, Setup, Slowly
+from virtual import FakeClock
 
-from watcher.config.models import Settings
-from watcher.daemon.build import OwnerDependencies, SinkWakeups
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.readiness import Readiness
-from watcher.daemon.supervisor import Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import ConfigError, OwnershipLostError, StoreError
 from watcher.domain.event import Event, EventType, OutboxEntry
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
-from watcher.domain.silences import Silences
 from watcher.polling.account_poller import AccountPoller
-from watcher.runtime.backpressure import Backpressure
-from watcher.runtime.metrics import Metrics
 from watcher.runtime.rate_limiter import LATENESS_S
-from watcher.runtime.scheduler import Schedule, Tick
 from watcher.store.changes import SourceChange
 from watcher.store.sql_store import SqlStore
-
-A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
-LONG_S = 10.0
-"""Nothing here takes as long unless it never ends."""
-
-Block = dict[str, object]
-
-
-class Endpoint:
-    """An API or a webhook on a real socket, which says when it is asked."""
-
-    def __init__(self, reply: Reply) -> None:
-        self.reply = reply
-        self.receiver = Receiver(self._reply)
-        self._asked: asyncio.Queue[str] = asyncio.Queue()
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nobody asked since."""
-        return self._asked.empty()
-
-    async def asked(self) -> str:
-        """Return the path of the next request, of one to a webhook the event's id."""
-        async with asyncio.timeout(LONG_S):
-            return await self._asked.get()
-
-    async def _reply(self, writer: asyncio.StreamWriter) -> None:
-        request = self.receiver.requests[-1]
-        self._asked.put_nowait(request.headers.get("webhook-id") or request.line.split()[1])
-        await self.reply(writer)
-
-
-class NotedSchedule(Schedule):
-    """Says which ticks are added. It is not started: nothing runs by itself."""
-
-    def __init__(self, **parts: Any) -> None:  # noqa: ANN401 (those of a schedule)
-        super().__init__(**parts)
-        self._added: asyncio.Queue[str] = asyncio.Queue()
-
-    def add(self, name: str, run: Tick) -> None:
-        super().add(name, run)
-        self._added.put_nowait(name)
-
-    async def added(self) -> str:
-        """Return which tick was added next."""
-        async with asyncio.timeout(LONG_S):
-            return await self._added.get()
-
-
-class Setup:
-    """The owners of one process and all they work with."""
-
-    def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
-        self.store = store
-        self.clock = clock
-        self.api = Endpoint(says(answer(404)))
-        self.hook = Endpoint(says(answer(204)))
-        self.metrics = Metrics()
-        self.router = Router({})
-        self.fatal: list[BaseException] = []
-        fatal = self.fatal.append
-        self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
-        events = EventFactory(self.router)
-        shared = OwnerDependencies(
-            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Silences(), SinkWakeups(), output
-        )
-        self.supervisor = Supervisor(shared, drain_s=LONG_S)
-
-    def account(self, **more: object) -> Block:
-        return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}
-
-    def webhook(self, **more: object) -> Block:
-        return {"type": "webhook", "url": f"{self.hook.receiver.url}/in", "timeout": "60s", **more}
-
-    async def apply(
-        self, accounts: dict[str, Block] | None = None, *, watched: str = A, **more: dict[str, Any]
-    ) -> None:
-        """Apply a configuration of these accounts, the first of which watches an execution."""
-        accounts = accounts or {"a": self.account()}
-        watch = [{"account": next(iter(accounts)), "pipeline": PIPELINE, "executions": [watched]}]
-        await self.supervisor.apply(Settings.model_validate({"accounts": accounts, "watch": watch, **more}))
-
-    def ticks(self) -> set[str]:
-        """Return what the daemon's clock would call."""
-        return set(self.schedule.not_yet_run())
-
-    def named(self, label: str) -> set[str]:
-        """Return whom the metrics name under that label."""
-        samples = [sample for family in self.metrics.registry.collect() for sample in family.samples]
-        return {sample.labels[label] for sample in samples if label in sample.labels}
-
-    def watcher(self) -> AccountPoller:
-        (watcher,) = [part for part in self.supervisor.owned() if isinstance(part, AccountPoller)]
-        return watcher
-
-    def worker(self) -> DeliveryWorker:
-        (worker,) = [part for part in self.supervisor.owned() if isinstance(part, DeliveryWorker)]
-        return worker
-
-    async def poll(self) -> str:
-        """Let the watcher poll; return what it asked for."""
-        self.clock.advance(1.0)
-        await self.watcher().tick()
-        return await self.api.asked()
-
-    async def record(self) -> None:
-        """Record an event for the sink `ops`."""
-        await self.store.record(source_change(await self.store.claim("account", "teller")))
-
-    async def deliver(self) -> str:
-        """Let the worker deliver what was reported; return the event's id."""
-        self.clock.advance(1.0)
-        await self.worker().tick()
-        return await self.hook.asked()
 
 
 @pytest.fixture
@@ -166,17 +46,6 @@ async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Setup]:
     output.close()
     os.close(fd)
     assert setup.fatal == []
-
-
-class Slowly:
-    """Answers once it is allowed to."""
-
-    def __init__(self) -> None:
-        self.may_answer = asyncio.Event()
-
-    async def __call__(self, writer: asyncio.StreamWriter) -> None:
-        await self.may_answer.wait()
-        await says(answer(204))(writer)
 
 
 async def broken_off(applying: Coroutine[Any, Any, None], *, setup: Setup, once_added: str) -> None:
@@ -246,53 +115,6 @@ async def test_the_requests_of_one_delivery_keep_to_the_rate_of_its_sink(setup: 
     await setup.store.record(SourceChange(lease, 0, 1, None, (OutboxEntry(event, ("ops",)),)))
     assert (await setup.deliver(), await setup.hook.asked()) == (str(event.id), str(event.id))
     assert moments[1] - moments[0] >= 0.2 - LATENESS_S
-
-
-async def test_what_another_process_owns_by_now_is_let_go_of_and_the_others_go_on(setup: Setup) -> None:
-    setup.store.exclusive = False
-    sinks = {"ops": setup.webhook(), "more": setup.webhook()}
-    await setup.apply({"a": setup.account(), "b": setup.account()}, sinks=sinks)
-    setup.api.reply = says(answer(200, body=f'{{"id": "{A}", "status": "running"}}'.encode()))
-    await setup.store.claim("account", "a")
-    await setup.store.claim("sink", "ops")
-    await setup.record()
-    with capture_logs() as logs:
-        setup.clock.advance(1.0)
-        for name in sorted(setup.ticks()):
-            await setup.schedule._jobs[name].run()
-        await only_left(setup, count=2)
-    assert setup.ticks() == {"account:b", "sink:more"}
-    lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
-    assert {(entry.get("account"), entry.get("sink")) for entry in lost} == {("a", None), (None, "ops")}
-    assert len(lost) == 2
-
-
-async def test_an_owner_that_finds_twice_that_it_lost_is_let_go_of_once(setup: Setup) -> None:
-    setup.store.exclusive = False
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.store.claim("sink", "ops")
-    run = setup.schedule._jobs["sink:ops"].run
-    with capture_logs() as logs:
-        await asyncio.gather(run(), run())
-        await only_left(setup, count=1)
-    assert setup.ticks() == {"account:a"}
-    assert [entry["event"] for entry in logs].count("ownership.lost") == 1
-
-
-async def test_an_owner_that_finds_while_all_stop_that_it_lost_ends_once(setup: Setup) -> None:
-    setup.store.exclusive = False
-    setup.hook.reply = slowly = Slowly()
-    await setup.apply(sinks={"ops": setup.webhook()})
-    await setup.record()
-    assert await setup.deliver()
-    await setup.store.claim("sink", "ops")
-    stopping = asyncio.create_task(setup.supervisor.stop())
-    await asyncio.sleep(0)
-    slowly.may_answer.set()
-    await stopping
-    assert setup.supervisor.owned() == []
-    await asyncio.gather(*(task for task in asyncio.all_tasks() if "Supervisor._stop" in repr(task.get_coro())))
-    assert setup.fatal == []
 
 
 async def test_where_nobody_else_can_own_anything_what_is_lost_ends_the_daemon(setup: Setup) -> None:
@@ -612,6 +434,7 @@ async def test_trouble_with_the_store_is_logged_once_whoever_meets_it_and_ends_t
         metrics=setup.metrics,
         events=EventFactory(Router({})),
         owners=setup.supervisor.owned,
+        ownership=setup.ownership,
     )
     maintenance, readiness = Maintenance(parts, policy), Readiness(setup.store, clock=setup.clock)
     with capture_logs() as logs:

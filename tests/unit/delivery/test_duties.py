@@ -408,3 +408,10 @@ async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_clos
     await rig.settle()
     await rig.go(1)
     assert [each.type for each in rig.sink.sent] == ["problem.reminder", "pipeline.recovered"]
+
+
+async def test_who_may_not_be_the_owner_any_more_tells_it_nothing(forgetful: Rig) -> None:
+    await open_problem(forgetful)
+    assert len(await refreshed(forgetful, 60)) == 1
+    forgetful.worker._queue.is_trusted = lambda: False  # since it was read what there is to tell
+    assert await refreshed(forgetful, 60) == []

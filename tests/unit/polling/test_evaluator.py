@@ -12,7 +12,7 @@ from watcher.domain.event import EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.routing import Route, Router
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 from watcher.domain.watch import Watch
 from watcher.polling.evaluator import Evaluation, ReplyEvaluator
 from watcher.polling.policy import AccountState, FailurePolicy
@@ -43,6 +43,9 @@ class ManualClock:
 
     def running(self) -> float:
         return self.monotonic() - self.stopped_s
+
+    def boot_time(self) -> BootTime:
+        return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
         return Micros(round(EPOCH.timestamp() * 1_000_000) + round(self.passed_s * 1_000_000))

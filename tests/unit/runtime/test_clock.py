@@ -22,6 +22,12 @@ def test_the_monotonic_clock_is_the_one_asyncio_uses() -> None:
     assert before <= SystemClock().monotonic() <= time.monotonic()
 
 
+def test_boot_time_goes_on_while_the_machine_sleeps() -> None:
+    name = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    before = time.clock_gettime(name)
+    assert before <= SystemClock().boot_time() <= time.clock_gettime(name)
+
+
 def test_the_steady_clock_reads_like_the_wall_clock_and_runs_like_the_monotonic_one() -> None:
     clock = SystemClock()
     steady, monotonic = clock.steady_us(), clock.monotonic()

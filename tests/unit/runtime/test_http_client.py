@@ -23,7 +23,7 @@ from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Reply
-from watcher.domain.errors import TransportFailedError
+from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import USER_AGENT, Client, Proxy, Response, failure_kind, proxy_for
@@ -100,6 +100,22 @@ async def listening(wire: Wire) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         await asyncio.gather(*wire.open)
     await asyncio.sleep(0)  # closed transports let go of their sockets in the next turn of the loop
+
+
+async def test_a_request_is_called_off_when_its_connection_is_there_and_not_a_byte_was_sent() -> None:
+    connected: list[int] = []
+
+    def check() -> None:
+        connected.append(wire.connection_count)
+        raise LeaseExpiredError("somebody else's by now")
+
+    wire = Wire(healthy_count=1)
+    async with listening(wire) as base_url:
+        async with Client(api_key="k-1", timeout_s=5, connections=4, proxy=Proxy(), check=check) as client:
+            with pytest.raises(LeaseExpiredError):
+                await ask(client, base_url)
+        await asyncio.gather(*wire.open)
+    assert (len(connected), wire.connection_count, wire.requests) == (1, 1, [])
 
 
 async def test_a_kept_connection_that_was_dropped_costs_one_request_and_never_a_silent_second() -> None:

@@ -43,6 +43,8 @@ CONTRACT = {
     "sink_trouble_info": ("gauge", set()),  # shows only what is in trouble
     "account_up": ("gauge", {"account"}),
     "last_successful_poll_timestamp_seconds": ("gauge", {"account"}),
+    "leases_held": ("gauge", set()),  # of replicas on PostgreSQL
+    "lease_takeovers_total": ("counter", set()),  # the same
     "loop_lag_seconds": ("gauge", set()),
     "config_last_reload_successful": ("gauge", set()),
     "config_last_reload_success_timestamp_seconds": ("gauge", set()),

@@ -80,6 +80,9 @@ LATER = [
     "SET overdue_at",
     "SET value = '6'",
     "UPDATE alembic_version SET version_num='0006'",
+    "ADD COLUMN fingerprint",
+    "SET value = '7'",
+    "UPDATE alembic_version SET version_num='0007'",
 ]
 
 
@@ -137,7 +140,7 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     await store.close()
-    assert facts(path) == {"schema_version": "6", "oldest_reader": "1"}
+    assert facts(path) == {"schema_version": "7", "oldest_reader": "1"}
 
 
 @pytest.mark.parametrize(

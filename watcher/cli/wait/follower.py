@@ -21,7 +21,8 @@ from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
-from watcher.store.changes import SingleChange
+from watcher.store.changes import Lease, SingleChange
+from watcher.store.held_lease import HeldLease
 
 REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0
@@ -124,7 +125,7 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
     poller = await build_account(
         shared,
         stack,
-        name=name,
+        HeldLease(Lease("account", name, 1), clock=clock),
         settings=account,
         polling=wait_polling(settings.polling, interval_s=awaited.interval_s, rate_limit=account.rate_limit),
         cadence=wait_cadence(clock, interval_s=awaited.interval_s),

@@ -39,10 +39,6 @@ class EphemeralStore:
 
     heard: Callable[[SingleChange], None]
 
-    async def claim(self, kind: str, name: str) -> Lease:
-        """Return a lease nobody else can take."""
-        return Lease(kind, name, 1)
-
     async def load_account(self, lease: Lease) -> AccountRecord:  # noqa: ARG002 (of every account)
         """Return that nothing is known."""
         return AccountRecord(0, None, NO_BACKOFF)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from watcher.clerk.simulator.world import World
-from watcher.domain.timestamps import Micros, Monotonic
+from watcher.domain.timestamps import BootTime, Micros, Monotonic
 
 EPOCH = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 
@@ -23,6 +23,9 @@ class FrozenClock:
 
     def running(self) -> float:
         return self.monotonic()
+
+    def boot_time(self) -> BootTime:
+        return BootTime(self.monotonic())
 
     def steady_us(self) -> Micros:
         return Micros(round(self.now().timestamp() * 1_000_000))

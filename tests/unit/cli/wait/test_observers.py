@@ -6,7 +6,7 @@ from watcher.clerk.protocol import Reply
 from watcher.cli.wait.observers import EphemeralStore, ObservedApi
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.timestamps import Micros
-from watcher.store.changes import NO_BACKOFF, Change, ExecutionChange
+from watcher.store.changes import NO_BACKOFF, Change, ExecutionChange, Lease
 from watcher.store.protocol import AccountStore
 from watcher.store.records import AccountRecord, PipelineRecord
 
@@ -28,7 +28,7 @@ async def test_a_page_of_a_list_is_passed_on_unheard() -> None:
 async def test_a_change_is_heard_and_kept_nowhere() -> None:
     heard: list[Change] = []
     ledger: AccountStore = EphemeralStore(heard.append)
-    lease = await ledger.claim("account", "default")
+    lease = Lease("account", "default", 1)
     change = ExecutionChange(lease, None, ExecutionRecord("e", PIPELINE, "running"), ())
     await ledger.record(change)
     await ledger.save_poll_times(lease, {"e": Micros(1)})

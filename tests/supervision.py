@@ -1,0 +1,152 @@
+"""The owners of one process over a real store and real sockets: for tests of the supervisor."""
+
+import asyncio
+from typing import Any
+
+from receiver import Receiver, Reply, answer, says
+from stores import source_change
+from virtual import PIPELINE, FakeClock
+
+from watcher.config.models import Settings
+from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.ownership import Ownership, SoleOwnership
+from watcher.daemon.supervisor import Supervisor
+from watcher.delivery.sinks.stdout import StdoutOutput
+from watcher.delivery.worker import DeliveryWorker
+from watcher.domain.event_factory import EventFactory
+from watcher.domain.routing import Router
+from watcher.domain.silences import Silences
+from watcher.polling.account_poller import AccountPoller
+from watcher.runtime.backpressure import Backpressure
+from watcher.runtime.metrics import Metrics
+from watcher.runtime.scheduler import Schedule, Tick
+from watcher.store.sql_store import SqlStore
+
+A, B = (f"9a1b0000-0000-4000-8000-00000000000{digit}" for digit in "ab")
+LONG_S = 10.0
+"""Nothing here takes as long unless it never ends."""
+
+Block = dict[str, object]
+
+
+class Endpoint:
+    """An API or a webhook on a real socket, which says when it is asked."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.reply = reply
+        self.receiver = Receiver(self._reply)
+        self._asked: asyncio.Queue[str] = asyncio.Queue()
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody asked since."""
+        return self._asked.empty()
+
+    async def asked(self) -> str:
+        """Return the path of the next request, of one to a webhook the event's id."""
+        async with asyncio.timeout(LONG_S):
+            return await self._asked.get()
+
+    async def _reply(self, writer: asyncio.StreamWriter) -> None:
+        request = self.receiver.requests[-1]
+        self._asked.put_nowait(request.headers.get("webhook-id") or request.line.split()[1])
+        await self.reply(writer)
+
+
+class NotedSchedule(Schedule):
+    """Says which ticks are added. It is not started: nothing runs by itself."""
+
+    def __init__(self, **parts: Any) -> None:  # noqa: ANN401 (those of a schedule)
+        super().__init__(**parts)
+        self._added: asyncio.Queue[str] = asyncio.Queue()
+
+    def add(self, name: str, run: Tick) -> None:
+        super().add(name, run)
+        self._added.put_nowait(name)
+
+    async def added(self) -> str:
+        """Return which tick was added next."""
+        async with asyncio.timeout(LONG_S):
+            return await self._added.get()
+
+
+class Setup:
+    """The owners of one process and all they work with."""
+
+    def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
+        self.store = store
+        self.clock = clock
+        self.api = Endpoint(says(answer(404)))
+        self.hook = Endpoint(says(answer(204)))
+        self.metrics = Metrics()
+        self.router = Router({})
+        self.fatal: list[BaseException] = []
+        fatal = self.fatal.append
+        self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
+        events = EventFactory(self.router)
+        shared = OwnerDependencies(
+            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Silences(), SinkWakeups(), output
+        )
+        self.ownership = self.make_ownership()
+        self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)
+
+    def make_ownership(self) -> Ownership:
+        return SoleOwnership(self.store, clock=self.clock)
+
+    def account(self, **more: object) -> Block:
+        return {"api_key": "k", "base_url": self.api.receiver.url, "timeout": "60s", **more}
+
+    def webhook(self, **more: object) -> Block:
+        return {"type": "webhook", "url": f"{self.hook.receiver.url}/in", "timeout": "60s", **more}
+
+    async def apply(
+        self, accounts: dict[str, Block] | None = None, *, watched: str = A, **more: dict[str, Any]
+    ) -> None:
+        """Apply a configuration of these accounts, the first of which watches an execution."""
+        accounts = accounts or {"a": self.account()}
+        watch = [{"account": next(iter(accounts)), "pipeline": PIPELINE, "executions": [watched]}]
+        await self.supervisor.apply(Settings.model_validate({"accounts": accounts, "watch": watch, **more}))
+
+    def ticks(self) -> set[str]:
+        """Return what the daemon's clock would call."""
+        return set(self.schedule.not_yet_run())
+
+    def named(self, label: str) -> set[str]:
+        """Return whom the metrics name under that label."""
+        samples = [sample for family in self.metrics.registry.collect() for sample in family.samples]
+        return {sample.labels[label] for sample in samples if label in sample.labels}
+
+    def watcher(self) -> AccountPoller:
+        (watcher,) = [part for part in self.supervisor.owned() if isinstance(part, AccountPoller)]
+        return watcher
+
+    def worker(self) -> DeliveryWorker:
+        (worker,) = [part for part in self.supervisor.owned() if isinstance(part, DeliveryWorker)]
+        return worker
+
+    async def poll(self) -> str:
+        """Let the watcher poll; return what it asked for."""
+        self.clock.advance(1.0)
+        await self.watcher().tick()
+        return await self.api.asked()
+
+    async def record(self) -> None:
+        """Record an event for the sink `ops`."""
+        await self.store.record(source_change(await self.store.claim("account", "teller")))
+
+    async def deliver(self) -> str:
+        """Let the worker deliver what was reported; return the event's id."""
+        self.clock.advance(1.0)
+        await self.worker().tick()
+        return await self.hook.asked()
+
+
+class Slowly:
+    """Answers once it is allowed to."""
+
+    def __init__(self) -> None:
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self, writer: asyncio.StreamWriter) -> None:
+        await self.may_answer.wait()
+        await says(answer(204))(writer)

@@ -1,0 +1,410 @@
+"""What a replica believes it holds: leases in memory, a clock set by hand, and the rounds that the test asks for."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+
+import pytest
+from lease_store import FakeLeaseStore, LeaseTable
+from structlog.testing import capture_logs
+from virtual import FakeClock
+
+from watcher.daemon.leases import LOOK_EVERY_S, RENEW_EVERY_S, Leases, new_identity
+from watcher.daemon.ownership import MAINTENANCE
+from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.runtime.metrics import Metrics
+from watcher.store.held_lease import HeldLease
+from watcher.store.lease_protocol import LEASE_S, LeaseKey
+
+ACCOUNTS = [LeaseKey("account", name) for name in "abcdef"]
+A, B = ACCOUNTS[:2]
+OPS = LeaseKey("sink", "ops")
+
+
+class Replica:
+    """One process, which looks at its leases when the test says, and gives up at once what it is to give up."""
+
+    def __init__(self, table: LeaseTable, name: str) -> None:
+        self.store = FakeLeaseStore(table)
+        self.clock = FakeClock()
+        self.table = table
+        self.name = name
+        self.metrics = Metrics()
+        self.fatal: list[BaseException] = []
+        self.leases = Leases(self.store, replica=name, clock=table.clock, metrics=self.metrics, fatal=self.fatal.append)
+        self.changed: list[LeaseKey] = []
+        self.trusted: list[LeaseKey] = []
+        self.leases.follow(changed=self.changed.extend, trusted=self.trusted.extend)
+
+    async def want(self, *keys: LeaseKey, fingerprint: str = "one") -> None:
+        await self.leases.want(keys, fingerprint=fingerprint)
+        assert self.leases._keeping is not None
+        self.leases._keeping.cancel()
+
+    async def look(self) -> None:
+        await self.leases._alone(self.leases._look)
+
+    async def give_up(self) -> None:
+        for key in dict.fromkeys(self.changed):
+            await self.leases.release(key)
+
+    def owned(self, keys: Collection[LeaseKey]) -> list[LeaseKey]:
+        return [key for key in keys if self.leases.may_own(key)]
+
+    def held(self, kind: str) -> float | None:
+        return self.metrics.registry.get_sample_value("watcher_leases_held", {"kind": kind})
+
+    def takeovers(self, kind: str) -> float | None:
+        return self.metrics.registry.get_sample_value("watcher_lease_takeovers_total", {"kind": kind})
+
+
+@pytest.fixture
+def table(clock: FakeClock) -> LeaseTable:
+    return LeaseTable(clock)
+
+
+@pytest.fixture
+async def replica(table: LeaseTable) -> AsyncIterator[Replica]:
+    replica = Replica(table, "one")
+    yield replica
+    replica.store.may_answer.set()
+    assert replica.fatal == []
+
+
+async def taken(replica: Replica, key: LeaseKey = A) -> HeldLease:
+    """Return the lease as its first owner has it."""
+    await replica.want(key)
+    return await replica.leases.take(key)
+
+
+async def test_what_is_wanted_and_free_is_held_at_once_and_said(replica: Replica) -> None:
+    with capture_logs() as logs:
+        await replica.want(A, OPS)
+    assert replica.owned([A, B, OPS]) == [A, OPS]
+    assert (replica.held("account"), replica.held("sink"), replica.held("maintenance")) == (1, 1, 1)
+    assert replica.takeovers("account") == 0
+    (line,) = logs
+    names = ["account a", "maintenance store", "sink ops"]
+    assert line == {
+        "event": "ownership.taken",
+        "log_level": "info",
+        "taken": names,
+        "more": 0,
+        "takeovers": 0,
+        "replicas": 1,
+    }
+
+
+async def test_a_lease_is_trusted_from_before_its_renewal_was_sent_and_a_second_less_than_it_lasts(
+    replica: Replica, clock: FakeClock
+) -> None:
+    replica.store.may_answer.clear()
+    wanting = asyncio.create_task(replica.want(A))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    clock.advance(5)
+    replica.store.may_answer.set()
+    await wanting
+    held = await replica.leases.take(A)
+    clock.advance(LEASE_S - 1 - 5 - 0.01)
+    assert held.is_trusted()
+    clock.advance(0.02)
+    assert not held.is_trusted()
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+async def test_a_renewal_that_failed_however_it_ended_there_is_none(
+    replica: Replica, clock: FakeClock, *, is_committed: bool
+) -> None:
+    held = await taken(replica)
+    replica.store.trouble, replica.store.forgets_to_say = StoreError("rolled back, or who knows"), is_committed
+    clock.advance(RENEW_EVERY_S)
+    await replica.look()
+    assert replica.store.asked.count("renew") == 2
+    clock.advance(LEASE_S - 1 - RENEW_EVERY_S)
+    assert not held.is_trusted()
+    assert replica.leases.problem() is None
+    clock.advance(1)
+    assert replica.leases.problem() == "the leases were not renewed in time, so other replicas may have taken over"
+
+
+async def test_what_is_trusted_again_is_named_and_still_the_same(replica: Replica, clock: FakeClock) -> None:
+    held = await taken(replica)
+    clock.advance(LEASE_S)
+    assert (held.is_trusted(), replica.trusted) == (False, [])
+    await replica.look()
+    assert (held.is_trusted(), replica.leases.is_current(held)) == (True, True)
+    assert A in replica.trusted
+
+
+async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(
+    replica: Replica, clock: FakeClock
+) -> None:
+    held = await taken(replica)
+    clock.advance(RENEW_EVERY_S)
+    replica.store.may_answer.clear()
+    looking = asyncio.create_task(replica.look())
+    while replica.store.asked.count("renew") < 2:  # noqa: ASYNC110 (there is no event for it)
+        await asyncio.sleep(0)
+    await replica.leases.release(A)  # it may be owned: nothing to do, and nothing to wait for
+    clock.advance(LEASE_S - RENEW_EVERY_S)
+    assert not held.is_trusted()
+    clock.advance(LEASE_S)
+    replica.store.may_answer.set()
+    await looking
+    assert not held.is_trusted()
+
+
+async def test_what_another_took_over_while_this_one_slept_is_lost_and_said_once(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    held = await taken(replica)
+    clock.advance(LEASE_S + 60)
+    other = Replica(table, "other")
+    await other.want(A)
+    assert other.owned([A]) == [A]
+    assert (other.takeovers("account"), other.takeovers("maintenance")) == (1, 1)
+    with capture_logs() as logs:
+        assert not held.is_trusted()
+        await replica.look()
+        replica.leases.lost(held)  # as an owner found out beside it
+    assert not replica.leases.may_own(A)
+    assert A in replica.changed
+    lost = [line for line in logs if line["event"] == "ownership.lost"]
+    assert {line["log_level"] for line in lost} == {"info"}
+    assert [(line.get("account"), line.get("maintenance")) for line in lost] == [("a", None), (None, "store")]
+    with pytest.raises(OwnershipLostError):
+        await replica.leases.take(A)
+
+
+async def test_what_an_owner_finds_it_has_lost_is_held_no_more_before_the_next_renewal(
+    replica: Replica, table: LeaseTable
+) -> None:
+    held = await taken(replica)
+    await table.give(A, owner="other")
+    replica.leases.lost(held)
+    assert (replica.owned([A]), held.is_trusted(), A in replica.changed) == ([], False, True)
+    replica.leases.lost(held)
+    assert replica.held("account") == 0
+
+
+async def test_each_owner_after_the_first_has_another_epoch_and_the_one_before_none(replica: Replica) -> None:
+    first = await taken(replica)
+    second = await replica.leases.take(A)
+    assert second.lease != first.lease
+    assert (first.is_trusted(), second.is_trusted()) == (False, True)
+    await replica.look()
+    assert replica.leases.is_current(second)
+
+
+async def test_whoever_cannot_have_another_epoch_has_lost_it(replica: Replica, table: LeaseTable) -> None:
+    await taken(replica)
+    await table.give(A, owner="other")
+    with pytest.raises(OwnershipLostError, match="account a"):
+        await replica.leases.take(A)
+    assert not replica.leases.may_own(A)
+
+
+async def test_replicas_that_start_one_after_the_other_end_even(table: LeaseTable, clock: FakeClock) -> None:
+    replicas = [Replica(table, name) for name in ("one", "two", "three")]
+    for replica in replicas:
+        await replica.want(*ACCOUNTS, OPS)
+    for _ in range(8):
+        clock.advance(LOOK_EVERY_S)
+        for replica in replicas:
+            await replica.look()
+            await replica.give_up()
+    assert set(table.owned().values()) == {2}
+    assert (len(table.owned("sink")), len(table.owned("maintenance"))) == (1, 1)
+    assert sum(replica.leases.may_maintain() for replica in replicas) == 1
+
+
+async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    await replica.want(A, B)
+    other = Replica(table, "other")
+    await other.want(A, B)
+    for _ in range(2):
+        clock.advance(RENEW_EVERY_S)
+        await replica.look()
+        await other.look()
+    (given,) = set(replica.changed) & set(ACCOUNTS) - set(replica.owned(ACCOUNTS))
+    assert table.owned()["one"] == 2
+    held = replica.leases._holdings.get(given)
+    assert held is not None
+    assert held.is_trusted()
+    await replica.leases.release(given)
+    assert not held.is_trusted()
+    await other.look()
+    assert other.owned(ACCOUNTS) == [given]
+    assert other.takeovers("account") == 0
+
+
+async def test_what_cannot_be_used_is_declined_and_free_for_others(replica: Replica, table: LeaseTable) -> None:
+    held = await taken(replica)
+    replica.leases.decline(A)
+    assert (replica.leases.may_own(A), held.is_trusted()) == (False, True)
+    await replica.leases.release(A)
+    assert not held.is_trusted()
+    assert replica.leases.may_own(A) is True  # by the renewal that follows: nobody else is there
+    assert table.owned()["one"] == 1
+
+
+async def test_what_is_wanted_no_more_is_released(replica: Replica, table: LeaseTable) -> None:
+    await replica.want(A, B)
+    await replica.want(B)
+    await replica.leases.release(A)
+    await replica.leases.release(B)
+    assert table.is_free(A)
+    assert replica.owned(ACCOUNTS) == [B]
+
+
+async def test_a_release_that_fails_or_hangs_is_not_believed_in_nor_waited_for_long(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.daemon.leases.RELEASE_S", 0.01)
+    held = await taken(replica)
+    await replica.want(B)
+    replica.store.trouble = StoreError("no")
+    await replica.leases.release(A)
+    assert not held.is_trusted()
+    replica.store.may_answer.clear()
+    await replica.leases.close()
+
+
+async def test_at_the_end_all_is_released_and_nothing_is_taken_any_more(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    held = await taken(replica)
+    await replica.leases.want([A, B], fingerprint="one")
+    replica.leases.leave()
+    clock.advance(RENEW_EVERY_S)
+    await replica.look()
+    assert held.is_trusted()  # it may drain as long as it takes
+    assert table.replicas == {}
+    await replica.leases.release(A)
+    assert table.is_free(A)
+    await replica.leases.close()
+    await replica.leases.close()
+    assert table.is_free(MAINTENANCE)
+    assert (table.is_free(B), replica.store.asked.count("release")) == (True, 2)
+
+
+async def test_what_was_taken_by_a_renewal_under_way_at_the_end_is_released_too(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    await replica.want(A)
+    await replica.leases.want([A, B], fingerprint="one")
+    clock.advance(RENEW_EVERY_S)
+    replica.store.may_answer.clear()
+    wanting = asyncio.create_task(replica.leases.want([A, B, OPS], fingerprint="one"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(replica.leases.close())
+    await asyncio.sleep(0)
+    replica.store.may_answer.set()
+    await closing
+    await wanting
+    assert [key for key in (A, B, OPS, MAINTENANCE) if not table.is_free(key)] == []
+
+
+async def test_it_looks_every_second_and_renews_every_three_or_when_something_is_free(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    await replica.want(A)
+    await table.give(B, owner="other")
+    await replica.want(A, B)
+    del replica.store.asked[:]
+    for _ in range(3):
+        clock.advance(1)
+        await replica.look()
+    assert replica.store.asked == ["finds_free", "finds_free", "renew"]
+    table.rows[B].until_s = clock.monotonic()
+    clock.advance(1)
+    await replica.look()
+    assert replica.owned(ACCOUNTS) == [A, B]
+
+
+async def test_it_looks_by_itself(replica: Replica, table: LeaseTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 0.0)
+    await table.give(A, owner="other")
+    await replica.leases.want([A], fingerprint="one")
+    async with asyncio.timeout(10):
+        while replica.store.asked.count("finds_free") < 2:  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0)
+    await replica.leases.close()
+
+
+async def test_it_looks_at_once_when_another_has_released_something(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 1000.0)
+    await replica.table.give(A, owner="other")
+    await replica.leases.want([A], fingerprint="one")
+    await asyncio.sleep(0)
+    replica.table.rows[A].until_s = replica.table.now()
+    replica.store.tell()
+    async with asyncio.timeout(10):
+        while not replica.leases.may_own(A):  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0)
+    await replica.leases.close()
+
+
+async def test_a_bug_in_that_ends_the_program(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("watcher.daemon.leases.LOOK_EVERY_S", 0.0)
+
+    async def look() -> None:
+        raise LookupError
+
+    monkeypatch.setattr(replica.leases, "_look", look)
+    await replica.leases.want([A], fingerprint="one")
+    keeping = replica.leases._keeping
+    assert keeping is not None
+    await asyncio.wait([keeping])
+    await asyncio.sleep(0)
+    assert [type(error) for error in replica.fatal] == [LookupError]
+    replica.fatal.clear()
+
+
+async def test_configurations_that_differ_are_said_once_until_they_agree(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    other = Replica(table, "other")
+    await replica.want(A, fingerprint="new")
+    assert replica.leases.is_agreed()
+    await other.want(A, fingerprint="old")
+    with capture_logs() as logs:
+        for _ in range(3):
+            clock.advance(RENEW_EVERY_S)
+            await replica.look()
+            await other.look()
+    differs = {
+        "event": "config.differs",
+        "log_level": "warning",
+        "replicas": 2,
+        "note": "each owner goes by its own; meanwhile no problem is closed as removed",
+    }
+    assert logs == [differs]  # of this one: the other said so when it came
+    assert not replica.leases.is_agreed()
+    await other.want(A, fingerprint="new")
+    clock.advance(RENEW_EVERY_S)
+    await replica.look()
+    assert replica.leases.is_agreed()
+
+
+async def test_nobody_agrees_on_a_configuration_that_the_store_was_not_told_of(replica: Replica) -> None:
+    await replica.want(A, fingerprint="old")
+    replica.store.trouble = StoreError("no")
+    await replica.want(A, fingerprint="new")
+    assert not replica.leases.is_agreed()
+
+
+async def test_only_who_is_trusted_tidies_the_store(replica: Replica, clock: FakeClock) -> None:
+    await replica.want(A)
+    assert replica.leases.may_maintain()
+    clock.advance(LEASE_S)
+    assert not replica.leases.may_maintain()
+
+
+def test_no_process_is_called_as_another() -> None:
+    assert len({new_identity() for _ in range(100)}) == 100

@@ -1,0 +1,285 @@
+"""The owners of one replica among several, over a real store and real sockets; leases and ticks when the test says."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+
+import pytest
+from lease_store import FakeLeaseStore, LeaseTable
+from receiver import answer, says
+from structlog.testing import capture_logs
+from supervision import LONG_S, Setup, Slowly
+from virtual import FakeClock
+
+from watcher.daemon.leases import Leases
+from watcher.daemon.ownership import Ownership
+from watcher.delivery.sinks.stdout import StdoutOutput
+from watcher.delivery.worker import DeliveryWorker
+from watcher.domain.errors import StoreError
+from watcher.store.lease_protocol import LEASE_S, LeaseKey
+from watcher.store.sql_store import SqlStore
+
+ACCOUNT, OPS, MORE = LeaseKey("account", "a"), LeaseKey("sink", "ops"), LeaseKey("sink", "more")
+
+
+class Shared(Setup):
+    """The owners of a replica, and the leases it shares with others."""
+
+    def __init__(self, store: SqlStore, clock: FakeClock, output: StdoutOutput) -> None:
+        self.table = LeaseTable(clock, claim=store.claim)
+        self.lease_store = FakeLeaseStore(self.table)
+        store.exclusive = False
+        super().__init__(store, clock, output)
+
+    def make_ownership(self) -> Ownership:
+        self.leases = Leases(
+            self.lease_store, replica="one", clock=self.clock, metrics=self.metrics, fatal=self.fatal.append
+        )
+        return self.leases
+
+    async def look(self) -> None:
+        """Let the replica renew its leases."""
+        await self.leases._alone(self.leases._renew)
+
+    async def settled(self) -> None:
+        """Return once every change has been made."""
+        async with asyncio.timeout(LONG_S):
+            while changes := self.supervisor._changes:
+                await asyncio.wait(set(changes))
+
+    async def take_away(self, key: LeaseKey) -> None:
+        await self.table.give(key, owner="other")
+
+    async def run_jobs(self) -> None:
+        """Let every owner tick once, as the daemon's clock would."""
+        self.clock.advance(1.0)
+        for name in sorted(self.ticks()):
+            await self.schedule._jobs[name].run()
+        await self.settled()
+
+
+@pytest.fixture
+async def setup(store: SqlStore, clock: FakeClock) -> AsyncIterator[Shared]:
+    fd = os.open(os.devnull, os.O_WRONLY)
+    output = StdoutOutput(fd)
+    setup = Shared(store, clock, output)
+    async with setup.api.receiver, setup.hook.receiver:
+        yield setup
+        setup.lease_store.may_answer.set()
+        setup.supervisor._drain_s = 0.0
+        await setup.supervisor.stop()
+    output.close()
+    os.close(fd)
+    assert setup.fatal == []
+
+
+async def test_what_is_held_is_owned_and_works(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    assert setup.ticks() == {"account:a", "sink:ops"}
+    await setup.poll()
+    await setup.record()
+    assert await setup.deliver()
+
+
+async def test_what_another_replica_has_is_not_owned_until_it_is_free(setup: Shared) -> None:
+    await setup.take_away(OPS)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    assert (setup.ticks(), setup.named("sink")) == ({"account:a"}, set())
+    setup.clock.advance(LEASE_S)
+    await setup.look()
+    await setup.settled()
+    assert setup.ticks() == {"account:a", "sink:ops"}
+
+
+@pytest.mark.parametrize("finds_out", ["look", "run_jobs"])
+async def test_what_another_replica_took_over_is_let_go_of_said_once_and_the_others_go_on(
+    setup: Shared, finds_out: str
+) -> None:
+    sinks = {"ops": setup.webhook(), "more": setup.webhook()}
+    await setup.apply({"a": setup.account(), "b": setup.account()}, sinks=sinks)
+    setup.api.reply = says(answer(404))
+    await setup.settled()
+    await setup.take_away(ACCOUNT)
+    await setup.take_away(OPS)
+    with capture_logs() as logs:
+        await getattr(setup, finds_out)()
+        await setup.settled()
+        await setup.look()
+        await setup.settled()
+    assert "sink:ops" not in setup.ticks()
+    assert {"account:b", "sink:more"} <= setup.ticks()
+    if finds_out == "look":
+        assert "account:a" not in setup.ticks()
+        assert (setup.named("account"), setup.named("sink")) == ({"b"}, {"more"})
+    lost = [entry for entry in logs if entry["event"] == "ownership.lost"]
+    assert {entry["log_level"] for entry in lost} == {"info"}
+    assert sorted((entry.get("account"), entry.get("sink")) for entry in lost if entry.get("sink")) == [(None, "ops")]
+
+
+async def test_what_was_lost_and_is_had_again_begins_anew(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    worker = setup.worker()
+    await setup.take_away(OPS)
+    setup.table.rows[OPS].until_s = setup.clock.monotonic()
+    await setup.look()
+    await setup.settled()
+    assert setup.worker() is not worker
+
+
+async def test_an_owner_whose_lease_is_not_trusted_asks_and_sends_nothing_until_it_is_again(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    await setup.record()
+    setup.clock.advance(LEASE_S)
+    watcher, worker = setup.watcher(), setup.worker()
+    assert (await watcher.tick(), await worker.tick()) == (10.0, 10.0)
+    await watcher.drain()
+    assert (setup.api.quiet, setup.hook.quiet) == (True, True)
+    await setup.look()
+    await setup.settled()
+    assert (setup.watcher(), setup.worker()) == (watcher, worker)
+    woken = [name for name, job in setup.schedule._jobs.items() if job.due_at <= setup.clock.monotonic()]
+    assert sorted(woken) == ["account:a", "sink:ops"]
+
+
+async def test_a_changed_owner_begins_under_another_epoch(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    before = setup.table.rows[OPS].lease
+    await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
+    await setup.settled()
+    assert setup.table.rows[OPS].lease != before
+    await setup.record()
+    assert await setup.deliver()
+    await setup.look()
+    assert setup.leases.may_own(OPS)
+
+
+async def test_what_is_configured_no_more_is_released_once_it_has_ended(setup: Shared) -> None:
+    setup.hook.reply = slowly = Slowly()
+    await setup.apply(sinks={"ops": setup.webhook(), "more": setup.webhook()})
+    await setup.settled()
+    (ops,) = (
+        each
+        for each in setup.supervisor.owned()
+        if isinstance(each, DeliveryWorker) and each._queue.lease.name == "ops"
+    )
+    await setup.record()
+    setup.clock.advance(1.0)
+    await ops.tick()
+    await setup.hook.asked()
+    applying = asyncio.create_task(setup.apply(sinks={"more": setup.webhook()}))
+    while "sink:ops" in setup.ticks():  # noqa: ASYNC110 (there is no event for it)
+        await asyncio.sleep(0)
+    assert not setup.table.is_free(OPS)
+    slowly.may_answer.set()
+    await applying
+    assert setup.table.is_free(OPS)
+    assert not setup.table.is_free(MORE)
+
+
+async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook(), "more": setup.webhook()})
+    await setup.settled()
+    setup.table.replicas["other"] = (setup.clock.monotonic() + LEASE_S, setup.leases._fingerprint or "")
+    await setup.look()
+    await setup.settled()
+    given = [key for key in (OPS, MORE) if setup.table.is_free(key)]
+    assert len(given) == 1
+    assert len(setup.supervisor.owned()) == 2
+    assert setup.metrics.total("watcher_leases_held", kind="sink") == 1
+
+
+async def test_an_owner_that_cannot_begin_gives_its_lease_back(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    await setup.take_away(OPS)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    setup.table.rows[OPS].until_s = setup.clock.monotonic()
+    load, released = setup.store.load_sink, setup.lease_store.asked
+
+    async def fail(*_args: object, **_named: object) -> None:
+        monkeypatch.setattr(setup.store, "load_sink", load)
+        raise StoreError("not now")
+
+    monkeypatch.setattr(setup.store, "load_sink", fail)
+    with capture_logs() as logs:
+        await setup.look()
+        await setup.settled()
+    assert "release" in released
+    assert {"event": "ownership.declined", "log_level": "info", "sink": "ops", "problem": "not now"} in logs
+    assert setup.ticks() == {"account:a", "sink:ops"}  # taken again: nobody else is there
+
+
+async def test_a_bug_in_that_ends_the_daemon(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
+    await setup.take_away(OPS)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    setup.clock.advance(LEASE_S)
+
+    async def fail(*_args: object, **_named: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(setup.store, "load_sink", fail)
+    await setup.look()
+    await setup.settled()
+    assert [type(error) for error in setup.fatal] == [LookupError]
+    setup.fatal.clear()
+
+
+async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others_do(setup: Shared) -> None:
+    setup.hook.reply = slowly = Slowly()
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    await setup.record()
+    await setup.deliver()
+    stopping = asyncio.create_task(setup.supervisor.stop())
+    async with asyncio.timeout(LONG_S):
+        while not setup.table.is_free(ACCOUNT):  # noqa: ASYNC110 (there is no event for it)
+            await asyncio.sleep(0)
+    assert not setup.table.is_free(OPS)
+    assert setup.table.replicas == {}
+    slowly.may_answer.set()
+    await stopping
+    assert setup.table.owned("sink") == setup.table.owned("maintenance") == {}
+
+
+async def test_an_end_waits_for_no_store_that_hangs(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    await setup.settled()
+    setup.lease_store.may_answer.clear()
+    async with asyncio.timeout(LONG_S):
+        await setup.supervisor.stop()
+    assert setup.supervisor.owned() == []
+
+
+async def test_a_new_configuration_while_leases_come_and_go_ends_as_it_says(setup: Shared) -> None:
+    sinks = {name: setup.webhook() for name in ("ops", "more", "third")}
+    await setup.apply(sinks=sinks)
+    for name in sinks:
+        await setup.take_away(LeaseKey("sink", name))
+    looking = asyncio.create_task(setup.look())
+    await setup.apply(sinks={name: setup.webhook(rate_limit="9/s") for name in ("ops", "more")})
+    await looking
+    await setup.settled()
+    assert setup.ticks() == {"account:a"}
+    setup.clock.advance(LEASE_S)
+    await setup.look()
+    await setup.settled()
+    assert setup.ticks() == {"account:a", "sink:ops", "sink:more"}
+    assert setup.table.is_free(LeaseKey("sink", "third"))
+
+
+async def test_a_request_that_was_taken_in_time_is_not_sent_too_late_and_comes_due_again(setup: Shared) -> None:
+    await setup.apply()
+    await setup.settled()
+    setup.clock.advance(1.0)
+    watcher = setup.watcher()
+    await watcher.tick()
+    (asking,) = watcher._tasks
+    setup.clock.advance(LEASE_S)
+    await asyncio.wait([asking])
+    assert setup.api.quiet
+    assert setup.metrics.total("watcher_api_requests_total") == 0
+    await setup.look()
+    setup.clock.advance(2.0)
+    await setup.poll()

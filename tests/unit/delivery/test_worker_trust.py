@@ -1,0 +1,37 @@
+"""A sink whose lease is not trusted: nothing is sent, until it is again."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from worker_rig import Rig
+
+from watcher.delivery.worker import REST_S
+
+
+@pytest.fixture
+async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
+    rig = Rig(tmp_path / "watcher.db")
+    await rig.start()
+    yield rig
+    await rig.kill()
+
+
+async def test_nothing_is_sent_while_the_lease_is_not_trusted_and_then_it_goes_on(rig: Rig) -> None:
+    await rig.record("a", "b")
+    rig.is_trusted = False
+    assert await rig.go() == REST_S
+    assert (rig.sink.take_sent(), rig.store.asked) == ([], {})
+    rig.is_trusted = True
+    assert await rig.sent_after() == ["a1", "b1"]
+
+
+async def test_what_was_taken_before_the_trust_ran_out_is_not_sent_and_no_attempt_is_counted(rig: Rig) -> None:
+    await rig.record("a")
+    rig.worker._queue.is_trusted = lambda: False
+    await rig.worker.tick()
+    await rig.settle()
+    assert rig.sink.take_sent() == []
+    assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (0, "waiting")
+    rig.worker._queue.is_trusted = lambda: True
+    assert await rig.sent_after() == ["a1"]

@@ -1,0 +1,23 @@
+"""An account whose lease is not trusted: nothing is asked, until it is again."""
+
+from virtual import FakeClock, account_of
+
+from watcher.polling.account_poller import IDLE_S
+from watcher.store.sql_store import SqlStore
+
+A = "9a1b0000-0000-4000-8000-00000000000a"
+
+
+async def test_nothing_is_asked_while_the_lease_is_not_trusted_and_then_it_goes_on(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    trusted = [True]
+    account = await account_of(store, clock, A, is_trusted=lambda: trusted[0])
+    await account.run_for(5)
+    asked_count = len(account.api.asked)
+    assert asked_count
+    trusted[0] = False
+    clock.advance(60)
+    assert await account.watcher.tick() == IDLE_S
+    await account.watcher.drain()
+    assert len(account.api.asked) == asked_count

@@ -1,0 +1,332 @@
+"""Leases in a real PostgreSQL: several replicas of one database, whose clock the test sets on by aging the rows."""
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+import psycopg
+import pytest
+from postgres import PostgresServer
+from sqlalchemy import Connection
+from stores import SECOND_US, START_US, SetClock, Woken, change, executions_of
+from structlog.testing import capture_logs
+
+from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.store.changes import Lease
+from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, LeaseStore, RenewRequest
+from watcher.store.leases import check
+from watcher.store.open import open_store
+from watcher.store.postgresql_leases import FORGOTTEN_US, NOBODY, ORPHANED_US
+from watcher.store.sql_store import SqlStore
+
+ACCOUNTS = [LeaseKey("account", name) for name in "abcdefghijkl"]
+A, B = ACCOUNTS[:2]
+OPS = LeaseKey("sink", "ops")
+LONG_S = 20.0
+
+
+@dataclass
+class Replica:
+    """One process, as far as its leases go. It gives up at once what it has too many of."""
+
+    store: SqlStore
+    name: str
+    wanted: Sequence[LeaseKey]
+    fingerprint: str | None = "one"
+    held: list[Lease] = field(default_factory=list)
+
+    @property
+    def leases(self) -> LeaseStore:
+        assert self.store.leases is not None
+        return self.store.leases
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(lease.name for lease in self.held)
+
+    async def renew(self) -> LeaseReport:
+        report = await self.leases.renew(RenewRequest(self.name, self.fingerprint, self.held, self.wanted))
+        self.held = [lease for lease in self.held if lease not in report.lost]
+        self.held += [each.lease for each in report.taken]
+        return report
+
+    async def renew_and_give_up(self) -> None:
+        report = await self.renew()
+        for kind, count in report.surplus.items():
+            given = [lease for lease in self.held if lease.kind == kind][: min(1, count)]
+            await self.leases.release(given, leaving=None)
+            self.held = [lease for lease in self.held if lease not in given]
+
+    async def leave(self) -> None:
+        await self.leases.release(self.held, leaving=self.name)
+        self.held = []
+
+
+class Replicas:
+    """Replicas of one database, which lies at `url`."""
+
+    def __init__(self, url: str, server: PostgresServer) -> None:
+        self.url = url
+        self.server = server
+        self.all: list[Replica] = []
+
+    async def start(
+        self, name: str, *wanted: LeaseKey, fingerprint: str = "one", clock_error_s: float = 0.0
+    ) -> Replica:
+        clock = SetClock(START_US + round(clock_error_s * SECOND_US))
+        store = await open_store(self.url, clock=clock, on_recorded=Woken())
+        self.all.append(Replica(store, name, wanted or ACCOUNTS, fingerprint))
+        return self.all[-1]
+
+    def age(self, seconds: float, owner: str = "%") -> None:
+        """Let so much time pass for what is that owner's."""
+        aging = f"UPDATE lease SET until = until - {round(seconds * 1e6)} WHERE owner LIKE '{owner}'"  # noqa: S608 (ours)
+        self.server.run(aging, self.url)
+
+    def until_s(self, key: LeaseKey) -> float:
+        """Return in how many seconds a lease runs out, by the server's clock."""
+        left = "until / 1e6 - extract(epoch FROM clock_timestamp())"
+        asking = f"SELECT {left} FROM lease WHERE kind = '{key.kind}' AND name = '{key.name}'"  # noqa: S608 (ours)
+        ((seconds,),) = self.server.run(asking, self.url)
+        return float(seconds)
+
+
+@pytest.fixture
+async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
+    with postgres.database() as url:
+        replicas = Replicas(url, postgres)
+        yield replicas
+        for replica in replicas.all:
+            await replica.store.close()
+
+
+async def test_a_replica_alone_takes_all_and_holds_it_by_the_server_s_clock(replicas: Replicas) -> None:
+    one = await replicas.start("one", *ACCOUNTS, OPS)
+    report = await one.renew()
+    assert (len(one.held), report.lost, report.replica_count, report.differs) == (13, [], 1, False)
+    assert {each.is_takeover for each in report.taken} == {False}
+    assert LEASE_S - 2 < replicas.until_s(A) <= LEASE_S
+    replicas.age(5)
+    assert (await one.renew()).taken == []
+    assert LEASE_S - 2 < replicas.until_s(OPS) <= LEASE_S
+
+
+@pytest.mark.parametrize("count", [2, 3])
+async def test_replicas_share_evenly_whoever_came_first(replicas: Replicas, count: int) -> None:
+    several = [await replicas.start(f"r{number}", *ACCOUNTS, OPS) for number in range(count)]
+    for replica in several:
+        await replica.renew()
+    for _ in range(len(ACCOUNTS)):
+        for replica in several:
+            await replica.renew_and_give_up()
+    kinds = [Counter(lease.kind for lease in replica.held) for replica in several]
+    assert [each["account"] for each in kinds] == [len(ACCOUNTS) // count] * count
+    assert sum(each["sink"] for each in kinds) == 1
+    assert len({lease for replica in several for lease in replica.held}) == 13
+
+
+async def test_replicas_that_begin_at_once_take_nothing_twice(replicas: Replicas) -> None:
+    several = [await replicas.start(f"r{number}") for number in range(3)]
+    for _ in range(3):
+        await asyncio.gather(*(replica.renew() for replica in several))
+    names = sorted(name for replica in several for name in replica.names)
+    assert names == sorted(key.name for key in ACCOUNTS)
+
+
+async def test_what_a_dead_one_held_is_taken_over_when_its_lease_has_run_out_and_no_sooner(replicas: Replicas) -> None:
+    dead, other = await replicas.start("dead"), await replicas.start("other")
+    await dead.renew()
+    await other.renew()
+    assert (other.held, await other.leases.finds_free(ACCOUNTS)) == ([], False)
+    replicas.age(LEASE_S - 1, "dead")
+    assert (await other.renew()).taken == []
+    replicas.age(1.1, "dead")
+    assert await other.leases.finds_free([A])
+    report = await other.renew()
+    assert {each.is_takeover for each in report.taken} == {True}
+    assert (len(other.held), report.replica_count) == (12, 1)
+
+
+async def test_what_is_given_up_at_a_clean_stop_is_taken_at_once_and_no_takeover(replicas: Replicas) -> None:
+    one, other = await replicas.start("one"), await replicas.start("other")
+    await one.renew()
+    await other.renew()
+    heard = asyncio.Event()
+    other.leases.follow(heard.set)
+    await one.leave()
+    async with asyncio.timeout(LONG_S):
+        await heard.wait()
+    report = await other.renew()
+    assert [each.is_takeover for each in report.taken] == [False] * 12
+    assert report.replica_count == 1
+
+
+async def test_one_that_is_leaving_renews_what_it_holds_and_counts_no_more(replicas: Replicas) -> None:
+    one, other = await replicas.start("one"), await replicas.start("other")
+    await one.renew()
+    one.fingerprint, one.wanted = None, []
+    await one.renew()
+    assert len(one.held) == 12
+    assert (await other.renew()).replica_count == 1
+    await one.leases.release(one.held[:6], leaving="one")
+    await other.renew()
+    assert len(other.held) == 6
+
+
+async def test_an_epoch_that_was_taken_over_writes_nothing(replicas: Replicas) -> None:
+    one, other = await replicas.start("one", A), await replicas.start("other", A)
+    await one.renew()
+    (lease,) = one.held
+    await one.store.load_account(lease)
+    await one.store.record(change(lease, 1))
+    replicas.age(LEASE_S, "one")
+    await other.renew()
+    (taken,) = other.held
+    with pytest.raises(OwnershipLostError):
+        await one.store.record(change(lease, 2))
+    report = await one.renew()
+    assert (report.lost, one.held) == ([lease], [])
+    await other.store.load_account(taken)
+    assert len(await executions_of(other.store, taken)) == 1
+    await other.store.record(change(taken, 2))
+
+
+async def test_the_same_lease_under_another_epoch_leaves_nothing_to_the_one_before(replicas: Replicas) -> None:
+    one = await replicas.start("one", A)
+    await one.renew()
+    (before,) = one.held
+    now = await one.leases.retake(before)
+    assert (now.kind, now.name) == A
+    with pytest.raises(OwnershipLostError):
+        await one.store.record(change(before, 1))
+    with pytest.raises(OwnershipLostError, match="account a"):
+        await one.leases.retake(before)
+    one.held = [now]
+    assert (await one.renew()).lost == []
+
+
+async def in_a_write(replica: Replica, lease: Lease, meanwhile: Callable[[], Awaitable[object]]) -> None:
+    """Have something done while a write under that lease is under way."""
+    begun, may_end = threading.Event(), threading.Event()
+
+    def work(connection: Connection) -> None:
+        check(connection, [lease])
+        begun.set()
+        may_end.wait(LONG_S)
+
+    writing = asyncio.create_task(replica.store._database.write(work))
+    await asyncio.to_thread(begun.wait, LONG_S)
+    try:
+        await meanwhile()
+    finally:
+        may_end.set()
+        await writing
+
+
+async def test_nobody_takes_what_its_owner_is_writing_under_nor_waits_for_it(replicas: Replicas) -> None:
+    one, other = await replicas.start("one", A, B), await replicas.start("other", A, B)
+    await one.renew()
+    lease = next(lease for lease in one.held if lease.name == A.name)
+    replicas.age(LEASE_S, "one")
+    await in_a_write(one, lease, other.renew)
+    assert other.names == ["b"]
+    await other.renew()
+    assert other.names == ["a", "b"]
+
+
+async def test_a_lease_is_renewed_while_its_owner_is_writing(replicas: Replicas) -> None:
+    one = await replicas.start("one", A)
+    await one.renew()
+    replicas.age(5)
+    await in_a_write(one, one.held[0], one.renew)
+    assert (one.names, replicas.until_s(A) > LEASE_S - 2) == (["a"], True)
+
+
+async def test_replicas_that_look_for_what_is_free_at_once_never_wait_for_each_other(
+    replicas: Replicas, postgres: PostgresServer
+) -> None:
+    one, other = await replicas.start("one"), await replicas.start("other")
+    await one.renew()
+    await other.renew()
+    await one.leases.release(one.held[6:], leaving=None)
+    one.held = one.held[:6]
+    with psycopg.connect(replicas.url) as another:  # a third replica, in the midst of its renewal
+        another.execute("UPDATE lease SET until = until + 1 WHERE name = 'a'")
+        async with asyncio.timeout(1):
+            await other.renew()
+    assert len(other.held) == 6
+    assert postgres.run("SELECT 1 FROM pg_locks WHERE NOT granted", replicas.url) == []
+
+
+async def test_a_renewal_that_is_rolled_back_or_too_slow_is_an_error_and_renews_nothing(
+    replicas: Replicas, postgres: PostgresServer
+) -> None:
+    one = await replicas.start("one", A)
+    await one.renew()
+    replicas.age(5)
+    raising = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$"
+    postgres.run(raising, replicas.url)
+    trigger = "CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON lease DEFERRABLE INITIALLY DEFERRED FOR EACH ROW"
+    postgres.run(f"{trigger} EXECUTE FUNCTION refuse()", replicas.url)
+    with pytest.raises(StoreError):
+        await one.renew()
+    assert replicas.until_s(A) < LEASE_S - 4
+    postgres.run("DROP TRIGGER late ON lease", replicas.url)
+    with psycopg.connect(replicas.url) as stranger:
+        stranger.execute("LOCK TABLE lease")
+        with capture_logs() as logs, pytest.raises(StoreError, match="locked"):
+            await one.renew()
+    assert [line["event"] for line in logs] == ["store.failed"]
+    assert replicas.until_s(A) < LEASE_S - 4
+    assert (await one.renew()).lost == []
+
+
+async def test_only_the_server_s_clock_counts(replicas: Replicas) -> None:
+    behind = await replicas.start("behind", clock_error_s=-3600)
+    ahead = await replicas.start("ahead", clock_error_s=3600)
+    await behind.renew()
+    assert (await ahead.renew()).taken == []
+    assert (await behind.renew()).lost == []
+    replicas.age(LEASE_S, "behind")
+    await ahead.renew()
+    assert len(ahead.held) == 12
+    assert (await behind.renew()).taken == []
+    assert behind.held == []
+
+
+async def test_while_configurations_differ_nothing_is_given_up(replicas: Replicas) -> None:
+    old = await replicas.start("old", fingerprint="old")
+    await old.renew()
+    new = await replicas.start("new", *ACCOUNTS, LeaseKey("account", "new"), fingerprint="new")
+    report = await new.renew()
+    assert (report.differs, report.surplus, new.names) == (True, {}, ["new"])
+    assert (await old.renew()).surplus == {}
+    old.fingerprint = "new"
+    assert (await old.renew()).surplus == {"account": 6}
+
+
+async def test_while_configurations_differ_what_nobody_else_takes_is_taken_beyond_one_s_share(
+    replicas: Replicas,
+) -> None:
+    other = await replicas.start("other", LeaseKey("account", "z"), fingerprint="old")
+    await other.renew()
+    one = await replicas.start("one", A, B, fingerprint="new")
+    await one.renew()
+    assert one.names == ["a"]
+    replicas.age(ORPHANED_US / 1e6, NOBODY)
+    await one.renew()
+    assert one.names == ["a", "b"]
+
+
+async def test_replicas_that_were_killed_long_ago_are_forgotten(replicas: Replicas, postgres: PostgresServer) -> None:
+    dead, other = await replicas.start("dead", A), await replicas.start("other", A)
+    await dead.renew()
+    count = "SELECT count(*) FROM lease WHERE kind = 'replica'"
+    replicas.age(LEASE_S, "dead")
+    await other.renew()
+    assert postgres.run(count, replicas.url) == [(2,)]
+    replicas.age(FORGOTTEN_US / 1e6, "dead")
+    await other.renew()
+    assert postgres.run(count, replicas.url) == [(1,)]

@@ -1,0 +1,248 @@
+"""The leases of one replica among several: asks the store for them, renews them, and releases them.
+
+What is done with them is the supervisor's. A renewal that fails or hangs holds up nobody: what is held is trusted until
+so long after the last renewal that succeeded was *sent*, on a clock that goes on while the machine sleeps, and no
+longer. So whatever happened to that renewal, it is over before the store lets anybody else have it.
+"""
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from functools import partial
+
+import structlog
+
+from watcher.daemon.holdings import NEVER, Holdings, key_of
+from watcher.daemon.ownership import MAINTENANCE, Notice
+from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.domain.timestamps import BootTime
+from watcher.runtime.clock import Clock
+from watcher.runtime.metrics import Metrics
+from watcher.store.held_lease import HeldLease
+from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, LeaseStore, RenewRequest
+
+log = structlog.get_logger()
+
+RENEW_EVERY_S = 3.0
+LOOK_EVERY_S = 1.0
+"""What is free is looked for so often in between, and when it is heard of: another replica may have stopped."""
+
+MARGIN_S = 1.0
+"""A lease is trusted for so much less than it is held: clocks do not run alike."""
+
+RELEASE_S = 0.5
+"""Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
+
+
+def new_identity() -> str:
+    """Return a name for this process that no other has, before or after it."""
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class Leases:
+    """What this replica holds of the store's leases: an `Ownership`. `fatal` is given what must end the program."""
+
+    def __init__(
+        self,
+        store: LeaseStore,
+        *,
+        replica: str,
+        clock: Clock,
+        metrics: Metrics,
+        fatal: Callable[[BaseException], None],
+    ) -> None:
+        """Hold nothing, and want nothing yet."""
+        self._store = store
+        self._replica = replica
+        self._clock = clock
+        self._fatal = fatal
+        self._holdings = Holdings(clock=clock, metrics=metrics)
+        self._changed: Notice = lambda _keys: None
+        self._trusted: Notice = lambda _keys: None
+        self._wanted: frozenset[LeaseKey] = frozenset()
+        self._fingerprint: str | None = None
+        self._renewed_until = self._renew_at = NEVER
+        self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
+        self._is_told_of_differing = False
+        self._is_closed = False
+        self._asking = asyncio.Lock()
+        self._released = asyncio.Event()  # by another replica
+        self._keeping: asyncio.Task[None] | None = None
+
+    def follow(self, *, changed: Notice, trusted: Notice) -> None:
+        """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
+        self._changed, self._trusted = changed, trusted
+
+    async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
+        """Want to own these and nothing else. Return once the store was asked for them."""
+        self._wanted, self._fingerprint = frozenset(keys) | {MAINTENANCE}, fingerprint
+        await self._alone(self._renew)
+        if self._keeping is None:
+            self._keeping = asyncio.create_task(self._keep(), name="leases")
+            self._keeping.add_done_callback(self._ended)
+
+    def may_own(self, key: LeaseKey) -> bool:
+        """Return whether this is wanted and held, and to be kept."""
+        return key in self._wanted and key in self._holdings and key not in self._holdings.surplus
+
+    def is_current(self, held: HeldLease) -> bool:
+        """Return whether this is still the lease on what it names."""
+        return self._holdings.get(key_of(held.lease)) is held
+
+    async def take(self, key: LeaseKey) -> HeldLease:
+        """Return the lease for a new owner of what may be owned, under an epoch that no owner before had.
+
+        Raises `StoreError`.
+        """
+        if self._holdings.is_used(key):
+            await self._alone(partial(self._retake, key))
+        held = self._holdings.get(key)
+        if held is None:
+            raise OwnershipLostError(f"another process owns {key.kind} {key.name} by now")
+        self._holdings.use(key)
+        return held
+
+    async def release(self, key: LeaseKey) -> None:
+        """Let others have what is held and may not be owned. Return once they were told, or could not be."""
+        if key in self._holdings and not self.may_own(key):
+            await self._soon(partial(self._release, [key]))
+
+    def decline(self, key: LeaseKey) -> None:
+        """Own this no longer, though it is wanted and held; it is to be released."""
+        if key in self._holdings:
+            self._holdings.surplus.add(key)
+
+    def lost(self, held: HeldLease) -> None:
+        """Take note that the store says somebody else owns this."""
+        if self.is_current(held):
+            self._holdings.lose(held.lease)
+            self._changed([key_of(held.lease)])
+
+    def leave(self) -> None:
+        """Take nothing any more, and count no more among the replicas that do."""
+        self._wanted, self._fingerprint = frozenset(), None
+
+    async def close(self) -> None:
+        """Release all that is left."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        self.leave()
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.wait([self._keeping])
+        await self._soon(lambda: self._release(list(self._holdings)))
+
+    def may_maintain(self) -> bool:
+        """Return whether it is for this process to tidy the store."""
+        held = self._holdings.get(MAINTENANCE)
+        return held is not None and self.may_own(MAINTENANCE) and held.is_trusted()
+
+    def is_agreed(self) -> bool:
+        """Return whether all replicas that are alive go by the same configuration as this one."""
+        return self._agreed_on is not None and self._agreed_on == self._fingerprint
+
+    def problem(self) -> str | None:
+        """Return why this replica cannot be sure of what it owns, if it cannot."""
+        if self._clock.boot_time() < self._renewed_until:
+            return None
+        return "the leases were not renewed in time, so other replicas may have taken over"
+
+    # What is asked of the store
+
+    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have this done while nothing else is asked of the store, and to its end, whatever becomes of who waits.
+
+        Else what it has changed there would be known to nobody.
+        """
+
+        async def do() -> None:
+            async with self._asking:
+                await work()
+
+        doing = asyncio.create_task(do())
+        doing.add_done_callback(_seen)
+        await asyncio.shield(doing)
+
+    async def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Have this done, and wait for it, but not long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(RELEASE_S):
+                await self._alone(work)
+
+    async def _keep(self) -> None:
+        self._store.follow(self._released.set)
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._released.wait()
+            self._released.clear()
+            await self._alone(self._look)
+
+    async def _look(self) -> None:
+        """Renew when it is time, or when something is free that is wanted here."""
+        if self._clock.boot_time() >= self._renew_at or await self._finds_free():
+            await self._renew()
+
+    async def _finds_free(self) -> bool:
+        missing = [key for key in self._wanted if key not in self._holdings]
+        try:
+            return bool(missing) and await self._store.finds_free(missing)
+        except StoreError:
+            return False
+
+    async def _renew(self) -> None:
+        sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
+        self._renew_at = BootTime(sent_at + RENEW_EVERY_S)
+        request = RenewRequest(self._replica, fingerprint, self._holdings.leases(), self._wanted)
+        try:
+            report = await self._store.renew(request)
+        except StoreError:  # whatever came of it, nothing is believed renewed
+            return
+        self._renewed_until = BootTime(sent_at + LEASE_S)
+        again = self._holdings.take_in(report, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
+        self._note_configurations(report, fingerprint=fingerprint)
+        taken = [key_of(each.lease) for each in report.taken]
+        self._changed([*taken, *map(key_of, report.lost), *self._holdings.surplus])
+        self._trusted(again)
+
+    async def _retake(self, key: LeaseKey) -> None:
+        held = self._holdings.get(key)
+        if held is None:
+            return
+        try:
+            self._holdings.replace(held, await self._store.retake(held.lease))
+        except OwnershipLostError:
+            self._holdings.lose(held.lease)
+
+    async def _release(self, keys: Collection[LeaseKey]) -> None:
+        """Release these; what the store does not hear of runs out. Then the next may be to be given up."""
+        leases = self._holdings.leases(keys)
+        for lease in leases:
+            self._holdings.drop(lease)
+        with suppress(StoreError):
+            await self._store.release(leases, leaving=None if self._fingerprint else self._replica)
+        if self._fingerprint:
+            await self._renew()
+
+    # What it leads to
+
+    def _note_configurations(self, report: LeaseReport, *, fingerprint: str | None) -> None:
+        self._agreed_on = None if report.differs else fingerprint
+        if report.differs and not self._is_told_of_differing:
+            note = "each owner goes by its own; meanwhile no problem is closed as removed"
+            log.warning("config.differs", replicas=report.replica_count, note=note)
+        self._is_told_of_differing = report.differs
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self._fatal(error)
+
+
+def _seen(task: asyncio.Task[None]) -> None:
+    """Take note of an error that nobody may wait for any more."""
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,125 @@
+"""What the supervisor needs to know of ownership, and how it is where one process has it all."""
+
+from collections.abc import Callable, Collection
+from typing import Protocol
+
+from watcher.runtime.clock import Clock
+from watcher.store.held_lease import HeldLease
+from watcher.store.lease_protocol import LeaseKey
+from watcher.store.protocol import Store
+
+MAINTENANCE = LeaseKey("maintenance", "store")
+"""Whoever holds this tidies the store."""
+
+Notice = Callable[[Collection[LeaseKey]], None]
+
+
+class Ownership(Protocol):
+    """Which accounts and sinks this process may own. None of its methods raises an error but `take`."""
+
+    def follow(self, *, changed: Notice, trusted: Notice) -> None:
+        """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
+        ...
+
+    async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
+        """Want to own these and nothing else, by a configuration with that fingerprint."""
+        ...
+
+    def may_own(self, key: LeaseKey) -> bool:
+        """Return whether this is wanted and held, and to be kept."""
+        ...
+
+    def is_current(self, held: HeldLease) -> bool:
+        """Return whether this is still the lease on what it names."""
+        ...
+
+    async def take(self, key: LeaseKey) -> HeldLease:
+        """Return the lease for a new owner of what may be owned. Raises `StoreError`."""
+        ...
+
+    async def release(self, key: LeaseKey) -> None:
+        """Let others have what is held and may not be owned."""
+        ...
+
+    def decline(self, key: LeaseKey) -> None:
+        """Own this no longer, though it is wanted and held; it is to be released."""
+        ...
+
+    def lost(self, held: HeldLease) -> None:
+        """Take note that the store says somebody else owns this."""
+        ...
+
+    def leave(self) -> None:
+        """Take nothing any more; what is held may still be used, until it is released."""
+        ...
+
+    async def close(self) -> None:
+        """Release all that is left."""
+        ...
+
+    def may_maintain(self) -> bool:
+        """Return whether it is for this process to tidy the store."""
+        ...
+
+    def is_agreed(self) -> bool:
+        """Return whether all that own anything here go by the same configuration."""
+        ...
+
+    def problem(self) -> str | None:
+        """Return why this process cannot be sure of what it owns, if it cannot."""
+        ...
+
+
+class SoleOwnership:
+    """Everything is owned, at once and for ever: the store lets in no other process."""
+
+    def __init__(self, store: Store, *, clock: Clock) -> None:
+        """Want nothing yet."""
+        self._store = store
+        self._clock = clock
+        self._wanted: frozenset[LeaseKey] = frozenset()
+
+    def follow(self, *, changed: Notice, trusted: Notice) -> None:
+        """Tell nobody: nothing changes."""
+
+    async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:  # noqa: ARG002 (there is no other)
+        """Own these and nothing else."""
+        self._wanted = frozenset(keys)
+
+    def may_own(self, key: LeaseKey) -> bool:
+        """Return whether this is wanted."""
+        return key in self._wanted
+
+    def is_current(self, held: HeldLease) -> bool:  # noqa: ARG002 (of each)
+        """Return `True`: nobody else takes one."""
+        return True
+
+    async def take(self, key: LeaseKey) -> HeldLease:
+        """Return a new lease, whoever had it before. Raises `StoreError`."""
+        return HeldLease(await self._store.claim(key.kind, key.name), clock=self._clock)
+
+    async def release(self, key: LeaseKey) -> None:
+        """Do nothing: nobody waits for it."""
+
+    def decline(self, key: LeaseKey) -> None:
+        """Do nothing: there is nobody else to own it."""
+
+    def lost(self, held: HeldLease) -> None:
+        """Do nothing: it ends the daemon."""
+
+    def leave(self) -> None:
+        """Do nothing: it is the end."""
+
+    async def close(self) -> None:
+        """Do nothing: the lock on the file goes with the store."""
+
+    def may_maintain(self) -> bool:
+        """Return `True`: nobody else does."""
+        return True
+
+    def is_agreed(self) -> bool:
+        """Return `True`: there is one configuration."""
+        return True
+
+    def problem(self) -> None:
+        """Return `None`."""

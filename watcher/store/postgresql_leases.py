@@ -1,0 +1,272 @@
+"""Leases in PostgreSQL: who is alive, who holds what until when, and what is free, all by the server's clock.
+
+Each replica has a row of the kind `replica`, which it renews with its leases. A lease whose `until` has passed is free;
+one that was given up has no owner either, so that nobody takes it for one that ran out.
+
+Renewing locks no key, and writers lock nothing else (FOR KEY SHARE), so neither waits for the other. Who takes a lease
+locks all of its row and passes over what is locked: nothing is taken while its owner's write is under way.
+"""
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from operator import attrgetter
+from typing import Protocol, TypeVar
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Connection,
+    FromClause,
+    String,
+    and_,
+    bindparam,
+    cast,
+    column,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import insert
+
+from watcher.domain.errors import OwnershipLostError
+from watcher.domain.timestamps import Micros
+from watcher.store.changes import Lease
+from watcher.store.database import Watched
+from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, RenewRequest, TakenLease
+from watcher.store.lease_shares import surplus_count, target_count
+from watcher.store.tables import lease as table
+
+T = TypeVar("T")
+
+CHANNEL = "clerk_watcher_leases"
+
+REPLICA = "replica"
+NOBODY = ""
+
+LEASE_US = round(LEASE_S * 1_000_000)
+
+ORPHANED_US = 6_000_000
+"""While configurations differ, what is free for so long goes to whoever knows it: it may be nobody else's to take."""
+
+FORGOTTEN_US = 3_600_000_000
+"""The rows of replicas that ended so long ago go."""
+
+_NOW = select(cast(func.extract("epoch", func.clock_timestamp()) * 1_000_000, BigInteger))
+
+
+class Write(Protocol):
+    """Does a piece of work on a connection of its own, in a thread of its own, in a transaction that is committed."""
+
+    async def __call__(self, work: Callable[[Connection], T]) -> T:
+        """Return what `work` returns; if it raises, nobody knows what is written."""
+        ...
+
+
+class PostgresLeases:
+    """The `LeaseStore` of a PostgreSQL database."""
+
+    def __init__(self, write: Write, *, watched: Watched, follow: Callable[[Callable[[], None]], None]) -> None:
+        """Ask by `write`. `follow` has others' releases noted."""
+        self._do = write
+        self._watched = watched
+        self.follow = follow
+
+    async def renew(self, request: RenewRequest) -> LeaseReport:
+        """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""
+        return await self._write(partial(_renew, request=request))
+
+    async def finds_free(self, wanted: Collection[LeaseKey]) -> bool:
+        """Return whether any of these is free."""
+        return await self._write(partial(_finds_free, wanted=wanted))
+
+    async def retake(self, lease: Lease) -> Lease:
+        """Return the same lease under another epoch. Raises `OwnershipLostError` if it is held no more."""
+        return await self._write(partial(_retake, lease=lease))
+
+    async def release(self, leases: Collection[Lease], *, leaving: str | None) -> None:
+        """Let others have these, as far as they are still held, and tell them."""
+        await self._write(partial(_release, leases=leases, leaving=leaving))
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        return await self._watched(partial(self._do, work))
+
+
+@dataclass(frozen=True, slots=True)
+class _Replicas:
+    """Who is alive: how many leases of each kind each of the others holds, and whether their configurations differ."""
+
+    others: Sequence[str]
+    held: Mapping[tuple[str, str], int]
+    differs: bool
+
+    def counts(self, kind: str) -> list[int]:
+        """Return how many leases of a kind each of the others holds."""
+        return [self.held.get((name, kind), 0) for name in self.others]
+
+
+def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
+    now = _now(connection)
+    held = _extend(connection, request.held, now=now)
+    _show(connection, request, now=now)
+    replicas = _replicas(connection, request.replica, now=now)
+    mine = Counter(lease.kind for lease in held)
+    taken: list[TakenLease] = []
+    surplus: dict[str, int] = {}
+    for kind, grouped in groupby(sorted(request.wanted), key=attrgetter("kind")):
+        names, others = [key.name for key in grouped], replicas.counts(kind)
+        free_count = len(names) - mine[kind] - sum(others)
+        target = target_count(mine[kind], others, free=free_count)
+        if target > mine[kind]:
+            _insert_missing(connection, kind, names, now=now)
+            free = _free(connection, kind, names, since=now, count=target - mine[kind])
+            taken += _take(connection, free, owner=request.replica, now=now)
+        if replicas.differs:  # whoever lacks some may not know the rest
+            orphans = _free(connection, kind, names, since=now - ORPHANED_US)
+            taken += _take(connection, orphans, owner=request.replica, now=now)
+        else:
+            surplus[kind] = surplus_count(mine[kind], others, free=free_count, wanted=len(names))
+    lost = [lease for lease in request.held if lease not in held]
+    return LeaseReport(lost, taken, surplus, len(replicas.others) + bool(request.fingerprint), replicas.differs)
+
+
+def _now(connection: Connection) -> Micros:
+    """Return the server's time of this moment: not that of the transaction, which may have waited since."""
+    return Micros(connection.scalars(_NOW).one())
+
+
+def _rows(**columns: tuple[Sequence[object], type[BigInteger] | type[String]]) -> FromClause:
+    """Return these columns as a table, each bound as one array."""
+    arrays = [bindparam(None, list(values), type_=ARRAY(kind)) for values, kind in columns.values()]
+    names = [column(name, kind) for name, (_, kind) in columns.items()]
+    return func.unnest(*arrays).table_valued(*names).render_derived(name="given")
+
+
+def _given(leases: Collection[Lease]) -> FromClause:
+    ordered = sorted(leases, key=attrgetter("kind", "name"))
+    return _rows(
+        kind=([each.kind for each in ordered], String),
+        name=([each.name for each in ordered], String),
+        epoch=([each.epoch for each in ordered], BigInteger),
+    )
+
+
+def _is_of(given: FromClause) -> list[ColumnElement[bool]]:
+    return [table.c[key] == given.c[key] for key in ("kind", "name", "epoch")]
+
+
+def _extend(connection: Connection, leases: Collection[Lease], *, now: Micros) -> set[Lease]:
+    """Renew what is still held; return it."""
+    if not leases:
+        return set()
+    given = _given(leases)
+    extending = update(table).where(*_is_of(given)).values(until=now + LEASE_US)
+    rows = connection.execute(extending.returning(table.c.kind, table.c.name, table.c.epoch))
+    return {Lease(*row) for row in rows}
+
+
+def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
+    """Show that this replica is alive, or is gone; clear away those that were killed long ago."""
+    gone = select(table.c.name).where(table.c.kind == REPLICA, table.c.until < now - FORGOTTEN_US)
+    connection.execute(
+        delete(table).where(table.c.kind == REPLICA, table.c.name.in_(gone.with_for_update(skip_locked=True)))
+    )
+    if request.fingerprint is None:
+        _leave(connection, request.replica)
+        return
+    values = {"until": now + LEASE_US, "fingerprint": request.fingerprint}
+    key = {"kind": REPLICA, "name": request.replica}
+    inserting = insert(table).values(**key, owner=request.replica, epoch=0, **values)
+    connection.execute(inserting.on_conflict_do_update(index_elements=list(key), set_=values))
+
+
+def _leave(connection: Connection, replica: str) -> None:
+    connection.execute(delete(table).where(table.c.kind == REPLICA, table.c.name == replica))
+
+
+def _replicas(connection: Connection, replica: str, *, now: Micros) -> _Replicas:
+    alive = select(table.c.name, table.c.fingerprint).where(table.c.kind == REPLICA, table.c.until > now)
+    fingerprints = {row.name: row.fingerprint for row in connection.execute(alive)}
+    held = (
+        select(table.c.owner, table.c.kind, func.count())
+        .where(table.c.kind != REPLICA, table.c.until > now)
+        .group_by(table.c.owner, table.c.kind)
+    )
+    return _Replicas(
+        others=[name for name in fingerprints if name != replica],
+        held={(owner, kind): count for owner, kind, count in connection.execute(held)},
+        differs=len(set(fingerprints.values())) > 1,
+    )
+
+
+def _insert_missing(connection: Connection, kind: str, names: Sequence[str], *, now: Micros) -> None:
+    """Make the rows that are not there yet; they are free. In order, so that two that do so never wait in a circle.
+
+    Only those: to insert one that is there waits for whoever updates it, who may wait for this transaction.
+    """
+    there = set(connection.scalars(select(table.c.name).where(table.c.kind == kind)))
+    rows = [
+        {"kind": kind, "name": name, "owner": NOBODY, "epoch": 0, "until": now} for name in names if name not in there
+    ]
+    if rows:
+        connection.execute(insert(table).on_conflict_do_nothing(), rows)
+
+
+def _free(
+    connection: Connection, kind: str, names: Sequence[str], *, since: int, count: int | None = None
+) -> list[TakenLease]:
+    """Lock what has been free since that moment, at most so many; return what it is to become."""
+    given = _rows(name=(names, String))
+    free = (
+        select(table.c.name, table.c.owner)
+        .where(table.c.kind == kind, table.c.name == given.c.name, or_(table.c.until.is_(None), table.c.until <= since))
+        .order_by(table.c.name)
+        .limit(count)
+        .with_for_update(skip_locked=True, of=table)
+    )
+    return [
+        TakenLease(Lease(kind, row.name, secrets.randbits(62)), bool(row.owner)) for row in connection.execute(free)
+    ]
+
+
+def _take(connection: Connection, free: Sequence[TakenLease], *, owner: str, now: Micros) -> Sequence[TakenLease]:
+    if free:
+        new = _given([each.lease for each in free])
+        taking = update(table).where(table.c.kind == new.c.kind, table.c.name == new.c.name)
+        connection.execute(taking.values(owner=owner, epoch=new.c.epoch, until=now + LEASE_US))
+    return free
+
+
+def _finds_free(connection: Connection, *, wanted: Collection[LeaseKey]) -> bool:
+    ordered = sorted(wanted)
+    given = _rows(kind=([each.kind for each in ordered], String), name=([each.name for each in ordered], String))
+    is_held = exists().where(
+        table.c.kind == given.c.kind, table.c.name == given.c.name, table.c.until > _now(connection)
+    )
+    return bool(connection.scalar(select(exists(select(given.c.name).where(~is_held)))))
+
+
+def _retake(connection: Connection, *, lease: Lease) -> Lease:
+    is_held = and_(table.c.kind == lease.kind, table.c.name == lease.name, table.c.epoch == lease.epoch)
+    # The whole row: a write that its last owner has begun is waited for.
+    if connection.execute(select(table.c.name).where(is_held).with_for_update()).first() is None:
+        raise OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")
+    taken = Lease(lease.kind, lease.name, secrets.randbits(62))
+    connection.execute(update(table).where(is_held).values(epoch=taken.epoch))
+    return taken
+
+
+def _release(connection: Connection, *, leases: Collection[Lease], leaving: str | None) -> None:
+    if leaving is not None:
+        _leave(connection, leaving)
+    if leases:
+        given = _given(leases)
+        connection.execute(update(table).where(*_is_of(given)).values(owner=NOBODY, until=_now(connection)))
+    connection.execute(select(func.pg_notify(CHANNEL, "")))
