@@ -29,7 +29,11 @@ async def test_a_server_that_restarts_and_ends_connections_loses_nothing(
         await asyncio.to_thread(postgres.stop)
         await life.until(lambda: life.logged("store.failed"), within_s=10, what="it missed the server")
         await asyncio.to_thread(postgres.start)
-    await life.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=40, what="all was reported")
+    await life.until(
+        lambda: all(all_have_ended(events, simulator.world) for events in (receiver.events(), life.events())),
+        within_s=40,
+        what="all was reported",
+    )
     assert await life.stop() == 0
     for bodies in (receiver.kept(), life.emitted):
         assert checks.of_truth(bodies, simulator) == []
