@@ -61,8 +61,9 @@ UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --g
 requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml
 	$(PIP) install uv
 	$(UV_COMPILE) pyproject.toml -o .ci/requirements.txt
+	$(UV_COMPILE) pyproject.toml --extra postgres -c .ci/requirements.txt -o .ci/requirements-postgres.txt
 	$(UV_COMPILE) --group build -o .ci/requirements-build.txt
-	$(UV_COMPILE) --group dev -c .ci/requirements.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
+	$(UV_COMPILE) --group dev -c .ci/requirements-postgres.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
 
 .venv/runtime: .ci/requirements.txt pyproject.toml
 	@echo "Setting up .venv, once: about half a minute …"
