@@ -115,7 +115,8 @@ def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> Non
     install, run = (step["run"] for step in job["steps"] if "run" in step)
     assert install.endswith("apt-get install -qq --no-install-recommends prometheus-alertmanager")  # needs root
     assert run == ".ci/run"
-    assert "prometheus-alertmanager" in (ROOT / run).read_text(encoding="utf-8")
+    for program in ("prometheus-alertmanager", "kustomize"):
+        assert f"install {program}\n" in (ROOT / run).read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci/run", os.X_OK)
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert job["strategy"]["matrix"]["python"] == named
