@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-traced test-untraced test-long soak bench lint docs pictures image requirements clean
+.PHONY: demo test test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -59,6 +59,15 @@ image:  ## needs a container engine
 	docker build --tag clerk-watcher --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 image: VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
+SBOM ?= dist/clerk-watcher.cdx.json
+
+sbom: .venv/sbom  ## what the image holds of Python packages, in CycloneDX
+	@rm -rf .venv/image
+	@$(PYTHON) -m venv --without-pip .venv/image
+	@$(PIP) --python .venv/image install --require-hashes -r .ci/requirements-postgres.txt
+	@mkdir -p $(dir $(SBOM))
+	.venv/cyclonedx/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file $(SBOM) .venv/image
+
 UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
 
 requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml
@@ -66,6 +75,7 @@ requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.t
 	$(UV_COMPILE) pyproject.toml -o .ci/requirements.txt
 	$(UV_COMPILE) pyproject.toml --extra postgres -c .ci/requirements.txt -o .ci/requirements-postgres.txt
 	$(UV_COMPILE) --group build -o .ci/requirements-build.txt
+	$(UV_COMPILE) --group sbom -o .ci/requirements-sbom.txt
 	$(UV_COMPILE) --group dev -c .ci/requirements-postgres.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
 
 .venv/runtime: .ci/requirements.txt pyproject.toml
@@ -78,6 +88,11 @@ requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.t
 .venv/dev: .venv/runtime .ci/requirements-dev.txt
 	@echo "Installing what tests and linters need, once: about half a minute …"
 	@$(PIP) install --require-hashes -r .ci/requirements-dev.txt
+	@touch $@
+
+.venv/sbom: .venv/runtime .ci/requirements-sbom.txt
+	@$(PYTHON) -m venv --without-pip .venv/cyclonedx
+	@$(PIP) --python .venv/cyclonedx install --require-hashes -r .ci/requirements-sbom.txt
 	@touch $@
 
 clean:

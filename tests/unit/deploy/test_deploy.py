@@ -1,4 +1,4 @@
-"""What deploy/ and the Dockerfile promise about the program: its variables, its paths, its ending, its health."""
+"""What the Dockerfile, the unit and CI promise about the program: its variables, its paths, its ending."""
 
 import os
 import re
@@ -7,38 +7,35 @@ from typing import Any
 
 import pytest
 import yaml
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variables
 
 from watcher.config.loader import load_config
-from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
+from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
 from watcher.runtime.units import parse_duration
 
-ROOT = Path(__file__).parents[3]
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
-UNIT = (ROOT / "deploy" / "systemd" / "clerk-watcher.service").read_text()
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())
-SERVICE: dict[str, Any] = COMPOSE["services"]["watcher"]
-CONFIG = ROOT / "deploy" / "config" / "watcher.yaml"
+UNIT = (DEPLOY / "systemd" / "clerk-watcher.service").read_text(encoding="utf-8")
+CONFIG = DEPLOY / "config" / "watcher.yaml"
+MOUNTED = sorted(DEPLOY.rglob("watcher.yaml"))
+"""What to watch, for each way to deploy it."""
 
-SECRETS = {"clerk_api_key": "k", "ops_webhook_secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz"}
-ENDING_S = 8.0
-"""A drain takes no longer (SPEC 6)."""
+each_mounted = pytest.mark.parametrize("path", MOUNTED, ids=lambda path: path.parent.name)
 
 
 def unit(key: str) -> list[str]:
     return re.findall(rf"^{key}=(.*)$", UNIT, re.MULTILINE)
 
 
+def document_of(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return document
+
+
 def variables() -> dict[str, set[str]]:
-    image = re.search(r"^ENV ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)
-    return {
-        "Dockerfile": set(re.findall(r"(\w+)=", image[1] if image else "")),
-        "compose": set(SERVICE["environment"]),
-        "systemd": {value.partition("=")[0] for value in unit("Environment")},
-    }
+    return {"Dockerfile": set(image_variables()), "systemd": {line.partition("=")[0] for line in unit("Environment")}}
 
 
-@pytest.mark.parametrize("place", ["Dockerfile", "compose", "systemd"])
+@pytest.mark.parametrize("place", ["Dockerfile", "systemd"])
 def test_the_variables_that_are_set_are_read(place: str) -> None:
     ours = {name for name in variables()[place] if name != "PATH" and not name.startswith("PYTHON")}
     assert ours
@@ -55,58 +52,62 @@ def test_the_configuration_loads_with_the_secrets_of_either(directory: str, tmp_
     assert load_config(copy, environ=environ).accounts["default"].api_key.get_secret_value() == "k"
 
 
-def test_whoever_puts_their_pipeline_in_watches_all_of_it() -> None:
-    (watch,) = yaml.safe_load(CONFIG.read_text())["watch"]
+@each_mounted
+def test_whoever_puts_their_pipeline_in_watches_all_of_it(path: Path) -> None:
+    (watch,) = document_of(path)["watch"]
     assert set(watch) == {"pipeline"}
 
 
-def test_the_configuration_leaves_to_the_image_and_the_unit_what_they_set() -> None:
-    assert {key[0] for key in DEFAULTS.values()}.isdisjoint(yaml.safe_load(CONFIG.read_text()))
+@each_mounted
+def test_a_configuration_leaves_to_its_surroundings_what_they_set(path: Path) -> None:
+    document = document_of(path)
+    assert [(block, key) for block, key in DEFAULTS.values() if key in document.get(block, {})] == []
 
 
-def test_the_secrets_that_are_mounted_are_those_the_configuration_reads() -> None:
-    read = set(re.findall(r"/run/secrets}/(\w+)", CONFIG.read_text()))
-    assert read == set(SERVICE["secrets"]) == set(COMPOSE["secrets"]) == set(SECRETS)
+def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_alone() -> None:
+    texts = [re.sub(r"\S*/(?=clerk_api_key|ops_webhook_secret)", "", path.read_text("utf-8")) for path in MOUNTED]
+    documents = [yaml.safe_load(text) for text in texts]
+    for document in documents:
+        document.pop("store", None)
+    assert documents == documents[:1] * len(MOUNTED)
+
+
+def test_the_credentials_of_the_unit_are_those_the_configuration_reads() -> None:
+    read = set(re.findall(r"/run/secrets}/(\w+)", CONFIG.read_text(encoding="utf-8")))
     assert {value.partition(":")[0] for value in unit("LoadCredential")} == read
 
 
-def test_the_configuration_is_where_the_program_looks() -> None:
-    directory, _, mode = SERVICE["volumes"][0].partition(":")[2].partition(":")
-    assert (Path(directory) / CONFIG.name, mode) == (PLACES[1], "ro")
+def test_the_unit_has_the_configuration_where_the_program_looks() -> None:
     assert unit("ExecStart")[0].endswith(f"run --config {PLACES[1]}")
-    assert (ROOT / "deploy" / SERVICE["volumes"][0].partition(":")[0]).resolve() == CONFIG.parent
 
 
 def test_nobody_is_killed_while_draining() -> None:
     assert DRAIN_S + FLUSH_S < ENDING_S
-    assert parse_duration(SERVICE["stop_grace_period"]) > ENDING_S
     assert parse_duration(unit("TimeoutStopSec")[0]) > ENDING_S
 
 
 def test_state_is_kept_where_the_volume_is() -> None:
     url = "sqlite:////var/lib/watcher/watcher.db"
     assert "VOLUME /var/lib/watcher\n" in DOCKERFILE
-    assert f"WATCHER_STORE_URL={url}" in DOCKERFILE
-    assert f"WATCHER_STORE_URL={url}" in unit("Environment")
-    assert SERVICE["volumes"][1].partition(":")[2] == "/var/lib/watcher" == unit("WorkingDirectory")[0]
-
-
-def test_the_container_is_asked_for_its_health_as_the_image_says() -> None:
-    image = re.search(
-        r"^HEALTHCHECK --interval=(\S+) --timeout=(\S+) --start-period=(\S+) --retries=(\S+) CMD (\[.*\])$",
-        DOCKERFILE,
-        re.MULTILINE,
-    )
-    asked = SERVICE["healthcheck"]
-    assert image
-    assert yaml.safe_load(image[5]) == asked["test"][1:]
-    assert list(image.groups()[:4]) == [str(asked[key]) for key in ("interval", "timeout", "start_period", "retries")]
+    assert image_variables()[STORE_VARIABLE] == url
+    assert f"{STORE_VARIABLE}={url}" in unit("Environment")
+    assert unit("WorkingDirectory") == ["/var/lib/watcher"]
 
 
 def test_nothing_runs_as_root_or_writes_beside_its_state() -> None:
     assert "USER 65532:65532\n" in DOCKERFILE
-    assert (SERVICE["read_only"], SERVICE["cap_drop"]) == (True, ["ALL"])
     assert (unit("DynamicUser"), unit("ProtectSystem")) == (["yes"], ["strict"])
+
+
+def test_the_image_is_built_from_files_that_its_context_has_and_holds_the_driver_of_postgres() -> None:
+    taken = {
+        name for line in re.findall(r"^COPY (?!--from)(.*) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()
+    }
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    assert taken == allowed
+    installed = re.findall(r"--require-hashes -r (\S+)", DOCKERFILE)
+    assert set(installed) <= taken
+    assert "\npsycopg-binary==" in "".join((ROOT / name).read_text("utf-8") for name in installed)
 
 
 def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> None:
@@ -114,7 +115,8 @@ def test_ci_runs_what_a_change_must_pass_on_every_version_that_is_named() -> Non
     install, run = (step["run"] for step in job["steps"] if "run" in step)
     assert install.endswith("apt-get install -qq --no-install-recommends prometheus-alertmanager")  # needs root
     assert run == ".ci/run"
-    assert "prometheus-alertmanager" in (ROOT / run).read_text(encoding="utf-8")
+    for program in ("prometheus-alertmanager", "kustomize"):
+        assert f"install {program}\n" in (ROOT / run).read_text(encoding="utf-8")
     assert os.access(ROOT / ".ci/run", os.X_OK)
     named = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert job["strategy"]["matrix"]["python"] == named

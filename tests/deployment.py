@@ -1,0 +1,61 @@
+"""What the tests of deploy/ share: the image, what it sets, and the configurations that are mounted into it."""
+
+import asyncio
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from watcher.config.models import StoreSettings
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+ENDING_S = 8.0
+"""A drain takes no longer (SPEC 6)."""
+
+SECRETS = {
+    "clerk_api_key": "k",
+    "ops_webhook_secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
+    "postgres_password": "p",
+}
+
+on_postgres = pytest.mark.skipif(
+    "password_file" not in StoreSettings.model_fields, reason="this version has no PostgreSQL store yet"
+)
+
+
+def image_variables() -> dict[str, str]:
+    """Return what the image sets."""
+    found = re.search(r"^ENV ((?:.*\\\n)*.*)", DOCKERFILE, re.MULTILINE)
+    return dict(re.findall(r"(\w+)=(\S+)", found[1] if found else ""))
+
+
+def with_secrets(config: Path, folder: Path) -> Path:
+    """Return a copy that reads its secrets below `folder` instead of /run."""
+    text = config.read_text(encoding="utf-8")
+    for directory, name in set(re.findall(r"/run/(secrets[\w/-]*)\}?/(\w+)$", text, re.MULTILINE)):
+        (folder / directory).mkdir(parents=True, exist_ok=True)
+        (folder / directory / name).write_text(f"{SECRETS[name]}\n", encoding="utf-8")
+    copy = folder / config.name
+    copy.write_text(text.replace("/run/secrets", f"{folder}/secrets"), encoding="utf-8")
+    return copy
+
+
+async def check(config: Path, folder: Path, environ: Mapping[str, str]) -> None:
+    """Have the program check what is mounted, with the image's variables: it warns of the ids of an example alone."""
+    settings = {name: value for name, value in image_variables().items() if name.startswith("WATCHER_")}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "watcher", "check", "--config", str(with_secrets(config, folder))),
+        env={"PATH": os.environ["PATH"], **settings, **environ},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    lines = said.decode().splitlines()
+    assert process.returncode == 0, lines
+    assert [line for line in lines if "looks like the id of an example" not in line] == []

@@ -1,0 +1,128 @@
+"""The Compose files: right by the specification, whole in themselves, and true of the program and its image."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, on_postgres
+from yarl import URL
+
+from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
+from watcher.runtime.units import parse_duration
+
+SCHEMA = json.loads((ROOT / "tests/fixtures/compose-spec/compose-spec.json").read_text(encoding="utf-8"))
+FILES: dict[str, dict[str, Any]] = {
+    file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in DEPLOY.glob("compose*.yaml")
+}
+POSTGRES = FILES["compose.postgres.yaml"]["services"]["postgres"]
+
+each = pytest.mark.parametrize("file", FILES)
+
+
+def watcher_of(file: str) -> dict[str, Any]:
+    service: dict[str, Any] = FILES[file]["services"]["watcher"]
+    return service
+
+
+def config_of(file: str) -> Path:
+    """Return what the first volume brings to where the program looks."""
+    mount: str = watcher_of(file)["volumes"][0]
+    source, target, mode = mount.split(":")
+    assert (Path(target) / "watcher.yaml", mode) == (PLACES[1], "ro")
+    return DEPLOY / source / "watcher.yaml"
+
+
+@each
+def test_a_file_is_as_the_compose_specification_asks(file: str) -> None:
+    jsonschema.Draft7Validator(SCHEMA).validate(FILES[file])
+
+
+def test_a_key_that_compose_does_not_know_would_be_found() -> None:
+    wrong = {"services": {"watcher": watcher_of("compose.yaml") | {"stop_grace": "15s"}}}
+    with pytest.raises(jsonschema.ValidationError, match="stop_grace"):
+        jsonschema.Draft7Validator(SCHEMA).validate(wrong)
+
+
+@each
+def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
+    services = FILES[file]["services"].values()
+    mounted = {volume.partition(":")[0] for service in services for volume in service["volumes"]}
+    assert {name for name in mounted if not name.startswith(".")} == set(FILES[file]["volumes"])
+    used = {name for service in services for name in service["secrets"]}
+    assert {name: {"file": f"./secrets/{name}"} for name in used} == FILES[file]["secrets"]
+    assert "deploy/secrets/\n" in (ROOT / ".gitignore").read_text(encoding="utf-8")
+
+
+@each
+def test_the_secrets_that_are_mounted_are_those_the_configuration_reads(file: str) -> None:
+    read = re.findall(r"/run/secrets\}?/(\w+)$", config_of(file).read_text(encoding="utf-8"), re.MULTILINE)
+    assert read == watcher_of(file)["secrets"]
+    assert set(read) <= set(SECRETS)
+
+
+@pytest.mark.parametrize("file", ["compose.yaml", pytest.param("compose.postgres.yaml", marks=on_postgres)])
+async def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_path: Path) -> None:
+    await check(config_of(file), tmp_path, watcher_of(file)["environment"])
+
+
+@each
+def test_the_variables_that_are_set_are_read(file: str) -> None:
+    assert set(watcher_of(file)["environment"]) <= {*DEFAULTS, VARIABLE}
+
+
+@each
+def test_nobody_is_killed_while_draining(file: str) -> None:
+    assert parse_duration(watcher_of(file)["stop_grace_period"]) > ENDING_S
+
+
+@each
+def test_the_container_is_asked_for_its_health_as_the_image_says(file: str) -> None:
+    image = re.search(
+        r"^HEALTHCHECK --interval=(\S+) --timeout=(\S+) --start-period=(\S+) --retries=(\S+) CMD (\[.*\])$",
+        DOCKERFILE,
+        re.MULTILINE,
+    )
+    asked = watcher_of(file)["healthcheck"]
+    assert image
+    assert yaml.safe_load(image[5]) == asked["test"][1:]
+    assert list(image.groups()[:4]) == [str(asked[key]) for key in ("interval", "timeout", "start_period", "retries")]
+
+
+@each
+def test_no_service_runs_as_root_gains_rights_or_writes_beside_its_volumes(file: str) -> None:
+    for name, service in FILES[file]["services"].items():
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert name == "watcher" or service["user"] == "postgres"
+
+
+def test_on_sqlite_the_state_is_on_a_volume() -> None:
+    assert watcher_of("compose.yaml")["volumes"][1] == "state:/var/lib/watcher"
+
+
+def test_on_postgres_each_replica_has_a_port_of_its_own() -> None:
+    watcher = watcher_of("compose.postgres.yaml")
+    (port,) = watcher["ports"]
+    first, last = map(int, re.findall(r"\d{4}", port.rpartition(":")[0]))
+    assert last - first + 1 == watcher["deploy"]["replicas"] == 3
+    assert f"EXPOSE {port.rpartition(':')[2]}\n" in DOCKERFILE
+
+
+def test_the_database_is_the_one_the_watcher_asks_for_with_the_password_it_reads() -> None:
+    watcher, environ = watcher_of("compose.postgres.yaml"), POSTGRES["environment"]
+    url = URL(watcher["environment"][STORE_VARIABLE])
+    assert (url.host, url.user, url.path) == ("postgres", environ["POSTGRES_USER"], f"/{environ['POSTGRES_DB']}")
+    config = yaml.safe_load(config_of("compose.postgres.yaml").read_text(encoding="utf-8"))
+    assert config["store"] == {"password_file": environ["POSTGRES_PASSWORD_FILE"]}
+    assert Path(environ["POSTGRES_PASSWORD_FILE"]).name in POSTGRES["secrets"]
+
+
+def test_the_watcher_starts_once_the_database_answers_over_the_network() -> None:
+    watcher, asked = watcher_of("compose.postgres.yaml"), POSTGRES["healthcheck"]["test"]
+    assert watcher["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    assert asked[:2] == ["CMD", "pg_isready"]
+    assert "--host=127.0.0.1" in asked  # while it sets itself up, it answers on its socket alone

@@ -1,0 +1,226 @@
+"""The manifests: right by the schemas of Kubernetes, whole in themselves, and true of the program and its image."""
+
+import re
+import shutil
+import subprocess
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables, on_postgres
+from prometheus_client import CollectorRegistry
+from yarl import URL
+
+from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE
+from watcher.runtime.clock import SystemClock
+from watcher.web.health import Checks, health_routes
+
+Manifest = dict[str, Any]
+
+FOLDER = DEPLOY / "kubernetes"
+CONFIG = FOLDER / "base" / "watcher.yaml"
+WHOLE = sorted((*FOLDER.glob("base/[!kw]*.yaml"), FOLDER / "sqlite/volume.yaml", *FOLDER.rglob("secret.example.yaml")))
+"""What is complete by itself; the rest are patches, and what kustomize reads."""
+
+VERSIONS = ["1.27", kubernetes_validate.latest_version()]
+"""Of Kubernetes: the oldest that docs/operations.md names, and the newest that is known here."""
+
+KUSTOMIZE = shutil.which("kustomize")
+OVERLAYS = ("sqlite", "postgres")
+
+by_overlay = pytest.mark.parametrize("overlay", OVERLAYS)
+needs_kustomize = pytest.mark.skipif(KUSTOMIZE is None, reason="kustomize is not installed: apt-get install kustomize")
+
+
+def read(path: Path) -> Manifest:
+    manifest: Manifest = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return manifest
+
+
+@cache
+def built(overlay: str) -> dict[str, Manifest]:
+    """Return what would be applied, by kind."""
+    words = [str(KUSTOMIZE), "build", str(FOLDER / overlay)]
+    text = subprocess.run(words, check=True, capture_output=True, timeout=60).stdout
+    manifests = list(yaml.safe_load_all(text))
+    kinds: dict[str, Manifest] = {manifest["kind"]: manifest for manifest in manifests}
+    assert len(kinds) == len(manifests)
+    return kinds
+
+
+def container_of(deployment: Manifest) -> Manifest:
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert isinstance(container, dict)
+    return container
+
+
+DEPLOYMENT = read(FOLDER / "base/deployment.yaml")
+POD: Manifest = DEPLOYMENT["spec"]["template"]["spec"]
+CONTAINER = container_of(DEPLOYMENT)
+LABELS: dict[str, str] = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("path", WHOLE, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_a_manifest_is_as_its_schema_asks(path: Path, version: str) -> None:
+    kubernetes_validate.validate(read(path), version, strict=True)
+
+
+@needs_kustomize
+@by_overlay
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_an_overlay_comes_to_is_as_its_schemas_ask(overlay: str, version: str) -> None:
+    for manifest in built(overlay).values():
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_a_key_that_kubernetes_does_not_know_would_be_found() -> None:
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(DEPLOYMENT | {"spec": DEPLOYMENT["spec"] | {"replica": 3}}, "1.27", strict=True)
+
+
+@pytest.mark.parametrize("folder", ["base", *OVERLAYS])
+def test_a_kustomization_names_every_file_beside_it(folder: str) -> None:
+    kustomization = read(FOLDER / folder / "kustomization.yaml")
+    patches = [patch["path"] for patch in kustomization.get("patches", [])]
+    generated = [name for made in kustomization.get("configMapGenerator", []) for name in made["files"]]
+    named = {*kustomization["resources"], *patches, *generated} - {"../base"}
+    beside = {path.name for path in (FOLDER / folder).glob("*.yaml")}
+    assert named == beside - {"kustomization.yaml", "secret.example.yaml"}
+
+
+def test_a_changed_configuration_is_swapped_in_place_and_restarts_nothing() -> None:
+    (made,) = read(FOLDER / "base/kustomization.yaml")["configMapGenerator"]
+    assert made["options"] == {"disableNameSuffixHash": True}
+    (volume,) = (volume for volume in POD["volumes"] if "configMap" in volume)
+    assert volume["configMap"]["name"] == made["name"]
+    (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == volume["name"])
+    assert set(mount) == {"name", "mountPath", "readOnly"}  # a subPath would never be swapped
+    assert Path(mount["mountPath"]) / made["files"][0] == PLACES[1]
+
+
+def test_the_image_is_the_one_that_is_made_in_its_version() -> None:
+    (image,) = read(FOLDER / "base/kustomization.yaml")["images"]
+    assert f"docker build --tag {CONTAINER['image']} " in (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert image["name"] == CONTAINER["image"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert image["newTag"] == project["version"]
+
+
+def test_the_ports_are_those_the_image_listens_on() -> None:
+    (port,) = CONTAINER["ports"]
+    assert f"EXPOSE {port['containerPort']}\n" in DOCKERFILE
+    assert image_variables()["WATCHER_HTTP_LISTEN"] == f"0.0.0.0:{port['containerPort']}"
+    assert read(FOLDER / "base/service.yaml")["spec"]["ports"][0]["targetPort"] == port["name"]
+    (ingress,) = read(FOLDER / "base/networkpolicy.yaml")["spec"]["ingress"]
+    assert [allowed["port"] for allowed in ingress["ports"]] == [port["name"]]
+
+
+async def test_the_probes_ask_pages_that_there_are() -> None:
+    async def none() -> tuple[str, ...]:
+        return ()
+
+    async def refresh() -> None: ...
+
+    routes = health_routes(Checks(tuple, none, refresh), CollectorRegistry(), clock=SystemClock())
+    probes = {name: CONTAINER[f"{name}Probe"]["httpGet"] for name in ("startup", "liveness", "readiness")}
+    assert {get["path"] for get in probes.values()} <= {route.path for route in routes}
+    assert {name: get["path"] for name, get in probes.items()} == {
+        "startup": "/livez",
+        "liveness": "/livez",  # a store that cannot be written is no reason to restart
+        "readiness": "/readyz",
+    }
+    assert {get["port"] for get in probes.values()} == {CONTAINER["ports"][0]["name"]}
+
+
+def test_nobody_is_killed_while_draining() -> None:
+    assert POD["terminationGracePeriodSeconds"] > ENDING_S
+
+
+def test_the_pod_is_what_the_restricted_standard_of_kubernetes_allows() -> None:
+    uid = int(re.findall(r"^USER (\d+):\d+$", DOCKERFILE, re.MULTILINE)[0])
+    context = POD["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert {context["runAsUser"], context["runAsGroup"], context["fsGroup"]} == {uid}
+    assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert CONTAINER["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert POD["automountServiceAccountToken"] is False
+
+
+def test_the_secrets_that_are_asked_for_are_those_of_the_examples_which_hold_none() -> None:
+    examples = {path.parent.name: read(path) for path in FOLDER.rglob("secret.example.yaml")}
+    assert {value for example in examples.values() for value in example["stringData"].values()} == {"REPLACE_ME"}
+    (volume,) = (volume["secret"] for volume in POD["volumes"] if "secret" in volume)
+    (mount,) = (mount for mount in CONTAINER["volumeMounts"] if mount["name"] == "secrets")
+    keys = re.findall(rf"{mount['mountPath']}/(\w+)$", CONFIG.read_text(encoding="utf-8"), re.MULTILINE)
+    common = examples["kubernetes"]
+    assert (volume["secretName"], keys) == (common["metadata"]["name"], [*common["stringData"]])
+    assert set(keys) < set(SECRETS)
+    password = variables_of(read(FOLDER / "postgres/deployment.yaml"))["PGPASSWORD"]["valueFrom"]["secretKeyRef"]
+    example = examples["postgres"]
+    assert password == {"name": example["metadata"]["name"], "key": next(iter(example["stringData"]))}
+
+
+def variables_of(deployment: Manifest) -> dict[str, Manifest]:
+    return {variable["name"]: variable for variable in container_of(deployment).get("env", [])}
+
+
+@pytest.mark.parametrize("overlay", ["sqlite", pytest.param("postgres", marks=on_postgres)])
+async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path) -> None:
+    variables = variables_of(read(FOLDER / overlay / "deployment.yaml"))
+    assert {name for name in variables if name.startswith("WATCHER_")} <= set(DEFAULTS)
+    await check(CONFIG, tmp_path, {name: variable.get("value", "p") for name, variable in variables.items()})
+
+
+@needs_kustomize
+@by_overlay
+def test_service_budget_and_policy_are_about_these_pods(overlay: str) -> None:
+    kinds = built(overlay)
+    assert kinds["Service"]["spec"]["selector"] == LABELS
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == LABELS
+    assert kinds["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == LABELS
+    assert kinds["Deployment"]["spec"]["selector"]["matchLabels"] == LABELS
+    spread = kinds["Deployment"]["spec"]["template"]["spec"]["topologySpreadConstraints"]
+    assert [each["labelSelector"]["matchLabels"] for each in spread] == [LABELS, LABELS]
+
+
+@needs_kustomize
+def test_on_sqlite_one_replica_ends_before_the_next_one_has_its_volume() -> None:
+    kinds = built("sqlite")
+    spec, container = kinds["Deployment"]["spec"], container_of(kinds["Deployment"])
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    (volume,) = (each for each in spec["template"]["spec"]["volumes"] if "persistentVolumeClaim" in each)
+    claim = kinds["PersistentVolumeClaim"]
+    assert volume["persistentVolumeClaim"] == {"claimName": claim["metadata"]["name"]}
+    (mount,) = (each for each in container["volumeMounts"] if each["name"] == volume["name"])
+    assert f"VOLUME {mount['mountPath']}\n" in DOCKERFILE
+    assert STORE_VARIABLE not in variables_of(kinds["Deployment"])  # the image's, which is on that volume
+    assert image_variables()[STORE_VARIABLE].startswith(f"sqlite:///{mount['mountPath']}/")
+
+
+@needs_kustomize
+def test_on_postgres_two_of_three_replicas_are_always_there() -> None:
+    kinds = built("postgres")
+    spec = kinds["Deployment"]["spec"]
+    assert (spec["replicas"], kinds["PodDisruptionBudget"]["spec"]["maxUnavailable"]) == (3, 1)
+    assert (spec["strategy"]["type"], spec["strategy"]["rollingUpdate"]["maxUnavailable"]) == ("RollingUpdate", 0)
+
+
+@needs_kustomize
+@by_overlay
+def test_the_watcher_may_reach_what_it_needs_and_no_other_port(overlay: str) -> None:
+    kinds = built(overlay)
+    policy = kinds["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    open_ports = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    sinks = {URL(sink["url"]).port for sink in yaml.safe_load(CONFIG.read_text(encoding="utf-8"))["sinks"].values()}
+    store = {5432} if STORE_VARIABLE in variables_of(kinds["Deployment"]) else set()
+    assert open_ports == {53} | sinks | store
