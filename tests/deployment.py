@@ -7,10 +7,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import pytest
-
-from watcher.config.models import StoreSettings
-
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -23,10 +19,6 @@ SECRETS = {
     "ops_webhook_secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
     "postgres_password": "p",
 }
-
-on_postgres = pytest.mark.skipif(
-    "password_file" not in StoreSettings.model_fields, reason="this version has no PostgreSQL store yet"
-)
 
 
 def image_variables() -> dict[str, str]:

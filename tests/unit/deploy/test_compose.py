@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, on_postgres
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
@@ -64,7 +64,7 @@ def test_the_secrets_that_are_mounted_are_those_the_configuration_reads(file: st
     assert set(read) <= set(SECRETS)
 
 
-@pytest.mark.parametrize("file", ["compose.yaml", pytest.param("compose.postgres.yaml", marks=on_postgres)])
+@pytest.mark.parametrize("file", ["compose.yaml", "compose.postgres.yaml"])
 async def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_path: Path) -> None:
     await check(config_of(file), tmp_path, watcher_of(file)["environment"])
 

@@ -11,7 +11,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables, on_postgres
+from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check, image_variables
 from prometheus_client import CollectorRegistry
 from yarl import URL
 
@@ -173,7 +173,7 @@ def variables_of(deployment: Manifest) -> dict[str, Manifest]:
     return {variable["name"]: variable for variable in container_of(deployment).get("env", [])}
 
 
-@pytest.mark.parametrize("overlay", ["sqlite", pytest.param("postgres", marks=on_postgres)])
+@pytest.mark.parametrize("overlay", ["sqlite", "postgres"])
 async def test_the_program_accepts_the_configuration_that_is_mounted(overlay: str, tmp_path: Path) -> None:
     variables = variables_of(read(FOLDER / overlay / "deployment.yaml"))
     assert {name for name in variables if name.startswith("WATCHER_")} <= set(DEFAULTS)
