@@ -24,9 +24,13 @@ def stderr_console() -> Console:
     return console_on(sys.stderr)
 
 
-def say(console: Console, *parts: str | tuple[str, str]) -> None:
-    """Print one line of texts, each perhaps with a style; where it is full, it goes on with the next word below."""
+def say(console: Console, *parts: str | tuple[str, str], wrap: bool = True) -> None:
+    """Print one line of texts, each perhaps with a style.
+
+    Where it is full, it goes on with the next word below; without `wrap`, wherever the terminal breaks it.
+    """
     shown = [(part, "") if isinstance(part, str) else part for part in parts]
     console.print(
-        Text.assemble(*((printable(harmless(text), encoding=console.encoding), style) for text, style in shown))
+        Text.assemble(*((printable(harmless(text), encoding=console.encoding), style) for text, style in shown)),
+        soft_wrap=not wrap,
     )

@@ -15,7 +15,7 @@ from watcher.domain.errors import Exit, WatcherError
 from watcher.runtime.log_writer import flush_logs
 from watcher.runtime.signals import command_named
 
-COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health")
+COMMANDS = ("run", "demo", "simulate", "wait", "check", "init", "schema", "health", "copy-store")
 """In the order of the help. `copy-store` is the function `copy_store` of the module `commands.copy_store`."""
 
 HELP_WIDTH = 80

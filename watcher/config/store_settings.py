@@ -14,7 +14,8 @@ _POSTGRESQL = re.compile(r"postgres(?:ql)?://")
 _PASSWORDS = {"password", "sslpassword"}
 
 
-def _store_url(value: str) -> str:
+def check_store_url(value: str) -> str:
+    """Return the URL of a store. Raises `InvalidValueError`, which shows none of it: it may hold a password."""
     if _SQLITE.fullmatch(value):
         return value
     if _POSTGRESQL.match(value):
@@ -40,7 +41,7 @@ def _postgresql_url(value: str) -> str:
 class StoreSettings(Block):
     """Where state lives."""
 
-    url: Annotated[str, AfterValidator(_store_url)] = Field(
+    url: Annotated[str, AfterValidator(check_store_url)] = Field(
         default="sqlite:///watcher.db",
         description="A SQLite file, after three slashes from where the daemon starts, after four from the root; or a "
         "[PostgreSQL](operations.md#postgresql) database, as libpq reads it. A change needs a restart.",

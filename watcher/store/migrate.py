@@ -9,9 +9,9 @@ from sqlalchemy import Connection
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the schema up to this version, inside the transaction the connection has begun."""
+def migrate(connection: Connection, *, version: int) -> None:
+    """Bring the schema up to that version, inside the transaction the connection has begun."""
     config = Config()
     config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))  # "%" interpolates there
     config.attributes["connection"] = connection
-    upgrade(config, "head")
+    upgrade(config, f"{version:04}")

@@ -6,7 +6,7 @@ What PostgreSQL needs is loaded only for a store that is there.
 import errno
 import os
 from collections.abc import Callable, Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -51,8 +51,8 @@ async def open_store(
         if is_postgresql(url):
             database = _postgresql(url, password=password, clock=clock)
         else:
-            path = _path_of(url)
-            database_file = _take_file(path, clock=clock, stack=stack)
+            path = path_of(url)
+            database_file = take_file(path, clock=clock, stack=stack)
             database = SqliteDatabase(path, busy_timeout_s=busy_timeout_s)
         stack.push_async_callback(database.close)
         created = await database.prepare()
@@ -80,7 +80,7 @@ def _postgresql(url: str, *, password: str | None, clock: Clock) -> Database:
     return PostgresDatabase(url, password=password, clock=clock)
 
 
-def _path_of(url: str) -> Path:
+def path_of(url: str) -> Path:
     """Return the file, links resolved, so that one file has one lock whatever it is called."""
     try:
         parts = make_url(url)
@@ -93,7 +93,8 @@ def _path_of(url: str) -> Path:
     return Path(str(parts.database)).resolve()
 
 
-def _take_file(path: Path, *, clock: Clock, stack: AsyncExitStack) -> DatabaseFile:
+def take_file(path: Path, *, clock: Clock, stack: AsyncExitStack | ExitStack) -> DatabaseFile:
+    """Hold the file, made if it is not there, until the stack is closed. Raises `StoreError`."""
     try:
         if path.exists() and not path.is_file() and not path.is_dir():  # a device stays open to everybody
             raise StoreUnusableError(f"{path} is not a file; {_RIGHT}")

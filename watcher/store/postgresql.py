@@ -75,7 +75,7 @@ _NAMES = ErrorNames(
         "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
         "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
         "53": (StoreError, "is out of resources; see the server's log"),
-        "55P03": (StoreError, "has locked what is to be written, and not by this daemon; see pg_stat_activity"),
+        "55P03": (StoreError, "is locked by another program, perhaps watcher copy-store; see pg_stat_activity"),
         "57014": (StoreError, "was too slow; see the server's load and pg_stat_activity"),
         "58": (StoreError, "reports an error of its disk; see the server's log"),
         "XX001": _DAMAGED,
@@ -104,9 +104,9 @@ class PostgresDatabase:
         self.where = url.partition("?")[0]
         self._connector = Connector(url, password=password, clock=clock)
         self._commits = CommitLog(self._connector, clock=clock)
-        self._writer = _engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
-        self._reader = _engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
-        self._opening = _engine(self._connector, begin=lambda: _WRITE, connections=1)
+        self._writer = make_engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        self._reader = make_engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
+        self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
         self._writing = WorkerThreads("store-writer")
         self._reading = WorkerThreads("store-reader", count=READERS_COUNT)
@@ -129,11 +129,8 @@ class PostgresDatabase:
                 await asyncio.sleep(MIGRATION_POLL_S)
             raise StoreNotReadyError(f"{self.where} is being brought up to date by another process")
         except SQLAlchemyError as error:
-            fault, cause = self.explain(error), cause_of(error)
-        must_be_corrected = isinstance(cause, CannotConnectError) and _TO_BE_CORRECTED.search(str(cause))
-        if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) == _NO_RIGHT:
-            raise StoreUnusableError(fault.text)
-        raise StoreNotReadyError(fault.text)
+            meaning = opening_error(error, where=self.where)
+        raise meaning
 
     def shared(self, on_recorded: OnRecorded) -> OnRecorded:
         """Return what to call after a commit in place of `on_recorded`, so that other processes hear of it as well."""
@@ -150,11 +147,7 @@ class PostgresDatabase:
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work, or of an attempt to connect."""
-        cause = cause_of(error)
-        if isinstance(cause, CannotConnectError):
-            text = f"{self.where} cannot be connected to: {cause}; see store.url, store.password_file and the server"
-            return DatabaseFault(StoreError, text, concerns_all=True)
-        return explain(error, where=self.where, names=_NAMES)
+        return _explain(error, where=self.where)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
@@ -170,7 +163,7 @@ class PostgresDatabase:
     def _prepare(self, connection: Connection) -> bool | None:
         """Bring the schema up to date; return `None` if another process is at it."""
         if schema_version.found_version(connection, where=self.where) < SCHEMA_VERSION:
-            if not connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))):
+            if not take_migration_lock(connection):
                 return None
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
@@ -188,7 +181,33 @@ class PostgresDatabase:
         return results[0]
 
 
-def _engine(connector: Connector, *, begin: Callable[[], str], connections: int) -> Engine:
+def opening_error(error: Exception, *, where: str) -> StoreError:
+    """Return what an error means to whoever opens a database: what a person must correct, or what may pass."""
+    fault, cause = _explain(error, where=where), cause_of(error)
+    must_be_corrected = isinstance(cause, CannotConnectError) and _TO_BE_CORRECTED.search(str(cause))
+    if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) == _NO_RIGHT:
+        return StoreUnusableError(fault.text)
+    return StoreNotReadyError(fault.text)
+
+
+def take_migration_lock(connection: Connection) -> bool:
+    """Keep back, until the transaction ends, whoever else would bring the schema up to date; return whether it may.
+
+    Who finds it taken looks again for half a minute, and then says so.
+    """
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))))
+
+
+def _explain(error: Exception, *, where: str) -> DatabaseFault:
+    cause = cause_of(error)
+    if isinstance(cause, CannotConnectError):
+        text = f"{where} cannot be connected to: {cause}; see store.url, store.password_file and the server"
+        return DatabaseFault(StoreError, text, concerns_all=True)
+    return explain(error, where=where, names=_NAMES)
+
+
+def make_engine(connector: Connector, *, begin: Callable[[], str], connections: int) -> Engine:
+    """Return an engine whose transactions begin with these statements."""
     engine = create_engine(
         "postgresql+psycopg://",
         pool_size=connections,

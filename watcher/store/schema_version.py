@@ -8,15 +8,15 @@ from watcher.domain.errors import StoreUnusableError
 from watcher.store.tables import SCHEMA_VERSION, meta
 
 
-def prepare(connection: Connection, *, where: str) -> bool:
-    """Bring the schema up to date inside the transaction the connection has begun; return whether it was empty.
+def prepare(connection: Connection, *, where: str, version: int = SCHEMA_VERSION) -> bool:
+    """Bring the schema up to that version inside the transaction the connection has begun; return whether it was empty.
 
     `where` names the database in errors. Raises `StoreUnusableError` for a stranger's or a newer database.
     """
     found = found_version(connection, where=where)
-    if found < SCHEMA_VERSION:
+    if found < version:
         # Alembic costs 12 MB and 0.1 s for as long as the daemon lives, so it is loaded only when there is work.
-        import_module("watcher.store.migrate").migrate(connection)
+        import_module("watcher.store.migrate").migrate(connection, version=version)
     return found == 0
 
 

@@ -63,9 +63,9 @@ class SqliteDatabase:
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         """Open no connection yet."""
         self.where = str(path)
-        self._writer = _engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
+        self._writer = make_engine(path, connections=1, busy_timeout_s=busy_timeout_s, pragmas=_WRITER)
         event.listen(self._writer, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        self._reader = _engine(
+        self._reader = make_engine(
             path,
             connections=READERS_COUNT,
             busy_timeout_s=busy_timeout_s,
@@ -117,9 +117,10 @@ def _within(connect: Callable[[], AbstractContextManager[Connection]], work: Cal
         return work(connection)
 
 
-def _engine(
+def make_engine(
     path: Path, *, connections: int, busy_timeout_s: float, pragmas: tuple[str, ...], **options: object
 ) -> Engine:
+    """Return an engine whose connections begin nothing by themselves, each set up by these pragmas."""
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
         pool_size=connections,

@@ -1,0 +1,170 @@
+"""Stores of both kinds, full ones and empty ones, and what is in them."""
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from postgres import EMPTY, PostgresServer
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    Float,
+    Integer,
+    LargeBinary,
+    String,
+    create_engine,
+    insert,
+    select,
+)
+from stores import SetClock, Woken, open_soon
+
+from watcher.store.copying.open_end import open_end
+from watcher.store.copying.transfer import copy_all
+from watcher.store.sql_store import SqlStore
+from watcher.store.tables import metadata
+
+COPIED = [table for table in metadata.sorted_tables if table.name not in {"meta", "lease"}]
+
+KINDS = ("sqlite", "postgresql")
+
+ODD = "\t\n\\N \\. ü \N{SNOWMAN}\r"
+"""What stands for something else in many a format."""
+
+
+def engine_of(url: str) -> Engine:
+    if url.startswith("sqlite"):
+        return create_engine(url)
+    return create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(url))
+
+
+def rows_of(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    """Return all rows of all tables but those that stay behind, by table."""
+    engine = engine_of(url)
+    with engine.connect() as connection:
+        found = {
+            table.name: [tuple(row) for row in connection.execute(select(table).order_by(*table.primary_key.columns))]
+            for table in COPIED
+        }
+    engine.dispose()
+    return found
+
+
+def fill(url: str, *, count: int) -> None:
+    """Put so many rows with odd values into each table that is copied."""
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        for table in COPIED:
+            rows = [{column.key: value_of(column, number) for column in table.columns} for number in range(count)]
+            connection.execute(insert(table), rows)
+        if not url.startswith("sqlite"):  # the server counts only what it numbers itself
+            connection.exec_driver_sql(f"SELECT setval('source_id_seq', {count}), setval('event_id_seq', {count})")
+    engine.dispose()
+
+
+def value_of(column: Column[Any], number: int) -> Any:  # noqa: ANN401 (of any column)
+    """Return the value of a column in the row of that number: what refers to another row has the value of that."""
+    if column.foreign_keys:
+        return value_of(next(iter(column.foreign_keys)).column, number)
+    if column.nullable and number % 3 == 0:
+        return None
+    if column is column.table.autoincrement_column:
+        return number + 1
+    return next(make(number) for kind, make in _VALUES.items() if isinstance(column.type, kind))
+
+
+_VALUES: dict[type, Callable[[int], Any]] = {
+    Boolean: lambda number: number % 2 == 0,
+    BigInteger: lambda number: (1 << 62) + number,
+    Integer: lambda number: (1 << 30) + number,
+    Float: lambda number: number + 0.1,
+    LargeBinary: lambda number: number.to_bytes(8) + b"\0\n\\\t'\xff",
+    String: lambda number: f"{number} {ODD}",
+}
+"""Of a column's type the first of these."""
+
+
+@dataclass
+class Heard:
+    """Remembers how a copy went on, and can stop it."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    copied_counts: dict[str, int] = field(default_factory=dict)
+    is_finished: bool = False
+    meanwhile: Callable[[], object] = lambda: None
+    """Done once rows are under way."""
+
+    def begin(self, counts: Mapping[str, int]) -> None:
+        self.counts = dict(counts)
+
+    def copied(self, table: str, count: int) -> None:
+        if not self.copied_counts:
+            self.meanwhile()
+        self.copied_counts[table] = self.copied_counts.get(table, 0) + count
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+def copy(source: str, target: str, *, heard: Heard | None = None, stopped: Callable[[], bool] = bool) -> Any:  # noqa: ANN401
+    ends = [open_end(url, password=None, clock=SetClock()) for url in (source, target)]
+    return copy_all(*ends, progress=heard or Heard(), stopped=stopped)
+
+
+async def opened(url: str, clock: SetClock | None = None) -> SqlStore:
+    return await open_soon(url, clock=clock or SetClock(), on_recorded=Woken())
+
+
+class Databases:
+    """Makes as many as a test asks for."""
+
+    def __init__(self, folder: Path, stack: ExitStack, postgres: PostgresServer) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._postgres = postgres
+        self._made: list[str] = []
+
+    def nothing(self, kind: str) -> str:
+        """Return the URL of a file that is not there, or of a database without tables."""
+        if kind == "sqlite":
+            url = f"sqlite:///{self._folder}/{len(self._made)}.db"
+        else:
+            url = self._stack.enter_context(self._postgres.database(EMPTY))
+        self._made.append(url)
+        return url
+
+    async def without_rows(self, kind: str) -> str:
+        """Return the URL of a store that was opened once."""
+        url = self.nothing(kind)
+        await (await opened(url)).close()
+        return url
+
+    async def full(self, kind: str, *, count: int = 7) -> str:
+        """Return the URL of a store with rows in every table."""
+        url = await self.without_rows(kind)
+        fill(url, count=count)
+        return url
+
+
+def path_of(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def run(url: str, statement: str) -> list[Any]:
+    """Run a statement in a database of either kind."""
+    engine = engine_of(url)
+    with engine.begin() as connection:
+        result = connection.exec_driver_sql(statement)
+        rows = list(result) if result.returns_rows else []
+    engine.dispose()
+    return rows
+
+
+def nothing_is_left(url: str) -> bool:
+    if url.startswith("sqlite"):
+        return not path_of(url).exists()
+    return run(url, "SELECT 1 FROM pg_tables WHERE schemaname = 'public'") == []

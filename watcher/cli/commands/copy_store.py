@@ -1,0 +1,99 @@
+"""`watcher copy-store`: moves a store into another database."""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from watcher.cli.commands.options import ConfigOption
+from watcher.cli.config_loading import read_config
+from watcher.cli.console import say, stderr_console
+from watcher.cli.copy_progress import copy_view
+from watcher.cli.interrupt import run_interruptible
+from watcher.config.locate import find_config
+from watcher.config.store_settings import check_store_url
+from watcher.domain.errors import ConfigError, Exit, WatcherError
+from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.threads import run_detached
+from watcher.runtime.units import InvalidValueError, spell_duration
+from watcher.store.copying.open_end import open_end
+from watcher.store.copying.store_end import StoreEnd
+from watcher.store.copying.transfer import CopyStoppedError, copy_all
+from watcher.store.open import is_postgresql
+
+EXAMPLES = (
+    "watcher copy-store sqlite:///watcher.db postgresql://watcher@db/watcher",
+    "watcher copy-store postgresql:///watcher sqlite:////var/lib/watcher/watcher.db",
+)
+
+_NAMED = {"execution": "executions", "event": "events", "delivery": "deliveries", "problem": "problems"}
+"""What people know the rows of a table as; the others count among all."""
+
+
+class WrongUrlError(WatcherError):
+    """A store was named in a way that cannot be right."""
+
+    exit_code = Exit.USAGE
+
+
+def copy_store(
+    source: Annotated[str, typer.Argument(metavar="FROM", help="The store to copy, as store.url names it.")],
+    target: Annotated[str, typer.Argument(metavar="TO", help="Where to: a new file, or an empty database.")],
+    *,
+    config: ConfigOption = None,
+) -> None:
+    """Copy a store into another database, between SQLite and PostgreSQL or not.
+
+    Stop every daemon first: a store in use is refused, and while it is copied none can use it. All of it is copied or
+    nothing, and counted at the end; the old store stays as it is. A daemon on the new one then goes on where the old
+    one stopped. PostgreSQL's password is store.password or store.password_file of the file, if there is one, else
+    libpq's own (PGPASSWORD, ~/.pgpass). Exit codes: 1 a store is in use, or the copy failed; 2 a person must correct
+    something (TO is not empty, FROM is not there); 130 interrupted, and nothing copied.
+    """
+    clock = SystemClock()
+    urls = (_checked(source, "FROM"), _checked(target, "TO"))
+    password = _password(config) if any(map(is_postgresql, urls)) else None
+    from_end, to_end = (open_end(url, password=password, clock=clock) for url in urls)
+    run_interruptible(lambda stop: _copy(from_end, to_end, url=target, clock=clock, stop=stop))
+
+
+async def _copy(source: StoreEnd, target: StoreEnd, *, url: str, clock: Clock, stop: asyncio.Event) -> None:
+    console, began_at = stderr_console(), clock.monotonic()
+    try:
+        with copy_view(console, clock=clock) as view:
+            work = partial(copy_all, source, target, progress=view, stopped=stop.is_set)
+            counts = await run_detached(work, name="copy")
+    except CopyStoppedError:
+        say(console, ("✕ ", "red"), f"interrupted: nothing was copied, {target.where} is as it was", wrap=False)
+        return
+    took = spell_duration(clock.monotonic() - began_at)
+    done = f"copied {_spell(counts)} from {source.where} to {target.where} in {took}"
+    say(console, ("✓ ", "green"), done, wrap=False)
+    say(console, f"Next: set store.url to {url} and start the daemon.", wrap=False)
+    say(console, f"{source.where} is left as it is; let no daemon use it any more.", wrap=False)
+
+
+def _spell(counts: Mapping[str, int]) -> str:
+    named = ", ".join(f"{counts[table]:,} {name}" for table, name in _NAMED.items() if counts.get(table))
+    return f"{sum(counts.values()):,} rows ({named})" if named else f"{sum(counts.values()):,} rows"
+
+
+def _checked(url: str, argument: str) -> str:
+    try:
+        return check_store_url(url)
+    except InvalidValueError as error:
+        raise WrongUrlError(f"{argument} {error}") from None
+
+
+def _password(config: Path | None) -> str | None:
+    """Return PostgreSQL's password of the file, if there is a file and it has one."""
+    try:
+        path = find_config(config, environ=os.environ)
+    except ConfigError:
+        return None
+    password = read_config(path, only=("store",)).store.password
+    return None if password is None else password.get_secret_value()

@@ -1,0 +1,25 @@
+"""From the URL of a store to one end of a copy. What PostgreSQL needs is loaded only for a store that is there."""
+
+from importlib import import_module
+from typing import cast
+
+from watcher.domain.errors import StoreUnusableError
+from watcher.runtime.clock import Clock
+from watcher.store.copying.sqlite_end import SqliteEnd
+from watcher.store.copying.store_end import StoreEnd
+from watcher.store.open import is_postgresql, path_of
+
+
+def open_end(url: str, *, password: str | None, clock: Clock) -> StoreEnd:
+    """Return the store at a URL as one end of a copy; no connection is opened yet. Raises `StoreUnusableError`.
+
+    `password` is PostgreSQL's.
+    """
+    if not is_postgresql(url):
+        return SqliteEnd(path_of(url), clock=clock)
+    try:
+        module = import_module("watcher.store.copying.postgresql_end")
+    except ImportError:
+        remedy = 'pip install "clerk-watcher[postgres]"'
+        raise StoreUnusableError(f"PostgreSQL is named, whose driver is not installed; {remedy}") from None
+    return cast("StoreEnd", module.PostgresEnd(url, password=password, clock=clock))
