@@ -46,7 +46,7 @@ def copy_store(
     *,
     config: ConfigOption = None,
 ) -> None:
-    """Copy a store into another database, between SQLite and PostgreSQL or not.
+    """Copy a store into another database, SQLite or PostgreSQL.
 
     Stop every daemon first: a store in use is refused, and while it is copied none can use it. All of it is copied or
     nothing, and counted at the end; the old store stays as it is. A daemon on the new one then goes on where the old
