@@ -59,7 +59,7 @@ def _name_of(cause: BaseException) -> str | None:
     return "08006" if isinstance(cause, psycopg.OperationalError) else None
 
 
-_BROKEN = (StoreError, "cannot be used now, the connection broke; it is tried again")
+_BROKEN = (StoreError, "cannot be used now, the connection broke; see whether its server runs")
 _DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
 _NAMES = ErrorNames(

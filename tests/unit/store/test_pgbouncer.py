@@ -4,10 +4,13 @@ import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from itertools import count
+from pathlib import Path
 
 import psycopg
 import pytest
+from copies import Databases, copy, rows_of
 from postgres import PostgresServer, as_nobody
 from stores import change, executions_of
 from virtual import FakeClock
@@ -17,6 +20,8 @@ from watcher.store.open import open_store
 
 PROGRAM = shutil.which("pgbouncer")
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer (apt-get install pgbouncer)")
+
+NUMBERS = count(1)
 
 SETTINGS = """
 [databases]
@@ -34,7 +39,7 @@ default_pool_size = 2
 def url(postgres: PostgresServer) -> Iterator[str]:
     """Give a database's URL that leads through it."""
     with postgres.database() as direct:
-        folder = postgres.folder("bouncer")
+        folder = postgres.folder(f"bouncer-{next(NUMBERS)}")
         settings = folder / "pgbouncer.ini"
         settings.write_text(SETTINGS.format(server=direct.partition("host=")[2], folder=folder))
         through = f"{direct.partition('?')[0].replace('@/', '@:6432/')}?host={folder}"
@@ -62,3 +67,14 @@ async def test_many_write_and_read_through_it(url: str) -> None:
     assert len(found.deliveries) == 60
     for store in stores:
         await store.close()
+
+
+async def test_a_store_is_copied_through_it_in_both_directions(
+    url: str, tmp_path: Path, postgres: PostgresServer
+) -> None:
+    with ExitStack() as stack:
+        databases = Databases(tmp_path, stack, postgres)
+        source, target = await databases.full("sqlite"), databases.nothing("sqlite")
+        copy(source, url)
+        copy(url, target)
+        assert rows_of(target) == rows_of(source)

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from copies import KINDS, Databases, Heard, copy, nothing_is_left, opened, path_of, rows_of
 
-from watcher.domain.errors import StoreHeldError
+from watcher.domain.errors import StoreHeldError, StoreNotReadyError
 from watcher.store.copying.transfer import CopyStoppedError
 from watcher.store.tables import metadata
 
@@ -97,3 +97,23 @@ async def test_a_second_copy_into_the_same_database_is_refused_meanwhile(databas
 
     copy(source, target, heard=Heard(meanwhile=second))
     assert rows_of(target) == rows_of(source)
+
+
+@pytest.mark.parametrize("place", ["source", "target with tables", "target without tables"])
+async def test_a_daemon_that_starts_on_a_database_meanwhile_waits(
+    databases: Databases, place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("watcher.store.postgresql.MIGRATION_POLLS", 1)
+    source, loop = await databases.full("postgresql"), asyncio.get_running_loop()
+    target = databases.nothing("postgresql") if "without" in place else await databases.without_rows("postgresql")
+
+    async def begin() -> None:
+        with pytest.raises(StoreNotReadyError, match=r"is locked by another program|is being brought up to date"):
+            await opened(source if place == "source" else target)
+
+    heard = Heard(meanwhile=lambda: asyncio.run_coroutine_threadsafe(begin(), loop).result())
+    await asyncio.to_thread(copy, source, target, heard=heard)
+    assert rows_of(target) == rows_of(source)
+    store = await opened(target)
+    assert not store.created
+    await store.close()
