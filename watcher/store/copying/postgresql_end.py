@@ -33,8 +33,8 @@ _NOW = "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
 _LAST = "SELECT pg_sequence_last_value(pg_get_serial_sequence(:table, :column)::regclass)"
 _GO_ON = "SELECT setval(pg_get_serial_sequence(:table, :column)::regclass, :last)"
 
-_NO_NUL = str.maketrans({"\0": "\N{REPLACEMENT CHARACTER}"})
-"""PostgreSQL has no sign for it in a text; SQLite does, and the API may send one in a status."""
+_NUL = "\0"
+"""PostgreSQL keeps it in no text. An older program took it from the API, this one leaves it out."""
 
 
 class PostgresEnd:
@@ -75,7 +75,7 @@ class PostgresEnd:
         driver: Any = connection.connection.driver_connection
         with driver.cursor() as cursor, cursor.copy(f"COPY {prepare.quote(table.name)} ({columns}) FROM STDIN") as copy:
             for row in rows:
-                copy.write_row([each.translate(_NO_NUL) if isinstance(each, str) else each for each in row])
+                copy.write_row([each.replace(_NUL, "") if isinstance(each, str) else each for each in row])
 
     def last_number(self, connection: Connection, column: Column[Any]) -> int:
         """Return the last number that was given to a row of this column, 0 if there was none."""
