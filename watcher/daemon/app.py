@@ -23,7 +23,7 @@ from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import Ownership, SoleOwnership
 from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
-from watcher.daemon.reload import Reloader, Reloading
+from watcher.daemon.reload import Reloader, Reloading, apply_settings
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
@@ -214,16 +214,6 @@ async def _follow(
     finally:
         following.cancel()
         await asyncio.wait([following])
-
-
-async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintenance: Maintenance) -> None:
-    """Own, and keep, what another configuration asks for. Raises `StoreError`, and is then to be called again.
-
-    Until it is applied in full, however many tries or newer configurations that takes, nothing is tidied up.
-    """
-    await maintenance.pause()
-    await supervisor.apply(settings)
-    maintenance.replace_policy(retention_policy_of(settings))
 
 
 def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None]) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection
 from typing import Protocol
 
+from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import LeaseKey
@@ -123,3 +124,13 @@ class SoleOwnership:
 
     def problem(self) -> None:
         """Return `None`."""
+
+
+def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
+    """Return what each owner is built from: another value of it means another owner."""
+    sinks = {LeaseKey("sink", name): sink for name, sink in settings.sinks.items()}
+    accounts = {
+        LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
+        for name, account in settings.accounts.items()
+    }
+    return {**sinks, **accounts}

@@ -14,6 +14,9 @@ from watchfiles import awatch
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.source import ConfigSource, changes_between
+from watcher.daemon.maintenance import Maintenance
+from watcher.daemon.retention_policy import retention_policy_of
+from watcher.daemon.supervisor import Supervisor
 from watcher.domain.errors import ConfigError, StoreError
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.clock import Clock
@@ -207,3 +210,13 @@ def _waiting_for_restart(running: Settings, wanted: Settings) -> list[str]:
         "http.listen": running.http.listen != wanted.http.listen,
     }
     return [key for key, differs in changed.items() if differs]
+
+
+async def apply_settings(settings: Settings, *, supervisor: Supervisor, maintenance: Maintenance) -> None:
+    """Own, and keep, what another configuration asks for. Raises `StoreError`, and is then to be called again.
+
+    Until it is applied in full, however many tries or newer configurations that takes, nothing is tidied up.
+    """
+    await maintenance.pause()
+    await supervisor.apply(settings)
+    maintenance.replace_policy(retention_policy_of(settings))

@@ -17,7 +17,7 @@ import structlog
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, build_account, build_worker, routes_of, silences_of, watches_of
 from watcher.daemon.fingerprint import fingerprint_of_settings
-from watcher.daemon.ownership import Ownership
+from watcher.daemon.ownership import Ownership, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
@@ -85,7 +85,7 @@ class Supervisor:
         """
         self._shared.events.router.replace(routes_of(settings))
         self._shared.silences.replace(silences_of(settings))
-        self._settings, self._wanted = settings, _wanted(settings)
+        self._settings, self._wanted = settings, wanted_by(settings)
         await self._ownership.want(self._wanted, fingerprint=fingerprint_of_settings(settings))
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
@@ -294,13 +294,3 @@ def _raise_worst(outcomes: Sequence[BaseException | None]) -> None:
     errors = [outcome for outcome in outcomes if outcome is not None]
     if errors:
         raise min(errors, key=lambda error: isinstance(error, StoreError))
-
-
-def _wanted(settings: Settings) -> dict[LeaseKey, object]:
-    """Return what each owner is built from: another value of it means another owner."""
-    sinks = {LeaseKey("sink", name): sink for name, sink in settings.sinks.items()}
-    accounts = {
-        LeaseKey("account", name): (account, settings.polling, settings.store.retention_s)
-        for name, account in settings.accounts.items()
-    }
-    return {**sinks, **accounts}

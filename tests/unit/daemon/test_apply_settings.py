@@ -10,9 +10,9 @@ from stores import PIPELINE, stream_of
 from virtual import EPOCH, FakeClock
 
 from watcher.config.models import Settings
-from watcher.daemon.app import apply_settings
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import SoleOwnership
+from watcher.daemon.reload import apply_settings
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.domain.errors import StoreError
 from watcher.domain.event import EventKey, EventType
