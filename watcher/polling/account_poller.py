@@ -113,6 +113,9 @@ class AccountPoller:
     async def tick(self) -> float:
         """Start what is due and allowed; return the seconds until the next tick is wanted."""
         now = self._clock.monotonic()
+        if not self._session.may_work(now):  # it is woken once it may again
+            self._next_tick_at = Monotonic(now + IDLE_S)
+            return IDLE_S
         if self._breaker.failing_since is not None:
             self._breaker.note_running(now=now, ran_s=self._clock.running())
         self._breaker.check(now)
@@ -278,7 +281,7 @@ class AccountPoller:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""
         at = min(Monotonic(now + IDLE_S), self._breaker.next_check_at(now), self._confirmations.next_expiry_at())
         poll_at = self.next_poll_at(now)
-        if poll_at is not None and not self._draining and self._deps.is_trusted():  # it is woken once trusted again
+        if poll_at is not None and not self._draining and self._deps.is_trusted():
             if not self._full():
                 at = min(at, poll_at)
             elif self._deps.backpressure:

@@ -138,7 +138,10 @@ class AccountCircuitBreaker:
         self._stopped_s = stopped_s
         if before_s is None or stopped_s - before_s < STOP_S:
             return
-        length_s = stopped_s - before_s
+        self.note_stop(now=now, length_s=stopped_s - before_s)
+
+    def note_stop(self, *, now: Monotonic, length_s: float) -> None:
+        """Take in that nothing could be tried for so long until now: nobody failed, and nothing was late."""
         self._stops.append((now, length_s))
         self._resumed_at = now
         if self.failing_since is not None:

@@ -80,8 +80,18 @@ class AccountSession:
         self._breaker = deps.breaker
         self._poll_queue = poll_queue
         self._unflushed: deque[TrackedExecution] = deque()  # a dict of a hundred thousand would take 10 MB
-        self._breaker.note_running(now=self._clock.monotonic(), ran_s=self._clock.running())
+        self._is_resting = False
+        self._asked_at = self._clock.monotonic()  # whether it may work
+        self._breaker.note_running(now=self._asked_at, ran_s=self._clock.running())
         deps.metrics.last_success.set_function(self._last_success)
+
+    def may_work(self, now: Monotonic) -> bool:
+        """Return whether the lease is trusted. While it is not nothing is tried, so that time is nobody's failure."""
+        is_trusted = self._deps.is_trusted()
+        if self._is_resting or not is_trusted:
+            self._breaker.note_stop(now=now, length_s=now - self._asked_at)
+        self._is_resting, self._asked_at = not is_trusted, now
+        return is_trusted
 
     async def guard(self, work: Awaitable[T], *, instead: Callable[[float], T]) -> T:
         """Do a piece of work and return what it returns, or if it fails `instead` of the seconds until another try."""

@@ -1,7 +1,9 @@
 """An account whose lease is not trusted: nothing is asked, until it is again."""
 
-from virtual import FakeClock, account_of
+import pytest
+from virtual import FakeClock, account_of, said
 
+from watcher.domain.execution import Outcome
 from watcher.polling.account_poller import IDLE_S
 from watcher.store.sql_store import SqlStore
 
@@ -21,3 +23,23 @@ async def test_nothing_is_asked_while_the_lease_is_not_trusted_and_then_it_goes_
     assert await account.watcher.tick() == IDLE_S
     await account.watcher.drain()
     assert len(account.api.asked) == asked_count
+
+
+@pytest.mark.parametrize("fails_on", [False, True])
+async def test_the_time_without_trust_is_nobody_s_failure(store: SqlStore, clock: FakeClock, *, fails_on: bool) -> None:
+    trusted = [True]
+    account = await account_of(store, clock, A, is_trusted=lambda: trusted[0])
+    await account.run_for(5)
+    account.api.script[A] = Outcome.CONNECTION
+    await account.run_for(20)
+    trusted[0] = False
+    for _ in range(12):
+        clock.advance(IDLE_S)
+        await account.watcher.tick()
+    trusted[0] = True
+    if not fails_on:
+        account.api.script[A] = said(A, "running")
+    await account.run_for(20)
+    assert "account.degraded" not in [event["type"] for event in await account.events()]
+    await account.run_for(40)
+    assert ("account.degraded" in [event["type"] for event in await account.events()]) is fails_on
