@@ -10,6 +10,9 @@ from e2e import checks
 from e2e.endpoint import Receiver
 from e2e.replicas import Fleet, Replica
 from e2e.stage import Stage, webhook, world_of
+from postgres import PostgresServer
+
+from watcher.store.lease_protocol import LEASE_S
 
 pytestmark = [pytest.mark.untraced, pytest.mark.long]
 
@@ -85,3 +88,17 @@ async def test_a_replica_that_slept_past_its_leases_asks_once_at_most_and_lets_g
     ]
     assert len(overlap) <= 1
     assert {entry["level"] for entry in one.life.logged("ownership.lost")} == {"info"}
+
+
+async def test_without_the_database_nobody_asks_for_longer_than_its_leases_and_all_go_on_once_it_is_back(
+    fleet: Fleet, postgres: PostgresServer
+) -> None:
+    await asyncio.to_thread(postgres.stop)
+    stopped_at = time.monotonic()
+    await asyncio.sleep(ASLEEP_S)
+    asked = [replica.since(stopped_at) for replica in fleet.replicas]
+    assert all(asked)
+    assert all(entries[-1].at - stopped_at < LEASE_S for entries in asked)
+    await asyncio.to_thread(postgres.start)
+    await fleet.spread(fleet.replicas)
+    assert [replica.life.is_over for replica in fleet.replicas] == [False] * 3
