@@ -87,6 +87,7 @@ async def run(
             log.info("stopped")
             return
         stack.push_async_callback(_let_go, store)
+        clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
         events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
         shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
         ownership = _ownership(store, shared, replica=replica)

@@ -76,6 +76,10 @@ class SystemClock:
         """Return the machine's clock that counts its sleep."""
         return BootTime(time.clock_gettime(_BOOT_TIME))
 
+    def advance(self, by_us: int) -> None:
+        """Set the steady clock forward, or back, before anything goes by it: to another machine's, say."""
+        self._anchor_us += by_us
+
     def steady_us(self) -> Micros:
         """Return the anchored microseconds."""
         return Micros(self._anchor_us + time.monotonic_ns() // 1000)

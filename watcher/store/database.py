@@ -31,6 +31,9 @@ class Database(Protocol):
     exclusive: bool
     """Whether this process alone uses it, for as long as it runs."""
 
+    ahead_us: int
+    """By how much its clock was ahead of this process's steady one when it was prepared; 0 where that is the same."""
+
     def use_password(self, password: str | None) -> None:
         """Log in with it from the next connection on, where there is a login."""
         ...

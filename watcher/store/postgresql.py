@@ -23,7 +23,7 @@ from watcher.store.database import OnRecorded, Watched
 from watcher.store.db_errors import DatabaseFault, ErrorNames, cause_of, explain
 from watcher.store.postgresql_commits import CommitLog
 from watcher.store.postgresql_connector import CannotConnectError, Connector
-from watcher.store.postgresql_leases import PostgresLeases
+from watcher.store.postgresql_leases import PostgresLeases, server_time
 from watcher.store.postgresql_notifications import Notifications
 from watcher.store.tables import SCHEMA_VERSION
 
@@ -103,6 +103,8 @@ class PostgresDatabase:
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
         """Open no connection yet. Raises `StoreUnusableError` for a URL that libpq cannot read."""
         self.where = url.partition("?")[0]
+        self.ahead_us = 0
+        self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
         self._commits = CommitLog(self._connector, clock=clock)
         self._writer = make_engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
@@ -190,6 +192,7 @@ class PostgresDatabase:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
         self._commits.begin(connection)
+        self.ahead_us = server_time(connection) - self._clock.steady_us()
         return created
 
     def _write(self, work: Callable[[Connection], T]) -> T:

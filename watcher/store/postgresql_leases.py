@@ -113,7 +113,7 @@ class _Replicas:
 
 
 def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
-    now = _now(connection)
+    now = server_time(connection)
     held = _extend(connection, request.held, now=now)
     _show(connection, request, now=now)
     replicas = _replicas(connection, request.replica, now=now)
@@ -137,7 +137,7 @@ def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
     return LeaseReport(lost, taken, surplus, len(replicas.others) + bool(request.fingerprint), replicas.differs)
 
 
-def _now(connection: Connection) -> Micros:
+def server_time(connection: Connection) -> Micros:
     """Return the server's time of this moment: not that of the transaction, which may have waited since."""
     return Micros(connection.scalars(_NOW).one())
 
@@ -248,7 +248,7 @@ def _finds_free(connection: Connection, *, wanted: Collection[LeaseKey]) -> bool
     ordered = sorted(wanted)
     given = _rows(kind=([each.kind for each in ordered], String), name=([each.name for each in ordered], String))
     is_held = exists().where(
-        table.c.kind == given.c.kind, table.c.name == given.c.name, table.c.until > _now(connection)
+        table.c.kind == given.c.kind, table.c.name == given.c.name, table.c.until > server_time(connection)
     )
     return bool(connection.scalar(select(exists(select(given.c.name).where(~is_held)))))
 
@@ -268,5 +268,5 @@ def _release(connection: Connection, *, leases: Collection[Lease], leaving: str 
         _leave(connection, leaving)
     if leases:
         given = _given(leases)
-        connection.execute(update(table).where(*_is_of(given)).values(owner=NOBODY, until=_now(connection)))
+        connection.execute(update(table).where(*_is_of(given)).values(owner=NOBODY, until=server_time(connection)))
     connection.execute(select(func.pg_notify(CHANNEL, "")))

@@ -66,6 +66,7 @@ class SqlStore(SqlSinks):
         """
         self.created = created
         self.exclusive = database.exclusive
+        self.ahead_us = database.ahead_us
         self.leases = database.leases(self._watched_leases)
         super().__init__(database, clock=clock, on_recorded=on_recorded)
         self._database_file = database_file

@@ -59,6 +59,7 @@ class SqliteDatabase:
     """A database file. Every piece of work is done in a thread, in the order it is asked for, and to its end."""
 
     exclusive = True  # the lock on the file keeps every other process out
+    ahead_us = 0
 
     def __init__(self, path: Path, *, busy_timeout_s: float) -> None:
         """Open no connection yet."""

@@ -35,6 +35,14 @@ def test_the_steady_clock_reads_like_the_wall_clock_and_runs_like_the_monotonic_
     assert abs((clock.steady_us() - steady) / 1e6 - (clock.monotonic() - monotonic)) < 0.1
 
 
+def test_the_steady_clock_alone_is_set_to_another_machines() -> None:
+    clock = SystemClock()
+    steady, monotonic = clock.steady_us(), clock.monotonic()
+    clock.advance(-3_600_000_000)
+    assert abs((clock.steady_us() - steady) / 1e6 + 3_600 - (clock.monotonic() - monotonic)) < 0.1
+    assert abs(clock.now().timestamp() - time.time()) < 1
+
+
 def test_time_in_which_the_process_was_stopped_does_not_count_as_run() -> None:
     now = 50.0
     clock = SystemClock(read=lambda: now)

@@ -20,6 +20,7 @@ from watcher.domain.errors import (
     StoreNotReadyError,
     StoreUnusableError,
 )
+from watcher.runtime.clock import Clock, SystemClock
 from watcher.store.open import open_store
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connector
@@ -43,7 +44,7 @@ def empty(postgres: PostgresServer) -> Iterator[str]:
         yield url
 
 
-async def opened(url: str, *, clock: FakeClock | None = None, password: str | None = None) -> SqlStore:
+async def opened(url: str, *, clock: Clock | None = None, password: str | None = None) -> SqlStore:
     return await open_store(url, clock=clock or FakeClock(), on_recorded=Woken(), password=password)
 
 
@@ -51,6 +52,14 @@ async def opened(url: str, *, clock: FakeClock | None = None, password: str | No
 async def shared(url: str, clock: FakeClock) -> AsyncIterator[SqlStore]:
     store = await opened(url, clock=clock)
     yield store
+    await store.close()
+
+
+async def test_it_says_how_far_the_servers_clock_is_ahead(url: str) -> None:
+    clock = SystemClock()
+    clock.advance(-3_600_000_000)
+    store = await opened(url, clock=clock)
+    assert store.ahead_us == pytest.approx(3_600_000_000, abs=2_000_000)
     await store.close()
 
 
