@@ -8,12 +8,12 @@ from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
 from watcher.clerk.simulator.world import StatusTime, World
 
 
-def busiest_second(request_log: RequestLog) -> int:
-    """Return the most requests one key made within any second."""
-    by_key: dict[int | None, list[float]] = {}
+def busiest_second(request_log: RequestLog, *, keys_each: int = 1) -> int:
+    """Return the most requests one account made within any second, each of which has so many keys in turn."""
+    by_account: dict[int | None, list[float]] = {}
     for entry in request_log.entries:
-        by_key.setdefault(entry.key, []).append(entry.at)
-    return max((_busiest(times) for times in by_key.values()), default=0)
+        by_account.setdefault(None if entry.key is None else entry.key // keys_each, []).append(entry.at)
+    return max((_busiest(times) for times in by_account.values()), default=0)
 
 
 def _busiest(times: Sequence[float]) -> int:

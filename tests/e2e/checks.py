@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from e2e.endpoint import Attempt
@@ -54,14 +55,17 @@ def of_order(attempts: Sequence[Attempt]) -> list[str]:
     return complaints
 
 
-def of_truth(bodies: Iterable[bytes], simulator: Simulator) -> list[str]:
-    """What was reported was so, at that time and in that order; an end is reported once; a loss has its reason."""
+def of_truth(bodies: Iterable[bytes], simulator: Simulator, *, tolerance: timedelta = TOLERANCE) -> list[str]:
+    """What was reported was so, at that time and in that order; an end is reported once; a loss has its reason.
+
+    The clocks of those who reported are within `tolerance` of the simulator's.
+    """
     emitted = streams(bodies)
     return [
         complaint
         for (_, subject), events in emitted.items()
         if subject is not None
-        for complaint in _of_execution(subject, events=events, simulator=simulator)
+        for complaint in _of_execution(subject, events=events, simulator=simulator, tolerance=tolerance)
     ]
 
 
@@ -115,7 +119,22 @@ def _statuses(events: Iterable[Event]) -> list[str]:
     return [event["data"]["execution"]["status"] for event in events if event["type"] != "execution.lost"]
 
 
-def _of_execution(execution: str, *, events: Sequence[Event], simulator: Simulator) -> Iterator[str]:
+def of_lasting_answers(bodies: Iterable[bytes], simulator: Simulator, *, lasting_s: float) -> list[str]:
+    """Every status that answers showed for so long was reported: whoever died in that time, somebody wrote it down."""
+    emitted = {subject: events for (_, subject), events in streams(bodies).items()}
+    complaints = []
+    for execution in simulator.world.executions():
+        answers = ((entry.at, entry.answered) for entry in requests_of(simulator.request_log, execution.id))
+        for status, same in groupby(((at, status) for at, status in answers if status), key=itemgetter(1)):
+            times = [at for at, _ in same]
+            if times[-1] - times[0] >= lasting_s and status not in _statuses(emitted.get(execution.id, [])):
+                complaints.append(f"{execution.id}: {status} was answered for {times[-1] - times[0]:.1f} s")
+    return complaints
+
+
+def _of_execution(
+    execution: str, *, events: Sequence[Event], simulator: Simulator, tolerance: timedelta
+) -> Iterator[str]:
     if simulator.world.find(execution) is None:
         yield f"{execution} does not exist"
         return
@@ -125,27 +144,27 @@ def _of_execution(execution: str, *, events: Sequence[Event], simulator: Simulat
     if sum(status in ENDS for status in _statuses(events)) > 1:
         yield f"{execution}: more than one end in {_statuses(events)}"
     for before, event in zip([None, *events], events, strict=False):
-        yield from _of_event(event, before=before, simulator=simulator)
+        yield from _of_event(event, before=before, simulator=simulator, tolerance=tolerance)
 
 
-def _of_event(event: Event, *, before: Event | None, simulator: Simulator) -> Iterator[str]:
+def _of_event(event: Event, *, before: Event | None, simulator: Simulator, tolerance: timedelta) -> Iterator[str]:
     emitted = event["data"]["execution"]
     if emitted.get("previousStatus") != (before and before["data"]["execution"]["status"]):
         yield f"{emitted} was reported after {before}"
     if event["type"] == "execution.lost":
-        if not _is_excused(event, simulator=simulator):
+        if not _is_excused(event, simulator=simulator, tolerance=tolerance):
             yield f"{emitted['id']} was reported as lost without a reason"
-    elif not _was_so(event, simulator=simulator):
+    elif not _was_so(event, simulator=simulator, tolerance=tolerance):
         yield f"{emitted['id']} was not {emitted['status']} in {event['data']['observed']}"
 
 
-def _is_excused(event: Event, *, simulator: Simulator, answers_count: int = 3) -> bool:
+def _is_excused(event: Event, *, simulator: Simulator, tolerance: timedelta, answers_count: int = 3) -> bool:
     """Say whether the API refused an execution so many times since it last reported its status."""
     seen_s = (_time(event["data"]["observed"]["at"]) - simulator.world.epoch).total_seconds()
     origin = simulator.world.clock.monotonic() - simulator.world.now_s()
     refused = 0
     for entry in requests_of(simulator.request_log, event["subject"]):
-        if entry.at - origin <= seen_s + TOLERANCE.total_seconds():
+        if entry.at - origin <= seen_s + tolerance.total_seconds():
             refused = 0 if entry.answered else refused + _is_refusal(entry)
     return refused >= answers_count
 
@@ -154,11 +173,11 @@ def _is_refusal(entry: LoggedRequest) -> bool:
     return entry.code in REFUSALS
 
 
-def _was_so(event: Event, *, simulator: Simulator) -> bool:
+def _was_so(event: Event, *, simulator: Simulator, tolerance: timedelta) -> bool:
     """Say whether the execution had that status at some moment between the two polls."""
     observed, world = event["data"]["observed"], simulator.world
-    until = _time(observed["at"]) + TOLERANCE
-    since = _time(observed["notBefore"]) - TOLERANCE if "notBefore" in observed else None
+    until = _time(observed["at"]) + tolerance
+    since = _time(observed["notBefore"]) - tolerance if "notBefore" in observed else None
     path = true_path(world, event["subject"])
     ends = [*(time_at(world, moment.at_s) for moment in path[1:]), None]
     return any(

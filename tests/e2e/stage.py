@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -59,24 +60,27 @@ class Stage:
     async def receiver(self, choose: Callable[[Attempt], Answer] = take) -> Receiver:
         return await self._stack.enter_async_context(Receiver(self.board.notice, choose=choose))
 
-    def within_pace(self, simulator: Simulator, *, rate: float) -> bool:
-        """Say whether no second saw more requests than the rate allows (SPEC 2.7).
+    def within_pace(self, simulator: Simulator, *, rate: float, keys_each: int = 1) -> bool:
+        """Say whether no second saw more requests of an account than the rate allows (SPEC 2.7).
 
         What came while this process had no processor is seen to come at once, so that much longer is the second.
         """
-        return busiest_second(simulator.request_log) <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
+        busiest = busiest_second(simulator.request_log, keys_each=keys_each)
+        return busiest <= rate * 1.05 * (1 + self._pulse.longest_stall_s) + 2
 
-    def write(self, document: Document) -> Path:
+    def write(self, document: Document, *, name: str = "watcher") -> Path:
         """Write a configuration that keeps everything in this test's folder."""
-        path = self.folder / "watcher.yaml"
+        path = self.folder / f"{name}.yaml"
         ours: Document = {"http": {"listen": "127.0.0.1:0"}, "store": {"url": self.store_url}}
         path.write_text(yaml.safe_dump(ours | document), encoding="utf-8")
         return path
 
-    async def start(self, document: Document) -> Life:
-        """Start the daemon, and do not wait until it has."""
-        path = await asyncio.to_thread(self.write, document)
-        return await self.begin("run", "--config", str(path))
+    async def start(
+        self, document: Document, *, name: str = "watcher", environ: Mapping[str, str] | None = None
+    ) -> Life:
+        """Start the daemon, and do not wait until it has. `environ` is added to its environment."""
+        path = await asyncio.to_thread(partial(self.write, document, name=name))
+        return await self.begin("run", "--config", str(path), environ=environ)
 
     async def begin(self, *arguments: str, environ: Mapping[str, str] | None = None) -> Life:
         """Start any command; `environ` is added to its environment."""

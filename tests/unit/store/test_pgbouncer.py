@@ -1,57 +1,28 @@
 """The store through PgBouncer in transaction mode, which gives each transaction another connection."""
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, suppress
-from itertools import count
+from contextlib import ExitStack
 from pathlib import Path
 
-import psycopg
 import pytest
 from copies import Databases, copy, rows_of
-from postgres import PostgresServer, as_nobody
+from pgbouncer import installed, pooled
+from postgres import PostgresServer
 from stores import change, executions_of
 from virtual import FakeClock
 
 from watcher.domain.timestamps import Micros
 from watcher.store.open import open_store
 
-PROGRAM = shutil.which("pgbouncer")
-pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer (apt-get install pgbouncer)")
-
-NUMBERS = count(1)
-
-SETTINGS = """
-[databases]
-* = host={server} user=postgres
-[pgbouncer]
-listen_addr =
-unix_socket_dir = {folder}
-auth_type = any
-pool_mode = transaction
-default_pool_size = 2
-"""
+pytestmark = installed
 
 
 @pytest.fixture
 def url(postgres: PostgresServer) -> Iterator[str]:
     """Give a database's URL that leads through it."""
-    with postgres.database() as direct:
-        folder = postgres.folder(f"bouncer-{next(NUMBERS)}")
-        settings = folder / "pgbouncer.ini"
-        settings.write_text(SETTINGS.format(server=direct.partition("host=")[2], folder=folder))
-        through = f"{direct.partition('?')[0].replace('@/', '@:6432/')}?host={folder}"
-        with subprocess.Popen([str(PROGRAM), "-q", str(settings)], stderr=subprocess.DEVNULL, **as_nobody()) as process:
-            yield reachable(through)
-            process.terminate()
-
-
-def reachable(url: str) -> str:
-    while True:
-        with suppress(psycopg.OperationalError), psycopg.connect(url):
-            return url
+    with postgres.database() as direct, pooled(postgres, direct) as through:
+        yield through
 
 
 async def test_many_write_and_read_through_it(url: str) -> None:

@@ -1,0 +1,92 @@
+"""What the API saw of replicas: who asked for an account after whom, and how soon. Every function only looks."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from e2e.chaos import Loss
+
+from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+
+TENURE_S = 3.0
+"""Nobody has an account for less than this: it is taken from who is silent, after 9 s, or handed over and kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request, and the account and the place of the replica that its key is of."""
+
+    entry: LoggedRequest
+    account: int
+    place: int
+
+
+def by_account(log: RequestLog, *, places_count: int) -> dict[int, list[Asked]]:
+    """Return who asked for each account, in the order the requests came."""
+    asked: dict[int, list[Asked]] = {}
+    for entry in log.entries:
+        assert entry.key is not None, "a request had no key of ours"
+        account, place = divmod(entry.key, places_count)
+        asked.setdefault(account, []).append(Asked(entry, account, place))
+    return asked
+
+
+def overlapping(log: RequestLog, *, places_count: int) -> list[Asked]:
+    """Return the requests that came from a replica while another had the account: asked just before and just after."""
+    return [
+        each
+        for requests in by_account(log, places_count=places_count).values()
+        for run in _between_others(requests)
+        for each in run
+    ]
+
+
+def _between_others(requests: Sequence[Asked]) -> Iterator[list[Asked]]:
+    runs = [list(run) for _, run in groupby(requests, key=lambda each: each.place)]
+    for before, run, after in zip(runs, runs[1:], runs[2:], strict=False):
+        if before[-1].place == after[0].place and after[0].entry.at - before[-1].entry.at < TENURE_S:
+            yield run
+
+
+def delays_s(
+    log: RequestLog,
+    losses: Sequence[Loss],
+    *,
+    places_count: int,
+    outages: Sequence[tuple[float, float]] = (),
+    until: float,
+) -> list[float]:
+    """Return for how long at least each account was not asked for that lost its replica (seconds).
+
+    At least: up to the moment in which its next replica was lost before it had asked, or to the end. The time without a
+    database does not count, nor an account whose last answer was no good: it waits for other reasons.
+    """
+    asked = by_account(log, places_count=places_count)
+    found = []
+    for nth, loss in enumerate(losses):
+        for account in loss.accounts:
+            requests = asked.get(account, [])
+            if not _was_well(requests, loss.at):
+                continue
+            lost_again_at = next((each.at for each in losses[nth + 1 :] if account in each.accounts), until)
+            end = min(_next_at(requests, loss, otherwise=until), lost_again_at)
+            without = sum(max(0.0, min(to, end) - max(since, loss.at)) for since, to in outages)
+            found.append(end - loss.at - without)
+    return found
+
+
+def _was_well(requests: Sequence[Asked], at: float) -> bool:
+    last = next((each.entry for each in reversed(requests) if each.entry.at < at and each.entry.code), None)
+    return last is not None and bool(last.answered or last.rows)
+
+
+def _next_at(requests: Sequence[Asked], loss: Loss, *, otherwise: float) -> float:
+    """Return when the account was asked for again, by another than one that only stands still."""
+    return next(
+        (
+            each.entry.at
+            for each in requests
+            if each.entry.at > loss.at and not (loss.is_stop and each.place == loss.place)
+        ),
+        otherwise,
+    )

@@ -1,0 +1,193 @@
+"""Replicas on one PostgreSQL, whatever befalls them: all is delivered in order, and no key is used too often."""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from random import Random
+
+import pytest
+from e2e import checks
+from e2e.chaos import (
+    AN_HOUR_AHEAD,
+    Replicas,
+    document_of_accounts,
+    have_ended,
+    keys_of,
+    needs_faketime,
+    world_of_accounts,
+)
+from e2e.endpoint import Answer, Attempt, Receiver
+from e2e.handovers import delays_s, overlapping
+from e2e.stage import ENDS, Stage
+from e2e.troubles import Troubles
+from pgbouncer import installed as needs_pgbouncer
+from pgbouncer import pooled
+from postgres import PostgresServer
+
+from watcher.clerk.simulator.faults import Faults
+from watcher.clerk.simulator.scenarios import CALM, HARSH
+from watcher.clerk.simulator.server import Simulator
+
+pytestmark = pytest.mark.untraced
+
+PLACES = 3
+RATE = 20
+ASKED_AGAIN_S = 15.0
+SPREAD_S = 20.0
+LASTING_S = 20.0
+"""Longer than an account is without a replica: if who saw a status died before it was written down, the next saw it."""
+
+BODIES = "SELECT body FROM event WHERE execution IS NOT NULL"
+
+Environs = Mapping[int, Mapping[str, str]]
+
+VARIANTS = [
+    pytest.param({}, id="direct"),
+    pytest.param({1: AN_HOUR_AHEAD}, id="skewed", marks=needs_faketime),
+    pytest.param({1: AN_HOUR_AHEAD}, id="pooled-skewed", marks=[needs_faketime, needs_pgbouncer]),
+]
+
+
+@pytest.fixture
+def database(request: pytest.FixtureRequest, postgres_stage: Stage, postgres: PostgresServer) -> Iterator[str]:
+    """Give the database's own URL; the replicas may be to go through a pooler."""
+    with ExitStack() as stack:
+        direct = postgres_stage.store_url
+        if "pooled" in request.node.callspec.id:
+            postgres_stage.store_url = stack.enter_context(pooled(postgres, direct))
+        yield direct
+
+
+@dataclass(frozen=True, slots=True)
+class Play:
+    """Replicas that run, what they ask and tell, and what befalls them."""
+
+    stage: Stage
+    simulator: Simulator
+    receivers: Mapping[str, Receiver]
+    replicas: Replicas
+    troubles: Troubles
+
+    async def until_all_is_told(self, *, within_s: float) -> None:
+        """Return once every end has arrived everywhere."""
+        wanted = have_ended(self.simulator.world)
+        for name, receiver in self.receivers.items():
+            await self.stage.board.until(
+                partial(_has_all, receiver, wanted), within_s=within_s, what=f"{name} had all ends"
+            )
+
+
+def _has_all(receiver: Receiver, wanted: frozenset[str]) -> bool:
+    return len(receiver.attempts) >= len(wanted) and wanted <= {
+        event["subject"] for type_ in ENDS for event in receiver.events(type_)
+    }
+
+
+@asynccontextmanager
+async def playing(
+    stage: Stage,
+    postgres: PostgresServer,
+    database: str,
+    *,
+    environs: Environs,
+    size: tuple[int, int, float],
+    faults: Faults = CALM,
+) -> AsyncIterator[Play]:
+    """Let three replicas watch so many accounts and executions over so many seconds; in a failure, say what befell."""
+    seed = Random().randrange(1_000_000)
+    accounts_count, executions_count, span_s = size
+    dice = Random(seed)
+    world = world_of_accounts(accounts_count, executions_count, span_s=span_s, seed=seed)
+    simulator = await stage.simulator(world, faults=faults, api_keys=keys_of(accounts_count, PLACES))
+    receivers = {name: await stage.receiver(_refusing_some(dice)) for name in ("ops", "audit")}
+    document = document_of_accounts(simulator, receivers, rate=RATE)
+    replicas = Replicas(stage, database, postgres, document, PLACES, environs)
+    troubles = Troubles(replicas, dice=dice)
+    await troubles.prepare()
+    try:
+        await replicas.start_all()
+        await replicas.until_spread(simulator.request_log, within_s=SPREAD_S)
+        troubles.say("spread evenly")
+        yield Play(stage, simulator, receivers, replicas, troubles)
+    except BaseException as error:
+        error.add_note("\n".join([f"seed {seed}", *troubles.story, *_last_words(replicas)]))
+        raise
+
+
+def _last_words(replicas: Replicas) -> Iterator[str]:
+    for place, life in replicas.lives.items():
+        yield f"{place} (exit code {life.process.returncode}): {life.stderr.lines.everything()[-1500:].decode()}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("environs", VARIANTS)
+async def test_three_replicas_lose_nothing_in_half_a_minute(
+    postgres_stage: Stage, postgres: PostgresServer, database: str, environs: Environs
+) -> None:
+    async with playing(postgres_stage, postgres, database, environs=environs, size=(3, 100, 25.0)) as play:
+        await play.troubles.roll_back_renewals(0, for_s=3.0)
+        await play.troubles.kill(1)
+        stopping = asyncio.create_task(play.troubles.stop_past_the_lease(2))
+        await asyncio.sleep(2.0)
+        await play.troubles.restart_database()
+        await play.troubles.end_backends()
+        await stopping
+        await play.until_all_is_told(within_s=40)
+        await check(play, skewed=bool(environs))
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("environs", VARIANTS)
+async def test_three_replicas_lose_nothing_over_minutes_of_harsh_faults(
+    postgres_stage: Stage, postgres: PostgresServer, database: str, environs: Environs
+) -> None:
+    size = (12, 3_000, 240.0)
+    async with playing(postgres_stage, postgres, database, environs=environs, size=size, faults=HARSH) as play:
+        await play.troubles.all_of_them(for_s=240.0)
+        await play.until_all_is_told(within_s=300)
+        await check(play, skewed=bool(environs))
+
+
+async def check(play: Play, *, skewed: bool) -> None:
+    """End all replicas, and compare what was told with what was true and with what was written down."""
+    replicas, simulator, ended_at = play.replicas, play.simulator, time.monotonic()
+    assert set(await replicas.end_all()) == {0}
+    recorded = {bytes(body) for (body,) in await asyncio.to_thread(replicas.server.run, BODIES, replicas.database)}
+    printed = [line for life in play.stage.lives for line in life.emitted]
+    told = {**{name: receiver.kept() for name, receiver in play.receivers.items()}, "stdout": printed}
+    tolerance = checks.TOLERANCE + timedelta(hours=1 if skewed else 0)
+    for bodies in told.values():
+        assert checks.of_truth(bodies, simulator, tolerance=tolerance) == []
+        assert checks.of_completeness(bodies, simulator) == []
+        assert checks.of_lasting_answers(bodies, simulator, lasting_s=LASTING_S) == []
+        assert {body for body in bodies if "subject" in json.loads(body)} == recorded
+    assert checks.of_sequences([body for bodies in told.values() for body in bodies]) == []
+    for receiver in play.receivers.values():
+        assert checks.of_order(receiver.attempts) == []
+        assert skewed or receiver.forgeries == []
+    assert play.stage.within_pace(simulator, rate=RATE, keys_each=PLACES)
+    stops_count = sum(loss.is_stop for loss in replicas.losses)
+    assert len(overlapping(simulator.request_log, places_count=PLACES)) <= stops_count
+    delays = delays_s(
+        simulator.request_log,
+        replicas.losses,
+        places_count=PLACES,
+        outages=play.troubles.outages,
+        until=ended_at,
+    )
+    assert delays, "no account lost its replica"
+    assert max(delays) <= ASKED_AGAIN_S
+    for life in play.stage.lives:
+        assert b"Traceback" not in life.stderr.lines.everything()
+
+
+def _refusing_some(dice: Random) -> Callable[[Attempt], Answer]:
+    def choose(_: Attempt) -> Answer:
+        return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(8, 1, 1))[0]
+
+    return choose
