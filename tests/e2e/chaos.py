@@ -46,12 +46,13 @@ class Loss:
 
 @dataclass(slots=True)
 class Replicas:
-    """Lives with one configuration, each in a place of its own. `environs` is what some places have beside it."""
+    """Lives with one configuration file, each in a place of its own. `environs` is what some places have beside it."""
 
     stage: Stage
     database: str
     server: PostgresServer
-    document: Document
+    config: Path
+    accounts_count: int
     count: int
     environs: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     lives: dict[int, Life] = field(default_factory=dict)
@@ -60,9 +61,9 @@ class Replicas:
 
     async def start(self, place: int) -> Life:
         """Start the replica of a place, and do not wait until it has."""
-        keys = {f"KEY_{number}": key_of(number, place) for number in range(len(self.document["accounts"]))}
+        keys = {f"KEY_{number}": key_of(number, place) for number in range(self.accounts_count)}
         environ = keys | dict(self.environs.get(place, {}))
-        self.lives[place] = await self.stage.start(self.document, environ=environ)
+        self.lives[place] = await self.stage.begin("run", "--config", str(self.config), environ=environ)
         return self.lives[place]
 
     async def start_all(self) -> None:
@@ -74,12 +75,11 @@ class Replicas:
 
     async def until_spread(self, log: RequestLog, *, within_s: float) -> None:
         """Return once each account is asked for, by replicas that have as many each, or one more."""
-        accounts_count = len(self.document["accounts"])
 
         def is_spread() -> bool:
             askers = dict(divmod(entry.key or 0, self.count) for entry in log.entries)
             counts = [list(askers.values()).count(place) for place in self.lives]
-            return len(askers) == accounts_count and max(counts) - min(counts) <= 1
+            return len(askers) == self.accounts_count and max(counts) - min(counts) <= 1
 
         await self.stage.board.until(is_spread, within_s=within_s, what="the accounts were spread evenly")
 

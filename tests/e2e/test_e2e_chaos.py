@@ -106,7 +106,8 @@ async def playing(
     simulator = await stage.simulator(world, faults=faults, api_keys=keys_of(accounts_count, PLACES))
     receivers = {name: await stage.receiver(_refusing_some(dice)) for name in ("ops", "audit")}
     document = document_of_accounts(simulator, receivers, rate=RATE)
-    replicas = Replicas(stage, database, postgres, document, PLACES, environs)
+    config = await asyncio.to_thread(stage.write, document)
+    replicas = Replicas(stage, database, postgres, config, accounts_count, PLACES, environs)
     troubles = Troubles(replicas, dice=dice)
     await troubles.prepare()
     try:
