@@ -2,17 +2,15 @@
 
 import asyncio
 import json
-import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from list_model import Life, ModelApi
+from sqlalchemy import select
 from virtual import PIPELINE, RULES, Account, FakeClock, account_of
 
 from watcher.domain.rules import FailingRule, Rules
@@ -20,6 +18,9 @@ from watcher.domain.timestamps import to_us
 from watcher.domain.watch import Details, Watch
 from watcher.store.changes import Change
 from watcher.store.sql_store import SqlStore
+from watcher.store.tables import event
+
+_EVENTS = select(event.c.type, event.c.body, event.c.recorded_at).order_by(event.c.recorded_at)
 
 STEP_S = 0.2
 SILENT_S = 40.0
@@ -155,10 +156,9 @@ def lives_of(draw: Random, *, until_s: float) -> list[Life]:
     return found
 
 
-def read(path: Path) -> list[Line]:
+async def read(store: SqlStore) -> list[Line]:
     """Return all events in the order in which they were recorded, which is that of stdout."""
-    with closing(sqlite3.connect(path)) as database:
-        rows = database.execute("SELECT type, body, recorded_at FROM event ORDER BY recorded_at").fetchall()
+    rows = await store._database.read(lambda connection: connection.execute(_EVENTS).all())
     return [Line(type_, json.loads(body)["data"], at) for type_, body, at in rows]
 
 

@@ -9,9 +9,16 @@ from postgres import PostgresServer
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def sqlite_stage(tmp_path: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         yield Stage(tmp_path, stack)
+
+
+@pytest.fixture
+def stage(request: pytest.FixtureRequest) -> Stage:
+    """Give a stage whose program keeps its state in SQLite, or in what a test is parametrised with."""
+    stage: Stage = request.getfixturevalue(f"{getattr(request, 'param', 'sqlite')}_stage")
+    return stage
 
 
 @pytest.fixture

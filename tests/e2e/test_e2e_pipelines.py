@@ -71,16 +71,19 @@ def printed(lives: Sequence[Life]) -> list[bytes]:
 
 
 @pytest.mark.parametrize(
-    ("order", "faults", "size"),
+    ("stage", "order", "faults", "size"),
     [
-        pytest.param(Order.NEWEST, CALM, TINY, id="newest-calm-tiny"),
-        pytest.param(Order.NEWEST, CALM, SMALL, id="newest-calm", marks=pytest.mark.long),
-        pytest.param(Order.OLDEST, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.long),
-        pytest.param(Order.NEWEST, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
-        pytest.param(Order.NEWEST, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
-        pytest.param(Order.OLDEST, CALM, LARGE, id="oldest-calm-large", marks=pytest.mark.soak),
-        pytest.param(Order.OLDEST, HARSH, LARGE, id="oldest-harsh-large", marks=pytest.mark.soak),
+        pytest.param("sqlite", Order.NEWEST, CALM, TINY, id="newest-calm-tiny"),
+        pytest.param("sqlite", Order.NEWEST, CALM, SMALL, id="newest-calm", marks=pytest.mark.long),
+        pytest.param("sqlite", Order.OLDEST, HARSH, SMALL, id="oldest-harsh", marks=pytest.mark.long),
+        pytest.param("postgres", Order.OLDEST, HARSH, SMALL, id="oldest-harsh-postgres", marks=pytest.mark.long),
+        pytest.param("sqlite", Order.NEWEST, CALM, LARGE, id="newest-calm-large", marks=pytest.mark.soak),
+        pytest.param("sqlite", Order.NEWEST, HARSH, LARGE, id="newest-harsh-large", marks=pytest.mark.soak),
+        pytest.param("postgres", Order.NEWEST, HARSH, LARGE, id="newest-harsh-large-postgres", marks=pytest.mark.soak),
+        pytest.param("sqlite", Order.OLDEST, CALM, LARGE, id="oldest-calm-large", marks=pytest.mark.soak),
+        pytest.param("sqlite", Order.OLDEST, HARSH, LARGE, id="oldest-harsh-large", marks=pytest.mark.soak),
     ],
+    indirect=["stage"],
 )
 async def test_every_execution_is_reported_once_over_kills(
     stage: Stage, order: Order, size: tuple[int, int, float], faults: Faults

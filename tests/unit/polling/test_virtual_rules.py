@@ -1,12 +1,14 @@
 """Rules over restarts, kills, downtimes and reloads, in virtual time: a reference that reads stdout finds the same."""
 
 import os
-from pathlib import Path
+from collections.abc import AsyncIterator
 from random import Random
 
 import pytest
 from list_model import ModelApi, newest
+from postgres import PostgresServer
 from rules_model import Pipeline, expected, expected_silence, lives_of, read, rule_of
+from stores import open_soon
 from virtual import FakeClock
 
 from watcher.store.sql_store import SqlStore
@@ -22,8 +24,27 @@ def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
 async def test_whatever_happens_problems_open_and_close_as_stdout_says_each_once(
-    store: SqlStore, clock: FakeClock, path: Path, seed: int
+    store: SqlStore, clock: FakeClock, seed: int
 ) -> None:
+    await _check_problems(store, clock, seed=seed)
+
+
+@pytest.fixture
+async def postgres_store(postgres: PostgresServer, clock: FakeClock) -> AsyncIterator[SqlStore]:
+    with postgres.database() as url:
+        store = await open_soon(url, clock=clock, on_recorded=lambda _: None)
+        yield store
+        await store.close()
+
+
+@pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])
+async def test_problems_open_and_close_as_stdout_says_on_postgresql(
+    postgres_store: SqlStore, clock: FakeClock, seed: int
+) -> None:
+    await _check_problems(postgres_store, clock, seed=seed)
+
+
+async def _check_problems(store: SqlStore, clock: FakeClock, *, seed: int) -> None:
     draw = Random(seed)
     lives = lives_of(draw, until_s=2400.0)
     pipeline = Pipeline(store, clock, draw, ModelApi(clock, lives=lives, orders=((0.0, newest),)), rule_of(draw))
@@ -41,7 +62,7 @@ async def test_whatever_happens_problems_open_and_close_as_stdout_says_each_once
                 await pipeline.reload()
     pipeline.mortal.dies_in = None
     await pipeline.run_for(30)
-    lines = read(path)
+    lines = await read(store)
     opening, closing = "pipeline.failing", "pipeline.recovered"
     edges = [line for line in lines if line.type in {opening, closing}]
     wanted = expected(lines, pipeline.history)
