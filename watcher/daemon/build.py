@@ -118,7 +118,13 @@ async def build_worker(
     """Build the worker of a sink whose lease is held. `stack` closes it. Raises `StoreError`."""
     lease, name = held.lease, held.lease.name
     metrics = shared.metrics.sink(name)
-    context = SinkContext(shared.clock, shared.output, lambda why: worker.retried(why), lambda: worker.take_slot())  # noqa: PLW0108 (it is there later)
+    context = SinkContext(
+        shared.clock,
+        shared.output,
+        retried=lambda why: worker.retried(why),  # noqa: PLW0108 (it is there later)
+        take_slot=lambda: worker.take_slot(),  # noqa: PLW0108 (as above)
+        check=held.check,
+    )
     sink = settings.open(context)
     stack.push_async_callback(sink.close)
     record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))

@@ -11,7 +11,7 @@ from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
 from watcher.domain.delivery import Delivery, DeliveryState
-from watcher.domain.errors import OutputClosedError
+from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 from watcher.domain.event_ids import group_id
 from watcher.domain.timestamps import EARLIEST, Micros, Monotonic
 from watcher.runtime.backoff import Jitter
@@ -57,14 +57,18 @@ class DeliverySender:
     _give_up_at: Monotonic = EARLIEST
 
     async def send(self, batch: Sequence[Delivery], *, waited: bool) -> list[Attempt]:
-        """Send once; return how that ended, which is to be settled: nothing if the store has lost sight of it.
+        """Send once; return how that ended, which is to be settled: nothing if it was not sent, or not in full.
 
+        So it is when the store has lost sight of it, or the lease ran out: then another process sends it.
         `waited` is as for `CircuitBreaker.failed`. Raises what ends the program: `OutputClosedError`.
         """
         begun_s = self.sink_state.clock_s()
         if not (deliveries := await self.queue.members(batch)):
             return []
-        result = await self._send(deliveries)
+        try:
+            result = await self._send(deliveries)
+        except LeaseExpiredError:
+            return []
         units = [[each] for each in deliveries] if batch[0].group_id is None else [deliveries]
         attempts = [self._attempt(unit, result, begun_s=begun_s) for unit in units]
         self._learn(batch[0], result, waited=waited)
@@ -101,7 +105,7 @@ class DeliverySender:
     async def _send(self, batch: Sequence[Delivery]) -> SendResult:
         try:
             return await self.sink.send(batch)
-        except OutputClosedError:
+        except (OutputClosedError, LeaseExpiredError):
             raise
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
             name = type(error).__name__

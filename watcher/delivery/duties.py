@@ -13,6 +13,7 @@ from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sink_state_store import SinkStateStore
 from watcher.delivery.sinks.protocol import SendOutcome, SentProblem, Sink
+from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import LATEST, Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
@@ -131,6 +132,8 @@ class SinkDuties:
             return
         try:
             result = await self._sink.refresh(problems)
+        except LeaseExpiredError:
+            return
         except Exception as error:  # noqa: BLE001 (as for a delivery: its trouble must not stop the others)
             log.error("refresh.crashed", sink=self._queue.lease.name, error=type(error).__name__)  # noqa: TRY400 (texts may hold secrets)
             self._metrics.refreshed(well=False)

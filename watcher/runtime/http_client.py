@@ -13,6 +13,7 @@ from typing import Generic, Self, TypeVar
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.connector import Connection
 from multidict import CIMultiDict
 from yarl import URL
@@ -105,7 +106,7 @@ class Client:
             headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None),
             connector=aiohttp.TCPConnector(limit=connections),
-            request_class=_checked_request(check),
+            request_class=checked_request(check),
             cookie_jar=aiohttp.DummyCookieJar(),
             max_line_size=FIELD_BYTES,
             max_field_size=FIELD_BYTES,
@@ -156,13 +157,28 @@ class Client:
             raise TransportFailedError(failure_kind(error)) from None
 
 
-def _checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
-    """Return what aiohttp makes of each request: one that asks before it is sent."""
+def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
+    """Return what aiohttp makes of each request: one that asks once it has its connection, right before it is sent.
+
+    One without a body is written before anything else runs. With a body it may be a turn of the event loop later, after
+    which the process may have slept: so it asks once more.
+    """
 
     class CheckedRequest(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
             check()
-            return await super().send(conn)  # which writes a request without a body before anything else runs
+            return await super().send(conn)
+
+        async def write_bytes(
+            self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+        ) -> None:
+            try:
+                check()
+            except Exception as error:  # noqa: BLE001 (whatever it is, it comes out of the request)
+                if conn.protocol is not None:
+                    conn.protocol.set_exception(error)
+                return
+            await super().write_bytes(writer, conn, content_length)
 
     return CheckedRequest
 

@@ -9,12 +9,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from structlog.testing import capture_logs
 from worker_rig import BUSY, DELIVERED, EPOCH, FAILED, GONE, REFUSED, RULES, Rig
 
 from watcher.delivery.delivery_queue import WAIT_S
 from watcher.delivery.duties import REMINDED_COUNT
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.worker import REST_S
+from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.silences import Silence
@@ -408,6 +410,20 @@ async def test_a_problem_that_is_closed_while_its_reminder_is_on_its_way_is_clos
     await rig.settle()
     await rig.go(1)
     assert [each.type for each in rig.sink.sent] == ["problem.reminder", "pipeline.recovered"]
+
+
+async def test_a_refresh_that_was_not_sent_because_the_lease_ran_out_did_not_fail(
+    forgetful: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def expired(_: object) -> SendResult:
+        raise LeaseExpiredError("by the test")
+
+    await open_problem(forgetful)
+    await finish_refresh(forgetful)
+    monkeypatch.setattr(forgetful.sink, "refresh", expired)
+    with capture_logs() as logs:
+        await refreshed(forgetful, 60)
+    assert logs == []
 
 
 async def test_who_may_not_be_the_owner_any_more_tells_it_nothing(forgetful: Rig) -> None:

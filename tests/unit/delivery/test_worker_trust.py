@@ -1,12 +1,15 @@
 """A sink whose lease is not trusted: nothing is sent, until it is again."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from worker_rig import Rig
 
+from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.worker import REST_S
+from watcher.domain.delivery import Delivery
+from watcher.domain.errors import LeaseExpiredError
 
 
 @pytest.fixture
@@ -34,4 +37,19 @@ async def test_what_was_taken_before_the_trust_ran_out_is_not_sent_and_no_attemp
     assert rig.sink.take_sent() == []
     assert (rig.row("a1")["attempts"], rig.row("a1")["state"]) == (0, "waiting")
     rig.worker._queue.is_trusted = lambda: True
+    assert await rig.sent_after() == ["a1"]
+
+
+async def test_what_was_not_sent_because_the_lease_ran_out_counts_as_no_attempt(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def expired(_: Sequence[Delivery]) -> SendResult:
+        raise LeaseExpiredError("by the test")
+
+    await rig.record("a")
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.sink, "send", expired)
+        await rig.worker.tick()
+        await rig.settle()
+    assert (rig.row("a1")["attempts"], rig.row("a1")["state"], rig.is_up()) == (0, "waiting", True)
     assert await rig.sent_after() == ["a1"]

@@ -96,13 +96,15 @@ class SinkContext:
     """What a sink may work with. It calls `retried`, from any thread, with why it tries again by itself.
 
     Where one delivery takes several requests, it calls `take_slot` before each further one, and waits for as many
-    seconds as that returns. Without an `output` only what sends elsewhere can be opened.
+    seconds as that returns. Without an `output` only what sends elsewhere can be opened. That calls `check` right
+    before each request goes out; what it raises comes out of `send` or `refresh`, and that request was not sent.
     """
 
     clock: Clock
     output: Output | None = None
     retried: Callable[[str], None] = lambda _why: None
     take_slot: Callable[[], float] = lambda: 0.0
+    check: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, slots=True)

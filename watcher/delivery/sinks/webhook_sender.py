@@ -22,7 +22,7 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, failure_kind, proxy_for
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, failure_kind, proxy_for
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -119,6 +119,7 @@ class WebhookSink:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=target.timeout_s),
             connector=Connector(limit=CONNECTIONS),
+            request_class=checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,

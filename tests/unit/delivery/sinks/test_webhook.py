@@ -3,9 +3,10 @@
 import asyncio
 import base64
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,6 +18,7 @@ from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkC
 from watcher.delivery.sinks.template import outcome_of
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
+from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import shown_url
@@ -41,16 +43,18 @@ async def receiver() -> AsyncIterator[Receiver]:
 
 
 @asynccontextmanager
-async def sink_to(url: str, *, clock: Clock | None = None, **settings: object) -> AsyncIterator[Sink]:
+async def sink_to(
+    url: str, *, clock: Clock | None = None, check: Callable[[], None] = lambda: None, **settings: object
+) -> AsyncIterator[Sink]:
     block = WebhookSettings.model_validate({"type": "webhook", "url": url, **settings})
-    sink = block.open(SinkContext(clock or FakeClock()))
+    sink = block.open(SinkContext(clock or FakeClock(), check=check))
     try:
         yield sink
     finally:
         await sink.close()
 
 
-async def sent(url: str, *, clock: Clock | None = None, **settings: object) -> SendResult:
+async def sent(url: str, *, clock: Clock | None = None, **settings: Any) -> SendResult:  # noqa: ANN401 (a block's own)
     async with sink_to(url, clock=clock, **settings) as sink:
         return await sink.send([DELIVERY])
 
@@ -65,6 +69,24 @@ async def test_a_request_is_what_the_contract_says(receiver: Receiver) -> None:
     assert request.headers["webhook-timestamp"] == str(int(FakeClock().now().timestamp()))
     assert (request.headers["authorization"], request.headers["x-team"]) == ("Bearer t", "sales")
     assert "webhook-signature" not in request.headers
+
+
+@pytest.mark.parametrize("asked_before", [0, 1])
+async def test_nothing_is_sent_once_the_lease_has_run_out_while_it_was_connected(
+    receiver: Receiver, asked_before: int
+) -> None:
+    asked = 0
+
+    def expire() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > asked_before:
+            raise LeaseExpiredError("by the test")
+
+    async with sink_to(receiver.url, check=expire) as sink:
+        with pytest.raises(LeaseExpiredError):
+            await sink.send([DELIVERY])
+    assert receiver.requests == []
 
 
 async def test_the_timestamp_is_that_of_the_attempt_and_the_id_stays(receiver: Receiver) -> None:
