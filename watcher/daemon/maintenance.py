@@ -85,6 +85,7 @@ class Maintenance:
         self._deps = deps
         self._policy = policy
         self._tidy_at = deps.clock.monotonic()
+        self._was_agreed = True
         self._pruning: AsyncIterator[int] | None = None
         self._pruned_count = 0
         self._backlogged: set[str] = set()
@@ -164,10 +165,13 @@ class Maintenance:
             self._pruning, self._tidy_at = None, self._deps.clock.monotonic()  # at once, should it come to that
             return FLUSH_EVERY_S
         if self._pruning is None:
-            if self._deps.clock.monotonic() < self._tidy_at:
+            is_agreed, was_agreed = self._deps.ownership.is_agreed(), self._was_agreed
+            self._was_agreed = is_agreed
+            is_left = is_agreed and not was_agreed  # what could not be done before all had the same configuration
+            if self._deps.clock.monotonic() < self._tidy_at and not is_left:
                 return FLUSH_EVERY_S
             self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
-            if self._deps.ownership.is_agreed():  # else another replica may have what is not configured here
+            if is_agreed:  # else another replica may have what is not configured here
                 await self._expire()
             await self._close_problems()
             self._pruning, self._pruned_count = self._prune(), 0
