@@ -48,15 +48,24 @@ def _between_others(requests: Sequence[Asked]) -> Iterator[list[Asked]]:
             yield run
 
 
-def delays_s(
+@dataclass(frozen=True, slots=True)
+class Delay:
+    """For how long an account was not asked for once its replica was lost."""
+
+    seconds: float
+    account: int
+    loss: Loss
+
+
+def delays(
     log: RequestLog,
     losses: Sequence[Loss],
     *,
     places_count: int,
     outages: Sequence[tuple[float, float]] = (),
     until: float,
-) -> list[float]:
-    """Return for how long at least each account was not asked for that lost its replica (seconds).
+) -> list[Delay]:
+    """Return for how long at least each account was not asked for that lost its replica.
 
     At least: up to the moment in which its next replica was lost before it had asked, or to the end. The time without a
     database does not count, nor an account whose last answer was no good: it waits for other reasons.
@@ -71,7 +80,7 @@ def delays_s(
             lost_again_at = next((each.at for each in losses[nth + 1 :] if account in each.accounts), until)
             end = min(_next_at(requests, loss, otherwise=until), lost_again_at)
             without = sum(max(0.0, min(to, end) - max(since, loss.at)) for since, to in outages)
-            found.append(end - loss.at - without)
+            found.append(Delay(end - loss.at - without, account, loss))
     return found
 
 

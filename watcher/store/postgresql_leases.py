@@ -53,8 +53,11 @@ NOBODY = ""
 
 LEASE_US = round(LEASE_S * 1_000_000)
 
-ORPHANED_US = 6_000_000
-"""While configurations differ, what is free for so long goes to whoever knows it: it may be nobody else's to take."""
+ORPHANED_US = 3_000_000
+"""What is free for so long goes to whoever knows it, beyond its share: those it was left to would have taken it.
+
+They may be dead for less time than their rows live, or unable to write, or have a configuration without it.
+"""
 
 FORGOTTEN_US = 3_600_000_000
 """The rows of replicas that ended so long ago go."""
@@ -128,10 +131,9 @@ def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
             _insert_missing(connection, kind, names, now=now)
             free = _free(connection, kind, names, since=now, count=target - mine[kind])
             taken += _take(connection, free, owner=request.replica, now=now)
-        if replicas.differs:  # whoever lacks some may not know the rest
-            orphans = _free(connection, kind, names, since=now - ORPHANED_US)
-            taken += _take(connection, orphans, owner=request.replica, now=now)
-        else:
+        orphans = _free(connection, kind, names, since=now - ORPHANED_US)
+        taken += _take(connection, orphans, owner=request.replica, now=now)
+        if not replicas.differs:  # else whoever lacks some may not know the rest
             surplus[kind] = surplus_count(mine[kind], others, free=free_count, wanted=len(names))
     lost = [lease for lease in request.held if lease not in held]
     return LeaseReport(lost, taken, surplus, len(replicas.others) + bool(request.fingerprint), replicas.differs)

@@ -320,6 +320,18 @@ async def test_while_configurations_differ_what_nobody_else_takes_is_taken_beyon
     assert one.names == ["a", "b"]
 
 
+async def test_what_is_left_to_a_replica_that_does_not_take_it_is_taken_beyond_one_s_share(replicas: Replicas) -> None:
+    dead, dies, one = [await replicas.start(name) for name in ("dead", "dies", "one")]
+    for replica in (dead, dies, one):
+        await replica.renew()
+    replicas.age(LEASE_S, "dead")
+    await one.renew()
+    assert len(one.held) == 6
+    replicas.age(ORPHANED_US / 1e6, "dead")
+    await one.renew()
+    assert len(one.held) == 12
+
+
 async def test_replicas_that_were_killed_long_ago_are_forgotten(replicas: Replicas, postgres: PostgresServer) -> None:
     dead, other = await replicas.start("dead", A), await replicas.start("other", A)
     await dead.renew()
