@@ -66,6 +66,12 @@ class PostgresServer:
         rules = directory / "data" / "pg_hba.conf"
         rules.write_text(f"local all {WITH_PASSWORD} scram-sha-256\n{rules.read_text()}")
 
+    @property
+    def pid(self) -> int:
+        """Return the process that all others of it are children of."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Return once it takes connections."""
         settings = [word for name, value in self._settings.items() for word in ("-c", f"{name}={value}")]

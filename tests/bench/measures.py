@@ -12,6 +12,7 @@ from bench.figures import Figure, at_least, at_most, shown
 from bench.load_server import serve_load
 from bench.processes import Cost, bare_loop, daemon, events_of, lines_in, observe_cost, server, wait_until
 from bench.receiver import receive
+from bench.replicas import measure_replicas
 from bench.storm import measure_storm
 from bench.typical import measure_typical
 from bench.virtual_measures import measure_pipelines
@@ -167,6 +168,7 @@ MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "latency": measure_latency,
     "deliveries": measure_deliveries,
     "storm": lambda bench: measure_storm(range(1, 2 if bench.quick else 4)),
+    "replicas": lambda bench: measure_replicas(bench.workspaces, bench.repetitions, poll_s=bench.poll_s),
     "pipelines": lambda bench: measure_pipelines(range(1, 2 if bench.quick else 4)),
 }
 

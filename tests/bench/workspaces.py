@@ -33,14 +33,18 @@ _FILLED_AT_ONCE = 5_000
 class Wish:
     """What a daemon is to do: poll these executions as fast as it can, or watch these pipelines by the defaults.
 
-    `rate_per_s` is the account's; `sink_url` adds a webhook sink without a pace. With a `template` that posts messages
-    made for its receiver, with a `group` what goes together.
+    `rate_per_s` is each account's; of several each polls its part of the executions. `sink_url` adds a webhook sink
+    without a pace. With a `template` that posts messages made for its receiver, with a `group` what goes together.
+    Without a `store_url` the store is a file of the daemon's own.
     """
 
     base_url: str
     executions: Sequence[str] = ()
     pipelines: Sequence[str] = ()
+    account_count: int = 1
     rate_per_s: int = UNPACED_PER_S
+    store_url: str | None = None
+    sink_name: str = SINK
     sink_url: str | None = None
     template: str | None = None
     group: Mapping[str, object] | None = None
@@ -70,35 +74,46 @@ class Workspaces:
         key = (len(executions), sinks)
         if key not in self._filled:
             path = self._root / f"filled-{len(self._filled)}.db"
-            asyncio.run(_fill(path, executions, sinks=sinks))
+            asyncio.run(fill(f"sqlite:///{path}", executions, sinks=sinks))
             self._filled[key] = path
         return self._filled[key]
 
 
 def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
-    named = [{"pipeline": PIPELINE, "executions": list(wish.executions)}] if wish.executions else []
+    parts = _parts(wish.executions, wish.account_count)
+    named = [{"pipeline": PIPELINE, "account": each, "executions": list(part)} for each, part in parts.items() if part]
+    account = {"base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}
     fast = {"cadence": "fixed", "min_interval": "1ms", "concurrency": CONCURRENCY}
     shape = {"template": wish.template, "group": wish.group and dict(wish.group)}
     sink = {"type": "webhook", "url": wish.sink_url, "rate_limit": "1000000/s", **shape}
     return {
-        "accounts": {ACCOUNT: {"api_key": "bench", "base_url": wish.base_url, "rate_limit": f"{wish.rate_per_s}/s"}},
+        "accounts": {each: account | {"api_key": f"bench-{each}"} for each in parts},
         "watch": [*named, *({"pipeline": pipeline} for pipeline in wish.pipelines)],
         "polling": fast if named else {},
-        "sinks": {} if wish.sink_url is None else {SINK: sink},
-        "store": {"url": f"sqlite:///{store}"},
+        "sinks": {} if wish.sink_url is None else {wish.sink_name: sink},
+        "store": {"url": wish.store_url or f"sqlite:///{store}"},
         "http": {"listen": "127.0.0.1:0"},
         "log": {"level": "error", "format": "json"},
     }
 
 
-async def _fill(path: Path, executions: Sequence[str], *, sinks: tuple[str, ...]) -> None:
+async def fill(url: str, executions: Sequence[str], *, account_count: int = 1, sinks: tuple[str, ...] = ()) -> None:
+    """Have a store know these executions as running, in so many accounts; that event of each waits for `sinks`."""
     clock = SystemClock()
-    store = await open_store(f"sqlite:///{path}", clock=clock, on_recorded=lambda _sinks: None)
-    lease = await store.claim("account", ACCOUNT)
-    for start in range(0, len(executions), _FILLED_AT_ONCE):
-        some = executions[start : start + _FILLED_AT_ONCE]
-        await asyncio.gather(*(store.record(_first_sight(lease, each, sinks=sinks, clock=clock)) for each in some))
+    store = await open_store(url, clock=clock, on_recorded=lambda _sinks: None)
+    for account, part in _parts(executions, account_count).items():
+        lease = await store.claim("account", account)
+        for start in range(0, len(part), _FILLED_AT_ONCE):
+            some = part[start : start + _FILLED_AT_ONCE]
+            await asyncio.gather(*(store.record(_first_sight(lease, each, sinks=sinks, clock=clock)) for each in some))
     await store.close()
+
+
+def _parts(executions: Sequence[str], account_count: int) -> Mapping[str, Sequence[str]]:
+    """Return which executions each account polls."""
+    if account_count == 1:
+        return {ACCOUNT: executions}
+    return {f"{ACCOUNT}-{nth}": executions[nth::account_count] for nth in range(account_count)}
 
 
 def _first_sight(lease: Lease, execution: str, *, sinks: tuple[str, ...], clock: Clock) -> ExecutionChange:

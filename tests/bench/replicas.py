@@ -1,0 +1,147 @@
+"""Several replicas on one PostgreSQL, which writes to the disk as one at work does: how soon they tell, and costs."""
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import quantiles
+
+import psutil
+from pgbouncer import PROGRAM, pooled
+from postgres import PostgresServer, postgres_server
+
+from bench.answers import execution_ids
+from bench.counters import Counters
+from bench.figures import Figure, at_most, shown
+from bench.load_server import serve_load
+from bench.processes import SERVER_CORES, daemon, server, wait_until
+from bench.receiver import receive
+from bench.workspaces import ACCOUNT, Wish, Workspaces, fill
+from watcher.runtime.rate_limiter import SHARE
+
+CHANGES_PER_S = 20
+POLLS_PER_CHANGE = 10
+CHANGED_ONE_IN = 50
+LATENCY_S = 20.0
+SETTLING_S = 2.0
+ACCOUNT_COUNT = 4
+FEW, SOME = execution_ids(1_000), execution_ids(10_000)
+FAR = "webhook"
+"""A sink that goes to the replica that starts second: of two the last is given up, and the other one is `stdout`."""
+
+_OWNERS = f"SELECT count(DISTINCT owner) FROM lease WHERE (kind, name) IN (('account', '{ACCOUNT}'), ('sink', '{FAR}'))"  # noqa: S608 (our own)
+_SPREAD = "SELECT count(*) FROM lease WHERE kind = 'account' AND until IS NOT NULL GROUP BY owner"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What replicas did together while they were watched, and the CPU of them and of their database (seconds)."""
+
+    polled_count: int
+    wall_s: float
+    cpu_s: float
+    database_cpu_s: float
+
+
+def measure_replicas(workspaces: Workspaces, repetitions: Sequence[int], *, poll_s: float) -> Iterator[Figure]:
+    """Measure how soon one replica sends what another has seen, and what several cost that share the accounts."""
+    with postgres_server(fsync="on", full_page_writes="on", log_min_messages="fatal") as postgres:
+        psutil.Process(postgres.pid).cpu_affinity(SERVER_CORES)
+        delays = [_delays_ms(workspaces, postgres, is_pooled=False) for _ in repetitions]
+        yield at_most(50, f"seen by another to received, {CHANGES_PER_S}/s, p99, ms", [_p99(each) for each in delays])
+        yield shown("  p50, ms", [quantiles(each, n=100)[49] for each in delays])
+        if PROGRAM is not None:
+            without = [_delays_ms(workspaces, postgres, is_pooled=True) for _ in repetitions[:2]]
+            yield shown("  without NOTIFY, through a pooler, p99, ms", [_p99(each) for each in without])
+        quiet = {count: [_watch(workspaces, postgres, count, poll_s) for _ in repetitions] for count in (1, 2, 4)}
+        for count, runs in quiet.items():
+            yield shown(f"polls/s of {count} on one core", [each.polled_count / each.wall_s for each in runs])
+            yield shown("  CPU of a poll, µs", [1e6 * each.cpu_s / each.polled_count for each in runs])
+        busy = [_watch(workspaces, postgres, 1, poll_s, change_every=CHANGED_ONE_IN) for _ in repetitions]
+        pairs = list(zip(busy, quiet[1], strict=True))
+        pairs = list(zip(busy, quiet[1], strict=True))
+        yield shown("CPU of one told change on PostgreSQL, ms", [_change_ms(of, "cpu_s") for of in pairs])
+        yield shown("  and of the database, ms", [_change_ms(of, "database_cpu_s") for of in pairs])
+
+
+def _change_ms(of: tuple[Shared, Shared], what: str) -> float:
+    """Return what a change costs: a poll's costs while some of the answers change, less those while none does."""
+    busy, calm = (getattr(each, what) / each.polled_count for each in of)
+    return float(1000 * CHANGED_ONE_IN * (busy - calm))
+
+
+def _p99(values: Sequence[float]) -> float:
+    return quantiles(values, n=100)[98]
+
+
+@contextmanager
+def _database(postgres: PostgresServer, executions: Sequence[str], *, account_count: int) -> Iterator[str]:
+    """Give the URL of a database that knows these executions as running."""
+    with postgres.database() as url:
+        asyncio.run(fill(url, executions, account_count=account_count))
+        yield url
+
+
+def _delays_ms(workspaces: Workspaces, postgres: PostgresServer, *, is_pooled: bool) -> Sequence[float]:
+    """Let one replica poll and the other send; return the delays from an answer with a change to its webhook."""
+    with ExitStack() as stack:
+        direct = stack.enter_context(_database(postgres, FEW, account_count=1))
+        api, hook = stack.enter_context(server(serve_load)), stack.enter_context(server(receive))
+        wish = Wish(
+            base_url=_url(api),
+            executions=FEW,
+            rate_per_s=round(POLLS_PER_CHANGE * CHANGES_PER_S / SHARE),
+            store_url=stack.enter_context(pooled(postgres, direct)) if is_pooled else direct,
+            sink_name=FAR,
+            sink_url=_url(hook),
+        )
+        stack.enter_context(daemon(workspaces.make(wish)))
+        wait_until(lambda: api.served_count > 0)
+        stack.enter_context(daemon(workspaces.make(wish)))
+        wait_until(lambda: postgres.run(_OWNERS, direct) == [(2,)])
+        api.change_every = POLLS_PER_CHANGE
+        time.sleep(SETTLING_S)
+        before = hook.served_count
+        time.sleep(LATENCY_S)
+        return [1000 * delay_s for delay_s in hook.delays_s[before : hook.served_count]]
+
+
+def _watch(
+    workspaces: Workspaces, postgres: PostgresServer, count: int, poll_s: float, *, change_every: int = 0
+) -> Shared:
+    """Let so many replicas poll as fast as they can."""
+    with ExitStack() as stack:
+        url = stack.enter_context(_database(postgres, SOME, account_count=ACCOUNT_COUNT))
+        api = stack.enter_context(server(serve_load))
+        api.change_every = change_every
+        wish = Wish(base_url=_url(api), executions=SOME, account_count=ACCOUNT_COUNT, store_url=url)
+        daemons = [stack.enter_context(daemon(workspaces.make(wish))) for _ in range(count)]
+        wait_until(lambda: postgres.run(_SPREAD, url) == [(ACCOUNT_COUNT // count,)] * count)
+        time.sleep(SETTLING_S)
+        database = psutil.Process(postgres.pid)
+        polled, at, cpu_s, database_cpu_s = (
+            api.served_count,
+            time.monotonic(),
+            _cpu_s(daemons),
+            _with_children(database),
+        )
+        time.sleep(poll_s)
+        return Shared(
+            api.served_count - polled,
+            time.monotonic() - at,
+            _cpu_s(daemons) - cpu_s,
+            _with_children(database) - database_cpu_s,
+        )
+
+
+def _with_children(process: psutil.Process) -> float:
+    return _cpu_s([process, *process.children()])
+
+
+def _cpu_s(processes: Sequence[psutil.Process]) -> float:
+    return sum(times.user + times.system for times in (each.cpu_times() for each in processes))
+
+
+def _url(counters: Counters) -> str:
+    return f"http://127.0.0.1:{counters.port}"
