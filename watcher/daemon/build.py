@@ -1,18 +1,17 @@
 """From settings to parts: one account's poller, one sink's worker. Each is built in one place."""
 
 import random
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from hashlib import blake2b
 
-from pydantic import SecretStr
 from yarl import URL
 
 from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Api
 from watcher.config.models import AccountSettings, AnySink, PollingSettings, Settings
 from watcher.config.rules_settings import RulesSettings
+from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.delivery.sinks.protocol import Output, SinkContext
 from watcher.delivery.sinks.stdout import StdoutSettings
 from watcher.delivery.worker import DeliveryWorker
@@ -127,7 +126,7 @@ async def build_worker(
     )
     sink = settings.open(context)
     stack.push_async_callback(sink.close)
-    record = await shared.store.load_sink(lease, fingerprint=fingerprint_of(settings))
+    record = await shared.store.load_sink(lease, fingerprint=fingerprint_of_sink(settings))
     wake = shared.schedule.waker(f"sink:{name}")
     shared.wakeups.wakes[name] = wake
     stack.callback(shared.wakeups.wakes.pop, name)
@@ -146,24 +145,6 @@ async def build_worker(
     stack.callback(shared.backpressure.note, name, has_backlog=False, turn_s=0.0)
     worker = DeliveryWorker(lease, sink=sink, record=record, rules=settings.rules, deps=deps)
     return worker
-
-
-def fingerprint_of(settings: AnySink) -> str:
-    """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
-
-    For what is written there alone: a later version has more keys, and other defaults.
-    """
-    return blake2b(repr(_revealed(settings.model_dump(exclude_unset=True))).encode(), digest_size=16).hexdigest()
-
-
-def _revealed(value: object) -> object:
-    if isinstance(value, SecretStr):
-        return value.get_secret_value()
-    if isinstance(value, Mapping):
-        return {key: _revealed(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_revealed(item) for item in value]
-    return value
 
 
 async def build_account(

@@ -10,7 +10,8 @@ import pytest
 from watcher.config.loader import load_config
 from watcher.config.models import PollingSettings, Settings, WatchSettings
 from watcher.config.store_settings import StoreSettings
-from watcher.daemon.build import fingerprint_of, silences_of, watches_of
+from watcher.daemon.build import silences_of, watches_of
+from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.daemon.retention_policy import retention_policy_of
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
@@ -29,14 +30,14 @@ class LaterSettings(WebhookSettings):
 
 
 def test_a_block_has_the_same_fingerprint_in_every_version() -> None:
-    assert fingerprint_of(WebhookSettings(**BLOCK)) == fingerprint_of(LaterSettings(**BLOCK))
+    assert fingerprint_of_sink(WebhookSettings(**BLOCK)) == fingerprint_of_sink(LaterSettings(**BLOCK))
 
 
 @pytest.mark.parametrize(
     "change", [{"url": "https://h/other"}, {"secret": SECRET[:-1] + "y"}, {"headers": {"A": "c"}}, {"timeout": "15s"}]
 )
 def test_whatever_is_written_differently_changes_the_fingerprint(change: dict[str, Any]) -> None:
-    assert fingerprint_of(WebhookSettings(**BLOCK)) != fingerprint_of(WebhookSettings(**BLOCK | change))
+    assert fingerprint_of_sink(WebhookSettings(**BLOCK)) != fingerprint_of_sink(WebhookSettings(**BLOCK | change))
 
 
 @pytest.mark.parametrize(("retention", "lookback", "listed_s"), [("60s", "7m", 420.0), ("7m", "60s", 420.0)])

@@ -32,7 +32,7 @@ from watcher.config.models import Settings
 from watcher.config.problems import Problem
 from watcher.config.source import require_watches
 from watcher.config.warnings import warnings_of
-from watcher.daemon.build import fingerprint_of
+from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import Clock, SystemClock
@@ -86,7 +86,7 @@ def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
     database = database_of(settings.store.url)
     disabled = {} if database is None else disabled_sinks(database)
     for name, sink in settings.sinks.items():
-        if disabled.get(name) == fingerprint_of(sink):
+        if disabled.get(name) == fingerprint_of_sink(sink):
             problem = "is disabled since its receiver answered 410 Gone; its deliveries wait"
             remedy = "ask the receiver for a new URL and set it, or remove the sink"
             yield document.remark(("sinks", name), problem, remedy=remedy, key=True)

@@ -121,7 +121,7 @@ class WebhookSettings(SinkSettings):
     @model_validator(mode="wrap")
     @classmethod
     def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 (any input)
-        """Fill in what the template's receiver wants. It does not count as given: `fingerprint_of` relies on that."""
+        """Fill in what the template's receiver wants. Such do not count as given: fingerprints rely on that."""
         template = value.get("template") if isinstance(value, dict) else None
         defaults = DEFAULTS.get(template, {}) if isinstance(template, str) else {}
         missing = {key: default for key, default in defaults.items() if value.get(key) is None}

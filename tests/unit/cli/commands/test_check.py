@@ -10,7 +10,7 @@ from e2e.programme import Board, begin
 from receiver import Receiver, answer, hangs, says
 
 from watcher.config.loader import load_config
-from watcher.daemon.build import fingerprint_of
+from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.runtime.clock import SystemClock
 from watcher.store.changes import SourceChange
 from watcher.store.open import open_store
@@ -120,7 +120,7 @@ async def disable(sink: str, *, store: str) -> None:
     settings = load_config(Path("watcher.yaml"), environ={})
     opened = await open_store(f"sqlite:///{store}", clock=SystemClock(), on_recorded=lambda _: None)
     lease = await opened.claim("sink", sink)
-    await opened.load_sink(lease, fingerprint=fingerprint_of(settings.sinks[sink]))
+    await opened.load_sink(lease, fingerprint=fingerprint_of_sink(settings.sinks[sink]))
     await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
     await opened.close()
 
@@ -158,7 +158,7 @@ async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -
     opened = await open_store("sqlite:///watcher.db", clock=SystemClock(), on_recorded=lambda _: None)
     lease = await opened.claim("sink", "ops")
     settings = load_config(Path("watcher.yaml"), environ={})
-    await opened.load_sink(lease, fingerprint=fingerprint_of(settings.sinks["ops"]))
+    await opened.load_sink(lease, fingerprint=fingerprint_of_sink(settings.sinks["ops"]))
     await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
     assert "sinks.ops: is disabled since its receiver answered 410 Gone" in command("check").err
     await opened.close()

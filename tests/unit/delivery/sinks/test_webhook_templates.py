@@ -20,7 +20,7 @@ from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
-from watcher.daemon.build import fingerprint_of
+from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.delivery.sinks import webhook_sender
 from watcher.delivery.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
@@ -264,7 +264,7 @@ def test_pagerduty_needs_no_url() -> None:
 def test_what_a_template_brings_does_not_count_as_written() -> None:
     chosen = WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY})
     assert chosen.model_fields_set == {"type", "template", "routing_key"}
-    assert fingerprint_of(chosen) != fingerprint_of(
+    assert fingerprint_of_sink(chosen) != fingerprint_of_sink(
         WebhookSettings.model_validate({"type": "webhook", **PAGERDUTY, "routing_key": "l" * 32})
     )
 
