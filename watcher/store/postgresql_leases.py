@@ -53,7 +53,7 @@ NOBODY = ""
 
 LEASE_US = round(LEASE_S * 1_000_000)
 
-ORPHANED_US = 3_000_000
+ORPHANED_US = 2_000_000
 """What is free for so long goes to whoever knows it, beyond its share: those it was left to would have taken it.
 
 They may be dead for less time than their rows live, or unable to write, or have a configuration without it.
