@@ -21,13 +21,23 @@ _SILENCE = (
         tried=delivery.c.recorded_at < bindparam("owned_from"),
     )
 )
-_OPENINGS = DELIVERIES.join(
-    problem,
+_OPENS = (
     (problem.c.stream == delivery.c.stream)
     & (problem.c.sequence == delivery.c.sequence)
-    & problem.c.closed_at.is_(None),
-).where(delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
-# Of a problem that was closed meanwhile the sink is not sent the closing, so it must not be sent the opening.
+    & problem.c.closed_at.is_(None)
+)
+_IS_KEPT_BACK = (delivery.c.sink_id == bindparam("of_sink"), delivery.c.state == DeliveryState.SILENCED)
+_OPENINGS = DELIVERIES.join(problem, _OPENS).where(*_IS_KEPT_BACK)
+# Whoever closes a problem updates its row, and then reads which sinks were sent the opening. So that either this comes
+# first, and is read there, or the problem is found closed here: the sink is not sent the closing then, so it must not
+# be sent the opening. In the order in which problems are written, so that the two never wait in a circle.
+_KEEP_OPEN = (
+    select(problem.c.stream, problem.c.sequence)
+    .join(delivery, _OPENS)
+    .where(*_IS_KEPT_BACK)
+    .order_by(problem.c.id)
+    .with_for_update(of=problem)
+)
 _RELEASE = (
     update(delivery)
     .where(
@@ -35,13 +45,6 @@ _RELEASE = (
         delivery.c.sequence == bindparam("of_sequence"),
         delivery.c.sink_id == bindparam("of_sink"),
         delivery.c.state == DeliveryState.SILENCED,
-        select(problem.c.id)
-        .where(
-            problem.c.stream == delivery.c.stream,
-            problem.c.sequence == delivery.c.sequence,
-            problem.c.closed_at.is_(None),
-        )
-        .exists(),
     )
     .values(state=DeliveryState.WAITING, due_at=bindparam("now"), first_due_us=null(), settled_at=null(), tried=False)
 )
@@ -70,7 +73,8 @@ def silenced_openings(connection: Connection, *, sink_id: int, name: str) -> Seq
 
 def release(connection: Connection, *, sink_id: int, keys: Iterable[EventKey], now: Micros) -> None:
     """Have what is silenced of these and opened a problem that is open wait again, due now, as if it were new."""
-    rows = _rows(sink_id, keys, now)
+    still_open = {EventKey(*row) for row in connection.execute(_KEEP_OPEN, {"of_sink": sink_id})}
+    rows = _rows(sink_id, still_open & set(keys), now)
     if rows:
         connection.execute(_RELEASE, rows)
 

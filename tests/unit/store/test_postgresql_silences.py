@@ -1,0 +1,93 @@
+"""An opening that a silence lets go while its problem is closed by another replica: both are sent, or neither."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from uuid import UUID
+
+import pytest
+from postgres import PostgresServer
+from sqlalchemy import Connection, text
+from stores import START_US, SetClock, Woken, source_change, stream_of
+
+from watcher.domain.event import EventKey, EventType
+from watcher.domain.problems import Problem, ProblemChange
+from watcher.store import silenced
+from watcher.store.changes import Lease, SourceChange
+from watcher.store.open import open_store
+from watcher.store.outbox import OutboxTimes
+from watcher.store.sql_store import SqlStore
+from watcher.store.transaction import write_group
+
+OPENING = EventKey(stream_of("accounts/default"), 1)
+PROBLEM = Problem(UUID(int=5), EventType.ACCOUNT_DEGRADED, SetClock().now(), OPENING)
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+
+Work = Callable[[Connection], object]
+
+
+@dataclass
+class Replicas:
+    """The one that owns the account, and the one that owns the sink, whose opening is silenced."""
+
+    polls: SqlStore
+    sends: SqlStore
+    account: Lease
+    ops: Lease
+
+    def closing(self) -> SourceChange:
+        change = source_change(self.account, sequence=2, sinks=())
+        entries = tuple(replace(each, with_sinks_of=OPENING) for each in change.entries)
+        return replace(change, entries=entries, problems=(ProblemChange(PROBLEM, closed_at=SetClock().now()),))
+
+    def closes(self, connection: Connection) -> None:
+        times = OutboxTimes(START_US, START_US)
+        write_group(connection, [self.closing()], numbers=self.polls._numbers, times=times)
+
+    def releases(self, connection: Connection) -> None:
+        silenced.release(connection, sink_id=self.sends._number(self.ops), keys=[OPENING], now=START_US)
+
+    async def at_once(self, first: Work, second: Work, *, by: SqlStore, beside: SqlStore) -> None:
+        """Do both in transactions that overlap: the first ends once the second has ended, or waits for it."""
+        is_done, may_end = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(connection: Connection) -> None:
+            first(connection)
+            loop.call_soon_threadsafe(is_done.set)
+            may_end.wait(2)
+
+        holding = asyncio.create_task(by._database.write(hold))
+        await is_done.wait()
+        following = asyncio.create_task(beside._database.write(second))
+        while not following.done() and not await by._database.read(lambda reading: reading.scalar(text(WAITS))):
+            pass
+        may_end.set()
+        await asyncio.gather(holding, following)
+
+
+@pytest.fixture
+async def replicas(postgres: PostgresServer) -> AsyncIterator[Replicas]:
+    with postgres.database() as url:
+        open_one = partial(open_store, url, clock=SetClock(), on_recorded=Woken())
+        polls, sends = await open_one(), await open_one()
+        account, ops = await polls.claim("account", "default"), await sends.claim("sink", "ops")
+        await polls.record(replace(source_change(account), problems=(ProblemChange(PROBLEM, is_new=True),)))
+        await sends.silence(ops, [OPENING], now=START_US, owned_from=START_US)
+        yield Replicas(polls, sends, account, ops)
+        await polls.close()
+        await sends.close()
+
+
+@pytest.mark.parametrize(("first", "waiting_count"), [("release", 2), ("closing", 0)])
+async def test_what_is_let_go_while_it_is_closed_is_closed_where_it_was_opened(
+    replicas: Replicas, first: str, waiting_count: int
+) -> None:
+    if first == "release":
+        await replicas.at_once(replicas.releases, replicas.closes, by=replicas.sends, beside=replicas.polls)
+    else:
+        await replicas.at_once(replicas.closes, replicas.releases, by=replicas.polls, beside=replicas.sends)
+    backlog = await replicas.sends.backlog()
+    assert (backlog["ops"].pending_count if "ops" in backlog else 0) == waiting_count
