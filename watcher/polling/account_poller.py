@@ -99,6 +99,7 @@ class AccountPoller:
         """
         async with self._changing:
             with self._registry.noting():
+                await self._end_overdue_elsewhere(watches)
                 additions = await self._load_additions(watches)
                 self._conclude(self._alert_rules.drop(watches))
                 await self._alert_rules.watch(watches)
@@ -156,6 +157,14 @@ class AccountPoller:
             return None
         due_at = now if self._breaker.unusable else wanted_at
         return max(due_at, self._deps.pacer.ready_at(), self._breaker.opens_at())
+
+    async def _end_overdue_elsewhere(self, watches: Sequence[Watch]) -> None:
+        """Take in whose problem was closed while its limit was not asked for: by another process, which told nobody."""
+        overdue = self._registry.overdue_by_other_limits(watches)
+        found = await self._deps.store.load_executions(self._deps.lease, list(overdue)) if overdue else {}
+        for execution, known in found.items():
+            if known.overdue_sequence is None:
+                self._registry.end_overdue(execution, sequence=overdue[execution])
 
     async def _load_additions(self, watches: Sequence[Watch]) -> Additions:
         """Load what the store knows of what is new in these watches."""

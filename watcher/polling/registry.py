@@ -51,6 +51,16 @@ class ExecutionRegistry:
         named = ((execution, watch.pipeline) for watch in watches for execution in watch.executions)
         return {execution: pipeline for execution, pipeline in named if execution not in self._entries}
 
+    def overdue_by_other_limits(self, watches: Sequence[Watch]) -> dict[str, int]:
+        """Return the executions that are overdue by limits that these watches change, and which event said so."""
+        named, whole = _by_what_they_name(watches)
+        found: dict[str, int] = {}
+        for execution, entry in self._entries.items():
+            sequence, watch = entry.known.overdue_sequence, named.get(execution) or whole.get(entry.known.pipeline)
+            if sequence is not None and watch is not None and watch.overdue_after_s != entry.watch.overdue_after_s:
+                found[execution] = sequence
+        return found
+
     @contextmanager
     def noting(self) -> Iterator[None]:
         """Note meanwhile who leaves: what the store was asked of them before that is out of date."""
@@ -68,8 +78,7 @@ class ExecutionRegistry:
         answer for many at once, and a GET each would delay those.
         """
         labels = Counter[str]()
-        named = {execution: watch for watch in watches for execution in watch.executions}
-        whole = {watch.pipeline: watch for watch in watches if watch.whole}
+        named, whole = _by_what_they_name(watches)
         for entry in list(self._entries.values()):
             new_watch = named.get(entry.known.execution) or whole.get(entry.known.pipeline)
             entry.unwatched, entry.watch = new_watch is None, new_watch or entry.watch
@@ -179,6 +188,12 @@ class ExecutionRegistry:
                     listing.rows.enter(entry)
             listing.asked_at = now
             self._poll_queue.put(listing, due_at=now)
+
+
+def _by_what_they_name(watches: Iterable[Watch]) -> tuple[dict[str, Watch], dict[str, Watch]]:
+    """Return the watches by the executions they name, and those of whole pipelines by these."""
+    named = {execution: watch for watch in watches for execution in watch.executions}
+    return named, {watch.pipeline: watch for watch in watches if watch.whole}
 
 
 def as_if_new(known: ExecutionRecord) -> ExecutionRecord:

@@ -35,6 +35,12 @@ class Daemon:
     account: Account
     maintenance: Maintenance
 
+    is_maintained_here: bool = True
+
+    def closed(self, problem: OpenProblem) -> None:
+        if problem.execution is not None and self.is_maintained_here:
+            self.account.watcher.end_overdue(problem.execution, opening=problem.problem.opening)
+
     async def reload(self, limit: str | None, *, tidies: bool = True) -> None:
         settings = settings_of(limit)
         await self.maintenance.pause()
@@ -59,8 +65,7 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
     account.api.script[A] = said(A, "running")
 
     def closed(problem: OpenProblem) -> None:
-        if problem.execution is not None:
-            account.watcher.end_overdue(problem.execution, opening=problem.problem.opening)
+        started.closed(problem)
 
     deps = MaintenanceDependencies(
         store=store,
@@ -71,9 +76,9 @@ async def start(store: SqlStore, clock: FakeClock, limit: str | None) -> Daemon:
         ownership=SoleOwnership(store, clock=clock),
         closed=closed,
     )
-    daemon = Daemon(store, clock, account, Maintenance(deps, retention_policy_of(settings)))
-    await daemon.maintenance.tick()
-    return daemon
+    started = Daemon(store, clock, account, Maintenance(deps, retention_policy_of(settings)))
+    await started.maintenance.tick()
+    return started
 
 
 @pytest.fixture
@@ -101,9 +106,13 @@ async def test_what_follows_a_limit_that_was_removed_closes_nothing(daemon: Daem
     assert await daemon.told() == [("success", None)]
 
 
+@pytest.mark.parametrize("is_maintained_here", [True, False], ids=["here", "by-another-replica"])
 @pytest.mark.parametrize("restarts", ["never", "without", "with"])
-async def test_a_limit_that_comes_back_opens_another_problem_of_the_same_stay(daemon: Daemon, restarts: str) -> None:
+async def test_a_limit_that_comes_back_opens_another_problem_of_the_same_stay(
+    daemon: Daemon, restarts: str, *, is_maintained_here: bool
+) -> None:
     first = await opened(daemon)
+    daemon.is_maintained_here = is_maintained_here
     if restarts == "without":
         daemon = await daemon.restart(None)
     else:
