@@ -75,6 +75,7 @@ class DeliveryWorker:
         """
         if not self._deps.is_trusted():
             self._give_back()
+            self._sink_state.rested()  # nothing is tried, so that time is no failure of the sink
             return REST_S
         if self._sending:
             self._sink_state.tried()

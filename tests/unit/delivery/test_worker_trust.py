@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
-from worker_rig import Rig
+from worker_rig import FAILED, Rig
 
 from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.worker import REST_S
@@ -53,3 +53,13 @@ async def test_what_was_not_sent_because_the_lease_ran_out_counts_as_no_attempt(
         await rig.settle()
     assert (rig.row("a1")["attempts"], rig.row("a1")["state"], rig.is_up()) == (0, "waiting", True)
     assert await rig.sent_after() == ["a1"]
+
+
+async def test_the_time_in_which_it_is_not_trusted_is_no_failure_of_the_sink(rig: Rig) -> None:
+    rig.sink.answer = lambda _: FAILED
+    await rig.record("a")
+    await rig.go()
+    for rig.is_trusted, ticks_count, emitted in [(False, 40, []), (True, 29, []), (True, 2, [("sink.failing", 1)])]:
+        for _ in range(ticks_count):
+            await rig.go(10)
+        assert rig.emitted == emitted
