@@ -33,6 +33,9 @@ LOOK_EVERY_S = 1.0
 MARGIN_S = 1.0
 """A lease is trusted for so much less than it is held: clocks do not run alike."""
 
+DECLINED_S = 5.0
+"""What could not be used is not taken again for so long: another replica may have less trouble, or none has."""
+
 RELEASE_S = 0.5
 """Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
 
@@ -63,6 +66,7 @@ class Leases:
         self._changed: Notice = lambda _keys: None
         self._trusted: Notice = lambda _keys: None
         self._wanted: frozenset[LeaseKey] = frozenset()
+        self._declined: dict[LeaseKey, BootTime] = {}  # until when these are not taken
         self._fingerprint: str | None = None
         self._renewed_until = self._renew_at = NEVER
         self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
@@ -79,6 +83,7 @@ class Leases:
     async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
         """Want to own these and nothing else. Return once the store was asked for them."""
         self._wanted, self._fingerprint = frozenset(keys) | {MAINTENANCE}, fingerprint
+        self._declined.clear()
         await self._alone(self._renew)
         if self._keeping is None:
             self._keeping = asyncio.create_task(self._keep(), name="leases")
@@ -111,9 +116,10 @@ class Leases:
             await self._soon(partial(self._release, [key]))
 
     def decline(self, key: LeaseKey) -> None:
-        """Own this no longer, though it is wanted and held; it is to be released."""
+        """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
         if key in self._holdings:
             self._holdings.surplus.add(key)
+            self._declined[key] = BootTime(self._clock.boot_time() + DECLINED_S)
 
     def lost(self, held: HeldLease) -> None:
         """Take note that the store says somebody else owns this."""
@@ -188,16 +194,20 @@ class Leases:
             await self._renew()
 
     async def _finds_free(self) -> bool:
-        missing = [key for key in self._wanted if key not in self._holdings]
+        missing = [key for key in self._asked_for() if key not in self._holdings]
         try:
             return bool(missing) and await self._store.finds_free(missing)
         except StoreError:
             return False
 
+    def _asked_for(self) -> Collection[LeaseKey]:
+        now = self._clock.boot_time()
+        return [key for key in self._wanted if self._declined.get(key, NEVER) <= now]
+
     async def _renew(self) -> None:
         sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_EVERY_S)
-        request = RenewRequest(self._replica, fingerprint, self._holdings.leases(), self._wanted)
+        request = RenewRequest(self._replica, fingerprint, self._holdings.leases(), self._asked_for())
         try:
             report = await self._store.renew(request)
         except StoreError:  # whatever came of it, nothing is believed renewed

@@ -43,7 +43,7 @@ class Ownership(Protocol):
         ...
 
     def decline(self, key: LeaseKey) -> None:
-        """Own this no longer, though it is wanted and held; it is to be released."""
+        """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
         ...
 
     def lost(self, held: HeldLease) -> None:

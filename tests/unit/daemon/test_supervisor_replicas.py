@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from supervision import LONG_S, Setup, Slowly
 from virtual import FakeClock
 
-from watcher.daemon.leases import Leases
+from watcher.daemon.leases import DECLINED_S, LOOK_EVERY_S, Leases
 from watcher.daemon.ownership import Ownership
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
@@ -208,7 +208,43 @@ async def test_an_owner_that_cannot_begin_gives_its_lease_back(setup: Shared, mo
         await setup.settled()
     assert "release" in released
     assert {"event": "ownership.declined", "log_level": "info", "sink": "ops", "problem": "not now"} in logs
-    assert setup.ticks() == {"account:a", "sink:ops"}  # taken again: nobody else is there
+    assert setup.ticks() == {"account:a"}
+    setup.clock.advance(LOOK_EVERY_S)
+    await setup.look()
+    assert setup.table.is_free(OPS)  # others come first
+    setup.clock.advance(DECLINED_S)
+    await setup.look()
+    await setup.settled()
+    assert setup.ticks() == {"account:a", "sink:ops"}
+
+
+async def test_an_owner_that_can_never_begin_is_not_tried_without_a_pause(
+    setup: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await setup.take_away(OPS)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    setup.clock.advance(LEASE_S)
+    tried_at: list[float] = []
+
+    async def fail(*_args: object, **_named: object) -> None:
+        tried_at.append(setup.clock.monotonic())
+        raise StoreError("never")
+
+    monkeypatch.setattr(setup.store, "load_sink", fail)
+    for _ in range(11):
+        await setup.look()
+        await setup.settled()
+        setup.clock.advance(LOOK_EVERY_S)
+    assert [at - tried_at[0] for at in tried_at] == [0.0, 5.0, 10.0]
+
+
+async def test_another_configuration_is_tried_at_once(setup: Shared) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    setup.leases.decline(OPS)
+    await setup.leases.release(OPS)
+    assert setup.table.is_free(OPS)
+    await setup.apply(sinks={"ops": setup.webhook()})
+    assert not setup.table.is_free(OPS)
 
 
 async def test_a_bug_in_that_ends_the_daemon(setup: Shared, monkeypatch: pytest.MonkeyPatch) -> None:
