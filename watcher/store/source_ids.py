@@ -50,16 +50,19 @@ class SourceNumbers:
     async def provide(self, wanted: set[Source]) -> None:
         """Give a number to each source that has none, in a transaction of its own.
 
-        Of its own, so that what is remembered here cannot be rolled back with somebody's write. Another process may
-        number the same one in the same moment: then its number is there at the second try.
+        Of its own, so that what is remembered here cannot be rolled back with somebody's write. Other processes may
+        number some of them in the same moment: then those have their number at the next try.
         """
         if wanted <= self._ids.keys():
             return
         number = partial(_number, wanted=wanted)
-        try:
-            self._ids = await self._write(number)
-        except IntegrityError:
-            self._ids = await self._write(number)
+        for _ in wanted:
+            try:
+                self._ids = await self._write(number)
+            except IntegrityError:
+                continue
+            return
+        self._ids = await self._write(number)
 
 
 def _number(connection: Connection, *, wanted: set[Source]) -> _Numbers:
