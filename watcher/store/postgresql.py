@@ -191,8 +191,9 @@ class PostgresDatabase:
                 return None
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
         created = schema_version.prepare(connection, where=self.where)  # looks again, now that nobody else is at it
-        self._commits.begin(connection)
-        self.ahead_us = server_time(connection) - self._clock.steady_us()
+        now = server_time(connection)
+        self._commits.begin(connection, now=now)
+        self.ahead_us = now - self._clock.steady_us()
         return created
 
     def _write(self, work: Callable[[Connection], T]) -> T:

@@ -34,16 +34,16 @@ class CommitLog:
         self._number = 0
         self._given_up = Event()
 
-    def begin(self, connection: Connection) -> None:
-        """Make the row, and clear away what others left long ago."""
-        old = Micros(self._clock.steady_us() - _KEPT_US)
+    def begin(self, connection: Connection, *, now: Micros) -> None:
+        """Make the row, and clear away what others left long ago by the server's clock."""
+        old = Micros(now - _KEPT_US)
         connection.execute(delete(meta).where(meta.c.key.startswith(_PREFIX), meta.c.value < _value(old, 0)))
-        connection.execute(insert(meta), {"key": self._key, "value": self._value()})
+        connection.execute(insert(meta), {"key": self._key, "value": _value(now, self._number)})
 
     def next(self) -> str:
         """Return the statement that writes the number of the transaction that begins."""
         self._number += 1
-        return f"UPDATE meta SET value = '{self._value()}' WHERE key = '{self._key}'"  # noqa: S608 (both are our own)
+        return f"UPDATE meta SET value = '{_value(self._clock.steady_us(), self._number)}' WHERE key = '{self._key}'"  # noqa: S608 (both are our own)
 
     def was_committed(self) -> bool:
         """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.
@@ -62,9 +62,6 @@ class CommitLog:
     def give_up(self) -> None:
         """Wait for no server any more: the program ends."""
         self._given_up.set()
-
-    def _value(self) -> str:
-        return _value(self._clock.steady_us(), self._number)
 
 
 def _value(now: Micros, number: int) -> str:
