@@ -1,7 +1,7 @@
 """The leases that this replica holds: which of them are in use, which others are to have. It asks nobody anything."""
 
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
 import structlog
 
@@ -38,7 +38,7 @@ class Holdings:
         self._held: dict[LeaseKey, HeldLease] = {}
         self._used: set[LeaseKey] = set()  # whose lease an owner has had
         for kind in KINDS:
-            metrics.leases_held.labels(kind)
+            metrics.leases_held.labels(kind).set_function(partial(self._count, kind))
             metrics.lease_takeovers.labels(kind)
 
     def __contains__(self, key: LeaseKey) -> bool:
@@ -79,7 +79,6 @@ class Holdings:
             self._held[key_of(lease)] = HeldLease(lease, clock=self._clock, trusted_until=trusted_until)
             self._metrics.lease_takeovers.labels(lease.kind).inc(is_takeover)
         self._choose_surplus(report.surplus)
-        self._count()
         if report.taken:
             self._say_taken(report)
         return again
@@ -99,7 +98,6 @@ class Holdings:
         del self._held[key]
         self._used.discard(key)
         self.surplus.discard(key)
-        self._count()
         return True
 
     def _choose_surplus(self, counts: Mapping[str, int]) -> None:
@@ -118,7 +116,6 @@ class Holdings:
             replicas=report.replica_count,
         )
 
-    def _count(self) -> None:
-        counts = Counter(key.kind for key in self._held)
-        for kind in KINDS:
-            self._metrics.leases_held.labels(kind).set(counts[kind])
+    def _count(self, kind: str) -> int:
+        """Return how many of a kind are trusted: what ran out may be another's by now."""
+        return sum(key.kind == kind and held.is_trusted() for key, held in self._held.items())

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, func, select
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from watcher.domain.errors import StoreError, StoreNotReadyError, StoreUnusableError
@@ -63,13 +64,17 @@ def _name_of(cause: BaseException) -> str | None:
 _BROKEN = (StoreError, "cannot be used now, the connection broke; see whether its server runs")
 _DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
+_READ_ONLY = "25006"
 _NAMES = ErrorNames(
     name_of=_name_of,
     of_all={
         "08": _BROKEN,
         "57P0": _BROKEN,
         "25P03": _BROKEN,
-        "25006": (StoreError, "is read-only; let store.url name the primary, or add target_session_attrs=read-write"),
+        _READ_ONLY: (
+            StoreError,
+            "is read-only; name the primary in store.url, or add target_session_attrs=read-write",
+        ),
         "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
         "3D000": (StoreError, "is not there; create it, or correct store.url"),
         _NO_RIGHT: (StoreError, "refuses this user; grant it all rights in its schema"),
@@ -245,7 +250,14 @@ def make_engine(connector: Connector, *, begin: Callable[[], str], connections: 
     event.listen(engine, "do_connect", lambda *_: connector.connect())
     all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin(), execution_options=all_at_once))
+    event.listen(engine, "handle_error", _leave_read_only)
     return engine
+
+
+def _leave_read_only(context: ExceptionContext) -> None:
+    """Have what is read-only connected to anew: another server may be the primary by now, behind the same address."""
+    if _name_of(context.original_exception) == _READ_ONLY:
+        context.is_disconnect = True
 
 
 def _transact(engine: Engine, work: Callable[[Connection], T]) -> T:

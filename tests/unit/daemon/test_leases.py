@@ -106,9 +106,9 @@ async def test_a_lease_is_trusted_from_before_its_renewal_was_sent_and_a_second_
     await wanting
     held = await replica.leases.take(A)
     clock.advance(LEASE_S - 1 - 5 - 0.01)
-    assert held.is_trusted()
+    assert (held.is_trusted(), replica.held("account")) == (True, 1)
     clock.advance(0.02)
-    assert not held.is_trusted()
+    assert (held.is_trusted(), replica.held("account")) == (False, 0)
 
 
 @pytest.mark.parametrize("is_committed", [False, True])

@@ -266,6 +266,21 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
     await database.close()
 
 
+async def test_a_server_that_was_read_only_is_connected_to_anew(
+    postgres: PostgresServer, url: str, shared: SqlStore
+) -> None:
+    account, name = await shared.claim("account", "default"), url.partition("?")[0].rpartition("/")[2]
+    postgres.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    postgres.run(OTHERS, url)
+    with pytest.raises(StoreError, match="read-only"):
+        await shared.record(change(account))
+    postgres.run(
+        f"ALTER DATABASE {name} RESET default_transaction_read_only",
+        f"{url}&options=-cdefault_transaction_read_only%3Doff",
+    )
+    await shared.record(change(account))
+
+
 async def test_the_reader_cannot_write(shared: SqlStore) -> None:
     with pytest.raises(InternalError, match="read-only"):
         await shared._database.read(lambda connection: connection.exec_driver_sql("DELETE FROM meta"))
