@@ -41,6 +41,9 @@ figures the search for what is due took seconds among 200,000 that wait, and 30 
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}; {_BY_INDEX}"
 _READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
+ANSWER_S = 10.0
+"""What the server neither answers nor breaks off in this time will have no answer: it, or a pooler, is frozen."""
+
 READERS_COUNT = 2
 """So that what is due for a sink is found while an account reads a hundred thousand executions."""
 
@@ -112,9 +115,10 @@ class PostgresDatabase:
         self._clock = clock
         self._connector = Connector(url, password=password, clock=clock)
         self._commits = CommitLog(self._connector, clock=clock)
-        self._writer = make_engine(self._connector, begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
-        self._reader = make_engine(self._connector, begin=lambda: _READ, connections=READERS_COUNT)
-        self._keeper = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
+        limited = partial(make_engine, self._connector, is_limited=True)
+        self._writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
+        self._reader = limited(begin=lambda: _READ, connections=READERS_COUNT)
+        self._keeper = limited(begin=lambda: _WRITE, connections=1)
         self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None
         self._on_released: Callable[[], None] = lambda: None
@@ -237,8 +241,10 @@ def _explain(error: Exception, *, where: str) -> DatabaseFault:
     return explain(error, where=where, names=_NAMES)
 
 
-def make_engine(connector: Connector, *, begin: Callable[[], str], connections: int) -> Engine:
-    """Return an engine whose transactions begin with these statements."""
+def make_engine(
+    connector: Connector, *, begin: Callable[[], str], connections: int, is_limited: bool = False
+) -> Engine:
+    """Return an engine whose transactions begin with these statements; if `is_limited` each may take `ANSWER_S`."""
     engine = create_engine(
         "postgresql+psycopg://",
         pool_size=connections,
@@ -247,7 +253,7 @@ def make_engine(connector: Connector, *, begin: Callable[[], str], connections: 
         hide_parameters=True,
         use_native_hstore=False,
     )
-    event.listen(engine, "do_connect", lambda *_: connector.connect())
+    event.listen(engine, "do_connect", lambda *_: connector.connect(answers_within_s=ANSWER_S if is_limited else None))
     all_at_once = {"no_parameters": True}  # else the driver lets one statement be sent at a time
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin(), execution_options=all_at_once))
     event.listen(engine, "handle_error", _leave_read_only)

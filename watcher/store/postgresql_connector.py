@@ -2,9 +2,10 @@
 
 import re
 from random import random
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from watcher.domain.errors import StoreUnusableError
@@ -23,6 +24,11 @@ _CONNECTION: dict[str, Any] = {
 }
 """What libpq is told unless the URL says otherwise."""
 
+LOOK_EVERY_S = 0.1
+"""Whether a signal has come is asked so often while the server is waited for, as psycopg does."""
+
+T = TypeVar("T")
+
 RECONNECT_BASE_S, RECONNECT_CAP_S = 0.1, 1.0
 _JITTER_SHARE = 0.2
 
@@ -31,6 +37,20 @@ _SHOWN_LENGTH = 300
 
 class CannotConnectError(psycopg.OperationalError):
     """No connection could be made. Its text is libpq's, in one line, and holds no password."""
+
+
+class Connection(psycopg.Connection[Any]):
+    """A connection that is closed when the server says nothing for too long: it may be frozen, and its machine not."""
+
+    answers_within_s: float | None = None
+
+    def wait(self, gen: PQGen[T], interval: float = LOOK_EVERY_S, timeout: float | None = None) -> T:
+        """Return what comes of one exchange with the server. Raises `psycopg.OperationalError` if nothing does."""
+        try:
+            return super().wait(gen, interval, self.answers_within_s if timeout is None else timeout)
+        except psycopg.errors._WaitTimeout:  # noqa: SLF001 (it has no public name)
+            self.close()
+            raise psycopg.OperationalError("the server did not answer") from None
 
 
 class Connector:
@@ -53,13 +73,13 @@ class Connector:
         self._last_failure = ""
         self._not_before = self._clock.monotonic()
 
-    def connect(self) -> psycopg.Connection[Any]:
+    def connect(self, *, answers_within_s: float | None = None) -> Connection:
         """Return a connection that begins nothing by itself. Raises `CannotConnectError`."""
         if self._failures and self._clock.monotonic() < self._not_before:
             raise CannotConnectError(self._last_failure)
         secret = {} if self.password is None else {"password": self.password}
         try:
-            connection = psycopg.connect(
+            connection = Connection.connect(
                 make_conninfo(**(self._parameters | secret)), autocommit=True, prepare_threshold=None
             )
         except psycopg.Error as error:
@@ -69,6 +89,7 @@ class Connector:
             self._last_failure = " ".join(str(error).removeprefix("connection failed: ").split())[:_SHOWN_LENGTH]
             raise CannotConnectError(self._last_failure) from None
         self._failures = 0
+        connection.answers_within_s = answers_within_s
         connection.add_notify_handler(_ignore)
         return connection
 

@@ -1,8 +1,11 @@
 """What is PostgreSQL's own: opening a database, several at once, and what its errors mean."""
 
 import asyncio
+import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 
 import psycopg
@@ -21,12 +24,14 @@ from watcher.domain.errors import (
     StoreUnusableError,
 )
 from watcher.runtime.clock import Clock, SystemClock
+from watcher.store import postgresql
 from watcher.store.open import open_store
 from watcher.store.postgresql import PostgresDatabase
-from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connector
+from watcher.store.postgresql_connector import RECONNECT_CAP_S, Connection, Connector
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import metadata
 
+ITS_OWN = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
 OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 """
@@ -214,10 +219,10 @@ async def test_whether_it_was_committed_is_asked_until_the_server_is_back(
     account = await shared.claim("account", "default")
     asked, loop, connect = asyncio.Event(), asyncio.get_running_loop(), Connector.connect
 
-    def note(connector: Connector) -> psycopg.Connection[object]:
+    def note(connector: Connector, *, answers_within_s: float | None = None) -> Connection:
         clock.advance(RECONNECT_CAP_S * 2)
         loop.call_soon_threadsafe(asked.set)
-        return connect(connector)
+        return connect(connector, answers_within_s=answers_within_s)
 
     break_commits(monkeypatch, after=True, then=postgres.stop)
     monkeypatch.setattr(Connector, "connect", note)
@@ -249,14 +254,14 @@ async def test_while_the_server_is_away_an_attempt_is_made_now_and_then(clock: F
         await opened("postgresql://127.0.0.1:1/x")
     database = PostgresDatabase("postgresql://127.0.0.1:1/x", password=None, clock=clock)
     attempts = []
-    connect = psycopg.connect
+    connect = Connection.connect
 
     def note(*args: str, **how: bool) -> object:
         attempts.append(clock.monotonic())
         return connect(*args, **how)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(psycopg, "connect", note)
+        patch.setattr(Connection, "connect", note)
         for _ in range(600):
             with pytest.raises(StoreNotReadyError):
                 await database.prepare()
@@ -279,6 +284,28 @@ async def test_a_server_that_was_read_only_is_connected_to_anew(
         f"{url}&options=-cdefault_transaction_read_only%3Doff",
     )
     await shared.record(change(account))
+
+
+async def test_a_connection_that_freezes_is_waited_for_no_longer_than_it_may_take_and_replaced(
+    postgres: PostgresServer, url: str, shared: SqlStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = await shared.claim("account", "default")
+    monkeypatch.setattr(postgresql, "ANSWER_S", 0.5)
+    postgres.run(OTHERS, url)
+    await shared.record(change(account))
+    frozen = [pid for (pid,) in postgres.run(ITS_OWN, url)]
+    _signal_all(frozen, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10):  # else it would wait for ever
+            await shared.record(change(account, sequence=2))
+    finally:
+        _signal_all(frozen, signal.SIGCONT)
+
+
+def _signal_all(pids: Sequence[int], signum: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signum)
 
 
 async def test_the_reader_cannot_write(shared: SqlStore) -> None:
