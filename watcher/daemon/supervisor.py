@@ -117,13 +117,13 @@ class Supervisor:
             change.add_done_callback(self._changed)
 
     async def _change_or_decline(self, key: LeaseKey) -> None:
-        """Make one owner what is wanted. With trouble with the store it is given back, and taken again by who can."""
+        """Make one owner what is wanted. What cannot be made here, now, is given back, and taken again by who can."""
         try:
             await self._change(key)
         except StoreUnusableError:
             raise
         except StoreError as error:
-            log.info("ownership.declined", **{key.kind: key.name}, problem=str(error))
+            log.warning("ownership.declined", **{key.kind: key.name}, problem=str(error))
             self._ownership.decline(key)
             await self._change(key)
 

@@ -207,7 +207,7 @@ async def test_an_owner_that_cannot_begin_gives_its_lease_back(setup: Shared, mo
         await setup.look()
         await setup.settled()
     assert "release" in released
-    assert {"event": "ownership.declined", "log_level": "info", "sink": "ops", "problem": "not now"} in logs
+    assert {"event": "ownership.declined", "log_level": "warning", "sink": "ops", "problem": "not now"} in logs
     assert setup.ticks() == {"account:a"}
     setup.clock.advance(LOOK_EVERY_S)
     await setup.look()
