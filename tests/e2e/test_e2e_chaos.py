@@ -126,7 +126,7 @@ def _last_words(replicas: Replicas) -> Iterator[str]:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("environs", VARIANTS)
+@pytest.mark.parametrize("environs", [VARIANTS[0], VARIANTS[-1]])
 async def test_three_replicas_lose_nothing_in_half_a_minute(
     postgres_stage: Stage, postgres: PostgresServer, database: str, environs: Environs
 ) -> None:
