@@ -1,0 +1,80 @@
+"""What is read out of a request log of several replicas: who asked although another had the account, and who waited."""
+
+from collections.abc import Sequence
+
+import pytest
+from e2e import checks
+from e2e.chaos import Loss
+from e2e.handovers import delays, overlapping
+
+from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
+from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+from watcher.clerk.simulator.scenarios import pipeline_named
+from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.world import World
+from watcher.runtime.clock import SystemClock
+
+PLACES = 3
+KILLED = Loss(2.5, place=0, accounts=frozenset({0}), is_stop=False)
+
+
+def log_of(*asked: tuple[float, int], answered: str | None = "running", account: int = 0) -> RequestLog:
+    """Return a log in which replicas, by their places, asked for an account at these moments."""
+    log = RequestLog()
+    for at, place in asked:
+        entry = LoggedRequest(at, account * PLACES + place, "get", execution="e", code=200, answered=answered)
+        log.open(entry)
+    return log
+
+
+def waited(log: RequestLog, *losses: Loss, outages: Sequence[tuple[float, float]] = ()) -> list[float]:
+    found = delays(log, losses, places_count=PLACES, outages=outages, until=100.0)
+    return [each.seconds for each in found]
+
+
+@pytest.mark.parametrize(
+    ("asked", "count"),
+    [
+        ([(1, 0), (2, 0), (12, 1), (13, 1)], 0),
+        ([(1, 0), (2, 0), (12, 1), (12.4, 0), (13, 1)], 1),
+        ([(1, 0), (12, 1), (12.4, 0), (13, 1), (13.4, 0), (14, 1)], 3),
+        ([(1, 0), (12, 1), (24, 0), (36, 1)], 0),
+    ],
+)
+def test_who_asks_between_two_requests_of_another_overlaps(asked: list[tuple[float, int]], count: int) -> None:
+    assert len(overlapping(log_of(*asked), places_count=PLACES)) == count
+
+
+def test_an_account_waits_from_the_loss_of_its_replica_to_the_next_request() -> None:
+    assert waited(log_of((1, 0), (2, 0), (12.5, 1)), KILLED) == [10.0]
+
+
+def test_what_a_stopped_replica_asks_when_it_goes_on_does_not_end_the_waiting() -> None:
+    stopped = Loss(2.5, place=0, accounts=frozenset({0}), is_stop=True)
+    assert waited(log_of((1, 0), (2, 0), (15, 0), (17.5, 1)), stopped) == [15.0]
+
+
+def test_time_without_a_database_does_not_count() -> None:
+    assert waited(log_of((1, 0), (12.5, 1)), KILLED, outages=[(0, 3.5), (12, 14)]) == [8.5]
+
+
+def test_the_waiting_begins_anew_when_the_next_replica_is_lost_before_it_asked() -> None:
+    again = Loss(11.0, place=1, accounts=frozenset({0}), is_stop=False)
+    assert waited(log_of((1, 0), (20.0, 2)), KILLED, again) == [8.5, 9.0]
+
+
+def test_an_account_whose_last_answer_was_no_good_waits_for_other_reasons() -> None:
+    assert waited(log_of((1, 0), (99, 1), answered=None), KILLED) == []
+
+
+def test_nobody_who_asks_any_more_is_a_delay_up_to_the_end() -> None:
+    assert waited(log_of((1, 0)), KILLED) == [97.5]
+
+
+@pytest.mark.parametrize(("last_at", "complains"), [(10.0, False), (21.0, True)])
+def test_what_was_answered_for_long_must_have_been_reported(last_at: float, *, complains: bool) -> None:
+    world = World(SystemClock())
+    world.add(Lifecycle("e", (StatusPhase("running", 0.0),)), pipeline=pipeline_named("p"))
+    simulator = Simulator(world)
+    simulator.request_log = log_of((0.0, 0), (last_at, 1))
+    assert bool(checks.of_lasting_answers([], simulator, lasting_s=20.0)) is complains
