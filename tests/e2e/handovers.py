@@ -90,12 +90,10 @@ def _was_well(requests: Sequence[Asked], at: float) -> bool:
 
 
 def _next_at(requests: Sequence[Asked], loss: Loss, *, otherwise: float) -> float:
-    """Return when the account was asked for again, by another than one that only stands still."""
-    return next(
-        (
-            each.entry.at
-            for each in requests
-            if each.entry.at > loss.at and not (loss.is_stop and each.place == loss.place)
-        ),
-        otherwise,
-    )
+    """Return when the account was asked for again.
+
+    What a stopped replica was about to send does not count. If nobody has taken its lease, it goes on by itself.
+    """
+    later = [each for each in requests if each.entry.at > loss.at]
+    stale = [each for each in later if each.place == loss.place][:1] if loss.is_stop else []
+    return next((each.entry.at for each in later if each not in stale), otherwise)

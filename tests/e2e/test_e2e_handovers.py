@@ -52,6 +52,7 @@ def test_an_account_waits_from_the_loss_of_its_replica_to_the_next_request() -> 
 def test_what_a_stopped_replica_asks_when_it_goes_on_does_not_end_the_waiting() -> None:
     stopped = Loss(2.5, place=0, accounts=frozenset({0}), is_stop=True)
     assert waited(log_of((1, 0), (2, 0), (15, 0), (17.5, 1)), stopped) == [15.0]
+    assert waited(log_of((1, 0), (2, 0), (15, 0), (15.5, 0)), stopped) == [13.0]
 
 
 def test_time_without_a_database_does_not_count() -> None:
