@@ -74,9 +74,10 @@ requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.t
 	$(PIP) install uv
 	$(UV_COMPILE) pyproject.toml -o .ci/requirements.txt
 	$(UV_COMPILE) pyproject.toml --extra postgres -c .ci/requirements.txt -o .ci/requirements-postgres.txt
+	$(UV_COMPILE) pyproject.toml --extra postgres --extra apprise -c .ci/requirements-postgres.txt -o .ci/requirements-apprise.txt
 	$(UV_COMPILE) --group build -o .ci/requirements-build.txt
 	$(UV_COMPILE) --group sbom -o .ci/requirements-sbom.txt
-	$(UV_COMPILE) --group dev -c .ci/requirements-postgres.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
+	$(UV_COMPILE) --group dev -c .ci/requirements-apprise.txt -c .ci/requirements-build.txt -o .ci/requirements-dev.txt
 
 .venv/runtime: .ci/requirements.txt pyproject.toml
 	@echo "Setting up .venv, once: about half a minute …"

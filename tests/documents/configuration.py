@@ -10,6 +10,7 @@ from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
+from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.runtime.settings import Block, block_of, key_of
 
 HEAD = """\
@@ -83,7 +84,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 
 
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
-    for name, field in sorted(block.model_fields.items(), key=lambda item: item[0] != "type"):
+    common = RemoteSettings.model_fields if issubclass(block, RemoteSettings) else {}
+    for name, field in sorted(block.model_fields.items(), key=lambda item: (item[0] != "type", item[0] in common)):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
         if inner is not None:

@@ -11,7 +11,7 @@ from watcher.config.error_messages import NO_EXECUTIONS
 from watcher.config.models import PollingSettings
 from watcher.config.rules_settings import FailingSettings
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.webhook_settings import GroupSettings, RetrySettings
+from watcher.delivery.sinks.remote_settings import GroupSettings, RetrySettings
 from watcher.runtime.settings import Block
 from watcher.runtime.units import parse_duration, write_duration
 
@@ -157,11 +157,19 @@ def _duration_at(document: Document, path: Path, model: type[Block]) -> float | 
 
 
 def _check_groups(document: Document) -> None:
-    """Report a group that is open for longer than its events are kept waiting: they would die before they are sent."""
+    """Report a group that cannot be what it says.
+
+    One that is open for longer than its events are kept waiting: they would die before they are sent. And one with
+    a `max` where one message has room for any number.
+    """
     for name in document.table(("sinks",)):
         wait, end = ("sinks", name, "group", "wait"), ("sinks", name, "retry", "give_up_after")
         if not isinstance(document.get(wait[:-1]), dict):
             continue
+        is_batch = document.get(("sinks", name, "type")) == "webhook" and not document.get(("sinks", name, "template"))
+        if not is_batch and document.get(most := ("sinks", name, "group", "max")) is not None:
+            problem = "max is of batches, and here one message tells of all events of a group"
+            document.report(most, problem, remedy="remove it", key=True)
         wait_s, end_s = _duration_at(document, wait, GroupSettings), _duration_at(document, end, RetrySettings)
         if wait_s is None or end_s is None or wait_s < end_s:
             continue

@@ -14,6 +14,7 @@ from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
 from watcher.delivery.grouping import key_of
 from watcher.delivery.sinks.alertmanager import PATH
+from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
@@ -53,6 +54,7 @@ def of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
         yield from _of_events(document, settings, name=name, sink=sink)
         if isinstance(sink, WebhookSettings):
             yield from _of_webhook(document, sink, path=path)
+        if isinstance(sink, RemoteSettings):
             yield from _of_group(document, settings, sink, path=path)
             yield from _of_reminders(document, settings, name=name, sink=sink)
     yield from _of_doubles(document, settings)
@@ -120,7 +122,7 @@ def _receiver_at(url: URL) -> str | None:
     return None if receiver == "slack" and not url.path.startswith(_SLACK_PATH) else receiver
 
 
-def _of_group(document: Document, settings: Settings, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
+def _of_group(document: Document, settings: Settings, sink: RemoteSettings, *, path: Path) -> Iterator[Problem]:
     if sink.group is None:
         return
     for index, field in enumerate(sink.group.by):
@@ -146,7 +148,7 @@ def _label_remedy(document: Document, settings: Settings, at: Path) -> str:
     return rest if document.is_hidden(at) else did_you_mean(str(document.get(at)), known, rest=rest)
 
 
-def _of_reminders(document: Document, settings: Settings, *, name: str, sink: WebhookSettings) -> Iterator[Problem]:
+def _of_reminders(document: Document, settings: Settings, *, name: str, sink: RemoteSettings) -> Iterator[Problem]:
     path, every_s = ("sinks", name, "remind_every"), sink.remind_every_s
     if every_s is None:
         asks_for_openings = bool(types_matching(sink.events) & PROBLEM_KINDS)

@@ -313,8 +313,8 @@ TABLE = [
     (HOOK + "    group: {waits: 30s}",
      '5:13: sinks.ops.group.waits: unknown key "waits"; did you mean "wait"? Allowed: by, wait, max'),
     (HOOK + "    group: 30s", f"5:12: sinks.ops.group: is a single value, {BLOCK}"),
-    (HOOK + "    template: slack\n    group: {max: 500}", ("6:12: sinks.ops.group: has max, which is of batches, and a "
-     "template makes one message of all events of a group; remove max")),
+    (HOOK + "    template: slack\n    group: {max: 500}", ("6:13: sinks.ops.group.max: max is of batches, and here one "
+     "message tells of all events of a group; remove it")),
     (HOOK + "    remind_every: 4", '5:19: sinks.ops.remind_every: "4" has no unit; write 4s'),
     # the rest
     ("store: {url: 'sqlite://watcher.db'}", f"1:14: store.url: is not the address of a {SQLITE}"),

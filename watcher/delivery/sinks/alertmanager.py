@@ -15,6 +15,7 @@ from typing import Any
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
+from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
@@ -78,9 +79,9 @@ class AlertmanagerTemplate:
             for part in parts
         ]
 
-    def send_result(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (200 is enough)
-        """Return what a status code means."""
-        return result_of_status(status)
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what its status code means."""
+        return result_of_status(answer.status)
 
     def shown(self, body: bytes) -> list[str]:
         """Return each alert as Alertmanager's page lists it: annotations, labels, when it ends."""

@@ -12,6 +12,7 @@ from typing import Any
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
+from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
@@ -59,9 +60,9 @@ class PagerDutyTemplate:
                 others[alert.is_trouble].add(alert, event_id=delivery.event_id)
         return [*messages, *(self._trigger_others(part) for part in others.values() if part.count)]
 
-    def send_result(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (202 is enough)
-        """Return what a status code means."""
-        result = result_of_status(status)
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what its status code means."""
+        result = result_of_status(answer.status)
         return replace(result, remedy=_NEW_KEY) if result.outcome is SendOutcome.REFUSED else result
 
     def shown(self, body: bytes) -> list[str]:

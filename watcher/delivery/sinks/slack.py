@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
@@ -73,10 +74,10 @@ class SlackTemplate:
             parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
         return list(map(_message_of_group, parts.values()))
 
-    def send_result(self, status: int, said: bytes) -> SendResult:
+    def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
-        result = result_of_status(status)
-        if result.outcome is SendOutcome.DELIVERED and (status != 200 or said.strip() != b"ok"):  # noqa: PLR2004
+        status, result = answer.status, result_of_status(answer.status)
+        if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):  # noqa: PLR2004
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
         return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from watcher.delivery.sinks.alert_text import shorten
+from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
@@ -57,8 +58,8 @@ class Template(Protocol):
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
         ...
 
-    def send_result(self, status: int, said: bytes) -> SendResult:
-        """Return what a status code and the beginning of the body mean."""
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what an answer means. `Retry-After` is read by the sink, of whatever is not taken."""
         ...
 
     def shown(self, body: bytes) -> list[str]:
@@ -88,9 +89,9 @@ class EventTemplate:
         """Return one request per event."""
         return [Message(str(delivery.event_id), delivery.body) for delivery in batch]
 
-    def send_result(self, status: int, said: bytes) -> SendResult:  # noqa: ARG002 (2xx is enough)
-        """Return what a status code means."""
-        return SendResult(outcome_of(status), str(status))
+    def send_result(self, answer: Answer) -> SendResult:
+        """Return what its status code means."""
+        return SendResult(outcome_of(answer.status), str(answer.status))
 
     def shown(self, body: bytes) -> list[str]:
         """Return the beginning of the JSON."""

@@ -20,19 +20,17 @@ from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
-from watcher.delivery.sinks.protocol import RetryRules, Sink, SinkContext, WorkerRules
-from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkSettings, SinkUrl
+from watcher.delivery.sinks.protocol import Sink, SinkContext
+from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkUrl
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
-from watcher.delivery.sinks.webhook_settings import DEFAULTS, GroupSettings, RetrySettings, RoutingKey
+from watcher.delivery.sinks.webhook_settings import DEFAULTS, RoutingKey
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import proxy_for
 from watcher.runtime.settings import (
-    Duration,
-    Rate,
-    as_written,
     describe_twins,
     not_both_twins,
     one_of_twins,
@@ -53,7 +51,7 @@ def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None
     schema["allOf"].append({"if": brings_url, "then": not_both_twins("url"), "else": needed})
 
 
-class WebhookSettings(SinkSettings):
+class WebhookSettings(RemoteSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
     model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
@@ -97,26 +95,6 @@ class WebhookSettings(SinkSettings):
         description="Added to each request; their values are secrets.",
         examples=['{Authorization: "Bearer ${OPS_TOKEN}"}'],
     )
-    timeout_s: Duration = Field(
-        default=as_written("15s"), alias="timeout", description="How long one request may take.", examples=["5s"]
-    )
-    rate_limit: Rate = Field(
-        default=as_written("100/s"),
-        description="The most requests sent. Slack: `1/s`, PagerDuty: `2/s`.",
-        examples=["60/m"],
-    )
-    retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
-    group: GroupSettings | None = Field(
-        default=None,
-        description="Sends events together: as a CloudEvents batch, or with a `template` as one message.",
-        examples=["{by: [pipeline], wait: 30s}"],
-    )
-    remind_every_s: Duration | None = Field(
-        default=None,
-        alias="remind_every",
-        description="How often `problem.reminder` is sent while a problem is open. Without it never.",
-        examples=["4h"],
-    )
 
     @model_validator(mode="wrap")
     @classmethod
@@ -143,28 +121,15 @@ class WebhookSettings(SinkSettings):
             )
         return value
 
-    @field_validator("group")
-    @classmethod
-    def _without_max(cls, value: GroupSettings | None, info: ValidationInfo) -> GroupSettings | None:
-        if value is not None and value.max is not None and info.data.get("template") is not None:
-            problem = "has max, which is of batches, and a template makes one message of all events of a group"
-            raise InvalidValueError(problem, remedy="remove max", quote=False)
-        return value
-
     @property
     def target(self) -> str:
         """Return scheme and host, with the port where there is one: the path is a secret."""
         return shown_url(self.url.get_secret_value())
 
     @property
-    def rules(self) -> WorkerRules:
-        """Return how to send to it."""
-        return WorkerRules(
-            RetryRules(self.retry.schedule, self.retry.give_up_after_s),
-            self.rate_limit,
-            group=None if self.group is None else self.group.rules(is_batch=self.template is None),
-            remind_every_s=self.remind_every_s,
-        )
+    def sends_batches(self) -> bool:
+        """Whether a group goes as a CloudEvents batch."""
+        return self.template is None
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""

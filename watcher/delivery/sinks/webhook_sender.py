@@ -2,34 +2,24 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 from uuid import UUID
 
-import aiohttp
 import structlog
-from multidict import CIMultiDict
 from yarl import URL
 
 from watcher.delivery.sinks.alert_text import clean
 from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
+from watcher.delivery.sinks.http_post import Poster
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.signing import sign, signing_key
-from watcher.delivery.sinks.status_line import Connector, Head, head_of_answer
 from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
+from watcher.domain.errors import TransportFailedError
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, failure_kind, proxy_for
-
-CONNECTIONS = 16
-"""At most so many requests in flight per sink (SPEC 5)."""
-
-SMALL_BODY_BYTES = 4096
-BODY_GRACE_S = 0.1
-"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
 SAID_LENGTH = 200
 """Characters of an answer that are shown."""
@@ -104,29 +94,12 @@ class WebhookSink:
         self._clock = context.clock
         self._take_slot = context.take_slot
         self._template = template
-        self._url = target.url
         self._hidden = target.hidden
         self._keys = [signing_key(secret) for secret in target.secrets]
-        self._headers = CIMultiDict(target.headers)
-        if "Authorization" in self._headers:
-            self._url = self._url.with_user(None)  # aiohttp refuses to choose between the two
-        self._headers.update({"Content-Type": template.content_type, "User-Agent": USER_AGENT})
-        self._proxy = proxy_for(self._url)
-        if self._url.scheme == "http":
-            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
         self._cut, self._rejected = _Hourly(self._clock), _Hourly(self._clock)
         self._taken: dict[UUID, _Taken] = {}  # of what was taken in part, the oldest first
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=target.timeout_s),
-            connector=Connector(limit=CONNECTIONS),
-            request_class=checked_request(context.check),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            read_bufsize=SMALL_BODY_BYTES,
-            max_line_size=FIELD_BYTES,
-            max_field_size=FIELD_BYTES,
-            max_headers=HEADERS,
-        )
+        headers = {**target.headers, "Content-Type": template.content_type}
+        self._poster = Poster(target.url, headers=headers, timeout_s=target.timeout_s, context=context)
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
@@ -161,7 +134,7 @@ class WebhookSink:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._poster.close()
 
     async def _post_or_less(self, message: Message, delivery: Delivery) -> SendResult:
         """Post once, and once more in minimal form if that is refused as it is."""
@@ -179,29 +152,23 @@ class WebhookSink:
             del self._taken[next(iter(self._taken))]
 
     async def _post(self, message: Message, *, replayed: bool = False) -> tuple[SendResult, bytes]:
-        """Post once. No redirect is followed: the event, and its signature, would go to a stranger."""
+        """Post once; return what that means, and what was said."""
+        headers = self._headers_of(message, replayed=replayed)
         try:
-            async with self._session.post(
-                self._url,
-                data=message.body,
-                headers=self._headers_for(message, replayed=replayed),
-                allow_redirects=False,
-                proxy=self._proxy.url,
-                proxy_headers=self._proxy.headers,
-            ) as response:
-                needs_body = response.status in self._template.judged_by_body
-                said = await _beginning(response, patience_s=None if needs_body else BODY_GRACE_S)
-                return self._result(Head(response.status, response.headers.get("Retry-After")), said), said
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
-            result = SendResult(SendOutcome.RETRY, failure_kind(error)) if head is None else self._result(head, b"")
-            return result, b""
+            answer = await self._poster.post(
+                message.body, headers=headers, judged_by_body=self._template.judged_by_body
+            )
+        except TransportFailedError as error:
+            return SendResult(SendOutcome.RETRY, error.kind), b""
+        result = self._template.send_result(answer)
+        if result.outcome not in _TAKEN:
+            retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), now=self._clock.now())
+            result = replace(result, retry_after_s=retry_after_s)
+        return result, answer.said
 
-    def _headers_for(self, message: Message, *, replayed: bool) -> CIMultiDict[str]:
-        headers = self._headers.copy()
+    def _headers_of(self, message: Message, *, replayed: bool) -> dict[str, str]:
         timestamp = str(int(self._clock.now().timestamp()))
-        headers["webhook-id"] = message.id
-        headers["webhook-timestamp"] = timestamp
+        headers = {"webhook-id": message.id, "webhook-timestamp": timestamp}
         if replayed:
             headers["webhook-replay"] = "1"
         if self._keys:
@@ -209,12 +176,6 @@ class WebhookSink:
                 message.body, message_id=message.id, timestamp=timestamp, keys=self._keys
             )
         return headers
-
-    def _result(self, head: Head, said: bytes) -> SendResult:
-        result = self._template.send_result(head.status, said)
-        if result.outcome in _TAKEN:
-            return result
-        return replace(result, retry_after_s=parse_retry_after(head.retry_after, now=self._clock.now()))
 
     def _report_rejected(self, delivery: Delivery, said: bytes, *, minimal: SendResult) -> None:
         """Say loudly that the receiver does not take the message as it is, what it says of it, and what was tried."""
@@ -239,17 +200,3 @@ class WebhookSink:
 async def _made(make: Callable[[Sequence[Item]], list[Message]], items: Sequence[Item]) -> list[Message]:
     """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
     return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
-
-
-async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None) -> bytes:
-    """Return the beginning of an answer's body, as much as comes in that time, and let go of the rest.
-
-    A connection can be used again once the body is through, which is waited for if it is small and all but there.
-    """
-    said = b""
-    with suppress(aiohttp.ClientError, TimeoutError):
-        async with asyncio.timeout(patience_s):
-            while len(said) < SMALL_BODY_BYTES and (part := await response.content.readany()):
-                said += part
-    response.close()
-    return said[:SMALL_BODY_BYTES]

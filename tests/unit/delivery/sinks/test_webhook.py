@@ -322,7 +322,7 @@ async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_
 async def test_a_connection_is_used_again_after_a_small_answer(
     receiver: Receiver, reply: Reply, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("watcher.delivery.sinks.webhook_sender.BODY_GRACE_S", 5.0)  # a busy machine may take its time
+    monkeypatch.setattr("watcher.delivery.sinks.http_post.BODY_GRACE_S", 5.0)  # a busy machine may take its time
     receiver.reply = reply
     async with sink_to(receiver.url) as sink:
         for _ in range(3):

@@ -1,0 +1,104 @@
+"""Posts a body to a URL for one sink, once. What is in the body, and what the answer means, is the sink's business."""
+
+import asyncio
+from collections.abc import Container, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from watcher.delivery.sinks.protocol import SinkContext
+from watcher.delivery.sinks.status_line import Connector, head_of_answer
+from watcher.domain.errors import TransportFailedError
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, failure_kind, proxy_for
+
+CONNECTIONS = 16
+"""At most so many requests in flight per sink (SPEC 5)."""
+
+SMALL_BODY_BYTES = 4096
+BODY_GRACE_S = 0.1
+"""How long a small body may take to arrive after its headers, so that its connection can be used again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: the status code, the headers as far as they could be read, and how the body began."""
+
+    status: int
+    headers: Mapping[str, str]
+    said: bytes = b""
+
+
+class Poster:
+    """Posts to one server, through the proxy that the environment names for it, with what goes into every request.
+
+    No redirect is followed: what is posted, and its signature, would go to a stranger.
+    """
+
+    def __init__(self, url: URL, *, headers: Mapping[str, str], timeout_s: float, context: SinkContext) -> None:
+        """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used."""
+        self._headers = CIMultiDict(headers)
+        # aiohttp refuses to choose between two logins.
+        self._url = url.with_user(None) if "Authorization" in self._headers else url
+        self._headers["User-Agent"] = USER_AGENT
+        self._proxy = proxy_for(self._url)
+        if self._url.scheme == "http":
+            self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            connector=Connector(limit=CONNECTIONS),
+            request_class=checked_request(context.check),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            read_bufsize=SMALL_BODY_BYTES,
+            max_line_size=FIELD_BYTES,
+            max_field_size=FIELD_BYTES,
+            max_headers=HEADERS,
+        )
+
+    async def post(
+        self, body: bytes, *, path: str = "", headers: Mapping[str, str], judged_by_body: Container[int] = ()
+    ) -> Answer:
+        """Post once, to the URL or a path behind it. Raises `TransportFailedError` if there is no answer.
+
+        The body of an answer is waited for where its status code alone says too little: `judged_by_body`.
+        """
+        url = self._url / path if path else self._url
+        all_headers = self._headers.copy()
+        all_headers.update(headers)
+        try:
+            async with self._session.post(
+                url,
+                data=body,
+                headers=all_headers,
+                allow_redirects=False,
+                proxy=self._proxy.url,
+                proxy_headers=self._proxy.headers,
+            ) as response:
+                patience_s = None if response.status in judged_by_body else BODY_GRACE_S
+                return Answer(response.status, response.headers, await _beginning(response, patience_s=patience_s))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
+            if head is None:
+                raise TransportFailedError(failure_kind(error)) from None
+            return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._session.close()
+
+
+async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None) -> bytes:
+    """Return the beginning of an answer's body, as much as comes in that time, and let go of the rest.
+
+    A connection can be used again once the body is through, which is waited for if it is small and all but there.
+    """
+    said = b""
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while len(said) < SMALL_BODY_BYTES and (part := await response.content.readany()):
+                said += part
+    response.close()
+    return said[:SMALL_BODY_BYTES]
