@@ -68,7 +68,7 @@ sbom: .venv/sbom  ## what the image holds of Python packages, in CycloneDX
 	@mkdir -p $(dir $(SBOM))
 	.venv/cyclonedx/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file $(SBOM) .venv/image
 
-UV_COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
+UV_COMPILE = $(BIN)/uv pip compile --quiet --no-strip-extras --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --upgrade
 
 requirements: .venv/dev  ## renew the hashed lists after a change in pyproject.toml
 	$(PIP) install uv
