@@ -6,7 +6,6 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 
 import json
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -14,7 +13,18 @@ from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
+from watcher.delivery.sinks.chat import (
+    ID_LENGTH,
+    Limits,
+    cluster_lines,
+    facts_of,
+    ids_of,
+    moment_of,
+    other_nodes,
+    parts_of,
+    rest_of,
+)
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
@@ -26,7 +36,6 @@ MESSAGE_LENGTH = 10_000
 """Slack refuses a message at about 13,200 characters over all blocks (slackapi/bolt-js#2509)."""
 
 SECTION_LENGTH = 3000
-ID_LENGTH = 200
 PREVIEW_LENGTH = 300
 ID_BLOCKS = 2
 
@@ -34,14 +43,6 @@ _DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
 
 Json = dict[str, Any]
-
-
-class _Limits(NamedTuple):
-    """Characters of the texts of a message of one event, and how many more failed nodes it names."""
-
-    labels: int
-    nodes: int
-    error: int
 
 
 class _GroupLimits(NamedTuple):
@@ -52,7 +53,7 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-_LIMITS = (_Limits(600, 4, 1500), _Limits(0, 4, 1500), _Limits(0, 0, 1500), _Limits(0, 0, 750), _Limits(0, 0, 300))
+_LIMITS = (Limits(600, 4, 1500), Limits(0, 4, 1500), Limits(0, 0, 1500), Limits(0, 0, 750), Limits(0, 0, 300))
 _GROUP_LIMITS = (_GroupLimits(1500, SECTION_LENGTH, 5), _GroupLimits(1500, 1500, 5), _GroupLimits(750, 750, 1))
 
 
@@ -66,13 +67,7 @@ class SlackTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        if len(batch) == 1:
-            return [_message_of(Alert.read(batch[0].body))]
-        parts: defaultdict[bool, Digest] = defaultdict(Digest)
-        for delivery in batch:
-            alert = Alert.read(delivery.body)
-            parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
-        return list(map(_message_of_group, parts.values()))
+        return [_message_of(part) if isinstance(part, Alert) else _message_of_group(part) for part in parts_of(batch)]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -103,75 +98,50 @@ def _shown(block: Json) -> list[str]:
 def _message_of(alert: Alert) -> Message:
     headline = alert.headline
     text, is_cut = fit(partial(_single, alert, headline), _LIMITS, most=MESSAGE_LENGTH)
-    return Message(alert.id, text.encode(), partial(_minimal, headline, _ids(alert)), is_cut)
+    return Message(alert.id, text.encode(), partial(_minimal, headline, ids_of(alert)), is_cut)
 
 
 def _message_of_group(group: Digest) -> Message:
-    if group.count == 1:
-        return _message_of(group.newest[0])
     text, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH)
     minimal = partial(_minimal, group.headline, " ".join(group.ids[:NEWEST_COUNT]))
     return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
 
 
-def _single(alert: Alert, headline: str, limits: _Limits, cut: Cutter) -> Json:
+def _single(alert: Alert, headline: str, limits: Limits, cut: Cutter) -> Json:
     error = cut(alert.error, limits.error)
-    nodes = "\n".join(cut(": ".join(filter(None, node)), PREVIEW_LENGTH) for node in alert.nodes[1 : 1 + limits.nodes])
-    cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + limits.nodes
+    nodes = "\n".join(other_nodes(alert, cut, count=limits.nodes, length=PREVIEW_LENGTH))
     blocks = [
         {"type": "header", "text": _plain(headline)},
         _section(error),
         _section(nodes and f"Also failed:\n{nodes}"),
         {"type": "section", "fields": _fields(alert, limits, cut)},
-        {"type": "context", "elements": [_plain(_ids(alert))]},
+        {"type": "context", "elements": [_plain(ids_of(alert))]},
         _buttons(alert),
     ]
     return _payload(headline, error, [block for block in blocks if block])
 
 
-def _fields(alert: Alert, limits: _Limits, cut: Cutter) -> list[Json]:
-    execution, labels = alert.data.get("execution", {}), alert.data.get("labels", {})
-    was = execution.get("previousStatus")
-    status = f"{execution.get('status', '')}{f', was {was}' if was else ''}"
-    ran_s, delay_s = execution.get("durationSeconds"), alert.data["observed"].get("delaySeconds")
-    fields = {
-        "Status": shorten(status, ID_LENGTH) if execution else "",
-        "Ran": "" if ran_s is None else in_words(ran_s),
-        "Was overdue": alert.overdue_text or "",
-        "Seen after": "" if delay_s is None else in_words(delay_s),
-        "Labels": cut(", ".join(f"{key}={value}" for key, value in labels.items()), limits.labels),
-        "Account": clean(alert.data.get("account", "")),
-        "Severity": alert.severity,
-    }
-    if alert.problem and not alert.closes:
-        when, since = "Since", datetime.fromisoformat(alert.problem["openedAt"])
-    else:
-        when, since = "Ended" if "finishedAt" in execution else "At", alert.time
-    texts = [_plain(f"{name}\n{value}") for name, value in fields.items() if value]
+def _fields(alert: Alert, limits: Limits, cut: Cutter) -> list[Json]:
+    texts = [_plain(f"{name}\n{value}") for name, value in facts_of(alert, cut, labels=limits.labels).items()]
+    when, since = moment_of(alert)
     return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
 
 
 def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
-    clusters = group.clusters
     newest = [_newest(alert, with_link=number < limits.links) for number, alert in enumerate(group.newest)]
     others = group.ids if group.count > len(newest) else []  # the newest name their own
     id_blocks, left_count = _id_blocks(others, limits.ids)
-    rest = f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
+    rest = rest_of(group)
     where = f"{rest}; {left_count:,} ids are left out here." if left_count else f"{rest}."
     blocks = [
         {"type": "header", "text": _plain(group.headline)},
-        _section(_lines([each.line for each in clusters], limits.clusters, cut)),
+        _section("\n".join(cluster_lines(group, cut, length=limits.clusters))),
         _section(f"The newest {len(newest)}:"),
         *newest,
         *id_blocks,
         {"type": "context", "elements": [_plain(where)]},
     ]
-    return _payload(group.headline, clusters[0].text, [block for block in blocks if block])
-
-
-def _lines(lines: Sequence[str], limit: int, cut: Cutter) -> str:
-    """Return lines of so many characters together, of which each may have as many."""
-    return "\n".join(cut(line, limit // len(lines) - 1) for line in lines)
+    return _payload(group.headline, group.clusters[0].text, [block for block in blocks if block])
 
 
 def _newest(alert: Alert, *, with_link: bool) -> Json:
@@ -206,12 +176,6 @@ def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
 
 def _escape(text: str) -> str:
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _ids(alert: Alert) -> str:
-    pipeline = alert.data.get("pipeline", {}).get("id", "")
-    names = {"pipeline": pipeline, "execution": alert.execution or "", "event": alert.id}
-    return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
 
 
 def _date(moment: datetime) -> str:

@@ -1,0 +1,87 @@
+"""What every message for a chat says of an event or a group, and what goes into one message. Knows no receiver."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert_text import Cutter, clean, in_words, shorten
+from watcher.delivery.sinks.digest import Digest
+from watcher.domain.delivery import Delivery
+
+ID_LENGTH = 200
+UNTRUSTED_FACTS = frozenset({"Status", "Labels", "Account"})
+"""The facts whose values others may have written; the rest are words of ours and durations."""
+
+
+class Limits(NamedTuple):
+    """Characters of the texts of a message of one event, and how many more failed nodes it names."""
+
+    labels: int
+    nodes: int
+    error: int
+
+
+def parts_of(batch: Sequence[Delivery]) -> list[Alert | Digest]:
+    """Return what each message is about, an event or several, that of which the oldest event is first.
+
+    Good news and bad never share one.
+    """
+    if len(batch) == 1:
+        return [Alert.read(batch[0].body)]
+    parts: defaultdict[bool, Digest] = defaultdict(Digest)
+    for delivery in batch:
+        alert = Alert.read(delivery.body)
+        parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
+    return [part.newest[0] if part.count == 1 else part for part in parts.values()]
+
+
+def facts_of(alert: Alert, cut: Cutter, *, labels: int) -> dict[str, str]:
+    """Return what is known of an event by name, but for when; of its labels so many characters."""
+    execution = alert.data.get("execution", {})
+    was = execution.get("previousStatus")
+    status = f"{execution.get('status', '')}{f', was {was}' if was else ''}"
+    ran_s, delay_s = execution.get("durationSeconds"), alert.data["observed"].get("delaySeconds")
+    pairs = (f"{key}={value}" for key, value in alert.data.get("labels", {}).items())
+    facts = {
+        "Status": shorten(status, ID_LENGTH) if execution else "",
+        "Ran": "" if ran_s is None else in_words(ran_s),
+        "Was overdue": alert.overdue_text or "",
+        "Seen after": "" if delay_s is None else in_words(delay_s),
+        "Labels": cut(", ".join(pairs), labels),
+        "Account": clean(alert.data.get("account", "")),
+        "Severity": alert.severity,
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def moment_of(alert: Alert) -> tuple[str, datetime]:
+    """Return the moment that matters, and what to call it: since when its problem is open, else when it was."""
+    if alert.problem and not alert.closes:
+        return "Since", datetime.fromisoformat(alert.problem["openedAt"])
+    return "Ended" if "finishedAt" in alert.data.get("execution", {}) else "At", alert.time
+
+
+def other_nodes(alert: Alert, cut: Cutter, *, count: int, length: int) -> list[str]:
+    """Return a line for each further node that failed, of so many nodes, each of so many characters."""
+    cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + count
+    return [cut(": ".join(filter(None, node)), length) for node in alert.nodes[1 : 1 + count]]
+
+
+def ids_of(alert: Alert) -> str:
+    """Return the ids of an event and of what it is about."""
+    pipeline = alert.data.get("pipeline", {}).get("id", "")
+    names = {"pipeline": pipeline, "execution": alert.execution or "", "event": alert.id}
+    return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
+
+
+def cluster_lines(group: Digest, cut: Cutter, *, length: int) -> list[str]:
+    """Return a line for each kind of error, all together of so many characters."""
+    lines = [each.line for each in group.clusters]
+    return [cut(line, length // len(lines) - 1) for line in lines]
+
+
+def rest_of(group: Digest) -> str:
+    """Return how many there are, when they were seen, and where all of them stand."""
+    return f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
