@@ -7,7 +7,7 @@ import structlog
 
 from watcher.delivery.circuit_breaker import CircuitBreaker
 from watcher.delivery.delivery_queue import DeliveryQueue
-from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
+from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, RetryDecision, decide, retry_after_s
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
 from watcher.domain.delivery import Delivery, DeliveryState
@@ -151,6 +151,8 @@ class DeliverySender:
 
     def _learn(self, delivery: Delivery, result: SendResult, *, waited: bool) -> None:
         self.sink_state.answered(result.answer)
+        if result.pause_s:
+            self.sink_state.pause(min(result.pause_s, RETRY_AFTER_CAP_S))
         match result.outcome:
             case SendOutcome.DELIVERED | SendOutcome.ACCEPTED:
                 self.sink_state.got_through()

@@ -110,6 +110,18 @@ def back(rig: Rig) -> None:
     rig.sink.answer = lambda _: DELIVERED
 
 
+async def test_a_receiver_that_counts_failures_is_not_given_reason_to_ban_anybody(rig: Rig) -> None:
+    """Discord bans an address for 10,000 failures in 10 minutes: what waits must not make more of them."""
+    await rig.restart(rules=PACED)
+    rig.sink.answer = lambda _: replace(BUSY, retry_after_s=None)
+    await rig.record(*(f"e{number}-" for number in range(200)))
+    wanted_at = rig.clock.passed_s
+    while wanted_at < 600:
+        rig.clock.passed_s = max(rig.clock.passed_s, wanted_at)
+        wanted_at = rig.clock.passed_s + max(0.002, await rig.go())
+    assert 100 < len(rig.sink.sent) < 1000
+
+
 async def test_a_sink_that_takes_nothing_is_tried_with_one_delivery_at_a_time(rig: Rig) -> None:
     away(rig)
     await rig.record(*(f"s{index:02}-" for index in range(40)))

@@ -30,12 +30,14 @@ class SendOutcome(Enum):
 class SendResult:
     """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
 
+    `pause_s` is for how long the receiver takes nothing more from this sink, which may also be said with a success.
     `remedy` says what a person has to do, where that is known of this receiver.
     """
 
     outcome: SendOutcome
     answer: str
     retry_after_s: float | None = None
+    pause_s: float = 0.0
     remedy: str = ""
 
 

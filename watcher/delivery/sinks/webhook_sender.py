@@ -54,14 +54,18 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """How many requests of a delivery or a group were taken, and what has become of them: the least of it."""
+    """How many requests of a delivery or a group were taken, and what has become of them: the least of it.
+
+    `pause_s` is what was asked for with the last one.
+    """
 
     count: int = 0
     result: SendResult | None = None
+    pause_s: float = 0.0
 
     def and_one(self, result: SendResult) -> "_Taken":
         is_less = self.result is None or self.result.outcome is not SendOutcome.ACCEPTED
-        return _Taken(self.count + 1, result if is_less else self.result)
+        return _Taken(self.count + 1, result if is_less else self.result, result.pause_s)
 
 
 class _Hourly:
@@ -113,7 +117,7 @@ class WebhookSink:
         messages = await _made(self._template.messages, batch)
         for number, message in enumerate(messages[taken.count :]):
             if number:
-                await asyncio.sleep(self._take_slot())
+                await asyncio.sleep(max(self._take_slot(), taken.pause_s))
             result = await self._post_or_less(message, batch[0])
             if result.outcome not in _TAKEN:
                 if taken.count and result.outcome is not SendOutcome.REFUSED:  # else it goes on in halves
