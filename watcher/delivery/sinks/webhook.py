@@ -6,6 +6,7 @@ When to try, and how often, is the worker's. Of the URL only scheme and host are
 import asyncio
 import ssl
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -49,6 +50,15 @@ def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None
     needed = one_of_twins("url")
     schema["allOf"].remove(needed)
     schema["allOf"].append({"if": brings_url, "then": not_both_twins("url"), "else": needed})
+
+
+def _secrets_in(text: str) -> tuple[str, ...]:
+    """Return what gives a URL away, longer ones first: its path, the end of that, and its query's values."""
+    url = URL(text)
+    path = url.raw_path.strip("/")
+    queries = (url.raw_query_string, urlsplit(text).query)  # as it is sent, and as it is written
+    values = [value for query in queries for pair in query.split("&") for value in pair.partition("=")[2:]]
+    return (url.raw_path_qs.strip("/"), path, path.rpartition("/")[2], *values, *url.query.values())
 
 
 class WebhookSettings(RemoteSettings):
@@ -134,8 +144,7 @@ class WebhookSettings(RemoteSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        path = URL(self.url.get_secret_value()).raw_path_qs.strip("/")
-        secrets = (path, path.rpartition("/")[2], self._key(), *headers.values())
+        secrets = (*_secrets_in(self.url.get_secret_value()), self._key(), *headers.values())
         target = Target(
             url=self._post_url(),
             secrets=tuple(secret.get_secret_value() for secret in self.secret),
