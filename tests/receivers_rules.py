@@ -4,15 +4,27 @@ import json
 import re
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from jsonschema import Draft6Validator
 from slack_sdk.models.blocks import Block
 
 OURS_IN_MARKUP = re.compile(
     r"\w+\n<!date\^\d+\^\{date_short_pretty\} \{time_secs\}\|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC>"
 )
 """All that may stand where Slack reads markup: a word of ours and a time."""
+
+CARD = Draft6Validator(
+    json.loads((Path(__file__).parent / "fixtures/adaptive-card/schema-1.4.json").read_text(encoding="utf-8-sig"))
+)
+DISCORD_OURS = re.compile(r"\\[^0-9A-Za-z\s]|```\n[^`]+\n```|`[^`\n]+`|<t:\d+:R>|\n\[Open\]\(<https?://[^\s<>]+>\)$")
+"""What is escaped, code, a time or a link: read from the left, as Discord does."""
+
+DISCORD_MARKUP = re.compile(r"[\\*_~|`<>@#\[\]()]|:\S")
+TEAMS_TIME = re.compile(r"\{\{DATE\((\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ), SHORT\)\}\} \{\{TIME\(\1\)\}\}")
+OUR_WORDS = re.compile(r"[\w .]+")
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)")
 SEVERITIES = {"critical", "error", "warning", "info"}
@@ -61,6 +73,64 @@ def _text_objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (any 
     elif isinstance(value, list):
         for item in value:
             yield from _text_objects(item)
+
+
+def check_discord(body: bytes) -> dict[str, Any]:
+    """Return a message that Discord takes from a webhook, in which it reads no Markdown but ours."""
+    payload: dict[str, Any] = json.loads(body)
+    assert payload["allowed_mentions"] == {"parse": []}
+    assert bool(payload.get("content")) != bool(payload.get("embeds"))
+    if "content" in payload:
+        assert _discord_length(payload["content"]) <= 2000
+        assert_no_markdown(payload["content"])
+        return payload
+    (embed,) = payload["embeds"]
+    fields, footer = embed["fields"], embed["footer"]["text"]
+    assert 0 < _discord_length(embed["title"]) <= 256
+    assert _discord_length(embed.get("description", "")) <= 4096
+    assert _discord_length(footer) <= 2048
+    assert len(fields) <= 25
+    assert all(
+        0 < _discord_length(each["name"]) <= 256 and 0 < _discord_length(each["value"]) <= 1024 for each in fields
+    )
+    texts = [embed["title"], embed.get("description", ""), *(each[key] for each in fields for key in ("name", "value"))]
+    assert sum(map(_discord_length, [*texts, footer])) <= 6000
+    for text in texts:
+        assert_no_markdown(text)
+    assert 0 <= embed["color"] <= 0xFFFFFF
+    assert len(embed.get("url", "")) <= 2048
+    assert "timestamp" not in embed or RFC_3339.fullmatch(embed["timestamp"])
+    return payload
+
+
+def _discord_length(text: str) -> int:
+    """Return the most characters that anybody counts in it."""
+    return len(text.encode("utf-16-le")) // 2
+
+
+def assert_no_markdown(text: str) -> None:
+    """All that is not code, a time or a link of ours is escaped."""
+    rest = DISCORD_OURS.sub("", text)
+    assert not DISCORD_MARKUP.search(rest), rest
+
+
+def check_teams(body: bytes) -> dict[str, Any]:
+    """Return the Adaptive Card of a message that a flow takes, in which Teams reads no Markdown."""
+    assert len(body) <= 20_000
+    payload: dict[str, Any] = json.loads(body)
+    assert payload["type"] == "message"
+    (attachment,) = payload["attachments"]
+    assert attachment["contentType"] == "application/vnd.microsoft.card.adaptive"
+    card: dict[str, Any] = attachment["content"]
+    assert (card["type"], card["version"], card["msteams"]) == ("AdaptiveCard", "1.4", {"width": "Full"})
+    CARD.validate({name: value for name, value in card.items() if name != "msteams"})  # that is Teams' own
+    for element in card["body"]:
+        assert element["type"] in {"RichTextBlock", "FactSet"}
+        assert all(run["type"] == "TextRun" and run["text"] for run in element.get("inlines", ()))
+        for fact in element.get("facts", ()):
+            assert OUR_WORDS.fullmatch(fact["title"])
+            assert OUR_WORDS.fullmatch(TEAMS_TIME.sub("at", fact["value"]))
+    return card
 
 
 def check_pagerduty(body: bytes) -> dict[str, Any]:

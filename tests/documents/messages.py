@@ -13,8 +13,10 @@ from sample_events import AT, data_of, failed, problem_block, sample
 from worker_rig import FakeClock
 
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
+from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
@@ -25,6 +27,9 @@ LINE = 19
 TEXT, MUTED, PANEL, EDGE, LINK = "#1a1d23", "#565e6b", "#ffffff", "#d5d8dd", "#0453e0"
 SEVERITIES = {"critical": "#960a20", "error": "#960a20", "warning": "#9f5f02", "info": "#067d51"}
 DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
+TEAMS_DATE = re.compile(r"\{\{DATE\(([\d-]+)T([\d:]+)Z, SHORT\)\}\} \{\{TIME\([^)]*\)\}\}")
+TEAMS_COLOURS = {"Attention": "#c4314b", "Warning": "#9f5f02", "Good": "#067d51"}
+CODE = "#eef0f2"
 FONT = "Helvetica, Arial, sans-serif"
 
 
@@ -55,6 +60,17 @@ class Canvas:
         box = f'x="{x}" y="{self.y - 18}" width="{width}" height="28" rx="4"'
         self.parts.append(f'<rect {box} fill="{PANEL}" stroke="{EDGE}"/>')
         self.text(label, x=x + 11, bold=True, colour=LINK)
+
+    def code(self, text: str) -> None:
+        """Draw a line in a box of its own."""
+        box = f'x="{LEFT}" y="{self.y - 18}" width="{WIDTH - 2 * LEFT}" height="28" rx="4"'
+        self.parts.append(f'<rect {box} fill="{CODE}" stroke="{EDGE}"/>')
+        self.text(text, x=LEFT + 10, size=13)
+        self.y += 34
+
+    def bar(self, colour: str, *, top: int) -> None:
+        """Draw a bar on the left, from there to here."""
+        self.parts.append(f'<rect x="10" y="{top}" width="4" height="{self.y - top}" fill="{colour}"/>')
 
     def svg(self, title: str) -> str:
         """Return the whole picture."""
@@ -104,6 +120,57 @@ def _draw_fields(canvas: Canvas, fields: list[list[str]]) -> None:
         canvas.text(value, x=column)
         canvas.y += LINE + 8 if number % 2 or number == len(fields) - 1 else -LINE
     canvas.y += 2
+
+
+def discord_picture() -> str:
+    """Draw the embed that Discord gets for a failure."""
+    (message,) = DiscordTemplate().messages([failed(link="https://example.com/runs/1")])
+    (embed,) = json.loads(message.body)["embeds"]
+    canvas = Canvas()
+    canvas.text("clerk-watcher", bold=True)
+    canvas.text("APP   today at 12:00", x=LEFT + 118, size=11, colour=MUTED)
+    canvas.y += 30
+    top = canvas.y - 18
+    canvas.paragraph(embed["title"], size=16, bold=True, colour=LINK)
+    canvas.code(embed["description"].replace("```", "").strip())
+    fields = [[each["name"], re.sub(r"<t:\d+:R>", "a few seconds ago", each["value"])] for each in embed["fields"]]
+    _draw_fields(canvas, [[name, value.replace("`", "")] for name, value in fields])
+    canvas.paragraph(f"{embed['footer']['text']} • {embed['timestamp'][:10]}", size=11, colour=MUTED)
+    canvas.y -= 12
+    canvas.bar(f"#{embed['color']:06x}", top=top)
+    canvas.y += 12
+    return canvas.svg("A failure in Discord")
+
+
+def teams_picture() -> str:
+    """Draw the card that Teams gets for a failure."""
+    (message,) = TeamsTemplate().messages([failed(link="https://example.com/runs/1")])
+    card = json.loads(message.body)["attachments"][0]["content"]
+    canvas = Canvas()
+    canvas.text("Workflows", bold=True)
+    canvas.text("12:00", x=LEFT + 84, size=11, colour=MUTED)
+    canvas.y += 26
+    for element in card["body"]:
+        _draw_element(canvas, element)
+    canvas.y += 8
+    canvas.button(card["actions"][0]["title"])
+    canvas.y += 26
+    return canvas.svg("A failure in Microsoft Teams")
+
+
+def _draw_element(canvas: Canvas, element: Mapping[str, Any]) -> None:
+    if element["type"] == "FactSet":
+        for fact in element["facts"]:
+            canvas.text(fact["title"], bold=True)
+            canvas.text(TEAMS_DATE.sub(r"\1 \2", fact["value"]), x=LEFT + 140)
+            canvas.y += LINE + 4
+        canvas.y += 4
+        return
+    first, *_ = element["inlines"]
+    text = "".join(run["text"] for run in element["inlines"])
+    size = {"Large": 17, "Small": 11}.get(first.get("size"), 14)
+    muted = MUTED if first.get("isSubtle") and len(element["inlines"]) == 1 else TEXT
+    canvas.paragraph(text, size=size, bold="weight" in first, colour=TEAMS_COLOURS.get(first.get("color"), muted))
 
 
 def pagerduty_picture() -> str:
@@ -174,6 +241,8 @@ MESSAGES: Mapping[str, Callable[[], str]] = {
     "slack.svg": lambda: slack_picture(failed(link="https://example.com/runs/1"), title="A failure in Slack"),
     "slack-recovered.svg": lambda: slack_picture(_recovered(), title="A recovery in Slack"),
     "slack-group.svg": lambda: slack_picture(*_storm(), title="A group of failures in Slack"),
+    "discord.svg": discord_picture,
+    "teams.svg": teams_picture,
     "pagerduty.svg": pagerduty_picture,
     "alertmanager.svg": alertmanager_picture,
 }

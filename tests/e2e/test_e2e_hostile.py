@@ -12,7 +12,7 @@ import pytest
 from e2e.stage import Stage, document_of
 from e2e.terminal import on_terminal
 from receiver import Receiver, Reply, answer, says
-from receivers_rules import check_alertmanager, check_pagerduty, check_slack, texts_of
+from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import hostile_text
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, Node, StatusPhase
@@ -25,6 +25,8 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "batch": {"group": {"wait": "200ms"}},
     "slack": {"template": "slack", "rate_limit": "1000/s"},
+    "discord": {"template": "discord", "rate_limit": "1000/s"},
+    "teams": {"template": "teams", "rate_limit": "1000/s"},
     "pagerduty": {"template": "pagerduty", "routing_key": KEY, "rate_limit": "1000/s"},
     "alertmanager": {"template": "alertmanager"},
 }
@@ -32,6 +34,8 @@ CHECKS: Mapping[str, Callable[[bytes], Any]] = {
     "plain": json.loads,
     "batch": json.loads,
     "slack": check_slack,
+    "discord": check_discord,
+    "teams": check_teams,
     "pagerduty": check_pagerduty,
     "alertmanager": check_alertmanager,
 }
@@ -64,7 +68,8 @@ def confirming(stage: Stage, reply: Reply) -> Reply:
 async def test_no_receiver_obeys_what_the_api_or_the_file_calls_something(stage: Stage) -> None:
     dice, world = Random(2), hostile_world(1)
     simulator = await stage.simulator(world)
-    receivers = {kind: Receiver(confirming(stage, says(answer(200, body=b"ok")))) for kind in KINDS}
+    said = {"discord": b'{"embeds":[]}'}
+    receivers = {kind: Receiver(confirming(stage, says(answer(200, body=said.get(kind, b"ok"))))) for kind in KINDS}
     for receiver in receivers.values():
         await stage.enter(receiver)
     sinks = {kind: {"type": "webhook", "url": receivers[kind].url, **KINDS[kind]} for kind in KINDS}

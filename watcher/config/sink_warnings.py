@@ -1,5 +1,6 @@
 """What is likely a mistake in a sink: events that never come, a receiver that does not take what is sent."""
 
+import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
@@ -38,9 +39,14 @@ _RECEIVERS = {
     "hooks.slack-gov.com": "slack",
     "events.pagerduty.com": "pagerduty",
     "events.eu.pagerduty.com": "pagerduty",
+    "discord.com": "discord",
+    "discordapp.com": "discord",
 }
-_SLACK_PATH = "/services/"
-"""Where Slack takes messages; its workflows, elsewhere on the same host, take what one likes."""
+_PATHS = {
+    "slack": re.compile(r"/services/"),
+    "discord": re.compile(r"/api/(v\d+/)?webhooks/"),
+}
+"""Where a receiver takes messages, if not everywhere: Slack's workflows, on the same host, take what one likes."""
 
 _NAMED_COUNT = 2
 _SHORTEST_S = 60.0
@@ -119,7 +125,8 @@ def _receiver_at(url: URL) -> str | None:
     if url.path.rstrip("/").endswith(PATH):
         return "alertmanager"
     receiver = _RECEIVERS.get((url.host or "").lower())
-    return None if receiver == "slack" and not url.path.startswith(_SLACK_PATH) else receiver
+    path = _PATHS.get(receiver or "")
+    return receiver if path is None or path.match(url.path) else None
 
 
 def _of_group(document: Document, settings: Settings, sink: RemoteSettings, *, path: Path) -> Iterator[Problem]:

@@ -35,8 +35,6 @@ _VALUES = {
     (("polling", "cadence"), "adaptive"): CADENCE,
     (("sinks", "*", "type"), "slack_bot"): RECEIVERS,
     (("sinks", "*", "type"), "apprise"): RECEIVERS,
-    (_TEMPLATE, "discord"): RECEIVERS,
-    (_TEMPLATE, "teams"): RECEIVERS,
 }
 
 

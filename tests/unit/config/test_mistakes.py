@@ -23,6 +23,10 @@ SQLITE = (
 LISTEN = "write 127.0.0.1:8080, [::1]:8080 or :8080"
 BLOCK = "not a block of keys; write key: value lines below it"
 LIST = "not a list; write [one, two], or lines that begin with -"
+RETIRED = (
+    'is that of an Office 365 connector, which Microsoft has retired; in Teams, make the workflow "Post to a '
+    'channel when a webhook request is received" and write its URL, with template: teams'
+)
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
@@ -83,8 +87,6 @@ TABLE = [
     (HOOK + "    allow_private: true", f"5:5: sinks.ops.allow_private: {LATER} more receivers"),
     (HOOK + "    tls: {ca_file: ca.pem}", f"5:5: sinks.ops.tls: {LATER} more receivers"),
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
-    (HOOK + "    template: teams", f'5:15: sinks.ops.template: "teams" is {LATER} more receivers'),
-    (HOOK + "    template: discord", f'5:15: sinks.ops.template: "discord" is {LATER} more receivers'),
     (HOOK + "    template: ./mine.j2", f'5:15: sinks.ops.template: "./mine.j2" is {LATER} more receivers'),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),
     ("sinks: {chat: {type: slack_bot, token: x, channel: C}}",
@@ -276,7 +278,10 @@ TABLE = [
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
     (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is not known; did you mean "slack"? '
-     "Allowed: slack, pagerduty, alertmanager")),
+     "Allowed: slack, discord, teams, pagerduty, alertmanager")),
+    ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
+     "1:53: sinks.chat.url: " + RETIRED),
+    ("sinks: {chat: {type: webhook, url: 'https://outlook.office.com/webhook/y'}}", "1:36: sinks.chat.url: " + RETIRED),
     ("sinks: {page: {type: webhook, template: pagerduty}}", ("1:9: sinks.page.routing_key: template pagerduty needs "
      "routing_key or routing_key_file; write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 "
      "characters")),

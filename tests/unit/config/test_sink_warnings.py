@@ -129,6 +129,8 @@ def test_a_group_holds_something(keys: str, lines: list[str], warned: Warned) ->
         ("https://hooks.slack.com/services/T/B/x", "", "slack"),
         ("https://HOOKS.slack-gov.com/services/T/B/x", "    template: alertmanager\n", "slack"),
         ("https://events.eu.pagerduty.com/v2/enqueue", "", "pagerduty"),
+        ("https://discord.com/api/webhooks/1/T/x", "", "discord"),
+        ("https://discordapp.com/api/v10/webhooks/1/T/x?wait=true", "    template: slack\n", "discord"),
         ("http://alertmanager:9093/api/v2/alerts/", "    template: slack\n", "alertmanager"),
     ],
 )
@@ -145,6 +147,9 @@ def test_a_known_receiver_is_sent_what_it_takes(url: str, more: str, template: s
         ("https://hooks.slack.com/triggers/T/1/x", f"    secret: {SECRET}\n"),
         ("https://hooks.slack.com/services/T/B/x", "    template: slack\n"),
         ("https://chat.example.com/hooks/x", "    template: slack\n"),
+        ("https://discord.com/api/webhooks/1/T/x", "    template: discord\n"),
+        ("https://discord.com/api/interactions", f"    secret: {SECRET}\n"),
+        ("https://prod-1.westeurope.logic.azure.com/workflows/x?sig=y", "    template: teams\n"),
         ("http://alertmanager:9093", "    template: alertmanager\n"),
         ("http://alertmanager:9093/api/v2/alerts", "    template: alertmanager\n"),
     ],

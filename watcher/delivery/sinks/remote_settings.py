@@ -92,7 +92,7 @@ class RemoteSettings(SinkSettings):
     )
     rate_limit: Rate = Field(
         default=as_written("100/s"),
-        description="The most requests sent. Slack: `1/s`, PagerDuty: `2/s`.",
+        description="The most requests sent. Slack and Teams: `1/s`, Discord: `30/m`, PagerDuty: `2/s`.",
         examples=["60/m"],
     )
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")

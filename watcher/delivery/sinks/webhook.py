@@ -20,14 +20,16 @@ from pydantic import (
 from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
+from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import Sink, SinkContext
 from watcher.delivery.sinks.remote_settings import RemoteSettings
-from watcher.delivery.sinks.settings import Headers, SigningSecrets, SinkUrl
+from watcher.delivery.sinks.settings import Headers, SigningSecrets
 from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
-from watcher.delivery.sinks.webhook_settings import DEFAULTS, RoutingKey
+from watcher.delivery.sinks.webhook_settings import DEFAULTS, RoutingKey, WebhookUrl
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.http_client import proxy_for
@@ -67,7 +69,7 @@ class WebhookSettings(RemoteSettings):
     model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
 
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
-    template: Literal["slack", "pagerduty", "alertmanager"] | None = Field(
+    template: Literal["slack", "discord", "teams", "pagerduty", "alertmanager"] | None = Field(
         default=None,
         description="Posts messages made for this receiver instead of events. It brings its own defaults of `events` "
         "(all but `execution.new`, `.running`, `.paused`, `.success`) and `rate_limit`. See [sinks.md](sinks.md).",
@@ -81,7 +83,7 @@ class WebhookSettings(RemoteSettings):
     routing_key_file: str | None = Field(
         default=None, description="The file that holds the routing key.", examples=["/run/secrets/pagerduty_key"]
     )
-    url: SinkUrl = Field(
+    url: WebhookUrl = Field(
         description="The URL to post to. Required, unless `url_file` is given or `template` is `pagerduty`. Only "
         "scheme and host are ever shown.",
         examples=["https://hooks.example.com/clerk"],
@@ -175,6 +177,10 @@ class WebhookSettings(RemoteSettings):
         match self.template:
             case "slack":
                 return SlackTemplate()
+            case "discord":
+                return DiscordTemplate()
+            case "teams":
+                return TeamsTemplate()
             case "pagerduty":
                 return PagerDutyTemplate(self._key())
             case "alertmanager":
@@ -188,6 +194,8 @@ class WebhookSettings(RemoteSettings):
     def _post_url(self) -> URL:
         """Return the whole URL: Alertmanager's may be given without the path of its API."""
         url = URL(self.url.get_secret_value())
+        if self.template == "discord":
+            return waiting_url(url)
         if self.template == "alertmanager" and not url.path.rstrip("/").endswith(PATH):
             return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
         return url

@@ -1,18 +1,24 @@
-"""Values of a webhook's settings: the routing key, and which templates there are with what defaults."""
+"""Values of a webhook's settings: the URL, the routing key, and which templates there are with what defaults."""
 
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, SecretStr
+from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
+from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import ENQUEUE_URL, PagerDutyTemplate
+from watcher.delivery.sinks.settings import SinkUrl
 from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.teams import TeamsTemplate, is_retired
 from watcher.runtime.units import InvalidValueError
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "slack": {"events": list(SlackTemplate.events), "rate_limit": SlackTemplate.rate_limit},
+    "discord": {"events": list(DiscordTemplate.events), "rate_limit": DiscordTemplate.rate_limit},
+    "teams": {"events": list(TeamsTemplate.events), "rate_limit": TeamsTemplate.rate_limit},
     "pagerduty": {
         "events": list(PagerDutyTemplate.events),
         "rate_limit": PagerDutyTemplate.rate_limit,
@@ -36,3 +42,18 @@ def _routing_key(value: SecretStr) -> SecretStr:
 
 RoutingKey = Annotated[SecretStr, AfterValidator(_routing_key)]
 """Which PagerDuty service an event is for. Whoever has it can page."""
+
+
+def _in_use(value: SecretStr) -> SecretStr:
+    if not is_retired(URL(value.get_secret_value())):
+        return value
+    raise InvalidValueError(
+        "is that of an Office 365 connector, which Microsoft has retired",
+        remedy='in Teams, make the workflow "Post to a channel when a webhook request is received" and write its URL, '
+        "with template: teams",
+        quote=False,
+    )
+
+
+WebhookUrl = Annotated[SinkUrl, AfterValidator(_in_use)]
+"""Where a webhook posts to, which is still in use."""

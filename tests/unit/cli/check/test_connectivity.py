@@ -313,7 +313,16 @@ async def test_what_is_only_accepted_is_said_to_be_so(receiver: Receiver) -> Non
     assert (trial.works, trial.words) == (True, "accepted a watcher.test, and has yet to show it (202)")
 
 
-@pytest.mark.parametrize("template", [{}, {"template": "slack"}, {"template": "pagerduty", "routing_key": "k" * 32}])
+@pytest.mark.parametrize(
+    "template",
+    [
+        {},
+        {"template": "slack"},
+        {"template": "discord"},
+        {"template": "teams"},
+        {"template": "pagerduty", "routing_key": "k" * 32},
+    ],
+)
 @pytest.mark.parametrize("code", [200, 302, 400, 401, 403, 404, 405, 410, 413, 422, 429, 500, 503])
 async def test_whatever_a_webhook_answers_a_failure_has_a_remedy(
     receiver: Receiver, code: int, template: dict[str, str]

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from receivers_rules import check_alertmanager, check_pagerduty, check_slack, texts_of
+from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import (
     AT,
     HOSTILE,
@@ -20,8 +20,10 @@ from worker_rig import EPOCH, FakeClock
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import clean, shorten
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
+from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
@@ -34,10 +36,12 @@ CLOCK = FakeClock((AT - EPOCH).total_seconds())
 
 CHECKS: Sequence[tuple[Template, Callable[[bytes], Any]]] = (
     (SlackTemplate(), check_slack),
+    (DiscordTemplate(), check_discord),
+    (TeamsTemplate(), check_teams),
     (PagerDutyTemplate(KEY), check_pagerduty),
     (AlertmanagerTemplate(CLOCK), check_alertmanager),
 )
-NAMES = ("slack", "pagerduty", "alertmanager")
+NAMES = ("slack", "discord", "teams", "pagerduty", "alertmanager")
 EVERYTHING = [*map(sample, EventType), *OVERDUE_ENDS]
 
 

@@ -142,6 +142,17 @@ async def test_each_further_request_takes_a_slot_of_the_rate_and_waits_for_it(re
     assert taken_after == [1, 2, 3]
 
 
+async def test_a_further_request_waits_for_the_pause_that_came_with_the_one_before(receiver: Receiver) -> None:
+    body = b'{"embeds":[]}'
+    receiver.reply = says(answer(200, body=body, X_RateLimit_Remaining="0", X_RateLimit_Reset_After="0.05"))
+    both = [failed(), closing_overdue(EventType.EXECUTION_SUCCESS, 2)]
+    async with sink_to(receiver.url, template="discord", group={}) as sink:
+        began_at = asyncio.get_running_loop().time()
+        assert await sink.send(both) == SendResult(SendOutcome.DELIVERED, "200", pause_s=0.05)
+        assert asyncio.get_running_loop().time() - began_at >= 0.05
+    assert len(receiver.requests) == 2
+
+
 async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +249,10 @@ async def test_alertmanagers_url_may_be_that_of_its_pages(receiver: Receiver, pa
     assert receiver.requests[0].line == f"POST {posted_to} HTTP/1.1"
 
 
-@pytest.mark.parametrize(("template", "rate"), [("slack", 1.0), ("pagerduty", 2.0), ("alertmanager", 100.0)])
+@pytest.mark.parametrize(
+    ("template", "rate"),
+    [("slack", 1.0), ("discord", 0.5), ("teams", 1.0), ("pagerduty", 2.0), ("alertmanager", 100.0)],
+)
 def test_a_template_brings_its_receivers_events_and_rate(template: str, rate: float) -> None:
     key = {"routing_key": KEY} if template == "pagerduty" else {}
     chosen = settings(template=template, **key)
