@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 from watcher.domain.event import EventKey
@@ -19,6 +20,25 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
+class MessagePlace(NamedTuple):
+    """Where a message is that a receiver took: in which channel, and its number there, in the receiver's words."""
+
+    channel: str
+    number: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemMessage:
+    """The message of a problem in a sink, which is updated and answered: `place` is `None` once it is gone.
+
+    `opening` is the body of the event that opened the problem, as far as that is there still.
+    """
+
+    problem: UUID
+    place: MessagePlace | None
+    opening: bytes | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Delivery:
     """One event on its way to one sink.
@@ -29,6 +49,8 @@ class Delivery:
     was its own; `rejections` counts the answers in a row that said the body itself is unacceptable. Deliveries of one
     `group_id` are sent together; of the first, which stands for them all, `group_count` says how many. `replayed` marks
     what was a dead letter and is sent again. `closes_only` marks what a silence lets through for the problem it closes.
+    Of a sink that keeps messages, `message` is that of the event's own problem, `thread` that of the problem that its
+    pipeline keeps failing, in whose thread a single failure belongs.
     """
 
     sink: str
@@ -48,6 +70,8 @@ class Delivery:
     group_count: int = 1
     replayed: bool = False
     closes_only: bool = False
+    message: ProblemMessage | None = None
+    thread: ProblemMessage | None = None
 
     @property
     def event(self) -> EventKey:

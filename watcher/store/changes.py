@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from uuid import UUID
 
-from watcher.domain.delivery import DeliveryState
+from watcher.domain.delivery import DeliveryState, ProblemMessage
 from watcher.domain.event import OutboxEntry
 from watcher.domain.execution import ExecutionRecord
 from watcher.domain.problems import ProblemChange
@@ -150,9 +150,11 @@ class AttemptRecords:
 
     No attempt can be refused alone: by their keys rows are only found, and what is written are numbers within bounds
     and words of ours. `clock_s`, the sink's own clock, and `backoff` are how the sink is now, kept with the sink.
+    `messages` are where messages of problems are now; a later one of the same problem replaces an earlier one.
     """
 
     lease: Lease
     attempts: tuple[AttemptRecord, ...]
     clock_s: float
     backoff: BackoffState
+    messages: tuple[ProblemMessage, ...] = ()

@@ -14,7 +14,7 @@ from watcher.domain.timestamps import Micros
 from watcher.store.protocol import Keep
 from watcher.store.row_mapping import AnyRow, execution_id
 from watcher.store.source_ids import pipeline_id
-from watcher.store.tables import WAITING, delivery, event, execution, problem, reminder, source
+from watcher.store.tables import WAITING, delivery, event, execution, problem, problem_message, reminder, source
 
 EXECUTIONS_COUNT = 250
 """Executions of one page: with about four events each and two deliveries of each, some thousand rows."""
@@ -170,6 +170,7 @@ _CLOSED = (
     .limit(ROWS_COUNT)
 )
 _DELETE_REMINDERS = delete(reminder).where(reminder.c.problem_id == bindparam("of_problem"))
+_DELETE_MESSAGES = delete(problem_message).where(problem_message.c.problem_id == bindparam("of_problem"))
 _DELETE_PROBLEM = delete(problem).where(problem.c.id == bindparam("of_problem"))
 
 
@@ -180,6 +181,7 @@ def prune_problems(connection: Connection, *, before: int, after: tuple[Any, ...
     if ids:
         keys = [{"of_problem": id_} for id_ in ids]
         connection.execute(_DELETE_REMINDERS, keys)
+        connection.execute(_DELETE_MESSAGES, keys)
         connection.execute(_DELETE_PROBLEM, keys)
     return PruneStep(len(ids), (ids[-1],) if len(ids) == ROWS_COUNT else None)
 

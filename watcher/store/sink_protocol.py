@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from watcher.domain.delivery import Delivery, DeliveryState
+from watcher.domain.delivery import Delivery, DeliveryState, ProblemMessage
 from watcher.domain.event import EventKey
 from watcher.domain.problems import Problem
 from watcher.domain.timestamps import Micros
@@ -133,6 +133,16 @@ class SinkStore(Store, Protocol):
 
     async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
         """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
+        ...
+
+    async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
+        """Return the messages of these problems in the leased sink, of those that have one."""
+        ...
+
+    async def messages_of_failing(
+        self, lease: Lease, pipelines: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], ProblemMessage]:
+        """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
         ...
 
     async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:

@@ -5,11 +5,11 @@ from datetime import datetime
 from functools import partial
 from uuid import UUID
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.event import EventKey
 from watcher.domain.timestamps import Micros, to_us
 from watcher.runtime.clock import Clock
-from watcher.store import dead_letters, groups, sent_problems, silenced
+from watcher.store import dead_letters, groups, problem_messages, sent_problems, silenced
 from watcher.store.changes import Lease
 from watcher.store.database import Database
 from watcher.store.records import DueDeliveries
@@ -82,6 +82,18 @@ class SqlSinks(SqlAccess):
     async def openings(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, Opening]:
         """Return how the openings of these problems stand at the leased sink, without problems that are not there."""
         read = partial(sent_problems.openings, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read_held(lease, read)
+
+    async def messages_of_problems(self, lease: Lease, problem_ids: Collection[UUID]) -> Mapping[UUID, ProblemMessage]:
+        """Return the messages of these problems in the leased sink, of those that have one."""
+        read = partial(problem_messages.messages_of_problems, sink_id=self._number(lease), ids=problem_ids)
+        return await self._read_held(lease, read)
+
+    async def messages_of_failing(
+        self, lease: Lease, pipelines: Collection[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], ProblemMessage]:
+        """Return the leased sink's messages of open `pipeline.failing` problems of these, by account and pipeline."""
+        read = partial(problem_messages.messages_of_failing, sink_id=self._number(lease), pipelines=pipelines)
         return await self._read_held(lease, read)
 
     async def put_off(self, lease: Lease, due_at: Mapping[EventKey, Micros]) -> None:

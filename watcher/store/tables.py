@@ -26,7 +26,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """What this program writes. A migration that older programs cannot live with raises `oldest_reader` in `meta`."""
 
 metadata = MetaData()
@@ -178,6 +178,7 @@ problem = Table(
     Column("sequence", BigInteger, nullable=False),
     Index("problem_open", "source_id", **only_where("closed_at IS NULL")),
     Index("problem_opening", "stream", "sequence", **only_where("closed_at IS NULL")),
+    Index("problem_pipeline", "pipeline_id", **only_where("closed_at IS NULL AND execution IS NULL")),
     sqlite_with_rowid=False,
 )
 
@@ -188,6 +189,18 @@ reminder = Table(
     Column("problem_id", ForeignKey("problem.id"), primary_key=True),
     Column("sink_id", ForeignKey("source.id"), primary_key=True),
     Column("reminded_at", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Where a sink's message of a problem is, which is updated and answered. The problem is no foreign key: a program of an
+# older schema, which does not know this table, deletes problems too.
+problem_message = Table(
+    "problem_message",
+    metadata,
+    Column("problem_id", LargeBinary, primary_key=True),
+    Column("sink_id", ForeignKey("source.id"), primary_key=True),
+    Column("channel", String, nullable=False),
+    Column("number", String, nullable=False),
     sqlite_with_rowid=False,
 )
 

@@ -19,6 +19,7 @@ from watcher.store.cursors import write_pipelines
 from watcher.store.deliveries import write_attempt_records
 from watcher.store.executions import PollTimes, write_executions, write_poll_times
 from watcher.store.outbox import Emitted, OutboxTimes, about, write_outbox
+from watcher.store.problem_messages import write_messages
 from watcher.store.problems import write_problems
 from watcher.store.rules import write_rules
 from watcher.store.sent_problems import write_reminders
@@ -80,6 +81,7 @@ def write_group(
         [(problem, about(each, numbers=numbers)) for each in changes for problem in each.problems],
     )
     write_reminders(connection, [each for each in changes if isinstance(each, SourceChange)], numbers=numbers)
+    write_messages(connection, records, numbers=numbers)
     emitted = [Emitted(entry, about(each, numbers=numbers)) for each in changes for entry in each.entries]
     sinks = write_outbox(connection, emitted, numbers=numbers, times=times)
     return sinks | write_attempt_records(connection, records, numbers=numbers, now=now)

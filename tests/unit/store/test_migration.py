@@ -83,6 +83,9 @@ LATER = [
     "ADD COLUMN fingerprint",
     "SET value = '7'",
     "UPDATE alembic_version SET version_num='0007'",
+    "CREATE TABLE problem_message",
+    "SET value = '8'",
+    "UPDATE alembic_version SET version_num='0008'",
 ]
 
 
@@ -140,7 +143,7 @@ async def test_a_kill_inside_a_later_migration_leaves_the_store_as_it_was(
     store = await open_store(f"sqlite:///{path}", clock=SetClock(), on_recorded=Woken())
     assert not store.created
     await store.close()
-    assert facts(path) == {"schema_version": "7", "oldest_reader": "1"}
+    assert facts(path) == {"schema_version": "8", "oldest_reader": "1"}
 
 
 @pytest.mark.parametrize(

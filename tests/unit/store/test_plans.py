@@ -11,7 +11,17 @@ from sqlalchemy.dialects.sqlite import dialect
 from stores import SetClock
 
 from watcher.store import cursors as scans
-from watcher.store import dead_letters, deliveries, groups, leases, outbox, retention, silenced, source_states
+from watcher.store import (
+    dead_letters,
+    deliveries,
+    groups,
+    leases,
+    outbox,
+    problem_messages,
+    retention,
+    silenced,
+    source_states,
+)
 from watcher.store import executions as states
 from watcher.store.postgresql import PostgresDatabase
 from watcher.store.tables import metadata
@@ -36,6 +46,9 @@ STATEMENTS = [
     dead_letters._REPLAY,
     leases._HELD,
     outbox._SINKS_OF,
+    problem_messages._MOVE,
+    problem_messages._OF_PROBLEM,
+    problem_messages._FAILING,
     source_states._WRITE_STATE,
     source_states._WRITE_BACKOFF,
     states._UPDATE,
