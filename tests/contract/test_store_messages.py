@@ -1,4 +1,4 @@
-"""What every store promises about messages of problems: kept with the attempt that posted them, gone with the problem."""
+"""What every store promises about messages of problems: kept with the attempt that posted them."""
 
 from dataclasses import replace
 from uuid import UUID

@@ -16,6 +16,7 @@ from watcher.config.yaml_tree import Path
 from watcher.delivery.grouping import key_of
 from watcher.delivery.sinks.alertmanager import PATH
 from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
@@ -60,6 +61,9 @@ def of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
         yield from _of_events(document, settings, name=name, sink=sink)
         if isinstance(sink, WebhookSettings):
             yield from _of_webhook(document, sink, path=path)
+        if isinstance(sink, SlackBotSettings) and (host := exposed_host(sink.url)):
+            problem = f"http:// to {host}: whoever is on the way can read the token"
+            yield document.remark((*path, "url"), problem, remedy="write https://")
         if isinstance(sink, RemoteSettings):
             yield from _of_group(document, settings, sink, path=path)
             yield from _of_reminders(document, settings, name=name, sink=sink)

@@ -33,7 +33,6 @@ _FILE = re.compile(r".*[./\\].*")
 
 _VALUES = {
     (("polling", "cadence"), "adaptive"): CADENCE,
-    (("sinks", "*", "type"), "slack_bot"): RECEIVERS,
     (("sinks", "*", "type"), "apprise"): RECEIVERS,
 }
 

@@ -52,6 +52,7 @@ class DeliverySender:
     clock: Clock
     jitter: Jitter
     metrics: SinkMetrics
+    keeps_messages: bool = False
     _in_trouble: bool = False
     _quiet_until: Monotonic = EARLIEST
     _give_up_at: Monotonic = EARLIEST
@@ -63,7 +64,7 @@ class DeliverySender:
         `waited` is as for `CircuitBreaker.failed`. Raises what ends the program: `OutputClosedError`.
         """
         begun_s = self.sink_state.clock_s()
-        if not (deliveries := await self.queue.members(batch)):
+        if not (deliveries := await self.queue.members(batch, keeps_messages=self.keeps_messages)):
             return []
         try:
             result = await self._send(deliveries)
@@ -81,7 +82,8 @@ class DeliverySender:
         """
         settled = tuple(record for attempt in attempts for record in attempt.records)
         clock_s, backoff = self.sink_state.clock_s(), self.sink_state.backoff()
-        recorded = await self.queue.settle(AttemptRecords(self.queue.lease, settled, clock_s, backoff))
+        messages = tuple(message for attempt in attempts for message in attempt.result.messages)
+        recorded = await self.queue.settle(AttemptRecords(self.queue.lease, settled, clock_s, backoff, messages))
         if recorded:
             for attempt in attempts:
                 self._report(attempt)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from watcher.delivery.kept_messages import with_messages
 from watcher.delivery.silencing import Silencer
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
@@ -97,13 +98,14 @@ class DeliveryQueue:
             self._failures = 0
         return trial
 
-    async def members(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+    async def members(self, batch: Sequence[Delivery], *, keeps_messages: bool = False) -> Sequence[Delivery]:
         """Return all that goes with what was taken, itself included, to be sent now.
 
         Nothing if the store is in trouble, or the lease is trusted no more.
 
         What a silence keeps back by now is settled, and left out: it may have waited long for its turn. So is what
-        no longer applies, and what has to wait for the opening of its problem is put off.
+        no longer applies, and what has to wait for the opening of its problem is put off. With `keeps_messages` they
+        say where the message of their problem is.
         """
         try:
             members = await self._members(batch)
@@ -113,12 +115,14 @@ class DeliveryQueue:
                 await self._silence(kept_back)
             if early:
                 await self._store.put_off(self.lease, early)
+            rest = [each for each in members if each.event not in kept_back and each.event not in early]
+            if keeps_messages:
+                rest = await with_messages(rest, store=self._store, lease=self.lease)
         except StoreError as error:
             self._failed(error)
             return ()
         if not self.is_trusted():  # as late as can be
             return ()
-        rest = [each for each in members if each.event not in kept_back and each.event not in early]
         return self._silencer.mark_closings(rest)
 
     async def release(self) -> bool:

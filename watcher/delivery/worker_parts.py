@@ -73,6 +73,7 @@ def assemble(
         clock=clock,
         jitter=deps.jitter,
         metrics=metrics,
+        keeps_messages=rules.keeps_messages,
     )
     duties = SinkDuties(
         sink,

@@ -11,6 +11,7 @@ ACCOUNT = "accounts: {default: {api_key: k}}\n"
 WATCH = f"{ACCOUNT}watch:\n  - pipeline: {PIPELINE}\n    executions: [{RUN}]\n"
 HOOK = "sinks:\n  ops:\n    type: webhook\n    url: https://h.example\n"
 LATER = "not in this version (0.1); comes with"
+BOT = "sinks: {chat: {type: slack_bot, token: '%s', channel: '%s'}}"
 ID_REMEDY = "address in Clerk Chat"
 URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
@@ -89,8 +90,6 @@ TABLE = [
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
     (HOOK + "    template: ./mine.j2", f'5:15: sinks.ops.template: "./mine.j2" is {LATER} more receivers'),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),
-    ("sinks: {chat: {type: slack_bot, token: x, channel: C}}",
-     f'1:22: sinks.chat.type: "slack_bot" is {LATER} more receivers'),
     ("heartbeat: {every: 1m}", f"1:1: heartbeat: {LATER} the console"),
     ("http: {public_url: https://h}", f"1:8: http.public_url: {LATER} the console"),
     ("http: {token: t}", f"1:8: http.token: {LATER} the console"),
@@ -223,7 +222,7 @@ TABLE = [
     # sinks
     ("sinks: {ops: {}}", "1:9: sinks.ops: needs type; write type: stdout or type: webhook"),
     ("sinks: {ops: {type: webhok}}",
-     '1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? Allowed: stdout, webhook'),
+     '1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? Allowed: stdout, webhook, slack_bot'),
     ("sinks: {ops: {type: [webhook]}}",
      "1:21: sinks.ops.type: is a list, not a single value; write one value behind the key"),
     ("sinks: {ops: x}", f"1:14: sinks.ops: is a single value, {BLOCK}"),
@@ -282,6 +281,20 @@ TABLE = [
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),
     ("sinks: {chat: {type: webhook, url: 'https://outlook.office.com/webhook/y'}}", "1:36: sinks.chat.url: " + RETIRED),
+    (BOT % ("", "C0123456789"), ("1:40: sinks.chat.token: is not a bot's token; copy the Bot User OAuth Token of the app "
+     "(OAuth & Permissions), xoxb-…")),
+    (BOT % ("xapp-1-A", "C0123456789"), ("1:40: sinks.chat.token: is a token of the app, which may not post; copy the "
+     "Bot User OAuth Token of the app (OAuth & Permissions), xoxb-…")),
+    (BOT % ("xoxp-1-A", "C0123456789"), ("1:40: sinks.chat.token: is a user's token, whose messages would be that "
+     "user's; copy the Bot User OAuth Token of the app (OAuth & Permissions), xoxb-…")),
+    (BOT % ("xoxe.xoxb-1-A", "C0123456789"), ("1:40: sinks.chat.token: is a token that expires: make an app without "
+     "token rotation; copy the Bot User OAuth Token of the app (OAuth & Permissions), xoxb-…")),
+    (BOT % ("xoxb-1-A", "#ops"), ('1:61: sinks.chat.channel: "#ops" is a channel\'s name, which may change; write its '
+     "id, such as C0123456789: it stands at the end of the channel's details in Slack")),
+    (BOT % ("xoxb-1-A", "U0123456789"), ('1:61: sinks.chat.channel: "U0123456789" is not a channel\'s id; write its '
+     "id, such as C0123456789: it stands at the end of the channel's details in Slack")),
+    (BOT % ("xoxb-1-A", "C0123456789', url: 'https://u:p@slack.com/api"), ("1:81: sinks.chat.url: holds more than an "
+     "address; write only scheme, host and path, such as https://slack.com/api")),
     ("sinks: {page: {type: webhook, template: pagerduty}}", ("1:9: sinks.page.routing_key: template pagerduty needs "
      "routing_key or routing_key_file; write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 "
      "characters")),

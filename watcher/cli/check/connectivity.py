@@ -14,7 +14,7 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
+from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.delivery import Delivery
@@ -290,6 +290,8 @@ async def _connect(settings: SinkSettings) -> _TrialResult:
         return _TrialResult(Exit.DONE, await settings.connect())
     except (OSError, TimeoutError) as error:
         return _failed(failure_kind(error))
+    except NotConnectedError as error:
+        return _failed(error.answer, remedy=error.remedy)
 
 
 def _failed(answer: str, *, remedy: str = "") -> _TrialResult:

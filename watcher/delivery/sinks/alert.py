@@ -18,7 +18,7 @@ NAME_LENGTH = 70
 NODE_LENGTH = 35
 """Characters of a headline, and of the names in it, which leave room for what is said of them."""
 
-_TROUBLED_ENDS = frozenset(
+TROUBLED_ENDS = frozenset(
     {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
 )
 """What may close a problem, and is trouble itself."""
@@ -115,7 +115,7 @@ class Alert:
     def is_trouble(self) -> bool:
         """Whether it is bad news, though it may close a problem."""
         if self.closes:
-            return self.type in _TROUBLED_ENDS
+            return self.type in TROUBLED_ENDS
         return severity_of(self.kind) is not Severity.INFO
 
     @property

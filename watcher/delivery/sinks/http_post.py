@@ -59,11 +59,18 @@ class Poster:
         )
 
     async def post(
-        self, body: bytes, *, path: str = "", headers: Mapping[str, str], judged_by_body: Container[int] = ()
+        self,
+        body: bytes,
+        *,
+        path: str = "",
+        headers: Mapping[str, str],
+        judged_by_body: Container[int] = (),
+        said_bytes: int = SMALL_BODY_BYTES,
     ) -> Answer:
         """Post once, to the URL or a path behind it. Raises `TransportFailedError` if there is no answer.
 
-        The body of an answer is waited for where its status code alone says too little: `judged_by_body`.
+        The body of an answer is waited for where its status code alone says too little: `judged_by_body`; of it,
+        no more than `said_bytes`.
         """
         url = self._url / path if path else self._url
         all_headers = self._headers.copy()
@@ -78,7 +85,8 @@ class Poster:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 patience_s = None if response.status in judged_by_body else BODY_GRACE_S
-                return Answer(response.status, response.headers, await _beginning(response, patience_s=patience_s))
+                said = await _beginning(response, patience_s=patience_s, most=said_bytes)
+                return Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
             if head is None:
@@ -90,7 +98,7 @@ class Poster:
         await self._session.close()
 
 
-async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None) -> bytes:
+async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None, most: int) -> bytes:
     """Return the beginning of an answer's body, as much as comes in that time, and let go of the rest.
 
     A connection can be used again once the body is through, which is waited for if it is small and all but there.
@@ -98,7 +106,7 @@ async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | No
     said = b""
     with suppress(aiohttp.ClientError, TimeoutError):
         async with asyncio.timeout(patience_s):
-            while len(said) < SMALL_BODY_BYTES and (part := await response.content.readany()):
+            while len(said) < most and (part := await response.content.readany()):
                 said += part
     response.close()
-    return said[:SMALL_BODY_BYTES]
+    return said[:most]

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Protocol
 
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.problems import Problem
 from watcher.runtime.clock import Clock
 
@@ -31,7 +31,8 @@ class SendResult:
     """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
 
     `pause_s` is for how long the receiver takes nothing more from this sink, which may also be said with a success.
-    `remedy` says what a person has to do, where that is known of this receiver.
+    `remedy` says what a person has to do, where that is known of this receiver. `messages` are where messages of
+    problems are now, whatever the outcome; they are kept with it.
     """
 
     outcome: SendOutcome
@@ -39,6 +40,7 @@ class SendResult:
     retry_after_s: float | None = None
     pause_s: float = 0.0
     remedy: str = ""
+    messages: tuple[ProblemMessage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ class GroupRules:
 class WorkerRules:
     """How to send to a sink. A rate of infinity is no limit; with `breaks` failures may open its circuit breaker.
 
-    Without a `group` each delivery goes alone. It is reminded of open problems every `remind_every_s`, if ever.
+    Without a `group` each delivery goes alone. It is reminded of open problems every `remind_every_s`, if ever. A sink
+    that `keeps_messages` learns with each delivery where the message of its problem is.
     """
 
     retry: RetryRules
@@ -73,6 +76,7 @@ class WorkerRules:
     breaks: bool = True
     group: GroupRules | None = None
     remind_every_s: float | None = None
+    keeps_messages: bool = False
 
 
 class Output(Protocol):
@@ -107,6 +111,16 @@ class SinkContext:
     retried: Callable[[str], None] = lambda _why: None
     take_slot: Callable[[], float] = lambda: 0.0
     check: Callable[[], None] = lambda: None
+
+
+class NotConnectedError(Exception):
+    """A sink's target cannot be used as it is configured: its answer, a word or code, and what a person has to do."""
+
+    def __init__(self, answer: str, *, remedy: str = "") -> None:
+        """Hold no secret: both are shown."""
+        super().__init__(answer)
+        self.answer = answer
+        self.remedy = remedy
 
 
 @dataclass(frozen=True, slots=True)

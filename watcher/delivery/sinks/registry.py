@@ -3,8 +3,13 @@
 from collections.abc import Mapping
 
 from watcher.delivery.sinks.settings import SinkSettings
+from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.stdout import StdoutSettings
 from watcher.delivery.sinks.webhook import WebhookSettings
 
-SINK_KINDS: Mapping[str, type[SinkSettings]] = {"stdout": StdoutSettings, "webhook": WebhookSettings}
+SINK_KINDS: Mapping[str, type[SinkSettings]] = {
+    "stdout": StdoutSettings,
+    "webhook": WebhookSettings,
+    "slack_bot": SlackBotSettings,
+}
 """The settings of each, by the word in `type`."""

@@ -137,5 +137,8 @@ class SinkSettings(Block):
         raise NotImplementedError
 
     async def connect(self) -> str:
-        """Connect to its target, send nothing, and say what was done. Raises `OSError` or `TimeoutError`."""
+        """Connect to its target, send nothing, and say what was done.
+
+        Raises `OSError`, `TimeoutError`, or `NotConnectedError` where its target says why not.
+        """
         raise NotImplementedError

@@ -1,60 +1,16 @@
-"""Messages for Slack's incoming webhooks, in Block Kit. Also what Slack's answers mean.
+"""What goes to Slack's incoming webhooks, and what their answers mean."""
 
-Names, errors and labels stand in `plain_text` alone, which Slack reads no markup in. `text`, which phones preview, has
-markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
-"""
-
-import json
-import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
-from functools import partial
-from itertools import zip_longest
-from typing import Any, NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
-from watcher.delivery.sinks.chat import (
-    ID_LENGTH,
-    Limits,
-    cluster_lines,
-    facts_of,
-    ids_of,
-    moment_of,
-    other_nodes,
-    parts_of,
-    rest_of,
-)
-from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.chat import parts_of
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.delivery.sinks.slack_blocks import message_of, message_of_group, shown_of
 from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
 from watcher.domain.delivery import Delivery
-from watcher.domain.event_ids import group_id
 
-MESSAGE_LENGTH = 10_000
-"""Slack refuses a message at about 13,200 characters over all blocks (slackapi/bolt-js#2509)."""
-
-SECTION_LENGTH = 3000
-PREVIEW_LENGTH = 300
-ID_BLOCKS = 2
-
-_DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
-
-Json = dict[str, Any]
-
-
-class _GroupLimits(NamedTuple):
-    """Characters of the clusters and of a block of ids, and how many of the newest have a link."""
-
-    clusters: int
-    ids: int
-    links: int
-
-
-_LIMITS = (Limits(600, 4, 1500), Limits(0, 4, 1500), Limits(0, 0, 1500), Limits(0, 0, 750), Limits(0, 0, 300))
-_GROUP_LIMITS = (_GroupLimits(1500, SECTION_LENGTH, 5), _GroupLimits(1500, 1500, 5), _GroupLimits(750, 750, 1))
 
 
 class SlackTemplate:
@@ -67,7 +23,7 @@ class SlackTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [_message_of(part) if isinstance(part, Alert) else _message_of_group(part) for part in parts_of(batch)]
+        return [message_of(part) if isinstance(part, Alert) else message_of_group(part) for part in parts_of(batch)]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -77,124 +33,5 @@ class SlackTemplate:
         return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
 
     def shown(self, body: bytes) -> list[str]:
-        """Return the texts of the blocks in their order: fields side by side, buttons in brackets, times in UTC."""
-        return [line for block in json.loads(body)["blocks"] for line in _shown(block)]
-
-
-def _shown(block: Json) -> list[str]:
-    match block:
-        case {"type": "section", "fields": fields}:
-            texts = [_DATE.sub(r"\1", field["text"]).replace("\n", ": ", 1) for field in fields]
-            width = max(map(len, texts[::2]))
-            pairs = zip_longest(texts[::2], texts[1::2], fillvalue="")
-            return [f"{left:{width}}   {right}".rstrip() for left, right in pairs]
-        case {"type": "context" | "actions", "elements": [element]}:
-            text = element["text"]
-            return [text] if isinstance(text, str) else [f"[{text['text']}]"]
-    first, *rest = block["text"]["text"].split("\n")
-    return [f"{first}   [{block['accessory']['text']['text']}]" if "accessory" in block else first, *rest]
-
-
-def _message_of(alert: Alert) -> Message:
-    headline = alert.headline
-    text, is_cut = fit(partial(_single, alert, headline), _LIMITS, most=MESSAGE_LENGTH)
-    return Message(alert.id, text.encode(), partial(_minimal, headline, ids_of(alert)), is_cut)
-
-
-def _message_of_group(group: Digest) -> Message:
-    text, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH)
-    minimal = partial(_minimal, group.headline, " ".join(group.ids[:NEWEST_COUNT]))
-    return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
-
-
-def _single(alert: Alert, headline: str, limits: Limits, cut: Cutter) -> Json:
-    error = cut(alert.error, limits.error)
-    nodes = "\n".join(other_nodes(alert, cut, count=limits.nodes, length=PREVIEW_LENGTH))
-    blocks = [
-        {"type": "header", "text": _plain(headline)},
-        _section(error),
-        _section(nodes and f"Also failed:\n{nodes}"),
-        {"type": "section", "fields": _fields(alert, limits, cut)},
-        {"type": "context", "elements": [_plain(ids_of(alert))]},
-        _buttons(alert),
-    ]
-    return _payload(headline, error, [block for block in blocks if block])
-
-
-def _fields(alert: Alert, limits: Limits, cut: Cutter) -> list[Json]:
-    texts = [_plain(f"{name}\n{value}") for name, value in facts_of(alert, cut, labels=limits.labels).items()]
-    when, since = moment_of(alert)
-    return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
-
-
-def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
-    newest = [_newest(alert, with_link=number < limits.links) for number, alert in enumerate(group.newest)]
-    others = group.ids if group.count > len(newest) else []  # the newest name their own
-    id_blocks, left_count = _id_blocks(others, limits.ids)
-    rest = rest_of(group)
-    where = f"{rest}; {left_count:,} ids are left out here." if left_count else f"{rest}."
-    blocks = [
-        {"type": "header", "text": _plain(group.headline)},
-        _section("\n".join(cluster_lines(group, cut, length=limits.clusters))),
-        _section(f"The newest {len(newest)}:"),
-        *newest,
-        *id_blocks,
-        {"type": "context", "elements": [_plain(where)]},
-    ]
-    return _payload(group.headline, group.clusters[0].text, [block for block in blocks if block])
-
-
-def _newest(alert: Alert, *, with_link: bool) -> Json:
-    lines = (alert.headline, shorten(alert.error, ID_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
-    block: Json = {"type": "section", "text": _plain("\n".join(filter(None, lines)))}
-    return block | {"accessory": _button(alert.link)} if alert.link and with_link else block
-
-
-def _id_blocks(ids: Sequence[str], limit: int) -> tuple[list[Json], int]:
-    """Return blocks of so many characters with the first of the ids, and how many found no room."""
-    blocks: list[Json] = []
-    rest = [shorten(each, ID_LENGTH) for each in ids]
-    while rest and len(blocks) < ID_BLOCKS:
-        count, length = 0, 0
-        while count < len(rest) and length + len(rest[count]) < limit:
-            length += len(rest[count]) + 1
-            count += 1
-        blocks.append(_section(" ".join(rest[:count])))
-        rest = rest[count:]
-    return blocks, len(rest)
-
-
-def _minimal(headline: str, ids: str) -> bytes:
-    return to_json(_payload(headline, ids, [])).encode()
-
-
-def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
-    preview = f"{headline}\n{shorten(detail, PREVIEW_LENGTH)}" if detail else headline
-    payload: Json = {"text": _escape(preview), "mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
-    return payload | {"blocks": blocks} if blocks else payload
-
-
-def _escape(text: str) -> str:
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-def _date(moment: datetime) -> str:
-    """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
-    in_utc = moment.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc} UTC>"
-
-
-def _plain(text: str) -> Json:
-    return {"type": "plain_text", "text": text, "emoji": False}
-
-
-def _section(text: str) -> Json:
-    return {"type": "section", "text": _plain(text)} if text else {}
-
-
-def _button(link: str) -> Json:
-    return {"type": "button", "text": _plain("Open"), "url": link}
-
-
-def _buttons(alert: Alert) -> Json:
-    return {"type": "actions", "elements": [_button(alert.link)]} if alert.link else {}
+        """Return the texts of the blocks in their order."""
+        return shown_of(body)

@@ -16,7 +16,8 @@ from sample_events import (
 )
 
 from watcher.delivery.sinks.alert_text import clean
-from watcher.delivery.sinks.slack import MESSAGE_LENGTH, SlackTemplate
+from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.slack_blocks import MESSAGE_LENGTH
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 

@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
 from watcher.daemon.fingerprint import fingerprint_of_sink
-from watcher.delivery.sinks import webhook_sender
+from watcher.delivery.sinks import request_series
 from watcher.delivery.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
@@ -156,7 +156,7 @@ async def test_a_further_request_waits_for_the_pause_that_came_with_the_one_befo
 async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(webhook_sender, "TAKEN_COUNT", 2)
+    monkeypatch.setattr(request_series, "TAKEN_COUNT", 2)
     both = [closing_overdue(EventType.EXECUTION_FAILED, number=number) for number in range(3)]
     answers = [202, 503] * 3 + [202] * 6
 

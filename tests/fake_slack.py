@@ -1,0 +1,167 @@
+"""Slack's Web API on a real socket, as far as a bot uses it: channels, messages, threads, its errors and its limits."""
+
+import inspect
+import json
+from collections import deque
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from aiohttp import web
+from receivers_rules import check_slack, check_slack_blocks
+from slack_sdk.web.async_client import AsyncWebClient
+
+from watcher.delivery.sinks.slack_blocks import shown_of
+from watcher.runtime.clock import Clock
+
+TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcBrzbqgy"
+CHANNEL, OTHER_CHANNEL = "C0123456789", "C9876543210"
+SCOPES = "chat:write,channels:read"
+
+_KNOWN = {
+    "chat.postMessage": AsyncWebClient.chat_postMessage,
+    "chat.update": AsyncWebClient.chat_update,
+    "conversations.info": AsyncWebClient.conversations_info,
+    "auth.test": AsyncWebClient.auth_test,
+}
+
+
+@dataclass
+class Message:
+    """A message that is there, with how it looked before each update."""
+
+    content: dict[str, Any]
+    thread: str | None = None
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def lines(self) -> list[str]:
+        """Return what people read."""
+        return shown_of(json.dumps(self.content).encode()) if "blocks" in self.content else [self.content["text"]]
+
+
+class FakeSlack:
+    """One workspace. `says` are errors for the next calls, `down` is whether it answers 503, `by` the clock of 1/s."""
+
+    def __init__(self, by: Clock | None = None) -> None:
+        self.messages: dict[tuple[str, str], Message] = {}
+        self.calls: list[str] = []
+        self.says: deque[str | None] = deque()
+        self.down = False
+        self.members = {CHANNEL, OTHER_CHANNEL}
+        self.archived: set[str] = set()
+        self.scopes = SCOPES
+        self._by = by
+        self._last_at: dict[str, float] = {}
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_post("/api/{method}", self._answer)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/api"
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await self._runner.cleanup()
+
+    def block(self, **more: object) -> dict[str, object]:
+        """Return a sink's block for this workspace."""
+        return self.block_at(self.url) | more
+
+    @staticmethod
+    def block_at(url: str) -> dict[str, object]:
+        """Return a sink's block for another server."""
+        return {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL, "url": url}
+
+    def posted(self) -> list[Message]:
+        """Return what stands in channels, outside of threads."""
+        return [message for message in self.messages.values() if message.thread is None]
+
+    def heads(self) -> list[str]:
+        """Return the first line of each message, what is in a thread indented below its first message."""
+        lines = []
+        for (_, number), message in self.messages.items():
+            if message.thread is None:
+                replies = [each for each in self.messages.values() if each.thread == number]
+                lines += [message.lines[0], *(f"  {each.lines[0]}" for each in replies)]
+        return lines
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        method, body = request.match_info["method"], await request.read()
+        self.calls.append(method)
+        if (refusal := self._refusal(request)) is not None:
+            return refusal
+        arguments = await request.post() if method == "conversations.info" else json.loads(body or b"{}")
+        assert set(arguments) <= set(inspect.signature(_KNOWN[method]).parameters), arguments
+        if method == "auth.test":
+            answer = {"ok": True, "user": "watcher", "team": "Acme", "url": "https://acme.slack.com/"}
+            return _said(answer, headers={"X-OAuth-Scopes": self.scopes})
+        channel = str(arguments["channel"])
+        if method == "conversations.info":
+            return _said(self._info(channel))
+        assert request.headers["Content-Type"] == "application/json; charset=utf-8"
+        if (refusal := self._refusal_in(channel)) is not None:
+            return refusal
+        act = self._post if method == "chat.postMessage" else self._update
+        return _said(act(channel, body))
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if self.down:
+            return web.Response(status=503)
+        if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+            return _said({"ok": False, "error": "invalid_auth"})
+        error = self.says.popleft() if self.says else None
+        headers = {"Retry-After": "30"} if error and "rate" in error else None
+        return None if error is None else _said({"ok": False, "error": error}, headers=headers)
+
+    def _info(self, channel: str) -> dict[str, Any]:
+        if not any(scope.endswith(":read") for scope in self.scopes.split(",")):
+            return {"ok": False, "error": "missing_scope", "needed": "channels:read"}
+        if channel not in {CHANNEL, OTHER_CHANNEL}:
+            return {"ok": False, "error": "channel_not_found"}
+        is_member, is_archived = channel in self.members, channel in self.archived
+        return {"ok": True, "channel": {"id": channel, "is_member": is_member, "is_archived": is_archived}}
+
+    def _refusal_in(self, channel: str) -> web.Response | None:
+        if channel not in {CHANNEL, OTHER_CHANNEL}:
+            return _said({"ok": False, "error": "channel_not_found"})
+        if channel not in self.members:
+            return _said({"ok": False, "error": "not_in_channel"})
+        if channel in self.archived:
+            return _said({"ok": False, "error": "is_archived"})
+        if self._by is not None:
+            now = self._by.monotonic()
+            if now - self._last_at.get(channel, now - 1) < 1:
+                return web.json_response(
+                    {"ok": False, "error": "ratelimited"}, status=429, headers={"Retry-After": "1"}
+                )
+            self._last_at[channel] = now
+        return None
+
+    def _post(self, channel: str, body: bytes) -> dict[str, Any]:
+        content = check_slack(body)
+        number, thread = f"{1764000000 + len(self.messages)}.000100", content.pop("thread_ts", None)
+        if (channel, thread) not in self.messages:
+            thread = None  # as Slack does, without a word
+        self.messages[channel, number] = Message(content, thread)
+        message = {"type": "message", "ts": number, **content, **({"thread_ts": thread} if thread else {})}
+        return {"ok": True, "channel": channel, "ts": number, "message": message}
+
+    def _update(self, channel: str, body: bytes) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(body)
+        check_slack_blocks(content)
+        assert content["blocks"]  # the text alone would be read as markup
+        message = self.messages.get((channel, content.pop("ts")))
+        if message is None:
+            return {"ok": False, "error": "message_not_found"}
+        message.earlier.append(message.content)
+        message.content = content
+        return {"ok": True, "channel": channel, "text": content["text"]}
+
+
+def _said(answer: dict[str, Any], *, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(answer, headers=headers)

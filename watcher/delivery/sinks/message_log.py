@@ -1,0 +1,70 @@
+"""What a sink says of its messages in the log: that they are cut, or refused as they are. Once an hour each."""
+
+import structlog
+
+from watcher.delivery.sinks.alert_text import clean
+from watcher.delivery.sinks.protocol import SendResult
+from watcher.delivery.sinks.request_series import TAKEN
+from watcher.domain.delivery import Delivery
+from watcher.domain.timestamps import EARLIEST, Monotonic
+from watcher.runtime.clock import Clock
+
+SAID_LENGTH = 200
+"""Characters of an answer that are shown."""
+
+LOGGED_EVERY_S = 3600.0
+"""A sink whose messages are cut, or refused in full form, says so once in that time."""
+
+log = structlog.get_logger()
+
+
+class _Hourly:
+    """Counts what is logged once an hour only."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._count = 0
+        self._quiet_until = EARLIEST
+
+    def note(self) -> int:
+        """Count one more; return how many there were since this was last said if it is to be said now, else 0."""
+        self._count += 1
+        now = self._clock.monotonic()
+        if now < self._quiet_until:
+            return 0
+        self._quiet_until = Monotonic(now + LOGGED_EVERY_S)
+        count, self._count = self._count, 0
+        return count
+
+
+class MessageLog:
+    """The log of one sink's messages. `hidden` are texts that nothing that is shown may hold."""
+
+    def __init__(self, clock: Clock, *, hidden: tuple[str, ...]) -> None:
+        """Have said nothing yet."""
+        self._hidden = hidden
+        self._cut, self._rejected = _Hourly(clock), _Hourly(clock)
+
+    def cut(self, delivery: Delivery) -> None:
+        """Note that the receiver's limits left something out of a message."""
+        if count := self._cut.note():
+            log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id), count=count)
+
+    def rejected(self, delivery: Delivery, *, answer: str, said: bytes, minimal: SendResult) -> None:
+        """Say loudly that the receiver does not take the message as it is, what it says of it, and what was tried."""
+        if not (count := self._rejected.note()):
+            return
+        text = clean(said.decode("utf-8", "replace"))
+        for hidden in self._hidden:
+            text = text.replace(hidden, "…")
+        log.error(
+            "template.rejected",
+            sink=delivery.sink,
+            event_id=str(delivery.event_id),
+            type=delivery.type,
+            answer=answer,
+            said=text[:SAID_LENGTH],
+            count=count,
+            minimal="taken" if minimal.outcome in TAKEN else minimal.answer,
+            remedy="a minimal message was tried instead; check that url is this receiver's, else report a bug",
+        )

@@ -1,0 +1,158 @@
+"""Posts, updates and answers the messages of one Slack app in one channel. What is in them is `slack_bot_parts`'."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from uuid import UUID
+
+import structlog
+
+from watcher.delivery.sinks.alert_text import to_json
+from watcher.delivery.sinks.message_log import MessageLog
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
+from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, made
+from watcher.delivery.sinks.slack_api import ApiAnswer, SlackApi
+from watcher.delivery.sinks.slack_bot_parts import Part, Step, parts_of
+from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
+
+POST, UPDATE = "chat.postMessage", "chat.update"
+
+_GONE = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_message"})
+"""What is said of a message that is not there any more, or was never one to answer."""
+
+_FIXED = frozenset({"edit_window_closed", "cant_update_message"})
+"""What is said of a message that stays as it is: the workspace forbids it, or another app posted it."""
+
+_OF_CHANNEL = frozenset({"channel_not_found", "not_in_channel", "is_archived", "restricted_action"})
+"""What is said of a whole channel: of one that is no longer the sink's, its messages are as good as gone."""
+
+_NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
+_PLACE_LENGTH = 64
+
+log = structlog.get_logger()
+
+
+class SlackBotSink:
+    """One app in one channel."""
+
+    batch_count = 1
+    refresh_every_s: float | None = None
+
+    def __init__(self, api: SlackApi, *, channel: str, log: MessageLog, context: SinkContext) -> None:
+        """Post new messages in that channel; those that are kept stay where they are."""
+        self._api = api
+        self._channel = channel
+        self._log = log
+        self._take_slot = context.take_slot
+        self._taken = TakenParts()
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Send all messages of a delivery or a group; the first that is not taken ends it."""
+        slots = RequestSlots(self._take_slot)
+        attempt = _Attempt(batch, self._api, channel=self._channel, log=self._log, slots=slots)
+        return await self._taken.send(batch, await made(parts_of, batch), attempt.send)
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        """Do nothing: messages stay."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()
+
+
+class _Attempt:
+    """One attempt at a delivery or a group, and where messages are by now."""
+
+    def __init__(
+        self, batch: Sequence[Delivery], api: SlackApi, *, channel: str, log: MessageLog, slots: RequestSlots
+    ) -> None:
+        kept = [message for each in batch for message in (each.message, each.thread) if message is not None]
+        self._places: dict[UUID, MessagePlace] = {each.problem: each.place for each in kept if each.place is not None}
+        self._changes: list[ProblemMessage] = []
+        self._api = api
+        self._channel = channel
+        self._log = log
+        self._slots = slots
+
+    async def send(self, part: Part) -> SendResult:
+        """Send one message where it belongs; the result says what is to be kept."""
+        self._changes = []
+        place = None if part.problem is None else self._places.get(part.problem)
+        result = await (self._post(part) if place is None else self._send_to(part, place))
+        return replace(result, messages=tuple(self._changes))
+
+    async def _post(self, part: Part) -> SendResult:
+        """Post a message of its own."""
+        if part.step is Step.NOTE:
+            return SendResult(SendOutcome.DELIVERED, "200")
+        answer = await self._call(POST, part, {"channel": self._channel})
+        if answer.is_ok:
+            self._keep(part, answer)
+        return answer.result
+
+    async def _send_to(self, part: Part, place: MessagePlace) -> SendResult:
+        """Update a problem's message or answer it; if it is gone, post one of its own."""
+        is_update = part.step in {Step.OPENING, Step.END}
+        where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
+        answer = await self._call(UPDATE if is_update else POST, part, where)
+        word = answer.result.answer
+        if is_update and word in _FIXED:
+            _warn("message.fixed", part, word, note="it cannot be updated; what is new stands in its thread")
+            return SendResult(SendOutcome.DELIVERED, word)
+        if word in _GONE or (word in _OF_CHANNEL and place.channel != self._channel):
+            self._forget(part, word)
+            return await self._post(part)
+        if answer.is_ok and not is_update and _stands_alone(answer):
+            self._forget(part, "not in its thread")
+            self._keep(part, answer)
+        return answer.result
+
+    def _forget(self, part: Part, why: str) -> None:
+        assert part.problem is not None  # noqa: S101 (it had a message)
+        del self._places[part.problem]
+        self._changes.append(ProblemMessage(part.problem, None))
+        _warn("message.gone", part, why, note="its problem's message is gone: a new one is posted")
+
+    def _keep(self, part: Part, answer: ApiAnswer) -> None:
+        """Keep where the problem's message is, if that is what was posted."""
+        channel, number = answer.content.get("channel"), answer.content.get("ts")
+        is_place = all(isinstance(text, str) and len(text) <= _PLACE_LENGTH for text in (channel, number))
+        if part.problem is not None and part.step in {Step.OPENING, Step.NEWS} and is_place:
+            place = MessagePlace(str(channel), str(number))
+            self._places[part.problem] = place
+            self._changes.append(ProblemMessage(part.problem, place))
+
+    async def _call(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
+        """Call once, and once more in minimal form if that is refused as it is."""
+        message = part.message
+        if message.is_cut:
+            self._log.cut(part.delivery)
+        answer = await self._request(method, message.body, where)
+        if answer.result.outcome is not SendOutcome.REFUSED or message.minimal is None:
+            return answer
+        less = await self._request(method, message.minimal(), where)
+        self._log.rejected(part.delivery, answer=answer.result.answer, said=answer.said, minimal=less.result)
+        return less
+
+    async def _request(self, method: str, body: bytes, where: Mapping[str, str]) -> ApiAnswer:
+        await self._slots.wait()
+        left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
+        content = {name: value for name, value in json.loads(body).items() if name not in left_out}
+        return await self._api.call(method, to_json({**where, **content}).encode())
+
+
+def _stands_alone(answer: ApiAnswer) -> bool:
+    """Return whether an answer to a message became one of its own: so it does, silently, if that was deleted.
+
+    https://github.com/slack-go/slack/issues/1571
+    """
+    message = answer.content.get("message")
+    return isinstance(message, dict) and "thread_ts" not in message
+
+
+def _warn(event: str, part: Part, answer: str, *, note: str) -> None:
+    delivery = part.delivery
+    log.warning(
+        event, sink=delivery.sink, event_id=str(delivery.event_id), type=delivery.type, answer=answer, note=note
+    )
