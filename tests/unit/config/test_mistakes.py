@@ -281,8 +281,8 @@ TABLE = [
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),
     ("sinks: {chat: {type: webhook, url: 'https://outlook.office.com/webhook/y'}}", "1:36: sinks.chat.url: " + RETIRED),
-    (BOT % ("", "C0123456789"), ("1:40: sinks.chat.token: is not a bot's token; copy the Bot User OAuth Token of the app "
-     "(OAuth & Permissions), xoxb-…")),
+    (BOT % ("", "C0123456789"), ("1:40: sinks.chat.token: is not a bot's token; copy the Bot User OAuth Token of "
+     "the app (OAuth & Permissions), xoxb-…")),
     (BOT % ("xapp-1-A", "C0123456789"), ("1:40: sinks.chat.token: is a token of the app, which may not post; copy the "
      "Bot User OAuth Token of the app (OAuth & Permissions), xoxb-…")),
     (BOT % ("xoxp-1-A", "C0123456789"), ("1:40: sinks.chat.token: is a user's token, whose messages would be that "

@@ -83,7 +83,7 @@ TABLE = [
     (BASE + HOOK.replace("https:", "http:"),
      [f"7:10: sinks.ops.url: http:// to hooks.example.com: {READ} events; write https://"]),
     (BASE + "sinks:\n  chat: {type: slack_bot, token: xoxb-1-A, channel: C0123456789, url: 'http://slack.example.com'}\n",
-     [f"6:70: sinks.chat.url: http:// to slack.example.com: {READ} token; write https://"]),
+     [f"5:71: sinks.chat.url: http:// to slack.example.com: {READ} token; write https://"]),
     (BASE + HOOK + second("https://HOOKS.example.com:443/s3cret"),
      [f"9:29: sinks.two.url: the same URL as another sink's at line 7: {TWICE}"]),
     (BASE + HOOK + second(), [f"9:29: sinks.two.url: the same URL as another sink's at line 7: {TWICE}"]),
