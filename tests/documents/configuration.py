@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
+from watcher.delivery.sinks.http_settings import HttpSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.runtime.settings import Block, block_of, key_of
@@ -84,7 +85,8 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 
 
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
-    common = RemoteSettings.model_fields if issubclass(block, RemoteSettings) else {}
+    shared = (base for base in (HttpSettings, RemoteSettings) if issubclass(block, base))
+    common = next((base.model_fields for base in shared), {})
     for name, field in sorted(block.model_fields.items(), key=lambda item: (item[0] != "type", item[0] in common)):
         path = f"{prefix}{key_of(block, name=name)}"
         inner = block_of(field)
@@ -127,13 +129,15 @@ def _python_kind(annotation: Any) -> str:  # noqa: ANN401 (whatever a field is a
     for word, kind in plural.items():
         if word in text:
             return kind
-    return "number" if annotation is int else "text"
+    return {int: "number", bool: "`true` or `false`"}.get(annotation, "text")
 
 
 def _default(field: FieldInfo) -> str:
     value = None if field.is_required() else field.get_default(call_default_factory=True)
     if value is None or isinstance(value, Mapping) or value == ():
         return ""
+    if isinstance(value, bool):
+        return _code(str(value).lower())
     return _code(f"[{', '.join(map(_item, value))}]" if isinstance(value, tuple) else str(value))
 
 

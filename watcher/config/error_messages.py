@@ -36,6 +36,7 @@ _WANTED = {
     "string_type": _VALUE,
     "uuid_type": _VALUE,
     "int_type": _VALUE,
+    "bool_type": _VALUE,
 }
 
 
@@ -184,6 +185,10 @@ def _report_number(document: Document, path: Path, _: ErrorDetails) -> None:
     document.report(path, f"{document.subject(path)} is not a whole number", remedy="write digits only, such as 3")
 
 
+def _report_boolean(document: Document, path: Path, _: ErrorDetails) -> None:
+    document.report(path, f"{document.subject(path)} is not known", remedy="write true or false")
+
+
 def _report_small(document: Document, path: Path, error: ErrorDetails) -> None:
     document.report(path, f"{document.subject(path)} is too small", remedy=f"write at least {error['ctx']['ge']}")
 
@@ -216,6 +221,7 @@ _REPORTS: Mapping[str, Callable[[Document, Path, ErrorDetails], None]] = {
     "union_tag_invalid": _report_sink_type,
     "union_tag_not_found": _report_sink_type,
     "uuid_parsing": _report_uuid,
+    "bool_parsing": _report_boolean,
     "int_parsing": _report_number,
     "int_parsing_size": _report_number,
     "greater_than_equal": _report_small,

@@ -83,7 +83,8 @@ class OutputClosedError(WatcherError):
 class TransportFailedError(Exception):
     """A request got no usable answer.
 
-    `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `headers`, else `connection`.
+    `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `headers`, `private`,
+    else `connection`.
     """
 
     def __init__(self, kind: str) -> None:

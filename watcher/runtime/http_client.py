@@ -20,6 +20,7 @@ from yarl import URL
 
 from watcher.domain.errors import ConfigError, TransportFailedError
 from watcher.runtime.body_budget import BodyBudget
+from watcher.runtime.private_addresses import PrivateAddressError
 from watcher.runtime.timeout import TimeLimit
 
 BODY_BYTES = 8 * 1024 * 1024
@@ -219,6 +220,8 @@ _CODES = {
 
 def failure_kind(error: Exception) -> str:
     """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`."""
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PrivateAddressError):
+        return "private"
     for type_, kind in _KINDS:
         if isinstance(error, type_):
             return kind

@@ -85,7 +85,9 @@ TABLE = [
     (WATCH + "    silent_after: 6h", ('5:5: watch[0].silent_after: unknown key "silent_after"; '
      "allowed: pipeline, account, executions, name, labels, overdue_after, rules")),
     ("polling: {cadence: adaptive}", f'1:20: polling.cadence: "adaptive" is {LATER} the adaptive cadence'),
-    (HOOK + "    allow_private: true", f"5:5: sinks.ops.allow_private: {LATER} more receivers"),
+    (HOOK + "    allow_private: never", '5:20: sinks.ops.allow_private: "never" is not known; write true or false'),
+    (HOOK + "    allow_private: [no]",
+     "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
     (HOOK + "    tls: {ca_file: ca.pem}", f"5:5: sinks.ops.tls: {LATER} more receivers"),
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
     (HOOK + "    template: ./mine.j2", f'5:15: sinks.ops.template: "./mine.j2" is {LATER} more receivers'),

@@ -14,16 +14,16 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
+from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
 from watcher.domain.delivery import Delivery
-from watcher.domain.errors import Exit
+from watcher.domain.errors import Exit, TransportFailedError
 from watcher.domain.event import Event, EventType
 from watcher.domain.execution import Outcome
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import failure_kind
 from watcher.runtime.rate_limiter import SHARE, Pacer
 from watcher.runtime.settings import shown_url
 
@@ -90,6 +90,7 @@ _SINK_HINTS = {
     "reset": "it closed the connection without an answer: correct url, or its port",
     "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
     "timeout": "it may be busy, or a firewall may drop the request",
+    **REMEDIES,
 }
 
 
@@ -288,8 +289,8 @@ async def _send(delivery: Delivery, settings: SinkSettings, *, clock: Clock) -> 
 async def _connect(settings: SinkSettings) -> _TrialResult:
     try:
         return _TrialResult(Exit.DONE, await settings.connect())
-    except (OSError, TimeoutError) as error:
-        return _failed(failure_kind(error))
+    except TransportFailedError as error:
+        return _failed(error.kind)
     except NotConnectedError as error:
         return _failed(error.answer, remedy=error.remedy)
 

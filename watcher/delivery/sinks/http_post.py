@@ -12,7 +12,9 @@ from yarl import URL
 from watcher.delivery.sinks.protocol import SinkContext
 from watcher.delivery.sinks.status_line import Connector, head_of_answer
 from watcher.domain.errors import TransportFailedError
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, failure_kind, proxy_for
+from watcher.runtime.private_addresses import is_private_host, public_socket
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -20,6 +22,16 @@ CONNECTIONS = 16
 SMALL_BODY_BYTES = 4096
 BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
+
+REMEDIES = {"private": "its address is private: correct url, or set allow_private: true if that is meant"}
+"""What a person has to do, by the kind of a `TransportFailedError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionRules:
+    """Which connections may be opened, for one sink."""
+
+    allow_private: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +46,20 @@ class Answer:
 class Poster:
     """Posts to one server, through the proxy that the environment names for it, with what goes into every request.
 
-    No redirect is followed: what is posted, and its signature, would go to a stranger.
+    No redirect is followed: what is posted, and its signature, would go to a stranger. Where no private address is
+    allowed, each one is judged when the socket to it is made. Behind a proxy, which itself may be private, only an
+    address in the URL can be judged: names are resolved by the proxy.
     """
 
-    def __init__(self, url: URL, *, headers: Mapping[str, str], timeout_s: float, context: SinkContext) -> None:
+    def __init__(
+        self,
+        url: URL,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        context: SinkContext,
+        rules: ConnectionRules = ConnectionRules(),
+    ) -> None:
         """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used."""
         self._headers = CIMultiDict(headers)
         # aiohttp refuses to choose between two logins.
@@ -46,9 +68,12 @@ class Poster:
         self._proxy = proxy_for(self._url)
         if self._url.scheme == "http":
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
+        is_direct = self._proxy.url is None
+        self._is_refused = not rules.allow_private and not is_direct and is_private_host(self._url.raw_host or "")
+        guard = public_socket if is_direct and not rules.allow_private else None
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
-            connector=Connector(limit=CONNECTIONS),
+            connector=Connector(limit=CONNECTIONS, socket_factory=guard),
             request_class=checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -72,6 +97,8 @@ class Poster:
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`; of it,
         no more than `said_bytes`.
         """
+        if self._is_refused:
+            raise TransportFailedError("private")
         url = self._url / path if path else self._url
         all_headers = self._headers.copy()
         all_headers.update(headers)
@@ -96,6 +123,31 @@ class Poster:
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+
+class _ConnectedError(Exception):
+    """The connection for a request is there, and the request has not been sent."""
+
+
+async def connect(url: URL, *, timeout_s: float, rules: ConnectionRules) -> str:
+    """Connect as for a request, through the proxy as well, send nothing, and say what was done.
+
+    Raises `TransportFailedError`.
+    """
+
+    def stop() -> None:
+        raise _ConnectedError
+
+    context = SinkContext(SystemClock(), check=stop)
+    poster = Poster(url, headers={}, timeout_s=timeout_s, context=context, rules=rules)
+    try:
+        with suppress(_ConnectedError):
+            await poster.post(b"", headers={})
+    finally:
+        await poster.close()
+    if proxy_for(url).url is None:
+        return "connected, nothing sent"
+    return "connected through the proxy, nothing sent" if url.scheme == "https" else "proxy connected, nothing sent"
 
 
 async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None, most: int) -> bytes:

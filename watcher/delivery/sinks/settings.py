@@ -139,6 +139,6 @@ class SinkSettings(Block):
     async def connect(self) -> str:
         """Connect to its target, send nothing, and say what was done.
 
-        Raises `OSError`, `TimeoutError`, or `NotConnectedError` where its target says why not.
+        Raises `TransportFailedError`, or `NotConnectedError` where its target says why not.
         """
         raise NotImplementedError

@@ -60,9 +60,9 @@ _used: ContextVar[_Connection | None] = ContextVar("used", default=None)
 class Connector(aiohttp.TCPConnector):
     """Makes connections that remember; each request of a task notes which one it uses."""
 
-    def __init__(self, *, limit: int) -> None:
-        """Open none yet. Needs a running event loop."""
-        super().__init__(limit=limit)
+    def __init__(self, *, limit: int, socket_factory: aiohttp.SocketFactoryType | None) -> None:
+        """Open none yet. Needs a running event loop. `socket_factory` may refuse an address, for each attempt."""
+        super().__init__(limit=limit, socket_factory=socket_factory)
         # There is no public way to choose what a connection is made of.
         self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment] # a subclass will do
 

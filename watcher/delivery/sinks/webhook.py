@@ -3,8 +3,6 @@
 When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
 """
 
-import asyncio
-import ssl
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -21,9 +19,10 @@ from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
+from watcher.delivery.sinks.http_post import connect
+from watcher.delivery.sinks.http_settings import HttpSettings
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import Sink, SinkContext
-from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.settings import Headers, SigningSecrets
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.teams import TeamsTemplate
@@ -32,7 +31,6 @@ from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
 from watcher.delivery.sinks.webhook_settings import DEFAULTS, RoutingKey, WebhookUrl
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
-from watcher.runtime.http_client import proxy_for
 from watcher.runtime.settings import (
     describe_twins,
     not_both_twins,
@@ -63,7 +61,7 @@ def _secrets_in(text: str) -> tuple[str, ...]:
     return (url.raw_path_qs.strip("/"), path, path.rpartition("/")[2], *values, *url.query.values())
 
 
-class WebhookSettings(RemoteSettings):
+class WebhookSettings(HttpSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
     model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
@@ -153,6 +151,7 @@ class WebhookSettings(RemoteSettings):
             headers=headers,
             timeout_s=self.timeout_s,
             hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
+            rules=self.connection_rules(),
         )
         return WebhookSink(target, self.chosen_template(context.clock), context=context)
 
@@ -162,15 +161,9 @@ class WebhookSettings(RemoteSettings):
         return [template.shown(message.body) for message in template.messages([delivery])]
 
     async def connect(self) -> str:
-        """Connect to the host, or to the proxy that leads there, and say nothing."""
-        target = URL(self.url.get_secret_value())
-        proxy = proxy_for(target).url
-        end = proxy or target
-        context = ssl.create_default_context() if end.scheme == "https" else None
-        async with asyncio.timeout(self.timeout_s):
-            _, writer = await asyncio.open_connection(end.raw_host, end.port, ssl=context)
-        writer.transport.abort()
-        return "proxy connected, nothing sent" if proxy else "connected, nothing sent"
+        """Connect to the host, through the proxy that leads there, and say nothing."""
+        url = URL(self.url.get_secret_value())
+        return await connect(url, timeout_s=self.timeout_s, rules=self.connection_rules())
 
     def chosen_template(self, clock: Clock) -> Template:
         """Return what makes its requests."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
-from watcher.delivery.sinks.http_post import Poster
+from watcher.delivery.sinks.http_post import REMEDIES, ConnectionRules, Poster
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, made
@@ -28,6 +28,7 @@ class Target:
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 15.0
     hidden: tuple[str, ...] = ()
+    rules: ConnectionRules = field(default_factory=ConnectionRules)
 
 
 class WebhookSink:
@@ -45,7 +46,9 @@ class WebhookSink:
         self._log = MessageLog(self._clock, hidden=target.hidden)
         self._taken = TakenParts()
         headers = {**target.headers, "Content-Type": template.content_type}
-        self._poster = Poster(target.url, headers=headers, timeout_s=target.timeout_s, context=context)
+        self._poster = Poster(
+            target.url, headers=headers, timeout_s=target.timeout_s, context=context, rules=target.rules
+        )
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
@@ -94,7 +97,7 @@ class WebhookSink:
                 message.body, headers=headers, judged_by_body=self._template.judged_by_body
             )
         except TransportFailedError as error:
-            return SendResult(SendOutcome.RETRY, error.kind), b""
+            return SendResult(SendOutcome.RETRY, error.kind, remedy=REMEDIES.get(error.kind, "")), b""
         result = self._template.send_result(answer)
         if result.outcome not in TAKEN:
             retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), now=self._clock.now())

@@ -290,6 +290,13 @@ async def test_a_webhook_that_cannot_be_connected_to_says_why(url: str, words: s
     assert trial.hint
 
 
+async def test_a_private_target_is_refused_with_the_way_out(receiver: Receiver) -> None:
+    trial = await tried(hook(receiver.url, allow_private="false"))
+    assert (trial.works, trial.words) == (False, "fails (private)")
+    assert trial.hint == "its address is private: correct url, or set allow_private: true if that is meant"
+    assert receiver.connections_count == 0
+
+
 async def test_a_webhook_that_speaks_no_tls_says_so(receiver: Receiver) -> None:
     receiver.reply = says(b"220 smtp\r\n")
     trial = await tried(hook(receiver.url.replace("http://", "https://"), timeout="1s"))

@@ -400,6 +400,40 @@ async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pyte
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
 
 
+PRIVATE = SendResult(
+    SendOutcome.RETRY,
+    "private",
+    remedy="its address is private: correct url, or set allow_private: true if that is meant",
+)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])
+async def test_no_private_address_is_connected_to_where_that_is_not_allowed(receiver: Receiver, host: str) -> None:
+    result = await sent(receiver.url.replace("127.0.0.1", host), allow_private="false")
+    assert result == PRIVATE
+    assert receiver.connections_count == 0
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f000001", "0177.0.0.1", "127.0.0.1.", "127。0。0。1"])
+async def test_an_address_in_disguise_is_not_connected_to_either(receiver: Receiver, host: str) -> None:
+    assert (await sent(receiver.url.replace("127.0.0.1", host), allow_private="false")).outcome is SendOutcome.RETRY
+    assert receiver.connections_count == 0
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "2130706433", "localhost", "[::1]"])
+async def test_a_proxy_is_not_asked_for_a_private_address(
+    receiver: Receiver, no_proxy: pytest.MonkeyPatch, host: str
+) -> None:
+    no_proxy.setenv("http_proxy", receiver.url)
+    assert await sent(f"http://{host}/clerk", allow_private="false") == PRIVATE
+    assert receiver.connections_count == 0
+
+
+async def test_the_proxy_itself_may_be_private(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
+    no_proxy.setenv("http_proxy", receiver.url)
+    assert (await sent("http://hooks.example.com/clerk", allow_private="false")).answer == "204"
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
