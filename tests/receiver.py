@@ -1,6 +1,7 @@
 """A receiver of webhooks on a real socket, which keeps what it got and answers as the test says, byte by byte."""
 
 import asyncio
+import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -54,16 +55,19 @@ async def resets(writer: asyncio.StreamWriter) -> None:
 class Receiver:
     """Listens on a free port of the loopback interface."""
 
-    def __init__(self, reply: Reply | None = None) -> None:
+    def __init__(self, reply: Reply | None = None, *, tls: ssl.SSLContext | None = None) -> None:
         self.reply = reply or says(answer())
         self.requests: list[Request] = []
+        self.peers: list[object] = []
         self.connections_count = 0
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
+        self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
         return self
 
     async def __aexit__(
@@ -73,9 +77,13 @@ class Receiver:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for writer in self._writers:
+            writer.transport.abort()  # a farewell of TLS would outlive the test
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections_count += 1
+        self._writers.append(writer)
+        self.peers.append(writer.get_extra_info("peercert"))
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
 

@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
 from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, retry_after_s
+from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 
@@ -235,7 +236,7 @@ async def test_a_broken_handshake_is_a_failed_attempt(kind: str) -> None:
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with sink_to(f"https://127.0.0.1:{port}/", kind) as sink:
-            assert await sink.send([failed()]) == SendResult(RETRY, "tls")
+            assert await sink.send([failed()]) == SendResult(RETRY, "tls", remedy=REMEDIES["tls"])
 
 
 @pytest.mark.parametrize("kind", sorted(TEMPLATES))

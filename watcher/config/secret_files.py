@@ -27,8 +27,8 @@ _REMEDIES = {
     Cause.MISSING: "mount it there, or correct the path",
     Cause.DENIED: "chmod 0440 and the right group",
     Cause.DIRECTORY: "name a file; Docker makes a directory where the file of a mount is missing",
-    Cause.NOT_REGULAR: "write the secret into a regular file",
-    Cause.TOO_LARGE: "name a file that holds the secret alone",
+    Cause.NOT_REGULAR: "name a regular file",
+    Cause.TOO_LARGE: "name a file that holds this alone",
     Cause.HANGS: "see why its file system does not answer",
     Cause.OTHER: "see what is wrong with its file system",
 }
@@ -47,6 +47,23 @@ def read_twins(document: Document, *, directory: FilePath) -> None:
             _read(document, path, twin, directory)
 
 
+def read_file(document: Document, path: Path, *, directory: FilePath, limit: int) -> bytes | None:
+    """Return what the file named at `path` holds; `None` once it is reported why that cannot be had."""
+    given = document.text(path)
+    if given is None:
+        return None
+    try:
+        return document.read(directory / given, limit=limit)
+    except FileError as error:
+        if error.cause is Cause.NO_PATH:
+            remedy = "write a path such as /run/secrets/name"
+            _refuse(document, path, "{} is no path", remedy=remedy, directory=directory)
+        else:
+            problem = f"cannot read {{}} ({error})"
+            _refuse(document, path, problem, remedy=_REMEDIES[error.cause], directory=directory)
+    return None
+
+
 def _secrets(document: Document) -> Iterator[Path]:
     for name in document.table(("accounts",)):
         yield from (("accounts", name, key) for key in file_twins(AccountSettings))
@@ -57,21 +74,14 @@ def _secrets(document: Document) -> Iterator[Path]:
 
 
 def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> None:
-    given = document.text(twin)
-    if given is None:
+    data = read_file(document, twin, directory=directory, limit=SECRET_BYTES)
+    if data is None:
         document.mark_reported(path)
         return
     try:
-        text = document.read(directory / given, limit=SECRET_BYTES).decode("utf-8-sig").rstrip("\r\n")
+        text = data.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         _refuse(document, twin, "{} is not UTF-8 text", remedy="write the secret into it as text", directory=directory)
-    except FileError as error:
-        if error.cause is Cause.NO_PATH:
-            remedy = "write a path such as /run/secrets/name"
-            _refuse(document, twin, "{} is no path", remedy=remedy, directory=directory)
-        else:
-            problem = f"cannot read {{}} ({error})"
-            _refuse(document, twin, problem, remedy=_REMEDIES[error.cause], directory=directory)
     else:
         if text.strip():
             lines = [line.strip() for line in text.splitlines() if line.strip()]

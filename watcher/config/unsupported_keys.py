@@ -20,7 +20,6 @@ _KEYS = {
     ("watch", "*", "rules", "goal"): INSIGHT,
     ("watch", "*", "rules", "new_error"): INSIGHT,
     ("watch", "*", "rules", "loop"): INSIGHT,
-    ("sinks", "*", "tls"): RECEIVERS,
     ("http", "public_url"): CONSOLE,
     ("http", "token"): CONSOLE,
     ("http", "token_file"): CONSOLE,

@@ -167,7 +167,12 @@ def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
 
     class CheckedRequest(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-            check()
+            try:
+                check()
+            except BaseException:
+                if conn.protocol is not None:
+                    conn.protocol.abort()  # nothing is under way: no farewell of TLS has to be waited for
+                raise
             return await super().send(conn)
 
         async def write_bytes(
@@ -208,6 +213,7 @@ _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = 
     (aiohttp.ClientPayloadError, "truncated"),
     ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
     (ConnectionRefusedError, "refused"),
+    (PrivateAddressError, "private"),
 )
 _CODES = {
     errno.ECONNREFUSED: "refused",
@@ -220,11 +226,13 @@ _CODES = {
 
 def failure_kind(error: Exception) -> str:
     """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`."""
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, PrivateAddressError):
-        return "private"
+    if isinstance(error.__cause__, ssl.SSLError):  # behind the handshake, as when a certificate of ours is wanted
+        return "tls"
     for type_, kind in _KINDS:
         if isinstance(error, type_):
             return kind
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return failure_kind(error.os_error)
     if isinstance(error, OSError):
         return _CODES.get(error.errno or 0, "connection")
     # Told by its words, which aiohttp alone has put together: it has no type for this.

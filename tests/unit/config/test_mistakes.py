@@ -88,7 +88,11 @@ TABLE = [
     (HOOK + "    allow_private: never", '5:20: sinks.ops.allow_private: "never" is not known; write true or false'),
     (HOOK + "    allow_private: [no]",
      "5:20: sinks.ops.allow_private: is a list, not a single value; write one value behind the key"),
-    (HOOK + "    tls: {ca_file: ca.pem}", f"5:5: sinks.ops.tls: {LATER} more receivers"),
+    (HOOK + "    tls: ca.pem", f"5:10: sinks.ops.tls: is a single value, {BLOCK}"),
+    (HOOK + "    tls: {ca_fil: ca.pem}", ('5:11: sinks.ops.tls.ca_fil: unknown key "ca_fil"; did you mean "ca_file"? '
+     "Allowed: ca_file, cert_file, key_file")),
+    ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",
+     "1:29: sinks.out.tls: is not for a sink of type stdout; remove it, or set it for a sink of type webhook"),
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
     (HOOK + "    template: ./mine.j2", f'5:15: sinks.ops.template: "./mine.j2" is {LATER} more receivers'),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),

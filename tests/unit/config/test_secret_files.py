@@ -73,7 +73,7 @@ UID = os.geteuid()
 MISSING = f"(no such file or directory, running as uid {UID}); mount it there, or correct the path"
 NAME_IT = "name a file; Docker makes a directory where the file of a mount is missing"
 DIRECTORY = f"(is a directory, running as uid {UID}); {NAME_IT}"
-NOT_REGULAR = "not a regular file); write the secret into a regular file"
+NOT_REGULAR = "not a regular file); name a regular file"
 UNREADABLE = [
     ("./none", f"cannot read ./none {MISSING}"),
     ("/nowhere/key", f"cannot read /nowhere/key {MISSING}"),
@@ -91,7 +91,7 @@ UNREADABLE = [
     ("./secrets", f"cannot read ./secrets {DIRECTORY}"),
     ("./pipe", f"cannot read ./pipe (a named pipe, {NOT_REGULAR}"),
     ("/dev/zero", f"cannot read /dev/zero (a device or a socket, {NOT_REGULAR}"),
-    ("./large", "cannot read ./large (larger than 64 KiB); name a file that holds the secret alone"),
+    ("./large", "cannot read ./large (larger than 64 KiB); name a file that holds this alone"),
     ("./empty", "./empty is empty; write the secret into it"),
     ("./latin", "./latin is not UTF-8 text; write the secret into it as text"),
     ('"./a\\0b"', r"./a\u0000b is no path; write a path such as /run/secrets/name"),

@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from tls import own_ca
 
 from watcher.config.loader import load_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
@@ -53,4 +54,5 @@ def test_the_examples_are_right(tmp_path: Path) -> None:
     parts += [f"{name}:\n{examples(kind)}" for name, kind in blocks.items() if isinstance(kind, type)]
     file = tmp_path / "watcher.yaml"
     file.write_text("\n".join(parts))
+    own_ca(tmp_path)
     assert load_config(file, environ=ENVIRON).polling.cadence == "fixed"

@@ -27,6 +27,7 @@ from watcher.domain.errors import LeaseExpiredError, TransportFailedError
 from watcher.domain.execution import Outcome
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import USER_AGENT, Client, Proxy, Response, failure_kind, proxy_for
+from watcher.runtime.private_addresses import PrivateAddressError
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 EXECUTION = "9a1b0000-0000-4000-8000-000000000001"
@@ -247,6 +248,11 @@ async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
     assert failure.value.__suppress_context__
 
 
+def caused_by(cause: Exception, error: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -266,6 +272,8 @@ async def test_a_failure_gives_its_kind_and_nothing_else() -> None:
         (OSError(errno.ENETUNREACH, "secret"), "connection"),
         (socket.gaierror(), "dns"),
         (ssl.SSLError(), "tls"),
+        (caused_by(ssl.SSLError(), aiohttp.ClientOSError(1, "secret")), "tls"),
+        (PrivateAddressError(), "private"),
         (UnicodeError(), "connection"),
         (ValueError(), "connection"),
     ],

@@ -62,6 +62,7 @@ _KEY_FAILS = {
     Outcome.REJECTED: ("rejects the request", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
+_TLS_HINT = "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url"
 _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
 """What is answered of one pipeline or execution; of it alone, once the key is known to be good."""
 
@@ -85,9 +86,8 @@ _SINK_HINTS = {
     "4xx": "it does not take what is sent to it: correct url, or template",
     "5xx": "it has trouble of its own: try again later",
     "dns": "there is no such host: correct url",
-    "tls": "its certificate is not trusted here: SSL_CERT_FILE names others to trust",
     "refused": "nothing listens there: correct url, or start the receiver",
-    "reset": "it closed the connection without an answer: correct url, or its port",
+    "reset": "it closed the connection without an answer: correct url, or its port, or show it tls.cert_file",
     "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
     "timeout": "it may be busy, or a firewall may drop the request",
     **REMEDIES,
@@ -219,6 +219,7 @@ class _Key:
     def _fails(self, reply: Answer, wanted: str) -> _TrialResult:
         words, hint = _KEY_FAILS[reply.outcome]
         words = f"{words} ({reply.status_code})" if reply.status_code and "(" not in words else words
+        hint = _TLS_HINT if reply.reason == "tls" else hint
         return _TrialResult(
             Exit.UNREACHABLE, words.format(wanted=wanted, cause=reply.reason), hint.format(key=self._place_of_key())
         )

@@ -1,6 +1,7 @@
 """Posts a body to a URL for one sink, once. What is in the body, and what the answer means, is the sink's business."""
 
 import asyncio
+import ssl
 from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,11 @@ SMALL_BODY_BYTES = 4096
 BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
-REMEDIES = {"private": "its address is private: correct url, or set allow_private: true if that is meant"}
+REMEDIES = {
+    "private": "its address is private: correct url, or set allow_private: true if that is meant",
+    "tls": "its certificate is not trusted here, or it asks for yours: tls.ca_file, or SSL_CERT_FILE for all sinks, "
+    "names the CA to trust, tls.cert_file what to show",
+}
 """What a person has to do, by the kind of a `TransportFailedError`."""
 
 
@@ -32,6 +37,8 @@ class ConnectionRules:
     """Which connections may be opened, for one sink."""
 
     allow_private: bool = True
+    tls: ssl.SSLContext | None = None
+    """Whom to trust, and what to show; without it the system's CAs are trusted, and nothing is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +80,7 @@ class Poster:
         guard = public_socket if is_direct and not rules.allow_private else None
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
-            connector=Connector(limit=CONNECTIONS, socket_factory=guard),
+            connector=Connector(limit=CONNECTIONS, ssl=rules.tls, socket_factory=guard),
             request_class=checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,

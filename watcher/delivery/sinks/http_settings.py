@@ -4,6 +4,7 @@ from pydantic import Field
 
 from watcher.delivery.sinks.http_post import ConnectionRules
 from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.tls_settings import TlsSettings
 
 
 class HttpSettings(RemoteSettings):
@@ -15,7 +16,13 @@ class HttpSettings(RemoteSettings):
         "See [sinks.md](sinks.md#connections).",
         examples=["false"],
     )
+    tls: TlsSettings | None = Field(
+        default=None,
+        description="Whom to trust instead of the system's CAs, and the certificate to show. For `https://` only. "
+        "Relative paths start beside the configuration file; a change of a file is taken up.",
+        examples=["{ca_file: ca.pem}"],
+    )
 
     def connection_rules(self) -> ConnectionRules:
         """Return how its `Poster` is to connect."""
-        return ConnectionRules(allow_private=self.allow_private)
+        return ConnectionRules(self.allow_private, None if self.tls is None else self.tls.context())

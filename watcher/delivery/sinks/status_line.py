@@ -7,6 +7,7 @@ that is none. aiohttp raises an error for such an answer and does not say what i
 import re
 from contextvars import ContextVar
 from functools import partial
+from ssl import SSLContext
 from typing import Any, NamedTuple
 
 import aiohttp
@@ -60,9 +61,9 @@ _used: ContextVar[_Connection | None] = ContextVar("used", default=None)
 class Connector(aiohttp.TCPConnector):
     """Makes connections that remember; each request of a task notes which one it uses."""
 
-    def __init__(self, *, limit: int, socket_factory: aiohttp.SocketFactoryType | None) -> None:
+    def __init__(self, *, limit: int, ssl: SSLContext | None, socket_factory: aiohttp.SocketFactoryType | None) -> None:
         """Open none yet. Needs a running event loop. `socket_factory` may refuse an address, for each attempt."""
-        super().__init__(limit=limit, socket_factory=socket_factory)
+        super().__init__(limit=limit, ssl=ssl or True, socket_factory=socket_factory)
         # There is no public way to choose what a connection is made of.
         self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment] # a subclass will do
 

@@ -11,6 +11,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -129,6 +130,14 @@ class WebhookSettings(HttpSettings):
             raise InvalidValueError(
                 "is of template pagerduty only", remedy="add that template, or remove it", quote=False
             )
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _secured(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("tls") is not None and URL(value.get_secret_value()).scheme != "https":
+            remedy = "write https://, or remove tls"
+            raise InvalidValueError("has tls, and does not begin with https://", remedy=remedy, quote=False)
         return value
 
     @property

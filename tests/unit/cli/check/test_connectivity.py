@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import pytest
+import trustme
 from receiver import Receiver, Reply, answer, hangs, resets, says
 from standardwebhooks import Webhook
+from tls import serving
 
 from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world
 from watcher.clerk.simulator.faults import Fault, Faults, Window
@@ -265,6 +267,15 @@ async def test_an_api_in_trouble_is_reported_with_its_code() -> None:
 async def test_an_api_that_is_not_there_cannot_be_reached() -> None:
     trial = await tried(account("http://127.0.0.1:1"))
     assert (trial.works, trial.words) == (False, "cannot be reached (refused)")
+
+
+async def test_an_api_whose_certificate_is_not_trusted_names_the_way_out() -> None:
+    async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as api:
+        trial = await tried(account(api.url))
+    assert (trial.works, trial.words) == (False, "cannot be reached (tls)")
+    assert trial.hint == (
+        "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url"
+    )
 
 
 async def test_a_webhook_is_connected_to_and_sent_nothing(receiver: Receiver) -> None:

@@ -14,6 +14,7 @@ from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
 from worker_rig import FakeClock
 
+from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.template import outcome_of
 from watcher.delivery.sinks.webhook import WebhookSettings
@@ -297,7 +298,7 @@ async def test_a_broken_handshake_is_a_failed_attempt() -> None:
 
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert await sent(f"https://127.0.0.1:{port}/") == SendResult(SendOutcome.RETRY, "tls")
+        assert await sent(f"https://127.0.0.1:{port}/") == SendResult(SendOutcome.RETRY, "tls", remedy=REMEDIES["tls"])
 
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
@@ -400,11 +401,7 @@ async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pyte
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
 
 
-PRIVATE = SendResult(
-    SendOutcome.RETRY,
-    "private",
-    remedy="its address is private: correct url, or set allow_private: true if that is meant",
-)
+PRIVATE = SendResult(SendOutcome.RETRY, "private", remedy=REMEDIES["private"])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])

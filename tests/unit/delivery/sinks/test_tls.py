@@ -1,0 +1,134 @@
+"""TLS of a sink, tried on real sockets, directly and through a proxy: what a delivery and `check --online` get."""
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+from receiver import Receiver, answer, says
+from sample_events import failed
+from tls import NAME, Tunnel, asking, key_pair, own_ca, serving
+from worker_rig import FakeClock
+
+from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
+from watcher.delivery.sinks.tls_settings import PemFile
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.domain.errors import TransportFailedError
+
+HERE = "127.0.0.1"
+WAY_OUT = "tls.ca_file, or SSL_CERT_FILE for all sinks"
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    for name in ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return monkeypatch
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> trustme.CA:
+    return own_ca(tmp_path)
+
+
+def block(url: str, **files: Path) -> WebhookSettings:
+    tls = {key: PemFile(str(path), path.read_bytes()) for key, path in files.items()}
+    document: dict[str, Any] = {"type": "webhook", "url": f"{url}/secret/path", "timeout": "5s"}
+    return WebhookSettings.model_validate(document | ({"tls": tls} if tls else {}))
+
+
+async def outcome_of(settings: WebhookSettings) -> str:
+    """Send an event, and connect as `check --online` does: both must come to the same."""
+    sink = settings.open(SinkContext(FakeClock()))
+    try:
+        result = await sink.send([failed()])
+    finally:
+        await sink.close()
+    if result.outcome is SendOutcome.DELIVERED:
+        await settings.connect()
+    else:
+        with pytest.raises(TransportFailedError, match=f"^{result.answer}$"):
+            await settings.connect()
+    assert (WAY_OUT in result.remedy) is (result.answer == "tls")
+    return result.answer
+
+
+SERVERS: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
+    "as it should be": lambda ca: serving(ca, HERE, NAME),
+    "another name": lambda ca: serving(ca, "other.example.com"),
+    "expired": lambda ca: serving(ca, HERE, NAME, expired=True),
+    "another CA": lambda _: serving(trustme.CA(), HERE, NAME),
+}
+
+
+@pytest.mark.parametrize("server", SERVERS)
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_only_a_certificate_of_ones_own_ca_with_the_right_name_is_taken(
+    server: str, ca: trustme.CA, tmp_path: Path, environment: pytest.MonkeyPatch, *, by_proxy: bool
+) -> None:
+    async with Receiver(says(answer(204)), tls=SERVERS[server](ca)) as receiver, Tunnel() as proxy:
+        url = receiver.url
+        if by_proxy:
+            environment.setenv("https_proxy", proxy.url)
+            url = f"https://{NAME}:{receiver.port}"
+        found = await outcome_of(block(url, ca_file=tmp_path / "ca.pem"))
+    assert found == ("204" if server == "as it should be" else "tls")
+    assert len(receiver.requests) == (server == "as it should be")
+    connect = f"CONNECT {NAME}:{receiver.port} HTTP/1.1"
+    assert [request.split("\r\n")[0] for request in proxy.requests] == [connect] * 2 * by_proxy
+
+
+async def test_the_system_trusts_no_ca_of_ones_own(ca: trustme.CA) -> None:
+    async with Receiver(tls=serving(ca, HERE)) as receiver:
+        assert await outcome_of(block(receiver.url)) == "tls"
+
+
+async def test_a_proxy_that_refuses_the_login_leads_nowhere(
+    ca: trustme.CA, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    async with Receiver(tls=serving(ca, NAME)) as receiver, Tunnel() as proxy:
+        environment.setenv("https_proxy", proxy.url.replace("hunter2", "wrong"))
+        assert await outcome_of(block(f"https://{NAME}:{receiver.port}", ca_file=tmp_path / "ca.pem")) == "connection"
+    assert receiver.connections_count == 0
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_a_receiver_that_asks_for_a_certificate_is_shown_it(
+    ca: trustme.CA, tmp_path: Path, environment: pytest.MonkeyPatch, *, by_proxy: bool
+) -> None:
+    clients = trustme.CA()
+    key_pair(tmp_path, clients, "watcher.example.com")
+    async with Receiver(tls=serving(ca, HERE, NAME, clients=clients)) as receiver, Tunnel() as proxy:
+        url = receiver.url
+        if by_proxy:
+            environment.setenv("https_proxy", proxy.url)
+            url = f"https://{NAME}:{receiver.port}"
+        pair = {"cert_file": tmp_path / "tls.crt", "key_file": tmp_path / "tls.key"}
+        assert await outcome_of(block(url, ca_file=tmp_path / "ca.pem", **pair)) == "204"
+    assert "watcher.example.com" in repr(receiver.peers[0])
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_without_one_it_takes_nothing_and_that_is_called_tls(
+    version: ssl.TLSVersion, ca: trustme.CA, tmp_path: Path
+) -> None:
+    server = serving(ca, HERE, clients=trustme.CA())
+    server.minimum_version = server.maximum_version = version  # by 1.3 the client learns of it only after the handshake
+    with asking(server) as port:
+        sink = block(f"https://{HERE}:{port}", ca_file=tmp_path / "ca.pem").open(SinkContext(FakeClock()))
+        result = await sink.send([failed()])
+        await sink.close()
+    assert result.answer == "tls"
+    assert "tls.cert_file what to show" in result.remedy
+
+
+@pytest.mark.usefixtures("ca")
+async def test_a_new_ca_is_trusted_by_the_sink_that_is_built_anew(tmp_path: Path) -> None:
+    old = block("https://h.example", ca_file=tmp_path / "ca.pem")
+    new_ca = own_ca(tmp_path)
+    async with Receiver(tls=serving(new_ca, HERE)) as receiver:
+        new = block(receiver.url, ca_file=tmp_path / "ca.pem")
+        assert await outcome_of(new) == "204"
+    assert old.tls != new.tls
