@@ -66,15 +66,18 @@ def _serve_one(listening: socket.socket, context: ssl.SSLContext) -> None:
 class Tunnel:
     """A proxy that wants a login, and leads every CONNECT to this machine, whatever name stands before the port."""
 
-    def __init__(self, *, login: str = "me:hunter2") -> None:
+    def __init__(self, *, login: str = "me:hunter2", tls: ssl.SSLContext | None = None) -> None:
         self.requests: list[str] = []
         self._login = login
+        self._tls = tls
         self._tasks: set[asyncio.Task[None]] = set()
         self._writers: list[asyncio.StreamWriter] = []
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.url = f"http://{self._login}@127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0, ssl=self._tls)
+        self.url = (
+            f"{'https' if self._tls else 'http'}://{self._login}@127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        )
         return self
 
     async def __aexit__(

@@ -94,6 +94,18 @@ async def test_a_proxy_that_refuses_the_login_leads_nowhere(
     assert receiver.connections_count == 0
 
 
+@pytest.mark.parametrize("is_ours", [True, False])
+async def test_a_proxy_with_a_certificate_is_verified_as_well(
+    ca: trustme.CA, tmp_path: Path, environment: pytest.MonkeyPatch, *, is_ours: bool
+) -> None:
+    of_proxy = serving(ca if is_ours else trustme.CA(), HERE)
+    async with Receiver(says(answer(204)), tls=serving(ca, NAME)) as receiver, Tunnel(tls=of_proxy) as proxy:
+        environment.setenv("https_proxy", proxy.url)
+        url = f"https://{NAME}:{receiver.port}"
+        assert await outcome_of(block(url, ca_file=tmp_path / "ca.pem")) == ("204" if is_ours else "tls")
+    assert bool(proxy.requests) is is_ours
+
+
 @pytest.mark.parametrize("by_proxy", [False, True])
 async def test_a_receiver_that_asks_for_a_certificate_is_shown_it(
     ca: trustme.CA, tmp_path: Path, environment: pytest.MonkeyPatch, *, by_proxy: bool
