@@ -38,6 +38,8 @@ def certificates_in(pem: bytes) -> tuple[bytes, ...]:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=b"".join(found))
     except ssl.SSLError as error:
         raise ValueError("a broken certificate") from error
+    for each in found:
+        expires_at(each)  # OpenSSL reads that only when it verifies
     return found
 
 

@@ -24,6 +24,13 @@ def test_a_file_may_hold_several_and_say_what_they_are() -> None:
     assert len(certificates_in(text)) == 2
 
 
+def test_a_certificate_whose_end_is_no_time_is_broken() -> None:
+    leaf = trustme.CA().issue_cert("h.example", not_after=datetime(2026, 11, 24, 12, tzinfo=UTC))
+    der = ssl.PEM_cert_to_DER_cert(leaf.cert_chain_pems[0].bytes().decode())
+    with pytest.raises(ValueError, match="does not match"):
+        certificates_in(ssl.DER_cert_to_PEM_cert(der.replace(b"261124120000Z", b"269924120000Z")).encode())
+
+
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_a_key_is_loaded_and_leaves_no_file(monkeypatch: pytest.MonkeyPatch, *, in_memory: bool) -> None:
     if not in_memory:
