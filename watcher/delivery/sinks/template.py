@@ -6,7 +6,7 @@ events as they are stored.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from watcher.delivery.sinks.alert_text import shorten
 from watcher.delivery.sinks.http_post import Answer
@@ -35,17 +35,27 @@ _OUTCOMES = {
 }
 
 
+class TemplateFailure(NamedTuple):
+    """What is wrong with a template of one's own, and in which of its lines; 0 if that is not known."""
+
+    line: int
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One request. `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
 
-    `minimal` makes the body to send instead of one that is refused with 400, where there is such a form.
+    `minimal` makes the body to send instead of one that is refused with 400, where there is such a form. Where a
+    template fails, the plain event is sent instead: with its own `content_type`, and `failure` says why.
     """
 
     id: str
     body: bytes
     minimal: Callable[[], bytes] | None = None
     is_cut: bool = False
+    content_type: str | None = None
+    failure: TemplateFailure | None = None
 
 
 class Template(Protocol):

@@ -1,0 +1,148 @@
+"""The filters a template may use, and what each costs: a step for an item and for a hundred characters.
+
+None gives something else the next time, and each is charged before it makes much of little. Imports jinja2.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
+from functools import wraps
+from html import escape
+from typing import Any
+
+from jinja2.filters import FILTERS
+from jinja2.runtime import Undefined
+
+from watcher.delivery.sinks.alert_text import to_json
+
+CHARACTERS_PER_STEP = 100
+"""To make a text costs a step for so many characters."""
+
+_KEPT_FILTERS = (
+    *("abs", "capitalize", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last", "length"),
+    *("list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort"),
+    *("string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode"),
+)
+"""Those of Jinja's own that always give the same, and no more than they are given."""
+
+
+class TooMuchError(Exception):
+    """A template does more than it may."""
+
+
+class Steps:
+    """How much of what a rendering may cost is left."""
+
+    def __init__(self, count: int) -> None:
+        """Begin with all of it."""
+        self.left = count
+
+    def spend(self, count: int) -> None:
+        """Take so much of it. Raises `TooMuchError`."""
+        self.left -= count
+        if self.left < 0:
+            raise TooMuchError
+
+
+current_steps: ContextVar[Steps] = ContextVar("steps")
+
+
+def size_of(value: object) -> int:
+    """Return what it costs to make or go through a value."""
+    if isinstance(value, str):
+        return len(value) // CHARACTERS_PER_STEP
+    return len(value) if isinstance(value, list | tuple | dict | range) else 0
+
+
+def _charged(filter_: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a filter of Jinja's that is paid for what it is given, and what it makes."""
+
+    @wraps(filter_)
+    def charged(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the filter)
+        steps = current_steps.get()
+        steps.spend(1 + sum(map(size_of, args)))
+        result = filter_(*args, **kwargs)
+        steps.spend(size_of(result))
+        return result
+
+    return charged
+
+
+def joined(parts: Iterable[object], separator: str = "") -> str:
+    """Return a text of parts, as long as it may become."""
+    texts: list[str] = []
+    length = 0
+    steps = current_steps.get()
+    for part in parts:
+        texts.append(str(part))
+        length += len(texts[-1]) + len(separator)
+        steps.spend(length // CHARACTERS_PER_STEP)
+        length %= CHARACTERS_PER_STEP
+    return separator.join(texts)
+
+
+def _join(value: Iterable[object], d: str = "") -> str:
+    return joined(each(value), d)
+
+
+def each(items: Iterable[object]) -> Iterator[object]:
+    """Yield items, a step for each."""
+    steps = current_steps.get()
+    for item in items:
+        steps.spend(1)
+        yield item
+
+
+def steps_range(*bounds: int) -> range:
+    """Return a range, which costs a step for each of its numbers."""
+    numbers = range(*bounds)
+    try:
+        current_steps.get().spend(len(numbers))
+    except OverflowError:
+        raise TooMuchError from None
+    return numbers
+
+
+def _replace(text: object, old: str, new: str) -> str:
+    text = str(text)
+    made = (text.count(old) * len(new)) // CHARACTERS_PER_STEP
+    current_steps.get().spend(1 + size_of(text) + made)
+    return text.replace(old, new)
+
+
+def _escape(text: object) -> str:
+    """Return a text as HTML shows it."""
+    text = str(text)
+    current_steps.get().spend(1 + size_of(text))
+    return escape(text)
+
+
+def _round(value: float, precision: int = 0) -> float:
+    current_steps.get().spend(1)
+    return round(float(value), precision)
+
+
+def _to_json(value: object) -> str:
+    """Return JSON, with every character as it is. Jinja's own hides some for the sake of pages."""
+    text = to_json(_plain(value))
+    current_steps.get().spend(1 + size_of(text))
+    return text
+
+
+def _plain(value: object) -> object:
+    """Raise for what is absent, in words of its own."""
+    if isinstance(value, Undefined):
+        str(value)
+    return list(value) if isinstance(value, Iterator) else value
+
+
+ALLOWED: Mapping[str, Callable[..., Any]] = {
+    **{name: _charged(FILTERS[name]) for name in _KEPT_FILTERS},
+    "count": _charged(FILTERS["length"]),
+    "e": _escape,
+    "escape": _escape,
+    "join": _join,
+    "replace": _replace,
+    "round": _round,
+    "tojson": _to_json,
+}
+"""The filters by name."""

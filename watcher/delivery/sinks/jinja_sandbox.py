@@ -1,0 +1,192 @@
+"""Renders a Jinja2 template within bounds: of what it may reach, and of what it may cost.
+
+It imports jinja2, and is imported itself once a sink has such a template. It knows no event: what a template sees is
+handed in. A bound is counted and not timed, so that what is rendered again comes out the same.
+"""
+
+import traceback
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
+from jinja2.meta import find_undeclared_variables
+from jinja2.runtime import ChainableUndefined, Context, LoopContext, Macro, Undefined
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+
+from watcher.delivery.sinks.jinja_filters import (
+    ALLOWED,
+    CHARACTERS_PER_STEP,
+    Steps,
+    TooMuchError,
+    current_steps,
+    each,
+    joined,
+    size_of,
+    steps_range,
+)
+from watcher.delivery.sinks.template import TemplateFailure
+
+NUMBER_BITS = 256
+"""What is multiplied again and again soon fills the memory."""
+
+_METHODS: Mapping[type, frozenset[str]] = {
+    dict: frozenset({"get", "items", "keys", "values"}),
+    str: frozenset({"endswith", "lower", "split", "splitlines", "startswith", "strip", "upper"}),
+}
+_ITS_OWN = (LoopContext, Macro, Namespace, Undefined)
+_NO_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_FILE = "<template>"
+"""What Jinja calls a template that has no file, in tracebacks."""
+
+
+class BadTemplateError(Exception):
+    """A template cannot be used, or rendered nothing that can be; the text holds nothing of it or of an event."""
+
+    def __init__(self, failure: TemplateFailure) -> None:
+        """Keep where it is and what."""
+        super().__init__(failure.reason)
+        self.failure = failure
+
+
+class SandboxedTemplate:
+    """A template that was compiled. `names` are those it may use."""
+
+    def __init__(self, source: str, *, names: Iterable[str]) -> None:
+        """Compile it. Raises `BadTemplateError` for what is no template, and for a name that there is not."""
+        environment = _Sandbox()
+        try:
+            tree = environment.parse(source)
+            _check(tree, names={*names, *environment.globals})
+            self._template = environment.from_string(_Metered().visit(tree))
+        except TemplateSyntaxError as error:
+            raise BadTemplateError(TemplateFailure(error.lineno, error.message or "is no template")) from None
+        except RecursionError:
+            raise BadTemplateError(TemplateFailure(0, "is nested too deeply")) from None
+
+    def render(self, values: Mapping[str, Any], *, steps_count: int) -> str:
+        """Return what it makes of the values in so many steps. Raises `BadTemplateError`."""
+        token = current_steps.set(Steps(steps_count))
+        try:
+            return self._template.render(values)
+        except Exception as error:  # noqa: BLE001 (a template may do whatever comes to mind)
+            raise BadTemplateError(TemplateFailure(_line_of(error), _reason_of(error))) from None
+        finally:
+            current_steps.reset(token)
+
+
+class _Absent(ChainableUndefined):
+    """What is not there: nothing to a condition, a loop or `default`, and an error where it would be written out."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        return self._undefined_hint or f'"{self._undefined_name}" is absent'
+
+    def __str__(self) -> str:  # noqa: PLE0307 (it never does)
+        """Refuse to be written out."""
+        self._fail_with_undefined_error()
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Lets a template reach what it is handed, and charges it for whatever makes much of little."""
+
+    intercepted_binops = frozenset({"*", "**", "%", "+"})
+
+    def __init__(self) -> None:
+        super().__init__(undefined=_Absent, optimized=False, keep_trailing_newline=False)
+        self.filters = {**ALLOWED, "_each": each}
+        self.globals = {"range": steps_range, "namespace": Namespace, "dict": dict}
+
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """Return the text of parts as they come."""
+        return joined(parts)
+
+    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 (any value)
+        """Return a key of a mapping before its method: a label may be called `items`."""
+        if isinstance(obj, dict) and attribute in obj:
+            return obj[attribute]
+        return super().getattr(obj, attribute)
+
+    def wrap_str_format(self, value: Any) -> None:  # noqa: ANN401 (any value)
+        """Return nothing: `format`, which can make a long text of a short one, is none of the methods that are kept."""
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ANN401 (any value)
+        """Return whether a template may have this: of the values that it is handed a few methods."""
+        is_kept = isinstance(obj, _ITS_OWN) or attr in _METHODS.get(type(obj), ())
+        return is_kept and super().is_safe_attribute(obj, attr, value)
+
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 (any value)
+        """Charge an operator for what it is about to make."""
+        if operator == "**" or (operator == "%" and isinstance(left, str)):
+            raise SecurityError(f"{operator} is not available")
+        if operator == "+":
+            current_steps.get().spend(size_of(left) + size_of(right))
+        if operator == "*":
+            current_steps.get().spend(_product_size(left, right))
+        return super().call_binop(context, operator, left, right)
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any value)
+        """Charge a call, be it of a macro that calls itself."""
+        current_steps.get().spend(1)
+        return super().call(context, obj, *args, **kwargs)
+
+
+class _Metered(NodeTransformer):
+    """Has each turn of a loop counted, and texts put together by what is charged for that."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        node.iter = _filtered(node.iter, "_each")
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        return _filtered(nodes.List(node.nodes, lineno=node.lineno), "join")
+
+
+def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _check(tree: nodes.Template, *, names: set[str]) -> None:
+    """Raise `BadTemplateError` for what can be seen to be wrong before anything is rendered."""
+    for node in tree.find_all(_NO_FILES):
+        raise BadTemplateError(TemplateFailure(node.lineno, "a template is one file: it can include no other"))
+    unknown = find_undeclared_variables(tree) - names
+    for name in tree.find_all(nodes.Name):
+        if name.name in unknown:
+            raise BadTemplateError(TemplateFailure(name.lineno, f'there is no "{name.name}"'))
+
+
+def _line_of(error: Exception) -> int:
+    """Return the line of the template in which an error arose, 0 if that is not known."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == _FILE), 0)
+
+
+def _reason_of(error: Exception) -> str:
+    """Return what went wrong, in words that hold no value: those of most exceptions do."""
+    match error:
+        case UndefinedError() | SecurityError() | TemplateSyntaxError():
+            return error.message or "cannot be used"
+        case TooMuchError():
+            return "does too much for one message"
+        case RecursionError():
+            return "calls itself without end"
+    return f"cannot be rendered ({type(error).__name__})"
+
+
+def _product_size(left: object, right: object) -> int:
+    if isinstance(left, int) and isinstance(right, int):
+        if left.bit_length() + right.bit_length() > NUMBER_BITS:
+            raise TooMuchError
+        return 0
+    many, count = (right, left) if isinstance(left, int) else (left, right)
+    if not isinstance(count, int):
+        return 0
+    return len(many) * count // CHARACTERS_PER_STEP if isinstance(many, str) else size_of(many) * count
