@@ -14,6 +14,7 @@ from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
 from watcher.config.problems import ConfigProblemsError
 from watcher.config.secret_files import read_twins
+from watcher.config.template_files import read_templates
 from watcher.config.tls_files import read_tls_files
 from watcher.config.yaml_errors import BadYamlError, decode
 from watcher.config.yaml_tree import Node, Scalar, Table, compose
@@ -68,6 +69,7 @@ def _read(
             document.put_from_environment(key, value, variable=variable)
     read_twins(document, directory=path.parent)
     read_tls_files(document, directory=path.parent)
+    read_templates(document, directory=path.parent)
     fill_in(document)
     settings = _validate(document)
     check(document)

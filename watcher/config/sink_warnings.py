@@ -17,6 +17,7 @@ from watcher.delivery.grouping import key_of
 from watcher.delivery.sinks.alertmanager import PATH
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
+from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
@@ -114,7 +115,8 @@ def _of_followers(document: Document, sink: AnySink, *, path: Path) -> Iterator[
 def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
     url = URL(sink.url.get_secret_value())
     receiver = _receiver_at(url)
-    if receiver is not None and receiver != sink.template:
+    is_own = isinstance(sink.template, TemplateFile)
+    if receiver is not None and receiver != sink.template and not is_own:
         problem = f"{url.host} takes only what template: {receiver} makes"
         yield document.remark((*path, "url"), problem, remedy=f"write template: {receiver}, or another url")
     elif not sink.secret and sink.template is None:

@@ -1,6 +1,5 @@
 """What the contract (SPEC 3) promises for later versions: a key of theirs is an error that says so."""
 
-import re
 from importlib.metadata import version
 
 from watcher.config.yaml_tree import Path
@@ -26,9 +25,6 @@ _KEYS = {
 }
 
 _TEMPLATE = ("sinks", "*", "template")
-_FILE = re.compile(r".*[./\\].*")
-"""How the name of a template's file looks."""
-
 _VALUES = {
     (("polling", "cadence"), "adaptive"): CADENCE,
     (("sinks", "*", "type"), "apprise"): RECEIVERS,
@@ -42,10 +38,7 @@ def later_key(path: Path) -> str | None:
 
 def later_value(path: Path, value: str) -> str | None:
     """Return when this value of a key comes, if a later version has it."""
-    pattern = _pattern(path)
-    if pattern == _TEMPLATE and _FILE.fullmatch(value):
-        return RECEIVERS
-    return _VALUES.get((pattern, value))
+    return _VALUES.get((_pattern(path), value))
 
 
 def _pattern(path: Path) -> tuple[str, ...]:

@@ -94,7 +94,6 @@ TABLE = [
     ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",
      "1:29: sinks.out.tls: is not for a sink of type stdout; remove it, or set it for a sink of type webhook"),
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
-    (HOOK + "    template: ./mine.j2", f'5:15: sinks.ops.template: "./mine.j2" is {LATER} more receivers'),
     ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),
     ("heartbeat: {every: 1m}", f"1:1: heartbeat: {LATER} the console"),
     ("http: {public_url: https://h}", f"1:8: http.public_url: {LATER} the console"),
@@ -282,8 +281,9 @@ TABLE = [
      "5:5: sinks.ops.format: is not for a sink of type webhook; remove it, or set it for a sink of type stdout"),
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
-    (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is not known; did you mean "slack"? '
-     "Allowed: slack, discord, teams, pagerduty, alertmanager")),
+    (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is neither slack, discord, teams, pagerduty, '
+     'alertmanager nor a readable file; did you mean "slack"? Write slack, discord, teams, pagerduty, alertmanager or '
+     'the path of a Jinja2 file')),
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),
     ("sinks: {chat: {type: webhook, url: 'https://outlook.office.com/webhook/y'}}", "1:36: sinks.chat.url: " + RETIRED),

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from watcher.config.models import Settings
-from watcher.daemon.fingerprint import fingerprint_of_settings
+from watcher.daemon.fingerprint import fingerprint_of_settings, fingerprint_of_sink
+from watcher.delivery.sinks.template_file import TemplateFile
 
 PIPELINE = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f"
 GIVEN: dict[str, Any] = {
@@ -50,3 +51,14 @@ def test_what_one_replica_may_have_for_itself_and_secrets_make_it_no_other(chang
 def test_whatever_else_is_written_there_does(changed: dict[str, object]) -> None:
     assert fingerprint(**changed) != fingerprint()
     assert "secret" not in json.dumps(fingerprint(**changed))
+
+
+def test_what_a_template_file_holds_is_part_of_it() -> None:
+    def sinks(source: str) -> dict[str, object]:
+        block = {"type": "webhook", "url": "https://example.com/in", "template": TemplateFile("chat.j2", source)}
+        return {"sinks": {"ops": block}}
+
+    assert fingerprint(**sinks("{}")) == fingerprint(**sinks("{}"))
+    assert fingerprint(**sinks("{}")) != fingerprint(**sinks("[]"))
+    one, other = (Settings.model_validate(GIVEN | sinks(source)).sinks["ops"] for source in ("{}", "[]"))
+    assert fingerprint_of_sink(one) != fingerprint_of_sink(other)

@@ -1,10 +1,11 @@
-"""What a sink says of its messages in the log: that they are cut, or refused as they are. Once an hour each."""
+"""What a sink says of its messages in the log: what is cut, refused, or could not be made. Once an hour each."""
 
 import structlog
 
 from watcher.delivery.sinks.alert_text import clean
 from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.sinks.request_series import TAKEN
+from watcher.delivery.sinks.template import TemplateFailure
 from watcher.domain.delivery import Delivery
 from watcher.domain.timestamps import EARLIEST, Monotonic
 from watcher.runtime.clock import Clock
@@ -43,12 +44,26 @@ class MessageLog:
     def __init__(self, clock: Clock, *, hidden: tuple[str, ...]) -> None:
         """Have said nothing yet."""
         self._hidden = hidden
-        self._cut, self._rejected = _Hourly(clock), _Hourly(clock)
+        self._cut, self._rejected, self._failed = (_Hourly(clock) for _ in range(3))
 
     def cut(self, delivery: Delivery) -> None:
         """Note that the receiver's limits left something out of a message."""
         if count := self._cut.note():
             log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id), count=count)
+
+    def failed(self, delivery: Delivery, failure: TemplateFailure) -> None:
+        """Say loudly that a template of one's own could not make a message, and which line is to blame."""
+        if count := self._failed.note():
+            log.error(
+                "template.failed",
+                sink=delivery.sink,
+                event_id=str(delivery.event_id),
+                type=delivery.type,
+                line=failure.line or None,
+                reason=failure.reason,
+                count=count,
+                remedy="the plain event was sent instead; correct the template",
+            )
 
     def rejected(self, delivery: Delivery, *, answer: str, said: bytes, minimal: SendResult) -> None:
         """Say loudly that the receiver does not take the message as it is, what it says of it, and what was tried."""

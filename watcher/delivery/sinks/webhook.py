@@ -3,6 +3,7 @@
 When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
 """
 
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -28,8 +29,16 @@ from watcher.delivery.sinks.settings import Headers, SigningSecrets
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
+from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
-from watcher.delivery.sinks.webhook_settings import DEFAULTS, RoutingKey, WebhookUrl
+from watcher.delivery.sinks.webhook_settings import (
+    DEFAULTS,
+    OWN_DEFAULTS,
+    Preset,
+    RoutingKey,
+    TemplateChoice,
+    WebhookUrl,
+)
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import (
@@ -68,10 +77,11 @@ class WebhookSettings(HttpSettings):
     model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
 
     type: Literal["webhook"] = Field(description="Posts each event to a URL, signed.", examples=["webhook"])
-    template: Literal["slack", "discord", "teams", "pagerduty", "alertmanager"] | None = Field(
+    template: TemplateChoice | None = Field(
         default=None,
-        description="Posts messages made for this receiver instead of events. It brings its own defaults of `events` "
-        "(all but `execution.new`, `.running`, `.paused`, `.success`) and `rate_limit`. See [sinks.md](sinks.md).",
+        description="Posts messages made for this receiver instead of events, or what a Jinja2 file makes of them "
+        "(its path begins beside this file). It brings its own defaults of `events` (all but `execution.new`, "
+        "`.running`, `.paused`, `.success`) and, but for a file, `rate_limit`. See [sinks.md](sinks.md).",
         examples=["pagerduty"],
     )
     routing_key: RoutingKey | None = Field(
@@ -112,7 +122,9 @@ class WebhookSettings(HttpSettings):
     def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 (any input)
         """Fill in what the template's receiver wants. Such do not count as given: fingerprints rely on that."""
         template = value.get("template") if isinstance(value, dict) else None
-        defaults = DEFAULTS.get(template, {}) if isinstance(template, str) else {}
+        defaults = OWN_DEFAULTS if isinstance(template, TemplateFile) else {}
+        if isinstance(template, str):
+            defaults = DEFAULTS.get(template, {})
         missing = {key: default for key, default in defaults.items() if value.get(key) is None}
         settings = handler({**value, **missing} if missing else value)
         settings.model_fields_set.difference_update(missing)
@@ -176,19 +188,18 @@ class WebhookSettings(HttpSettings):
 
     def chosen_template(self, clock: Clock) -> Template:
         """Return what makes its requests."""
-        match self.template:
-            case "slack":
-                return SlackTemplate()
-            case "discord":
-                return DiscordTemplate()
-            case "teams":
-                return TeamsTemplate()
-            case "pagerduty":
-                return PagerDutyTemplate(self._key())
-            case "alertmanager":
-                return AlertmanagerTemplate(clock)
-            case None:
-                return EventTemplate() if self.group is None else BatchTemplate()
+        if self.template is None:
+            return EventTemplate() if self.group is None else BatchTemplate()
+        if isinstance(self.template, TemplateFile):
+            return self.template.template()
+        presets: Mapping[Preset, Callable[[], Template]] = {
+            "slack": SlackTemplate,
+            "discord": DiscordTemplate,
+            "teams": TeamsTemplate,
+            "pagerduty": lambda: PagerDutyTemplate(self._key()),
+            "alertmanager": lambda: AlertmanagerTemplate(clock),
+        }
+        return presets[self.template]()
 
     def _key(self) -> str:
         return "" if self.routing_key is None else self.routing_key.get_secret_value()

@@ -83,6 +83,8 @@ class WebhookSink:
         """Post once, and once more in minimal form if that is refused as it is."""
         if message.is_cut:
             self._log.cut(delivery)
+        if message.failure is not None:
+            self._log.failed(delivery, message.failure)
         result, said = await self._post(message, replayed=delivery.replayed)
         if result.answer == str(_REJECTED) and message.minimal is not None:
             result, _ = await self._post(replace(message, body=message.minimal()), replayed=delivery.replayed)
@@ -107,6 +109,8 @@ class WebhookSink:
     def _headers_of(self, message: Message, *, replayed: bool) -> dict[str, str]:
         timestamp = str(int(self._clock.now().timestamp()))
         headers = {"webhook-id": message.id, "webhook-timestamp": timestamp}
+        if message.content_type is not None:
+            headers["Content-Type"] = message.content_type
         if replayed:
             headers["webhook-replay"] = "1"
         if self._keys:

@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr, TypeAdapter
 from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
@@ -13,7 +13,12 @@ from watcher.delivery.sinks.pagerduty import ENQUEUE_URL, PagerDutyTemplate
 from watcher.delivery.sinks.settings import SinkUrl
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.teams import TeamsTemplate, is_retired
+from watcher.delivery.sinks.template import ALERT_EVENTS
+from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.runtime.units import InvalidValueError
+
+Preset = Literal["slack", "discord", "teams", "pagerduty", "alertmanager"]
+"""Receivers that there is a template for."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "slack": {"events": list(SlackTemplate.events), "rate_limit": SlackTemplate.rate_limit},
@@ -27,6 +32,27 @@ DEFAULTS: Mapping[str, Mapping[str, Any]] = {
     "alertmanager": {"events": list(AlertmanagerTemplate.events), "rate_limit": AlertmanagerTemplate.rate_limit},
 }
 """What each template's receiver wants where the file says nothing."""
+
+OWN_DEFAULTS: Mapping[str, Any] = {"events": list(ALERT_EVENTS)}
+"""The same for a template of one's own: it is for people, as these are."""
+
+_PRESET: TypeAdapter[Preset] = TypeAdapter(Preset)
+
+
+def _preset_or_file(value: object) -> Preset | TemplateFile:
+    return value if isinstance(value, TemplateFile) else _PRESET.validate_python(value)
+
+
+def _dumped(value: Preset | TemplateFile) -> Any:  # noqa: ANN401 (what fingerprints are made of)
+    return [value.path, value.source] if isinstance(value, TemplateFile) else value
+
+
+TemplateChoice = Annotated[
+    Preset | TemplateFile,
+    PlainValidator(_preset_or_file, json_schema_input_type=Preset | str),
+    PlainSerializer(_dumped),
+]
+"""A receiver, or a file: what it holds is put in by whoever reads the configuration."""
 
 _ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 

@@ -207,7 +207,9 @@ def messages(receiver: Receiver) -> str:
         "chat": ", template: slack",
         "phone": f", template: pagerduty, routing_key: {KEY}",
         "alerts": ", template: alertmanager",
+        "mine": ", template: ./mine.j2",
     }
+    Path("mine.j2").write_text('{"mine": {{ headline | tojson }}}')
     blocks = (f"  {name}: {{type: webhook, url: '{url}'{more}}}" for name, more in kinds.items())
     return "\n".join((GOOD, "sinks:", *blocks))
 
@@ -219,22 +221,24 @@ def test_on_a_terminal_each_webhooks_message_is_shown_as_its_receiver_would_and_
     write(messages(receiver))
     text = on_terminal("check", "--send", columns=120)
     frames = {title: frame for title, _, frame in (each.partition(" ") for each in text.split("╭─ sinks.")[1:])}
-    assert set(frames) == {"plain", "chat", "phone", "alerts"}
+    assert set(frames) == {"plain", "chat", "phone", "alerts", "mine"}
+    assert '│ {"mine": "✓ Test message from clerk-watcher to its sink mine"} ' in frames["mine"]
     assert '{"specversion":"1.0"' in frames["plain"]
     assert "│ ✓ Test message from clerk-watcher to its sink chat " in frames["chat"]
     assert "│ severity info · source phone · class watcher.test " in frames["phone"]
     assert '│ alertname="ClerkWatcherTest", severity="info", sink="alerts" ' in frames["alerts"]
-    *_, plain, chat, phone, alerts = text.splitlines()
-    assert [line.split("  ")[0] for line in (plain, chat, phone, alerts)] == [
+    *_, plain, chat, phone, alerts, mine = text.splitlines()
+    assert [line.split("  ")[0] for line in (plain, chat, phone, alerts, mine)] == [
         "✓ sinks.plain",
         "✓ sinks.chat",
         "✓ sinks.phone",
         "✓ sinks.alerts",
+        "✓ sinks.mine",
     ]
     assert "hush" not in text
     assert KEY not in text
     sent = {request.headers["webhook-id"] for request in receiver.requests}
-    assert len(sent) == 4
+    assert len(sent) == 5
     assert all(id_ in text for id_ in sent if id_ in frames["chat"] + frames["phone"])
     assert sum(id_ in frames["chat"] + frames["phone"] for id_ in sent) == 2
 
@@ -262,6 +266,7 @@ def test_piped_no_message_is_shown_and_what_a_sink_logs_stays_off_stdout(receive
         ["sinks.chat", "no"],
         ["sinks.phone", "no"],
         ["sinks.alerts", "no"],
+        ["sinks.mine", "no"],
     ]
     assert head == "target\tworks\tms\tanswer"
     assert err.count("template.rejected") == 3

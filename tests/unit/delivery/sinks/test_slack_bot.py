@@ -193,11 +193,12 @@ async def test_for_a_message_that_is_gone_there_is_one_new_one(
         slack.messages.clear()
         slack.says.append("thread_not_found" if how == "refused" else None)
     delivery = failed() if type_ is FAILED else sample(type_)
-    place = {"thread" if delivery.type == FAILED else "message": message}
+    is_reply = delivery.type == FAILED
+    placed = replace(delivery, thread=message) if is_reply else replace(delivery, message=message)
     channel = OTHER_CHANNEL if how == "deleted" else CHANNEL  # a reply to what was deleted is a message there
     async with sink_of(slack.block(channel=channel)) as sink:
         with capture_logs() as logs:
-            result = await sink.send([replace(delivery, **place)])
+            result = await sink.send([placed])
     assert result.outcome is SendOutcome.DELIVERED
     ((place_of_new, new),) = [
         (place, each) for place, each in slack.messages.items() if how != "archived" or place[0] == CHANNEL

@@ -1,0 +1,95 @@
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from watcher.config.models import Settings
+from watcher.config.source import ConfigSource, changes_between
+from watcher.delivery.sinks.template import ALERT_EVENTS
+from watcher.delivery.sinks.template_file import TemplateFile
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.runtime.clock import SystemClock
+
+Load = Callable[..., Settings]
+Mistakes = Callable[..., list[str]]
+Warned = Callable[..., list[str]]
+
+ACCOUNT = "accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]\n"
+HOOK = "sinks:\n  chat:\n    type: webhook\n    url: https://h.example\n    template: "
+GOOD = '{"text": {{ headline | tojson }}}'
+WORDS = "slack, discord, teams, pagerduty, alertmanager"
+BESIDE = "correct the path, which begins beside this file"
+
+
+def webhook(settings: Settings) -> WebhookSettings:
+    sink = settings.sinks["chat"]
+    assert isinstance(sink, WebhookSettings)
+    return sink
+
+
+@pytest.mark.parametrize("name", ["chat.json.j2", "./chat.json.j2", "${DIR}/chat.json.j2", "chat"])
+def test_a_template_is_read_from_a_file_beside_the_configuration(name: str, load: Load) -> None:
+    load("")
+    Path("chat.json.j2").write_text(f"\ufeff{GOOD}")
+    Path("chat").write_text(GOOD)
+    sink = webhook(load(HOOK + name, DIR=str(Path.cwd())))
+    assert sink.template == TemplateFile(name, GOOD)
+    assert (sink.events, sink.rate_limit) == (ALERT_EVENTS, 100.0)
+    assert not sink.model_fields_set & {"events"}
+    assert "headline" not in repr(sink)
+    assert webhook(load(HOOK + name + "\n    events: ['*']", DIR=str(Path.cwd()))).events == ("*",)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("slak", (f'"slak" is neither {WORDS} nor a readable file; did you mean "slack"? Write {WORDS} or the path of '
+         "a Jinja2 file")),
+        ("mine", f'"mine" is neither {WORDS} nor a readable file; write {WORDS} or the path of a Jinja2 file'),
+        ("slack.j2", f'cannot read "slack.j2" (no such file or directory, running as uid {os.geteuid()}); {BESIDE}'),
+        ("./", f'cannot read "./" (is a directory, running as uid {os.geteuid()}); name a file'),
+        ("${NAME}", (f"cannot read the filled-in value (no such file or directory, running as uid {os.geteuid()}); "
+         f"{BESIDE}")),
+        ("large.j2", 'cannot read "large.j2" (larger than 64 KiB); name a Jinja2 file'),
+        ("latin.j2", '"latin.j2" is not UTF-8 text; name a Jinja2 file'),
+        ("typo.j2", 'typo.j2:2: there is no "hedline"; what a template sees is in docs/sinks.md'),
+        ("absent.j2", 'absent.j2:2: for pipeline.gap: "execution" is absent; write default(""), or ask by if'),
+        ("quotes.j2", ("quotes.j2: for execution.new: renders no JSON: Expecting ',' delimiter in line 1, column 20 of "
+         'the message; put every value in by tojson, such as {"text": {{ headline | tojson }}}')),
+        ("{path: good.j2, source: x}", "is a block of keys, not a single value; write one value behind the key"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_it_is_said_at_load(name: str, message: str, mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("large.j2").write_text(GOOD + " " * 65_536)
+    Path("latin.j2").write_bytes(b"\xe4")
+    Path("typo.j2").write_text("\n{{ hedline }}")
+    Path("absent.j2").write_text('{"a":\n{{ event.data.execution.status | tojson }}}')
+    Path("quotes.j2").write_text('{"text": "{{ headline }}"}')
+    assert mistakes(HOOK + name, NAME="hunter2")[0] == f"watcher.yaml:5:15: sinks.chat.template: {message}"
+
+
+def test_one_message_holds_all_of_a_group(mistakes: Mistakes) -> None:
+    mistakes("- x")
+    Path("chat.j2").write_text(GOOD)
+    (line, _) = mistakes(HOOK + "chat.j2\n    group: {max: 5}")
+    assert "sinks.chat.group.max: max is of batches" in line
+
+
+def test_a_known_receiver_may_be_sent_what_ones_own_template_makes(warned: Warned) -> None:
+    Path("chat.j2").write_text(GOOD)
+    text = ACCOUNT + HOOK.replace("h.example", "hooks.slack.com/services/T/B/x") + "chat.j2"
+    assert warned(text) == []
+
+
+def test_a_change_of_the_file_is_a_change_of_the_sink(tmp_path: Path) -> None:
+    path, template = tmp_path / "watcher.yaml", tmp_path / "chat.j2"
+    path.write_text(ACCOUNT + HOOK + "chat.j2")
+    template.write_text(GOOD)
+    source = ConfigSource(path, environ={}, clock=SystemClock())
+    before = source.load()
+    assert not source.changed()
+    template.write_text('{"text": "new"}')
+    assert source.changed()
+    assert changes_between(before, source.load()) == ["sinks.chat changed"]

@@ -1,0 +1,75 @@
+"""Templates of one's own: `template` of a webhook names a file, which is read and tried before anything uses it."""
+
+from pathlib import Path as FilePath
+
+from watcher.config.document import Document, quoted
+from watcher.config.file_stamp import Cause, FileError
+from watcher.config.unsupported_keys import later_value
+from watcher.config.yaml_tree import Path
+from watcher.delivery.sinks.template_file import TemplateFile
+from watcher.delivery.sinks.webhook_settings import DEFAULTS
+from watcher.runtime.settings import did_you_mean
+
+TEMPLATE_BYTES = 64 * 1024
+
+_JSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
+_REMEDIES = {
+    "renders no JSON": _JSON,
+    "is absent": 'write default(""), or ask by if',
+    "there is no": "what a template sees is in docs/sinks.md",
+    "does too much": "make it shorter: it may take some thousand steps",
+}
+"""What helps, by what the reason says."""
+
+_FILE_REMEDIES = {
+    Cause.NO_PATH: "write a path such as ./chat.json.j2",
+    Cause.MISSING: "correct the path, which begins beside this file",
+    Cause.DENIED: "chmod 0440 and the right group",
+    Cause.DIRECTORY: "name a file",
+    Cause.NOT_REGULAR: "name a regular file",
+    Cause.TOO_LARGE: "name a Jinja2 file",
+    Cause.HANGS: "see why its file system does not answer",
+    Cause.OTHER: "see what is wrong with its file system",
+}
+
+
+def read_templates(document: Document, *, directory: FilePath) -> None:
+    """Put in the templates that files hold. Relative paths start at `directory`, that of the configuration file."""
+    for name in document.table(("sinks",)):
+        path = ("sinks", name, "template")
+        given = document.text(path)
+        is_file = given is not None and given not in DEFAULTS and not later_value(path, given)
+        if given is not None and is_file and document.get((*path[:-1], "type")) == "webhook":
+            _read(document, path, directory / given)
+
+
+def _read(document: Document, path: Path, file: FilePath) -> None:
+    try:
+        source = document.read(file, limit=TEMPLATE_BYTES).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        document.report(path, f"{document.subject(path)} is not UTF-8 text", remedy="name a Jinja2 file")
+        return
+    except FileError as error:
+        _refuse(document, path, error)
+        return
+    template = TemplateFile(document.written(path), source)
+    if failure := template.check():
+        line = f":{failure.line}" if failure.line else ""
+        place = f"{quoted(template.path)[1:-1]}{line}"
+        remedy = next((text for word, text in _REMEDIES.items() if word in failure.reason), "correct the template")
+        document.report(path, f"{place}: {failure.reason}", remedy=remedy)
+    else:
+        document.table(path[:-1])[str(path[-1])] = template
+
+
+def _refuse(document: Document, path: Path, error: FileError) -> None:
+    """Report a file that cannot be read; what does not look like one is rather a word that is misspelt."""
+    subject, given = document.subject(path), document.text(path) or ""
+    if document.is_hidden(path) or "/" in given or "." in given:
+        remedy = _FILE_REMEDIES.get(error.cause, "see what is wrong with it")
+        document.report(path, f"cannot read {subject} ({error})", remedy=remedy)
+        return
+    words = ", ".join(DEFAULTS)
+    rest = f"write {words} or the path of a Jinja2 file"
+    remedy = did_you_mean(given, list(DEFAULTS), rest=rest)
+    document.report(path, f"{subject} is neither {words} nor a readable file", remedy=remedy)
