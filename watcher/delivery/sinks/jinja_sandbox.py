@@ -131,9 +131,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return super().call_binop(context, operator, left, right)
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any value)
-        """Charge a call, be it of a macro that calls itself."""
-        current_steps.get().spend(1)
-        return super().call(context, obj, *args, **kwargs)
+        """Charge a call for what it is of and what it makes, be it of a macro that calls itself."""
+        steps = current_steps.get()
+        steps.spend(1 + size_of(getattr(obj, "__self__", None)))
+        result = super().call(context, obj, *args, **kwargs)
+        steps.spend(size_of(result))
+        return result
 
 
 class _Metered(NodeTransformer):

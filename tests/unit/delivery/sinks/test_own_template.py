@@ -64,6 +64,7 @@ COSTLY = [
     '{% set n = namespace(x="aa") %}{% for i in range(99) %}{% set n.x = n.x | replace("a", n.x) %}{% endfor %}',
     '{% set n = namespace(x="aa") %}{% for i in range(99) %}{% set n.x = ["b", "c"] | join(n.x) ~ n.x %}{% endfor %}',
     "{% set n = namespace(x=9) %}{% for i in range(99) %}{% set n.x = n.x * n.x %}{% endfor %}",
+    '{% set t = "a " * 40000 %}{% for i in range(4000) %}{% set x = t.split() %}{% endfor %}',
     "{% set t %}{% for i in range(9000) %}{{ error * 9 }}{% endfor %}{% endset %}",
     "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(40) }}",
 ]
