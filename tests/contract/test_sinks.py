@@ -9,13 +9,16 @@ from typing import Protocol
 from uuid import UUID
 
 import pytest
-from receiver import Receiver, hangs
+from receiver import Receiver, answer, hangs, says
+from sample_events import sample
 from worker_rig import FakeClock
 
+from watcher.delivery.sinks.apprise import AppriseSettings
 from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
+from watcher.domain.event import EventType
 from watcher.domain.timestamps import Micros
 
 BODIES = [b"{}", '{"name": "Größe € 🦉"}'.encode(), b'{"x": "' + b"y" * 16_000 + b'"}', b'{"line": "a\\nb"}']
@@ -36,6 +39,23 @@ class WebhookTarget:
     async def open(self) -> None:
         self.receiver = await Receiver().__aenter__()
         settings = WebhookSettings.model_validate({"type": "webhook", "url": self.receiver.url})
+        self.sink: Sink = settings.open(SinkContext(FakeClock()))
+
+    async def close(self) -> None:
+        await self.sink.close()
+        await self.receiver.__aexit__(None, None, None)
+
+    def stop_answering(self) -> None:
+        self.receiver.reply = hangs
+
+    async def received(self) -> list[bytes]:
+        return [request.body for request in self.receiver.requests]
+
+
+class AppriseTarget:
+    async def open(self) -> None:
+        self.receiver = await Receiver(says(answer(200))).__aenter__()
+        settings = AppriseSettings.model_validate({"type": "apprise", "url": f"json://127.0.0.1:{self.receiver.port}"})
         self.sink: Sink = settings.open(SinkContext(FakeClock()))
 
     async def close(self) -> None:
@@ -74,7 +94,11 @@ class StdoutTarget:
         return os.read(self.reading, 1_000_000).splitlines()
 
 
-@pytest.fixture(params=[WebhookTarget, StdoutTarget])
+MESSAGES, EVENTS = [AppriseTarget], [WebhookTarget, StdoutTarget]
+"""What makes a message of each event, and what sends it as it is."""
+
+
+@pytest.fixture(params=[*EVENTS, *MESSAGES])
 async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
     target: Target = request.param()
     await target.open()
@@ -86,6 +110,7 @@ def delivery(body: bytes) -> Delivery:
     return Delivery("ops", UUID(int=1), "execution.failed", b"s", 1, body, Micros(0), Micros(0))
 
 
+@pytest.mark.parametrize("target", EVENTS, indirect=True)
 @pytest.mark.parametrize("body", BODIES)
 async def test_a_body_arrives_byte_for_byte(target: Target, body: bytes) -> None:
     result = await target.sink.send([delivery(body)])
@@ -94,15 +119,17 @@ async def test_a_body_arrives_byte_for_byte(target: Target, body: bytes) -> None
 
 
 async def test_sixteen_at_once_all_arrive(target: Target) -> None:
-    bodies = [f'{{"number": {number}}}'.encode() for number in range(16)]
-    receipts = await asyncio.gather(*(target.sink.send([delivery(body)]) for body in bodies))
+    deliveries = [sample(EventType.EXECUTION_FAILED, number=number) for number in range(16)]
+    receipts = await asyncio.gather(*(target.sink.send([each]) for each in deliveries))
     assert {result.outcome for result in receipts} == {SendOutcome.DELIVERED}
-    assert sorted(await target.received()) == sorted(bodies)
+    received = await target.received()
+    ids = [str(each.event_id).encode() for each in deliveries]
+    assert sorted(id_ for id_ in ids for body in received if id_ in body) == sorted(ids)
 
 
 async def test_an_attempt_can_be_broken_off(target: Target) -> None:
     target.stop_answering()
-    sending = asyncio.create_task(target.sink.send([delivery(b"{}")]))
+    sending = asyncio.create_task(target.sink.send([sample(EventType.EXECUTION_FAILED)]))
     done, _ = await asyncio.wait([sending], timeout=0.05)
     assert not done
     sending.cancel()

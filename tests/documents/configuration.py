@@ -48,6 +48,7 @@ KINDS = {
     "_routing_key": "secret",
     "_sink_url": "secret URL",
     "_preset_or_file": f"{', '.join(f'`{name}`' for name in DEFAULTS_OF_TEMPLATES)}, or the path of a Jinja2 file",
+    "_apprise_url": "secret URL",
     "one_or_list": "secret, or a list",
 }
 """What a value is, by the validator that reads it."""

@@ -1,5 +1,6 @@
 """What the contract (SPEC 3) promises for later versions: a key of theirs is an error that says so."""
 
+from collections.abc import Mapping
 from importlib.metadata import version
 
 from watcher.config.yaml_tree import Path
@@ -7,7 +8,6 @@ from watcher.config.yaml_tree import Path
 VERSION = ".".join(version("clerk-watcher").split(".")[:2])
 NOT_YET = f"not in this version ({VERSION})"
 
-RECEIVERS = "comes with more receivers"
 CONSOLE = "comes with the console"
 INSIGHT = "comes with insight into pipelines"
 CADENCE = "comes with the adaptive cadence"
@@ -24,11 +24,7 @@ _KEYS = {
     ("http", "token_file"): CONSOLE,
 }
 
-_TEMPLATE = ("sinks", "*", "template")
-_VALUES = {
-    (("polling", "cadence"), "adaptive"): CADENCE,
-    (("sinks", "*", "type"), "apprise"): RECEIVERS,
-}
+_VALUES: Mapping[tuple[tuple[str, ...], str], str] = {(("polling", "cadence"), "adaptive"): CADENCE}
 
 
 def later_key(path: Path) -> str | None:

@@ -23,6 +23,7 @@ ENVIRON = {
     "OPS_TOKEN": "t",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
+    "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
 }
 
 

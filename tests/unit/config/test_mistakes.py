@@ -14,6 +14,7 @@ LATER = "not in this version (0.1); comes with"
 BOT = "sinks: {chat: {type: slack_bot, token: '%s', channel: '%s'}}"
 ID_REMEDY = "address in Clerk Chat"
 URL_REMEDY = "write it like https://hooks.example.com/clerk"
+SERVICES = "see https://github.com/caronc/apprise/wiki"
 SECRET_REMEDY = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
 NAME_REMEDY = "use 1 to 64 of the characters A-Z a-z 0-9 _ . -"
 BASE_REMEDY = "write only scheme, host and perhaps a path, such as https://web-api.clerk.chat"
@@ -94,7 +95,24 @@ TABLE = [
     ("sinks: {out: {type: stdout, tls: {ca_file: ca.pem}}}",
      "1:29: sinks.out.tls: is not for a sink of type stdout; remove it, or set it for a sink of type webhook"),
     ("sinks: {out: {type: stdout, format: x}}", '1:37: sinks.out.format: "x" is not known; allowed: auto, json, text'),
-    ("sinks: {phone: {type: apprise, url: x}}", f'1:23: sinks.phone.type: "apprise" is {LATER} more receivers'),
+    # apprise
+    ("sinks: {phone: {type: apprise}}", "1:9: sinks.phone: needs url or url_file; write url: ${APPRISE_URL}"),
+    ("sinks: {phone: {type: apprise, url: s3cr3t}}",
+     ("1:37: sinks.phone.url: does not begin with the scheme of a service; write it like ntfys://ntfy.sh/topic")),
+    ("sinks: {phone: {type: apprise, url: 'ntfy://h/a,ntfy://h/b'}}",
+     "1:37: sinks.phone.url: holds several URLs; write a sink for each"),
+    ("sinks: {phone: {type: apprise, url: 's3cr3t://x'}}",
+     f"1:37: sinks.phone.url: is of no service that Apprise knows; {SERVICES}"),
+    ("sinks: {phone: {type: apprise, url: 'config://s3cr3t'}}",
+     f"1:37: sinks.phone.url: is of no service that Apprise knows; {SERVICES}"),
+    ("sinks: {phone: {type: apprise, url: 'file:///s3cr3t'}}",
+     f"1:37: sinks.phone.url: is of no service that Apprise knows; {SERVICES}"),
+    ("sinks: {phone: {type: apprise, url: 'tgram://s3cr3t'}}",
+     f"1:37: sinks.phone.url: is not what Apprise needs for tgram://; {SERVICES}"),
+    ("sinks: {phone: {type: apprise, url: 'windows://'}}",
+     f"1:37: sinks.phone.url: windows:// needs something that is missing here, such as a package; {SERVICES}"),
+    ("sinks: {phone: {type: apprise, url: 'ntfys://ntfy.sh/t', secret: s3cr3t}}",
+     "1:58: sinks.phone.secret: is not for a sink of type apprise; remove it, or set it for a sink of type webhook"),
     ("heartbeat: {every: 1m}", f"1:1: heartbeat: {LATER} the console"),
     ("http: {public_url: https://h}", f"1:8: http.public_url: {LATER} the console"),
     ("http: {token: t}", f"1:8: http.token: {LATER} the console"),
@@ -227,7 +245,8 @@ TABLE = [
     # sinks
     ("sinks: {ops: {}}", "1:9: sinks.ops: needs type; write type: stdout or type: webhook"),
     ("sinks: {ops: {type: webhok}}",
-     '1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? Allowed: stdout, webhook, slack_bot'),
+     ('1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? '
+      'Allowed: stdout, webhook, slack_bot, apprise')),
     ("sinks: {ops: {type: [webhook]}}",
      "1:21: sinks.ops.type: is a list, not a single value; write one value behind the key"),
     ("sinks: {ops: x}", f"1:14: sinks.ops: is a single value, {BLOCK}"),

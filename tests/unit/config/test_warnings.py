@@ -187,7 +187,11 @@ def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -
     copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
     document = Document(file=str(copy))
     keys = {"CLERK_API_KEY": "k", "CLERK_API_KEY_US": "u", "CLERK_API_KEY_EU": "e"}
-    receivers = {"SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x", "PAGERDUTY_ROUTING_KEY": "k" * 32}
+    receivers = {
+        "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x",
+        "PAGERDUTY_ROUTING_KEY": "k" * 32,
+        "APPRISE_URL": "ntfys://ntfy.sh/x",
+    }
     environ = keys | receivers | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"} | LOUD
     settings = load_config(copy, environ=environ, document=document)
     warnings = warnings_of(document, settings, environ=environ, now=NOW)

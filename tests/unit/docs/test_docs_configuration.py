@@ -18,6 +18,7 @@ ENVIRON = {
     "OPS_WEBHOOK_SECRET": SECRET,
     "OPS_TOKEN": "t",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
+    "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
     "WATCHER_DB_PASSWORD": "p",
 }
 

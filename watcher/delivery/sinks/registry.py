@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from watcher.delivery.sinks.apprise import AppriseSettings
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.stdout import StdoutSettings
@@ -11,5 +12,6 @@ SINK_KINDS: Mapping[str, type[SinkSettings]] = {
     "stdout": StdoutSettings,
     "webhook": WebhookSettings,
     "slack_bot": SlackBotSettings,
+    "apprise": AppriseSettings,
 }
 """The settings of each, by the word in `type`."""

@@ -1,0 +1,180 @@
+"""Sends by way of Apprise, which knows some 180 chat, mail and pager services. One URL, one sink, one result.
+
+Apprise blocks, so it works in a thread: one per sink at a time, which nobody waits for at the end. Of the URL only the
+scheme is ever shown. Apprise itself is an extra; without it only a file that asks for it is refused.
+"""
+
+import asyncio
+import re
+from collections.abc import Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Annotated, Literal, Protocol
+from uuid import UUID
+
+from pydantic import AfterValidator, Field, SecretStr, field_validator
+
+from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.settings import EventGlob
+from watcher.delivery.sinks.template import ALERT_EVENTS
+from watcher.domain.delivery import Delivery
+from watcher.runtime.clock import Clock
+from watcher.runtime.settings import Rate, as_written
+from watcher.runtime.threads import begin, run_detached
+from watcher.runtime.units import InvalidValueError
+
+MESSAGE_BYTES = 3800
+"""Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
+
+TAKEN_COUNT = 1000
+"""Of so many groups that were taken in part it is remembered."""
+
+_SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
+_SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
+_HANGS = "Apprise has not come back from an earlier message; a restart lets go of it"
+_REMEDY = "see whether its URL still holds, and whether this machine reaches it (HTTPS_PROXY)"
+_EXAMPLE = "write it like ntfys://ntfy.sh/topic"
+
+
+def _apprise_url(value: SecretStr) -> SecretStr:
+    url = value.get_secret_value()
+    if _SEVERAL.search(url):
+        raise InvalidValueError("holds several URLs", remedy="write a sink for each", quote=False)
+    if not _SCHEME.fullmatch(url):
+        raise InvalidValueError("does not begin with the scheme of a service", remedy=_EXAMPLE, quote=False)
+    try:
+        from watcher.delivery.sinks.apprise_service import check_url  # noqa: PLC0415 (of an extra)
+    except ImportError:
+        return value  # `type` says so
+    check_url(url)
+    return value
+
+
+class AppriseSettings(RemoteSettings):
+    """`{type: apprise, url: …}`."""
+
+    type: Literal["apprise"] = Field(
+        description="Sends messages to a chat, mail or pager service by way of [Apprise](sinks.md#apprise). Needs the "
+        "extra: `pip install 'clerk-watcher[apprise]'`.",
+        examples=["apprise"],
+    )
+    events: tuple[EventGlob, ...] = Field(
+        default=tuple(map(str, ALERT_EVENTS)),
+        min_length=1,
+        description="Globs over event types; each must match at least one.",
+        examples=['[execution.failed, "account.*"]'],
+    )
+    url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(
+        description="The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever "
+        "shown.",
+        examples=["${APPRISE_URL}"],
+    )
+    url_file: str | None = Field(
+        default=None, description="The file that holds the URL.", examples=["/run/secrets/apprise_url"]
+    )
+    rate_limit: Rate = Field(default=as_written("1/s"), description="The most messages sent.", examples=["10/m"])
+
+    @field_validator("type")
+    @classmethod
+    def _extra_is_there(cls, value: str) -> str:
+        try:
+            from watcher.delivery.sinks import apprise_service  # noqa: F401, PLC0415 (of an extra)
+        except ImportError:
+            remedy = "pip install 'clerk-watcher[apprise]'"
+            raise InvalidValueError("apprise needs the extra", remedy=remedy, quote=False) from None
+        return value
+
+    @property
+    def target(self) -> str:
+        """Return the scheme: all the rest is a secret."""
+        return f"{self.url.get_secret_value().partition('://')[0].lower()}://"
+
+    def open(self, context: SinkContext) -> Sink:
+        """Return the sink, with no connection yet."""
+        from watcher.delivery.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
+
+        service = AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
+        return AppriseSink(service, timeout_s=self.timeout_s, context=context)
+
+    def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:  # noqa: ARG002 (of the seam)
+        """Return the message as text; how a service shows that is up to it."""
+        messages = plain_messages([delivery], most_bytes=MESSAGE_BYTES)
+        return [[message.title, *message.body.split("\n")] for message in messages]
+
+    async def connect(self) -> str:
+        """Do nothing: Apprise can only send."""
+        return "not tried, for Apprise can only send: use --send"
+
+
+class Service(Protocol):
+    """What sends. `body_length` is how many characters it takes."""
+
+    body_length: int
+
+    def notify(self, message: PlainMessage) -> str | None:
+        """Send once, blocking. Return `None` if it was taken, else why not."""
+        ...
+
+
+class AppriseSink:
+    """Sends one message at a time. While one hangs, though nobody waits for it any more, nothing else is sent."""
+
+    batch_count = 1
+    refresh_every_s: float | None = None
+
+    def __init__(self, service: Service, *, timeout_s: float, context: SinkContext) -> None:
+        """Send to this service."""
+        self._service = service
+        self._most_bytes = min(MESSAGE_BYTES, service.body_length)
+        self._timeout_s = timeout_s
+        self._context = context
+        self._turn = asyncio.Lock()
+        self._call: Future[str | None] | None = None
+        self._taken: dict[UUID, int] = {}  # how many messages of a group, the oldest first
+
+    async def send(self, batch: Sequence[Delivery]) -> SendResult:
+        """Send the messages of a delivery or a group, those first that no earlier attempt got through."""
+        key = batch[0].group_id or batch[0].event_id
+        earlier = self._taken.pop(key, 0)
+        begun = earlier if batch[0].attempts else 0  # a replay begins anew
+        make = partial(plain_messages, batch, most_bytes=self._most_bytes)
+        messages = await run_detached(make, name="apprise")
+        for number, message in enumerate(messages[begun:], start=begun):
+            if number > begun:
+                await asyncio.sleep(self._context.take_slot())
+            if (answer := await self._notify(message)) is not None:
+                self._remember(key, number)
+                return answer
+        return SendResult(SendOutcome.DELIVERED, "ok")
+
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        """Do nothing: no service is told again."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Hold nothing: a thread that hangs ends with its call or with the process."""
+
+    def _remember(self, key: UUID, count: int) -> None:
+        if count:
+            self._taken[key] = count
+        if len(self._taken) > TAKEN_COUNT:  # such as those that died since
+            del self._taken[next(iter(self._taken))]
+
+    async def _notify(self, message: PlainMessage) -> SendResult | None:
+        """Send one message; return `None` if it was taken."""
+        async with self._turn:
+            if self._call is not None and not self._call.done():
+                return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
+            self._call = begin(partial(self._checked_notify, message), name="apprise")
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    answer = await asyncio.wrap_future(self._call)
+            except TimeoutError:
+                answer = "timeout"
+        return None if answer is None else SendResult(SendOutcome.RETRY, answer, remedy=_REMEDY)
+
+    def _checked_notify(self, message: PlainMessage) -> str | None:
+        self._context.check()
+        return self._service.notify(message)

@@ -1,0 +1,103 @@
+"""One service behind Apprise: the only module that imports Apprise, which is an extra.
+
+It takes half a second and 26 MB, so only what uses it imports this. It is called from threads. Of what Apprise says in
+its logs and results nothing leaves it but a status code: their texts may hold the URL, which is a secret.
+"""
+
+import logging
+import re
+import warnings
+
+import apprise
+import urllib3
+
+from watcher.delivery.sinks.plain_message import PlainMessage
+from watcher.domain.problems import Severity
+from watcher.runtime.units import InvalidValueError
+
+LOG = logging.getLogger(apprise.LOGGER_NAME)
+LOG.propagate = False
+LOG.setLevel(logging.WARNING)
+warnings.filterwarnings("ignore", category=urllib3.exceptions.HTTPWarning)  # names the host, at each `verify=no`
+
+SERVICES = "https://github.com/caronc/apprise/wiki"
+
+_STATUS = re.compile(r"\berror=(\d{3})\b")
+_CONNECTION = re.compile(r"connection error", re.IGNORECASE)
+
+_TYPES = {
+    Severity.CRITICAL: apprise.NotifyType.FAILURE,
+    Severity.ERROR: apprise.NotifyType.FAILURE,
+    Severity.WARNING: apprise.NotifyType.WARNING,
+    Severity.INFO: apprise.NotifyType.INFO,
+}
+
+_ASSET = apprise.AppriseAsset(
+    app_id="clerk-watcher",
+    app_desc="clerk-watcher",
+    service_timeout=0,  # else it sends from threads of its own, which the process would wait for at its end
+    storage_mode=apprise.PersistentStoreMode.MEMORY,
+    pgp_autogen=False,
+    pem_autogen=False,
+    http_redirects=False,  # what is sent would go to a stranger
+)
+"""Nothing is written to disk, nothing loaded but Apprise's own services."""
+
+
+def check_url(url: str) -> None:
+    """See whether Apprise can use a URL; send nothing. Raises `InvalidValueError`, which shows the scheme at most."""
+    if _instantiate(url) is not None:
+        return
+    services, scheme = apprise.NotificationManager(), url.partition("://")[0].lower()  # type: ignore[no-untyped-call]
+    if scheme not in services:
+        problem = "is of no service that Apprise knows"
+    elif services[scheme].enabled:
+        problem = f"is not what Apprise needs for {scheme}://"
+    else:
+        problem = f"{scheme}:// needs something that is missing here, such as a package"
+    raise InvalidValueError(problem, remedy=f"see {SERVICES}", quote=False)
+
+
+class AppriseService:
+    """Sends to one service, each message once. What a URL says of retries and timeouts does not count: the sink's does.
+
+    `body_length` is how many characters the service takes.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float) -> None:
+        """Open nothing yet. Raises `ValueError`, without the URL, if Apprise cannot use it."""
+        service = _instantiate(url)
+        if service is None:
+            raise ValueError("Apprise cannot use this URL")
+        self.body_length: int = service.body_maxlen
+        service.retry = 0
+        service.optional = False  # else a failure would count as a success
+        service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message
+        service.request_rate_per_sec = 0.0  # it would sleep before it sends; the pace is the worker's
+        service.socket_connect_timeout = service.socket_read_timeout = timeout_s
+        self._apprise = apprise.Apprise(asset=_ASSET)
+        self._apprise.add(service)
+
+    def notify(self, message: PlainMessage) -> str | None:
+        """Send once. Return `None` if the service took it, else why not, as far as is known."""
+        said: list[str] = []
+        result = self._apprise.notify(
+            message.body,
+            title=message.title,
+            notify_type=apprise.NotifyType.SUCCESS if message.is_good else _TYPES[message.severity],
+            body_format=apprise.NotifyFormat.TEXT,
+            log_callback=lambda entry, _: said.append(entry.message),
+        )
+        return None if result else _cause(said)
+
+
+def _instantiate(url: str) -> apprise.NotifyBase | None:
+    return apprise.Apprise.instantiate(url, asset=_ASSET)
+
+
+def _cause(said: list[str]) -> str:
+    """Return the last status code that Apprise names, else what kind of failure it was."""
+    text = "\n".join(said)
+    if codes := _STATUS.findall(text):
+        return str(codes[-1])
+    return "connection" if _CONNECTION.search(text) else "no cause given"
