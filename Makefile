@@ -55,8 +55,10 @@ pictures: .venv/dev  ## renew the pictures of docs/pictures/ that are made by ru
 	$(BIN)/python -m documents.pictures
 pictures: export PYTHONPATH = tests
 
-image:  ## needs a container engine
-	docker build --tag clerk-watcher --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
+EXTRAS ?= postgres
+
+image:  ## needs a container engine; EXTRAS=apprise adds Apprise
+	docker build --tag clerk-watcher --build-arg EXTRAS=$(EXTRAS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$$(git rev-parse HEAD) .
 image: VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
 SBOM ?= dist/clerk-watcher.cdx.json
