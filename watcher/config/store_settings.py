@@ -1,8 +1,8 @@
 """The block `store` of the configuration file (SPEC 3)."""
 
 import re
+from importlib import import_module
 from typing import Annotated
-from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -11,7 +11,6 @@ from watcher.runtime.units import InvalidValueError
 
 _SQLITE = re.compile(r"sqlite:///(?!:memory:)[^?#]*[^?#/]")
 _POSTGRESQL = re.compile(r"postgres(?:ql)?://")
-_PASSWORDS = {"password", "sslpassword"}
 
 
 def check_store_url(value: str) -> str:
@@ -19,23 +18,19 @@ def check_store_url(value: str) -> str:
     if _SQLITE.fullmatch(value):
         return value
     if _POSTGRESQL.match(value):
-        return _postgresql_url(value)
+        _check_postgresql_url(value)
+        return value
     remedy = "write sqlite:///watcher.db, sqlite:////var/lib/watcher/watcher.db or postgresql://user@host/db"
     raise InvalidValueError("is not the address of a SQLite file or a PostgreSQL database", remedy=remedy, quote=False)
 
 
-def _postgresql_url(value: str) -> str:
-    """Return the URL, which libpq reads; here is seen to it that it holds no password."""
+def _check_postgresql_url(value: str) -> None:
     try:
-        parts = urlsplit(value)
-    except ValueError:
-        parts = None
-    if parts is None or re.search(r"\s", value):
-        raise InvalidValueError("is not a URL", remedy="write postgresql://user@host/db", quote=False)
-    if parts.password or _PASSWORDS & {key for key, _ in parse_qsl(parts.query)}:
-        remedy = "write it into a file, and name that in store.password_file"
-        raise InvalidValueError("holds a password", remedy=remedy, quote=False)
-    return value
+        module = import_module("watcher.store.postgresql_url")
+    except ImportError:
+        remedy = "pip install 'clerk-watcher[postgres]'"
+        raise InvalidValueError("postgresql needs the extra", remedy=remedy, quote=False) from None
+    module.check_postgresql_url(value)
 
 
 class StoreSettings(Block):

@@ -37,7 +37,7 @@ async def open_store(
     password: str | None = None,
     busy_timeout_s: float = BUSY_TIMEOUT_S,
 ) -> SqlStore:
-    """Open the store at `url`, making or migrating it as needed, and hold it until it is closed.
+    """Open the store at `url`, a valid `store.url`, making or migrating it as needed, and hold it until it is closed.
 
     `on_recorded` is called after a commit, of this process or another, with the names of the sinks that have something
     new to send; it must not raise. `password` is PostgreSQL's, `busy_timeout_s` how long a write waits for another
@@ -49,7 +49,9 @@ async def open_store(
         database_file: DatabaseFile | None = None
         database: Database
         if is_postgresql(url):
-            database = _postgresql(url, password=password, clock=clock)
+            from watcher.store.postgresql import PostgresDatabase  # noqa: PLC0415 (of an extra)
+
+            database = PostgresDatabase(url, password=password, clock=clock)
         else:
             path = path_of(url)
             database_file = take_file(path, clock=clock, stack=stack)
@@ -69,15 +71,6 @@ async def open_store(
 def is_postgresql(url: str) -> bool:
     """Return whether a store's URL names a PostgreSQL database."""
     return url.startswith(("postgresql:", "postgres:"))
-
-
-def _postgresql(url: str, *, password: str | None, clock: Clock) -> Database:
-    try:
-        from watcher.store.postgresql import PostgresDatabase  # noqa: PLC0415 (of an extra)
-    except ImportError:
-        remedy = 'pip install "clerk-watcher[postgres]"'
-        raise StoreUnusableError(f"store.url names PostgreSQL, whose driver is not installed; {remedy}") from None
-    return PostgresDatabase(url, password=password, clock=clock)
 
 
 def path_of(url: str) -> Path:

@@ -76,10 +76,10 @@ _NAMES = ErrorNames(
         "25P03": _BROKEN,
         _READ_ONLY: (
             StoreError,
-            "is read-only; name the primary in store.url, or add target_session_attrs=read-write",
+            "is read-only; name the primary in its URL, or add target_session_attrs=read-write",
         ),
         "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
-        "3D000": (StoreError, "is not there; create it, or correct store.url"),
+        "3D000": (StoreError, "is not there; create it, or correct its URL"),
         _NO_RIGHT: (StoreError, "refuses this user; grant it all rights in its schema"),
         "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
         "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
@@ -109,7 +109,7 @@ class PostgresDatabase:
     exclusive = False
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Open no connection yet. Raises `StoreUnusableError` for a URL that libpq cannot read."""
+        """Open no connection yet."""
         self.where = url.partition("?")[0]
         self.ahead_us = 0
         self._clock = clock
@@ -236,7 +236,7 @@ def take_migration_lock(connection: Connection) -> bool:
 def _explain(error: Exception, *, where: str) -> DatabaseFault:
     cause = cause_of(error)
     if isinstance(cause, CannotConnectError):
-        text = f"{where} cannot be connected to: {cause}; see store.url, store.password_file and the server"
+        text = f"{where} cannot be connected to: {cause}; see its URL, store.password_file and the server"
         return DatabaseFault(StoreError, text, concerns_all=True)
     return explain(error, where=where, names=_NAMES)
 

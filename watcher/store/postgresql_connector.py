@@ -1,6 +1,5 @@
 """Makes the connections to PostgreSQL: what libpq is told, the password, and pauses while there is none to be had."""
 
-import re
 from random import random
 from typing import Any, TypeVar
 
@@ -8,7 +7,6 @@ import psycopg
 from psycopg.abc import PQGen
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from watcher.domain.errors import StoreUnusableError
 from watcher.domain.timestamps import Monotonic
 from watcher.runtime.backoff import doubling, spread
 from watcher.runtime.clock import Clock
@@ -19,10 +17,12 @@ _CONNECTION: dict[str, Any] = {
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
-    "client_encoding": "utf8",
     "fallback_application_name": "clerk-watcher",
 }
 """What libpq is told unless the URL says otherwise."""
+
+_ALWAYS = {"client_encoding": "utf8"}
+"""What the URL cannot change: in any other encoding names could not be written that the API has."""
 
 LOOK_EVERY_S = 0.1
 """Whether a signal has come is asked so often while the server is waited for, as psycopg does."""
@@ -57,17 +57,10 @@ class Connector:
     """Makes connections. After a failure it makes no attempt for a while, longer each time: many ask for one."""
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Read the URL. Raises `StoreUnusableError` if libpq cannot."""
-        try:
-            given = conninfo_to_dict(url)
-        except psycopg.ProgrammingError as error:  # its text may hold all of the URL
-            odd = re.search(r'invalid URI query parameter: "(\w+)"', str(error))
-            problem = f"has the parameter {odd[1]}, which libpq does not know" if odd else "is none that libpq can read"
-            raise StoreUnusableError(f"store.url {problem}; write postgresql://user@host/db") from None
-        if given.get("password") or given.get("sslpassword"):
-            raise StoreUnusableError("store.url holds a password; write it into a file that store.password_file names")
+        """Read the URL, which libpq can: `check_postgresql_url` has seen to that."""
         self.password = password
-        self._parameters = _CONNECTION | {key: value for key, value in given.items() if value not in {None, ""}}
+        given = {key: value for key, value in conninfo_to_dict(url).items() if value not in {None, ""}}
+        self._parameters = _CONNECTION | given | _ALWAYS
         self._clock = clock
         self._failures = 0
         self._last_failure = ""

@@ -28,7 +28,7 @@ def found_version(connection: Connection, *, where: str) -> int:
     rows = connection.execute(select(meta.c.key, meta.c.value)) if "meta" in tables else ()
     facts = {row.key: row.value for row in rows}
     if "oldest_reader" not in facts:
-        raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; set store.url to another")
+        raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; name another")
     version, oldest_reader = int(facts["schema_version"]), int(facts["oldest_reader"])
     if oldest_reader > SCHEMA_VERSION:
         raise StoreUnusableError(

@@ -47,7 +47,7 @@ ERROR_NAMES = ErrorNames(
         "SQLITE_READONLY": (StoreError, "is read-only; allow this user to write it and its directory"),
         "SQLITE_CANTOPEN": (StoreError, "cannot be opened; check that it and its directory exist and may be written"),
         "SQLITE_CORRUPT": (StoreUnusableError, "is damaged; put back a copy, or move it away to start anew"),
-        "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; set store.url to another file"),
+        "SQLITE_NOTADB": (StoreUnusableError, "is not a SQLite database, or is damaged; name another file"),
     },
     taken={"SQLITE_CONSTRAINT_PRIMARYKEY", "SQLITE_CONSTRAINT_UNIQUE"},
 )

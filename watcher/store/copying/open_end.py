@@ -3,7 +3,6 @@
 from importlib import import_module
 from typing import cast
 
-from watcher.domain.errors import StoreUnusableError
 from watcher.runtime.clock import Clock
 from watcher.store.copying.sqlite_end import SqliteEnd
 from watcher.store.copying.store_end import StoreEnd
@@ -11,15 +10,11 @@ from watcher.store.open import is_postgresql, path_of
 
 
 def open_end(url: str, *, password: str | None, clock: Clock) -> StoreEnd:
-    """Return the store at a URL as one end of a copy; no connection is opened yet. Raises `StoreUnusableError`.
+    """Return the store at a valid URL as one end of a copy; no connection is opened yet.
 
     `password` is PostgreSQL's.
     """
     if not is_postgresql(url):
         return SqliteEnd(path_of(url), clock=clock)
-    try:
-        module = import_module("watcher.store.copying.postgresql_end")
-    except ImportError:
-        remedy = 'pip install "clerk-watcher[postgres]"'
-        raise StoreUnusableError(f"PostgreSQL is named, whose driver is not installed; {remedy}") from None
+    module = import_module("watcher.store.copying.postgresql_end")
     return cast("StoreEnd", module.PostgresEnd(url, password=password, clock=clock))

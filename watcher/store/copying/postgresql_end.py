@@ -43,7 +43,7 @@ class PostgresEnd:
     errors: tuple[type[Exception], ...] = (SQLAlchemyError, psycopg.Error)
 
     def __init__(self, url: str, *, password: str | None, clock: Clock) -> None:
-        """Open no connection yet. Raises `StoreUnusableError` for a URL that libpq cannot read."""
+        """Open no connection yet."""
         self.where = url.partition("?")[0]
         self._connector = Connector(url, password=password, clock=clock)
 

@@ -77,11 +77,12 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_and_leaves_nothing_behind(on_te
     [
         (("mysql://h/db", NEW), 2, "FROM is not the address of a SQLite file or a PostgreSQL database; write sqlite"),
         ((OLD, "postgresql://u:hunter2@h/db"), 2, "TO holds a password; write it into a file, and name that in"),
+        (("postgresql://h:99999/db", NEW), 2, "FROM is refused by libpq (invalid port number); correct it as libpq's"),
         (("sqlite:///gone.db", NEW), 2, "/gone.db is not there; name the file of a store"),
         ((OLD, OLD), 2, "/old.db are the same store; name two"),
         ((OLD, "sqlite:///gone/new.db"), 2, "/gone/new.db cannot be used: No such file or directory"),
         ((OLD, "postgresql://u@127.0.0.1:1/db"), 1, "postgresql://u@127.0.0.1:1/db cannot be connected to"),
-        ((OLD, "postgresql:///db?colour=red"), 2, "store.url has the parameter colour, which libpq does not know"),
+        ((OLD, "postgresql:///db?colour=red"), 2, "TO has the parameter colour, which libpq does not"),
     ],
 )
 def test_what_cannot_be_copied_is_told_with_what_to_do(
