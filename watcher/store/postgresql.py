@@ -67,6 +67,7 @@ def _name_of(cause: BaseException) -> str | None:
 _BROKEN = (StoreError, "cannot be used now, the connection broke; see whether its server runs")
 _DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
+_NO_SCHEMA = "3F000"
 _READ_ONLY = "25006"
 _NAMES = ErrorNames(
     name_of=_name_of,
@@ -81,6 +82,7 @@ _NAMES = ErrorNames(
         "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
         "3D000": (StoreError, "is not there; create it, or correct its URL"),
         _NO_RIGHT: (StoreError, "refuses this user; grant it all rights in its schema"),
+        _NO_SCHEMA: (StoreError, "has no schema of its search_path; create the schema, or correct its URL"),
         "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
         "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
         "53": (StoreError, "is out of resources; see the server's log"),
@@ -97,6 +99,7 @@ _NAMES = ErrorNames(
 _TO_BE_CORRECTED = re.compile(
     r"password authentication failed|no password supplied|does not exist|no pg_hba\.conf entry|not permitted to log in"
     r"|certificate verify failed|does not match host name|server does not support SSL|invalid \w+ value"
+    r"|unrecognized configuration parameter|invalid value for parameter"
 )
 """What libpq and the server say (in the language it is set to) when no waiting helps."""
 
@@ -195,6 +198,7 @@ class PostgresDatabase:
 
     def _prepare(self, connection: Connection) -> bool | None:
         """Bring the schema up to date; return `None` if another process is at it."""
+        require_utf8(connection, where=self.where)
         if schema_version.found_version(connection, where=self.where) < SCHEMA_VERSION:
             if not take_migration_lock(connection):
                 return None
@@ -220,9 +224,17 @@ def opening_error(error: Exception, *, where: str) -> StoreError:
     """Return what an error means to whoever opens a database: what a person must correct, or what may pass."""
     fault, cause = _explain(error, where=where), cause_of(error)
     must_be_corrected = isinstance(cause, CannotConnectError) and _TO_BE_CORRECTED.search(str(cause))
-    if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) == _NO_RIGHT:
+    if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) in {_NO_RIGHT, _NO_SCHEMA}:
         return StoreUnusableError(fault.text)
     return StoreNotReadyError(fault.text)
+
+
+def require_utf8(connection: Connection, *, where: str) -> None:
+    """Raise `StoreUnusableError` for a database that cannot keep every name there is."""
+    encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
+    if encoding != "UTF8":
+        remedy = "create it anew: CREATE DATABASE … TEMPLATE template0 ENCODING 'UTF8'"
+        raise StoreUnusableError(f"{where} has the encoding {encoding}, in which not every text can be kept; {remedy}")
 
 
 def take_migration_lock(connection: Connection) -> bool:

@@ -107,6 +107,33 @@ async def test_a_user_without_rights_must_be_given_some(postgres: PostgresServer
     assert "grant it all rights in its schema (42501)" in await refusal(empty.replace("postgres@", "guest@"))
 
 
+async def test_a_schema_that_is_not_there_must_be_made(empty: str) -> None:
+    assert "has no schema of its search_path; create the schema" in await refusal(
+        f"{empty}&options=-csearch_path%3Dgone"
+    )
+
+
+@pytest.mark.parametrize("option", ["search_paths%3Dx", "work_mem%3Dmuch"])
+async def test_an_option_that_the_server_does_not_know_must_be_corrected(url: str, option: str) -> None:
+    assert f'parameter "{option.partition("%")[0]}"' in await refusal(f"{url}&options=-c{option}")
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_keep_every_name_is_refused_before_it_has_tables(
+    postgres: PostgresServer, encoding: str
+) -> None:
+    with postgres.database(f"{EMPTY} ENCODING '{encoding}'") as url:
+        assert f"has the encoding {encoding}, in which not every text can be kept; create it" in await refusal(url)
+        assert postgres.run("SELECT 1 FROM pg_tables WHERE schemaname = 'public'", url) == []
+
+
+async def test_names_are_kept_whatever_encoding_the_url_asks_for(postgres: PostgresServer, url: str) -> None:
+    store = await opened(f"{url}&client_encoding=latin1")
+    await store.claim("account", "Müller & 株式会社")
+    await store.close()
+    assert postgres.run("SELECT name FROM source WHERE kind = 'account'", url) == [("Müller & 株式会社",)]
+
+
 async def test_a_password_that_is_wrong_must_be_corrected_and_is_not_shown(postgres: PostgresServer, url: str) -> None:
     postgres.run(f"CREATE ROLE {WITH_PASSWORD} LOGIN PASSWORD 'right'")
     postgres.run(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {WITH_PASSWORD}", url)

@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from watcher.domain.errors import StoreError, StoreHeldError
 from watcher.runtime.clock import Clock
 from watcher.store import tables
-from watcher.store.postgresql import make_engine, opening_error, take_migration_lock
+from watcher.store.postgresql import make_engine, opening_error, require_utf8, take_migration_lock
 from watcher.store.postgresql_connector import Connector
 from watcher.store.tables import lease
 
@@ -63,6 +63,7 @@ class PostgresEnd:
     def writing(self) -> Iterator[Connection]:
         """Give a transaction in which all of it is written, while nobody else can use it."""
         with self._transaction(_WRITE) as connection:
+            require_utf8(connection, where=self.where)
             if not take_migration_lock(connection):
                 raise StoreHeldError(f"{self.where} is being written by another copy, or by a daemon that starts")
             self._keep_others_out(connection, "EXCLUSIVE")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from copies import COPIED, KINDS, Databases, Heard, copy, nothing_is_left, opened, path_of, rows_of, run
-from postgres import PostgresServer
+from postgres import EMPTY, PostgresServer
 
 from watcher.domain.errors import Exit, StoreError
 from watcher.store.copying import transfer
@@ -43,6 +43,12 @@ async def test_a_copy_is_a_target_no_more(databases: Databases, kind: str) -> No
     source, target = await databases.full("sqlite"), databases.nothing(kind)
     copy(source, target)
     assert "is not empty" in refused(source, target)
+
+
+async def test_a_target_that_cannot_keep_every_name_is_refused(databases: Databases, postgres: PostgresServer) -> None:
+    source = await databases.full("sqlite")
+    with postgres.database(f"{EMPTY} ENCODING 'LATIN1'") as target:
+        assert "has the encoding LATIN1, in which not every text can be kept; create it" in refused(source, target)
 
 
 @pytest.mark.parametrize("kind", KINDS)
