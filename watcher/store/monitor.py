@@ -1,4 +1,4 @@
-"""Whether the store works: all that is asked of it is noted here, and each edge logged once.
+"""Whether the store works: all that is asked of it is noted here, each edge logged once, and each cause in between.
 
 What is read proves nothing. Nor does a small write, such as that of a row of no meaning: on a full disk it still fits
 where SQLite's log has a page to spare, and a change does not.
@@ -46,6 +46,7 @@ class StoreMonitor:
         self._explain = explain
         self._clock = clock
         self._fault: DatabaseFault | None = None
+        self._said: set[str] = set()  # since it was well: two causes may come by turns, many times a second
         self._refused = Writing.NOTHING
         self._failed_at = EARLIEST
         self._asked_at: dict[object, float] = {}  # by our running time: while we are stopped nothing hangs
@@ -56,8 +57,10 @@ class StoreMonitor:
         fault = self._explain(error)
         if not fault.concerns_all and fault.kind is not StoreError:
             return fault
-        if self._fault is None or fault.concerns_all > self._fault.concerns_all:
+        if self._fault is None or (fault.concerns_all and fault.text not in self._said):
             log.error("store.failed", problem=fault.text)
+            self._said.add(fault.text)
+        if self._fault is None or fault.concerns_all:
             self._fault = fault
         if fault.concerns_all:
             self._refused = max(self._refused, writing)
@@ -71,6 +74,7 @@ class StoreMonitor:
         if Writing.NOTHING < self._refused <= writing or self._clock.monotonic() >= self._failed_at + REMEMBERED_S:
             log.info("store.recovered")
             self._fault, self._refused = None, Writing.NOTHING
+            self._said.clear()
 
     @contextmanager
     def asking(self) -> Iterator[None]:

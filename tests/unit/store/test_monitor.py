@@ -163,6 +163,21 @@ def test_trouble_with_reading_says_nothing_of_writing_and_ends_when_it_has_not_c
     assert "secret" not in str(logs)
 
 
+def test_what_keeps_the_store_away_is_said_anew_when_it_changes_and_each_cause_once(clock: FakeClock) -> None:
+    monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
+    full, away = sqlite3.OperationalError(), sqlite3.OperationalError()
+    full.sqlite_errorname, away.sqlite_errorname = "SQLITE_FULL", "SQLITE_CANTOPEN"
+    with capture_logs() as logs:
+        for cause in (full, full, away, ValueError(), full, away):
+            monitor.failed(cause, Writing.CHANGES)
+        with pytest.raises(StoreError, match="CANTOPEN"):
+            monitor.check()
+        monitor.worked(Writing.CHANGES)
+        monitor.failed(full, Writing.CHANGES)
+    assert [line["event"] for line in logs] == ["store.failed", *EDGES, "store.failed"]
+    assert [name in line["problem"] for line, name in zip(logs[:2], ("FULL", "CANTOPEN"), strict=True)] == [True, True]
+
+
 def test_what_has_no_answer_for_long_hangs_until_it_has_one(clock: FakeClock) -> None:
     monitor = StoreMonitor("watcher.db", explain=EXPLAIN, clock=clock)
     with capture_logs() as logs:
