@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from traceback import extract_tb
 from typing import Any
 
 import structlog
-from aiohttp import web
 
 import watcher
 from watcher.config.models import Settings
@@ -21,6 +19,7 @@ from watcher.daemon.build import OwnerDependencies, SinkWakeups
 from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import Ownership, SoleOwnership
+from watcher.daemon.pages import Pages
 from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
 from watcher.daemon.reload import Reloader, Reloading, apply_settings
@@ -28,20 +27,17 @@ from watcher.daemon.retention_policy import retention_policy_of
 from watcher.daemon.store_opening import open_when_ready, password_of
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
-from watcher.domain.errors import ListenDeniedError, ListenError
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.runtime.backpressure import Backpressure
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
-from watcher.runtime.units import parse_address
+from watcher.store.open import is_postgresql
 from watcher.store.sql_store import SqlStore
-from watcher.web.client_connection import throttle
-from watcher.web.connections import RESOLVED_WITHIN_S, Connections, bind
-from watcher.web.health import Checks, health_routes
+from watcher.web.health import Checks
 
 log = structlog.get_logger()
 
@@ -51,9 +47,6 @@ LET_GO_S = 0.5
 
 OURS = f"{Path(watcher.__file__).parent}{os.sep}"
 """Where our own code is."""
-
-LAST_PAGE_S = 0.2
-"""How long a page that is asked for may take still: one that hangs on the store would never come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,38 +69,66 @@ async def run(
     `reloading` says from where other settings may come. Raises what ended it otherwise: `StoreError`, `ListenError`,
     `OutputClosedError`.
     """
-    clock, metrics, shutdown, replica = SystemClock(), Metrics(), _Shutdown(stop), new_identity()
+    clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
         silences, wakeups, output = Silences(), SinkWakeups(), StdoutOutput(stdout_fd)
+        pages = Pages(metrics, clock=clock)
         stack.callback(output.close)
-        store = await open_when_ready(settings.store, clock=clock, on_recorded=wakeups.wake, stop=stop)
-        if store is None:
-            log.info("stopped")
-            return
-        stack.push_async_callback(_let_go, store)
-        clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
-        events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
-        shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
-        ownership = _ownership(store, shared, replica=replica)
-        supervisor = Supervisor(shared, ownership)
-        stack.push_async_callback(supervisor.stop)
-        await supervisor.apply(settings)
-        maintenance = _add_duties(settings, shared, supervisor, ownership, check_hang=store.check_hang)
-        unready = partial(_unready, schedule, Readiness(store, clock=clock), ownership)
-        checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
-        address = await _serve(stack, settings.http.listen, checks, metrics, clock=clock)
-        store.announce(address)
         metrics.reloaded(well=True, at=clock.now())
-        _say_started(settings, store, address=address, replica=replica)
-        schedule.start()
-        started(Started(address))
-        async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
-            await stop.wait()
-        await _drain(schedule, supervisor)
+        stack.push_async_callback(pages.close)
+        if is_postgresql(settings.store.url):  # it may be away for long, and probes ask meanwhile
+            await pages.serve(settings.http.listen)
+        store = await open_when_ready(settings.store, clock=clock, on_recorded=wakeups.wake, stop=stop)
+        if store is not None:
+            stack.push_async_callback(_let_go, store)
+            clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
+            events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
+            shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
+            parts = _Parts(shared, store, pages, stack)
+            await _work(parts, settings, stop=stop, started=started, reloading=reloading)
     log.info("stopped")
     shutdown.reraise()
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What a daemon with an open store begins with. `stack` closes what it adds."""
+
+    shared: OwnerDependencies
+    store: SqlStore
+    pages: Pages
+    stack: AsyncExitStack
+
+
+async def _work(
+    parts: _Parts,
+    settings: Settings,
+    *,
+    stop: asyncio.Event,
+    started: Callable[[Started], None],
+    reloading: Reloading | None,
+) -> None:
+    """Poll and send until `stop` is set, then drain."""
+    shared, store, pages, stack = parts.shared, parts.store, parts.pages, parts.stack
+    schedule, replica = shared.schedule, new_identity()
+    ownership = _ownership(store, shared, replica=replica)
+    supervisor = Supervisor(shared, ownership)
+    stack.push_async_callback(supervisor.stop)
+    await supervisor.apply(settings)
+    maintenance = _add_duties(settings, shared, supervisor, ownership, check_hang=store.check_hang)
+    unready = partial(_unready, schedule, Readiness(store, clock=shared.clock), ownership)
+    pages.checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
+    stack.push_async_callback(pages.close)  # before what they ask is closed
+    await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
+    store.announce(pages.address)
+    _say_started(settings, store, address=pages.address, replica=replica)
+    schedule.start()
+    started(Started(pages.address))
+    async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
+        await stop.wait()
+    await _drain(schedule, supervisor)
 
 
 def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str) -> Ownership:
@@ -226,35 +247,6 @@ async def _unready(schedule: Schedule, readiness: Readiness, ownership: Ownershi
     problems = [f"{name} has not run yet" for name in schedule.not_yet_run()]
     problems += [problem for problem in (await readiness.problem(), ownership.problem()) if problem]
     return problems
-
-
-async def _serve(stack: AsyncExitStack, listen: str, checks: Checks, metrics: Metrics, *, clock: Clock) -> str:
-    """Serve the pages and return the address they are at. Raises `ListenError` if it cannot be had."""
-    application = web.Application(middlewares=[throttle()])
-    application.add_routes(health_routes(checks, metrics.registry, clock=clock))
-    try:
-        sockets = await bind(parse_address(listen))
-    except (OSError, UnicodeError) as error:
-        kind = ListenDeniedError if isinstance(error, PermissionError | UnicodeError) else ListenError
-        text = f"http.listen: cannot listen on {listen} ({_why_not(error)}); choose another address or port"
-        raise kind(text) from None
-    runner = web.AppRunner(application, shutdown_timeout=LAST_PAGE_S, handler_cancellation=True)
-    await runner.setup()
-    connections = Connections(runner, clock=clock)
-    stack.push_async_callback(connections.close)
-    connections.open(sockets)
-    return f"{listen.rpartition(':')[0]}:{sockets[0].getsockname()[1]}"
-
-
-def _why_not(error: OSError | UnicodeError) -> str:
-    match error:
-        case UnicodeError():
-            return "that is no name of a host"
-        case TimeoutError():
-            return f"its name was not resolved within {RESOLVED_WITHIN_S:g} s"
-        case socket.gaierror():
-            return error.strerror or "its name is not known"
-    return os.strerror(error.errno) if error.errno else type(error).__name__
 
 
 def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: str) -> None:

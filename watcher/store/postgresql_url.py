@@ -4,6 +4,7 @@ No message shows a part of the URL but the names of its parameters: a password m
 """
 
 import re
+from typing import Any
 
 from psycopg import ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -49,7 +50,7 @@ def check_postgresql_url(url: str) -> None:
         raise InvalidValueError(f"is refused by libpq ({problem})", remedy=_ALLOWED, quote=False)
 
 
-def _refusal(given: dict[str, str | int | None]) -> str:
+def _refusal(given: dict[str, Any]) -> str:
     """Return what libpq says against it, without any value; nothing if it would go on to connect.
 
     What the URL leaves out libpq takes from its environment, as it will for a connection.

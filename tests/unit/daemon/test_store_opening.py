@@ -1,13 +1,17 @@
-"""A server that is not ready at the start is waited for."""
+"""A server that is not ready at the start is waited for; the pages are there meanwhile."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Collection, Sequence
 
+import aiohttp
 import pytest
 from postgres import PostgresServer
 from structlog.testing import capture_logs
 
+from watcher.config.models import Settings
 from watcher.config.store_settings import StoreSettings
+from watcher.daemon.app import run
 from watcher.daemon.store_opening import open_when_ready
 from watcher.domain.errors import StoreUnusableError
 from watcher.runtime.clock import SystemClock
@@ -56,3 +60,38 @@ async def test_the_end_does_not_wait_for_a_server() -> None:
 async def test_what_a_person_must_correct_is_not_waited_for(postgres: PostgresServer) -> None:
     with pytest.raises(StoreUnusableError, match="does not exist"):
         await opening(StoreSettings.model_validate({"url": postgres.url("nowhere")}), asyncio.Event())
+
+
+async def test_meanwhile_the_daemon_is_alive_and_not_ready(postgres: PostgresServer) -> None:
+    stop, started = asyncio.Event(), asyncio.Event()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+
+    async def page(path: str) -> tuple[int, str]:
+        async with aiohttp.ClientSession() as client, client.get(f"http://{listen}{path}") as answer:
+            return answer.status, await answer.text()
+
+    with postgres.database() as url, capture_logs() as logs:
+        settings = Settings.model_validate({"http": {"listen": listen}, "store": {"url": url}})
+        await asyncio.to_thread(postgres.stop)
+        try:
+            daemon = asyncio.create_task(run(settings, stop=stop, started=lambda _started: started.set()))
+            async for _ in said(logs):
+                assert not daemon.done()
+            assert await page("/livez") == (200, "ok\n")
+            assert await page("/readyz") == (503, "not ok\n")
+            assert await page("/readyz?verbose") == (503, "not ok: the store cannot be used yet\n")
+            status, metrics = await page("/metrics")
+            assert (status, "watcher_config_last_reload_successful 1.0" in metrics) == (200, True)
+        finally:
+            await asyncio.to_thread(postgres.start)
+        await started.wait()
+        assert "the store cannot be used" not in (await page("/readyz?verbose"))[1]
+        stop.set()
+        await daemon
+
+
+async def test_a_store_that_a_person_must_correct_ends_the_daemon_and_its_pages(postgres: PostgresServer) -> None:
+    settings = Settings.model_validate({"http": {"listen": "127.0.0.1:0"}, "store": {"url": postgres.url("nowhere")}})
+    with pytest.raises(StoreUnusableError, match="does not exist"):
+        await run(settings, stop=asyncio.Event())
