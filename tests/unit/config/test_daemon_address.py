@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def test_what_the_file_says_wins(text: str, tmp_path: Path) -> None:
     file = tmp_path / "watcher.yaml"
     file.write_text(text)
     assert daemon_address(file, environ=ENVIRON) == (("127.0.0.1", 7000), Path("kept/7000.db"))
+
+
+def test_a_file_that_is_a_pipe_is_read_to_its_end() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"http: {listen: '127.0.0.1:7000'}\nstore: {url: sqlite:///kept/7000.db}")
+    os.close(writer)
+    assert daemon_address(Path(f"/dev/fd/{reader}"), environ=ENVIRON) == (("127.0.0.1", 7000), Path("kept/7000.db"))
+    os.close(reader)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import jsonschema
 import pytest
 import yaml
 from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, check
+from postgres import PROGRAMS
 from yarl import URL
 
 from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
@@ -119,6 +120,16 @@ def test_the_database_is_the_one_the_watcher_asks_for_with_the_password_it_reads
     config = yaml.safe_load(config_of("compose.postgres.yaml").read_text(encoding="utf-8"))
     assert config["store"] == {"password_file": environ["POSTGRES_PASSWORD_FILE"]}
     assert Path(environ["POSTGRES_PASSWORD_FILE"]).name in POSTGRES["secrets"]
+
+
+def test_the_server_is_of_the_version_that_is_tested_and_its_volume_where_that_one_keeps_its_files() -> None:
+    tested = re.search(
+        r"^Tested with version (\d+)\.", (ROOT / "docs/operations.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert tested
+    assert f"pginstall{tested[1]}" == PROGRAMS
+    assert POSTGRES["image"] == f"postgres:{tested[1]}"
+    assert POSTGRES["volumes"] == ["database:/var/lib/postgresql"]  # up to 17 it was its directory data
 
 
 def test_the_watcher_starts_once_the_database_answers_over_the_network() -> None:
