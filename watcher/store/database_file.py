@@ -23,7 +23,7 @@ _NOTED = re.compile(r"^http (\S+)\n", re.MULTILINE)
 """Whole with its line end: a full disk may have taken a part."""
 
 READ_TIMEOUT_S = 1.0
-_DISABLED = "SELECT name, fingerprint FROM source WHERE kind = 'sink' AND state = 'disabled'"
+DISABLED = "SELECT name, fingerprint FROM source WHERE kind = 'sink' AND state = 'disabled'"
 
 
 @contextmanager
@@ -78,7 +78,7 @@ def disabled_sinks(database: Path) -> Mapping[str, str]:
         # Without companions nobody has it open. To open it in the usual way would make them, owned by whoever asks.
         how = "mode=ro" if Path(f"{database}-wal").exists() else "mode=ro&immutable=1"
         with closing(sqlite3.connect(f"file:{quote(str(database))}?{how}", uri=True, timeout=READ_TIMEOUT_S)) as store:
-            return dict(store.execute(_DISABLED).fetchall())
+            return dict(store.execute(DISABLED).fetchall())
     except (sqlite3.Error, OSError, ValueError):  # the last for a path that can be none
         return {}
 

@@ -39,7 +39,7 @@ _BY_INDEX = "; ".join(
 """Every statement walks an index. What a table held when it was last analyzed says little after a storm: with no such
 figures the search for what is due took seconds among 200,000 that wait, and 30 ms this way."""
 _WRITE = f"BEGIN ISOLATION LEVEL READ COMMITTED; {_LIMITS}; {_BY_INDEX}"
-_READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
+READ = f"BEGIN ISOLATION LEVEL READ COMMITTED READ ONLY; {_LIMITS}; {_BY_INDEX}"
 
 ANSWER_S = 10.0
 """What the server neither answers nor breaks off in this time will have no answer: it, or a pooler, is frozen."""
@@ -120,7 +120,7 @@ class PostgresDatabase:
         self._commits = CommitLog(self._connector, clock=clock)
         limited = partial(make_engine, self._connector, is_limited=True)
         self._writer = limited(begin=lambda: f"{_WRITE}; {self._commits.next()}", connections=1)
-        self._reader = limited(begin=lambda: _READ, connections=READERS_COUNT)
+        self._reader = limited(begin=lambda: READ, connections=READERS_COUNT)
         self._keeper = limited(begin=lambda: _WRITE, connections=1)
         self._opening = make_engine(self._connector, begin=lambda: _WRITE, connections=1)
         self._notifications: Notifications | None = None

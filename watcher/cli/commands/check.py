@@ -11,6 +11,7 @@ import typer
 
 from watcher.cli.check.capacity import plan
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
+from watcher.cli.check.store_trial import try_store
 from watcher.cli.check.views import (
     PATIENCE_S,
     TryingLine,
@@ -46,7 +47,7 @@ def check(
     *,
     config: ConfigOption = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Poll each watch once; connect to each webhook, sending nothing.")
+        bool, typer.Option("--online", help="Poll each watch once; connect to each webhook and a PostgreSQL store.")
     ] = False,
     send: Annotated[
         bool, typer.Option("--send", help="As --online, and show and send each webhook a test message.")
@@ -56,10 +57,11 @@ def check(
 
     The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
     it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
-    was tried: a row per key and webhook, and one per watch that does not work. These requests keep to rate_limit, and
-    are added to those of a daemon with the same key. With --send a terminal first shows the message each webhook gets,
-    as its receiver would. Likely mistakes are warnings on stderr. Exit codes: 2 the file
-    cannot be used, 4 a key or a webhook does not work, 5 a pipeline is not known.
+    was tried: a row per key and webhook, one per watch that does not work, and one for a PostgreSQL store. Nothing is
+    sent to a webhook, nor written into a store. These requests keep to rate_limit, and are added to those of a daemon
+    with the same key. With --send a terminal first shows the message each webhook gets, as its receiver would. Likely
+    mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a webhook or the store does not
+    work, 5 a pipeline is not known.
     """
     path = config_path(config)
     document = Document(file=str(path))
@@ -71,20 +73,23 @@ def check(
         print_plan_rows(plan(settings))
     # What is allowed and likely a mistake, and which sink gets nothing any more.
     found = warnings_of(document, settings, environ=os.environ, now=SystemClock().now())
-    warnings = (*found, *_disabled(document, settings))
+    database = database_of(settings.store.url)
+    disabled = {} if database is None else disabled_sinks(database)
+    _warn((*found, *_disabled(document, settings, disabled)), document)
+    if online or send:
+        _go_online(document, settings, send=send)
+
+
+def _warn(warnings: Sequence[Problem], document: Document) -> None:
     if sys.stderr.isatty():
         report_warnings(warnings, source=document.source, console=stderr_console())
     else:
         for warning in warnings:
             put_error(f"warning: {warning}")
-    if online or send:
-        _go_online(settings, send=send)
 
 
-def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
+def _disabled(document: Document, settings: Settings, disabled: Mapping[str, str]) -> Iterator[Problem]:
     """Warn of sinks that the store records as disabled under the very block they have now: another one enables them."""
-    database = database_of(settings.store.url)
-    disabled = {} if database is None else disabled_sinks(database)
     for name, sink in settings.sinks.items():
         if disabled.get(name) == fingerprint_of_sink(sink):
             problem = "is disabled since its receiver answered 410 Gone; its deliveries wait"
@@ -92,27 +97,34 @@ def _disabled(document: Document, settings: Settings) -> Iterator[Problem]:
             yield document.remark(("sinks", name), problem, remedy=remedy, key=True)
 
 
-def _go_online(settings: Settings, *, send: bool) -> None:
+def _go_online(document: Document, settings: Settings, *, send: bool) -> None:
     configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
     clock = SystemClock()
     deliveries = trial_deliveries(settings, clock=clock) if send else {}
     if sys.stdout.isatty():
         for name, delivery in deliveries.items():
             print_message(settings.sinks[name], delivery, clock=clock, console=stdout_console())
-    trials = asyncio.run(_try_everything(settings, deliveries, clock=clock))
+    trials, disabled = asyncio.run(_try_everything(settings, deliveries, clock=clock))
     if sys.stdout.isatty():
         for trial in trials:
             print_trial(trial, console=stdout_console())
     else:
         print_trial_rows(trials)
+    _warn(tuple(_disabled(document, settings, disabled)), document)
     codes = {trial.code for trial in trials} - {Exit.DONE}
     if codes:
         raise typer.Exit(min(codes))
 
 
-async def _try_everything(settings: Settings, deliveries: Mapping[str, Delivery], *, clock: Clock) -> Sequence[Trial]:
+async def _try_everything(
+    settings: Settings, deliveries: Mapping[str, Delivery], *, clock: Clock
+) -> tuple[Sequence[Trial], Mapping[str, str]]:
+    """Return what came of all that was tried, and the sinks that a store on a server records as disabled."""
     line = TryingLine(len(settings.watch), stream=sys.stderr)
     asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
-    trials = await try_everything(settings, clock=clock, deliveries=deliveries, tried=line.tried)
+    trials, (of_store, disabled) = await asyncio.gather(
+        try_everything(settings, clock=clock, deliveries=deliveries, tried=line.tried),
+        try_store(settings.store, clock=clock),
+    )
     line.clear()
-    return trials
+    return [*trials, *of_store], disabled

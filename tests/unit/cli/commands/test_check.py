@@ -1,4 +1,5 @@
 import asyncio
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 from e2e.programme import Board, begin
+from postgres import PostgresServer
 from receiver import Receiver, answer, hangs, says
 
 from watcher.config.loader import load_config
@@ -118,7 +120,7 @@ def test_on_a_terminal_the_plan_what_is_likely_a_mistake_and_the_trials_are_for_
 async def disable(sink: str, *, store: str) -> None:
     """Have a store record what a 410 leads to, under the block that the file has now."""
     settings = load_config(Path("watcher.yaml"), environ={})
-    opened = await open_store(f"sqlite:///{store}", clock=SystemClock(), on_recorded=lambda _: None)
+    opened = await open_store(store, clock=SystemClock(), on_recorded=lambda _: None)
     lease = await opened.claim("sink", sink)
     await opened.load_sink(lease, fingerprint=fingerprint_of_sink(settings.sinks[sink]))
     await opened.record(SourceChange(lease, 0, 1, "disabled", ()))
@@ -130,7 +132,7 @@ async def test_a_sink_that_the_store_records_as_disabled_is_warned_of(command: C
     hook = f"\nsinks:\n  ops: {{type: webhook, url: '{url}', secret: {SECRET}}}\nstore: {{url: 'sqlite:///w.db'}}\n"
     write(GOOD + hook)
     assert command("check").err == ""
-    await disable("ops", store="w.db")
+    await disable("ops", store="sqlite:///w.db")
     before = {path.name for path in Path.cwd().iterdir()}
     code, out, err = command("check")
     assert (code, out) == (0, ROWS)
@@ -138,6 +140,17 @@ async def test_a_sink_that_the_store_records_as_disabled_is_warned_of(command: C
     assert {path.name for path in Path.cwd().iterdir()} == before
     write((GOOD + hook).replace("/hush", "/new"))
     assert command("check").err == ""
+
+
+def test_with_online_a_store_on_a_server_is_tried_and_says_the_same(command: Command, postgres: PostgresServer) -> None:
+    with postgres.database() as url:
+        hook = f"sinks:\n  ops: {{type: webhook, url: 'http://127.0.0.1:1/hush', secret: {SECRET}}}\n"
+        write(f"{GOOD}{hook}store: {{url: '{url}'}}\n")
+        asyncio.run(disable("ops", store=url))
+        assert command("check").err == ""
+        _, out, err = command("check", "--online")
+    assert re.search(r"\nstore.url\tyes\t\d+\tcan be used\n", out)
+    assert err.startswith("warning: watcher.yaml:6:3: sinks.ops: is disabled since its receiver answered 410 Gone")
 
 
 @pytest.mark.parametrize("content", [b"", b"dear diary", None])
