@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from deployment import DOCKERFILE, ROOT
 
-PINNED = re.compile(r"^([\w.-]+)==(\S+)(?: ; (.*?))? \\$", re.MULTILINE)
+PINNED = re.compile(r"^([\w.-]+)(?:\[[\w,-]+\])?==(\S+)(?: ; (.*?))? \\$", re.MULTILINE)
 
 (EXTRAS,) = re.findall(r"^ARG EXTRAS=(\w+)$", DOCKERFILE, re.MULTILINE)
 """Which list the image is made from unless somebody says otherwise."""
