@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from dataclasses import fields
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, insert, select, update
@@ -67,9 +67,9 @@ def load_pipeline(connection: Connection, *, account_id: int, pipeline_id: int, 
     itself = {"of_account": account_id, "of_pipeline": pipeline_id}
     columns = (source.c.sequence, source.c.absent_since)
     row = connection.execute(select(*columns).where(source.c.id == pipeline_id)).one()
+    connection.execute(_MARK_PIPELINE, itself | {"since": None})
     if _is_forgotten(row, now=now):
         connection.execute(_FORGET, itself)
-    connection.execute(_MARK_PIPELINE, itself | {"since": None})
     cursor = connection.execute(_CURSOR, itself).one_or_none()
     return PipelineRecord(row.sequence, None if cursor is None else Cursor(*cursor))
 
@@ -80,16 +80,17 @@ def mark_absent_pipelines(connection: Connection, *, present: Collection[tuple[s
     One that is back is forgotten all the same: whether its account or this comes first must make no difference.
     """
     names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
-    rows = connection.execute(_SCANNED).all()
+    # The same order as in `write_pipelines`, so that two writers never wait for each other.
+    rows = sorted(connection.execute(_SCANNED), key=attrgetter("of_pipeline"))
     forgotten = [row._asdict() for row in rows if _is_forgotten(row, now=now)]
     marks = [
         {"of_pipeline": row.of_pipeline, "since": None if row.name in names else row.absent_since or now}
         for row in rows
     ]
-    if forgotten:
-        connection.execute(_FORGET, forgotten)
     if marks:
         connection.execute(_MARK_PIPELINE, marks)
+    if forgotten:
+        connection.execute(_FORGET, forgotten)
 
 
 def _is_forgotten(row: AnyRow, *, now: Micros) -> bool:

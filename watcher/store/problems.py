@@ -118,6 +118,14 @@ _CLOSE = (
 _ABOUT = select(problem.c.source_id, problem.c.pipeline_id, problem.c.execution, problem.c.sequence).where(
     problem.c.id == bindparam("of_problem")
 )
+# Locked as their owners do it: executions, then accounts and sinks, each in order, then their problems. By no key: what
+# is recorded for a sink refers to its row.
+_LOCK_EXECUTION = (
+    select(execution.c.execution)
+    .where(execution.c.account_id == bindparam("of_source"), execution.c.execution == bindparam("of_execution"))
+    .with_for_update(key_share=True)
+)
+_LOCK_SOURCE = select(source.c.id).where(source.c.id == bindparam("of_source")).with_for_update(key_share=True)
 _END_OVERDUE = (
     update(execution)
     .where(
@@ -158,15 +166,28 @@ def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry,
     Nothing says any more that they are open: what it was about may get into another one, if it is watched for again.
     """
     emitted: list[Emitted] = []
-    for entry, change in closings:
+    found = [(_about(connection, change), entry, change) for entry, change in closings]
+    _lock(connection, [about for about, _, _ in found])
+    for about, entry, change in sorted(found, key=lambda each: each[2].problem.id.bytes):
         assert change.closed_at is not None  # noqa: S101 (it closes)
-        key = {"of_problem": change.problem.id.bytes}
-        if connection.execute(_CLOSE, key | {"new_closed_at": to_us(change.closed_at)}).rowcount:
-            about = connection.execute(_ABOUT, key).one()
+        key = {"of_problem": change.problem.id.bytes, "new_closed_at": to_us(change.closed_at)}
+        if connection.execute(_CLOSE, key).rowcount:
             _end(connection, about)
             columns = {"source_id": about.source_id, "pipeline_id": about.pipeline_id, "execution": None}
             emitted.append(Emitted(entry, columns))  # of no execution: it goes by its own age
     return emitted
+
+
+def _about(connection: Connection, change: ProblemChange) -> AnyRow:
+    return connection.execute(_ABOUT, {"of_problem": change.problem.id.bytes}).one()
+
+
+def _lock(connection: Connection, abouts: Sequence[AnyRow]) -> None:
+    """Lock what `_end` may write, before any problem is: whoever writes both waits for no one in a circle."""
+    for source_id, key in sorted((each.source_id, each.execution) for each in abouts if each.execution is not None):
+        connection.execute(_LOCK_EXECUTION, {"of_source": source_id, "of_execution": key})
+    for source_id in sorted({each.source_id for each in abouts if each.execution is None and each.pipeline_id is None}):
+        connection.execute(_LOCK_SOURCE, {"of_source": source_id})
 
 
 def _end(connection: Connection, about: AnyRow) -> None:

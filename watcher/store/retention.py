@@ -5,6 +5,7 @@ Each function writes one short page of it in the transaction of its caller, and 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, delete, or_, select, tuple_, update
@@ -191,12 +192,12 @@ _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(ab
 
 def mark_absent_sinks(connection: Connection, *, present: Collection[str], now: Micros) -> dict[int, int]:
     """Note which sinks are not configured; return since when, by number, for those that are not."""
-    sinks = connection.execute(
-        select(source.c.id, source.c.name, source.c.absent_since).where(source.c.kind == "sink")
-    ).all()
+    columns = (source.c.id, source.c.name, source.c.absent_since)
+    sinks = connection.execute(select(*columns).where(source.c.kind == "sink")).all()
     absent = {row.id: row.absent_since or now for row in sinks if row.name not in present}
-    if sinks:
-        connection.execute(_MARK_SINK, [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks])
+    if sinks:  # sorted, so that two writers never wait for each other
+        marks = [{"of_sink": row.id, "since": absent.get(row.id)} for row in sinks]
+        connection.execute(_MARK_SINK, sorted(marks, key=itemgetter("of_sink")))
     return absent
 
 

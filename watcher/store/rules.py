@@ -37,8 +37,9 @@ _FORGET = update(source).where(source.c.id == bindparam("of_pipeline")).values(r
 def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbers: SourceNumbers) -> None:
     """Write what rules go by, each from the sequence its writer believes recorded; the last state stays."""
     rows: list[dict[str, Any]] = []
-    for change in changes:
-        pipeline_id = numbers[pipeline(change.lease.name, change.pipeline)]
+    # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
+    by_pipeline = [(numbers[pipeline(change.lease.name, change.pipeline)], change) for change in changes]
+    for pipeline_id, change in sorted(by_pipeline, key=itemgetter(0)):
         rows.append(
             {
                 "of_pipeline": pipeline_id,
@@ -54,8 +55,7 @@ def write_rules(connection: Connection, changes: Iterable[RulesChange], *, numbe
             waiting = [{"execution": key, "ended_at": ended_at, "failed": failed} for key, ended_at, failed in ends]
             connection.execute(_WAIT, [{"pipeline_id": pipeline_id} | row for row in waiting])
     if rows:
-        # Sorted, so that two writers never wait for each other; stable, so one pipeline's changes keep their order.
-        written = connection.execute(_WRITE_STATE, sorted(rows, key=itemgetter("of_pipeline")))
+        written = connection.execute(_WRITE_STATE, rows)
         expect_written(written.rowcount, wanted=len(rows))
 
 
@@ -75,7 +75,8 @@ def load_rules(connection: Connection, *, account_id: int, pipeline_id: int) -> 
 def forget_rules(connection: Connection, *, present: Collection[tuple[str, str]]) -> None:
     """Forget what rules went by of all pipelines but these: what is not kept up says nothing of later."""
     names = {pipeline(account, pipeline_id).name for account, pipeline_id in present}
-    gone = [{"of_pipeline": row.of_pipeline} for row in connection.execute(_WITH_RULES) if row.name not in names]
-    if gone:
-        connection.execute(_FORGET, gone)
+    ids = sorted(row.of_pipeline for row in connection.execute(_WITH_RULES) if row.name not in names)
+    gone = [{"of_pipeline": each} for each in ids]
+    if gone:  # in the order of `write_rules`
         connection.execute(_JUDGED, gone)
+        connection.execute(_FORGET, gone)
