@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from yarl import URL
+
 from watcher.config.document import Document
 from watcher.config.file_stamp import HANGS, Files, Stamp
 from watcher.config.loader import load_config
@@ -11,6 +13,7 @@ from watcher.config.problems import Problem
 from watcher.config.warnings import warnings_of
 from watcher.domain.errors import ConfigError
 from watcher.runtime.clock import Clock
+from watcher.runtime.http_client import proxy_for
 from watcher.runtime.settings import key_of
 
 
@@ -32,12 +35,12 @@ class ConfigSource:
     def load(self) -> Settings:
         """Read the file and the files it names.
 
-        Raises `ConfigError` with everything that is wrong; to name nothing to watch is wrong, too.
+        Raises `ConfigError` with everything that is wrong; what `require_usable` refuses is wrong, too.
         """
         document = Document(file=str(self._path), files=self._reader)
         self._files = document.files  # and nothing else of it: the tree of 100,000 executions takes 25 MB
         settings = load_config(self._path, environ=self._environ, document=document)
-        require_watches(settings)
+        require_usable(settings)
         self.warnings = warnings_of(document, settings, environ=self._environ, now=self._clock.now())
         return settings
 
@@ -59,10 +62,17 @@ class ConfigSource:
         return self._reader.directories(self._files)
 
 
-def require_watches(settings: Settings) -> None:
-    """Raise `ConfigError` if there is nothing to do."""
+def require_usable(settings: Settings) -> None:
+    """Raise `ConfigError` if there is nothing to do, or if the environment names a proxy that cannot be used.
+
+    That is judged here, for all accounts and sinks: a replica may come to own any of them later.
+    """
     if not settings.watch:
         raise ConfigError("nothing to watch: add a watch entry with a pipeline")
+    targets = [account.base_url for account in settings.accounts.values()]
+    targets += [sink.target for sink in settings.sinks.values() if sink.target is not None]
+    for target in targets:
+        proxy_for(URL(target))
 
 
 def changes_between(before: Settings, after: Settings) -> list[str]:

@@ -191,10 +191,10 @@ class Reloader:
             sinks=len(settings.sinks),
         )
 
-    async def _try(self, settings: Settings) -> StoreError | ConfigError | None:
+    async def _try(self, settings: Settings) -> StoreError | None:
         try:
             await self._apply(settings)
-        except (StoreError, ConfigError) as error:  # a proxy may be set that cannot work
+        except StoreError as error:
             return error
         return None
 

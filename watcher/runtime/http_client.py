@@ -72,8 +72,11 @@ def proxy_for(target: URL) -> Proxy:
     address = getproxies().get(target.scheme)
     if address is None or proxy_bypass(target.host or ""):
         return Proxy()
-    url = URL(address if "://" in address else f"http://{address}")
-    if url.scheme not in {"http", "https"}:
+    try:
+        url = URL(address if "://" in address else f"http://{address}")
+    except ValueError:  # a port that is none, say
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
         name = f"{target.scheme.upper()}_PROXY"
         raise ConfigError(f"{name}: only http and https proxies are known; write it like http://proxy.example.com:3128")
     if url.user is None:

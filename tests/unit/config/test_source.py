@@ -122,3 +122,23 @@ def test_a_file_that_names_nothing_to_watch_is_wrong_whatever_else_it_says(sourc
     file.write_text("")
     with pytest.raises(ConfigError, match="nothing to watch"):
         source.load()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        "",
+        "sinks: {ops: {type: webhook, url: https://ops.example/in}}\naccounts: {default: {api_key: k, base_url: http://api.example}}",
+    ],
+)
+def test_a_proxy_that_cannot_be_used_is_wrong_whoever_would_need_it(
+    source: ConfigSource, file: Path, monkeypatch: pytest.MonkeyPatch, more: str
+) -> None:
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.setenv("https_proxy", "socks5://proxy.example")
+    file.write_text(TEXT.replace("accounts: {default: {api_key_file: secrets/key}}", more) if more else TEXT)
+    with pytest.raises(ConfigError, match="HTTPS_PROXY: only http and https proxies are known"):
+        source.load()
+    monkeypatch.setenv("no_proxy", "web-api.clerk.chat,ops.example")
+    source.load()

@@ -48,8 +48,13 @@ def test_an_address_without_a_scheme_is_that_of_an_http_proxy(environment: pytes
     assert proxy_for(URL("https://hooks.example.com/")) == Proxy(PROXY)
 
 
-def test_a_proxy_of_another_kind_is_refused_without_showing_it(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("HTTPS_PROXY", "socks5://user:hunter2@proxy.example.com:1080")
+@pytest.mark.parametrize(
+    "address", ["socks5://user:hunter2@proxy.example.com:1080", "http://user:hunter2@proxy.example.com:port", "http://"]
+)
+def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
+    environment: pytest.MonkeyPatch, address: str
+) -> None:
+    environment.setenv("HTTPS_PROXY", address)
     with pytest.raises(ConfigError, match=r"^HTTPS_PROXY: only http and https proxies are known") as caught:
         proxy_for(URL("https://hooks.example.com/"))
     assert "hunter2" not in str(caught.value)

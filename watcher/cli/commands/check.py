@@ -31,7 +31,7 @@ from watcher.config.document import Document
 from watcher.config.loader import load_config
 from watcher.config.models import Settings
 from watcher.config.problems import Problem
-from watcher.config.source import require_watches
+from watcher.config.source import require_usable
 from watcher.config.warnings import warnings_of
 from watcher.daemon.fingerprint import fingerprint_of_sink
 from watcher.domain.delivery import Delivery
@@ -66,7 +66,7 @@ def check(
     path = config_path(config)
     document = Document(file=str(path))
     settings = loaded(partial(load_config, path, environ=os.environ, document=document))
-    require_watches(settings)
+    require_usable(settings)
     if sys.stdout.isatty():
         print_plan(plan(settings), settings, file=str(path), console=stdout_console())
     else:
