@@ -24,6 +24,7 @@ from watcher.store.changes import (
     PipelineChange,
     SourceChange,
 )
+from watcher.store.lease_protocol import MAINTENANCE
 from watcher.store.open import open_store
 from watcher.store.protocol import Store
 from watcher.store.sql_store import SqlStore
@@ -103,6 +104,11 @@ def execution_id(number: int) -> str:
 async def executions_of(store: Store, account: Lease, *, count: int = 1000) -> list[ExecutionRecord]:
     """Return what is recorded of the first so many executions of an account, in the order of their numbers."""
     return list((await store.load_executions(account, [execution_id(number) for number in range(count)])).values())
+
+
+async def upkeep(store: Store) -> Lease:
+    """Return the lease under which the store is tidied."""
+    return await store.claim(*MAINTENANCE)
 
 
 def stream_of(subject: str) -> bytes:

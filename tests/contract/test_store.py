@@ -19,6 +19,7 @@ from stores import (
     executions_of,
     source_change,
     stream_of,
+    upkeep,
 )
 
 from watcher.domain.delivery import DeliveryState
@@ -671,7 +672,9 @@ async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: Store, account
     for number in range(3):
         await store.record(change(account, number, sinks=("ops", "log")))
     died = [
-        await store.mark_absent_sinks(present=["log"], now=Micros(START_US + late_us), dead_after_us=DAY_US)
+        await store.mark_absent_sinks(
+            await upkeep(store), present=["log"], now=Micros(START_US + late_us), dead_after_us=DAY_US
+        )
         for late_us in (0, DAY_US - 1, DAY_US, DAY_US)
     ]
     assert died == [0, 0, 3, 0]
@@ -681,16 +684,28 @@ async def test_the_deliveries_of_a_sink_gone_for_a_day_die(store: Store, account
 
 async def test_a_sink_that_returns_has_its_whole_day_again(store: Store, account: Lease, ops: Lease) -> None:
     await store.record(change(account))
-    await store.mark_absent_sinks(present=[], now=START_US, dead_after_us=DAY_US)
+    await store.mark_absent_sinks(await upkeep(store), present=[], now=START_US, dead_after_us=DAY_US)
     await store.load_sink(ops, fingerprint="one")
-    assert await store.mark_absent_sinks(present=[], now=Micros(START_US + DAY_US), dead_after_us=DAY_US) == 0
-    await store.mark_absent_sinks(present=["ops"], now=Micros(START_US + DAY_US), dead_after_us=DAY_US)
-    assert await store.mark_absent_sinks(present=[], now=Micros(START_US + 2 * DAY_US), dead_after_us=DAY_US) == 0
+    assert (
+        await store.mark_absent_sinks(
+            await upkeep(store), present=[], now=Micros(START_US + DAY_US), dead_after_us=DAY_US
+        )
+        == 0
+    )
+    await store.mark_absent_sinks(
+        await upkeep(store), present=["ops"], now=Micros(START_US + DAY_US), dead_after_us=DAY_US
+    )
+    assert (
+        await store.mark_absent_sinks(
+            await upkeep(store), present=[], now=Micros(START_US + 2 * DAY_US), dead_after_us=DAY_US
+        )
+        == 0
+    )
     assert await due(store, ops) == [of(1)]
 
 
 async def test_a_store_without_sinks_has_none_absent(store: Store) -> None:
-    assert await store.mark_absent_sinks(present=["ops"], now=START_US, dead_after_us=0) == 0
+    assert await store.mark_absent_sinks(await upkeep(store), present=["ops"], now=START_US, dead_after_us=0) == 0
 
 
 async def test_the_backlog_counts_what_waits_and_finds_the_oldest(
@@ -717,7 +732,9 @@ async def emitted_and_settled(
 
 async def prune(store: Store, *, ended_before: int, keep: Keep) -> int:
     """Return how many executions' events went."""
-    return sum([count async for count in store.prune(ended_before=Micros(ended_before), keep=keep)])
+    return sum(
+        [count async for count in store.prune(await upkeep(store), ended_before=Micros(ended_before), keep=keep)]
+    )
 
 
 async def test_what_ended_long_ago_goes(store: Store, account: Lease, ops: Lease) -> None:
@@ -801,7 +818,7 @@ async def test_what_is_open_is_never_pruned(store: Store, account: Lease) -> Non
 
 async def test_many_executions_are_pruned_page_by_page(store: Store, account: Lease) -> None:
     await asyncio.gather(*(store.record(change(account, number, sinks=(), ended_at=START_US)) for number in range(600)))
-    steps = store.prune(ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
+    steps = store.prune(await upkeep(store), ended_before=LATER, keep=lambda _a, _p, name, _at: name == execution_id(1))
     assert [count async for count in steps if count] == [250, 250, 100]
     assert [each.execution for each in await executions_of(store, account)] == [execution_id(1)]
 

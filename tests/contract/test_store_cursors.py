@@ -15,6 +15,7 @@ from stores import (
     execution_id,
     executions_of,
     pipeline_change,
+    upkeep,
 )
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
@@ -97,7 +98,7 @@ async def test_old_events_of_a_pipeline_go_and_its_sequence_stays(
     await store.record(pipeline_change(account, cursor=CURSOR, sinks=("ops",)))
     (delivery,) = (await store.next_deliveries(ops, now=LATER, limit=9)).deliveries
     await store.settle(attempt_record(ops, delivery))
-    async for _ in store.prune(ended_before=Micros(clock.us + 1), keep=lambda *_: True):
+    async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us + 1), keep=lambda *_: True):
         pass
     await store.record(pipeline_change(account, before=1, cursor=CURSOR, sinks=("ops",)))
     assert (await store.load_pipeline(account, PIPELINE)).sequence == 2
@@ -175,7 +176,7 @@ async def test_very_many_open_executions_are_loaded(store: Store, account: Lease
 
 
 async def absent(store: Store, *, at: int, present: tuple[tuple[str, str], ...] = ()) -> None:
-    await store.mark_absent_pipelines(present=present, now=Micros(at))
+    await store.mark_absent_pipelines(await upkeep(store), present=present, now=Micros(at))
 
 
 async def cursor_of(store: Store, account: Lease) -> Cursor | None:

@@ -1,7 +1,7 @@
 """What every store promises about problems and rules: written with what they are about, or not at all."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -22,6 +22,7 @@ from stores import (
     from_us,
     source_change,
     stream_of,
+    upkeep,
 )
 
 from watcher.domain.errors import OwnershipLostError, SequenceConflictError
@@ -244,7 +245,7 @@ async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
     chat = await store.claim("sink", "chat")
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     woken.names.clear()
-    assert await store.close_problems([closing(problem_of())]) == 1
+    assert await store.close_problems(await upkeep(store), [closing(problem_of())]) == 1
     assert woken.names == ["ops"]
     assert len(await due(store, ops)) == 2
     assert await due(store, chat) == []
@@ -254,13 +255,13 @@ async def test_a_problem_that_nobody_watches_for_is_closed_where_it_was_opened(
 async def test_a_problem_that_is_closed_by_now_is_not_closed_again(store: Store, account: Lease, ops: Lease) -> None:
     await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
     await store.record(rules_change(account, before=1, sinks=(), problems=closed(problem_of())))
-    assert await store.close_problems([closing(problem_of())]) == 0
+    assert await store.close_problems(await upkeep(store), [closing(problem_of())]) == 0
     assert len(await due(store, ops)) == 1
 
 
 async def test_whoever_closes_a_problem_that_was_closed_for_it_writes_the_rest(store: Store, account: Lease) -> None:
     await store.record(replace(change(account), problems=opened(overdue(1))))
-    await store.close_problems([closing(overdue(1))])
+    await store.close_problems(await upkeep(store), [closing(overdue(1))])
     await store.record(replace(change(account, sequence=2, status="success"), problems=closed(overdue(1))))
     assert [each.status for each in await executions_of(store, account)] == ["success"]
 
@@ -277,7 +278,7 @@ async def test_an_execution_whose_problem_is_closed_is_overdue_no_more(
     overdue_change = change(account, 1, overdue_sequence=overdue_sequence, overdue_at=7)
     await store.record(replace(overdue_change, problems=opened(overdue(1))))
     await store.record(change(account, 2, overdue_sequence=1, overdue_at=7))
-    await store.close_problems([closing(overdue(1))])
+    await store.close_problems(await upkeep(store), [closing(overdue(1))])
     known, other = sorted(await executions_of(store, account), key=lambda each: each.execution)
     assert (known.overdue_sequence, known.overdue_at) == left
     assert (other.overdue_sequence, other.overdue_at) == (1, 7)
@@ -290,9 +291,9 @@ async def test_an_account_or_sink_whose_problem_is_closed_begins_anew(store: Sto
     await store.record(replace(source_change(account, state="unauthorized"), problems=opened(degraded)))
     await store.record(replace(source_change(ops, state="failing", sinks=()), problems=opened(failing)))
     await store.record(rules_change(account, sinks=(), problems=opened(problem_of(1))))
-    await store.close_problems([closing(problem_of(1))])
+    await store.close_problems(await upkeep(store), [closing(problem_of(1))])
     assert (await store.load_account(account)).trouble == "unauthorized"
-    await store.close_problems([closing(degraded), closing(failing)])
+    await store.close_problems(await upkeep(store), [closing(degraded), closing(failing)])
     assert (await store.load_account(account)).trouble is None
     assert (await store.load_sink(ops, fingerprint="")).state is None
 
@@ -309,9 +310,33 @@ async def test_what_rules_went_by_is_forgotten_with_them(store: Store, account: 
     waiting = (UnjudgedEnd(execution_id(1), End(7, failed=True)),)
     for pipeline in (PIPELINE, other):
         await store.record(replace(rules_change(account, unjudged=waiting), pipeline=pipeline))
-    await store.forget_rules(present=[("default", PIPELINE), ("other", other)])
+    await store.forget_rules(await upkeep(store), present=[("default", PIPELINE), ("other", other)])
     assert await store.load_rules(account, PIPELINE) == RulesRecord(0, STATE, {}, [*waiting])
     assert await store.load_rules(account, other) == RulesRecord(0, RuleState(), {}, [])
+
+
+@pytest.mark.parametrize(
+    "tidy",
+    [
+        lambda store, lease: store.close_problems(lease, [closing(problem_of())]),
+        lambda store, lease: store.forget_rules(lease, present=()),
+        lambda store, lease: store.mark_absent_pipelines(lease, present=(), now=LATER),
+        lambda store, lease: store.mark_absent_sinks(lease, present=(), now=LATER, dead_after_us=0),
+        lambda store, lease: anext(store.prune(lease, ended_before=LATER, keep=lambda *_: False)),
+    ],
+    ids=["close", "forget", "pipelines", "sinks", "prune"],
+)
+async def test_who_tidied_the_store_before_changes_nothing_any_more(
+    store: Store, account: Lease, ops: Lease, tidy: Callable[[Store, Lease], Awaitable[object]]
+) -> None:
+    lost = await upkeep(store)
+    await store.record(rules_change(account, sinks=("ops",), problems=opened(problem_of())))
+    await upkeep(store)
+    with pytest.raises(OwnershipLostError, match="another process owns maintenance store"):
+        await tidy(store, lost)
+    assert len(await open_ones(store)) == 1
+    assert await store.load_rules(account, PIPELINE) == RulesRecord(1, STATE, {FAILING: problem_of()}, [])
+    assert len(await due(store, ops)) == 1
 
 
 async def settle_all(store: Store, ops: Lease) -> None:
@@ -322,7 +347,7 @@ async def settle_all(store: Store, ops: Lease) -> None:
 
 async def prune(store: Store, clock: SetClock, *, days: int) -> None:
     clock.us = START_US + days * 86_400 * SECOND_US
-    async for _ in store.prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
+    async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
         pass
 
 
@@ -339,7 +364,7 @@ async def test_what_opened_a_problem_stays_while_that_is_open_and_says_where_its
     await settle_all(store, ops)
     await prune(store, clock, days=90)
     assert await store.load_events([problem.opening])
-    await store.close_problems([closing(problem)])
+    await store.close_problems(await upkeep(store), [closing(problem)])
     assert len(await due(store, ops)) == 1
     await settle_all(store, ops)
     await prune(store, clock, days=91)

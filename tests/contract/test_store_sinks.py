@@ -16,6 +16,7 @@ from stores import (
     execution_id,
     source_change,
     stream_of,
+    upkeep,
 )
 
 from watcher.domain.delivery import Delivery, DeliveryState
@@ -258,7 +259,7 @@ async def test_what_is_replayed_is_not_pruned(store: SinkStore, account: Lease, 
     await settle_all(store, ops, DEAD)
     await store.replay("ops", of(1))
     clock.us += 90 * DAY_US
-    async for _ in store.prune(ended_before=clock.steady_us(), keep=lambda *_: False):
+    async for _ in store.prune(await upkeep(store), ended_before=clock.steady_us(), keep=lambda *_: False):
         pass
     assert len(await due(store, ops, now=clock.steady_us())) == 1
 

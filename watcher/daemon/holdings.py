@@ -5,13 +5,12 @@ from functools import partial
 
 import structlog
 
-from watcher.daemon.ownership import MAINTENANCE
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import Lease
 from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LeaseKey, LeaseReport
+from watcher.store.lease_protocol import MAINTENANCE, LeaseKey, LeaseReport
 
 log = structlog.get_logger()
 

@@ -16,13 +16,13 @@ from functools import partial
 import structlog
 
 from watcher.daemon.holdings import NEVER, Holdings, key_of
-from watcher.daemon.ownership import MAINTENANCE, Notice
+from watcher.daemon.ownership import Notice
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, LeaseStore, RenewRequest
+from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey, LeaseReport, LeaseStore, RenewRequest
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class Leases:
         self._changed, self._trusted = changed, trusted
 
     async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
-        """Want to own these and nothing else. Return once the store was asked for them."""
+        """Want to own these, and to tidy the store. Return once the store was asked for them."""
         self._wanted, self._fingerprint = frozenset(keys) | {MAINTENANCE}, fingerprint
         self._declined.clear()
         await self._alone(self._renew)
@@ -141,11 +141,6 @@ class Leases:
             self._keeping.cancel()
             await asyncio.wait([self._keeping])
         await self._soon(lambda: self._release(list(self._holdings)))
-
-    def may_maintain(self) -> bool:
-        """Return whether it is for this process to tidy the store."""
-        held = self._holdings.get(MAINTENANCE)
-        return held is not None and self.may_own(MAINTENANCE) and held.is_trusted()
 
     def is_agreed(self) -> bool:
         """Return whether all replicas that are alive go by the same configuration as this one."""
@@ -243,7 +238,7 @@ class Leases:
     def _note_configurations(self, report: LeaseReport, *, fingerprint: str | None) -> None:
         self._agreed_on = None if report.differs else fingerprint
         if report.differs and not self._is_told_of_differing:
-            note = "each owner goes by its own; meanwhile no problem is closed as removed"
+            note = "each owner goes by its own; meanwhile nothing goes that is not named any more"
             log.warning("config.differs", replicas=report.replica_count, note=note)
         self._is_told_of_differing = report.differs
 

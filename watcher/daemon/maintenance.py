@@ -19,6 +19,9 @@ from watcher.domain.problems import PROBLEM_KINDS
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
+from watcher.store.changes import Lease
+from watcher.store.held_lease import HeldLease
+from watcher.store.lease_protocol import MAINTENANCE
 from watcher.store.protocol import Store
 from watcher.store.records import OpenProblem
 
@@ -91,6 +94,7 @@ class Maintenance:
         self._backlogged: set[str] = set()
         self._tidying = asyncio.Lock()
         self._is_paused = False
+        self._held: HeldLease | None = None
 
     async def pause(self) -> None:
         """Tidy up no more until `replace_policy`, for another configuration is being applied; return once that holds.
@@ -121,8 +125,10 @@ class Maintenance:
                 rest_s = await self._tidy()
         except StoreUnusableError:
             raise
-        except StoreError:
-            self._pruning, self._tidy_at = None, self._deps.clock.monotonic()
+        except StoreError as error:
+            self._begin_anew()
+            if isinstance(error, OwnershipLostError) and self._held is not None:
+                self._deps.ownership.lost(self._held)
         return rest_s
 
     async def flush(self) -> None:
@@ -161,8 +167,9 @@ class Maintenance:
         """Expire and prune when it is time; return the seconds until the next tick: there may be more to prune."""
         if self._is_paused:
             return FLUSH_EVERY_S
-        if not self._deps.ownership.may_maintain():
-            self._pruning, self._tidy_at = None, self._deps.clock.monotonic()  # at once, should it come to that
+        lease = await self._lease()
+        if lease is None:
+            self._begin_anew()  # at once, should it come to that
             return FLUSH_EVERY_S
         if self._pruning is None:
             is_agreed, was_agreed = self._deps.ownership.is_agreed(), self._was_agreed
@@ -172,9 +179,9 @@ class Maintenance:
                 return FLUSH_EVERY_S
             self._tidy_at = Monotonic(self._deps.clock.monotonic() + TIDY_EVERY_S)
             if is_agreed:  # else another replica may have what is not configured here
-                await self._expire()
-            await self._close_problems()
-            self._pruning, self._pruned_count = self._prune(), 0
+                await self._expire(lease)
+            await self._close_problems(lease)
+            self._pruning, self._pruned_count = self._prune(lease), 0
         for _ in range(PAGES_COUNT):
             count = await anext(self._pruning, None)
             if count is None:
@@ -183,26 +190,40 @@ class Maintenance:
             self._pruned_count += count
         return 0.0
 
+    async def _lease(self) -> Lease | None:
+        """Return the lease that the store is tidied under, if that is for this process to do. Raises `StoreError`."""
+        ownership = self._deps.ownership
+        if not ownership.may_own(MAINTENANCE):
+            return None
+        if self._held is None or not ownership.is_current(self._held):
+            self._begin_anew()
+            self._held = await ownership.take(MAINTENANCE)
+        return self._held.lease if self._held.is_trusted() else None
+
+    def _begin_anew(self) -> None:
+        self._pruning, self._tidy_at = None, self._deps.clock.monotonic()
+
     def _tidied(self) -> None:
         self._pruning = None
         if self._pruned_count:
             log.info("store.pruned", executions=self._pruned_count)
 
-    def _prune(self) -> AsyncIterator[int]:
+    def _prune(self, lease: Lease) -> AsyncIterator[int]:
         ended_before = self._deps.clock.steady_us() - round(self._policy.retention_s * 1_000_000)
-        return self._deps.store.prune(ended_before=Micros(ended_before), keep=self._is_kept)
+        return self._deps.store.prune(lease, ended_before=Micros(ended_before), keep=self._is_kept)
 
     def _is_kept(self, account: str, pipeline: str, execution: str, ended_at: Micros) -> bool:
         policy = self._policy  # which may be another by the next page
-        if policy.named(account, pipeline, execution):
-            return True
+        if not self._deps.ownership.is_agreed() or policy.named(account, pipeline, execution):
+            return True  # another replica may name, or list, what this one does not
         ended_ago_us = self._deps.clock.steady_us() - ended_at
         return (account, pipeline) in policy.pipelines and ended_ago_us < policy.listed_s * 1_000_000 + CLOCKS_APART_US
 
-    async def _expire(self) -> None:
+    async def _expire(self, lease: Lease) -> None:
         now = self._deps.clock.steady_us()
-        await self._deps.store.mark_absent_pipelines(present=self._policy.pipelines, now=now)
+        await self._deps.store.mark_absent_pipelines(lease, present=self._policy.pipelines, now=now)
         died = await self._deps.store.mark_absent_sinks(
+            lease,
             present=self._policy.sinks,
             now=now,
             dead_after_us=ABSENT_SINK_DEAD_AFTER_US,
@@ -210,11 +231,11 @@ class Maintenance:
         if died:
             log.warning("deliveries.died", count=died, why="their sink was removed 24 h ago")
 
-    async def _close_problems(self) -> None:
+    async def _close_problems(self, lease: Lease) -> None:
         """Close what nobody watches for any more, and forget what the rules of such pipelines went by."""
         deps, policy, after, is_agreed = self._deps, self._policy, None, self._deps.ownership.is_agreed
         if is_agreed():
-            await deps.store.forget_rules(present=policy.ruled)
+            await deps.store.forget_rules(lease, present=policy.ruled)
         while page := await deps.store.open_problems(after=after):
             after = page[-1].problem.id
             gone = [each for each in page if each.has_ended or (is_agreed() and not policy.watches_for(each))]
@@ -231,7 +252,7 @@ class Maintenance:
                 for each in gone
             ]
             closed_count = await deps.store.close_problems(
-                [(entry, change) for entry, change in closings if change is not None]
+                lease, [(entry, change) for entry, change in closings if change is not None]
             )
             for each in gone:
                 deps.closed(each)

@@ -6,11 +6,8 @@ from typing import Protocol
 from watcher.config.models import Settings
 from watcher.runtime.clock import Clock
 from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LeaseKey
+from watcher.store.lease_protocol import MAINTENANCE, LeaseKey
 from watcher.store.protocol import Store
-
-MAINTENANCE = LeaseKey("maintenance", "store")
-"""Whoever holds this tidies the store."""
 
 Notice = Callable[[Collection[LeaseKey]], None]
 
@@ -23,7 +20,7 @@ class Ownership(Protocol):
         ...
 
     async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
-        """Want to own these and nothing else, by a configuration with that fingerprint."""
+        """Want to own these, and to tidy the store, by a configuration with that fingerprint."""
         ...
 
     def may_own(self, key: LeaseKey) -> bool:
@@ -58,10 +55,6 @@ class Ownership(Protocol):
         """Release all that is left."""
         ...
 
-    def may_maintain(self) -> bool:
-        """Return whether it is for this process to tidy the store."""
-        ...
-
     def is_agreed(self) -> bool:
         """Return whether all that own anything here go by the same configuration."""
         ...
@@ -75,17 +68,17 @@ class SoleOwnership:
     """Everything is owned, at once and for ever: the store lets in no other process."""
 
     def __init__(self, store: Store, *, clock: Clock) -> None:
-        """Want nothing yet."""
+        """Want no more than to tidy the store yet."""
         self._store = store
         self._clock = clock
-        self._wanted: frozenset[LeaseKey] = frozenset()
+        self._wanted = frozenset({MAINTENANCE})
 
     def follow(self, *, changed: Notice, trusted: Notice) -> None:
         """Tell nobody: nothing changes."""
 
     async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:  # noqa: ARG002 (there is no other)
-        """Own these and nothing else."""
-        self._wanted = frozenset(keys)
+        """Own these, tidy the store, and nothing else."""
+        self._wanted = frozenset(keys) | {MAINTENANCE}
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted."""
@@ -113,10 +106,6 @@ class SoleOwnership:
 
     async def close(self) -> None:
         """Do nothing: the lock on the file goes with the store."""
-
-    def may_maintain(self) -> bool:
-        """Return `True`: nobody else does."""
-        return True
 
     def is_agreed(self) -> bool:
         """Return `True`: there is one configuration."""

@@ -17,6 +17,10 @@ class LeaseKey(NamedTuple):
     name: str
 
 
+MAINTENANCE = LeaseKey("maintenance", "store")
+"""Whoever holds this tidies the store."""
+
+
 @dataclass(frozen=True, slots=True)
 class RenewRequest:
     """What a replica holds, and would own. One that takes part no more wants nothing, and has no `fingerprint`.

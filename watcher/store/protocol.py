@@ -104,7 +104,7 @@ class Store(AccountStore, Queries, Protocol):
     exclusive: bool
 
     async def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account or a sink, whoever had it before."""
+        """Take ownership of an account, a sink or the maintenance, whoever had it before."""
         ...
 
     async def load_sink(self, lease: Lease, *, fingerprint: str) -> SinkRecord:
@@ -151,29 +151,31 @@ class Store(AccountStore, Queries, Protocol):
         """Write how attempts ended. Later deliveries of the same stream come due no earlier than this one."""
         ...
 
-    async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
+    async def mark_absent_sinks(
+        self, lease: Lease, *, present: Collection[str], now: Micros, dead_after_us: int
+    ) -> int:
         """Note which sinks are no longer configured; those absent for `dead_after_us` have their deliveries made dead.
 
         Returns how many died.
         """
         ...
 
-    async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
+    async def close_problems(self, lease: Lease, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
         """Close problems whose owner does so no more, each with its event, but those that are closed by now.
 
         Returns how many.
         """
         ...
 
-    async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
+    async def forget_rules(self, lease: Lease, *, present: Collection[tuple[str, str]]) -> None:
         """Forget what rules went by of all pipelines but these, as (account, pipeline)."""
         ...
 
-    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
+    async def mark_absent_pipelines(self, lease: Lease, *, present: Collection[tuple[str, str]], now: Micros) -> None:
         """Note which pipelines are watched whole no more; `present` are those that are, as (account, pipeline)."""
         ...
 
-    def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
+    def prune(self, lease: Lease, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment: settled deliveries, events with none waiting, executions.
 
         `keep` says whose id must stay behind. In short transactions, one at each step, which yields the number of

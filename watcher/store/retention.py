@@ -29,7 +29,7 @@ SINK_REMOVED = "sink_removed"
 
 @dataclass(frozen=True, slots=True)
 class PruneStep:
-    """What one page came to: how many went, and where the next one begins (`None` after the last)."""
+    """What one page came to: how many executions' events went, and where the next begins (`None` after the last)."""
 
     gone_count: int
     next_after: tuple[Any, ...] | None
@@ -161,7 +161,7 @@ def prune_source_events(connection: Connection, *, before: int, after: tuple[Any
         connection.execute(_DELETE_EVENT_DELIVERIES, deliveries)
         connection.execute(_DELETE_EVENT, [{"of_event": row.id} for row in rows])
     last = rows[-1] if len(rows) == ROWS_COUNT else None
-    return PruneStep(len(rows), last and (last.recorded_at, last.id))
+    return PruneStep(0, last and (last.recorded_at, last.id))
 
 
 _CLOSED = (
@@ -184,7 +184,7 @@ def prune_problems(connection: Connection, *, before: int, after: tuple[Any, ...
         connection.execute(_DELETE_REMINDERS, keys)
         connection.execute(_DELETE_MESSAGES, keys)
         connection.execute(_DELETE_PROBLEM, keys)
-    return PruneStep(len(ids), (ids[-1],) if len(ids) == ROWS_COUNT else None)
+    return PruneStep(0, (ids[-1],) if len(ids) == ROWS_COUNT else None)
 
 
 _MARK_SINK = update(source).where(source.c.id == bindparam("of_sink")).values(absent_since=bindparam("since"))

@@ -37,7 +37,7 @@ class SqlAccess:
         return await self._watched(partial(self._database.write, work), Writing.A_LITTLE)
 
     async def _read(self, work: Work[T]) -> T:
-        return await self._watched(partial(self._database.read, work), Writing.NOTHING)
+        return await self._watched(partial(self._database.read, work))
 
     async def _write_held(self, lease: Lease, work: Work[T]) -> T:
         """Do it unless another process owns the leased by now, or comes to own it before it is committed."""
@@ -46,7 +46,7 @@ class SqlAccess:
     async def _read_held(self, lease: Lease, work: Work[T]) -> T:
         return await self._read(held(lease, work, for_write=False))
 
-    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing) -> T:
+    async def _watched(self, ask: Callable[[], Awaitable[T]], writing: Writing = Writing.NOTHING) -> T:
         self._check_open()
         try:
             with self._monitor.asking():

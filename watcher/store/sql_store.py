@@ -5,9 +5,10 @@ Owns what goes into one transaction. The statements are its neighbours'.
 
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
@@ -24,6 +25,7 @@ from watcher.store.changes import AttemptRecords, BackoffState, Change, Lease
 from watcher.store.database import Database
 from watcher.store.database_file import DatabaseFile
 from watcher.store.group_commit import GroupWriter
+from watcher.store.lease_protocol import MAINTENANCE
 from watcher.store.monitor import Writing, write_probe
 from watcher.store.protocol import Keep
 from watcher.store.records import (
@@ -38,7 +40,6 @@ from watcher.store.records import (
 from watcher.store.source_ids import Source
 from watcher.store.source_ids import pipeline as pipeline_source
 from watcher.store.source_states import BackoffChange
-from watcher.store.sql_access import T
 from watcher.store.sql_sinks import SqlSinks
 from watcher.store.transaction import Item, sources_of, write_group
 
@@ -67,7 +68,7 @@ class SqlStore(SqlSinks):
         self.created = created
         self.exclusive = database.exclusive
         self.ahead_us = database.ahead_us
-        self.leases = database.leases(self._watched_leases)
+        self.leases = database.leases(self._watched)
         super().__init__(database, clock=clock, on_recorded=on_recorded)
         self._database_file = database_file
         self._resources = resources
@@ -80,10 +81,11 @@ class SqlStore(SqlSinks):
         )
 
     async def claim(self, kind: str, name: str) -> Lease:
-        """Take ownership of an account or a sink, whoever had it before."""
+        """Take ownership of an account, a sink or the maintenance, whoever had it before."""
         owner = f"{os.getpid()}@{socket.gethostname()}"
         lease = await self._write(partial(leases.claim, kind=kind, name=name, owner=owner))
-        await self._provide(lease)
+        if lease.kind != MAINTENANCE.kind:
+            await self._provide(lease)
         return lease
 
     async def load_account(self, lease: Lease) -> AccountRecord:
@@ -178,16 +180,19 @@ class SqlStore(SqlSinks):
         """Write how attempts ended."""
         await self._write_item(attempt_records)
 
-    async def mark_absent_sinks(self, *, present: Collection[str], now: Micros, dead_after_us: int) -> int:
+    async def mark_absent_sinks(
+        self, lease: Lease, *, present: Collection[str], now: Micros, dead_after_us: int
+    ) -> int:
         """Note which sinks are no longer configured; make dead what waits for those absent that long. Count it."""
-        absent = await self._write(partial(retention.mark_absent_sinks, present=present, now=now))
+        absent = await self._write_held(lease, partial(retention.mark_absent_sinks, present=present, now=now))
         died_count = 0
         for sink_id in (sink_id for sink_id, since in absent.items() if since <= now - dead_after_us):
-            while count := await self._write(partial(retention.expire_deliveries, sink_id=sink_id, now=now)):
+            expire = partial(retention.expire_deliveries, sink_id=sink_id, now=now)
+            while count := await self._write_held(lease, expire):
                 died_count += count
         return died_count
 
-    async def close_problems(self, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
+    async def close_problems(self, lease: Lease, closings: Sequence[tuple[OutboxEntry, ProblemChange]]) -> int:
         """Close problems whose owner does so no more, but those that are closed by now. Count them."""
 
         def close(connection: Connection) -> tuple[int, set[str]]:
@@ -196,26 +201,27 @@ class SqlStore(SqlSinks):
             self._last_recorded_at = times.next_at
             return len(emitted), names
 
-        count, names = await self._write(close)
+        count, names = await self._write_held(lease, close)
         self._on_recorded(names)
         return count
 
-    async def forget_rules(self, *, present: Collection[tuple[str, str]]) -> None:
+    async def forget_rules(self, lease: Lease, *, present: Collection[tuple[str, str]]) -> None:
         """Forget what rules went by of all pipelines but these."""
-        await self._write(partial(rules.forget_rules, present=present))
+        await self._write_held(lease, partial(rules.forget_rules, present=present))
 
-    async def mark_absent_pipelines(self, *, present: Collection[tuple[str, str]], now: Micros) -> None:
+    async def mark_absent_pipelines(self, lease: Lease, *, present: Collection[tuple[str, str]], now: Micros) -> None:
         """Note which pipelines are no longer watched whole; forget how far those absent for long were read."""
-        await self._write(partial(cursors.mark_absent_pipelines, present=present, now=now))
+        await self._write_held(lease, partial(cursors.mark_absent_pipelines, present=present, now=now))
 
-    async def prune(self, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
+    async def prune(self, lease: Lease, *, ended_before: Micros, keep: Keep) -> AsyncIterator[int]:
         """Delete what ended before that moment, a page at each step: how many executions' events went with it."""
-        async for _ in self._pages(partial(retention.prune_source_events, before=ended_before)):
-            yield 0
-        async for page in self._pages(partial(retention.prune_executions, before=ended_before, keep=keep)):
-            yield page.gone_count
-        async for _ in self._pages(partial(retention.prune_problems, before=ended_before)):
-            yield 0
+        prune_executions = partial(retention.prune_executions, keep=keep)
+        for prune in (retention.prune_source_events, prune_executions, retention.prune_problems):
+            after: tuple[Any, ...] | None = retention.FIRST
+            while after is not None:
+                page = await self._write_held(lease, partial(prune, before=ended_before, after=after))
+                after = page.next_after
+                yield page.gone_count
 
     async def check_database_file(self) -> None:
         """Raise `StoreUnusableError` if the database is a file that was deleted or replaced."""
@@ -258,23 +264,14 @@ class SqlStore(SqlSinks):
         await self._group.close()
         await self._resources.aclose()
 
-    async def _watched_leases(self, ask: Callable[[], Awaitable[T]]) -> T:
-        return await self._watched(ask, Writing.NOTHING)
-
     async def _provide(self, lease: Lease) -> None:
         """Give a number to what is leased, if it has none."""
-        await self._watched(partial(self._numbers.provide, {Source(lease.kind, lease.name)}), Writing.NOTHING)
+        await self._watched(partial(self._numbers.provide, {Source(lease.kind, lease.name)}))
 
     async def _pipeline_numbers(self, lease: Lease, pipelines: Collection[str]) -> list[int]:
         wanted = {pipeline_source(lease.name, pipeline) for pipeline in pipelines}
-        await self._watched(partial(self._numbers.provide, wanted), Writing.NOTHING)
+        await self._watched(partial(self._numbers.provide, wanted))
         return sorted(self._numbers[each] for each in wanted)
-
-    async def _pages(self, work: Callable[..., retention.PruneStep]) -> AsyncIterator[retention.PruneStep]:
-        page = retention.PruneStep(0, retention.FIRST)
-        while page.next_after is not None:
-            page = await self._write(partial(work, after=page.next_after))
-            yield page
 
     async def _write_group(self, items: Sequence[Item]) -> Collection[str]:
         await self._numbers.provide(sources_of(items))

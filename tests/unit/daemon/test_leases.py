@@ -9,11 +9,10 @@ from structlog.testing import capture_logs
 from virtual import FakeClock
 
 from watcher.daemon.leases import LOOK_EVERY_S, RENEW_EVERY_S, Leases, new_identity
-from watcher.daemon.ownership import MAINTENANCE
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LEASE_S, LeaseKey
+from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey
 
 ACCOUNTS = [LeaseKey("account", name) for name in "abcdef"]
 A, B = ACCOUNTS[:2]
@@ -215,7 +214,7 @@ async def test_replicas_that_start_one_after_the_other_end_even(table: LeaseTabl
             await replica.give_up()
     assert set(table.owned().values()) == {2}
     assert (len(table.owned("sink")), len(table.owned("maintenance"))) == (1, 1)
-    assert sum(replica.leases.may_maintain() for replica in replicas) == 1
+    assert sum(replica.leases.may_own(MAINTENANCE) for replica in replicas) == 1
 
 
 async def test_surplus_is_given_up_one_at_a_time_and_held_until_it_is(
@@ -382,7 +381,7 @@ async def test_configurations_that_differ_are_said_once_until_they_agree(
         "event": "config.differs",
         "log_level": "warning",
         "replicas": 2,
-        "note": "each owner goes by its own; meanwhile no problem is closed as removed",
+        "note": "each owner goes by its own; meanwhile nothing goes that is not named any more",
     }
     assert logs == [differs]  # of this one: the other said so when it came
     assert not replica.leases.is_agreed()
@@ -397,13 +396,6 @@ async def test_nobody_agrees_on_a_configuration_that_the_store_was_not_told_of(r
     replica.store.trouble = StoreError("no")
     await replica.want(A, fingerprint="new")
     assert not replica.leases.is_agreed()
-
-
-async def test_only_who_is_trusted_tidies_the_store(replica: Replica, clock: FakeClock) -> None:
-    await replica.want(A)
-    assert replica.leases.may_maintain()
-    clock.advance(LEASE_S)
-    assert not replica.leases.may_maintain()
 
 
 def test_no_process_is_called_as_another() -> None:

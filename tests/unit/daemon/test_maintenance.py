@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from stores import PIPELINE, change, executions_of, pipeline_change
+from stores import PIPELINE, change, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
+from watcher.daemon.holdings import NEVER
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.ownership import SoleOwnership
 from watcher.domain.errors import StoreError, StoreUnusableError
@@ -25,6 +26,8 @@ from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
 from watcher.runtime.metrics import Metrics
 from watcher.store.changes import ExecutionChange, RulesChange
+from watcher.store.held_lease import FOR_EVER, HeldLease
+from watcher.store.lease_protocol import MAINTENANCE, LeaseKey
 from watcher.store.retention import EXECUTIONS_COUNT
 from watcher.store.sql_store import SqlStore
 
@@ -137,8 +140,24 @@ class SharedOwnership(SoleOwnership):
     maintains = True
     agreed = True
 
-    def may_maintain(self) -> bool:
-        return self.maintains
+    def __init__(self, store: SqlStore, *, clock: FakeClock) -> None:
+        super().__init__(store, clock=clock)
+        self.held: HeldLease | None = None
+        self.noted_as_lost: list[HeldLease] = []
+
+    def may_own(self, key: LeaseKey) -> bool:
+        return self.maintains and super().may_own(key)
+
+    def is_current(self, held: HeldLease) -> bool:
+        return held is self.held
+
+    async def take(self, key: LeaseKey) -> HeldLease:
+        self.held = await super().take(key)
+        return self.held
+
+    def lost(self, held: HeldLease) -> None:
+        self.noted_as_lost.append(held)
+        self.held = None
 
     def is_agreed(self) -> bool:
         return self.agreed
@@ -329,6 +348,47 @@ async def test_only_the_replica_that_maintains_tidies_the_store_and_does_so_once
     assert len(await executions_of(store, lease)) == 1
     ownership.maintains = True
     assert await maintenance.tick() == 5.0
+    assert await executions_of(store, lease) == []
+
+
+async def test_what_another_replica_tidies_by_now_is_left_alone_until_it_is_this_one_s_again(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    await maintenance.tick()
+    await store.record(change(lease, sinks=(), ended_at=1))
+    before = ownership.held
+    await upkeep(store)  # by the other
+    clock.advance(3600.0)
+    assert await maintenance.tick() == 5.0
+    assert (len(await executions_of(store, lease)), ownership.noted_as_lost) == (1, [before])
+    await maintenance.tick()
+    assert await executions_of(store, lease) == []
+
+
+async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlStore, clock: FakeClock) -> None:
+    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    await store.record(change(lease, sinks=(), ended_at=1))
+    held = await ownership.take(MAINTENANCE)
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    maintenance._held, held.trusted_until = held, NEVER
+    await maintenance.tick()
+    assert len(await executions_of(store, lease)) == 1
+    held.trusted_until = FOR_EVER
+    await maintenance.tick()
+    assert await executions_of(store, lease) == []
+
+
+async def test_while_replicas_differ_an_id_that_is_named_no_more_stays(store: SqlStore, clock: FakeClock) -> None:
+    lease, ownership = await store.claim("account", "default"), SharedOwnership(store, clock=clock)
+    await store.record(change(lease, sinks=(), ended_at=1))
+    maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
+    ownership.agreed = False
+    await maintenance.tick()
+    assert len(await executions_of(store, lease)) == 1
+    ownership.agreed = True
+    await maintenance.tick()
     assert await executions_of(store, lease) == []
 
 

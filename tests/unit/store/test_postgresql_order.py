@@ -21,6 +21,7 @@ from stores import (
     pipeline_change,
     source_change,
     stream_of,
+    upkeep,
 )
 
 from watcher.domain.event import EventKey, EventType, OutboxEntry
@@ -28,7 +29,7 @@ from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.rules import End, RuleState, UnjudgedEnd
 from watcher.domain.timestamps import Micros
 from watcher.domain.watch import Cursor
-from watcher.store.changes import RulesChange
+from watcher.store.changes import Lease, RulesChange
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 
@@ -45,9 +46,9 @@ OVERDUE = problem(EventType.EXECUTION_OVERDUE, execution_id(1))
 DEGRADED = problem(EventType.ACCOUNT_DEGRADED, "accounts/default")
 
 
-async def close(store: SqlStore, closed: Problem) -> None:
+async def close(store: SqlStore, lease: Lease, closed: Problem) -> None:
     emitted = event(f"problems/{closed.id}", sequence=1, type_=EventType.PROBLEM_CLOSED)
-    assert await store.close_problems([(OutboxEntry(emitted, ()), ProblemChange(closed, closed_at=AT))]) == 1
+    assert await store.close_problems(lease, [(OutboxEntry(emitted, ()), ProblemChange(closed, closed_at=AT))]) == 1
 
 
 async def an_overdue_execution(store: SqlStore) -> None:
@@ -71,7 +72,7 @@ async def a_pipeline_with_rules(store: SqlStore) -> None:
 async def a_pipeline_absent_for_long(store: SqlStore) -> None:
     account = await store.claim("account", "default")
     await store.record(pipeline_change(account, cursor=Cursor(START_US)))
-    await store.mark_absent_pipelines(present=(), now=START_US)
+    await store.mark_absent_pipelines(await upkeep(store), present=(), now=START_US)
 
 
 async def two_sinks(store: SqlStore) -> None:
@@ -79,7 +80,8 @@ async def two_sinks(store: SqlStore) -> None:
         await store.claim("sink", name)
 
 
-Step = Callable[[SqlStore], Awaitable[object]]
+Prepare = Callable[[SqlStore], Awaitable[None]]
+Tidy = Callable[[SqlStore, Lease], Awaitable[object]]
 
 
 @pytest.mark.parametrize(
@@ -89,44 +91,45 @@ Step = Callable[[SqlStore], Awaitable[object]]
             an_overdue_execution,
             "UPDATE execution SET status = status",
             "UPDATE problem SET failed_count = 1",
-            lambda store: close(store, OVERDUE),
+            lambda store, lease: close(store, lease, OVERDUE),
         ),
         (
             a_degraded_account,
             "UPDATE source SET state = state WHERE kind = 'account'",
             "UPDATE problem SET failed_count = 1",
-            lambda store: close(store, DEGRADED),
+            lambda store, lease: close(store, lease, DEGRADED),
         ),
         (
             a_pipeline_with_rules,
             "DELETE FROM unjudged_end",
             "UPDATE source SET rules = rules WHERE kind = 'pipeline'",
-            lambda store: store.forget_rules(present=()),
+            lambda store, lease: store.forget_rules(lease, present=()),
         ),
         (
             a_pipeline_absent_for_long,
             "UPDATE source SET sequence = sequence WHERE kind = 'pipeline'",
             "DELETE FROM scan",
-            lambda store: store.mark_absent_pipelines(present=(), now=LATER),
+            lambda store, lease: store.mark_absent_pipelines(lease, present=(), now=LATER),
         ),
         (
             two_sinks,
             "UPDATE source SET state = state WHERE name = 'zebra'",
             "UPDATE source SET state = state WHERE name = 'ant'",
-            lambda store: store.mark_absent_sinks(present=(), now=LATER, dead_after_us=DAY_US),
+            lambda store, lease: store.mark_absent_sinks(lease, present=(), now=LATER, dead_after_us=DAY_US),
         ),
     ],
     ids=["execution", "account", "rules", "pipeline", "sinks"],
 )
 async def test_maintenance_waits_for_an_owner_that_writes_the_same_and_keeps_nothing_from_it(
-    postgres: PostgresServer, prepare: Step, first: str, then: str, tidy: Step
+    postgres: PostgresServer, prepare: Prepare, first: str, then: str, tidy: Tidy
 ) -> None:
     with postgres.database() as url:
         store = await open_store(url, clock=SetClock(), on_recorded=Woken())
         await prepare(store)
+        lease = await upkeep(store)
         with psycopg.connect(url) as owner:
             owner.execute(first.encode())
-            tidying = asyncio.ensure_future(tidy(store))
+            tidying = asyncio.ensure_future(tidy(store, lease))
             await asyncio.to_thread(postgres.wait_for_lock, url)
             await asyncio.to_thread(owner.execute, then.encode())
             owner.commit()
