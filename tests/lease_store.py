@@ -28,12 +28,13 @@ class Row:
 
 @dataclass
 class LeaseTable:
-    """What is stored. `claim` makes each new lease."""
+    """What is stored. `claim` makes each new lease; what is `written` has a write under way."""
 
     clock: Clock
     claim: Claim = claim_alone
     rows: dict[LeaseKey, Row] = field(default_factory=dict)
     replicas: dict[str, tuple[float, str]] = field(default_factory=dict)
+    written: set[LeaseKey] = field(default_factory=set)
 
     def now(self) -> float:
         return self.clock.monotonic()
@@ -103,11 +104,14 @@ class FakeLeaseStore:
         await self._ask("finds_free", before_commit=True)
         return any(map(self.table.is_free, wanted))
 
-    async def retake(self, lease: Lease) -> Lease:
+    async def retake(self, lease: Lease) -> Lease | None:
         await self._ask("retake", before_commit=True)
         if not self.table.holds(lease):
             raise OwnershipLostError("by the test")
-        row = self.table.rows[LeaseKey(lease.kind, lease.name)]
+        key = LeaseKey(lease.kind, lease.name)
+        if key in self.table.written:
+            return None
+        row = self.table.rows[key]
         row.lease = await self.table.claim(lease.kind, lease.name)
         return row.lease
 

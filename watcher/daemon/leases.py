@@ -12,6 +12,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from functools import partial
+from typing import TypeVar
 
 import structlog
 
@@ -24,6 +25,8 @@ from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey, LeaseReport, LeaseStore, RenewRequest
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
 RENEW_EVERY_S = 3.0
@@ -35,6 +38,10 @@ MARGIN_S = 1.0
 
 DECLINED_S = 5.0
 """What could not be used is not taken again for so long: another replica may have less trouble, or none has."""
+
+RETAKEN_WITHIN_S = 2.0
+RETAKE_EVERY_S = 0.02
+"""What an owner that is replaced is still writing is waited for so long, and looked at so often."""
 
 RELEASE_S = 0.5
 """Nobody waits longer for others to be told: at the latest they find it out when the lease has run out."""
@@ -102,8 +109,11 @@ class Leases:
 
         Raises `StoreError`.
         """
-        if self._holdings.is_used(key):
-            await self._alone(partial(self._retake, key))
+        until = self._clock.monotonic() + RETAKEN_WITHIN_S
+        while self._holdings.is_used(key) and not await self._alone(partial(self._retake, key)):
+            if self._clock.monotonic() >= until:
+                raise StoreError(f"what owned {key.kind} {key.name} before is still writing")
+            await asyncio.sleep(RETAKE_EVERY_S)  # meanwhile leases are renewed
         held = self._holdings.get(key)
         if held is None:
             raise OwnershipLostError(f"another process owns {key.kind} {key.name} by now")
@@ -154,19 +164,19 @@ class Leases:
 
     # What is asked of the store
 
-    async def _alone(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Have this done while nothing else is asked of the store, and to its end, whatever becomes of who waits.
+    async def _alone(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return what this does while nothing else is asked of the store; to its end, whatever becomes of who waits.
 
         Else what it has changed there would be known to nobody.
         """
 
-        async def do() -> None:
+        async def do() -> T:
             async with self._asking:
-                await work()
+                return await work()
 
         doing = asyncio.create_task(do())
         doing.add_done_callback(_seen)
-        await asyncio.shield(doing)
+        return await asyncio.shield(doing)
 
     async def _soon(self, work: Callable[[], Awaitable[None]]) -> None:
         """Have this done, and wait for it, but not long."""
@@ -214,14 +224,19 @@ class Leases:
         self._changed([*taken, *map(key_of, report.lost), *self._holdings.surplus])
         self._trusted(again)
 
-    async def _retake(self, key: LeaseKey) -> None:
+    async def _retake(self, key: LeaseKey) -> bool:
+        """Return whether the next owner may begin, or has nothing to begin with; `False` while the last one writes."""
         held = self._holdings.get(key)
         if held is None:
-            return
+            return True
         try:
-            self._holdings.replace(held, await self._store.retake(held.lease))
+            lease = await self._store.retake(held.lease)
         except OwnershipLostError:
-            self._holdings.lose(held.lease)
+            self.lost(held)
+            return True
+        if lease is not None:
+            self._holdings.replace(held, lease)
+        return lease is not None
 
     async def _release(self, keys: Collection[LeaseKey]) -> None:
         """Release these; what the store does not hear of runs out. Then the next may be to be given up."""
@@ -247,7 +262,7 @@ class Leases:
             self._fatal(error)
 
 
-def _seen(task: asyncio.Task[None]) -> None:
+def _seen(task: asyncio.Task[T]) -> None:
     """Take note of an error that nobody may wait for any more."""
     if not task.cancelled():
         task.exception()

@@ -75,10 +75,11 @@ class LeaseStore(Protocol):
         """Return whether any of these is free."""
         ...
 
-    async def retake(self, lease: Lease) -> Lease:
+    async def retake(self, lease: Lease) -> Lease | None:
         """Return the same lease under another epoch: nothing is written any more under the one it had.
 
-        Raises `OwnershipLostError` if it is held no more.
+        `None` while something is being written under that: it is to be asked again. Raises `OwnershipLostError` if it
+        is held no more.
         """
         ...
 

@@ -90,8 +90,11 @@ class PostgresLeases:
         """Return whether any of these is free."""
         return await self._write(partial(_finds_free, wanted=wanted))
 
-    async def retake(self, lease: Lease) -> Lease:
-        """Return the same lease under another epoch. Raises `OwnershipLostError` if it is held no more."""
+    async def retake(self, lease: Lease) -> Lease | None:
+        """Return the same lease under another epoch, `None` while something is being written under the one it has.
+
+        Raises `OwnershipLostError` if it is held no more.
+        """
         return await self._write(partial(_retake, lease=lease))
 
     async def release(self, leases: Collection[Lease], *, leaving: str | None) -> None:
@@ -255,11 +258,13 @@ def _finds_free(connection: Connection, *, wanted: Collection[LeaseKey]) -> bool
     return bool(connection.scalar(select(exists(select(given.c.name).where(~is_held)))))
 
 
-def _retake(connection: Connection, *, lease: Lease) -> Lease:
+def _retake(connection: Connection, *, lease: Lease) -> Lease | None:
     is_held = and_(table.c.kind == lease.kind, table.c.name == lease.name, table.c.epoch == lease.epoch)
-    # The whole row: a write that its last owner has begun is waited for.
-    if connection.execute(select(table.c.name).where(is_held).with_for_update()).first() is None:
+    found = select(table.c.name).where(is_held)
+    if connection.execute(found).first() is None:
         raise OwnershipLostError(f"another process owns {lease.kind} {lease.name} by now")
+    if connection.execute(found.with_for_update(skip_locked=True)).first() is None:
+        return None  # its last owner is writing; renewals wait for this connection, so it does not wait for that
     taken = Lease(lease.kind, lease.name, secrets.randbits(62))
     connection.execute(update(table).where(is_held).values(epoch=taken.epoch))
     return taken

@@ -201,6 +201,25 @@ async def test_whoever_cannot_have_another_epoch_has_lost_it(replica: Replica, t
     with pytest.raises(OwnershipLostError, match="account a"):
         await replica.leases.take(A)
     assert not replica.leases.may_own(A)
+    assert replica.changed.count(A) == 2  # once as it was had, once as it was lost
+
+
+async def test_leases_are_renewed_while_the_owner_before_is_still_writing(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    first = await taken(replica)
+    table.written.add(A)
+    taking = asyncio.create_task(replica.leases.take(A))
+    while "retake" not in replica.store.asked:  # noqa: ASYNC110 (there is no event for it)
+        await asyncio.sleep(0)
+    clock.advance(RENEW_EVERY_S)
+    await replica.look()
+    assert replica.store.asked.count("renew") == 2
+    with pytest.raises(StoreError, match="what owned account a before is still writing"):
+        await taking
+    assert first.is_trusted()
+    table.written.clear()
+    assert (await replica.leases.take(A)).lease != first.lease
 
 
 async def test_replicas_that_start_one_after_the_other_end_even(table: LeaseTable, clock: FakeClock) -> None:

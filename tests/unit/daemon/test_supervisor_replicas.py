@@ -16,6 +16,7 @@ from watcher.daemon.ownership import Ownership
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import StoreError
+from watcher.store.changes import Lease
 from watcher.store.lease_protocol import LEASE_S, LeaseKey
 from watcher.store.sql_store import SqlStore
 
@@ -155,6 +156,22 @@ async def test_a_changed_owner_begins_under_another_epoch(setup: Shared) -> None
     assert await setup.deliver()
     await setup.look()
     assert setup.leases.may_own(OPS)
+
+
+async def test_what_is_found_to_be_lost_as_it_changes_is_shown_no_more(
+    setup: Shared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    retake = setup.lease_store.retake
+
+    async def too_late(lease: Lease) -> Lease | None:
+        await setup.take_away(OPS)
+        return await retake(lease)
+
+    monkeypatch.setattr(setup.lease_store, "retake", too_late)
+    await setup.apply(sinks={"ops": setup.webhook(rate_limit="9/s")})
+    await setup.settled()
+    assert (setup.ticks(), setup.named("sink")) == ({"account:a"}, set())
 
 
 async def test_what_is_configured_no_more_is_released_once_it_has_ended(setup: Shared) -> None:

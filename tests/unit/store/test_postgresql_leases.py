@@ -198,6 +198,7 @@ async def test_the_same_lease_under_another_epoch_leaves_nothing_to_the_one_befo
     await one.renew()
     (before,) = one.held
     now = await one.leases.retake(before)
+    assert now is not None
     assert (now.kind, now.name) == A
     with pytest.raises(OwnershipLostError):
         await one.store.record(change(before, 1))
@@ -234,6 +235,20 @@ async def test_nobody_takes_what_its_owner_is_writing_under_nor_waits_for_it(rep
     assert other.names == ["b"]
     await other.renew()
     assert other.names == ["a", "b"]
+
+
+async def test_what_its_owner_is_writing_under_gets_another_epoch_after_that_and_nobody_waits(
+    replicas: Replicas,
+) -> None:
+    one = await replicas.start("one", A)
+    await one.renew()
+    (lease,) = one.held
+
+    async def meanwhile() -> None:
+        assert await one.leases.retake(lease) is None
+
+    await in_a_write(one, lease, meanwhile)
+    assert await one.leases.retake(lease) is not None
 
 
 async def test_a_lease_is_renewed_while_its_owner_is_writing(replicas: Replicas) -> None:
