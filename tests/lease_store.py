@@ -3,13 +3,13 @@
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
-from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, RenewRequest, TakenLease
+from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
 from watcher.store.lease_shares import surplus_count, target_count
 
 Claim = Callable[[str, str], Awaitable[Lease]]
@@ -24,6 +24,7 @@ class Row:
     owner: str
     lease: Lease
     until_s: float
+    budget: str | None = None
 
 
 @dataclass
@@ -43,13 +44,15 @@ class LeaseTable:
         """Return how many leases of a kind each owner has that have not run out."""
         return Counter(row.owner for key, row in self.rows.items() if key.kind == kind and row.until_s > self.now())
 
-    def is_free(self, key: LeaseKey) -> bool:
-        return key not in self.rows or self.rows[key].until_s <= self.now()
+    def is_free(self, key: LeaseKey, budget: str | None = None) -> bool:
+        """Return whether nobody has it, and nobody spends that budget."""
+        held = [(other, row.budget) for other, row in self.rows.items() if row.until_s > self.now()]
+        return all(other != key and (budget is None or budget != spent) for other, spent in held)
 
-    async def give(self, key: LeaseKey, *, owner: str) -> Lease:
+    async def give(self, key: LeaseKey, *, owner: str, budget: str | None = None) -> Lease:
         """Have that owner take it, whoever has it."""
         lease = await self.claim(*key)
-        self.rows[key] = Row(owner, lease, self.now() + LEASE_S)
+        self.rows[key] = Row(owner, lease, self.now() + LEASE_S, budget)
         return lease
 
     def holds(self, lease: Lease) -> bool:
@@ -92,17 +95,18 @@ class FakeLeaseStore:
             theirs = [counts[name] for name in others]
             free = len(wanted) - mine - sum(theirs)
             target = target_count(mine, theirs, free=free)
-            for key in [key for key in wanted if table.is_free(key)][: target - mine]:
+            for key in [key for key in wanted if table.is_free(key, request.budgets.get(key))][: target - mine]:
                 is_takeover = key in table.rows and bool(table.rows[key].owner)
-                taken.append(TakenLease(await table.give(key, owner=request.replica), is_takeover))
+                lease = await table.give(key, owner=request.replica, budget=request.budgets.get(key))
+                taken.append(TakenLease(lease, is_takeover))
             surplus[kind] = surplus_count(mine, theirs, free=free, wanted=len(wanted))
         await self._ask("renewed", before_commit=False)
         lost = [lease for lease in request.held if lease not in held]
         return LeaseReport(lost, taken, surplus, len(alive), len(set(alive.values())) > 1)
 
-    async def finds_free(self, wanted: Collection[LeaseKey]) -> bool:
+    async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
         await self._ask("finds_free", before_commit=True)
-        return any(map(self.table.is_free, wanted))
+        return any(self.table.is_free(key, budgets.get(key)) for key in wanted)
 
     async def retake(self, lease: Lease) -> Lease | None:
         await self._ask("retake", before_commit=True)

@@ -20,6 +20,15 @@ def fingerprint_of_settings(settings: Settings) -> str:
     return blake2b(json.dumps(of_all, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
+def fingerprint_of_key(api_key: SecretStr) -> str:
+    """Stand for an API key where replicas see which of them spends its budget.
+
+    Nobody finds out a key from it, nor by trying: keys are long and random. It shows no more than that a key which
+    somebody has already is used here.
+    """
+    return blake2b(api_key.get_secret_value().encode(), digest_size=16, person=b"watcher api key").hexdigest()
+
+
 def fingerprint_of_sink(settings: AnySink) -> str:
     """Stand for a sink's block without giving any of it away: a change of it ends `disabled`.
 

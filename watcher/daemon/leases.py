@@ -9,7 +9,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TypeVar
@@ -23,7 +23,15 @@ from watcher.domain.timestamps import BootTime
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey, LeaseReport, LeaseStore, RenewRequest
+from watcher.store.lease_protocol import (
+    LEASE_S,
+    MAINTENANCE,
+    NO_BUDGETS,
+    LeaseKey,
+    LeaseReport,
+    LeaseStore,
+    RenewRequest,
+)
 
 T = TypeVar("T")
 
@@ -75,6 +83,7 @@ class Leases:
         self._wanted: frozenset[LeaseKey] = frozenset()
         self._declined: dict[LeaseKey, BootTime] = {}  # until when these are not taken
         self._fingerprint: str | None = None
+        self._budgets = NO_BUDGETS
         self._renewed_until = self._renew_at = NEVER
         self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
         self._is_told_of_differing = False
@@ -87,9 +96,12 @@ class Leases:
         """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
         self._changed, self._trusted = changed, trusted
 
-    async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
+    async def want(
+        self, keys: Collection[LeaseKey], *, fingerprint: str, budgets: Mapping[LeaseKey, str] = NO_BUDGETS
+    ) -> None:
         """Want to own these, and to tidy the store. Return once the store was asked for them."""
         self._wanted, self._fingerprint = frozenset(keys) | {MAINTENANCE}, fingerprint
+        self._budgets = budgets
         self._declined.clear()
         await self._alone(self._renew)
         if self._keeping is None:
@@ -201,7 +213,7 @@ class Leases:
     async def _finds_free(self) -> bool:
         missing = [key for key in self._asked_for() if key not in self._holdings]
         try:
-            return bool(missing) and await self._store.finds_free(missing)
+            return bool(missing) and await self._store.finds_free(missing, budgets=self._budgets)
         except StoreError:
             return False
 
@@ -212,7 +224,8 @@ class Leases:
     async def _renew(self) -> None:
         sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_EVERY_S)
-        request = RenewRequest(self._replica, fingerprint, self._holdings.leases(), self._asked_for())
+        held, wanted = self._holdings.leases(), self._asked_for()
+        request = RenewRequest(self._replica, fingerprint, held, wanted, self._budgets)
         try:
             report = await self._store.renew(request)
         except StoreError:  # whatever came of it, nothing is believed renewed

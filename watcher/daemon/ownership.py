@@ -1,12 +1,13 @@
 """What the supervisor needs to know of ownership, and how it is where one process has it all."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 from watcher.config.models import Settings
+from watcher.daemon.fingerprint import fingerprint_of_key
 from watcher.runtime.clock import Clock
 from watcher.store.held_lease import HeldLease
-from watcher.store.lease_protocol import MAINTENANCE, LeaseKey
+from watcher.store.lease_protocol import MAINTENANCE, NO_BUDGETS, LeaseKey
 from watcher.store.protocol import Store
 
 Notice = Callable[[Collection[LeaseKey]], None]
@@ -19,8 +20,13 @@ class Ownership(Protocol):
         """Tell `changed` what may be owned from now on, or may not, and `trusted` what is trusted again."""
         ...
 
-    async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:
-        """Want to own these, and to tidy the store, by a configuration with that fingerprint."""
+    async def want(
+        self, keys: Collection[LeaseKey], *, fingerprint: str, budgets: Mapping[LeaseKey, str] = NO_BUDGETS
+    ) -> None:
+        """Want to own these, and to tidy the store, by a configuration with that fingerprint.
+
+        `budgets` says by whose key an account asks: two that spend the same one are not owned at once.
+        """
         ...
 
     def may_own(self, key: LeaseKey) -> bool:
@@ -76,7 +82,13 @@ class SoleOwnership:
     def follow(self, *, changed: Notice, trusted: Notice) -> None:
         """Tell nobody: nothing changes."""
 
-    async def want(self, keys: Collection[LeaseKey], *, fingerprint: str) -> None:  # noqa: ARG002 (there is no other)
+    async def want(
+        self,
+        keys: Collection[LeaseKey],
+        *,
+        fingerprint: str,  # noqa: ARG002 (there is no other)
+        budgets: Mapping[LeaseKey, str] = NO_BUDGETS,  # noqa: ARG002 (as above)
+    ) -> None:
         """Own these, tidy the store, and nothing else."""
         self._wanted = frozenset(keys) | {MAINTENANCE}
 
@@ -123,3 +135,8 @@ def wanted_by(settings: Settings) -> dict[LeaseKey, object]:
         for name, account in settings.accounts.items()
     }
     return {**sinks, **accounts}
+
+
+def budgets_of(settings: Settings) -> dict[LeaseKey, str]:
+    """Return whose budget each account spends."""
+    return {LeaseKey("account", name): fingerprint_of_key(each.api_key) for name, each in settings.accounts.items()}

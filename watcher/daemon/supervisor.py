@@ -17,7 +17,7 @@ import structlog
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, build_account, build_worker, routes_of, silences_of, watches_of
 from watcher.daemon.fingerprint import fingerprint_of_settings
-from watcher.daemon.ownership import Ownership, wanted_by
+from watcher.daemon.ownership import Ownership, budgets_of, wanted_by
 from watcher.delivery.worker import DeliveryWorker
 from watcher.domain.errors import OwnershipLostError, StoreError, StoreUnusableError
 from watcher.polling.account_poller import AccountPoller
@@ -86,7 +86,8 @@ class Supervisor:
         self._shared.events.router.replace(routes_of(settings))
         self._shared.silences.replace(silences_of(settings))
         self._settings, self._wanted = settings, wanted_by(settings)
-        await self._ownership.want(self._wanted, fingerprint=fingerprint_of_settings(settings))
+        fingerprint, budgets = fingerprint_of_settings(settings), budgets_of(settings)
+        await self._ownership.want(self._wanted, fingerprint=fingerprint, budgets=budgets)
         # An API key may go from one account to another: what ends is draining before what begins has asked the store.
         keys = dict.fromkeys([*self._owners, *self._wanted, *self._shown])
         _raise_worst(await asyncio.gather(*map(self._change, keys), return_exceptions=True))

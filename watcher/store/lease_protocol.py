@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from watcher.store.changes import Lease
@@ -17,6 +18,8 @@ class LeaseKey(NamedTuple):
     name: str
 
 
+NO_BUDGETS: Mapping[LeaseKey, str] = MappingProxyType({})
+
 MAINTENANCE = LeaseKey("maintenance", "store")
 """Whoever holds this tidies the store."""
 
@@ -25,13 +28,15 @@ MAINTENANCE = LeaseKey("maintenance", "store")
 class RenewRequest:
     """What a replica holds, and would own. One that takes part no more wants nothing, and has no `fingerprint`.
 
-    `fingerprint` stands for its configuration.
+    `fingerprint` stands for its configuration, each of the `budgets` for the API key that an account spends: nothing is
+    taken, or kept, whose budget is spent by another replica, under whatever name.
     """
 
     replica: str
     fingerprint: str | None
     held: Collection[Lease]
     wanted: Collection[LeaseKey]
+    budgets: Mapping[LeaseKey, str]
 
 
 class TakenLease(NamedTuple):
@@ -71,8 +76,8 @@ class LeaseStore(Protocol):
         """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""
         ...
 
-    async def finds_free(self, wanted: Collection[LeaseKey]) -> bool:
-        """Return whether any of these is free."""
+    async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
+        """Return whether any of these is free, and its budget spent by nobody."""
         ...
 
     async def retake(self, lease: Lease) -> Lease | None:

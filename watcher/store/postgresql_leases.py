@@ -40,7 +40,8 @@ from watcher.domain.errors import OwnershipLostError
 from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
 from watcher.store.database import Watched
-from watcher.store.lease_protocol import LEASE_S, LeaseKey, LeaseReport, RenewRequest, TakenLease
+from watcher.store.lease_budgets import claim_budgets
+from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
 from watcher.store.lease_shares import surplus_count, target_count
 from watcher.store.tables import lease as table
 
@@ -86,9 +87,9 @@ class PostgresLeases:
         """Renew what is held, and take what is free of what is wanted, up to the replica's share of each kind."""
         return await self._write(partial(_renew, request=request))
 
-    async def finds_free(self, wanted: Collection[LeaseKey]) -> bool:
-        """Return whether any of these is free."""
-        return await self._write(partial(_finds_free, wanted=wanted))
+    async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
+        """Return whether any of these is free, and its budget spent by nobody."""
+        return await self._write(partial(_finds_free, wanted=wanted, budgets=budgets))
 
     async def retake(self, lease: Lease) -> Lease | None:
         """Return the same lease under another epoch, `None` while something is being written under the one it has.
@@ -120,7 +121,7 @@ class _Replicas:
 
 def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
     now = server_time(connection)
-    held = _extend(connection, request.held, now=now)
+    held = _extend(connection, request, now=now)
     _show(connection, request, now=now)
     replicas = _replicas(connection, request.replica, now=now)
     mine = Counter(lease.kind for lease in held)
@@ -133,9 +134,9 @@ def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
         if target > mine[kind]:
             _insert_missing(connection, kind, names, now=now)
             free = _free(connection, kind, names, since=now, count=target - mine[kind])
-            taken += _take(connection, free, owner=request.replica, now=now)
+            taken += _take(connection, free, request, now=now)
         orphans = _free(connection, kind, names, since=now - ORPHANED_US)
-        taken += _take(connection, orphans, owner=request.replica, now=now)
+        taken += _take(connection, orphans, request, now=now)
         if not replicas.differs:  # else whoever lacks some may not know the rest
             surplus[kind] = surplus_count(mine[kind], others, free=free_count, wanted=len(names))
     lost = [lease for lease in request.held if lease not in held]
@@ -167,14 +168,17 @@ def _is_of(given: FromClause) -> list[ColumnElement[bool]]:
     return [table.c[key] == given.c[key] for key in ("kind", "name", "epoch")]
 
 
-def _extend(connection: Connection, leases: Collection[Lease], *, now: Micros) -> set[Lease]:
-    """Renew what is still held; return it."""
-    if not leases:
+def _extend(connection: Connection, request: RenewRequest, *, now: Micros) -> set[Lease]:
+    """Renew what is still held; return it, but for what has another key by now that somebody else uses still."""
+    if not request.held:
         return set()
-    given = _given(leases)
-    extending = update(table).where(*_is_of(given)).values(until=now + LEASE_US)
-    rows = connection.execute(extending.returning(table.c.kind, table.c.name, table.c.epoch))
-    return {Lease(*row) for row in rows}
+    extending = update(table).where(*_is_of(_given(request.held))).values(until=now + LEASE_US)
+    columns = (table.c.kind, table.c.name, table.c.epoch)
+    rows = connection.execute(extending.returning(*columns, table.c.fingerprint)).all()
+    keys = [LeaseKey(row.kind, row.name) for row in rows]
+    changed = [key for key, row in zip(keys, rows, strict=True) if request.budgets.get(key) != row.fingerprint]
+    refused = claim_budgets(connection, changed, budgets=request.budgets, owner=request.replica, now=now)
+    return {Lease(*key, row.epoch) for key, row in zip(keys, rows, strict=True) if key not in refused}
 
 
 def _show(connection: Connection, request: RenewRequest, *, now: Micros) -> None:
@@ -241,20 +245,29 @@ def _free(
     ]
 
 
-def _take(connection: Connection, free: Sequence[TakenLease], *, owner: str, now: Micros) -> Sequence[TakenLease]:
-    if free:
-        new = _given([each.lease for each in free])
+def _take(
+    connection: Connection, free: Sequence[TakenLease], request: RenewRequest, *, now: Micros
+) -> Sequence[TakenLease]:
+    """Take what is free and locked, but for what nobody may spend the budget of yet; return what was taken."""
+    keys, owner = [LeaseKey(each.lease.kind, each.lease.name) for each in free], request.replica
+    refused = claim_budgets(connection, keys, budgets=request.budgets, owner=owner, now=now)
+    taken = [each for key, each in zip(keys, free, strict=True) if key not in refused]
+    if taken:
+        new = _given([each.lease for each in taken])
         taking = update(table).where(table.c.kind == new.c.kind, table.c.name == new.c.name)
         connection.execute(taking.values(owner=owner, epoch=new.c.epoch, until=now + LEASE_US))
-    return free
+    return taken
 
 
-def _finds_free(connection: Connection, *, wanted: Collection[LeaseKey]) -> bool:
+def _finds_free(connection: Connection, *, wanted: Collection[LeaseKey], budgets: Mapping[LeaseKey, str]) -> bool:
     ordered = sorted(wanted)
-    given = _rows(kind=([each.kind for each in ordered], String), name=([each.name for each in ordered], String))
-    is_held = exists().where(
-        table.c.kind == given.c.kind, table.c.name == given.c.name, table.c.until > server_time(connection)
+    given = _rows(
+        kind=([each.kind for each in ordered], String),
+        name=([each.name for each in ordered], String),
+        budget=([budgets.get(each) for each in ordered], String),
     )
+    is_it = or_(table.c.name == given.c.name, table.c.fingerprint == given.c.budget)
+    is_held = exists().where(table.c.kind == given.c.kind, is_it, table.c.until > server_time(connection))
     return bool(connection.scalar(select(exists(select(given.c.name).where(~is_held)))))
 
 

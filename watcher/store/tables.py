@@ -74,7 +74,8 @@ lease = Table(
     Column("owner", String, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("until", BigInteger),  # by PostgreSQL's clock; NULL under the file lock of SQLite, where no clock ends it
-    Column("fingerprint", String),  # of the configuration of a replica, which shows by its lease that it is alive
+    # Of a replica, which shows by its lease that it is alive, its configuration's; of an account its API key's.
+    Column("fingerprint", String),
 )
 
 execution = Table(

@@ -197,6 +197,22 @@ async def test_what_is_configured_no_more_is_released_once_it_has_ended(setup: S
     assert not setup.table.is_free(MORE)
 
 
+async def test_a_key_that_another_replica_uses_for_an_account_of_another_name_is_not_used(setup: Shared) -> None:
+    await setup.apply({"before": setup.account()})
+    key = setup.table.rows[LeaseKey("account", "before")].budget
+    assert key is not None
+    await setup.apply({"own": setup.account(api_key="another")})
+    assert setup.table.rows[LeaseKey("account", "own")].budget != key
+    await setup.table.give(LeaseKey("account", "before"), owner="other", budget=key)
+    await setup.apply({"after": setup.account()})
+    await setup.settled()
+    assert setup.ticks() == set()
+    setup.clock.advance(LEASE_S)
+    await setup.look()
+    await setup.settled()
+    assert setup.ticks() == {"account:after"}
+
+
 async def test_surplus_is_drained_closed_and_released_and_the_rest_goes_on(setup: Shared) -> None:
     await setup.apply(sinks={"ops": setup.webhook(), "more": setup.webhook()})
     await setup.settled()

@@ -36,6 +36,7 @@ class Replica:
     wanted: Sequence[LeaseKey]
     fingerprint: str | None = "one"
     held: list[Lease] = field(default_factory=list)
+    budgets: dict[LeaseKey, str] = field(default_factory=dict)
 
     @property
     def leases(self) -> LeaseStore:
@@ -47,7 +48,8 @@ class Replica:
         return sorted(lease.name for lease in self.held)
 
     async def renew(self) -> LeaseReport:
-        report = await self.leases.renew(RenewRequest(self.name, self.fingerprint, self.held, self.wanted))
+        request = RenewRequest(self.name, self.fingerprint, self.held, self.wanted, self.budgets)
+        report = await self.leases.renew(request)
         self.held = [lease for lease in self.held if lease not in report.lost]
         self.held += [each.lease for each in report.taken]
         return report
@@ -357,3 +359,77 @@ async def test_replicas_that_were_killed_long_ago_are_forgotten(replicas: Replic
     replicas.age(FORGOTTEN_US / 1e6, "dead")
     await other.renew()
     assert postgres.run(count, replicas.url) == [(1,)]
+
+
+C, D = ACCOUNTS[2:4]
+
+
+async def renamed(replicas: Replicas) -> tuple[Replica, Replica]:
+    """Return one that has a key for the account a, and another that has the same for b, which is free, as c and d."""
+    old, new = await replicas.start("old", A), await replicas.start("new", B, C, D, fingerprint="two")
+    old.budgets, new.budgets = {A: "key"}, {B: "key", C: "another"}
+    await old.renew()
+    await new.renew()
+    return old, new
+
+
+async def test_an_account_is_free_once_no_other_spends_the_budget_of_its_key(replicas: Replicas) -> None:
+    old, new = await renamed(replicas)
+    assert (old.names, new.names) == (["a"], ["c"])
+    replicas.server.run(f"UPDATE lease SET until = until - {ORPHANED_US} WHERE owner = ''", replicas.url)  # noqa: S608 (ours)
+    await new.renew()
+    assert (new.names, await new.leases.finds_free([B], budgets=new.budgets)) == (["c", "d"], False)
+    await old.leave()
+    assert await new.leases.finds_free([B], budgets=new.budgets)
+    await new.renew()
+    assert new.names == ["b", "c", "d"]
+
+
+async def test_one_whose_budget_another_spends_by_now_renews_it_no_more(replicas: Replicas) -> None:
+    old, new = await renamed(replicas)
+    replicas.age(LEASE_S, "old")
+    await new.renew()
+    assert "b" in new.names
+    (lease,) = old.held
+    with pytest.raises(OwnershipLostError):
+        await old.store.record(change(lease))
+    assert (await old.renew()).lost == [lease]
+
+
+async def test_a_budget_is_not_spent_before_the_last_write_of_who_spent_it_has_ended(replicas: Replicas) -> None:
+    old, new = await renamed(replicas)
+    replicas.age(LEASE_S, "old")
+    await in_a_write(old, old.held[0], new.renew)
+    assert "b" not in new.names
+    await new.renew()
+    assert "b" in new.names
+
+
+async def test_of_two_that_begin_at_once_with_one_key_under_two_names_one_does(replicas: Replicas) -> None:
+    one, two = await replicas.start("one", A), await replicas.start("two", B, fingerprint="two")
+    one.budgets, two.budgets = {A: "key"}, {B: "key"}
+    for _ in range(5):
+        await asyncio.gather(one.renew(), two.renew())
+        assert len(one.held + two.held) == 1
+        replicas.server.run("DELETE FROM lease", replicas.url)
+        one.held, two.held = [], []
+
+
+async def test_who_is_given_another_key_has_the_account_no_more_if_that_is_spent(replicas: Replicas) -> None:
+    old, new = await renamed(replicas)
+    (lease,) = new.held
+    new.budgets = {C: "third"}
+    assert (await new.renew()).lost == []
+    new.budgets = {C: "key"}
+    assert (await new.renew()).lost == [lease]
+    old.budgets = {A: "fourth"}
+    assert (await old.renew()).lost == []
+
+
+async def test_a_replica_may_itself_pass_a_key_from_one_account_to_another(replicas: Replicas) -> None:
+    one = await replicas.start("one", A, B)
+    one.budgets = {A: "key", B: "another"}
+    await one.renew()
+    one.budgets = {A: "another", B: "key"}
+    assert (await one.renew()).lost == []
+    assert one.names == ["a", "b"]
