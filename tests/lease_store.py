@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock
 from watcher.store.changes import Lease
 from watcher.store.lease_protocol import LEASE_S, NO_BUDGETS, LeaseKey, LeaseReport, RenewRequest, TakenLease
@@ -36,6 +37,12 @@ class LeaseTable:
     rows: dict[LeaseKey, Row] = field(default_factory=dict)
     replicas: dict[str, tuple[float, str]] = field(default_factory=dict)
     written: set[LeaseKey] = field(default_factory=set)
+    ahead_us: int = 0
+
+    @property
+    def server_us(self) -> Micros:
+        """Return the time of its server, which may be ahead of the clock."""
+        return Micros(self.clock.steady_us() + self.ahead_us)
 
     def now(self) -> float:
         return self.clock.monotonic()
@@ -102,7 +109,7 @@ class FakeLeaseStore:
             surplus[kind] = surplus_count(mine, theirs, free=free, wanted=len(wanted))
         await self._ask("renewed", before_commit=False)
         lost = [lease for lease in request.held if lease not in held]
-        return LeaseReport(lost, taken, surplus, len(alive), len(set(alive.values())) > 1)
+        return LeaseReport(table.server_us, lost, taken, surplus, len(alive), len(set(alive.values())) > 1)
 
     async def finds_free(self, wanted: Collection[LeaseKey], *, budgets: Mapping[LeaseKey, str] = NO_BUDGETS) -> bool:
         await self._ask("finds_free", before_commit=True)

@@ -18,6 +18,7 @@ from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.polling.account_poller import AccountPoller
 from watcher.runtime.backpressure import Backpressure
+from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule, Tick
 from watcher.store.sql_store import SqlStore
@@ -84,8 +85,10 @@ class Setup:
         fatal = self.fatal.append
         self.schedule = NotedSchedule(clock=clock, fatal=fatal, lag=lambda _lag_s: None)
         events = EventFactory(self.router)
+        self.due_clock = ServerClock(clock)
+        silences, wakeups, load = Silences(), SinkWakeups(), Backpressure()
         shared = OwnerDependencies(
-            store, clock, self.metrics, events, self.schedule, Backpressure(), fatal, Silences(), SinkWakeups(), output
+            store, clock, self.metrics, events, self.schedule, load, fatal, silences, wakeups, output, self.due_clock
         )
         self.ownership = self.make_ownership()
         self.supervisor = Supervisor(shared, self.ownership, drain_s=LONG_S)

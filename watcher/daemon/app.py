@@ -31,7 +31,7 @@ from watcher.domain.event_factory import EventFactory
 from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.runtime.backpressure import Backpressure
-from watcher.runtime.clock import SystemClock
+from watcher.runtime.clock import ServerClock, SystemClock
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
@@ -70,6 +70,7 @@ async def run(
     `OutputClosedError`.
     """
     clock, metrics, shutdown = SystemClock(), Metrics(), _Shutdown(stop)
+    due_clock = ServerClock(clock)
     async with AsyncExitStack() as stack:
         stack.enter_context(_nothing_unseen(shutdown.fail))
         schedule = Schedule(clock=clock, fatal=shutdown.fail, lag=metrics.loop_lag.set)
@@ -80,13 +81,15 @@ async def run(
         stack.push_async_callback(pages.close)
         if is_postgresql(settings.store.url):  # it may be away for long, and probes ask meanwhile
             await pages.serve(settings.http.listen)
-        store = await open_when_ready(settings.store, clock=clock, on_recorded=wakeups.wake, stop=stop)
+        store = await open_when_ready(settings.store, clock=due_clock, on_recorded=wakeups.wake, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
             clock.advance(store.ahead_us)  # what is recorded as due now is due now for every replica
             events, load, fatal = EventFactory(Router({})), Backpressure(), shutdown.fail
-            shared = OwnerDependencies(store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output)
-            parts = _Parts(shared, store, pages, stack)
+            shared = OwnerDependencies(
+                store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output, due_clock
+            )
+            parts = _Parts(shared, store, due_clock, pages, stack)
             await _work(parts, settings, stop=stop, started=started, reloading=reloading)
     log.info("stopped")
     shutdown.reraise()
@@ -98,6 +101,7 @@ class _Parts:
 
     shared: OwnerDependencies
     store: SqlStore
+    due_clock: ServerClock
     pages: Pages
     stack: AsyncExitStack
 
@@ -113,7 +117,7 @@ async def _work(
     """Poll and send until `stop` is set, then drain."""
     shared, store, pages, stack = parts.shared, parts.store, parts.pages, parts.stack
     schedule, replica = shared.schedule, new_identity()
-    ownership = _ownership(store, shared, replica=replica)
+    ownership = _ownership(store, shared, replica=replica, clock=parts.due_clock)
     supervisor = Supervisor(shared, ownership)
     stack.push_async_callback(supervisor.stop)
     await supervisor.apply(settings)
@@ -131,10 +135,10 @@ async def _work(
     await _drain(schedule, supervisor)
 
 
-def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str) -> Ownership:
+def _ownership(store: SqlStore, shared: OwnerDependencies, *, replica: str, clock: ServerClock) -> Ownership:
     if store.leases is None:
-        return SoleOwnership(store, clock=shared.clock)
-    return Leases(store.leases, replica=replica, clock=shared.clock, metrics=shared.metrics, fatal=shared.fatal)
+        return SoleOwnership(store, clock=clock)
+    return Leases(store.leases, replica=replica, clock=clock, metrics=shared.metrics, fatal=shared.fatal)
 
 
 def _add_duties(
@@ -146,7 +150,7 @@ def _add_duties(
     check_hang: Callable[[], None],
 ) -> Maintenance:
     """Have the schedule do what there is beside polling and sending."""
-    store, clock, metrics = shared.store, shared.clock, shared.metrics
+    store, clock, metrics = shared.store, shared.due_clock, shared.metrics
     maintenance = Maintenance(
         MaintenanceDependencies(
             store=store,

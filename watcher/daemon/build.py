@@ -77,12 +77,13 @@ class AccountOwnerDependencies:
 
 @dataclass(frozen=True, slots=True)
 class OwnerDependencies(AccountOwnerDependencies):
-    """What all owners work with, those of sinks included."""
+    """What all owners work with, those of sinks included. By `due_clock` deliveries are due."""
 
     store: SinkStore
     silences: Silences
     wakeups: SinkWakeups
     output: Output
+    due_clock: Clock
 
 
 def routes_of(settings: Settings) -> dict[str, Route]:
@@ -133,7 +134,7 @@ async def build_worker(
     deps = WorkerDependencies(
         store=shared.store,
         is_trusted=held.is_trusted,
-        clock=shared.clock,
+        clock=shared.due_clock,
         jitter=random.random,
         wake=wake,
         events=shared.events,

@@ -20,7 +20,7 @@ from watcher.daemon.holdings import NEVER, Holdings, key_of
 from watcher.daemon.ownership import Notice
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
-from watcher.runtime.clock import Clock
+from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import (
@@ -61,14 +61,17 @@ def new_identity() -> str:
 
 
 class Leases:
-    """What this replica holds of the store's leases: an `Ownership`. `fatal` is given what must end the program."""
+    """What this replica holds of the store's leases: an `Ownership`. `fatal` is given what must end the program.
+
+    As it renews them it hears the store's time, which the `clock` follows.
+    """
 
     def __init__(
         self,
         store: LeaseStore,
         *,
         replica: str,
-        clock: Clock,
+        clock: ServerClock,
         metrics: Metrics,
         fatal: Callable[[BaseException], None],
     ) -> None:
@@ -222,7 +225,7 @@ class Leases:
         return [key for key in self._wanted if self._declined.get(key, NEVER) <= now]
 
     async def _renew(self) -> None:
-        sent_at, fingerprint = self._clock.boot_time(), self._fingerprint
+        sent_at, asked_at, fingerprint = self._clock.boot_time(), self._clock.steady_us(), self._fingerprint
         self._renew_at = BootTime(sent_at + RENEW_EVERY_S)
         held, wanted = self._holdings.leases(), self._asked_for()
         request = RenewRequest(self._replica, fingerprint, held, wanted, self._budgets)
@@ -231,6 +234,7 @@ class Leases:
         except StoreError:  # whatever came of it, nothing is believed renewed
             return
         self._renewed_until = BootTime(sent_at + LEASE_S)
+        self._clock.follow(report.server_us, asked_at=asked_at)
         again = self._holdings.take_in(report, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
         self._note_configurations(report, fingerprint=fingerprint)
         taken = [key_of(each.lease) for each in report.taken]

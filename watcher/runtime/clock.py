@@ -83,3 +83,31 @@ class SystemClock:
     def steady_us(self) -> Micros:
         """Return the anchored microseconds."""
         return Micros(self._anchor_us + time.monotonic_ns() // 1000)
+
+
+SLEWED_US = 3_000
+"""A server that is behind is followed by so much each time: what is due is not put off because its clock was set."""
+
+
+class ServerClock:
+    """The machine's clocks, but that the steady one follows a server's: several processes agree on it.
+
+    This machine's own may stand still while it is paused, or run slow.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        """Start as that clock, whose other readings these are."""
+        self.now = clock.now
+        self.monotonic = clock.monotonic
+        self.running = clock.running
+        self.boot_time = clock.boot_time
+        self._own_us = clock.steady_us
+        self._ahead_us = 0
+
+    def steady_us(self) -> Micros:
+        """Return microseconds UTC by the server's clock, as far as that is known."""
+        return Micros(self._own_us() + self._ahead_us)
+
+    def follow(self, server_us: Micros, *, asked_at: Micros) -> None:
+        """Take in the server's time, which it read after `asked_at` and before now."""
+        self._ahead_us += max(0, server_us - self.steady_us()) - min(SLEWED_US, max(0, asked_at - server_us))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
+from watcher.domain.timestamps import Micros
 from watcher.store.changes import Lease
 
 LEASE_S = 9.0
@@ -50,10 +51,11 @@ class TakenLease(NamedTuple):
 class LeaseReport:
     """What came of a renewal; whatever was held and is not `lost` is renewed.
 
-    `surplus` is how many the replica holds of a kind beyond its share. `differs` says whether the configurations of the
-    `replica_count` replicas that are alive do.
+    `server_us` is the store's time as it was asked. `surplus` is how many the replica holds of a kind beyond its share.
+    `differs` says whether the configurations of the `replica_count` replicas that are alive do.
     """
 
+    server_us: Micros
     lost: Collection[Lease]
     taken: Sequence[TakenLease]
     surplus: Mapping[str, int]

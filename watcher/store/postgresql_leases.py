@@ -140,7 +140,7 @@ def _renew(connection: Connection, *, request: RenewRequest) -> LeaseReport:
         if not replicas.differs:  # else whoever lacks some may not know the rest
             surplus[kind] = surplus_count(mine[kind], others, free=free_count, wanted=len(names))
     lost = [lease for lease in request.held if lease not in held]
-    return LeaseReport(lost, taken, surplus, len(replicas.others) + bool(request.fingerprint), replicas.differs)
+    return LeaseReport(now, lost, taken, surplus, len(replicas.others) + bool(request.fingerprint), replicas.differs)
 
 
 def server_time(connection: Connection) -> Micros:

@@ -10,6 +10,7 @@ from virtual import FakeClock
 
 from watcher.daemon.leases import LOOK_EVERY_S, RENEW_EVERY_S, Leases, new_identity
 from watcher.domain.errors import OwnershipLostError, StoreError
+from watcher.runtime.clock import ServerClock
 from watcher.runtime.metrics import Metrics
 from watcher.store.held_lease import HeldLease
 from watcher.store.lease_protocol import LEASE_S, MAINTENANCE, LeaseKey
@@ -29,7 +30,10 @@ class Replica:
         self.name = name
         self.metrics = Metrics()
         self.fatal: list[BaseException] = []
-        self.leases = Leases(self.store, replica=name, clock=table.clock, metrics=self.metrics, fatal=self.fatal.append)
+        self.due_clock = ServerClock(table.clock)
+        self.leases = Leases(
+            self.store, replica=name, clock=self.due_clock, metrics=self.metrics, fatal=self.fatal.append
+        )
         self.changed: list[LeaseKey] = []
         self.trusted: list[LeaseKey] = []
         self.leases.follow(changed=self.changed.extend, trusted=self.trusted.extend)
@@ -133,6 +137,16 @@ async def test_what_is_trusted_again_is_named_and_still_the_same(replica: Replic
     await replica.look()
     assert (held.is_trusted(), replica.leases.is_current(held)) == (True, True)
     assert A in replica.trusted
+
+
+async def test_the_clock_that_deliveries_are_due_by_follows_the_store_s_with_each_renewal(
+    replica: Replica, table: LeaseTable, clock: FakeClock
+) -> None:
+    await replica.want(A)
+    table.ahead_us = 3_600_000_000  # as this machine was paused
+    clock.advance(RENEW_EVERY_S)
+    await replica.look()
+    assert replica.due_clock.steady_us() == table.server_us
 
 
 async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(

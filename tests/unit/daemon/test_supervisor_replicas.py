@@ -34,7 +34,11 @@ class Shared(Setup):
 
     def make_ownership(self) -> Ownership:
         self.leases = Leases(
-            self.lease_store, replica="one", clock=self.clock, metrics=self.metrics, fatal=self.fatal.append
+            self.lease_store,
+            replica="one",
+            clock=self.due_clock,
+            metrics=self.metrics,
+            fatal=self.fatal.append,
         )
         return self.leases
 
@@ -144,6 +148,21 @@ async def test_an_owner_whose_lease_is_not_trusted_asks_and_sends_nothing_until_
     assert (setup.watcher(), setup.worker()) == (watcher, worker)
     woken = [name for name, job in setup.schedule._jobs.items() if job.due_at <= setup.clock.monotonic()]
     assert sorted(woken) == ["account:a", "sink:ops"]
+
+
+async def test_what_a_replica_whose_clock_is_ahead_recorded_is_sent_once_this_one_follows_the_store_s(
+    setup: Shared,
+) -> None:
+    await setup.apply(sinks={"ops": setup.webhook()})
+    ahead = FakeClock()
+    ahead.advance(3600.0)
+    setup.store._clock = ahead
+    await setup.record()
+    await setup.worker().tick()
+    assert not setup.worker()._under_way()
+    setup.table.ahead_us = 3_600_000_000
+    await setup.look()
+    assert await setup.deliver()
 
 
 async def test_a_changed_owner_begins_under_another_epoch(setup: Shared) -> None:

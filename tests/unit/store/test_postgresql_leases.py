@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -110,6 +111,7 @@ async def test_a_replica_alone_takes_all_and_holds_it_by_the_server_s_clock(repl
     assert (len(one.held), report.lost, report.replica_count, report.differs) == (13, [], 1, False)
     assert {each.is_takeover for each in report.taken} == {False}
     assert LEASE_S - 2 < replicas.until_s(A) <= LEASE_S
+    assert report.server_us == pytest.approx(time.time() * 1e6, abs=5e6)
     replicas.age(5)
     assert (await one.renew()).taken == []
     assert LEASE_S - 2 < replicas.until_s(OPS) <= LEASE_S
