@@ -17,7 +17,9 @@ log = structlog.get_logger()
 SHOWN_COUNT = 50
 """What was taken, in one line of the log."""
 
-NEVER = BootTime(float("-inf"))
+LONG_AGO = BootTime(float("-inf"))
+"""Before every other moment: what was trusted until then is not."""
+
 KINDS = ("account", "sink", MAINTENANCE.kind)
 
 
@@ -27,11 +29,11 @@ def key_of(lease: Lease) -> LeaseKey:
 
 
 class Holdings:
-    """What is held, by name. `surplus` is what others are to have, and is still held."""
+    """What is held, by name."""
 
     def __init__(self, *, clock: Clock, metrics: Metrics) -> None:
         """Hold nothing yet."""
-        self.surplus: set[LeaseKey] = set()
+        self._surplus: set[LeaseKey] = set()  # what others are to have, and is still held
         self._clock = clock
         self._metrics = metrics
         self._held: dict[LeaseKey, HeldLease] = {}
@@ -54,6 +56,14 @@ class Holdings:
         """Return what is held, of these keys if they are given."""
         return [held.lease for key, held in self._held.items() if keys is None or key in keys]
 
+    def surplus(self) -> Collection[LeaseKey]:
+        """Return what others are to have, as soon as its owner here has ended."""
+        return self._surplus
+
+    def give_up(self, key: LeaseKey) -> None:
+        """Let others have this, though it is not too much."""
+        self._surplus.add(key)
+
     def is_used(self, key: LeaseKey) -> bool:
         """Return whether an owner has had this lease."""
         return key in self._used
@@ -65,7 +75,7 @@ class Holdings:
     def replace(self, held: HeldLease, lease: Lease) -> None:
         """Hold the same under another epoch; nobody acts under the one before any more."""
         self._held[key_of(lease)] = HeldLease(lease, clock=self._clock, trusted_until=held.trusted_until)
-        held.trusted_until = NEVER
+        held.trusted_until = LONG_AGO
 
     def take_in(self, report: LeaseReport, *, trusted_until: BootTime) -> list[LeaseKey]:
         """Take in what came of a renewal; return what was not trusted before it."""
@@ -93,17 +103,17 @@ class Holdings:
         held = self._held.get(key)
         if held is None or held.lease != lease:
             return False
-        held.trusted_until = NEVER
+        held.trusted_until = LONG_AGO
         del self._held[key]
         self._used.discard(key)
-        self.surplus.discard(key)
+        self._surplus.discard(key)
         return True
 
     def _choose_surplus(self, counts: Mapping[str, int]) -> None:
         """Choose one that others are to have, unless one was chosen before: that may still be in use."""
-        if not self.surplus:
+        if not self._surplus:
             candidates = [key for key in self._held if counts.get(key.kind, 0) > 0]
-            self.surplus.update(candidates[-1:])
+            self._surplus.update(candidates[-1:])
 
     def _say_taken(self, report: LeaseReport) -> None:
         taken = [f"{lease.kind} {lease.name}" for lease, _ in report.taken]

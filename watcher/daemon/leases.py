@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import structlog
 
-from watcher.daemon.holdings import NEVER, Holdings, key_of
+from watcher.daemon.holdings import LONG_AGO, Holdings, key_of
 from watcher.daemon.ownership import Notice
 from watcher.domain.errors import OwnershipLostError, StoreError
 from watcher.domain.timestamps import BootTime
@@ -87,7 +87,7 @@ class Leases:
         self._declined: dict[LeaseKey, BootTime] = {}  # until when these are not taken
         self._fingerprint: str | None = None
         self._budgets = NO_BUDGETS
-        self._renewed_until = self._renew_at = NEVER
+        self._renewed_until = self._renew_at = LONG_AGO
         self._agreed_on: str | None = None  # the fingerprint that all had when this replica last renewed
         self._is_told_of_differing = False
         self._is_closed = False
@@ -113,7 +113,7 @@ class Leases:
 
     def may_own(self, key: LeaseKey) -> bool:
         """Return whether this is wanted and held, and to be kept."""
-        return key in self._wanted and key in self._holdings and key not in self._holdings.surplus
+        return key in self._wanted and key in self._holdings and key not in self._holdings.surplus()
 
     def is_current(self, held: HeldLease) -> bool:
         """Return whether this is still the lease on what it names."""
@@ -143,7 +143,7 @@ class Leases:
     def decline(self, key: LeaseKey) -> None:
         """Own this no longer, though it is wanted and held; it is to be released, and not taken again for a while."""
         if key in self._holdings:
-            self._holdings.surplus.add(key)
+            self._holdings.give_up(key)
             self._declined[key] = BootTime(self._clock.boot_time() + DECLINED_S)
 
     def lost(self, held: HeldLease) -> None:
@@ -222,7 +222,7 @@ class Leases:
 
     def _asked_for(self) -> Collection[LeaseKey]:
         now = self._clock.boot_time()
-        return [key for key in self._wanted if self._declined.get(key, NEVER) <= now]
+        return [key for key in self._wanted if self._declined.get(key, LONG_AGO) <= now]
 
     async def _renew(self) -> None:
         sent_at, asked_at, fingerprint = self._clock.boot_time(), self._clock.steady_us(), self._fingerprint
@@ -238,7 +238,7 @@ class Leases:
         again = self._holdings.take_in(report, trusted_until=BootTime(sent_at + LEASE_S - MARGIN_S))
         self._note_configurations(report, fingerprint=fingerprint)
         taken = [key_of(each.lease) for each in report.taken]
-        self._changed([*taken, *map(key_of, report.lost), *self._holdings.surplus])
+        self._changed([*taken, *map(key_of, report.lost), *self._holdings.surplus()])
         self._trusted(again)
 
     async def _retake(self, key: LeaseKey) -> bool:

@@ -13,7 +13,7 @@ from stores import PIPELINE, change, executions_of, pipeline_change, upkeep
 from structlog.testing import capture_logs
 from virtual import Account, FakeClock, account_of, said
 
-from watcher.daemon.holdings import NEVER
+from watcher.daemon.holdings import LONG_AGO
 from watcher.daemon.maintenance import PAGES_COUNT, Maintenance, MaintenanceDependencies, RetentionPolicy
 from watcher.daemon.ownership import SoleOwnership
 from watcher.domain.errors import StoreError, StoreUnusableError
@@ -372,7 +372,7 @@ async def test_nothing_is_tidied_under_a_lease_that_is_not_trusted(store: SqlSto
     await store.record(change(lease, sinks=(), ended_at=1))
     held = await ownership.take(MAINTENANCE)
     maintenance = maintenance_of(store, clock, Metrics(), named=lambda *_: False, ownership=ownership)
-    maintenance._held, held.trusted_until = held, NEVER
+    maintenance._held, held.trusted_until = held, LONG_AGO
     await maintenance.tick()
     assert len(await executions_of(store, lease)) == 1
     held.trusted_until = FOR_EVER
