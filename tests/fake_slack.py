@@ -1,5 +1,6 @@
 """Slack's Web API on a real socket, as far as a bot uses it: channels, messages, threads, its errors and its limits."""
 
+import asyncio
 import inspect
 import json
 from collections import deque
@@ -41,13 +42,16 @@ class Message:
 
 
 class FakeSlack:
-    """One workspace. `says` are errors for the next calls, `down` is whether it answers 503, `by` the clock of 1/s."""
+    """One workspace. `says` are errors for the next calls, `down` is whether it answers 503, `by` the clock of 1/s.
+
+    While it `hangs` it answers nothing.
+    """
 
     def __init__(self, by: Clock | None = None) -> None:
         self.messages: dict[tuple[str, str], Message] = {}
         self.calls: list[str] = []
         self.says: deque[str | None] = deque()
-        self.down = False
+        self.down = self.hangs = False
         self.members = {CHANNEL, OTHER_CHANNEL}
         self.archived: set[str] = set()
         self.scopes = SCOPES
@@ -57,7 +61,7 @@ class FakeSlack:
     async def __aenter__(self) -> Self:
         app = web.Application()
         app.router.add_post("/api/{method}", self._answer)
-        self._runner = web.AppRunner(app)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/api"
@@ -93,6 +97,8 @@ class FakeSlack:
     async def _answer(self, request: web.Request) -> web.Response:
         method, body = request.match_info["method"], await request.read()
         self.calls.append(method)
+        if self.hangs:
+            await asyncio.Event().wait()
         if (refusal := self._refusal(request)) is not None:
             return refusal
         arguments = await request.post() if method == "conversations.info" else json.loads(body or b"{}")

@@ -1,4 +1,4 @@
-"""What holds for every sink: one attempt, the body byte for byte, trouble as a result, cancellation let through."""
+"""What holds for every sink: one attempt, all of it arrives, trouble as a result, cancellation let through."""
 
 import asyncio
 import os
@@ -9,12 +9,14 @@ from typing import Protocol
 from uuid import UUID
 
 import pytest
+from fake_slack import FakeSlack
 from receiver import Receiver, answer, hangs, says
 from sample_events import sample
 from worker_rig import FakeClock
 
 from watcher.delivery.sinks.apprise import AppriseSettings
 from watcher.delivery.sinks.protocol import SendOutcome, Sink, SinkContext
+from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.stdout import StdoutOutput, StdoutSink
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
@@ -94,7 +96,23 @@ class StdoutTarget:
         return os.read(self.reading, 1_000_000).splitlines()
 
 
-MESSAGES, EVENTS = [AppriseTarget], [WebhookTarget, StdoutTarget]
+class SlackBotTarget:
+    async def open(self) -> None:
+        self.slack = await FakeSlack().__aenter__()
+        self.sink: Sink = SlackBotSettings.model_validate(self.slack.block()).open(SinkContext(FakeClock()))
+
+    async def close(self) -> None:
+        await self.sink.close()
+        await self.slack.__aexit__(None, None, None)
+
+    def stop_answering(self) -> None:
+        self.slack.hangs = True
+
+    async def received(self) -> list[bytes]:
+        return [" ".join(each.lines).encode() for each in self.slack.posted()]
+
+
+MESSAGES, EVENTS = [AppriseTarget, SlackBotTarget], [WebhookTarget, StdoutTarget]
 """What makes a message of each event, and what sends it as it is."""
 
 

@@ -116,8 +116,7 @@ async def test_a_kill_before_the_answer_is_written_repeats_the_message_and_goes_
 async def test_after_a_day_without_slack_everything_is_said_and_nothing_stays_open(
     url: str, slack: FakeSlack, clock: FakeClock, group: dict[str, Any] | None
 ) -> None:
-    more: dict[str, Any] = {"group": group} if group else {}
-    rig = SlackRig(url, slack, clock, **more)
+    rig = SlackRig(url, slack, clock, group=group)
     await rig.open()
     slack.down = True
     with capture_logs() as logs:

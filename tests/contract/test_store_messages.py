@@ -4,7 +4,19 @@ from dataclasses import replace
 from uuid import UUID
 
 import pytest
-from stores import PIPELINE, SECOND_US, START_US, SetClock, Woken, attempt_record, change, event, from_us, stream_of
+from stores import (
+    PIPELINE,
+    SECOND_US,
+    START_US,
+    SetClock,
+    Woken,
+    attempt_record,
+    change,
+    event,
+    from_us,
+    stream_of,
+    upkeep,
+)
 
 from watcher.domain.delivery import DeliveryState, MessagePlace, ProblemMessage
 from watcher.domain.errors import OwnershipLostError
@@ -100,7 +112,7 @@ async def test_a_message_goes_with_its_problem_and_none_is_kept_of_a_problem_tha
     await open_and_settle(store, account, ops, ProblemMessage(PROBLEM.id, FIRST))
     await store.record(edge(account, 1, ProblemChange(PROBLEM, closed_at=from_us(START_US))))
     clock.us = START_US + 90 * 86_400 * SECOND_US
-    async for _ in store.prune(ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
+    async for _ in store.prune(await upkeep(store), ended_before=Micros(clock.us - SECOND_US), keep=lambda *_: False):
         pass
     assert await kept(store, ops) is None
     await settle(store, ops, ProblemMessage(PROBLEM.id, SECOND))  # the closing, sent very late

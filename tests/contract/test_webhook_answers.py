@@ -1,4 +1,4 @@
-"""One table of answers for every kind of webhook: what each means, and that none costs time or memory."""
+"""One table of answers for every kind of sink that posts: what each means, and that none costs time or memory."""
 
 import asyncio
 import time
@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from fake_slack import CHANNEL, TOKEN
 from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from sample_events import failed
 from structlog.testing import capture_logs
@@ -15,6 +16,7 @@ from worker_rig import FakeClock
 from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, retry_after_s
 from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import WebhookSettings
 
@@ -27,6 +29,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "pagerduty": {"template": "pagerduty", "routing_key": "k" * 32},
     "alertmanager": {"template": "alertmanager"},
     "own": {"template": TemplateFile("chat.json.j2", '{"text": {{ headline | tojson }}}')},
+    "slack_bot": {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL},
 }
 TEMPLATES = frozenset({"slack", "discord", "teams", "pagerduty", "alertmanager", "own"})
 WITH_MINIMAL = TEMPLATES - {"own"}
@@ -52,6 +55,8 @@ CODES: Mapping[int, SendOutcome] = {
 def expected(kind: str, code: int) -> SendResult:
     """Return what a receiver with an empty answer means."""
     outcome = CODES[code]
+    if kind == "slack_bot":  # Slack's Web API answers 200, also of what it refuses, or 429
+        return SendResult(outcome if code == 429 else RETRY, "200 without ok" if code == 200 else str(code))
     if kind not in TEMPLATES:
         outcome = DELIVERED if outcome is ACCEPTED else outcome
     if kind in MISSED and outcome is DELIVERED:
@@ -63,7 +68,8 @@ def expected(kind: str, code: int) -> SendResult:
 
 @asynccontextmanager
 async def sink_to(url: str, kind: str, **more: object) -> AsyncIterator[Sink]:
-    block = WebhookSettings.model_validate({"type": "webhook", "url": url, "timeout": "2s", **KINDS[kind], **more})
+    settings = SlackBotSettings if kind == "slack_bot" else WebhookSettings
+    block = settings.model_validate({"type": "webhook", "url": url, "timeout": "2s", **KINDS[kind], **more})
     sink = block.open(SinkContext(FakeClock()))
     try:
         yield sink

@@ -46,6 +46,7 @@ KINDS = {
     "_moment": "date and time",
     "_key": "secret",
     "_routing_key": "secret",
+    "_bot_token": "secret",
     "_sink_url": "secret URL",
     "_preset_or_file": f"{', '.join(f'`{name}`' for name in DEFAULTS_OF_TEMPLATES)}, or the path of a Jinja2 file",
     "_apprise_url": "secret URL",

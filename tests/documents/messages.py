@@ -4,20 +4,22 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from html import escape
 from typing import Any
+from uuid import UUID
 
-from sample_events import AT, data_of, failed, problem_block, sample
+from sample_events import AT, PROBLEM, data_of, failed, problem_block, sample
 from worker_rig import FakeClock
 
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.slack import SlackTemplate
+from watcher.delivery.sinks.slack_bot_parts import parts_of
 from watcher.delivery.sinks.teams import TeamsTemplate
-from watcher.domain.delivery import Delivery
+from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 
@@ -92,6 +94,30 @@ def slack_picture(*batch: Delivery, title: str) -> str:
     for block in json.loads(message.body)["blocks"]:
         _draw_block(canvas, block)
     return canvas.svg(title)
+
+
+def slack_bot_picture() -> str:
+    """Draw the message of a problem that is over, with its thread."""
+    last = data_of(EventType.EXECUTION_FAILED)["execution"]
+    opening = sample(EventType.PIPELINE_FAILING, data=data_of(EventType.PIPELINE_FAILING) | {"execution": last})
+    message = ProblemMessage(UUID(PROBLEM), MessagePlace("C0123456789", "1"), opening.body)
+    end, note = parts_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)])
+    reminder, *_ = parts_of([sample(EventType.PROBLEM_REMINDER)])
+    failure, *_ = parts_of([failed()])
+    canvas = Canvas()
+    canvas.text("clerk-watcher", bold=True)
+    canvas.text("APP   11:19   (edited)", x=LEFT + 118, size=11, colour=MUTED)
+    canvas.y += 26
+    for block in json.loads(end.message.body)["blocks"]:
+        _draw_block(canvas, block)
+    canvas.y += 6
+    canvas.paragraph("3 replies", bold=True, colour=LINK)
+    for reply in (failure, reminder, note):
+        headline = json.loads(reply.message.body)["text"].split("\n")[0]
+        canvas.text("clerk-watcher", x=2 * LEFT, bold=True, size=12)
+        canvas.text(headline, x=2 * LEFT + 100)
+        canvas.y += LINE + 4
+    return canvas.svg("A problem that is over, in Slack as an app")
 
 
 def _draw_block(canvas: Canvas, block: Mapping[str, Any]) -> None:
@@ -240,6 +266,7 @@ def _recovered() -> Delivery:
 MESSAGES: Mapping[str, Callable[[], str]] = {
     "slack.svg": lambda: slack_picture(failed(link="https://example.com/runs/1"), title="A failure in Slack"),
     "slack-recovered.svg": lambda: slack_picture(_recovered(), title="A recovery in Slack"),
+    "slack-bot.svg": slack_bot_picture,
     "slack-group.svg": lambda: slack_picture(*_storm(), title="A group of failures in Slack"),
     "discord.svg": discord_picture,
     "teams.svg": teams_picture,

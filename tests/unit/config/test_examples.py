@@ -21,6 +21,7 @@ ENVIRON = {
     "CLERK_API_KEY_EU": "e",
     "OPS_WEBHOOK_SECRET": SECRET,
     "OPS_TOKEN": "t",
+    "SLACK_BOT_TOKEN": "xoxb-1-A",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
     "APPRISE_URL": "ntfys://ntfy.sh/s3cret",

@@ -190,6 +190,7 @@ def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -
     receivers = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x",
         "PAGERDUTY_ROUTING_KEY": "k" * 32,
+        "SLACK_BOT_TOKEN": "xoxb-1-A",
         "APPRISE_URL": "ntfys://ntfy.sh/x",
     }
     environ = keys | receivers | {"OPS_WEBHOOK_SECRET": SECRET, "OPS_TOKEN": "t"} | LOUD

@@ -17,6 +17,7 @@ ENVIRON = {
     "CLERK_API_KEY": "k",
     "OPS_WEBHOOK_SECRET": SECRET,
     "OPS_TOKEN": "t",
+    "SLACK_BOT_TOKEN": "xoxb-1-A",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
     "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
     "WATCHER_DB_PASSWORD": "p",

@@ -98,7 +98,8 @@ class _Attempt:
         answer = await self._call(UPDATE if is_update else POST, part, where)
         word = answer.result.answer
         if is_update and word in _FIXED:
-            _warn("message.fixed", part, word, note="it cannot be updated; what is new stands in its thread")
+            note = "it cannot be updated; what is new stands in its thread"
+            log.warning("message.fixed", **_named(part.delivery), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         if word in _GONE or (word in _OF_CHANNEL and place.channel != self._channel):
             self._forget(part, word)
@@ -112,7 +113,8 @@ class _Attempt:
         assert part.problem is not None  # noqa: S101 (it had a message)
         del self._places[part.problem]
         self._changes.append(ProblemMessage(part.problem, None))
-        _warn("message.gone", part, why, note="its problem's message is gone: a new one is posted")
+        note = "its problem's message is gone: a new one is posted"
+        log.warning("message.gone", **_named(part.delivery), answer=why, note=note)
 
     def _keep(self, part: Part, answer: ApiAnswer) -> None:
         """Keep where the problem's message is, if that is what was posted."""
@@ -151,8 +153,5 @@ def _stands_alone(answer: ApiAnswer) -> bool:
     return isinstance(message, dict) and "thread_ts" not in message
 
 
-def _warn(event: str, part: Part, answer: str, *, note: str) -> None:
-    delivery = part.delivery
-    log.warning(
-        event, sink=delivery.sink, event_id=str(delivery.event_id), type=delivery.type, answer=answer, note=note
-    )
+def _named(delivery: Delivery) -> dict[str, str]:
+    return {"sink": delivery.sink, "event_id": str(delivery.event_id), "type": delivery.type}

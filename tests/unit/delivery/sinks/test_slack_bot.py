@@ -14,6 +14,7 @@ from sample_events import PROBLEM, closing_overdue, data_of, failed, hostile_fai
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
+from watcher.delivery.sinks.http_post import SMALL_BODY_BYTES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.slack_api import REMEDIES
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
@@ -145,6 +146,11 @@ async def test_a_group_is_one_message_beside_its_problems(slack: FakeSlack, sink
     assert bad.startswith("✕ 3 failed in Sales agent")
 
 
+async def test_a_large_answer_is_read_whole(slack: FakeSlack, sink: Sink) -> None:
+    assert await sink.send([failed(number) for number in range(500)]) == DELIVERED
+    assert len(json.dumps(slack.posted()[0].content)) > SMALL_BODY_BYTES
+
+
 async def test_a_problem_that_gets_worse_says_so_in_its_thread(slack: FakeSlack, sink: Sink) -> None:
     (message,) = (await sink.send([sample(EventType.SINK_FAILING)])).messages
     worse = data_of(EventType.SINK_DISABLED) | {"problem": problem_block(EventType.SINK_FAILING)}
@@ -193,12 +199,12 @@ async def test_for_a_message_that_is_gone_there_is_one_new_one(
         slack.messages.clear()
         slack.says.append("thread_not_found" if how == "refused" else None)
     delivery = failed() if type_ is FAILED else sample(type_)
-    is_reply = delivery.type == FAILED
-    placed = replace(delivery, thread=message) if is_reply else replace(delivery, message=message)
+    is_failure = type_ is FAILED
+    delivery = replace(delivery, thread=message if is_failure else None, message=None if is_failure else message)
     channel = OTHER_CHANNEL if how == "deleted" else CHANNEL  # a reply to what was deleted is a message there
     async with sink_of(slack.block(channel=channel)) as sink:
         with capture_logs() as logs:
-            result = await sink.send([placed])
+            result = await sink.send([delivery])
     assert result.outcome is SendOutcome.DELIVERED
     ((place_of_new, new),) = [
         (place, each) for place, each in slack.messages.items() if how != "archived" or place[0] == CHANNEL
@@ -338,3 +344,13 @@ def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     assert settings.shown(sample(EventType.WATCHER_TEST), clock=FakeClock())[0][0].startswith("✓ Test message")
     assert settings.shown(of(None), clock=FakeClock())[0][0] == RECOVERED
     assert TOKEN not in repr(settings)
+
+
+@pytest.mark.parametrize("error", ["not_in_channel", "channel_not_found", "is_archived"])
+async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
+    slack: FakeSlack, sink: Sink, error: str
+) -> None:
+    message = await opened(sink)
+    slack.says.append(error)
+    assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=REMEDIES[error])
+    assert slack.heads() == [HEAD]
