@@ -9,7 +9,7 @@ from pydantic.fields import FieldInfo
 from watcher.config.locate import DEFAULTS, PLACES, VARIABLE
 from watcher.config.models import Settings, WatchSettings
 from watcher.config.silences import SilenceSettings
-from watcher.delivery.sinks.http_settings import HttpSettings
+from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.webhook_settings import DEFAULTS as DEFAULTS_OF_TEMPLATES
@@ -89,7 +89,7 @@ def _blocks(name: str, field: FieldInfo) -> Iterator[tuple[str, str, type[Block]
 
 
 def _rows(block: type[BaseModel], *, prefix: str) -> Iterator[str]:
-    shared = (base for base in (HttpSettings, RemoteSettings) if issubclass(block, base))
+    shared = (base for base in (HttpSinkSettings, RemoteSettings) if issubclass(block, base))
     common = next((base.model_fields for base in shared), {})
     for name, field in sorted(block.model_fields.items(), key=lambda item: (item[0] != "type", item[0] in common)):
         path = f"{prefix}{key_of(block, name=name)}"

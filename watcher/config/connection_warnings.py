@@ -10,9 +10,8 @@ from watcher.config.document import Document
 from watcher.config.models import Settings
 from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
-from watcher.delivery.sinks.http_settings import HttpSettings
+from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.tls_settings import TlsSettings
-from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.errors import ConfigError
 from watcher.runtime.certificates import certificates_in, expires_at
 from watcher.runtime.http_client import proxy_for
@@ -22,9 +21,11 @@ from watcher.runtime.private_addresses import is_private_host
 def of_connections(document: Document, settings: Settings, *, now: datetime) -> Iterator[Problem]:
     """Return what a person should check. `now` is the wall clock."""
     for name, sink in settings.sinks.items():
-        if isinstance(sink, WebhookSettings) and not sink.allow_private:
-            yield from _of_private(document, URL(sink.url.get_secret_value()), path=("sinks", name))
-        if isinstance(sink, HttpSettings) and sink.tls is not None:
+        if not isinstance(sink, HttpSinkSettings):
+            continue
+        if not sink.allow_private:
+            yield from _of_private(document, URL(sink.address), path=("sinks", name))
+        if sink.tls is not None:
             yield from _of_expiry(document, sink.tls, path=("sinks", name, "tls"), now=now)
 
 

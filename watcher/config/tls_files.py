@@ -4,7 +4,7 @@ from pathlib import Path as FilePath
 
 from watcher.config.document import Document
 from watcher.config.secret_files import read_file
-from watcher.delivery.sinks.http_settings import HttpSettings
+from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.tls_settings import PemFile, TlsSettings
 
@@ -16,7 +16,7 @@ def read_tls_files(document: Document, *, directory: FilePath) -> None:
     """Put in what the files hold. Relative paths start at `directory`, that of the configuration file."""
     for name in document.table(("sinks",)):
         kind = SINK_KINDS.get(document.text(("sinks", name, "type")) or "")
-        if kind is None or not issubclass(kind, HttpSettings):
+        if kind is None or not issubclass(kind, HttpSinkSettings):
             continue
         block = document.table(("sinks", name, "tls"))
         for key in TlsSettings.model_fields:

@@ -13,7 +13,8 @@ from urllib.parse import urlencode
 from yarl import URL
 
 from watcher.delivery.sinks.alert_text import shorten
-from watcher.delivery.sinks.http_post import Answer, Poster
+from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
+from watcher.delivery.sinks.http_post import Answer, ConnectionRules, Poster
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SendResult, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN
 from watcher.domain.errors import TransportFailedError
@@ -82,11 +83,11 @@ class ApiAnswer:
 class SlackApi:
     """Calls methods with one token, each once."""
 
-    def __init__(self, url: str, token: str, *, timeout_s: float, context: SinkContext) -> None:
+    def __init__(self, url: str, token: str, *, timeout_s: float, context: SinkContext, rules: ConnectionRules) -> None:
         """Open no connection yet. Needs a running event loop."""
         headers = {"Authorization": f"Bearer {token}", "Accept-Encoding": "identity"}
         self._clock = context.clock
-        self._poster = Poster(URL(url), headers=headers, timeout_s=timeout_s, context=context)
+        self._poster = Poster(URL(url), headers=headers, timeout_s=timeout_s, context=context, rules=rules)
 
     async def call(self, method: str, arguments: bytes) -> ApiAnswer:
         """Call a method that takes JSON."""
@@ -110,7 +111,8 @@ class SlackApi:
                 said_bytes=ANSWER_BYTES,
             )
         except TransportFailedError as error:
-            return ApiAnswer(SendResult(SendOutcome.RETRY, error.kind), {})
+            result = SendResult(SendOutcome.RETRY, error.kind, remedy=CONNECTION_REMEDIES.get(error.kind, ""))
+            return ApiAnswer(result, {})
         content = _object(answer.said) if answer.status == 200 else {}  # noqa: PLR2004 (HTTP)
         result = _result(answer, content)
         if result.outcome not in TAKEN:

@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
-from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.settings import EventGlob
 from watcher.delivery.sinks.slack_api import API_URL, SlackApi, introduce
 from watcher.delivery.sinks.slack_blocks import shown_of
@@ -17,7 +17,7 @@ from watcher.delivery.sinks.slack_bot_sender import SlackBotSink
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock, SystemClock
-from watcher.runtime.settings import Rate, as_written, shown_url, split_http_url
+from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
 
 _TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
@@ -54,7 +54,7 @@ def _api_url(value: str) -> str:
     return value
 
 
-class SlackBotSettings(RemoteSettings):
+class SlackBotSettings(HttpSinkSettings):
     """`{type: slack_bot, token: …, channel: …}`."""
 
     type: Literal["slack_bot"] = Field(
@@ -87,9 +87,9 @@ class SlackBotSettings(RemoteSettings):
     )
 
     @property
-    def target(self) -> str:
-        """Return scheme and host, with the port where there is one."""
-        return shown_url(self.url)
+    def address(self) -> str:
+        """Return the whole URL."""
+        return self.url
 
     @property
     def rules(self) -> WorkerRules:
@@ -114,4 +114,5 @@ class SlackBotSettings(RemoteSettings):
             await api.close()
 
     def _api(self, context: SinkContext) -> SlackApi:
-        return SlackApi(self.url, self.token.get_secret_value(), timeout_s=self.timeout_s, context=context)
+        token, rules = self.token.get_secret_value(), self.connection_rules()
+        return SlackApi(self.url, token, timeout_s=self.timeout_s, context=context, rules=rules)

@@ -12,7 +12,6 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
-    SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -22,7 +21,7 @@ from yarl import URL
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
 from watcher.delivery.sinks.http_post import connect
-from watcher.delivery.sinks.http_settings import HttpSettings
+from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import Sink, SinkContext
 from watcher.delivery.sinks.settings import Headers, SigningSecrets
@@ -45,7 +44,6 @@ from watcher.runtime.settings import (
     describe_twins,
     not_both_twins,
     one_of_twins,
-    shown_url,
 )
 from watcher.runtime.units import InvalidValueError
 
@@ -71,7 +69,7 @@ def _secrets_in(text: str) -> tuple[str, ...]:
     return (url.raw_path_qs.strip("/"), path, path.rpartition("/")[2], *values, *url.query.values())
 
 
-class WebhookSettings(HttpSettings):
+class WebhookSettings(HttpSinkSettings):
     """`{type: webhook, url: …}`. `secret` is a tuple, for a list signs with each."""
 
     model_config = ConfigDict(json_schema_extra=_url_may_be_left_out)
@@ -144,18 +142,10 @@ class WebhookSettings(HttpSettings):
             )
         return value
 
-    @field_validator("url")
-    @classmethod
-    def _secured(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
-        if info.data.get("tls") is not None and URL(value.get_secret_value()).scheme != "https":
-            remedy = "write https://, or remove tls"
-            raise InvalidValueError("has tls, and does not begin with https://", remedy=remedy, quote=False)
-        return value
-
     @property
-    def target(self) -> str:
-        """Return scheme and host, with the port where there is one: the path is a secret."""
-        return shown_url(self.url.get_secret_value())
+    def address(self) -> str:
+        """Return the whole URL: its path is a secret."""
+        return self.url.get_secret_value()
 
     @property
     def sends_batches(self) -> bool:
@@ -165,7 +155,7 @@ class WebhookSettings(HttpSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        secrets = (*_secrets_in(self.url.get_secret_value()), self._key(), *headers.values())
+        secrets = (*_secrets_in(self.address), self._key(), *headers.values())
         target = Target(
             url=self._post_url(),
             secrets=tuple(secret.get_secret_value() for secret in self.secret),
@@ -183,7 +173,7 @@ class WebhookSettings(HttpSettings):
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
-        url = URL(self.url.get_secret_value())
+        url = URL(self.address)
         return await connect(url, timeout_s=self.timeout_s, rules=self.connection_rules())
 
     def chosen_template(self, clock: Clock) -> Template:
@@ -206,7 +196,7 @@ class WebhookSettings(HttpSettings):
 
     def _post_url(self) -> URL:
         """Return the whole URL: Alertmanager's may be given without the path of its API."""
-        url = URL(self.url.get_secret_value())
+        url = URL(self.address)
         if self.template == "discord":
             return waiting_url(url)
         if self.template == "alertmanager" and not url.path.rstrip("/").endswith(PATH):

@@ -4,20 +4,25 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+import trustme
 from fake_slack import CHANNEL, OTHER_CHANNEL, TOKEN, FakeSlack
 from receiver import Receiver, answer, closes, says
 from sample_events import PROBLEM, closing_overdue, data_of, failed, hostile_failures, problem_block, sample
 from structlog.testing import capture_logs
+from tls import own_ca, serving
 from worker_rig import FakeClock
 
+from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
 from watcher.delivery.sinks.http_post import SMALL_BODY_BYTES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.slack_api import REMEDIES
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
+from watcher.delivery.sinks.tls_settings import PemFile
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
 
@@ -354,3 +359,16 @@ async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
     slack.says.append(error)
     assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=REMEDIES[error])
     assert slack.heads() == [HEAD]
+
+
+async def test_slack_is_reached_as_the_rules_of_its_connections_say(slack: FakeSlack, tmp_path: Path) -> None:
+    own_ca(tmp_path)
+    tls = {"ca_file": PemFile("ca.pem", (tmp_path / "ca.pem").read_bytes())}
+    async with Receiver(tls=serving(trustme.CA(), "127.0.0.1")) as foreign:
+        for more, kind in (({"allow_private": "false"}, "private"), ({"url": f"{foreign.url}/api", "tls": tls}, "tls")):
+            async with sink_of(slack.block() | more) as sink:
+                assert await sink.send([failed()]) == SendResult(
+                    SendOutcome.RETRY, kind, remedy=CONNECTION_REMEDIES[kind]
+                )
+    assert not slack.calls
+    assert not foreign.requests
