@@ -281,18 +281,3 @@ async def test_who_lost_the_lease_silences_groups_and_releases_nothing(store: Si
     ):
         with pytest.raises(OwnershipLostError):
             await asked
-
-
-@pytest.mark.parametrize("put_off_s", [60, 61])
-async def test_what_was_recorded_as_the_one_before_it_was_settled_does_not_wait_for_that(
-    store: SinkStore, account: Lease, ops: Lease, put_off_s: int
-) -> None:
-    await store.record(change(account))
-    due_at = Micros(START_US + put_off_s * SECOND_US)
-    # Its recorder saw the one before wait, and who settled that did not see it: it has kept that one's time.
-    await store.put_off(ops, {EventKey(stream_of(execution_id(1)), 1): due_at})
-    found = await store.next_deliveries(ops, now=START_US, limit=9)
-    if put_off_s == 60:  # as long as anything is put off
-        assert (found.deliveries, found.next_due_at) == ([], due_at)
-    else:
-        assert len(found.deliveries) == 1

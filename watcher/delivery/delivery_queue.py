@@ -21,7 +21,6 @@ from watcher.runtime.backoff import doubling
 from watcher.runtime.clock import Clock
 from watcher.runtime.metrics import SinkMetrics
 from watcher.store.changes import AttemptRecords, BackoffState, Lease, SourceChange
-from watcher.store.deliveries import PUT_OFF_AT_MOST_US
 from watcher.store.records import DueDeliveries
 from watcher.store.sink_protocol import SentOpening, SinkStore
 
@@ -32,7 +31,8 @@ WAIT_S = 1.0
 WAIT_CAP_S = 30.0
 
 PUT_OFF_US = 1_000_000
-"""What has to wait for another delivery comes so much after that."""
+PUT_OFF_AT_MOST_US = 60_000_000
+"""What has to wait for another delivery comes so much after that, and is looked at again after so long at most."""
 
 _TOLD = frozenset({DeliveryState.DELIVERED, DeliveryState.ACCEPTED})
 

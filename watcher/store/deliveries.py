@@ -18,9 +18,6 @@ from watcher.store.row_mapping import AnyRow
 from watcher.store.source_ids import SourceNumbers, sink
 from watcher.store.tables import WAITING, delivery, event, source, waits
 
-PUT_OFF_AT_MOST_US = 60_000_000
-"""What has to wait for a delivery of another stream is looked at again after so long at most."""
-
 OF_SINK = (
     delivery.c.stream == bindparam("of_stream"),
     delivery.c.sink_id == bindparam("of_sink"),
@@ -201,21 +198,10 @@ def next_deliveries(
     wanted = limit + len(skip) + 1  # a stream has one head, so `skip` hides no more than it names
     found = connection.execute(HEADS, {"of_sink": sink_id, "limit": wanted})
     rows = sorted((row for row in found if row.stream not in skip), key=attrgetter("tried", "due_at", "recorded_at"))
-    due: list[AnyRow] = []
-    later: list[AnyRow] = []
-    for row in rows:
-        (due if row.due_at <= now or _is_left_behind(row, now=now) else later).append(row)
-    others = due[limit:] + later
+    due = [row for row in rows if row.due_at <= now]
+    others = due[limit:] + [row for row in rows if row.due_at > now]
     next_due_at = min((row.due_at for row in others), default=None)
     return DueDeliveries([delivery_of(row, name=name) for row in due[:limit]], next_due_at)
-
-
-def _is_left_behind(row: AnyRow, *, now: Micros) -> bool:
-    """Return whether a head waits for what was ahead of it, which is settled.
-
-    That was settled by one process at the moment in which another recorded the head: neither saw what the other wrote.
-    """
-    return not row.tried and row.due_at > now + PUT_OFF_AT_MOST_US
 
 
 def next_trial(
