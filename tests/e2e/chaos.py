@@ -1,6 +1,7 @@
 """Several replicas on one database, each with API keys of its own, so that the API sees who asks. Judges nothing."""
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,9 @@ AN_HOUR_AHEAD = {"LD_PRELOAD": str(FAKETIME), "FAKETIME": "+1h", "DONT_FAKE_MONO
 """The environment of a program whose wall clock is wrong."""
 
 ENDLESS_S = 1_000_000.0
+STARTED_S = 60.0
+"""Replicas that start while others die have a busy machine."""
+
 _HELD = "SELECT name FROM lease WHERE kind = 'account' AND owner LIKE '%-{pid}-%'"
 
 
@@ -42,6 +46,15 @@ class Loss:
     place: int
     accounts: frozenset[int]
     is_stop: bool
+
+
+@dataclass(slots=True)
+class Spell:
+    """For so long (monotonic seconds) a replica ran, had started, and could write."""
+
+    place: int
+    since: float
+    to: float = math.inf
 
 
 @dataclass(slots=True)
@@ -58,18 +71,25 @@ class Replicas:
     lives: dict[int, Life] = field(default_factory=dict)
     losses: list[Loss] = field(default_factory=list)
     in_trouble: set[int] = field(default_factory=set)
+    spells: list[Spell] = field(default_factory=list)
+    _starting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def start(self, place: int) -> Life:
         """Start the replica of a place, and do not wait until it has."""
         keys = {f"KEY_{number}": key_of(number, place) for number in range(self.accounts_count)}
         environ = keys | dict(self.environs.get(place, {}))
-        self.lives[place] = await self.stage.begin("run", "--config", str(self.config), environ=environ)
-        return self.lives[place]
+        life = await self.stage.begin("run", "--config", str(self.config), environ=environ)
+        self.lives[place] = life
+        starting = asyncio.create_task(self._note_start(place, life))
+        self._starting.add(starting)
+        starting.add_done_callback(self._starting.discard)
+        return life
 
     async def start_all(self) -> None:
         """Start every replica and wait until each has."""
         for place in range(self.count):
             await self.start(place)
+        await asyncio.gather(*self._starting)
         for life in self.lives.values():
             await life.started()
 
@@ -77,7 +97,11 @@ class Replicas:
         """Return once each account is asked for, by replicas that have as many each, or one more."""
 
         def is_spread() -> bool:
-            askers = dict(divmod(entry.key or 0, self.count) for entry in log.entries)
+            askers: dict[int, int] = {}
+            for entry in reversed(log.entries):  # those that count stand at the end
+                askers.setdefault(*divmod(entry.key or 0, self.count))
+                if len(askers) == self.accounts_count:
+                    break
             counts = [list(askers.values()).count(place) for place in self.lives]
             return len(askers) == self.accounts_count and max(counts) - min(counts) <= 1
 
@@ -102,7 +126,13 @@ class Replicas:
     def go_on(self, place: int) -> None:
         """Let it run again."""
         self.lives[place].send(signal.SIGCONT)
+        self.spells.append(Spell(place, time.monotonic()))
         self.in_trouble.discard(place)
+
+    def cannot_write(self, place: int, *, for_s: float) -> None:
+        """Note that whatever it writes of leases is rolled back for so long."""
+        self._end_spell(place)
+        self.spells.append(Spell(place, time.monotonic() + for_s))
 
     async def held(self, place: int) -> frozenset[int]:
         """Return which accounts a replica owns; none if the database cannot be asked."""
@@ -117,6 +147,17 @@ class Replicas:
 
     def _lose(self, place: int, accounts: frozenset[int], *, is_stop: bool) -> None:
         self.losses.append(Loss(time.monotonic(), place, accounts, is_stop))
+        self._end_spell(place)
+
+    def _end_spell(self, place: int) -> None:
+        for spell in self.spells:
+            if spell.place == place:
+                spell.to = min(spell.to, time.monotonic())
+
+    async def _note_start(self, place: int, life: Life) -> None:
+        await life.until(lambda: life.logged("started") or life.is_over, within_s=STARTED_S, what="it had started")
+        if not life.is_over and self.lives[place] is life:
+            self.spells.append(Spell(place, time.monotonic()))
 
 
 def key_of(account: int, place: int) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -86,6 +87,7 @@ class Receiver:
 
     def __init__(self, notice: Callable[[], None], *, choose: Callable[[Attempt], Answer] = take) -> None:
         self.attempts: list[Attempt] = []
+        self.subjects: defaultdict[str, set[str | None]] = defaultdict(set)  # of what it has, by the events' type
         self.forgeries: list[str] = []
         self.choose = choose
         self.port = 0
@@ -133,6 +135,9 @@ class Receiver:
         events = content if isinstance(content, list) else [content]
         answer = self.choose(Attempt(at, body, headers, Answer.REFUSE, events))
         self.attempts.append(Attempt(at, body, headers, answer, events))
+        if answer in _KEPT:
+            for event in events:
+                self.subjects[event["type"]].add(event.get("subject"))
         self._notice()
         return await _respond(request, answer=answer)
 

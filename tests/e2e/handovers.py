@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
-from e2e.chaos import Loss
+from e2e.chaos import Loss, Spell
 
 from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+
+Outage = tuple[float, float]
 
 TENURE_S = 3.0
 """Nobody has an account for less than this: it is taken from who is silent, after 9 s, or handed over and kept."""
@@ -48,6 +50,23 @@ def _between_others(requests: Sequence[Asked]) -> Iterator[list[Asked]]:
             yield run
 
 
+def nobody_able(spells: Sequence[Spell], outages: Sequence[Outage], *, since: float, until: float) -> list[Outage]:
+    """Return when no replica could have taken an account: none had started and ran, or none could reach its database.
+
+    What is returned does not overlap.
+    """
+    bounds = {each for spell in spells for each in (spell.since, spell.to)} | {
+        each for pair in outages for each in pair
+    }
+    times = [since, *sorted(each for each in bounds if since < each < until), until]
+    return [
+        (begins_at, ends_at)
+        for begins_at, ends_at in pairwise(times)
+        if any(start <= begins_at < end for start, end in outages)
+        or not any(spell.since <= begins_at < spell.to for spell in spells)
+    ]
+
+
 @dataclass(frozen=True, slots=True)
 class Delay:
     """For how long an account was not asked for once its replica was lost."""
@@ -62,13 +81,14 @@ def delays(
     losses: Sequence[Loss],
     *,
     places_count: int,
-    outages: Sequence[tuple[float, float]] = (),
+    outages: Sequence[Outage] = (),
     until: float,
 ) -> list[Delay]:
     """Return for how long at least each account was not asked for that lost its replica.
 
-    At least: up to the moment in which its next replica was lost before it had asked, or to the end. The time without a
-    database does not count, nor an account whose last answer was no good: it waits for other reasons.
+    At least: up to the moment in which its next replica was lost before it had asked, or to the end. The time of an
+    outage does not count, in which nobody can take it, nor an account whose last answer was no good: it waits for other
+    reasons.
     """
     asked = by_account(log, places_count=places_count)
     found = []

@@ -8,6 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -22,7 +23,7 @@ from e2e.chaos import (
     world_of_accounts,
 )
 from e2e.endpoint import Answer, Attempt, Receiver
-from e2e.handovers import delays, overlapping
+from e2e.handovers import delays, nobody_able, overlapping
 from e2e.stage import ENDS, Stage
 from e2e.troubles import Troubles
 from pgbouncer import installed as needs_pgbouncer
@@ -83,9 +84,9 @@ class Play:
 
 
 def _has_all(receiver: Receiver, wanted: frozenset[str]) -> bool:
-    return len(receiver.attempts) >= len(wanted) and wanted <= {
-        event["subject"] for type_ in ENDS for event in receiver.events(type_)
-    }
+    """Say so at once: this is asked whenever anything arrives, in the process that also serves the API."""
+    success, failure = ENDS
+    return all(subject in receiver.subjects[success] or subject in receiver.subjects[failure] for subject in wanted)
 
 
 @asynccontextmanager
@@ -116,8 +117,19 @@ async def playing(
         troubles.say("spread evenly")
         yield Play(stage, simulator, receivers, replicas, troubles)
     except BaseException as error:
-        error.add_note("\n".join([f"seed {seed}", *troubles.story, *_last_words(replicas)]))
+        kept = await asyncio.to_thread(_keep, stage, simulator)
+        where = f"what all logged and what the API was asked is in {kept}"
+        error.add_note("\n".join([where, f"seed {seed}", *troubles.story, *_last_words(replicas)]))
         raise
+
+
+def _keep(stage: Stage, simulator: Simulator) -> Path:
+    """Write down what every replica logged and what the API was asked, for whoever reads of a failure."""
+    for nth, life in enumerate(stage.lives):
+        (stage.folder / f"{nth}-{life.pid}.log").write_bytes(life.stderr.lines.everything())
+    requests = (json.dumps(entry, default=str) for entry in simulator.request_log.lines())
+    (stage.folder / "requests.jsonl").write_text("\n".join(requests), encoding="utf-8")
+    return stage.folder
 
 
 def _last_words(replicas: Replicas) -> Iterator[str]:
@@ -174,11 +186,12 @@ async def check(play: Play, *, skewed: bool) -> None:
     assert play.stage.within_pace(simulator, rate=RATE, keys_each=PLACES)
     stops_count = sum(loss.is_stop for loss in replicas.losses)
     assert len(overlapping(simulator.request_log, places_count=PLACES)) <= stops_count
+    outages = nobody_able(replicas.spells, play.troubles.outages, since=play.troubles.began_at, until=ended_at)
     waited = delays(
         simulator.request_log,
         replicas.losses,
         places_count=PLACES,
-        outages=play.troubles.outages,
+        outages=outages,
         until=ended_at,
     )
     assert waited, "no account lost its replica"

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 from e2e import checks
-from e2e.chaos import Loss
-from e2e.handovers import delays, overlapping
+from e2e.chaos import Loss, Spell
+from e2e.handovers import delays, nobody_able, overlapping
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
 from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
@@ -57,6 +57,13 @@ def test_what_a_stopped_replica_asks_when_it_goes_on_does_not_end_the_waiting() 
 
 def test_time_without_a_database_does_not_count() -> None:
     assert waited(log_of((1, 0), (12.5, 1)), KILLED, outages=[(0, 3.5), (12, 14)]) == [8.5]
+
+
+def test_nobody_is_able_while_no_replica_runs_that_has_started_or_without_the_database() -> None:
+    spells = [Spell(0, 2.0, to=5.0), Spell(1, 4.0, to=6.0), Spell(0, 9.0)]
+    found = nobody_able(spells, [(3.0, 4.5), (5.5, 7.0)], since=1.0, until=10.0)
+    assert found == [(1.0, 2.0), (3.0, 4.0), (4.0, 4.5), (5.5, 6.0), (6.0, 7.0), (7.0, 9.0)]
+    assert nobody_able(spells[2:], [], since=9.0, until=10.0) == []
 
 
 def test_the_waiting_begins_anew_when_the_next_replica_is_lost_before_it_asked() -> None:

@@ -42,7 +42,7 @@ class Troubles:
         self.outages: list[tuple[float, float]] = []
         self._replicas = replicas
         self._dice = dice
-        self._began_at = time.monotonic()
+        self.began_at = time.monotonic()
         self._database = asyncio.Lock()
 
     async def prepare(self) -> None:
@@ -76,6 +76,7 @@ class Troubles:
 
     async def roll_back_renewals(self, place: int, *, for_s: float) -> None:
         self.say(f"renewals of {place} are rolled back for {for_s:.1f} s")
+        self._replicas.cannot_write(place, for_s=for_s)
         await self._run(REFUSE.format(pid=self._replicas.lives[place].pid, for_s=for_s))
 
     async def all_of_them(self, *, for_s: float) -> None:
@@ -120,4 +121,4 @@ class Troubles:
                 self.say("the own connection ended")
 
     def say(self, what: str) -> None:
-        self.story.append(f"{time.monotonic() - self._began_at:7.2f} s: {what}")
+        self.story.append(f"{time.monotonic() - self.began_at:7.2f} s: {what}")
