@@ -1,6 +1,7 @@
 """Posts, updates and answers the messages of one Slack app in one channel. What is in them is `slack_bot_parts`'."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
@@ -27,7 +28,8 @@ _OF_CHANNEL = frozenset({"channel_not_found", "not_in_channel", "is_archived", "
 """What is said of a whole channel: of one that is no longer the sink's, its messages are as good as gone."""
 
 _NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
-_PLACE_LENGTH = 64
+_PLACE = re.compile(r"[A-Za-z0-9.]{1,64}")
+"""What a channel or the number of a message looks like: it is kept, and sent back as it is."""
 
 log = structlog.get_logger()
 
@@ -119,7 +121,7 @@ class _Attempt:
     def _keep(self, part: Part, answer: ApiAnswer) -> None:
         """Keep where the problem's message is, if that is what was posted."""
         channel, number = answer.content.get("channel"), answer.content.get("ts")
-        is_place = all(isinstance(text, str) and len(text) <= _PLACE_LENGTH for text in (channel, number))
+        is_place = all(isinstance(text, str) and _PLACE.fullmatch(text) for text in (channel, number))
         if part.problem is not None and part.step in {Step.OPENING, Step.NEWS} and is_place:
             place = MessagePlace(str(channel), str(number))
             self._places[part.problem] = place

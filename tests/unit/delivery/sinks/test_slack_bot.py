@@ -283,6 +283,13 @@ async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: t
         assert len(receiver.requests) == 1
 
 
+@pytest.mark.parametrize("place", [{}, {"channel": CHANNEL, "ts": 1}, {"channel": CHANNEL, "ts": "1\0"}])
+async def test_where_a_message_is_is_kept_only_if_it_looks_like_that(place: dict[str, object]) -> None:
+    said = json.dumps({"ok": True, **place}).encode()
+    async with Receiver(says(answer(200, body=said))) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
+        assert await sink.send([opening()]) == DELIVERED
+
+
 @pytest.mark.parametrize("error", ["invalid_blocks", "msg_too_long"])
 async def test_what_is_refused_goes_once_more_in_minimal_form(slack: FakeSlack, sink: Sink, error: str) -> None:
     message = await opened(sink)
