@@ -247,12 +247,13 @@ async def forgetful(rig: Rig) -> Rig:
 async def test_a_forgetful_receiver_is_told_again_every_minute(forgetful: Rig) -> None:
     await open_problem(forgetful)
     await finish_refresh(forgetful)
+    at_first = refreshes(forgetful, "ok") or 0.0  # the first may be soon enough to know of it
     ((problem,),) = await refreshed(forgetful, 60)
     assert (problem.problem, problem.closed_at) == (PROBLEM, None)
     assert json.loads(problem.opening)["data"] == DATA | {"problem": {"id": str(PROBLEM.id)}}
     assert await refreshed(forgetful, 59) == []
     assert len(await refreshed(forgetful, 1)) == 1
-    assert refreshes(forgetful, "ok") == 2
+    assert refreshes(forgetful, "ok") == at_first + 2
 
 
 async def test_what_is_closed_is_told_for_a_quarter_of_an_hour(forgetful: Rig) -> None:
