@@ -3,45 +3,35 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test ci types test-traced test-untraced test-timed test-long soak bench lint docs pictures image sbom requirements clean
+.PHONY: demo test test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
 
-test: TIMED = test-untraced  ## lint, types and the tests with coverage: under 5 minutes
-ci: TIMED = test-timed  ## the same, and the long tests: what .ci/run runs
-
-# Side by side: what holds the program to times, or takes long because it must, mostly waits, and comes first when it
-# does not. mypy keeps one processor busy for most of a minute.
-test ci: .venv/dev
+test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	@rm -f $(SKIPPED)
-	@$(MAKE) --jobs=3 --output-sync=target types test-traced $(TIMED) ARGS="-rfE $(ARGS)"; \
+	@$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced ARGS="-rfE $(ARGS)"; \
 	code=$$?; [ ! -e $(SKIPPED) ] || sort $(SKIPPED); exit $$code
-test ci: export SKIPPED = .skipped
-
-types: .venv/dev
-	nice $(BIN)/mypy
-	nice $(BIN)/lint-imports --no-cache --no-logo
+test: export SKIPPED = .skipped
 
 # The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
-test-traced test-untraced test-timed test-long: export PYTHONDONTWRITEBYTECODE =
+test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 
+# Side by side: what holds the program to times mostly waits, and comes first when it does not.
 test-traced: .venv/dev
 	nice $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
 
 test-untraced: .venv/dev
 	$(BIN)/pytest $(call marked,untraced) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
-test-timed:
-	@$(MAKE) test-untraced
-	@$(MAKE) test-long
-
-test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes alone; they mostly wait
+test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
 	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 4 --dist loadfile $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length: about an hour
