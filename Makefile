@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
+.PHONY: demo test types-and-untraced test-traced test-untraced test-long soak bench lint docs pictures image sbom requirements clean
 
 demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 seconds
 	@$(BIN)/watcher demo $(ARGS)
@@ -11,22 +11,25 @@ demo: .venv/runtime  ## the main job, with no key and no set-up: about 30 second
 test: .venv/dev  ## lint, types and the tests with coverage: under 5 minutes
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache --no-logo
 	@rm -f $(SKIPPED)
-	@$(MAKE) --jobs=2 --output-sync=target test-traced test-untraced ARGS="-rfE $(ARGS)"; \
+	@$(MAKE) --jobs=2 --output-sync=target test-traced types-and-untraced ARGS="-rfE $(ARGS)"; \
 	code=$$?; [ ! -e $(SKIPPED) ] || sort $(SKIPPED); exit $$code
 test: export SKIPPED = .skipped
 
 # The tests start the program some hundred times: an environment that forbids it would have each compile all anew.
-test-traced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
+test-traced types-and-untraced test-untraced test-long: export PYTHONDONTWRITEBYTECODE =
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
 
-# Side by side: what holds the program to times mostly waits, and comes first when it does not.
+# Side by side: mypy keeps one processor busy for most of a minute, and what holds the program to times mostly waits.
 test-traced: .venv/dev
 	nice $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
+
+types-and-untraced: .venv/dev
+	nice $(BIN)/mypy
+	nice $(BIN)/lint-imports --no-cache --no-logo
+	@$(MAKE) --no-print-directory test-untraced
 
 test-untraced: .venv/dev
 	$(BIN)/pytest $(call marked,untraced) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
