@@ -1,7 +1,7 @@
-"""Trying the keys, watches and sinks of a configuration: does the API take the key and know them, do webhooks answer.
+"""Trying the keys, watches and sinks of a configuration: does the API take the key and know them, do sinks answer.
 
-Each watch costs one request, a second one in doubt, at the account's pace. A webhook is only connected to, unless a
-test event is to be sent. What is shown of a URL is scheme, host and port.
+Each watch costs one request, a second one in doubt, at the account's pace. A sink is only connected to, unless a test
+event is to be sent. What is shown of a URL is scheme, host and port.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ _SINK_HINTS = {
 
 
 def trial_deliveries(settings: Settings, *, clock: Clock) -> Mapping[str, Delivery]:
-    """Return a `watcher.test` for each webhook, by the sink's name."""
+    """Return a `watcher.test` for each sink but stdout, by its name."""
     names = (name for name, sink in settings.sinks.items() if sink.target is not None)
     return {name: _trial_delivery(trial_event(sink=name, at=clock.now()), sink=name) for name in names}
 
@@ -103,9 +103,9 @@ def trial_deliveries(settings: Settings, *, clock: Clock) -> Mapping[str, Delive
 async def try_everything(
     settings: Settings, *, clock: Clock, deliveries: Mapping[str, Delivery], tried: Callable[[], None] = lambda: None
 ) -> Sequence[Trial]:
-    """Try every account with all it watches, and every webhook, at the same time.
+    """Try every account with all it watches, and every sink but stdout, at the same time.
 
-    A webhook with a delivery is sent it, another one connected to. `tried` is called after each watch.
+    A sink with a delivery is sent it, another one connected to. `tried` is called after each watch.
     """
     accounts = [_try_account(settings, name, clock=clock, tried=tried) for name in settings.accounts]
     sinks = [
@@ -113,8 +113,8 @@ async def try_everything(
         for name, sink in settings.sinks.items()
         if (target := sink.target) is not None
     ]
-    of_accounts, of_hooks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*sinks))
-    return [*(trial for trials in of_accounts for trial in trials), *of_hooks]
+    of_accounts, of_sinks = await asyncio.gather(asyncio.gather(*accounts), asyncio.gather(*sinks))
+    return [*(trial for trials in of_accounts for trial in trials), *of_sinks]
 
 
 async def _try_account(settings: Settings, name: str, *, clock: Clock, tried: Callable[[], None]) -> list[Trial]:

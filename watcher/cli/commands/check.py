@@ -47,20 +47,20 @@ def check(
     *,
     config: ConfigOption = None,
     online: Annotated[
-        bool, typer.Option("--online", help="Poll each watch once; connect to each webhook and a PostgreSQL store.")
+        bool, typer.Option("--online", help="Poll each watch once; connect to each sink and a PostgreSQL store.")
     ] = False,
     send: Annotated[
-        bool, typer.Option("--send", help="As --online, and show and send each webhook a test message.")
+        bool, typer.Option("--send", help="As --online, and show and send each sink a test message.")
     ] = False,
 ) -> None:
     """Validate the file and print the plan.
 
     The plan says how many requests per second each account needs, its budget, and how soon changes are seen. Piped,
     it is a tab-separated row per account, in seconds and requests per second. With --online a second table shows what
-    was tried: a row per key and webhook, one per watch that does not work, and one for a PostgreSQL store. Nothing is
-    sent to a webhook, nor written into a store. These requests keep to rate_limit, and are added to those of a daemon
-    with the same key. With --send a terminal first shows the message each webhook gets, as its receiver would. Likely
-    mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a webhook or the store does not
+    was tried: a row per key and sink, one per watch that does not work, and one for a PostgreSQL store. No message is
+    sent, and nothing written into a store. These requests keep to rate_limit, and are added to those of a daemon
+    with the same key. With --send a terminal first shows the message each sink gets, as its receiver would. Likely
+    mistakes are warnings on stderr. Exit codes: 2 the file cannot be used, 4 a key, a sink or the store does not
     work, 5 a pipeline is not known.
     """
     path = config_path(config)

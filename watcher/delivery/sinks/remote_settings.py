@@ -74,8 +74,8 @@ class GroupSettings(Block):
     max: Annotated[int, AfterValidator(_most)] | None = Field(
         default=None,
         ge=1,
-        description=f"The most events in one batch ({BATCH_COUNT} unless given, at most {GROUP_COUNT}). Not with a "
-        "`template`, which makes one message of all.",
+        description=f"The most events in one batch ({BATCH_COUNT} unless given, at most {GROUP_COUNT}). Only of a "
+        "webhook without `template`: one message has room for all.",
         examples=["500"],
     )
 
@@ -98,7 +98,7 @@ class RemoteSettings(SinkSettings):
     retry: RetrySettings = Field(default=RetrySettings(), description="When a failed delivery is tried again.")
     group: GroupSettings | None = Field(
         default=None,
-        description="Sends events together: as a CloudEvents batch, or with a `template` as one message.",
+        description="Sends events together: a webhook without `template` as a CloudEvents batch, else as one message.",
         examples=["{by: [pipeline], wait: 30s}"],
     )
     remind_every_s: Duration | None = Field(
