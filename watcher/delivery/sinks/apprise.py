@@ -10,26 +10,23 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Annotated, Literal, Protocol
-from uuid import UUID
 
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.remote_settings import RemoteSettings
+from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, made
 from watcher.delivery.sinks.settings import EventGlob
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Rate, as_written
-from watcher.runtime.threads import begin, run_detached
+from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
 
 MESSAGE_BYTES = 3800
 """Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
-
-TAKEN_COUNT = 1000
-"""Of so many groups that were taken in part it is remembered."""
 
 _SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
@@ -132,38 +129,28 @@ class AppriseSink:
         self._context = context
         self._turn = asyncio.Lock()
         self._call: Future[str | None] | None = None
-        self._taken: dict[UUID, int] = {}  # how many messages of a group, the oldest first
+        self._taken = TakenParts()
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Send the messages of a delivery or a group, those first that no earlier attempt got through."""
-        key = batch[0].group_id or batch[0].event_id
-        earlier = self._taken.pop(key, 0)
-        begun = earlier if batch[0].attempts else 0  # a replay begins anew
-        make = partial(plain_messages, batch, most_bytes=self._most_bytes)
-        messages = await run_detached(make, name="apprise")
-        for number, message in enumerate(messages[begun:], start=begun):
-            if number > begun:
-                await asyncio.sleep(self._context.take_slot())
-            if (answer := await self._notify(message)) is not None:
-                self._remember(key, number)
-                return answer
-        return SendResult(SendOutcome.DELIVERED, "ok")
+        """Send the messages of a delivery or a group; the first that is not taken ends it."""
+        slots = RequestSlots(self._context.take_slot)
+
+        async def notify(message: PlainMessage) -> SendResult:
+            await slots.wait()
+            return await self._notify(message)
+
+        make = partial(plain_messages, most_bytes=self._most_bytes)
+        return await self._taken.send(batch, await made(make, batch), notify)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        """Do nothing: no service is told again."""
+        """Raise: it never asks for this."""
         raise NotImplementedError
 
     async def close(self) -> None:
         """Hold nothing: a thread that hangs ends with its call or with the process."""
 
-    def _remember(self, key: UUID, count: int) -> None:
-        if count:
-            self._taken[key] = count
-        if len(self._taken) > TAKEN_COUNT:  # such as those that died since
-            del self._taken[next(iter(self._taken))]
-
-    async def _notify(self, message: PlainMessage) -> SendResult | None:
-        """Send one message; return `None` if it was taken."""
+    async def _notify(self, message: PlainMessage) -> SendResult:
+        """Send one message; while an earlier one hangs, do not."""
         async with self._turn:
             if self._call is not None and not self._call.done():
                 return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
@@ -173,7 +160,9 @@ class AppriseSink:
                     answer = await asyncio.wrap_future(self._call)
             except TimeoutError:
                 answer = "timeout"
-        return None if answer is None else SendResult(SendOutcome.RETRY, answer, remedy=_REMEDY)
+        if answer is None:
+            return SendResult(SendOutcome.DELIVERED, "ok")
+        return SendResult(SendOutcome.RETRY, answer, remedy=_REMEDY)
 
     def _checked_notify(self, message: PlainMessage) -> str | None:
         self._context.check()

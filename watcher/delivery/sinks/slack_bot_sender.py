@@ -55,7 +55,7 @@ class SlackBotSink:
         return await self._taken.send(batch, await made(parts_of, batch), attempt.send)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        """Do nothing: messages stay."""
+        """Raise: it never asks for this."""
         raise NotImplementedError
 
     async def close(self) -> None:
