@@ -7,7 +7,7 @@ receiver reads markup, its template puts such a text in no such field.
 import json
 import re
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from watcher.runtime.terminal import harmless
@@ -97,6 +97,11 @@ def in_words(seconds: float) -> str:
     unit, size, smaller, smaller_size = next(each for each in _UNITS if round(seconds) >= each[1])
     rest = round(seconds) % size // smaller_size
     return f"{round(seconds) // size} {unit}{f' {rest} {smaller}' if rest else ''}"
+
+
+def in_utc(moment: datetime) -> str:
+    """Return a moment to the second: `2026-11-24 12:00:31 UTC`."""
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def span(first: datetime, last: datetime) -> str:

@@ -82,6 +82,12 @@ def cluster_lines(group: Digest, cut: Cutter, *, length: int) -> list[str]:
     return [cut(line, length // len(lines) - 1) for line in lines]
 
 
+def details_of(alert: Alert, *, error: int = ID_LENGTH) -> list[str]:
+    """Return what a group says of one of its newest below the headline: the error, so many characters, and the id."""
+    texts = (shorten(alert.error, error) if error else "", shorten(alert.execution or alert.id, ID_LENGTH))
+    return [text for text in texts if text]
+
+
 def rest_of(group: Digest) -> str:
     """Return how many there are, when they were seen, and where all of them stand."""
     return f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, shorten, to_json
 from watcher.delivery.sinks.chat import (
-    ID_LENGTH,
     UNTRUSTED_FACTS,
     Limits,
     cluster_lines,
+    details_of,
     facts_of,
     ids_of,
     moment_of,
@@ -141,7 +141,7 @@ def _as_read(text: str) -> str:
 def _read(match: re.Match[str]) -> str:
     block, code, time = match.groups()
     if time is not None:
-        return f"{datetime.fromtimestamp(int(time), UTC):%Y-%m-%d %H:%M:%S} UTC"
+        return in_utc(datetime.fromtimestamp(int(time), UTC))
     return block or code or "[Open]"
 
 
@@ -189,8 +189,7 @@ def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
 
 
 def _newest(alert: Alert, limits: _GroupLimits, *, with_link: bool) -> Json:
-    error = shorten(alert.error, limits.error) if limits.error else ""
-    value = "\n".join(_code(each) for each in (error, shorten(alert.execution or alert.id, ID_LENGTH)) if each)
+    value = "\n".join(map(_code, details_of(alert, error=limits.error)))
     linked = f"{value}\n[Open](<{alert.link}>)"
     has_link = alert.link and with_link and _length(linked) <= VALUE_LENGTH
     return {"name": _escape(alert.headline), "value": linked if has_link else value}

@@ -14,7 +14,7 @@ SAID_LENGTH = 200
 """Characters of an answer that are shown."""
 
 LOGGED_EVERY_S = 3600.0
-"""A sink whose messages are cut, or refused in full form, says so once in that time."""
+"""A sink whose messages are cut, refused in full form or cannot be made says so once in that time, of each."""
 
 log = structlog.get_logger()
 

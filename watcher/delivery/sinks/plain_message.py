@@ -8,15 +8,14 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC
 from typing import NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, shorten
+from watcher.delivery.sinks.alert_text import Cutter, in_utc
 from watcher.delivery.sinks.chat import (
-    ID_LENGTH,
     Limits,
     cluster_lines,
+    details_of,
     facts_of,
     ids_of,
     moment_of,
@@ -96,8 +95,7 @@ def _single(alert: Alert, limits: Limits) -> str:
     cut = Cutter()
     nodes = other_nodes(alert, cut, count=limits.nodes, length=NODE_LENGTH)
     when, moment = moment_of(alert)
-    in_utc = moment.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-    facts = {**facts_of(alert, cut, labels=limits.labels), when: f"{in_utc} UTC"}
+    facts = {**facts_of(alert, cut, labels=limits.labels), when: in_utc(moment)}
     sections = (
         cut(alert.error, limits.error),
         "\n".join(["Also failed:", *nodes]) if nodes else "",
@@ -112,14 +110,10 @@ def _grouped(group: Digest, limits: _GroupLimits) -> str:
     sections = (
         "\n".join(cluster_lines(group, Cutter(), length=limits.clusters)),
         f"The newest {len(newest)}:" if newest else "",
-        *("\n".join(filter(None, _newest(alert))) for alert in newest),
+        *("\n".join([alert.headline, *details_of(alert)]) for alert in newest),
         f"{rest_of(group)}.",
     )
     return _joined(sections, link=None)
-
-
-def _newest(alert: Alert) -> tuple[str, ...]:
-    return alert.headline, shorten(alert.error, ID_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH)
 
 
 def _joined(sections: Iterable[str], *, link: str | None) -> str:

@@ -7,17 +7,18 @@ markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-
 import json
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, shorten, to_json
 from watcher.delivery.sinks.chat import (
     ID_LENGTH,
     Limits,
     cluster_lines,
+    details_of,
     facts_of,
     ids_of,
     moment_of,
@@ -145,8 +146,7 @@ def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
 
 
 def _newest(alert: Alert, *, with_link: bool) -> Json:
-    lines = (alert.headline, shorten(alert.error, ID_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
-    block: Json = {"type": "section", "text": _plain("\n".join(filter(None, lines)))}
+    block: Json = {"type": "section", "text": _plain("\n".join([alert.headline, *details_of(alert)]))}
     return block | {"accessory": _button(alert.link)} if alert.link and with_link else block
 
 
@@ -185,8 +185,7 @@ def _escape(text: str) -> str:
 
 def _date(moment: datetime) -> str:
     """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
-    in_utc = moment.astimezone(UTC).isoformat(" ", "seconds").removesuffix("+00:00")
-    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc} UTC>"
+    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc(moment)}>"
 
 
 def _plain(text: str) -> Json:

@@ -21,6 +21,7 @@ from watcher.delivery.sinks.chat import (
     UNTRUSTED_FACTS,
     Limits,
     cluster_lines,
+    details_of,
     facts_of,
     ids_of,
     moment_of,
@@ -152,10 +153,9 @@ def _grouped(group: Digest, headline: Json, limits: _GroupLimits, cut: Cutter) -
 
 def _newest(alert: Alert, *, with_link: bool) -> list[Json]:
     action = {"selectAction": {"type": "Action.OpenUrl", "url": alert.link}} if alert.link and with_link else {}
-    details = (shorten(alert.error, ID_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
     return [
         _line(_run(alert.headline, **action)),
-        *(_line(_run(each, fontType="Monospace"), spacing="None") for each in details if each),
+        *(_line(_run(each, fontType="Monospace"), spacing="None") for each in details_of(alert)),
     ]
 
 
