@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, SecretStr, field_validator
 from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.remote_settings import RemoteSettings
-from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, made
+from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlob
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
@@ -140,7 +140,7 @@ class AppriseSink:
             return await self._notify(message)
 
         make = partial(plain_messages, most_bytes=self._most_bytes)
-        return await self._taken.send(batch, await made(make, batch), notify)
+        return await self._taken.send(batch, await make_messages(make, batch), notify)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Raise: it never asks for this."""

@@ -23,7 +23,7 @@ Made = TypeVar("Made")
 Part = TypeVar("Part")
 
 
-async def made(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
+async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
     """Return the messages for these items. Those for many are made in a thread: the event loop has others to serve."""
     return make(items) if len(items) <= AT_ONCE_COUNT else await asyncio.to_thread(make, items)
 

@@ -121,7 +121,7 @@ class SlackApi:
         return ApiAnswer(result, content, answer.said, _scopes(answer))
 
 
-async def introduce(api: SlackApi, channel: str) -> str:
+async def check_access(api: SlackApi, channel: str) -> str:
     """Say whose token it is and whether it may post in a channel, as far as that can be known without posting.
 
     Raises `NotConnectedError`.
@@ -135,7 +135,7 @@ async def introduce(api: SlackApi, channel: str) -> str:
     asked = await api.ask("conversations.info", channel=channel)
     if asked.result.answer == "missing_scope":
         scope = "groups:read" if channel.startswith("G") else "channels:read, or groups:read for a private one"
-        return f"{whose}; whether it may post in {channel} shows --send, or the scope {scope}; nothing sent"
+        return f"{whose}; whether it may post in {channel} is shown by --send, or with the scope {scope}; nothing sent"
     _require(asked)
     found = asked.content.get("channel", {})
     if found.get("is_archived"):

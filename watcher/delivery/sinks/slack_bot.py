@@ -10,7 +10,7 @@ from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.settings import EventGlob
-from watcher.delivery.sinks.slack_api import API_URL, SlackApi, introduce
+from watcher.delivery.sinks.slack_api import API_URL, SlackApi, check_access
 from watcher.delivery.sinks.slack_blocks import shown_of
 from watcher.delivery.sinks.slack_bot_parts import Step, parts_of
 from watcher.delivery.sinks.slack_bot_sender import SlackBotSink
@@ -109,7 +109,7 @@ class SlackBotSettings(HttpSinkSettings):
         """Ask Slack whose token it is and whether it knows the channel."""
         api = self._api(SinkContext(SystemClock()))
         try:
-            return await introduce(api, self.channel)
+            return await check_access(api, self.channel)
         finally:
             await api.close()
 

@@ -11,7 +11,7 @@ import structlog
 from watcher.delivery.sinks.alert_text import to_json
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
-from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, made
+from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.slack_api import ApiAnswer, SlackApi
 from watcher.delivery.sinks.slack_bot_parts import Part, Step, parts_of
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
@@ -52,7 +52,7 @@ class SlackBotSink:
         """Send all messages of a delivery or a group; the first that is not taken ends it."""
         slots = RequestSlots(self._take_slot)
         attempt = _Attempt(batch, self._api, channel=self._channel, log=self._log, slots=slots)
-        return await self._taken.send(batch, await made(parts_of, batch), attempt.send)
+        return await self._taken.send(batch, await make_messages(parts_of, batch), attempt.send)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Raise: it never asks for this."""

@@ -9,7 +9,7 @@ from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTem
 from watcher.delivery.sinks.http_post import REMEDIES, ConnectionRules, Poster
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
-from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, made
+from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
@@ -64,12 +64,12 @@ class WebhookSink:
             slots.pause_s = result.pause_s
             return result
 
-        return await self._taken.send(batch, await made(self._template.messages, batch), post)
+        return await self._taken.send(batch, await make_messages(self._template.messages, batch), post)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`."""
         assert isinstance(self._template, AlertmanagerTemplate)  # noqa: S101 (nothing else asks)
-        for message in await made(self._template.refresh, problems):
+        for message in await make_messages(self._template.refresh, problems):
             result, _ = await self._post(message)
             if result.outcome not in TAKEN:
                 return result
