@@ -23,7 +23,7 @@ _NAME = re.compile(r"[A-Za-z_-]+(?:\.[a-z]+)*(?:/[A-Za-z_-]+(?:\.[a-z]+)*)*")
 
 _PATH_LIMIT = 1024
 
-_REMEDIES = {
+FILE_REMEDIES = {
     Cause.MISSING: "mount it there, or correct the path",
     Cause.DENIED: "chmod 0440 and the right group",
     Cause.DIRECTORY: "name a file; Docker makes a directory where the file of a mount is missing",
@@ -32,6 +32,7 @@ _REMEDIES = {
     Cause.HANGS: "see why its file system does not answer",
     Cause.OTHER: "see what is wrong with its file system",
 }
+"""What helps where a file cannot be read; `NO_PATH` depends on what the file is."""
 
 
 def read_twins(document: Document, *, directory: FilePath) -> None:
@@ -60,7 +61,7 @@ def read_file(document: Document, path: Path, *, directory: FilePath, limit: int
             _refuse(document, path, "{} is no path", remedy=remedy, directory=directory)
         else:
             problem = f"cannot read {{}} ({error})"
-            _refuse(document, path, problem, remedy=_REMEDIES[error.cause], directory=directory)
+            _refuse(document, path, problem, remedy=FILE_REMEDIES[error.cause], directory=directory)
     return None
 
 

@@ -4,6 +4,7 @@ from pathlib import Path as FilePath
 
 from watcher.config.document import Document, quoted
 from watcher.config.file_stamp import Cause, FileError
+from watcher.config.secret_files import FILE_REMEDIES
 from watcher.config.unsupported_keys import later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.template_file import TemplateFile
@@ -22,14 +23,11 @@ _REMEDIES = {
 """What helps, by what the reason says."""
 
 _FILE_REMEDIES = {
+    **FILE_REMEDIES,
     Cause.NO_PATH: "write a path such as ./chat.json.j2",
     Cause.MISSING: "correct the path, which begins beside this file",
-    Cause.DENIED: "chmod 0440 and the right group",
     Cause.DIRECTORY: "name a file",
-    Cause.NOT_REGULAR: "name a regular file",
     Cause.TOO_LARGE: "name a Jinja2 file",
-    Cause.HANGS: "see why its file system does not answer",
-    Cause.OTHER: "see what is wrong with its file system",
 }
 
 
@@ -66,8 +64,7 @@ def _refuse(document: Document, path: Path, error: FileError) -> None:
     """Report a file that cannot be read; what does not look like one is rather a word that is misspelt."""
     subject, given = document.subject(path), document.text(path) or ""
     if document.is_hidden(path) or "/" in given or "." in given:
-        remedy = _FILE_REMEDIES.get(error.cause, "see what is wrong with it")
-        document.report(path, f"cannot read {subject} ({error})", remedy=remedy)
+        document.report(path, f"cannot read {subject} ({error})", remedy=_FILE_REMEDIES[error.cause])
         return
     words = ", ".join(DEFAULTS)
     rest = f"write {words} or the path of a Jinja2 file"
