@@ -17,7 +17,7 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
+from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
@@ -59,7 +59,6 @@ class AlertmanagerTemplate:
 
     content_type = "application/json; charset=utf-8"
     judged_by_body: frozenset[int] = frozenset()
-    events = ALERT_EVENTS
     rate_limit = "100/s"
 
     def __init__(self, clock: Clock) -> None:

@@ -58,7 +58,7 @@ class AppriseSettings(RemoteSettings):
         examples=["apprise"],
     )
     events: tuple[EventGlob, ...] = Field(
-        default=tuple(map(str, ALERT_EVENTS)),
+        default=ALERT_EVENTS,
         min_length=1,
         description="Globs over event types; each must match at least one.",
         examples=['[execution.failed, "account.*"]'],

@@ -31,7 +31,7 @@ from watcher.delivery.sinks.chat import (
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
+from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event_ids import group_id
@@ -85,7 +85,6 @@ class DiscordTemplate:
 
     content_type = "application/json; charset=utf-8"
     judged_by_body = frozenset({200})
-    events = ALERT_EVENTS
     rate_limit = "30/m"
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:

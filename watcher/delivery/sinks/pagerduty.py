@@ -14,7 +14,7 @@ from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_js
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
+from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event_ids import group_id
@@ -39,7 +39,6 @@ class PagerDutyTemplate:
 
     content_type = "application/json; charset=utf-8"
     judged_by_body: frozenset[int] = frozenset()
-    events = ALERT_EVENTS
     rate_limit = "2/s"
 
     def __init__(self, routing_key: str) -> None:

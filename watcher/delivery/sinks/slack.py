@@ -7,7 +7,7 @@ from watcher.delivery.sinks.chat import parts_of
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.slack_blocks import message_of, message_of_group, shown_of
-from watcher.delivery.sinks.template import ALERT_EVENTS, Message, result_of_status
+from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
@@ -18,7 +18,6 @@ class SlackTemplate:
 
     content_type = "application/json; charset=utf-8"
     judged_by_body = frozenset({200})
-    events = ALERT_EVENTS
     rate_limit = "1/s"
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:

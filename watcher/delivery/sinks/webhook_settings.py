@@ -21,15 +21,11 @@ Preset = Literal["slack", "discord", "teams", "pagerduty", "alertmanager"]
 """Receivers that there is a template for."""
 
 DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "slack": {"events": list(SlackTemplate.events), "rate_limit": SlackTemplate.rate_limit},
-    "discord": {"events": list(DiscordTemplate.events), "rate_limit": DiscordTemplate.rate_limit},
-    "teams": {"events": list(TeamsTemplate.events), "rate_limit": TeamsTemplate.rate_limit},
-    "pagerduty": {
-        "events": list(PagerDutyTemplate.events),
-        "rate_limit": PagerDutyTemplate.rate_limit,
-        "url": ENQUEUE_URL,
-    },
-    "alertmanager": {"events": list(AlertmanagerTemplate.events), "rate_limit": AlertmanagerTemplate.rate_limit},
+    "slack": {"events": list(ALERT_EVENTS), "rate_limit": SlackTemplate.rate_limit},
+    "discord": {"events": list(ALERT_EVENTS), "rate_limit": DiscordTemplate.rate_limit},
+    "teams": {"events": list(ALERT_EVENTS), "rate_limit": TeamsTemplate.rate_limit},
+    "pagerduty": {"events": list(ALERT_EVENTS), "rate_limit": PagerDutyTemplate.rate_limit, "url": ENQUEUE_URL},
+    "alertmanager": {"events": list(ALERT_EVENTS), "rate_limit": AlertmanagerTemplate.rate_limit},
 }
 """What each template's receiver wants where the file says nothing."""
 
