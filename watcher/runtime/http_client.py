@@ -78,7 +78,8 @@ def proxy_for(target: URL) -> Proxy:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
         name = f"{target.scheme.upper()}_PROXY"
-        raise ConfigError(f"{name}: only http and https proxies are known; write it like http://proxy.example.com:3128")
+        problem = "only http and https proxies are known" if url.scheme and url.host else "is no URL of a proxy"
+        raise ConfigError(f"{name}: {problem}; write it like http://proxy.example.com:3128")
     if url.user is None:
         return Proxy(url)
     login = aiohttp.encode_basic_auth(url.user, url.password or "")

@@ -16,11 +16,15 @@ from watcher.domain.errors import SequenceConflictError, StoreError
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFault:
-    """What kind of error it is, in words fit to be shown, and whether it stands in the way of every write."""
+    """What kind of error it is, in words fit to be shown, and whether it stands in the way of every write.
+
+    `is_away` says that the database could not be reached: once it can, there is room for all that was refused.
+    """
 
     kind: type[StoreError]
     text: str
     concerns_all: bool = False
+    is_away: bool = False
 
     def error(self) -> StoreError:
         """Return it anew for each who must hear it: what is raised twice carries two tracebacks."""

@@ -63,7 +63,7 @@ class StoreMonitor:
         if self._fault is None or fault.concerns_all:
             self._fault = fault
         if fault.concerns_all:
-            self._refused = max(self._refused, writing)
+            self._refused = max(self._refused, min(writing, Writing.A_LITTLE) if fault.is_away else writing)
         self._failed_at = self._clock.monotonic()
         return fault
 

@@ -8,6 +8,7 @@ its time limits in the same breath as BEGIN. libpq reads the URL, and what it le
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -65,6 +66,7 @@ def _name_of(cause: BaseException) -> str | None:
 
 
 _BROKEN = (StoreError, "cannot be used now, the connection broke; see whether its server runs")
+_AWAY = ("08", "57P0", "25P03")
 _DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
 _NO_SCHEMA = "3F000"
@@ -72,9 +74,7 @@ _READ_ONLY = "25006"
 _NAMES = ErrorNames(
     name_of=_name_of,
     of_all={
-        "08": _BROKEN,
-        "57P0": _BROKEN,
-        "25P03": _BROKEN,
+        **dict.fromkeys(_AWAY, _BROKEN),
         _READ_ONLY: (
             StoreError,
             "is read-only; name the primary in its URL, or add target_session_attrs=read-write",
@@ -176,7 +176,7 @@ class PostgresDatabase:
 
     def explain(self, error: Exception) -> DatabaseFault:
         """Say what an error means that came out of a piece of work, or of an attempt to connect."""
-        return _explain(error, where=self.where)
+        return explain_error(error, where=self.where)
 
     async def close(self) -> None:
         """Finish what was asked for, then close the connections."""
@@ -222,7 +222,7 @@ class PostgresDatabase:
 
 def opening_error(error: Exception, *, where: str) -> StoreError:
     """Return what an error means to whoever opens a database: what a person must correct, or what may pass."""
-    fault, cause = _explain(error, where=where), cause_of(error)
+    fault, cause = explain_error(error, where=where), cause_of(error)
     must_be_corrected = isinstance(cause, CannotConnectError) and _TO_BE_CORRECTED.search(str(cause))
     if must_be_corrected or issubclass(fault.kind, StoreUnusableError) or _name_of(cause) in {_NO_RIGHT, _NO_SCHEMA}:
         return StoreUnusableError(fault.text)
@@ -245,12 +245,14 @@ def take_migration_lock(connection: Connection) -> bool:
     return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(_MIGRATION))))
 
 
-def _explain(error: Exception, *, where: str) -> DatabaseFault:
+def explain_error(error: Exception, *, where: str) -> DatabaseFault:
+    """Return what an error means. `where` names the database."""
     cause = cause_of(error)
     if isinstance(cause, CannotConnectError):
         text = f"{where} cannot be connected to: {cause}; see its URL, store.password_file and the server"
-        return DatabaseFault(StoreError, text, concerns_all=True)
-    return explain(error, where=where, names=_NAMES)
+        return DatabaseFault(StoreError, text, concerns_all=True, is_away=True)
+    fault = explain(error, where=where, names=_NAMES)
+    return replace(fault, is_away=(_name_of(cause) or "").startswith(_AWAY))
 
 
 def make_engine(

@@ -7,6 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 from stores import change, execution_id, source_change
 from structlog.testing import capture_logs
@@ -17,6 +18,7 @@ from watcher.domain.timestamps import Micros
 from watcher.store.changes import NO_BACKOFF, AttemptRecords, Lease
 from watcher.store.db_errors import explain
 from watcher.store.monitor import StoreMonitor, Writing
+from watcher.store.postgresql import explain_error as explain_postgresql
 from watcher.store.sql_store import SqlStore
 from watcher.store.sqlite import ERROR_NAMES
 
@@ -111,6 +113,17 @@ async def test_neither_a_read_nor_a_small_write_shows_that_changes_are_taken_aga
         clock.advance(0.1)
         assert await is_usable(store)
     assert [line["event"] for line in logs] == EDGES
+
+
+@pytest.mark.parametrize(("error", "is_over"), [(psycopg.OperationalError(), True), (psycopg.errors.DiskFull(), False)])
+def test_a_small_write_shows_that_a_server_is_back_and_not_that_it_has_room(
+    error: psycopg.Error, *, is_over: bool
+) -> None:
+    monitor = StoreMonitor("db", explain=partial(explain_postgresql, where="db"), clock=FakeClock())
+    monitor.failed(error, Writing.CHANGES)
+    with capture_logs() as logs:
+        monitor.worked(Writing.A_LITTLE)
+    assert [each["event"] for each in logs] == ["store.recovered"] * is_over
 
 
 async def test_one_write_that_is_refused_alone_is_no_trouble_of_the_others(
