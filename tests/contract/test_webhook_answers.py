@@ -20,6 +20,8 @@ from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import WebhookSettings
 
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "plain": {},
     "batch": {"group": {}},

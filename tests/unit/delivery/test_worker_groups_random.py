@@ -12,6 +12,8 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.store.sql_store import SqlStore
 
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
 STREAMS = [f"s{number}-" for number in range(12)]
 STEPS = 60
 

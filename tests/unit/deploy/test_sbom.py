@@ -44,7 +44,7 @@ def test_without_being_asked_for_apprise_is_nowhere() -> None:
     assert {"apprise", "requests"} & pinned().keys() == set()
 
 
-@pytest.mark.long
+@pytest.mark.soak  # it installs all of the image once more, and as many packages to write it down
 def test_the_bill_of_materials_names_what_the_image_installs_and_its_licences(tmp_path: Path) -> None:
     file = tmp_path / "sbom.cdx.json"
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS", "COV"))}

@@ -158,6 +158,7 @@ async def test_silence_counts_from_the_last_start_of_the_history(store: SqlStore
     assert await told(account) == ["pipeline.silent"]
 
 
+@pytest.mark.untraced
 async def test_where_nothing_ever_started_silence_counts_from_the_first_complete_scan(
     store: SqlStore, clock: FakeClock
 ) -> None:
@@ -171,6 +172,7 @@ async def test_where_nothing_ever_started_silence_counts_from_the_first_complete
     assert await told(account) == ["pipeline.silent"]
 
 
+@pytest.mark.untraced
 async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(store: SqlStore, clock: FakeClock) -> None:
     account = await whole(store, clock, None)
     show(account, row(1, "success"))
@@ -183,6 +185,7 @@ async def test_a_rule_that_is_new_counts_from_the_last_start_the_list_shows(stor
     assert await told(account) == ["pipeline.silent"]
 
 
+@pytest.mark.untraced
 async def test_silence_ends_with_a_start_and_survives_a_restart(store: SqlStore, clock: FakeClock) -> None:
     account = await whole(store, clock, SILENT)
     await account.run_for(4000)
@@ -205,6 +208,7 @@ async def test_a_list_that_cannot_be_read_is_not_silent(store: SqlStore, clock: 
     assert "pipeline.silent" not in await told(account)
 
 
+@pytest.mark.untraced
 async def test_a_raised_limit_does_not_end_a_silence_by_itself(store: SqlStore, clock: FakeClock) -> None:
     account = await whole(store, clock, SILENT)
     await account.run_for(4000)

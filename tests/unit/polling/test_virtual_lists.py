@@ -336,7 +336,7 @@ SEEDS = range(int(os.environ.get("LIST_SEEDS", "60")))
 
 
 def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.soak,) if seed > 11 else (pytest.mark.long,) if seed > 1 else ()
+    return (pytest.mark.soak,) if seed > 6 else (pytest.mark.long,) if seed > 1 else ()
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])

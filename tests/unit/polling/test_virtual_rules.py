@@ -19,7 +19,7 @@ SEEDS = range(int(os.environ.get("RULES_SEEDS", "40")))
 
 
 def where(seed: int) -> tuple[pytest.MarkDecorator, ...]:
-    return (pytest.mark.soak,) if seed > 9 else (pytest.mark.long,) if seed > 1 else ()
+    return (pytest.mark.soak,) if seed > 5 else (pytest.mark.long,) if seed > 1 else ()
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, marks=where(seed)) for seed in SEEDS])

@@ -29,6 +29,8 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
 
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
 KEY = "k" * 32
 CLOCK = FakeClock((AT - EPOCH).total_seconds())
 """Stands at when the samples were seen."""
