@@ -44,14 +44,14 @@ class Message:
 class FakeSlack:
     """One workspace. `says` are errors for the next calls, `down` is whether it answers 503, `by` the clock of 1/s.
 
-    While it `hangs` it answers nothing.
+    While it `hangs` it answers nothing, while it `resets` it breaks the connection.
     """
 
     def __init__(self, by: Clock | None = None) -> None:
         self.messages: dict[tuple[str, str], Message] = {}
         self.calls: list[str] = []
         self.says: deque[str | None] = deque()
-        self.down = self.hangs = False
+        self.down = self.hangs = self.resets = False
         self.members = {CHANNEL, OTHER_CHANNEL}
         self.archived: set[str] = set()
         self.scopes = SCOPES
@@ -99,6 +99,10 @@ class FakeSlack:
         self.calls.append(method)
         if self.hangs:
             await asyncio.Event().wait()
+        if self.resets:
+            assert request.transport is not None
+            request.transport.abort()
+            return web.Response()
         if (refusal := self._refusal(request)) is not None:
             return refusal
         arguments = await request.post() if method == "conversations.info" else json.loads(body or b"{}")

@@ -194,10 +194,11 @@ class NotedEvents(EventFactory):
 
 
 class Rig:
-    """One sink, `ops`, from its outbox to its answers."""
+    """One sink from its outbox to its answers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, name: str = "ops") -> None:
         self.path = path
+        self.name = name
         self.clock = FakeClock()
         self.sink = ScriptedSink()
         self.metrics = Metrics()
@@ -213,9 +214,17 @@ class Rig:
 
     async def start(self, *, rules: WorkerRules = RULES, fingerprint: str = "as written") -> None:
         self.real_store = await open_soon(self.path, clock=self.clock, on_recorded=lambda _: None)
-        self.store = FlakyStore(self.real_store)
         self._account = await self.real_store.claim("account", "default")
-        lease = await self.real_store.claim("sink", "ops")
+        await self._work(rules=rules, fingerprint=fingerprint)
+
+    async def start_beside(self, other: "Rig", *, rules: WorkerRules = RULES) -> None:
+        """Start with the store and the clock of another rig, which records the events and is stopped last."""
+        self.real_store, self.clock = other.real_store, other.clock
+        await self._work(rules=rules, fingerprint="as written")
+
+    async def _work(self, *, rules: WorkerRules, fingerprint: str) -> None:
+        self.store = FlakyStore(self.real_store)
+        lease = await self.real_store.claim("sink", self.name)
         self.worker = DeliveryWorker(
             lease,
             sink=self.sink,
@@ -230,7 +239,7 @@ class Rig:
                 events=NotedEvents(self),
                 silences=self.silences,
                 fatal=self.ends.append,
-                metrics=self.metrics.sink("ops"),
+                metrics=self.metrics.sink(self.name),
                 backpressure=self.backpressure,
             ),
         )
@@ -262,17 +271,19 @@ class Rig:
         for stream in streams:
             self.clock.passed_s += 0.001
             self._recorded[stream] += 1
-            before, self._changes_count = self._changes_count, self._changes_count + 1
             closed_at = self.clock.now() if closed else None
             if problem is not None:
                 block = {"id": str(problem.id)} | ({} if closed_at is None else {"closedAt": timestamp(closed_at)})
                 data = {**(data or {}), "problem": block}
             event = _event(stream, self._recorded[stream], type_=type_, data=data)
-            outgoing = (OutboxEntry(event, ("ops",)),)
             problems = () if problem is None else (ProblemChange(problem, closed_at, is_new=not closed),)
-            await self.real_store.record(
-                SourceChange(self._account, before, self._changes_count, None, outgoing, problems)
-            )
+            await self.write(OutboxEntry(event, (self.name,)), *problems)
+
+    async def write(self, entry: OutboxEntry, *problems: ProblemChange) -> None:
+        """Record an event, with the problems that it opens or closes."""
+        before, self._changes_count = self._changes_count, self._changes_count + 1
+        change = SourceChange(self._account, before, self._changes_count, None, (entry,), problems)
+        await self.real_store.record(change)
 
     async def go(self, after_s: float = 0.0) -> float:
         """Let time pass, then do as the daemon's clock would until nothing moves. Return when it is to go on."""
@@ -309,15 +320,16 @@ class Rig:
 
     def sink_state(self) -> str | None:
         with closing(sqlite3.connect(self.path)) as connection:
-            (state,) = connection.execute("SELECT state FROM source WHERE kind = 'sink' AND name = 'ops'").fetchone()
+            query = "SELECT state FROM source WHERE kind = 'sink' AND name = ?"
+            (state,) = connection.execute(query, (self.name,)).fetchone()
             return cast("str | None", state)
 
     def counted(self, outcome: str) -> float | None:
-        labels = {"sink": "ops", "outcome": outcome}
+        labels = {"sink": self.name, "outcome": outcome}
         return self.metrics.registry.get_sample_value("watcher_deliveries_total", labels)
 
     def is_up(self) -> bool:
-        return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": "ops"}) == 1
+        return self.metrics.registry.get_sample_value("watcher_sink_up", {"sink": self.name}) == 1
 
     def _wake(self) -> None:
         self.woken = True

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,7 +16,7 @@ from aiosmtpd.smtp import SMTP, Envelope
 from pydantic import ValidationError
 from receiver import Receiver, answer, hangs, says
 from sample_events import HOSTILE, HOSTILE_PARTS, data_of, sample
-from worker_rig import DELIVERED, RULES, FakeClock, Rig
+from worker_rig import DELIVERED, FakeClock
 
 from watcher.delivery.sinks.apprise import AppriseSettings, AppriseSink
 from watcher.delivery.sinks.plain_message import PlainMessage
@@ -301,32 +300,3 @@ async def test_of_a_group_what_was_taken_is_not_sent_again_but_by_a_replay() -> 
     assert [title[0] for title in service.asked] == ["✕", "✓", "✓"]
     assert (await ops.send(batch)).outcome is SendOutcome.DELIVERED
     assert [title[0] for title in service.asked[3:]] == ["✕", "✓"]
-
-
-class RealEvents:
-    """Passes on deliveries of the rig with events as they are stored."""
-
-    batch_count, refresh_every_s = 1, None
-
-    def __init__(self, inner: Sink) -> None:
-        self.inner = inner
-
-    async def send(self, batch: list[Delivery]) -> SendResult:
-        return await self.inner.send([replace(each, body=sample(FAILED).body) for each in batch])
-
-
-async def test_after_a_day_of_outage_everything_arrives(receiver: Receiver, tmp_path: Path) -> None:
-    receiver.reply = says(answer(503))
-    rig = Rig(tmp_path / "watcher.db")
-    rig.sink = cast("Any", RealEvents(sink(f"json://{HOST}:{receiver.port}")))
-    await rig.start(rules=replace(RULES, retry=replace(RULES.retry, give_up_after_s=259_200.0)))
-    names = [f"e{hour}-" for hour in range(24)]
-    for name in names:
-        await rig.record(name)
-        await rig.go(3600)
-    assert rig.counted("dead") in {None, 0}
-    receiver.reply, receiver.requests = says(answer(200)), []
-    for _ in range(60):
-        await rig.go(1)
-    assert rig.counted("delivered") == len(names)
-    await rig.stop()
