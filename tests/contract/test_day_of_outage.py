@@ -25,6 +25,8 @@ from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import Event, EventKey, EventType, OutboxEntry
 from watcher.domain.problems import Problem, ProblemChange
 
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
 KINDS: Mapping[str, Mapping[str, Any]] = {**HTTP_KINDS, "apprise": {"type": "apprise"}}
 SETTINGS: Mapping[str, type[RemoteSettings]] = {"slack_bot": SlackBotSettings, "apprise": AppriseSettings}
 
