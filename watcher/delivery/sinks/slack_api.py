@@ -34,14 +34,7 @@ _NOT_SLACK = "is url that of Slack's Web API?"
 _NEW_TOKEN = "install the app again and set token to its Bot User OAuth Token (OAuth & Permissions)"  # noqa: S105 (no token)
 _MAY_NOT_POST = "the channel or the workspace lets the app not post there: allow it, or set channel to another one"
 
-REMEDIES: Mapping[str, str] = {
-    "invalid_auth": "Slack does not know this token, or not from this address: copy the Bot User OAuth Token again",
-    "not_authed": "Slack got no token: copy the Bot User OAuth Token again",
-    "account_inactive": f"the app or its workspace is gone: {_NEW_TOKEN}",
-    "token_revoked": f"the token was revoked: {_NEW_TOKEN}",
-    "token_expired": "the token expires: make an app without token rotation and set token to its Bot User OAuth Token",
-    "not_allowed_token_type": "token must be a Bot User OAuth Token, xoxb-…",
-    "missing_scope": f"add the scope {SCOPE} to the app (OAuth & Permissions), and install it again",
+OF_CHANNEL: Mapping[str, str] = {
     "channel_not_found": "correct channel, which is an id such as C0123456789; a private channel is known only to an "
     "app that was invited to it: /invite @its-name",
     "not_in_channel": "invite the app to the channel: /invite @its-name",
@@ -51,6 +44,18 @@ REMEDIES: Mapping[str, str] = {
     "restricted_action_thread_only_channel": _MAY_NOT_POST,
     "restricted_action_non_threadable_channel": _MAY_NOT_POST,
     "team_access_not_granted": _MAY_NOT_POST,
+}
+"""What a person has to do about an error of a whole channel."""
+
+REMEDIES: Mapping[str, str] = {
+    **OF_CHANNEL,
+    "invalid_auth": "Slack does not know this token, or not from this address: copy the Bot User OAuth Token again",
+    "not_authed": "Slack got no token: copy the Bot User OAuth Token again",
+    "account_inactive": f"the app or its workspace is gone: {_NEW_TOKEN}",
+    "token_revoked": f"the token was revoked: {_NEW_TOKEN}",
+    "token_expired": "the token expires: make an app without token rotation and set token to its Bot User OAuth Token",
+    "not_allowed_token_type": "token must be a Bot User OAuth Token, xoxb-…",
+    "missing_scope": f"add the scope {SCOPE} to the app (OAuth & Permissions), and install it again",
     "message_limit_exceeded": "the workspace is at Slack's limit of messages: remove some, or change its plan",
 }
 """What a person has to do about an error."""

@@ -12,7 +12,7 @@ from watcher.delivery.sinks.alert_text import to_json
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
-from watcher.delivery.sinks.slack_api import ApiAnswer, SlackApi
+from watcher.delivery.sinks.slack_api import OF_CHANNEL, ApiAnswer, SlackApi
 from watcher.delivery.sinks.slack_bot_parts import Part, Step, parts_of
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 
@@ -23,9 +23,6 @@ _GONE = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_mes
 
 _FIXED = frozenset({"edit_window_closed", "cant_update_message"})
 """What is said of a message that stays as it is: the workspace forbids it, or another app posted it."""
-
-_OF_CHANNEL = frozenset({"channel_not_found", "not_in_channel", "is_archived", "restricted_action"})
-"""What is said of a whole channel: of one that is no longer the sink's, its messages are as good as gone."""
 
 _NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
 _PLACE = re.compile(r"[A-Za-z0-9.]{1,64}")
@@ -103,7 +100,8 @@ class _Attempt:
             note = "it cannot be updated; what is new stands in its thread"
             log.warning("message.fixed", **_named(part.delivery), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
-        if word in _GONE or (word in _OF_CHANNEL and place.channel != self._channel):
+        # Of a channel that is no longer the sink's, the messages are as good as gone.
+        if word in _GONE or (word in OF_CHANNEL and place.channel != self._channel):
             self._forget(part, word)
             return await self._post(part)
         if answer.is_ok and not is_update and _stands_alone(answer):
