@@ -148,7 +148,7 @@ def _report_choice(document: Document, path: Path, error: ErrorDetails) -> None:
 def _report_sink_type(document: Document, path: Path, _: ErrorDetails) -> None:
     type_ = document.get(path)
     if type_ is None:
-        document.report(path, "needs type", remedy="write type: stdout or type: webhook", block=True)
+        document.report(path, "needs type", remedy=f"write type: {' or '.join(SINK_KINDS)}", block=True)
     elif isinstance(type_, str) and type_ in DEFAULTS:
         remedy = f"write type: webhook and template: {type_}"
         document.report(path, f"{document.subject(path)} is a template of webhooks", remedy=remedy)

@@ -261,7 +261,7 @@ TABLE = [
     ("polling: {cadence: [fixed]}",
      "1:20: polling.cadence: is a list, not a single value; write one value behind the key"),
     # sinks
-    ("sinks: {ops: {}}", "1:9: sinks.ops: needs type; write type: stdout or type: webhook"),
+    ("sinks: {ops: {}}", "1:9: sinks.ops: needs type; write type: stdout or webhook or slack_bot or apprise"),
     ("sinks: {ops: {type: webhok}}",
      ('1:21: sinks.ops.type: "webhok" is not known; did you mean "webhook"? '
       'Allowed: stdout, webhook, slack_bot, apprise')),

@@ -65,6 +65,10 @@ class SandboxedTemplate:
             raise BadTemplateError(TemplateFailure(error.lineno, error.message or "is no template")) from None
         except RecursionError:
             raise BadTemplateError(TemplateFailure(0, "is nested too deeply")) from None
+        except BadTemplateError:
+            raise
+        except Exception as error:  # noqa: BLE001 (jinja2 makes Python of it, which may be none: an argument given twice)
+            raise BadTemplateError(TemplateFailure(0, f"cannot be compiled ({type(error).__name__})")) from None
 
     def render(self, values: Mapping[str, Any], *, steps_count: int) -> str:
         """Return what it makes of the values in so many steps. Raises `BadTemplateError`."""

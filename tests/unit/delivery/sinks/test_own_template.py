@@ -70,6 +70,22 @@ COSTLY = [
 ]
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        '{"a": {{ headline | replace("a", "b", count=1, count=2) | tojson }}}',
+        "{% macro m(a, a) %}{% endmacro %}{}",
+        "{% macro m(a) %}{% endmacro %}{{ m(a=1, a=2) }}",
+        "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+)
+def test_what_is_a_template_and_no_program_is_a_mistake_like_any_other(source: str) -> None:
+    failure = check(source)
+    assert failure is not None
+    assert failure.reason.startswith("cannot be compiled (")
+
+
 @pytest.mark.parametrize(("source", "line", "reason"), MISTAKES)
 def test_a_mistake_is_found_at_load_with_its_line_and_the_event(source: str, line: int, reason: str) -> None:
     failure = check(source)
