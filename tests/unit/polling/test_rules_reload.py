@@ -19,6 +19,8 @@ from watcher.polling.poll_queue import TrackedExecution
 from watcher.store.changes import Change, ExecutionChange
 from watcher.store.sql_store import SqlStore
 
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
 BOTH = Rules(IN_A_ROW.failing, HOUR_US)
 
 

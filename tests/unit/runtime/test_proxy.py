@@ -49,12 +49,17 @@ def test_an_address_without_a_scheme_is_that_of_an_http_proxy(environment: pytes
 
 
 @pytest.mark.parametrize(
-    "address", ["socks5://user:hunter2@proxy.example.com:1080", "http://user:hunter2@proxy.example.com:port", "http://"]
+    ("address", "problem"),
+    [
+        ("socks5://user:hunter2@proxy.example.com:1080", "only http and https proxies are known"),
+        ("http://user:hunter2@proxy.example.com:port", "is no URL of a proxy"),
+        ("http://", "is no URL of a proxy"),
+    ],
 )
 def test_a_proxy_that_cannot_be_used_is_refused_without_showing_it(
-    environment: pytest.MonkeyPatch, address: str
+    environment: pytest.MonkeyPatch, address: str, problem: str
 ) -> None:
     environment.setenv("HTTPS_PROXY", address)
-    with pytest.raises(ConfigError, match=r"^HTTPS_PROXY: only http and https proxies are known") as caught:
+    with pytest.raises(ConfigError, match=f"^HTTPS_PROXY: {problem}; write it like") as caught:
         proxy_for(URL("https://hooks.example.com/"))
     assert "hunter2" not in str(caught.value)

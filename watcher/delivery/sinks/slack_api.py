@@ -142,7 +142,7 @@ async def check_access(api: SlackApi, channel: str) -> str:
         scope = "groups:read" if channel.startswith("G") else "channels:read, or groups:read for a private one"
         return f"{whose}; whether it may post in {channel} is shown by --send, or with the scope {scope}; nothing sent"
     _require(asked)
-    found = asked.content.get("channel", {})
+    found = _mapping(asked.content.get("channel"))
     if found.get("is_archived"):
         raise NotConnectedError("is_archived", remedy=REMEDIES["is_archived"])
     if found.get("is_member") is False and SCOPE_EVERYWHERE not in (known.scopes or ()):
@@ -175,9 +175,13 @@ def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
 def _object(said: bytes) -> Mapping[str, Any]:
     try:
         content = json.loads(said)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return content if isinstance(content, dict) else {}
+    return _mapping(content)
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _scopes(answer: Answer) -> frozenset[str] | None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from fake_slack import CHANNEL, OTHER_CHANNEL, TOKEN, FakeSlack
+from receiver import Receiver, answer, says
 
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
 from watcher.config.models import Settings
@@ -90,3 +91,11 @@ async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: Fak
     slack.members.clear()
     trial = await tried(slack, send=True)
     assert (trial.words, trial.hint) == ("fails (not_in_channel)", REMEDIES["not_in_channel"])
+
+
+@pytest.mark.parametrize("body", [b"[" * 4000, b'{"ok": true, "channel": "C1"}'])
+async def test_an_answer_of_another_shape_is_no_bug_of_ours(slack: FakeSlack, body: bytes) -> None:
+    async with Receiver(says(answer(200, body=body))) as receiver:
+        settings = Settings.model_validate({"sinks": {"chat": slack.block(url=f"{receiver.url}/api")}})
+        (trial,) = await try_everything(settings, clock=SystemClock(), deliveries={})
+    assert trial.code is (Exit.UNREACHABLE if body[:1] == b"[" else Exit.DONE)

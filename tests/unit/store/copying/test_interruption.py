@@ -13,6 +13,8 @@ from watcher.domain.errors import StoreHeldError, StoreNotReadyError
 from watcher.store.copying.transfer import CopyStoppedError
 from watcher.store.tables import metadata
 
+pytestmark = pytest.mark.untraced  # three times as long with coverage, and others run the same lines
+
 COPY = """
 import os, signal, sys
 from watcher.runtime.clock import SystemClock
