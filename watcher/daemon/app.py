@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -16,15 +16,16 @@ import structlog
 import watcher
 from watcher.config.models import Settings
 from watcher.daemon.build import OwnerDependencies, SinkWakeups
+from watcher.daemon.config_follower import ConfigFollower
 from watcher.daemon.leases import Leases, new_identity
 from watcher.daemon.maintenance import Maintenance, MaintenanceDependencies
 from watcher.daemon.ownership import Ownership, SoleOwnership
 from watcher.daemon.pages import Pages
 from watcher.daemon.progress_log import ProgressLog
 from watcher.daemon.readiness import Readiness
-from watcher.daemon.reload import Reloader, Reloading, apply_settings
+from watcher.daemon.reload import Reloading
 from watcher.daemon.retention_policy import retention_policy_of
-from watcher.daemon.store_opening import open_when_ready, password_of
+from watcher.daemon.store_opening import open_when_ready
 from watcher.daemon.supervisor import DRAIN_S, Supervisor
 from watcher.delivery.sinks.stdout import StdoutOutput
 from watcher.domain.event_factory import EventFactory
@@ -32,7 +33,6 @@ from watcher.domain.routing import Router
 from watcher.domain.silences import Silences
 from watcher.runtime.backpressure import Backpressure
 from watcher.runtime.clock import ServerClock, SystemClock
-from watcher.runtime.logs import configure_logs
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.store.open import is_postgresql
@@ -79,8 +79,11 @@ async def run(
         stack.callback(output.close)
         metrics.reloaded(well=True, at=clock.now())
         stack.push_async_callback(pages.close)
-        if is_postgresql(settings.store.url):  # it may be away for long, and probes ask meanwhile
+        follower = ConfigFollower(reloading, settings, metrics=metrics, clock=clock, fatal=shutdown.fail)
+        stack.push_async_callback(follower.end)
+        if is_postgresql(settings.store.url):  # it may be away for long: probes ask, and files change meanwhile
             await pages.serve(settings.http.listen)
+            follower.begin()
         store = await open_when_ready(settings.store, clock=due_clock, on_recorded=wakeups.wake, stop=stop)
         if store is not None:
             stack.push_async_callback(_let_go, store)
@@ -89,8 +92,8 @@ async def run(
             shared = OwnerDependencies(
                 store, clock, metrics, events, schedule, load, fatal, silences, wakeups, output, due_clock
             )
-            parts = _Parts(shared, store, due_clock, pages, stack)
-            await _work(parts, settings, stop=stop, started=started, reloading=reloading)
+            parts = _Parts(shared, store, due_clock, pages, follower, stack)
+            await _work(parts, settings, stop=stop, started=started)
     log.info("stopped")
     shutdown.reraise()
 
@@ -103,17 +106,11 @@ class _Parts:
     store: SqlStore
     due_clock: ServerClock
     pages: Pages
+    follower: ConfigFollower
     stack: AsyncExitStack
 
 
-async def _work(
-    parts: _Parts,
-    settings: Settings,
-    *,
-    stop: asyncio.Event,
-    started: Callable[[Started], None],
-    reloading: Reloading | None,
-) -> None:
+async def _work(parts: _Parts, settings: Settings, *, stop: asyncio.Event, started: Callable[[Started], None]) -> None:
     """Poll and send until `stop` is set, then drain."""
     shared, store, pages, stack = parts.shared, parts.store, parts.pages, parts.stack
     schedule, replica = shared.schedule, new_identity()
@@ -130,8 +127,10 @@ async def _work(
     _say_started(settings, store, address=pages.address, replica=replica)
     schedule.start()
     started(Started(pages.address))
-    async with _follow(reloading, settings, supervisor=supervisor, maintenance=maintenance, shared=shared):
-        await stop.wait()
+    parts.follower.begin()
+    parts.follower.apply_to(store, supervisor, maintenance)
+    await stop.wait()
+    await parts.follower.end()
     await _drain(schedule, supervisor)
 
 
@@ -211,40 +210,6 @@ def _nothing_unseen(fatal: Callable[[BaseException], None]) -> Iterator[None]:
         yield
     finally:
         loop.set_exception_handler(None)
-
-
-@asynccontextmanager
-async def _follow(
-    reloading: Reloading | None,
-    settings: Settings,
-    *,
-    supervisor: Supervisor,
-    maintenance: Maintenance,
-    shared: OwnerDependencies,
-) -> AsyncIterator[None]:
-    """Follow the configuration meanwhile. An error in that ends the daemon."""
-
-    async def apply(changed: Settings) -> None:
-        shared.store.use_password(password_of(changed.store))
-        await apply_settings(changed, supervisor=supervisor, maintenance=maintenance)
-        configure_logs(level=changed.log.level, format_=changed.log.format)
-
-    if reloading is None:
-        yield
-        return
-    reloader = Reloader(reloading, settings=settings, apply=apply, metrics=shared.metrics, clock=shared.clock)
-    following = asyncio.create_task(reloader.run())
-    following.add_done_callback(partial(_end_with, fatal=shared.fatal))
-    try:
-        yield
-    finally:
-        following.cancel()
-        await asyncio.wait([following])
-
-
-def _end_with(task: asyncio.Task[None], *, fatal: Callable[[BaseException], None]) -> None:
-    if not task.cancelled() and (error := task.exception()):
-        fatal(error)
 
 
 async def _unready(schedule: Schedule, readiness: Readiness, ownership: Ownership) -> list[str]:
