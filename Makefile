@@ -21,10 +21,13 @@ test-traced types-and-untraced test-untraced test-long: export PYTHONDONTWRITEBY
 
 # To collect all the others takes ten seconds of every process. tests/conftest.py sees that none is missed.
 marked = $(shell grep -rl --include='test_*.py' 'mark\.$(1)' tests)
+# Those that are untraced for the CPU they would take keep apart from those that hold the program to times.
+heavy = $(shell grep -rl --include='test_*.py' 'three times as long with coverage' tests)
 
 # Side by side: mypy keeps one processor busy for most of a minute, and what holds the program to times mostly waits.
 test-traced: .venv/dev
 	nice $(BIN)/pytest -m "not untraced and not long and not soak" -n 2 --cov --cov-report=term $(ARGS)
+	nice $(BIN)/pytest $(heavy) -m "untraced and not long and not soak" -n 2 $(ARGS)
 
 types-and-untraced: .venv/dev
 	nice $(BIN)/mypy
@@ -32,7 +35,7 @@ types-and-untraced: .venv/dev
 	@$(MAKE) --no-print-directory test-untraced
 
 test-untraced: .venv/dev
-	$(BIN)/pytest $(call marked,untraced) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(filter-out $(heavy),$(call marked,untraced)) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
 	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 6 --dist loadfile $(ARGS)
