@@ -256,7 +256,15 @@ async def _try_sink(
     name: str, settings: SinkSettings, *, target: str, clock: Clock, delivery: Delivery | None
 ) -> Trial:
     began_at = clock.monotonic()
-    result = await (_connect(settings) if delivery is None else _send(delivery, settings, clock=clock))
+    try:
+        if delivery is None:
+            result = _TrialResult(Exit.DONE, await settings.connect())
+        else:
+            result = await _send(delivery, settings, clock=clock)
+    except TransportFailedError as error:
+        result = _failed(error.kind)
+    except NotConnectedError as error:
+        result = _failed(error.answer, remedy=error.remedy)
     took_ms = (clock.monotonic() - began_at) * 1000
     return Trial(f"sinks.{name}", target, result.code, result.words, took_ms, result.hint)
 
@@ -285,15 +293,6 @@ async def _send(delivery: Delivery, settings: SinkSettings, *, clock: Clock) -> 
     if sent.outcome is SendOutcome.ACCEPTED:
         return _TrialResult(Exit.DONE, f"accepted a watcher.test, and has yet to show it ({sent.answer})")
     return _failed(sent.answer, remedy=sent.remedy)
-
-
-async def _connect(settings: SinkSettings) -> _TrialResult:
-    try:
-        return _TrialResult(Exit.DONE, await settings.connect())
-    except TransportFailedError as error:
-        return _failed(error.kind)
-    except NotConnectedError as error:
-        return _failed(error.answer, remedy=error.remedy)
 
 
 def _failed(answer: str, *, remedy: str = "") -> _TrialResult:
