@@ -257,10 +257,8 @@ async def _try_sink(
 ) -> Trial:
     began_at = clock.monotonic()
     try:
-        if delivery is None:
-            result = _TrialResult(Exit.DONE, await settings.connect())
-        else:
-            result = await _send(delivery, settings, clock=clock)
+        sent = None if delivery is None else await _send(delivery, settings, clock=clock)
+        result = sent or _TrialResult(Exit.DONE, await settings.connect())
     except TransportFailedError as error:
         result = _failed(error.kind)
     except NotConnectedError as error:
