@@ -38,7 +38,7 @@ test-untraced: .venv/dev
 	$(BIN)/pytest $(filter-out $(heavy),$(call marked,untraced)) -m "untraced and not long and not soak" -n 2 --dist loadfile $(ARGS)
 
 test-long: .venv/dev  ## what takes long because it must, also part of CI: about 3 minutes; they mostly wait
-	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 6 --dist loadfile $(ARGS)
+	$(BIN)/pytest $(call marked,long) -m "long and not soak" -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 soak: .venv/dev  ## the kill and fault tests at full length: about an hour
 	$(BIN)/pytest -m soak -p no:randomly -s $(ARGS)

@@ -29,9 +29,16 @@ for codec in ("ascii", "idna", "latin-1", "punycode", "utf-8-sig"):
     codecs.lookup(codec)  # first used by a test that may not read Python's own files, it would be unknown from then on
 
 
-@pytest.hookimpl(tryfirst=True)
+LONGEST = tuple(f"test_e2e_{name}.py" for name in ("replicas", "pipelines", "groups", "alertmanager", "chaos", "kill"))
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a mark from elsewhere: the Makefile finds these tests by the text of their files."""
+    """Put the files that take longest first: at the end nobody waits for one that began late. The rest is as it comes.
+
+    Refuse a mark from elsewhere: the Makefile finds these tests by the text of their files.
+    """
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for mark in ("untraced", "long"):
         files = {item.path for item in items if item.get_closest_marker(mark)}
         if missed := [str(file) for file in files if f"mark.{mark}" not in file.read_text(encoding="utf-8")]:

@@ -80,6 +80,12 @@ def connections_at_most() -> int:
     return CONNECTIONS_COUNT if files < 0 else max(1, min(CONNECTIONS_COUNT, files // SHARE))
 
 
+def _has_sent(connection: socket.socket) -> bool:
+    with suppress(OSError):  # nothing is there, or it is gone
+        return bool(connection.recv(1, socket.MSG_PEEK))
+    return False
+
+
 class Connections:
     """Serves the pages of a runner to whoever connects at some sockets, until closed."""
 
@@ -140,10 +146,8 @@ class Connections:
     def _accept(self, listening: socket.socket) -> None:
         """Accept some; the rest waits a moment, so that a crowd costs no more than that."""
         for _ in range(ACCEPTED_AT_ONCE):
-            oldest = next(iter(self._idle.values()), None)
             is_full = len(self._idle) + len(self._readable) >= self._waiting_at_most
-            # Who has just come is not closed for the next.
-            if is_full and (oldest is None or self._loop.time() <= oldest.when() - self._timeout_s + TICK_S):
+            if is_full and self._oldest_that_may_go() is None:
                 break
             try:
                 connection, _ = listening.accept()
@@ -155,13 +159,27 @@ class Connections:
                 self._say_crowded("the process has no file descriptor left; raise its limit (ulimit -n)")
                 break
             if is_full:
-                self._close_idle(next(iter(self._idle)))
-                self._say_crowded("too many connections wait; whoever has been silent for longest is closed")
+                self._close_silent()
             connection.setblocking(False)
             self._idle[connection] = self._loop.call_later(self._timeout_s, self._close_idle, connection)
             self._loop.add_reader(connection, self._on_readable, connection)
         self._loop.remove_reader(listening)
         self._loop.call_later(TICK_S, self._listen, listening)
+
+    def _oldest_that_may_go(self) -> socket.socket | None:
+        """Return who has waited for its first byte for longest; who has just come is not closed for the next."""
+        oldest, closing = next(iter(self._idle.items()), (None, None))
+        has_just_come = closing and self._loop.time() < closing.when() - self._timeout_s + FIRST_MOMENT_S
+        return None if has_just_come else oldest
+
+    def _close_silent(self) -> None:
+        """Close who has been silent for longest. Who has sent something, but has not had its turn yet, is served."""
+        while oldest := self._oldest_that_may_go():
+            was_silent = not _has_sent(oldest)
+            self._on_readable(oldest)
+            if was_silent:
+                self._say_crowded("too many connections wait; whoever has been silent for longest is closed")
+                return
 
     def _close_idle(self, connection: socket.socket) -> None:
         self._leave_idle(connection)
@@ -174,10 +192,7 @@ class Connections:
     def _on_readable(self, connection: socket.socket) -> None:
         """Serve a connection that has sent something, soon if many have; close one that is gone."""
         self._leave_idle(connection)
-        has_data = False
-        with suppress(OSError):
-            has_data = bool(connection.recv(1, socket.MSG_PEEK))
-        if has_data:
+        if _has_sent(connection):
             self._readable.append(connection)
             self._serve_some()
         else:

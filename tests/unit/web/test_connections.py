@@ -267,6 +267,17 @@ async def test_who_has_just_come_is_not_closed_for_the_next(monkeypatch: pytest.
             stream[1].close()
 
 
+async def test_who_has_sent_something_before_a_crowd_came_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FIRST_MOMENT_S", 0)
+    async with a_site(at_most=2) as site:
+        stream = await site.connect()
+        await until(lambda: site.connections._idle)
+        with socket.create_connection(("127.0.0.1", site.port)):  # both before the other side has a turn
+            os.write(stream[1].get_extra_info("socket").fileno(), ASK)
+            assert b"200 OK" in await one_answer(stream)
+        stream[1].close()
+
+
 async def test_who_says_something_late_is_answered() -> None:
     async with a_site() as site:
         stream = await site.connect()
