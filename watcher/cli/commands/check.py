@@ -11,7 +11,6 @@ import typer
 
 from watcher.cli.check.capacity import plan
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
-from watcher.cli.check.store_trial import try_store
 from watcher.cli.check.views import (
     PATIENCE_S,
     TryingLine,
@@ -120,6 +119,8 @@ async def _try_everything(
     settings: Settings, deliveries: Mapping[str, Delivery], *, clock: Clock
 ) -> tuple[Sequence[Trial], Mapping[str, str]]:
     """Return what came of all that was tried, and the sinks that a store on a server records as disabled."""
+    from watcher.cli.check.store_trial import try_store  # noqa: PLC0415 (it loads SQLAlchemy)
+
     line = TryingLine(len(settings.watch), stream=sys.stderr)
     asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
     trials, (of_store, disabled) = await asyncio.gather(

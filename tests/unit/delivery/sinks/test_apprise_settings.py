@@ -52,7 +52,7 @@ from watcher.__main__ import main
 try:
     main()
 finally:
-    loaded = {"apprise", "requests", "watcher.delivery.sinks.apprise_service"} & sys.modules.keys()
+    loaded = {"apprise", "jinja2", "psycopg", "requests", "sqlalchemy"} & sys.modules.keys()
     print("loaded:", *sorted(loaded))
 """
 WATCH = """accounts: {default: {api_key: k}}
