@@ -153,7 +153,11 @@ def _of_event(event: Event, *, before: Event | None, simulator: Simulator, toler
         yield f"{emitted} was reported after {before}"
     if event["type"] == "execution.lost":
         if not _is_excused(event, simulator=simulator, tolerance=tolerance):
-            yield f"{emitted['id']} was reported as lost without a reason"
+            asked = [
+                (round(entry.at, 2), entry.fault, entry.code, entry.answered)
+                for entry in requests_of(simulator.request_log, event["subject"])
+            ]
+            yield f"{emitted['id']} was reported as lost without a reason: {event['data']['observed']}, {asked[-12:]}"
     elif not _was_so(event, simulator=simulator, tolerance=tolerance):
         yield f"{emitted['id']} was not {emitted['status']} in {event['data']['observed']}"
 

@@ -76,9 +76,10 @@ async def test_the_harshest_api_causes_no_false_alarm(
         lambda: (
             len({event["subject"] for event in receiver.events() if event["type"] in FINISHED}) == finite_count
             and len(receiver.events("account.recovered")) == len(receiver.events("account.degraded"))
+            and checks.of_completeness([*receiver.kept(), *life.emitted], simulator) == []
         ),
         within_s=80,
-        what="every end and every loss was reported, and the account was well",
+        what="every end, every loss and what lasts was reported, and the account was well",
     )
     assert await life.stop() == 0
 

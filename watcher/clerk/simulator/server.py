@@ -104,12 +104,11 @@ class Simulator:
         if request.path.startswith(_CONTROL):
             return await self._control(request)
         entry = self.request_log.open(self._entry(request))
-        code = None
         try:
             response = await self._respond(request, entry=entry)
-            code = None if entry.fault in _SILENT else response.status
+            entry.code = None if entry.fault in _SILENT else response.status
         finally:
-            self.request_log.close(entry, code=code)
+            self.request_log.close(entry, code=entry.code)
         return response
 
     def _entry(self, request: web.BaseRequest) -> LoggedRequest:
@@ -131,6 +130,8 @@ class Simulator:
         now_s = self.world.now_s()
         answer = self._answer(request, entry=entry, now_s=now_s)
         entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
+        if entry.fault is Fault.DRIP:
+            entry.code = answer.code  # it is sent at once: a client that needs no more leaves
         response = await self._say(request, answer=answer, fault=entry.fault, now_s=now_s)
         if entry.fault in _HARMLESS and len(answer.body) <= READABLE_BYTES:
             entry.answered = answer.answered

@@ -250,6 +250,7 @@ async def test_a_slow_answer_to_a_client_that_left_shows_nothing(world: World, f
         with pytest.raises(TimeoutError):
             await (await client.get(path(), timeout=aiohttp.ClientTimeout(total=0.1))).read()
     assert answered_statuses(simulator.request_log, "e") == []
+    assert only(simulator).code == (200 if fault is Fault.DRIP else None)  # the first line of a drip is there at once
 
 
 async def test_a_hanging_request_never_ends(world: World) -> None:
