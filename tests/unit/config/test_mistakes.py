@@ -13,6 +13,7 @@ HOOK = "sinks:\n  ops:\n    type: webhook\n    url: https://h.example\n"
 LIBPQ = "correct it as libpq's documentation says"
 LATER = "not in this version (0.1); comes with"
 BOT = "sinks: {chat: {type: slack_bot, token: '%s', channel: '%s'}}"
+BOT_URL = BOT % ("xoxb-1-A", "C0123456789', url: '%s")
 ID_REMEDY = "address in Clerk Chat"
 URL_REMEDY = "write it like https://hooks.example.com/clerk"
 SERVICES = "see https://github.com/caronc/apprise/wiki"
@@ -338,6 +339,14 @@ TABLE = [
      "id, such as C0123456789: it stands at the end of the channel's details in Slack")),
     (BOT % ("xoxb-1-A", "C0123456789', url: 'https://u:p@slack.com/api"), ("1:81: sinks.chat.url: holds more than an "
      "address; write only scheme, host and path, such as https://slack.com/api")),
+    (BOT_URL % "https://hooks.slack.com/services/T/B/s3cret", ("1:81: sinks.chat.url: is that of an incoming webhook; "
+     "remove it, for a bot needs only token and channel; or write type: webhook and template: slack")),
+    (BOT_URL % "https://slack.com/api/chat.postMessage", ("1:81: sinks.chat.url: ends in a method of Slack's Web API; "
+     "write where all methods are, such as https://slack.com/api, or remove it")),
+    (BOT_URL % "https://relay.example/slack/auth.test/", ("1:81: sinks.chat.url: ends in a method of Slack's Web API; "
+     "write where all methods are, such as https://slack.com/api, or remove it")),
+    (BOT_URL % "https://ACME.slack-gov.com./", ("1:81: sinks.chat.url: is not where Slack's Web API is; "
+     "let it end in /api, as https://slack.com/api does, or remove it")),
     ("sinks: {page: {type: webhook, template: pagerduty}}", ("1:9: sinks.page.routing_key: template pagerduty needs "
      "routing_key or routing_key_file; write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 "
      "characters")),

@@ -22,6 +22,8 @@ from watcher.runtime.units import InvalidValueError
 
 _TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+")
 _CHANNEL = re.compile(r"[CGD][A-Z0-9]{6,}")
+_SLACK = re.compile(r"(.+\.)?slack(-gov)?\.com")
+_METHOD = re.compile(r".*/(api|auth|chat|conversations)\.[A-Za-z]+")
 _OTHER_TOKENS = {
     "xoxe.xoxb-": "is a token that expires: make an app without token rotation",
     "xapp-": "is a token of the app, which may not post",
@@ -51,6 +53,16 @@ def _api_url(value: str) -> str:
     if parts.username is not None or "?" in value or "#" in value:
         remedy = f"write only scheme, host and path, such as {API_URL}"
         raise InvalidValueError("holds more than an address", remedy=remedy, quote=False)
+    host, path = (parts.hostname or "").rstrip("."), parts.path.rstrip("/")
+    if host.startswith("hooks.") and _SLACK.fullmatch(host):
+        remedy = "remove it, for a bot needs only token and channel; or write type: webhook and template: slack"
+        raise InvalidValueError("is that of an incoming webhook", remedy=remedy, quote=False)
+    if _METHOD.fullmatch(path):
+        remedy = f"write where all methods are, such as {API_URL}, or remove it"
+        raise InvalidValueError("ends in a method of Slack's Web API", remedy=remedy, quote=False)
+    if _SLACK.fullmatch(host) and path != "/api":
+        remedy = f"let it end in /api, as {API_URL} does, or remove it"
+        raise InvalidValueError("is not where Slack's Web API is", remedy=remedy, quote=False)
     return value
 
 

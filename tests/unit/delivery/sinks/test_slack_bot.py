@@ -345,6 +345,18 @@ async def test_nothing_is_posted_once_the_lease_is_gone(slack: FakeSlack) -> Non
     assert slack.calls == []
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://slack.com/api/", "https://slack-gov.com/api", "https://acme.slack.com/api"),
+        *("http://relay:8080", "https://relay.example/slack.com", "https://hooks.example.com/chat"),
+    ],
+)
+def test_its_api_may_be_behind_a_relay_of_one_s_own(url: str) -> None:
+    block = {"type": "slack_bot", "token": TOKEN, "channel": CHANNEL, "url": url}
+    assert SlackBotSettings.model_validate(block).address == url
+
+
 def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     settings = SlackBotSettings.model_validate({"type": "slack_bot", "token": TOKEN, "channel": CHANNEL})
     assert settings.rules.rate_per_s == 1
