@@ -31,6 +31,15 @@ RETIRED = (
     'is that of an Office 365 connector, which Microsoft has retired; in Teams, make the workflow "Post to a '
     'channel when a webhook request is received" and write its URL, with template: teams'
 )
+RECEIVER = "sinks: {chat: {type: webhook, template: %s, url: '%s'}}"
+NO_DISCORD = (
+    "is not that of a Discord webhook; copy it in the channel (Edit Channel, Integrations, Webhooks), "
+    "and add no /slack or /github"
+)
+NO_SLACK = (
+    "is not that of a Slack webhook; copy the URL of an incoming webhook of your app, "
+    "https://hooks.slack.com/services/…"
+)
 OURS = "is set by the watcher itself; remove it or choose another header"
 TOO_LONG = "has 257 characters; shorten it to 256"
 CENTURY = "is longer than a century; write at most 36500d"
@@ -325,6 +334,14 @@ TABLE = [
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),
     ("sinks: {chat: {type: webhook, url: 'https://outlook.office.com/webhook/y'}}", "1:36: sinks.chat.url: " + RETIRED),
+    (RECEIVER % ("discord", "https://discord.com/channels/1/2"), "1:55: sinks.chat.url: " + NO_DISCORD),
+    (RECEIVER % ("discord", "https://Canary.discord.com./api/webhooks/1/s3cret/slack"),
+     "1:55: sinks.chat.url: " + NO_DISCORD),
+    (RECEIVER % ("discord", "https://discordapp.com/api/v10/webhooks/1/s3cret/github?wait=true"),
+     "1:55: sinks.chat.url: " + NO_DISCORD),
+    (RECEIVER % ("discord", "https://discord.com/api/webhooks/1"), "1:55: sinks.chat.url: " + NO_DISCORD),
+    (RECEIVER % ("slack", "https://acme.slack.com/archives/C0123456789"), "1:53: sinks.chat.url: " + NO_SLACK),
+    (RECEIVER % ("slack", "https://hooks.slack.com/triggers/T/1/s3cret"), "1:53: sinks.chat.url: " + NO_SLACK),
     (BOT % ("", "C0123456789"), ("1:40: sinks.chat.token: is not a bot's token; copy the Bot User OAuth Token of "
      "the app (OAuth & Permissions), xoxb-…")),
     (BOT % ("xapp-1-A", "C0123456789"), ("1:40: sinks.chat.token: is a token of the app, which may not post; copy the "

@@ -37,6 +37,7 @@ from watcher.delivery.sinks.webhook_settings import (
     RoutingKey,
     TemplateChoice,
     WebhookUrl,
+    check_address,
 )
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
@@ -140,6 +141,13 @@ class WebhookSettings(HttpSinkSettings):
             raise InvalidValueError(
                 "is of template pagerduty only", remedy="add that template, or remove it", quote=False
             )
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _of_receiver(cls, value: WebhookUrl, info: ValidationInfo) -> WebhookUrl:
+        if isinstance(template := info.data.get("template"), str):
+            check_address(URL(value.get_secret_value()), template=template)
         return value
 
     @property

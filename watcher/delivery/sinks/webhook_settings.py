@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr, TypeAdapter
 from yarl import URL
@@ -75,6 +75,37 @@ def _in_use(value: SecretStr) -> SecretStr:
         "with template: teams",
         quote=False,
     )
+
+
+class _Address(NamedTuple):
+    """Where a receiver takes messages: the hosts that are its own, and what host and path a webhook has there."""
+
+    hosts: re.Pattern[str]
+    webhooks: re.Pattern[str]
+    remedy: str
+
+
+_ADDRESSES: Mapping[str, _Address] = {
+    "slack": _Address(
+        re.compile(r"(.+\.)?slack(-gov)?\.com"),
+        re.compile(r"[^/]+/services/.+"),
+        "copy the URL of an incoming webhook of your app, https://hooks.slack.com/services/…",
+    ),
+    "discord": _Address(
+        re.compile(r"(.+\.)?discord(app)?\.com"),
+        re.compile(r"[^/]+/api/(v\d+/)?webhooks/\d+/[\w-]+/?"),
+        "copy it in the channel (Edit Channel, Integrations, Webhooks), and add no /slack or /github",
+    ),
+}
+"""Any other host may be a relay of one's own, or a receiver that takes the same."""
+
+
+def check_address(url: URL, *, template: str) -> None:
+    """See whether a template's receiver takes messages at a URL of its own. Raises `InvalidValueError`."""
+    address, host = _ADDRESSES.get(template), (url.host or "").lower().rstrip(".")
+    if address and address.hosts.fullmatch(host) and not address.webhooks.fullmatch(f"{host}{url.path}"):
+        problem = f"is not that of a {template.capitalize()} webhook"
+        raise InvalidValueError(problem, remedy=address.remedy, quote=False)
 
 
 WebhookUrl = Annotated[SinkUrl, AfterValidator(_in_use)]
