@@ -50,6 +50,9 @@ _PATHS = {
 }
 """Where a receiver takes messages, if not everywhere: Slack's workflows, on the same host, take what one likes."""
 
+_AT_MICROSOFT = re.compile(r"(.+\.)?(logic\.azure|powerplatform|powerautomate|teams\.microsoft)\.com")
+"""Where flows run and are made. Any other host may be a relay of one's own."""
+
 _NAMED_COUNT = 2
 _SHORTEST_S = 60.0
 """Whoever is reminded more often than this stops reading."""
@@ -122,6 +125,9 @@ def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Ite
     elif not sink.secret and sink.template is None:
         problem = "has no secret, so its receiver cannot verify that events are yours"
         yield document.remark((*path, "secret"), problem, remedy="make one: watcher init --secret", block=True)
+    if sink.template == "teams" and _AT_MICROSOFT.fullmatch((url.host or "").lower()) and not url.query.get("sig"):
+        remedy = "copy the whole URL that the flow shows; where a shell reads it, it needs quotes, for it holds &"
+        yield document.remark((*path, "url"), "has no sig=, without which a flow answers 401", remedy=remedy)
     if host := exposed_host(sink.url.get_secret_value()):
         problem = f"http:// to {host}: whoever is on the way can read the events"
         yield document.remark((*path, "url"), problem, remedy="write https://")

@@ -142,6 +142,23 @@ def test_a_known_receiver_is_sent_what_it_takes(url: str, more: str, template: s
 
 
 @pytest.mark.parametrize(
+    "url",
+    [
+        "https://prod-1.westeurope.logic.azure.com:443/workflows/s3cret/invoke?api-version=2016-06-01",
+        "https://x.1.environment.api.powerplatform.com/s3cret?api-version=1&sig=",
+        "https://make.powerautomate.com/environments/s3cret/flows/1/details",
+        "https://TEAMS.microsoft.com/l/channel/s3cret?sig",
+    ],
+)
+def test_a_flow_wants_its_signature(url: str, warned: Warned) -> None:
+    (line,) = warned(hook(url, more="    template: teams\n"))
+    assert line == (
+        "7:10: sinks.ops.url: has no sig=, without which a flow answers 401; "
+        "copy the whole URL that the flow shows; where a shell reads it, it needs quotes, for it holds &"
+    )
+
+
+@pytest.mark.parametrize(
     ("url", "more"),
     [
         ("https://hooks.slack.com/triggers/T/1/x", f"    secret: {SECRET}\n"),
@@ -153,6 +170,9 @@ def test_a_known_receiver_is_sent_what_it_takes(url: str, more: str, template: s
         ("https://relay.example/api/webhooks/1/T/github", "    template: discord\n"),
         ("https://discord.com/api/interactions", f"    secret: {SECRET}\n"),
         ("https://prod-1.westeurope.logic.azure.com/workflows/x?sig=y", "    template: teams\n"),
+        ("https://x.1.environment.api.powerplatform.com/x?api-version=1&sig=y", "    template: teams\n"),
+        ("https://relay.example/logic.azure.com/workflows/x", "    template: teams\n"),
+        ("https://prod-1.westeurope.logic.azure.com/workflows/x", f"    secret: {SECRET}\n"),
         ("http://alertmanager:9093", "    template: alertmanager\n"),
         ("http://alertmanager:9093/api/v2/alerts", "    template: alertmanager\n"),
     ],
