@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping
 from itertools import combinations
+from typing import NamedTuple
 
 from pydantic import SecretStr
 from yarl import URL
@@ -15,6 +16,7 @@ from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
 from watcher.delivery.grouping import key_of
 from watcher.delivery.sinks.alertmanager import PATH
+from watcher.delivery.sinks.apprise import AppriseSettings
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.template_file import TemplateFile
@@ -56,6 +58,14 @@ _AT_MICROSOFT = re.compile(r"(.+\.)?(logic\.azure|powerplatform|powerautomate|te
 _NAMED_COUNT = 2
 _SHORTEST_S = 60.0
 """Whoever is reminded more often than this stops reading."""
+
+
+class _Place(NamedTuple):
+    """Where events end up, which may be a secret, and the key that says so."""
+
+    key: str
+    url: str
+    within: SecretStr | str | None = None
 
 
 def of_sinks(document: Document, settings: Settings) -> Iterator[Problem]:
@@ -202,22 +212,31 @@ def _possible(settings: Settings, *, name: str, sink: AnySink) -> frozenset[Even
 
 
 def _of_doubles(document: Document, settings: Settings) -> Iterator[Problem]:
-    """Warn of two sinks with one URL that the same event may go to."""
-    hooks = {name: sink for name, sink in settings.sinks.items() if isinstance(sink, WebhookSettings)}
-    for (name, sink), (other, second) in combinations(hooks.items(), 2):
-        types = types_matching(sink.events) & types_matching(second.events) - {EventType.WATCHER_TEST}
-        together = any(_fits(watch, sink) and _fits(watch, second) for watch in settings.watch)
-        same = _place(sink) == _place(second)
-        if same and (types - OF_PIPELINES or (types and together)):
-            line = document.line(("sinks", name, "url"))
-            problem = f"the same URL as another sink's at line {line}: what both ask for arrives twice"
-            yield document.remark(("sinks", other, "url"), problem, remedy="merge the two: events takes a list")
+    """Warn of two sinks with one URL or channel that the same event may go to."""
+    places = {name: place for name, sink in settings.sinks.items() if (place := _place(sink)) is not None}
+    for (name, place), (other, second) in combinations(places.items(), 2):
+        if place == second and _share_events(settings, settings.sinks[name], settings.sinks[other]):
+            what, line = "URL" if place.key == "url" else place.key, document.line(("sinks", name, place.key))
+            problem = f"the same {what} as another sink's at line {line}: what both ask for arrives twice"
+            yield document.remark(("sinks", other, place.key), problem, remedy="merge the two: events takes a list")
+
+
+def _share_events(settings: Settings, sink: AnySink, second: AnySink) -> bool:
+    types = types_matching(sink.events) & types_matching(second.events) - {EventType.WATCHER_TEST}
+    together = any(_fits(watch, sink) and _fits(watch, second) for watch in settings.watch)
+    return bool(types - OF_PIPELINES or (types and together))
 
 
 def _fits(watch: WatchSettings, sink: AnySink) -> bool:
     return fits(watch, labels=sink.match.labels, pipelines=sink.match.pipelines)
 
 
-def _place(sink: WebhookSettings) -> tuple[str, SecretStr | None]:
-    """Return where a sink's events end up: at PagerDuty all have one URL."""
-    return str(URL(sink.url.get_secret_value())), sink.routing_key
+def _place(sink: AnySink) -> _Place | None:
+    """Return where a sink's events end up: at PagerDuty and in Slack, as an app, all have one URL."""
+    if isinstance(sink, WebhookSettings):
+        return _Place("url", str(URL(sink.url.get_secret_value())), sink.routing_key)
+    if isinstance(sink, SlackBotSettings):
+        return _Place("channel", str(URL(sink.url)), sink.channel)
+    if isinstance(sink, AppriseSettings):
+        return _Place("url", sink.url.get_secret_value())
+    return None

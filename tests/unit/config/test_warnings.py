@@ -34,6 +34,7 @@ BOTH = "no watch has both these labels and one of these pipelines; give the pipe
 READ = "whoever is on the way can read the"
 ALONE = "and nothing else of this pipeline is watched; remove executions to watch every one, or name yours"
 COPY = "looks like the id of an example; copy yours from the pipeline's address in Clerk Chat"
+BOT = "type: slack_bot, token: xoxb-1-A, channel: C0123456789"
 TWICE = "what both ask for arrives twice; merge the two: events takes a list"
 OPEN = (
     "can be reached from other machines; they may read /livez, /readyz and /metrics; "
@@ -43,8 +44,13 @@ OPEN = (
 
 def pagers(key: str) -> str:
     """Two sinks at PagerDuty, with one URL."""
-    sink = "{{type: webhook, template: pagerduty, routing_key: {}}}"
-    return f"sinks:\n  one: {sink.format('a' * 32)}\n  two: {sink.format(key)}\n"
+    pager = "type: webhook, template: pagerduty, routing_key: "
+    return pair(pager + "a" * 32, pager + key)
+
+
+def pair(one: str, two: str | None = None) -> str:
+    """Two sinks with these keys, or both with the same."""
+    return f"sinks:\n  one: {{{one}}}\n  two: {{{two or one}}}\n"
 
 
 def rules(rules: str) -> str:
@@ -94,6 +100,16 @@ TABLE = [
      + second(more=f", events: [execution.failed], match: {{pipelines: [{OTHER}]}}"), []),
     (BASE + HOOK + f"    match: {{pipelines: [{SALES}]}}\n" + second(more=", events: [account.degraded]"),
      [f"10:29: sinks.two.url: the same URL as another sink's at line 7: {TWICE}"]),
+    (BASE + pair("type: apprise, url: 'ntfys://ntfy.example.com/s3cret'"),
+     [f"6:29: sinks.two.url: the same URL as another sink's at line 5: {TWICE}"]),
+    (BASE + pair("type: apprise, url: 'ntfys://ntfy.example.com/s3cret'", "type: apprise, url: 'ntfys://ntfy.sh/other'"),
+     []),
+    (BASE + pair(BOT), [f"6:52: sinks.two.channel: the same channel as another sink's at line 5: {TWICE}"]),
+    (BASE + pair(BOT, BOT.replace("xoxb-1", "xoxb-2")),
+     [f"6:52: sinks.two.channel: the same channel as another sink's at line 5: {TWICE}"]),
+    (BASE + pair(f"{BOT}, events: ['account.*']", f"{BOT}, events: [execution.failed]"), []),
+    (BASE + pair(BOT, BOT.replace("C0", "C1")), []),
+    (BASE + pair(BOT, f"{BOT}, url: 'https://relay.example/api'"), []),
     # templates
     (BASE + "sinks: {chat: {type: webhook, template: slack, url: 'https://hooks.slack.com/services/x'}}", []),
     (BASE + pagers("b" * 32), []),
