@@ -379,6 +379,8 @@ TABLE = [
      "5:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
     (HOOK + f"    template: slack\n    routing_key: {'a' * 32}",
      "6:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
+    (HOOK + "    template: slack\n    routing_key: abc",
+     "6:18: sinks.ops.routing_key: is of template pagerduty only; add that template, or remove it"),
     ("sinks: {chat: {type: webhook, template: slack}}",
      "1:9: sinks.chat: needs url or url_file; write url: https://hooks.example.com/clerk"),
     (HOOK + "    group: {by: [pipline]}", ('5:18: sinks.ops.group.by[0]: "pipline" is nothing to group by; '

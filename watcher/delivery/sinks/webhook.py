@@ -129,9 +129,9 @@ class WebhookSettings(HttpSinkSettings):
         settings.model_fields_set.difference_update(missing)
         return settings
 
-    @field_validator("routing_key")
+    @field_validator("routing_key", mode="before")
     @classmethod
-    def _of_pagerduty(cls, value: RoutingKey | None, info: ValidationInfo) -> RoutingKey | None:
+    def _of_pagerduty(cls, value: object, info: ValidationInfo) -> object:
         is_pagerduty = info.data.get("template") == "pagerduty"
         if is_pagerduty and value is None:
             remedy = "write routing_key: ${PAGERDUTY_ROUTING_KEY}, an integration key of 32 characters"
