@@ -82,7 +82,6 @@ _SINK_HINTS = {
     "404": "the receiver no longer knows this webhook: make a new one and set url",
     "410": "the receiver no longer knows this webhook: make a new one and set url",
     "429": "it gets too many requests: try again later",
-    "3xx": "no redirect is ever followed: set url to where it leads",
     "4xx": "it does not take what is sent to it: correct url, or template",
     "5xx": "it has trouble of its own: try again later",
     "dns": "there is no such host: correct url",

@@ -31,6 +31,9 @@ REMEDIES = {
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
 
+REDIRECTED = "no redirect is ever followed: set url to where it leads"
+"""What a person has to do if the answer is 3xx. Where it leads may hold a secret, so it is not said."""
+
 
 @dataclass(frozen=True, slots=True)
 class ConnectionRules:

@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from yarl import URL
 
 from watcher.delivery.sinks.alert_text import shorten
+from watcher.delivery.sinks.http_post import REDIRECTED, Answer, ConnectionRules, Poster
 from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
-from watcher.delivery.sinks.http_post import Answer, ConnectionRules, Poster
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SendResult, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN
 from watcher.domain.errors import TransportFailedError
@@ -161,7 +161,8 @@ def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
     if answer.status == 429:  # noqa: PLR2004 (HTTP)
         return SendResult(SendOutcome.BUSY, str(answer.status))
     if answer.status != 200:  # noqa: PLR2004 (HTTP)
-        return SendResult(SendOutcome.RETRY, str(answer.status), remedy=_NOT_SLACK if answer.status < 500 else "")  # noqa: PLR2004
+        remedy = {3: REDIRECTED, 5: ""}.get(answer.status // 100, _NOT_SLACK)
+        return SendResult(SendOutcome.RETRY, str(answer.status), remedy=remedy)
     word = content.get("error")
     if not (isinstance(word, str) and _WORD.fullmatch(word)):
         return SendResult(SendOutcome.RETRY, "200 without ok", remedy=_NOT_SLACK)

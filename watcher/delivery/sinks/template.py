@@ -5,11 +5,11 @@ events as they are stored.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from watcher.delivery.sinks.alert_text import shorten
-from watcher.delivery.sinks.http_post import Answer
+from watcher.delivery.sinks.http_post import REDIRECTED, Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
@@ -79,8 +79,9 @@ class Template(Protocol):
 
 def result_of_status(status: int) -> SendResult:
     """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
-    is_success = 200 <= status <= 299  # noqa: PLR2004 (HTTP)
-    return SendResult(_OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY), str(status))
+    is_success, is_redirect = status // 100 == 2, status // 100 == 3  # noqa: PLR2004 (HTTP)
+    outcome = _OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY)
+    return SendResult(outcome, str(status), remedy=REDIRECTED if is_redirect else "")
 
 
 def outcome_of(status: int) -> SendOutcome:
@@ -101,7 +102,7 @@ class EventTemplate:
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
-        return SendResult(outcome_of(answer.status), str(answer.status))
+        return replace(result_of_status(answer.status), outcome=outcome_of(answer.status))
 
     def shown(self, body: bytes) -> list[str]:
         """Return the beginning of the JSON."""

@@ -16,6 +16,7 @@ from watcher.clerk.simulator.faults import Fault, Faults, Window
 from watcher.clerk.simulator.server import SIM_KEY
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
 from watcher.config.models import Settings
+from watcher.delivery.sinks.http_post import REDIRECTED
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
 
@@ -345,9 +346,11 @@ async def test_what_is_only_accepted_is_said_to_be_so(receiver: Receiver) -> Non
 async def test_whatever_a_webhook_answers_a_failure_has_a_remedy(
     receiver: Receiver, code: int, template: dict[str, str]
 ) -> None:
-    receiver.reply = says(answer(code))
+    receiver.reply = says(answer(code, Location="https://elsewhere.example/?sig=s3cret"))
     trial = await tried(hook(receiver.url, **template), send=True)
     assert trial.works or trial.hint
+    assert "elsewhere" not in repr(trial)
+    assert (trial.hint == REDIRECTED) is (code == 302)
 
 
 @pytest.mark.parametrize(

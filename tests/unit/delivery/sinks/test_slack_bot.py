@@ -17,8 +17,8 @@ from structlog.testing import capture_logs
 from tls import own_ca, serving
 from worker_rig import FakeClock
 
+from watcher.delivery.sinks.http_post import REDIRECTED, SMALL_BODY_BYTES
 from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
-from watcher.delivery.sinks.http_post import SMALL_BODY_BYTES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.slack_api import REMEDIES
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
@@ -271,7 +271,7 @@ async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
             ("200 without ok", "is url that of Slack's Web API?"),
         ),
         (says(answer(404)), ("404", "is url that of Slack's Web API?")),
-        (says(answer(302, Location="https://elsewhere.example")), ("302", "is url that of Slack's Web API?")),
+        (says(answer(302, Location="https://elsewhere.example")), ("302", REDIRECTED)),
         (says(answer(503)), ("503", "")),
         (closes, ("reset", "")),
     ],

@@ -14,7 +14,7 @@ from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.http_post import REMEDIES
+from watcher.delivery.sinks.http_post import REDIRECTED, REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.template import outcome_of
 from watcher.delivery.sinks.webhook import WebhookSettings
@@ -130,13 +130,14 @@ async def test_the_answer_is_the_code_over_a_real_connection(receiver: Receiver)
     async with sink_to(receiver.url) as sink:
         for code in (200, 202, 204, 299, 301, 302, 304, 308, 400, 401, 404, 410, 413, 422, 429, 500, 502, 503, 504):
             receiver.reply = says(answer(code, Location=receiver.url))
-            assert await sink.send([DELIVERY]) == SendResult(expected(code), str(code))
+            sent = await sink.send([DELIVERY])
+            assert (sent.outcome, sent.answer) == (expected(code), str(code))
 
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_not_followed(receiver: Receiver, code: int) -> None:
-    receiver.reply = says(answer(code, Location=f"{receiver.url}/elsewhere"))
-    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, str(code))
+async def test_a_redirect_is_not_followed_and_says_what_to_do(receiver: Receiver, code: int) -> None:
+    receiver.reply = says(answer(code, Location=f"{receiver.url}/elsewhere?sig=s3cret"))
+    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, str(code), remedy=REDIRECTED)
     assert len(receiver.requests) == 1
 
 
