@@ -16,7 +16,7 @@ from watcher.domain.event import Event
 from watcher.domain.event_size import cut
 from watcher.domain.execution import LOST, ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros
-from watcher.runtime.terminal import harmless
+from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
 
 WIDE_COLUMNS = 80
@@ -29,8 +29,8 @@ _FEW_S = 10.0
 def reason(execution: ExecutionSnapshot) -> str:
     """Return why it failed: its first failed node and that one's error, else its own error; empty if neither."""
     node = next(iter(execution.failed_nodes), None)
-    of_node = ": ".join(filter(None, (node.name, node.error))) if node else ""
-    return harmless(cut(of_node or execution.error or ""))
+    of_node = ": ".join(filter(None, map(first_visible, (node.name, node.error)))) if node else ""
+    return harmless(cut(first_visible(of_node, execution.error)))
 
 
 def change_line(event: Event, execution: ExecutionSnapshot | None) -> str:
@@ -87,7 +87,7 @@ def _standing(subject: Subject, progress: Progress, moment: RenderTime, *, wide:
         glyph, style = GLYPHS.get(progress.status, SURPRISE)
         line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress, moment)}", style=f"bold {style}")
     execution = subject.execution if wide else f"{subject.execution[:4]}…{subject.execution[-4:]}"
-    name = harmless((progress.execution and progress.execution.pipeline_name) or "")
+    name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))
     return Text.assemble(line, f"   {name or 'pipeline ' + subject.pipeline[:8]} · {execution}")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from watcher.delivery.sinks.alert_text import clean, in_words, shorten, usable_link
 from watcher.domain.event import AccountTrouble, ClosedReason, EventType, GapReason
 from watcher.domain.problems import Severity, severity_of
+from watcher.runtime.terminal import first_visible
 
 HEADLINE_LENGTH = 150
 NAME_LENGTH = 70
@@ -97,7 +98,9 @@ class Alert:
         time = datetime.fromisoformat(event["time"])
         data = event["data"]
         failed = data.get("execution", {}).get("failedNodes", ())
-        nodes = tuple((each.get("name") or each.get("id") or "", each.get("error") or "") for each in failed)
+        nodes = tuple(
+            (first_visible(each.get("name"), each.get("id")), first_visible(each.get("error"))) for each in failed
+        )
         execution = data.get("execution", {}).get("id")
         return cls(event["id"], EventType(event["type"]), time, execution, data, nodes)
 
@@ -144,7 +147,7 @@ class Alert:
     def pipeline(self) -> str | None:
         """Return the pipeline's name, else its id."""
         pipeline: Mapping[str, str] = self.data.get("pipeline", {})
-        return pipeline.get("name") or pipeline.get("id")
+        return first_visible(pipeline.get("name"), pipeline.get("id")) or None
 
     @property
     def error(self) -> str:
@@ -155,7 +158,7 @@ class Alert:
         if self.closes and not self.is_trouble:
             return ""
         of_node = self.nodes[0][1] if self.nodes else ""
-        return of_node or self.data.get("execution", {}).get("error") or self._known()
+        return first_visible(of_node, self.data.get("execution", {}).get("error")) or self._known()
 
     @property
     def headline(self) -> str:

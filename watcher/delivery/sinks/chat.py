@@ -64,9 +64,12 @@ def moment_of(alert: Alert) -> tuple[str, datetime]:
 
 
 def other_nodes(alert: Alert, cut: Cutter, *, count: int, length: int) -> list[str]:
-    """Return a line for each further node that failed, of so many nodes, each of so many characters."""
+    """Return a line for each further node that failed, of so many nodes, each of so many characters.
+
+    A node of which nothing is known has none.
+    """
     cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + count
-    return [cut(": ".join(filter(None, node)), length) for node in alert.nodes[1 : 1 + count]]
+    return [cut(": ".join(filter(None, node)), length) for node in alert.nodes[1 : 1 + count] if any(node)]
 
 
 def ids_of(alert: Alert) -> str:

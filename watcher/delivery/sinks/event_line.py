@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from watcher.domain.execution import LOST, Status
-from watcher.runtime.terminal import harmless, printable
+from watcher.runtime.terminal import first_visible, harmless, printable
 
 GLYPHS: Mapping[str, tuple[str, str]] = {
     Status.NEW: ("○", ""),
@@ -57,7 +57,7 @@ def event_line(event: Mapping[str, Any], *, note: str = "") -> Text:
 
 
 def _subject(data: Mapping[str, Any]) -> str:
-    return harmless(data.get("pipeline", {}).get("name") or data.get("sink") or data.get("account", ""))
+    return harmless(first_visible(data.get("pipeline", {}).get("name"), data.get("sink"), data.get("account")))
 
 
 def _short(id_: str) -> str:
@@ -82,6 +82,6 @@ def _why(data: Mapping[str, Any]) -> str:
     """Return the reason the watcher has, else the error of the first node that failed, else that of the execution."""
     execution = data.get("execution", {})
     if node := next(iter(execution.get("failedNodes", ())), None):
-        return harmless(": ".join(filter(None, (node.get("name"), node.get("error")))))
+        return harmless(": ".join(filter(None, map(first_visible, (node.get("name"), node.get("error"))))))
     own = (data.get("reason"), data.get("cause"), data.get("answer"), execution.get("error"))
-    return harmless(", ".join(filter(None, own)))
+    return harmless(", ".join(filter(None, map(first_visible, own))))

@@ -72,6 +72,11 @@ def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_
     ]
 
 
+def test_a_name_that_nobody_sees_is_as_none() -> None:
+    lines = shown(progress_of(("running", 0), execution=replace(RUNNING, pipeline_name="\u3164")))
+    assert "   pipeline 0b5c8f1e · " in lines[0]
+
+
 def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
     execution = ExecutionSnapshot(SUBJECT.execution, "success")
     progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=WaitResult(Exit.DONE))
@@ -186,6 +191,8 @@ def test_a_line_without_a_beginning_has_no_seconds() -> None:
         (FailedNode("n", "Greeting", "timeout"), "other", "Greeting: timeout"),
         (FailedNode("n", "Greeting", None), "other", "Greeting"),
         (FailedNode("n", None, None), "other", "other"),
+        (FailedNode("n", " ", "\u200b"), "other", "other"),
+        (None, "\u200b", ""),
         (None, "other", "other"),
         (None, None, ""),
     ],

@@ -1,7 +1,18 @@
 from datetime import datetime
 
 import pytest
-from sample_events import AT, HOSTILE, closing_overdue, data_of, execution_id, failed, problem_block, sample
+from sample_events import (
+    AT,
+    BLANKS,
+    HOSTILE,
+    PIPELINE,
+    closing_overdue,
+    data_of,
+    execution_id,
+    failed,
+    problem_block,
+    sample,
+)
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, mask, shorten, span, usable_link
@@ -152,6 +163,18 @@ def test_a_pipeline_without_a_name_is_called_by_its_id() -> None:
     data = data_of(EventType.EXECUTION_SUCCESS)
     del data["pipeline"]["name"]
     assert read(sample(EventType.EXECUTION_SUCCESS, data=data)).headline.startswith("✓ 0b5c8f1e-")
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_name_or_an_error_that_nobody_sees_is_as_none(blank: str) -> None:
+    data = data_of(EventType.EXECUTION_FAILED)
+    data["pipeline"]["name"] = blank
+    data["execution"] |= {"error": "out of credit", "failedNodes": [{"id": "n1", "name": blank, "error": blank}]}
+    alert = read(sample(EventType.EXECUTION_FAILED, data=data))
+    assert (alert.headline, alert.error) == (f"✕ {PIPELINE} failed at n1", "out of credit")
+    data["execution"] |= {"error": blank, "failedNodes": []}
+    alert = read(sample(EventType.EXECUTION_FAILED, data=data))
+    assert (alert.headline, alert.error) == (f"✕ {PIPELINE} failed", "")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from examples import EVENT
+from sample_events import BLANKS
 
 from watcher.delivery.sinks.event_line import event_console, event_line, render
 
@@ -53,6 +54,15 @@ def test_a_line_of_the_watcher_itself_says_whose_it_is_and_why(type_: str, data:
     line = event_line(event).plain
     assert shown in line
     assert line.endswith(data.get("reason") or data["answer"]) or data.get("cause", "-") in line
+
+
+@pytest.mark.parametrize("blank", BLANKS)
+def test_a_name_or_an_error_that_nobody_sees_is_left_out(blank: str) -> None:
+    nodes = [{"id": "n1", "name": blank, "error": "timeout"}]
+    data = EVENT["data"] | {"pipeline": {"name": blank}, "execution": {"failedNodes": nodes}}
+    line = event_line(EVENT | {"data": data}).plain
+    assert "✕ failed   default " in line
+    assert line.endswith("  timeout")
 
 
 def test_nothing_the_api_said_is_obeyed_by_a_terminal() -> None:

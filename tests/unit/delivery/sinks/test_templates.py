@@ -9,8 +9,10 @@ import pytest
 from receivers_rules import check_alertmanager, check_discord, check_pagerduty, check_slack, check_teams, texts_of
 from sample_events import (
     AT,
+    BLANKS,
     HOSTILE,
     OVERDUE_ENDS,
+    PIPELINE,
     data_of,
     failed,
     sample,
@@ -84,6 +86,23 @@ def test_a_receiver_takes_the_largest_and_most_hostile_event(
         assert all(
             clean(text.replace("\n", "")) == text.replace("\n", "") for text in texts_of(json.loads(message.body))
         )
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
+@pytest.mark.parametrize("blank", BLANKS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
+    template: Template, check: Callable[[bytes], Any], blank: str, count: int
+) -> None:
+    data = data_of(EventType.EXECUTION_FAILED)
+    data["pipeline"]["name"] = blank
+    data["execution"] |= {"error": blank, "failedNodes": [{"id": blank, "name": blank, "error": blank}] * 3}
+    batch = [sample(EventType.EXECUTION_FAILED, number=number, data=data) for number in range(count)]
+    for message in template.messages(batch):
+        check(message.body)
+        lines = template.shown(message.body)
+        assert PIPELINE in lines[0]
+        assert all(line.strip() and clean(blank).strip() not in line.split() for line in lines)
 
 
 @pytest.mark.parametrize(("template", "check"), CHECKS, ids=NAMES)
