@@ -58,15 +58,16 @@ def check_slack_blocks(payload: dict[str, Any]) -> None:
     blocks = payload.get("blocks", [])
     assert [block.to_dict() for block in Block.parse_all(blocks)] == blocks  # raises for what Slack would refuse
     assert len(blocks) <= 50
-    assert len(json.dumps(blocks, ensure_ascii=False)) <= 13_200
+    assert most_characters(json.dumps(blocks, ensure_ascii=False)) <= 13_200
     for text in _text_objects(blocks):
-        assert 0 < len(text["text"]) <= 3000
+        assert 0 < most_characters(text["text"]) <= 3000
         if text["type"] == "mrkdwn":
             assert OURS_IN_MARKUP.fullmatch(text["text"])
         else:
             assert text["emoji"] is False
     for block in blocks:
-        assert all(len(field["text"]) <= 2000 for field in block.get("fields", ()))
+        assert all(most_characters(field["text"]) <= 2000 for field in block.get("fields", ()))
+        assert block["type"] != "header" or most_characters(block["text"]["text"]) <= 150
 
 
 def _text_objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (any JSON)
@@ -86,20 +87,20 @@ def check_discord(body: bytes) -> dict[str, Any]:
     assert payload["allowed_mentions"] == {"parse": []}
     assert bool(payload.get("content")) != bool(payload.get("embeds"))
     if "content" in payload:
-        assert _discord_length(payload["content"]) <= 2000
+        assert most_characters(payload["content"]) <= 2000
         assert_no_markdown(payload["content"])
         return payload
     (embed,) = payload["embeds"]
     fields, footer = embed["fields"], embed["footer"]["text"]
-    assert 0 < _discord_length(embed["title"]) <= 256
-    assert _discord_length(embed.get("description", "")) <= 4096
-    assert _discord_length(footer) <= 2048
+    assert 0 < most_characters(embed["title"]) <= 256
+    assert most_characters(embed.get("description", "")) <= 4096
+    assert most_characters(footer) <= 2048
     assert len(fields) <= 25
     assert all(
-        0 < _discord_length(each["name"]) <= 256 and 0 < _discord_length(each["value"]) <= 1024 for each in fields
+        0 < most_characters(each["name"]) <= 256 and 0 < most_characters(each["value"]) <= 1024 for each in fields
     )
     texts = [embed["title"], embed.get("description", ""), *(each[key] for each in fields for key in ("name", "value"))]
-    assert sum(map(_discord_length, [*texts, footer])) <= 6000
+    assert sum(map(most_characters, [*texts, footer])) <= 6000
     for text in texts:
         assert_no_markdown(text)
     assert 0 <= embed["color"] <= 0xFFFFFF
@@ -108,8 +109,8 @@ def check_discord(body: bytes) -> dict[str, Any]:
     return payload
 
 
-def _discord_length(text: str) -> int:
-    """Return the most characters that anybody counts in it."""
+def most_characters(text: str) -> int:
+    """Return the most characters that anybody counts in it: an emoji is two in UTF-16."""
     return len(text.encode("utf-16-le")) // 2
 
 

@@ -1,7 +1,8 @@
 """Texts as messages show them: harmless, cut to a receiver's limits, durations and times in words.
 
 What the API or the user calls something may hold anything: control characters are shown by their codes, and where a
-receiver reads markup, its template puts such a text in no such field.
+receiver reads markup, its template puts such a text in no such field. Characters are counted as UTF-16 has them, where
+an emoji is two: not every receiver says how it counts, and none counts more.
 """
 
 import json
@@ -39,10 +40,15 @@ def clean(text: str) -> str:
     return text if text.isprintable() else harmless(text)
 
 
+def length(text: str) -> int:
+    """Return how many characters a text has in UTF-16."""
+    return len(text.encode("utf-16-le")) // 2
+
+
 def shorten(text: str, limit: int) -> str:
     """Return a name, cut to so many characters."""
     text = clean(text)
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    return text if length(text) <= limit else f"{_beginning(text, limit - 1)}…"
 
 
 class Cutter:
@@ -55,16 +61,26 @@ class Cutter:
     def __call__(self, text: str, limit: int) -> str:
         """Return a text, cut to so many characters; with a limit of 0 nothing of it."""
         text = clean(text)
-        if len(text) <= limit:
+        if length(text) <= limit:
             return text
         self.has_cut = True
-        mark = f"… (+{len(text) - limit:,} chars)"
-        mark = f"… (+{len(text) - limit + len(mark):,} chars)"
-        return text[: limit - len(mark)] + mark if limit else ""
+        if not limit:
+            return ""
+        kept = _beginning(text, limit - len(_mark_of(len(text))))
+        return kept + _mark_of(len(text) - len(kept))
+
+
+def _mark_of(missing_count: int) -> str:
+    return f"… (+{missing_count:,} chars)"
+
+
+def _beginning(text: str, limit: int) -> str:
+    """Return so many characters of a text, or one less where the last would be half of a pair."""
+    return text.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
 
 
 def fit(
-    build: Callable[[Limits, Cutter], Any], limits: Iterable[Limits], *, most: int, size: Callable[[str], int] = len
+    build: Callable[[Limits, Cutter], Any], limits: Iterable[Limits], *, most: int, size: Callable[[str], int] = length
 ) -> tuple[str, bool]:
     """Return the JSON of the first that has at most that size, of the last if none has; and whether that is cut.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, length, shorten, to_json
 from watcher.delivery.sinks.chat import (
     UNTRUSTED_FACTS,
     Limits,
@@ -71,7 +71,9 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-_LIMITS = (Limits(500, 4, 1500), Limits(0, 4, 1500))
+_LIMITS = (Limits(500, 4, 1500),)
+"""What leaves room for the largest event."""
+
 _GROUP_LIMITS = (
     _GroupLimits(1500, 200, 5),
     _GroupLimits(750, 100, 5),
@@ -190,7 +192,7 @@ def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
 def _newest(alert: Alert, limits: _GroupLimits, *, with_link: bool) -> Json:
     value = "\n".join(map(_code, details_of(alert, error=limits.error)))
     linked = f"{value}\n[Open](<{alert.link}>)"
-    has_link = alert.link and with_link and _length(linked) <= VALUE_LENGTH
+    has_link = alert.link and with_link and length(linked) <= VALUE_LENGTH
     return {"name": _escape(alert.headline), "value": linked if has_link else value}
 
 
@@ -223,13 +225,8 @@ def _without_backticks(text: str) -> str:
     return text.replace("`", "\N{MODIFIER LETTER GRAVE ACCENT}")
 
 
-def _length(text: str) -> int:
-    """Return the characters of a text as JavaScript counts them: some receivers count fewer, none counts more."""
-    return len(text.encode("utf-16-le")) // 2
-
-
 def _size(message: str) -> int:
     """Return the characters that count for Discord: those of the embed's texts."""
     (embed,) = json.loads(message)["embeds"]
     texts = [embed["title"], embed.get("description", ""), embed["footer"]["text"]]
-    return sum(map(_length, [*texts, *(text for each in embed["fields"] for text in (each["name"], each["value"]))]))
+    return sum(map(length, [*texts, *(text for each in embed["fields"] for text in (each["name"], each["value"]))]))

@@ -15,7 +15,7 @@ from sample_events import (
 )
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, mask, shorten, span, usable_link
+from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, length, mask, shorten, span, usable_link
 from watcher.delivery.sinks.digest import Digest
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import AccountTrouble, EventType, GapReason
@@ -68,7 +68,7 @@ def test_no_headline_has_more_than_150_characters_or_one_that_is_obeyed(type_: E
     if "execution" in data:
         data["execution"]["failedNodes"] = [{"name": long, "error": long}]
     headline = read(sample(type_, data=data)).headline
-    assert len(headline) <= HEADLINE_LENGTH
+    assert length(headline) <= HEADLINE_LENGTH
     assert headline.isprintable()
 
 
@@ -222,6 +222,18 @@ def test_a_text_is_cut_to_its_limit_and_says_what_is_missing() -> None:
     assert mark == f" (+{2704 - len(kept):,} chars)"
 
 
+@pytest.mark.parametrize("limit", range(150, 154))
+def test_an_emoji_counts_as_two_characters_and_is_never_cut_in_half(limit: int) -> None:
+    text, cut = "\U0001f600" * 200, Cutter()
+    kept, _, mark = cut(text, limit).partition("…")
+    assert limit - 3 <= length(f"{kept}…{mark}") <= limit
+    assert (set(kept), mark) == ({"\U0001f600"}, f" (+{200 - len(kept)} chars)")
+    name = shorten(text, limit)
+    assert limit - 1 <= length(name) <= limit
+    assert set(name) == {"\U0001f600", "…"}
+    assert (shorten(text[:75], 150), cut(text[:75], 150)) == (text[:75], text[:75])
+
+
 def test_a_name_is_cut_and_cleaned() -> None:
     assert shorten("abcdef", 5) == "abcd…"
     assert clean("a\x1b[31m\nb") == r"a\x1b[31m b"
@@ -295,5 +307,5 @@ def test_a_group_says_how_many_of_what() -> None:
 
 def test_no_headline_of_a_group_has_more_than_150_characters() -> None:
     digest = digest_of(*(failed(number, pipeline={"id": "p", "name": HOSTILE * 9}) for number in range(2)))
-    assert len(digest.headline) <= HEADLINE_LENGTH
+    assert length(digest.headline) <= HEADLINE_LENGTH
     assert read(failed()).seen_at == AT

@@ -101,16 +101,25 @@ def test_a_headline_of_nothing_but_markup_has_room_in_a_title(type_: EventType) 
     assert embed["title"].count(r"\*") > 60
 
 
-def test_lengths_are_measured_as_discord_counts_them() -> None:
+def test_the_largest_event_has_room_in_an_embed_and_what_is_cut_says_so() -> None:
     data = data_of(EventType.EXECUTION_FAILED)
-    data["labels"] = {"label": "🎉" * 250, "other": "🎉" * 250}
-    others = [{"name": "Booking", "error": "🎉" * 290}] * 4
-    data["execution"] |= {"failedNodes": [{"name": "Greeting", "error": "🎉" * 1500}, *others], "status": "🎉" * 200}
+    data["labels"] = {"label": "漢" * 250, "other": "漢" * 250}
+    nodes = [{"name": "*" * 300, "error": "漢" * 1600}] * 9
+    data["execution"] |= {"failedNodes": nodes, "status": "漢" * 200}
     (message,) = DiscordTemplate().messages([oversized(data)])
     (embed,) = check_discord(message.body)["embeds"]
-    assert message.is_cut
-    assert ("Labels" in str(embed["fields"]), "Also failed" in embed["description"]) == (False, True)
+    assert ("chars)" in embed["description"], message.is_cut) == (True, True)
+    assert ("Labels" in str(embed["fields"]), "Also failed" in embed["description"]) == (True, True)
     assert len(message.body) > 6000  # bytes are not what counts
+
+
+def test_lengths_are_measured_as_discord_counts_them() -> None:
+    words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
+    more = {"pipeline": {"id": PIPELINE, "name": "🎉" * 90}, "link": f"https://example.com/{'x' * 680}"}
+    batch = [failed(number, error=f"{word} {'🎉' * 150}", **more) for number, word in enumerate(words)]
+    (embed,) = embeds(*batch)
+    # With an emoji as one character there would be room for all five.
+    assert sum("[Open]" in field["value"] for field in embed["fields"]) == 1
 
 
 def test_discord_says_since_when_a_problem_is_open_and_colours_what_is_over_green() -> None:

@@ -131,6 +131,13 @@ def test_slack_gives_up_labels_first_then_other_nodes_then_the_end_of_the_error(
     assert ("label=" in texts, "Booking" in texts, '"' * 1500 in texts) == (False, True, True)
 
 
+def test_a_message_is_measured_with_an_emoji_as_two_characters_for_slack_does_not_say_how_it_counts() -> None:
+    more = {"pipeline": {"id": PIPELINE, "name": "🎉" * 90}, "link": f"https://example.com/{'x' * 1350}"}
+    (payload,) = slack(*(failed(number, error="🎉" * 500, **more) for number in range(5)))
+    # With an emoji as one character there would be room for all five.
+    assert sum("accessory" in block for block in payload["blocks"]) == 1
+
+
 def test_good_and_bad_news_never_share_a_message_at_slack() -> None:
     bad, good = slack(failed(1), closing_overdue(EventType.EXECUTION_SUCCESS, 2), failed(3), failed(4))
     assert good["text"].startswith("✓ Sales agent succeeded, no longer overdue")

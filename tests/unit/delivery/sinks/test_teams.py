@@ -96,9 +96,9 @@ def test_names_and_errors_are_shown_at_teams_as_they_are_and_obeyed_nowhere() ->
 
 def test_the_largest_event_has_room_in_a_card_and_what_is_cut_says_so() -> None:
     data = data_of(EventType.EXECUTION_FAILED)
-    data["labels"] = {"label": "🎉" * 250, "other": "🎉" * 250}
+    data["labels"] = {"label": "漢" * 250, "other": "漢" * 250}
     data["link"] = "https://example.com/" + "x" * 2900
-    data["execution"] |= {"failedNodes": [{"name": "🎉" * 300, "error": "🎉" * 1600}] * 9, "status": "🎉" * 200}
+    data["execution"] |= {"failedNodes": [{"name": "漢" * 300, "error": "漢" * 1600}] * 9, "status": "漢" * 200}
     (message,) = TeamsTemplate().messages([oversized(data)])
     check_teams(message.body)
     assert ("chars)" in message.body.decode(), message.is_cut) == (True, True)
@@ -106,7 +106,7 @@ def test_the_largest_event_has_room_in_a_card_and_what_is_cut_says_so() -> None:
 
 def test_a_group_at_teams_gives_up_links_and_stays_within_the_bytes() -> None:
     data = data_of(EventType.EXECUTION_FAILED) | {"link": "https://example.com/" + "x" * 2900}
-    data["execution"]["failedNodes"] = [{"name": "🎉" * 300, "error": "🎉" * 500}]
+    data["execution"]["failedNodes"] = [{"name": "漢" * 300, "error": "漢" * 500}]
     (message,) = TeamsTemplate().messages([sample(EventType.EXECUTION_FAILED, data=data)] * 20)
     card = check_teams(message.body)
     assert (sum("selectAction" in run for run in runs_of(card)), message.is_cut) == (1, True)
