@@ -71,7 +71,7 @@ class Digest:
         self._newest: deque[Alert] = deque(maxlen=NEWEST_COUNT)
         self._clusters = _Clusters()
         self._words: Counter[str] = Counter()
-        self._names: dict[str, None] = {}
+        self._names: dict[tuple[str, str], str] = {}  # of each pipeline, or account, by its id
         self._severities: set[Severity] = set()
         self._seen: list[datetime] = []
 
@@ -83,7 +83,8 @@ class Digest:
         self._newest.append(alert)
         self._clusters.add(alert)
         self._words[_WORDS.get(alert.type) or alert.type.rpartition(".")[2]] += 1
-        self._names[alert.pipeline or alert.data.get("account") or ""] = None
+        account, pipeline = alert.data.get("account", ""), alert.data.get("pipeline", {}).get("id", "")
+        self._names[account, pipeline] = alert.pipeline or account
         self._severities.add(alert.severity)
         self._seen = [min([*self._seen, alert.seen_at]), max([*self._seen, alert.seen_at])]
 
@@ -100,7 +101,7 @@ class Digest:
     @property
     def title(self) -> str:
         """Return how many of what, where and when."""
-        return f"{_counted(self._words)}{_where(list(self._names))} ({self.times})"
+        return f"{_counted(self._words)}{_where(list(self._names.values()))} ({self.times})"
 
     @property
     def times(self) -> str:

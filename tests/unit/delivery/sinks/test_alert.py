@@ -1,4 +1,5 @@
 from datetime import datetime
+from typing import Any
 
 import pytest
 from sample_events import (
@@ -303,6 +304,17 @@ def test_a_group_says_how_many_of_what() -> None:
     assert digest.title == "4 failed, 1 overdue, 1 lost, 1 more in 2 pipelines (12:00:31-12:00:31 UTC)"
     assert digest.severity is Severity.ERROR
     assert [alert.type for alert in digest.newest][:2] == [EventType.EXECUTION_UNRECOGNIZED, EventType.EXECUTION_LOST]
+
+
+@pytest.mark.parametrize("other", [{"pipeline": {"id": "p", "name": "Sales agent"}}, {"account": "staging"}])
+def test_pipelines_of_one_name_are_counted_by_their_ids(other: dict[str, Any]) -> None:
+    title = digest_of(failed(1), failed(2), failed(3, **other)).title
+    assert title == "3 failed in 2 pipelines (12:00:31-12:00:31 UTC)"
+
+
+def test_a_pipeline_that_was_renamed_is_counted_once_by_its_newest_name() -> None:
+    title = digest_of(failed(1), failed(2, pipeline={"id": PIPELINE, "name": "Sales"})).title
+    assert title == "2 failed in Sales (12:00:31-12:00:31 UTC)"
 
 
 def test_no_headline_of_a_group_has_more_than_150_characters() -> None:
