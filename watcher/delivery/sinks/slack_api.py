@@ -13,10 +13,11 @@ from urllib.parse import urlencode
 from yarl import URL
 
 from watcher.delivery.sinks.alert_text import shorten
-from watcher.delivery.sinks.http_post import REDIRECTED, Answer, ConnectionRules, Poster
 from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
+from watcher.delivery.sinks.http_post import Answer, ConnectionRules, Poster
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SendResult, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN
+from watcher.delivery.sinks.template import result_of_status
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.backoff import parse_retry_after
 
@@ -156,13 +157,14 @@ def _require(answer: ApiAnswer) -> None:
 
 
 def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
+    """Return what an answer means: 200 by its content, any other status as for webhooks, but never as a success."""
+    result = result_of_status(answer.status)
     if content.get("ok") is True:
-        return SendResult(SendOutcome.DELIVERED, str(answer.status))
-    if answer.status == 429:  # noqa: PLR2004 (HTTP)
-        return SendResult(SendOutcome.BUSY, str(answer.status))
+        return result
     if answer.status != 200:  # noqa: PLR2004 (HTTP)
-        remedy = {3: REDIRECTED, 5: ""}.get(answer.status // 100, _NOT_SLACK)
-        return SendResult(SendOutcome.RETRY, str(answer.status), remedy=remedy)
+        outcome = SendOutcome.RETRY if result.outcome in TAKEN else result.outcome
+        is_odd = outcome is not SendOutcome.BUSY and answer.status < 500  # noqa: PLR2004 (HTTP)
+        return replace(result, outcome=outcome, remedy=result.remedy or (_NOT_SLACK if is_odd else ""))
     word = content.get("error")
     if not (isinstance(word, str) and _WORD.fullmatch(word)):
         return SendResult(SendOutcome.RETRY, "200 without ok", remedy=_NOT_SLACK)

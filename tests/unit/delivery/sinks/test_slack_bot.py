@@ -271,6 +271,7 @@ async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
             ("200 without ok", "is url that of Slack's Web API?"),
         ),
         (says(answer(404)), ("404", "is url that of Slack's Web API?")),
+        (says(answer(202, body=b'{"ok":true}')), ("202", "is url that of Slack's Web API?")),
         (says(answer(302, Location="https://elsewhere.example")), ("302", REDIRECTED)),
         (says(answer(503)), ("503", "")),
         (closes, ("reset", "")),
@@ -281,6 +282,26 @@ async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: t
         result = await sink.send([failed()])
         assert (result.outcome, result.answer, result.remedy) == (SendOutcome.RETRY, *expected)
         assert len(receiver.requests) == 1
+
+
+async def test_410_disables_the_sink_as_any_webhook() -> None:
+    async with Receiver(says(answer(410))) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
+        result = await sink.send([failed()])
+    assert (result.outcome, result.answer) == (SendOutcome.GONE, "410")
+    assert "url" in result.remedy
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_what_never_gets_through_as_it_is_goes_once_more_in_minimal_form_and_is_refused(status: int) -> None:
+    async with Receiver(says(answer(status))) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
+        with capture_logs() as logs:
+            result = await sink.send([failed()])
+    assert (result.outcome, result.answer) == (SendOutcome.REFUSED, str(status))
+    whole, minimal = (json.loads(request.body) for request in receiver.requests)
+    assert ("blocks" in whole, "blocks" in minimal) == (True, False)
+    assert [(log["event"], log["answer"], log["minimal"]) for log in logs] == [
+        ("template.rejected", str(status), str(status))
+    ]
 
 
 @pytest.mark.parametrize("place", [{}, {"channel": CHANNEL, "ts": 1}, {"channel": CHANNEL, "ts": "1\0"}])
