@@ -23,18 +23,18 @@ class Limits(NamedTuple):
     error: int
 
 
-def parts_of(batch: Sequence[Delivery]) -> list[Alert | Digest]:
-    """Return what each message is about, an event or several, that of which the oldest event is first.
+def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
+    """Return what each message is about, an event or a group, that of which the oldest event is first.
 
     Good news and bad never share one.
     """
     if len(batch) == 1:
         return [Alert.read(batch[0].body)]
-    parts: defaultdict[bool, Digest] = defaultdict(Digest)
+    groups: defaultdict[bool, Digest] = defaultdict(Digest)
     for delivery in batch:
         alert = Alert.read(delivery.body)
-        parts[alert.is_trouble].add(alert, event_id=delivery.event_id)
-    return [part.newest[0] if part.count == 1 else part for part in parts.values()]
+        groups[alert.is_trouble].add(alert, event_id=delivery.event_id)
+    return [group.newest[0] if group.count == 1 else group for group in groups.values()]
 
 
 def facts_of(alert: Alert, cut: Cutter, *, labels: int) -> dict[str, str]:

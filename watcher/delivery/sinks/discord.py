@@ -25,7 +25,7 @@ from watcher.delivery.sinks.chat import (
     ids_of,
     moment_of,
     other_nodes,
-    parts_of,
+    read_batch,
     rest_of,
 )
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
@@ -91,7 +91,7 @@ class DiscordTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [_message_of(part) if isinstance(part, Alert) else _message_of_group(part) for part in parts_of(batch)]
+        return [_message_of(news) if isinstance(news, Alert) else _message_of_group(news) for news in read_batch(batch)]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever.

@@ -20,7 +20,7 @@ from watcher.delivery.sinks.chat import (
     ids_of,
     moment_of,
     other_nodes,
-    parts_of,
+    read_batch,
     rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
@@ -65,8 +65,8 @@ def plain_messages(batch: Sequence[Delivery], *, most_bytes: int) -> list[PlainM
     left out.
     """
     return [
-        _of_group(part, most_bytes=most_bytes) if isinstance(part, Digest) else _of_event(part, most_bytes=most_bytes)
-        for part in parts_of(batch)
+        _of_group(news, most_bytes=most_bytes) if isinstance(news, Digest) else _of_event(news, most_bytes=most_bytes)
+        for news in read_batch(batch)
     ]
 
 

@@ -20,7 +20,6 @@ AT_ONCE_COUNT = 16
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-Part = TypeVar("Part")
 
 
 async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
@@ -69,7 +68,7 @@ class TakenParts:
         self._taken: dict[UUID, _Taken] = {}  # of what was taken in part, the oldest first
 
     async def send(
-        self, batch: Sequence[Delivery], parts: Sequence[Part], send: Callable[[Part], Awaitable[SendResult]]
+        self, batch: Sequence[Delivery], parts: Sequence[Item], send: Callable[[Item], Awaitable[SendResult]]
     ) -> SendResult:
         """Send all parts in their order; the first that is not taken ends it. There must be as many at each attempt.
 

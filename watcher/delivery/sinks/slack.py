@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.chat import parts_of
+from watcher.delivery.sinks.chat import read_batch
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.slack_blocks import message_of, message_of_group, shown_of
@@ -22,7 +22,7 @@ class SlackTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [message_of(part) if isinstance(part, Alert) else message_of_group(part) for part in parts_of(batch)]
+        return [message_of(news) if isinstance(news, Alert) else message_of_group(news) for news in read_batch(batch)]
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
