@@ -38,7 +38,7 @@ class Message:
     @property
     def lines(self) -> list[str]:
         """Return what people read."""
-        return shown_of(json.dumps(self.content).encode()) if "blocks" in self.content else [self.content["text"]]
+        return shown_of(self.content) if "blocks" in self.content else [self.content["text"]]
 
 
 class FakeSlack:

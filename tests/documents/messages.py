@@ -108,12 +108,12 @@ def slack_bot_picture() -> str:
     canvas.text("clerk-watcher", bold=True)
     canvas.text("APP   11:19   (edited)", x=LEFT + 118, size=11, colour=MUTED)
     canvas.y += 26
-    for block in json.loads(end.message.body)["blocks"]:
+    for block in end.message.content["blocks"]:
         _draw_block(canvas, block)
     canvas.y += 6
     canvas.paragraph("3 replies", bold=True, colour=LINK)
     for reply in (failure, reminder, note):
-        headline = json.loads(reply.message.body)["text"].split("\n")[0]
+        headline = reply.message.content["text"].split("\n")[0]
         canvas.text("clerk-watcher", x=2 * LEFT, bold=True, size=12)
         canvas.text(headline, x=2 * LEFT + 100)
         canvas.y += LINE + 4

@@ -7,9 +7,9 @@ an emoji is two: not every receiver says how it counts, and none counts more.
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from watcher.runtime.terminal import harmless
 
@@ -26,6 +26,7 @@ _UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
 """Each unit with its seconds, and the next smaller one."""
 
 Limits = TypeVar("Limits")
+Content = TypeVar("Content")
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -80,20 +81,19 @@ def _beginning(text: str, limit: int) -> str:
 
 
 def fit(
-    build: Callable[[Limits, Cutter], Any], limits: Iterable[Limits], *, most: int, size: Callable[[str], int] = length
-) -> tuple[str, bool]:
-    """Return the JSON of the first that has at most that size, of the last if none has; and whether that is cut.
+    build: Callable[[Limits, Cutter], Content], limits: Sequence[Limits], *, most: int, size: Callable[[Content], int]
+) -> tuple[Content, bool]:
+    """Return the first that has at most that size, the last if none has; and whether that is cut.
 
-    The limits are in the order of what is given up.
+    The limits are in the order of what is given up; there is at least one.
     """
-    text, has_cut = "", False
     for number, each in enumerate(limits):
         cutter = Cutter()
-        text = to_json(build(each, cutter))
-        has_cut = cutter.has_cut or number > 0
-        if size(text) <= most:
+        content = build(each, cutter)
+        is_cut = cutter.has_cut or number > 0
+        if size(content) <= most:
             break
-    return text, has_cut
+    return content, is_cut
 
 
 def usable_link(link: object) -> str | None:

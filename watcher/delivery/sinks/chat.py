@@ -1,14 +1,19 @@
 """What every message for a chat says of an event or a group, and what goes into one message. Knows no receiver."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, in_words, shorten
-from watcher.delivery.sinks.digest import Digest
+from watcher.delivery.sinks.alert_text import Cutter, clean, in_words, shorten, to_json
+from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.template import Message
 from watcher.domain.delivery import Delivery
+
+Json = dict[str, Any]
 
 ID_LENGTH = 200
 UNTRUSTED_FACTS = frozenset({"Status", "Labels", "Account"})
@@ -21,6 +26,34 @@ class Limits(NamedTuple):
     labels: int
     nodes: int
     error: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChatMessage:
+    """One message as the object that is to be sent as JSON, and the minimal one to send if that is refused.
+
+    `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
+    """
+
+    id: str
+    content: Json
+    minimal: Json | None
+    is_cut: bool
+
+    def request(self) -> Message:
+        """Return the same for what posts bytes."""
+        minimal = None if self.minimal is None else partial(_body, self.minimal)
+        return Message(self.id, _body(self.content), minimal, self.is_cut)
+
+
+def requests_of(
+    batch: Sequence[Delivery],
+    *,
+    of_event: Callable[[Alert], ChatMessage],
+    of_group: Callable[[Digest], ChatMessage],
+) -> list[Message]:
+    """Return one request for a delivery, or one or two for a group, made by a receiver's two functions."""
+    return [(of_event(news) if isinstance(news, Alert) else of_group(news)).request() for news in read_batch(batch)]
 
 
 def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
@@ -72,10 +105,12 @@ def other_nodes(alert: Alert, cut: Cutter, *, count: int, length: int) -> list[s
     return [cut(": ".join(filter(None, node)), length) for node in alert.nodes[1 : 1 + count] if any(node)]
 
 
-def ids_of(alert: Alert) -> str:
-    """Return the ids of an event and of what it is about."""
-    pipeline = alert.data.get("pipeline", {}).get("id", "")
-    names = {"pipeline": pipeline, "execution": alert.execution or "", "event": alert.id}
+def ids_of(news: Alert | Digest) -> str:
+    """Return the ids of an event and of what it is about; of a group those of its newest."""
+    if isinstance(news, Digest):
+        return " ".join(shorten(each, ID_LENGTH) for each in news.ids[:NEWEST_COUNT])
+    pipeline = news.data.get("pipeline", {}).get("id", "")
+    names = {"pipeline": pipeline, "execution": news.execution or "", "event": news.id}
     return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
 
 
@@ -94,3 +129,7 @@ def details_of(alert: Alert, *, error: int = ID_LENGTH) -> list[str]:
 def rest_of(group: Digest) -> str:
     """Return how many there are, when they were seen, and where all of them stand."""
     return f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
+
+
+def _body(content: Json) -> bytes:
+    return to_json(content).encode()

@@ -12,6 +12,7 @@ from uuid import UUID
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, NAME_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import clean, mask, shorten, span
 from watcher.domain.event import EventType
+from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Severity
 
 NEWEST_COUNT = 5
@@ -87,6 +88,11 @@ class Digest:
         self._names[account, pipeline] = alert.pipeline or account
         self._severities.add(alert.severity)
         self._seen = [min([*self._seen, alert.seen_at]), max([*self._seen, alert.seen_at])]
+
+    @property
+    def id(self) -> str:
+        """Return the id of these events together, the same on every attempt."""
+        return str(group_id(self.event_ids))
 
     @property
     def count(self) -> int:

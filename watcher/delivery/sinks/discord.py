@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, length, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, length, shorten
 from watcher.delivery.sinks.chat import (
     UNTRUSTED_FACTS,
+    ChatMessage,
+    Json,
     Limits,
     cluster_lines,
     details_of,
@@ -25,16 +27,15 @@ from watcher.delivery.sinks.chat import (
     ids_of,
     moment_of,
     other_nodes,
-    read_batch,
+    requests_of,
     rest_of,
 )
-from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
-from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Severity
 
 MESSAGE_LENGTH = 5500
@@ -59,8 +60,6 @@ _OURS = re.compile(r"```\n([^`]*)\n```|`([^`]*)`|<t:(\d+):R>|\[Open\]\(<[^>]*>\)
 
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
 _NEW_WEBHOOK = "Discord no longer knows this webhook: it was deleted, or url is not whole; make a new one and set url"
-
-Json = dict[str, Any]
 
 
 class _GroupLimits(NamedTuple):
@@ -91,7 +90,7 @@ class DiscordTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [_message_of(news) if isinstance(news, Alert) else _message_of_group(news) for news in read_batch(batch)]
+        return requests_of(batch, of_event=_of_event, of_group=_of_group)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever.
@@ -146,19 +145,17 @@ def _read(match: re.Match[str]) -> str:
     return block or code or "[Open]"
 
 
-def _message_of(alert: Alert) -> Message:
-    headline, ids = alert.headline, ids_of(alert)
-    text, is_cut = fit(partial(_single, alert, headline, ids), _LIMITS, most=MESSAGE_LENGTH, size=_size)
-    return Message(alert.id, text.encode(), partial(_minimal, headline, ids), is_cut)
+def _of_event(alert: Alert) -> ChatMessage:
+    content, is_cut = fit(partial(_single, alert), _LIMITS, most=MESSAGE_LENGTH, size=_size)
+    return ChatMessage(alert.id, content, _minimal(alert), is_cut)
 
 
-def _message_of_group(group: Digest) -> Message:
-    text, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH, size=_size)
-    minimal = partial(_minimal, group.headline, " ".join(group.ids[:NEWEST_COUNT]))
-    return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
+def _of_group(group: Digest) -> ChatMessage:
+    content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH, size=_size)
+    return ChatMessage(group.id, content, _minimal(group), is_cut)
 
 
-def _single(alert: Alert, headline: str, ids: str, limits: Limits, cut: Cutter) -> Json:
+def _single(alert: Alert, limits: Limits, cut: Cutter) -> Json:
     error = _block([cut(alert.error, limits.error)])
     nodes = _block(other_nodes(alert, cut, count=limits.nodes, length=NODE_LENGTH))
     facts = {
@@ -168,12 +165,12 @@ def _single(alert: Alert, headline: str, ids: str, limits: Limits, cut: Cutter) 
     when, since = moment_of(alert)
     facts[when] = f"<t:{int(since.timestamp())}:R>"
     return _payload(
-        title=_escape(headline),
+        title=_escape(alert.headline),
         url=alert.link if alert.link and len(alert.link) <= LINK_LENGTH else "",
         color=_COLOURS[alert.severity],
         description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}"))),
         fields=[{"name": name, "value": value, "inline": True} for name, value in facts.items()],
-        footer={"text": ids},
+        footer={"text": ids_of(alert)},
         timestamp=timestamp(alert.time),
     )
 
@@ -201,9 +198,9 @@ def _payload(**embed: object) -> Json:
     return {"embeds": [given], "allowed_mentions": {"parse": []}}
 
 
-def _minimal(headline: str, ids: str) -> bytes:
-    content = f"{_escape(headline)}\n{_code(shorten(ids, IDS_LENGTH))}"
-    return to_json({"content": content, "allowed_mentions": {"parse": []}}).encode()
+def _minimal(news: Alert | Digest) -> Json:
+    content = f"{_escape(news.headline)}\n{_code(shorten(ids_of(news), IDS_LENGTH))}"
+    return {"content": content, "allowed_mentions": {"parse": []}}
 
 
 def _escape(headline: str) -> str:
@@ -225,8 +222,8 @@ def _without_backticks(text: str) -> str:
     return text.replace("`", "\N{MODIFIER LETTER GRAVE ACCENT}")
 
 
-def _size(message: str) -> int:
+def _size(message: Json) -> int:
     """Return the characters that count for Discord: those of the embed's texts."""
-    (embed,) = json.loads(message)["embeds"]
+    (embed,) = message["embeds"]
     texts = [embed["title"], embed.get("description", ""), embed["footer"]["text"]]
     return sum(map(length, [*texts, *(text for each in embed["fields"] for text in (each["name"], each["value"]))]))

@@ -17,7 +17,6 @@ from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
-from watcher.domain.event_ids import group_id
 
 ENQUEUE_URL = "https://events.pagerduty.com/v2/enqueue"
 
@@ -81,7 +80,7 @@ class PagerDutyTemplate:
     def _resolve(self, alert: Alert) -> Message:
         assert alert.problem is not None  # noqa: S101 (what closes a problem has one)
         event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": alert.problem["id"]}
-        return Message(alert.id, to_json(event).encode())
+        return Message(alert.id, _body(event))
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:
         return _message(alert.id, partial(self._event_of, alert, key))
@@ -90,7 +89,7 @@ class PagerDutyTemplate:
         if group.count == 1:
             (alert,) = group.newest
             return self._trigger(alert, key=alert.id)
-        key = str(group_id(group.event_ids))
+        key = group.id
         return _message(key, partial(self._event_of_group, group, key))
 
     def _event_of(self, alert: Alert, key: str, less: int, cut: Cutter) -> Json:
@@ -151,8 +150,8 @@ def _cleaned(value: Any) -> Any:  # noqa: ANN401 (any JSON)
 
 def _message(id_: str, build: Callable[[int, Cutter], Json]) -> Message:
     levels = (_EVERYTHING, _WITHOUT_EVENT_IDS, _NEXT_TO_NOTHING)
-    text, is_cut = fit(build, levels, most=EVENT_BYTES, size=lambda text: len(text.encode()))
-    return Message(id_, text.encode(), lambda: to_json(_minimal(build(_NEXT_TO_NOTHING, Cutter()))).encode(), is_cut)
+    event, is_cut = fit(build, levels, most=EVENT_BYTES, size=lambda event: len(_body(event)))
+    return Message(id_, _body(event), lambda: _body(_minimal(build(_NEXT_TO_NOTHING, Cutter()))), is_cut)
 
 
 def _minimal(event: Json) -> Json:
@@ -160,3 +159,7 @@ def _minimal(event: Json) -> Json:
     needed = ("summary", "source", "severity", "custom_details")
     payload = {name: event["payload"][name] for name in needed}
     return {name: event[name] for name in ("routing_key", "event_action", "dedup_key")} | {"payload": payload}
+
+
+def _body(event: Json) -> bytes:
+    return to_json(event).encode()

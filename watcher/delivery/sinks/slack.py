@@ -1,9 +1,9 @@
 """What goes to Slack's incoming webhooks, and what their answers mean."""
 
+import json
 from collections.abc import Sequence
 
-from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.chat import read_batch
+from watcher.delivery.sinks.chat import requests_of
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.slack_blocks import message_of, message_of_group, shown_of
@@ -22,7 +22,7 @@ class SlackTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [message_of(news) if isinstance(news, Alert) else message_of_group(news) for news in read_batch(batch)]
+        return requests_of(batch, of_event=message_of, of_group=message_of_group)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -33,4 +33,4 @@ class SlackTemplate:
 
     def shown(self, body: bytes) -> list[str]:
         """Return the texts of the blocks in their order."""
-        return shown_of(body)
+        return shown_of(json.loads(body))

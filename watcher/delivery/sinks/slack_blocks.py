@@ -4,18 +4,20 @@ Names, errors and labels stand in `plain_text` alone, which Slack reads no marku
 markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
 """
 
-import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import zip_longest
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, length, shorten, to_json
 from watcher.delivery.sinks.chat import (
     ID_LENGTH,
+    ChatMessage,
+    Json,
     Limits,
     cluster_lines,
     details_of,
@@ -25,9 +27,7 @@ from watcher.delivery.sinks.chat import (
     other_nodes,
     rest_of,
 )
-from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
-from watcher.delivery.sinks.template import Message
-from watcher.domain.event_ids import group_id
+from watcher.delivery.sinks.digest import Digest
 
 MESSAGE_LENGTH = 10_000
 """Slack refuses a message at about 13,200 characters over all blocks (slackapi/bolt-js#2509)."""
@@ -37,8 +37,6 @@ PREVIEW_LENGTH = 300
 ID_BLOCKS = 2
 
 _DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
-
-Json = dict[str, Any]
 
 
 class _GroupLimits(NamedTuple):
@@ -53,9 +51,9 @@ _LIMITS = (Limits(600, 4, 1500), Limits(0, 4, 1500), Limits(0, 0, 1500), Limits(
 _GROUP_LIMITS = (_GroupLimits(1500, SECTION_LENGTH, 5), _GroupLimits(1500, 1500, 5), _GroupLimits(750, 750, 1))
 
 
-def shown_of(body: bytes) -> list[str]:
+def shown_of(content: Json) -> list[str]:
     """Return the texts of the blocks in their order: fields side by side, buttons in brackets, times in UTC."""
-    return [line for block in json.loads(body)["blocks"] for line in _shown(block)]
+    return [line for block in content["blocks"] for line in _shown(block)]
 
 
 def _shown(block: Json) -> list[str]:
@@ -72,39 +70,36 @@ def _shown(block: Json) -> list[str]:
     return [f"{first}   [{block['accessory']['text']['text']}]" if "accessory" in block else first, *rest]
 
 
-def message_of(alert: Alert) -> Message:
+def message_of(alert: Alert) -> ChatMessage:
     """Return the message of one event."""
-    headline = alert.headline
-    text, is_cut = fit(partial(_single, alert, headline), _LIMITS, most=MESSAGE_LENGTH)
-    return Message(alert.id, text.encode(), partial(_minimal, headline, ids_of(alert)), is_cut)
+    content, is_cut = fit(partial(_single, alert, alert.headline), _LIMITS, most=MESSAGE_LENGTH, size=_size)
+    return ChatMessage(alert.id, content, _minimal(alert.headline, ids_of(alert)), is_cut)
 
 
-def message_of_group(group: Digest) -> Message:
+def message_of_group(group: Digest) -> ChatMessage:
     """Return the one message of a group."""
     if group.count == 1:
         return message_of(group.newest[0])
-    text, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH)
-    minimal = partial(_minimal, group.headline, " ".join(group.ids[:NEWEST_COUNT]))
-    return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
+    content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH, size=_size)
+    return ChatMessage(group.id, content, _minimal(group.headline, ids_of(group)), is_cut)
 
 
-def message_of_problem(alert: Alert) -> Message:
+def message_of_problem(alert: Alert) -> ChatMessage:
     """Return the message of a problem, which may be updated."""
-    message = message_of(alert)
-    return Message(message.id, message.body, partial(_minimal_blocks, alert.headline, ids_of(alert)), message.is_cut)
+    return replace(message_of(alert), minimal=_minimal_blocks(alert.headline, ids_of(alert)))
 
 
-def message_of_end(alert: Alert, opening: Alert | None) -> Message:
+def message_of_end(alert: Alert, opening: Alert | None) -> ChatMessage:
     """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
     headline = shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
     was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
-    text, is_cut = fit(partial(_single, alert, headline, was=was), _LIMITS, most=MESSAGE_LENGTH)
-    return Message(alert.id, text.encode(), partial(_minimal_blocks, headline, ids_of(alert)), is_cut)
+    content, is_cut = fit(partial(_single, alert, headline, was=was), _LIMITS, most=MESSAGE_LENGTH, size=_size)
+    return ChatMessage(alert.id, content, _minimal_blocks(headline, ids_of(alert)), is_cut)
 
 
-def message_of_note(alert: Alert) -> Message:
+def message_of_note(alert: Alert) -> ChatMessage:
     """Return the one line that says in a thread that its problem is over."""
-    return Message(alert.id, to_json(_payload(f"✓ {alert.ending}", "", [])).encode())
+    return ChatMessage(alert.id, _payload(f"✓ {alert.ending}", "", []), minimal=None, is_cut=False)
 
 
 def _single(alert: Alert, headline: str, limits: Limits, cut: Cutter, *, was: str | None = None) -> Json:
@@ -155,22 +150,22 @@ def _id_blocks(ids: Sequence[str], limit: int) -> tuple[list[Json], int]:
     blocks: list[Json] = []
     rest = [shorten(each, ID_LENGTH) for each in ids]
     while rest and len(blocks) < ID_BLOCKS:
-        count, length = 0, 0
-        while count < len(rest) and length + len(rest[count]) < limit:
-            length += len(rest[count]) + 1
+        count, taken = 0, 0
+        while count < len(rest) and taken + len(rest[count]) < limit:
+            taken += len(rest[count]) + 1
             count += 1
         blocks.append(_section(" ".join(rest[:count])))
         rest = rest[count:]
     return blocks, len(rest)
 
 
-def _minimal(headline: str, ids: str) -> bytes:
-    return to_json(_payload(headline, ids, [])).encode()
+def _minimal(headline: str, ids: str) -> Json:
+    return _payload(headline, ids, [])
 
 
-def _minimal_blocks(headline: str, ids: str) -> bytes:
+def _minimal_blocks(headline: str, ids: str) -> Json:
     """Return the same in a block, for where the text alone would be read as markup: `chat.update` has no `mrkdwn`."""
-    return to_json(_payload(headline, ids, [_section(f"{headline}\n{ids}")])).encode()
+    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
 
 
 def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
@@ -202,3 +197,7 @@ def _button(link: str) -> Json:
 
 def _buttons(alert: Alert) -> Json:
     return {"type": "actions", "elements": [_button(alert.link)]} if alert.link else {}
+
+
+def _size(message: Json) -> int:
+    return length(to_json(message))

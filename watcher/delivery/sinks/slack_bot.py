@@ -115,7 +115,7 @@ class SlackBotSettings(HttpSinkSettings):
 
     def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:  # noqa: ARG002 (others show times)
         """Return what people see of each message in the channel."""
-        return [shown_of(part.message.body) for part in parts_of([delivery]) if part.step is not Step.NOTE]
+        return [shown_of(part.message.content) for part in parts_of([delivery]) if part.step is not Step.NOTE]
 
     async def connect(self) -> str:
         """Ask Slack whose token it is and whether it knows the channel."""

@@ -9,6 +9,7 @@ from enum import Enum, auto
 from uuid import UUID
 
 from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.chat import ChatMessage
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.slack_blocks import (
     message_of_end,
@@ -16,7 +17,6 @@ from watcher.delivery.sinks.slack_blocks import (
     message_of_note,
     message_of_problem,
 )
-from watcher.delivery.sinks.template import Message
 from watcher.domain.delivery import Delivery
 
 
@@ -40,7 +40,7 @@ class Part:
     """One message. `problem` is the one whose message it is, changes or answers; `delivery` that of its first event."""
 
     step: Step
-    message: Message
+    message: ChatMessage
     delivery: Delivery
     problem: UUID | None
 

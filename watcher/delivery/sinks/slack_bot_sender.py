@@ -1,6 +1,5 @@
 """Posts, updates and answers the messages of one Slack app in one channel. What is in them is `slack_bot_parts`'."""
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -9,6 +8,7 @@ from uuid import UUID
 import structlog
 
 from watcher.delivery.sinks.alert_text import to_json
+from watcher.delivery.sinks.chat import Json
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
@@ -130,18 +130,18 @@ class _Attempt:
         message = part.message
         if message.is_cut:
             self._log.cut(part.delivery)
-        answer = await self._request(method, message.body, where)
+        answer = await self._request(method, message.content, where)
         if answer.result.outcome is not SendOutcome.REFUSED or message.minimal is None:
             return answer
-        less = await self._request(method, message.minimal(), where)
+        less = await self._request(method, message.minimal, where)
         self._log.rejected(part.delivery, answer=answer.result.answer, said=answer.said, minimal=less.result)
         return less
 
-    async def _request(self, method: str, body: bytes, where: Mapping[str, str]) -> ApiAnswer:
+    async def _request(self, method: str, content: Json, where: Mapping[str, str]) -> ApiAnswer:
         await self._slots.wait()
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
-        content = {name: value for name, value in json.loads(body).items() if name not in left_out}
-        return await self._api.call(method, to_json({**where, **content}).encode())
+        arguments = {**where, **{name: value for name, value in content.items() if name not in left_out}}
+        return await self._api.call(method, to_json(arguments).encode())
 
 
 def _stands_alone(answer: ApiAnswer) -> bool:

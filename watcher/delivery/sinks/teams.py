@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, fit, to_json
 from watcher.delivery.sinks.chat import (
-    ID_LENGTH,
     UNTRUSTED_FACTS,
+    ChatMessage,
+    Json,
     Limits,
     cluster_lines,
     details_of,
@@ -26,15 +27,14 @@ from watcher.delivery.sinks.chat import (
     ids_of,
     moment_of,
     other_nodes,
-    read_batch,
+    requests_of,
     rest_of,
 )
-from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
-from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Severity
 
 MESSAGE_BYTES = 20_000
@@ -50,8 +50,6 @@ _COLOURS: Mapping[Severity, str] = {
 }
 _DATE = re.compile(r"\{\{DATE\(([\d-]+)T([\d:]+)Z, SHORT\)\}\} \{\{TIME\([^)]*\)\}\}")
 _CHECK_FLOW = "is the flow turned on, may anyone trigger it, and is url the whole one that it shows?"
-
-Json = dict[str, Any]
 
 
 class _GroupLimits(NamedTuple):
@@ -76,7 +74,7 @@ class TeamsTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return [_message_of(news) if isinstance(news, Alert) else _message_of_group(news) for news in read_batch(batch)]
+        return requests_of(batch, of_event=_of_event, of_group=_of_group)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
@@ -106,27 +104,24 @@ def _shown(element: Json) -> list[str]:
     return ["".join(run["text"] for run in element["inlines"])]
 
 
-def _message_of(alert: Alert) -> Message:
-    headline = _headline(alert.headline, alert.severity)
-    text, is_cut = fit(partial(_single, alert, headline), _LIMITS, most=MESSAGE_BYTES, size=_size)
-    return Message(alert.id, text.encode(), partial(_minimal, headline, ids_of(alert)), is_cut)
+def _of_event(alert: Alert) -> ChatMessage:
+    content, is_cut = fit(partial(_single, alert), _LIMITS, most=MESSAGE_BYTES, size=_size)
+    return ChatMessage(alert.id, content, _minimal(alert), is_cut)
 
 
-def _message_of_group(group: Digest) -> Message:
-    headline = _headline(group.headline, group.severity)
-    text, is_cut = fit(partial(_grouped, group, headline), _GROUP_LIMITS, most=MESSAGE_BYTES, size=_size)
-    minimal = partial(_minimal, headline, " ".join(shorten(each, ID_LENGTH) for each in group.ids[:NEWEST_COUNT]))
-    return Message(str(group_id(group.event_ids)), text.encode(), minimal, is_cut)
+def _of_group(group: Digest) -> ChatMessage:
+    content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_BYTES, size=_size)
+    return ChatMessage(group.id, content, _minimal(group), is_cut)
 
 
-def _single(alert: Alert, headline: Json, limits: Limits, cut: Cutter) -> Json:
+def _single(alert: Alert, limits: Limits, cut: Cutter) -> Json:
     error = cut(alert.error, limits.error)
     nodes = other_nodes(alert, cut, count=limits.nodes, length=NODE_LENGTH)
     facts = facts_of(alert, cut, labels=limits.labels)
     when, since = moment_of(alert)
     ours = {name: value for name, value in facts.items() if name not in UNTRUSTED_FACTS} | {when: _date(since)}
     body = [
-        headline,
+        _headline(alert),
         *([_line(_run(error, fontType="Monospace"))] if error else []),
         *([_line(_run("Also failed:"))] if nodes else []),
         *(_line(_run(each, fontType="Monospace"), spacing="None") for each in nodes),
@@ -141,13 +136,13 @@ def _single(alert: Alert, headline: Json, limits: Limits, cut: Cutter) -> Json:
     return _payload(body, link=alert.link)
 
 
-def _grouped(group: Digest, headline: Json, limits: _GroupLimits, cut: Cutter) -> Json:
+def _grouped(group: Digest, limits: _GroupLimits, cut: Cutter) -> Json:
     newest = [
         line for number, alert in enumerate(group.newest) for line in _newest(alert, with_link=number < limits.links)
     ]
     clusters = [_line(_run(line, fontType="Monospace")) for line in cluster_lines(group, cut, length=limits.clusters)]
     heading = _line(_run(f"The newest {len(group.newest)}:", weight="Bolder"))
-    return _payload([headline, *clusters, heading, *newest, _small(f"{rest_of(group)}.")])
+    return _payload([_headline(group), *clusters, heading, *newest, _small(f"{rest_of(group)}.")])
 
 
 def _newest(alert: Alert, *, with_link: bool) -> list[Json]:
@@ -158,8 +153,8 @@ def _newest(alert: Alert, *, with_link: bool) -> list[Json]:
     ]
 
 
-def _minimal(headline: Json, ids: str) -> bytes:
-    return to_json(_payload([headline, _small(ids)])).encode()
+def _minimal(news: Alert | Digest) -> Json:
+    return _payload([_headline(news), _small(ids_of(news))])
 
 
 def _payload(body: Sequence[Json], *, link: str | None = None) -> Json:
@@ -176,8 +171,8 @@ def _payload(body: Sequence[Json], *, link: str | None = None) -> Json:
     return {"type": "message", "attachments": [attachment]}
 
 
-def _headline(text: str, severity: Severity) -> Json:
-    return _line(_run(text, size="Large", weight="Bolder", color=_COLOURS[severity]))
+def _headline(news: Alert | Digest) -> Json:
+    return _line(_run(news.headline, size="Large", weight="Bolder", color=_COLOURS[news.severity]))
 
 
 def _small(text: str) -> Json:
@@ -198,5 +193,5 @@ def _date(moment: datetime) -> str:
     return f"{{{{DATE({in_utc}, SHORT)}}}} {{{{TIME({in_utc})}}}}"
 
 
-def _size(message: str) -> int:
-    return len(message.encode())
+def _size(message: Json) -> int:
+    return len(to_json(message).encode())

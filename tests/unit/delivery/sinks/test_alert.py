@@ -241,9 +241,9 @@ def test_a_name_is_cut_and_cleaned() -> None:
 
 
 def test_the_first_that_fits_is_taken_else_the_last() -> None:
-    assert fit(lambda limit, _: "x" * limit, [9, 5, 2], most=7) == ('"xxxxx"', True)
-    assert fit(lambda limit, _: "x" * limit, [9, 5, 2], most=1) == ('"xx"', True)
-    assert fit(lambda limit, _: "x" * limit, [5], most=7) == ('"xxxxx"', False)
+    assert fit(lambda limit, _: "x" * limit, [9, 5, 2], most=7, size=len) == ("xxxxx", True)
+    assert fit(lambda limit, _: "x" * limit, [9, 5, 2], most=1, size=len) == ("xx", True)
+    assert fit(lambda limit, _: "x" * limit, [5], most=7, size=len) == ("xxxxx", False)
 
 
 @pytest.mark.parametrize(
