@@ -17,7 +17,7 @@ from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
-from watcher.delivery.sinks.settings import EventGlob
+from watcher.delivery.sinks.settings import EventGlobs
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
@@ -57,12 +57,7 @@ class AppriseSettings(RemoteSettings):
         "extra: `pip install 'clerk-watcher[apprise]'`.",
         examples=["apprise"],
     )
-    events: tuple[EventGlob, ...] = Field(
-        default=ALERT_EVENTS,
-        min_length=1,
-        description="Globs over event types; each must match at least one.",
-        examples=['[execution.failed, "account.*"]'],
-    )
+    events: EventGlobs = ALERT_EVENTS
     url: Annotated[SecretStr, AfterValidator(_apprise_url)] = Field(
         description="The Apprise URL of one service. Required, unless `url_file` is given. Only its scheme is ever "
         "shown.",

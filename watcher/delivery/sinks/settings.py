@@ -44,6 +44,16 @@ def _glob(value: str) -> str:
 EventGlob = Annotated[str, AfterValidator(_glob)]
 """A glob over event types that matches at least one of them."""
 
+EventGlobs = Annotated[
+    tuple[EventGlob, ...],
+    Field(
+        min_length=1,
+        description="Globs over event types; each must match at least one.",
+        examples=['[execution.failed, "account.*"]'],
+    ),
+]
+"""Which events a sink gets; each kind of sink has its own default."""
+
 
 def _sink_url(value: SecretStr) -> SecretStr:
     split_http_url(value.get_secret_value(), example="https://hooks.example.com/clerk")
@@ -110,12 +120,7 @@ class Match(Block):
 class SinkSettings(Block):
     """Common to all sinks. `events` are globs over event types."""
 
-    events: tuple[EventGlob, ...] = Field(
-        default=("*",),
-        min_length=1,
-        description="Globs over event types; each must match at least one.",
-        examples=['[execution.failed, "account.*"]'],
-    )
+    events: EventGlobs = ("*",)
     match: Match = Field(default=Match(), description="Restricts events of a pipeline; others pass by `events` alone.")
 
     @property

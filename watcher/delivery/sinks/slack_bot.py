@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, SecretStr
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
-from watcher.delivery.sinks.settings import EventGlob
+from watcher.delivery.sinks.settings import EventGlobs
 from watcher.delivery.sinks.slack_api import API_URL, SlackApi, check_access
 from watcher.delivery.sinks.slack_blocks import shown_of
 from watcher.delivery.sinks.slack_bot_parts import Step, parts_of
@@ -88,12 +88,7 @@ class SlackBotSettings(HttpSinkSettings):
     url: Annotated[str, AfterValidator(_api_url)] = Field(
         default=API_URL, description="Where Slack's Web API is.", examples=["https://slack-gov.com/api"]
     )
-    events: tuple[EventGlob, ...] = Field(
-        default=ALERT_EVENTS,
-        min_length=1,
-        description="Globs over event types; each must match at least one.",
-        examples=['["pipeline.*", "account.*"]'],
-    )
+    events: EventGlobs = ALERT_EVENTS
     rate_limit: Rate = Field(
         default=as_written("1/s"), description="The most requests sent; Slack takes one a second.", examples=["30/m"]
     )
