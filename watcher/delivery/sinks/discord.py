@@ -55,7 +55,7 @@ _COLOURS: Mapping[Severity, int] = {
 }
 _MARKUP = re.compile(r"[\\*_~|`<>@#\[\]()]|:(?=\S)")
 _ESCAPED = re.compile(r"\\([^0-9A-Za-z\s])")
-_OURS = re.compile(r"```\n([^`]*)\n```|`([^`]*)`|<t:(\d+):R>|\[Open\]\(<[^>]*>\)")
+_OWN_MARKUP = re.compile(r"```\n([^`]*)\n```|`([^`]*)`|<t:(\d+):R>|\[Open\]\(<[^>]*>\)")
 """What is read as something else than it says: code, a time, a link. Nothing in code is a time or a link."""
 
 _SECONDS = re.compile(r"\d{1,6}(?:\.\d{1,9})?")
@@ -135,7 +135,7 @@ def _unescaped(headline: str) -> str:
 
 
 def _as_read(text: str) -> str:
-    return _OURS.sub(_read, text)
+    return _OWN_MARKUP.sub(_read, text)
 
 
 def _read(match: re.Match[str]) -> str:

@@ -26,7 +26,7 @@ LATER_EVENTS = ("problem.acknowledged",)
 _WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ in EventType)}))
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_OURS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
+_OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
 _SECRET_PREFIX = "whsec_"  # noqa: S105 - how signing secrets begin, not one of them
 _SECRET_BYTES = range(24, 65)
 
@@ -86,7 +86,7 @@ SigningSecrets = Annotated[
 def _header_name(value: str) -> str:
     if not _TOKEN.fullmatch(value):
         raise InvalidValueError("is not a header's name", remedy="write it like X-Team", quote=False)
-    if value.lower() in _OURS or value.lower().startswith("webhook-"):
+    if value.lower() in _OWN_HEADERS or value.lower().startswith("webhook-"):
         raise InvalidValueError("is set by the watcher itself", remedy="remove it or choose another header")
     return value
 

@@ -35,7 +35,7 @@ _NOT_SLACK = "is url that of Slack's Web API?"
 _NEW_TOKEN = "install the app again and set token to its Bot User OAuth Token (OAuth & Permissions)"  # noqa: S105 (no token)
 _MAY_NOT_POST = "the channel or the workspace lets the app not post there: allow it, or set channel to another one"
 
-OF_CHANNEL: Mapping[str, str] = {
+CHANNEL_ERROR_REMEDIES: Mapping[str, str] = {
     "channel_not_found": "correct channel, which is an id such as C0123456789; a private channel is known only to an "
     "app that was invited to it: /invite @its-name",
     "not_in_channel": "invite the app to the channel: /invite @its-name",
@@ -48,8 +48,8 @@ OF_CHANNEL: Mapping[str, str] = {
 }
 """What a person has to do about an error of a whole channel."""
 
-REMEDIES: Mapping[str, str] = {
-    **OF_CHANNEL,
+ERROR_REMEDIES: Mapping[str, str] = {
+    **CHANNEL_ERROR_REMEDIES,
     "invalid_auth": "Slack does not know this token, or not from this address: copy the Bot User OAuth Token again",
     "not_authed": "Slack got no token: copy the Bot User OAuth Token again",
     "account_inactive": f"the app or its workspace is gone: {_NEW_TOKEN}",
@@ -61,8 +61,8 @@ REMEDIES: Mapping[str, str] = {
 }
 """What a person has to do about an error."""
 
-_BUSY = frozenset({"ratelimited", "rate_limited"})
-_REFUSED = frozenset(
+_BUSY_ERRORS = frozenset({"ratelimited", "rate_limited"})
+_REFUSAL_ERRORS = frozenset(
     {
         *("msg_too_long", "msg_blocks_too_long", "no_text", "too_many_attachments"),
         *("invalid_blocks", "invalid_blocks_format", "block_mismatch"),
@@ -135,7 +135,7 @@ async def check_access(api: SlackApi, channel: str) -> str:
     known = await api.ask("auth.test")
     _require(known)
     if known.scopes is not None and SCOPE not in known.scopes:
-        raise NotConnectedError("missing_scope", remedy=REMEDIES["missing_scope"])
+        raise NotConnectedError("missing_scope", remedy=ERROR_REMEDIES["missing_scope"])
     bot, team = (shorten(str(known.content.get(key, "?")), _NAME_LENGTH) for key in ("user", "team"))
     whose = f"takes the token of {bot} in {team}"
     asked = await api.ask("conversations.info", channel=channel)
@@ -145,7 +145,7 @@ async def check_access(api: SlackApi, channel: str) -> str:
     _require(asked)
     found = _mapping(asked.content.get("channel"))
     if found.get("is_archived"):
-        raise NotConnectedError("is_archived", remedy=REMEDIES["is_archived"])
+        raise NotConnectedError("is_archived", remedy=ERROR_REMEDIES["is_archived"])
     if found.get("is_member") is False and SCOPE_EVERYWHERE not in (known.scopes or ()):
         raise NotConnectedError("not_in_channel", remedy=f"invite the app to the channel: /invite @{bot}")
     return f"{whose}, which knows {channel}; nothing sent"
@@ -168,10 +168,10 @@ def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
     word = content.get("error")
     if not (isinstance(word, str) and _WORD.fullmatch(word)):
         return SendResult(SendOutcome.RETRY, "200 without ok", remedy=_NOT_SLACK)
-    if word in _BUSY:
+    if word in _BUSY_ERRORS:
         return SendResult(SendOutcome.BUSY, word)
     return SendResult(
-        SendOutcome.REFUSED if word in _REFUSED else SendOutcome.RETRY, word, remedy=REMEDIES.get(word, "")
+        SendOutcome.REFUSED if word in _REFUSAL_ERRORS else SendOutcome.RETRY, word, remedy=ERROR_REMEDIES.get(word, "")
     )
 
 

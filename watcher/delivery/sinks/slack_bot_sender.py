@@ -12,16 +12,16 @@ from watcher.delivery.sinks.chat import Json
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
-from watcher.delivery.sinks.slack_api import OF_CHANNEL, ApiAnswer, SlackApi
+from watcher.delivery.sinks.slack_api import CHANNEL_ERROR_REMEDIES, ApiAnswer, SlackApi
 from watcher.delivery.sinks.slack_bot_parts import Part, Step, parts_of
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 
 POST, UPDATE = "chat.postMessage", "chat.update"
 
-_GONE = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_message"})
+_GONE_ERRORS = frozenset({"message_not_found", "thread_not_found", "cannot_reply_to_message"})
 """What is said of a message that is not there any more, or was never one to answer."""
 
-_FIXED = frozenset({"edit_window_closed", "cant_update_message"})
+_CANNOT_UPDATE_ERRORS = frozenset({"edit_window_closed", "cant_update_message"})
 """What is said of a message that stays as it is: the workspace forbids it, or another app posted it."""
 
 _NOT_FOR_UPDATES = frozenset({"mrkdwn", "unfurl_links", "unfurl_media"})
@@ -96,12 +96,12 @@ class _Attempt:
         where = {"channel": place.channel, "ts" if is_update else "thread_ts": place.number}
         answer = await self._call(UPDATE if is_update else POST, part, where)
         word = answer.result.answer
-        if is_update and word in _FIXED:
+        if is_update and word in _CANNOT_UPDATE_ERRORS:
             note = "it cannot be updated; what is new stands in its thread"
             log.warning("message.fixed", **_named(part.delivery), answer=word, note=note)
             return SendResult(SendOutcome.DELIVERED, word)
         # Of a channel that is no longer the sink's, the messages are as good as gone.
-        if word in _GONE or (word in OF_CHANNEL and place.channel != self._channel):
+        if word in _GONE_ERRORS or (word in CHANNEL_ERROR_REMEDIES and place.channel != self._channel):
             self._forget(part, word)
             return await self._post(part)
         if answer.is_ok and not is_update and _stands_alone(answer):

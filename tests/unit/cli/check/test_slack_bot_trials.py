@@ -8,7 +8,7 @@ from receiver import Receiver, answer, says
 
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
 from watcher.config.models import Settings
-from watcher.delivery.sinks.slack_api import REMEDIES
+from watcher.delivery.sinks.slack_api import ERROR_REMEDIES
 from watcher.domain.errors import Exit
 from watcher.runtime.clock import SystemClock
 
@@ -61,19 +61,19 @@ async def test_an_app_must_be_in_the_channel_or_may_post_in_all(slack: FakeSlack
 async def test_a_token_that_is_refused_says_what_to_do(slack: FakeSlack, error: str) -> None:
     slack.says.append(error)
     trial = await tried(slack)
-    assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, f"fails ({error})", REMEDIES[error])
+    assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, f"fails ({error})", ERROR_REMEDIES[error])
     assert slack.calls == ["auth.test"]
 
 
 async def test_a_token_that_may_not_write_says_which_scope_it_lacks(slack: FakeSlack) -> None:
     slack.scopes = "channels:read"
-    assert (await tried(slack)).hint == REMEDIES["missing_scope"]
+    assert (await tried(slack)).hint == ERROR_REMEDIES["missing_scope"]
 
 
 async def test_a_channel_that_is_not_there_or_archived_says_what_to_do(slack: FakeSlack) -> None:
-    assert (await tried(slack, channel="C0000000000")).hint == REMEDIES["channel_not_found"]
+    assert (await tried(slack, channel="C0000000000")).hint == ERROR_REMEDIES["channel_not_found"]
     slack.archived.add(OTHER_CHANNEL)
-    assert (await tried(slack, channel=OTHER_CHANNEL)).hint == REMEDIES["is_archived"]
+    assert (await tried(slack, channel=OTHER_CHANNEL)).hint == ERROR_REMEDIES["is_archived"]
 
 
 async def test_a_server_that_is_not_slack_or_not_there_says_so(slack: FakeSlack) -> None:
@@ -90,7 +90,7 @@ async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: Fak
     assert slack.heads() == ["✓ Test message from clerk-watcher to its sink chat"]
     slack.members.clear()
     trial = await tried(slack, send=True)
-    assert (trial.words, trial.hint) == ("fails (not_in_channel)", REMEDIES["not_in_channel"])
+    assert (trial.words, trial.hint) == ("fails (not_in_channel)", ERROR_REMEDIES["not_in_channel"])
 
 
 @pytest.mark.parametrize("body", [b"[" * 4000, b'{"ok": true, "channel": "C1"}'])

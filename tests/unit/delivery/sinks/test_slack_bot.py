@@ -20,7 +20,7 @@ from worker_rig import FakeClock
 from watcher.delivery.sinks.http_post import REDIRECTED, SMALL_BODY_BYTES
 from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.delivery.sinks.slack_api import REMEDIES
+from watcher.delivery.sinks.slack_api import ERROR_REMEDIES
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.tls_settings import PemFile
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
@@ -241,11 +241,11 @@ async def test_of_what_cannot_be_updated_the_thread_says_that_it_is_over(
     assert [log["event"] for log in logs] == ["message.fixed"]
 
 
-@pytest.mark.parametrize("error", [*REMEDIES, "internal_error"])
+@pytest.mark.parametrize("error", [*ERROR_REMEDIES, "internal_error"])
 async def test_an_error_of_slack_says_what_to_do(slack: FakeSlack, sink: Sink, error: str) -> None:
     slack.says.append(error)
     result = await sink.send([failed()])
-    assert result == SendResult(SendOutcome.RETRY, error, remedy=REMEDIES.get(error, ""))
+    assert result == SendResult(SendOutcome.RETRY, error, remedy=ERROR_REMEDIES.get(error, ""))
     assert not slack.messages
 
 
@@ -396,7 +396,7 @@ async def test_an_error_of_its_own_channel_does_not_make_a_message_gone(
 ) -> None:
     message = await opened(sink)
     slack.says.append(error)
-    assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=REMEDIES[error])
+    assert await sink.send([of(message)]) == SendResult(SendOutcome.RETRY, error, remedy=ERROR_REMEDIES[error])
     assert slack.heads() == [HEAD]
 
 
