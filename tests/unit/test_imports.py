@@ -19,10 +19,11 @@ LATE = {
         *("watcher.delivery.sinks.own_template", "watcher.delivery.sinks.own_template.check"),
         "watcher.delivery.sinks.own_template.OwnTemplate",
     },
+    "watcher/cli/commands/check.py": {"watcher.cli.check.store_trial", "watcher.cli.check.store_trial.try_store"},
 }
 """What a function imports. The entry point first sees to signals: what it imports then takes half a second. PostgreSQL
 has a driver of an extra, which takes 10 MB; Apprise is one, too, and takes 26 MB. Jinja2 takes a tenth of a second,
-and few need it."""
+and few need it; SQLAlchemy two tenths, which `watcher check` needs to try a PostgreSQL store only."""
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
