@@ -84,10 +84,11 @@ class TransportFailedError(Exception):
     """A request got no usable answer.
 
     `kind` is `timeout`, `dns`, `tls`, `refused`, `reset`, `truncated`, `too_large`, `headers`, `private`,
-    else `connection`.
+    else `connection`. `remedy` says what a person has to do, where that is known.
     """
 
-    def __init__(self, kind: str) -> None:
-        """Keep the kind only: the texts of network errors carry addresses and paths, and paths are secrets."""
+    def __init__(self, kind: str, *, remedy: str = "") -> None:
+        """Keep no other text: those of network errors carry addresses and paths, and paths are secrets."""
         super().__init__(kind)
         self.kind = kind
+        self.remedy = remedy

@@ -14,7 +14,6 @@ from watcher.clerk.api import ClerkApi
 from watcher.clerk.protocol import Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
-from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SinkContext
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.cloudevents import trial_event
@@ -89,7 +88,6 @@ _SINK_HINTS = {
     "reset": "it closed the connection without an answer: correct url, or its port, or show it tls.cert_file",
     "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
     "timeout": "it may be busy, or a firewall may drop the request",
-    **REMEDIES,
 }
 
 
@@ -259,7 +257,7 @@ async def _try_sink(
         sent = None if delivery is None else await _send(delivery, settings, clock=clock)
         result = sent or _TrialResult(Exit.DONE, await settings.connect())
     except TransportFailedError as error:
-        result = _failed(error.kind)
+        result = _failed(error.kind, remedy=error.remedy)
     except NotConnectedError as error:
         result = _failed(error.answer, remedy=error.remedy)
     took_ms = (clock.monotonic() - began_at) * 1000

@@ -1,18 +1,21 @@
-"""Posts a body to a URL for one sink, once. What is in the body, and what the answer means, is the sink's business."""
+"""Posts a body to a URL for one sink, once. What is in the body, and what an answer means, is the sink's business."""
 
 import asyncio
 import ssl
 from collections.abc import Container, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
-from watcher.delivery.sinks.protocol import SinkContext
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SinkContext
+from watcher.delivery.sinks.request_series import TAKEN
 from watcher.delivery.sinks.status_line import Connector, head_of_answer
 from watcher.domain.errors import TransportFailedError
+from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, failure_kind, proxy_for
 from watcher.runtime.private_addresses import is_private_host, public_socket
@@ -108,7 +111,7 @@ class Poster:
         no more than `said_bytes`.
         """
         if self._is_refused:
-            raise TransportFailedError("private")
+            raise _failure("private")
         url = self._url / path if path else self._url
         all_headers = self._headers.copy()
         all_headers.update(headers)
@@ -127,12 +130,28 @@ class Poster:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
             if head is None:
-                raise TransportFailedError(failure_kind(error)) from None
+                raise _failure(failure_kind(error)) from None
             return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+
+def result_without_answer(error: TransportFailedError) -> SendResult:
+    """Return what a request means that got no answer."""
+    return SendResult(SendOutcome.RETRY, error.kind, remedy=error.remedy)
+
+
+def with_retry_after(result: SendResult, answer: Answer, *, now: datetime) -> SendResult:
+    """Add the `Retry-After` of an answer to what it means, if that is not that all is well."""
+    if result.outcome in TAKEN:
+        return result
+    return replace(result, retry_after_s=parse_retry_after(answer.headers.get("Retry-After"), now=now))
+
+
+def _failure(kind: str) -> TransportFailedError:
+    return TransportFailedError(kind, remedy=REMEDIES.get(kind, ""))
 
 
 class _ConnectedError(Exception):

@@ -6,20 +6,24 @@ An answer of 200 may say `ok: false` and a word for what is wrong. https://docs.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from yarl import URL
 
 from watcher.delivery.sinks.alert_text import shorten
-from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
-from watcher.delivery.sinks.http_post import Answer, ConnectionRules, Poster
+from watcher.delivery.sinks.http_post import (
+    Answer,
+    ConnectionRules,
+    Poster,
+    result_without_answer,
+    with_retry_after,
+)
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SendResult, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN
 from watcher.delivery.sinks.template import result_of_status
 from watcher.domain.errors import TransportFailedError
-from watcher.runtime.backoff import parse_retry_after
 
 API_URL = "https://slack.com/api"
 
@@ -117,13 +121,9 @@ class SlackApi:
                 said_bytes=ANSWER_BYTES,
             )
         except TransportFailedError as error:
-            result = SendResult(SendOutcome.RETRY, error.kind, remedy=CONNECTION_REMEDIES.get(error.kind, ""))
-            return ApiAnswer(result, {})
+            return ApiAnswer(result_without_answer(error), {})
         content = _object(answer.said) if answer.status == 200 else {}  # noqa: PLR2004 (HTTP)
-        result = _result(answer, content)
-        if result.outcome not in TAKEN:
-            retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), now=self._clock.now())
-            result = replace(result, retry_after_s=retry_after_s)
+        result = with_retry_after(_result(answer, content), answer, now=self._clock.now())
         return ApiAnswer(result, content, answer.said, _scopes(answer))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
-from watcher.delivery.sinks.http_post import REMEDIES, ConnectionRules, Poster
+from watcher.delivery.sinks.http_post import ConnectionRules, Poster, result_without_answer, with_retry_after
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
@@ -14,7 +14,6 @@ from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import TransportFailedError
-from watcher.runtime.backoff import parse_retry_after
 
 _REJECTED = 400
 
@@ -99,12 +98,9 @@ class WebhookSink:
                 message.body, headers=headers, judged_by_body=self._template.judged_by_body
             )
         except TransportFailedError as error:
-            return SendResult(SendOutcome.RETRY, error.kind, remedy=REMEDIES.get(error.kind, "")), b""
+            return result_without_answer(error), b""
         result = self._template.send_result(answer)
-        if result.outcome not in TAKEN:
-            retry_after_s = parse_retry_after(answer.headers.get("Retry-After"), now=self._clock.now())
-            result = replace(result, retry_after_s=retry_after_s)
-        return result, answer.said
+        return with_retry_after(result, answer, now=self._clock.now()), answer.said
 
     def _headers_of(self, message: Message, *, replayed: bool) -> dict[str, str]:
         timestamp = str(int(self._clock.now().timestamp()))
