@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
+from watcher.runtime.transport_failures import PROXY_REMEDIES
 
 
 class Reply(NamedTuple):
@@ -21,6 +22,12 @@ class Reply(NamedTuple):
     retry_after_s: float | None = None
     reason: str | None = None
 
+
+REMEDIES = {
+    **PROXY_REMEDIES,
+    "tls": "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url",
+}
+"""What a person has to do, by the `reason` of a reply, where that is known."""
 
 PAGE_ROWS = 50
 """How many rows of a list are asked for at once: the most the API gives."""

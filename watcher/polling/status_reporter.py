@@ -7,6 +7,7 @@ import asyncio
 
 import structlog
 
+from watcher.clerk.protocol import REMEDIES
 from watcher.domain.event import AccountTrouble, EventType
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.timestamps import Monotonic
@@ -79,6 +80,8 @@ class StatusReporter:
             self._metrics.events.labels(entry.event.type).inc()
             if trouble:
                 known = {} if cause is None else {"cause": cause}
+                if remedy := REMEDIES.get(cause or ""):
+                    known["remedy"] = remedy
                 log.error("account.degraded", account=self._lease.name, reason=trouble, **known)
             else:
                 log.info("account.recovered", account=self._lease.name)

@@ -1,9 +1,6 @@
 """The HTTP floor: one request goes out, one response or `TransportFailedError` comes back. No policy, no meaning."""
 
 import asyncio
-import errno
-import socket
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +17,8 @@ from yarl import URL
 
 from watcher.domain.errors import ConfigError, TransportFailedError
 from watcher.runtime.body_budget import BodyBudget
-from watcher.runtime.private_addresses import PrivateAddressError
 from watcher.runtime.timeout import TimeLimit
+from watcher.runtime.transport_failures import PROXY_AUTH, failure_kind
 
 BODY_BYTES = 8 * 1024 * 1024
 """An answer larger than this is not read to its end (SPEC 4)."""
@@ -155,11 +152,13 @@ class Client:
                     proxy_headers=self._proxy.headers,
                 )
                 try:
+                    if response.status == PROXY_AUTH and self._proxy.url is not None:
+                        raise TransportFailedError("proxy_auth")
                     return response, await _read(response, hold) if response.status == 200 else None  # noqa: PLR2004
                 finally:
                     response.release()  # the connection is kept if all of the answer was read
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise TransportFailedError(failure_kind(error)) from None
+            raise TransportFailedError(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
 
 
 def checked_request(check: Callable[[], None]) -> type[aiohttp.ClientRequest]:
@@ -208,39 +207,3 @@ async def _read(response: aiohttp.ClientResponse, hold: _Hold) -> bytes:
             await hold(size)
             await asyncio.sleep(0)  # what is compressed may all be there: others have their turn between its pieces
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
-    (TimeoutError, "timeout"),
-    ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
-    (aiohttp.ClientPayloadError, "truncated"),
-    ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
-    (ConnectionRefusedError, "refused"),
-    (PrivateAddressError, "private"),
-)
-_CODES = {
-    errno.ECONNREFUSED: "refused",
-    errno.ECONNRESET: "reset",
-    errno.ECONNABORTED: "reset",
-    errno.EPIPE: "reset",
-    errno.ETIMEDOUT: "timeout",
-}
-
-
-def failure_kind(error: Exception) -> str:
-    """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`."""
-    if isinstance(error.__cause__, ssl.SSLError):  # behind the handshake, as when a certificate of ours is wanted
-        return "tls"
-    for type_, kind in _KINDS:
-        if isinstance(error, type_):
-            return kind
-    if isinstance(error, aiohttp.ClientConnectorError):
-        return failure_kind(error.os_error)
-    if isinstance(error, OSError):
-        return _CODES.get(error.errno or 0, "connection")
-    # Told by its words, which aiohttp alone has put together: it has no type for this.
-    too_large = ("Got more than", "Too many headers")
-    if isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(too_large):
-        return "headers"
-    return "connection"

@@ -3,16 +3,18 @@
 import asyncio
 from dataclasses import dataclass, field
 
+import pytest
+from structlog.testing import capture_logs
 from virtual import FakeClock
 
-from watcher.clerk.protocol import Reply
+from watcher.clerk.protocol import REMEDIES, Reply
 from watcher.domain.event_factory import EventFactory
 from watcher.domain.execution import Outcome
 from watcher.domain.routing import Router
 from watcher.polling.circuit_breaker import AccountCircuitBreaker
 from watcher.polling.status_reporter import StatusReporter
 from watcher.runtime.metrics import Metrics
-from watcher.store.changes import NO_BACKOFF, BackoffState, Lease
+from watcher.store.changes import NO_BACKOFF, BackoffState, Lease, SourceChange
 from watcher.store.records import AccountRecord
 
 LEASE = Lease("account", "default", 7)
@@ -20,7 +22,7 @@ LEASE = Lease("account", "default", 7)
 
 @dataclass
 class Pages:
-    """A store that takes backoffs only, each in a while of its own."""
+    """A store that keeps backoffs only, each in a while of its own."""
 
     written: list[BackoffState] = field(default_factory=list)
 
@@ -28,6 +30,9 @@ class Pages:
         assert lease is LEASE
         await asyncio.sleep(0)
         self.written.append(backoff)
+
+    async def record(self, change: SourceChange) -> None:
+        assert change.lease is LEASE
 
 
 class Saved:
@@ -47,9 +52,16 @@ class Saved:
             metrics=Metrics().account("default"),
         )
 
-    def answer(self, outcome: Outcome, *, code: int | None = None, retry_after_s: float | None = None) -> None:
+    def answer(
+        self,
+        outcome: Outcome,
+        *,
+        code: int | None = None,
+        retry_after_s: float | None = None,
+        reason: str | None = None,
+    ) -> None:
         now = self.clock.monotonic()
-        self.breaker.note(Reply(outcome, now, None, code, retry_after_s), now=now)
+        self.breaker.note(Reply(outcome, now, None, code, retry_after_s, reason), now=now)
 
     def busy(self, retry_after_s: float) -> None:
         self.answer(Outcome.RATE_LIMITED, code=429, retry_after_s=retry_after_s)
@@ -115,3 +127,17 @@ async def test_failures_are_written_as_they_last_until_they_are_trouble() -> Non
     assert [backoff.failing_for_s for backoff in lasting] == [float(5 * step) for step in range(1, 13)]
     saved.answer(Outcome.OK)
     assert await saved.save() == [NO_BACKOFF]
+
+
+@pytest.mark.parametrize(("cause", "remedy"), [(cause, REMEDIES[cause]) for cause in REMEDIES] + [("refused", None)])
+async def test_trouble_is_logged_with_its_cause_and_what_helps_where_that_is_known(
+    cause: str, remedy: str | None
+) -> None:
+    saved = Saved()
+    for _ in range(2):
+        saved.answer(Outcome.CONNECTION, reason=cause)
+        saved.clock.advance(60)
+    with capture_logs() as logs:
+        await saved.reporter.report()
+    (log,) = logs
+    assert (log["event"], log["cause"], log.get("remedy")) == ("account.degraded", cause, remedy)

@@ -71,5 +71,5 @@ async def test_only_a_certificate_of_a_known_ca_with_the_right_name_is_given_the
 async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> None:
     async with Receiver(tls=serving(own_ca(tmp_path), API)) as server, Tunnel() as proxy:
         environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
-        assert await what_a_process_sees(f"https://{API}:{server.port}", **environment) == ["connection"]
+        assert await what_a_process_sees(f"https://{API}:{server.port}", **environment) == ["proxy_auth"]
     assert server.connections_count == 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from watcher.clerk.api import ClerkApi
-from watcher.clerk.protocol import Answer
+from watcher.clerk.protocol import REMEDIES, Answer
 from watcher.config.models import AccountSettings, Settings, WatchSettings
 from watcher.daemon.build import open_client
 from watcher.delivery.sinks.protocol import NotConnectedError, SendOutcome, SinkContext
@@ -61,7 +61,6 @@ _KEY_FAILS = {
     Outcome.REJECTED: ("rejects the request", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
-_TLS_HINT = "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url"
 _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})
 """What is answered of one pipeline or execution; of it alone, once the key is known to be good."""
 
@@ -216,7 +215,7 @@ class _Key:
     def _fails(self, reply: Answer, wanted: str) -> _TrialResult:
         words, hint = _KEY_FAILS[reply.outcome]
         words = f"{words} ({reply.status_code})" if reply.status_code and "(" not in words else words
-        hint = _TLS_HINT if reply.reason == "tls" else hint
+        hint = REMEDIES.get(reply.reason or "", hint)
         return _TrialResult(
             Exit.UNREACHABLE, words.format(wanted=wanted, cause=reply.reason), hint.format(key=self._place_of_key())
         )

@@ -17,8 +17,9 @@ from watcher.delivery.sinks.status_line import Connector, head_of_answer
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.clock import SystemClock
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, failure_kind, proxy_for
+from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, proxy_for
 from watcher.runtime.private_addresses import is_private_host, public_socket
+from watcher.runtime.transport_failures import PROXY_AUTH, PROXY_REMEDIES, failure_kind
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -28,6 +29,7 @@ BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
 REMEDIES = {
+    **PROXY_REMEDIES,
     "private": "its address is private: correct url, or set allow_private: true if that is meant",
     "tls": "its certificate is not trusted here, or it asks for yours: tls.ca_file, or SSL_CERT_FILE for all sinks, "
     "names the CA to trust, tls.cert_file what to show",
@@ -124,13 +126,15 @@ class Poster:
                 proxy=self._proxy.url,
                 proxy_headers=self._proxy.headers,
             ) as response:
+                if response.status == PROXY_AUTH and self._proxy.url is not None:
+                    raise _failure("proxy_auth")
                 patience_s = None if response.status in judged_by_body else BODY_GRACE_S
                 said = await _beginning(response, patience_s=patience_s, most=said_bytes)
                 return Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
             if head is None:
-                raise _failure(failure_kind(error)) from None
+                raise _failure(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
             return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
 
     async def close(self) -> None:

@@ -292,6 +292,42 @@ async def test_behind_a_proxy_the_proxy_is_connected_to(receiver: Receiver, no_p
     assert (trial.place, trial.works, trial.words) == ("http://hooks.invalid", True, "proxy connected, nothing sent")
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_wants_a_login_says_where_it_is_given(
+    receiver: Receiver, no_proxy: pytest.MonkeyPatch, scheme: str
+) -> None:
+    receiver.reply = says(answer(407))
+    no_proxy.setenv(f"{scheme}_proxy", receiver.url.replace("//", "//me:hunter2@"))
+    of_api = await tried(account(f"{scheme}://api.invalid"))
+    of_sink = await tried(hook(f"{scheme}://hooks.invalid"), send=True)
+    assert (of_api.works, of_api.words) == (False, "cannot be reached (proxy_auth)")
+    assert (of_sink.works, of_sink.words) == (False, "fails (proxy_auth)")
+    for trial in (of_api, of_sink):
+        assert "user and a password" in trial.hint
+        assert "HTTPS_PROXY=http://user:password@host:port (HTTP_PROXY for http://)" in trial.hint
+        assert "hunter2" not in repr(trial)
+
+
+async def test_a_407_without_a_proxy_is_the_receivers_own(receiver: Receiver) -> None:
+    receiver.reply = says(answer(407))
+    assert (await tried(hook(receiver.url), send=True)).words == "answers 407"
+    assert "(407)" in (await tried(account(receiver.url))).words
+
+
+@pytest.mark.parametrize("proxy", ["nowhere.invalid:3128", "http://me:hunter2@127.0.0.1:1"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_proxy_that_is_not_there_is_not_taken_for_the_target(
+    no_proxy: pytest.MonkeyPatch, scheme: str, proxy: str
+) -> None:
+    no_proxy.setenv(f"{scheme}_proxy", proxy)
+    of_api = await tried(account(f"{scheme}://api.invalid"))
+    of_sink = await tried(hook(f"{scheme}://hooks.invalid"))
+    assert (of_api.words, of_sink.words) == ("cannot be reached (proxy)", "fails (proxy)")
+    for trial in (of_api, of_sink):
+        assert trial.hint.startswith("the proxy cannot be reached: correct its URL in HTTPS_PROXY")
+        assert "hunter2" not in repr(trial)
+
+
 @pytest.mark.parametrize(
     ("url", "words"),
     [("http://127.0.0.1:1", "fails (refused)"), ("http://nowhere.invalid", "fails (dns)")],

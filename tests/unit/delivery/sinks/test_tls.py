@@ -90,7 +90,7 @@ async def test_a_proxy_that_refuses_the_login_leads_nowhere(
 ) -> None:
     async with Receiver(tls=serving(ca, NAME)) as receiver, Tunnel() as proxy:
         environment.setenv("https_proxy", proxy.url.replace("hunter2", "wrong"))
-        assert await outcome_of(block(f"https://{NAME}:{receiver.port}", ca_file=tmp_path / "ca.pem")) == "connection"
+        assert await outcome_of(block(f"https://{NAME}:{receiver.port}", ca_file=tmp_path / "ca.pem")) == "proxy_auth"
     assert receiver.connections_count == 0
 
 

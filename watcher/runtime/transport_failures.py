@@ -1,0 +1,65 @@
+"""What went wrong with a request that got no answer, in a word; what helps where the proxy is at fault."""
+
+import errno
+import socket
+import ssl
+
+import aiohttp
+
+from watcher.runtime.private_addresses import PrivateAddressError
+
+PROXY_AUTH = 407
+"""The status code of a proxy that wants another login, or one at all."""
+
+PROXY_REMEDIES = {
+    "proxy": "the proxy cannot be reached: correct its URL in HTTPS_PROXY (HTTP_PROXY for http://), or start it",
+    "proxy_auth": "the proxy asks for a user and a password that it knows: write them into its URL in the environment, "
+    "HTTPS_PROXY=http://user:password@host:port (HTTP_PROXY for http://)",
+}
+"""What a person has to do, by the kind of a `TransportFailedError`."""
+
+_KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
+    (TimeoutError, "timeout"),
+    ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
+    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
+    (aiohttp.ClientPayloadError, "truncated"),
+    ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
+    (ConnectionRefusedError, "refused"),
+    (PrivateAddressError, "private"),
+)
+_CODES = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.EPIPE: "reset",
+    errno.ETIMEDOUT: "timeout",
+}
+
+
+def failure_kind(error: Exception, *, by_proxy: bool) -> str:
+    """Name what went wrong without its text, which may hold an address or a path: see `TransportFailedError`.
+
+    `by_proxy` says that every connection is one to a proxy.
+    """
+    if isinstance(error, aiohttp.ClientHttpProxyError) and error.status == PROXY_AUTH:
+        return "proxy_auth"
+    if by_proxy and isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientConnectorDNSError)):
+        return "proxy"
+    return _kind_of(error)
+
+
+def _kind_of(error: Exception) -> str:
+    if isinstance(error.__cause__, ssl.SSLError):  # behind the handshake, as when a certificate of ours is wanted
+        return "tls"
+    for type_, kind in _KINDS:
+        if isinstance(error, type_):
+            return kind
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return _kind_of(error.os_error)
+    if isinstance(error, OSError):
+        return _CODES.get(error.errno or 0, "connection")
+    # Told by its words, which aiohttp alone has put together: it has no type for this.
+    too_large = ("Got more than", "Too many headers")
+    if isinstance(error, aiohttp.ClientResponseError) and error.message.startswith(too_large):
+        return "headers"
+    return "connection"
