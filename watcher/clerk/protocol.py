@@ -26,6 +26,7 @@ class Reply(NamedTuple):
 REMEDIES = {
     **PROXY_REMEDIES,
     "tls": "its certificate is not trusted here: SSL_CERT_FILE names the CA to trust; or correct base_url",
+    "client_cert": "the server wants a client certificate, which an account cannot show: correct base_url",
 }
 """What a person has to do, by the `reason` of a reply, where that is known."""
 

@@ -1,6 +1,7 @@
 """What went wrong with a request that got no answer, in a word; what helps where the proxy is at fault."""
 
 import errno
+import re
 import socket
 import ssl
 
@@ -18,10 +19,16 @@ PROXY_REMEDIES = {
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
 
+_OF_CLIENT_CERT = re.compile(
+    r"ALERT_(?:CERTIFICATE_(?:REQUIRED|EXPIRED|REVOKED|UNKNOWN)|(?:BAD|UNSUPPORTED)_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)"
+)
+"""What a server says of the client's certificate, or of getting none (RFC 8446, 6.2), in OpenSSL's words. With TLS 1.3
+it comes behind the handshake, in place of an answer."""
+
 _KINDS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str], ...] = (
     (TimeoutError, "timeout"),
     ((aiohttp.ClientConnectorDNSError, socket.gaierror), "dns"),
-    ((aiohttp.ClientSSLError, ssl.SSLError), "tls"),
+    (aiohttp.ClientSSLError, "tls"),
     (aiohttp.ClientPayloadError, "truncated"),
     ((aiohttp.ServerDisconnectedError, ConnectionResetError, ConnectionAbortedError, BrokenPipeError), "reset"),
     (ConnectionRefusedError, "refused"),
@@ -49,8 +56,9 @@ def failure_kind(error: Exception, *, by_proxy: bool) -> str:
 
 
 def _kind_of(error: Exception) -> str:
-    if isinstance(error.__cause__, ssl.SSLError):  # behind the handshake, as when a certificate of ours is wanted
-        return "tls"
+    tls = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
+    if isinstance(tls, ssl.SSLError):
+        return "client_cert" if _OF_CLIENT_CERT.search(getattr(tls, "reason", None) or "") else "tls"
     for type_, kind in _KINDS:
         if isinstance(error, type_):
             return kind

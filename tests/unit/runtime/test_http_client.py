@@ -254,6 +254,12 @@ def caused_by(cause: Exception, error: Exception) -> Exception:
     return error
 
 
+def of_alert(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, "secret")
+    error.reason = reason
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -273,6 +279,10 @@ def caused_by(cause: Exception, error: Exception) -> Exception:
         (OSError(errno.ENETUNREACH, "secret"), "connection"),
         (socket.gaierror(), "dns"),
         (ssl.SSLError(), "tls"),
+        (of_alert("TLSV1_ALERT_UNKNOWN_CA"), "client_cert"),
+        (caused_by(of_alert("TLSV13_ALERT_CERTIFICATE_REQUIRED"), aiohttp.ClientOSError(1, "secret")), "client_cert"),
+        (of_alert("SSLV3_ALERT_HANDSHAKE_FAILURE"), "tls"),
+        (of_alert("CERTIFICATE_VERIFY_FAILED"), "tls"),
         (caused_by(ssl.SSLError(), aiohttp.ClientOSError(1, "secret")), "tls"),
         (PrivateAddressError(), "private"),
         (UnicodeError(), "connection"),

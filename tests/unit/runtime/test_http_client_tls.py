@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 from receiver import Receiver, answer, says
-from tls import Tunnel, own_ca, serving
+from tls import Tunnel, asking, own_ca, serving
 
 API = "api.example.com"
 HERE = "127.0.0.1"
@@ -73,3 +73,11 @@ async def test_a_proxy_that_refuses_the_login_leads_nowhere(tmp_path: Path) -> N
         environment = {"SSL_CERT_FILE": str(tmp_path / "ca.pem"), "HTTPS_PROXY": proxy.url.replace("hunter2", "wrong")}
         assert await what_a_process_sees(f"https://{API}:{server.port}", **environment) == ["proxy_auth"]
     assert server.connections_count == 0
+
+
+@pytest.mark.untraced
+async def test_a_server_that_wants_a_client_certificate_is_called_one(tmp_path: Path) -> None:
+    server = serving(own_ca(tmp_path), HERE, clients=trustme.CA())  # by TLS 1.3 it says so after the handshake
+    with asking(server) as port:
+        found = await what_a_process_sees(f"https://{HERE}:{port}", SSL_CERT_FILE=str(tmp_path / "ca.pem"))
+    assert found == ["client_cert"]

@@ -84,7 +84,7 @@ _SINK_HINTS = {
     "5xx": "it has trouble of its own: try again later",
     "dns": "there is no such host: correct url",
     "refused": "nothing listens there: correct url, or start the receiver",
-    "reset": "it closed the connection without an answer: correct url, or its port, or show it tls.cert_file",
+    "reset": "it closed the connection without an answer: correct url, or its port",
     "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
     "timeout": "it may be busy, or a firewall may drop the request",
 }

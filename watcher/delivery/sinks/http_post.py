@@ -16,7 +16,6 @@ from watcher.delivery.sinks.request_series import TAKEN
 from watcher.delivery.sinks.status_line import Connector, head_of_answer
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.backoff import parse_retry_after
-from watcher.runtime.clock import SystemClock
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, proxy_for
 from watcher.runtime.private_addresses import is_private_host, public_socket
 from watcher.runtime.transport_failures import PROXY_AUTH, PROXY_REMEDIES, failure_kind
@@ -28,16 +27,26 @@ SMALL_BODY_BYTES = 4096
 BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
+_SHOW_CERT = "name yours in tls.cert_file, and its key in tls.key_file"
 REMEDIES = {
     **PROXY_REMEDIES,
     "private": "its address is private: correct url, or set allow_private: true if that is meant",
     "tls": "its certificate is not trusted here, or it asks for yours: tls.ca_file, or SSL_CERT_FILE for all sinks, "
     "names the CA to trust, tls.cert_file what to show",
+    "client_cert": f"the server wants a client certificate: {_SHOW_CERT}",
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
 
 REDIRECTED = "no redirect is ever followed: set url to where it leads"
 """What a person has to do if the answer is 3xx. Where it leads may hold a secret, so it is not said."""
+CERT_REFUSED = (
+    "the server refuses the client certificate of tls.cert_file: name one that is valid, of a CA that the server trusts"
+)
+CERT_MAYBE_WANTED = (
+    "it closed the connection without an answer: correct url, or its port; if the server wants a client certificate, "
+    f"{_SHOW_CERT}"
+)
+"""What else, of a certificate that was shown; and of a connection with TLS that was closed where none was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,8 @@ class ConnectionRules:
     allow_private: bool = True
     tls: ssl.SSLContext | None = None
     """Whom to trust, and what to show; without it the system's CAs are trusted, and nothing is shown."""
+    shows_cert: bool = False
+    """Whether `tls` has a certificate to show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +85,17 @@ class Poster:
         timeout_s: float,
         context: SinkContext,
         rules: ConnectionRules = ConnectionRules(),
+        request_class: type[aiohttp.ClientRequest] | None = None,
     ) -> None:
-        """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used."""
+        """Open no connection yet. Needs a running event loop. Raises `ConfigError` for a proxy that cannot be used.
+
+        Requests are of `request_class`, if given, else such as call the context's `check`.
+        """
         self._headers = CIMultiDict(headers)
         # aiohttp refuses to choose between two logins.
         self._url = url.with_user(None) if "Authorization" in self._headers else url
         self._headers["User-Agent"] = USER_AGENT
+        self._shows_cert = rules.shows_cert
         self._proxy = proxy_for(self._url)
         if self._url.scheme == "http":
             self._headers.update(self._proxy.headers)  # the proxy reads the request itself, there is no CONNECT
@@ -89,7 +105,7 @@ class Poster:
         self._session = aiohttp.ClientSession(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=Connector(limit=CONNECTIONS, ssl=rules.tls, socket_factory=guard),
-            request_class=checked_request(context.check),
+            request_class=request_class or checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
@@ -113,7 +129,7 @@ class Poster:
         no more than `said_bytes`.
         """
         if self._is_refused:
-            raise _failure("private")
+            raise self._failure("private")
         url = self._url / path if path else self._url
         all_headers = self._headers.copy()
         all_headers.update(headers)
@@ -127,19 +143,27 @@ class Poster:
                 proxy_headers=self._proxy.headers,
             ) as response:
                 if response.status == PROXY_AUTH and self._proxy.url is not None:
-                    raise _failure("proxy_auth")
+                    raise self._failure("proxy_auth")
                 patience_s = None if response.status in judged_by_body else BODY_GRACE_S
                 said = await _beginning(response, patience_s=patience_s, most=said_bytes)
                 return Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
             if head is None:
-                raise _failure(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
+                raise self._failure(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
             return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
+
+    def _failure(self, kind: str) -> TransportFailedError:
+        remedy = REMEDIES.get(kind, "")
+        if kind == "client_cert" and self._shows_cert:
+            remedy = CERT_REFUSED
+        elif kind == "reset" and self._url.scheme == "https" and not self._shows_cert:
+            remedy = CERT_MAYBE_WANTED
+        return TransportFailedError(kind, remedy=remedy)
 
 
 def result_without_answer(error: TransportFailedError) -> SendResult:
@@ -152,35 +176,6 @@ def with_retry_after(result: SendResult, answer: Answer, *, now: datetime) -> Se
     if result.outcome in TAKEN:
         return result
     return replace(result, retry_after_s=parse_retry_after(answer.headers.get("Retry-After"), now=now))
-
-
-def _failure(kind: str) -> TransportFailedError:
-    return TransportFailedError(kind, remedy=REMEDIES.get(kind, ""))
-
-
-class _ConnectedError(Exception):
-    """The connection for a request is there, and the request has not been sent."""
-
-
-async def connect(url: URL, *, timeout_s: float, rules: ConnectionRules) -> str:
-    """Connect as for a request, through the proxy as well, send nothing, and say what was done.
-
-    Raises `TransportFailedError`.
-    """
-
-    def stop() -> None:
-        raise _ConnectedError
-
-    context = SinkContext(SystemClock(), check=stop)
-    poster = Poster(url, headers={}, timeout_s=timeout_s, context=context, rules=rules)
-    try:
-        with suppress(_ConnectedError):
-            await poster.post(b"", headers={})
-    finally:
-        await poster.close()
-    if proxy_for(url).url is None:
-        return "connected, nothing sent"
-    return "connected through the proxy, nothing sent" if url.scheme == "https" else "proxy connected, nothing sent"
 
 
 async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | None, most: int) -> bytes:

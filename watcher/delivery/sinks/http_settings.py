@@ -47,4 +47,6 @@ class HttpSinkSettings(RemoteSettings):
 
     def connection_rules(self) -> ConnectionRules:
         """Return how its `Poster` is to connect."""
-        return ConnectionRules(self.allow_private, None if self.tls is None else self.tls.context())
+        if self.tls is None:
+            return ConnectionRules(self.allow_private)
+        return ConnectionRules(self.allow_private, self.tls.context(), shows_cert=self.tls.cert_file is not None)

@@ -19,8 +19,8 @@ from pydantic import (
 from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
+from watcher.delivery.sinks.connection_trial import connect
 from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
-from watcher.delivery.sinks.http_post import connect
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import Sink, SinkContext

@@ -1,5 +1,6 @@
 """TLS of a sink, tried on real sockets, directly and through a proxy: what a delivery and `check --online` get."""
 
+import asyncio
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,10 @@ from receiver import Receiver, answer, says
 from sample_events import failed
 from tls import NAME, Tunnel, asking, key_pair, own_ca, serving
 from worker_rig import FakeClock
+from yarl import URL
 
+from watcher.delivery.sinks.connection_trial import connect
+from watcher.delivery.sinks.http_post import CERT_MAYBE_WANTED, CERT_REFUSED, REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.tls_settings import PemFile
 from watcher.delivery.sinks.webhook import WebhookSettings
@@ -123,17 +127,56 @@ async def test_a_receiver_that_asks_for_a_certificate_is_shown_it(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_without_one_it_takes_nothing_and_that_is_called_tls(
-    version: ssl.TLSVersion, ca: trustme.CA, tmp_path: Path
+@pytest.mark.parametrize("is_shown", [False, True])
+async def test_one_that_does_not_take_what_it_is_shown_says_so_however_late(
+    version: ssl.TLSVersion, ca: trustme.CA, tmp_path: Path, *, is_shown: bool
 ) -> None:
     server = serving(ca, HERE, clients=trustme.CA())
     server.minimum_version = server.maximum_version = version  # by 1.3 the client learns of it only after the handshake
+    files = {"ca_file": tmp_path / "ca.pem"}
+    if is_shown:
+        key_pair(tmp_path, trustme.CA(), "watcher.example.com")
+        files |= {"cert_file": tmp_path / "tls.crt", "key_file": tmp_path / "tls.key"}
     with asking(server) as port:
-        sink = block(f"https://{HERE}:{port}", ca_file=tmp_path / "ca.pem").open(SinkContext(FakeClock()))
+        sink = block(f"https://{HERE}:{port}", **files).open(SinkContext(FakeClock()))
         result = await sink.send([failed()])
         await sink.close()
-    assert result.answer == "tls"
-    assert "tls.cert_file what to show" in result.remedy
+    with asking(server) as port, pytest.raises(TransportFailedError) as caught:
+        await block(f"https://{HERE}:{port}", **files).connect()
+    assert (caught.value.kind, caught.value.remedy) == (result.answer, result.remedy)
+    if version is ssl.TLSVersion.TLSv1_2 and not is_shown:  # which is all that is said: the handshake failed
+        assert (result.answer, "or it asks for yours" in result.remedy) == ("tls", True)
+    else:
+        assert result.answer == "client_cert"
+        assert result.remedy == (CERT_REFUSED if is_shown else REMEDIES["client_cert"])
+    assert "tls.cert_file" in result.remedy
+
+
+@pytest.mark.parametrize("is_shown", [False, True])
+async def test_one_that_closes_the_connection_without_a_word_may_want_one(
+    ca: trustme.CA, tmp_path: Path, *, is_shown: bool
+) -> None:
+    clients = trustme.CA()
+    files = {"ca_file": tmp_path / "ca.pem"}
+    if is_shown:
+        key_pair(tmp_path, trustme.CA(), "watcher.example.com")
+        files |= {"cert_file": tmp_path / "tls.crt", "key_file": tmp_path / "tls.key"}
+    async with Receiver(tls=serving(ca, HERE, clients=clients)) as receiver:
+        with pytest.raises(TransportFailedError, match=r"^reset$") as caught:
+            await block(receiver.url, **files).connect()
+    assert caught.value.remedy == ("" if is_shown else CERT_MAYBE_WANTED)
+
+
+@pytest.mark.parametrize(("tickets_count", "judged_within_s"), [(2, 3600.0), (0, 0.05)])
+async def test_one_that_takes_it_is_not_waited_for_if_it_says_so_nor_for_long_if_not(
+    ca: trustme.CA, tmp_path: Path, tickets_count: int, judged_within_s: float
+) -> None:
+    server = serving(ca, HERE)
+    server.num_tickets = tickets_count
+    async with Receiver(tls=server) as receiver:
+        rules = block(receiver.url, ca_file=tmp_path / "ca.pem").connection_rules()
+        trial = connect(URL(receiver.url), timeout_s=5, rules=rules, judged_within_s=judged_within_s)
+        assert await asyncio.wait_for(trial, 10) == "connected, nothing sent"
 
 
 @pytest.mark.usefixtures("ca")
