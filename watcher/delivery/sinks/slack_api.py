@@ -136,15 +136,17 @@ async def check_access(api: SlackApi, channel: str) -> str:
     _require(known)
     if known.scopes is not None and SCOPE not in known.scopes:
         raise NotConnectedError("missing_scope", remedy=ERROR_REMEDIES["missing_scope"])
-    bot, team = (shorten(str(known.content.get(key, "?")), _NAME_LENGTH) for key in ("user", "team"))
+    bot, team = (_name(known, key) for key in ("user", "team"))
     whose = f"takes the token of {bot} in {team}"
     asked = await api.ask("conversations.info", channel=channel)
     if asked.result.answer == "missing_scope":
         scope = "groups:read" if channel.startswith("G") else "channels:read, or groups:read for a private one"
         return f"{whose}; whether it may post in {channel} is shown by --send, or with the scope {scope}; nothing sent"
     _require(asked)
-    found = _mapping(asked.content.get("channel"))
-    if found.get("is_archived"):
+    found = asked.content.get("channel")
+    if not isinstance(found, dict):
+        raise NotConnectedError("200 without channel", remedy=_NOT_SLACK)
+    if found.get("is_archived") is True:
         raise NotConnectedError("is_archived", remedy=ERROR_REMEDIES["is_archived"])
     if found.get("is_member") is False and SCOPE_EVERYWHERE not in (known.scopes or ()):
         raise NotConnectedError("not_in_channel", remedy=f"invite the app to the channel: /invite @{bot}")
@@ -154,6 +156,14 @@ async def check_access(api: SlackApi, channel: str) -> str:
 def _require(answer: ApiAnswer) -> None:
     if not answer.is_ok:
         raise NotConnectedError(answer.result.answer, remedy=answer.result.remedy)
+
+
+def _name(answer: ApiAnswer, key: str) -> str:
+    """Return a name in an answer as it may be shown."""
+    name = answer.content.get(key)
+    if not (isinstance(name, str) and name.strip()):
+        raise NotConnectedError(f"200 without {key}", remedy=_NOT_SLACK)
+    return shorten(name, _NAME_LENGTH)
 
 
 def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
@@ -180,11 +190,7 @@ def _object(said: bytes) -> Mapping[str, Any]:
         content = json.loads(said)
     except (ValueError, RecursionError):
         return {}
-    return _mapping(content)
-
-
-def _mapping(value: object) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _scopes(answer: Answer) -> frozenset[str] | None:

@@ -1,5 +1,6 @@
 """Trying a Slack app: whose token it is, and whether it may post in the channel, without posting."""
 
+import json
 from collections.abc import AsyncIterator
 
 import pytest
@@ -93,9 +94,35 @@ async def test_a_test_message_is_posted_and_a_refusal_says_what_to_do(slack: Fak
     assert (trial.words, trial.hint) == ("fails (not_in_channel)", ERROR_REMEDIES["not_in_channel"])
 
 
-@pytest.mark.parametrize("body", [b"[" * 4000, b'{"ok": true, "channel": "C1"}'])
-async def test_an_answer_of_another_shape_is_no_bug_of_ours(slack: FakeSlack, body: bytes) -> None:
+GOOD = {"ok": True, "user": "watcher", "team": "Acme", "channel": {"is_member": True}}
+
+
+async def tried_with(slack: FakeSlack, body: bytes) -> Trial:
     async with Receiver(says(answer(200, body=body))) as receiver:
         settings = Settings.model_validate({"sinks": {"chat": slack.block(url=f"{receiver.url}/api")}})
         (trial,) = await try_everything(settings, clock=SystemClock(), deliveries={})
-    assert trial.code is (Exit.UNREACHABLE if body[:1] == b"[" else Exit.DONE)
+    return trial
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[" * 4000, "answers 200 without ok"),
+        (b"[]", "answers 200 without ok"),
+        (b"<html>", "answers 200 without ok"),
+        (json.dumps(GOOD | {"ok": "yes"}).encode(), "answers 200 without ok"),
+        (json.dumps(GOOD | {"user": None}).encode(), "answers 200 without user"),
+        (json.dumps(GOOD | {"team": {"a": 1}}).encode(), "answers 200 without team"),
+        (json.dumps(GOOD | {"team": " "}).encode(), "answers 200 without team"),
+        (json.dumps(GOOD | {"channel": "C1"}).encode(), "answers 200 without channel"),
+    ],
+)
+async def test_an_answer_of_another_shape_is_not_slacks(slack: FakeSlack, body: bytes, words: str) -> None:
+    trial = await tried_with(slack, body)
+    assert (trial.code, trial.words, trial.hint) == (Exit.UNREACHABLE, words, "is url that of Slack's Web API?")
+
+
+async def test_names_are_cut_and_control_no_terminal(slack: FakeSlack) -> None:
+    trial = await tried_with(slack, json.dumps(GOOD | {"user": "\x1b[31mred", "team": "x" * 500}).encode())
+    assert trial.code is Exit.DONE
+    assert f"takes the token of \\x1b[31mred in {'x' * 79}…, which" in trial.words
