@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from traceback import extract_tb
 
 import structlog
 from watchfiles import awatch
@@ -152,6 +154,8 @@ class Reloader:
                 outcome = await run_detached(self._source.load, name="read")
             except ConfigError as error:
                 outcome = error
+            except Exception as error:  # noqa: BLE001 (the old configuration is good, whatever is wrong with this one)
+                outcome = ConfigError(f"reading it failed ({_place_of(error)}); this is a bug: report it")
         before, self._rejected = self._rejected, [] if isinstance(outcome, Settings) else _problems(outcome)
         if isinstance(outcome, Settings):
             self._metrics.restart_pending.set(bool(_waiting_for_restart(self._started, outcome)))
@@ -197,6 +201,12 @@ class Reloader:
         except StoreError as error:
             return error
         return None
+
+
+def _place_of(error: Exception) -> str:
+    """Return an error's class and the line that raised it; its text may hold a secret."""
+    raised = extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(raised.filename).name}:{raised.lineno}"
 
 
 def _problems(error: ConfigError) -> list[str]:

@@ -109,6 +109,34 @@ async def test_a_change_is_applied_and_so_is_the_next(file: Path) -> None:
     assert applied.levels == ["debug", "warning"]
 
 
+class BuggyFiles(Files):
+    """Fails as nothing should while a file holds a certain word."""
+
+    def read(self, path: Path, *, limit: int, pipe: bool = False, hurried: bool = False) -> bytes:
+        content = super().read(path, limit=limit, pipe=pipe, hurried=hurried)
+        if b"odd" in content:
+            raise ZeroDivisionError("hunter2")
+        return content
+
+
+async def test_an_error_of_ours_while_it_is_read_keeps_the_old_one_as_a_mistake_does(file: Path) -> None:
+    applied = Applied()
+    with capture_logs() as logs:
+        async with following(file, applied, reader=BuggyFiles()) as (_, metrics):
+            write(file, "debug", more="# odd")
+            assert await metrics.next() == 0.0
+            write(file, "warning")
+            assert await metrics.next() == 1.0
+    assert applied.levels == ["warning"]
+    assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+        ("config.rejected", "error"),
+        ("config.reloaded", "info"),
+    ]
+    (problem,) = logs[0]["problems"]
+    assert problem.startswith("reading it failed (ZeroDivisionError at test_reload.py:")
+    assert problem.endswith("); this is a bug: report it")
+
+
 async def test_being_asked_is_enough(file: Path) -> None:
     applied = Applied()
     async with following(file, applied) as (reloading, metrics):
