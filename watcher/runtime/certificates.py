@@ -43,6 +43,16 @@ def certificates_in(pem: bytes) -> tuple[bytes, ...]:
     return found
 
 
+def is_trust_file(pem: bytes) -> bool:
+    """Return whether OpenSSL takes a file with this content for one of CAs to trust: it takes all of it, or nothing."""
+    with _unnamed_file(pem) as at:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=at)
+        except ssl.SSLError:
+            return False
+    return True
+
+
 def expires_at(certificate: bytes) -> datetime:
     """Return until when a certificate in DER form is valid."""
     ((_, whole),) = _parts(certificate)

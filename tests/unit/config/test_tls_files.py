@@ -106,6 +106,41 @@ def test_it_is_for_https_only(pem: Path, mistakes: Mistakes) -> None:
     )
 
 
+OF_TRUST = "no CA in it is trusted, and https:// may fail"
+BROKEN = "holds no certificate, or a broken one"
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (None, (f'cannot read "own.pem" (no such file or directory, running as uid {os.geteuid()}): {OF_TRUST}; '
+         "correct the path or its permissions, or unset the variable")),
+        (b"", f'"own.pem" {BROKEN}: {OF_TRUST}; write all of it as PEM, or unset the variable'),
+        (b"nonsense", f'"own.pem" {BROKEN}: {OF_TRUST}; write all of it as PEM, or unset the variable'),
+        (b"CA\n-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+         f'"own.pem" {BROKEN}: {OF_TRUST}; write all of it as PEM, or unset the variable'),
+        (b"CA", None),
+    ],
+)  # fmt: skip
+def test_a_file_of_the_environments_cas_that_openssl_passes_over_is_a_warning(
+    tmp_path: Path, warned: Warned, content: bytes | None, problem: str | None
+) -> None:
+    if content is not None:
+        ca = trustme.CA().cert_pem.bytes()
+        (tmp_path / "own.pem").write_bytes(content.replace(b"CA", ca))
+    found = warned(HOOK + WATCH, SSL_CERT_FILE="own.pem")
+    assert found == ([] if problem is None else [f"$SSL_CERT_FILE: {problem}"])
+
+
+def test_it_is_none_where_nothing_is_verified_by_it(pem: Path, warned: Warned) -> None:
+    here = WATCH.replace("api_key: k", "api_key: k, base_url: 'http://127.0.0.1:9000'")
+    assert pem.exists()
+    assert warned(here, SSL_CERT_FILE="/nowhere") == []
+    assert warned(ALL + here, SSL_CERT_FILE="/nowhere") == []
+    assert len(warned(PAIR + here, SSL_CERT_FILE="/nowhere")) == 1
+    assert len(warned(WATCH, SSL_CERT_FILE="")) == 1
+
+
 def test_what_has_expired_is_a_warning(pem: Path, warned: Warned) -> None:
     assert warned(ALL + WATCH) == []
     ca = own_ca(pem)

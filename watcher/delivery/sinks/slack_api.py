@@ -6,7 +6,7 @@ An answer of 200 may say `ok: false` and a word for what is wrong. https://docs.
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
