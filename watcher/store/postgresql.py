@@ -69,7 +69,9 @@ _BROKEN = (StoreError, "cannot be used now, the connection broke; see whether it
 _AWAY = ("08", "57P0", "25P03")
 _DAMAGED = (StoreUnusableError, "is damaged; put back a copy")
 _NO_RIGHT = "42501"
+REFUSES_USER = "refuses this user; grant it all rights in its schema"
 _NO_SCHEMA = "3F000"
+LACKS_SCHEMA = "has no schema of its search_path; create the schema, or correct its URL"
 _READ_ONLY = "25006"
 _NAMES = ErrorNames(
     name_of=_name_of,
@@ -81,8 +83,8 @@ _NAMES = ErrorNames(
         ),
         "28": (StoreError, "refuses the login; see store.password_file and the server's pg_hba.conf"),
         "3D000": (StoreError, "is not there; create it, or correct its URL"),
-        _NO_RIGHT: (StoreError, "refuses this user; grant it all rights in its schema"),
-        _NO_SCHEMA: (StoreError, "has no schema of its search_path; create the schema, or correct its URL"),
+        _NO_RIGHT: (StoreError, REFUSES_USER),
+        _NO_SCHEMA: (StoreError, LACKS_SCHEMA),
         "42P01": (StoreError, "has lost a table; put back a copy, or empty it to start anew"),
         "53100": (StoreError, "cannot grow, the server's disk is full; make room"),
         "53": (StoreError, "is out of resources; see the server's log"),

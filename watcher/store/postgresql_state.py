@@ -6,15 +6,17 @@ Writes nothing, and brings nothing up to date. Needs psycopg, as `watcher.store.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
-from watcher.domain.errors import StoreError
+from watcher.domain.errors import StoreError, StoreUnusableError
 from watcher.runtime.clock import Clock
 from watcher.store import schema_version
 from watcher.store.database_file import DISABLED
-from watcher.store.postgresql import READ, make_engine, opening_error, require_utf8
+from watcher.store.postgresql import LACKS_SCHEMA, READ, REFUSES_USER, make_engine, opening_error, require_utf8
 from watcher.store.postgresql_connector import Connector
+
+_SCHEMA = "SELECT current_schema(), has_schema_privilege(current_schema(), 'CREATE')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,8 @@ def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
         with engine.begin() as connection:
             require_utf8(connection, where=where)
             is_empty = not schema_version.found_version(connection, where=where)
+            if is_empty:
+                _require_room(connection, where=where)
             disabled = {} if is_empty else {row.name: row.fingerprint for row in connection.execute(text(DISABLED))}
             return StoreState(is_empty, disabled)
     except SQLAlchemyError as error:
@@ -41,3 +45,12 @@ def state_of(url: str, *, password: str | None, clock: Clock) -> StoreState:
     finally:
         engine.dispose()
     raise meaning
+
+
+def _require_room(connection: Connection, *, where: str) -> None:
+    """Raise `StoreUnusableError` where no table could be made."""
+    schema, may_create = connection.exec_driver_sql(_SCHEMA).one()
+    if schema is None:
+        raise StoreUnusableError(f"{where} {LACKS_SCHEMA}")
+    if not may_create:
+        raise StoreUnusableError(f"{where} {REFUSES_USER}")

@@ -22,10 +22,12 @@ def prepare(connection: Connection, *, where: str, version: int = SCHEMA_VERSION
 
 def found_version(connection: Connection, *, where: str) -> int:
     """Return the version of the schema that is there, 0 if the database is empty. Raises as `prepare`."""
-    tables = inspect(connection).get_table_names()
+    database = inspect(connection)
+    tables = database.get_table_names()
     if not tables:
         return 0
-    rows = connection.execute(select(meta.c.key, meta.c.value)) if "meta" in tables else ()
+    columns = {column["name"] for column in database.get_columns("meta")} if "meta" in tables else set()
+    rows = connection.execute(select(meta.c.key, meta.c.value)) if columns >= {"key", "value"} else ()
     facts = {row.key: row.value for row in rows}
     if "oldest_reader" not in facts:
         raise StoreUnusableError(f"{where} is a database, but not one of clerk-watcher; name another")

@@ -142,7 +142,7 @@ async def test_a_newer_store_that_this_program_can_live_with_is_used_as_it_is(tm
     await store.close()
 
 
-@pytest.mark.parametrize(("table", "columns"), [("customer", "name"), ("meta", "key, value")])
+@pytest.mark.parametrize(("table", "columns"), [("customer", "name"), ("meta", "key, value"), ("meta", "id")])
 async def test_a_strangers_database_is_refused_and_left_alone(table: str, columns: str, tmp_path: Path) -> None:
     path = tmp_path / "watcher.db"
     with sqlite3.connect(path) as database:

@@ -43,5 +43,17 @@ async def test_one_that_cannot_be_used_says_why_and_what_to_do(
     assert "hunter2" not in trial.words
 
 
+async def test_one_with_no_room_for_tables_is_not_taken_for_an_empty_one(postgres: PostgresServer) -> None:
+    with postgres.database(EMPTY) as empty:
+        lacking = await tried(f"{empty}&options=-csearch_path%3Dnowhere")
+        postgres.run("DROP ROLE IF EXISTS guest; CREATE ROLE guest LOGIN", empty)
+        refused = await tried(empty.replace("//postgres@", "//guest@"))
+        postgres.run("DROP ROLE guest", empty)
+    assert (lacking.code, lacking.words) == (Exit.UNREACHABLE, "has no schema of its search_path")
+    assert lacking.hint == "create the schema, or correct its URL"
+    assert (refused.code, refused.words) == (Exit.UNREACHABLE, "refuses this user")
+    assert refused.hint == "grant it all rights in its schema"
+
+
 async def test_a_file_is_not_tried() -> None:
     assert await try_store(StoreSettings(), clock=SystemClock()) == ([], {})

@@ -76,8 +76,8 @@ async def test_what_holds_no_store_is_no_source(databases: Databases, kind: str)
     if kind == "sqlite":
         path_of(source).touch()
     assert "is empty, so there is nothing to copy" in refused(source, target)
-    run(source, "CREATE TABLE stranger (id INTEGER)")
-    assert "is a database, but not one of clerk-watcher" in refused(source, target)
+    run(source, "CREATE TABLE meta (id INTEGER)")
+    assert "is a database, but not one of clerk-watcher; name another" in refused(source, target)
 
 
 def test_a_file_that_is_not_there_is_not_made(databases: Databases, tmp_path: Path) -> None:
