@@ -3,7 +3,9 @@
 No message shows a part of the URL but the names of its parameters: a password may stand anywhere in it.
 """
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from psycopg import ProgrammingError, pq
@@ -46,19 +48,33 @@ def check_postgresql_url(url: str) -> None:
     for name in _NUMBERS:
         if not re.fullmatch(r"-?\d*", str(given.get(name) or ""), re.ASCII):
             raise InvalidValueError(f"has a {name} that is no number", remedy=_ALLOWED, quote=False)
-    if problem := _refusal(given):
+    if refusal := _refusal(given):
+        problem = re.sub(r':? "([^"]*)"', lambda quoted: f" {quoted[1]}" if quoted[1] in given else "", refusal)
+        if variable := _variable_at_fault(given, refusal):
+            problem = f"cannot be used with ${variable} as it is set: libpq refuses that ({problem})"
+            raise InvalidValueError(problem, remedy="correct or unset the variable", quote=False)
         raise InvalidValueError(f"is refused by libpq ({problem})", remedy=_ALLOWED, quote=False)
 
 
-def _refusal(given: dict[str, Any]) -> str:
-    """Return what libpq says against it, without any value; nothing if it would go on to connect.
+def _refusal(given: Mapping[str, Any]) -> str:
+    """Return what libpq says against it, values and all; nothing if it would go on to connect.
 
     What the URL leaves out libpq takes from its environment, as it will for a connection.
     """
     hosts_count = str(given.get("hostaddr") or given.get("host") or "").count(",") + 1
     nowhere = {"host": ",".join([_NOWHERE] * hosts_count), "hostaddr": "", "gssencmode": "disable"}  # GSS needs TCP
-    tried = pq.PGconn.connect(make_conninfo(**(given | nowhere)).encode())
+    tried = pq.PGconn.connect(make_conninfo(**{**given, **nowhere}).encode())
     said = tried.error_message.decode(errors="replace").splitlines()
     tried.finish()
-    refused = next((line for line in said if _NOWHERE not in line and not line.startswith("\t")), "")
-    return re.sub(r':? "([^"]*)"', lambda quoted: f" {quoted[1]}" if quoted[1] in given else "", refused)
+    return next((line for line in said if _NOWHERE not in line and not line.startswith("\t")), "")
+
+
+def _variable_at_fault(given: Mapping[str, Any], refusal: str) -> str:
+    """Return the variable without which libpq would say something else; none if it is the URL."""
+    for option in pq.Conninfo.parse(b""):
+        name, variable = option.keyword.decode(), (option.envvar or b"").decode()
+        if variable in os.environ and name not in given:
+            default = (option.compiled or b"").decode()
+            if _refusal({**given, name: default}) != refusal:
+                return variable
+    return ""
