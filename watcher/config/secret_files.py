@@ -84,11 +84,15 @@ def _read(document: Document, path: Path, twin: Path, directory: FilePath) -> No
     except UnicodeDecodeError:
         _refuse(document, twin, "{} is not UTF-8 text", remedy="write the secret into it as text", directory=directory)
     else:
-        if text.strip():
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if not lines:
+            _refuse(document, twin, "{} is empty", remedy="write the secret into it", directory=directory)
+        elif path[-1] not in _LINES and re.search(r"[\r\n]", text):
+            remedy = "write the secret alone into it"
+            _refuse(document, twin, "{} holds more than one line", remedy=remedy, directory=directory)
+        else:
             document.put_from_file(path, lines if path[-1] in _LINES else text)
             return
-        _refuse(document, twin, "{} is empty", remedy="write the secret into it", directory=directory)
     document.mark_reported(path)
 
 
