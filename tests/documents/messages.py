@@ -2,17 +2,16 @@
 
 import json
 import re
-import textwrap
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from html import escape
 from typing import Any
 from uuid import UUID
 
-from sample_events import AT, PROBLEM, data_of, failed, problem_block, sample
+from sample_events import AT, OPENED_AT, PROBLEM, data_of, failed, problem_block, sample
 from worker_rig import FakeClock
 
+from documents.canvas import LEFT, LINE, LINK, MUTED, TEXT, WIDTH, Canvas
 from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
@@ -23,73 +22,17 @@ from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
 
-WIDTH = 720
-LEFT = 24
-LINE = 19
-TEXT, MUTED, PANEL, EDGE, LINK = "#1a1d23", "#565e6b", "#ffffff", "#d5d8dd", "#0453e0"
 SEVERITIES = {"critical": "#960a20", "error": "#960a20", "warning": "#9f5f02", "info": "#067d51"}
 DATE = re.compile(r"<!date\^\d+\^[^|]*\|([^>]*)>")
 TEAMS_DATE = re.compile(r"\{\{DATE\(([\d-]+)T([\d:]+)Z, SHORT\)\}\} \{\{TIME\([^)]*\)\}\}")
 TEAMS_COLOURS = {"Attention": "#c4314b", "Warning": "#9f5f02", "Good": "#067d51"}
-CODE = "#eef0f2"
-FONT = "Helvetica, Arial, sans-serif"
-
-
-@dataclass
-class Canvas:
-    """Rows of text, from the top down. `y` is where the next begins."""
-
-    parts: list[str] = field(default_factory=list)
-    y: int = 34
-
-    def text(self, text: str, *, x: int = LEFT, size: int = 14, bold: bool = False, colour: str = TEXT) -> None:
-        """Draw one line."""
-        weight = ' font-weight="bold"' if bold else ""
-        style = f'font-family="{FONT}" font-size="{size}" fill="{colour}"{weight}'
-        self.parts.append(f'<text x="{x}" y="{self.y}" {style}>{escape(text)}</text>')
-
-    def paragraph(self, text: str, *, size: int = 14, bold: bool = False, colour: str = TEXT) -> None:
-        """Draw a text, as many lines as it takes."""
-        for line in text.split("\n"):
-            for part in textwrap.wrap(line, width=round((WIDTH - 2 * LEFT) / size * 1.9)) or [""]:
-                self.text(part, size=size, bold=bold, colour=colour)
-                self.y += LINE
-        self.y += 6
-
-    def button(self, label: str, *, x: int = LEFT) -> None:
-        """Draw a button beside the line."""
-        width = 30 + 8 * len(label)
-        box = f'x="{x}" y="{self.y - 18}" width="{width}" height="28" rx="4"'
-        self.parts.append(f'<rect {box} fill="{PANEL}" stroke="{EDGE}"/>')
-        self.text(label, x=x + 11, bold=True, colour=LINK)
-
-    def code(self, text: str) -> None:
-        """Draw a line in a box of its own."""
-        box = f'x="{LEFT}" y="{self.y - 18}" width="{WIDTH - 2 * LEFT}" height="28" rx="4"'
-        self.parts.append(f'<rect {box} fill="{CODE}" stroke="{EDGE}"/>')
-        self.text(text, x=LEFT + 10, size=13)
-        self.y += 34
-
-    def bar(self, colour: str, *, top: int) -> None:
-        """Draw a bar on the left, from there to here."""
-        self.parts.append(f'<rect x="10" y="{top}" width="4" height="{self.y - top}" fill="{colour}"/>')
-
-    def svg(self, title: str) -> str:
-        """Return the whole picture."""
-        height = self.y + 4
-        head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">'
-        panel = (
-            f'<rect x="0.5" y="0.5" width="{WIDTH - 1}" height="{height - 1}" rx="8" fill="{PANEL}" stroke="{EDGE}"/>'
-        )
-        return "\n".join([head, f"<title>{escape(title)}</title>", panel, *self.parts, "</svg>\n"])
 
 
 def slack_picture(*batch: Delivery, title: str) -> str:
     """Draw the one message that Slack gets for these events."""
     (message,) = SlackTemplate().messages(batch)
     canvas = Canvas()
-    canvas.text("clerk-watcher", bold=True)
-    canvas.text("APP   12:00", x=LEFT + 118, size=11, colour=MUTED)
+    canvas.sender("APP  12:00")
     canvas.y += 26
     for block in json.loads(message.body)["blocks"]:
         _draw_block(canvas, block)
@@ -98,25 +41,19 @@ def slack_picture(*batch: Delivery, title: str) -> str:
 
 def slack_bot_picture() -> str:
     """Draw the message of a problem that is over, with its thread."""
-    last = data_of(EventType.EXECUTION_FAILED)["execution"]
-    opening = sample(EventType.PIPELINE_FAILING, data=data_of(EventType.PIPELINE_FAILING) | {"execution": last})
-    message = ProblemMessage(UUID(PROBLEM), MessagePlace("C0123456789", "1"), opening.body)
+    message = ProblemMessage(UUID(PROBLEM), MessagePlace("C0123456789", "1"), _failing().body)
     end, note = parts_of([replace(sample(EventType.PIPELINE_RECOVERED), message=message)])
-    reminder, *_ = parts_of([sample(EventType.PROBLEM_REMINDER)])
+    reminder, *_ = parts_of([_reminder()])
     failure, *_ = parts_of([failed()])
     canvas = Canvas()
-    canvas.text("clerk-watcher", bold=True)
-    canvas.text("APP   11:19   (edited)", x=LEFT + 118, size=11, colour=MUTED)
+    canvas.sender("APP  11:19  (edited)")
     canvas.y += 26
     for block in end.message.content["blocks"]:
         _draw_block(canvas, block)
     canvas.y += 6
     canvas.paragraph("3 replies", bold=True, colour=LINK)
     for reply in (failure, reminder, note):
-        headline = reply.message.content["text"].split("\n")[0]
-        canvas.text("clerk-watcher", x=2 * LEFT, bold=True, size=12)
-        canvas.text(headline, x=2 * LEFT + 100)
-        canvas.y += LINE + 4
+        canvas.reply(reply.message.content["text"].split("\n")[0])
     return canvas.svg("A problem that is over, in Slack as an app")
 
 
@@ -153,8 +90,7 @@ def discord_picture() -> str:
     (message,) = DiscordTemplate().messages([failed(link="https://example.com/runs/1")])
     (embed,) = json.loads(message.body)["embeds"]
     canvas = Canvas()
-    canvas.text("clerk-watcher", bold=True)
-    canvas.text("APP   today at 12:00", x=LEFT + 118, size=11, colour=MUTED)
+    canvas.sender("APP  today at 12:00")
     canvas.y += 30
     top = canvas.y - 18
     canvas.paragraph(embed["title"], size=16, bold=True, colour=LINK)
@@ -173,8 +109,7 @@ def teams_picture() -> str:
     (message,) = TeamsTemplate().messages([failed(link="https://example.com/runs/1")])
     card = json.loads(message.body)["attachments"][0]["content"]
     canvas = Canvas()
-    canvas.text("Workflows", bold=True)
-    canvas.text("12:00", x=LEFT + 84, size=11, colour=MUTED)
+    canvas.sender("12:00", name="Workflows")
     canvas.y += 26
     for element in card["body"]:
         _draw_element(canvas, element)
@@ -202,7 +137,7 @@ def _draw_element(canvas: Canvas, element: Mapping[str, Any]) -> None:
 def pagerduty_picture() -> str:
     """Draw the incident that a problem's opening triggers, and its end."""
     template = PagerDutyTemplate("k" * 32)
-    (trigger,) = (json.loads(message.body) for message in template.messages([sample(EventType.PIPELINE_FAILING)]))
+    (trigger,) = (json.loads(message.body) for message in template.messages([_failing()]))
     (resolve,) = (json.loads(message.body) for message in template.messages([sample(EventType.PIPELINE_RECOVERED)]))
     assert trigger["dedup_key"] == resolve["dedup_key"]
     payload, canvas = trigger["payload"], Canvas()
@@ -213,8 +148,9 @@ def pagerduty_picture() -> str:
     canvas.paragraph(f"Dedup key {trigger['dedup_key']}", size=11, colour=MUTED)
     canvas.paragraph("Custom details", bold=True)
     for name, value in _flat(payload["custom_details"]):
-        canvas.paragraph(f"{name}: {value}", size=12)
-    canvas.paragraph(f"Later: {resolve['event_action']} with the same dedup key", colour=MUTED)
+        canvas.paragraph(f"{name}: {json.dumps(value) if isinstance(value, list) else value}", size=12)
+    end = f"At the end of the problem: event_action {resolve['event_action']}, with the same dedup key"
+    canvas.paragraph(end, colour=MUTED)
     return canvas.svg("An incident at PagerDuty")
 
 
@@ -230,7 +166,7 @@ def alertmanager_picture() -> str:
     """Draw the alert of a problem as Alertmanager's page lists it, and when it ends."""
     clock = FakeClock()
     clock.passed_s = (AT - clock.now()).total_seconds()
-    (message,) = AlertmanagerTemplate(clock).messages([sample(EventType.PIPELINE_FAILING)])
+    (message,) = AlertmanagerTemplate(clock).messages([_failing()])
     (alert,) = json.loads(message.body)
     canvas = Canvas()
     canvas.paragraph(f'{alert["startsAt"]}   alertname="{alert["labels"].pop("alertname")}"', size=16, bold=True)
@@ -238,7 +174,8 @@ def alertmanager_picture() -> str:
         canvas.paragraph(f'{name}="{value}"', size=12, colour=LINK)
     for name, value in alert["annotations"].items():
         canvas.paragraph(f"{name}: {value}")
-    canvas.paragraph(f"Ends at {alert['endsAt']} unless it is posted again, which it is each minute", colour=MUTED)
+    end = f"Ends at {alert['endsAt']}; posted again each minute while the problem is open"
+    canvas.paragraph(end, colour=MUTED)
     return canvas.svg("An alert at Alertmanager")
 
 
@@ -253,6 +190,21 @@ def _storm() -> list[Delivery]:
         link = {"link": f"https://example.com/runs/{number}"}
         batch.append(sample(EventType.EXECUTION_FAILED, number=number, data=data | link))
     return batch
+
+
+def _failing() -> Delivery:
+    """Return the opening of a problem, with the end that was one too many."""
+    at = timestamp(OPENED_AT)
+    last = data_of(EventType.EXECUTION_FAILED)["execution"] | {"finishedAt": at}
+    data = data_of(EventType.PIPELINE_FAILING) | {"execution": last, "observed": {"at": at}}
+    return sample(EventType.PIPELINE_FAILING, data=data)
+
+
+def _reminder() -> Delivery:
+    """Return a reminder half an hour after the problem was opened."""
+    reminder = sample(EventType.PROBLEM_REMINDER)
+    event = json.loads(reminder.body) | {"time": timestamp(OPENED_AT + timedelta(minutes=30))}
+    return replace(reminder, body=json.dumps(event).encode())
 
 
 def _recovered() -> Delivery:

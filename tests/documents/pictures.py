@@ -113,6 +113,8 @@ def _plain(picture: str) -> str:
     sheet = re.search(r"<style>(.*?)</style>\s*", picture, re.DOTALL)
     assert sheet
     picture = picture.replace(sheet[0], "").replace("rgba(255,255,255,0.35)", "#60656d")
+    # Rich cuts the last line below its base line, and no line is longer than the picture is wide.
+    picture = re.sub(r"""<clipPath.*?</clipPath>\s*|\s+clip-path="[^"]*\"""", "", picture, flags=re.DOTALL)
     for name, rules in re.findall(r"\.(terminal-\w+) \{(.*?)\}", sheet[1], re.DOTALL):
         pairs = (rule.split(":", 1) for rule in rules.split(";") if ":" in rule)
         styles = " ".join(f'{key.strip()}="{value.strip()}"' for key, value in pairs if key.strip() in ATTRIBUTES)

@@ -42,6 +42,11 @@ def test_a_picture_needs_no_style_sheet_to_be_right(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
+def test_a_picture_cuts_no_line_off(path: Path) -> None:
+    assert "clip" not in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", DRAWN, ids=lambda path: path.name)
 def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -> None:
     shown = re.search(rf"!\[([^\]]+)\]\((?:docs/)?pictures/{path.name}\)", PAGES)
     assert shown
