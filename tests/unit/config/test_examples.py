@@ -6,10 +6,15 @@ from typing import get_args
 import pytest
 import yaml
 from pydantic import BaseModel
+from tls import key_pair, own_ca
 
 from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS
 from watcher.config.models import Settings
+from watcher.delivery.sinks.registry import SINK_KINDS
+from watcher.delivery.sinks.template_file import TemplateFile
+from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.delivery.sinks.webhook_settings import Preset
 from watcher.runtime.settings import Block, key_of
 
 CONFIG = Path(__file__).parents[3] / "config"
@@ -23,6 +28,9 @@ ENVIRON = {
     "OPS_TOKEN": "t",
     "SLACK_BOT_TOKEN": "xoxb-1-A",
     "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/T0/B0/s3cret",
+    "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/s3cret",
+    "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/workflows/1?sig=s3cret",
+    "NTFY_TOKEN": "t",
     "PAGERDUTY_ROUTING_KEY": "k" * 32,
     "APPRISE_URL": "ntfys://ntfy.sh/s3cret",
 }
@@ -32,6 +40,7 @@ ENVIRON = {
 def test_an_example_loads(path: Path, tmp_path: Path) -> None:
     (tmp_path / "clerk_api_key").write_text("k\n")
     (tmp_path / "ops_webhook_secret").write_text(f"{SECRET}\n{SECRET}\n")
+    (tmp_path / "templates").symlink_to(CONFIG / "templates")
     copy = tmp_path / path.name
     copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
     assert load_config(copy, environ=ENVIRON).watch
@@ -71,12 +80,36 @@ def test_an_example_leaves_to_the_environment_what_a_container_sets_there(variab
     assert getattr(getattr(settings, key[0]), key[1]) == values[variable]
 
 
+def test_the_annotated_example_has_a_sink_of_each_kind_also_where_it_is_commented_out(tmp_path: Path) -> None:
+    """Apprise is an extra, and certificates are files: a file with these is refused where they are not."""
+    text = (CONFIG / "watcher.example.yaml").read_text()
+    for block in ("team", "tls"):
+        text, count = re.subn(
+            rf"^( *)# {block}:.*\n(?:\1#   .*\n)+", lambda found: uncommented(found[0]), text, flags=re.MULTILINE
+        )
+        assert count == 1
+    (tmp_path / "tls").mkdir()
+    key_pair(tmp_path / "tls", own_ca(tmp_path), "watcher.example.com")
+    (tmp_path / "templates").symlink_to(CONFIG / "templates")
+    (tmp_path / "watcher.yaml").write_text(text.replace("/etc/watcher", str(tmp_path)))
+    sinks = load_config(tmp_path / "watcher.yaml", environ=ENVIRON).sinks.values()
+    assert {type(sink) for sink in sinks} == set(SINK_KINDS.values())
+    templates = {sink.template for sink in sinks if isinstance(sink, WebhookSettings)}
+    assert {*get_args(Preset), None} < templates
+    assert any(isinstance(template, TemplateFile) for template in templates)
+
+
+def uncommented(block: str) -> str:
+    return re.sub(r"^( *)# ", r"\1", block, flags=re.MULTILINE)
+
+
 def test_the_annotated_example_shows_the_defaults(tmp_path: Path) -> None:
     text, count = re.subn(
         r"^  # (url|listen|level): ", r"  \1: ", (CONFIG / "watcher.example.yaml").read_text(), flags=re.MULTILINE
     )
     assert count == len(DEFAULTS)
     (tmp_path / "watcher.yaml").write_text(text)
+    (tmp_path / "templates").symlink_to(CONFIG / "templates")
     settings = load_config(tmp_path / "watcher.yaml", environ=ENVIRON)
     default = Settings()
     assert (settings.polling, settings.store, settings.http, settings.log) == (

@@ -199,12 +199,16 @@ def test_a_variable_that_is_used_or_says_the_same_is_no_matter(warned: Warned) -
 def test_an_example_is_warned_of_for_its_ids_alone(path: Path, tmp_path: Path) -> None:
     (tmp_path / "clerk_api_key").write_text("k\n")
     (tmp_path / "ops_webhook_secret").write_text(f"{SECRET}\n")
+    (tmp_path / "templates").symlink_to(ROOT / "config" / "templates")
     copy = tmp_path / path.name
     copy.write_text(path.read_text().replace("/run/secrets", str(tmp_path)))
     document = Document(file=str(copy))
     keys = {"CLERK_API_KEY": "k", "CLERK_API_KEY_US": "u", "CLERK_API_KEY_EU": "e"}
     receivers = {
         "SLACK_WEBHOOK_URL": "https://hooks.slack.com/services/x",
+        "DISCORD_WEBHOOK_URL": "https://discord.com/api/webhooks/1/x",
+        "TEAMS_WEBHOOK_URL": "https://example.environment.api.powerplatform.com/x?sig=x",
+        "NTFY_TOKEN": "t",
         "PAGERDUTY_ROUTING_KEY": "k" * 32,
         "SLACK_BOT_TOKEN": "xoxb-1-A",
         "APPRISE_URL": "ntfys://ntfy.sh/x",
