@@ -296,8 +296,12 @@ async def test_a_plain_body_is_not_sent_twice(receiver: Receiver) -> None:
     assert (len(receiver.requests), logs) == (1, [])
 
 
-@pytest.mark.parametrize("code", [403, 404])
-async def test_of_a_webhook_slack_no_longer_knows_a_person_hears_what_to_do(receiver: Receiver, code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "remedy"), [(403, "make a new one"), (404, "make a new one"), (410, "the channel is archived")]
+)
+async def test_of_a_webhook_slack_no_longer_knows_a_person_hears_what_to_do(
+    receiver: Receiver, code: int, remedy: str
+) -> None:
     receiver.reply = says(answer(code, body=b"no_service"))
-    assert "make a new one" in (await sent(receiver, "slack")).remedy
+    assert remedy in (await sent(receiver, "slack")).remedy
     assert (await sent(receiver, "plain")).remedy == ""

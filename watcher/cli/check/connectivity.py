@@ -77,8 +77,8 @@ LONGEST_PAUSE_S = 15.0
 _SINK_HINTS = {
     "401": "correct headers or secret",
     "403": "correct headers or secret",
-    "404": "the receiver no longer knows this webhook: make a new one and set url",
-    "410": "the receiver no longer knows this webhook: make a new one and set url",
+    "404": "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted",
+    "410": "the receiver says that this is gone for good: set url to a new one",
     "429": "it gets too many requests: try again later",
     "4xx": "it does not take what is sent to it: correct url, or template",
     "5xx": "it has trouble of its own: try again later",

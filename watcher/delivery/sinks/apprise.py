@@ -31,7 +31,7 @@ MESSAGE_BYTES = 3800
 _SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
 _HANGS = "Apprise has not come back from an earlier message; a restart lets go of it"
-_REMEDY = "see whether its URL still holds, and whether this machine reaches it (HTTPS_PROXY)"
+_REMEDY = "check its URL, and whether this machine reaches the service (HTTPS_PROXY)"
 _EXAMPLE = "write it like ntfys://ntfy.sh/topic"
 
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from watcher.delivery.sinks.chat import requests_of
 from watcher.delivery.sinks.http_post import Answer
@@ -11,6 +12,11 @@ from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
+_REMEDIES = {
+    403: _NEW_WEBHOOK,
+    404: _NEW_WEBHOOK,
+    410: "the channel is archived: make a webhook for another one and set url",
+}
 
 
 class SlackTemplate:
@@ -29,7 +35,7 @@ class SlackTemplate:
         status, result = answer.status, result_of_status(answer.status)
         if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):  # noqa: PLR2004
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
-        return SendResult(result.outcome, result.answer, remedy=_NEW_WEBHOOK) if status in {403, 404} else result
+        return replace(result, remedy=_REMEDIES.get(status, result.remedy))
 
     def shown(self, body: bytes) -> list[str]:
         """Return the texts of the blocks in their order."""
