@@ -36,7 +36,8 @@ def test_what_is_commented_out_is_accepted_too(command: Command) -> None:
     text = "\n".join(lines).replace("YOUR-PIPELINE-ID", PIPELINE).replace("YOUR-EXECUTION-ID", RUN)
     file.write_text(text)
     _, secret, _ = command("init", "--secret")
-    code, _, err = command("check", CLERK_API_KEY="k", OPS_WEBHOOK_SECRET=secret.strip())
+    slack = "https://hooks.slack.com/services/T0/B0/s3cret"
+    code, _, err = command("check", CLERK_API_KEY="k", OPS_WEBHOOK_SECRET=secret.strip(), SLACK_WEBHOOK_URL=slack)
     assert (code, err) == (0, "")
     assert all(key in text for key in ("\npolling:", "\nsinks:", "\nstore:", "\nhttp:", "\n    labels:"))
 
