@@ -12,7 +12,7 @@ from watcher.cli.check.capacity import TYPICAL_STATUS_S, AccountPlan, Advice
 from watcher.cli.check.connectivity import Trial
 from watcher.cli.console import say
 from watcher.cli.message_panel import message_panel
-from watcher.cli.stdio import put
+from watcher.cli.stdio import put, put_error
 from watcher.config.models import Settings
 from watcher.delivery.sinks.settings import SinkSettings
 from watcher.domain.delivery import Delivery
@@ -151,8 +151,10 @@ def print_trial(trial: Trial, *, console: Console) -> None:
 
 
 def print_trial_rows(trials: Iterable[Trial]) -> None:
-    """Print trials for programs: a second table below that of the plan."""
+    """Print trials for programs: a second table below that of the plan; what to do about failures goes to stderr."""
     put()
     put("target", "works", "ms", "answer")
     for trial in trials:
         put(trial.target, "yes" if trial.works else "no", f"{trial.took_ms:.0f}", trial.words)
+        if trial.hint:
+            put_error(f"hint: {trial.target}: {trial.hint}")

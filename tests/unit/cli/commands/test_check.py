@@ -150,7 +150,8 @@ def test_with_online_a_store_on_a_server_is_tried_and_says_the_same(command: Com
         assert command("check").err == ""
         _, out, err = command("check", "--online")
     assert re.search(r"\nstore.url\tyes\t\d+\tcan be used\n", out)
-    assert err.startswith("warning: watcher.yaml:6:3: sinks.ops: is disabled since its receiver answered 410 Gone")
+    warning = "\nwarning: watcher.yaml:6:3: sinks.ops: is disabled since its receiver answered 410 Gone"
+    assert warning in err
 
 
 @pytest.mark.parametrize("content", [b"", b"dear diary", None])
@@ -177,10 +178,13 @@ async def test_a_disabled_sink_is_seen_while_the_daemon_runs(command: Command) -
     await opened.close()
 
 
+UNREACHABLE = "correct base_url, or let this machine reach it (HTTPS_PROXY)"
+
+
 def test_a_key_that_cannot_be_tried_exits_4(command: Command) -> None:
     write(GOOD)
     code, out, err = command("check", "--online")
-    assert (code, err) == (4, "")
+    assert (code, err) == (4, f"hint: accounts.default: {UNREACHABLE}\n")
     head, *rows = out.removeprefix(f"{ROWS}\n").splitlines()
     assert head == "target\tworks\tms\tanswer"
     ((target, works, ms, answer),) = (row.split("\t") for row in rows)
@@ -268,6 +272,14 @@ def test_a_message_that_is_not_taken_says_what_to_do(receiver: Receiver, on_term
     assert lines[at + 1] == f"  hint: {NEW_WEBHOOK}"
 
 
+def test_piped_what_to_do_is_said_on_stderr(receiver: Receiver, command: Command) -> None:
+    receiver.reply = says(answer(404, body=b"no_service"))
+    write(messages(receiver))
+    _, out, err = command("check", "--send")
+    assert f"hint: sinks.chat: {NEW_WEBHOOK}\n" in err
+    assert "hint" not in out
+
+
 def test_piped_no_message_is_shown_and_what_a_sink_logs_stays_off_stdout(receiver: Receiver, command: Command) -> None:
     receiver.reply = says(answer(400, body=b"invalid_payload"))
     write(messages(receiver))
@@ -302,7 +314,7 @@ def test_a_pipeline_that_is_not_known_is_an_exit_code_of_its_own(receiver: Recei
     pipeline = "3f6c1a52-94d0-4b7e-8a11-5c0d9e7f2b31"
     write(GOOD.replace("http://127.0.0.1:1", receiver.url).replace(WATCH, f"\nwatch: [{{pipeline: {pipeline}}}]\n"))
     code, out, err = command("check", "--online")
-    assert (code, err) == (5, "")
+    assert (code, err) == (5, "hint: watch[0]: correct its id in watch, or watch it with the key of its own account\n")
     assert "\nwatch[0]\tno\t" in out
     assert f"\tdoes not know pipeline {pipeline} (404)\n" in out
 
