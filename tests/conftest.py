@@ -4,7 +4,7 @@ import codecs
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -30,19 +30,26 @@ for codec in ("ascii", "idna", "latin-1", "punycode", "utf-8-sig"):
 
 
 LONGEST = tuple(f"test_e2e_{name}.py" for name in ("replicas", "pipelines", "groups", "alertmanager", "chaos", "kill"))
+"""Of the long tests these files take a minute or so each."""
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the files that take longest first: at the end nobody waits for one that began late. The rest is as it comes.
+def _place(item: pytest.Item) -> int:
+    is_long = item.get_closest_marker("long") and item.path.name in LONGEST
+    return LONGEST.index(item.path.name) if is_long else len(LONGEST)
 
-    Refuse a mark from elsewhere: the Makefile finds these tests by the text of their files.
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Refuse a mark from elsewhere: the Makefile finds these tests by the text of their files.
+
+    Put the files that take longest first: at the end nobody waits for one that began late. The rest is as it comes.
     """
-    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
     for mark in ("untraced", "long"):
         files = {item.path for item in items if item.get_closest_marker(mark)}
         if missed := [str(file) for file in files if f"mark.{mark}" not in file.read_text(encoding="utf-8")]:
             raise pytest.UsageError(f"the mark {mark} must stand in the file of the test itself: {missed}")
+    yield
+    items.sort(key=_place)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -34,7 +34,7 @@ async def serve(notifications: Notifications, stage: Stage, stack: AsyncExitStac
 
 
 async def test_each_failure_is_notified_once_and_each_overdue_execution_is_over_when_it_moves(stage: Stage) -> None:
-    world, notifications = world_of(40, ends_within_s=6.0, ends_after_s=3.0), Notifications()
+    world, notifications = world_of(40, ends_within_s=9.0, ends_after_s=3.0), Notifications()
     simulator = await stage.simulator(world)
     async with AsyncExitStack() as stack:
         hook = await serve(notifications, stage, stack)
