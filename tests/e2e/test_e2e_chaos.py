@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,7 @@ from e2e.chaos import (
 )
 from e2e.endpoint import Answer, Attempt, Receiver
 from e2e.handovers import delays, nobody_able, overlapping
+from e2e.programme import Life
 from e2e.stage import ENDS, Stage
 from e2e.troubles import Troubles
 from pgbouncer import installed as needs_pgbouncer
@@ -75,18 +76,26 @@ class Play:
     troubles: Troubles
 
     async def until_all_is_told(self, *, within_s: float) -> None:
-        """Return once every end has arrived everywhere."""
+        """Return once every end has arrived everywhere, on stdout too."""
         wanted = have_ended(self.simulator.world)
         for name, receiver in self.receivers.items():
             await self.stage.board.until(
                 partial(_has_all, receiver, wanted), within_s=within_s, what=f"{name} had all ends"
             )
+        await self.stage.board.until(
+            partial(_have_printed_all, self.stage.lives, wanted), within_s=within_s, what="stdout had all ends"
+        )
 
 
 def _has_all(receiver: Receiver, wanted: frozenset[str]) -> bool:
     """Say so at once: this is asked whenever anything arrives, in the process that also serves the API."""
     success, failure = ENDS
     return all(subject in receiver.subjects[success] or subject in receiver.subjects[failure] for subject in wanted)
+
+
+def _have_printed_all(lives: Iterable[Life], wanted: frozenset[str]) -> bool:
+    events = (json.loads(line) for life in lives for line in life.emitted)
+    return wanted <= {event["subject"] for event in events if event["type"] in ENDS}
 
 
 @asynccontextmanager
