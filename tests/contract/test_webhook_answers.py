@@ -279,8 +279,9 @@ async def test_a_message_refused_with_400_goes_once_more_in_minimal_form_and_lou
 @pytest.mark.parametrize("kind", sorted(TEMPLATES))
 async def test_what_a_receiver_says_is_shown_without_our_secrets(receiver: Receiver, kind: str) -> None:
     secrets = ["k" * 32, "services/T0/B0/token", "token", "a%2Fsig", "a/sig", "Bearer t0ken"]
+    secrets += ["t0ken", "l0gin", "pass%2Fw0rd", "pass/w0rd"]
     receiver.reply = says(answer(400, body=" ".join(secrets).encode()))
-    url = f"{receiver.url}/{secrets[1]}?v=1&sig={secrets[3]}"
+    url = f"{receiver.url}/{secrets[1]}?v=1&sig={secrets[3]}".replace("://", "://l0gin:pass%2Fw0rd@")
     async with sink_to(url, kind, headers={"Authorization": secrets[5]}) as sink:
         with capture_logs() as logs:
             await sink.send([failed()])

@@ -43,7 +43,7 @@ class MessageLog:
 
     def __init__(self, clock: Clock, *, hidden: tuple[str, ...]) -> None:
         """Have said nothing yet."""
-        self._hidden = hidden
+        self._hidden = sorted(hidden, key=len, reverse=True)  # of a longer one nothing is to be left by a shorter one
         self._cut, self._rejected, self._failed = (_Hourly(clock) for _ in range(3))
 
     def cut(self, delivery: Delivery) -> None:

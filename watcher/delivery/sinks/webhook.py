@@ -62,12 +62,13 @@ def _url_may_be_left_out(schema: dict[str, Any], model: type[BaseModel]) -> None
 
 
 def _secrets_in(text: str) -> tuple[str, ...]:
-    """Return what gives a URL away, longer ones first: its path, the end of that, and its query's values."""
+    """Return what gives a URL away: its login, its path, the end of that, and its query's values."""
     url = URL(text)
+    login = filter(None, (url.raw_user, url.user, url.raw_password, url.password))
     path = url.raw_path.strip("/")
     queries = (url.raw_query_string, urlsplit(text).query)  # as it is sent, and as it is written
     values = [value for query in queries for pair in query.split("&") for value in pair.partition("=")[2:]]
-    return (url.raw_path_qs.strip("/"), path, path.rpartition("/")[2], *values, *url.query.values())
+    return (*login, url.raw_path_qs.strip("/"), path, path.rpartition("/")[2], *values, *url.query.values())
 
 
 class WebhookSettings(HttpSinkSettings):
@@ -163,7 +164,8 @@ class WebhookSettings(HttpSinkSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
-        secrets = (*_secrets_in(self.address), self._key(), *headers.values())
+        words = (word for value in headers.values() for word in value.split())  # a token also stands behind `Bearer`
+        secrets = (*_secrets_in(self.address), self._key(), *headers.values(), *words)
         target = Target(
             url=self._post_url(),
             secrets=tuple(secret.get_secret_value() for secret in self.secret),
