@@ -28,6 +28,10 @@ from watcher.runtime.units import InvalidValueError
 MESSAGE_BYTES = 3800
 """Title and body together, escaped as HTML: ntfy takes 4,096 bytes, Telegram as many characters."""
 
+CALL_TIMEOUTS = 4
+"""A message may take so many times `timeout`, which is for each of its connections and answers: mail has a dozen. One
+that is given up too soon arrives all the same, and again with each retry."""
+
 _SEVERAL = re.compile(r"[\s,]+[A-Za-z0-9]+://")
 _SCHEME = re.compile(r"([A-Za-z0-9]+)://.*", re.DOTALL)
 _HANGS = "Apprise has not come back from an earlier message; a restart lets go of it"
@@ -120,7 +124,7 @@ class AppriseSink:
         """Send to this service."""
         self._service = service
         self._most_bytes = min(MESSAGE_BYTES, service.body_length)
-        self._timeout_s = timeout_s
+        self._call_timeout_s = CALL_TIMEOUTS * timeout_s
         self._context = context
         self._turn = asyncio.Lock()
         self._call: Future[str | None] | None = None
@@ -151,7 +155,7 @@ class AppriseSink:
                 return SendResult(SendOutcome.RETRY, "timeout", remedy=_HANGS)
             self._call = begin(partial(self._checked_notify, message), name="apprise")
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with asyncio.timeout(self._call_timeout_s):
                     answer = await asyncio.wrap_future(self._call)
             except TimeoutError:
                 answer = "timeout"

@@ -4,6 +4,7 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -268,6 +269,13 @@ async def test_while_a_message_hangs_nothing_else_is_sent_and_no_threads_pile_up
     for thread in threads():
         await asyncio.to_thread(thread.join)
     assert (await ops.send([sample(FAILED)])).outcome is SendOutcome.DELIVERED
+
+
+async def test_a_message_may_take_longer_than_each_of_its_answers() -> None:
+    service = BlockingService(lambda _: time.sleep(0.15))
+    service.go_on.set()
+    assert (await service.open(timeout_s=0.1).send([sample(FAILED)])).outcome is SendOutcome.DELIVERED
+    assert len(service.asked) == 1
 
 
 async def test_an_attempt_that_is_broken_off_waits_for_no_thread() -> None:
