@@ -75,15 +75,18 @@ class TakenParts:
         The next attempt goes on behind what was taken: of a large group no attempt may get all through.
         """
         key = batch[0].group_id or batch[0].event_id
-        earlier = self._taken.pop(key, _Taken())
-        taken = earlier if batch[0].attempts else _Taken()  # a replay begins anew
+        if batch[0].replayed and not batch[0].attempts:  # a replay begins anew
+            self._taken.pop(key, None)
+        taken = self._taken.get(key, _Taken())
         for part in parts[taken.count :]:
             result = await send(part)
             if result.outcome not in TAKEN:
-                if taken.count and result.outcome is not SendOutcome.REFUSED:  # else it goes on in halves
-                    self._remember(key, taken)
+                if result.outcome is SendOutcome.REFUSED:  # it goes on in halves
+                    self._taken.pop(key, None)
                 return replace(result, messages=(*taken.messages, *result.messages))
             taken = taken.and_one(result)
+            self._remember(key, taken)  # now, for the next part may raise
+        self._taken.pop(key, None)
         assert taken.result is not None  # noqa: S101 (of any batch there is a part)
         return replace(taken.result, messages=taken.messages)
 

@@ -297,14 +297,30 @@ async def test_a_server_that_never_answers_is_a_timeout(receiver: Receiver) -> N
 
 
 async def test_of_a_group_what_was_taken_is_not_sent_again_but_by_a_replay() -> None:
-    service = BlockingService(lambda message: "503" if message.title.startswith("✓") else None)
+    def refuses_good_news(message: PlainMessage) -> str | None:
+        return "503" if message.title.startswith("✓") else None
+
+    service = BlockingService(refuses_good_news)
     service.go_on.set()
     ops = service.open(timeout_s=30)
     batch = [sample(type_, number=number) for type_ in (FAILED, EventType.EXECUTION_SUCCESS) for number in (1, 2)]
     assert (await ops.send(batch)).answer == "503"
-    service.answer = lambda _: None
     again = [replace(each, attempts=1) for each in batch]
-    assert (await ops.send(again)).outcome is SendOutcome.DELIVERED
+    assert (await ops.send(again)).answer == "503"
     assert [title[0] for title in service.asked] == ["✕", "✓", "✓"]
-    assert (await ops.send(batch)).outcome is SendOutcome.DELIVERED
+    service.answer = lambda _: None
+    replay = [replace(each, replayed=True) for each in batch]
+    assert (await ops.send(replay)).outcome is SendOutcome.DELIVERED
     assert [title[0] for title in service.asked[3:]] == ["✕", "✓"]
+
+
+async def test_what_was_taken_of_a_group_before_an_error_is_not_sent_again() -> None:
+    service = BlockingService(lambda message: str(1 / 0) if message.title.startswith("✓") else None)
+    service.go_on.set()
+    ops = service.open(timeout_s=30)
+    batch = [sample(type_, number=number) for type_ in (FAILED, EventType.EXECUTION_SUCCESS) for number in (1, 2)]
+    with pytest.raises(ZeroDivisionError):
+        await ops.send(batch)
+    service.answer = lambda _: None
+    assert (await ops.send(batch)).outcome is SendOutcome.DELIVERED
+    assert [title[0] for title in service.asked] == ["✕", "✓", "✓"]
