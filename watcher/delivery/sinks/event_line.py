@@ -24,7 +24,9 @@ GLYPHS: Mapping[str, tuple[str, str]] = {
 """How each status is shown, and its style; any other word is a surprise."""
 
 SURPRISE = ("!", "magenta")
-_RECOVERED = ("✓", "green")
+_OVER = ("✓", "green")
+_ENDS = frozenset({"recovered", "active", "closed"})
+"""The last words of the types that only ever end a problem."""
 
 
 def event_console(fd: int) -> Console:
@@ -45,7 +47,7 @@ def event_line(event: Mapping[str, Any], *, note: str = "") -> Text:
     data = event["data"]
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
-    glyph, style = GLYPHS.get(status, _RECOVERED if status == "recovered" else SURPRISE)
+    glyph, style = GLYPHS.get(status, _OVER if status in _ENDS else SURPRISE)
     line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
     line.append(f" {_subject(data):<20}")

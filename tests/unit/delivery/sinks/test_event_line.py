@@ -41,6 +41,8 @@ def test_an_error_without_a_node_is_shown_too() -> None:
     [
         ("account.recovered", {"account": "eu", "reason": "unauthorized"}, "✓ recovered eu "),
         ("account.degraded", {"account": "eu", "reason": "unreachable", "cause": "dns"}, "  unreachable, dns"),
+        ("pipeline.active", {"account": "eu", "reason": "x"}, "✓ pipeline.active eu "),
+        ("problem.closed", {"account": "eu", "reason": "removed"}, "✓ problem.closed eu "),
         ("sink.failing", {"sink": "ops", "answer": "503"}, "! sink.failing ops "),
         (
             "pipeline.gap",
