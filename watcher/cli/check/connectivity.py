@@ -58,7 +58,6 @@ _KEY_FAILS = {
     Outcome.CONNECTION: ("cannot be reached ({cause})", "correct base_url, or let this machine reach it (HTTPS_PROXY)"),
     Outcome.REDIRECT: ("answers with a redirect, which is never followed", "correct base_url"),
     Outcome.INVALID: ("does not answer with {wanted}", "correct base_url"),
-    Outcome.REJECTED: ("rejects the request", "correct base_url"),
     Outcome.SERVER_ERROR: ("answers with a server error", "try again later"),
 }
 _OF_THE_WATCH = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED, Outcome.FORBIDDEN})

@@ -10,6 +10,7 @@ import typer
 
 from watcher.cli.console import say, stderr_console
 from watcher.cli.stdio import put
+from watcher.delivery.sinks.signing import SECRET_PREFIX
 from watcher.domain.errors import Exit, WatcherError
 
 EXAMPLES = ("watcher init", "export OPS_WEBHOOK_SECRET=$(watcher init --secret)")
@@ -44,7 +45,7 @@ def init(
 
 def new_secret() -> str:
     """Return a new signing secret as Standard Webhooks writes it."""
-    return f"whsec_{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
+    return f"{SECRET_PREFIX}{base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()}"
 
 
 def starter() -> str:

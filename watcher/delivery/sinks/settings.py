@@ -14,6 +14,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
+from watcher.delivery.sinks.signing import SECRET_PREFIX
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.runtime.clock import Clock
@@ -27,7 +28,6 @@ _WRITTEN = tuple(sorted({*EventType, *(f"{type_.partition('.')[0]}.*" for type_ 
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _OWN_HEADERS = frozenset({"content-type", "content-length", "user-agent", "host", "transfer-encoding"})
-_SECRET_PREFIX = "whsec_"  # noqa: S105 - how signing secrets begin, not one of them
 _SECRET_BYTES = range(24, 65)
 
 
@@ -67,10 +67,10 @@ SinkUrl = Annotated[SecretStr, AfterValidator(_sink_url)]
 def _signing_secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     try:
-        key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
+        key = base64.b64decode(text.removeprefix(SECRET_PREFIX), validate=True)
     except (binascii.Error, ValueError):
         key = b""
-    if text.startswith(_SECRET_PREFIX) and len(key) in _SECRET_BYTES:
+    if text.startswith(SECRET_PREFIX) and len(key) in _SECRET_BYTES:
         return value
     remedy = "write whsec_ + base64 of 24 to 64 bytes; make one: watcher init --secret"
     raise InvalidValueError("not a signing secret", remedy=remedy, quote=False)

@@ -4,12 +4,12 @@ import base64
 import hmac
 from collections.abc import Sequence
 
-PREFIX = "whsec_"
+SECRET_PREFIX = "whsec_"  # noqa: S105 (how signing secrets begin, not one of them)
 
 
 def signing_key(secret: str) -> bytes:
     """Return the key that `whsec_<base64>` stands for."""
-    return base64.b64decode(secret.removeprefix(PREFIX))
+    return base64.b64decode(secret.removeprefix(SECRET_PREFIX))
 
 
 def sign(body: bytes, *, message_id: str, timestamp: str, keys: Sequence[bytes]) -> str:
