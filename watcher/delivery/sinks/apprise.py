@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Protocol
 from pydantic import AfterValidator, Field, SecretStr, field_validator
 
 from watcher.delivery.sinks.plain_message import PlainMessage, plain_messages
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.settings import EventGlobs
@@ -114,11 +114,8 @@ class Service(Protocol):
         ...
 
 
-class AppriseSink:
+class AppriseSink(Sink):
     """Sends one message at a time. While one hangs, though nobody waits for it any more, nothing else is sent."""
-
-    batch_count = 1
-    refresh_every_s: float | None = None
 
     def __init__(self, service: Service, *, timeout_s: float, context: SinkContext) -> None:
         """Send to this service."""
@@ -140,10 +137,6 @@ class AppriseSink:
 
         make = partial(plain_messages, most_bytes=self._most_bytes)
         return await self._taken.send(batch, await make_messages(make, batch), notify)
-
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        """Raise: it never asks for this."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Hold nothing: a thread that hangs ends with its call or with the process."""

@@ -138,16 +138,16 @@ class Sink(Protocol):
     One that has to hear of open problems again and again asks for that every `refresh_every_s`; `None`: never.
     """
 
-    batch_count: int
-    refresh_every_s: float | None
+    batch_count: int = 1
+    refresh_every_s: float | None = None
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
         ...
 
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:  # noqa: ARG002 (of the seam)
         """Say once that these problems are still open, or closed. Trouble is a `SendResult`."""
-        ...
+        raise AssertionError("it never asks for this")
 
     async def close(self) -> None:
         """Let go of connections and threads."""

@@ -10,7 +10,7 @@ import structlog
 from watcher.delivery.sinks.alert_text import to_json
 from watcher.delivery.sinks.chat import Json
 from watcher.delivery.sinks.message_log import MessageLog
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.slack_api import CHANNEL_ERROR_REMEDIES, ApiAnswer, SlackApi
 from watcher.delivery.sinks.slack_bot_parts import Part, Step, parts_of
@@ -31,11 +31,8 @@ _PLACE = re.compile(r"[A-Za-z0-9.]{1,64}")
 log = structlog.get_logger()
 
 
-class SlackBotSink:
+class SlackBotSink(Sink):
     """One app in one channel."""
-
-    batch_count = 1
-    refresh_every_s: float | None = None
 
     def __init__(self, api: SlackApi, *, channel: str, log: MessageLog, context: SinkContext) -> None:
         """Post new messages in that channel; those that are kept stay where they are."""
@@ -50,10 +47,6 @@ class SlackBotSink:
         slots = RequestSlots(self._take_slot)
         attempt = _Attempt(batch, self._api, channel=self._channel, log=self._log, slots=slots)
         return await self._taken.send(batch, await make_messages(parts_of, batch), attempt.send)
-
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        """Raise: it never asks for this."""
-        raise NotImplementedError
 
     async def close(self) -> None:
         """Close all connections."""

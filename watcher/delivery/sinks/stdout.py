@@ -25,7 +25,6 @@ from watcher.delivery.sinks.protocol import (
     RetryRules,
     SendOutcome,
     SendResult,
-    SentProblem,
     Sink,
     SinkContext,
     WorkerRules,
@@ -106,11 +105,10 @@ class StdoutOutput:
         return False
 
 
-class StdoutSink:
+class StdoutSink(Sink):
     """Sends each event to the program's output as one line."""
 
     batch_count = BATCH_COUNT
-    refresh_every_s: float | None = None
 
     def __init__(self, output: Output, *, format_: str = "json", retried: Callable[[str], None] = _nobody) -> None:
         """Call `retried` at each further try on a full disk."""
@@ -123,10 +121,6 @@ class StdoutSink:
         """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
         await self._output.write(map(self._line, batch), sink=batch[0].sink, retried=self._retried)
-        return _WRITTEN
-
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:  # noqa: ARG002 (a line stays written)
-        """Write nothing: it never asks for this."""
         return _WRITTEN
 
     async def close(self) -> None:

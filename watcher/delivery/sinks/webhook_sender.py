@@ -8,7 +8,7 @@ from yarl import URL
 from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
 from watcher.delivery.sinks.http_post import ConnectionRules, Poster, result_without_answer, with_retry_after
 from watcher.delivery.sinks.message_log import MessageLog
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, SinkContext
+from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.delivery.sinks.template import Message, Template
@@ -30,10 +30,8 @@ class Target:
     rules: ConnectionRules = field(default_factory=ConnectionRules)
 
 
-class WebhookSink:
+class WebhookSink(Sink):
     """Posts to one URL."""
-
-    batch_count = 1
 
     def __init__(self, target: Target, template: Template, *, context: SinkContext) -> None:
         """Open no connection yet. Needs a running event loop."""
