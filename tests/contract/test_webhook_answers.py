@@ -290,6 +290,16 @@ async def test_what_a_receiver_says_is_shown_without_our_secrets(receiver: Recei
     assert kind != "pagerduty" or secrets[0] not in shown
 
 
+@pytest.mark.parametrize("kind", ["slack", "discord", "slack_bot"])
+async def test_a_success_whose_body_never_comes_is_a_timeout(receiver: Receiver, kind: str) -> None:
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        await hangs(writer)
+
+    receiver.reply = reply
+    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, "timeout")
+
+
 async def test_a_plain_body_is_not_sent_twice(receiver: Receiver) -> None:
     receiver.reply = says(answer(400))
     with capture_logs() as logs:

@@ -3,7 +3,6 @@
 import asyncio
 import ssl
 from collections.abc import Container, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -126,7 +125,7 @@ class Poster:
         """Post once, to the URL or a path behind it. Raises `TransportFailedError` if there is no answer.
 
         The body of an answer is waited for where its status code alone says too little: `judged_by_body`; of it,
-        no more than `said_bytes`.
+        no more than `said_bytes`. If none of it comes, that is no answer.
         """
         if self._is_refused:
             raise self._failure("private")
@@ -149,7 +148,7 @@ class Poster:
                 return Answer(response.status, response.headers, said)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
-            if head is None:
+            if head is None or head.status in judged_by_body:
                 raise self._failure(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
             return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
 
@@ -182,11 +181,15 @@ async def _beginning(response: aiohttp.ClientResponse, *, patience_s: float | No
     """Return the beginning of an answer's body, as much as comes in that time, and let go of the rest.
 
     A connection can be used again once the body is through, which is waited for if it is small and all but there.
+    Without a `patience_s` the body matters: if nothing of it comes, what went wrong is raised.
     """
     said = b""
-    with suppress(aiohttp.ClientError, TimeoutError):
+    try:
         async with asyncio.timeout(patience_s):
             while len(said) < most and (part := await response.content.readany()):
                 said += part
+    except (aiohttp.ClientError, TimeoutError):
+        if patience_s is None and not said:
+            raise
     response.close()
     return said[:most]
