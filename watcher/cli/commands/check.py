@@ -123,9 +123,11 @@ async def _try_everything(
 
     line = TryingLine(len(settings.watch), stream=sys.stderr)
     asyncio.get_running_loop().call_later(PATIENCE_S, line.show)
-    trials, (of_store, disabled) = await asyncio.gather(
-        try_everything(settings, clock=clock, deliveries=deliveries, tried=line.tried),
-        try_store(settings.store, clock=clock),
-    )
-    line.clear()
+    try:
+        trials, (of_store, disabled) = await asyncio.gather(
+            try_everything(settings, clock=clock, deliveries=deliveries, tried=line.tried),
+            try_store(settings.store, clock=clock),
+        )
+    finally:
+        line.clear()
     return [*trials, *of_store], disabled
