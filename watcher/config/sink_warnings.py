@@ -15,12 +15,12 @@ from watcher.config.models import AnySink, Settings, WatchSettings
 from watcher.config.problems import Problem
 from watcher.config.yaml_tree import Path
 from watcher.delivery.grouping import key_of
-from watcher.delivery.sinks.alertmanager import PATH
 from watcher.delivery.sinks.apprise import AppriseSettings
 from watcher.delivery.sinks.remote_settings import RemoteSettings
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.delivery.sinks.webhook_settings import receiver_at
 from watcher.domain.event import EventType
 from watcher.domain.problems import CLOSED_BY, PROBLEM_KINDS
 from watcher.domain.routing import types_matching
@@ -37,20 +37,6 @@ _OPENED_BY: Mapping[EventType, frozenset[EventType]] = {
 
 OF_PIPELINES = types_matching(("execution.*", "pipeline.*"))
 _OF_EXECUTIONS = types_matching(("execution.*",)) - {EventType.EXECUTION_OVERDUE}
-
-_RECEIVERS = {
-    "hooks.slack.com": "slack",
-    "hooks.slack-gov.com": "slack",
-    "events.pagerduty.com": "pagerduty",
-    "events.eu.pagerduty.com": "pagerduty",
-    "discord.com": "discord",
-    "discordapp.com": "discord",
-}
-_PATHS = {
-    "slack": re.compile(r"/services/"),
-    "discord": re.compile(r"/api/(v\d+/)?webhooks/"),
-}
-"""Where a receiver takes messages, if not everywhere: Slack's workflows, on the same host, take what one likes."""
 
 _AT_MICROSOFT = re.compile(r"(.+\.)?(logic\.azure|powerplatform|powerautomate|teams\.microsoft)\.com")
 """Where flows run and are made. Any other host may be a relay of one's own."""
@@ -127,7 +113,7 @@ def _of_followers(document: Document, sink: AnySink, *, path: Path) -> Iterator[
 
 def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Iterator[Problem]:
     url = URL(sink.url.get_secret_value())
-    receiver = _receiver_at(url)
+    receiver = receiver_at(url)
     is_own = isinstance(sink.template, TemplateFile)
     if receiver is not None and receiver != sink.template and not is_own:
         problem = f"{url.host} takes only what template: {receiver} makes"
@@ -141,14 +127,6 @@ def _of_webhook(document: Document, sink: WebhookSettings, *, path: Path) -> Ite
     if host := exposed_host(sink.url.get_secret_value()):
         problem = f"http:// to {host}: whoever is on the way can read the events"
         yield document.remark((*path, "url"), problem, remedy="write https://")
-
-
-def _receiver_at(url: URL) -> str | None:
-    if url.path.rstrip("/").endswith(PATH):
-        return "alertmanager"
-    receiver = _RECEIVERS.get((url.host or "").lower())
-    path = _PATHS.get(receiver or "")
-    return receiver if path is None or path.match(url.path) else None
 
 
 def _of_group(document: Document, settings: Settings, sink: RemoteSettings, *, path: Path) -> Iterator[Problem]:

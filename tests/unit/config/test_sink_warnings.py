@@ -130,6 +130,7 @@ def test_a_group_holds_something(keys: str, lines: list[str], warned: Warned) ->
         ("https://HOOKS.slack-gov.com/services/T/B/x", "    template: alertmanager\n", "slack"),
         ("https://events.eu.pagerduty.com/v2/enqueue", "", "pagerduty"),
         ("https://discord.com/api/webhooks/1/T/x", "", "discord"),
+        ("https://canary.discord.com./api/webhooks/1/T/", "", "discord"),
         ("https://discordapp.com/api/v10/webhooks/1/T/x?wait=true", "    template: slack\n", "discord"),
         ("http://alertmanager:9093/api/v2/alerts/", "    template: slack\n", "alertmanager"),
     ],

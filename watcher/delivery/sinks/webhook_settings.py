@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import AfterValidator, PlainSerializer, PlainValidator, SecretStr, TypeAdapter
 from yarl import URL
 
-from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
+from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.pagerduty import ENQUEUE_URL, PagerDutyTemplate
 from watcher.delivery.sinks.settings import SinkUrl
@@ -97,15 +97,35 @@ _ADDRESSES: Mapping[str, _Address] = {
         "copy it in the channel (Edit Channel, Integrations, Webhooks), and add no /slack or /github",
     ),
 }
-"""Any other host may be a relay of one's own, or a receiver that takes the same."""
+"""Any other host may be a relay of one's own, or a receiver that takes the same. Slack's workflows, on the host of its
+webhooks, take what one likes."""
+
+_PAGERDUTY_HOSTS = frozenset({"events.pagerduty.com", "events.eu.pagerduty.com"})
 
 
 def check_address(url: URL, *, template: str) -> None:
     """See whether a template's receiver takes messages at a URL of its own. Raises `InvalidValueError`."""
-    address, host = _ADDRESSES.get(template), (url.host or "").lower().rstrip(".")
+    address, host = _ADDRESSES.get(template), _host(url)
     if address and address.hosts.fullmatch(host) and not address.webhooks.fullmatch(f"{host}{url.path}"):
         problem = f"is not that of a {template.capitalize()} webhook"
         raise InvalidValueError(problem, remedy=address.remedy, quote=False)
+
+
+def receiver_at(url: URL) -> str | None:
+    """Return the template whose receiver takes messages at a URL, where the URL alone says so."""
+    host = _host(url)
+    if url.path.rstrip("/").endswith(PATH):
+        return "alertmanager"
+    if host in _PAGERDUTY_HOSTS:
+        return "pagerduty"
+    at = f"{host}{url.path}"
+    return next(
+        (name for name, each in _ADDRESSES.items() if each.hosts.fullmatch(host) and each.webhooks.match(at)), None
+    )
+
+
+def _host(url: URL) -> str:
+    return (url.host or "").lower().rstrip(".")
 
 
 WebhookUrl = Annotated[SinkUrl, AfterValidator(_in_use)]
