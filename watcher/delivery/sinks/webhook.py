@@ -21,15 +21,18 @@ from yarl import URL
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
 from watcher.delivery.sinks.connection_trial import connect
 from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
+from watcher.delivery.sinks.http_post import Poster
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
+from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import Sink, SinkContext
 from watcher.delivery.sinks.settings import Headers, SigningSecrets
+from watcher.delivery.sinks.signing import signing_key
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook_sender import Target, WebhookSink
+from watcher.delivery.sinks.webhook_sender import WebhookSink
 from watcher.delivery.sinks.webhook_settings import (
     DEFAULTS,
     OWN_DEFAULTS,
@@ -166,15 +169,11 @@ class WebhookSettings(HttpSinkSettings):
         headers = {name: value.get_secret_value() for name, value in self.headers.items()}
         words = (word for value in headers.values() for word in value.split())  # a token also stands behind `Bearer`
         secrets = (*_secrets_in(self.address), self._key(), *headers.values(), *words)
-        target = Target(
-            url=self._post_url(),
-            secrets=tuple(secret.get_secret_value() for secret in self.secret),
-            headers=headers,
-            timeout_s=self.timeout_s,
-            hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH),
-            rules=self.connection_rules(),
-        )
-        return WebhookSink(target, self.chosen_template(context.clock), context=context)
+        log = MessageLog(context.clock, hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH))
+        template, rules = self.chosen_template(context.clock), self.connection_rules()
+        keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
+        poster = Poster(self._post_url(), headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
+        return WebhookSink(poster, template, keys=keys, log=log, context=context)
 
     def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return what people see of each request."""

@@ -1,16 +1,14 @@
 """Posts what a template makes of events to one URL, and hands over what the template makes of the answers."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-from yarl import URL
+from collections.abc import Sequence
+from dataclasses import replace
 
 from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
-from watcher.delivery.sinks.http_post import ConnectionRules, Poster, result_without_answer, with_retry_after
+from watcher.delivery.sinks.http_post import Poster, result_without_answer, with_retry_after
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.request_series import TAKEN, RequestSlots, TakenParts, make_messages
-from watcher.delivery.sinks.signing import sign, signing_key
+from watcher.delivery.sinks.signing import sign
 from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import TransportFailedError
@@ -18,34 +16,21 @@ from watcher.domain.errors import TransportFailedError
 _REJECTED = 400
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where to post to, with what in each request. `hidden` are texts that nothing that is shown may hold."""
-
-    url: URL
-    secrets: tuple[str, ...] = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
-    timeout_s: float = 15.0
-    hidden: tuple[str, ...] = ()
-    rules: ConnectionRules = field(default_factory=ConnectionRules)
-
-
 class WebhookSink(Sink):
     """Posts to one URL."""
 
-    def __init__(self, target: Target, template: Template, *, context: SinkContext) -> None:
-        """Open no connection yet. Needs a running event loop."""
+    def __init__(
+        self, poster: Poster, template: Template, *, keys: Sequence[bytes], log: MessageLog, context: SinkContext
+    ) -> None:
+        """Sign with each of the keys, if there are any."""
         self.refresh_every_s = REFRESH_EVERY_S if isinstance(template, AlertmanagerTemplate) else None
         self._clock = context.clock
         self._take_slot = context.take_slot
+        self._poster = poster
         self._template = template
-        self._keys = [signing_key(secret) for secret in target.secrets]
-        self._log = MessageLog(self._clock, hidden=target.hidden)
+        self._keys = keys
+        self._log = log
         self._taken = TakenParts()
-        headers = {**target.headers, "Content-Type": template.content_type}
-        self._poster = Poster(
-            target.url, headers=headers, timeout_s=target.timeout_s, context=context, rules=target.rules
-        )
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
@@ -102,9 +87,11 @@ class WebhookSink(Sink):
 
     def _headers_of(self, message: Message, *, replayed: bool) -> dict[str, str]:
         timestamp = str(int(self._clock.now().timestamp()))
-        headers = {"webhook-id": message.id, "webhook-timestamp": timestamp}
-        if message.content_type is not None:
-            headers["Content-Type"] = message.content_type
+        headers = {
+            "Content-Type": message.content_type or self._template.content_type,
+            "webhook-id": message.id,
+            "webhook-timestamp": timestamp,
+        }
         if replayed:
             headers["webhook-replay"] = "1"
         if self._keys:
