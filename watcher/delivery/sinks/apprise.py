@@ -89,19 +89,21 @@ class AppriseSettings(RemoteSettings):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet."""
-        from watcher.delivery.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
-
-        service = AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
-        return AppriseSink(service, timeout_s=self.timeout_s, context=context)
+        return AppriseSink(self._service(), timeout_s=self.timeout_s, context=context)
 
     def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:  # noqa: ARG002 (of the seam)
         """Return the message as text; how a service shows that is up to it."""
-        messages = plain_messages([delivery], most_bytes=MESSAGE_BYTES)
+        messages = plain_messages([delivery], most_bytes=_most_bytes(self._service()))
         return [[message.title, *message.body.split("\n")] for message in messages]
 
     async def connect(self) -> str:
         """Do nothing: Apprise can only send."""
         return "not tried, for Apprise can only send: use --send"
+
+    def _service(self) -> "Service":
+        from watcher.delivery.sinks.apprise_service import AppriseService  # noqa: PLC0415 (of an extra)
+
+        return AppriseService(self.url.get_secret_value(), timeout_s=self.timeout_s)
 
 
 class Service(Protocol):
@@ -120,7 +122,7 @@ class AppriseSink(Sink):
     def __init__(self, service: Service, *, timeout_s: float, context: SinkContext) -> None:
         """Send to this service."""
         self._service = service
-        self._most_bytes = min(MESSAGE_BYTES, service.body_length)
+        self._most_bytes = _most_bytes(service)
         self._call_timeout_s = CALL_TIMEOUTS * timeout_s
         self._context = context
         self._turn = asyncio.Lock()
@@ -159,3 +161,7 @@ class AppriseSink(Sink):
     def _checked_notify(self, message: PlainMessage) -> str | None:
         self._context.check()
         return self._service.notify(message)
+
+
+def _most_bytes(service: Service) -> int:
+    return min(MESSAGE_BYTES, service.body_length)

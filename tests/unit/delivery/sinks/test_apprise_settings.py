@@ -37,6 +37,14 @@ async def test_what_is_shown_is_the_message_and_to_connect_is_left_to_sending() 
     assert "--send" in await ops.connect()
 
 
+def test_what_is_shown_leaves_out_what_the_service_has_no_room_for() -> None:
+    delivery, sms = sample(EventType.EXECUTION_FAILED), settings("voipms://p:u@a.example/5551230000/5551239999")
+    (lines,) = sms.shown(delivery, clock=FakeClock())
+    (all_lines,) = settings("ntfys://ntfy.example.com/topic").shown(delivery, clock=FakeClock())
+    assert "Labels: " in "".join(all_lines)
+    assert "Labels: " not in "".join(lines)
+
+
 def test_it_brings_the_defaults_of_chat() -> None:
     ops = settings("ntfys://ntfy.example.com/topic")
     assert ops.rules.rate_per_s == 1
