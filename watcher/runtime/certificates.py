@@ -21,12 +21,11 @@ _CERTIFICATE = re.compile(_BEGIN + rb"([A-Za-z0-9+/=\s]+)-----END CERTIFICATE---
 CONTEXT_COUNT = 32
 """So many contexts are kept: the system's trust alone takes 20 ms to read."""
 
-_VERSION = 0xA0
-_VALIDITY = 3
-_UTC_TIME = 0x17
-_CENTURY = "50"
-"""ASN.1's tag of a certificate's version, which may be missing; where its validity stands after it; the tag of a time
-with two digits for the year; and from when on those are of the last century (RFC 5280, 4.1)."""
+# RFC 5280, 4.1
+_VERSION = 0xA0  # the tag of a certificate's version, which may be missing
+_VALIDITY = 3  # the index of its validity among the fields after that
+_UTC_TIME = 0x17  # the tag of a time whose year has two digits
+_CENTURY = "50"  # from here on these are years of the last century
 
 
 def certificates_in(pem: bytes) -> tuple[bytes, ...]:

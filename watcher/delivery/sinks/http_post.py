@@ -38,14 +38,17 @@ REMEDIES = {
 
 REDIRECTED = "no redirect is ever followed: set url to where it leads"
 """What a person has to do if the answer is 3xx. Where it leads may hold a secret, so it is not said."""
+
 CERT_REFUSED = (
     "the server refuses the client certificate of tls.cert_file: name one that is valid, of a CA that the server trusts"
 )
+"""The same for `client_cert`, if a certificate was shown."""
+
 CERT_MAYBE_WANTED = (
     "it closed the connection without an answer: correct url, or its port; if the server wants a client certificate, "
     f"{_SHOW_CERT}"
 )
-"""What else, of a certificate that was shown; and of a connection with TLS that was closed where none was."""
+"""The same for `reset` over TLS, if no certificate was shown."""
 
 
 @dataclass(frozen=True, slots=True)

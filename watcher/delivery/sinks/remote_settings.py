@@ -110,7 +110,7 @@ class RemoteSettings(SinkSettings):
 
     @property
     def sends_batches(self) -> bool:
-        """Whether a group goes as its events are, and not as one message, which has room for any number."""
+        """Whether a group is sent as a batch of events, not as one message."""
         return False
 
     @property
