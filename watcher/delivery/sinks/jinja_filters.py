@@ -1,9 +1,11 @@
-"""The filters a template may use, and what each costs: a step for an item and for a hundred characters.
+"""The filters and tests a template may use, and what each costs: a step for an item and for a hundred characters.
 
-None gives something else the next time, and each is charged before it makes much of little. Imports jinja2.
+None gives something else the next time, and each is charged before it makes much of little. A list that holds itself
+twice, as `[x, x]` does if it is made of itself again and again, is soon larger than the memory once it is written or
+compared: what is made, or used as a whole, costs all that it holds, as often as it holds it. Imports jinja2.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from contextvars import ContextVar
 from functools import wraps
 from html import escape
@@ -11,6 +13,7 @@ from typing import Any
 
 from jinja2.filters import FILTERS
 from jinja2.runtime import Undefined
+from jinja2.tests import TESTS
 
 from watcher.delivery.sinks.alert_text import to_json
 
@@ -23,6 +26,30 @@ _KEPT_FILTERS = (
     *("string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode"),
 )
 """Those of Jinja's own that always give the same, and no more than they are given."""
+
+_SHALLOW = frozenset(
+    {
+        *(
+            "count",
+            "d",
+            "default",
+            "first",
+            "items",
+            "last",
+            "length",
+            "list",
+            "map",
+            "reject",
+            "rejectattr",
+            "reverse",
+        ),
+        *("select", "selectattr"),
+    }
+)
+_SHALLOW_TESTS = frozenset(
+    {"boolean", "defined", "iterable", "mapping", "none", "number", "sameas", "sequence", "string", "undefined"}
+)
+"""Those that look at no item of what they are given, and at most hand it on."""
 
 
 class TooMuchError(Exception):
@@ -53,14 +80,39 @@ def size_of(value: object) -> int:
     return len(value) if isinstance(value, list | tuple | dict | range) else 0
 
 
-def _charged(filter_: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a filter of Jinja's that is paid for what it is given, and what it makes."""
+def charged_whole(value: object) -> Any:  # noqa: ANN401 (as it came)
+    """Return a value, paid for with all that it holds."""
+    steps = current_steps.get()
+    held = [value]
+    while held:
+        item = held.pop()
+        steps.spend(size_of(item))
+        if isinstance(item, dict):
+            held += (*item, *item.values())
+        elif isinstance(item, list | tuple | KeysView | ValuesView | ItemsView):
+            held += item
+    return value
 
-    @wraps(filter_)
+
+def charged_slice(value: object) -> Any:  # noqa: ANN401 (as it came)
+    """Return a value, paid for with a copy of it."""
+    current_steps.get().spend(size_of(value))
+    return value
+
+
+def _charged(function: Any, *, is_shallow: bool) -> Callable[..., Any]:  # noqa: ANN401 (Jinja's own type)
+    """Return a filter or a test of Jinja's that is paid for what it is given, and what it makes."""
+
+    @wraps(function)
     def charged(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the filter)
         steps = current_steps.get()
-        steps.spend(1 + sum(map(size_of, args)))
-        result = filter_(*args, **kwargs)
+        steps.spend(1)
+        for arg in (*args, *kwargs.values()):
+            if is_shallow:
+                steps.spend(size_of(arg))
+            else:
+                charged_whole(arg)
+        result = function(*args, **kwargs)
         steps.spend(size_of(result))
         return result
 
@@ -73,7 +125,7 @@ def joined(parts: Iterable[object], separator: str = "") -> str:
     length = 0
     steps = current_steps.get()
     for part in parts:
-        texts.append(str(part))
+        texts.append(str(charged_whole(part)))
         length += len(texts[-1]) + len(separator)
         steps.spend(length // CHARACTERS_PER_STEP)
         length %= CHARACTERS_PER_STEP
@@ -103,7 +155,7 @@ def steps_range(*bounds: int) -> range:
 
 
 def _replace(text: object, old: str, new: str) -> str:
-    text = str(text)
+    text = str(charged_whole(text))
     made = (text.count(old) * len(new)) // CHARACTERS_PER_STEP
     current_steps.get().spend(1 + size_of(text) + made)
     return text.replace(old, new)
@@ -111,7 +163,7 @@ def _replace(text: object, old: str, new: str) -> str:
 
 def _escape(text: object) -> str:
     """Return a text as HTML shows it."""
-    text = str(text)
+    text = str(charged_whole(text))
     current_steps.get().spend(1 + size_of(text))
     return escape(text)
 
@@ -123,7 +175,7 @@ def _round(value: float, precision: int = 0) -> float:
 
 def _to_json(value: object) -> str:
     """Return JSON, with every character as it is. Jinja's own hides some for the sake of pages."""
-    text = to_json(_plain(value))
+    text = to_json(charged_whole(_plain(value)))
     current_steps.get().spend(1 + size_of(text))
     return text
 
@@ -136,8 +188,8 @@ def _plain(value: object) -> object:
 
 
 ALLOWED: Mapping[str, Callable[..., Any]] = {
-    **{name: _charged(FILTERS[name]) for name in _KEPT_FILTERS},
-    "count": _charged(FILTERS["length"]),
+    **{name: _charged(FILTERS[name], is_shallow=name in _SHALLOW) for name in _KEPT_FILTERS},
+    "count": _charged(FILTERS["length"], is_shallow=True),
     "e": _escape,
     "escape": _escape,
     "join": _join,
@@ -146,3 +198,8 @@ ALLOWED: Mapping[str, Callable[..., Any]] = {
     "tojson": _to_json,
 }
 """The filters by name."""
+
+ALLOWED_TESTS: Mapping[str, Callable[..., Any]] = {
+    name: _charged(test, is_shallow=name in _SHALLOW_TESTS) for name, test in TESTS.items()
+}
+"""The tests by name."""

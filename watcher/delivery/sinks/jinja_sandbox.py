@@ -18,9 +18,12 @@ from jinja2.visitor import NodeTransformer
 
 from watcher.delivery.sinks.jinja_filters import (
     ALLOWED,
+    ALLOWED_TESTS,
     CHARACTERS_PER_STEP,
     Steps,
     TooMuchError,
+    charged_slice,
+    charged_whole,
     current_steps,
     each,
     joined,
@@ -95,6 +98,14 @@ class _Absent(ChainableUndefined):
         self._fail_with_undefined_error()
 
 
+class _Namespace(Namespace):
+    """What a template may set the attributes of. It shows none of them, for these may hold one another."""
+
+    def __repr__(self) -> str:
+        """Return what it is."""
+        return "<namespace>"
+
+
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Lets a template reach what it is handed, and charges it for whatever makes much of little."""
 
@@ -102,13 +113,18 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(undefined=_Absent, optimized=False, keep_trailing_newline=False)
-        self.filters = {**ALLOWED, "_each": each}
-        self.globals = {"range": steps_range, "namespace": Namespace, "dict": dict}
+        self.filters = {**ALLOWED, "_each": each, "_slice": charged_slice, "_whole": charged_whole}
+        self.tests = dict(ALLOWED_TESTS)
+        self.globals = {"range": steps_range, "namespace": _Namespace, "dict": dict}
 
     @staticmethod
     def concat(parts: Iterable[str]) -> str:
         """Return the text of parts as they come."""
         return joined(parts)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 (any value)
+        """Return an item; to find it takes a hash of the argument."""
+        return super().getitem(obj, charged_whole(argument))
 
     def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 (any value)
         """Return a key of a mapping before its method: a label may be called `items`."""
@@ -138,13 +154,14 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """Charge a call for what it is of and what it makes, be it of a macro that calls itself."""
         steps = current_steps.get()
         steps.spend(1 + size_of(getattr(obj, "__self__", None)))
+        charged_whole((*args, *kwargs.values()))
         result = super().call(context, obj, *args, **kwargs)
         steps.spend(size_of(result))
         return result
 
 
 class _Metered(NodeTransformer):
-    """Has each turn of a loop counted, and texts put together by what is charged for that."""
+    """Has charged what Jinja does by itself: the turns of a loop, and what is put together, written and compared."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (as its base)
         self.generic_visit(node)
@@ -154,6 +171,38 @@ class _Metered(NodeTransformer):
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 (as its base)
         self.generic_visit(node)
         return _filtered(nodes.List(node.nodes, lineno=node.lineno), "join")
+
+    def visit_Output(self, node: nodes.Output) -> nodes.Output:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        node.nodes = [
+            part if isinstance(part, nodes.TemplateData) else _filtered(part, "_whole") for part in node.nodes
+        ]
+        return node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        node.expr = _filtered(node.expr, "_whole")
+        for operand in node.ops:
+            operand.expr = _filtered(operand.expr, "_whole")
+        return node
+
+    def visit_Dict(self, node: nodes.Dict) -> nodes.Filter:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        return _filtered(node, "_whole")
+
+    def visit_List(self, node: nodes.List) -> nodes.Filter:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        return _filtered(node, "_whole")
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Expr:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        return _filtered(node, "_whole") if node.ctx == "load" else node
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Getitem:  # noqa: N802 (as its base)
+        self.generic_visit(node)
+        if isinstance(node.arg, nodes.Slice):
+            node.node = _filtered(node.node, "_slice")
+        return node
 
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:

@@ -70,6 +70,47 @@ COSTLY = [
 ]
 
 
+TWICE_ITSELF = "{% set n = namespace(x=[1]) %}{% for i in range(39) %}{% set n.x = [n.x, n.x] %}{% endfor %}"
+COSTLY += [
+    *(
+        f"{TWICE_ITSELF}{{{{ {use} }}}}"
+        for use in ("n.x", "n.x | string", "n.x | tojson", "n.x == [n.x]", "n.x in [[n.x]]")
+    ),
+    '{% set n = namespace(x=1) %}{% for i in range(39) %}{% set n.x = {"a": n.x, "b": n.x} %}{% endfor %}{{ n.x }}',
+    "{% set n = namespace(x=1) %}{% for i in range(39) %}{% set n.x = (n.x, n.x) %}{% endfor %}{{ {n.x: 1} }}",
+    "{% set n = namespace(x=1) %}{% for i in range(39) %}{% set n.x = dict(a=n.x, b=n.x) %}{% endfor %}{{ n.x }}",
+    "{% macro f(n) %}{% if n %}{{ f(n - 1, varargs, varargs) }}{% endif %}{{ varargs }}{% endmacro %}{{ f(39) }}",
+]
+
+USES = [
+    *(
+        "event == 1",
+        "1 == event",
+        "event in [1]",
+        "event is eq 1",
+        "event | string",
+        "event | tojson",
+        "event | urlencode",
+    ),
+    *("[event]", "(event,)", "{1: event}", "dict(a=event)", "d[t]", "l[:]", "l | sort", "l | unique | list"),
+    *("events | join", "event ~ 1", "event | escape", 'event | replace("a", "b")'),
+]
+"""What goes through all of a value."""
+
+
+@pytest.mark.parametrize("use", USES)
+def test_what_is_used_as_a_whole_costs_all_that_it_holds(use: str) -> None:
+    values = "{% set d = {1: 2} %}{% set l = [1] * 50 %}{% set t = (" + "1, " * 50 + ") %}"
+    failure = check(values + "{% for i in range(400) %}{% set x = " + use + " %}{% endfor %}{}")
+    assert failure is not None
+    assert failure.reason == TOO_MUCH
+
+
+def test_a_namespace_shows_nothing_for_it_may_hold_itself_many_times_over() -> None:
+    source = "{% set n = 1 %}" + "{% set n = namespace(x=[n, n]) %}" * 39
+    assert check(source + '{"a": {{ n | string | tojson }}}') is None
+
+
 @pytest.mark.parametrize(
     "source",
     [
