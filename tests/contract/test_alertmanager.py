@@ -16,6 +16,7 @@ from e2e.programme import Board
 from receiver import Receiver, answer, says
 from sample_events import PROBLEM, data_of, hostile_failures, problem_block, sample
 
+from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
@@ -120,7 +121,7 @@ async def test_killed_it_has_every_open_problem_again_within_a_refresh(
 ) -> None:
     assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
     await alertmanager.kill()
-    refused = SendResult(SendOutcome.RETRY, "refused")
+    refused = SendResult(SendOutcome.RETRY, "refused", remedy=REMEDIES["refused"])
     assert await sink.refresh([opened()]) == refused
     assert await sink.send([now(EventType.EXECUTION_FAILED)]) == refused
     await alertmanager.start()

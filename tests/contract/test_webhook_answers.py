@@ -100,6 +100,7 @@ async def test_every_code_means_what_the_table_says(receiver: Receiver, kind: st
             result = await sink.send([failed()])
             wanted = expected(kind, code)
             assert (result.outcome, result.answer) == (wanted.outcome, wanted.answer), code
+            assert bool(result.remedy) is (wanted.outcome not in {DELIVERED, ACCEPTED}), code
             in_minimal = {400, 413, 422} if kind == "slack_bot" else {400} if kind in WITH_MINIMAL else set[int]()
             assert len(receiver.requests) == (2 if code in in_minimal else 1), code
 
@@ -226,7 +227,7 @@ async def floods(writer: asyncio.StreamWriter) -> None:
 )
 async def test_no_answer_is_a_failed_attempt(receiver: Receiver, kind: str, reply: Reply, answered: str) -> None:
     receiver.reply = reply
-    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, answered)
+    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, answered, remedy=REMEDIES[answered])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -297,7 +298,7 @@ async def test_a_success_whose_body_never_comes_is_a_timeout(receiver: Receiver,
         await hangs(writer)
 
     receiver.reply = reply
-    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, "timeout")
+    assert await sent(receiver, kind, timeout="200ms") == SendResult(RETRY, "timeout", remedy=REMEDIES["timeout"])
 
 
 async def test_a_plain_body_is_not_sent_twice(receiver: Receiver) -> None:
@@ -308,11 +309,21 @@ async def test_a_plain_body_is_not_sent_twice(receiver: Receiver) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "remedy"), [(403, "make a new one"), (404, "make a new one"), (410, "the channel is archived")]
+    ("kind", "code", "remedy"),
+    [
+        ("slack", 403, "make a new one"),
+        ("slack", 404, "make a new one"),
+        ("slack", 410, "the channel is archived"),
+        ("slack", 401, "correct headers or secret"),
+        ("discord", 404, "make a new one"),
+        ("discord", 429, "lower rate_limit"),
+        ("teams", 401, "is the flow turned on"),
+        ("pagerduty", 400, "is routing_key that of"),
+        ("plain", 404, "nothing takes messages at this url"),
+    ],
 )
-async def test_of_a_webhook_slack_no_longer_knows_a_person_hears_what_to_do(
-    receiver: Receiver, code: int, remedy: str
+async def test_what_is_known_of_a_receiver_goes_before_what_any_status_says(
+    receiver: Receiver, kind: str, code: int, remedy: str
 ) -> None:
     receiver.reply = says(answer(code, body=b"no_service"))
-    assert remedy in (await sent(receiver, "slack")).remedy
-    assert (await sent(receiver, "plain")).remedy == ""
+    assert remedy in (await sent(receiver, kind)).remedy

@@ -73,21 +73,6 @@ MOST_TROUBLES = 3
 LONGEST_PAUSE_S = 15.0
 """How long a 429 may ask to wait before the one other try."""
 
-_SINK_HINTS = {
-    "401": "correct headers or secret",
-    "403": "correct headers or secret",
-    "404": "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted",
-    "410": "the receiver says that this is gone for good: set url to a new one",
-    "429": "it gets too many requests: try again later",
-    "4xx": "it does not take what is sent to it: correct url, or template",
-    "5xx": "it has trouble of its own: try again later",
-    "dns": "there is no such host: correct url",
-    "refused": "nothing listens there: correct url, or start the receiver",
-    "reset": "it closed the connection without an answer: correct url, or its port",
-    "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
-    "timeout": "it may be busy, or a firewall may drop the request",
-}
-
 
 def trial_deliveries(settings: Settings, *, clock: Clock) -> Mapping[str, Delivery]:
     """Return a `watcher.test` for each sink but stdout, by its name."""
@@ -288,7 +273,6 @@ async def _send(delivery: Delivery, settings: SinkSettings, *, clock: Clock) -> 
     return _failed(sent.answer, remedy=sent.remedy)
 
 
-def _failed(answer: str, *, remedy: str = "") -> _TrialResult:
+def _failed(answer: str, *, remedy: str) -> _TrialResult:
     words = f"answers {answer}" if answer[:1].isdigit() else f"fails ({answer})"
-    hint = remedy or _SINK_HINTS.get(answer) or _SINK_HINTS.get(f"{answer[:1]}xx", "")
-    return _TrialResult(Exit.UNREACHABLE, words, hint)
+    return _TrialResult(Exit.UNREACHABLE, words, remedy)

@@ -27,8 +27,14 @@ BODY_GRACE_S = 0.1
 """How long a small body may take to arrive after its headers, so that its connection can be used again."""
 
 _SHOW_CERT = "name yours in tls.cert_file, and its key in tls.key_file"
+_CLOSED = "it closed the connection without an answer: correct url, or its port"
 REMEDIES = {
     **PROXY_REMEDIES,
+    "dns": "no such host is known here: correct url, or the DNS of this machine",
+    "refused": "nothing listens there: correct url, or start the receiver",
+    "reset": _CLOSED,
+    "connection": "correct url, or let this machine reach it (HTTPS_PROXY)",
+    "timeout": "it may be busy, or a firewall may drop the request: raise timeout, or let this machine reach it",
     "private": "its address is private: correct url, or set allow_private: true if that is meant",
     "tls": "its certificate is not trusted here, or it asks for yours: tls.ca_file, or SSL_CERT_FILE for all sinks, "
     "names the CA to trust, tls.cert_file what to show",
@@ -36,18 +42,12 @@ REMEDIES = {
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
 
-REDIRECTED = "no redirect is ever followed: set url to where it leads"
-"""What a person has to do if the answer is 3xx. Where it leads may hold a secret, so it is not said."""
-
 CERT_REFUSED = (
     "the server refuses the client certificate of tls.cert_file: name one that is valid, of a CA that the server trusts"
 )
 """The same for `client_cert`, if a certificate was shown."""
 
-CERT_MAYBE_WANTED = (
-    "it closed the connection without an answer: correct url, or its port; if the server wants a client certificate, "
-    f"{_SHOW_CERT}"
-)
+CERT_MAYBE_WANTED = f"{_CLOSED}; if the server wants a client certificate, {_SHOW_CERT}"
 """The same for `reset` over TLS, if no certificate was shown."""
 
 

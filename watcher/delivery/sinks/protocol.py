@@ -31,8 +31,8 @@ class SendResult:
     """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
 
     `pause_s` is for how long the receiver takes nothing more from this sink, which may also be said with a success.
-    `remedy` says what a person has to do, where that is known of this receiver. `messages` are where messages of
-    problems are now, whatever the outcome; they are kept with it.
+    `remedy` says what a person has to do, where that is known. `messages` are where messages of problems are now,
+    whatever the outcome; they are kept with it.
     """
 
     outcome: SendOutcome

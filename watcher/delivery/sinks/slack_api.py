@@ -173,8 +173,8 @@ def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
         return result
     if answer.status != 200:  # noqa: PLR2004 (HTTP)
         outcome = SendOutcome.RETRY if result.outcome in TAKEN else result.outcome
-        is_odd = outcome is not SendOutcome.BUSY and answer.status < 500  # noqa: PLR2004 (HTTP)
-        return replace(result, outcome=outcome, remedy=result.remedy or (_NOT_SLACK if is_odd else ""))
+        is_odd = outcome is not SendOutcome.BUSY and answer.status // 100 in {2, 4}
+        return replace(result, outcome=outcome, remedy=_NOT_SLACK if is_odd else result.remedy)
     word = content.get("error")
     if not (isinstance(word, str) and _WORD.fullmatch(word)):
         return SendResult(SendOutcome.RETRY, "200 without ok", remedy=_NOT_SLACK)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from watcher.delivery.sinks.alert_text import shorten
-from watcher.delivery.sinks.http_post import REDIRECTED, Answer
+from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
@@ -33,6 +33,21 @@ _OUTCOMES = {
     422: SendOutcome.REFUSED,
     429: SendOutcome.BUSY,
 }
+REDIRECTED = "no redirect is ever followed: set url to where it leads"
+"""What a person has to do if the answer is 3xx. Where it leads may hold a secret, so it is not said."""
+
+_REMEDIES = {
+    3: REDIRECTED,
+    4: "it does not take what is sent to it: correct url, or template",
+    5: "it has trouble of its own: wait, or ask who runs it",
+    401: "correct headers or secret",
+    403: "correct headers or secret",
+    404: "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted",
+    410: "the receiver says that this is gone for good: set url to a new one",
+    429: "it gets too many requests: wait, or lower rate_limit",
+}
+"""What a person has to do, by the status code, else by its first digit. What a template knows of its receiver goes
+before it."""
 
 
 class TemplateFailure(NamedTuple):
@@ -79,9 +94,9 @@ class Template(Protocol):
 
 def result_of_status(status: int) -> SendResult:
     """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
-    is_success, is_redirect = status // 100 == 2, status // 100 == 3  # noqa: PLR2004 (HTTP)
+    is_success = status // 100 == 2  # noqa: PLR2004 (HTTP)
     outcome = _OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY)
-    return SendResult(outcome, str(status), remedy=REDIRECTED if is_redirect else "")
+    return SendResult(outcome, str(status), remedy=_REMEDIES.get(status) or _REMEDIES.get(status // 100, ""))
 
 
 def outcome_of(status: int) -> SendOutcome:

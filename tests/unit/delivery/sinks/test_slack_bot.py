@@ -17,11 +17,12 @@ from structlog.testing import capture_logs
 from tls import own_ca, serving
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.http_post import REDIRECTED, SMALL_BODY_BYTES
 from watcher.delivery.sinks.http_post import REMEDIES as CONNECTION_REMEDIES
+from watcher.delivery.sinks.http_post import SMALL_BODY_BYTES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
 from watcher.delivery.sinks.slack_api import ERROR_REMEDIES
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
+from watcher.delivery.sinks.template import REDIRECTED
 from watcher.delivery.sinks.tls_settings import PemFile
 from watcher.domain.delivery import Delivery, MessagePlace, ProblemMessage
 from watcher.domain.event import EventType
@@ -29,6 +30,7 @@ from watcher.domain.event import EventType
 FAILING, FAILED = EventType.PIPELINE_FAILING, EventType.EXECUTION_FAILED
 ANOTHER = UUID(int=9)
 DELIVERED = SendResult(SendOutcome.DELIVERED, "200")
+TOO_MANY = "it gets too many requests: wait, or lower rate_limit"
 GONE = ProblemMessage(UUID(PROBLEM), None)
 HEAD = "✕ Sales agent keeps failing, last at Greeting"
 FAILURE = "✕ Sales agent failed at Greeting"
@@ -258,7 +260,7 @@ async def test_too_many_requests_pause_the_sink(slack: FakeSlack, sink: Sink, er
 async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
     async with FakeSlack(by=FakeClock()) as slack, sink_of(slack.block()) as sink:
         await sink.send([failed(1)])
-        assert await sink.send([failed(2)]) == SendResult(SendOutcome.BUSY, "429", 1)
+        assert await sink.send([failed(2)]) == SendResult(SendOutcome.BUSY, "429", 1, remedy=TOO_MANY)
 
 
 @pytest.mark.parametrize(
@@ -273,8 +275,8 @@ async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
         (says(answer(404)), ("404", "is url that of Slack's Web API?")),
         (says(answer(202, body=b'{"ok":true}')), ("202", "is url that of Slack's Web API?")),
         (says(answer(302, Location="https://elsewhere.example")), ("302", REDIRECTED)),
-        (says(answer(503)), ("503", "")),
-        (closes, ("reset", "")),
+        (says(answer(503)), ("503", "it has trouble of its own: wait, or ask who runs it")),
+        (closes, ("reset", CONNECTION_REMEDIES["reset"])),
     ],
 )
 async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: tuple[str, str]) -> None:  # noqa: ANN401

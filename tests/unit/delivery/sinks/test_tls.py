@@ -164,7 +164,7 @@ async def test_one_that_closes_the_connection_without_a_word_may_want_one(
     async with Receiver(tls=serving(ca, HERE, clients=clients)) as receiver:
         with pytest.raises(TransportFailedError, match=r"^reset$") as caught:
             await block(receiver.url, **files).connect()
-    assert caught.value.remedy == ("" if is_shown else CERT_MAYBE_WANTED)
+    assert caught.value.remedy == (REMEDIES["reset"] if is_shown else CERT_MAYBE_WANTED)
 
 
 @pytest.mark.parametrize(("tickets_count", "judged_within_s"), [(2, 3600.0), (0, 0.05)])

@@ -5,6 +5,7 @@ import base64
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 from uuid import UUID
@@ -14,9 +15,9 @@ from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.http_post import REDIRECTED, REMEDIES
+from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.delivery.sinks.template import outcome_of
+from watcher.delivery.sinks.template import REDIRECTED, outcome_of, result_of_status
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
@@ -58,6 +59,10 @@ async def sink_to(
 async def sent(url: str, *, clock: Clock | None = None, **settings: Any) -> SendResult:  # noqa: ANN401 (a block's own)
     async with sink_to(url, clock=clock, **settings) as sink:
         return await sink.send([DELIVERY])
+
+
+def failure(kind: str) -> SendResult:
+    return SendResult(SendOutcome.RETRY, kind, remedy=REMEDIES[kind])
 
 
 async def test_a_request_is_what_the_contract_says(receiver: Receiver) -> None:
@@ -124,6 +129,25 @@ def expected(code: int) -> SendOutcome:
 def test_every_status_code_has_its_outcome() -> None:
     codes = range(100, 1000)
     assert {code: outcome_of(code) for code in codes} == {code: expected(code) for code in codes}
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (200, ""),
+        (202, ""),
+        (401, "correct headers or secret"),
+        (403, "correct headers or secret"),
+        (404, "nothing takes messages at this url: correct it, or make a new webhook if that one was deleted"),
+        (405, "it does not take what is sent to it: correct url, or template"),
+        (410, "the receiver says that this is gone for good: set url to a new one"),
+        (429, "it gets too many requests: wait, or lower rate_limit"),
+        (503, "it has trouble of its own: wait, or ask who runs it"),
+    ],
+)
+async def test_a_status_code_says_what_to_do(receiver: Receiver, code: int, remedy: str) -> None:
+    receiver.reply = says(answer(code))
+    assert (await sent(receiver.url)).remedy == remedy
 
 
 async def test_the_answer_is_the_code_over_a_real_connection(receiver: Receiver) -> None:
@@ -220,9 +244,9 @@ async def test_an_odd_answer_may_come_some_time_after_interim_ones(receiver: Rec
 
 async def test_an_odd_refusal_is_one_with_its_wish(receiver: Receiver) -> None:
     receiver.reply = says(with_body("503 Busy", "retry-after: 30", "Content-Length: x", body=b"{}"))
-    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, "503", 30)
+    assert await sent(receiver.url) == replace(result_of_status(503), retry_after_s=30)
     receiver.reply = says(with_body("410 Gone", "Content-Length: x", body=b"\nRetry-After: 30"))
-    assert await sent(receiver.url) == SendResult(SendOutcome.GONE, "410", None)
+    assert await sent(receiver.url) == result_of_status(410)
 
 
 @pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 2", b"{}HTTP/1.1 204 No Content\r\n\r\n"])
@@ -261,7 +285,7 @@ async def drips_its_head(writer: asyncio.StreamWriter) -> None:
 
 @pytest.mark.parametrize(
     ("reply", "result"),
-    [(hangs, SendResult(SendOutcome.RETRY, "timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))],
+    [(hangs, failure("timeout")), (drips_its_head, SendResult(SendOutcome.DELIVERED, "200"))],
 )
 async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, result: SendResult) -> None:
     receiver.reply = reply
@@ -278,17 +302,17 @@ async def test_the_timeout_is_total(receiver: Receiver, reply: Reply, result: Se
 )
 async def test_no_usable_answer_is_a_failed_attempt(receiver: Receiver, reply: Reply, kind: str) -> None:
     receiver.reply = reply
-    assert await sent(receiver.url) == SendResult(SendOutcome.RETRY, kind)
+    assert await sent(receiver.url) == failure(kind)
 
 
 async def test_nobody_listening_is_a_failed_attempt() -> None:
     async with Receiver() as receiver:
         url = receiver.url
-    assert await sent(url) == SendResult(SendOutcome.RETRY, "refused")
+    assert await sent(url) == failure("refused")
 
 
 async def test_an_unknown_host_is_a_failed_attempt() -> None:
-    assert await sent("http://nowhere.invalid/") == SendResult(SendOutcome.RETRY, "dns")
+    assert await sent("http://nowhere.invalid/") == failure("dns")
 
 
 async def test_a_broken_handshake_is_a_failed_attempt() -> None:
@@ -299,14 +323,14 @@ async def test_a_broken_handshake_is_a_failed_attempt() -> None:
 
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert await sent(f"https://127.0.0.1:{port}/") == SendResult(SendOutcome.RETRY, "tls", remedy=REMEDIES["tls"])
+        assert await sent(f"https://127.0.0.1:{port}/") == failure("tls")
 
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
     async with sink_to(receiver.url) as sink:
         await sink.send([DELIVERY])
         receiver.reply = closes
-        assert await sink.send([DELIVERY]) == SendResult(SendOutcome.RETRY, "reset")
+        assert await sink.send([DELIVERY]) == failure("reset")
     assert (len(receiver.requests), receiver.connections_count) == (2, 1)
 
 
@@ -396,13 +420,13 @@ async def test_a_plain_request_goes_through_the_proxy(receiver: Receiver, no_pro
 async def test_a_tunnel_is_asked_of_the_proxy(receiver: Receiver, no_proxy: pytest.MonkeyPatch) -> None:
     no_proxy.setenv("https_proxy", receiver.url.replace("//", "//user:pass@"))
     receiver.reply = says(answer(502))
-    assert await sent("https://hooks.example.com/clerk") == SendResult(SendOutcome.RETRY, "connection")
+    assert await sent("https://hooks.example.com/clerk") == failure("connection")
     (request,) = receiver.requests
     assert request.line == "CONNECT hooks.example.com:443 HTTP/1.1"
     assert request.headers["proxy-authorization"] == "Basic dXNlcjpwYXNz"
 
 
-PRIVATE = SendResult(SendOutcome.RETRY, "private", remedy=REMEDIES["private"])
+PRIVATE = failure("private")
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]"])
