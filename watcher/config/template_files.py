@@ -13,15 +13,6 @@ from watcher.runtime.settings import did_you_mean
 
 TEMPLATE_BYTES = 64 * 1024
 
-_JSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
-_REMEDIES = {
-    "renders no JSON": _JSON,
-    "is absent": 'write default(""), or ask by if',
-    "there is no": "what a template sees is in docs/sinks.md",
-    "does too much": "make it shorter: it may take some thousand steps",
-}
-"""What helps, by what the reason says."""
-
 _FILE_REMEDIES = {
     **FILE_REMEDIES,
     Cause.NO_PATH: "write a path such as ./chat.json.j2",
@@ -54,8 +45,7 @@ def _read(document: Document, path: Path, file: FilePath) -> None:
     if failure := template.check():
         line = f":{failure.line}" if failure.line else ""
         place = f"{quoted(template.path)[1:-1]}{line}"
-        remedy = next((text for word, text in _REMEDIES.items() if word in failure.reason), "correct the template")
-        document.report(path, f"{place}: {failure.reason}", remedy=remedy)
+        document.report(path, f"{place}: {failure.reason}", remedy=failure.remedy)
     else:
         document.table(path[:-1])[str(path[-1])] = template
 

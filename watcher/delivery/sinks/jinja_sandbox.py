@@ -44,6 +44,10 @@ _NO_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
 _FILE = "<template>"
 """What Jinja calls a template that has no file, in tracebacks."""
 
+_SEE_NAMES = "what a template sees is in docs/sinks.md"
+_HANDLE_ABSENT = 'write default(""), or ask by if'
+_MAKE_SHORTER = "make it shorter: it may take some thousand steps"
+
 
 class BadTemplateError(Exception):
     """A template cannot be used, or rendered nothing that can be; the text holds nothing of it or of an event."""
@@ -79,7 +83,7 @@ class SandboxedTemplate:
         try:
             return self._template.render(values)
         except Exception as error:  # noqa: BLE001 (a template may do whatever comes to mind)
-            raise BadTemplateError(TemplateFailure(_line_of(error), _reason_of(error))) from None
+            raise BadTemplateError(_failure_of(error)) from None
         finally:
             current_steps.reset(token)
 
@@ -216,7 +220,7 @@ def _check(tree: nodes.Template, *, names: set[str]) -> None:
     unknown = find_undeclared_variables(tree) - names
     for name in tree.find_all(nodes.Name):
         if name.name in unknown:
-            raise BadTemplateError(TemplateFailure(name.lineno, f'there is no "{name.name}"'))
+            raise BadTemplateError(TemplateFailure(name.lineno, f'there is no "{name.name}"', _SEE_NAMES))
 
 
 def _line_of(error: Exception) -> int:
@@ -225,16 +229,19 @@ def _line_of(error: Exception) -> int:
     return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == _FILE), 0)
 
 
-def _reason_of(error: Exception) -> str:
+def _failure_of(error: Exception) -> TemplateFailure:
     """Return what went wrong, in words that hold no value: those of most exceptions do."""
+    line = _line_of(error)
     match error:
-        case UndefinedError() | SecurityError() | TemplateSyntaxError():
-            return error.message or "cannot be used"
+        case UndefinedError():
+            return TemplateFailure(line, error.message or "cannot be used", _HANDLE_ABSENT)
+        case SecurityError() | TemplateSyntaxError():
+            return TemplateFailure(line, error.message or "cannot be used")
         case TooMuchError():
-            return "does too much for one message"
+            return TemplateFailure(line, "does too much for one message", _MAKE_SHORTER)
         case RecursionError():
-            return "calls itself without end"
-    return f"cannot be rendered ({type(error).__name__})"
+            return TemplateFailure(line, "calls itself without end")
+    return TemplateFailure(line, f"cannot be rendered ({type(error).__name__})")
 
 
 def _product_size(left: object, right: object) -> int:

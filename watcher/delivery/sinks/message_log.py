@@ -62,7 +62,7 @@ class MessageLog:
                 line=failure.line or None,
                 reason=failure.reason,
                 count=count,
-                remedy="the plain event was sent instead; correct the template",
+                remedy=f"the plain event was sent instead; {failure.remedy}",
             )
 
     def rejected(self, delivery: Delivery, *, answer: str, said: bytes, minimal: SendResult) -> None:

@@ -35,6 +35,8 @@ STEPS = 10_000
 STEPS_PER_EVENT = 100
 """What one message may cost, and how much more for each further event in it: for one event some 50 ms at worst."""
 
+_USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
+
 
 class OwnTemplate:
     """One message per event or per group: what the file makes of it, else the event as it is."""
@@ -72,13 +74,13 @@ class OwnTemplate:
             body = text.encode()
         except json.JSONDecodeError as error:
             reason = f"renders no JSON: {error.msg} in line {error.lineno}, column {error.colno} of the message"
-            raise _failed(reason) from None
+            raise _no_json(reason) from None
         except (ValueError, RecursionError):
-            raise _failed("renders no JSON") from None
+            raise _no_json("renders no JSON") from None
         if not isinstance(made, dict | list):
-            raise _failed("renders no JSON object or list")
+            raise _no_json("renders no JSON object or list")
         if len(body) > MESSAGE_BYTES:
-            raise _failed(f"renders more than {MESSAGE_BYTES // 1024} KiB")
+            raise BadTemplateError(TemplateFailure(0, f"renders more than {MESSAGE_BYTES // 1024} KiB"))
         return body
 
 
@@ -133,8 +135,8 @@ def _plain(batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]
     ]
 
 
-def _failed(reason: str) -> BadTemplateError:
-    return BadTemplateError(TemplateFailure(0, reason))
+def _no_json(reason: str) -> BadTemplateError:
+    return BadTemplateError(TemplateFailure(0, reason, _USE_TOJSON))
 
 
 def _refuse(_: str) -> NoReturn:

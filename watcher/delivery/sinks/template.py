@@ -51,10 +51,11 @@ before it."""
 
 
 class TemplateFailure(NamedTuple):
-    """What is wrong with a template of one's own, and in which of its lines; 0 if that is not known."""
+    """What is wrong with a template of one's own, in which of its lines (0: not known), and what a person has to do."""
 
     line: int
     reason: str
+    remedy: str = "correct the template"
 
 
 @dataclass(frozen=True, slots=True)

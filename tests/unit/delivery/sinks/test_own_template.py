@@ -11,6 +11,7 @@ from sample_events import failed, sample
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
+from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.own_template import MESSAGE_BYTES, OwnTemplate, check
 from watcher.delivery.sinks.protocol import SendOutcome, SinkContext
 from watcher.delivery.sinks.signing import sign, signing_key
@@ -133,6 +134,26 @@ def test_a_mistake_is_found_at_load_with_its_line_and_the_event(source: str, lin
     assert failure is not None
     assert failure.reason.startswith(reason)
     assert failure.line == line
+
+
+@pytest.mark.parametrize(
+    ("source", "remedy"),
+    [
+        ("{{ hedline }}", "what a template sees is in docs/sinks.md"),
+        ('{"a": "{{ event.data.sink }}"}', 'write default(""), or ask by if'),
+        ('{"a": "{{ headline }}"}', 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'),
+        ('{"a": NaN}', 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'),
+        (COSTLY[0], "make it shorter: it may take some thousand steps"),
+        ("{{ 1 / 0 }}", "correct the template"),
+    ],
+)
+def test_a_mistake_comes_with_what_to_do(source: str, remedy: str) -> None:
+    failure = check(source)
+    assert failure is not None
+    assert failure.remedy == remedy
+    with capture_logs() as logs:
+        MessageLog(FakeClock(), hidden=()).failed(failed(), failure)
+    assert [line["remedy"] for line in logs] == [f"the plain event was sent instead; {remedy}"]
 
 
 @pytest.mark.parametrize("source", COSTLY)
