@@ -37,4 +37,4 @@ def test_nothing_in_it_is_markup_or_obeyed() -> None:
 def test_a_terminal_without_our_signs_has_others(batch: list[Delivery]) -> None:
     template = SlackTemplate()
     (message,) = template.messages(batch)
-    assert printed(*template.shown(message.body), encoding="ascii").isascii()
+    assert printed(*template.preview(message.body), encoding="ascii").isascii()

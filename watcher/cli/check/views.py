@@ -137,7 +137,7 @@ class TryingLine:
 
 def print_message(sink: SinkSettings, delivery: Delivery, *, clock: Clock, console: Console) -> None:
     """Print what people will see of a delivery at a sink's target."""
-    for lines in sink.shown(delivery, clock=clock):
+    for lines in sink.preview(delivery, clock=clock):
         title = f"sinks.{delivery.sink}  {sink.target}"
         console.print(message_panel(lines, title=title, encoding=console.encoding))
 

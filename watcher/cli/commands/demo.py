@@ -202,7 +202,7 @@ def print_messages(failures: Sequence[Delivery], *, console: Console) -> None:
     template = SlackTemplate()
     for title, batch in ((ONE_TITLE, failures[-1:]), (GROUP_TITLE, failures if len(failures) > 1 else ())):
         for message in template.messages(batch) if batch else ():
-            panel = message_panel(template.shown(message.body), title=title, encoding=console.encoding)
+            panel = message_panel(template.preview(message.body), title=title, encoding=console.encoding)
             console.print(panel, soft_wrap=False)
 
 

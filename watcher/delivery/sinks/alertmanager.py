@@ -82,7 +82,7 @@ class AlertmanagerTemplate:
         """Return what its status code means."""
         return result_of_status(answer.status)
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return each alert as Alertmanager's page lists it: annotations, labels, when it ends."""
         lines: list[str] = []
         for alert in json.loads(body):

@@ -105,7 +105,7 @@ class DiscordTemplate:
             )
         return replace(result, remedy=_NEW_WEBHOOK) if answer.status in {401, 403, 404} else result
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return the texts of the embed in their order, times in UTC."""
         (embed,) = json.loads(body)["embeds"]
         fields = (f"{_unescaped(each['name'])}: {_as_read(each['value'])}" for each in embed["fields"])

@@ -61,7 +61,7 @@ class OwnTemplate:
         """Return what its status code means."""
         return result_of_status(answer.status)
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return the beginning of the JSON."""
         return [shorten(body.decode(), SHOWN_LENGTH)]
 

@@ -63,7 +63,7 @@ class PagerDutyTemplate:
         result = result_of_status(answer.status)
         return replace(result, remedy=_NEW_KEY) if result.outcome is SendOutcome.REFUSED else result
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return the incident without its details, or which one is resolved."""
         event = json.loads(body)
         key = f"dedup key {event['dedup_key']}"

@@ -137,7 +137,7 @@ class SinkSettings(Block):
         """Return the sink, with no connection yet. Needs a running event loop."""
         raise NotImplementedError
 
-    def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
+    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return what people see of each request for a delivery at its target, line by line, without any secret."""
         raise NotImplementedError
 

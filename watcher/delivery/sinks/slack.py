@@ -37,6 +37,6 @@ class SlackTemplate:
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
         return replace(result, remedy=_REMEDIES.get(status, result.remedy))
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return the texts of the blocks in their order."""
         return shown_of(json.loads(body))

@@ -83,7 +83,7 @@ class TeamsTemplate:
             return replace(result, outcome=SendOutcome.ACCEPTED)
         return replace(result, remedy=_CHECK_FLOW) if answer.status in {401, 403, 404} else result
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return the texts of the card in their order, buttons in brackets, times in UTC."""
         card = json.loads(body)["attachments"][0]["content"]
         lines = [line for element in card["body"] for line in _shown(element)]

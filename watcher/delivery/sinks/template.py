@@ -88,7 +88,7 @@ class Template(Protocol):
         """Return what an answer means. `Retry-After` is read by the sink, of whatever is not taken."""
         ...
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return what people see of a request there, line by line, the headline first. No secret is among it."""
         ...
 
@@ -120,7 +120,7 @@ class EventTemplate:
         """Return what its status code means."""
         return replace(result_of_status(answer.status), outcome=outcome_of(answer.status))
 
-    def shown(self, body: bytes) -> list[str]:
+    def preview(self, body: bytes) -> list[str]:
         """Return the beginning of the JSON."""
         return [shorten(body.decode(), SHOWN_LENGTH)]
 

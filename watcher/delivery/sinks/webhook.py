@@ -175,10 +175,10 @@ class WebhookSettings(HttpSinkSettings):
         poster = Poster(self._post_url(), headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
         return WebhookSink(poster, template, keys=keys, log=log, context=context)
 
-    def shown(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
+    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return what people see of each request."""
         template = self.chosen_template(clock)
-        return [template.shown(message.body) for message in template.messages([delivery])]
+        return [template.preview(message.body) for message in template.messages([delivery])]
 
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""

@@ -44,7 +44,7 @@ def alertmanager(*batch: Delivery) -> list[dict[str, Any]]:
 def test_people_see_an_alert_with_its_labels() -> None:
     template = AlertmanagerTemplate(clock())
     (message,) = template.messages([sample(EventType.PIPELINE_FAILING)])
-    summary, labels, ends = template.shown(message.body)
+    summary, labels, ends = template.preview(message.body)
     assert (summary, ends) == ("Sales agent keeps failing", "ends at 2026-11-24T12:03:31.000Z")
     assert labels.startswith('team="sales", alertname="ClerkPipelineFailing", severity="critical", account="default"')
 

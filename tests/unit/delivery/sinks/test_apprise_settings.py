@@ -32,15 +32,15 @@ def test_what_is_no_port_for_a_service_is_no_mistake(url: str) -> None:
 
 async def test_what_is_shown_is_the_message_and_to_connect_is_left_to_sending() -> None:
     ops = settings("ntfys://ntfy.example.com/topic")
-    ((headline, error, *_),) = ops.shown(sample(EventType.EXECUTION_FAILED), clock=FakeClock())
+    ((headline, error, *_),) = ops.preview(sample(EventType.EXECUTION_FAILED), clock=FakeClock())
     assert (headline, error) == ("✕ Sales agent failed at Greeting", "upstream timeout after 30 s")
     assert "--send" in await ops.connect()
 
 
 def test_what_is_shown_leaves_out_what_the_service_has_no_room_for() -> None:
     delivery, sms = sample(EventType.EXECUTION_FAILED), settings("voipms://p:u@a.example/5551230000/5551239999")
-    (lines,) = sms.shown(delivery, clock=FakeClock())
-    (all_lines,) = settings("ntfys://ntfy.example.com/topic").shown(delivery, clock=FakeClock())
+    (lines,) = sms.preview(delivery, clock=FakeClock())
+    (all_lines,) = settings("ntfys://ntfy.example.com/topic").preview(delivery, clock=FakeClock())
     assert "Labels: " in "".join(all_lines)
     assert "Labels: " not in "".join(lines)
 

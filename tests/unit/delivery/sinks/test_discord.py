@@ -48,7 +48,7 @@ def test_discord_shows_headline_error_facts_ids_and_a_link() -> None:
 
 def test_people_see_the_texts_of_an_embed_in_their_order() -> None:
     (message,) = DiscordTemplate().messages([failed(link=LINK)])
-    assert DiscordTemplate().shown(message.body) == [
+    assert DiscordTemplate().preview(message.body) == [
         "✕ Sales agent failed at Greeting",
         "upstream timeout after 30 s",
         "Status: failed, was running",
@@ -64,7 +64,7 @@ def test_people_see_the_texts_of_an_embed_in_their_order() -> None:
 
 def test_people_see_a_group_as_discord_shows_it() -> None:
     (message,) = DiscordTemplate().messages([failed(number, link=f"{LINK}{number}") for number in range(7)])
-    lines = DiscordTemplate().shown(message.body)
+    lines = DiscordTemplate().preview(message.body)
     assert lines[:6] == [
         "✕ 7 failed in Sales agent (12:00:31-12:00:31 UTC)",
         "7 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s",
@@ -79,7 +79,7 @@ def test_people_see_a_group_as_discord_shows_it() -> None:
 def test_a_time_or_a_link_in_an_error_is_shown_as_it_is() -> None:
     error = "<t:99999999999999:R> [Open](<http://e>)"
     (message,) = DiscordTemplate().messages([failed(error=error)])
-    assert DiscordTemplate().shown(message.body)[1] == error
+    assert DiscordTemplate().preview(message.body)[1] == error
 
 
 def test_names_are_escaped_and_errors_stand_in_code_that_they_cannot_end_and_nobody_is_pinged() -> None:

@@ -36,13 +36,13 @@ def test_people_see_an_incident_and_what_is_resolved() -> None:
     template = PagerDutyTemplate(KEY)
     batch = [failed(link="https://example.com/runs/1"), sample(EventType.PIPELINE_RECOVERED)]
     (trigger,), (resolve,) = (template.messages([each]) for each in batch)
-    assert template.shown(trigger.body) == [
+    assert template.preview(trigger.body) == [
         "Sales agent failed at Greeting: upstream timeout after 30 s",
         f"severity error · source default/{PIPELINE} · component Greeting · group Sales agent · class execution.failed",
         "[Open execution]",
         f"dedup key {failed().event_id}",
     ]
-    assert template.shown(resolve.body) == [f"resolves dedup key {PROBLEM}"]
+    assert template.preview(resolve.body) == [f"resolves dedup key {PROBLEM}"]
 
 
 @pytest.mark.parametrize("type_", EventType)

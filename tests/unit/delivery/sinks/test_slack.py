@@ -54,7 +54,7 @@ def test_slack_shows_headline_error_facts_ids_and_a_button() -> None:
 
 def test_people_see_the_texts_of_slacks_blocks_in_their_order() -> None:
     (message,) = SlackTemplate().messages([failed(link="https://example.com/runs/1")])
-    assert SlackTemplate().shown(message.body) == [
+    assert SlackTemplate().preview(message.body) == [
         "✕ Sales agent failed at Greeting",
         "upstream timeout after 30 s",
         "Status: failed, was running      Ran: 2 m 31 s",
@@ -69,7 +69,7 @@ def test_people_see_the_texts_of_slacks_blocks_in_their_order() -> None:
 def test_people_see_a_group_as_slack_shows_it() -> None:
     batch = [failed(number, link=f"https://example.com/runs/{number}") for number in range(7)]
     (message,) = SlackTemplate().messages(batch)
-    lines = SlackTemplate().shown(message.body)
+    lines = SlackTemplate().preview(message.body)
     assert lines[:6] == [
         "✕ 7 failed in Sales agent (12:00:31-12:00:31 UTC)",
         "7 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s",
@@ -84,7 +84,7 @@ def test_people_see_a_group_as_slack_shows_it() -> None:
 def test_an_event_without_an_error_leaves_no_gap_in_a_group_at_slack() -> None:
     batch = [closing_overdue(EventType.EXECUTION_SUCCESS, 1), closing_overdue(EventType.EXECUTION_SUCCESS, 2)]
     (message,) = SlackTemplate().messages(batch)
-    shown = SlackTemplate().shown(message.body)
+    shown = SlackTemplate().preview(message.body)
     assert shown[2:5] == [
         "The newest 2:",
         "✓ Sales agent succeeded, no longer overdue",

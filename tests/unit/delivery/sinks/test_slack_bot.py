@@ -387,8 +387,8 @@ def test_it_asks_for_what_is_worth_a_message_at_one_a_second() -> None:
     assert "execution.failed" in settings.events
     assert "execution.success" not in settings.events
     assert settings.target == "https://slack.com"
-    assert settings.shown(sample(EventType.WATCHER_TEST), clock=FakeClock())[0][0].startswith("✓ Test message")
-    assert settings.shown(of(None), clock=FakeClock())[0][0] == RECOVERED
+    assert settings.preview(sample(EventType.WATCHER_TEST), clock=FakeClock())[0][0].startswith("✓ Test message")
+    assert settings.preview(of(None), clock=FakeClock())[0][0] == RECOVERED
     assert TOKEN not in repr(settings)
 
 

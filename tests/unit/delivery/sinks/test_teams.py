@@ -52,7 +52,7 @@ def test_teams_shows_headline_error_facts_ids_and_a_button() -> None:
 
 def test_people_see_the_texts_of_a_card_in_their_order() -> None:
     (message,) = TeamsTemplate().messages([failed(link=LINK)])
-    assert TeamsTemplate().shown(message.body) == [
+    assert TeamsTemplate().preview(message.body) == [
         "✕ Sales agent failed at Greeting",
         "upstream timeout after 30 s",
         "Status: failed, was running",

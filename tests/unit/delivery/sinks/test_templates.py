@@ -100,7 +100,7 @@ def test_no_receiver_is_shown_a_name_or_an_error_that_nobody_sees(
     batch = [sample(EventType.EXECUTION_FAILED, number=number, data=data) for number in range(count)]
     for message in template.messages(batch):
         check(message.body)
-        lines = template.shown(message.body)
+        lines = template.preview(message.body)
         assert PIPELINE in lines[0]
         assert all(line.strip() and clean(blank).strip() not in line.split() for line in lines)
 
@@ -176,7 +176,7 @@ def test_what_people_see_begins_with_the_headline_and_is_harmless_and_holds_no_s
 ) -> None:
     for delivery in (sample(type_), huge(type_)):
         for message in template.messages([delivery]):
-            lines = template.shown(message.body)
+            lines = template.preview(message.body)
             title = shorten(clean(Alert.read(delivery.body).title), 100)
             assert title.removesuffix("…") in lines[0] or lines[0].startswith("resolves ")
             assert all(clean(line) == line for line in lines)
@@ -184,5 +184,5 @@ def test_what_people_see_begins_with_the_headline_and_is_harmless_and_holds_no_s
 
 
 def test_a_plain_webhook_is_shown_the_beginning_of_the_event() -> None:
-    (line,) = EventTemplate().shown(failed().body)
+    (line,) = EventTemplate().preview(failed().body)
     assert line == f"{failed().body.decode()[:499]}…"
