@@ -77,7 +77,7 @@ class LeaseExpiredError(StoreError):
 
 
 class OutputClosedError(WatcherError):
-    """Stdout was closed by its reader: events can no longer be written there."""
+    """Events can no longer be written to stdout: its reader closed it, or its file takes no more."""
 
 
 class TransportFailedError(Exception):

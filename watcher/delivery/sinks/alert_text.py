@@ -60,14 +60,17 @@ class Cutter:
         self.has_cut = False
 
     def __call__(self, text: str, limit: int) -> str:
-        """Return a text, cut to so many characters; with a limit of 0 nothing of it."""
+        """Return a text, cut to so many characters; where that is too few to say what is missing, it ends in …."""
         text = clean(text)
         if length(text) <= limit:
             return text
         self.has_cut = True
-        if not limit:
+        if limit <= 0:
             return ""
-        kept = _beginning(text, limit - len(_mark_of(len(text))))
+        room = limit - len(_mark_of(len(text)))
+        if room < 0:
+            return shorten(text, limit)
+        kept = _beginning(text, room)
         return kept + _mark_of(len(text) - len(kept))
 
 

@@ -90,7 +90,7 @@ class Output(Protocol):
         ...
 
     async def write(self, lines: Iterable[bytes], *, sink: str, retried: Callable[[str], None]) -> None:
-        """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them.
+        """Return once the lines are written in full. Raises `OutputClosedError` if they can never be.
 
         Where making them takes long, they are made one by one in the thread that writes.
         """

@@ -69,10 +69,12 @@ class StdoutOutput:
         """Return once the lines, which are `sink`'s, are written in full.
 
         The thread takes the lines from the iterable, and calls `retried` at each further try on a full disk. Raises
-        `OutputClosedError` if nobody will ever read them.
+        `OutputClosedError`, which says why, if they can never be written.
         """
-        if await self._thread.run(partial(self._write, lines, sink=sink, retried=retried)):
-            raise OutputClosedError("stdout was closed by its reader")
+        if error := await self._thread.run(partial(self._write, lines, sink=sink, retried=retried)):
+            is_closed = error.errno == errno.EPIPE
+            why = "was closed by its reader" if is_closed else f"cannot be written: {error.strerror}"
+            raise OutputClosedError(f"stdout {why}")
 
     def close(self) -> None:
         """Let the thread end after what it was given; nobody waits for it."""
@@ -82,8 +84,10 @@ class StdoutOutput:
         if _stands_in_mid_line(self.fd):
             self._write([b""])
 
-    def _write(self, lines: Iterable[bytes], *, sink: str = "", retried: Callable[[str], None] = _nobody) -> bool:
-        """Write all of them, however long that takes. Return whether the output is closed instead."""
+    def _write(
+        self, lines: Iterable[bytes], *, sink: str = "", retried: Callable[[str], None] = _nobody
+    ) -> OSError | None:
+        """Write all of them, however long that takes. Return why that is impossible, if it is."""
         rest, full = memoryview(b"".join(line + b"\n" for line in lines)), False
         while rest:
             try:
@@ -94,7 +98,7 @@ class StdoutOutput:
                 space.poll()
             except OSError as error:
                 if error.errno not in _DISK_FULL:
-                    return True
+                    return error
                 if not full:
                     log.warning("stdout.full", sink=sink, note=FULL_DISK_NOTE)
                 full = True
@@ -102,7 +106,7 @@ class StdoutOutput:
                 retried("disk_full")
         if full:
             log.info("stdout.recovered", sink=sink)
-        return False
+        return None
 
 
 class StdoutSink(Sink):
@@ -118,7 +122,7 @@ class StdoutSink(Sink):
         self._retried = retried
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
-        """Return once the lines are written in full. Raises `OutputClosedError` if nobody will ever read them."""
+        """Return once the lines are written in full. Raises `OutputClosedError` if they can never be."""
         # Made as they are written, in that thread: to render 256 lines for people in one turn would hold up every poll.
         await self._output.write(map(self._line, batch), sink=batch[0].sink, retried=self._retried)
         return _WRITTEN

@@ -223,6 +223,11 @@ def test_a_text_is_cut_to_its_limit_and_says_what_is_missing() -> None:
     assert mark == f" (+{2704 - len(kept):,} chars)"
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(0, ""), (1, "…"), (13, "xxxxxxxxxxxx…"), (14, "… (+100 chars)")])
+def test_a_text_is_never_longer_than_a_limit_that_has_no_room_to_say_what_is_missing(limit: int, kept: str) -> None:
+    assert Cutter()("x" * 100, limit) == kept
+
+
 @pytest.mark.parametrize("limit", range(150, 154))
 def test_an_emoji_counts_as_two_characters_and_is_never_cut_in_half(limit: int) -> None:
     text, cut = "\U0001f600" * 200, Cutter()

@@ -108,7 +108,7 @@ async def test_a_reader_that_is_gone_ends_the_program(pipe: Pipe) -> None:
     sink = StdoutSink(StdoutOutput(pipe.writing))
     pipe.close(pipe.reading)
     for _ in range(2):
-        with pytest.raises(OutputClosedError):
+        with pytest.raises(OutputClosedError, match=r"^stdout was closed by its reader$"):
             await sink.send([delivery(b"{}")])
 
 
@@ -124,8 +124,28 @@ async def test_a_reader_that_goes_while_a_line_waits_ends_the_program(pipe: Pipe
 
 async def test_an_output_closed_by_the_program_itself_ends_it(pipe: Pipe) -> None:
     pipe.close()
-    with pytest.raises(OutputClosedError):
+    with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: Bad file descriptor$"):
         await StdoutSink(StdoutOutput(pipe.writing)).send([delivery(b"{}")])
+
+
+async def test_a_file_that_may_not_grow_any_more_ends_the_program_and_the_error_says_so(tmp_path: Path) -> None:
+    fd = os.open(tmp_path / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1, limits[1]))
+    try:
+        with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: File too large$"):
+            await StdoutSink(StdoutOutput(fd)).send([delivery(b"{}")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        os.close(fd)
+
+
+async def test_a_terminal_that_is_gone_ends_the_program_and_the_error_says_so() -> None:
+    ours, theirs = pty.openpty()
+    os.close(ours)
+    with pytest.raises(OutputClosedError, match=r"^stdout cannot be written: Input/output error$"):
+        await StdoutSink(StdoutOutput(theirs)).send([delivery(b"{}")])
+    os.close(theirs)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
