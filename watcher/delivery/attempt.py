@@ -10,6 +10,7 @@ from watcher.delivery.delivery_queue import DeliveryQueue
 from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, RetryDecision, decide, retry_after_s
 from watcher.delivery.sink_state import SinkState
 from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
+from watcher.delivery.sinks.request_series import crashed
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 from watcher.domain.event_ids import group_id
@@ -110,9 +111,7 @@ class DeliverySender:
         except (OutputClosedError, LeaseExpiredError):
             raise
         except Exception as error:  # noqa: BLE001 (one delivery's trouble must not stop the others)
-            name = type(error).__name__
-            log.error("delivery.crashed", **self._named(batch[0]), error=name)  # noqa: TRY400 (texts may hold secrets)
-            return SendResult(SendOutcome.RETRY, "error")
+            return crashed(batch[0], error)
 
     def _attempt(self, deliveries: Sequence[Delivery], result: SendResult, *, begun_s: float) -> Attempt:
         """Evaluate all of a group alike, by the one that was due last; a group that is refused goes on in halves."""

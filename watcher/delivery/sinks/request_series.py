@@ -6,8 +6,11 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 from uuid import UUID
 
+import structlog
+
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery, ProblemMessage
+from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 
 TAKEN = frozenset({SendOutcome.DELIVERED, SendOutcome.ACCEPTED})
 """What became of a request that the receiver took."""
@@ -20,6 +23,15 @@ AT_ONCE_COUNT = 16
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
+
+log = structlog.get_logger()
+
+
+def crashed(delivery: Delivery, error: Exception) -> SendResult:
+    """Log a bug met in sending; return that it is to be tried again: it must not stop the other deliveries."""
+    name = type(error).__name__  # texts may hold secrets
+    log.error("delivery.crashed", sink=delivery.sink, event_id=str(delivery.event_id), type=delivery.type, error=name)
+    return SendResult(SendOutcome.RETRY, "error")
 
 
 async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[Item]) -> Made:
@@ -72,20 +84,26 @@ class TakenParts:
     ) -> SendResult:
         """Send all parts in their order; the first that is not taken ends it. There must be as many at each attempt.
 
-        The next attempt goes on behind what was taken: of a large group no attempt may get all through.
+        The next attempt goes on behind what was taken: of a large group no attempt may get all through. A part that
+        raises is not taken, and what is known of the messages before it is kept.
         """
         key = batch[0].group_id or batch[0].event_id
         if batch[0].replayed and not batch[0].attempts:  # a replay begins anew
             self._taken.pop(key, None)
         taken = self._taken.get(key, _Taken())
         for part in parts[taken.count :]:
-            result = await send(part)
+            try:
+                result = await send(part)
+            except (OutputClosedError, LeaseExpiredError):
+                raise
+            except Exception as error:  # noqa: BLE001 (as for a whole delivery)
+                result = crashed(batch[0], error)
             if result.outcome not in TAKEN:
                 if result.outcome is SendOutcome.REFUSED:  # it goes on in halves
                     self._taken.pop(key, None)
                 return replace(result, messages=(*taken.messages, *result.messages))
             taken = taken.and_one(result)
-            self._remember(key, taken)  # now, for the next part may raise
+            self._remember(key, taken)  # now, for the next part may be cancelled
         self._taken.pop(key, None)
         assert taken.result is not None  # noqa: S101 (of any batch there is a part)
         return replace(taken.result, messages=taken.messages)
