@@ -47,8 +47,8 @@ class MessageLog:
         self._cut, self._rejected, self._failed = (_Hourly(clock) for _ in range(3))
 
     def cut(self, delivery: Delivery) -> None:
-        """Note that the receiver's limits left something out of a message."""
-        if count := self._cut.note():
+        """Note that the receiver's limits left something out of a message; it is told so again with each attempt."""
+        if not delivery.attempts and (count := self._cut.note()):
             log.warning("message.cut", sink=delivery.sink, event_id=str(delivery.event_id), count=count)
 
     def failed(self, delivery: Delivery, failure: TemplateFailure) -> None:

@@ -46,7 +46,11 @@ class SlackBotSink(Sink):
         """Send all messages of a delivery or a group; the first that is not taken ends it."""
         slots = RequestSlots(self._take_slot)
         attempt = _Attempt(batch, self._api, channel=self._channel, log=self._log, slots=slots)
-        return await self._taken.send(batch, await make_messages(parts_of, batch), attempt.send)
+        parts = await make_messages(parts_of, batch)
+        for part in parts:
+            if part.message.is_cut:
+                self._log.cut(part.delivery)
+        return await self._taken.send(batch, parts, attempt.send)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -121,8 +125,6 @@ class _Attempt:
     async def _call(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
         """Call once, and once more in minimal form if that is refused as it is."""
         message = part.message
-        if message.is_cut:
-            self._log.cut(part.delivery)
         answer = await self._request(method, message.content, where)
         if answer.result.outcome is not SendOutcome.REFUSED or message.minimal is None:
             return answer

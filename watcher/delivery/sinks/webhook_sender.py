@@ -39,6 +39,10 @@ class WebhookSink(Sink):
         attempt goes on behind what was taken: of a large group no attempt may get all through.
         """
         slots = RequestSlots(self._take_slot)
+        messages = await make_messages(self._template.messages, batch)
+        for message in messages:
+            if message.is_cut:
+                self._log.cut(batch[0])
 
         async def post(message: Message) -> SendResult:
             await slots.wait()
@@ -46,7 +50,7 @@ class WebhookSink(Sink):
             slots.pause_s = result.pause_s
             return result
 
-        return await self._taken.send(batch, await make_messages(self._template.messages, batch), post)
+        return await self._taken.send(batch, messages, post)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`."""
@@ -63,8 +67,6 @@ class WebhookSink(Sink):
 
     async def _post_or_less(self, message: Message, delivery: Delivery) -> SendResult:
         """Post once, and once more in minimal form if that is refused as it is."""
-        if message.is_cut:
-            self._log.cut(delivery)
         if message.failure is not None:
             self._log.failed(delivery, message.failure)
         result, said = await self._post(message, replayed=delivery.replayed)

@@ -46,9 +46,12 @@ async def slack() -> AsyncIterator[FakeSlack]:
 
 @asynccontextmanager
 async def sink_of(
-    block: dict[str, Any], take_slot: Callable[[], float] = lambda: 0.0, check: Callable[[], None] = lambda: None
+    block: dict[str, Any],
+    take_slot: Callable[[], float] = lambda: 0.0,
+    check: Callable[[], None] = lambda: None,
+    clock: FakeClock | None = None,
 ) -> AsyncIterator[Sink]:
-    context = SinkContext(FakeClock(), take_slot=take_slot, check=check)
+    context = SinkContext(clock or FakeClock(), take_slot=take_slot, check=check)
     sink = SlackBotSettings.model_validate(block).open(context)
     try:
         yield sink
@@ -382,6 +385,22 @@ async def test_where_a_message_is_is_kept_though_a_bug_ends_the_attempt(slack: F
             "error": "KeyError",
         }
     ]
+
+
+async def test_a_message_that_is_cut_is_counted_once_also_if_it_is_not_reached_at_first(slack: FakeSlack) -> None:
+    clock = FakeClock()
+    data = data_of(FAILED) | {"problem": problem_block(EventType.EXECUTION_OVERDUE, closed=True)}
+    data["execution"] |= {"failedNodes": [{"id": "n1", "name": "Greeting", "error": "x" * 2000}]}
+    both = sample(FAILED, data=data)
+    async with sink_of(slack.block(), clock=clock) as sink:
+        with capture_logs() as logs:
+            slack.says.extend(["internal_error", None, "internal_error"])  # first to the end, which is not cut
+            for attempts in range(3):
+                await sink.send([replace(both, attempts=attempts)])
+            clock.passed_s = 3600.0
+            await sink.send([both])
+    assert [(line["event"], line["count"]) for line in logs] == [("message.cut", 1)] * 2
+    assert len(slack.calls) == 6
 
 
 async def test_nothing_is_posted_once_the_lease_is_gone(slack: FakeSlack) -> None:

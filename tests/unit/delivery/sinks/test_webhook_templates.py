@@ -204,6 +204,19 @@ async def test_a_sink_that_cuts_says_so_once_an_hour(receiver: Receiver) -> None
     assert [line["count"] for line in cut] == [1, 2]
 
 
+async def test_a_message_that_is_cut_is_counted_once_however_often_it_is_tried(receiver: Receiver) -> None:
+    clock = FakeClock()
+    receiver.reply = says(answer(503))
+    long = failed(error="x" * 2000)
+    async with sink_to(receiver.url, template="slack", clock=clock) as sink:
+        with capture_logs() as logs:
+            for attempts in range(3):
+                await sink.send([replace(long, attempts=attempts)])
+            clock.passed_s = 3600.0
+            await sink.send([long])
+    assert [(line["event"], line["count"]) for line in logs] == [("message.cut", 1)] * 2
+
+
 async def test_a_sink_whose_messages_are_refused_says_so_once_an_hour(receiver: Receiver) -> None:
     clock = FakeClock()
     receiver.reply = says(answer(400, body=b"invalid_blocks"))
