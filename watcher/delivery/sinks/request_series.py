@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, retry_after_s
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
@@ -40,21 +41,26 @@ async def make_messages(make: Callable[[Sequence[Item]], Made], items: Sequence[
 
 
 class RequestSlots:
-    """The slots of the requests of one attempt. The worker has taken the first.
-
-    `pause_s` is what the receiver asked for with the last one.
-    """
+    """The slots of the requests of one attempt, which go one after the other. The worker has taken the first."""
 
     def __init__(self, take_slot: Callable[[], float]) -> None:
         """Take none yet."""
         self._take_slot = take_slot
         self._is_first = True
-        self.pause_s = 0.0
+        self._pause_s = 0.0
+
+    def heed(self, result: SendResult) -> None:
+        """Note for how long the receiver wants nothing more, as it said with the last one."""
+        self._pause_s = max(retry_after_s(result), min(result.pause_s, RETRY_AFTER_CAP_S))
+
+    async def pause(self) -> None:
+        """Return once the receiver takes more. For another try of what was refused, which has its slot by now."""
+        await asyncio.sleep(self._pause_s)
 
     async def wait(self) -> None:
         """Return once the next request may go."""
         if not self._is_first:
-            await asyncio.sleep(max(self._take_slot(), self.pause_s))
+            await asyncio.sleep(max(self._take_slot(), self._pause_s))
         self._is_first = False
 
 

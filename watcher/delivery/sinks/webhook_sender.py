@@ -35,8 +35,8 @@ class WebhookSink(Sink):
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
 
-        What is refused with 400 goes once more in its minimal form, if there is one: waiting would not help. The next
-        attempt goes on behind what was taken: of a large group no attempt may get all through.
+        What is refused with 400 goes once more in its minimal form, if there is one: the next attempt would not help.
+        That goes on behind what was taken: of a large group no attempt may get all through.
         """
         slots = RequestSlots(self._take_slot)
         messages = await make_messages(self._template.messages, batch)
@@ -45,10 +45,7 @@ class WebhookSink(Sink):
                 self._log.cut(batch[0])
 
         async def post(message: Message) -> SendResult:
-            await slots.wait()
-            result = await self._post_or_less(message, batch[0])
-            slots.pause_s = result.pause_s
-            return result
+            return await self._post_or_less(message, batch[0], slots)
 
         return await self._taken.send(batch, messages, post)
 
@@ -65,13 +62,17 @@ class WebhookSink(Sink):
         """Close all connections."""
         await self._poster.close()
 
-    async def _post_or_less(self, message: Message, delivery: Delivery) -> SendResult:
+    async def _post_or_less(self, message: Message, delivery: Delivery, slots: RequestSlots) -> SendResult:
         """Post once, and once more in minimal form if that is refused as it is."""
         if message.failure is not None:
             self._log.failed(delivery, message.failure)
+        await slots.wait()
         result, said = await self._post(message, replayed=delivery.replayed)
+        slots.heed(result)
         if result.answer == str(_REJECTED) and message.minimal is not None:
+            await slots.pause()
             result, _ = await self._post(replace(message, body=message.minimal()), replayed=delivery.replayed)
+            slots.heed(result)
             self._log.rejected(delivery, answer=str(_REJECTED), said=said, minimal=result)
         return result
 

@@ -154,6 +154,27 @@ async def test_a_further_request_waits_for_the_pause_that_came_with_the_one_befo
     assert len(receiver.requests) == 2
 
 
+@pytest.mark.parametrize(
+    ("asked", "asked_s"),
+    [({"X_RateLimit_Remaining": "0", "X_RateLimit_Reset_After": "0.05"}, 0.05), ({"Retry_After": "1"}, 1.0)],
+)
+async def test_the_minimal_form_waits_for_the_pause_that_came_with_the_refusal(
+    receiver: Receiver, asked: dict[str, Any], asked_s: float
+) -> None:
+    loop, asked_at = asyncio.get_running_loop(), list[float]()
+
+    async def reply(writer: asyncio.StreamWriter) -> None:
+        asked_at.append(loop.time())
+        taken = answer(200, body=b'{"embeds":[]}')
+        await says(answer(400, **asked) if len(asked_at) == 1 else taken)(writer)
+
+    receiver.reply = reply
+    async with sink_to(receiver.url, template="discord") as sink:
+        assert (await sink.send([failed()])).outcome is SendOutcome.DELIVERED
+    first, second = asked_at
+    assert second - first >= asked_s
+
+
 async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
