@@ -148,6 +148,16 @@ async def test_a_refresh_of_a_closed_problem_ends_it_too(
     await board.until(lambda: f"resolved {FAILING}" in notifications.lines, within_s=10, what="its end was notified")
 
 
+async def test_a_refresh_that_was_read_before_the_end_does_not_open_the_problem_again(
+    alertmanager: Alertmanager, sink: Sink
+) -> None:
+    assert await sink.send([now(EventType.PIPELINE_FAILING)]) == DELIVERED
+    read = [opened()]
+    assert await sink.send([now(EventType.PIPELINE_RECOVERED)]) == DELIVERED
+    assert await sink.refresh(read) == DELIVERED
+    assert await alertmanager.alerts() == {}
+
+
 @pytest.mark.skipif(AMTOOL is None, reason="amtool is not installed: apt-get install prometheus-alertmanager")
 @pytest.mark.parametrize(
     ("labels", "receiver"),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
+from uuid import UUID
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
@@ -77,6 +78,11 @@ class AlertmanagerTemplate:
             Message(str(group_id(each.problem.id for each in part)), _body([self._again(each) for each in part]))
             for part in parts
         ]
+
+    def closed_by(self, batch: Sequence[Delivery]) -> frozenset[UUID]:
+        """Return which problems these events close."""
+        problems = (alert.problem for alert in (Alert.read(each.body) for each in batch) if alert.closes)
+        return frozenset(UUID(problem["id"]) for problem in problems if problem is not None)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""

@@ -1,9 +1,11 @@
 """Posts what a template makes of events to one URL, and hands over what the template makes of the answers."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
+from uuid import UUID
 
-from watcher.delivery.sinks.alertmanager import REFRESH_EVERY_S, AlertmanagerTemplate
+from watcher.delivery.sinks.alertmanager import ALERTS_COUNT, REFRESH_EVERY_S, AlertmanagerTemplate
 from watcher.delivery.sinks.http_post import Poster, result_without_answer, with_retry_after
 from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
@@ -31,6 +33,8 @@ class WebhookSink(Sink):
         self._keys = keys
         self._log = log
         self._taken = TakenParts()
+        self._refreshing = asyncio.Lock()  # held for each request of a refresh
+        self._closed: set[UUID] = set()  # problems whose end went out, which a refresh may have read as open before
 
     async def send(self, batch: Sequence[Delivery]) -> SendResult:
         """Post a delivery or a group once, as its template says; the first request that is not taken ends it.
@@ -38,6 +42,8 @@ class WebhookSink(Sink):
         What is refused with 400 goes once more in its minimal form, if there is one: the next attempt would not help.
         That goes on behind what was taken: of a large group no attempt may get all through.
         """
+        if isinstance(self._template, AlertmanagerTemplate):
+            await self._wait_for_refresh(await make_messages(self._template.closed_by, batch))
         slots = RequestSlots(self._take_slot)
         messages = await make_messages(self._template.messages, batch)
         for message in messages:
@@ -50,17 +56,39 @@ class WebhookSink(Sink):
         return await self._taken.send(batch, messages, post)
 
     async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`."""
-        assert isinstance(self._template, AlertmanagerTemplate)  # noqa: S101 (nothing else asks)
-        for message in await make_messages(self._template.refresh, problems):
-            result, _ = await self._post(message)
-            if result.outcome not in TAKEN:
-                return result
-        return SendResult(SendOutcome.DELIVERED, "200")
+        """Post again what open and lately closed problems are. Only for what asks for it by `refresh_every_s`.
+
+        One whose end went out after it was read as open is left out: it would be opened again.
+        """
+        result = SendResult(SendOutcome.DELIVERED, "200")
+        try:
+            for start in range(0, len(problems), ALERTS_COUNT):
+                async with self._refreshing:
+                    result = await self._refresh(problems[start : start + ALERTS_COUNT])
+                if result.outcome not in TAKEN:
+                    break
+        finally:
+            self._closed.clear()  # the next refresh reads them as closed
+        return result
 
     async def close(self) -> None:
         """Close all connections."""
         await self._poster.close()
+
+    async def _refresh(self, problems: Sequence[SentProblem]) -> SendResult:
+        assert isinstance(self._template, AlertmanagerTemplate)  # noqa: S101 (nothing else asks)
+        known = [each for each in problems if each.closed_at is not None or each.problem.id not in self._closed]
+        result = SendResult(SendOutcome.DELIVERED, "200")
+        for message in await make_messages(self._template.refresh, known):
+            result, _ = await self._post(message)
+        return result
+
+    async def _wait_for_refresh(self, closed: frozenset[UUID]) -> None:
+        """Return once no request is under way, nor will be, that says of one of these problems that it is open."""
+        if closed:
+            self._closed |= closed
+            async with self._refreshing:
+                pass
 
     async def _post_or_less(self, message: Message, delivery: Delivery, slots: RequestSlots) -> SendResult:
         """Post once, and once more in minimal form if that is refused as it is."""
