@@ -4,6 +4,7 @@ import errno
 import re
 import socket
 import ssl
+from collections.abc import Mapping
 
 import aiohttp
 
@@ -18,6 +19,18 @@ PROXY_REMEDIES = {
     "HTTPS_PROXY=http://user:password@host:port (HTTP_PROXY for http://)",
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
+
+_NO_TLS = "it speaks no TLS at that port: correct the port, or write http://"
+_OTHER_NAME = "its certificate is for another name: correct the host"
+_TLS_REMEDIES: Mapping[int | str, str] = {
+    10: "its certificate has expired, or the clock of this machine is wrong: renew it there",
+    62: _OTHER_NAME,
+    64: _OTHER_NAME,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "HTTP_REQUEST": _NO_TLS,
+    "RECORD_LAYER_FAILURE": _NO_TLS,
+}
+"""The same by what OpenSSL found wrong with a certificate (X509_V_ERR_…), or else by its word for the handshake."""
 
 _OF_CLIENT_CERT = re.compile(
     r"ALERT_(?:CERTIFICATE_(?:REQUIRED|EXPIRED|REVOKED|UNKNOWN)|(?:BAD|UNSUPPORTED)_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)"
@@ -55,9 +68,20 @@ def failure_kind(error: Exception, *, by_proxy: bool) -> str:
     return _kind_of(error)
 
 
+def tls_remedy(error: Exception) -> str:
+    """Return what a person has to do about a failure of the kind `tls`, empty if it does not say what is wrong."""
+    tls = _tls_error(error)
+    code: int | str | None = getattr(tls, "verify_code", None) or getattr(tls, "reason", None)
+    return _TLS_REMEDIES.get(code or "", "")
+
+
+def _tls_error(error: Exception) -> ssl.SSLError | None:
+    candidates = (error.__cause__, getattr(error, "certificate_error", None), error)
+    return next((each for each in candidates if isinstance(each, ssl.SSLError)), None)
+
+
 def _kind_of(error: Exception) -> str:
-    tls = error.__cause__ if isinstance(error.__cause__, ssl.SSLError) else error
-    if isinstance(tls, ssl.SSLError):
+    if (tls := _tls_error(error)) is not None:
         return "client_cert" if _OF_CLIENT_CERT.search(getattr(tls, "reason", None) or "") else "tls"
     for type_, kind in _KINDS:
         if isinstance(error, type_):

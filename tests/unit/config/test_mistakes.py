@@ -289,6 +289,7 @@ TABLE = [
      f"1:35: sinks.ops.url: does not begin with http:// or https://; {URL_REMEDY}"),
     ("sinks: {ops: {type: webhook, url: 'https://'}}", f"1:35: sinks.ops.url: has no host; {URL_REMEDY}"),
     ("sinks: {ops: {type: webhook, url: 'https://h:x'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
+    ("sinks: {ops: {type: webhook, url: 'https://127%2e0.0.1'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
     ("sinks: {ops: {type: webhook, url: 'https://a..b'}}", f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),
     ("sinks: {ops: {type: webhook, url: 'https://%s'}}" % ("h" * 64),
      f"1:35: sinks.ops.url: is not a URL; {URL_REMEDY}"),

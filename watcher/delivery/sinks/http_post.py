@@ -17,7 +17,7 @@ from watcher.domain.errors import TransportFailedError
 from watcher.runtime.backoff import parse_retry_after
 from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, proxy_for
 from watcher.runtime.private_addresses import is_private_host, public_socket
-from watcher.runtime.transport_failures import PROXY_AUTH, PROXY_REMEDIES, failure_kind
+from watcher.runtime.transport_failures import PROXY_AUTH, PROXY_REMEDIES, failure_kind, tls_remedy
 
 CONNECTIONS = 16
 """At most so many requests in flight per sink (SPEC 5)."""
@@ -152,15 +152,16 @@ class Poster:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             head = head_of_answer()  # the status line came: that is an answer, whatever is wrong with the rest
             if head is None or head.status in judged_by_body:
-                raise self._failure(failure_kind(error, by_proxy=self._proxy.url is not None)) from None
+                kind = failure_kind(error, by_proxy=self._proxy.url is not None)
+                raise self._failure(kind, remedy=tls_remedy(error) if kind == "tls" else "") from None
             return Answer(head.status, {"Retry-After": head.retry_after} if head.retry_after else {})
 
     async def close(self) -> None:
         """Close all connections."""
         await self._session.close()
 
-    def _failure(self, kind: str) -> TransportFailedError:
-        remedy = REMEDIES.get(kind, "")
+    def _failure(self, kind: str, *, remedy: str = "") -> TransportFailedError:
+        remedy = remedy or REMEDIES.get(kind, "")
         if kind == "client_cert" and self._shows_cert:
             remedy = CERT_REFUSED
         elif kind == "reset" and self._url.scheme == "https" and not self._shows_cert:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def block(url: str, **files: Path) -> WebhookSettings:
     return WebhookSettings.model_validate(document | ({"tls": tls} if tls else {}))
 
 
-async def outcome_of(settings: WebhookSettings) -> str:
-    """Send an event, and connect as `check --online` does: both must come to the same."""
+async def outcome_of(settings: WebhookSettings, *, remedy: str = WAY_OUT) -> str:
+    """Send an event, and connect as `check --online` does: both must come to the same. `remedy` is for `tls`."""
     sink = settings.open(SinkContext(FakeClock()))
     try:
         result = await sink.send([failed()])
@@ -55,7 +56,7 @@ async def outcome_of(settings: WebhookSettings) -> str:
     else:
         with pytest.raises(TransportFailedError, match=f"^{result.answer}$"):
             await settings.connect()
-    assert (WAY_OUT in result.remedy) is (result.answer == "tls")
+    assert (remedy in result.remedy) is (result.answer == "tls")
     return result.answer
 
 
@@ -65,6 +66,7 @@ SERVERS: dict[str, Callable[[trustme.CA], ssl.SSLContext]] = {
     "expired": lambda ca: serving(ca, HERE, NAME, expired=True),
     "another CA": lambda _: serving(trustme.CA(), HERE, NAME),
 }
+OTHER_REMEDIES = {"another name": "is for another name: correct the host", "expired": "its certificate has expired"}
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -77,11 +79,24 @@ async def test_only_a_certificate_of_ones_own_ca_with_the_right_name_is_taken(
         if by_proxy:
             environment.setenv("https_proxy", proxy.url)
             url = f"https://{NAME}:{receiver.port}"
-        found = await outcome_of(block(url, ca_file=tmp_path / "ca.pem"))
+        remedy = OTHER_REMEDIES.get(server, WAY_OUT)
+        found = await outcome_of(block(url, ca_file=tmp_path / "ca.pem"), remedy=remedy)
     assert found == ("204" if server == "as it should be" else "tls")
     assert len(receiver.requests) == (server == "as it should be")
     connect = f"CONNECT {NAME}:{receiver.port} HTTP/1.1"
     assert [request.split("\r\n")[0] for request in proxy.requests] == [connect] * 2 * by_proxy
+
+
+async def test_a_port_that_speaks_no_tls_is_said() -> None:
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        with suppress(OSError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, HERE, 0) as server:
+        url = f"https://{HERE}:{server.sockets[0].getsockname()[1]}"
+        assert await outcome_of(block(url), remedy="it speaks no TLS at that port") == "tls"
 
 
 async def test_the_system_trusts_no_ca_of_ones_own(ca: trustme.CA) -> None:
