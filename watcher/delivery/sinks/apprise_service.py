@@ -6,6 +6,7 @@ its logs and results nothing leaves it but a status code: their texts may hold t
 
 import logging
 import re
+import time
 import warnings
 
 import apprise
@@ -81,12 +82,14 @@ class AppriseService:
         service.overflow_mode = apprise.OverflowMode.TRUNCATE  # one event, one message
         service.request_rate_per_sec = 0.0  # it would sleep before it sends; the pace is the worker's
         service.socket_connect_timeout = service.socket_read_timeout = timeout_s
+        self._timeout_s = timeout_s
         self._apprise = apprise.Apprise(asset=_ASSET)
         self._apprise.add(service)
 
     def notify(self, message: PlainMessage) -> str | None:
         """Send once. Return `None` if the service took it, else why not, as far as is known."""
         said: list[str] = []
+        began_at = time.monotonic()
         result = self._apprise.notify(
             message.body,
             title=message.title,
@@ -94,16 +97,17 @@ class AppriseService:
             body_format=apprise.NotifyFormat.TEXT,
             log_callback=lambda entry, _: said.append(entry.message),
         )
-        return None if result else _cause(said)
+        return None if result else self._cause(said, took_s=time.monotonic() - began_at)
+
+    def _cause(self, said: list[str], *, took_s: float) -> str:
+        """Return the last status code that Apprise names, else what kind of failure it was."""
+        text = "\n".join(said)
+        if codes := _STATUS.findall(text):
+            return str(codes[-1])
+        if not _CONNECTION.search(text):
+            return "no cause given"
+        return "timeout" if took_s >= self._timeout_s else "connection"  # Apprise calls both a connection error
 
 
 def _instantiate(url: str) -> apprise.NotifyBase | None:
     return apprise.Apprise.instantiate(url, asset=_ASSET)
-
-
-def _cause(said: list[str]) -> str:
-    """Return the last status code that Apprise names, else what kind of failure it was."""
-    text = "\n".join(said)
-    if codes := _STATUS.findall(text):
-        return str(codes[-1])
-    return "connection" if _CONNECTION.search(text) else "no cause given"
