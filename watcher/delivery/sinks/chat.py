@@ -67,7 +67,7 @@ def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
     for delivery in batch:
         alert = Alert.read(delivery.body)
         groups[alert.is_trouble].add(alert, event_id=delivery.event_id)
-    return [group.newest[0] if group.count == 1 else group for group in groups.values()]
+    return [group.news for group in groups.values()]
 
 
 def facts_of(alert: Alert, cut: Cutter, *, labels: int) -> dict[str, str]:

@@ -100,6 +100,11 @@ class Digest:
         return len(self.event_ids)
 
     @property
+    def news(self) -> "Alert | Digest":
+        """Return what a message is about: the event itself if there is one alone, else the group."""
+        return self.newest[0] if self.count == 1 else self
+
+    @property
     def headline(self) -> str:
         """Return the one line that has to do."""
         return shorten(f"{'✕' if self.is_trouble else '✓'} {self.title}", HEADLINE_LENGTH)

@@ -86,11 +86,10 @@ class PagerDutyTemplate:
         return _message(alert.id, partial(self._event_of, alert, key))
 
     def _trigger_others(self, group: Digest) -> Message:
-        if group.count == 1:
-            (alert,) = group.newest
-            return self._trigger(alert, key=alert.id)
-        key = group.id
-        return _message(key, partial(self._event_of_group, group, key))
+        news = group.news
+        if isinstance(news, Alert):
+            return self._trigger(news, key=news.id)
+        return _message(news.id, partial(self._event_of_group, news, news.id))
 
     def _event_of(self, alert: Alert, key: str, less: int, cut: Cutter) -> Json:
         pipeline = alert.data.get("pipeline", {}).get("id")

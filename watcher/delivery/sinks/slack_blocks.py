@@ -78,8 +78,6 @@ def message_of(alert: Alert) -> ChatMessage:
 
 def message_of_group(group: Digest) -> ChatMessage:
     """Return the one message of a group."""
-    if group.count == 1:
-        return message_of(group.newest[0])
     content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH, size=_size)
     return ChatMessage(group.id, content, _minimal(group.headline, ids_of(group)), is_cut)
 

@@ -12,6 +12,7 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.chat import ChatMessage
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.slack_blocks import (
+    message_of,
     message_of_end,
     message_of_group,
     message_of_note,
@@ -62,7 +63,9 @@ class _Others:
             return []
         threads = {each.thread.problem if each.thread else None for each in self._deliveries}
         problem = threads.pop() if len(threads) == 1 else None
-        return [Part(Step.OTHER, message_of_group(self._digest), self._deliveries[0], problem)]
+        news = self._digest.news
+        message = message_of(news) if isinstance(news, Alert) else message_of_group(news)
+        return [Part(Step.OTHER, message, self._deliveries[0], problem)]
 
 
 def parts_of(batch: Sequence[Delivery]) -> list[Part]:

@@ -278,6 +278,14 @@ def digest_of(*deliveries: Delivery) -> Digest:
     return digest
 
 
+def test_a_group_of_one_is_its_event() -> None:
+    news = digest_of(failed()).news
+    assert isinstance(news, Alert)
+    assert news.id == str(failed().event_id)
+    two = digest_of(failed(1), failed(2))
+    assert two.news is two
+
+
 def test_errors_alike_are_one_cluster_in_the_words_of_all_of_them() -> None:
     digest = digest_of(
         *(failed(number, error="422 slot taken") for number in range(8)),
