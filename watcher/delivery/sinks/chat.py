@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, in_words, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
 from watcher.delivery.sinks.template import Message
 from watcher.domain.delivery import Delivery
@@ -18,6 +18,9 @@ Json = dict[str, Any]
 ID_LENGTH = 200
 UNTRUSTED_FACTS = frozenset({"Status", "Labels", "Account"})
 """The facts whose values others may have written; the rest are words of ours and durations."""
+
+
+GroupLimits = TypeVar("GroupLimits")
 
 
 class Limits(NamedTuple):
@@ -46,14 +49,32 @@ class ChatMessage:
         return Message(self.id, _body(self.content), minimal, self.is_cut)
 
 
-def requests_of(
-    batch: Sequence[Delivery],
-    *,
-    of_event: Callable[[Alert], ChatMessage],
-    of_group: Callable[[Digest], ChatMessage],
-) -> list[Message]:
-    """Return one request for a delivery, or one or two for a group, made by a receiver's two functions."""
-    return [(of_event(news) if isinstance(news, Alert) else of_group(news)).request() for news in read_batch(batch)]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatFormat(Generic[GroupLimits]):
+    """How the messages for one receiver are made: of an event, of a group, and the minimal one of either.
+
+    The limits are tried in their order until the message has at most the size `most`; if none will do, the last holds.
+    """
+
+    single: Callable[[Alert, Limits, Cutter], Json]
+    grouped: Callable[[Digest, GroupLimits, Cutter], Json]
+    minimal: Callable[[Alert | Digest], Json]
+    limits: Sequence[Limits]
+    group_limits: Sequence[GroupLimits]
+    most: int
+    size: Callable[[Json], int]
+
+    def message_of(self, news: Alert | Digest) -> ChatMessage:
+        """Return the message of an event or a group."""
+        if isinstance(news, Alert):
+            content, is_cut = fit(partial(self.single, news), self.limits, most=self.most, size=self.size)
+        else:
+            content, is_cut = fit(partial(self.grouped, news), self.group_limits, most=self.most, size=self.size)
+        return ChatMessage(news.id, content, self.minimal(news), is_cut)
+
+    def requests_of(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one request for a delivery, or one or two for a group."""
+        return [self.message_of(news).request() for news in read_batch(batch)]
 
 
 def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:

@@ -9,16 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import NamedTuple
 
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, length, shorten
+from watcher.delivery.sinks.alert_text import Cutter, in_utc, length, shorten
 from watcher.delivery.sinks.chat import (
     UNTRUSTED_FACTS,
-    ChatMessage,
+    ChatFormat,
     Json,
     Limits,
     cluster_lines,
@@ -27,7 +26,6 @@ from watcher.delivery.sinks.chat import (
     ids_of,
     moment_of,
     other_nodes,
-    requests_of,
     rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
@@ -70,17 +68,6 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-_LIMITS = (Limits(500, 4, 1500),)
-"""What leaves room for the largest event."""
-
-_GROUP_LIMITS = (
-    _GroupLimits(1500, 200, 5),
-    _GroupLimits(750, 100, 5),
-    _GroupLimits(750, 100, 1),
-    _GroupLimits(300, 0, 0),
-)
-
-
 class DiscordTemplate:
     """One message per event or per group; good news and bad never share one."""
 
@@ -90,7 +77,7 @@ class DiscordTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return requests_of(batch, of_event=_of_event, of_group=_of_group)
+        return _FORMAT.requests_of(batch)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with a message is a success, and 202 as ever.
@@ -143,16 +130,6 @@ def _read(match: re.Match[str]) -> str:
     if time is not None:
         return in_utc(datetime.fromtimestamp(int(time), UTC))
     return block or code or "[Open]"
-
-
-def _of_event(alert: Alert) -> ChatMessage:
-    content, is_cut = fit(partial(_single, alert), _LIMITS, most=MESSAGE_LENGTH, size=_size)
-    return ChatMessage(alert.id, content, _minimal(alert), is_cut)
-
-
-def _of_group(group: Digest) -> ChatMessage:
-    content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH, size=_size)
-    return ChatMessage(group.id, content, _minimal(group), is_cut)
 
 
 def _single(alert: Alert, limits: Limits, cut: Cutter) -> Json:
@@ -227,3 +204,19 @@ def _size(message: Json) -> int:
     (embed,) = message["embeds"]
     texts = [embed["title"], embed.get("description", ""), embed["footer"]["text"]]
     return sum(map(length, [*texts, *(text for each in embed["fields"] for text in (each["name"], each["value"]))]))
+
+
+_FORMAT = ChatFormat(
+    single=_single,
+    grouped=_grouped,
+    minimal=_minimal,
+    limits=[Limits(500, 4, 1500)],  # leaves room for the largest event
+    group_limits=[
+        _GroupLimits(1500, 200, 5),
+        _GroupLimits(750, 100, 5),
+        _GroupLimits(750, 100, 1),
+        _GroupLimits(300, 0, 0),
+    ],
+    most=MESSAGE_LENGTH,
+    size=_size,
+)

@@ -4,10 +4,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from watcher.delivery.sinks.chat import requests_of
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.slack_blocks import message_of, message_of_group, shown_of
+from watcher.delivery.sinks.slack_blocks import SLACK, shown_of
 from watcher.delivery.sinks.template import Message, result_of_status
 from watcher.domain.delivery import Delivery
 
@@ -28,7 +27,7 @@ class SlackTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return requests_of(batch, of_event=message_of, of_group=message_of_group)
+        return SLACK.requests_of(batch)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""

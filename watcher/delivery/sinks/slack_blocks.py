@@ -13,9 +13,10 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, in_utc, length, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, in_utc, length, shorten, to_json
 from watcher.delivery.sinks.chat import (
     ID_LENGTH,
+    ChatFormat,
     ChatMessage,
     Json,
     Limits,
@@ -47,10 +48,6 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-_LIMITS = (Limits(600, 4, 1500), Limits(0, 4, 1500), Limits(0, 0, 1500), Limits(0, 0, 750), Limits(0, 0, 300))
-_GROUP_LIMITS = (_GroupLimits(1500, SECTION_LENGTH, 5), _GroupLimits(1500, 1500, 5), _GroupLimits(750, 750, 1))
-
-
 def shown_of(content: Json) -> list[str]:
     """Return the texts of the blocks in their order: fields side by side, buttons in brackets, times in UTC."""
     return [line for block in content["blocks"] for line in _shown(block)]
@@ -70,29 +67,17 @@ def _shown(block: Json) -> list[str]:
     return [f"{first}   [{block['accessory']['text']['text']}]" if "accessory" in block else first, *rest]
 
 
-def message_of(alert: Alert) -> ChatMessage:
-    """Return the message of one event."""
-    content, is_cut = fit(partial(_single, alert, alert.headline), _LIMITS, most=MESSAGE_LENGTH, size=_size)
-    return ChatMessage(alert.id, content, _minimal(alert.headline, ids_of(alert)), is_cut)
-
-
-def message_of_group(group: Digest) -> ChatMessage:
-    """Return the one message of a group."""
-    content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_LENGTH, size=_size)
-    return ChatMessage(group.id, content, _minimal(group.headline, ids_of(group)), is_cut)
-
-
 def message_of_problem(alert: Alert) -> ChatMessage:
     """Return the message of a problem, which may be updated."""
-    return replace(message_of(alert), minimal=_minimal_blocks(alert.headline, ids_of(alert)))
+    return replace(SLACK.message_of(alert), minimal=_minimal_blocks(alert, alert.headline))
 
 
 def message_of_end(alert: Alert, opening: Alert | None) -> ChatMessage:
     """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
     headline = shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
     was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
-    content, is_cut = fit(partial(_single, alert, headline, was=was), _LIMITS, most=MESSAGE_LENGTH, size=_size)
-    return ChatMessage(alert.id, content, _minimal_blocks(headline, ids_of(alert)), is_cut)
+    ending = replace(SLACK, single=partial(_single, headline=headline, was=was))
+    return replace(ending.message_of(alert), minimal=_minimal_blocks(alert, headline))
 
 
 def message_of_note(alert: Alert) -> ChatMessage:
@@ -100,8 +85,9 @@ def message_of_note(alert: Alert) -> ChatMessage:
     return ChatMessage(alert.id, _payload(f"✓ {alert.ending}", "", []), minimal=None, is_cut=False)
 
 
-def _single(alert: Alert, headline: str, limits: Limits, cut: Cutter, *, was: str | None = None) -> Json:
+def _single(alert: Alert, limits: Limits, cut: Cutter, *, headline: str = "", was: str | None = None) -> Json:
     """Return the message of an event; `was` stands for its errors in that of a problem's end."""
+    headline = headline or alert.headline
     error = cut(alert.error if was is None else was, limits.error)
     nodes = "\n".join(other_nodes(alert, cut, count=limits.nodes, length=PREVIEW_LENGTH)) if was is None else ""
     blocks = [
@@ -157,13 +143,13 @@ def _id_blocks(ids: Sequence[str], limit: int) -> tuple[list[Json], int]:
     return blocks, len(rest)
 
 
-def _minimal(headline: str, ids: str) -> Json:
-    return _payload(headline, ids, [])
+def _minimal(news: Alert | Digest) -> Json:
+    return _payload(news.headline, ids_of(news), [])
 
 
-def _minimal_blocks(headline: str, ids: str) -> Json:
+def _minimal_blocks(alert: Alert, headline: str) -> Json:
     """Return the same in a block, for where the text alone would be read as markup: `chat.update` has no `mrkdwn`."""
-    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
+    return _payload(headline, ids_of(alert), [_section(f"{headline}\n{ids_of(alert)}")])
 
 
 def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
@@ -199,3 +185,15 @@ def _buttons(alert: Alert) -> Json:
 
 def _size(message: Json) -> int:
     return length(to_json(message))
+
+
+SLACK = ChatFormat(
+    single=_single,
+    grouped=_grouped,
+    minimal=_minimal,
+    limits=[Limits(600, 4, 1500), Limits(0, 4, 1500), Limits(0, 0, 1500), Limits(0, 0, 750), Limits(0, 0, 300)],
+    group_limits=[_GroupLimits(1500, SECTION_LENGTH, 5), _GroupLimits(1500, 1500, 5), _GroupLimits(750, 750, 1)],
+    most=MESSAGE_LENGTH,
+    size=_size,
+)
+"""The messages of events and groups."""

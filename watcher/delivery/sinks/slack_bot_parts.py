@@ -12,9 +12,8 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.chat import ChatMessage
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.slack_blocks import (
-    message_of,
+    SLACK,
     message_of_end,
-    message_of_group,
     message_of_note,
     message_of_problem,
 )
@@ -63,9 +62,7 @@ class _Others:
             return []
         threads = {each.thread.problem if each.thread else None for each in self._deliveries}
         problem = threads.pop() if len(threads) == 1 else None
-        news = self._digest.news
-        message = message_of(news) if isinstance(news, Alert) else message_of_group(news)
-        return [Part(Step.OTHER, message, self._deliveries[0], problem)]
+        return [Part(Step.OTHER, SLACK.message_of(self._digest.news), self._deliveries[0], problem)]
 
 
 def parts_of(batch: Sequence[Delivery]) -> list[Part]:

@@ -9,16 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import NamedTuple
 
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, fit, to_json
+from watcher.delivery.sinks.alert_text import Cutter, to_json
 from watcher.delivery.sinks.chat import (
     UNTRUSTED_FACTS,
-    ChatMessage,
+    ChatFormat,
     Json,
     Limits,
     cluster_lines,
@@ -27,7 +26,6 @@ from watcher.delivery.sinks.chat import (
     ids_of,
     moment_of,
     other_nodes,
-    requests_of,
     rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
@@ -59,12 +57,6 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-_LIMITS = (Limits(600, 4, 1500),)
-"""What leaves room for the largest event, in whatever letters."""
-
-_GROUP_LIMITS = (_GroupLimits(1500, 5), _GroupLimits(1500, 1), _GroupLimits(750, 0))
-
-
 class TeamsTemplate:
     """One card per event or per group; good news and bad never share one."""
 
@@ -74,7 +66,7 @@ class TeamsTemplate:
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
-        return requests_of(batch, of_event=_of_event, of_group=_of_group)
+        return _FORMAT.requests_of(batch)
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""
@@ -102,16 +94,6 @@ def _shown(element: Json) -> list[str]:
     if element["type"] == "FactSet":
         return [_DATE.sub(r"\1 \2 UTC", f"{fact['title']}: {fact['value']}") for fact in element["facts"]]
     return ["".join(run["text"] for run in element["inlines"])]
-
-
-def _of_event(alert: Alert) -> ChatMessage:
-    content, is_cut = fit(partial(_single, alert), _LIMITS, most=MESSAGE_BYTES, size=_size)
-    return ChatMessage(alert.id, content, _minimal(alert), is_cut)
-
-
-def _of_group(group: Digest) -> ChatMessage:
-    content, is_cut = fit(partial(_grouped, group), _GROUP_LIMITS, most=MESSAGE_BYTES, size=_size)
-    return ChatMessage(group.id, content, _minimal(group), is_cut)
 
 
 def _single(alert: Alert, limits: Limits, cut: Cutter) -> Json:
@@ -195,3 +177,14 @@ def _date(moment: datetime) -> str:
 
 def _size(message: Json) -> int:
     return len(to_json(message).encode())
+
+
+_FORMAT = ChatFormat(
+    single=_single,
+    grouped=_grouped,
+    minimal=_minimal,
+    limits=[Limits(600, 4, 1500)],  # leaves room for the largest event, in whatever letters
+    group_limits=[_GroupLimits(1500, 5), _GroupLimits(1500, 1), _GroupLimits(750, 0)],
+    most=MESSAGE_BYTES,
+    size=_size,
+)
