@@ -12,7 +12,7 @@ from watcher.config.silences import SilenceSettings
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.registry import SINK_KINDS
 from watcher.delivery.sinks.remote_settings import RemoteSettings
-from watcher.delivery.sinks.webhook_settings import DEFAULTS as DEFAULTS_OF_TEMPLATES
+from watcher.delivery.sinks.webhook_settings import PRESETS
 from watcher.runtime.settings import Block, block_of, key_of
 
 HEAD = """\
@@ -48,7 +48,7 @@ KINDS = {
     "_routing_key": "secret",
     "_bot_token": "secret",
     "_sink_url": "secret URL",
-    "_preset_or_file": f"{', '.join(f'`{name}`' for name in DEFAULTS_OF_TEMPLATES)}, or the path of a Jinja2 file",
+    "_preset_or_file": f"{', '.join(f'`{name}`' for name in PRESETS)}, or the path of a Jinja2 file",
     "_apprise_url": "secret URL",
     "one_or_list": "secret, or a list",
 }

@@ -16,7 +16,7 @@ from watcher.config.silences import SilenceSettings
 from watcher.config.unsupported_keys import NOT_YET, later_key, later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.registry import SINK_KINDS
-from watcher.delivery.sinks.webhook_settings import DEFAULTS
+from watcher.delivery.sinks.webhook_settings import PRESETS
 from watcher.runtime.settings import block_of, did_you_mean, file_twins, key_of
 from watcher.runtime.units import InvalidValueError
 
@@ -149,7 +149,7 @@ def _report_sink_type(document: Document, path: Path, _: ErrorDetails) -> None:
     type_ = document.get(path)
     if type_ is None:
         document.report(path, "needs type", remedy=f"write type: {' or '.join(SINK_KINDS)}", block=True)
-    elif isinstance(type_, str) and type_ in DEFAULTS:
+    elif isinstance(type_, str) and type_ in PRESETS:
         remedy = f"write type: webhook and template: {type_}"
         document.report(path, f"{document.subject(path)} is a template of webhooks", remedy=remedy)
     else:

@@ -8,7 +8,7 @@ from watcher.config.secret_files import FILE_REMEDIES
 from watcher.config.unsupported_keys import later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.template_file import TemplateFile
-from watcher.delivery.sinks.webhook_settings import DEFAULTS
+from watcher.delivery.sinks.webhook_settings import PRESETS
 from watcher.runtime.settings import did_you_mean
 
 TEMPLATE_BYTES = 64 * 1024
@@ -27,7 +27,7 @@ def read_templates(document: Document, *, directory: FilePath) -> None:
     for name in document.table(("sinks",)):
         path = ("sinks", name, "template")
         given = document.text(path)
-        is_file = given is not None and given not in DEFAULTS and not later_value(path, given)
+        is_file = given is not None and given not in PRESETS and not later_value(path, given)
         if given is not None and is_file and document.get((*path[:-1], "type")) == "webhook":
             _read(document, path, directory / given)
 
@@ -56,7 +56,7 @@ def _refuse(document: Document, path: Path, error: FileError) -> None:
     if document.is_hidden(path) or "/" in given or "." in given:
         document.report(path, f"cannot read {subject} ({error})", remedy=_FILE_REMEDIES[error.cause])
         return
-    words = ", ".join(DEFAULTS)
+    words = ", ".join(PRESETS)
     rest = f"write {words} or the path of a Jinja2 file"
-    remedy = did_you_mean(given, list(DEFAULTS), rest=rest)
+    remedy = did_you_mean(given, list(PRESETS), rest=rest)
     document.report(path, f"{subject} is neither {words} nor a readable file", remedy=remedy)

@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
+
+from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
-from watcher.delivery.sinks.template import Message, result_of_status
+from watcher.delivery.sinks.template import Message, Template, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
@@ -55,16 +57,20 @@ class _Span:
     ends_at: datetime
 
 
-class AlertmanagerTemplate:
+class AlertmanagerTemplate(Template):
     """One alert per event, all of a batch in one request."""
 
-    content_type = "application/json; charset=utf-8"
-    judged_by_body: frozenset[int] = frozenset()
-    rate_limit = "100/s"
+    defaults: ClassVar = {"rate_limit": "100/s"}
 
     def __init__(self, clock: Clock) -> None:
         """Date alerts by the wall clock."""
         self._clock = clock
+
+    def post_url(self, url: URL) -> URL:
+        """Return the URL of the API. Its path may be left out."""
+        if url.path.rstrip("/").endswith(PATH):
+            return url
+        return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one request for each 256 events."""

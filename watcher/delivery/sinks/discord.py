@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from yarl import URL
 
@@ -31,7 +31,7 @@ from watcher.delivery.sinks.chat import (
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import Message, result_of_status
+from watcher.delivery.sinks.template import Message, Template, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.problems import Severity
@@ -68,12 +68,15 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-class DiscordTemplate:
+class DiscordTemplate(Template):
     """One message per event or per group; good news and bad never share one."""
 
-    content_type = "application/json; charset=utf-8"
     judged_by_body = frozenset({200})
-    rate_limit = "30/m"
+    defaults: ClassVar = {"rate_limit": "30/m"}
+
+    def post_url(self, url: URL) -> URL:
+        """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
+        return url.update_query(wait="true")
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""
@@ -98,11 +101,6 @@ class DiscordTemplate:
         fields = (f"{_unescaped(each['name'])}: {_as_read(each['value'])}" for each in embed["fields"])
         texts = (_unescaped(embed["title"]), _as_read(embed.get("description", "")), *fields, embed["footer"]["text"])
         return [line for text in texts for line in text.split("\n") if line]
-
-
-def waiting_url(url: URL) -> URL:
-    """Return the URL with the wish for a true answer: without it a message that is not saved is no error."""
-    return url.update_query(wait="true")
 
 
 def _is_message(answer: Answer) -> bool:

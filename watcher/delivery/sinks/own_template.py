@@ -38,11 +38,8 @@ STEPS_PER_EVENT = 100
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
 
 
-class OwnTemplate:
+class OwnTemplate(Template):
     """One message per event or per group: what the file makes of it, else the event as it is."""
-
-    content_type = "application/json; charset=utf-8"
-    judged_by_body: frozenset[int] = frozenset()
 
     def __init__(self, source: str) -> None:
         """Compile the file. Raises `BadTemplateError`."""

@@ -7,18 +7,16 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import Message, result_of_status
+from watcher.delivery.sinks.template import Message, Template, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
-
-ENQUEUE_URL = "https://events.pagerduty.com/v2/enqueue"
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
@@ -33,12 +31,10 @@ _EVERYTHING, _WITHOUT_EVENT_IDS, _NEXT_TO_NOTHING = range(3)
 Json = dict[str, Any]
 
 
-class PagerDutyTemplate:
+class PagerDutyTemplate(Template):
     """A problem's opening and reminders trigger, its closing resolves. What is no problem triggers under its own id."""
 
-    content_type = "application/json; charset=utf-8"
-    judged_by_body: frozenset[int] = frozenset()
-    rate_limit = "2/s"
+    defaults: ClassVar = {"rate_limit": "2/s", "url": "https://events.pagerduty.com/v2/enqueue"}
 
     def __init__(self, routing_key: str) -> None:
         """Send to the integration with this key."""

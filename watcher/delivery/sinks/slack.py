@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.slack_blocks import SLACK, shown_of
-from watcher.delivery.sinks.template import Message, result_of_status
+from watcher.delivery.sinks.template import Message, Template, result_of_status
 from watcher.domain.delivery import Delivery
 
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
@@ -18,12 +19,11 @@ _REMEDIES = {
 }
 
 
-class SlackTemplate:
+class SlackTemplate(Template):
     """One message per event or per group; good news and bad never share one."""
 
-    content_type = "application/json; charset=utf-8"
     judged_by_body = frozenset({200})
-    rate_limit = "1/s"
+    defaults: ClassVar = {"rate_limit": "1/s"}
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from yarl import URL
 
@@ -31,7 +31,7 @@ from watcher.delivery.sinks.chat import (
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.template import Message, result_of_status
+from watcher.delivery.sinks.template import Message, Template, result_of_status
 from watcher.domain.delivery import Delivery
 from watcher.domain.problems import Severity
 
@@ -57,12 +57,10 @@ class _GroupLimits(NamedTuple):
     links: int
 
 
-class TeamsTemplate:
+class TeamsTemplate(Template):
     """One card per event or per group; good news and bad never share one."""
 
-    content_type = "application/json; charset=utf-8"
-    judged_by_body: frozenset[int] = frozenset()
-    rate_limit = "1/s"
+    defaults: ClassVar = {"rate_limit": "1/s"}
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, or two: first that of which the oldest event is."""

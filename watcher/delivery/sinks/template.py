@@ -4,9 +4,11 @@ A template knows its receiver, and nothing of connections, retries or the store.
 events as they are stored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
+
+from yarl import URL
 
 from watcher.delivery.sinks.alert_text import shorten
 from watcher.delivery.sinks.http_post import Answer
@@ -77,8 +79,14 @@ class Message:
 class Template(Protocol):
     """Posts for one kind of receiver. `judged_by_body` are the status codes that alone say too little."""
 
-    content_type: str
-    judged_by_body: frozenset[int]
+    content_type: str = "application/json; charset=utf-8"
+    judged_by_body: frozenset[int] = frozenset()
+    defaults: ClassVar[Mapping[str, str]] = {}
+    """Settings that the receiver wants where the file says nothing, beside `events`."""
+
+    def post_url(self, url: URL) -> URL:
+        """Return where requests go, for the URL of the settings."""
+        return url
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
@@ -106,11 +114,10 @@ def outcome_of(status: int) -> SendOutcome:
     return SendOutcome.DELIVERED if outcome is SendOutcome.ACCEPTED else outcome
 
 
-class EventTemplate:
+class EventTemplate(Template):
     """Posts an event as it is stored, byte for byte."""
 
     content_type = "application/cloudevents+json; charset=utf-8"
-    judged_by_body: frozenset[int] = frozenset()
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one request per event."""

@@ -3,7 +3,6 @@
 When to try, and how often, is the worker's. Of the URL only scheme and host are ever shown: its path is a secret.
 """
 
-from collections.abc import Callable, Mapping
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -18,9 +17,8 @@ from pydantic import (
 )
 from yarl import URL
 
-from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
+from watcher.delivery.sinks.alertmanager import AlertmanagerTemplate
 from watcher.delivery.sinks.connection_trial import connect
-from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
 from watcher.delivery.sinks.http_post import Poster
 from watcher.delivery.sinks.http_settings import HttpSinkSettings
 from watcher.delivery.sinks.message_log import MessageLog
@@ -28,15 +26,13 @@ from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.protocol import Sink, SinkContext
 from watcher.delivery.sinks.settings import Headers, SigningSecrets
 from watcher.delivery.sinks.signing import signing_key
-from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.delivery.sinks.teams import TeamsTemplate
 from watcher.delivery.sinks.template import BatchTemplate, EventTemplate, Template
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook_sender import WebhookSink
 from watcher.delivery.sinks.webhook_settings import (
     DEFAULTS,
     OWN_DEFAULTS,
-    Preset,
+    PRESETS,
     RoutingKey,
     TemplateChoice,
     WebhookUrl,
@@ -172,7 +168,8 @@ class WebhookSettings(HttpSinkSettings):
         log = MessageLog(context.clock, hidden=tuple(text for text in secrets if len(text) >= SECRET_LENGTH))
         template, rules = self.chosen_template(context.clock), self.connection_rules()
         keys = [signing_key(secret.get_secret_value()) for secret in self.secret]
-        poster = Poster(self._post_url(), headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
+        url = template.post_url(URL(self.address))
+        poster = Poster(url, headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
         return WebhookSink(poster, template, keys=keys, log=log, context=context)
 
     def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
@@ -191,23 +188,12 @@ class WebhookSettings(HttpSinkSettings):
             return EventTemplate() if self.group is None else BatchTemplate()
         if isinstance(self.template, TemplateFile):
             return self.template.template()
-        presets: Mapping[Preset, Callable[[], Template]] = {
-            "slack": SlackTemplate,
-            "discord": DiscordTemplate,
-            "teams": TeamsTemplate,
-            "pagerduty": lambda: PagerDutyTemplate(self._key()),
-            "alertmanager": lambda: AlertmanagerTemplate(clock),
-        }
-        return presets[self.template]()
+        template = PRESETS[self.template]
+        if issubclass(template, PagerDutyTemplate):
+            return template(self._key())
+        if issubclass(template, AlertmanagerTemplate):
+            return template(clock)
+        return template()
 
     def _key(self) -> str:
         return "" if self.routing_key is None else self.routing_key.get_secret_value()
-
-    def _post_url(self) -> URL:
-        """Return the whole URL: Alertmanager's may be given without the path of its API."""
-        url = URL(self.address)
-        if self.template == "discord":
-            return waiting_url(url)
-        if self.template == "alertmanager" and not url.path.rstrip("/").endswith(PATH):
-            return url.with_path(f"{url.raw_path.rstrip('/')}{PATH}", encoded=True, keep_query=True)
-        return url

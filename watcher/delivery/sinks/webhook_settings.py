@@ -9,28 +9,33 @@ from yarl import URL
 
 from watcher.delivery.sinks.alertmanager import PATH, AlertmanagerTemplate
 from watcher.delivery.sinks.discord import DiscordTemplate
-from watcher.delivery.sinks.pagerduty import ENQUEUE_URL, PagerDutyTemplate
+from watcher.delivery.sinks.pagerduty import PagerDutyTemplate
 from watcher.delivery.sinks.settings import SinkUrl
 from watcher.delivery.sinks.slack import SlackTemplate
 from watcher.delivery.sinks.teams import TeamsTemplate, is_retired
-from watcher.delivery.sinks.template import ALERT_EVENTS
+from watcher.delivery.sinks.template import ALERT_EVENTS, Template
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.runtime.units import InvalidValueError
 
 Preset = Literal["slack", "discord", "teams", "pagerduty", "alertmanager"]
 """Receivers that there is a template for."""
 
-DEFAULTS: Mapping[str, Mapping[str, Any]] = {
-    "slack": {"events": list(ALERT_EVENTS), "rate_limit": SlackTemplate.rate_limit},
-    "discord": {"events": list(ALERT_EVENTS), "rate_limit": DiscordTemplate.rate_limit},
-    "teams": {"events": list(ALERT_EVENTS), "rate_limit": TeamsTemplate.rate_limit},
-    "pagerduty": {"events": list(ALERT_EVENTS), "rate_limit": PagerDutyTemplate.rate_limit, "url": ENQUEUE_URL},
-    "alertmanager": {"events": list(ALERT_EVENTS), "rate_limit": AlertmanagerTemplate.rate_limit},
+PRESETS: Mapping[str, type[Template]] = {
+    "slack": SlackTemplate,
+    "discord": DiscordTemplate,
+    "teams": TeamsTemplate,
+    "pagerduty": PagerDutyTemplate,
+    "alertmanager": AlertmanagerTemplate,
 }
-"""What each template's receiver wants where the file says nothing."""
+"""Each of them, and its template."""
 
 OWN_DEFAULTS: Mapping[str, Any] = {"events": list(ALERT_EVENTS)}
-"""The same for a template of one's own: it is for people, as these are."""
+"""What a template of one's own brings where the file says nothing: it is for people, as the presets are."""
+
+DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    name: {**OWN_DEFAULTS, **template.defaults} for name, template in PRESETS.items()
+}
+"""What each preset brings where the file says nothing."""
 
 _PRESET: TypeAdapter[Preset] = TypeAdapter(Preset)
 

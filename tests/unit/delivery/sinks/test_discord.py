@@ -19,7 +19,7 @@ from sample_events import (
 from yarl import URL
 
 from watcher.delivery.sinks.alert_text import clean
-from watcher.delivery.sinks.discord import DiscordTemplate, waiting_url
+from watcher.delivery.sinks.discord import DiscordTemplate
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.domain.delivery import Delivery
@@ -186,4 +186,4 @@ def test_a_long_message_whose_beginning_alone_was_read_is_one() -> None:
     ],
 )
 def test_discord_is_asked_whether_it_saved_the_message(url: str, asked: str) -> None:
-    assert str(waiting_url(URL(url))) == asked
+    assert str(DiscordTemplate().post_url(URL(url))) == asked

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
@@ -25,6 +25,7 @@ from watcher.delivery.sinks import request_series
 from watcher.delivery.sinks.protocol import GroupRules, SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.template import result_of_status
 from watcher.delivery.sinks.webhook import WebhookSettings
+from watcher.delivery.sinks.webhook_settings import PRESETS, Preset
 from watcher.domain.event import EventKey, EventType
 from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Problem
@@ -296,6 +297,13 @@ def test_a_template_brings_its_receivers_events_and_rate(template: str, rate: fl
     assert chosen.rate_limit == rate
     own = settings(template=template, events=["execution.new"], rate_limit="7/s", **key)
     assert (own.events, own.rate_limit) == (("execution.new",), 7.0)
+
+
+def test_every_preset_that_may_be_written_has_its_template() -> None:
+    assert tuple(PRESETS) == get_args(Preset)
+    for name, template in PRESETS.items():
+        key = {"routing_key": KEY} if name == "pagerduty" else {}
+        assert type(settings(template=name, **key).chosen_template(SystemClock())) is template
 
 
 def test_pagerduty_needs_no_url() -> None:
