@@ -22,6 +22,9 @@ _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 _VARYING = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b|\d+")
 """Ids and numbers: what differs between two errors that are the same."""
 
+_WORD = re.compile(r"[\w-]+")
+_DIGIT = re.compile(r"\d")
+
 _UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
 """Each unit with its seconds, and the next smaller one."""
 
@@ -106,7 +109,8 @@ def usable_link(link: object) -> str | None:
 
 def mask(text: str) -> str:
     """Return a text with `#` for each number and id in it."""
-    return _VARYING.sub("#", text)
+    # A word without a digit is left alone: looking for one from each of its hyphens on would take the square of it.
+    return _WORD.sub(lambda word: _VARYING.sub("#", word[0]) if _DIGIT.search(word[0]) else word[0], text)
 
 
 def in_words(seconds: float) -> str:

@@ -1,3 +1,4 @@
+import time
 from datetime import datetime
 from typing import Any
 
@@ -259,10 +260,19 @@ def test_the_first_that_fits_is_taken_else_the_last() -> None:
         ("request req_8f3a9c2d failed", "request # failed"),
         ("422 slot taken", "# slot taken"),
         ("nothing varies", "nothing varies"),
+        ("node-a- of 2-b", "node-a- of #-b"),
+        ("a-long-name-2-", "#-"),
     ],
 )
 def test_numbers_and_ids_are_masked(text: str, masked: str) -> None:
     assert mask(text) == masked
+
+
+@pytest.mark.parametrize("text", ["a-" * 20_000, "1-" * 20_000, "a1" + "-" * 40_000, "1" + "-a" * 20_000])
+def test_the_longest_words_are_masked_at_once(text: str) -> None:
+    began_at = time.process_time()
+    mask(text)
+    assert time.process_time() - began_at < 1.0
 
 
 def test_times_of_two_days_have_their_dates() -> None:
