@@ -30,8 +30,7 @@ BODY_BUDGET_BYTES = 16 * 1024 * 1024
 LARGE_BODIES = 3
 """There is room for so many bytes of large bodies, and so many of them are read on in any case."""
 
-FIELD_BYTES = 64 * 1024
-HEADERS = 2000
+limited_session = partial(aiohttp.ClientSession, max_line_size=64 * 1024, max_field_size=64 * 1024, max_headers=2000)
 """An answer whose status line or header field is longer, or that has more headers, is not read (kind `headers`)."""
 
 USER_AGENT = f"clerk-watcher/{version('clerk-watcher')}"
@@ -104,15 +103,12 @@ class Client:
         self._limit = TimeLimit(timeout_s)
         # Not one of the session's own headers: those also go to a proxy, in clear, with every CONNECT.
         self._key = CIMultiDict({"apiKey": api_key})
-        self._session = aiohttp.ClientSession(
+        self._session = limited_session(
             headers={"User-Agent": USER_AGENT, "Accept": "application/json"},
             timeout=aiohttp.ClientTimeout(total=None),
             connector=aiohttp.TCPConnector(limit=connections),
             request_class=checked_request(check),
             cookie_jar=aiohttp.DummyCookieJar(),
-            max_line_size=FIELD_BYTES,
-            max_field_size=FIELD_BYTES,
-            max_headers=HEADERS,
         )
         self._budget = BodyBudget(BODY_BUDGET_BYTES, first=LARGE_BODIES)
         # aiohttp sends a GET again by itself when a kept connection turns out dead: a request that nobody paced.

@@ -15,7 +15,7 @@ from watcher.delivery.sinks.request_series import TAKEN
 from watcher.delivery.sinks.status_line import Connector, head_of_answer
 from watcher.domain.errors import TransportFailedError
 from watcher.runtime.backoff import parse_retry_after
-from watcher.runtime.http_client import FIELD_BYTES, HEADERS, USER_AGENT, checked_request, proxy_for
+from watcher.runtime.http_client import USER_AGENT, checked_request, limited_session, proxy_for
 from watcher.runtime.private_addresses import is_private_host, public_socket
 from watcher.runtime.transport_failures import PROXY_AUTH, PROXY_REMEDIES, failure_kind, tls_remedy
 
@@ -104,16 +104,13 @@ class Poster:
         is_direct = self._proxy.url is None
         self._is_refused = not rules.allow_private and not is_direct and is_private_host(self._url.raw_host or "")
         guard = public_socket if is_direct and not rules.allow_private else None
-        self._session = aiohttp.ClientSession(
+        self._session = limited_session(
             timeout=aiohttp.ClientTimeout(total=timeout_s),
             connector=Connector(limit=CONNECTIONS, ssl=rules.tls, socket_factory=guard),
             request_class=request_class or checked_request(context.check),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             read_bufsize=SMALL_BODY_BYTES,
-            max_line_size=FIELD_BYTES,
-            max_field_size=FIELD_BYTES,
-            max_headers=HEADERS,
         )
 
     async def post(

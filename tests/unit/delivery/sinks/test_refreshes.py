@@ -12,6 +12,7 @@ from sample_events import AT, OPENED_AT, PROBLEM, failed, sample
 from worker_rig import EPOCH, FakeClock
 
 from watcher.delivery.sinks.alertmanager import ALERTS_COUNT
+from watcher.delivery.sinks.http_post import REMEDIES
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, SentProblem, Sink, SinkContext
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.event import EventKey, EventType
@@ -135,7 +136,7 @@ async def test_an_end_waits_for_a_refresh_that_hangs_no_longer_than_its_timeout(
     refreshing = asyncio.create_task(sink.refresh([sent()]))
     await held.arrived.wait()
     assert await sink.send([sample(EventType.PIPELINE_RECOVERED)]) == DELIVERED
-    assert await refreshing == SendResult(SendOutcome.RETRY, "timeout")
+    assert await refreshing == SendResult(SendOutcome.RETRY, "timeout", remedy=REMEDIES["timeout"])
 
 
 async def test_an_end_goes_on_when_a_refresh_is_broken_off(receiver: Receiver, sink: Sink) -> None:

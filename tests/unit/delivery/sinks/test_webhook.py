@@ -323,7 +323,8 @@ async def test_a_broken_handshake_is_a_failed_attempt() -> None:
 
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        assert await sent(f"https://127.0.0.1:{port}/") == failure("tls")
+        result = await sent(f"https://127.0.0.1:{port}/")
+    assert result == replace(failure("tls"), remedy="it speaks no TLS at that port: correct the port, or write http://")
 
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:

@@ -176,6 +176,13 @@ async def test_the_minimal_form_waits_for_the_pause_that_came_with_the_refusal(
     assert second - first >= asked_s
 
 
+async def test_an_answer_with_large_headers_is_read(receiver: Receiver) -> None:
+    many = {f"X_{number}": "x" for number in range(1500)}
+    receiver.reply = says(answer(200, body=b"ok", X_Large="x" * 60_000, **many))
+    async with sink_to(receiver.url, template="slack") as sink:
+        assert await sink.send([failed()]) == SendResult(SendOutcome.DELIVERED, "200")
+
+
 async def test_what_was_taken_in_part_is_forgotten_when_too_much_is(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
