@@ -20,15 +20,15 @@ PROXY_REMEDIES = {
 }
 """What a person has to do, by the kind of a `TransportFailedError`."""
 
-_NO_TLS = "it speaks no TLS at that port: correct the port, or write http://"
+NO_TLS = "it speaks no TLS at that port: correct the port, or write http://"
 _OTHER_NAME = "its certificate is for another name: correct the host"
 _TLS_REMEDIES: Mapping[int | str, str] = {
     10: "its certificate has expired, or the clock of this machine is wrong: renew it there",
     62: _OTHER_NAME,
     64: _OTHER_NAME,
-    "WRONG_VERSION_NUMBER": _NO_TLS,
-    "HTTP_REQUEST": _NO_TLS,
-    "RECORD_LAYER_FAILURE": _NO_TLS,
+    "WRONG_VERSION_NUMBER": NO_TLS,
+    "HTTP_REQUEST": NO_TLS,
+    "RECORD_LAYER_FAILURE": NO_TLS,
 }
 """The same by what OpenSSL found wrong with a certificate (X509_V_ERR_…), or else by its word for the handshake."""
 

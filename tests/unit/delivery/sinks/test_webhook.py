@@ -24,6 +24,7 @@ from watcher.domain.errors import LeaseExpiredError
 from watcher.domain.timestamps import Micros
 from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.settings import shown_url
+from watcher.runtime.transport_failures import NO_TLS
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 OTHER = "whsec_" + base64.b64encode(bytes(range(64))).decode()
@@ -324,7 +325,7 @@ async def test_a_broken_handshake_is_a_failed_attempt() -> None:
     async with await asyncio.start_server(speak_plainly, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         result = await sent(f"https://127.0.0.1:{port}/")
-    assert result == replace(failure("tls"), remedy="it speaks no TLS at that port: correct the port, or write http://")
+    assert result == replace(failure("tls"), remedy=NO_TLS)
 
 
 async def test_a_connection_that_was_kept_and_is_dropped_is_not_repeated_behind_our_back(receiver: Receiver) -> None:
