@@ -13,9 +13,8 @@ from sample_events import failed
 from structlog.testing import capture_logs
 from worker_rig import FakeClock
 
-from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, retry_after_s
 from watcher.delivery.sinks.http_post import REMEDIES
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
+from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, Sink, SinkContext, retry_after_s
 from watcher.delivery.sinks.slack_bot import SlackBotSettings
 from watcher.delivery.sinks.template_file import TemplateFile
 from watcher.delivery.sinks.webhook import WebhookSettings

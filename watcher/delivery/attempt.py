@@ -7,9 +7,9 @@ import structlog
 
 from watcher.delivery.circuit_breaker import CircuitBreaker
 from watcher.delivery.delivery_queue import DeliveryQueue
-from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, RetryDecision, decide, retry_after_s
+from watcher.delivery.retry_policy import RetryDecision, decide
 from watcher.delivery.sink_state import SinkState
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, Sink
+from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, RetryRules, SendOutcome, SendResult, Sink, retry_after_s
 from watcher.delivery.sinks.request_series import crashed
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError

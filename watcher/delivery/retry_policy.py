@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import Micros
 from watcher.runtime.backoff import Jitter, doubling, spread
@@ -10,7 +10,6 @@ from watcher.runtime.backoff import Jitter, doubling, spread
 REJECTIONS = 5
 """So many refusals of a body in a row, and it will never be taken (SPEC 5)."""
 
-RETRY_AFTER_CAP_S = 3600.0
 STEP_SPREAD = 0.2
 
 _TAKEN = {SendOutcome.DELIVERED: DeliveryState.DELIVERED, SendOutcome.ACCEPTED: DeliveryState.ACCEPTED}
@@ -62,8 +61,3 @@ def decide(
     else:
         wait_s = doubling(delivery.attempts - delivery.steps + 1, base_s=WAIT_S, cap_s=WAIT_CAP_S)
     return RetryDecision(state, delivery.steps + is_own, rejections, max(wait_s, retry_after_s(result)))
-
-
-def retry_after_s(result: SendResult) -> float:
-    """Return for how long the receiver asked to be sent nothing, up to the cap."""
-    return min(result.retry_after_s or 0.0, RETRY_AFTER_CAP_S)

@@ -1,6 +1,6 @@
 """How one sink is: well, failing or disabled, and its own clock. Pure; the worker reports and records it."""
 
-from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S
+from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S
 from watcher.domain.timestamps import NEVER, Monotonic
 from watcher.runtime.clock import Clock
 from watcher.store.changes import BackoffState

@@ -4,8 +4,8 @@ from uuid import UUID
 
 import pytest
 
-from watcher.delivery.retry_policy import RetryDecision, decide, retry_after_s
-from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult
+from watcher.delivery.retry_policy import RetryDecision, decide
+from watcher.delivery.sinks.protocol import RetryRules, SendOutcome, SendResult, retry_after_s
 from watcher.domain.delivery import Delivery, DeliveryState
 from watcher.domain.timestamps import NEVER, Micros
 

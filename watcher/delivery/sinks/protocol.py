@@ -26,6 +26,9 @@ class SendOutcome(Enum):
     """The receiver is gone for good (410)."""
 
 
+RETRY_AFTER_CAP_S = 3600.0
+
+
 @dataclass(frozen=True, slots=True)
 class SendResult:
     """The answer to one attempt: the outcome, a word or code for people, and the receiver's `Retry-After` in s.
@@ -41,6 +44,11 @@ class SendResult:
     pause_s: float = 0.0
     remedy: str = ""
     messages: tuple[ProblemMessage, ...] = ()
+
+
+def retry_after_s(result: SendResult) -> float:
+    """Return for how long the receiver asked to be sent nothing, up to the cap."""
+    return min(result.retry_after_s or 0.0, RETRY_AFTER_CAP_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,8 +8,7 @@ from uuid import UUID
 
 import structlog
 
-from watcher.delivery.retry_policy import RETRY_AFTER_CAP_S, retry_after_s
-from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.delivery.sinks.protocol import RETRY_AFTER_CAP_S, SendOutcome, SendResult, retry_after_s
 from watcher.domain.delivery import Delivery, ProblemMessage
 from watcher.domain.errors import LeaseExpiredError, OutputClosedError
 
