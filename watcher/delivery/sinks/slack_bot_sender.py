@@ -125,15 +125,17 @@ class _Attempt:
     async def _call(self, method: str, part: Part, where: Mapping[str, str]) -> ApiAnswer:
         """Call once, and once more in minimal form if that is refused as it is."""
         message = part.message
+        await self._slots.wait()
         answer = await self._request(method, message.content, where)
         if answer.result.outcome is not SendOutcome.REFUSED or message.minimal is None:
             return answer
+        self._slots.heed(answer.result)
+        await self._slots.pause()  # a slot of its own would say that something got through
         less = await self._request(method, message.minimal, where)
         self._log.rejected(part.delivery, answer=answer.result.answer, said=answer.said, minimal=less.result)
         return less
 
     async def _request(self, method: str, content: Json, where: Mapping[str, str]) -> ApiAnswer:
-        await self._slots.wait()
         left_out = _NOT_FOR_UPDATES if method == UPDATE else frozenset[str]()
         arguments = {**where, **{name: value for name, value in content.items() if name not in left_out}}
         return await self._api.call(method, to_json(arguments).encode())

@@ -350,6 +350,19 @@ async def test_the_next_attempt_goes_on_behind_what_was_taken(slack: FakeSlack) 
     assert slots == [2, 4]
 
 
+async def test_a_message_that_is_refused_in_both_forms_is_no_sign_that_the_sink_works(slack: FakeSlack) -> None:
+    slots: list[float] = []
+
+    def take_slot() -> float:
+        slots.append(0.0)
+        return 0.0
+
+    slack.says.extend(["invalid_blocks", "invalid_blocks"])
+    async with sink_of(slack.block(), take_slot=take_slot) as sink:
+        assert (await sink.send([failed()])).outcome is SendOutcome.REFUSED
+    assert slots == []
+
+
 async def test_what_was_posted_of_a_group_is_kept_though_the_rest_was_not_taken(slack: FakeSlack, sink: Sink) -> None:
     group = [replace(each, group_id=UUID(int=7)) for each in (sample(EventType.EXECUTION_OVERDUE), failed())]
     slack.says.extend([None, "internal_error", "internal_error"])
