@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from jinja2.filters import FILTERS
-from jinja2.runtime import Undefined
+from jinja2.runtime import LoopContext, Undefined
 from jinja2.tests import TESTS
 
 from watcher.delivery.sinks.alert_text import to_json
@@ -20,12 +20,18 @@ from watcher.delivery.sinks.alert_text import to_json
 CHARACTERS_PER_STEP = 100
 """To make a text costs a step for so many characters."""
 
+NUMBER_BITS = 1024
+"""What is added or multiplied again and again soon fills the memory. No number that has a fraction is larger."""
+
 _KEPT_FILTERS = (
     *("abs", "capitalize", "d", "default", "dictsort", "first", "float", "groupby", "int", "items", "last", "length"),
     *("list", "lower", "map", "max", "min", "reject", "rejectattr", "reverse", "select", "selectattr", "sort"),
     *("string", "sum", "title", "trim", "truncate", "unique", "upper", "urlencode"),
 )
 """Those of Jinja's own that always give the same, and no more than they are given."""
+
+_BY_ITEM = frozenset(FILTERS[name] for name in ("groupby", "max", "min", "sort", "sum", "unique"))
+"""Those that may use all they are given once for each item, and of a text each character is an item."""
 
 _SHALLOW = frozenset(
     {
@@ -64,8 +70,8 @@ class Steps:
         self.left = count
 
     def spend(self, count: int) -> None:
-        """Take so much of it. Raises `TooMuchError`."""
-        self.left -= count
+        """Take so much of it, and never give any back. Raises `TooMuchError`."""
+        self.left -= max(count, 0)
         if self.left < 0:
             raise TooMuchError
 
@@ -77,7 +83,7 @@ def size_of(value: object) -> int:
     """Return what it costs to make or go through a value."""
     if isinstance(value, str):
         return len(value) // CHARACTERS_PER_STEP
-    return len(value) if isinstance(value, list | tuple | dict | range) else 0
+    return len(value) if isinstance(value, list | tuple | dict | range | KeysView | ValuesView | ItemsView) else 0
 
 
 def charged_whole(value: object) -> Any:  # noqa: ANN401 (as it came)
@@ -94,6 +100,19 @@ def charged_whole(value: object) -> Any:  # noqa: ANN401 (as it came)
     return value
 
 
+def bounded(value: Any) -> Any:  # noqa: ANN401 (as it came)
+    """Return a value, unless it is a number that takes long to reckon with. Raises `TooMuchError`."""
+    if isinstance(value, int) and value.bit_length() > NUMBER_BITS:
+        raise TooMuchError
+    return value
+
+
+def weighed(value: object, steps_count: int) -> Any:  # noqa: ANN401 (as it came)
+    """Return a value, paid for with what the code around it costs each time it is run."""
+    current_steps.get().spend(steps_count)
+    return value
+
+
 def charged_slice(value: object) -> Any:  # noqa: ANN401 (as it came)
     """Return a value, paid for with a copy of it."""
     current_steps.get().spend(size_of(value))
@@ -102,21 +121,34 @@ def charged_slice(value: object) -> Any:  # noqa: ANN401 (as it came)
 
 def _charged(function: Any, *, is_shallow: bool) -> Callable[..., Any]:  # noqa: ANN401 (Jinja's own type)
     """Return a filter or a test of Jinja's that is paid for what it is given, and what it makes."""
+    at = 1 if hasattr(function, "jinja_pass_arg") else 0
+    goes_through = function in _BY_ITEM
 
     @wraps(function)
     def charged(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the filter)
         steps = current_steps.get()
         steps.spend(1)
+        if not is_shallow:
+            args = tuple(_listed(arg) for arg in args)
+        if goes_through and len(args) > at:
+            items = list(each(args[at]))
+            steps.spend(len(items) * sum(size_of(arg) for arg in (*args[at + 1 :], *kwargs.values())))
+            args = (*args[:at], items, *args[at + 1 :])
         for arg in (*args, *kwargs.values()):
             if is_shallow:
                 steps.spend(size_of(arg))
             else:
                 charged_whole(arg)
-        result = function(*args, **kwargs)
+        result = bounded(function(*args, **kwargs))
         steps.spend(size_of(result))
         return result
 
     return charged
+
+
+def _listed(value: object) -> object:
+    """Return as a list what yields its items one by one, for these have to be paid for before they are used."""
+    return list(each(value)) if isinstance(value, Iterator) and not isinstance(value, LoopContext) else value
 
 
 def joined(parts: Iterable[object], separator: str = "") -> str:

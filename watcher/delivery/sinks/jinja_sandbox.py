@@ -6,7 +6,7 @@ handed in. A bound is counted and not timed, so that what is rendered again come
 
 import traceback
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from jinja2 import nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
@@ -20,8 +20,10 @@ from watcher.delivery.sinks.jinja_filters import (
     ALLOWED,
     ALLOWED_TESTS,
     CHARACTERS_PER_STEP,
+    NUMBER_BITS,
     Steps,
     TooMuchError,
+    bounded,
     charged_slice,
     charged_whole,
     current_steps,
@@ -29,11 +31,12 @@ from watcher.delivery.sinks.jinja_filters import (
     joined,
     size_of,
     steps_range,
+    weighed,
 )
 from watcher.delivery.sinks.template import TemplateFailure
 
-NUMBER_BITS = 256
-"""What is multiplied again and again soon fills the memory."""
+NODES_PER_STEP = 10
+"""To run the body of a loop, a macro or a block once more costs a step for so many of its nodes."""
 
 _METHODS: Mapping[type, frozenset[str]] = {
     dict: frozenset({"get", "items", "keys", "values"}),
@@ -41,6 +44,7 @@ _METHODS: Mapping[type, frozenset[str]] = {
 }
 _ITS_OWN = (LoopContext, Macro, Namespace, Undefined)
 _NO_FILES = (nodes.Extends, nodes.FromImport, nodes.Import, nodes.Include)
+_Repeated = TypeVar("_Repeated", nodes.For, nodes.Macro, nodes.CallBlock, nodes.Block)
 _FILE = "<template>"
 """What Jinja calls a template that has no file, in tracebacks."""
 
@@ -113,11 +117,11 @@ class _Namespace(Namespace):
 class _Sandbox(ImmutableSandboxedEnvironment):
     """Lets a template reach what it is handed, and charges it for whatever makes much of little."""
 
-    intercepted_binops = frozenset({"*", "**", "%", "+"})
+    intercepted_binops = frozenset({"*", "**", "%", "+", "-", "/", "//"})
 
     def __init__(self) -> None:
         super().__init__(undefined=_Absent, optimized=False, keep_trailing_newline=False)
-        self.filters = {**ALLOWED, "_each": each, "_slice": charged_slice, "_whole": charged_whole}
+        self.filters = {**ALLOWED, "_each": each, "_slice": charged_slice, "_weighed": weighed, "_whole": charged_whole}
         self.tests = dict(ALLOWED_TESTS)
         self.globals = {"range": steps_range, "namespace": _Namespace, "dict": dict}
 
@@ -127,8 +131,10 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         return joined(parts)
 
     def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 (any value)
-        """Return an item; to find it takes a hash of the argument."""
-        return super().getitem(obj, charged_whole(argument))
+        """Return an item; to find it takes a hash of the argument, and whatever sorts by it makes a key of it."""
+        item = super().getitem(obj, charged_whole(argument))
+        current_steps.get().spend(1 + size_of(item))
+        return item
 
     def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 (any value)
         """Return a key of a mapping before its method: a label may be called `items`."""
@@ -152,7 +158,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             current_steps.get().spend(size_of(left) + size_of(right))
         if operator == "*":
             current_steps.get().spend(_product_size(left, right))
-        return super().call_binop(context, operator, left, right)
+        return bounded(super().call_binop(context, operator, bounded(left), bounded(right)))
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any value)
         """Charge a call for what it is of and what it makes, be it of a macro that calls itself."""
@@ -167,9 +173,39 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 class _Metered(NodeTransformer):
     """Has charged what Jinja does by itself: the turns of a loop, and what is put together, written and compared."""
 
+    def __init__(self) -> None:
+        self._visited_count = 0
+
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as its base)
+        """Count what there is, once."""
+        self._visited_count += 1
+        return super().visit(node, *args, **kwargs)
+
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (as its base)
-        self.generic_visit(node)
+        test_weight = sum(1 for _ in node.test.find_all(nodes.Node)) // NODES_PER_STEP if node.test else 0
+        self._visit_body(node)
         node.iter = _filtered(node.iter, "_each")
+        if node.test and test_weight:
+            node.test = _weighed(node.test, test_weight)
+        return node
+
+    def visit_Macro(self, node: nodes.Macro) -> nodes.Macro:  # noqa: N802 (as its base)
+        return self._visit_body(node)
+
+    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.CallBlock:  # noqa: N802 (as its base)
+        return self._visit_body(node)
+
+    def visit_Block(self, node: nodes.Block) -> nodes.Block:  # noqa: N802 (as its base)
+        return self._visit_body(node)
+
+    def _visit_body(self, node: _Repeated) -> _Repeated:
+        """Have paid for each time that a body is run: it may be as long as the file."""
+        count = self._visited_count
+        self.generic_visit(node)
+        weight = (self._visited_count - count) // NODES_PER_STEP
+        if weight:
+            nothing = nodes.Const(None, lineno=node.lineno)
+            node.body.insert(0, nodes.ExprStmt(_weighed(nothing, weight), lineno=node.lineno))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 (as its base)
@@ -211,6 +247,10 @@ class _Metered(NodeTransformer):
 
 def _filtered(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+
+
+def _weighed(node: nodes.Node, weight: int) -> nodes.Filter:
+    return nodes.Filter(node, "_weighed", [nodes.Const(weight)], [], None, None, lineno=node.lineno)
 
 
 def _check(tree: nodes.Template, *, names: set[str]) -> None:

@@ -83,6 +83,25 @@ COSTLY += [
     "{% macro f(n) %}{% if n %}{{ f(n - 1, varargs, varargs) }}{% endif %}{{ varargs }}{% endmacro %}{{ f(39) }}",
 ]
 
+LONG_BODY = "{% set x = 1 %}" * 2000
+COSTLY += [
+    '{% set a = "x" * -100000000 %}{% set b = "x" * 100000000 %}',
+    "{% for i in range(999) %}" + LONG_BODY + "{% endfor %}",
+    "{% for i in range(999) if [" + "not i, " * 1000 + "] %}{% endfor %}",
+    "{% macro m() %}" + LONG_BODY + "{% endmacro %}{% for i in range(999) %}{% set x = m() %}{% endfor %}",
+    "{% block b %}" + LONG_BODY + "{% endblock %}{% for i in range(999) %}{% set x = self.b() %}{% endfor %}",
+    "{% set n = namespace(x=1) %}{% for i in range(4000) %}{% set n.x = n.x + n.x %}{% endfor %}",
+    "{% set n = namespace(x=1) %}{% for i in range(4000) %}{% set n.x = n.x - (0 - n.x) %}{% endfor %}",
+    '{% set x = ("f" * 200000) | int(base=16) %}',
+    '{% set x = ([1] * 2000) | map(attribute="' + "a." * 9000 + 'a") | list %}',
+    "{% set l = [1] * 1200 %}{% set x = ([[l]] * 1500) | map(attribute=0) | sum(start=[]) %}",
+    '{% set s = "x" * 150000 %}{% set x = ([[s]] * 800) | map(attribute=0) | sort %}',
+    '{% set s = "x" * 200000 %}{% set x = [[s]] | sort(attribute="' + "0," * 5000 + '0") %}',
+    '{% set s = "\u00c9" * 150000 %}{% set x = ([1] * 800) | groupby("a", s) %}',
+    '{% set s = "ab" * 200000 %}{% set x = s | sort %}',
+    '{% set x = ("x" * 400000) | groupby("a", "b") %}',
+]
+
 USES = [
     *(
         "event == 1",
@@ -105,6 +124,16 @@ def test_what_is_used_as_a_whole_costs_all_that_it_holds(use: str) -> None:
     failure = check(values + "{% for i in range(400) %}{% set x = " + use + " %}{% endfor %}{}")
     assert failure is not None
     assert failure.reason == TOO_MUCH
+
+
+def test_nothing_gives_steps_back() -> None:
+    failure = check('{% set a = "x" * -100000000 %}{% for i in range(20000) %}{% endfor %}{}')
+    assert failure is not None
+    assert failure.reason == TOO_MUCH
+
+
+def test_a_number_may_be_as_large_as_one_with_a_fraction() -> None:
+    assert check('{"a": {{ 1e308 | int - 1 + 2 // 3 }}}') is None
 
 
 def test_a_namespace_shows_nothing_for_it_may_hold_itself_many_times_over() -> None:
