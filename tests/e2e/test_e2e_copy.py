@@ -58,7 +58,15 @@ async def test_events_that_wait_and_problems_that_are_open_move_along_and_nothin
     await moved(stage, database, LAST)
     receiver.choose = take
     third = await begin(LAST)
-    await third.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=40, what="all had ended")
+    lives = (first, second, third)
+    await third.until(
+        lambda: (
+            all_have_ended(receiver.events(), simulator.world)
+            and all_have_ended([event for life in lives for event in life.events()], simulator.world)
+        ),
+        within_s=40,
+        what="all had ended, there and on stdout",
+    )
     assert await third.stop() == 0
 
     assert not [life.logged("store.created") for life in (second, third) if life.logged("store.created")]

@@ -42,7 +42,14 @@ async def test_what_is_in_flight_is_finished_and_never_sent_again(stage: Stage, 
 
     second = await stage.start(document)
     await second.started()
-    await second.until(lambda: all_have_ended(receiver.events(), simulator.world), within_s=30, what="all was reported")
+    await second.until(
+        lambda: (
+            all_have_ended(receiver.events(), simulator.world)
+            and all_have_ended([*life.events(), *second.events()], simulator.world)
+        ),
+        within_s=30,
+        what="all was reported, there and on stdout",
+    )
     assert await second.stop() == 0
     assert len(receiver.attempts) == len(receiver.events())
     assert sorted(receiver.kept()) == sorted([*life.emitted, *second.emitted])
