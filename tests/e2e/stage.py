@@ -119,8 +119,8 @@ class _Noticed(RequestLog):
         super().__init__()
         self._notice = notice
 
-    def close(self, entry: LoggedRequest, *, code: int | None) -> None:
-        super().close(entry, code=code)
+    def close(self, entry: LoggedRequest) -> None:
+        super().close(entry)
         self._notice()
 
 

@@ -193,8 +193,9 @@ def split_http_url(text: str, *, example: str) -> SplitResult:
         host.encode("idna")  # as the resolver will do: no part may be empty or longer than 63 characters
     except ValueError:
         raise InvalidValueError("is not a URL", remedy=remedy, quote=False) from None
-    is_odd = "%" in host and ":" not in host  # a proxy may read `127%2e0.0.1` as an address; behind a `:` is a zone
-    if _URL_ILLEGAL.search(text) or not usable_port or is_odd:
+    # A proxy may read `127%2e0.0.1` as an address. In one of IPv6, `%` begins the zone.
+    is_escaped = "%" in host and ":" not in host
+    if _URL_ILLEGAL.search(text) or not usable_port or is_escaped:
         raise InvalidValueError("is not a URL", remedy=remedy, quote=False)
     if parts.scheme not in {"http", "https"}:
         raise InvalidValueError("does not begin with http:// or https://", remedy=remedy, quote=False)

@@ -1,4 +1,4 @@
-"""What went wrong with a request that got no answer, in a word; what helps where the proxy is at fault."""
+"""What went wrong with a request that got no answer, in a word; what helps if it is the proxy or the certificate."""
 
 import errno
 import re
@@ -23,14 +23,14 @@ PROXY_REMEDIES = {
 NO_TLS = "it speaks no TLS at that port: correct the port, or write http://"
 _OTHER_NAME = "its certificate is for another name: correct the host"
 _TLS_REMEDIES: Mapping[int | str, str] = {
-    10: "its certificate has expired, or the clock of this machine is wrong: renew it there",
-    62: _OTHER_NAME,
-    64: _OTHER_NAME,
+    10: "its certificate has expired, or the clock of this machine is wrong: renew it there",  # CERT_HAS_EXPIRED
+    62: _OTHER_NAME,  # HOSTNAME_MISMATCH
+    64: _OTHER_NAME,  # IP_ADDRESS_MISMATCH
     "WRONG_VERSION_NUMBER": NO_TLS,
     "HTTP_REQUEST": NO_TLS,
     "RECORD_LAYER_FAILURE": NO_TLS,
 }
-"""The same by what OpenSSL found wrong with a certificate (X509_V_ERR_…), or else by its word for the handshake."""
+"""What a person has to do, by the number of OpenSSL's error of a certificate (X509_V_ERR_…), else by its reason."""
 
 _OF_CLIENT_CERT = re.compile(
     r"ALERT_(?:CERTIFICATE_(?:REQUIRED|EXPIRED|REVOKED|UNKNOWN)|(?:BAD|UNSUPPORTED)_CERTIFICATE|UNKNOWN_CA|ACCESS_DENIED)"

@@ -53,9 +53,8 @@ class RequestLog:
         self.served_count += 1
         return entry
 
-    def close(self, entry: LoggedRequest, *, code: int | None) -> None:
-        """Write down how a request was answered."""
-        entry.code = code
+    def close(self, entry: LoggedRequest) -> None:
+        """Count a request by how it was answered."""
         if trouble := _trouble(entry):
             self._troubles[trouble] += 1
 

@@ -108,7 +108,7 @@ class Simulator:
             response = await self._respond(request, entry=entry)
             entry.code = None if entry.fault in _SILENT else response.status
         finally:
-            self.request_log.close(entry, code=entry.code)
+            self.request_log.close(entry)
         return response
 
     def _entry(self, request: web.BaseRequest) -> LoggedRequest:

@@ -34,23 +34,8 @@ _BY_ITEM = frozenset(FILTERS[name] for name in ("groupby", "max", "min", "sort",
 """Those that may use all they are given once for each item, and of a text each character is an item."""
 
 _SHALLOW = frozenset(
-    {
-        *(
-            "count",
-            "d",
-            "default",
-            "first",
-            "items",
-            "last",
-            "length",
-            "list",
-            "map",
-            "reject",
-            "rejectattr",
-            "reverse",
-        ),
-        *("select", "selectattr"),
-    }
+    {"count", "d", "default", "first", "items", "last", "length", "list", "map", "reverse"}
+    | {"reject", "rejectattr", "select", "selectattr"}
 )
 _SHALLOW_TESTS = frozenset(
     {"boolean", "defined", "iterable", "mapping", "none", "number", "sameas", "sequence", "string", "undefined"}
@@ -121,7 +106,7 @@ def charged_slice(value: object) -> Any:  # noqa: ANN401 (as it came)
 
 def _charged(function: Any, *, is_shallow: bool) -> Callable[..., Any]:  # noqa: ANN401 (Jinja's own type)
     """Return a filter or a test of Jinja's that is paid for what it is given, and what it makes."""
-    at = 1 if hasattr(function, "jinja_pass_arg") else 0
+    at = 1 if hasattr(function, "jinja_pass_arg") else 0  # where the value stands: Jinja may pass its own first
     goes_through = function in _BY_ITEM
 
     @wraps(function)

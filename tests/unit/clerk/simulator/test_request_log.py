@@ -10,7 +10,7 @@ def written(*entries: LoggedRequest, kept_count: int = 100) -> RequestLog:
     request_log = RequestLog(kept_count=kept_count)
     for entry in entries:
         request_log.open(entry)
-        request_log.close(entry, code=entry.code)
+        request_log.close(entry)
     return request_log
 
 
