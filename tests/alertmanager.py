@@ -85,7 +85,7 @@ class Alertmanager:
     async def until(self, names: AbstractSet[str], *, within_s: float) -> None:
         """Return once the alerts that hold are these."""
         async with asyncio.timeout(within_s):
-            while set(await self.alerts()) != names:  # noqa: ASYNC110 (another process sets no event)
+            while set(await self.alerts()) != names:
                 await asyncio.sleep(0.05)
 
 

@@ -19,7 +19,7 @@ from postgres import PostgresServer, postgres_server
 class AnsweredResponse(aiohttp.ClientResponse):
     """aiohttp ≥ 3.14 wants a `stream_writer` that aioresponses 0.7.9 does not pass (its issue 289)."""
 
-    def __init__(self, *args: Any, stream_writer: Any = None, **kwargs: Any) -> None:  # noqa: ANN401 (aiohttp's own)
+    def __init__(self, *args: Any, stream_writer: Any = None, **kwargs: Any) -> None:
         super().__init__(*args, stream_writer=stream_writer or Mock(output_size=0), **kwargs)
 
 

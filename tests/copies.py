@@ -66,7 +66,7 @@ def fill(url: str, *, count: int) -> None:
     engine.dispose()
 
 
-def value_of(column: Column[Any], number: int) -> Any:  # noqa: ANN401 (of any column)
+def value_of(column: Column[Any], number: int) -> Any:
     """Return the value of a column in the row of that number: what refers to another row has the value of that."""
     if column.foreign_keys:
         return value_of(next(iter(column.foreign_keys)).column, number)
@@ -110,7 +110,7 @@ class Heard:
         self.is_finished = True
 
 
-def copy(source: str, target: str, *, heard: Heard | None = None, stopped: Callable[[], bool] = bool) -> Any:  # noqa: ANN401
+def copy(source: str, target: str, *, heard: Heard | None = None, stopped: Callable[[], bool] = bool) -> Any:
     ends = [open_end(url, password=None, clock=SetClock()) for url in (source, target)]
     return copy_all(*ends, progress=heard or Heard(), stopped=stopped)
 

@@ -111,7 +111,7 @@ class ModelApi(ScriptedApi):
         )
         return ExecutionSnapshot(life.id, status, started_at=began, finished_at=finished if ended else None)
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:  # noqa: ARG002 (there is one)
+    async def get(self, *, pipeline: str, execution: str) -> Reply:
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, execution))
         life = next((each for each in self.lives if each.id == execution and each.begins_s <= sent_at), None)
@@ -120,7 +120,7 @@ class ModelApi(ScriptedApi):
         row = replace(self.amend(self._row(life, sent_at)), pipeline_id=PIPELINE, pipeline_name="Sales agent")
         return Reply(Outcome.OK, sent_at, row, 200)
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:  # noqa: ARG002
+    async def list(self, *, pipeline: str, page: int) -> PageReply:
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         self.count += 1
@@ -164,7 +164,7 @@ async def model(
     api: ModelApi,
     *,
     rate_per_s: float = 5.0,
-    **rules: Any,  # noqa: ANN401
+    **rules: Any,
 ) -> Account:
     watched = replace(RULES, **({"pages_at_most": max(50, round(rate_per_s * 150))} | rules))
     return await account_of(store, clock, watches=[WHOLE], rate_per_s=rate_per_s, rules=watched, api=api)

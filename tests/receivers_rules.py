@@ -30,7 +30,7 @@ RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d
 SEVERITIES = {"critical", "error", "warning", "info"}
 
 
-def texts_of(value: Any) -> Iterator[str]:  # noqa: ANN401 (any JSON)
+def texts_of(value: Any) -> Iterator[str]:
     """Yield every text in it but keys."""
     if isinstance(value, str):
         yield value
@@ -70,7 +70,7 @@ def check_slack_blocks(payload: dict[str, Any]) -> None:
         assert block["type"] != "header" or most_characters(block["text"]["text"]) <= 150
 
 
-def _text_objects(value: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 (any JSON)
+def _text_objects(value: Any) -> Iterator[dict[str, Any]]:
     if isinstance(value, dict) and value.get("type") in {"plain_text", "mrkdwn"}:
         yield value
     elif isinstance(value, dict):

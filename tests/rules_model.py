@@ -36,7 +36,7 @@ class MortalStore:
         self.is_dead = False
         self._store = store
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def record(self, change: Change) -> None:

@@ -25,7 +25,7 @@ def name_of(number: int) -> str:
     return f"9a1b0000-0000-4000-8000-{number:012x}"
 
 
-def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:  # noqa: ANN401 (any field)
+def row(number: int, status: str = "failed", *, at_s: float | None = None, **facts: Any) -> ExecutionSnapshot:
     """Return an execution that began and ended so many seconds after the epoch of the clock, else by its number."""
     at = EPOCH + timedelta(seconds=1000.0 + number if at_s is None else at_s)
     return said(name_of(number), status, started_at=at, finished_at=None if status == "running" else at, **facts)
@@ -37,7 +37,7 @@ def show(account: Account, *rows: ExecutionSnapshot) -> None:
     account.api.pages = pages_of(*sorted(rows, key=lambda each: each.started_at or EPOCH, reverse=True))
 
 
-async def whole(store: SqlStore, clock: FakeClock, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:  # noqa: ANN401
+async def whole(store: SqlStore, clock: FakeClock, rules: Rules | None = IN_A_ROW, **how: Any) -> Account:
     """Return an account that watches a pipeline whole, and has read its list, which is empty."""
     account = await account_of(store, clock, watches=[watch_of(rules)], rules=how.pop("scan", UNCONFIRMED), **how)
     await account.run_for(5)

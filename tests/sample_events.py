@@ -122,7 +122,7 @@ def sample(type_: EventType, *, number: int = 1, data: Mapping[str, Any] | None 
     return Delivery(sink, id_, type_, stream, number, truncate(envelope), recorded_at=NEVER, due_at=NEVER)
 
 
-def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **more: Any) -> Delivery:  # noqa: ANN401 (parts of its data)
+def failed(number: int = 1, *, error: str = "upstream timeout after 30 s", **more: Any) -> Delivery:
     """Return a delivery of `execution.failed`."""
     data = data_of(EventType.EXECUTION_FAILED, number)
     data["execution"]["failedNodes"][0]["error"] = error

@@ -85,7 +85,7 @@ def _lay(path: Path) -> bool:
     return True
 
 
-async def open_soon(place: Path | str, **how: Any) -> SqlStore:  # noqa: ANN401 (as `open_store`)
+async def open_soon(place: Path | str, **how: Any) -> SqlStore:
     """Open the store of a file, or at a URL. A file need not be there: to copy an empty one saves the migrations."""
     url = str(place) if "://" in str(place) else f"sqlite:///{place}"
     path = Path(url.removeprefix("sqlite:///")) if url.startswith("sqlite") else None

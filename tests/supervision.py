@@ -57,7 +57,7 @@ class Endpoint:
 class NotedSchedule(Schedule):
     """Says which ticks are added. It is not started: nothing runs by itself."""
 
-    def __init__(self, **parts: Any) -> None:  # noqa: ANN401 (those of a schedule)
+    def __init__(self, **parts: Any) -> None:
         super().__init__(**parts)
         self._added: asyncio.Queue[str] = asyncio.Queue()
 

@@ -124,7 +124,7 @@ class ScriptedApi:
         return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
 
 
-def said(execution: str, status: str, **facts: Any) -> ExecutionSnapshot:  # noqa: ANN401 (any field of an execution)
+def said(execution: str, status: str, **facts: Any) -> ExecutionSnapshot:
     return ExecutionSnapshot(id=execution, status=status, pipeline_id=PIPELINE, pipeline_name="Sales agent", **facts)
 
 
@@ -228,7 +228,7 @@ def pages_of(
     return {first // page_rows + 1: rows[first : first + page_rows] for first in range(0, len(rows), page_rows)}
 
 
-async def account_of(  # noqa: PLR0913 (one parameter per thing a test may vary)
+async def account_of(
     store: Store,
     clock: FakeClock,
     *executions: str,

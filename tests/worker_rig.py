@@ -160,7 +160,7 @@ class FlakyStore:
     def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
         """Pass on what is asked of no other sink than those that are silenced, reminded, or sent groups."""
 
-        async def ask(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the store)
+        async def ask(*args: Any, **kwargs: Any) -> Any:
             self._ask(name)
             return await getattr(self.inner, name)(*args, **kwargs)
 

@@ -30,7 +30,7 @@ FEW, SOME = execution_ids(1_000), execution_ids(10_000)
 FAR = "webhook"
 """A sink that goes to the replica that starts second: of two the last is given up, and the other one is `stdout`."""
 
-_OWNERS = f"SELECT count(DISTINCT owner) FROM lease WHERE (kind, name) IN (('account', '{ACCOUNT}'), ('sink', '{FAR}'))"  # noqa: S608 (our own)
+_OWNERS = f"SELECT count(DISTINCT owner) FROM lease WHERE (kind, name) IN (('account', '{ACCOUNT}'), ('sink', '{FAR}'))"
 _SPREAD = "SELECT count(*) FROM lease WHERE kind = 'account' AND until IS NOT NULL GROUP BY owner"
 
 

@@ -75,7 +75,7 @@ class HandSchedule(Schedule):
 
     woken: bool = False
 
-    def waker(self, name: str) -> Wake:  # noqa: ARG002 (there is one round)
+    def waker(self, name: str) -> Wake:
         def wake() -> None:
             self.woken = True
 

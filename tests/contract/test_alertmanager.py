@@ -67,7 +67,7 @@ async def sink(alertmanager: Alertmanager) -> AsyncIterator[Sink]:
     await sink.close()
 
 
-def now(type_: EventType, *, number: int = 1, **problem: Any) -> Delivery:  # noqa: ANN401 (parts of a problem)
+def now(type_: EventType, *, number: int = 1, **problem: Any) -> Delivery:
     """Return an event that was seen just now, perhaps of a problem that began a minute ago."""
     at = datetime.now(UTC)
     data = data_of(type_, number)

@@ -379,7 +379,7 @@ async def test_what_was_never_tried_comes_before_what_was(store: Store, account:
     assert await due(store, ops) == [of(2), of(3), of(1)]
 
 
-async def trial(store: Store, ops: Lease, *, now: int = LATER, **options: Any) -> tuple[bytes, int] | None:  # noqa: ANN401
+async def trial(store: Store, ops: Lease, *, now: int = LATER, **options: Any) -> tuple[bytes, int] | None:
     found = await store.next_trial(ops, now=Micros(now), **options)
     return None if found is None else (found.stream, found.sequence)
 

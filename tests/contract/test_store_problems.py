@@ -53,7 +53,7 @@ def rules_change(
     *,
     before: int = 0,
     sinks: tuple[str, ...] | None = None,
-    **more: Any,  # noqa: ANN401 (any field of a change)
+    **more: Any,
 ) -> RulesChange:
     """Return the next change of a pipeline's rules, with one event for these sinks if there are any."""
     if sinks is None:

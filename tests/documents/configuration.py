@@ -118,7 +118,7 @@ def _kind(field: FieldInfo) -> str:
     return _python_kind(int if int in found else field.annotation)
 
 
-def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 (whatever a field is annotated with)
+def _parts(annotation: Any) -> Iterator[Any]:
     """Yield what one of a few words, or a value that may be absent, is made of: its words, types and rules."""
     is_optional = type(None) in get_args(annotation)
     for part in get_args(annotation):
@@ -127,7 +127,7 @@ def _parts(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 (whatever a field 
             yield from get_args(part) if is_optional else ()
 
 
-def _python_kind(annotation: Any) -> str:  # noqa: ANN401 (whatever a field is annotated with)
+def _python_kind(annotation: Any) -> str:
     text = str(annotation)
     plural = {"Mapping": "keys and values", "tuple": "list"}
     for word, kind in plural.items():

@@ -50,7 +50,7 @@ def _about(type_: EventType, example: Event) -> str:
     return f"### {type_}\n\n{WHEN[type_]}\n\n```json\n{fold(example)}\n```\n"
 
 
-def fold(value: Any, *, indent: int = 0) -> str:  # noqa: ANN401 (JSON)
+def fold(value: Any, *, indent: int = 0) -> str:
     """Return JSON on as few lines as fit."""
     flat = json.dumps(value, ensure_ascii=False)
     if indent + len(flat) <= WIDTH or not value or not isinstance(value, dict):

@@ -8,7 +8,7 @@ import aiohttp
 async def ready(pages: str, *, within_s: float) -> None:
     """Ask until the daemon is ready, as whoever started it would."""
     async with asyncio.timeout(within_s):
-        while (await page(f"{pages}/readyz"))[0] != 200:  # noqa: ASYNC110 (another process sets no event)
+        while (await page(f"{pages}/readyz"))[0] != 200:
             await asyncio.sleep(0.05)
 
 

@@ -56,7 +56,7 @@ class Lines(asyncio.Protocol):
         self.lines += lines
         self._notice()
 
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 (asyncio passes it)
+    def connection_lost(self, exc: Exception | None) -> None:
         self.ended.set()
         self._notice()
 

@@ -78,7 +78,7 @@ def _noticed(stage: Stage, reply: Reply) -> Reply:
     return notice
 
 
-def _slack_count(request: Any) -> int:  # noqa: ANN401 (of the receiver)
+def _slack_count(request: Any) -> int:
     found = _COUNTED.match(json.loads(request.body)["text"])
     return 1 if found is None else int(found[1].replace(",", ""))
 

@@ -223,7 +223,7 @@ async def test_reloads_under_load_lose_nothing_and_repeat_nothing(stage: Stage, 
     assert stage.within_pace(simulator, rate=RATE)
 
 
-def _refusing_some(dice: Random) -> Any:  # noqa: ANN401 (a chooser)
+def _refusing_some(dice: Random) -> Any:
     def choose(_: Attempt) -> Answer:
         return dice.choices((Answer.TAKE, Answer.REFUSE, Answer.TAKE_AND_CUT), weights=(8, 1, 1))[0]
 

@@ -223,10 +223,10 @@ def _aware(moment: datetime | None) -> datetime | None:
         moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except OverflowError:  # its zone moves it out of the years there are
         return None
-    return moment if 1970 <= moment.year < 9999 else None  # noqa: PLR2004 (before Unix time; the last year of datetime)
+    return moment if 1970 <= moment.year < 9999 else None
 
 
-def _snapshot(wire: _WireFacts, *, id_: str, **of_one: Any) -> ExecutionSnapshot:  # noqa: ANN401 (its own fields)
+def _snapshot(wire: _WireFacts, *, id_: str, **of_one: Any) -> ExecutionSnapshot:
     """Return an execution: what a list says of it too, and `of_one`, which is answered of one alone."""
     return ExecutionSnapshot(
         id=id_,

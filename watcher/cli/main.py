@@ -32,7 +32,7 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:  # noqa: FBT001 (Typer calls it with the flag)
+def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"clerk-watcher {version('clerk-watcher')}")
         raise typer.Exit

@@ -55,7 +55,7 @@ class Document:
         self._root = root
         self.data = self._plain(root, (), environ)
 
-    def get(self, path: Path) -> Any:  # noqa: ANN401 - whatever the file holds
+    def get(self, path: Path) -> Any:
         """Return what is there, or `None`."""
         value: Any = self.data
         for part in path:
@@ -173,7 +173,7 @@ class Document:
         place = name if key else spot
         return Scalar(None, place.line, place.column)
 
-    def _plain(self, node: Node, path: Path, environ: Mapping[str, str]) -> Any:  # noqa: ANN401 - any shape
+    def _plain(self, node: Node, path: Path, environ: Mapping[str, str]) -> Any:
         if isinstance(node, Scalar):
             return self._filled(node.text, path, environ) if node.text and "$" in node.text else node.text
         if isinstance(node, Items):

@@ -88,7 +88,7 @@ def _report_unknown_key(document: Document, path: Path, allowed: list[str]) -> N
 
 def _kind_with(path: Path) -> str | None:
     """Return the kind of sinks that has a key which the sink at hand does not."""
-    if path[:1] != ("sinks",) or len(path) != 3:  # noqa: PLR2004 (sinks, its name, the key)
+    if path[:1] != ("sinks",) or len(path) != 3:
         return None
     keys = {kind: {key_of(model, name=name) for name in model.model_fields} for kind, model in SINK_KINDS.items()}
     return next((kind for kind in keys if path[-1] in keys[kind]), None)
@@ -115,7 +115,7 @@ def _model_at(document: Document, path: Path) -> type[BaseModel]:
     return model  # type: ignore[no-any-return]  # an annotation; of a block, always a model
 
 
-def _inner(model: type[BaseModel], keys: Iterable[str | int]) -> Any:  # noqa: ANN401 (as an annotation)
+def _inner(model: type[BaseModel], keys: Iterable[str | int]) -> Any:
     inner: Any = model
     for key in keys:
         inner = block_of(inner.model_fields[str(key)])

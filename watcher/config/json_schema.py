@@ -30,7 +30,7 @@ def _with_variables(node: Json) -> Json:
     return {**notes, "anyOf": [kept, _VARIABLE]}
 
 
-def _inside(key: str, value: Any) -> Any:  # noqa: ANN401 (any part of a schema)
+def _inside(key: str, value: Any) -> Any:
     """Go on with the schemas below one: `properties` are named, the words of `anyOf` are not, some may be `false`."""
     if key in {"properties", "$defs"}:
         return {name: _with_variables(each) for name, each in value.items()}

@@ -86,8 +86,8 @@ class SoleOwnership:
         self,
         keys: Collection[LeaseKey],
         *,
-        fingerprint: str,  # noqa: ARG002 (there is no other)
-        budgets: Mapping[LeaseKey, str] = NO_BUDGETS,  # noqa: ARG002 (as above)
+        fingerprint: str,
+        budgets: Mapping[LeaseKey, str] = NO_BUDGETS,
     ) -> None:
         """Own these, tidy the store, and nothing else."""
         self._wanted = frozenset(keys) | {MAINTENANCE}
@@ -96,7 +96,7 @@ class SoleOwnership:
         """Return whether this is wanted."""
         return key in self._wanted
 
-    def is_current(self, held: HeldLease) -> bool:  # noqa: ARG002 (of each)
+    def is_current(self, held: HeldLease) -> bool:
         """Return `True`: nobody else takes one."""
         return True
 

@@ -178,7 +178,7 @@ class DeliveryWorker:
         self._ready.extend(taken)
         self._held.update(map(hold_key, taken))
 
-    def _note_rest(self, nothing_waits: bool) -> None:  # noqa: FBT001 (what is noted)
+    def _note_rest(self, nothing_waits: bool) -> None:
         self._nothing_waits = nothing_waits
         if nothing_waits:
             self._sink_state.rested()

@@ -52,7 +52,7 @@ class ConfirmationOrder:
 
     def begin(self, entry: TrackedExecution) -> None:
         """Note that an end is to be confirmed."""
-        assert entry.pending is not None  # noqa: S101 (who has none is not confirmed)
+        assert entry.pending is not None
         self._ended_at[entry] = dated(entry.pending.execution) or 0
         self._push(self._unconfirmed, entry)
 
@@ -139,7 +139,7 @@ class ConfirmationQueue:
     def add(self, entry: TrackedExecution) -> None:
         """Let one wait for its confirmation, or wait again. One whose first turn comes too late has waited enough."""
         pending = entry.pending
-        assert pending is not None  # noqa: S101 (who has none is not added)
+        assert pending is not None
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
             self._too_late.append(entry)
             return
@@ -161,7 +161,7 @@ class ConfirmationQueue:
 
     def take(self, entry: TrackedExecution) -> None:
         """Let go of one; its pipeline's next comes after all others'."""
-        assert entry.pending is not None  # noqa: S101 (it waits)
+        assert entry.pending is not None
         del self._numbers[entry]
         pipeline = entry.pending.pipeline
         queue = self._pipelines[pipeline]
@@ -195,7 +195,7 @@ class ConfirmationQueue:
         return LATEST if waiting is None else Monotonic(waiting[0])
 
     def _make_ready(self, entry: TrackedExecution, *, number: int) -> None:
-        assert entry.pending is not None  # noqa: S101 (it waits)
+        assert entry.pending is not None
         queue = self._pipelines[entry.pending.pipeline]
         heapq.heappush(queue.ready, (number, number, entry))
         self._queue_turn(entry.pending.pipeline, queue)

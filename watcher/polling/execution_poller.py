@@ -67,7 +67,7 @@ class ExecutionPoller:
     async def accept(self, entry: TrackedExecution) -> float | None:
         """Take what a list said of an execution for its status: nobody could confirm it. Otherwise as `poll`."""
         pending = entry.pending
-        assert pending is not None  # noqa: S101 (only entries with one come here)
+        assert pending is not None
         evaluation = self._deps.evaluator.success(entry, pending.execution, sent_at=pending.sent_at)
         await self.record(entry, evaluation, pending.execution)
         entry.pending = None

@@ -92,7 +92,7 @@ class PageIndex:
             return
         self._step, self._pages = step, {}
         for entry in self._page_of:
-            assert entry.position is not None  # noqa: S101 (who has none is on no page)
+            assert entry.position is not None
             self._add(entry, self.positions.page_of(entry.position, at=at))
 
     # Those that have ended

@@ -110,7 +110,7 @@ class RequestSelector:
             if head is not None and head != wanted and item.progress.depth >= HEAD_EVERY_PAGES:
                 wanted, item.progress.depth = head, 0
             return self._list_request(item, page=wanted, late_s=late_s, now=now)
-        assert isinstance(item, TrackedExecution)  # noqa: S101 (there is no third kind)
+        assert isinstance(item, TrackedExecution)
         listing = self._registry.list_of(item)
         page = None if listing is None else listing.rows.page_of(item, at=now)
         if listing is not None and page is not None and listing.failing_until <= now:

@@ -119,7 +119,7 @@ class RulesDraft:
         entry, change = self._evaluator.concluded(
             type_, self._watch, execution=execution, problem=problem, after=self._sequence
         )
-        assert change is not None  # noqa: S101 (each such event has a problem)
+        assert change is not None
         self._add((entry,), (change,))
         return change.problem
 

@@ -150,7 +150,7 @@ class Client:
                 try:
                     if response.status == PROXY_AUTH and self._proxy.url is not None:
                         raise TransportFailedError("proxy_auth")
-                    return response, await _read(response, hold) if response.status == 200 else None  # noqa: PLR2004
+                    return response, await _read(response, hold) if response.status == 200 else None
                 finally:
                     response.release()  # the connection is kept if all of the answer was read
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:

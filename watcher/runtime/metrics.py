@@ -252,7 +252,7 @@ class SinkMetrics:
         """Count a refresh of the open problems at the sink."""
         self._refreshes.labels(self._name, "ok" if well else "failed").inc()
 
-    def up(self, well: bool) -> None:  # noqa: FBT001 (the gauge's value)
+    def up(self, well: bool) -> None:
         """Say whether the sink is neither failing nor disabled."""
         self._up.set(well)
 

@@ -73,7 +73,7 @@ class DetachedExecutor(ThreadPoolExecutor):
         """Begin it in a thread of its own."""
         return begin(partial(fn, *args, **kwargs), name="resolve")
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002 (as its base)
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Wait for nobody."""
 
 

@@ -21,7 +21,7 @@ class TimeLimit:
     def __enter__(self) -> None:
         """Begin. Needs a running task."""
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None  # noqa: S101 (the loop runs it)
+        assert task is not None
         ends_at = self._ends_at[task] = loop.time() + self._limit_s
         if self._timer is None:
             self._timer = loop.call_at(ends_at, self._expire)
@@ -29,7 +29,7 @@ class TimeLimit:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """End. A cancellation that came from elsewhere goes through, as with `asyncio.timeout`."""
         task = asyncio.current_task()
-        assert task is not None  # noqa: S101 (as above)
+        assert task is not None
         del self._ends_at[task]
         if task in self._expired:
             self._expired.remove(task)

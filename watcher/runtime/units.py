@@ -76,7 +76,7 @@ def parse_share(text: str) -> float:
     """Return a share of a whole, above 0 and at most 1, from `20%`. Raises `InvalidValueError`."""
     text = text.strip()
     if match := _SHARE.fullmatch(text):
-        if 0 < (percent := float(match[1])) <= 100:  # noqa: PLR2004 - a whole
+        if 0 < (percent := float(match[1])) <= 100:
             return percent / 100
         raise InvalidValueError("is no share of a whole", remedy="write more than 0% and at most 100%")
     if _FRACTION.fullmatch(text) or _NUMBER.fullmatch(text):
@@ -92,7 +92,7 @@ def _percentage(text: str) -> str:
     percent = float(text)
     if percent == 1:
         return "1% or 100%"
-    return f"{text}%" if 0 < percent <= 100 else "more than 0% and at most 100%"  # noqa: PLR2004 - a whole
+    return f"{text}%" if 0 < percent <= 100 else "more than 0% and at most 100%"
 
 
 def parse_address(text: str) -> Address:
@@ -100,7 +100,7 @@ def parse_address(text: str) -> Address:
     match = _ADDRESS.fullmatch(text.strip())
     if match is None:
         raise InvalidValueError("is not host:port", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
-    if int(match["port"]) > 65_535:  # noqa: PLR2004 - the largest port
+    if int(match["port"]) > 65_535:
         raise InvalidValueError("has a port above 65535", remedy="write 127.0.0.1:8080, [::1]:8080 or :8080")
     return Address(host=match["v6"] or match["name"] or "", port=int(match["port"]))
 

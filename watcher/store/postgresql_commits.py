@@ -43,7 +43,7 @@ class CommitLog:
     def next(self) -> str:
         """Return the statement that writes the number of the transaction that begins."""
         self._number += 1
-        return f"UPDATE meta SET value = '{_value(self._clock.steady_us(), self._number)}' WHERE key = '{self._key}'"  # noqa: S608 (both are our own)
+        return f"UPDATE meta SET value = '{_value(self._clock.steady_us(), self._number)}' WHERE key = '{self._key}'"
 
     def was_committed(self) -> bool:
         """Return whether the last transaction was committed, as soon as the server can be asked, however long it takes.

@@ -85,7 +85,7 @@ def messages_of_failing(
     return found
 
 
-def _one(connection: Connection, statement: Any, key: dict[str, Any]) -> AnyRow | None:  # noqa: ANN401 (any SELECT)
+def _one(connection: Connection, statement: Any, key: dict[str, Any]) -> AnyRow | None:
     return connection.execute(statement, key).one_or_none()
 
 

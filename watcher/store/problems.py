@@ -169,7 +169,7 @@ def close_problems(connection: Connection, closings: Iterable[tuple[OutboxEntry,
     found = [(_about(connection, change), entry, change) for entry, change in closings]
     _lock(connection, [about for about, _, _ in found])
     for about, entry, change in sorted(found, key=lambda each: each[2].problem.id.bytes):
-        assert change.closed_at is not None  # noqa: S101 (it closes)
+        assert change.closed_at is not None
         key = {"of_problem": change.problem.id.bytes, "new_closed_at": to_us(change.closed_at)}
         if connection.execute(_CLOSE, key).rowcount:
             _end(connection, about)

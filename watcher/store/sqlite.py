@@ -135,7 +135,7 @@ def make_engine(
         **options,
     )
 
-    def set_up(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's connection has no public type
+    def set_up(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
         for pragma in pragmas:
             cursor.execute(pragma)

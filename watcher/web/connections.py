@@ -215,7 +215,7 @@ class Connections:
 
     async def _serve(self, connection: socket.socket) -> None:
         server = self._runner.server
-        assert server is not None  # noqa: S101 (it is set up)
+        assert server is not None
         client = partial(
             ClientConnection, server, clients=self._clients, failed=self._say_failed, timeout_s=self._timeout_s
         )

@@ -12,7 +12,7 @@ ROW = Fields({b"id": LEAF, b"node": Fields({b"name": LEAF})})
 WANTED = Fields({b"id": LEAF, b"n": LEAF, b"rows": Rows(ROW, 3), b"one": Fields({b"id": LEAF})})
 
 
-def slimmed(text: str | bytes) -> Any:  # noqa: ANN401 (JSON)
+def slimmed(text: str | bytes) -> Any:
     return json.loads(slim(text if isinstance(text, bytes) else text.encode(), WANTED))
 
 

@@ -30,7 +30,7 @@ def test_a_line_says_how_much_there_is_and_then_at_most_every_ten_seconds_how_fa
     ("terminal", "term", "kind"), [(True, "xterm", BarView), (True, "dumb", LinesView), (False, "xterm", LinesView)]
 )
 def test_a_bar_is_for_terminals_that_can_redraw_it(
-    terminal: bool, term: str, kind: type  # noqa: FBT001
+    terminal: bool, term: str, kind: type
 ) -> None:  # fmt: skip
     console = Console(file=io.StringIO(), force_terminal=terminal, _environ={"TERM": term})
     assert isinstance(copy_view(console, clock=SetClock()), kind)

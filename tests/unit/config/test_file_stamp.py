@@ -21,7 +21,7 @@ class DeadPath(type(Path())):  # type: ignore[misc] # the class of the system's 
     back = threading.Event()
     asked: list[str]
 
-    def stat(self, **_: Any) -> os.stat_result:  # noqa: ANN401 (as Path's)
+    def stat(self, **_: Any) -> os.stat_result:
         self.asked.append(str(self))
         self.back.wait()
         return super().stat()  # type: ignore[no-any-return]
@@ -124,7 +124,7 @@ def test_what_hangs_once_it_was_looked_at_cannot_be_watched_either(tmp_path: Pat
             over.wait()
             return str(self)
 
-        def stat(self, **_: Any) -> os.stat_result:  # noqa: ANN401 (as Path's)
+        def stat(self, **_: Any) -> os.stat_result:
             return tmp_path.stat()
 
     over = threading.Event()

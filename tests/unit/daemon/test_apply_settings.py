@@ -64,7 +64,7 @@ class GatedStore:
         self.read, self.may = asyncio.Event(), asyncio.Event()
         self._store = store
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def open_problems(self, *, after: UUID | None = None) -> Sequence[OpenProblem]:

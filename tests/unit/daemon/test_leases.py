@@ -156,7 +156,7 @@ async def test_a_renewal_that_hangs_keeps_nothing_trusted_and_comes_too_late(
     clock.advance(RENEW_EVERY_S)
     replica.store.may_answer.clear()
     looking = asyncio.create_task(replica.look())
-    while replica.store.asked.count("renew") < 2:  # noqa: ASYNC110 (there is no event for it)
+    while replica.store.asked.count("renew") < 2:
         await asyncio.sleep(0)
     await replica.leases.release(A)  # it may be owned: nothing to do, and nothing to wait for
     clock.advance(LEASE_S - RENEW_EVERY_S)
@@ -224,7 +224,7 @@ async def test_leases_are_renewed_while_the_owner_before_is_still_writing(
     first = await taken(replica)
     table.written.add(A)
     taking = asyncio.create_task(replica.leases.take(A))
-    while "retake" not in replica.store.asked:  # noqa: ASYNC110 (there is no event for it)
+    while "retake" not in replica.store.asked:
         await asyncio.sleep(0)
     clock.advance(RENEW_EVERY_S)
     await replica.look()
@@ -362,7 +362,7 @@ async def test_it_looks_by_itself(replica: Replica, table: LeaseTable, monkeypat
     await table.give(A, owner="other")
     await replica.leases.want([A], fingerprint="one")
     async with asyncio.timeout(10):
-        while replica.store.asked.count("finds_free") < 2:  # noqa: ASYNC110 (there is no event for it)
+        while replica.store.asked.count("finds_free") < 2:
             await asyncio.sleep(0)
     await replica.leases.close()
 
@@ -377,7 +377,7 @@ async def test_it_looks_at_once_when_another_has_released_something(
     replica.table.rows[A].until_s = replica.table.now()
     replica.store.tell()
     async with asyncio.timeout(10):
-        while not replica.leases.may_own(A):  # noqa: ASYNC110 (there is no event for it)
+        while not replica.leases.may_own(A):
             await asyncio.sleep(0)
     await replica.leases.close()
 

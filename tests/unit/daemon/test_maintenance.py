@@ -321,7 +321,7 @@ async def test_a_problem_that_is_closed_while_maintenance_is_at_it_is_none_of_it
     class EndingStore:
         """The store, in which all executions end once it was asked for the events of their problems."""
 
-        def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+        def __getattr__(self, name: str) -> Any:
             return getattr(store, name)
 
         async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:

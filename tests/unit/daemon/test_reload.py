@@ -87,7 +87,7 @@ async def following(
     applied: Applied,
     *,
     reader: Files | None = None,
-    **options: Any,  # noqa: ANN401 (of the reloader)
+    **options: Any,
 ) -> AsyncIterator[tuple[Reloading, NotedMetrics]]:
     reloading = Reloading(ConfigSource(file, environ={}, clock=SystemClock(), reader=reader), asyncio.Event())
     metrics = NotedMetrics()

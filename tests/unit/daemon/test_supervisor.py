@@ -61,7 +61,7 @@ async def broken_off(applying: Coroutine[Any, Any, None], *, setup: Setup, once_
 async def only_left(setup: Setup, *, count: int) -> None:
     """Return once there are no more owners than that."""
     async with asyncio.timeout(LONG_S):
-        while len(setup.supervisor.owned()) > count:  # noqa: ASYNC110 (an owner that is gone sets no event)
+        while len(setup.supervisor.owned()) > count:
             await asyncio.sleep(0)
 
 

@@ -207,7 +207,7 @@ async def test_what_is_configured_no_more_is_released_once_it_has_ended(setup: S
     await ops.tick()
     await setup.hook.asked()
     applying = asyncio.create_task(setup.apply(sinks={"more": setup.webhook()}))
-    while "sink:ops" in setup.ticks():  # noqa: ASYNC110 (there is no event for it)
+    while "sink:ops" in setup.ticks():
         await asyncio.sleep(0)
     assert not setup.table.is_free(OPS)
     slowly.may_answer.set()
@@ -322,7 +322,7 @@ async def test_at_the_end_each_is_released_once_it_has_ended_whatever_the_others
     await setup.deliver()
     stopping = asyncio.create_task(setup.supervisor.stop())
     async with asyncio.timeout(LONG_S):
-        while not setup.table.is_free(ACCOUNT):  # noqa: ASYNC110 (there is no event for it)
+        while not setup.table.is_free(ACCOUNT):
             await asyncio.sleep(0)
     assert not setup.table.is_free(OPS)
     assert setup.table.replicas == {}

@@ -27,7 +27,7 @@ def breaker(*failures: str, opens: bool = True, retry_after_s: float = 0.0) -> C
         ("aaaaaab", True),
     ],
 )
-def test_it_opens_after_five_failures_in_a_row_of_at_least_two_deliveries(failures: str, is_open: bool) -> None:  # noqa: FBT001 (a row)
+def test_it_opens_after_five_failures_in_a_row_of_at_least_two_deliveries(failures: str, is_open: bool) -> None:
     assert breaker(*failures).is_open is is_open
 
 

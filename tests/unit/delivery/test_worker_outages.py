@@ -262,13 +262,13 @@ async def test_what_is_being_taken_is_not_given_up(rig: Rig) -> None:
     taken, go_on = asyncio.Event(), asyncio.Event()
     next_deliveries, save_sink_state = rig.store.next_deliveries, rig.store.save_sink_state
 
-    async def take_slowly(*args: Any, **options: Any) -> DueDeliveries:  # noqa: ANN401 (as the store)
+    async def take_slowly(*args: Any, **options: Any) -> DueDeliveries:
         due = await next_deliveries(*args, **options)
         taken.set()
         await go_on.wait()
         return due
 
-    async def save_and_go_on(*args: Any, **options: Any) -> None:  # noqa: ANN401 (as the store)
+    async def save_and_go_on(*args: Any, **options: Any) -> None:
         await save_sink_state(*args, **options)
         asyncio.get_running_loop().call_soon(go_on.set)  # not before what is to be left alone is settled
 

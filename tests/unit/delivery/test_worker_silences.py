@@ -32,7 +32,7 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     await rig.stop()
 
 
-def silence(rig: Rig, *, from_s: float = 0.0, until_s: float = 600.0, **wanted: Any) -> Silence:  # noqa: ANN401 (fields of it)
+def silence(rig: Rig, *, from_s: float = 0.0, until_s: float = 600.0, **wanted: Any) -> Silence:
     """Have one silence for that time from now on."""
     now = rig.clock.now()
     one = Silence(now + timedelta(seconds=from_s), now + timedelta(seconds=until_s), **wanted)
@@ -163,7 +163,7 @@ async def test_a_silence_that_begins_and_ends_between_two_looks_loses_no_opening
     await rig.go()
     read = rig.real_store.next_deliveries
 
-    async def silence_before(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the store)
+    async def silence_before(*args: Any, **kwargs: Any) -> Any:
         silence(rig, sinks=("ops",))
         return await read(*args, **kwargs)
 
@@ -192,7 +192,7 @@ async def test_what_is_closed_while_its_silence_ends_is_not_opened_after_that(ri
     await rig.go()
     release = rig.real_store.release_silenced
 
-    async def close_before(*args: Any, **kwargs: Any) -> None:  # noqa: ANN401 (as the store)
+    async def close_before(*args: Any, **kwargs: Any) -> None:
         await rig.record("a", type_=EventType.ACCOUNT_RECOVERED, problem=PROBLEM, closed=True)
         await release(*args, **kwargs)
 

@@ -69,11 +69,11 @@ PARAMS = ExecutionEventParams(
 )
 
 
-def read(event: Event) -> Any:  # noqa: ANN401 (JSON)
+def read(event: Event) -> Any:
     return json.loads(event.body)
 
 
-def data(params: ExecutionEventParams) -> Any:  # noqa: ANN401 (JSON)
+def data(params: ExecutionEventParams) -> Any:
     return read(execution_event(params))["data"]
 
 
@@ -194,7 +194,7 @@ def test_uuid7s_sort_by_their_time() -> None:
 def test_the_time_of_an_event_is_the_reported_one_where_that_is_meant(
     status_change: StatusChange,
     facts: ExecutionSnapshot | None,
-    was_paused: bool,  # noqa: FBT001 (a row of the table)
+    was_paused: bool,
     time: datetime,
 ) -> None:
     params = replace(

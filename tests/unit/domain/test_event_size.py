@@ -43,14 +43,14 @@ def node(number: int, error: str) -> dict[str, str]:
     return {"id": f"n-{number}", "name": "Greeting", "error": error}
 
 
-def envelope(*, labels: Any = None, link: str = "https://example.com/a", **execution: Any) -> dict[str, Any]:  # noqa: ANN401 (JSON)
+def envelope(*, labels: Any = None, link: str = "https://example.com/a", **execution: Any) -> dict[str, Any]:
     emitted = {"id": "9a1b", "status": "failed", "previousStatus": "running", "error": "no answer"} | execution
     pipeline = {"id": PIPELINE, "name": "Sales agent", "versionNumber": 7}
     data = {"labels": labels or {"team": "sales"}, "link": link, "pipeline": pipeline, "execution": emitted}
     return {"id": "1", "data": data | {"observed": {"at": "2026-11-24T10:00:01.800Z"}}}
 
 
-def fitted(whole: dict[str, Any], *, at_least: int = 15 * 1024) -> Any:  # noqa: ANN401 (JSON)
+def fitted(whole: dict[str, Any], *, at_least: int = 15 * 1024) -> Any:
     """Return the data of a line that had to be shortened and says as much as there is room for."""
     line = truncate(whole)
     assert len(encode(whole)) > FULL

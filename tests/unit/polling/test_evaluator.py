@@ -107,7 +107,7 @@ class Rig:
         self.entry.polled_at = evaluation.polled_at or self.entry.polled_at
         return evaluation
 
-    def see(self, status: str, **facts: Any) -> Evaluation:  # noqa: ANN401 (fields of an Execution)
+    def see(self, status: str, **facts: Any) -> Evaluation:
         return self.rule(Outcome.OK, code=200, execution=ExecutionSnapshot("e-1", status, **facts))
 
     def fail(self, outcome: Outcome = Outcome.TIMEOUT, *, code: int | None = None) -> Evaluation:

@@ -323,7 +323,7 @@ class NotedStore:
         self.changes: list[Change] = []
         self._store = store
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def record(self, change: Change) -> None:

@@ -31,7 +31,7 @@ class FlakyStore:
         self.is_broken = False
         self._store = store
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def record(self, change: Change) -> None:
@@ -41,7 +41,7 @@ class FlakyStore:
 
 
 @pytest.fixture
-def flaky(store: SqlStore) -> Any:  # noqa: ANN401 (as good as a store)
+def flaky(store: SqlStore) -> Any:
     return FlakyStore(store)
 
 
@@ -74,7 +74,7 @@ async def test_what_came_while_there_were_no_rules_breaks_a_row(
     assert await told(account) == ["failed", "failed", "success", "failed"]
 
 
-async def test_rules_that_could_not_be_forgotten_are_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:  # noqa: ANN401
+async def test_rules_that_could_not_be_forgotten_are_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:
     account = await whole(flaky, clock)
     show(account, row(1), row(2))
     await account.run_for(5)
@@ -88,7 +88,7 @@ async def test_rules_that_could_not_be_forgotten_are_once_that_is_tried_again(fl
     assert await told(account) == ["failed"] * 3
 
 
-async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:  # noqa: ANN401
+async def test_a_rule_that_could_not_be_removed_is_once_that_is_tried_again(flaky: Any, clock: FakeClock) -> None:
     account = await whole(flaky, clock, BOTH)
     show(account, row(1), row(2))
     await account.run_for(5)
@@ -112,7 +112,7 @@ async def test_what_waits_for_an_older_end_is_reported_though_a_newer_configurat
     await account.run_for(5)
     async with writing(account):
         removal = asyncio.create_task(change(account, None))
-        while account.watcher._alert_rules._recorders:  # noqa: ASYNC110 (nothing is set)
+        while account.watcher._alert_rules._recorders:
             await asyncio.sleep(0)
         removal.cancel()
         await asyncio.wait([removal])
@@ -159,7 +159,7 @@ def recording(account: Account, number: int) -> asyncio.Task[None]:
 
 
 async def test_whoever_waits_for_a_write_that_fails_hears_of_it_by_an_error_of_its_own(
-    flaky: Any,  # noqa: ANN401
+    flaky: Any,
     clock: FakeClock,
 ) -> None:
     account = await whole(flaky, clock)

@@ -273,7 +273,7 @@ class Refusing:
         self._store = store
         self._kind = kind
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 (whatever the store has)
+    def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
     async def record(self, change: Change) -> None:

@@ -131,7 +131,7 @@ def test_a_duration_is_written_as_people_do_and_reads_the_same(seconds: float, w
     ("host", "loopback"),
     [("127.0.0.1", True), ("127.1.2.3", True), ("::1", True), ("localhost", True), ("", False), ("::", False)],
 )
-def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:  # noqa: FBT001 (a column)
+def test_only_this_machine_reaches_a_loopback_address(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
 
 

@@ -246,7 +246,7 @@ async def test_the_rows_of_processes_killed_long_ago_are_cleared_away_whatever_t
 ) -> None:
     for days in (6, 8):
         value = f"lpad((floor(extract(epoch FROM now()) - {days} * 86400) * 1000000)::text, 20, '0') || ' 7'"
-        postgres.run(f"INSERT INTO meta (key, value) VALUES ('commit:{days}', {value})", url)  # noqa: S608 (a number)
+        postgres.run(f"INSERT INTO meta (key, value) VALUES ('commit:{days}', {value})", url)
     clock = SystemClock()
     clock.advance(ahead_days * 86_400_000_000)
     await (await opened(url, clock=clock)).close()
@@ -338,7 +338,7 @@ async def test_so_have_several_that_as_many_processes_number(
         load = asyncio.create_task(shared.load_open(account, ["a", "b"]))
         for stranger in (one, other):
             pid = stranger.info.backend_pid
-            waits = f"SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))"  # noqa: S608 (a number)
+            waits = f"SELECT 1 FROM pg_stat_activity WHERE {pid} = ANY(pg_blocking_pids(pid))"
             while not load.done() and not await asyncio.to_thread(postgres.run, waits, url):
                 pass
             stranger.commit()

@@ -56,7 +56,7 @@ async def test_an_event_that_is_recorded_and_delivered_takes_three_trips(
     trips: list[object] = []
     run = WorkerThreads.run
 
-    async def count(self: WorkerThreads, work: Any) -> object:  # noqa: ANN401 (any work)
+    async def count(self: WorkerThreads, work: Any) -> object:
         trips.append(work)
         return await run(self, work)
 

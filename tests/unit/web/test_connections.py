@@ -76,7 +76,7 @@ async def until_closed(reader: asyncio.StreamReader) -> bytes:
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 (sockets set no event)
+        while not condition():
             await asyncio.sleep(0.001)
 
 

@@ -76,8 +76,8 @@ class RequestLog:
 
 
 def _trouble(entry: LoggedRequest) -> str | None:
-    if entry.code is not None and entry.code >= 500:  # noqa: PLR2004 - HTTP's own figures
+    if entry.code is not None and entry.code >= 500:
         return "5xx"
-    if entry.code is not None and entry.code >= 300:  # noqa: PLR2004 - HTTP's own figures
+    if entry.code is not None and entry.code >= 300:
         return str(entry.code)
     return None if entry.fault is None else entry.fault.value

@@ -44,7 +44,7 @@ def _check_count(pipelines: int, executions: int) -> None:
         raise SimulateError(f"--executions: {asked}; at most {MOST_EXECUTIONS:,} in all can be simulated")
 
 
-def simulate(  # noqa: PLR0913 (one parameter per option)
+def simulate(
     *,
     port: Annotated[int, typer.Option(min=0, max=LAST_PORT, help="Port to listen on; 0 is any free one.")] = 9000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",

@@ -39,27 +39,27 @@ class EphemeralStore:
 
     heard: Callable[[SingleChange], None]
 
-    async def load_account(self, lease: Lease) -> AccountRecord:  # noqa: ARG002 (of every account)
+    async def load_account(self, lease: Lease) -> AccountRecord:
         """Return that nothing is known."""
         return AccountRecord(0, None, NO_BACKOFF)
 
-    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:  # noqa: ARG002 (of all)
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
         """Return that nothing is known."""
         return {}
 
-    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:  # noqa: ARG002 (of every pipeline)
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
         """Return that nothing is known."""
         return PipelineRecord(0, None)
 
-    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:  # noqa: ARG002 (of every pipeline)
+    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
         """Return that nothing is known."""
         return RulesRecord(0, RuleState(), {}, ())
 
-    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:  # noqa: ARG002 (of all)
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
         """Return that nothing is known."""
         return {}
 
-    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:  # noqa: ARG002 (of all)
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
         """Return that nothing is known."""
         return ()
 

@@ -62,7 +62,7 @@ class _OutputView:
 class EventView(_OutputView):
     """The events as the daemon gives them, one per line."""
 
-    async def on_event(self, event: Event, progress: Progress) -> None:  # noqa: ARG002 (events say it all)
+    async def on_event(self, event: Event, progress: Progress) -> None:
         """Write the event."""
         await self._write(event.body)
 

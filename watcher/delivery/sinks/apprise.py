@@ -91,7 +91,7 @@ class AppriseSettings(RemoteSettings):
         """Return the sink, with no connection yet."""
         return AppriseSink(self._service(), timeout_s=self.timeout_s, context=context)
 
-    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:  # noqa: ARG002 (of the seam)
+    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return the message as text; how a service shows that is up to it."""
         messages = plain_messages([delivery], most_bytes=_most_bytes(self._service()))
         return [[message.title, *message.body.split("\n")] for message in messages]

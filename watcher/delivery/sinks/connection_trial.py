@@ -55,8 +55,8 @@ def _unsent_request(judged_within_s: float) -> type[aiohttp.ClientRequest]:
     class UnsentRequest(aiohttp.ClientRequest):
         async def send(self, conn: Connection) -> aiohttp.ClientResponse:
             protocol, transport = conn.protocol, conn.transport
-            assert protocol is not None  # noqa: S101 (it is new)
-            assert transport is not None  # noqa: S101 (as above)
+            assert protocol is not None
+            assert transport is not None
             try:
                 await _await_judgement(protocol, transport.get_extra_info("ssl_object"), within_s=judged_within_s)
             finally:

@@ -71,7 +71,7 @@ def size_of(value: object) -> int:
     return len(value) if isinstance(value, list | tuple | dict | range | KeysView | ValuesView | ItemsView) else 0
 
 
-def charged_whole(value: object) -> Any:  # noqa: ANN401 (as it came)
+def charged_whole(value: object) -> Any:
     """Return a value, paid for with all that it holds."""
     steps = current_steps.get()
     held = [value]
@@ -85,32 +85,32 @@ def charged_whole(value: object) -> Any:  # noqa: ANN401 (as it came)
     return value
 
 
-def bounded(value: Any) -> Any:  # noqa: ANN401 (as it came)
+def bounded(value: Any) -> Any:
     """Return a value, unless it is a number that takes long to reckon with. Raises `TooMuchError`."""
     if isinstance(value, int) and value.bit_length() > NUMBER_BITS:
         raise TooMuchError
     return value
 
 
-def weighed(value: object, steps_count: int) -> Any:  # noqa: ANN401 (as it came)
+def weighed(value: object, steps_count: int) -> Any:
     """Return a value, paid for with what the code around it costs each time it is run."""
     current_steps.get().spend(steps_count)
     return value
 
 
-def charged_slice(value: object) -> Any:  # noqa: ANN401 (as it came)
+def charged_slice(value: object) -> Any:
     """Return a value, paid for with a copy of it."""
     current_steps.get().spend(size_of(value))
     return value
 
 
-def _charged(function: Any, *, is_shallow: bool) -> Callable[..., Any]:  # noqa: ANN401 (Jinja's own type)
+def _charged(function: Any, *, is_shallow: bool) -> Callable[..., Any]:
     """Return a filter or a test of Jinja's that is paid for what it is given, and what it makes."""
     at = 1 if hasattr(function, "jinja_pass_arg") else 0  # where the value stands: Jinja may pass its own first
     goes_through = function in _BY_ITEM
 
     @wraps(function)
-    def charged(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as the filter)
+    def charged(*args: Any, **kwargs: Any) -> Any:
         steps = current_steps.get()
         steps.spend(1)
         if not is_shallow:

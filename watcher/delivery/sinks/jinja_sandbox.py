@@ -130,27 +130,27 @@ class _Sandbox(ImmutableSandboxedEnvironment):
         """Return the text of parts as they come."""
         return joined(parts)
 
-    def getitem(self, obj: Any, argument: Any) -> Any:  # noqa: ANN401 (any value)
+    def getitem(self, obj: Any, argument: Any) -> Any:
         """Return an item; to find it takes a hash of the argument, and whatever sorts by it makes a key of it."""
         item = super().getitem(obj, charged_whole(argument))
         current_steps.get().spend(1 + size_of(item))
         return item
 
-    def getattr(self, obj: Any, attribute: str) -> Any:  # noqa: ANN401 (any value)
+    def getattr(self, obj: Any, attribute: str) -> Any:
         """Return a key of a mapping before its method: a label may be called `items`."""
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
         return super().getattr(obj, attribute)
 
-    def wrap_str_format(self, value: Any) -> None:  # noqa: ANN401 (any value)
+    def wrap_str_format(self, value: Any) -> None:
         """Return nothing: `format`, which can make a long text of a short one, is none of the methods that are kept."""
 
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:  # noqa: ANN401 (any value)
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         """Return whether a template may have this: of the values that it is handed a few methods."""
         is_kept = isinstance(obj, _ITS_OWN) or attr in _METHODS.get(type(obj), ())
         return is_kept and super().is_safe_attribute(obj, attr, value)
 
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:  # noqa: ANN401 (any value)
+    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         """Charge an operator for what it is about to make."""
         if operator == "**" or (operator == "%" and isinstance(left, str)):
             raise SecurityError(f"{operator} is not available")
@@ -160,7 +160,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             current_steps.get().spend(_product_size(left, right))
         return bounded(super().call_binop(context, operator, bounded(left), bounded(right)))
 
-    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (any value)
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Charge a call for what it is of and what it makes, be it of a macro that calls itself."""
         steps = current_steps.get()
         steps.spend(1 + size_of(getattr(obj, "__self__", None)))
@@ -176,7 +176,7 @@ class _Metered(NodeTransformer):
     def __init__(self) -> None:
         self._visited_count = 0
 
-    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 (as its base)
+    def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         """Count what there is, once."""
         self._visited_count += 1
         return super().visit(node, *args, **kwargs)

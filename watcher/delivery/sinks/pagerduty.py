@@ -74,7 +74,7 @@ class PagerDutyTemplate(Template):
         return [payload["summary"], " · ".join(facts), *(f"[{link['text']}]" for link in event.get("links", ())), key]
 
     def _resolve(self, alert: Alert) -> Message:
-        assert alert.problem is not None  # noqa: S101 (what closes a problem has one)
+        assert alert.problem is not None
         event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": alert.problem["id"]}
         return Message(alert.id, _body(event))
 
@@ -131,7 +131,7 @@ class PagerDutyTemplate(Template):
         return {name: value for name, value in event.items() if value != []}
 
 
-def _cleaned(value: Any) -> Any:  # noqa: ANN401 (any JSON)
+def _cleaned(value: Any) -> Any:
     """Return an event's data with all its texts as people may read them, also those that name labels."""
     match value:
         case str():

@@ -153,7 +153,7 @@ class Sink(Protocol):
         """Try once, all together. Trouble is a `SendResult`; `OutputClosedError` ends the program."""
         ...
 
-    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:  # noqa: ARG002 (of the seam)
+    async def refresh(self, problems: Sequence[SentProblem]) -> SendResult:
         """Say once that these problems are still open, or closed. Trouble is a `SendResult`."""
         raise AssertionError("it never asks for this")
 

@@ -110,7 +110,7 @@ class TakenParts:
             taken = taken.and_one(result)
             self._remember(key, taken)  # now, for the next part may be cancelled
         self._taken.pop(key, None)
-        assert taken.result is not None  # noqa: S101 (of any batch there is a part)
+        assert taken.result is not None
         return replace(taken.result, messages=taken.messages)
 
     def _remember(self, key: UUID, taken: _Taken) -> None:

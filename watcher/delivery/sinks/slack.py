@@ -32,7 +32,7 @@ class SlackTemplate(Template):
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
         status, result = answer.status, result_of_status(answer.status)
-        if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):  # noqa: PLR2004
+        if result.outcome is SendOutcome.DELIVERED and (status != 200 or answer.said.strip() != b"ok"):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
         return replace(result, remedy=_REMEDIES.get(status, result.remedy))
 

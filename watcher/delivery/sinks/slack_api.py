@@ -122,7 +122,7 @@ class SlackApi:
             )
         except TransportFailedError as error:
             return ApiAnswer(result_without_answer(error), {})
-        content = _object(answer.said) if answer.status == 200 else {}  # noqa: PLR2004 (HTTP)
+        content = _object(answer.said) if answer.status == 200 else {}
         result = with_retry_after(_result(answer, content), answer, now=self._clock.now())
         return ApiAnswer(result, content, answer.said, _scopes(answer))
 
@@ -171,7 +171,7 @@ def _result(answer: Answer, content: Mapping[str, Any]) -> SendResult:
     result = result_of_status(answer.status)
     if content.get("ok") is True:
         return result
-    if answer.status != 200:  # noqa: PLR2004 (HTTP)
+    if answer.status != 200:
         outcome = SendOutcome.RETRY if result.outcome in TAKEN else result.outcome
         is_odd = outcome is not SendOutcome.BUSY and answer.status // 100 in {2, 4}
         return replace(result, outcome=outcome, remedy=_NOT_SLACK if is_odd else result.remedy)

@@ -108,7 +108,7 @@ class SlackBotSettings(HttpSinkSettings):
         log = MessageLog(context.clock, hidden=(self.token.get_secret_value(),))
         return SlackBotSink(self._api(context), channel=self.channel, log=log, context=context)
 
-    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:  # noqa: ARG002 (others show times)
+    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
         """Return what people see of each message in the channel."""
         return [shown_of(part.message.content) for part in parts_of([delivery]) if part.step is not Step.NOTE]
 

@@ -107,7 +107,7 @@ class _Attempt:
         return answer.result
 
     def _forget(self, part: Part, why: str) -> None:
-        assert part.problem is not None  # noqa: S101 (it had a message)
+        assert part.problem is not None
         del self._places[part.problem]
         self._changes.append(ProblemMessage(part.problem, None))
         note = "its problem's message is gone: a new one is posted"

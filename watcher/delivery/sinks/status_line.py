@@ -33,7 +33,7 @@ class _Connection(ResponseHandler):
 
     _head = b""
 
-    def set_response_params(self, **params: Any) -> None:  # noqa: ANN401 (aiohttp's own)
+    def set_response_params(self, **params: Any) -> None:
         """Begin to wait for an answer."""
         self._head = b""
         super().set_response_params(**params)
@@ -67,7 +67,7 @@ class Connector(aiohttp.TCPConnector):
         # There is no public way to choose what a connection is made of.
         self._factory = partial(_Connection, loop=self._loop)  # type: ignore[assignment] # a subclass will do
 
-    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:  # noqa: ANN401 (aiohttp's own)
+    async def connect(self, *args: Any, **options: Any) -> aiohttp.connector.Connection:
         """Connect, and note that with the task: what a proxy answered on the way there is no answer."""
         _used.set(None)
         connection = await super().connect(*args, **options)

@@ -103,7 +103,7 @@ class Template(Protocol):
 
 def result_of_status(status: int) -> SendResult:
     """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
-    is_success = status // 100 == 2  # noqa: PLR2004 (HTTP)
+    is_success = status // 100 == 2
     outcome = _OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY)
     return SendResult(outcome, str(status), remedy=_REMEDIES.get(status) or _REMEDIES.get(status // 100, ""))
 

@@ -118,7 +118,7 @@ class WebhookSettings(HttpSinkSettings):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401 (any input)
+    def _with_defaults(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Fill in what the template's receiver wants. Such do not count as given: fingerprints rely on that."""
         template = value.get("template") if isinstance(value, dict) else None
         defaults = OWN_DEFAULTS if isinstance(template, TemplateFile) else {}

@@ -76,7 +76,7 @@ class WebhookSink(Sink):
         await self._poster.close()
 
     async def _refresh(self, problems: Sequence[SentProblem]) -> SendResult:
-        assert isinstance(self._template, AlertmanagerTemplate)  # noqa: S101 (nothing else asks)
+        assert isinstance(self._template, AlertmanagerTemplate)
         known = [each for each in problems if each.closed_at is not None or each.problem.id not in self._closed]
         result = SendResult(SendOutcome.DELIVERED, "200")
         for message in await make_messages(self._template.refresh, known):

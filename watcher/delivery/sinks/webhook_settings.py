@@ -44,7 +44,7 @@ def _preset_or_file(value: object) -> Preset | TemplateFile:
     return value if isinstance(value, TemplateFile) else _PRESET.validate_python(value)
 
 
-def _dumped(value: Preset | TemplateFile) -> Any:  # noqa: ANN401 (what fingerprints are made of)
+def _dumped(value: Preset | TemplateFile) -> Any:
     return [value.path, value.source] if isinstance(value, TemplateFile) else value
 
 
@@ -62,7 +62,7 @@ def _routing_key(value: SecretStr) -> SecretStr:
     key = value.get_secret_value()
     if _ROUTING_KEY.fullmatch(key):
         return value
-    problem = "is not a routing key" if len(key) == 32 else f"has {len(key)} characters"  # noqa: PLR2004
+    problem = "is not a routing key" if len(key) == 32 else f"has {len(key)} characters"
     remedy = "copy the Integration Key of an Events API v2 integration: 32 letters and digits"
     raise InvalidValueError(problem, remedy=remedy, quote=False)
 

@@ -54,7 +54,7 @@ def account(base_url: str, **keys: str) -> dict[str, Any]:
     return {"accounts": {"eu": {"api_key": SIM_KEY, "base_url": base_url, **keys}}, "watch": [watch]}
 
 
-def hook(url: str, **keys: Any) -> dict[str, Any]:  # noqa: ANN401 (whatever a block holds)
+def hook(url: str, **keys: Any) -> dict[str, Any]:
     sinks = {"ops": {"type": "webhook", "url": f"{url}/secret/path", **keys}, "stdout": {"type": "stdout"}}
     return {"sinks": sinks}
 

@@ -79,7 +79,7 @@ def test_no_file_at_all_is_refused(command: Command) -> None:
 )
 def test_an_address_others_can_reach_is_warned_of(
     listen: str,
-    warned: bool,  # noqa: FBT001 (a column of the table)
+    warned: bool,
     command: Command,
 ) -> None:
     write(f"http: {{listen: {listen}}}\n{GOOD}")
@@ -326,7 +326,7 @@ async def test_it_can_be_interrupted_while_nobody_answers(receiver: Receiver) ->
     write(GOOD.replace("http://127.0.0.1:1", receiver.url))
     life = await begin("check", "--online", folder=Path.cwd(), board=board)
     try:
-        while not receiver.requests:  # noqa: ASYNC110 (another process sets no event)
+        while not receiver.requests:
             await asyncio.sleep(0.01)
         assert await life.stop(signal.SIGINT) == 128 + signal.SIGINT
         assert life.stderr.lines.everything() == b""

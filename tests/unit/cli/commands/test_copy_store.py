@@ -26,7 +26,7 @@ SELECT randomblob(16), randomblob(16), n, 'execution.new', 1, n, zeroblob(500) F
 
 
 @pytest.fixture(autouse=True)
-def old(alone: None, tmp_path: Path) -> Path:  # noqa: ARG001 (it is in the folder of the test)
+def old(alone: None, tmp_path: Path) -> Path:
     """Lay a store with rows into the test's folder."""
     (tmp_path / "fixture.db").write_bytes(FIXTURE.read_bytes())
     copy(f"sqlite:///{tmp_path}/fixture.db", f"sqlite:///{tmp_path}/old.db")

@@ -47,7 +47,7 @@ def shown(
     return picture(SUBJECT, progress, moment, columns=columns).plain.split("\n")
 
 
-def event_of(status: str, *, time: datetime = NOON, **data: Any) -> Event:  # noqa: ANN401 (JSON)
+def event_of(status: str, *, time: datetime = NOON, **data: Any) -> Event:
     body = {"time": time.isoformat(), "data": {"execution": {"id": SUBJECT.execution, "status": status}, **data}}
     return Event(UUID(int=1), EventType.EXECUTION_FAILED, b"", 1, json.dumps(body).encode())
 

@@ -27,7 +27,7 @@ class Gallery:
     async def on_event(self, event: Event, progress: Progress) -> None:
         raise AssertionError(event, progress)
 
-    def show(self, progress: Progress, moment: RenderTime) -> None:  # noqa: ARG002 (as a view)
+    def show(self, progress: Progress, moment: RenderTime) -> None:
         self.moments.append(moment)
 
 

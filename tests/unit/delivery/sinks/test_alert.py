@@ -91,7 +91,7 @@ def test_news_is_bad_or_good() -> None:
 def test_what_ends_an_overdue_execution_is_good_news_unless_it_is_trouble(
     type_: EventType,
     headline: str,
-    is_trouble: bool,  # noqa: FBT001 (one row)
+    is_trouble: bool,
     severity: Severity,
 ) -> None:
     alert = read(closing_overdue(type_))
@@ -193,7 +193,7 @@ def test_a_name_or_an_error_that_nobody_sees_is_as_none(blank: str) -> None:
         (None, False),
     ],
 )
-def test_a_link_that_a_receiver_would_refuse_is_left_out(link: str | None, usable: bool) -> None:  # noqa: FBT001 (one row)
+def test_a_link_that_a_receiver_would_refuse_is_left_out(link: str | None, usable: bool) -> None:
     assert usable_link(link) == (link if usable else None)
 
 

@@ -41,15 +41,15 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-def settings(url: str, **keys: Any) -> AppriseSettings:  # noqa: ANN401 (whatever a block holds)
+def settings(url: str, **keys: Any) -> AppriseSettings:
     return AppriseSettings.model_validate({"type": "apprise", "url": url, **keys})
 
 
-def sink(url: str, *, context: SinkContext | None = None, **keys: Any) -> Sink:  # noqa: ANN401 (as above)
+def sink(url: str, *, context: SinkContext | None = None, **keys: Any) -> Sink:
     return settings(url, **keys).open(context or SinkContext(FakeClock()))
 
 
-async def sent(url: str, delivery: Delivery, **keys: Any) -> SendResult:  # noqa: ANN401 (as above)
+async def sent(url: str, delivery: Delivery, **keys: Any) -> SendResult:
     return await sink(url, **keys).send([delivery])
 
 

@@ -83,7 +83,7 @@ def terminal() -> Iterator[int]:
 @pytest.mark.parametrize(("variable", "coloured"), [("FORCE_COLOR", True), ("NO_COLOR", False)])
 def test_colours_are_as_the_environment_asks(
     variable: str,
-    coloured: bool,  # noqa: FBT001 (a column of the table)
+    coloured: bool,
     terminal: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

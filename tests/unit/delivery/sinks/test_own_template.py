@@ -199,7 +199,7 @@ def test_a_message_may_not_be_larger_than_receivers_take() -> None:
     assert check(source) == TemplateFailure(0, "for execution.new: renders more than 256 KiB")
 
 
-def rendered(source: str, *numbers: int, **data: Any) -> Any:  # noqa: ANN401 (JSON)
+def rendered(source: str, *numbers: int, **data: Any) -> Any:
     (message,) = OwnTemplate(source).messages([failed(number, **data) for number in numbers or (1,)])
     assert message.failure is None
     return json.loads(message.body)

@@ -82,7 +82,7 @@ def of(message: ProblemMessage | None, type_: EventType = EventType.PIPELINE_REC
     return replace(sample(type_), message=message)
 
 
-def overdue_end(type_: EventType, message: ProblemMessage | None, **more: Any) -> Delivery:  # noqa: ANN401 (fields)
+def overdue_end(type_: EventType, message: ProblemMessage | None, **more: Any) -> Delivery:
     return replace(closing_overdue(type_), message=message, **more)
 
 
@@ -283,7 +283,7 @@ async def test_slack_s_limit_of_one_message_a_second_pauses_the_sink() -> None:
         (closes, ("reset", CONNECTION_REMEDIES["reset"])),
     ],
 )
-async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: tuple[str, str]) -> None:  # noqa: ANN401
+async def test_what_is_no_answer_of_slack_is_tried_again(reply: Any, expected: tuple[str, str]) -> None:
     async with Receiver(reply) as receiver, sink_of(FakeSlack.block_at(receiver.url)) as sink:
         result = await sink.send([failed()])
         assert (result.outcome, result.answer, result.remedy) == (SendOutcome.RETRY, *expected)

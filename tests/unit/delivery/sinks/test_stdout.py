@@ -76,8 +76,8 @@ EVENT = b'{"type":"execution.new","data":{"account":"eu","observed":{"at":"2026-
 )
 async def test_people_on_a_terminal_read_a_line_and_programs_the_event(
     format_: str,
-    on_terminal: bool,  # noqa: FBT001 (columns of the table)
-    readable: bool,  # noqa: FBT001
+    on_terminal: bool,
+    readable: bool,
 ) -> None:
     ours, theirs = pty.openpty() if on_terminal else os.pipe()
     await StdoutSink(StdoutOutput(theirs), format_=format_).send([delivery(EVENT)])

@@ -171,7 +171,7 @@ def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:
 @pytest.mark.parametrize("type_", EventType)
 def test_what_people_see_begins_with_the_headline_and_is_harmless_and_holds_no_secret(
     template: Template,
-    check: Callable[[bytes], Any],  # noqa: ARG001 (a column of the table)
+    check: Callable[[bytes], Any],
     type_: EventType,
 ) -> None:
     for delivery in (sample(type_), huge(type_)):

@@ -57,7 +57,7 @@ async def sink_to(
         await sink.close()
 
 
-async def sent(url: str, *, clock: Clock | None = None, **settings: Any) -> SendResult:  # noqa: ANN401 (a block's own)
+async def sent(url: str, *, clock: Clock | None = None, **settings: Any) -> SendResult:
     async with sink_to(url, clock=clock, **settings) as sink:
         return await sink.send([DELIVERY])
 

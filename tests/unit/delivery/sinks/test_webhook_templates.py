@@ -43,7 +43,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings:  # noqa: ANN401 (any setting)
+def settings(url: str = "https://h.example/x", **more: Any) -> WebhookSettings:
     return WebhookSettings.model_validate({"type": "webhook", "url": url, **more})
 
 
@@ -53,7 +53,7 @@ async def sink_to(
     *,
     clock: Clock | None = None,
     take_slot: Callable[[], float] = lambda: 0.0,
-    **more: Any,  # noqa: ANN401 (any setting)
+    **more: Any,
 ) -> AsyncIterator[Sink]:
     sink = settings(url, **more).open(SinkContext(clock or FakeClock(), take_slot=take_slot))
     try:

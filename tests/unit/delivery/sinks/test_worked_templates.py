@@ -24,7 +24,7 @@ class Tags(HTMLParser):
         super().__init__()
         self.found: set[str] = set()
 
-    def handle_starttag(self, tag: str, attrs: object) -> None:  # noqa: ARG002 (as its base)
+    def handle_starttag(self, tag: str, attrs: object) -> None:
         self.found.add(tag)
 
 

@@ -19,7 +19,7 @@ def lend(url: str, *, seconds: int) -> None:
     """Let a daemon hold something of a database for so long from now on."""
     until = f"(extract(epoch FROM clock_timestamp()) + {seconds}) * 1000000"
     run(url, "INSERT INTO lease (kind, name, owner, epoch) VALUES ('sink', 'ops', 'pid 7@host', 1)")
-    run(url, f"UPDATE lease SET until = {until}")  # noqa: S608 (made here)
+    run(url, f"UPDATE lease SET until = {until}")
 
 
 def refused(source: str, target: str, *, code: Exit = Exit.USAGE) -> str:
