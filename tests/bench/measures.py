@@ -10,6 +10,7 @@ from bench.answers import execution_ids
 from bench.counters import Counters
 from bench.figures import Figure, at_least, at_most, shown
 from bench.load_server import serve_load
+from bench.path import measure_path
 from bench.processes import Cost, bare_loop, daemon, events_of, lines_in, observe_cost, server, wait_until
 from bench.receiver import receive
 from bench.replicas import measure_replicas
@@ -161,6 +162,7 @@ def measure_deliveries(bench: Bench) -> Iterator[Figure]:
 MEASURES: Mapping[str, Callable[[Bench], Iterator[Figure]]] = {
     "polls": measure_polls,
     "backlog": measure_backlog,
+    "path": lambda bench: measure_path(bench.workspaces),
     "typical": lambda bench: measure_typical(bench.workspaces, bench.repetitions),
     "many": measure_many,
     "memory": measure_memory,

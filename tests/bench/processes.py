@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,11 +102,20 @@ def lines_in(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
 
 
-@contextmanager
-def daemon(config: Path) -> Iterator[psutil.Process]:
+def daemon(config: Path) -> AbstractContextManager[psutil.Process]:
     """Run the real program; its events go to the file of `events_of`. Raises `RuntimeError` if it complained."""
+    return _running(config, "watcher")
+
+
+def counted_daemon(config: Path) -> AbstractContextManager[psutil.Process]:
+    """Run it with each call of its functions counted: on SIGUSR1 it writes them to `calls.json` beside its events."""
+    return _running(config, "bench.counted", str(config.with_name("calls.json")))
+
+
+@contextmanager
+def _running(config: Path, *module: str) -> Iterator[psutil.Process]:
     environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
-    command = [sys.executable, "-m", "watcher", "run", "--config", str(config)]
+    command = [sys.executable, "-m", *module, "run", "--config", str(config)]
     complaints = config.with_name("watcher.log")
     with (
         complaints.open("wb") as log,

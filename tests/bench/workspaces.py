@@ -35,7 +35,7 @@ class Wish:
 
     `rate_per_s` is each account's; of several each polls its part of the executions. `sink_url` adds a webhook sink
     without a pace. With a `template` that posts messages made for its receiver, with a `group` what goes together.
-    Without a `store_url` the store is a file of the daemon's own.
+    Without a `store_url` the store is a file of the daemon's own. One that is not `is_fast` polls by the defaults.
     """
 
     base_url: str
@@ -48,6 +48,7 @@ class Wish:
     sink_url: str | None = None
     template: str | None = None
     group: Mapping[str, object] | None = None
+    is_fast: bool = True
 
 
 class Workspaces:
@@ -89,7 +90,7 @@ def _settings(wish: Wish, *, store: Path) -> dict[str, Any]:
     return {
         "accounts": {each: account | {"api_key": f"bench-{each}"} for each in parts},
         "watch": [*named, *({"pipeline": pipeline} for pipeline in wish.pipelines)],
-        "polling": fast if named else {},
+        "polling": fast if named and wish.is_fast else {},
         "sinks": {} if wish.sink_url is None else {wish.sink_name: sink},
         "store": {"url": wish.store_url or f"sqlite:///{store}"},
         "http": {"listen": "127.0.0.1:0"},
