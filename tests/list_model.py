@@ -111,16 +111,17 @@ class ModelApi(ScriptedApi):
         )
         return ExecutionSnapshot(life.id, status, started_at=began, finished_at=finished if ended else None)
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, execution))
         life = next((each for each in self.lives if each.id == execution and each.begins_s <= sent_at), None)
         if life is None:
             return Reply(Outcome.NOT_FOUND, sent_at, None, 404)
         row = replace(self.amend(self._row(life, sent_at)), pipeline_id=PIPELINE, pipeline_name="Sales agent")
-        return Reply(Outcome.OK, sent_at, row, 200)
+        body_hash = hash(repr(row))
+        return Reply(Outcome.OK, sent_at, None if body_hash == known_hash else row, 200, body_hash=body_hash)
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         self.count += 1
@@ -134,7 +135,11 @@ class ModelApi(ScriptedApi):
         rows = tuple(self._row(each, at) for each in shown[(page - 1) * self.page_rows : page * self.page_rows])
         rows = rows[: len(rows) // 2] if fault is Fault.CUT else rows
         rows = tuple(self.amend(row) for row in rows if not self.hides(row))
-        return PageReply(Outcome.OK, sent_at, rows, 0, len(shown) if self.states_total else None, 200)
+        total = len(shown) if self.states_total else None
+        body_hash = hash((repr(rows), total))
+        if known is not None and known.body_hash == body_hash:
+            return known._replace(sent_at=sent_at)
+        return PageReply(Outcome.OK, sent_at, rows, 0, total, 200, body_hash=body_hash)
 
 
 def lives(

@@ -68,7 +68,7 @@ class FakeClock:
 
 @dataclass
 class ScriptedApi:
-    """Answers with what `script` says now; notes who was asked when, and how many at once."""
+    """Answers with what `script` says now; notes who was asked when, how many at once, and how many were not read."""
 
     clock: FakeClock
     script: dict[str, Outcome | ExecutionSnapshot] = field(default_factory=dict)
@@ -81,6 +81,7 @@ class ScriptedApi:
     reason: str | None = None
     pipelines: set[str] = field(default_factory=lambda: {PIPELINE})
     asked: list[tuple[float, str]] = field(default_factory=list)
+    unread: int = 0
     in_flight: int = 0
     most_in_flight: int = 0
     at_once: Counter[str] = field(default_factory=Counter)
@@ -90,7 +91,7 @@ class ScriptedApi:
     def __post_init__(self) -> None:
         self.gate.set()
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
         assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, execution))
@@ -103,7 +104,9 @@ class ScriptedApi:
         self.at_once[execution] -= 1
         answer = self.default or self.script[execution]
         if isinstance(answer, ExecutionSnapshot):
-            return Reply(Outcome.OK, sent_at, answer, 200)
+            body_hash = hash(repr(answer))
+            self.unread += body_hash == known_hash
+            return Reply(Outcome.OK, sent_at, None if body_hash == known_hash else answer, 200, body_hash=body_hash)
         return Reply(answer, sent_at, None, self.status_codes.get(answer), self.retry_after_s, self.reason)
 
     def times(self, execution: str) -> list[float]:
@@ -114,13 +117,18 @@ class ScriptedApi:
         length = sum(len(rows) for rows in self.pages.values() if isinstance(rows, tuple))
         return self.total or length if self.states_total else None
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         assert pipeline in self.pipelines
         sent_at = self.clock.monotonic()
         self.asked.append((sent_at, f"page {page}"))
         answer = self.default or self.pages.get(page, ())
         if isinstance(answer, tuple):
-            return PageReply(Outcome.OK, sent_at, answer, 0, self._total(), 200)
+            body_hash = hash((repr(answer), self._total()))
+            if known is not None and known.body_hash == body_hash:
+                self.unread += 1
+                return known._replace(sent_at=sent_at)
+            rows = tuple(replace(row) for row in answer)
+            return PageReply(Outcome.OK, sent_at, rows, 0, self._total(), 200, body_hash=body_hash)
         return PageReply(answer, sent_at, None, 0, None, self.status_codes.get(answer), self.retry_after_s)
 
 

@@ -1,13 +1,12 @@
 """How far one change, and one poll that shows none, goes through our code: functions, files and calls. Exact: no clock.
 
-A daemon of its own is run by `python -m bench.counted`, which counts each call of our code in all threads. A coroutine that goes
-on after it waited counts as a call again.
+A daemon of its own is run by `python -m bench.counted`, which counts each call of our code in all threads. A coroutine
+that goes on after it waited counts as a call again.
 """
 
 import json
 import os
 import signal
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 

@@ -110,8 +110,8 @@ class WorldApi:
         for execution in sorted(world.executions(), key=lambda each: each.begins_s):
             self._shelves[execution.pipeline.id].add(execution)
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
-        """Fetch one execution, at once."""
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
+        """Fetch one execution, at once; each answer is another."""
         now_s = self._world.now_s()
         found = self._world.find(execution, pipeline=pipeline)
         assert found is not None
@@ -119,8 +119,8 @@ class WorldApi:
         facts = parse_execution(self._book.answer(found, now_s=now_s).body, asked=execution)
         return Reply(Outcome.OK, self._world.clock.monotonic(), facts, 200)
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
-        """Fetch one page of a pipeline's list, at once."""
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+        """Fetch one page of a pipeline's list, at once; each answer is another."""
         now_s, shelf = self._world.now_s(), self._shelves[pipeline]
         executions = shelf.page(page, now_s=now_s)
         self._notes.asked(page, executions, now_s=now_s)

@@ -41,7 +41,7 @@ _Parsed_co = TypeVar("_Parsed_co", covariant=True)
 
 
 class _Result(NamedTuple, Generic[_Found]):
-    """What came of one request; `found` is there if and only if `outcome` is `ok`."""
+    """What came of one request; `found` is there if `outcome` is `ok` and the body's hash is not the known one."""
 
     outcome: Outcome
     sent_at: Monotonic
@@ -49,6 +49,7 @@ class _Result(NamedTuple, Generic[_Found]):
     status_code: int | None = None
     retry_after_s: float | None = None
     reason: str | None = None
+    body_hash: int | None = None
 
 
 class _Parse(Protocol[_Parsed_co]):
@@ -67,24 +68,29 @@ class ClerkApi:
         # One thread, started when it is needed: answers that are hard to read hold up those of this key alone.
         self._parser_thread = ThreadPoolExecutor(1, thread_name_prefix="clerk-api")
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
         """Fetch one execution by lower-case ids. Trouble is a `Reply` too."""
         parse = partial(parse_execution, asked=execution)
-        return Reply(*await self._ask(f"{pipeline}/executions/{execution}", parse=parse))
+        return Reply(*await self._ask(f"{pipeline}/executions/{execution}", parse=parse, known_hash=known_hash))
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         """Fetch one page of a pipeline's list, the first is 1. Trouble is a `PageReply` too."""
         query = f"limit={PAGE_ROWS}&page={page}"
-        result = await self._ask(f"{pipeline}/executions", query, parse=parse_page)
+        known_hash = None if known is None else known.body_hash
+        result = await self._ask(f"{pipeline}/executions", query, parse=parse_page, known_hash=known_hash)
+        if known is not None and result.found is None and result.outcome is Outcome.OK:
+            return known._replace(sent_at=result.sent_at)
         rows, skipped, total = result.found or (None, 0, None)
         return PageReply(result.outcome, result.sent_at, rows, skipped, total, *result[3:])
 
-    async def _ask(self, what: str, query: str = "", *, parse: _Parse[_Found]) -> _Result[_Found]:
+    async def _ask(
+        self, what: str, query: str = "", *, parse: _Parse[_Found], known_hash: int | None
+    ) -> _Result[_Found]:
         url = self._base_url.with_path(f"{self._path}/public/pipelines/{what}", encoded=True)
         sent_at = self._clock.monotonic()
         try:
             response = await self._client.get(
-                url.with_query(query) if query else url, read=lambda body: self._read(body, parse)
+                url.with_query(query) if query else url, read=lambda body: self._read(body, parse, known_hash)
             )
         except TransportFailedError as failure:
             return _Result(_FAILURES.get(failure.kind, Outcome.CONNECTION), sent_at, reason=failure.kind)
@@ -92,16 +98,23 @@ class ClerkApi:
             return _Result(Outcome.INVALID, sent_at, status_code=200, reason=error.flaw)
         code = response.status_code
         if response.found is not None:
-            return _Result(Outcome.OK, sent_at, response.found, code)
+            found, body_hash = response.found
+            return _Result(Outcome.OK, sent_at, found, code, body_hash=body_hash)
         retry_after_s = parse_retry_after(response.retry_after, now=self._clock.now())
         return _Result(outcome_of(code), sent_at, None, code, retry_after_s, f"status_{code}")
 
-    async def _read(self, body: bytes, parse: _Parse[_Found]) -> _Found:
-        """Read what is quickly read here, and all else in the thread."""
+    async def _read(self, body: bytes, parse: _Parse[_Found], known_hash: int | None) -> tuple[_Found | None, int]:
+        """Read what is quickly read here, and all else in the thread; what is known is not read again.
+
+        The hash is keyed anew in each process, so nobody can make two bodies that have the same.
+        """
+        body_hash = hash(body)
+        if body_hash == known_hash:
+            return None, body_hash
         try:
-            return parse(body, attempt=ParseAttempt.FIRST)
+            return parse(body, attempt=ParseAttempt.FIRST), body_hash
         except HardToReadError:
-            return await self._in_thread(partial(parse, body, attempt=ParseAttempt.SECOND))
+            return await self._in_thread(partial(parse, body, attempt=ParseAttempt.SECOND)), body_hash
 
     async def _in_thread(self, work: Callable[[], _Found]) -> _Found:
         """Work aside. Begun, it cannot be stopped and keeps its body: a cancellation comes through when it is done."""

@@ -8,11 +8,11 @@ from watcher.runtime.transport_failures import PROXY_REMEDIES
 
 
 class Reply(NamedTuple):
-    """What became of one request. `execution` is there if and only if `outcome` is `ok`.
+    """What became of one request. `execution` is there if `outcome` is `ok` and the body is not the one that is known.
 
-    `sent_at` is a monotonic reading taken just before the request went out; `retry_after_s` is the server's wish,
-    as it gave it; `status_code` is absent when there was no answer. `reason` is a word of ours for the log: why
-    there is no execution.
+    `body_hash` is that of a body that could be read. `sent_at` is a monotonic reading taken just before the request
+    went out; `retry_after_s` is the server's wish, as it gave it; `status_code` is absent when there was no answer.
+    `reason` is a word of ours for the log: why there is no execution.
     """
 
     outcome: Outcome
@@ -21,6 +21,7 @@ class Reply(NamedTuple):
     status_code: int | None = None
     retry_after_s: float | None = None
     reason: str | None = None
+    body_hash: int | None = None
 
 
 REMEDIES = {
@@ -37,8 +38,9 @@ PAGE_ROWS = 50
 class PageReply(NamedTuple):
     """What became of one request for a page of a list. `rows` are there if and only if `outcome` is `ok`.
 
-    They come in the API's order; `skipped` more were on the page, unreadable. `total` is what the API says the whole
-    list holds, true or not. The other fields are as in `Reply`.
+    They come in the API's order, the very objects of the page that is known if its body was the same; `skipped` more
+    were on the page, unreadable. `total` is what the API says the whole list holds, true or not. The other fields are
+    as in `Reply`.
     """
 
     outcome: Outcome
@@ -49,6 +51,7 @@ class PageReply(NamedTuple):
     status_code: int | None = None
     retry_after_s: float | None = None
     reason: str | None = None
+    body_hash: int | None = None
 
 
 Answer = Reply | PageReply
@@ -58,10 +61,10 @@ Answer = Reply | PageReply
 class Api(Protocol):
     """The Clerk Chat API with one key. Trouble is a reply, never an exception; only cancellation comes through."""
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
-        """Fetch one execution."""
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
+        """Fetch one execution. A body with the known hash is not read."""
         ...
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
-        """Fetch one page of a pipeline's list; the first is page 1."""
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+        """Fetch one page of a pipeline's list; the first is page 1. A body like that of the known reply is not read."""
         ...

@@ -111,7 +111,7 @@ class DeliveryWorker:
         """Take the slot of one more request of what is being sent; return in how many seconds it may go."""
         self._sink_state.went_on()
         now = self._clock.monotonic()
-        at = max(now, self._pacer.ready_at(), self._sink_state.paused_until)
+        at = max(now, self._pacer.ready_at, self._sink_state.paused_until)
         self._pacer.spend(at)
         return at - now
 
@@ -147,7 +147,7 @@ class DeliveryWorker:
         It does if its answers take much longer than the turns of the event loop that a request needs.
         """
         began_at = self._clock.monotonic()
-        sends_from = max(self._sends_from(), self._pacer.ready_at())
+        sends_from = max(self._sends_from(), self._pacer.ready_at)
         waits = self._is_backlog and not (self._resting() or self._breaker.is_open or sends_from > began_at)
         if waits:
             await asyncio.sleep(0)
@@ -206,7 +206,7 @@ class DeliveryWorker:
         now, is_open = self._clock.monotonic(), self._breaker.is_open
         if is_open and not self._is_trial:  # it was taken before the breaker opened
             self._give_back()
-        while self._ready and self._has_capacity(now) and self._pacer.ready_at() <= now:
+        while self._ready and self._has_capacity(now) and self._pacer.ready_at <= now:
             batch = self._next_batch()
             if is_open:
                 self._breaker.trial_begins(never_tried=not batch[0].attempts, now=now)
@@ -278,7 +278,7 @@ class DeliveryWorker:
             rest_s = from_at - now
         elif self._has_capacity(now) and not (self._breaker.is_open and self._breaker.is_trying):
             if self._ready:
-                rest_s = self._pacer.ready_at() - now
+                rest_s = self._pacer.ready_at - now
             elif self._breaker.is_open:
                 rest_s = self._trial_at - now
             elif self._next_due_at is not None:

@@ -119,10 +119,15 @@ def _move(before: ExecutionRecord, poll: Observation, *, status: str, terminal: 
     return _emit(known, EventType.EXECUTION_UNRECOGNIZED, kind=kind, status=status, previous=previous)
 
 
+def exceeds_limit(known: ExecutionRecord, *, at: Micros, overdue_after_s: Mapping[str, float]) -> bool:
+    """Return whether an execution is longer in its status than it may be, and nobody was told yet."""
+    limit_s = overdue_after_s.get(known.status or "")
+    return limit_s is not None and known.overdue_sequence is None and at - known.since_at > limit_s * 1_000_000
+
+
 def _with_overdue(seen: TransitionResult, *, at: Micros, overdue_after_s: Mapping[str, float]) -> TransitionResult:
     known = seen.known
-    limit_s = overdue_after_s.get(known.status or "")
-    if limit_s is None or known.overdue_sequence is not None or at - known.since_at <= limit_s * 1_000_000:
+    if not overdue_after_s or not exceeds_limit(known, at=at, overdue_after_s=overdue_after_s):
         return seen
     emitted = _emit(known, EventType.EXECUTION_OVERDUE, kind="overdue", status=known.status or "", previous=None)
     known = replace(emitted.known, polled_at=at, overdue_sequence=emitted.known.sequence)

@@ -156,7 +156,7 @@ class AccountPoller:
         if wanted_at is None:
             return None
         due_at = now if self._breaker.unusable else wanted_at
-        return max(due_at, self._deps.pacer.ready_at(), self._breaker.opens_at())
+        return max(due_at, self._deps.pacer.ready_at, self._breaker.opens_at())
 
     async def _end_overdue_elsewhere(self, watches: Sequence[Watch]) -> None:
         """Take in whose problem was closed while its limit was not asked for: by another process, which told nobody."""
@@ -218,17 +218,21 @@ class AccountPoller:
 
     async def _poll(self, entry: TrackedExecution, poll: Coroutine[Any, Any, float | None]) -> None:
         next_s: float | None = 0.0  # a poll that is cancelled is due again
+        rules = self._alert_rules
         try:
-            next_s = await self._session.guard(poll, instead=lambda retry_s: retry_s)
+            next_s = await poll
+        except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
+            next_s = self._session.failed(error)
         finally:
-            if self._alert_rules.holds(entry):  # it is confirmed, and waits for older ends to be
+            if rules.recorders and rules.holds(entry):  # it is confirmed, and waits for older ends to be
                 pass
             elif next_s is None or entry.pending is None or entry.unwatched:
-                self._poller.put_back(entry, next_s)
-                self._conclude(self._alert_rules.confirmed(entry))
+                self._registry.put_back(entry, next_s, now=self._clock.monotonic())
+                if rules.recorders:
+                    self._conclude(rules.confirmed(entry))
             else:  # its pending confirmation could not be confirmed, and waits on for that
                 entry.pending.retry_after(next_s, now=self._clock.monotonic())
-                self._alert_rules.confirms(entry)
+                rules.confirms(entry)
                 self._confirmations.add(entry)
 
     def _conclude(self, several: Sequence[Confirmed]) -> None:
@@ -239,20 +243,20 @@ class AccountPoller:
     def _take(self) -> Request | None:
         """Take the next request if one may go now, spending its slot."""
         now = self._clock.monotonic()
-        if self._draining or self._full() or self._deps.pacer.ready_at() > now or not self._deps.is_trusted():
+        if self._draining or self._full() or self._deps.pacer.ready_at > now or not self._deps.is_trusted():
             return None
-        match self._breaker.state(now):
-            case BreakerState.CLOSED:
-                request = self._selector.next(now)
-            case BreakerState.HALF_OPEN:
-                request = self._selector.probe(self._session.probe_target, now=now)
-            case BreakerState.OPEN:
-                return None
+        state = self._breaker.state(now)
+        if state is BreakerState.CLOSED:
+            request = self._selector.next(now)
+        elif state is BreakerState.HALF_OPEN:
+            request = self._selector.probe(self._session.probe_target, now=now)
+        else:
+            return None
         if request is None:
             return None
         self._in_flight_count += 1
         self._deps.pacer.spend(now)
-        if self._breaker.unusable:
+        if state is BreakerState.HALF_OPEN:
             self._breaker.probed(now)
         else:
             self._note_gaps(request, now=now)
@@ -265,7 +269,7 @@ class AccountPoller:
 
     def _full(self) -> bool:
         concurrency = self._deps.concurrency
-        if self._deps.backpressure:  # many requests at once make long turns of the event loop, and as much work
+        if self._deps.backpressure.waiting:  # many requests at once make long turns of the event loop, and as much work
             concurrency = min(concurrency, YIELDING_CONCURRENCY)
         return self._in_flight_count >= concurrency
 
@@ -293,6 +297,6 @@ class AccountPoller:
         if poll_at is not None and not self._draining and self._deps.is_trusted():
             if not self._full():
                 at = min(at, poll_at)
-            elif self._deps.backpressure:
+            elif self._deps.backpressure.waiting:
                 at = min(at, Monotonic(now + YIELDING_S))
         return max(at, Monotonic(now + SHORTEST_TICK_S))

@@ -19,7 +19,7 @@ class AccountRules:
     def __init__(self, deps: AccountDependencies) -> None:
         """Start with none."""
         self._deps = deps
-        self._recorders: dict[str, PipelineRecorder] = {}
+        self.recorders: dict[str, PipelineRecorder] = {}
         self._retired: list[PipelineRecorder] = []  # and not forgotten yet
         self._streams: dict[str, PipelineStream] = {}
 
@@ -29,8 +29,8 @@ class AccountRules:
 
     def drop(self, watches: Sequence[Watch]) -> list[Confirmed]:
         """Judge by no rules but those of these watches; return what waits no more. `watch` is to follow."""
-        gone = self._recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
-        dropped = [self._recorders.pop(pipeline) for pipeline in gone]
+        gone = self.recorders.keys() - {watch.pipeline for watch in watches if watch.rules is not None}
+        dropped = [self.recorders.pop(pipeline) for pipeline in gone]
         self._retired += dropped
         return [confirmed for recorder in dropped for confirmed in recorder.order.all_confirmed()]
 
@@ -42,7 +42,7 @@ class AccountRules:
         for watch in watches:
             if watch.rules is None:
                 continue
-            recorder = self._recorders.get(watch.pipeline)
+            recorder = self.recorders.get(watch.pipeline)
             if recorder is None:
                 record = await self._deps.store.load_rules(self._deps.lease, watch.pipeline)
                 stream = self.stream(watch.pipeline, sequence=record.sequence)
@@ -52,13 +52,13 @@ class AccountRules:
                 recorder.watch = watch
             else:
                 await recorder.begin(watch)
-            self._recorders[watch.pipeline] = recorder
+            self.recorders[watch.pipeline] = recorder
 
     async def record(
         self, change: ExecutionChange, execution: ExecutionSnapshot | None, *, entry: TrackedExecution
     ) -> None:
         """Write a change, with what the rules of its pipeline make of it. Raises `StoreError`."""
-        recorder = self._recorders.get(change.known.pipeline)
+        recorder = self.recorders.get(change.known.pipeline)
         if recorder is None:
             await self._deps.store.record(change)
         else:
@@ -66,44 +66,44 @@ class AccountRules:
 
     def shown(self, pipeline: str, rows: Iterable[ExecutionSnapshot]) -> None:
         """Take in what a list shows, known or not."""
-        if (recorder := self._recorders.get(pipeline)) is not None:
+        if (recorder := self.recorders.get(pipeline)) is not None:
             recorder.shown(rows)
 
     def hold(self, pipeline: str) -> None:
         """Judge no end of a pipeline before its list was read in full: some may not have been seen yet."""
-        if (recorder := self._recorders.get(pipeline)) is not None:
+        if (recorder := self.recorders.get(pipeline)) is not None:
             recorder.hold()
 
     def hold_all(self) -> None:
         """Do so for all pipelines."""
-        for recorder in self._recorders.values():
+        for recorder in self.recorders.values():
             recorder.hold()
 
     async def scanned(self, pipeline: str, began_at: Micros, *, proves_silence: bool) -> None:
         """Take in that a scan is complete. Raises `StoreError`."""
-        if (recorder := self._recorders.get(pipeline)) is not None:
+        if (recorder := self.recorders.get(pipeline)) is not None:
             await recorder.scanned(began_at, proves_silence=proves_silence)
 
     # Ends that a GET is to confirm
 
     def confirms(self, entry: TrackedExecution) -> None:
         """Note that the end of an execution is to be confirmed."""
-        if (recorder := self._recorders.get(entry.known.pipeline)) is not None:
+        if (recorder := self.recorders.get(entry.known.pipeline)) is not None:
             recorder.order.begin(entry)
 
     def keeps(self, confirmed: Confirmed) -> bool:
         """Return whether a confirmed end must wait for an older one."""
-        recorder = self._recorders.get(confirmed.entry.known.pipeline)
+        recorder = self.recorders.get(confirmed.entry.known.pipeline)
         return recorder is not None and recorder.order.keeps(confirmed)
 
     def holds(self, entry: TrackedExecution) -> bool:
         """Return whether the end of an execution is confirmed and waits."""
-        recorder = self._recorders.get(entry.known.pipeline)
+        recorder = self.recorders.get(entry.known.pipeline)
         return recorder is not None and recorder.order.holds(entry)
 
     def confirmed(self, entry: TrackedExecution) -> Sequence[Confirmed]:
         """Note that an end was recorded or denied; return those that wait no more."""
-        recorder = self._recorders.get(entry.known.pipeline)
+        recorder = self.recorders.get(entry.known.pipeline)
         if recorder is None:
             return ()
         recorder.order.end(entry)

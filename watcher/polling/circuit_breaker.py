@@ -110,6 +110,8 @@ class AccountCircuitBreaker:
 
     def state(self, now: Monotonic) -> BreakerState:
         """Return what may be sent at `now`."""
+        if self.trouble is None:  # as nearly always
+            return BreakerState.CLOSED if now >= self.paused_until else BreakerState.OPEN
         if now < self.opens_at():
             return BreakerState.OPEN
         return BreakerState.HALF_OPEN if self.unusable else BreakerState.CLOSED
@@ -164,7 +166,7 @@ class AccountCircuitBreaker:
             self._success_sent_at = max(self._success_sent_at, reply.sent_at)
             self.failing_since = self._failed_before_s = None
             self._pause_count = 0
-            if self.unusable and reply.sent_at >= self._troubled_at:
+            if self.trouble is not None and self.unusable and reply.sent_at >= self._troubled_at:
                 self.trouble = None
                 self._key_refused = False
         elif not (lost and reply.outcome in _EXPECTED_OF_LOST):

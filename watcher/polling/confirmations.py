@@ -122,13 +122,13 @@ class ConfirmationQueue:
     """Those that wait for a GET to confirm their end: the pipelines by turns, and in each the oldest first.
 
     All is in heaps: what comes next is found in a few steps, however many wait. One that was let go of stays in them
-    until it comes first. Its `number` separates one that waits again from what it left there.
+    until it comes first. `waiting` has the number of each, which tells one that waits again from what it left there.
     """
 
     def __init__(self, *, in_time_count: float) -> None:
         """Start with nobody. `in_time_count` are the GETs that can be had within the time an end may wait."""
         self._in_time_count = max(1.0, in_time_count)
-        self._numbers: dict[TrackedExecution, int] = {}
+        self.waiting: dict[TrackedExecution, int] = {}
         self._pipelines: dict[str, _PipelineQueue] = {}
         self._turns: list[tuple[int, str]] = []
         self._retries: Heap = []
@@ -143,7 +143,7 @@ class ConfirmationQueue:
         if pending.retry_at == NEVER_TRIED and self._turn_of_next(pending.pipeline) > self._in_time_count:
             self._too_late.append(entry)
             return
-        number = self._numbers[entry] = next(self._counter)
+        number = self.waiting[entry] = next(self._counter)
         queue = self._pipelines.setdefault(pending.pipeline, _PipelineQueue(number))
         queue.count += 1
         heapq.heappush(self._expiries, (pending.expires_at, number, entry))
@@ -162,7 +162,7 @@ class ConfirmationQueue:
     def take(self, entry: TrackedExecution) -> None:
         """Let go of one; its pipeline's next comes after all others'."""
         assert entry.pending is not None
-        del self._numbers[entry]
+        del self.waiting[entry]
         pipeline = entry.pending.pipeline
         queue = self._pipelines[pipeline]
         queue.count -= 1
@@ -221,7 +221,7 @@ class ConfirmationQueue:
         """Return the first who waits still, dropping those before."""
         while heap:
             _, number, entry = heap[0]
-            if self._numbers.get(entry) == number:
+            if self.waiting.get(entry) == number:
                 return heap[0]
             heapq.heappop(heap)
         return None

@@ -13,7 +13,7 @@ from watcher.domain.event_size import Json
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot, LostReason
 from watcher.domain.problems import Problem, ProblemChange
 from watcher.domain.timestamps import Micros, Monotonic, from_us, to_us
-from watcher.domain.transitions import Observation, StatusChange, TransitionResult, lose, observe
+from watcher.domain.transitions import Observation, StatusChange, TransitionResult, exceeds_limit, lose, observe
 from watcher.domain.watch import Watch, limits_dwell
 from watcher.polling.policy import LOST_EVERY_S, AccountState, Cadence, FailurePolicy
 from watcher.polling.poll_queue import TrackedExecution
@@ -87,7 +87,8 @@ class ReplyEvaluator:
         """
         watch, before = entry.watch, entry.known
         self._failures.note_success(entry)
-        self.learn_name(watch.pipeline, execution.pipeline_name)
+        if execution.pipeline_name:
+            self._pipeline_names[watch.pipeline] = execution.pipeline_name
         seen_at = self._clock.steady_us()
         elapsed_us = round((self._clock.monotonic() - sent_at) * 1_000_000)
         poll = Observation(execution, Micros(seen_at - elapsed_us), seen_at)
@@ -96,6 +97,18 @@ class ReplyEvaluator:
         known = before if change is None else change.known
         next_s = None if known.ended_at else self._cadence((seen_at - known.since_at) / 1_000_000)
         return Evaluation(known, change, next_s, None if result.dropped else seen_at, result.contradicts)
+
+    def unchanged(self, entry: TrackedExecution) -> Evaluation:
+        """Evaluate an answer that was the same as the last one: a success in all else."""
+        self._failures.note_success(entry)
+        seen_at = self._clock.steady_us()
+        next_s = self._cadence((seen_at - entry.known.since_at) / 1_000_000)
+        return Evaluation(entry.known, None, next_s, seen_at)
+
+    def is_overdue(self, entry: TrackedExecution) -> bool:
+        """Return whether a look at an execution is to find it overdue, if its status is still the same."""
+        limits_s = entry.watch.overdue_after_s
+        return bool(limits_s) and exceeds_limit(entry.known, at=self._clock.steady_us(), overdue_after_s=limits_s)
 
     def failure(self, entry: TrackedExecution, reply: Reply, around: AccountState) -> Evaluation:
         """Evaluate any other reply, which `entry` counts as trouble.

@@ -6,7 +6,7 @@ When to poll which is the account's; how the account is, is the session's.
 import structlog
 
 from watcher.clerk.protocol import Reply
-from watcher.domain.execution import ExecutionSnapshot
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Monotonic
 from watcher.polling.account_rules import AccountRules
 from watcher.polling.confirmations import DENIED_FOR_S, Confirmed
@@ -42,19 +42,30 @@ class ExecutionPoller:
 
         An end that rules judge may have to wait for older ones: then nothing is recorded yet. Raises `StoreError`.
         """
-        reply = await self._deps.api.get(pipeline=entry.watch.pipeline, execution=entry.known.execution)
-        now = self._clock.monotonic()
-        self._deps.metrics.asked(reply.outcome, now - reply.sent_at)
-        if reply.execution is None:
+        deps, evaluator = self._deps, self._deps.evaluator
+        # Not where the time that went by is to be told: that event needs what the answer says.
+        known_hash = None if entry.pending or evaluator.is_overdue(entry) else entry.body_hash
+        reply = await deps.api.get(
+            pipeline=entry.watch.pipeline, execution=entry.known.execution, known_hash=known_hash
+        )
+        now, execution, is_ok = self._clock.monotonic(), reply.execution, reply.outcome is Outcome.OK
+        deps.metrics.asked(reply.outcome, now - reply.sent_at)
+        if not is_ok:
             evaluation = self._evaluate_failure(entry, reply, now=now)
         else:
-            evaluation = self._deps.evaluator.success(entry, reply.execution, sent_at=reply.sent_at)
+            if execution is None:
+                evaluation = evaluator.unchanged(entry)
+            else:
+                evaluation = evaluator.success(entry, execution, sent_at=reply.sent_at)
             self._session.note_success(entry, reply, now=now)
-        await self._session.report_answer(failed=reply.execution is None)
-        if reply.execution is not None and entry.pending is not None:
-            confirmed = Confirmed(entry, evaluation, reply.execution)
+        if not is_ok or self._breaker.trouble is not deps.reporter.reported:
+            await self._session.report_answer(failed=not is_ok)
+        if execution is not None and entry.pending is not None:
+            confirmed = Confirmed(entry, evaluation, execution)
             return evaluation.next_s if self._rules.keeps(confirmed) else await self.conclude(confirmed)
-        await self.record(entry, evaluation, reply.execution)
+        await self.record(entry, evaluation, execution)
+        if evaluation.polled_at is not None and not evaluation.contradicts:
+            entry.body_hash = reply.body_hash
         return evaluation.next_s
 
     async def conclude(self, confirmed: Confirmed) -> float | None:
@@ -81,6 +92,7 @@ class ExecutionPoller:
             self._deps.metrics.contradicted.inc()
             log.warning("execution.contradicted", execution=entry.known.execution, status="ended")
         if evaluation.change is not None:
+            entry.body_hash = entry.row = None
             await self._rules.record(evaluation.change, execution, entry=entry)
             entry.recorded, entry.unflushed = True, False
             self._registry.move(entry, evaluation.known)
@@ -95,17 +107,6 @@ class ExecutionPoller:
             self._session.flush_later(entry)
         if evaluation.polled_at is not None:
             entry.polled_at = evaluation.polled_at
-
-    def put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
-        """Put an entry back for a poll so long after the request of this one. It is lost if that fails: nobody has it.
-
-        So whatever is raised ends the daemon, also where a guard is around this.
-        """
-        try:
-            self._registry.put_back(entry, next_s, now=self._clock.monotonic())
-        except Exception as error:
-            self._deps.fatal(error)
-            raise
 
     def _evaluate_failure(self, entry: TrackedExecution, reply: Reply, *, now: Monotonic) -> Evaluation:
         lost = entry.known.lost is not None

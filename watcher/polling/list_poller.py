@@ -28,6 +28,9 @@ from watcher.store.changes import ExecutionChange
 
 log = structlog.get_logger()
 
+PAGES_KEPT = 128
+"""So many pages are kept as they were read last: 5 MB, and enough for 50 pipelines with a hundred open executions."""
+
 BEYOND_THE_END = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 """How an API may answer for a page that its list does not have."""
 
@@ -56,6 +59,7 @@ class ListPoller:
         self._alert_rules = alert_rules
         self._failures = ListFailures(deps, session=session, registry=registry, scans=scans, rules=alert_rules)
         self._clock = deps.clock
+        self._pages: dict[tuple[str, int], PageReply] = {}  # the one that was asked for last is the last
         self._at_rest = Step(QueueKind.STALE, rules.min_interval_s)  # where nothing is left to do
 
     async def ask(self, request: ListRequest) -> None:
@@ -63,10 +67,9 @@ class ListPoller:
         listing, left = request.listing, {entry.known.execution: entry for entry in request.entries}
         step = self._at_rest
         try:
-            step = await self._session.guard(
-                self._ask(request, left=left),
-                instead=lambda wait_s: self._failures.rests(listing, wait_s, now=self._clock.monotonic()),
-            )
+            step = await self._ask(request, left=left)
+        except Exception as error:  # noqa: BLE001 (the one around a page: it must not end other polls)
+            step = self._failures.rests(listing, self._session.failed(error), now=self._clock.monotonic())
         finally:
             for entry in left.values():
                 self._registry.restore(entry)
@@ -82,7 +85,9 @@ class ListPoller:
         listing = request.listing
         if request.scans and listing.nameless is not None:
             return await self._ask_name(request, *listing.nameless, left=left)
-        reply = await self._deps.api.list(pipeline=listing.watch.pipeline, page=request.page)
+        known = self._pages.get((listing.watch.pipeline, request.page))
+        reply = await self._deps.api.list(pipeline=listing.watch.pipeline, page=request.page, known=known)
+        self._keep(request, reply)
         now = self._clock.monotonic()
         self._deps.metrics.listed(reply.outcome, now - reply.sent_at)
         if reply.rows is None:
@@ -97,6 +102,15 @@ class ListPoller:
         if listing.unwatched:
             return self._at_rest
         return await self._read(request, reply, left=left)
+
+    def _keep(self, request: ListRequest, reply: PageReply) -> None:
+        """Keep a page that will be asked for again soon: its rows are not read again while its body is the same."""
+        key = request.listing.watch.pipeline, request.page
+        self._pages.pop(key, None)
+        if reply.body_hash is not None and (request.page == 1 or request.entries):
+            self._pages[key] = reply
+            if len(self._pages) > PAGES_KEPT:
+                del self._pages[next(iter(self._pages))]
 
     async def _fail(self, request: ListRequest, reply: PageReply, *, now: Monotonic) -> Step:
         """Let a list rest. One whose deeper pages are refused is read again from its head: the rest is a gap, once."""

@@ -178,7 +178,7 @@ class PageProcessor:
     def _undo(self, entry: TrackedExecution, *, before: ExecutionRecord, is_new: bool) -> None:
         """Let all be as it was before: whoever was not known is as unknown to the next reading."""
         entry.pending, entry.known = None, before
-        self._poller.put_back(entry, None if is_new else 0.0)
+        self._put_back(entry, None if is_new else 0.0)
 
     async def _finish(self, change: _Change) -> None:
         """Write what a row led to and let its entry go: to its confirmation, or back into the poll queue."""
@@ -193,7 +193,20 @@ class PageProcessor:
             self._alert_rules.confirms(entry)
             self._confirmations.add(entry)
         else:
-            self._poller.put_back(entry, change.evaluation.next_s)
+            is_told = change.evaluation.polled_at is not None and not change.evaluation.contradicts
+            entry.row = change.execution if is_told else None
+            self._put_back(entry, change.evaluation.next_s)
+
+    def _put_back(self, entry: TrackedExecution, next_s: float | None) -> None:
+        """Put an entry back for a poll so long after the request of this one. It is lost if that fails: nobody has it.
+
+        So whatever is raised ends the daemon, though the failure of a page does not.
+        """
+        try:
+            self._registry.put_back(entry, next_s, now=self._clock.monotonic())
+        except Exception as error:
+            self._deps.fatal(error)
+            raise
 
     def _evaluate(self, entry: TrackedExecution, execution: ExecutionSnapshot, page: ListedPage) -> Evaluation:
         """Evaluate a row.
@@ -210,6 +223,8 @@ class PageProcessor:
                 at = self._clock.steady_us()
                 known = replace(entry.known, status=execution.status, since_at=at, polled_at=at, ended_at=at)
                 return Evaluation(known, ExecutionChange(lease, None, known, ()), None)
+        if execution is entry.row and not self._deps.evaluator.is_overdue(entry):
+            return self._deps.evaluator.unchanged(entry)
         if not selects(self._rules.details, execution):
             return self._deps.evaluator.success(entry, execution, sent_at=sent_at)
         now = self._clock.monotonic()

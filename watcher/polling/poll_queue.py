@@ -1,23 +1,19 @@
 """What one account may be asked for: what is late, due, or only growing stale. In memory, no clock of its own.
 
-Which of these goes first the request selector decides.
+Which request answers for it the request selector decides.
 """
 
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from operator import attrgetter
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from watcher.domain.execution import ExecutionRecord, ExecutionSnapshot
 from watcher.domain.timestamps import EARLIEST, NEVER, Micros, Monotonic
 from watcher.domain.transitions import Streak
 from watcher.domain.watch import Watch
 from watcher.polling.pagination.positions import RowPosition
-
-SLACK_STEPS = 16
-"""What is due is kept in so many heaps, by how long it may wait: the order of each is that of becoming late, nearly."""
 
 CONFIRM_WITHIN_S = 30.0
 """An end that cannot be confirmed in this time becomes the status."""
@@ -95,13 +91,17 @@ class TrackedExecution(PollItem):
     """One open execution.
 
     `recorded` says whether the store has it. `polled_at` is the end of the last poll that counts (microseconds,
-    steady), of which the store learns lazily: not yet while it is `unflushed`. `position` is where a list showed it
-    last; `pending` is a row that says it has ended; until `denied_until` no other such row is believed.
+    steady), of which the store learns lazily: not yet while it is `unflushed`. `body_hash` is that of the last answer,
+    `row` the last row of a list, while all that it led to is written and it would lead to nothing if it came again.
+    `position` is where a list showed it last; `pending` is a row that says it has ended; until `denied_until` no other
+    such row is believed.
     """
 
     known: ExecutionRecord
     watch: Watch
     polled_at: Micros = NEVER
+    body_hash: int | None = None
+    row: ExecutionSnapshot | None = None
     unflushed: bool = False
     recorded: bool = False
     position: RowPosition | None = None
@@ -114,23 +114,26 @@ class TrackedExecution(PollItem):
         return self.known.lost is None
 
 
-Heap = list[tuple[Monotonic, int, PollItem]]
+Heap = list[tuple[Any, int, PollItem]]
 
 
 class PollQueue:
-    """Heaps of items: of what is due, of what is growing stale, and of the lists whose scan is under way.
+    """What waits until it is due, in one heap, and what is due, in one of each kind: by when it was last asked for.
 
-    An item is late once it was last asked for `max_interval_s` ago, and due. One that is taken out is nobody else's
-    until it is put back.
+    So what is late, last asked for `max_interval_s` ago, is always first in its heap. Lists whose scan is under way
+    have a heap of their own. An item that is taken is nobody else's until it is put back. What was moved or taken stays
+    in its heap until it comes first there, where its number shows that it is not meant any more.
     """
 
     def __init__(self, *, max_interval_s: float) -> None:
+        """Start empty."""
         self._max_interval_s = max_interval_s
-        self._step_s = max_interval_s / SLACK_STEPS
-        self._due: dict[int, Heap] = {}  # by how many steps they may wait
-        self._stale: dict[float, Heap] = {}  # by their weight
-        self._begun: Heap = []
+        self._waiting: Heap = []  # by `due_at`
+        self._due: dict[tuple[QueueKind, float], Heap] = {}  # of each kind and weight, by `asked_at` and `due_at`
+        self._begun: Heap = []  # by `due_at`
         self._put_count = 0
+        self._scan_went = False
+        self._stale_went = False
 
     def put(self, item: PollItem, *, due_at: Monotonic, queue: QueueKind = QueueKind.DUE) -> None:
         """Queue an item, or move it if it is queued already.
@@ -138,60 +141,65 @@ class PollQueue:
         What grows `STALE` waits for when nothing is due, but not before `due_at`; of a scan that has `BEGUN` the page
         before was asked for then.
         """
-        item.due_at, item.queue = due_at, queue
-        self.restore(item)
+        number = self._put_count = self._put_count + 1
+        item.due_at, item.queue, item.number, item.queued = due_at, queue, number, True
+        heapq.heappush(self._begun if queue is QueueKind.BEGUN else self._waiting, (due_at, number, item))
 
-    def ready(self, now: Monotonic) -> Sequence[PollItem]:
-        """Return what is first of each kind, if its time has come: for the three below to choose from."""
-        heads = map(_peek, (*self._due.values(), *self._stale.values()))
-        return [item for item in heads if item is not None and item.due_at <= now]
-
-    def late(self, ready: Sequence[PollItem], now: Monotonic) -> PollItem | None:
-        """Return what was asked for longest ago of what is late, by its weight."""
-        late = (item for item in ready if self._late_at(item) <= now)
-        return max(late, key=lambda item: item.weight * (now - item.asked_at), default=None)
-
-    def due(self, ready: Sequence[PollItem]) -> PollItem | None:
-        """Return what has been due longest."""
-        return min((item for item in ready if item.queue is QueueKind.DUE), key=attrgetter("due_at"), default=None)
-
-    def stalest(self, ready: Sequence[PollItem], now: Monotonic) -> PollItem | None:
-        """Return what has grown stalest, by its weight."""
-        stale = (item for item in ready if item.queue is QueueKind.STALE)
-        return max(stale, key=lambda item: item.weight * (now - item.due_at), default=None)
-
-    def begun(self) -> PollItem | None:
-        """Return the list whose scan has waited longest for its next page."""
-        return _peek(self._begun)
+    def restore(self, item: PollItem) -> None:
+        """Put back an item that was taken for nothing."""
+        self.put(item, due_at=item.due_at, queue=item.queue)
 
     def take(self, item: PollItem) -> None:
         """Take out this item, due or not."""
         item.queued = False
 
-    def restore(self, item: PollItem) -> None:
-        """Put back an item that was taken for nothing."""
-        self._put_count += 1
-        item.number, item.queued = self._put_count, True
-        if item.queue is QueueKind.BEGUN:
-            heap = self._begun
-        elif item.queue is QueueKind.STALE:
-            heap = self._stale.setdefault(item.weight, [])
-        else:
-            slack_s = item.asked_at + self._max_interval_s - item.due_at
-            heap = self._due.setdefault(max(0, int(slack_s / self._step_s)), [])
-        heapq.heappush(heap, (item.due_at, item.number, item))
+    def next(self, now: Monotonic) -> PollItem | None:
+        """Return what is to be asked for now.
+
+        A scan under way has every second turn while anything else is due. Of the rest what is late goes first, what was
+        asked for longest ago by its weight; then by turns what is due and what has grown stale.
+        """
+        waiting = self._next_due(now)
+        if self._begun and (waiting is None or not self._scan_went) and (begun := _peek(self._begun)) is not None:
+            return begun
+        return waiting
+
+    def goes(self, item: PollItem) -> None:
+        """Note whose turn it was."""
+        self._scan_went = item.queue is QueueKind.BEGUN
+        if not self._scan_went:
+            self._stale_went = item.queue is QueueKind.STALE
 
     def peek(self) -> PollItem | None:
         """Return what may be asked for first, due or not."""
-        heads = map(_peek, (self._begun, *self._due.values(), *self._stale.values()))
+        heads = [_peek(heap) for heap in (self._begun, self._waiting, *self._due.values())]
         return min((item for item in heads if item is not None), key=attrgetter("due_at"), default=None)
 
     def late_s(self, item: PollItem, now: Monotonic) -> float:
         """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
-        return max(0.0, now - (self._late_at(item) if item.queue is QueueKind.STALE else item.due_at))
+        late_at = item.due_at
+        if item.queue is QueueKind.STALE:
+            late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
+        return max(0.0, now - late_at)
 
-    def _late_at(self, item: PollItem) -> float:
-        return max(item.due_at, item.asked_at + self._max_interval_s)
+    def _next_due(self, now: Monotonic) -> PollItem | None:
+        """Move on what has become due by now, and return what is first of all that is."""
+        waiting = self._waiting
+        while waiting and waiting[0][0] <= now:
+            due_at, number, item = heapq.heappop(waiting)
+            if item.queued and item.number == number:
+                due = self._due.setdefault((item.queue, item.weight), [])
+                heapq.heappush(due, ((item.asked_at, due_at), number, item))
+        first: PollItem | None = None
+        rank = (False, False, 0.0)
+        for due in self._due.values():
+            if due and (head := _peek(due)) is not None:
+                asked_s = now - head.asked_at
+                is_late = asked_s >= self._max_interval_s
+                has_turn = not is_late and (head.queue is QueueKind.STALE) is not self._stale_went
+                if first is None or (is_late, has_turn, head.weight * asked_s) > rank:
+                    first, rank = head, (is_late, has_turn, head.weight * asked_s)
+        return first
 
 
 def _peek(heap: Heap) -> PollItem | None:
@@ -199,6 +207,7 @@ def _peek(heap: Heap) -> PollItem | None:
     while heap:
         _, number, item = heap[0]
         if item.queued and item.number == number:
-            return item
+            found: PollItem = item
+            return found
         heapq.heappop(heap)
     return None

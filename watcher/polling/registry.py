@@ -94,7 +94,7 @@ class ExecutionRegistry:
                 continue
             entry = TrackedExecution(known, watch, known.polled_at, recorded=recorded, asked_at=now)
             self._enter(entry)
-            self._put(entry, due_at=now)
+            self.put_back(entry, 0.0, now=now)
             labels[open_label(known)] += 1
         for label, count in labels.items():
             self._metrics.open[label].inc(count)
@@ -147,8 +147,11 @@ class ExecutionRegistry:
         """Take an entry back from a poll; the next comes so long after the request of this one, `None` means never."""
         if next_s is None or entry.unwatched:
             self.leave(entry)
+        elif entry.known.lost is None and not entry.failure_count and entry.known.pipeline in self.listings:
+            # what a list shows, and is well, is not due at a time of its own, it grows stale
+            self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
         else:
-            self._put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
+            self._poll_queue.put(entry, due_at=max(now, Monotonic(entry.asked_at + next_s)))
 
     def restore(self, entry: TrackedExecution) -> None:
         """Take back an entry that nothing was learnt of."""
@@ -166,13 +169,6 @@ class ExecutionRegistry:
         self._metrics.open[open_label(entry.known)].dec()
         if (listing := self.list_of(entry)) is not None:
             listing.rows.leave(entry)
-
-    def _put(self, entry: TrackedExecution, *, due_at: Monotonic) -> None:
-        """Queue an entry: what a list shows, and is well, is not due at a time of its own, it grows stale."""
-        if self.list_of(entry) is not None and entry.known.lost is None and not entry.failure_count:
-            self._poll_queue.put(entry, due_at=Monotonic(entry.asked_at + self._min_interval_s), queue=QueueKind.STALE)
-        else:
-            self._poll_queue.put(entry, due_at=due_at)
 
     def _apply_lists(self, whole: Mapping[str, Watch], new: Iterable[PipelineListState], *, now: Monotonic) -> None:
         for pipeline, listing in list(self.listings.items()):

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from watcher.domain.timestamps import LATEST, Monotonic
 from watcher.polling.confirmations import ConfirmationQueue
 from watcher.polling.pipeline_list import HEAD_EVERY_PAGES, PipelineListState
-from watcher.polling.poll_queue import PollItem, PollQueue, QueueKind, TrackedExecution
+from watcher.polling.poll_queue import PollItem, PollQueue, TrackedExecution
 from watcher.polling.registry import ExecutionRegistry
 
 
@@ -40,19 +40,6 @@ class ListRequest:
 Request = GetRequest | ListRequest
 
 
-@dataclass(slots=True)
-class Alternator:
-    """Chooses between two that both want to go: the one that did not go last. `one_chosen` says who did."""
-
-    one_chosen: bool = False
-
-    def choose(self, one: PollItem | None, other: PollItem | None) -> PollItem | None:
-        """Return who goes next; who then goes is noted in `one_chosen`."""
-        if one is None or (self.one_chosen and other is not None):
-            return other
-        return one
-
-
 class RequestSelector:
     """Decides which request is next."""
 
@@ -60,9 +47,7 @@ class RequestSelector:
         self._poll_queue = poll_queue
         self._registry = registry
         self._confirmations = confirmations
-        self._confirming = Alternator()
-        self._scanning = Alternator()
-        self._growing_stale = Alternator()
+        self._confirmation_went = False
 
     def wanted_at(self) -> Monotonic | None:
         """Return the monotonic time of the next request, `None` if nothing waits."""
@@ -72,31 +57,24 @@ class RequestSelector:
 
     def next(self, now: Monotonic) -> Request | None:
         """Return the next request, if there is one, taking what it is about out of the queue."""
-        confirmable, other = self._confirmations.first(now), self._next_item(now)
-        confirms = confirmable is not None and self._confirming.choose(confirmable, other) is confirmable
-        self._confirming.one_chosen = confirms
-        if confirmable is not None and confirms:
+        other = self._poll_queue.next(now)
+        confirmable = self._confirmations.first(now) if self._confirmations.waiting else None
+        self._confirmation_went = confirmable is not None and (other is None or not self._confirmation_went)
+        if confirmable is not None and self._confirmation_went:
             self._confirmations.take(confirmable)
             return GetRequest(confirmable)
         if other is None:
             return None
-        self._scanning.one_chosen = other.queue is QueueKind.BEGUN
-        if other.queue is not QueueKind.BEGUN:
-            self._growing_stale.one_chosen = other.queue is QueueKind.STALE
+        self._poll_queue.goes(other)
         return self._request_for(other, now=now)
-
-    def _next_item(self, now: Monotonic) -> PollItem | None:
-        queue, ready = self._poll_queue, self._poll_queue.ready(now)
-        waiting = next(iter(ready), None)
-        if len(ready) > 1:
-            waiting = queue.late(ready, now) or self._growing_stale.choose(queue.stalest(ready, now), queue.due(ready))
-        return self._scanning.choose(queue.begun(), waiting)
 
     def probe(self, probe_target: PollItem | None, *, now: Monotonic) -> Request | None:
         """Return the one request of a degraded account: what last succeeded, else any."""
         item = probe_target if probe_target is not None and probe_target.queued else self._poll_queue.peek()
         if isinstance(item, TrackedExecution):
-            return self._get_request(item, late_s=self._poll_queue.late_s(item, now))
+            late_s = self._poll_queue.late_s(item, now)
+            self._poll_queue.take(item)
+            return GetRequest(item, late_s)
         return None if item is None else self._request_for(item, now=now)
 
     def _request_for(self, item: PollItem, *, now: Monotonic) -> Request:
@@ -111,18 +89,19 @@ class RequestSelector:
                 wanted, item.progress.depth = head, 0
             return self._list_request(item, page=wanted, late_s=late_s, now=now)
         assert isinstance(item, TrackedExecution)
-        listing = self._registry.list_of(item)
-        page = None if listing is None else listing.rows.page_of(item, at=now)
-        if listing is not None and page is not None and listing.failing_until <= now:
-            shown = listing.rows.on_page(page, at=now)
-            scanned = (listing,) if page == listing.scan.page else ()
-            if sum(each.queued and each.due_at <= now for each in (*shown, *scanned)) > 1:
+        listing = self._registry.listings.get(item.known.pipeline)
+        if listing is not None and listing.failing_until <= now:
+            page = listing.rows.page_of(item, at=now)
+            if page is not None and self._answers_for_several(listing, page=page, now=now):
                 return self._list_request(listing, page=page, late_s=late_s, now=now)
-        return self._get_request(item, late_s=late_s)
+        self._poll_queue.take(item)
+        return GetRequest(item, late_s)
 
-    def _get_request(self, entry: TrackedExecution, *, late_s: float) -> GetRequest:
-        self._poll_queue.take(entry)
-        return GetRequest(entry, late_s)
+    def _answers_for_several(self, listing: PipelineListState, *, page: int, now: Monotonic) -> bool:
+        """Return whether a page answers for more than one that is due: executions on it, or the scan itself."""
+        shown = listing.rows.on_page(page, at=now)
+        scanned = (listing,) if page == listing.scan.page else ()
+        return sum(bool(each.queued and each.due_at <= now) for each in (*shown, *scanned)) > 1
 
     def _list_request(self, listing: PipelineListState, *, page: int, late_s: float, now: Monotonic) -> ListRequest:
         """Take out who should be on that page, and the list itself if its scan wants the page: nobody else asks."""

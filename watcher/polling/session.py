@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
 
 import structlog
 
@@ -59,9 +58,6 @@ class AccountDependencies:
     fatal: Callable[[BaseException], None]
 
 
-T = TypeVar("T")
-
-
 class AccountSession:
     """One account's polls together: what last succeeded, and what is still to be written.
 
@@ -93,17 +89,16 @@ class AccountSession:
         self._is_resting, self._asked_at = not is_trusted, now
         return is_trusted
 
-    async def guard(self, work: Awaitable[T], *, instead: Callable[[float], T]) -> T:
-        """Do a piece of work and return what it returns, or if it fails `instead` of the seconds until another try."""
-        try:
-            return await work
-        except (OwnershipLostError, StoreUnusableError) as error:
+    def failed(self, error: Exception) -> float:
+        """Take in what a poll raised: it must not end the others. Return the seconds until another try."""
+        if isinstance(error, (OwnershipLostError, StoreUnusableError)):
             self._deps.fatal(error)
-        except StoreError:  # nothing was recorded, so what was to be recorded comes due again
-            return instead(STORE_RETRY_S)
-        except Exception as error:  # noqa: BLE001 (the one around a poll: it must not end the others)
-            log.error("poll.crashed", account=self._deps.lease.name, error=type(error).__name__)  # noqa: TRY400 (its text may hold data)
-        return instead(CRASH_RETRY_S)
+        elif isinstance(error, StoreError):  # nothing was recorded, so what was to be recorded comes due again
+            return STORE_RETRY_S
+        else:
+            # not its text, which may hold what the API answered
+            log.error("poll.crashed", account=self._deps.lease.name, error=type(error).__name__)
+        return CRASH_RETRY_S
 
     # What answers say of the account
 
@@ -123,7 +118,7 @@ class AccountSession:
         target, since = self.probe_target, self._breaker.failing_since
         if target is None or since is None or not self._breaker.suspects(now):
             return
-        if target.queued and target.asked_at < since:
+        if target.queued and target.asked_at <= since:
             self._poll_queue.put(target, due_at=min(target.due_at, now))
 
     async def report_answer(self, *, failed: bool) -> None:

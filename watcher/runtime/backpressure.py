@@ -5,19 +5,15 @@ SLOW_TURN_S = 0.002
 
 
 class Backpressure:
-    """Who has a backlog although nothing but the event loop holds it up."""
+    """Who has a backlog although nothing but the event loop holds it up: the names in `waiting`."""
 
     def __init__(self) -> None:
         """Begin with nobody."""
-        self._waiting: set[str] = set()
-
-    def __bool__(self) -> bool:
-        """Return whether anybody waits."""
-        return bool(self._waiting)
+        self.waiting: set[str] = set()
 
     def note(self, name: str, *, has_backlog: bool, turn_s: float) -> None:
         """Note whether somebody has a backlog, and how long a turn of the event loop took (seconds)."""
         if has_backlog and turn_s > SLOW_TURN_S:
-            self._waiting.add(name)
+            self.waiting.add(name)
         else:
-            self._waiting.discard(name)
+            self.waiting.discard(name)

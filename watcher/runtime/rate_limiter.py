@@ -14,23 +14,22 @@ bunches a few of them.
 
 
 class Pacer:
-    """Spaces requests evenly at 98 % of a rate; time that goes unused is lost, so there is never a burst."""
+    """Spaces requests evenly at 98 % of a rate; time that goes unused is lost, so there is never a burst.
+
+    `ready_at` is the monotonic moment from which the next request may go; in the past means now.
+    """
 
     def __init__(self, rate_per_s: float, *, now: Monotonic) -> None:
         """Start with the first request one gap from `now`: an earlier life may have sent one a moment ago."""
         self._gap_s = 1 / (rate_per_s * SHARE)
-        self._next_at = Monotonic(now + self._gap_s)
-
-    def ready_at(self) -> Monotonic:
-        """Return the monotonic moment from which the next request may go; in the past means now."""
-        return self._next_at
+        self.ready_at = Monotonic(now + self._gap_s)
 
     def spend(self, now: Monotonic) -> Monotonic:
         """Take the slot of a request that goes out at `now` (monotonic seconds); return it for `give_back`."""
-        self._next_at = Monotonic(max(self._next_at, now - LATENESS_S) + self._gap_s)
-        return self._next_at
+        self.ready_at = Monotonic(max(self.ready_at, now - LATENESS_S) + self._gap_s)
+        return self.ready_at
 
     def give_back(self, slot: Monotonic) -> None:
         """Let go of a slot that nothing went out in, unless one was taken since: that one is spaced from it."""
-        if self._next_at == slot:
-            self._next_at = Monotonic(slot - self._gap_s)
+        if self.ready_at == slot:
+            self.ready_at = Monotonic(slot - self._gap_s)

@@ -104,7 +104,7 @@ async def test_polling_makes_room_for_a_backlog_while_the_event_loop_is_slow(
     slow = asyncio.create_task(be_slow(rig, turn_s=turn_s))
     await rig.worker.tick()
     slow.cancel()
-    assert bool(rig.backpressure) is expected
+    assert bool(rig.backpressure.waiting) is expected
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give
@@ -118,12 +118,12 @@ async def test_a_slow_receiver_takes_no_room_from_polling(rig: Rig) -> None:
     await rig.record(*streams(2 * BATCH + 100))
     slow = asyncio.create_task(be_slow(rig, turn_s=0.01))
     await rig.worker.tick()
-    assert rig.backpressure
+    assert rig.backpressure.waiting
     for _ in range(BATCH - CONCURRENCY):
         await rig.sink.arrived.get()
     await rig.worker.tick()
     slow.cancel()
-    assert not rig.backpressure
+    assert not rig.backpressure.waiting
 
 
 async def test_a_sink_that_wants_nothing_more_takes_no_room_from_polling(rig: Rig) -> None:
@@ -140,7 +140,7 @@ async def test_a_sink_that_wants_nothing_more_takes_no_room_from_polling(rig: Ri
     await rig.go()
     slow.cancel()
     assert rig.sink_state() == "disabled"
-    assert not rig.backpressure
+    assert not rig.backpressure.waiting
 
 
 @pytest.mark.untraced  # much longer with coverage, which others give

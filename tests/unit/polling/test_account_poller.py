@@ -485,9 +485,7 @@ def break_down(*_arguments: object, **_more: object) -> None:
     raise BrokenError
 
 
-@pytest.mark.parametrize(
-    ("part", "method"), [("_registry", "put_back"), ("_poller", "put_back"), ("_selector", "next")]
-)
+@pytest.mark.parametrize(("part", "method"), [("_registry", "put_back"), ("_selector", "next")])
 async def test_what_raises_where_nothing_catches_it_ends_the_daemon_and_loses_nothing_in_silence(
     store: SqlStore, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, part: str, method: str
 ) -> None:

@@ -38,35 +38,24 @@ def a_poll_queue() -> PollQueue:
     return PollQueue(max_interval_s=60.0)
 
 
-def first_due(poll_queue: PollQueue, now: float) -> PollItem | None:
-    return poll_queue.due(poll_queue.ready(Monotonic(now)))
-
-
-def first_stale(poll_queue: PollQueue, now: float) -> PollItem | None:
-    return poll_queue.stalest(poll_queue.ready(Monotonic(now)), Monotonic(now))
-
-
-def first_late(poll_queue: PollQueue, now: float) -> PollItem | None:
-    return poll_queue.late(poll_queue.ready(Monotonic(now)), Monotonic(now))
-
-
-def take_due(poll_queue: PollQueue, now: float) -> PollItem | None:
-    first = first_due(poll_queue, now)
+def take(poll_queue: PollQueue, now: float) -> PollItem | None:
+    first = poll_queue.next(Monotonic(now))
     if first is not None:
+        poll_queue.goes(first)
         poll_queue.take(first)
     return first
 
 
 def names(poll_queue: PollQueue, *, now: float = 1e9) -> list[str]:
     taken = []
-    while isinstance(entry := take_due(poll_queue, now), TrackedExecution):
+    while isinstance(entry := take(poll_queue, now), TrackedExecution):
         taken.append(entry.known.execution)
     return taken
 
 
 def test_an_empty_poll_queue_has_nothing() -> None:
     assert a_poll_queue().peek() is None
-    assert take_due(a_poll_queue(), 1e9) is None
+    assert take(a_poll_queue(), 1e9) is None
 
 
 def test_what_has_been_due_longest_comes_first_and_equals_in_turn() -> None:
@@ -79,15 +68,15 @@ def test_what_has_been_due_longest_comes_first_and_equals_in_turn() -> None:
 def test_nothing_is_taken_before_it_is_due() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(10))
-    assert take_due(poll_queue, 9.999) is None
-    assert take_due(poll_queue, 10) is entry
+    assert take(poll_queue, 9.999) is None
+    assert take(poll_queue, 10) is entry
 
 
 def test_an_entry_that_is_taken_is_not_taken_again_until_it_is_put_back() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(1))
-    assert take_due(poll_queue, 5) is entry
-    assert take_due(poll_queue, 5) is None
+    assert take(poll_queue, 5) is entry
+    assert take(poll_queue, 5) is None
     poll_queue.put(entry, due_at=Monotonic(2))
     assert names(poll_queue) == ["e"]
 
@@ -124,7 +113,7 @@ def test_an_entry_knows_whether_it_is_queued() -> None:
     queued = [entry.queued]
     poll_queue.put(entry, due_at=Monotonic(1))
     queued.append(entry.queued)
-    take_due(poll_queue, 1)
+    take(poll_queue, 1)
     assert [*queued, entry.queued] == [False, True, False]
 
 
@@ -132,7 +121,7 @@ def test_peeking_takes_nothing() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(1))
     assert poll_queue.peek() is poll_queue.peek() is entry
-    assert take_due(poll_queue, 1) is entry
+    assert take(poll_queue, 1) is entry
 
 
 def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
@@ -146,47 +135,52 @@ def test_a_thousand_random_moves_lose_and_double_nothing() -> None:
             poll_queue.take(entry)
         poll_queue.put(entry, due_at=Monotonic(draw.random()))
     due = [entry.due_at for entry in sorted(entries, key=lambda entry: entry.due_at)]
-    taken = [taken.due_at for _ in entries if (taken := take_due(poll_queue, 1)) is not None]
+    taken = [taken.due_at for _ in entries if (taken := take(poll_queue, 1)) is not None]
     assert taken == due
-    assert take_due(poll_queue, 1) is None
+    assert take(poll_queue, 1) is None
 
 
-def test_what_grows_stale_is_another_matter_than_what_is_due() -> None:
-    poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
-    poll_queue.put(stale, due_at=Monotonic(1), queue=QueueKind.STALE)
-    poll_queue.put(due, due_at=Monotonic(20))
-    assert (first_stale(poll_queue, 0.5), first_due(poll_queue, 0.5)) == (None, None)
-    assert (first_stale(poll_queue, 10), first_due(poll_queue, 10)) == (stale, None)
-    assert (first_stale(poll_queue, 20), first_due(poll_queue, 20)) == (stale, due)
-    assert poll_queue.peek() is stale
+def test_what_is_due_and_what_has_grown_stale_go_by_turns() -> None:
+    poll_queue = a_poll_queue()
+    for name in ("d1", "d2"):
+        poll_queue.put(an_entry(name), due_at=Monotonic(1))
+    for name in ("s1", "s2", "s3"):
+        poll_queue.put(an_entry(name), due_at=Monotonic(1), queue=QueueKind.STALE)
+    assert names(poll_queue, now=9) == ["s1", "d1", "s2", "d2", "s3"]
 
 
 def test_a_list_grows_stale_three_times_as_fast() -> None:
     poll_queue, entry, list_ = a_poll_queue(), an_entry(), a_listing()
+    entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(6)
     poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
     poll_queue.put(list_, due_at=Monotonic(7), queue=QueueKind.STALE)
-    assert first_stale(poll_queue, 9.9) is entry
-    assert first_stale(poll_queue, 10.1) is list_
+    assert poll_queue.next(Monotonic(8.9)) is entry
+    assert poll_queue.next(Monotonic(9.1)) is list_
 
 
 @pytest.mark.parametrize("due_at", [1, 20, 59, 60])
-def test_what_was_asked_for_longest_ago_is_late_first_however_long_it_has_been_due(due_at: float) -> None:
+def test_what_was_asked_for_longest_ago_goes_first_however_long_it_has_been_due(due_at: float) -> None:
     poll_queue, old, young = a_poll_queue(), an_entry("old"), an_entry("young")
     old.asked_at, young.asked_at = Monotonic(0), Monotonic(1)
     poll_queue.put(young, due_at=Monotonic(1))
     poll_queue.put(old, due_at=Monotonic(due_at))
-    assert first_late(poll_queue, 59.9) is None
-    assert first_late(poll_queue, 60) is old
-    poll_queue.take(old)
-    assert first_late(poll_queue, 60) is None
-    assert first_late(poll_queue, 61) is young
+    assert names(poll_queue, now=60) == ["old", "young"]
 
 
-def test_what_is_not_due_is_not_late() -> None:
+def test_what_is_late_goes_whoever_has_the_turn() -> None:
+    poll_queue, stale, due = a_poll_queue(), an_entry("stale"), an_entry("due")
+    stale.asked_at, due.asked_at = Monotonic(30), Monotonic(0)
+    poll_queue.put(stale, due_at=Monotonic(31), queue=QueueKind.STALE)
+    poll_queue.put(due, due_at=Monotonic(59))
+    assert poll_queue.next(Monotonic(59.9)) is stale
+    assert poll_queue.next(Monotonic(60)) is due
+
+
+def test_what_is_not_due_does_not_go_however_late_it_is() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(600))
-    assert first_late(poll_queue, 599) is None
-    assert first_late(poll_queue, 600) is entry
+    assert poll_queue.next(Monotonic(599)) is None
+    assert poll_queue.next(Monotonic(600)) is entry
 
 
 def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> None:
@@ -194,18 +188,17 @@ def test_a_late_list_goes_before_others_that_are_not_three_times_as_late() -> No
     entry.asked_at, list_.asked_at = Monotonic(0), Monotonic(100)
     poll_queue.put(entry, due_at=Monotonic(1), queue=QueueKind.STALE)
     poll_queue.put(list_, due_at=Monotonic(101), queue=QueueKind.STALE)
-    assert first_late(poll_queue, 159) is entry
-    assert first_late(poll_queue, 160) is list_
+    assert poll_queue.next(Monotonic(159)) is entry
+    assert poll_queue.next(Monotonic(160)) is list_
 
 
-def test_a_scan_that_has_begun_waits_by_itself_and_goes_by_its_beginning() -> None:
+def test_scans_that_have_begun_take_every_second_turn_and_go_by_their_beginning() -> None:
     poll_queue, first, second = a_poll_queue(), a_listing(), a_listing()
     poll_queue.put(second, due_at=Monotonic(5), queue=QueueKind.BEGUN)
     poll_queue.put(first, due_at=Monotonic(4), queue=QueueKind.BEGUN)
-    assert (first_due(poll_queue, 1e9), first_stale(poll_queue, 1e9), first_late(poll_queue, 1e9)) == (None, None, None)
-    assert poll_queue.begun() is poll_queue.peek() is first
-    poll_queue.take(first)
-    assert poll_queue.begun() is second
+    entry = an_entry()
+    poll_queue.put(entry, due_at=Monotonic(1))
+    assert [take(poll_queue, 9) for _ in range(4)] == [first, entry, second, None]
 
 
 def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_long() -> None:
@@ -219,11 +212,11 @@ def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_lo
 def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
     poll_queue, entry = a_poll_queue(), an_entry()
     poll_queue.put(entry, due_at=Monotonic(1))
+    assert poll_queue.next(Monotonic(1)) is entry  # it is among what is due from here on
     poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
     poll_queue.put(entry, due_at=Monotonic(3), queue=QueueKind.BEGUN)
     poll_queue.put(entry, due_at=Monotonic(3))
     assert poll_queue.peek() is entry
-    assert (first_stale(poll_queue, 9), poll_queue.begun()) == (None, None)
     assert names(poll_queue) == ["e"]
 
 
@@ -232,4 +225,4 @@ def test_what_was_taken_for_nothing_is_restored_as_it_was() -> None:
     poll_queue.put(entry, due_at=Monotonic(2), queue=QueueKind.STALE)
     poll_queue.take(entry)
     poll_queue.restore(entry)
-    assert (first_stale(poll_queue, 1), first_stale(poll_queue, 2)) == (None, entry)
+    assert (poll_queue.next(Monotonic(1)), poll_queue.next(Monotonic(2)), entry.queue) == (None, entry, QueueKind.STALE)

@@ -113,7 +113,7 @@ async def test_after_trouble_ends_wait_for_a_scan_that_begins_after_it(
 
 
 def held_since(account: Account) -> int | None:
-    return account.watcher._alert_rules._recorders[PIPELINE]._held_since
+    return account.watcher._alert_rules.recorders[PIPELINE]._held_since
 
 
 async def test_after_a_gap_ends_wait_for_the_next_complete_scan(store: SqlStore, clock: FakeClock) -> None:

@@ -112,7 +112,7 @@ async def test_what_waits_for_an_older_end_is_reported_though_a_newer_configurat
     await account.run_for(5)
     async with writing(account):
         removal = asyncio.create_task(change(account, None))
-        while account.watcher._alert_rules._recorders:
+        while account.watcher._alert_rules.recorders:
             await asyncio.sleep(0)
         removal.cancel()
         await asyncio.wait([removal])

@@ -32,12 +32,12 @@ def departures(pacer: Pacer, *, begin: float, end: float, lateness: Lateness) ->
     moments: list[float] = []
     now = begin
     while True:
-        now = max(now, pacer.ready_at())
-        if pacer.ready_at() >= now:
+        now = max(now, pacer.ready_at)
+        if pacer.ready_at >= now:
             now += lateness()
         if now >= end:
             return moments
-        while pacer.ready_at() <= now:
+        while pacer.ready_at <= now:
             pacer.spend(Monotonic(now))
             moments.append(now)
 
@@ -99,7 +99,7 @@ def test_one_start_after_another_stays_within_the_rate(rate: float, life_s: floa
 def test_requests_that_come_more_slowly_than_the_rate_never_wait() -> None:
     pacer = rested(5)
     for now in range(1000, 1060):
-        assert pacer.ready_at() <= now
+        assert pacer.ready_at <= now
         pacer.spend(Monotonic(now))
 
 
@@ -107,8 +107,8 @@ def test_a_slot_that_nothing_went_out_in_is_given_back_unless_another_was_taken_
     pacer = rested(0.98**-1)  # a gap of one second
     first = pacer.spend(Monotonic(10.0))
     pacer.give_back(first)
-    assert pacer.ready_at() <= 10.0
+    assert pacer.ready_at <= 10.0
     early = pacer.spend(Monotonic(10.0))
     pacer.spend(Monotonic(11.0))
     pacer.give_back(early)
-    assert pacer.ready_at() >= 12.0 - LATENESS_S
+    assert pacer.ready_at >= 12.0 - LATENESS_S

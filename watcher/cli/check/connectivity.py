@@ -224,7 +224,7 @@ class _Key:
         return reply
 
     async def _send(self, request: Callable[[], Awaitable[Answer]]) -> Answer:
-        await asyncio.sleep(max(0.0, self._pacer.ready_at() - self._clock.monotonic()))
+        await asyncio.sleep(max(0.0, self._pacer.ready_at - self._clock.monotonic()))
         began_at = self._clock.monotonic()
         self._pacer.spend(began_at)
         reply = await request()

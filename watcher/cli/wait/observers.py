@@ -22,15 +22,15 @@ class ObservedApi:
     api: Api
     heard: Callable[[Reply], None]
 
-    async def get(self, *, pipeline: str, execution: str) -> Reply:
-        """Fetch one execution, as the API behind it does."""
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
+        """Fetch one execution, as the API behind it does. Each answer is read: who listens wants to know it."""
         reply = await self.api.get(pipeline=pipeline, execution=execution)
         self.heard(reply)
         return reply
 
-    async def list(self, *, pipeline: str, page: int) -> PageReply:
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
         """Fetch a page of a list, as the API behind it does. Whoever follows one execution asks for none."""
-        return await self.api.list(pipeline=pipeline, page=page)
+        return await self.api.list(pipeline=pipeline, page=page, known=known)
 
 
 @dataclass(frozen=True, slots=True)
