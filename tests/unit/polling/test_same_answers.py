@@ -1,0 +1,184 @@
+"""An answer that is the same to the byte as the last one is not read again, and counts as a success in full."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from virtual import EPOCH, PIPELINE, RULES, Account, FakeClock, account_of, pages_of, said, watch_of
+
+from watcher.domain.errors import StoreError
+from watcher.domain.execution import ExecutionSnapshot, Outcome
+from watcher.domain.watch import Details, Watch
+from watcher.store.changes import Change
+from watcher.store.sql_store import SqlStore
+
+A, B = ("9a1b0000-0000-4000-8000-00000000000a", "9a1b0000-0000-4000-8000-00000000000b")
+WHOLE = Watch("default", PIPELINE, (), name="Sales agent")
+
+
+async def statuses(account: Account) -> list[str | None]:
+    return [status for _, status, _ in await account.emitted()]
+
+
+def row(execution: str, status: str, **facts: object) -> ExecutionSnapshot:
+    return ExecutionSnapshot(execution, status, started_at=EPOCH + timedelta(seconds=900), **facts)  # type: ignore[arg-type]
+
+
+async def whole(
+    store: SqlStore, clock: FakeClock, *rows: ExecutionSnapshot, details: Details = Details.NEVER
+) -> Account:
+    account = await account_of(store, clock, watches=[WHOLE], rules=replace(RULES, details=details))
+    account.api.pages = pages_of(*rows)
+    return account
+
+
+async def test_it_is_not_read_and_the_next_that_differs_is(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(60)
+    assert account.api.unread == len(account.api.asked) - 1 > 5
+    account.api.script[A] = said(A, "success")
+    await account.run_for(60)
+    assert await statuses(account) == ["running", "success"]
+
+
+async def test_it_ends_trouble_and_failures_as_any_success(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A)
+    await account.run_for(5)
+    account.api.default = Outcome.UNAUTHORIZED
+    await account.run_for(30)
+    account.api.default = None
+    await account.run_for(90)
+    assert [type_ for type_, *_ in await account.emitted()][1:] == ["account.degraded", "account.recovered"]
+    assert account.api.unread > 3
+
+
+async def test_refusals_before_it_are_not_in_a_row_with_those_after(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(5)
+    for _ in range(6):
+        account.api.script[A] = Outcome.NOT_FOUND
+        await account.run_for(40)
+        account.api.script[A] = said(A, "running")
+        await account.run_for(70)
+    assert await statuses(account) == ["running", "running"]
+
+
+async def test_what_is_overdue_is_told_though_the_answer_stays_the_same(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, watches=[watch_of(A, overdue_after_s={"running": 60.0})])
+    account.api.script[A] = said(A, "running", ai_tokens_used=7)
+    await account.run_for(50)
+    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running"]
+    await account.run_for(30)
+    (overdue,) = await account.events()
+    assert (overdue["type"], overdue["data"]["execution"]["aiTokensUsed"]) == ("execution.overdue", 7)
+    unread = account.api.unread
+    await account.run_for(60)
+    assert account.api.unread > unread
+
+
+class RefusingStore:
+    """The real store, but for changes while `refuses` is set."""
+
+    def __init__(self, store: SqlStore) -> None:
+        self._store = store
+        self.refuses = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._store, name)
+
+    async def record(self, change: Change) -> None:
+        if self.refuses:
+            raise StoreError("the disk is full")
+        await self._store.record(change)
+
+
+async def test_a_write_is_tried_again_though_the_answer_stays_the_same(store: SqlStore, clock: FakeClock) -> None:
+    refusing = RefusingStore(store)
+    account = await account_of(refusing, clock, A)  # type: ignore[arg-type]
+    await account.run_for(30)
+    refusing.refuses = True
+    account.api.script[A] = said(A, "paused")
+    await account.run_for(30)
+    refusing.refuses = False
+    await account.run_for(10)
+    assert await statuses(account) == ["running", "paused"]
+
+
+async def test_a_row_is_written_though_its_page_stays_the_same_after_a_refused_write(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    refusing = RefusingStore(store)
+    account = await whole(refusing, clock, row(A, "running"), row(B, "running"))  # type: ignore[arg-type]
+    await account.run_for(30)
+    refusing.refuses = True
+    account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
+    await account.run_for(30)
+    refusing.refuses = False
+    await account.run_for(10)
+    assert await statuses(account) == ["running", "running", "paused"]
+    assert account.api.unread > 3
+
+
+async def test_what_was_lost_comes_back_with_the_answer_it_had_before(store: SqlStore, clock: FakeClock) -> None:
+    account = await account_of(store, clock, A, B)
+    await account.run_for(30)
+    account.api.script[A] = Outcome.NOT_FOUND
+    await account.run_for(300)
+    account.api.script[A] = said(A, "running")
+    await account.run_for(700)
+    assert [event for event in await account.emitted() if event[0] != "account.degraded"][2:] == [
+        ("execution.lost", "lost", "running"),
+        ("execution.running", "running", "lost"),
+    ]
+
+
+async def test_a_page_that_stays_the_same_does_not_hide_what_a_get_says_and_no_get_what_a_page_says(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock, row(A, "running"), row(B, "running"), details=Details.FAILED)
+    account.api.script = {each: said(each, "running") for each in (A, B)}
+    await account.run_for(30)
+    account.api.pages = pages_of(row(A, "failed", finished_at=EPOCH + timedelta(seconds=1030)), row(B, "running"))
+    await account.run_for(60)  # the GET lags behind: it denies what the page says, each time with the same answer
+    assert await statuses(account) == ["running", "running"]
+    account.api.script[A] = said(A, "failed", finished_at=EPOCH + timedelta(seconds=1030))
+    await account.run_for(30)
+    assert await statuses(account) == ["failed"]
+    assert account.api.unread > 10
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+async def test_a_reload_between_two_equal_answers_brings_what_it_asks_for(
+    store: SqlStore, clock: FakeClock, *, is_whole: bool
+) -> None:
+    def watch(limits_s: Mapping[str, float]) -> Watch:
+        return replace(WHOLE if is_whole else watch_of(A, B), overdue_after_s=limits_s)
+
+    account = await account_of(store, clock, A, B, watches=[watch({})], rules=replace(RULES, details=Details.NEVER))
+    account.api.pages = pages_of(row(A, "running"), row(B, "running"))
+    await account.run_for(100)
+    await account.emitted()
+    await account.watcher.watch([watch({"running": 30.0})])
+    await account.run_for(70)
+    assert [type_ for type_, *_ in await account.emitted()] == ["execution.overdue"] * 2
+    await account.watcher.watch([])
+    await account.watcher.watch([watch({})])
+    account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
+    account.api.script[A] = said(A, "paused")
+    await account.run_for(70)
+    assert await statuses(account) == ["paused"]
+
+
+async def test_a_page_that_stays_the_same_says_of_each_execution_that_it_was_seen(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await whole(store, clock, row(A, "running"), row(B, "running"))
+    await account.run_for(300)
+    at_us = clock.steady_us()
+    account.api.pages = pages_of(row(A, "paused"), row(B, "running"))
+    await account.run_for(60)
+    paused = (await account.events())[-1]["data"]["observed"]
+    seen_before = (at_us / 1e6) - EPOCH.timestamp() - 62
+    not_before = paused["notBefore"]
+    assert not_before > (EPOCH + timedelta(seconds=seen_before)).isoformat()
