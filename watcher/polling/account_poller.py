@@ -275,20 +275,20 @@ class AccountPoller:
 
     def _note_gaps(self, request: Request, *, now: Monotonic) -> None:
         """Note the gaps before a request as far as the budget is to blame: a slow answer only makes a poll due late."""
-        gaps: list[tuple[PollItem, Monotonic]]
-        if isinstance(request, GetRequest):
-            gaps = [(request.entry, request.entry.asked_at)]
-        else:
-            gaps = [(entry, entry.asked_at) for entry in request.entries]
-            if request.scans and not request.listing.progress.began_at:
-                gaps.append((request.listing, request.listing.scanned_at))
-        for item, last_at in gaps:
-            if item.is_expected:
-                gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
-                if gap_s > self._allowed_gap_s:
-                    self._breaker.note_running(now=now, ran_s=self._clock.running())
-                    gap_s -= self._breaker.stopped_s(since=last_at)
-                self._breaker.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
+        for entry in (request.entry,) if isinstance(request, GetRequest) else request.entries:
+            if entry.known.lost is None:  # what is lost is asked for every ten minutes
+                self._note_gap(entry, last_at=entry.asked_at, now=now)
+        if isinstance(request, ListRequest) and request.scans:
+            listing = request.listing  # of a scan only the beginning; a list that is refused is as what is lost
+            if not listing.progress.began_at and listing.cursor.refused is None:
+                self._note_gap(listing, last_at=listing.scanned_at, now=now)
+
+    def _note_gap(self, item: PollItem, *, last_at: Monotonic, now: Monotonic) -> None:
+        gap_s = now - max(last_at, item.due_at - self._rules.max_interval_s)
+        if gap_s > self._allowed_gap_s:
+            self._breaker.note_running(now=now, ran_s=self._clock.running())
+            gap_s -= self._breaker.stopped_s(since=last_at)
+        self._breaker.note_gap(gap_s, allowed_s=self._allowed_gap_s, now=now)
 
     def _wanted_at(self, now: Monotonic) -> Monotonic:
         """Return the monotonic time of the next tick: when something may start, or should be checked."""

@@ -44,7 +44,9 @@ class ExecutionPoller:
         """
         deps, evaluator = self._deps, self._deps.evaluator
         # Not where the time that went by is to be told: that event needs what the answer says.
-        known_hash = None if entry.pending or evaluator.is_overdue(entry) else entry.body_hash
+        known_hash = entry.body_hash
+        if entry.pending is not None or (entry.watch.overdue_after_s and evaluator.is_overdue(entry)):
+            known_hash = None
         reply = await deps.api.get(
             pipeline=entry.watch.pipeline, execution=entry.known.execution, known_hash=known_hash
         )
@@ -103,7 +105,7 @@ class ExecutionPoller:
             if evaluation.change.entries and evaluation.known.ended_at is not None and finished_at is not None:
                 delay_s = (self._clock.now() - finished_at).total_seconds()
                 self._deps.metrics.detection_delay.observe(max(0.0, delay_s))
-        elif evaluation.polled_at is not None:
+        elif evaluation.polled_at is not None and not entry.unflushed:
             self._session.flush_later(entry)
         if evaluation.polled_at is not None:
             entry.polled_at = evaluation.polled_at

@@ -131,11 +131,6 @@ class PipelineListState(PollItem):
         """Have its pages cut as the scan learns to."""
         self.rows = PageIndex(PositionEstimator(self.scan.paging))
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether it is not refused: such a list is asked for every ten minutes."""
-        return self.cursor.refused is None
-
     def is_known_row(self, row: ExecutionSnapshot, *, found_at: Micros, now: Micros) -> bool:
         """Return whether a row is a known row, by when it was found (microseconds, steady).
 

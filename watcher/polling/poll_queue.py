@@ -56,11 +56,6 @@ class PollItem:
     queue: QueueKind = QueueKind.DUE
     unwatched: bool = False
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether it is to be asked for within `max_interval`."""
-        return True
-
 
 @dataclass(slots=True)
 class PendingConfirmation:
@@ -108,11 +103,6 @@ class TrackedExecution(PollItem):
     pending: PendingConfirmation | None = None
     denied_until: Monotonic = Monotonic(0.0)
 
-    @property
-    def is_expected(self) -> bool:
-        """Whether it is not lost: such a one is polled every ten minutes."""
-        return self.known.lost is None
-
 
 Heap = list[tuple[Any, int, PollItem]]
 
@@ -159,31 +149,6 @@ class PollQueue:
         A scan under way has every second turn while anything else is due. Of the rest what is late goes first, what was
         asked for longest ago by its weight; then by turns what is due and what has grown stale.
         """
-        waiting = self._next_due(now)
-        if self._begun and (waiting is None or not self._scan_went) and (begun := _peek(self._begun)) is not None:
-            return begun
-        return waiting
-
-    def goes(self, item: PollItem) -> None:
-        """Note whose turn it was."""
-        self._scan_went = item.queue is QueueKind.BEGUN
-        if not self._scan_went:
-            self._stale_went = item.queue is QueueKind.STALE
-
-    def peek(self) -> PollItem | None:
-        """Return what may be asked for first, due or not."""
-        heads = [_peek(heap) for heap in (self._begun, self._waiting, *self._due.values())]
-        return min((item for item in heads if item is not None), key=attrgetter("due_at"), default=None)
-
-    def late_s(self, item: PollItem, now: Monotonic) -> float:
-        """Return how late it is for an item that is taken now: what grows stale is not due before it is late."""
-        late_at = item.due_at
-        if item.queue is QueueKind.STALE:
-            late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
-        return max(0.0, now - late_at)
-
-    def _next_due(self, now: Monotonic) -> PollItem | None:
-        """Move on what has become due by now, and return what is first of all that is."""
         waiting = self._waiting
         while waiting and waiting[0][0] <= now:
             due_at, number, item = heapq.heappop(waiting)
@@ -199,7 +164,25 @@ class PollQueue:
                 has_turn = not is_late and (head.queue is QueueKind.STALE) is not self._stale_went
                 if first is None or (is_late, has_turn, head.weight * asked_s) > rank:
                     first, rank = head, (is_late, has_turn, head.weight * asked_s)
+        if self._begun and (first is None or not self._scan_went):
+            return _peek(self._begun) or first
         return first
+
+    def goes(self, item: PollItem, now: Monotonic) -> float:
+        """Take out who has the turn; return how many seconds late. What grows stale is not due before it is late."""
+        self._scan_went = item.queue is QueueKind.BEGUN
+        late_at = item.due_at
+        if not self._scan_went:
+            self._stale_went = item.queue is QueueKind.STALE
+            if self._stale_went:
+                late_at = max(late_at, Monotonic(item.asked_at + self._max_interval_s))
+        item.queued = False
+        return max(0.0, now - late_at)
+
+    def peek(self) -> PollItem | None:
+        """Return what may be asked for first, due or not."""
+        heads = [_peek(heap) for heap in (self._begun, self._waiting, *self._due.values())]
+        return min((item for item in heads if item is not None), key=attrgetter("due_at"), default=None)
 
 
 def _peek(heap: Heap) -> PollItem | None:

@@ -65,16 +65,13 @@ class RequestSelector:
             return GetRequest(confirmable)
         if other is None:
             return None
-        self._poll_queue.goes(other)
         return self._request_for(other, now=now)
 
     def probe(self, probe_target: PollItem | None, *, now: Monotonic) -> Request | None:
         """Return the one request of a degraded account: what last succeeded, else any."""
         item = probe_target if probe_target is not None and probe_target.queued else self._poll_queue.peek()
         if isinstance(item, TrackedExecution):
-            late_s = self._poll_queue.late_s(item, now)
-            self._poll_queue.take(item)
-            return GetRequest(item, late_s)
+            return GetRequest(item, self._poll_queue.goes(item, now))
         return None if item is None else self._request_for(item, now=now)
 
     def _request_for(self, item: PollItem, *, now: Monotonic) -> Request:
@@ -82,20 +79,18 @@ class RequestSelector:
 
         Of a list, the next page of its scan; of a deep one now and then that of the newest rows, while it waits on.
         """
-        late_s = self._poll_queue.late_s(item, now)
         if isinstance(item, PipelineListState):
             wanted, head = item.scan.page, item.scan.head
             if head is not None and head != wanted and item.progress.depth >= HEAD_EVERY_PAGES:
                 wanted, item.progress.depth = head, 0
-            return self._list_request(item, page=wanted, late_s=late_s, now=now)
+            return self._list_request(item, item, page=wanted, now=now)
         assert isinstance(item, TrackedExecution)
         listing = self._registry.listings.get(item.known.pipeline)
         if listing is not None and listing.failing_until <= now:
             page = listing.rows.page_of(item, at=now)
             if page is not None and self._answers_for_several(listing, page=page, now=now):
-                return self._list_request(listing, page=page, late_s=late_s, now=now)
-        self._poll_queue.take(item)
-        return GetRequest(item, late_s)
+                return self._list_request(listing, item, page=page, now=now)
+        return GetRequest(item, self._poll_queue.goes(item, now))
 
     def _answers_for_several(self, listing: PipelineListState, *, page: int, now: Monotonic) -> bool:
         """Return whether a page answers for more than one that is due: executions on it, or the scan itself."""
@@ -103,10 +98,11 @@ class RequestSelector:
         scanned = (listing,) if page == listing.scan.page else ()
         return sum(bool(each.queued and each.due_at <= now) for each in (*shown, *scanned)) > 1
 
-    def _list_request(self, listing: PipelineListState, *, page: int, late_s: float, now: Monotonic) -> ListRequest:
-        """Take out who should be on that page, and the list itself if its scan wants the page: nobody else asks."""
+    def _list_request(self, listing: PipelineListState, item: PollItem, *, page: int, now: Monotonic) -> ListRequest:
+        """Take out `item`, who should be on that page, and the list if its scan wants the page: nobody else asks."""
         entries = [entry for entry in listing.rows.on_page(page, at=now) if entry.queued]
         scans = listing.queued and page == listing.scan.page
-        for item in (*entries, listing) if scans else entries:
-            self._poll_queue.take(item)
+        late_s = self._poll_queue.goes(item, now)
+        for each in (*entries, listing) if scans else entries:
+            self._poll_queue.take(each)
         return ListRequest(listing, page, entries, scans, late_s)

@@ -146,10 +146,9 @@ class AccountSession:
             return
 
     def flush_later(self, entry: TrackedExecution) -> None:
-        """Have the next flush write when this execution was polled: nothing else of it has changed."""
-        if not entry.unflushed:
-            entry.unflushed = True
-            self._unflushed.append(entry)
+        """Have the next flush write when this execution was polled, if it is not to yet: nothing else has changed."""
+        entry.unflushed = True
+        self._unflushed.append(entry)
 
     async def flush(self) -> None:
         """Let the store know when unchanged executions were last polled. Raises `StoreError`.

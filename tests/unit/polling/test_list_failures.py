@@ -7,16 +7,11 @@ import pytest
 from virtual import PIPELINE, Account, FakeClock, ScriptedApi, account_of
 
 from watcher.clerk.protocol import PageReply
-from watcher.domain.execution import LostReason, Outcome
+from watcher.domain.execution import ExecutionSnapshot, LostReason, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
-from watcher.domain.watch import Cursor, Watch
+from watcher.domain.watch import Watch
 from watcher.polling.list_failures import ListFailures
-from watcher.polling.pagination.api_clock import ApiClock
-from watcher.polling.pagination.coverage import CarryOver
-from watcher.polling.pagination.paging import Paging
-from watcher.polling.pagination.sort_order import Ordering
-from watcher.polling.pagination.traversal import ListTraversal
-from watcher.polling.pipeline_list import PipelineListState, PipelineStream
+from watcher.polling.pipeline_list import PipelineListState
 from watcher.polling.policy import LOST_EVERY_S
 from watcher.store.sql_store import SqlStore
 
@@ -212,17 +207,15 @@ async def test_one_that_is_known_to_be_refused_is_so_at_once_unless_its_scan_is_
     assert await rig.fails(NOT_FOUND, at=0) is gap
 
 
-def test_a_list_that_is_refused_is_not_expected_within_the_longest_interval() -> None:
-    scan = ListTraversal(
-        CarryOver(Ordering(), Paging()),
-        clock=ApiClock(),
-        cursor=Cursor(Micros(0)),
-        lookback_us=0,
-        began_at=Micros(0),
-        pages_at_most=1,
-    )
-    assert PipelineListState(WHOLE, Cursor(Micros(0)), PipelineStream(0), scan).is_expected
-    assert not PipelineListState(WHOLE, Cursor(Micros(0), refused="forbidden"), PipelineStream(0), scan).is_expected
+async def test_a_list_that_is_refused_and_asked_for_every_ten_minutes_is_no_budget_that_is_too_small(
+    store: SqlStore, clock: FakeClock
+) -> None:
+    account = await account_of(store, clock, NAMED, watches=[WHOLE, OTHER])
+    account.api.pipelines.add(OTHER.pipeline)
+    account.api.script[NAMED] = ExecutionSnapshot(NAMED, "running")
+    account.api.pages = {1: Outcome.FORBIDDEN}
+    await account.run_for(7200)
+    assert [type_ for type_, *_ in await account.emitted()] == ["execution.running", "pipeline.gap"]
 
 
 async def test_many_lists_behind_one_bad_gateway_do_not_retry_in_step(store: SqlStore, clock: FakeClock) -> None:

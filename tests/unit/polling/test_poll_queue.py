@@ -41,8 +41,7 @@ def a_poll_queue() -> PollQueue:
 def take(poll_queue: PollQueue, now: float) -> PollItem | None:
     first = poll_queue.next(Monotonic(now))
     if first is not None:
-        poll_queue.goes(first)
-        poll_queue.take(first)
+        poll_queue.goes(first, Monotonic(now))
     return first
 
 
@@ -205,8 +204,9 @@ def test_lateness_counts_from_when_an_item_was_due_or_had_grown_stale_for_too_lo
     poll_queue, due, stale = a_poll_queue(), an_entry("due"), an_entry("stale")
     poll_queue.put(due, due_at=Monotonic(60))
     poll_queue.put(stale, due_at=Monotonic(1), queue=QueueKind.STALE)
-    assert [poll_queue.late_s(item, Monotonic(100)) for item in (due, stale)] == [40, 40]
-    assert [poll_queue.late_s(item, Monotonic(20)) for item in (due, stale)] == [0, 0]
+    assert [poll_queue.goes(item, Monotonic(20)) for item in (due, stale)] == [0, 0]
+    assert [poll_queue.goes(item, Monotonic(100)) for item in (due, stale)] == [40, 40]
+    assert not due.queued
 
 
 def test_an_item_moves_from_one_heap_to_the_other_and_comes_once() -> None:
