@@ -1,11 +1,9 @@
-"""One event as one line: how it is encoded, how long its texts are, what is given up when it is too long (SPEC 5)."""
+"""One event as one line: how it is encoded, how long its texts are, and what is left out of a line that is too long."""
 
 import json
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 TEXT_BYTES = 2048
 LIST_LENGTH = 20
@@ -33,106 +31,55 @@ def encode(value: Mapping[str, Any]) -> bytes:
 
 
 def truncate(envelope: Json) -> bytes:
-    """Encode an event's envelope, giving up as little of its `data` as makes it short enough.
+    """Encode an event's envelope; of a line that is too long, its `data` loses what is needed to make it short enough.
 
-    The first few steps that suffice are taken; then each is taken back as far as there is room, the last made
-    first. Ids, statuses and times are never given up.
+    First go the ends of what failed nodes and goals say, then most of these, then the ends of other texts; then the
+    link, and at last the labels. Statuses, times and numbers are never left out, nor are ids that look like ids.
     """
-    limits = [step.most for step in _TRUNCATION_STEPS]
-    body = encode(envelope)
-    made = 0
-    while len(body) > LINE_BYTES and made < len(_TRUNCATION_STEPS):
-        limits[made] = _TRUNCATION_STEPS[made].least
-        body = _encode_within(envelope, limits)
-        made += 1
-    for index in reversed(range(made)):
-        limits[index] = _most_that_fits(envelope, limits, index=index)
-        body = _encode_within(envelope, limits)
+    data, body = envelope["data"], encode(envelope)
+    for limits in _LIMITS:
+        if len(body) <= LINE_BYTES:
+            return body
+        data = _cut_execution(envelope["data"], limits)
+        body = encode(envelope | {"data": data})
+    for name in ("link", "labels"):
+        if len(body) > LINE_BYTES:
+            data = {key: item for key, item in data.items() if key != name}
+            body = encode(envelope | {"data": data})
     return body
 
 
-def _encode_within(envelope: Json, limits: Sequence[int]) -> bytes:
-    data = envelope["data"]
-    for step, limit in zip(_TRUNCATION_STEPS, limits, strict=True):
-        if limit < step.most:
-            data = step.give_up(data, limit)
-    return encode(envelope | {"data": data})
+class _Limits(NamedTuple):
+    """Bytes of each text of a node or goal, how many of these there are, and bytes of other texts."""
+
+    item_bytes: int
+    count: int
+    text_bytes: int
 
 
-def _most_that_fits(envelope: Json, limits: Sequence[int], *, index: int) -> int:
-    """Return the highest of one step's limits, the others being as they are: the line grows with each."""
+_LIMITS = (
+    *(_Limits(512, 20, TEXT_BYTES), _Limits(256, 20, TEXT_BYTES), _Limits(128, 20, TEXT_BYTES)),
+    *(_Limits(64, 10, TEXT_BYTES), _Limits(64, 3, TEXT_BYTES), _Limits(64, 3, 512), _Limits(64, 3, 128)),
+)
+"""In the order in which they are tried. With the last, and without link and labels, any line is short enough."""
 
-    def too_long(limit: int) -> bool:
-        return len(_encode_within(envelope, [*limits[:index], limit, *limits[index + 1 :]])) > LINE_BYTES
-
-    least, most = _TRUNCATION_STEPS[index].least, _TRUNCATION_STEPS[index].most
-    return least + bisect_left(range(least + 1, most + 1), x=True, key=too_long)
-
-
-@dataclass(frozen=True, slots=True)
-class _TruncationStep:
-    """What can be given up: `give_up` returns an event's data with no more of it left than a limit says."""
-
-    least: int
-    most: int
-    give_up: Callable[[Json, int], Json]
+_WHOLE = frozenset({"status", "previousStatus"})
 
 
-def _with(data: Json, key: str, changes: Json) -> Json:
-    """Return the data with a block's values changed: those that are there."""
-    if key not in data:
-        return data
-    return data | {key: data[key] | {name: value for name, value in changes.items() if name in data[key]}}
+def _cut_execution(data: Json, limits: _Limits) -> Json:
+    """Return the data with what the API said of execution and pipeline cut."""
+    blocks = {name: _cut_texts(data[name], limits.text_bytes) for name in ("execution", "pipeline") if name in data}
+    execution = blocks.get("execution", {})
+    if "failedNodes" in execution:
+        nodes = execution["failedNodes"][: limits.count]
+        execution["failedNodes"] = [_cut_texts(node, limits.item_bytes) for node in nodes]
+    if "goals" in execution:
+        execution["goals"] = [cut(goal, limit=limits.item_bytes) for goal in execution["goals"][: limits.count]]
+    return data | blocks
 
 
 def _cut_texts(block: Json, limit: int) -> Json:
-    return {name: cut(value, limit=limit) if isinstance(value, str) else value for name, value in block.items()}
-
-
-def _cut_texts_of_lists(data: Json, limit: int) -> Json:
-    execution = data.get("execution", {})
-    nodes = [_cut_texts(node, limit) for node in execution.get("failedNodes", ())]
-    goals = [cut(goal, limit=limit) for goal in execution.get("goals", ())]
-    return _with(data, "execution", {"failedNodes": nodes, "goals": goals})
-
-
-def _shorten_lists(data: Json, limit: int) -> Json:
-    execution = data.get("execution", {})
-    return _with(data, "execution", {name: execution.get(name, [])[:limit] for name in ("failedNodes", "goals")})
-
-
-_KEPT = frozenset({"status", "previousStatus", "error"})
-
-
-def _cut_other_texts(data: Json, limit: int) -> Json:
-    """Cut even what the API calls an id: one that is this long is none."""
-    execution = {name: value for name, value in data.get("execution", {}).items() if name not in _KEPT}
-    shorter = _with(data, "execution", _cut_texts(execution, limit))
-    return _with(shorter, "pipeline", _cut_texts(data.get("pipeline", {}), limit))
-
-
-def _cut_error(data: Json, limit: int) -> Json:
-    return _with(data, "execution", {"error": cut(data.get("execution", {}).get("error", ""), limit=limit)})
-
-
-def _drop_link(data: Json, _limit: int) -> Json:
-    return {key: item for key, item in data.items() if key != "link"}
-
-
-def _drop_labels(data: Json, limit: int) -> Json:
-    """Drop the longest, so as to drop few; those that stay keep their order."""
-    labels = data.get("labels", {})
-    shortest = sorted(labels, key=lambda key: (len(encode({key: labels[key]})), key))[:limit]
-    kept = {key: label for key, label in labels.items() if key in shortest}
-    return {key: kept if key == "labels" else item for key, item in data.items() if kept or key != "labels"}
-
-
-# In the order in which they are made. With all of them made, any line is short enough.
-_TRUNCATION_STEPS = (
-    _TruncationStep(64, TEXT_BYTES, _cut_texts_of_lists),
-    _TruncationStep(1, LIST_LENGTH, _shorten_lists),
-    _TruncationStep(128, TEXT_BYTES, _cut_other_texts),
-    _TruncationStep(256, TEXT_BYTES, _cut_error),
-    _TruncationStep(0, 1, _drop_link),
-    _TruncationStep(0, 32, _drop_labels),
-)
+    return {
+        name: cut(value, limit=limit) if isinstance(value, str) and name not in _WHOLE else value
+        for name, value in block.items()
+    }
