@@ -9,10 +9,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
-from receivers_rules import check_slack, check_slack_blocks
+from receivers_rules import check_slack, check_slack_blocks, shown_texts
 from slack_sdk.web.async_client import AsyncWebClient
 
-from watcher.delivery.sinks.slack_blocks import shown_of
 from watcher.runtime.clock import Clock
 
 TOKEN = "xoxb-17653672481-19874698323-pdFZKVeTuE8sk7oOcBrzbqgy"
@@ -38,7 +37,7 @@ class Message:
     @property
     def lines(self) -> list[str]:
         """Return what people read."""
-        return shown_of(self.content) if "blocks" in self.content else [self.content["text"]]
+        return list(shown_texts(self.content["blocks"])) if "blocks" in self.content else [self.content["text"]]
 
 
 class FakeSlack:

@@ -81,6 +81,12 @@ def _text_objects(value: Any) -> Iterator[dict[str, Any]]:
             yield from _text_objects(item)
 
 
+def shown_texts(blocks: Any) -> Iterator[str]:
+    """Yield each line that people read in blocks."""
+    for text in _text_objects(blocks):
+        yield from text["text"].split("\n")
+
+
 def check_discord(body: bytes) -> dict[str, Any]:
     """Return a message that Discord takes from a webhook, in which it reads no Markdown but ours."""
     payload: dict[str, Any] = json.loads(body)

@@ -123,7 +123,7 @@ restart, and even from an empty store. Events without an execution have a UUIDv7
 the later ones of its own execution until it succeeds or is a dead letter, and no others.
 
 **Size.** A line stays under 16 KiB. Texts are cut at 2 KiB, lists at 20 entries; where that is not enough, the tails of
-lists and texts go first, labels and the link last, and no more than must. Ids, statuses and times are never cut.
+lists and texts go first, then the link, and the labels last. Ids, statuses and times are never cut.
 
 ## The data
 

@@ -20,10 +20,8 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from documents.messages import MESSAGES
-from watcher.cli.commands.demo import print_messages, summary
-from watcher.cli.message_panel import message_panel
+from watcher.cli.commands.demo import summary
 from watcher.delivery.sinks.event_line import event_line
-from watcher.delivery.sinks.slack import SlackTemplate
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 MISTAKES = Path(__file__).parent / "mistakes"
@@ -61,9 +59,6 @@ THEME = TerminalTheme(
 
 DEMO_PRINTS: Sequence[Callable[..., object] | type] = (
     event_line,
-    message_panel,
-    print_messages,
-    SlackTemplate,
     summary,
 )
 """What the demonstration's lines are made by: when it changes, the picture is old."""
@@ -129,10 +124,9 @@ def demo_digest() -> str:
 
 
 def demo_picture() -> str:
-    """Run the demonstration, about 30 s: show its beginning, its most varied moment, the first message and its end."""
+    """Run the demonstration, about 30 s: show its beginning, its most varied moment and its end."""
     lines = record("demo")
-    begin, end = (next(at for at, line in enumerate(lines) if corner in line) for corner in "╭╰")
-    shown = ["$ make demo", lines[0], *_most_varied(lines[2:begin]), "…", *lines[begin : end + 1], "…", lines[-1]]
+    shown = ["$ make demo", lines[0], *_most_varied(lines[2:-1]), "…", lines[-1]]
     return svg(shown, title="make demo", made_from=demo_digest())
 
 

@@ -8,8 +8,6 @@ from e2e import checks
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
 
-from watcher.cli.commands.demo import GROUP_TITLE, ONE_TITLE
-
 pytestmark = pytest.mark.untraced
 
 
@@ -33,9 +31,6 @@ def test_on_a_terminal_it_prints_a_line_per_change_and_a_summary(demonstrations:
     assert demonstration.end() == 0
     printed = demonstration.printed()
     assert printed.count("signature ok") > 100
-    assert printed.index("signature ok") < printed.index(ONE_TITLE) < printed.index(GROUP_TITLE)
-    assert " failed at " in printed.partition(ONE_TITLE)[2].partition(GROUP_TITLE)[0]
-    assert " failed in " in printed.partition(GROUP_TITLE)[2]
     assert "0 with a wrong signature" in printed.splitlines()[-1]
     assert "Traceback" not in printed + demonstration.said()
 

@@ -110,7 +110,7 @@ async def test_no_terminal_obeys_what_a_receiver_answers_to_a_test(stage: Stage,
     try:
         await screen.end()
         rest = STYLE.sub("", screen.written)
-        assert "╭─ sinks.slack  http://127.0.0.1" in rest
+        assert "sinks.slack  http://127.0.0.1" in rest
         assert all(each.isprintable() for each in rest if each != "\n")
         assert "hush" not in rest
         assert KEY not in rest

@@ -1,10 +1,9 @@
-"""Templates of one's own: `template` of a webhook names a file, which is read and tried before anything uses it."""
+"""The operator's own templates: `template` of a webhook names a file, which is read and tried before it is used."""
 
 from pathlib import Path as FilePath
 
 from watcher.config.document import Document, quoted
-from watcher.config.file_stamp import Cause, FileError
-from watcher.config.secret_files import FILE_REMEDIES
+from watcher.config.file_stamp import FileError
 from watcher.config.unsupported_keys import later_value
 from watcher.config.yaml_tree import Path
 from watcher.delivery.sinks.template_file import TemplateFile
@@ -12,14 +11,6 @@ from watcher.delivery.sinks.webhook_settings import PRESETS
 from watcher.runtime.settings import did_you_mean
 
 TEMPLATE_BYTES = 64 * 1024
-
-_FILE_REMEDIES = {
-    **FILE_REMEDIES,
-    Cause.NO_PATH: "write a path such as ./chat.json.j2",
-    Cause.MISSING: "correct the path, which begins beside this file",
-    Cause.DIRECTORY: "name a file",
-    Cause.TOO_LARGE: "name a Jinja2 file",
-}
 
 
 def read_templates(document: Document, *, directory: FilePath) -> None:
@@ -39,24 +30,16 @@ def _read(document: Document, path: Path, file: FilePath) -> None:
         document.report(path, f"{document.subject(path)} is not UTF-8 text", remedy="name a Jinja2 file")
         return
     except FileError as error:
-        _refuse(document, path, error)
+        given = document.text(path) or ""
+        is_path = document.is_hidden(path) or "/" in given or "." in given
+        words = f"write {', '.join(PRESETS)} or the path of a Jinja2 file, which begins beside this file"
+        remedy = words if is_path else did_you_mean(given, list(PRESETS), rest=words)
+        document.report(path, f"cannot read {document.subject(path)} ({error})", remedy=remedy)
         return
     template = TemplateFile(document.written(path), source)
-    if failure := template.check():
+    if failure := template.check(with_group=document.get((*path[:-1], "group")) is not None):
         line = f":{failure.line}" if failure.line else ""
         place = f"{quoted(template.path)[1:-1]}{line}"
         document.report(path, f"{place}: {failure.reason}", remedy=failure.remedy)
     else:
         document.table(path[:-1])[str(path[-1])] = template
-
-
-def _refuse(document: Document, path: Path, error: FileError) -> None:
-    """Report a file that cannot be read; what does not look like one is rather a word that is misspelt."""
-    subject, given = document.subject(path), document.text(path) or ""
-    if document.is_hidden(path) or "/" in given or "." in given:
-        document.report(path, f"cannot read {subject} ({error})", remedy=_FILE_REMEDIES[error.cause])
-        return
-    words = ", ".join(PRESETS)
-    rest = f"write {words} or the path of a Jinja2 file"
-    remedy = did_you_mean(given, list(PRESETS), rest=rest)
-    document.report(path, f"{subject} is neither {words} nor a readable file", remedy=remedy)

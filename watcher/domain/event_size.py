@@ -53,7 +53,7 @@ class _Limits(NamedTuple):
     """Bytes of each text of a node or goal, how many of these there are, and bytes of other texts."""
 
     item_bytes: int
-    count: int
+    items: int
     text_bytes: int
 
 
@@ -71,10 +71,10 @@ def _cut_execution(data: Json, limits: _Limits) -> Json:
     blocks = {name: _cut_texts(data[name], limits.text_bytes) for name in ("execution", "pipeline") if name in data}
     execution = blocks.get("execution", {})
     if "failedNodes" in execution:
-        nodes = execution["failedNodes"][: limits.count]
+        nodes = execution["failedNodes"][: limits.items]
         execution["failedNodes"] = [_cut_texts(node, limits.item_bytes) for node in nodes]
     if "goals" in execution:
-        execution["goals"] = [cut(goal, limit=limits.item_bytes) for goal in execution["goals"][: limits.count]]
+        execution["goals"] = [cut(goal, limit=limits.item_bytes) for goal in execution["goals"][: limits.items]]
     return data | blocks
 
 

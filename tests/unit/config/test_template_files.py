@@ -18,8 +18,11 @@ Warned = Callable[..., list[str]]
 ACCOUNT = "accounts: {default: {api_key: k}}\nwatch: [{pipeline: 0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f}]\n"
 HOOK = "sinks:\n  chat:\n    type: webhook\n    url: https://h.example\n    template: "
 GOOD = '{"text": {{ headline | tojson }}}'
-WORDS = "slack, discord, teams, pagerduty, alertmanager"
-BESIDE = "correct the path, which begins beside this file"
+UID = f"running as uid {os.geteuid()}"
+REST = "rite slack, discord, teams, pagerduty, alertmanager or the path of a Jinja2 file, which begins beside this file"
+COMMA = "Expecting ',' delimiter: line 1 column 21 (char 20)"
+JSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
+ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
 
 
 def webhook(settings: Settings) -> WebhookSettings:
@@ -44,30 +47,41 @@ def test_a_template_is_read_from_a_file_beside_the_configuration(name: str, load
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("slak", (f'"slak" is neither {WORDS} nor a readable file; did you mean "slack"? Write {WORDS} or the path of '
-         "a Jinja2 file")),
-        ("mine", f'"mine" is neither {WORDS} nor a readable file; write {WORDS} or the path of a Jinja2 file'),
-        ("slack.j2", f'cannot read "slack.j2" (no such file or directory, running as uid {os.geteuid()}); {BESIDE}'),
-        ("./", f'cannot read "./" (is a directory, running as uid {os.geteuid()}); name a file'),
-        ("${NAME}", (f"cannot read the filled-in value (no such file or directory, running as uid {os.geteuid()}); "
-         f"{BESIDE}")),
-        ("large.j2", 'cannot read "large.j2" (larger than 64 KiB); name a Jinja2 file'),
+        ("slak", f'cannot read "slak" (no such file or directory, {UID}); did you mean "slack"? W{REST}'),
+        ("mine", f'cannot read "mine" (no such file or directory, {UID}); w{REST}'),
+        ("slack.j2", f'cannot read "slack.j2" (no such file or directory, {UID}); w{REST}'),
+        ("./", f'cannot read "./" (is a directory, {UID}); w{REST}'),
+        ("${NAME}", f"cannot read the filled-in value (no such file or directory, {UID}); w{REST}"),
+        ("large.j2", f'cannot read "large.j2" (larger than 64 KiB); w{REST}'),
         ("latin.j2", '"latin.j2" is not UTF-8 text; name a Jinja2 file'),
-        ("typo.j2", 'typo.j2:2: there is no "hedline"; what a template sees is in docs/sinks.md'),
-        ("absent.j2", 'absent.j2:2: for pipeline.gap: "execution" is absent; write default(""), or ask by if'),
-        ("quotes.j2", ("quotes.j2: for execution.new: renders no JSON: Expecting ',' delimiter in line 1, column 20 of "
-         'the message; put every value in by tojson, such as {"text": {{ headline | tojson }}}')),
+        ("typo.j2", f"typo.j2:2: for execution.failed: UndefinedError: 'hedline' is undefined; {ABSENT}"),
+        (
+            "absent.j2",
+            f"absent.j2:2: for account.degraded: UndefinedError: 'dict object' has no attribute 'execution'; {ABSENT}",
+        ),
+        (
+            "quotes.j2",
+            f"quotes.j2: for execution.failed: renders no JSON: {COMMA}; {JSON}",
+        ),
         ("{path: good.j2, source: x}", "is a block of keys, not a single value; write one value behind the key"),
     ],
-)  # fmt: skip
+)
 def test_what_is_wrong_with_it_is_said_at_load(name: str, message: str, mistakes: Mistakes) -> None:
     mistakes("- x")
     Path("large.j2").write_text(GOOD + " " * 65_536)
     Path("latin.j2").write_bytes(b"\xe4")
     Path("typo.j2").write_text("\n{{ hedline }}")
     Path("absent.j2").write_text('{"a":\n{{ event.data.execution.status | tojson }}}')
-    Path("quotes.j2").write_text('{"text": "{{ headline }}"}')
+    Path("quotes.j2").write_text('{"text": "{{ error }}"}')
     assert mistakes(HOOK + name, NAME="hunter2")[0] == f"watcher.yaml:5:15: sinks.chat.template: {message}"
+
+
+def test_a_group_is_tried_where_there_is_one(mistakes: Mistakes, load: Load) -> None:
+    load("")
+    Path("chat.j2").write_text("{% if events | length > 1 %}oops{% else %}{}{% endif %}")
+    assert load(HOOK + "chat.j2")
+    (line, *_) = mistakes(HOOK + "chat.j2\n    group: {by: [pipeline], wait: 1m}")
+    assert line.startswith("watcher.yaml:5:15: sinks.chat.template: chat.j2: for a group: renders no JSON")
 
 
 def test_one_message_holds_all_of_a_group(mistakes: Mistakes) -> None:

@@ -11,12 +11,8 @@ from rich.table import Table
 from watcher.cli.check.capacity import TYPICAL_STATUS_S, AccountPlan, Advice
 from watcher.cli.check.connectivity import Trial
 from watcher.cli.console import say
-from watcher.cli.message_panel import message_panel
 from watcher.cli.stdio import put, put_error
 from watcher.config.models import Settings
-from watcher.delivery.sinks.settings import SinkSettings
-from watcher.domain.delivery import Delivery
-from watcher.runtime.clock import Clock
 from watcher.runtime.units import write_duration
 
 NARROW = 60
@@ -133,13 +129,6 @@ class TryingLine:
             with suppress(OSError):  # a sign of progress is not worth an error
                 self._stream.write(f"\r\x1b[K{text}")
                 self._stream.flush()
-
-
-def print_message(sink: SinkSettings, delivery: Delivery, *, clock: Clock, console: Console) -> None:
-    """Print what people will see of a delivery at a sink's target."""
-    for lines in sink.preview(delivery, clock=clock):
-        title = f"sinks.{delivery.sink}  {sink.target}"
-        console.print(message_panel(lines, title=title, encoding=console.encoding))
 
 
 def print_trial(trial: Trial, *, console: Console) -> None:

@@ -14,7 +14,6 @@ from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everythi
 from watcher.cli.check.views import (
     PATIENCE_S,
     TryingLine,
-    print_message,
     print_plan,
     print_plan_rows,
     print_trial,
@@ -100,9 +99,6 @@ def _go_online(document: Document, settings: Settings, *, send: bool) -> None:
     configure_logs(level="error", format_="auto")  # what a sink logs goes to stderr, as in the daemon
     clock = SystemClock()
     deliveries = trial_deliveries(settings, clock=clock) if send else {}
-    if sys.stdout.isatty():
-        for name, delivery in deliveries.items():
-            print_message(settings.sinks[name], delivery, clock=clock, console=stdout_console())
     trials, disabled = asyncio.run(_try_everything(settings, deliveries, clock=clock))
     if sys.stdout.isatty():
         for trial in trials:

@@ -7,12 +7,11 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
 
 import typer
 import yaml
@@ -22,16 +21,11 @@ from rich.console import Console
 from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world, example_config
 from watcher.clerk.simulator.world import World
 from watcher.cli.interrupt import run_until_stopped
-from watcher.cli.message_panel import message_panel
 from watcher.config.models import Settings
 from watcher.daemon.app import Started, run
 from watcher.delivery.sinks.event_line import event_line
 from watcher.delivery.sinks.signing import sign, signing_key
-from watcher.delivery.sinks.slack import SlackTemplate
-from watcher.domain.delivery import Delivery
-from watcher.domain.event import EventType
 from watcher.domain.execution import TERMINAL_STATUSES, Status
-from watcher.domain.timestamps import NEVER
 from watcher.runtime.clock import SystemClock
 from watcher.runtime.logs import configure_logs
 
@@ -47,9 +41,6 @@ REFUSED_SHARE = 0.08
 
 SIGNED = "  signature ok"
 """What is said of each event: the receiver takes no other."""
-
-ONE_TITLE = "the last failure, as Slack shows it"
-GROUP_TITLE = "all of them in one message, with `group`"
 
 SECRET = "whsec_Y2xlcmstd2F0Y2hlciBkZW1vIHNpZ25pbmcgc2VjcmV0"  # noqa: S105 (the demo's own, for its own receiver)
 
@@ -78,8 +69,6 @@ class ReceivedEvents:
     unsigned_count: int = 0
     statuses: dict[str, str] = field(default_factory=dict)
     """The status reported last, by execution."""
-    failures: list[Delivery] = field(default_factory=list)
-    """What a person would be notified of."""
 
 
 class Receiver:
@@ -109,24 +98,9 @@ class Receiver:
     def _take(self, id_: str, body: bytes) -> None:
         event: dict[str, Any] = json.loads(body)
         self.received.delivered.add(id_)
-        if event["type"] == EventType.EXECUTION_FAILED:
-            self.received.failures.append(_delivery(event, body))
         if execution := event["data"].get("execution"):
             self.received.statuses[execution["id"]] = execution["status"]
         self._report(event)
-
-
-def _delivery(event: Mapping[str, Any], body: bytes) -> Delivery:
-    return Delivery(
-        sink="slack",
-        event_id=UUID(event["id"]),
-        type=EventType(event["type"]),
-        stream=event["subject"].encode(),
-        sequence=int(event["sequence"]),
-        body=body,
-        recorded_at=NEVER,
-        due_at=NEVER,
-    )
 
 
 async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> None:
@@ -160,8 +134,6 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         await run(settings, stop=stop, stdout_fd=stdout_fd, started=announce)
         due_s = await stopped_at - SEEN_WITHIN_S
         truth = {execution.id: execution.phase_at(due_s).status for execution in world.executions()}
-        if not as_json:
-            print_messages(receiver.received.failures, console=console)
         console.print(summary(receiver.received, truth=truth))
 
 
@@ -195,15 +167,6 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
         "http": {"listen": "127.0.0.1:0"},
     }
     return Settings.model_validate(document)
-
-
-def print_messages(failures: Sequence[Delivery], *, console: Console) -> None:
-    """Print what a person would see in Slack: the last of these failures alone, and all of them as one group."""
-    template = SlackTemplate()
-    for title, batch in ((ONE_TITLE, failures[-1:]), (GROUP_TITLE, failures if len(failures) > 1 else ())):
-        for message in template.messages(batch) if batch else ():
-            panel = message_panel(template.preview(message.body), title=title, encoding=console.encoding)
-            console.print(panel, soft_wrap=False)
 
 
 def summary(received: ReceivedEvents, *, truth: Mapping[str, str]) -> str:

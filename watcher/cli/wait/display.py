@@ -10,7 +10,7 @@ from itertools import pairwise
 from rich.text import Text
 
 from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject
-from watcher.delivery.sinks.event_line import GLYPHS, SURPRISE
+from watcher.delivery.sinks.alert import SIGNS
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event
 from watcher.domain.event_size import cut
@@ -84,7 +84,7 @@ def _standing(subject: Subject, progress: Progress, moment: RenderTime, *, wide:
     if progress.status is None:
         line = Text("· not seen yet")
     else:
-        glyph, style = GLYPHS.get(progress.status, SURPRISE)
+        glyph, style = SIGNS.get(f"execution.{progress.status}", SIGNS["execution.unrecognized"])
         line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress, moment)}", style=f"bold {style}")
     execution = subject.execution if wide else f"{subject.execution[:4]}…{subject.execution[-4:]}"
     name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))

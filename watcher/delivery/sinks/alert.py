@@ -24,17 +24,20 @@ TROUBLED_ENDS = frozenset(
 )
 """What may close a problem, and is trouble itself."""
 
-_GLYPHS: Mapping[EventType, str] = {
-    EventType.EXECUTION_NEW: "○",
-    EventType.EXECUTION_RUNNING: "▶",
-    EventType.EXECUTION_PAUSED: "‖",
-    EventType.EXECUTION_SUCCESS: "✓",
-    EventType.EXECUTION_LOST: "?",
-    EventType.EXECUTION_OVERDUE: "◷",
-    EventType.PIPELINE_SILENT: "◷",
-    EventType.EXECUTION_UNRECOGNIZED: "!",
-    EventType.PIPELINE_GAP: "!",
+TROUBLE, GOOD = ("✕", "red"), ("✓", "green")
+SIGNS: Mapping[str, tuple[str, str]] = {
+    EventType.EXECUTION_NEW: ("○", ""),
+    EventType.EXECUTION_RUNNING: ("▶", "blue"),
+    EventType.EXECUTION_PAUSED: ("‖", "yellow"),
+    EventType.EXECUTION_SUCCESS: GOOD,
+    EventType.EXECUTION_FAILED: TROUBLE,
+    EventType.EXECUTION_LOST: ("?", "magenta"),
+    EventType.EXECUTION_OVERDUE: ("◷", "yellow"),
+    EventType.EXECUTION_UNRECOGNIZED: ("!", "magenta"),
+    EventType.PIPELINE_SILENT: ("◷", "yellow"),
+    EventType.PIPELINE_GAP: ("!", "yellow"),
 }
+"""How events are shown, and in which style on a terminal. Else trouble is a cross, and good news a tick."""
 
 _TITLES: Mapping[EventType, str] = {
     EventType.EXECUTION_NEW: "{who}: a new execution",
@@ -94,15 +97,19 @@ class Alert:
     @classmethod
     def read(cls, body: bytes) -> "Alert":
         """Return what a stored event says."""
-        event = json.loads(body)
-        time = datetime.fromisoformat(event["time"])
+        return cls.of(json.loads(body))
+
+    @classmethod
+    def of(cls, event: Mapping[str, Any]) -> "Alert":
+        """Return what an event says."""
         data = event["data"]
-        failed = data.get("execution", {}).get("failedNodes", ())
+        execution = data.get("execution", {})
         nodes = tuple(
-            (first_visible(each.get("name"), each.get("id")), first_visible(each.get("error"))) for each in failed
+            (first_visible(each.get("name"), each.get("id")), first_visible(each.get("error")))
+            for each in execution.get("failedNodes", ())
         )
-        execution = data.get("execution", {}).get("id")
-        return cls(event["id"], EventType(event["type"]), time, execution, data, nodes)
+        time = datetime.fromisoformat(event["time"])
+        return cls(event["id"], EventType(event["type"]), time, execution.get("id"), data, nodes)
 
     @property
     def problem(self) -> Mapping[str, Any] | None:
@@ -163,7 +170,14 @@ class Alert:
     @property
     def headline(self) -> str:
         """Return the one line that has to do, with a sign for how it is."""
-        return shorten(f"{self._glyph()} {self.title}", HEADLINE_LENGTH)
+        return shorten(f"{self.sign[0]} {self.title}", HEADLINE_LENGTH)
+
+    @property
+    def sign(self) -> tuple[str, str]:
+        """Return the sign for how it is, and its style on a terminal."""
+        if self.closes and not self.is_trouble:
+            return GOOD
+        return SIGNS.get(self.kind) or (TROUBLE if self.is_trouble else GOOD)
 
     @property
     def title(self) -> str:
@@ -191,11 +205,6 @@ class Alert:
         problem = self.problem or {}
         is_over = self.closes and problem["kind"] == EventType.EXECUTION_OVERDUE
         return in_words(problem["durationSeconds"]) if is_over else None
-
-    def _glyph(self) -> str:
-        if self.closes and not self.is_trouble:
-            return "✓"
-        return _GLYPHS.get(self.kind) or ("✕" if self.is_trouble else "✓")
 
     def _title(self) -> str:
         execution, over_s = self.data.get("execution", {}), self.data.get("overdueSeconds")

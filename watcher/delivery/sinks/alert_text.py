@@ -1,4 +1,4 @@
-"""Texts as messages show them: harmless, cut to a receiver's limits, durations and times in words.
+"""Texts as messages show them: harmless, cut to a length, durations and times in words.
 
 What the API or the user calls something may hold anything: control characters are shown by their codes, and where a
 receiver reads markup, its template puts such a text in no such field. Characters are counted as UTF-16 has them, where
@@ -7,9 +7,7 @@ an emoji is two: not every receiver says how it counts, and none counts more.
 
 import json
 import re
-from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
 
 from watcher.runtime.terminal import harmless
 
@@ -19,17 +17,10 @@ LINK_LIMIT = 3000
 _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 """No character that would have to be quoted: a receiver refuses the whole message for one."""
 
-_VARYING = re.compile(r"\b(?=[\w-]*\d)[\w-]{8,}\b|\d+")
-"""Ids and numbers: what differs between two errors that are the same."""
-
 _WORD = re.compile(r"[\w-]+")
-_DIGIT = re.compile(r"\d")
 
 _UNITS = (("d", 86_400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
 """Each unit with its seconds, and the next smaller one."""
-
-Limits = TypeVar("Limits")
-Content = TypeVar("Content")
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
 
@@ -63,17 +54,12 @@ class Cutter:
         self.has_cut = False
 
     def __call__(self, text: str, limit: int) -> str:
-        """Return a text, cut to so many characters; where that is too few to say what is missing, it ends in …."""
+        """Return a text, cut to so many characters, of which there must be room for what is said of the rest."""
         text = clean(text)
         if length(text) <= limit:
             return text
         self.has_cut = True
-        if limit <= 0:
-            return ""
-        room = limit - len(_mark_of(len(text)))
-        if room < 0:
-            return shorten(text, limit)
-        kept = _beginning(text, room)
+        kept = _beginning(text, limit - len(_mark_of(len(text))))
         return kept + _mark_of(len(text) - len(kept))
 
 
@@ -86,31 +72,14 @@ def _beginning(text: str, limit: int) -> str:
     return text.encode("utf-16-le")[: 2 * limit].decode("utf-16-le", "ignore")
 
 
-def fit(
-    build: Callable[[Limits, Cutter], Content], limits: Sequence[Limits], *, most: int, size: Callable[[Content], int]
-) -> tuple[Content, bool]:
-    """Return the first that has at most that size, the last if none has; and whether that is cut.
-
-    The limits are in the order of what is given up; there is at least one.
-    """
-    for number, each in enumerate(limits):
-        cutter = Cutter()
-        content = build(each, cutter)
-        is_cut = cutter.has_cut or number > 0
-        if size(content) <= most:
-            break
-    return content, is_cut
-
-
 def usable_link(link: object) -> str | None:
     """Return a link that every receiver takes, else `None`."""
     return link if isinstance(link, str) and len(link) <= LINK_LIMIT and _LINK.fullmatch(link) else None
 
 
 def mask(text: str) -> str:
-    """Return a text with `#` for each number and id in it."""
-    # A word without a digit is left alone: looking for one from each of its hyphens on would take the square of it.
-    return _WORD.sub(lambda word: _VARYING.sub("#", word[0]) if _DIGIT.search(word[0]) else word[0], text)
+    """Return a text with `#` for each word with a digit in it: what differs between two errors that are the same."""
+    return _WORD.sub(lambda word: "#" if any(map(str.isdigit, word[0])) else word[0], text)
 
 
 def in_words(seconds: float) -> str:

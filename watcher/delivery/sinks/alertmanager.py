@@ -5,7 +5,6 @@ same labels. What is no problem is a point in time, and an alert for a quarter o
 https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml
 """
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from uuid import UUID
 from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, to_json
+from watcher.delivery.sinks.alert_text import clean, to_json
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendResult, SentProblem
 from watcher.delivery.sinks.template import Message, Template, result_of_status
@@ -40,7 +39,6 @@ POINT_LASTS = timedelta(minutes=15)
 POINT_LASTS_AT_LEAST = timedelta(minutes=5)
 """From when a point in time was seen; from when it is posted, if that was much later: it would be over unseen."""
 
-ERROR_LENGTH = 2048
 NODES_COUNT = 4
 
 _UNFIT = re.compile(r"[^a-zA-Z0-9_]")
@@ -94,22 +92,11 @@ class AlertmanagerTemplate(Template):
         """Return what its status code means."""
         return result_of_status(answer.status)
 
-    def preview(self, body: bytes) -> list[str]:
-        """Return each alert as Alertmanager's page lists it: annotations, labels, when it ends."""
-        lines: list[str] = []
-        for alert in json.loads(body):
-            notes, labels = alert["annotations"], alert["labels"]
-            texts = (notes["summary"], *notes.get("description", "").split("\n"))
-            lines += [text for text in texts if text]
-            lines += [", ".join(f'{name}="{value}"' for name, value in labels.items()), f"ends at {alert['endsAt']}"]
-        return lines
-
     def _message(self, batch: Sequence[Delivery]) -> Message:
         found = [pair for each in batch for pair in self._found(each)]
-        cut = Cutter()
-        body = _body([_alert(alert, span, cut) for alert, span in found])
+        body = _body([_alert(alert, span) for alert, span in found])
         ids = [each.event_id for each in batch]
-        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body, partial(_minimal, found), cut.has_cut)
+        return Message(str(ids[0] if len(ids) == 1 else group_id(ids)), body, partial(_minimal, found))
 
     def _found(self, delivery: Delivery) -> list[tuple[Alert, _Span]]:
         """Return what an event says: of its problem, of itself, or of both, the closing first."""
@@ -127,7 +114,7 @@ class AlertmanagerTemplate(Template):
     def _again(self, sent: SentProblem) -> Json:
         problem = sent.problem
         span = _of_problem(problem.kind, problem.opened_at, sent.closed_at, now=self._clock.now())
-        return _alert(Alert.read(sent.opening), span, Cutter())
+        return _alert(Alert.read(sent.opening), span)
 
 
 def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None, *, now: datetime) -> _Span:
@@ -136,14 +123,14 @@ def _of_problem(kind: EventType, opened_at: datetime, closed_at: datetime | None
     return _Span(kind, min(opened_at, ends_at), ends_at)
 
 
-def _alert(alert: Alert, span: _Span, cut: Cutter) -> Json:
+def _alert(alert: Alert, span: _Span) -> Json:
     minimal = _minimal_alert(alert, span)
     nodes = () if _ends_only(alert, span) else alert.nodes
     more = [": ".join(filter(None, node)) for node in nodes[1 : 1 + NODES_COUNT]]
     texts = () if _ends_only(alert, span) else (alert.error, *more)
     annotations = {
         **minimal["annotations"],
-        "description": "\n".join(filter(None, (cut(text, ERROR_LENGTH) for text in texts))),
+        "description": "\n".join(filter(None, map(clean, texts))),
         "node": clean(nodes[0][0]) if nodes else "",
     }
     shown = {name: text for name, text in annotations.items() if text}

@@ -20,7 +20,6 @@ from watcher.delivery.sinks.request_series import RequestSlots, TakenParts, make
 from watcher.delivery.sinks.settings import EventGlobs
 from watcher.delivery.sinks.template import ALERT_EVENTS
 from watcher.domain.delivery import Delivery
-from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Rate, as_written
 from watcher.runtime.threads import begin
 from watcher.runtime.units import InvalidValueError
@@ -90,11 +89,6 @@ class AppriseSettings(RemoteSettings):
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet."""
         return AppriseSink(self._service(), timeout_s=self.timeout_s, context=context)
-
-    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
-        """Return the message as text; how a service shows that is up to it."""
-        messages = plain_messages([delivery], most_bytes=_most_bytes(self._service()))
-        return [[message.title, *message.body.split("\n")] for message in messages]
 
     async def connect(self) -> str:
         """Do nothing: Apprise can only send."""

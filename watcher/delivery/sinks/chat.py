@@ -1,80 +1,74 @@
-"""What every message for a chat says of an event or a group, and what goes into one message. Knows no receiver."""
+"""What every message for a chat says of an event or a group, and what goes into one message. Knows no receiver.
+
+Each text is cut to a length of its own. The lengths are such that all of a message, with what JSON and Markdown add for
+quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (28 KB) take.
+"""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, fit, in_words, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, clean, in_words, shorten, to_json
 from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
-from watcher.delivery.sinks.template import Message
+from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
 
 Json = dict[str, Any]
 
-ID_LENGTH = 200
+ERROR_LENGTH = 1500
+NODES_COUNT = 3
+NODE_LENGTH = 200
+LABELS_LENGTH = 300
+ID_LENGTH = 100
+GROUP_ERROR_LENGTH = 150
+GROUP_LINK_LENGTH = 300
+"""Of one of the newest in a group: a longer link is left out."""
+
 UNTRUSTED_FACTS = frozenset({"Status", "Labels", "Account"})
 """The facts whose values others may have written; the rest are words of ours and durations."""
 
 
-GroupLimits = TypeVar("GroupLimits")
-
-
-class Limits(NamedTuple):
-    """Characters of the texts of a message of one event, and how many more failed nodes it names."""
-
-    labels: int
-    nodes: int
-    error: int
-
-
 @dataclass(frozen=True, slots=True)
 class ChatMessage:
-    """One message as the object that is to be sent as JSON, and the minimal one to send if that is refused.
+    """One message as the object that is to be sent as JSON; `minimal` makes the one to send if that is refused.
 
-    `id` is the same on every attempt, `is_cut` tells that the receiver's limits left something out.
+    `id` is the same on every attempt, `is_cut` tells that something was left out.
     """
 
     id: str
     content: Json
-    minimal: Json | None
-    is_cut: bool
-
-    def request(self) -> Message:
-        """Return the same for what posts bytes."""
-        minimal = None if self.minimal is None else partial(_body, self.minimal)
-        return Message(self.id, _body(self.content), minimal, self.is_cut)
+    minimal: Callable[[], Json] | None
+    is_cut: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatFormat(Generic[GroupLimits]):
-    """How the messages for one receiver are made: of an event, of a group, and the minimal one of either.
+class ChatTemplate(Template):
+    """One message per event or per group; good news and bad never share one."""
 
-    The limits are tried in their order until the message has at most the size `most`; if none will do, the last holds.
-    """
+    def single(self, alert: Alert, cut: Cutter) -> Json:
+        """Return the message of an event."""
+        raise NotImplementedError
 
-    single: Callable[[Alert, Limits, Cutter], Json]
-    grouped: Callable[[Digest, GroupLimits, Cutter], Json]
-    minimal: Callable[[Alert | Digest], Json]
-    limits: Sequence[Limits]
-    group_limits: Sequence[GroupLimits]
-    most: int
-    size: Callable[[Json], int]
+    def grouped(self, group: Digest) -> Json:
+        """Return the message of a group."""
+        raise NotImplementedError
+
+    def minimal(self, news: Alert | Digest) -> Json:
+        """Return the message with headline and ids alone."""
+        raise NotImplementedError
 
     def message_of(self, news: Alert | Digest) -> ChatMessage:
         """Return the message of an event or a group."""
-        if isinstance(news, Alert):
-            content, is_cut = fit(partial(self.single, news), self.limits, most=self.most, size=self.size)
-        else:
-            content, is_cut = fit(partial(self.grouped, news), self.group_limits, most=self.most, size=self.size)
-        return ChatMessage(news.id, content, self.minimal(news), is_cut)
+        cut = Cutter()
+        content = self.single(news, cut) if isinstance(news, Alert) else self.grouped(news)
+        return ChatMessage(news.id, content, partial(self.minimal, news), cut.has_cut)
 
-    def requests_of(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one request for a delivery, or one or two for a group."""
-        return [self.message_of(news).request() for news in read_batch(batch)]
+    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return one message, or two: first that of which the oldest event is."""
+        return [_request_of(self.message_of(news)) for news in read_batch(batch)]
 
 
 def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
@@ -82,8 +76,6 @@ def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
 
     Good news and bad never share one.
     """
-    if len(batch) == 1:
-        return [Alert.read(batch[0].body)]
     groups: defaultdict[bool, Digest] = defaultdict(Digest)
     for delivery in batch:
         alert = Alert.read(delivery.body)
@@ -91,21 +83,18 @@ def read_batch(batch: Sequence[Delivery]) -> list[Alert | Digest]:
     return [group.news for group in groups.values()]
 
 
-def facts_of(alert: Alert, cut: Cutter, *, labels: int) -> dict[str, str]:
-    """Return what is known of an event by name, but for when; of its labels so many characters."""
+def facts_of(alert: Alert, cut: Cutter) -> dict[str, str]:
+    """Return what is known of an event by name, but for when."""
     execution = alert.data.get("execution", {})
-    was = execution.get("previousStatus")
+    was, ran_s = execution.get("previousStatus"), execution.get("durationSeconds")
     status = f"{execution.get('status', '')}{f', was {was}' if was else ''}"
-    ran_s, delay_s = execution.get("durationSeconds"), alert.data["observed"].get("delaySeconds")
     pairs = (f"{key}={value}" for key, value in alert.data.get("labels", {}).items())
     facts = {
-        "Status": shorten(status, ID_LENGTH) if execution else "",
+        "Status": shorten(status, ID_LENGTH),
         "Ran": "" if ran_s is None else in_words(ran_s),
         "Was overdue": alert.overdue_text or "",
-        "Seen after": "" if delay_s is None else in_words(delay_s),
-        "Labels": cut(", ".join(pairs), labels),
+        "Labels": cut(", ".join(pairs), LABELS_LENGTH),
         "Account": clean(alert.data.get("account", "")),
-        "Severity": alert.severity,
     }
     return {name: value for name, value in facts.items() if value}
 
@@ -117,13 +106,10 @@ def moment_of(alert: Alert) -> tuple[str, datetime]:
     return "Ended" if "finishedAt" in alert.data.get("execution", {}) else "At", alert.time
 
 
-def other_nodes(alert: Alert, cut: Cutter, *, count: int, length: int) -> list[str]:
-    """Return a line for each further node that failed, of so many nodes, each of so many characters.
-
-    A node of which nothing is known has none.
-    """
-    cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + count
-    return [cut(": ".join(filter(None, node)), length) for node in alert.nodes[1 : 1 + count] if any(node)]
+def other_nodes(alert: Alert, cut: Cutter) -> list[str]:
+    """Return a line for each further node that failed; one of which nothing is known has none."""
+    cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + NODES_COUNT
+    return [cut(": ".join(filter(None, node)), NODE_LENGTH) for node in alert.nodes[1 : 1 + NODES_COUNT] if any(node)]
 
 
 def ids_of(news: Alert | Digest) -> str:
@@ -135,22 +121,23 @@ def ids_of(news: Alert | Digest) -> str:
     return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
 
 
-def cluster_lines(group: Digest, cut: Cutter, *, length: int) -> list[str]:
-    """Return a line for each kind of error, all together of so many characters."""
-    lines = [each.line for each in group.clusters]
-    return [cut(line, length // len(lines) - 1) for line in lines]
-
-
-def details_of(alert: Alert, *, error: int = ID_LENGTH) -> list[str]:
-    """Return what a group says of one of its newest below the headline: the error, so many characters, and the id."""
-    texts = (shorten(alert.error, error) if error else "", shorten(alert.execution or alert.id, ID_LENGTH))
+def details_of(alert: Alert) -> list[str]:
+    """Return what a group says of one of its newest below the headline: the error and the id."""
+    texts = (shorten(alert.error, GROUP_ERROR_LENGTH), shorten(alert.execution or alert.id, ID_LENGTH))
     return [text for text in texts if text]
+
+
+def link_in_group(alert: Alert) -> str:
+    """Return the link of one of a group's newest, if there is room for it."""
+    return alert.link if alert.link and len(alert.link) <= GROUP_LINK_LENGTH else ""
 
 
 def rest_of(group: Digest) -> str:
     """Return how many there are, when they were seen, and where all of them stand."""
-    return f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout"
+    return f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout."
 
 
-def _body(content: Json) -> bytes:
-    return to_json(content).encode()
+def _request_of(message: ChatMessage) -> Message:
+    minimal = message.minimal
+    less = None if minimal is None else lambda: to_json(minimal()).encode()
+    return Message(message.id, to_json(message.content).encode(), less, message.is_cut)

@@ -1,11 +1,10 @@
-"""A group of events as one message tells of it: how many of what, the kinds of errors, the newest, all ids.
+"""A group of events as one message tells of it: how many of what, the kinds of errors, the newest, the ids.
 
 It holds little of each event, for a group may have thousands.
 """
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
@@ -16,49 +15,12 @@ from watcher.domain.event_ids import group_id
 from watcher.domain.problems import Severity
 
 NEWEST_COUNT = 5
-CLUSTERS_COUNT = 10
-CLUSTER_LENGTH = 160
+CLUSTERS_COUNT = 6
+CLUSTER_LENGTH = 140
 _WORDS_COUNT = 3
 
 _WORDS = {EventType.EXECUTION_SUCCESS: "succeeded", EventType.WATCHER_TEST: "tests"}
 _SEVERITIES = tuple(Severity)
-
-
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """Events with the same node and error, but for numbers and ids: how many, and in which words."""
-
-    count: int
-    text: str
-
-    @property
-    def line(self) -> str:
-        """Return both."""
-        return f"{self.count:,} \N{MULTIPLICATION SIGN} {self.text}"
-
-
-class _Clusters:
-    """Counts errors alike. One text stands as it is if all of a cluster have the same."""
-
-    def __init__(self) -> None:
-        self._counts: Counter[str] = Counter()
-        self._texts: dict[str, str] = {}
-
-    def add(self, alert: Alert) -> None:
-        node = alert.nodes[0][0] if alert.nodes else ""
-        text = clean(": ".join(filter(None, (node, alert.error)))) or alert.title
-        masked = mask(text)
-        self._counts[masked] += 1
-        if self._texts.setdefault(masked, text) != text:
-            self._texts[masked] = masked
-
-    def most(self) -> list[Cluster]:
-        ranked = self._counts.most_common()
-        shown = [Cluster(count, shorten(self._texts[key], CLUSTER_LENGTH)) for key, count in ranked[:CLUSTERS_COUNT]]
-        rest = ranked[CLUSTERS_COUNT:]
-        if rest:
-            shown.append(Cluster(sum(count for _, count in rest), f"other, of {len(rest):,} kinds"))
-        return shown
 
 
 class Digest:
@@ -70,7 +32,9 @@ class Digest:
         self.event_ids: list[UUID] = []
         self._ids: list[str] = []
         self._newest: deque[Alert] = deque(maxlen=NEWEST_COUNT)
-        self._clusters = _Clusters()
+        self._clusters: Counter[tuple[str, str]] = Counter()  # by node, and error without what varies
+        self._texts: dict[tuple[str, str], str] = {}  # the first of each cluster
+        self._varying: set[tuple[str, str]] = set()
         self._words: Counter[str] = Counter()
         self._names: dict[tuple[str, str], str] = {}  # of each pipeline, or account, by its id
         self._severities: set[Severity] = set()
@@ -82,12 +46,20 @@ class Digest:
         self.is_trouble = self.is_trouble or alert.is_trouble
         self._ids.append(alert.execution or alert.id)
         self._newest.append(alert)
-        self._clusters.add(alert)
+        self._add_error(alert)
         self._words[_WORDS.get(alert.type) or alert.type.rpartition(".")[2]] += 1
         account, pipeline = alert.data.get("account", ""), alert.data.get("pipeline", {}).get("id", "")
         self._names[account, pipeline] = alert.pipeline or account
         self._severities.add(alert.severity)
         self._seen = [min([*self._seen, alert.seen_at]), max([*self._seen, alert.seen_at])]
+
+    def _add_error(self, alert: Alert) -> None:
+        node = alert.nodes[0][0] if alert.nodes else ""
+        text = clean(": ".join(filter(None, (node, alert.error)))) or alert.title
+        cluster = (node, mask(text))
+        self._clusters[cluster] += 1
+        if self._texts.setdefault(cluster, text) != text:
+            self._varying.add(cluster)
 
     @property
     def id(self) -> str:
@@ -102,7 +74,7 @@ class Digest:
     @property
     def news(self) -> "Alert | Digest":
         """Return what a message is about: the event itself if there is one alone, else the group."""
-        return self.newest[0] if self.count == 1 else self
+        return self._newest[0] if self.count == 1 else self
 
     @property
     def headline(self) -> str:
@@ -125,9 +97,18 @@ class Digest:
         return min(self._severities, key=_SEVERITIES.index)
 
     @property
-    def clusters(self) -> list[Cluster]:
-        """Return the kinds of errors, the most frequent first. Their counts add up to all events."""
-        return self._clusters.most()
+    def clusters(self) -> list[str]:
+        """Return a line for each kind of error, the most frequent first. Their counts add up to all events."""
+        ranked = self._clusters.most_common()
+        lines = [f"{count:,} \N{MULTIPLICATION SIGN} {self._text_of(each)}" for each, count in ranked[:CLUSTERS_COUNT]]
+        if rest := ranked[CLUSTERS_COUNT:]:
+            count = sum(count for _, count in rest)
+            lines.append(f"{count:,} \N{MULTIPLICATION SIGN} other, of {len(rest):,} kinds")
+        return lines
+
+    def _text_of(self, cluster: tuple[str, str]) -> str:
+        text = shorten(self._texts[cluster], CLUSTER_LENGTH)
+        return f"{text} (numbers and ids vary)" if cluster in self._varying else text
 
     @property
     def newest(self) -> list[Alert]:

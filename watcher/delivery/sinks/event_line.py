@@ -10,23 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from watcher.domain.execution import LOST, Status
+from watcher.delivery.sinks.alert import Alert
 from watcher.runtime.terminal import first_visible, harmless, printable
-
-GLYPHS: Mapping[str, tuple[str, str]] = {
-    Status.NEW: ("○", ""),
-    Status.RUNNING: ("▶", "blue"),
-    Status.PAUSED: ("‖", "yellow"),
-    Status.SUCCESS: ("✓", "green"),
-    Status.FAILED: ("✕", "red"),
-    LOST: ("?", "magenta"),
-}
-"""How each status is shown, and its style; any other word is a surprise."""
-
-SURPRISE = ("!", "magenta")
-_OVER = ("✓", "green")
-_ENDS = frozenset({"recovered", "active", "closed"})
-"""The last words of the types that only ever end a problem."""
 
 
 def event_console(fd: int) -> Console:
@@ -47,7 +32,7 @@ def event_line(event: Mapping[str, Any], *, note: str = "") -> Text:
     data = event["data"]
     execution = data.get("execution", {})
     subject, _, status = event["type"].partition(".")
-    glyph, style = GLYPHS.get(status, _OVER if status in _ENDS else SURPRISE)
+    glyph, style = Alert.of(event).sign
     line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
     line.append(f" {_subject(data):<20}")

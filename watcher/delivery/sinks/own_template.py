@@ -1,22 +1,25 @@
-"""A template of one's own: what a Jinja2 file sees of events, that it must make JSON of them, and what if it does not.
+"""A template of the operator's own: a Jinja2 file that makes JSON of an event or a group. Imports jinja2.
 
-What fails is sent all the same, as the plain event. Imports jinja2, by way of the sandbox.
+It is tried when the configuration is read. What it cannot render all the same goes out as the plain event.
 """
 
+import asyncio
 import json
+import traceback
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 from uuid import UUID
 
+from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import clean, shorten
+from watcher.delivery.sinks.alert_text import clean, to_json
 from watcher.delivery.sinks.digest import Digest
-from watcher.delivery.sinks.example_events import example_events, example_groups
 from watcher.delivery.sinks.http_post import Answer
-from watcher.delivery.sinks.jinja_sandbox import BadTemplateError, SandboxedTemplate
 from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.sinks.template import (
-    SHOWN_LENGTH,
     BatchTemplate,
     EventTemplate,
     Message,
@@ -26,74 +29,133 @@ from watcher.delivery.sinks.template import (
 )
 from watcher.domain.delivery import Delivery
 from watcher.domain.event_ids import group_id
+from watcher.runtime.threads import run_detached
 
 NAMES = ("event", "events", "id", "headline", "error", "severity", "is_trouble", "link")
 """What a template sees (docs/sinks.md)."""
 
 MESSAGE_BYTES = 256 * 1024
-STEPS = 10_000
-STEPS_PER_EVENT = 100
-"""What one message may cost, and how much more for each further event in it: for one event some 50 ms at worst."""
 
 _USE_TOJSON = 'put every value in by tojson, such as {"text": {{ headline | tojson }}}'
+_HANDLE_ABSENT = 'write default(""), or ask by "is defined"; what a template sees is in docs/sinks.md'
+
+_EXECUTION = {
+    "id": "9a1b0000-0000-4000-8000-000000000001",
+    "status": "failed",
+    "previousStatus": "running",
+    "startedAt": "2026-11-24T11:58:00.000Z",
+    "finishedAt": "2026-11-24T12:00:31.000Z",
+    "durationSeconds": 151.0,
+    "error": 'upstream "timeout" after 30 s\nat C:\\new <b>Größe</b>',
+    "aiTokensUsed": 512,
+    "nodesStarted": 3,
+    "triggeredBy": "message_received",
+    "failedNodes": [
+        {"id": "2d3e0000-0000-4000-8000-000000000005", "name": 'Say "hello"', "error": 'upstream "timeout"'},
+    ],
+    "goals": ['Booked "it"'],
+}
+_PROBLEM = {
+    "id": "7d0c0000-0000-5000-8000-000000000001",
+    "kind": "account.degraded",
+    "severity": "critical",
+    "openedAt": "2026-11-24T12:00:31.000Z",
+}
+_PIPELINE = {"id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "name": 'Sales "agent"', "versionNumber": 7}
+_OBSERVED = {"at": "2026-11-24T12:00:31.800Z", "notBefore": "2026-11-24T12:00:30.000Z", "delaySeconds": 0.8}
+EXAMPLES = {
+    "execution.failed": {
+        "account": "default",
+        "labels": {"team": 'the "A" team'},
+        "link": "https://example.com/runs/1",
+        "pipeline": _PIPELINE,
+        "execution": _EXECUTION,
+        "observed": _OBSERVED,
+    },
+    "account.degraded": {"account": "default", "reason": "unreachable", "problem": _PROBLEM, "observed": _OBSERVED},
+}
+"""The data of what a template is tried with: an event of an execution, and one of a problem that has none. The texts
+hold what breaks JSON between quotes."""
+
+
+class BadMessageError(Exception):
+    """What was rendered cannot be sent; the text holds nothing of an event."""
 
 
 class OwnTemplate(Template):
     """One message per event or per group: what the file makes of it, else the event as it is."""
 
-    def __init__(self, source: str) -> None:
-        """Compile the file. Raises `BadTemplateError`."""
-        self._template = SandboxedTemplate(source, names=NAMES)
+    def __init__(self, source: str, *, timeout_s: float) -> None:
+        """Compile the file. Raises what Jinja does for a file that is no template."""
+        environment = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+        environment.filters["tojson"] = _tojson
+        self._template = environment.from_string(source)
+        self._timeout_s = timeout_s
 
     def messages(self, batch: Sequence[Delivery]) -> list[Message]:
         """Return one message, also for a group."""
         ids = [delivery.event_id for delivery in batch]
         try:
-            body = self.render([delivery.body for delivery in batch], ids=ids)
-        except BadTemplateError as error:
-            return _plain(batch, error.failure)
+            body = self.render([delivery.body for delivery in batch], ids)
+        except Exception as error:  # noqa: BLE001 (a template may raise anything)
+            return _plain(batch, _failure_of(error, f"cannot be rendered ({type(error).__name__})"))
         return [Message(_id_of(ids), body)]
+
+    async def requests(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the same, made in a thread and within the sink's timeout."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await run_detached(partial(self.messages, batch), name="template")
+        except TimeoutError:
+            return _plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
         return result_of_status(answer.status)
 
-    def preview(self, body: bytes) -> list[str]:
-        """Return the beginning of the JSON."""
-        return [shorten(body.decode(), SHOWN_LENGTH)]
-
-    def render(self, bodies: Sequence[bytes], *, ids: Sequence[UUID]) -> bytes:
-        """Return the body for one event or a group. Raises `BadTemplateError`."""
-        values = _values_of(bodies, ids)
-        text = self._template.render(values, steps_count=STEPS + STEPS_PER_EVENT * (len(bodies) - 1)).strip()
-        try:
-            made = json.loads(text, parse_constant=_refuse)
-            body = text.encode()
-        except json.JSONDecodeError as error:
-            reason = f"renders no JSON: {error.msg} in line {error.lineno}, column {error.colno} of the message"
-            raise _no_json(reason) from None
-        except (ValueError, RecursionError):
-            raise _no_json("renders no JSON") from None
-        if not isinstance(made, dict | list):
-            raise _no_json("renders no JSON object or list")
+    def render(self, bodies: Sequence[bytes], ids: Sequence[UUID]) -> bytes:
+        """Return the body for one event or a group. Raises what Jinja does, and `BadMessageError`."""
+        body = self._template.render(_values_of(bodies, ids)).strip().encode()
         if len(body) > MESSAGE_BYTES:
-            raise BadTemplateError(TemplateFailure(0, f"renders more than {MESSAGE_BYTES // 1024} KiB"))
+            raise BadMessageError(f"renders more than {MESSAGE_BYTES // 1024} KiB")
+        try:
+            json.loads(body)
+        except json.JSONDecodeError as error:
+            raise BadMessageError(f"renders no JSON: {error}") from None
+        if body[:1] not in {b"{", b"["}:
+            raise BadMessageError("renders no JSON object or list")
         return body
 
 
-def check(source: str) -> TemplateFailure | None:
-    """Return what is wrong with a template, or with what it makes of two examples of every type and two groups."""
+def check(source: str, *, with_group: bool) -> TemplateFailure | None:
+    """Return what is wrong with a template, or with what it makes of the examples."""
+    about = ""
     try:
-        template = OwnTemplate(source)
-    except BadTemplateError as error:
-        return error.failure
-    trials = [(f"for {event.type}", [event]) for event in example_events()]
-    for what, events in [*trials, *(("for a group", group) for group in example_groups())]:
-        try:
-            template.render([event.body for event in events], ids=[event.id for event in events])
-        except BadTemplateError as error:
-            return error.failure._replace(reason=f"{what}: {error.failure.reason}")
+        template = OwnTemplate(source, timeout_s=0.0)
+        events = [_example(type_, data) for type_, data in EXAMPLES.items()]
+        trials = {type_: [event] for type_, event in zip(EXAMPLES, events, strict=True)}
+        if with_group:
+            trials["a group"] = [events[0]] * 2
+        for what, bodies in trials.items():
+            about = f"for {what}: "
+            template.render(bodies, [UUID(int=number) for number, _ in enumerate(bodies)])
+    except Exception as error:  # noqa: BLE001 (a template may raise anything)
+        return _failure_of(error, f"{type(error).__name__}: {error}", about=about)
     return None
+
+
+def _example(type_: str, data: object) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": "5f0c0000-0000-5000-8000-000000000001",
+        "source": "/accounts/default",
+        "type": type_,
+        "time": "2026-11-24T12:00:31.000Z",
+        "datacontenttype": "application/json",
+        "sequence": "0000000001",
+        "data": data,
+    }
+    return json.dumps(event).encode()
 
 
 def _values_of(bodies: Sequence[bytes], ids: Sequence[UUID]) -> dict[str, Any]:
@@ -106,7 +168,7 @@ def _values_of(bodies: Sequence[bytes], ids: Sequence[UUID]) -> dict[str, Any]:
         seen = Digest()
         for body, id_ in zip(bodies, ids, strict=True):
             seen.add(Alert.read(body), event_id=id_)
-        error = "\n".join(cluster.line for cluster in seen.clusters)
+        error = "\n".join(seen.clusters)
     return {
         "event": events[-1],
         "events": events,
@@ -132,10 +194,22 @@ def _plain(batch: Sequence[Delivery], failure: TemplateFailure) -> list[Message]
     ]
 
 
-def _no_json(reason: str) -> BadTemplateError:
-    return BadTemplateError(TemplateFailure(0, reason, _USE_TOJSON))
+def _tojson(value: object) -> str:
+    """Return JSON with every character as it is: Jinja's own escapes some for HTML."""
+    if isinstance(value, Undefined):
+        str(value)  # says that it is absent
+    return to_json(value)
 
 
-def _refuse(_: str) -> NoReturn:
-    """Refuse `NaN` and `Infinity`, which are no JSON."""
-    raise ValueError
+def _failure_of(error: Exception, reason: str, *, about: str = "") -> TemplateFailure:
+    """Return what went wrong and in which line; `reason` is for errors whose text may hold an event's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    line = next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == "<template>"), 0)
+    match error:
+        case TemplateSyntaxError():
+            return TemplateFailure(error.lineno, about + (error.message or reason))
+        case BadMessageError():
+            return TemplateFailure(0, f"{about}{error}", _USE_TOJSON)
+        case UndefinedError():
+            return TemplateFailure(line, about + reason, _HANDLE_ABSENT)
+    return TemplateFailure(line, about + reason)

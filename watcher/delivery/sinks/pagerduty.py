@@ -3,14 +3,13 @@
 https://developer.pagerduty.com/docs/events-api-v2-overview
 """
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
 from watcher.delivery.sinks.alert import Alert
-from watcher.delivery.sinks.alert_text import Cutter, clean, fit, shorten, to_json
+from watcher.delivery.sinks.alert_text import Cutter, clean, shorten, to_json
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
@@ -20,13 +19,10 @@ from watcher.domain.envelope import timestamp
 
 SUMMARY_LENGTH = 1024
 FIELD_LENGTH = 255
-EVENT_BYTES = 500_000
-"""PagerDuty takes 512 kB."""
+EXECUTIONS_COUNT = 5000
+"""So many ids at most, for PagerDuty takes 512 kB."""
 
 _NEW_KEY = "is routing_key that of an Events API v2 integration, and url that of its region?"
-
-_EVERYTHING, _WITHOUT_EVENT_IDS, _NEXT_TO_NOTHING = range(3)
-"""How much of the details is left out."""
 
 Json = dict[str, Any]
 
@@ -59,38 +55,14 @@ class PagerDutyTemplate(Template):
         result = result_of_status(answer.status)
         return replace(result, remedy=_NEW_KEY) if result.outcome is SendOutcome.REFUSED else result
 
-    def preview(self, body: bytes) -> list[str]:
-        """Return the incident without its details, or which one is resolved."""
-        event = json.loads(body)
-        key = f"dedup key {event['dedup_key']}"
-        if event["event_action"] == "resolve":
-            return [f"resolves {key}"]
-        payload = event["payload"]
-        facts = (
-            f"{name} {payload[name]}"
-            for name in ("severity", "source", "component", "group", "class")
-            if name in payload
-        )
-        return [payload["summary"], " · ".join(facts), *(f"[{link['text']}]" for link in event.get("links", ())), key]
-
     def _resolve(self, alert: Alert) -> Message:
         assert alert.problem is not None
         event = {"routing_key": self._routing_key, "event_action": "resolve", "dedup_key": alert.problem["id"]}
         return Message(alert.id, _body(event))
 
     def _trigger(self, alert: Alert, *, key: str) -> Message:
-        return _message(alert.id, partial(self._event_of, alert, key))
-
-    def _trigger_others(self, group: Digest) -> Message:
-        news = group.news
-        if isinstance(news, Alert):
-            return self._trigger(news, key=news.id)
-        return _message(news.id, partial(self._event_of_group, news, news.id))
-
-    def _event_of(self, alert: Alert, key: str, less: int, cut: Cutter) -> Json:
-        pipeline = alert.data.get("pipeline", {}).get("id")
+        cut, pipeline = Cutter(), alert.data.get("pipeline", {}).get("id")
         source = "/".join(filter(None, (alert.data.get("account"), pipeline))) or alert.data.get("sink", "")
-        details = {"event": alert.id, "execution": alert.execution}
         payload = {
             "summary": cut(": ".join(filter(None, (alert.title, alert.error))), SUMMARY_LENGTH),
             "source": shorten(source, FIELD_LENGTH),
@@ -99,25 +71,28 @@ class PagerDutyTemplate(Template):
             "component": shorten(alert.nodes[0][0], FIELD_LENGTH) if alert.nodes else None,
             "group": shorten(alert.pipeline, FIELD_LENGTH) if alert.pipeline else None,
             "class": alert.type,
-            "custom_details": _cleaned(alert.data) if less == _EVERYTHING else details,
+            "custom_details": _cleaned(alert.data),
         }
-        return self._event(key, payload, links=[alert.link] if alert.link else [])
+        event = self._event(key, payload, links=[alert.link] if alert.link else [])
+        less = {"event": alert.id, "execution": alert.execution}
+        return Message(alert.id, _body(event), partial(_minimal, event, less), cut.has_cut)
 
-    def _event_of_group(self, group: Digest, key: str, less: int, cut: Cutter) -> Json:
-        newest = group.newest[0]
-        clusters = [each.line for each in group.clusters]
-        details: Json = {"count": group.count, "clusters": clusters, "executions": group.ids}
-        if less == _EVERYTHING:
-            details["events"] = [str(id_) for id_ in reversed(group.event_ids)]
+    def _trigger_others(self, group: Digest) -> Message:
+        news = group.news
+        if isinstance(news, Alert):
+            return self._trigger(news, key=news.id)
+        cut, newest, clusters = Cutter(), group.newest[0], group.clusters
         payload = {
             "summary": cut(f"{group.title}: {clusters[0]}", SUMMARY_LENGTH),
             "source": shorten(newest.data.get("account", ""), FIELD_LENGTH),
             "severity": group.severity,
             "timestamp": timestamp(newest.time),
             "class": newest.type,
-            "custom_details": {"count": group.count} if less == _NEXT_TO_NOTHING else details,
+            "custom_details": {"count": group.count, "clusters": clusters, "executions": group.ids[:EXECUTIONS_COUNT]},
         }
-        return self._event(key, payload, links=[alert.link for alert in group.newest if alert.link])
+        event = self._event(group.id, payload, links=[alert.link for alert in group.newest if alert.link])
+        is_cut = cut.has_cut or group.count > EXECUTIONS_COUNT
+        return Message(group.id, _body(event), partial(_minimal, event, {"count": group.count}), is_cut)
 
     def _event(self, key: str, payload: Json, *, links: Sequence[str]) -> Json:
         event = {
@@ -143,17 +118,11 @@ def _cleaned(value: Any) -> Any:
     return value
 
 
-def _message(id_: str, build: Callable[[int, Cutter], Json]) -> Message:
-    levels = (_EVERYTHING, _WITHOUT_EVENT_IDS, _NEXT_TO_NOTHING)
-    event, is_cut = fit(build, levels, most=EVENT_BYTES, size=lambda event: len(_body(event)))
-    return Message(id_, _body(event), lambda: _body(_minimal(build(_NEXT_TO_NOTHING, Cutter()))), is_cut)
-
-
-def _minimal(event: Json) -> Json:
-    """Leave what PagerDuty requires, and the ids."""
-    needed = ("summary", "source", "severity", "custom_details")
-    payload = {name: event["payload"][name] for name in needed}
-    return {name: event[name] for name in ("routing_key", "event_action", "dedup_key")} | {"payload": payload}
+def _minimal(event: Json, details: Json) -> bytes:
+    """Leave what PagerDuty requires, and what is known by ids."""
+    kept = {name: event["payload"][name] for name in ("summary", "source", "severity")}
+    head = {name: event[name] for name in ("routing_key", "event_action", "dedup_key")}
+    return _body(head | {"payload": kept | {"custom_details": details}})
 
 
 def _body(event: Json) -> bytes:

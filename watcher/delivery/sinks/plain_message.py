@@ -6,18 +6,16 @@ is up to the service.
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter, in_utc
 from watcher.delivery.sinks.chat import (
-    Limits,
-    cluster_lines,
     details_of,
     facts_of,
     ids_of,
+    link_in_group,
     moment_of,
     other_nodes,
     read_batch,
@@ -28,24 +26,10 @@ from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.problems import Severity
 
-NODE_LENGTH = 300
+ERROR_LENGTH = 900
 
 _MENTION = re.compile(r"(?<!\w)@(?=\S)")
 _BROKEN_MENTION = "@\N{ZERO WIDTH SPACE}"
-
-
-class _GroupLimits(NamedTuple):
-    """Characters of the clusters, and how many of the newest are named."""
-
-    clusters: int
-    newest: int
-
-
-_LIMITS = (
-    *(Limits(600, 4, 1500), Limits(0, 4, 1500), Limits(0, 0, 1500)),
-    *(Limits(0, 0, 750), Limits(0, 0, 300), Limits(0, 0, 100)),
-)
-_GROUP_LIMITS = (_GroupLimits(1500, 5), _GroupLimits(750, 5), _GroupLimits(750, 1), _GroupLimits(300, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,66 +43,67 @@ class PlainMessage:
 
 
 def plain_messages(batch: Sequence[Delivery], *, most_bytes: int) -> list[PlainMessage]:
-    """Return a message for a delivery, or one or two for a group, each of about that size at most.
+    """Return a message for a delivery, or one or two for a group, each of that size at most.
 
-    The size is what title and body take in UTF-8 with `& < >` and quotes escaped. It is larger if nothing more can be
-    left out.
+    The size is what title and body take in UTF-8 with `& < >` and quotes escaped. What is too long loses its end.
     """
-    return [
-        _of_group(news, most_bytes=most_bytes) if isinstance(news, Digest) else _of_event(news, most_bytes=most_bytes)
-        for news in read_batch(batch)
-    ]
+    return [_message(news, most_bytes=most_bytes) for news in read_batch(batch)]
 
 
-def _of_event(alert: Alert, *, most_bytes: int) -> PlainMessage:
-    title = _harmless(alert.headline)
-    body = _first_fit((_single(alert, limits) for limits in _LIMITS), title=title, most_bytes=most_bytes)
-    is_good = not alert.is_trouble and (alert.closes or alert.type is EventType.EXECUTION_SUCCESS)
-    return PlainMessage(title, body, alert.severity, is_good)
+def _message(news: Alert | Digest, *, most_bytes: int) -> PlainMessage:
+    title, is_good = _harmless(news.headline), False
+    if isinstance(news, Alert):
+        body = _single(news)
+        is_good = not news.is_trouble and (news.closes or news.type is EventType.EXECUTION_SUCCESS)
+    else:
+        body = _grouped(news)
+    return PlainMessage(title, _within(body, most_bytes - _size(f"{title}\n")), news.severity, is_good)
 
 
-def _of_group(group: Digest, *, most_bytes: int) -> PlainMessage:
-    title = _harmless(group.headline)
-    body = _first_fit((_grouped(group, limits) for limits in _GROUP_LIMITS), title=title, most_bytes=most_bytes)
-    return PlainMessage(title, body, group.severity, is_good=False)
-
-
-def _first_fit(bodies: Iterable[str], *, title: str, most_bytes: int) -> str:
-    body = ""
-    for body in bodies:
-        if len(html.escape(f"{title}\n{body}").encode()) <= most_bytes:
-            break
-    return body
-
-
-def _single(alert: Alert, limits: Limits) -> str:
+def _single(alert: Alert) -> str:
+    """Return what matters most first: the end is what may be cut."""
     cut = Cutter()
-    nodes = other_nodes(alert, cut, count=limits.nodes, length=NODE_LENGTH)
+    nodes = other_nodes(alert, cut)
     when, moment = moment_of(alert)
-    facts = {**facts_of(alert, cut, labels=limits.labels), when: in_utc(moment)}
-    sections = (
-        cut(alert.error, limits.error),
-        "\n".join(["Also failed:", *nodes]) if nodes else "",
-        " · ".join(f"{name}: {value}" for name, value in facts.items()),
-        ids_of(alert),
+    facts = {when: in_utc(moment), **facts_of(alert, cut)}
+    return _joined(
+        _harmless(cut(alert.error, ERROR_LENGTH)),
+        _harmless(ids_of(alert)),
+        alert.link or "",
+        _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
+        _harmless("\n".join(["Also failed:", *nodes])) if nodes else "",
     )
-    return _joined(sections, link=alert.link)
 
 
-def _grouped(group: Digest, limits: _GroupLimits) -> str:
-    newest = group.newest[: limits.newest]
-    sections = (
-        "\n".join(cluster_lines(group, Cutter(), length=limits.clusters)),
-        f"The newest {len(newest)}:" if newest else "",
-        *("\n".join([alert.headline, *details_of(alert)]) for alert in newest),
-        f"{rest_of(group)}.",
+def _grouped(group: Digest) -> str:
+    newest = [[alert.headline, *details_of(alert), link_in_group(alert)] for alert in group.newest]
+    return _joined(
+        _harmless("\n".join(group.clusters)),
+        rest_of(group),
+        f"The newest {len(newest)}:",
+        *(_harmless("\n".join(filter(None, lines))) for lines in newest),
     )
-    return _joined(sections, link=None)
 
 
-def _joined(sections: Iterable[str], *, link: str | None) -> str:
-    """Return sections with an empty line between them, and the link as it is."""
-    return "\n\n".join(filter(None, [*map(_harmless, sections), link]))
+def _joined(*sections: str) -> str:
+    return "\n\n".join(filter(None, sections))
+
+
+def _within(text: str, most_bytes: int) -> str:
+    """Return as much of a text as has room."""
+    if _size(text) <= most_bytes:
+        return text
+    kept, left = 0, most_bytes - _size("…")
+    for character in text:
+        left -= _size(character)
+        if left < 0:
+            break
+        kept += 1
+    return f"{text[:kept]}…"
+
+
+def _size(text: str) -> int:
+    return len(html.escape(text).encode())
 
 
 def _harmless(text: str) -> str:

@@ -15,9 +15,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.signing import SECRET_PREFIX
-from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
-from watcher.runtime.clock import Clock
 from watcher.runtime.settings import Block, Labels, did_you_mean, one_or_list, split_http_url
 from watcher.runtime.units import InvalidValueError
 
@@ -135,10 +133,6 @@ class SinkSettings(Block):
 
     def open(self, context: SinkContext) -> Sink:
         """Return the sink, with no connection yet. Needs a running event loop."""
-        raise NotImplementedError
-
-    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
-        """Return what people see of each request for a delivery at its target, line by line, without any secret."""
         raise NotImplementedError
 
     async def connect(self) -> str:

@@ -1,15 +1,36 @@
-"""What goes to Slack's incoming webhooks, and what their answers mean."""
+"""Messages for Slack, in Block Kit: what an incoming webhook and an app post alike. Also what a webhook's answers mean.
 
-import json
+Names, errors and labels stand in `plain_text` alone, which Slack reads no markup in. `text`, which phones preview, has
+markup switched off and `& < >` escaped. https://docs.slack.dev/reference/block-kit/blocks
+"""
+
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from typing import ClassVar
 
+from watcher.delivery.sinks.alert import HEADLINE_LENGTH, Alert
+from watcher.delivery.sinks.alert_text import Cutter, in_utc, shorten
+from watcher.delivery.sinks.chat import (
+    ERROR_LENGTH,
+    ChatMessage,
+    ChatTemplate,
+    Json,
+    details_of,
+    facts_of,
+    ids_of,
+    link_in_group,
+    moment_of,
+    other_nodes,
+    rest_of,
+)
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
-from watcher.delivery.sinks.slack_blocks import SLACK, shown_of
-from watcher.delivery.sinks.template import Message, Template, result_of_status
-from watcher.domain.delivery import Delivery
+from watcher.delivery.sinks.template import result_of_status
+
+PREVIEW_LENGTH = 300
 
 _NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"
 _REMEDIES = {
@@ -19,15 +40,31 @@ _REMEDIES = {
 }
 
 
-class SlackTemplate(Template):
-    """One message per event or per group; good news and bad never share one."""
+class SlackTemplate(ChatTemplate):
+    """One message per event or per group, for an incoming webhook."""
 
     judged_by_body = frozenset({200})
     defaults: ClassVar = {"rate_limit": "1/s"}
 
-    def messages(self, batch: Sequence[Delivery]) -> list[Message]:
-        """Return one message, or two: first that of which the oldest event is."""
-        return SLACK.requests_of(batch)
+    def single(self, alert: Alert, cut: Cutter) -> Json:
+        """Return the message of an event."""
+        return _single(alert, cut, headline=alert.headline, error=alert.error, nodes=other_nodes(alert, cut))
+
+    def grouped(self, group: Digest) -> Json:
+        """Return the message of a group."""
+        clusters = group.clusters
+        blocks = [
+            {"type": "header", "text": _plain(group.headline)},
+            _section("\n".join(clusters)),
+            _section(f"The newest {len(group.newest)}:"),
+            *map(_newest, group.newest),
+            {"type": "context", "elements": [_plain(rest_of(group))]},
+        ]
+        return _payload(group.headline, clusters[0], blocks)
+
+    def minimal(self, news: Alert | Digest) -> Json:
+        """Return headline and ids, without blocks."""
+        return _payload(news.headline, ids_of(news), [])
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -36,6 +73,81 @@ class SlackTemplate(Template):
             return SendResult(SendOutcome.RETRY, f"{status} without ok", remedy="is url that of a Slack webhook?")
         return replace(result, remedy=_REMEDIES.get(status, result.remedy))
 
-    def preview(self, body: bytes) -> list[str]:
-        """Return the texts of the blocks in their order."""
-        return shown_of(json.loads(body))
+
+SLACK = SlackTemplate()
+
+
+def message_of_problem(alert: Alert) -> ChatMessage:
+    """Return the message of a problem, which may be updated."""
+    return replace(SLACK.message_of(alert), minimal=partial(_minimal_block, alert.headline, ids_of(alert)))
+
+
+def message_of_end(alert: Alert, opening: Alert | None) -> ChatMessage:
+    """Return what the message of a problem becomes when that is over: for how long it lasted, and what it was."""
+    headline = shorten(f"✓ {alert.ending}", HEADLINE_LENGTH)
+    was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
+    cut = Cutter()
+    content = _single(alert, cut, headline=headline, error=was)
+    return ChatMessage(alert.id, content, partial(_minimal_block, headline, ids_of(alert)), cut.has_cut)
+
+
+def message_of_note(alert: Alert) -> ChatMessage:
+    """Return the one line that says in a thread that its problem is over."""
+    return ChatMessage(alert.id, _payload(f"✓ {alert.ending}", "", []), minimal=None)
+
+
+def _single(alert: Alert, cut: Cutter, *, headline: str, error: str, nodes: Sequence[str] = ()) -> Json:
+    error = cut(error, ERROR_LENGTH)
+    blocks = [
+        {"type": "header", "text": _plain(headline)},
+        *([_section(error)] if error else []),
+        *([_section("\n".join(["Also failed:", *nodes]))] if nodes else []),
+        {"type": "section", "fields": _fields(alert, cut)},
+        {"type": "context", "elements": [_plain(ids_of(alert))]},
+        *([{"type": "actions", "elements": [_button(alert.link)]}] if alert.link else []),
+    ]
+    return _payload(headline, error, blocks)
+
+
+def _fields(alert: Alert, cut: Cutter) -> list[Json]:
+    texts = [_plain(f"{name}\n{value}") for name, value in facts_of(alert, cut).items()]
+    when, since = moment_of(alert)
+    return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
+
+
+def _newest(alert: Alert) -> Json:
+    block = _section("\n".join([alert.headline, *details_of(alert)]))
+    link = link_in_group(alert)
+    return block | {"accessory": _button(link)} if link else block
+
+
+def _minimal_block(headline: str, ids: str) -> Json:
+    """Return both in a block: the text alone would be read as markup, for `chat.update` has no `mrkdwn`."""
+    return _payload(headline, ids, [_section(f"{headline}\n{ids}")])
+
+
+def _payload(headline: str, detail: str, blocks: Sequence[Json]) -> Json:
+    preview = f"{headline}\n{shorten(detail, PREVIEW_LENGTH)}" if detail else headline
+    payload: Json = {"text": _escape(preview), "mrkdwn": False, "unfurl_links": False, "unfurl_media": False}
+    return payload | {"blocks": blocks} if blocks else payload
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _date(moment: datetime) -> str:
+    """Return Slack's own form of a time, which each reader sees in their zone; there is nothing of others in it."""
+    return f"<!date^{int(moment.timestamp())}^{{date_short_pretty}} {{time_secs}}|{in_utc(moment)}>"
+
+
+def _plain(text: str) -> Json:
+    return {"type": "plain_text", "text": text, "emoji": False}
+
+
+def _section(text: str) -> Json:
+    return {"type": "section", "text": _plain(text)}
+
+
+def _button(link: str) -> Json:
+    return {"type": "button", "text": _plain("Open"), "url": link}

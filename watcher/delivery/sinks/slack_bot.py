@@ -11,12 +11,9 @@ from watcher.delivery.sinks.message_log import MessageLog
 from watcher.delivery.sinks.protocol import Sink, SinkContext, WorkerRules
 from watcher.delivery.sinks.settings import EventGlobs
 from watcher.delivery.sinks.slack_api import API_URL, SlackApi, check_access
-from watcher.delivery.sinks.slack_blocks import shown_of
-from watcher.delivery.sinks.slack_bot_parts import Step, parts_of
 from watcher.delivery.sinks.slack_bot_sender import SlackBotSink
 from watcher.delivery.sinks.template import ALERT_EVENTS
-from watcher.domain.delivery import Delivery
-from watcher.runtime.clock import Clock, SystemClock
+from watcher.runtime.clock import SystemClock
 from watcher.runtime.settings import Rate, as_written, split_http_url
 from watcher.runtime.units import InvalidValueError
 
@@ -107,10 +104,6 @@ class SlackBotSettings(HttpSinkSettings):
         """Return the sink, with no connection yet. Needs a running event loop."""
         log = MessageLog(context.clock, hidden=(self.token.get_secret_value(),))
         return SlackBotSink(self._api(context), channel=self.channel, log=log, context=context)
-
-    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
-        """Return what people see of each message in the channel."""
-        return [shown_of(part.message.content) for part in parts_of([delivery]) if part.step is not Step.NOTE]
 
     async def connect(self) -> str:
         """Ask Slack whose token it is and whether it knows the channel."""

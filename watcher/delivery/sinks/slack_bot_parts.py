@@ -11,12 +11,7 @@ from uuid import UUID
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.chat import ChatMessage
 from watcher.delivery.sinks.digest import Digest
-from watcher.delivery.sinks.slack_blocks import (
-    SLACK,
-    message_of_end,
-    message_of_note,
-    message_of_problem,
-)
+from watcher.delivery.sinks.slack import SLACK, message_of_end, message_of_note, message_of_problem
 from watcher.domain.delivery import Delivery
 
 

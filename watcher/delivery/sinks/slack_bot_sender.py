@@ -131,7 +131,7 @@ class _Attempt:
             return answer
         self._slots.heed(answer.result)
         await self._slots.pause()  # a slot of its own would say that something got through
-        less = await self._request(method, message.minimal, where)
+        less = await self._request(method, message.minimal(), where)
         self._log.rejected(part.delivery, answer=answer.result.answer, said=answer.said, minimal=less.result)
         return less
 

@@ -10,9 +10,9 @@ from typing import ClassVar, NamedTuple, Protocol
 
 from yarl import URL
 
-from watcher.delivery.sinks.alert_text import shorten
 from watcher.delivery.sinks.http_post import Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult
+from watcher.delivery.sinks.request_series import make_messages
 from watcher.domain.delivery import Delivery
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
@@ -23,9 +23,6 @@ ALERT_EVENTS = (
     *("pipeline.*", "account.*", "sink.*", "problem.*", "watcher.*"),
 )
 """What chat and pagers get by default: all but the statuses an execution is meant to pass through."""
-
-SHOWN_LENGTH = 500
-"""Characters of an event that are shown to people."""
 
 _OUTCOMES = {
     202: SendOutcome.ACCEPTED,
@@ -53,7 +50,7 @@ before it."""
 
 
 class TemplateFailure(NamedTuple):
-    """What is wrong with a template of one's own, in which of its lines (0: not known), and what a person has to do."""
+    """What is wrong with an operator's own template, in which line (0: not known), and what a person has to do."""
 
     line: int
     reason: str
@@ -92,12 +89,12 @@ class Template(Protocol):
         """Return the requests for one delivery or one group, in their order. All must be taken to settle it."""
         ...
 
+    async def requests(self, batch: Sequence[Delivery]) -> list[Message]:
+        """Return the same, without holding up the event loop."""
+        return await make_messages(self.messages, batch)
+
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means. `Retry-After` is read by the sink, of whatever is not taken."""
-        ...
-
-    def preview(self, body: bytes) -> list[str]:
-        """Return what people see of a request there, line by line, the headline first. No secret is among it."""
         ...
 
 
@@ -126,10 +123,6 @@ class EventTemplate(Template):
     def send_result(self, answer: Answer) -> SendResult:
         """Return what its status code means."""
         return replace(result_of_status(answer.status), outcome=outcome_of(answer.status))
-
-    def preview(self, body: bytes) -> list[str]:
-        """Return the beginning of the JSON."""
-        return [shorten(body.decode(), SHOWN_LENGTH)]
 
 
 class BatchTemplate(EventTemplate):

@@ -1,4 +1,4 @@
-"""A file with a template of one's own, as it stands in a webhook's settings. What it holds may be secret."""
+"""A file with a template of the operator's own, as it stands in a webhook's settings. What it holds may be secret."""
 
 from dataclasses import dataclass, field
 
@@ -15,14 +15,14 @@ class TemplateFile:
     path: str
     source: str = field(repr=False)
 
-    def check(self) -> TemplateFailure | None:
-        """Return what is wrong with it: as a template, or with what it makes of examples of all events."""
+    def check(self, *, with_group: bool) -> TemplateFailure | None:
+        """Return what is wrong with it: as a template, or with what it makes of examples."""
         from watcher.delivery.sinks.own_template import check  # noqa: PLC0415 (it imports jinja2)
 
-        return check(self.source)
+        return check(self.source, with_group=with_group)
 
-    def template(self) -> Template:
+    def template(self, *, timeout_s: float) -> Template:
         """Return what makes messages by it, once it is checked."""
         from watcher.delivery.sinks.own_template import OwnTemplate  # noqa: PLC0415 (it imports jinja2)
 
-        return OwnTemplate(self.source)
+        return OwnTemplate(self.source, timeout_s=timeout_s)

@@ -38,7 +38,6 @@ from watcher.delivery.sinks.webhook_settings import (
     WebhookUrl,
     check_address,
 )
-from watcher.domain.delivery import Delivery
 from watcher.runtime.clock import Clock
 from watcher.runtime.settings import (
     describe_twins,
@@ -172,11 +171,6 @@ class WebhookSettings(HttpSinkSettings):
         poster = Poster(url, headers=headers, timeout_s=self.timeout_s, context=context, rules=rules)
         return WebhookSink(poster, template, keys=keys, log=log, context=context)
 
-    def preview(self, delivery: Delivery, *, clock: Clock) -> list[list[str]]:
-        """Return what people see of each request."""
-        template = self.chosen_template(clock)
-        return [template.preview(message.body) for message in template.messages([delivery])]
-
     async def connect(self) -> str:
         """Connect to the host, through the proxy that leads there, and say nothing."""
         url = URL(self.address)
@@ -187,7 +181,7 @@ class WebhookSettings(HttpSinkSettings):
         if self.template is None:
             return EventTemplate() if self.group is None else BatchTemplate()
         if isinstance(self.template, TemplateFile):
-            return self.template.template()
+            return self.template.template(timeout_s=self.timeout_s)
         template = PRESETS[self.template]
         if issubclass(template, PagerDutyTemplate):
             return template(self._key())

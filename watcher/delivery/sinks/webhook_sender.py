@@ -45,7 +45,7 @@ class WebhookSink(Sink):
         if isinstance(self._template, AlertmanagerTemplate):
             await self._wait_for_refresh(await make_messages(self._template.closed_by, batch))
         slots = RequestSlots(self._take_slot)
-        messages = await make_messages(self._template.messages, batch)
+        messages = await self._template.requests(batch)
         for message in messages:
             if message.is_cut:
                 self._log.cut(batch[0])

@@ -231,19 +231,10 @@ def messages(receiver: Receiver) -> str:
     return "\n".join((GOOD, "sinks:", *blocks))
 
 
-def test_on_a_terminal_each_webhooks_message_is_shown_as_its_receiver_would_and_then_sent(
-    receiver: Receiver, on_terminal: OnTerminal
-) -> None:
+def test_a_test_is_sent_in_the_form_of_each_receiver(receiver: Receiver, on_terminal: OnTerminal) -> None:
     receiver.reply = says(answer(200, body=b"ok"))
     write(messages(receiver))
     text = on_terminal("check", "--send", columns=120)
-    frames = {title: frame for title, _, frame in (each.partition(" ") for each in text.split("╭─ sinks.")[1:])}
-    assert set(frames) == {"plain", "chat", "phone", "alerts", "mine"}
-    assert '│ {"mine": "✓ Test message from clerk-watcher to its sink mine"} ' in frames["mine"]
-    assert '{"specversion":"1.0"' in frames["plain"]
-    assert "│ ✓ Test message from clerk-watcher to its sink chat " in frames["chat"]
-    assert "│ severity info · source phone · class watcher.test " in frames["phone"]
-    assert '│ alertname="ClerkWatcherTest", severity="info", sink="alerts" ' in frames["alerts"]
     *_, plain, chat, phone, alerts, mine = text.splitlines()
     assert [line.split("  ")[0] for line in (plain, chat, phone, alerts, mine)] == [
         "✓ sinks.plain",
@@ -256,8 +247,6 @@ def test_on_a_terminal_each_webhooks_message_is_shown_as_its_receiver_would_and_
     assert KEY not in text
     sent = {request.headers["webhook-id"] for request in receiver.requests}
     assert len(sent) == 5
-    assert all(id_ in text for id_ in sent if id_ in frames["chat"] + frames["phone"])
-    assert sum(id_ in frames["chat"] + frames["phone"] for id_ in sent) == 2
 
 
 NEW_WEBHOOK = "Slack no longer knows this webhook or may not post there: make a new one and set url"

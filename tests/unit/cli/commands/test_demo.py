@@ -1,7 +1,6 @@
 """What the demonstration shows people, and what its receiver takes."""
 
 import asyncio
-import io
 import json
 import re
 from typing import Any
@@ -10,21 +9,15 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 from examples import EVENT
-from rich.console import Console
-from sample_events import failed, hostile_failures
 
 from watcher.cli.commands.demo import (
-    GROUP_TITLE,
-    ONE_TITLE,
     SECRET,
     ReceivedEvents,
     Receiver,
     demonstrate,
-    print_messages,
     summary,
 )
 from watcher.delivery.sinks.signing import sign, signing_key
-from watcher.domain.delivery import Delivery
 from watcher.runtime.logs import configure_logs
 
 CONTROL = re.compile(r"\x1b\[([0-9;]*)m")
@@ -66,34 +59,6 @@ async def test_a_demonstration_that_is_stopped_ends_with_its_summary(capfd: pyte
     shown = capfd.readouterr()
     assert " 0 ends missed" in shown.err.splitlines()[-1]
     assert all(json.loads(line)["specversion"] == "1.0" for line in shown.out.splitlines())
-    assert ONE_TITLE not in shown.err
-
-
-def printed(*failures: Delivery) -> str:
-    console = Console(file=io.StringIO(), width=120, highlight=False, soft_wrap=True, force_terminal=True)
-    with console.capture() as captured:
-        print_messages(failures, console=console)
-    return captured.get()
-
-
-def test_people_see_the_last_failure_and_all_of_them_as_slack_would_show_them() -> None:
-    one, _, group = printed(failed(1), failed(2, error="422 slot taken")).partition(GROUP_TITLE)
-    assert "✕ Sales agent failed at Greeting" in one
-    assert "422 slot taken" in one
-    assert "✕ 2 failed in Sales agent" in group
-    assert "upstream timeout after 30 s" in group
-
-
-def test_people_see_no_message_that_would_not_be_sent() -> None:
-    assert printed() == ""
-    assert GROUP_TITLE not in printed(failed())
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_what_the_api_says_is_neither_markup_nor_obeyed_in_a_message(seed: int) -> None:
-    text = printed(*hostile_failures(seed, count=6))
-    assert set(CONTROL.findall(text)) <= {"1", "2", "0"}
-    assert all(each.isprintable() for each in CONTROL.sub("", text) if each != "\n")
 
 
 async def test_people_see_lines_instead_of_json(capfd: pytest.CaptureFixture[str]) -> None:

@@ -41,14 +41,6 @@ def alertmanager(*batch: Delivery) -> list[dict[str, Any]]:
     return [alert for message in messages for alert in check_alertmanager(message.body)]
 
 
-def test_people_see_an_alert_with_its_labels() -> None:
-    template = AlertmanagerTemplate(clock())
-    (message,) = template.messages([sample(EventType.PIPELINE_FAILING)])
-    summary, labels, ends = template.preview(message.body)
-    assert (summary, ends) == ("Sales agent keeps failing", "ends at 2026-11-24T12:03:31.000Z")
-    assert labels.startswith('team="sales", alertname="ClerkPipelineFailing", severity="critical", account="default"')
-
-
 def test_alertmanager_is_told_what_it_is_and_for_how_long() -> None:
     (alert,) = alertmanager(failed(link="https://example.com/runs/1"))
     assert alert == {

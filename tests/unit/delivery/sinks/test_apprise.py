@@ -73,11 +73,11 @@ async def test_a_message_has_headline_error_facts_ids_and_link(receiver: Receive
     (request,) = receiver.requests
     body = json.loads(request.body)
     assert (body["title"], body["type"]) == ("✕ Sales agent failed at Greeting", "failure")
-    error, facts, ids, link = body["message"].split("\n\n")
+    error, ids, link, facts = body["message"].split("\n\n")
     assert error == "upstream timeout after 30 s"
     assert facts == (
-        "Status: failed, was running · Ran: 2 m 31 s · Seen after: 0.8 s · Labels: team=sales · Account: default · "
-        "Severity: error · Ended: 2026-11-24 12:00:31 UTC"
+        "Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running · Ran: 2 m 31 s · Labels: team=sales · "
+        "Account: default"
     )
     assert data["execution"]["id"] in ids
     assert sample(FAILED).event_id.hex in ids.replace("-", "")

@@ -46,40 +46,23 @@ def test_discord_shows_headline_error_facts_ids_and_a_link() -> None:
     assert embed["timestamp"] == "2026-11-24T12:00:31.000Z"
 
 
-def test_people_see_the_texts_of_an_embed_in_their_order() -> None:
-    (message,) = DiscordTemplate().messages([failed(link=LINK)])
-    assert DiscordTemplate().preview(message.body) == [
-        "✕ Sales agent failed at Greeting",
-        "upstream timeout after 30 s",
-        "Status: failed, was running",
-        "Ran: 2 m 31 s",
-        "Seen after: 0.8 s",
-        "Labels: team=sales",
-        "Account: default",
-        "Severity: error",
-        "Ended: 2026-11-24 12:00:31 UTC",
-        f"pipeline {PIPELINE} · execution {execution_id()} · event {failed().event_id}",
-    ]
+def test_what_an_embed_says_of_an_event() -> None:
+    (embed,) = embeds(failed(link=LINK))
+    assert [each["name"] for each in embed["fields"]] == ["Status", "Ran", "Labels", "Account", "Ended"]
+    ids = f"pipeline {PIPELINE} · execution {execution_id()} · event {failed().event_id}"
+    assert embed["footer"]["text"] == ids
 
 
-def test_people_see_a_group_as_discord_shows_it() -> None:
-    (message,) = DiscordTemplate().messages([failed(number, link=f"{LINK}{number}") for number in range(7)])
-    lines = DiscordTemplate().preview(message.body)
-    assert lines[:6] == [
-        "✕ 7 failed in Sales agent (12:00:31-12:00:31 UTC)",
-        "7 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s",
-        "The newest 5:",
-        "✕ Sales agent failed at Greeting: upstream timeout after 30 s",
-        execution_id(6),
-        "[Open]",
-    ]
-    assert lines[-1] == "7 events, 12:00:31-12:00:31 UTC. All of them are on the watcher's stdout."
-
-
-def test_a_time_or_a_link_in_an_error_is_shown_as_it_is() -> None:
-    error = "<t:99999999999999:R> [Open](<http://e>)"
-    (message,) = DiscordTemplate().messages([failed(error=error)])
-    assert DiscordTemplate().preview(message.body)[1] == error
+def test_a_group_at_discord_shows_clusters_the_newest_five_with_links_and_where_the_rest_is() -> None:
+    (embed,) = embeds(*(failed(number, link=f"{LINK}{number}") for number in range(7)))
+    assert embed["title"] == r"✕ 7 failed in Sales agent \(12\:00\:31-12\:00\:31 UTC\)"
+    error = "upstream timeout after 30 s"
+    assert embed["description"] == f"```\n7 \N{MULTIPLICATION SIGN} Greeting: {error}\n```\nThe newest 5:"
+    value = f"`{error}`\n`{execution_id(6)}`\n[Open](<{LINK}6>)"
+    assert embed["fields"][0] == {"name": "✕ Sales agent failed at Greeting", "value": value}
+    assert len(embed["fields"]) == 5
+    rest = "7 events, 12:00:31-12:00:31 UTC. All of them are on the watcher's stdout."
+    assert embed["footer"]["text"] == rest
 
 
 def test_names_are_escaped_and_errors_stand_in_code_that_they_cannot_end_and_nobody_is_pinged() -> None:
@@ -111,15 +94,6 @@ def test_the_largest_event_has_room_in_an_embed_and_what_is_cut_says_so() -> Non
     assert ("chars)" in embed["description"], message.is_cut) == (True, True)
     assert ("Labels" in str(embed["fields"]), "Also failed" in embed["description"]) == (True, True)
     assert len(message.body) > 6000  # bytes are not what counts
-
-
-def test_lengths_are_measured_as_discord_counts_them() -> None:
-    words = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa")
-    more = {"pipeline": {"id": PIPELINE, "name": "🎉" * 90}, "link": f"https://example.com/{'x' * 680}"}
-    batch = [failed(number, error=f"{word} {'🎉' * 150}", **more) for number, word in enumerate(words)]
-    (embed,) = embeds(*batch)
-    # With an emoji as one character there would be room for all five.
-    assert sum("[Open]" in field["value"] for field in embed["fields"]) == 1
 
 
 def test_discord_says_since_when_a_problem_is_open_and_colours_what_is_over_green() -> None:

@@ -27,8 +27,9 @@ def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened(
 
 
 def test_a_line_of_an_account_needs_no_execution() -> None:
-    event = {"type": "account.degraded", "data": {"account": "eu", "observed": {"at": "2026-11-24T10:00:01.000Z"}}}
-    assert "! degraded eu" in event_line(event).plain
+    data = {"account": "eu", "observed": {"at": "2026-11-24T10:00:01.000Z"}}
+    event = EVENT | {"type": "account.degraded", "data": data}
+    assert "✕ degraded eu" in event_line(event).plain
 
 
 def test_an_error_without_a_node_is_shown_too() -> None:
@@ -43,7 +44,7 @@ def test_an_error_without_a_node_is_shown_too() -> None:
         ("account.degraded", {"account": "eu", "reason": "unreachable", "cause": "dns"}, "  unreachable, dns"),
         ("pipeline.active", {"account": "eu", "reason": "x"}, "✓ pipeline.active eu "),
         ("problem.closed", {"account": "eu", "reason": "removed"}, "✓ problem.closed eu "),
-        ("sink.failing", {"sink": "ops", "answer": "503"}, "! sink.failing ops "),
+        ("sink.failing", {"sink": "ops", "answer": "503"}, "✕ sink.failing ops "),
         (
             "pipeline.gap",
             {"account": "eu", "pipeline": {"id": "0b5c", "name": "Sales"}, "reason": "deleted"},
@@ -52,7 +53,7 @@ def test_an_error_without_a_node_is_shown_too() -> None:
     ],
 )
 def test_a_line_of_the_watcher_itself_says_whose_it_is_and_why(type_: str, data: dict[str, Any], shown: str) -> None:
-    event = {"type": type_, "data": data | {"observed": {"at": "2026-11-24T10:00:01.000Z"}}}
+    event = EVENT | {"type": type_, "data": data | {"observed": {"at": "2026-11-24T10:00:01.000Z"}}}
     line = event_line(event).plain
     assert shown in line
     assert line.endswith(data.get("reason") or data["answer"]) or data.get("cause", "-") in line

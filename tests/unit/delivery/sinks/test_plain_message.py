@@ -31,27 +31,31 @@ def test_every_event_has_a_title_and_a_body_with_its_id(type_: EventType) -> Non
     assert str(sample(type_).event_id) in message.body
 
 
-@pytest.mark.parametrize("most_bytes", [3800, 2000, 1000])
-def test_labels_go_first_then_nodes_then_the_end_of_the_error(most_bytes: int) -> None:
+@pytest.mark.parametrize("most_bytes", [3800, 2000, 160])
+@pytest.mark.parametrize("text", ["x", "&", '"', "漢", "🎉"])
+@pytest.mark.parametrize("count", [1, 50])
+def test_what_is_too_long_loses_its_end(most_bytes: int, text: str, count: int) -> None:
     data = data_of(FAILED)
-    data["labels"] = {f"label{number}": "x" * 50 for number in range(10)}
-    data["execution"]["failedNodes"] = [
-        {"id": "n", "name": f"Node {number}", "error": "&" * 900} for number in range(5)
-    ]
-    (message,) = plain_messages([sample(FAILED, data=data)], most_bytes=most_bytes)
+    data["labels"] = {f"label{number}": text * 50 for number in range(10)}
+    data["execution"]["failedNodes"] = [{"id": "n", "name": "Node", "error": text * 900}] * 5
+    batch = [sample(FAILED, number=number, data=data) for number in range(count)]
+    (message,) = plain_messages(batch, most_bytes=most_bytes)
     assert len(escape(f"{message.title}\n{message.body}").encode()) <= most_bytes
-    assert "label0" not in message.body
-    assert "Node 1" not in message.body
-    assert "chars)" in message.body
-    assert data["execution"]["id"] in message.body
+    assert message.body[0] == (text if count == 1 else "5") or message.body.startswith("Node")
 
 
-@pytest.mark.parametrize("most_bytes", [3800, 2000, 1500])
-def test_a_group_fits_too(most_bytes: int) -> None:
-    data = data_of(FAILED)
-    data["execution"]["failedNodes"] = [{"id": "n", "name": "Node", "error": "<" * 900}]
-    (message,) = plain_messages(
-        [sample(FAILED, number=number, data=data) for number in range(50)], most_bytes=most_bytes
-    )
-    assert len(escape(f"{message.title}\n{message.body}").encode()) <= most_bytes
-    assert "50 events" in message.body
+def test_error_ids_and_link_come_before_what_may_be_cut() -> None:
+    data = data_of(FAILED) | {"link": "https://example.com/runs/1"}
+    data["execution"]["failedNodes"] += [{"id": "n", "name": "Booking", "error": "no slot"}]
+    (message,) = plain_messages([sample(FAILED, data=data)], most_bytes=3800)
+    error, ids, link, facts, nodes = message.body.split("\n\n")
+    assert (error, link) == ("upstream timeout after 30 s", "https://example.com/runs/1")
+    assert data["execution"]["id"] in ids
+    assert facts.startswith("Ended: 2026-11-24 12:00:31 UTC · Status: failed, was running")
+    assert nodes == "Also failed:\nBooking: no slot"
+
+
+def test_a_group_says_what_the_others_do() -> None:
+    (message,) = plain_messages([sample(FAILED, number=number) for number in range(50)], most_bytes=3800)
+    assert message.body.startswith("50 \N{MULTIPLICATION SIGN} Greeting: upstream timeout after 30 s\n\n50 events, ")
+    assert "The newest 5:" in message.body

@@ -67,7 +67,10 @@ async def test_each_event_is_one_line_and_nothing_else(pipe: Pipe) -> None:
     assert pipe.read_to_end().splitlines() == bodies
 
 
-EVENT = b'{"type":"execution.new","data":{"account":"eu","observed":{"at":"2026-11-24T10:00:01.000Z"}}}'
+EVENT = (
+    b'{"id":"1","type":"execution.new","time":"2026-11-24T10:00:01.000Z",'
+    b'"data":{"account":"eu","observed":{"at":"2026-11-24T10:00:01.000Z"}}}'
+)
 
 
 @pytest.mark.parametrize(
