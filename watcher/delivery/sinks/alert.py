@@ -19,6 +19,8 @@ NAME_LENGTH = 70
 NODE_LENGTH = 35
 """Characters of a headline, and of the names in it, which leave room for what is said of them."""
 
+ID_LENGTH = 100
+
 TROUBLED_ENDS = frozenset(
     {EventType.EXECUTION_FAILED, EventType.EXECUTION_LOST, EventType.EXECUTION_UNRECOGNIZED},
 )
@@ -144,6 +146,20 @@ class Alert:
     def seen_at(self) -> datetime:
         """Return when it was seen."""
         return datetime.fromisoformat(self.data["observed"]["at"])
+
+    @property
+    def moment(self) -> tuple[str, datetime]:
+        """Return the moment that matters and what to call it: since when its problem is open, else when it was."""
+        if self.problem and not self.closes:
+            return "Since", datetime.fromisoformat(self.problem["openedAt"])
+        return "Ended" if "finishedAt" in self.data.get("execution", {}) else "At", self.time
+
+    @property
+    def ids(self) -> str:
+        """Return the ids of the event and of what it is about."""
+        pipeline = self.data.get("pipeline", {}).get("id", "")
+        names = {"pipeline": pipeline, "execution": self.execution or "", "event": self.id}
+        return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
 
     @property
     def link(self) -> str | None:

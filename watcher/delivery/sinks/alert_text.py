@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 
 from watcher.runtime.terminal import harmless
 
-LINK_LIMIT = 3000
-"""Characters of a link that Slack's buttons, which take the least, still take."""
+LINK_LIMIT = 2048
+"""Characters of a link that Discord, which takes the least, still takes."""
 
 _LINK = re.compile(r"https?://[!#-;=?-\[\]_a-z~]+")
 """No character that would have to be quoted: a receiver refuses the whole message for one."""

@@ -17,9 +17,8 @@ from yarl import URL
 
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import clean, to_json
-from watcher.delivery.sinks.http_post import Answer
-from watcher.delivery.sinks.protocol import SendResult, SentProblem
-from watcher.delivery.sinks.template import Message, Template, result_of_status
+from watcher.delivery.sinks.protocol import SentProblem
+from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
 from watcher.domain.envelope import timestamp
 from watcher.domain.event import EventType
@@ -87,10 +86,6 @@ class AlertmanagerTemplate(Template):
         """Return which problems these events close."""
         problems = (alert.problem for alert in (Alert.read(each.body) for each in batch) if alert.closes)
         return frozenset(UUID(problem["id"]) for problem in problems if problem is not None)
-
-    def send_result(self, answer: Answer) -> SendResult:
-        """Return what its status code means."""
-        return result_of_status(answer.status)
 
     def _message(self, batch: Sequence[Delivery]) -> Message:
         found = [pair for each in batch for pair in self._found(each)]

@@ -7,13 +7,12 @@ quoting, stays below what Slack (13,200 characters), Discord (6,000) and Teams (
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from typing import Any
 
-from watcher.delivery.sinks.alert import Alert
+from watcher.delivery.sinks.alert import ID_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import Cutter, clean, in_words, shorten, to_json
-from watcher.delivery.sinks.digest import NEWEST_COUNT, Digest
+from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.template import Message, Template
 from watcher.domain.delivery import Delivery
 
@@ -23,13 +22,9 @@ ERROR_LENGTH = 1500
 NODES_COUNT = 3
 NODE_LENGTH = 200
 LABELS_LENGTH = 300
-ID_LENGTH = 100
 GROUP_ERROR_LENGTH = 150
 GROUP_LINK_LENGTH = 300
 """Of one of the newest in a group: a longer link is left out."""
-
-UNTRUSTED_FACTS = frozenset({"Status", "Labels", "Account"})
-"""The facts whose values others may have written; the rest are words of ours and durations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,26 +94,10 @@ def facts_of(alert: Alert, cut: Cutter) -> dict[str, str]:
     return {name: value for name, value in facts.items() if value}
 
 
-def moment_of(alert: Alert) -> tuple[str, datetime]:
-    """Return the moment that matters, and what to call it: since when its problem is open, else when it was."""
-    if alert.problem and not alert.closes:
-        return "Since", datetime.fromisoformat(alert.problem["openedAt"])
-    return "Ended" if "finishedAt" in alert.data.get("execution", {}) else "At", alert.time
-
-
 def other_nodes(alert: Alert, cut: Cutter) -> list[str]:
     """Return a line for each further node that failed; one of which nothing is known has none."""
     cut.has_cut = cut.has_cut or len(alert.nodes) > 1 + NODES_COUNT
     return [cut(": ".join(filter(None, node)), NODE_LENGTH) for node in alert.nodes[1 : 1 + NODES_COUNT] if any(node)]
-
-
-def ids_of(news: Alert | Digest) -> str:
-    """Return the ids of an event and of what it is about; of a group those of its newest."""
-    if isinstance(news, Digest):
-        return " ".join(shorten(each, ID_LENGTH) for each in news.ids[:NEWEST_COUNT])
-    pipeline = news.data.get("pipeline", {}).get("id", "")
-    names = {"pipeline": pipeline, "execution": news.execution or "", "event": news.id}
-    return " · ".join(f"{name} {shorten(id_, ID_LENGTH)}" for name, id_ in names.items() if id_)
 
 
 def details_of(alert: Alert) -> list[str]:
@@ -130,11 +109,6 @@ def details_of(alert: Alert) -> list[str]:
 def link_in_group(alert: Alert) -> str:
     """Return the link of one of a group's newest, if there is room for it."""
     return alert.link if alert.link and len(alert.link) <= GROUP_LINK_LENGTH else ""
-
-
-def rest_of(group: Digest) -> str:
-    """Return how many there are, when they were seen, and where all of them stand."""
-    return f"{group.count:,} events, {group.times}. All of them are on the watcher's stdout."
 
 
 def _request_of(message: ChatMessage) -> Message:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from watcher.delivery.sinks.alert import HEADLINE_LENGTH, NAME_LENGTH, Alert
+from watcher.delivery.sinks.alert import HEADLINE_LENGTH, ID_LENGTH, NAME_LENGTH, Alert
 from watcher.delivery.sinks.alert_text import clean, mask, shorten, span
 from watcher.domain.event import EventType
 from watcher.domain.event_ids import group_id
@@ -30,7 +30,7 @@ class Digest:
         """Hold nothing yet."""
         self.is_trouble = False
         self.event_ids: list[UUID] = []
-        self._ids: list[str] = []
+        self.executions: list[str] = []  # of an event without one its own id
         self._newest: deque[Alert] = deque(maxlen=NEWEST_COUNT)
         self._clusters: Counter[tuple[str, str]] = Counter()  # by node, and error without what varies
         self._texts: dict[tuple[str, str], str] = {}  # the first of each cluster
@@ -44,7 +44,7 @@ class Digest:
         """Count one event more."""
         self.event_ids.append(event_id)
         self.is_trouble = self.is_trouble or alert.is_trouble
-        self._ids.append(alert.execution or alert.id)
+        self.executions.append(alert.execution or alert.id)
         self._newest.append(alert)
         self._add_error(alert)
         self._words[_WORDS.get(alert.type) or alert.type.rpartition(".")[2]] += 1
@@ -116,9 +116,14 @@ class Digest:
         return list(reversed(self._newest))
 
     @property
-    def ids(self) -> list[str]:
-        """Return the ids of the executions, of events without one their own, the newest first."""
-        return self._ids[::-1]
+    def ids(self) -> str:
+        """Return the ids of the newest."""
+        return " ".join(shorten(alert.execution or alert.id, ID_LENGTH) for alert in self.newest)
+
+    @property
+    def rest(self) -> str:
+        """Return how many there are, when they were seen, and where all of them stand."""
+        return f"{self.count:,} events, {self.times}. All of them are on the watcher's stdout."
 
 
 def _counted(words: Counter[str]) -> str:

@@ -15,16 +15,12 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter
 from watcher.delivery.sinks.chat import (
     ERROR_LENGTH,
-    UNTRUSTED_FACTS,
     ChatTemplate,
     Json,
     details_of,
     facts_of,
-    ids_of,
     link_in_group,
-    moment_of,
     other_nodes,
-    rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
@@ -32,8 +28,6 @@ from watcher.delivery.sinks.protocol import SendOutcome, SendResult
 from watcher.delivery.sinks.template import result_of_status
 from watcher.domain.envelope import timestamp
 from watcher.domain.problems import Severity
-
-LINK_LENGTH = 2048
 
 _COLOURS: Mapping[Severity, int] = {
     Severity.CRITICAL: 0x960A20,
@@ -59,18 +53,16 @@ class DiscordTemplate(ChatTemplate):
     def single(self, alert: Alert, cut: Cutter) -> Json:
         """Return the message of an event."""
         error, nodes = _block([cut(alert.error, ERROR_LENGTH)]), _block(other_nodes(alert, cut))
-        facts = {
-            name: _code(value) if name in UNTRUSTED_FACTS else value for name, value in facts_of(alert, cut).items()
-        }
-        when, since = moment_of(alert)
+        facts = {name: _code(value) for name, value in facts_of(alert, cut).items()}
+        when, since = alert.moment
         facts[when] = f"<t:{int(since.timestamp())}:R>"
         return _payload(
             title=_escape(alert.headline),
-            url=alert.link if alert.link and len(alert.link) <= LINK_LENGTH else "",
+            url=alert.link or "",
             color=_COLOURS[alert.severity],
             description="\n".join(filter(None, (error, nodes and f"Also failed:\n{nodes}"))),
             fields=[{"name": name, "value": value, "inline": True} for name, value in facts.items()],
-            footer={"text": ids_of(alert)},
+            footer={"text": alert.ids},
             timestamp=timestamp(alert.time),
         )
 
@@ -81,12 +73,12 @@ class DiscordTemplate(ChatTemplate):
             color=_COLOURS[group.severity],
             description=f"{_block(group.clusters)}\nThe newest {len(group.newest)}:",
             fields=list(map(_newest, group.newest)),
-            footer={"text": rest_of(group)},
+            footer={"text": group.rest},
         )
 
     def minimal(self, news: Alert | Digest) -> Json:
         """Return headline and ids, without an embed."""
-        content = f"{_escape(news.headline)}\n{_code(ids_of(news))}"
+        content = f"{_escape(news.headline)}\n{_code(news.ids)}"
         return {"content": content, "allowed_mentions": {"parse": []}}
 
     def send_result(self, answer: Answer) -> SendResult:

@@ -17,15 +17,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import clean, to_json
 from watcher.delivery.sinks.digest import Digest
-from watcher.delivery.sinks.http_post import Answer
-from watcher.delivery.sinks.protocol import SendResult
 from watcher.delivery.sinks.template import (
     BatchTemplate,
     EventTemplate,
     Message,
     Template,
     TemplateFailure,
-    result_of_status,
 )
 from watcher.domain.delivery import Delivery
 from watcher.domain.event_ids import group_id
@@ -50,6 +47,8 @@ _EXECUTION = {
     "aiTokensUsed": 512,
     "nodesStarted": 3,
     "triggeredBy": "message_received",
+    "triggeredByEntityId": "5e6f0000-0000-4000-8000-000000000003",
+    "conversationId": "7a8b0000-0000-4000-8000-000000000004",
     "failedNodes": [
         {"id": "2d3e0000-0000-4000-8000-000000000005", "name": 'Say "hello"', "error": 'upstream "timeout"'},
     ],
@@ -61,7 +60,12 @@ _PROBLEM = {
     "severity": "critical",
     "openedAt": "2026-11-24T12:00:31.000Z",
 }
-_PIPELINE = {"id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "name": 'Sales "agent"', "versionNumber": 7}
+_PIPELINE = {
+    "id": "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f",
+    "name": 'Sales "agent"',
+    "versionId": "1c2d0000-0000-4000-8000-000000000002",
+    "versionNumber": 7,
+}
 _OBSERVED = {"at": "2026-11-24T12:00:31.800Z", "notBefore": "2026-11-24T12:00:30.000Z", "delaySeconds": 0.8}
 EXAMPLES = {
     "execution.failed": {
@@ -108,10 +112,6 @@ class OwnTemplate(Template):
                 return await run_detached(partial(self.messages, batch), name="template")
         except TimeoutError:
             return _plain(batch, TemplateFailure(0, "takes longer than the sink's timeout"))
-
-    def send_result(self, answer: Answer) -> SendResult:
-        """Return what its status code means."""
-        return result_of_status(answer.status)
 
     def render(self, bodies: Sequence[bytes], ids: Sequence[UUID]) -> bytes:
         """Return the body for one event or a group. Raises what Jinja does, and `BadMessageError`."""

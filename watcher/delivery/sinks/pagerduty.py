@@ -88,7 +88,11 @@ class PagerDutyTemplate(Template):
             "severity": group.severity,
             "timestamp": timestamp(newest.time),
             "class": newest.type,
-            "custom_details": {"count": group.count, "clusters": clusters, "executions": group.ids[:EXECUTIONS_COUNT]},
+            "custom_details": {
+                "count": group.count,
+                "clusters": clusters,
+                "executions": group.executions[::-1][:EXECUTIONS_COUNT],
+            },
         }
         event = self._event(group.id, payload, links=[alert.link for alert in group.newest if alert.link])
         is_cut = cut.has_cut or group.count > EXECUTIONS_COUNT

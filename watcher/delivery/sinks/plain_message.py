@@ -14,12 +14,9 @@ from watcher.delivery.sinks.alert_text import Cutter, in_utc
 from watcher.delivery.sinks.chat import (
     details_of,
     facts_of,
-    ids_of,
     link_in_group,
-    moment_of,
     other_nodes,
     read_batch,
-    rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
 from watcher.domain.delivery import Delivery
@@ -64,11 +61,11 @@ def _single(alert: Alert) -> str:
     """Return what matters most first: the end is what may be cut."""
     cut = Cutter()
     nodes = other_nodes(alert, cut)
-    when, moment = moment_of(alert)
+    when, moment = alert.moment
     facts = {when: in_utc(moment), **facts_of(alert, cut)}
     return _joined(
         _harmless(cut(alert.error, ERROR_LENGTH)),
-        _harmless(ids_of(alert)),
+        _harmless(alert.ids),
         alert.link or "",
         _harmless(" · ".join(f"{name}: {value}" for name, value in facts.items())),
         _harmless("\n".join(["Also failed:", *nodes])) if nodes else "",
@@ -79,7 +76,7 @@ def _grouped(group: Digest) -> str:
     newest = [[alert.headline, *details_of(alert), link_in_group(alert)] for alert in group.newest]
     return _joined(
         _harmless("\n".join(group.clusters)),
-        rest_of(group),
+        group.rest,
         f"The newest {len(newest)}:",
         *(_harmless("\n".join(filter(None, lines))) for lines in newest),
     )

@@ -19,11 +19,8 @@ from watcher.delivery.sinks.chat import (
     Json,
     details_of,
     facts_of,
-    ids_of,
     link_in_group,
-    moment_of,
     other_nodes,
-    rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
@@ -58,13 +55,13 @@ class SlackTemplate(ChatTemplate):
             _section("\n".join(clusters)),
             _section(f"The newest {len(group.newest)}:"),
             *map(_newest, group.newest),
-            {"type": "context", "elements": [_plain(rest_of(group))]},
+            {"type": "context", "elements": [_plain(group.rest)]},
         ]
         return _payload(group.headline, clusters[0], blocks)
 
     def minimal(self, news: Alert | Digest) -> Json:
         """Return headline and ids, without blocks."""
-        return _payload(news.headline, ids_of(news), [])
+        return _payload(news.headline, news.ids, [])
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: of the 2xx only 200 with `ok` is a success, and 202 as ever."""
@@ -79,7 +76,7 @@ SLACK = SlackTemplate()
 
 def message_of_problem(alert: Alert) -> ChatMessage:
     """Return the message of a problem, which may be updated."""
-    return replace(SLACK.message_of(alert), minimal=partial(_minimal_block, alert.headline, ids_of(alert)))
+    return replace(SLACK.message_of(alert), minimal=partial(_minimal_block, alert.headline, alert.ids))
 
 
 def message_of_end(alert: Alert, opening: Alert | None) -> ChatMessage:
@@ -88,7 +85,7 @@ def message_of_end(alert: Alert, opening: Alert | None) -> ChatMessage:
     was = "" if opening is None else ": ".join(filter(None, (f"It was: {opening.title}", opening.error)))
     cut = Cutter()
     content = _single(alert, cut, headline=headline, error=was)
-    return ChatMessage(alert.id, content, partial(_minimal_block, headline, ids_of(alert)), cut.has_cut)
+    return ChatMessage(alert.id, content, partial(_minimal_block, headline, alert.ids), cut.has_cut)
 
 
 def message_of_note(alert: Alert) -> ChatMessage:
@@ -103,7 +100,7 @@ def _single(alert: Alert, cut: Cutter, *, headline: str, error: str, nodes: Sequ
         *([_section(error)] if error else []),
         *([_section("\n".join(["Also failed:", *nodes]))] if nodes else []),
         {"type": "section", "fields": _fields(alert, cut)},
-        {"type": "context", "elements": [_plain(ids_of(alert))]},
+        {"type": "context", "elements": [_plain(alert.ids)]},
         *([{"type": "actions", "elements": [_button(alert.link)]}] if alert.link else []),
     ]
     return _payload(headline, error, blocks)
@@ -111,7 +108,7 @@ def _single(alert: Alert, cut: Cutter, *, headline: str, error: str, nodes: Sequ
 
 def _fields(alert: Alert, cut: Cutter) -> list[Json]:
     texts = [_plain(f"{name}\n{value}") for name, value in facts_of(alert, cut).items()]
-    when, since = moment_of(alert)
+    when, since = alert.moment
     return [*texts, {"type": "mrkdwn", "text": f"{when}\n{_date(since)}"}]
 
 

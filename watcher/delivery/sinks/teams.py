@@ -15,16 +15,12 @@ from watcher.delivery.sinks.alert import Alert
 from watcher.delivery.sinks.alert_text import Cutter
 from watcher.delivery.sinks.chat import (
     ERROR_LENGTH,
-    UNTRUSTED_FACTS,
     ChatTemplate,
     Json,
     details_of,
     facts_of,
-    ids_of,
     link_in_group,
-    moment_of,
     other_nodes,
-    rest_of,
 )
 from watcher.delivery.sinks.digest import Digest
 from watcher.delivery.sinks.http_post import Answer
@@ -49,17 +45,15 @@ class TeamsTemplate(ChatTemplate):
     def single(self, alert: Alert, cut: Cutter) -> Json:
         """Return the card of an event."""
         error, nodes, facts = cut(alert.error, ERROR_LENGTH), other_nodes(alert, cut), facts_of(alert, cut)
-        when, since = moment_of(alert)
-        others = {name: value for name, value in facts.items() if name in UNTRUSTED_FACTS}
-        ours = {name: value for name, value in facts.items() if name not in UNTRUSTED_FACTS} | {when: _date(since)}
+        when, since = alert.moment
         body = [
             _headline(alert),
             *([_line(_run(error, fontType="Monospace"))] if error else []),
             *([_line(_run("Also failed:"))] if nodes else []),
             *(_line(_run(each, fontType="Monospace"), spacing="None") for each in nodes),
-            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in others.items()),
-            {"type": "FactSet", "facts": [{"title": name, "value": value} for name, value in ours.items()]},
-            _small(ids_of(alert)),
+            *(_line(_run(f"{name}: ", isSubtle=True), _run(value)) for name, value in facts.items()),
+            {"type": "FactSet", "facts": [{"title": when, "value": _date(since)}]},
+            _small(alert.ids),
         ]
         return _payload(body, link=alert.link)
 
@@ -70,13 +64,13 @@ class TeamsTemplate(ChatTemplate):
             *(_line(_run(line, fontType="Monospace")) for line in group.clusters),
             _line(_run(f"The newest {len(group.newest)}:", weight="Bolder")),
             *(line for alert in group.newest for line in _newest(alert)),
-            _small(rest_of(group)),
+            _small(group.rest),
         ]
         return _payload(body)
 
     def minimal(self, news: Alert | Digest) -> Json:
         """Return headline and ids."""
-        return _payload([_headline(news), _small(ids_of(news))])
+        return _payload([_headline(news), _small(news.ids)])
 
     def send_result(self, answer: Answer) -> SendResult:
         """Return what an answer means: with any success the flow has the card and has yet to post it."""

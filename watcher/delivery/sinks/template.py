@@ -94,21 +94,15 @@ class Template(Protocol):
         return await make_messages(self.messages, batch)
 
     def send_result(self, answer: Answer) -> SendResult:
-        """Return what an answer means. `Retry-After` is read by the sink, of whatever is not taken."""
-        ...
+        """Return what an answer means, which most say by the status code. `Retry-After` is read by the sink."""
+        return result_of_status(answer.status)
 
 
 def result_of_status(status: int) -> SendResult:
-    """Return what a status code means for what only takes a message with 202 (SPEC 5)."""
+    """Return what a status code means for what only takes a message with 202."""
     is_success = status // 100 == 2
     outcome = _OUTCOMES.get(status, SendOutcome.DELIVERED if is_success else SendOutcome.RETRY)
     return SendResult(outcome, str(status), remedy=_REMEDIES.get(status) or _REMEDIES.get(status // 100, ""))
-
-
-def outcome_of(status: int) -> SendOutcome:
-    """Return what a status code means for a delivery of an event as it is: 202 is as good as any 2xx (SPEC 5)."""
-    outcome = result_of_status(status).outcome
-    return SendOutcome.DELIVERED if outcome is SendOutcome.ACCEPTED else outcome
 
 
 class EventTemplate(Template):
@@ -121,8 +115,9 @@ class EventTemplate(Template):
         return [Message(str(delivery.event_id), delivery.body) for delivery in batch]
 
     def send_result(self, answer: Answer) -> SendResult:
-        """Return what its status code means."""
-        return replace(result_of_status(answer.status), outcome=outcome_of(answer.status))
+        """Return what its status code means: of an event as it is, 202 is as good as any 2xx."""
+        result = result_of_status(answer.status)
+        return replace(result, outcome=SendOutcome.DELIVERED) if result.outcome is SendOutcome.ACCEPTED else result
 
 
 class BatchTemplate(EventTemplate):

@@ -40,7 +40,7 @@ def test_discord_shows_headline_error_facts_ids_and_a_link() -> None:
     assert embed["description"] == "```\nupstream timeout after 30 s\n```"
     facts = {field["name"]: field["value"] for field in embed["fields"]}
     assert facts["Status"] == "`failed, was running`"
-    assert (facts["Ran"], facts["Ended"]) == ("2 m 31 s", "<t:1795521631:R>")
+    assert (facts["Ran"], facts["Ended"]) == ("`2 m 31 s`", "<t:1795521631:R>")
     assert all(field["inline"] for field in embed["fields"])
     assert execution_id() in embed["footer"]["text"]
     assert embed["timestamp"] == "2026-11-24T12:00:31.000Z"

@@ -112,7 +112,7 @@ def test_slack_is_sent_what_has_room_and_what_is_cut_says_so() -> None:
     (message,) = SlackTemplate().messages([sample(EventType.EXECUTION_FAILED, data=data)])
     assert "chars)" in message.body.decode()
     assert message.is_cut
-    data["link"] = "https://example.com/" + "x" * 2900
+    data["link"] = "https://example.com/" + "x" * 2000
     data["execution"]["failedNodes"] = [{"name": "Greeting", "error": '"' * 1600}] * 9
     (message,) = SlackTemplate().messages([oversized(data)])
     texts = plain_texts(check_slack(message.body))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -61,12 +62,12 @@ def test_a_receiver_takes_every_event_also_in_minimal_form(
             check(message.minimal())
 
 
-def huge(type_: EventType, number: int = 1) -> Delivery:
+def huge(type_: EventType, number: int = 1, *, link_length: int = 2000) -> Delivery:
     """Return an event with as much in it as one may hold, all of it hostile."""
     data = data_of(type_, number)
     text = (HOSTILE + '"\\' * 10) * 30
     data["labels"] = {f"{number}.{HOSTILE}"[:256]: HOSTILE * 4 for number in range(32)}
-    data["link"] = "https://example.com/" + "x" * 2900
+    data["link"] = "https://example.com/".ljust(link_length, "x")
     if "pipeline" in data:
         data["pipeline"]["name"] = text[:2000]
     if "execution" in data:
@@ -153,8 +154,35 @@ def test_a_receiver_takes_a_group_of_any_size(template: Template, check: Callabl
 def test_a_receiver_takes_a_group_of_the_largest_and_most_hostile_events(
     template: Template, check: Callable[[bytes], Any]
 ) -> None:
-    for message in template.messages([huge(EventType.EXECUTION_FAILED, number) for number in range(40)]):
+    batch = [huge(EventType.EXECUTION_FAILED, number, link_length=300) for number in range(40)]
+    for message in template.messages(batch):
         check(message.body)
+
+
+@pytest.mark.parametrize(("template", "check"), CHECKS[:3], ids=NAMES[:3])
+@pytest.mark.parametrize("character", ['"', "\\", "*", "`", "漢", "🎉", "x"])
+def test_constant_cuts_leave_room_for_whatever_is_written(
+    template: Template, check: Callable[[bytes], Any], character: str
+) -> None:
+    text, batch = character * 2000, []
+    for number in range(40):
+        data = data_of(EventType.EXECUTION_FAILED, number) | {"link": "https://example.com/".ljust(300, "x")}
+        data["labels"] = {str(label): text[:256] for label in range(32)}
+        data["pipeline"]["name"] = text
+        data["execution"] |= {"status": text, "id": text, "previousStatus": text}
+        data["execution"]["failedNodes"] = [{"name": text[:100], "error": f"{chr(97 + number % 26)}{text}"}] * 20
+        batch.append(replace(failed(number), body=json.dumps(event_of(failed(number), data)).encode()))
+    longest = json.loads(batch[0].body)
+    longest["data"]["link"] = "https://example.com/".ljust(2048, "x")
+    for each in (batch, [replace(batch[0], body=json.dumps(longest).encode())]):
+        for message in template.messages(each):
+            check(message.body)
+            assert message.minimal is not None
+            check(message.minimal())
+
+
+def event_of(delivery: Delivery, data: dict[str, Any]) -> dict[str, Any]:
+    return {**json.loads(delivery.body), "data": data}
 
 
 def test_an_event_is_posted_as_it_is_and_a_batch_is_an_array_of_them() -> None:

@@ -15,9 +15,9 @@ from receiver import Receiver, Reply, answer, closes, hangs, resets, says
 from standardwebhooks import Webhook
 from worker_rig import FakeClock
 
-from watcher.delivery.sinks.http_post import REMEDIES
+from watcher.delivery.sinks.http_post import REMEDIES, Answer
 from watcher.delivery.sinks.protocol import SendOutcome, SendResult, Sink, SinkContext
-from watcher.delivery.sinks.template import REDIRECTED, outcome_of, result_of_status
+from watcher.delivery.sinks.template import REDIRECTED, EventTemplate, result_of_status
 from watcher.delivery.sinks.webhook import WebhookSettings
 from watcher.domain.delivery import Delivery
 from watcher.domain.errors import LeaseExpiredError
@@ -129,7 +129,9 @@ def expected(code: int) -> SendOutcome:
 
 def test_every_status_code_has_its_outcome() -> None:
     codes = range(100, 1000)
-    assert {code: outcome_of(code) for code in codes} == {code: expected(code) for code in codes}
+    assert {code: EventTemplate().send_result(Answer(code, {})).outcome for code in codes} == {
+        code: expected(code) for code in codes
+    }
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ CHECKS: Sequence[tuple[str, Callable[[bytes], None]]] = (
 
 def huge(type_: EventType) -> Delivery:
     data: dict[str, Any] = data_of(type_)
-    data["link"] = "https://example.com/" + "x" * 2900
+    data["link"] = "https://example.com/" + "x" * 2000
     text = (HOSTILE + "<&>\U0001f389") * 40
     if "pipeline" in data:
         data["pipeline"]["name"] = text[:2000]
