@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 
 import pytest
@@ -332,9 +333,9 @@ TABLE = [
      "5:5: sinks.ops.format: is not for a sink of type webhook; remove it, or set it for a sink of type stdout"),
     ("sinks: {chat: {type: slack, url: x}}",
      '1:22: sinks.chat.type: "slack" is a template of webhooks; write type: webhook and template: slack'),
-    (HOOK + "    template: slak", ('5:15: sinks.ops.template: "slak" is neither slack, discord, teams, pagerduty, '
-     'alertmanager nor a readable file; did you mean "slack"? Write slack, discord, teams, pagerduty, alertmanager or '
-     'the path of a Jinja2 file')),
+    (HOOK + "    template: slak", ('5:15: sinks.ops.template: cannot read "slak" (no such file or directory, running '
+     f'as uid {os.geteuid()}); did you mean "slack"? Write slack, discord, teams, pagerduty, alertmanager or the path '
+     'of a Jinja2 file, which begins beside this file')),
     ("sinks: {chat: {type: webhook, template: teams, url: 'https://x.webhook.office.com/webhookb2/y'}}",
      "1:53: sinks.chat.url: " + RETIRED),
     ("sinks: {chat: {type: webhook, url: 'https://outlook.office.com/webhook/y'}}", "1:36: sinks.chat.url: " + RETIRED),
