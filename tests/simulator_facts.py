@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import groupby
 
-from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+from watcher.clerk.simulator.server import LoggedRequest, RequestLog
 from watcher.clerk.simulator.world import StatusTime, World
 
 

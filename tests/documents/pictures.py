@@ -57,10 +57,7 @@ THEME = TerminalTheme(
     ],
 )
 
-DEMO_PRINTS: Sequence[Callable[..., object] | type] = (
-    event_line,
-    summary,
-)
+DEMO_PRINTS: Sequence[Callable[..., object]] = (event_line, summary)
 """What the demonstration's lines are made by: when it changes, the picture is old."""
 
 EVENT_LINES = 10

@@ -19,9 +19,8 @@ from e2e.stage import POLLING, Document, Stage, watches_of, webhook
 from postgres import PostgresServer
 
 from watcher.clerk.simulator.lifecycles import BRISK, Lifecycle, StatusPhase, make_lifecycle
-from watcher.clerk.simulator.request_log import RequestLog
 from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.server import RequestLog, Simulator
 from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
 

@@ -15,9 +15,8 @@ from simulator_facts import busiest_second, true_path
 
 from watcher.clerk.simulator.faults import Faults
 from watcher.clerk.simulator.lifecycles import BRISK, make_lifecycle
-from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
 from watcher.clerk.simulator.scenarios import CALM, pipeline_named
-from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.server import LoggedRequest, RequestLog, Simulator
 from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
 

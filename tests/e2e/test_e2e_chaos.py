@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -136,7 +136,7 @@ def _keep(stage: Stage, simulator: Simulator) -> Path:
     """Write down what every replica logged and what the API was asked, for whoever reads of a failure."""
     for nth, life in enumerate(stage.lives):
         (stage.folder / f"{nth}-{life.pid}.log").write_bytes(life.stderr.lines.everything())
-    requests = (json.dumps(entry, default=str) for entry in simulator.request_log.lines())
+    requests = (json.dumps(asdict(entry), default=str) for entry in simulator.request_log.entries)
     (stage.folder / "requests.jsonl").write_text("\n".join(requests), encoding="utf-8")
     return stage.folder
 

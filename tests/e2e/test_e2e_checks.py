@@ -9,9 +9,8 @@ from e2e import checks
 from e2e.endpoint import Answer, Attempt
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.request_log import LoggedRequest
 from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.server import LoggedRequest, Simulator
 from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
 

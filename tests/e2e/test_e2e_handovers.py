@@ -8,9 +8,8 @@ from e2e.chaos import Loss, Spell
 from e2e.handovers import delays, nobody_able, overlapping
 
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
 from watcher.clerk.simulator.scenarios import pipeline_named
-from watcher.clerk.simulator.server import Simulator
+from watcher.clerk.simulator.server import LoggedRequest, RequestLog, Simulator
 from watcher.clerk.simulator.world import World
 from watcher.runtime.clock import SystemClock
 

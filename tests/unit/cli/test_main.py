@@ -60,9 +60,6 @@ def test_an_unknown_command_is_refused_with_what_it_may_have_meant(command: Comm
         ("--port", "-1"),
         ("--rate-limit", "0"),
         ("--rate-limit", "-1"),
-        ("--rate-limit", "nan"),
-        ("--time-scale", "nan"),
-        ("--time-scale", "inf"),
         ("--time-scale", "0"),
     ],
 )
@@ -70,12 +67,6 @@ def test_a_number_the_simulator_cannot_use_is_a_mistake_of_usage(arguments: tupl
     code, out, err = command("simulate", *arguments)
     assert (code, out) == (2, "")
     assert f"Invalid value for '{arguments[0]}'" in err
-
-
-def test_more_executions_than_memory_holds_are_a_mistake_of_usage(command: Command) -> None:
-    code, out, err = command("simulate", "--pipelines", "3000", "--executions", "100000")
-    assert (code, out) == (2, "")
-    assert "are 300,000,000; at most 200,000 in all" in err
 
 
 def test_simulate_overwrites_no_file(command: Command) -> None:
@@ -124,9 +115,9 @@ def test_the_help_of_all_commands_is_cut_nowhere(command: Command) -> None:
     assert (code, "..." in out.replace("[ARGS]...", "")) == (0, False)
 
 
-def test_the_help_of_the_simulator_names_its_scenarios(command: Command) -> None:
-    out = command("simulate", "--help")[1]
-    assert set(SCENARIOS) <= set(re.findall(r"\w+", out))
+def test_the_help_of_the_simulator_describes_its_scenarios(command: Command) -> None:
+    out = re.sub(r"\s+", " ", command("simulate", "--help")[1])
+    assert [name for name, each in SCENARIOS.items() if f"{name}: {each.words}" not in out] == []
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

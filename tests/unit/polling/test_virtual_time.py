@@ -7,7 +7,7 @@ from bench.virtual_trials import Trial, watch_by_name, watch_whole
 
 from watcher.clerk.protocol import PAGE_ROWS
 from watcher.clerk.schemas import parse_page
-from watcher.clerk.simulator.responses import PageRequest, encode, listing
+from watcher.clerk.simulator.responses import encode, listing
 
 pytestmark = pytest.mark.untraced
 
@@ -30,8 +30,10 @@ async def test_a_page_is_what_the_simulator_would_send(number: int) -> None:
     population = Population(CROWD, until_s=100)
     api, pipeline = WorldApi(population.world, Notes()), population.pipelines[0].id
     for _ in range(2):
-        page = PageRequest(number, PAGE_ROWS)
-        body = encode(listing(pipeline, page=page, world=population.world, base_url="https://example.com").document)
+        document, _ = listing(
+            pipeline, number=number, limit=PAGE_ROWS, world=population.world, base_url="https://example.com"
+        )
+        body = encode(document)
         sent, reply = parse_page(body), await api.list(pipeline=pipeline, page=number)
         assert sent is not None
         assert (reply.rows, reply.total) == (sent.rows, sent.total)

@@ -1,10 +1,30 @@
-"""What can go wrong with an answer, and when it does: by chance, or in a window of time. Knows no HTTP."""
+"""What can go wrong with an answer, when it does (by chance, or in a window of time), and how it looks on the wire."""
 
+import asyncio
 import math
+import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from email.utils import format_datetime
 from enum import StrEnum
 from random import Random
+
+from aiohttp import web
+
+JSON = "application/json"
+STRANGER_PATH = "/elsewhere"
+"""Where redirects lead; a client that follows shows in the request log."""
+
+_OVERSIZE_BYTES = 9 * 1024 * 1024
+_DRIPS = 16
+_PAGE = b"<!doctype html><html><head><title>Error</title></head><body><h1>Something went wrong</h1></body></html>"
+_STRANGER = (
+    b'{"id":"ffffffff-0000-4000-8000-000000000001","pipelineId":"ffffffff-0000-4000-8000-000000000000",'
+    b'"pipelineVersionId":"00000000-0000-4000-8000-000000000001","status":"failed","error":"not yours"}'
+)
+_LINGER_OFF = struct.pack("ii", 1, 0)
 
 
 class Fault(StrEnum):
@@ -22,8 +42,6 @@ class Fault(StrEnum):
     """502 with a proxy's HTML."""
     UNAVAILABLE = "unavailable"
     """503 with `Retry-After` in seconds and no body."""
-    GATEWAY_TIMEOUT = "gateway_timeout"
-    """504 with a proxy's HTML."""
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
     NOT_FOUND = "not_found"
@@ -52,16 +70,14 @@ class Fault(StrEnum):
     """The same, deflated to a few kilobytes."""
 
 
-class Total(StrEnum):
-    """What a list says its `total` is, other than the truth."""
-
-    NULL = "null"
-    MISSING = "missing"
-    ZERO = "zero"
-    PAGE = "page"
-    """The rows of this page alone."""
-    HALF = "half"
-    DOUBLE = "double"
+_REFUSALS = {
+    Fault.RATE_LIMITED: 429,
+    Fault.SERVER_ERROR: 500,
+    Fault.UNAUTHORIZED: 401,
+    Fault.FORBIDDEN: 403,
+    Fault.NOT_FOUND: 404,
+    Fault.BAD_REQUEST: 400,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +96,12 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """How to misbehave. `odds` are probabilities per answer and add up to at most 1; windows go before them.
-
-    `total` is what lists lie about their length.
-    """
+    """How to misbehave. `odds` are probabilities per answer and add up to at most 1; windows go before them."""
 
     odds: Mapping[Fault, float] = field(default_factory=dict)
     windows: tuple[Window, ...] = ()
     retry_after_s: int = 2
     slow_s: float = 3.0
-    total: Total | None = None
 
 
 class Dice:
@@ -112,3 +124,75 @@ class Dice:
             if left < 0:
                 return fault
         return None
+
+
+def refusal(code: int, *, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Return an error as a JSON API would put it."""
+    return web.json_response({"statusCode": code, "message": "refused"}, status=code, headers=headers)
+
+
+async def misbehave(
+    fault: Fault, request: web.BaseRequest, *, code: int, body: bytes, faults: Faults, now: datetime
+) -> web.StreamResponse:
+    """Answer with a fault where `code` and `body` would be right.
+
+    What was sent by the time this returns is all there will be of a broken answer.
+    """
+    if fault in _REFUSALS:
+        return refusal(_REFUSALS[fault])
+    match fault:
+        case Fault.RATE_LIMITED_SECONDS:
+            return refusal(429, headers={"Retry-After": str(faults.retry_after_s)})
+        case Fault.RATE_LIMITED_DATE:
+            again_at = now + timedelta(seconds=faults.retry_after_s)
+            return refusal(429, headers={"Retry-After": format_datetime(again_at, usegmt=True)})
+        case Fault.UNAVAILABLE:
+            return web.Response(status=503, headers={"Retry-After": str(faults.retry_after_s)})
+        case Fault.REDIRECT:
+            return web.Response(status=302, headers={"Location": STRANGER_PATH})
+        case Fault.BAD_GATEWAY | Fault.HTML:
+            return web.Response(status=200 if fault is Fault.HTML else 502, body=_PAGE, content_type="text/html")
+        case Fault.WRONG_EXECUTION:
+            return web.Response(body=_STRANGER, content_type=JSON)
+        case Fault.TRUNCATED:
+            return web.Response(status=code, body=body[: len(body) // 2], content_type=JSON)
+        case Fault.OVERSIZE | Fault.BOMB:
+            response = web.Response(status=code, body=body + b" " * _OVERSIZE_BYTES, content_type=JSON)
+            if fault is Fault.BOMB:
+                response.enable_compression(web.ContentCoding.deflate)
+            else:
+                response.enable_chunked_encoding()
+            return response
+        case Fault.DRIP:
+            return await _drip(request, code=code, body=body, over_s=faults.slow_s)
+        case Fault.HANG:
+            await asyncio.Event().wait()
+        case Fault.RESET:
+            request.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_OFF)
+            request.protocol.force_close()
+        case Fault.DROPPED:
+            dropped = await _begun(request, code=code, body=body)
+            await dropped.write(body[: len(body) // 2])
+            request.protocol.force_close()
+            return dropped
+        case _:
+            await asyncio.sleep(faults.slow_s)
+    return web.Response(status=code, body=body, content_type=JSON)
+
+
+async def _drip(request: web.BaseRequest, *, code: int, body: bytes, over_s: float) -> web.StreamResponse:
+    response = await _begun(request, code=code, body=body)
+    size = -(-len(body) // _DRIPS)
+    for first in range(0, len(body), size):
+        await asyncio.sleep(over_s / _DRIPS)
+        await response.write(body[first : first + size])
+    await response.write_eof()
+    return response
+
+
+async def _begun(request: web.BaseRequest, *, code: int, body: bytes) -> web.StreamResponse:
+    response = web.StreamResponse(status=code)
+    response.content_type = JSON
+    response.content_length = len(body)
+    await response.prepare(request)
+    return response

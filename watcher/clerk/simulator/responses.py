@@ -1,6 +1,5 @@
-"""The answers of the API, field by field as its reference page shows them.
+"""The answers of the API, field by field as its reference page shows them. Knows no network.
 
-Knows no network, and of faults only what a list may lie about its length.
 Whatever a customer said, typed or is stands behind a `PRIVATE-…` mark, so that a test can search for it anywhere.
 """
 
@@ -9,7 +8,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import NamedTuple
 
-from watcher.clerk.simulator.faults import Total
 from watcher.clerk.simulator.lifecycles import Node
 from watcher.clerk.simulator.world import SimExecution, World
 from watcher.domain.execution import Status
@@ -28,13 +26,6 @@ _KEPT_BYTES = 65_536
 KEPT_COUNT = 20_000
 
 JsonObject = dict[str, object]
-
-
-class PageRequest(NamedTuple):
-    """Which part of a list is asked for. `number` counts from 1."""
-
-    number: int
-    limit: int
 
 
 class Rendered(NamedTuple):
@@ -102,38 +93,22 @@ def row(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
     return _disguised(document, execution=execution)
 
 
-class PageResponse(NamedTuple):
-    """One page's answer, and the statuses it tells by execution."""
-
-    document: JsonObject
-    statuses: Mapping[str, str]
-
-
-def listing(pipeline: str, *, page: PageRequest, world: World, base_url: str, lie: Total | None = None) -> PageResponse:
-    """Return one page of a pipeline's executions. With `lie` its `total` is not true."""
+def listing(
+    pipeline: str, *, number: int, limit: int, world: World, base_url: str
+) -> tuple[JsonObject, Mapping[str, str]]:
+    """Return one page of a pipeline's executions, from number 1, and the statuses it tells by execution."""
     executions = world.listed(pipeline)
     now_s = world.now_s()
-    first = (page.number - 1) * page.limit
-    shown = executions[first : first + page.limit]
-    links = _links(f"{base_url}/public/pipelines/{pipeline}/executions", page=page, total=len(executions))
+    shown = executions[(number - 1) * limit : number * limit]
+    url = f"{base_url}/public/pipelines/{pipeline}/executions?limit={limit}&page="
+    last = max(1, -(-len(executions) // limit))
+    numbers = {"next": number + 1, "prev": number - 1, "self": number}
     document: JsonObject = {
         "data": [row(execution, world=world, now_s=now_s) for execution in shown],
-        **_total(len(executions), on_page_count=len(shown), lie=lie),
-        "links": links,
+        "total": len(executions),
+        "links": {name: f"{url}{to}" for name, to in numbers.items() if name == "self" or 1 <= to <= last},
     }
-    return PageResponse(document, {execution.id: execution.phase_at(now_s).status for execution in shown})
-
-
-def _total(true_count: int, *, on_page_count: int, lie: Total | None) -> JsonObject:
-    lies = {
-        None: true_count,
-        Total.NULL: None,
-        Total.ZERO: 0,
-        Total.PAGE: on_page_count,
-        Total.HALF: true_count // 2,
-        Total.DOUBLE: true_count * 2,
-    }
-    return {"total": lies[lie]} if lie in lies else {}
+    return document, {execution.id: execution.phase_at(now_s).status for execution in shown}
 
 
 def _full(execution: SimExecution, *, words: str, world: World, now_s: float) -> JsonObject:
@@ -230,13 +205,3 @@ def _date(moment_s: float | None, *, world: World) -> str | None:
 
 def _conversation(text: str) -> JsonObject:
     return {"messages": [{"role": "contact", "text": text}]}
-
-
-def _links(url: str, *, page: PageRequest, total: int) -> JsonObject:
-    last = max(1, -(-total // page.limit))
-    numbers = {"next": page.number + 1, "prev": page.number - 1, "self": page.number}
-    return {
-        name: f"{url}?limit={page.limit}&page={number}"
-        for name, number in numbers.items()
-        if name == "self" or 1 <= number <= last
-    }

@@ -1,16 +1,22 @@
-"""Named scenarios, and how a world is filled with people's agents and their executions from a seed."""
+"""Named scenarios, how a world is filled from a seed with people's agents and their executions, and what watches it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from random import Random
+from typing import Any
+
+import yaml
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.lifecycles import BRISK, REAL, StatusPhase, make_lifecycle, seeded_uuid
+from watcher.clerk.simulator.lifecycles import BRISK, REAL, Kind, make_lifecycle, seeded_uuid
+from watcher.clerk.simulator.server import SIM_KEY
 from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
 
 NAMES = ("Sales agent", "Onboarding", "Support triage", "Appointment reminder", "Payment chaser")
 UNKNOWN_STATUS = "transferring"
+UNLIMITED_RATE = 50.0
+"""What the example configuration allows itself when the simulator sets no limit, per second."""
+
 NULLABLE_FIELDS = frozenset({"error", "triggeredBy", "triggeredByEntityId", "conversationId", "startedAt"})
 OPTIONAL_FIELDS = frozenset(
     {"pipelineName", "pipelineVersionNumber", "startedAt", "finishedAt", "error", "aiTokensUsed", "nodesStarted"}
@@ -19,28 +25,11 @@ OPTIONAL_FIELDS = frozenset(
 )
 
 
-class Anomaly(StrEnum):
-    """Something the documentation does not promise and that happens to an execution."""
-
-    LATE = "late"
-    """It is not shown at once."""
-    DELETED = "deleted"
-    """It is forgotten half-way."""
-    UNRECOGNIZED = "unrecognized"
-    """Its last open status is a word of tomorrow."""
-    ENDS_OPEN = "ends_open"
-    """Its last open status comes with a `finishedAt`."""
-    UNFINISHED = "unfinished"
-    """It never has a `finishedAt`."""
-    NULLS = "nulls"
-    BARE = "bare"
-    """It has the required fields only."""
-
-
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """How the API behaves, and which share of the executions is odd."""
+    """How the API behaves, in words for the help too, and which share of the executions is odd."""
 
+    words: str
     faults: Faults = field(default_factory=Faults)
     odd_share: float = 0.0
 
@@ -52,9 +41,8 @@ HARSH = Faults(
         Fault.RATE_LIMITED_SECONDS: 0.02,
         Fault.RATE_LIMITED_DATE: 0.01,
         Fault.SERVER_ERROR: 0.02,
-        Fault.BAD_GATEWAY: 0.02,
+        Fault.BAD_GATEWAY: 0.03,
         Fault.UNAVAILABLE: 0.01,
-        Fault.GATEWAY_TIMEOUT: 0.01,
         Fault.HTML: 0.02,
         Fault.TRUNCATED: 0.02,
         Fault.WRONG_EXECUTION: 0.02,
@@ -73,50 +61,73 @@ HARSH = Faults(
 )
 """About a quarter of all answers is useless, and the key is refused for a while."""
 
+_FLAKY = dict.fromkeys((Fault.SERVER_ERROR, Fault.BAD_GATEWAY, Fault.RATE_LIMITED_SECONDS, Fault.RESET), 0.05) | (
+    dict.fromkeys((Fault.HTML, Fault.TRUNCATED, Fault.WRONG_EXECUTION), 0.04)
+)
+
 SCENARIOS: Mapping[str, Scenario] = {
-    "calm": Scenario(CALM),
-    "harsh": Scenario(HARSH, odd_share=0.25),
-    "odd": Scenario(CALM, odd_share=0.5),
-    "flaky": Scenario(Faults(odds={Fault.SERVER_ERROR: 0.1, Fault.BAD_GATEWAY: 0.1, Fault.RESET: 0.1})),
-    "limited": Scenario(Faults(odds={Fault.RATE_LIMITED: 0.05, Fault.RATE_LIMITED_SECONDS: 0.05})),
-    "garbled": Scenario(Faults(odds={Fault.HTML: 0.1, Fault.TRUNCATED: 0.1, Fault.WRONG_EXECUTION: 0.1})),
-    "slow": Scenario(Faults(odds={Fault.SLOW: 0.3, Fault.DRIP: 0.1, Fault.HANG: 0.02})),
-    "outage": Scenario(Faults(windows=(Window(Fault.RESET, 15, 60),))),
-    "unauthorized": Scenario(Faults(windows=(Window(Fault.UNAUTHORIZED, 15, 45),))),
+    "calm": Scenario("nothing goes wrong", CALM),
+    "flaky": Scenario("a third of the answers are errors, 429, resets or rubbish", Faults(odds=_FLAKY)),
+    "slow": Scenario(
+        "answers take 3 s, trickle in or never come",
+        Faults(odds={Fault.SLOW: 0.3, Fault.DRIP: 0.1, Fault.HANG: 0.02}),
+    ),
+    "outage": Scenario("no connection from second 15 to 60", Faults(windows=(Window(Fault.RESET, 15, 60),))),
+    "unauthorized": Scenario(
+        "the key is refused from second 15 to 45", Faults(windows=(Window(Fault.UNAUTHORIZED, 15, 45),))
+    ),
+    "odd": Scenario("half of the executions lack fields, have unknown statuses or vanish", CALM, odd_share=0.5),
+    "harsh": Scenario("all of these by turns, redirects and huge answers", HARSH, odd_share=0.25),
 }
+
+FAIL_EVERY_S = 10.0
+FAIL_FOR_S = 3600.0
+"""In a pipeline that is to fail an execution begins so often, for so long."""
+
+_FAIL_INDEX = 1_000_000
+"""Of the first of these executions: an id follows from the index, and no world has so many others."""
 
 
 def populate(
     world: World,
     *,
-    seed: int,
-    pipelines_count: int,
-    executions_count: int,
+    seed: int = 7,
+    pipelines_count: int = 5,
+    executions_count: int = 8,
     fit_s: float | None = None,
     odd_share: float = 0.0,
+    fails: Mapping[str, float] | None = None,
 ) -> None:
     """Fill the world with pipelines of `executions_count` executions each; all begin within 40 s.
 
-    With `fit_s` they begin and end within that many seconds of the world, at the world's normal speed.
+    With `fit_s` they begin and end within that many seconds of the world, at the world's normal speed. `fails` names
+    pipelines that get other executions: those that begin within so many seconds fail, later ones succeed.
     """
     rng = Random(f"{seed}/oddities")
-    for nth in range(pipelines_count):
-        pipeline = pipeline_named(_name(nth), seed=seed)
+    for nth, name in enumerate(pipeline_names(pipelines_count)):
+        pipeline = pipeline_named(name, seed=seed)
+        if fails and name in fails:
+            _cast_failing(world, pipeline=pipeline, seed=seed, nth=nth, fails_s=fails[name])
+            continue
         for index in range(nth * executions_count, (nth + 1) * executions_count):
             execution = _cast(world, pipeline=pipeline, seed=seed, index=index, fit_s=fit_s)
             if rng.random() < odd_share:
-                world.replace(_ODD[rng.choice(list(Anomaly))](execution))
+                world.replace(rng.choice(_ODD)(execution))
+
+
+def pipeline_names(count: int) -> list[str]:
+    """Return the names of so many pipelines; they are numbered when they run out."""
+    names = []
+    for nth in range(count):
+        repetition, place = divmod(nth, len(NAMES))
+        names.append(f"{NAMES[place]} {repetition + 1}" if repetition else NAMES[place])
+    return names
 
 
 def pipeline_named(name: str, *, seed: int = 0) -> SimPipeline:
     """Return a pipeline whose ids follow from the seed and its name."""
     rng = Random(f"{seed}/{name}")
     return SimPipeline(id=seeded_uuid(rng), name=name, version_id=seeded_uuid(rng), version_number=rng.randint(1, 9))
-
-
-def _name(nth: int) -> str:
-    repetition, place = divmod(nth, len(NAMES))
-    return f"{NAMES[place]} {repetition + 1}" if repetition else NAMES[place]
 
 
 def _cast(world: World, *, pipeline: SimPipeline, seed: int, index: int, fit_s: float | None) -> SimExecution:
@@ -128,26 +139,57 @@ def _cast(world: World, *, pipeline: SimPipeline, seed: int, index: int, fit_s: 
     return world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
 
 
-def _with_last_open(execution: SimExecution, *, status: str | None = None, ends: bool = False) -> SimExecution:
+def _cast_failing(world: World, *, pipeline: SimPipeline, seed: int, nth: int, fails_s: float) -> None:
+    for place in range(round(FAIL_FOR_S / FAIL_EVERY_S)):
+        begins_s = place * FAIL_EVERY_S
+        kind = Kind.FAILING if begins_s < fails_s else Kind.QUICK
+        lifecycle = make_lifecycle(seed, index=_FAIL_INDEX * (nth + 1) + place, kind=kind, pace=BRISK)
+        world.add(lifecycle, pipeline=pipeline, begins_s=begins_s)
+
+
+def _late(execution: SimExecution) -> SimExecution:
+    return replace(execution, visible_s=execution.begins_s + 5)
+
+
+def _deleted(execution: SimExecution) -> SimExecution:
+    return replace(execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2)
+
+
+def _unrecognized(execution: SimExecution) -> SimExecution:
+    """Let the last open status be a word of tomorrow."""
     *phases, last_open, end = execution.lifecycle.phases
-    odd = StatusPhase(status or last_open.status, last_open.begins_s, ends=ends)
-    return replace(execution, lifecycle=replace(execution.lifecycle, phases=(*phases, odd, end)))
+    return _lives(execution, phases=(*phases, replace(last_open, status=UNKNOWN_STATUS), end))
 
 
-def _without(
-    execution: SimExecution, *, nulls: frozenset[str] = frozenset(), absent: frozenset[str] = frozenset()
-) -> SimExecution:
-    return replace(execution, lifecycle=replace(execution.lifecycle, nulls=nulls, absent=absent))
+def _ends_open(execution: SimExecution) -> SimExecution:
+    """Let the last open status come with a `finishedAt`."""
+    *phases, last_open, end = execution.lifecycle.phases
+    return _lives(execution, phases=(*phases, replace(last_open, ends=True), end))
 
 
-_ODD: Mapping[Anomaly, Callable[[SimExecution], SimExecution]] = {
-    Anomaly.LATE: lambda execution: replace(execution, visible_s=execution.begins_s + 5),
-    Anomaly.DELETED: lambda execution: replace(
-        execution, deleted_s=execution.begins_s + execution.lifecycle.length_s() / 2
-    ),
-    Anomaly.UNRECOGNIZED: lambda execution: _with_last_open(execution, status=UNKNOWN_STATUS),
-    Anomaly.ENDS_OPEN: lambda execution: _with_last_open(execution, ends=True),
-    Anomaly.UNFINISHED: lambda execution: _without(execution, nulls=frozenset({"finishedAt"})),
-    Anomaly.NULLS: lambda execution: _without(execution, nulls=NULLABLE_FIELDS),
-    Anomaly.BARE: lambda execution: _without(execution, absent=OPTIONAL_FIELDS),
-}
+def _lives(execution: SimExecution, **changes: Any) -> SimExecution:
+    return replace(execution, lifecycle=replace(execution.lifecycle, **changes))
+
+
+_ODD: Sequence[Callable[[SimExecution], SimExecution]] = (
+    _late,
+    _deleted,
+    _unrecognized,
+    _ends_open,
+    lambda execution: _lives(execution, nulls=frozenset({"finishedAt"})),
+    lambda execution: _lives(execution, nulls=NULLABLE_FIELDS),
+    lambda execution: _lives(execution, absent=OPTIONAL_FIELDS),
+)
+"""What the documentation does not promise and may happen to an execution."""
+
+
+def example_config(world: World, *, base_url: str, rate_limit: float | None = None, fails: Collection[str] = ()) -> str:
+    """Return a configuration file that watches every pipeline whole, with a rule for those that are to fail."""
+    account = {"api_key": SIM_KEY, "base_url": base_url, "rate_limit": f"{rate_limit or UNLIMITED_RATE:.10g}/s"}
+    watches: list[dict[str, object]] = []
+    for pipeline in world.pipelines():
+        watches.append({"pipeline": pipeline.id, "name": pipeline.name})
+        if pipeline.name in fails:
+            watches[-1]["rules"] = {"failing": {"consecutive": 3}}
+    document = {"accounts": {"default": account}, "watch": watches}
+    return yaml.dump(document, Dumper=yaml.CSafeDumper, sort_keys=False)

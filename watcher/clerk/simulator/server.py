@@ -1,39 +1,112 @@
 """The fake Clerk Chat API on a real socket: routes, keys, the rate limit, faults, and the request log of it all."""
 
-import json
 import math
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
 from aiohttp import web
-from pydantic import TypeAdapter
 
-from watcher.clerk.simulator.fault_responses import JSON, FaultContext, misbehave, refusal
-from watcher.clerk.simulator.faults import Dice, Fault, Faults
-from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase
-from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
-from watcher.clerk.simulator.responses import PAGE_LIMIT, JsonObject, PageRequest, ResponseCache, encode, full, listing
-from watcher.clerk.simulator.token_bucket import Bucket
-from watcher.clerk.simulator.world import SimExecution, SimPipeline, World
+from watcher.clerk.simulator.faults import JSON, Dice, Fault, Faults, misbehave, refusal
+from watcher.clerk.simulator.responses import PAGE_LIMIT, ResponseCache, encode, listing
+from watcher.clerk.simulator.world import World
 
 SIM_KEY = "sim-key"
 READABLE_BYTES = 8 * 1024 * 1024
-"""A larger answer is not one (SPEC 4)."""
+"""A larger answer is not read (docs/guarantees.md)."""
 
-_CONTROL = "/_sim/"
-"""What a test in another process may read and change. It is not behind the API key: a simulator listens on loopback
-and holds nothing real."""
-_FAULTS = TypeAdapter(Faults)
+KEPT_COUNT = 500_000
+"""Older requests are forgotten, so that a simulator can run for days; their counts stay."""
+
+KEPT_PAGES_COUNT = 20_000
+"""Of older pages it is forgotten what they answered."""
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
 _SILENT = frozenset({Fault.RESET, Fault.HANG})
 _HARMLESS = frozenset({None, Fault.SLOW, Fault.DRIP})
-_STRANGER = SimExecution(
-    pipeline=SimPipeline(id="ffffffff-0000-4000-8000-000000000000", name="A stranger"),
-    lifecycle=Lifecycle(
-        execution="ffffffff-0000-4000-8000-000000000001", phases=(StatusPhase("failed", 0.0),), error="not yours"
-    ),
-)
+
+
+@dataclass(slots=True)
+class LoggedRequest:
+    """One request. `at` is when it came, in monotonic seconds.
+
+    `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while there is
+    no answer, and for ever after a reset. `answered` is the status a client could read from the answer, `truth` the one
+    the execution had. `rows` are the statuses a page answered, by execution; only the last pages have them.
+    """
+
+    at: float
+    key: int | None
+    endpoint: str
+    pipeline: str | None = None
+    execution: str | None = None
+    code: int | None = None
+    fault: Fault | None = None
+    answered: str | None = None
+    truth: str | None = None
+    rows: Mapping[str, str] | None = None
+
+
+class RequestLog:
+    """Every request, in the order they came. Holds no secret; keys are numbered."""
+
+    def __init__(self, *, kept_count: int = KEPT_COUNT, kept_pages_count: int = KEPT_PAGES_COUNT) -> None:
+        """Start blank."""
+        self._kept_pages_count = kept_pages_count
+        self.entries: deque[LoggedRequest] = deque(maxlen=kept_count)
+        self.served_count = 0
+        self._pages: deque[LoggedRequest] = deque()
+        self._troubles: Counter[str] = Counter()
+
+    def open(self, entry: LoggedRequest) -> LoggedRequest:
+        """Write down a request that came; what becomes of it is filled in later."""
+        self.entries.append(entry)
+        self.served_count += 1
+        return entry
+
+    def close(self, entry: LoggedRequest) -> None:
+        """Count a request by how it was answered."""
+        if entry.code is not None and entry.code >= 500:
+            self._troubles["5xx"] += 1
+        elif entry.code is not None and entry.code >= 300:
+            self._troubles[str(entry.code)] += 1
+        elif entry.fault is not None:
+            self._troubles[entry.fault.value] += 1
+
+    def note_page(self, entry: LoggedRequest, *, rows: Mapping[str, str]) -> None:
+        """Write down what a page answered."""
+        entry.rows = rows
+        self._pages.append(entry)
+        if len(self._pages) > self._kept_pages_count:
+            self._pages.popleft().rows = None
+
+    def summary(self) -> str:
+        """Return one line for people: how many requests came, and how many had which trouble."""
+        troubles = " ".join(f"{name}{_TIMES}{count}" for name, count in sorted(self._troubles.items()))
+        return f"served {self.served_count} · {troubles}".rstrip(" ·")
+
+
+class TokenBucket:
+    """The rate limit of one key, which a client meets as 429. Holds one second's worth of tokens, and starts full."""
+
+    def __init__(self, rate_per_s: float, *, now: float) -> None:
+        """Start at the monotonic moment `now`."""
+        self._rate_per_s = rate_per_s
+        self._capacity = max(1.0, rate_per_s)
+        self._tokens = self._capacity
+        self._filled_at = now
+
+    def take(self, now: float) -> float:
+        """Take a token and return 0, or return after how many seconds there is one again."""
+        self._tokens = min(self._capacity, self._tokens + (now - self._filled_at) * self._rate_per_s)
+        self._filled_at = now
+        if self._tokens < 1:
+            return (1 - self._tokens) / self._rate_per_s
+        self._tokens -= 1
+        return 0.0
 
 
 class Answer(NamedTuple):
@@ -65,10 +138,10 @@ class Simulator:
         self.base_url = ""
         self._seed = seed
         self._dice = Dice(faults or Faults(), seed=seed)
-        self._book = ResponseCache(world)
+        self._cache = ResponseCache(world)
         self._keys = {key: place for place, key in enumerate(api_keys)}
         now = world.clock.monotonic()
-        self._buckets = [Bucket(rate_limit, now=now) for _ in api_keys] if rate_limit else []
+        self._buckets = [TokenBucket(rate_limit, now=now) for _ in api_keys] if rate_limit else []
         self._address = (host, port)
         self._listening = AsyncExitStack()
 
@@ -101,8 +174,6 @@ class Simulator:
         await self._listening.aclose()
 
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path.startswith(_CONTROL):
-            return await self._control(request)
         entry = self.request_log.open(self._entry(request))
         try:
             response = await self._respond(request, entry=entry)
@@ -112,11 +183,8 @@ class Simulator:
         return response
 
     def _entry(self, request: web.BaseRequest) -> LoggedRequest:
-        entry = LoggedRequest(
-            at=self.world.clock.monotonic(),
-            key=self._keys.get(request.headers.get("apiKey", "")),
-            endpoint="other",
-        )
+        key = self._keys.get(request.headers.get("apiKey", ""))
+        entry = LoggedRequest(self.world.clock.monotonic(), key, endpoint="other")
         match request.path.split("/"):
             case ["", "public", "pipelines", pipeline, "executions", execution]:
                 entry.endpoint, entry.pipeline, entry.execution = "get", pipeline, execution
@@ -132,7 +200,12 @@ class Simulator:
         entry.fault = self._dice.throw(now_s, execution=entry.execution, endpoint=entry.endpoint)
         if entry.fault is Fault.DRIP:
             entry.code = answer.code  # it is sent at once: a client that needs no more leaves
-        response = await self._say(request, answer=answer, fault=entry.fault, now_s=now_s)
+        response: web.StreamResponse = web.Response(status=answer.code, body=answer.body, content_type=JSON)
+        if entry.fault is not None:
+            now = self.world.clock.now()
+            response = await misbehave(
+                entry.fault, request, code=answer.code, body=answer.body, faults=self.faults, now=now
+            )
         if entry.fault in _HARMLESS and len(answer.body) <= READABLE_BYTES:
             entry.answered = answer.answered
             if answer.rows is not None:
@@ -148,84 +221,27 @@ class Simulator:
         return refusal(429, headers={"Retry-After": str(math.ceil(wait_s))}) if wait_s else None
 
     def _answer(self, request: web.BaseRequest, *, entry: LoggedRequest, now_s: float) -> Answer:
-        if entry.endpoint == "get" and entry.execution:
-            return self._one(entry, now_s=now_s)
         if entry.endpoint == "list" and entry.pipeline and self.world.knows_pipeline(entry.pipeline):
-            return self._page(request, pipeline=entry.pipeline)
-        return _error(404)
-
-    def _one(self, entry: LoggedRequest, *, now_s: float) -> Answer:
+            return self._page(request.query, pipeline=entry.pipeline)
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
         if execution is None or now_s < execution.begins_s:
             return _error(404)
         entry.truth = execution.phase_at(now_s).status
         if not execution.is_visible(now_s):
             return _error(404)
-        rendered = self._book.answer(execution, now_s=now_s)
+        rendered = self._cache.answer(execution, now_s=now_s)
         return Answer(200, rendered.body, rendered.status)
 
-    def _page(self, request: web.BaseRequest, *, pipeline: str) -> Answer:
-        page = _page_of(request.query)
-        if page is None:
+    def _page(self, query: Mapping[str, str], *, pipeline: str) -> Answer:
+        try:
+            number, limit = int(query.get("page", "1")), int(query.get("limit", str(PAGE_LIMIT)))
+        except ValueError:
             return _error(400)
-        shown = listing(pipeline, page=page, world=self.world, base_url=self.base_url, lie=self.faults.total)
-        return Answer(200, encode(shown.document), rows=shown.statuses)
-
-    async def _say(
-        self, request: web.BaseRequest, *, answer: Answer, fault: Fault | None, now_s: float
-    ) -> web.StreamResponse:
-        if fault is None:
-            return web.Response(status=answer.code, body=answer.body, content_type=JSON)
-        context = FaultContext(
-            request=request,
-            code=answer.code,
-            body=answer.body,
-            stranger=encode(full(_STRANGER, world=self.world, now_s=now_s)),
-            faults=self.faults,
-            now=self.world.clock.now(),
-        )
-        return await misbehave(fault, context=context)
-
-    async def _control(self, request: web.BaseRequest) -> web.Response:
-        match request.method, request.path.removeprefix(_CONTROL):
-            case "GET", "journal":
-                lines = b"".join(json.dumps(line).encode() + b"\n" for line in self.request_log.lines())
-                return web.Response(body=lines, content_type="application/jsonl")
-            case "GET", "truth":
-                return web.Response(body=encode(_truth(self.world)), content_type=JSON)
-            case "POST", "faults":
-                try:
-                    self.faults = _FAULTS.validate_json(await request.read())
-                except ValueError:
-                    return refusal(422)
-                return web.Response(status=204)
-            case _:
-                return refusal(404)
-
-
-def _truth(world: World) -> JsonObject:
-    """Return every execution's statuses so far; `at` counts seconds from `epoch`, and so does `now`."""
-    now_s = world.now_s()
-    executions = [
-        {
-            "pipeline": execution.pipeline.id,
-            "execution": execution.id,
-            "visible": execution.is_visible(now_s),
-            "path": [{"status": moment.status, "at": moment.at_s} for moment in execution.path(now_s)],
-        }
-        for execution in world.executions()
-    ]
-    return {"epoch": world.epoch.isoformat(), "now": now_s, "executions": executions}
+        if number < 1 or not 1 <= limit <= PAGE_LIMIT:
+            return _error(400)
+        document, statuses = listing(pipeline, number=number, limit=limit, world=self.world, base_url=self.base_url)
+        return Answer(200, encode(document), rows=statuses)
 
 
 def _error(code: int) -> Answer:
     return Answer(code, encode({"statusCode": code, "message": "refused"}))
-
-
-def _page_of(query: Mapping[str, str]) -> PageRequest | None:
-    """Read `limit` (at most 50) and `page` (from 1); `None` if they cannot be."""
-    try:
-        page = PageRequest(number=int(query.get("page", "1")), limit=int(query.get("limit", str(PAGE_LIMIT))))
-    except ValueError:
-        return None
-    return page if page.number >= 1 and 1 <= page.limit <= PAGE_LIMIT else None

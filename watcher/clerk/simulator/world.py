@@ -6,7 +6,7 @@ Its times are seconds since it began, on the monotonic clock it is given.
 import math
 from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -85,31 +85,19 @@ class SimExecution:
         return tuple(moment for moment in moments if moment.at_s <= min(until_s, self.deleted_s))
 
 
-@dataclass(slots=True)
-class _PipelineExecutions:
-    """One pipeline and its executions in the order they begin."""
-
-    pipeline: SimPipeline
-    ids: list[tuple[float, str]] = field(default_factory=list)
-
-
 class World:
-    """All pipelines and executions. `time_scale` plays lifecycles that many times as fast.
+    """All pipelines and executions. `time_scale` plays lifecycles that many times as fast."""
 
-    The API forgets an execution `retention_s` after its end.
-    """
-
-    def __init__(
-        self, clock: Clock, *, time_scale: float = 1.0, order: Order = Order.NEWEST, retention_s: float = math.inf
-    ) -> None:
+    def __init__(self, clock: Clock, *, time_scale: float = 1.0, order: Order = Order.NEWEST) -> None:
         """Begin now."""
         self.clock = clock
         self.epoch = clock.now()
         self.order = order
         self._time_scale = time_scale
-        self._retention_s = retention_s
         self._origin = clock.monotonic()
-        self._shelves: dict[str, _PipelineExecutions] = {}
+        self._pipelines: dict[str, SimPipeline] = {}
+        self._ids: dict[str, list[tuple[float, str]]] = {}
+        """Those of a pipeline's executions, in the order they begin."""
         self._executions: dict[str, SimExecution] = {}
 
     def now_s(self) -> float:
@@ -117,30 +105,21 @@ class World:
         return self.clock.monotonic() - self._origin
 
     def add(
-        self,
-        lifecycle: Lifecycle,
-        *,
-        pipeline: SimPipeline,
-        begins_s: float = 0.0,
-        visible_after_s: float = 0.0,
-        deleted_s: float = math.inf,
-        body_bytes: int = BODY_BYTES,
+        self, lifecycle: Lifecycle, *, pipeline: SimPipeline, begins_s: float = 0.0, body_bytes: int = BODY_BYTES
     ) -> SimExecution:
         """Let a lifecycle take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
         if lifecycle.execution in self._executions:
             raise ValueError(f"execution {lifecycle.execution} exists already")
-        answered = lifecycle.stretched(1 / self._time_scale)
-        forgotten_s = begins_s + answered.length_s() + self._retention_s if has_ended(answered.phases[-1]) else math.inf
         execution = SimExecution(
             pipeline=pipeline,
-            lifecycle=answered,
+            lifecycle=lifecycle.stretched(1 / self._time_scale),
             begins_s=begins_s,
-            visible_s=begins_s + visible_after_s,
-            deleted_s=min(deleted_s, forgotten_s),
+            visible_s=begins_s,
             body_bytes=body_bytes,
         )
         self._executions[execution.id] = execution
-        insort(self._shelves.setdefault(pipeline.id, _PipelineExecutions(pipeline)).ids, (begins_s, execution.id))
+        self._pipelines[pipeline.id] = pipeline
+        insort(self._ids.setdefault(pipeline.id, []), (begins_s, execution.id))
         return execution
 
     def replace(self, execution: SimExecution) -> None:
@@ -158,19 +137,19 @@ class World:
 
     def knows_pipeline(self, pipeline: str) -> bool:
         """Say whether there is such a pipeline."""
-        return pipeline in self._shelves
+        return pipeline in self._pipelines
 
     def listed(self, pipeline: str) -> list[SimExecution]:
         """Return what the API shows of a pipeline now, in the order of its lists."""
         now_s = self.now_s()
-        ids = self._shelves[pipeline].ids
+        ids = self._ids[pipeline]
         ordered = reversed(ids) if self.order is Order.NEWEST else iter(ids)
         executions = (self._executions[execution] for _, execution in ordered)
         return [execution for execution in executions if execution.is_visible(now_s)]
 
     def pipelines(self) -> Iterator[SimPipeline]:
         """Go through the pipelines."""
-        return (shelf.pipeline for shelf in self._shelves.values())
+        return iter(self._pipelines.values())
 
     def executions(self) -> Iterator[SimExecution]:
         """Go through all executions: past, present and to come."""

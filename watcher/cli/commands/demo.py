@@ -18,7 +18,8 @@ import yaml
 from aiohttp import web
 from rich.console import Console
 
-from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world, example_config
+from watcher.clerk.simulator.scenarios import example_config, populate
+from watcher.clerk.simulator.server import Simulator
 from watcher.clerk.simulator.world import World
 from watcher.cli.interrupt import run_until_stopped
 from watcher.config.models import Settings
@@ -52,8 +53,7 @@ def demo(
 ) -> None:
     """Show everything at work for 30 seconds, without a key.
 
-    It runs a simulated API, the daemon, and a receiver that checks signatures, prints a failure and a group of them as
-    Slack shows them, and leaves nothing behind.
+    It runs a simulated API, the daemon, and a receiver that checks signatures, and leaves nothing behind.
     """
     configure_logs(level="error", format_="auto")
     plain = as_json or not sys.stdout.isatty()
@@ -110,9 +110,9 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
     """
     console = Console(highlight=False, soft_wrap=True, stderr=as_json)
     async with AsyncExitStack() as stack:
-        options = SimulateOptions(port=0, fit_s=None if forever else LIFECYCLES_FIT_S)
-        world = build_world(options, clock=SystemClock())
-        simulator = await stack.enter_async_context(build_simulator(options, world=world))
+        world = World(SystemClock())
+        populate(world, fit_s=None if forever else LIFECYCLES_FIT_S)
+        simulator = await stack.enter_async_context(Simulator(world))
         receiver = Receiver(
             (lambda _: None) if as_json else (lambda event: console.print(event_line(event, note=SIGNED)))
         )

@@ -1,86 +1,152 @@
 """`watcher simulate`: a fake Clerk Chat API to try things against."""
 
+import asyncio
+import contextlib
+import errno
 import math
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from watcher.clerk.simulator.app import SimulateError, SimulateOptions, build_world
-from watcher.clerk.simulator.app import simulate as run_simulator
-from watcher.clerk.simulator.scenarios import SCENARIOS
-from watcher.clerk.simulator.world import Order
+from watcher.clerk.simulator.scenarios import (
+    FAIL_EVERY_S,
+    SCENARIOS,
+    example_config,
+    pipeline_named,
+    pipeline_names,
+    populate,
+)
+from watcher.clerk.simulator.server import SIM_KEY, Simulator
+from watcher.clerk.simulator.world import Order, World
 from watcher.cli.interrupt import run_interruptible
+from watcher.cli.stdio import put_error
+from watcher.domain.errors import Exit, WatcherError
 from watcher.runtime.clock import SystemClock
+from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
 EXAMPLES = (
-    "watcher simulate --write-config watcher.yaml",
+    "watcher simulate --write-config watcher.yaml --fail 'Sales agent=5m'",
     "watcher simulate --scenario harsh --seed 3",
 )
 
 LAST_PORT = 65_535
-MOST_EXECUTIONS = 200_000
-"""They take about 500 MB, and half a minute to make."""
+SMALLEST = 0.001
+REPORT_EVERY_S = 10.0
 
 
-def _finite(value: float | None) -> float | None:
-    """Refuse what no comparison refuses: nan and infinity are numbers to Python."""
-    if value is None or math.isfinite(value):
-        return value
-    raise typer.BadParameter(f"{value} is not a number to count with.")
+class SimulateError(WatcherError):
+    """The simulator was asked for something it cannot do."""
+
+    exit_code = Exit.USAGE
 
 
-def _above_zero(value: float | None) -> float | None:
-    if _finite(value) is None or (value is not None and value > 0):
-        return value
-    raise typer.BadParameter(f"{value:g} is not above 0: nothing would ever be answered.")
+class PortTakenError(WatcherError):
+    """Another program listens there; it may end."""
 
-
-def _check_count(pipelines: int, executions: int) -> None:
-    """Refuse a world that no memory holds."""
-    if pipelines * executions > MOST_EXECUTIONS:
-        asked = f"{pipelines:,} pipelines of {executions:,} executions are {pipelines * executions:,}"
-        raise SimulateError(f"--executions: {asked}; at most {MOST_EXECUTIONS:,} in all can be simulated")
+    exit_code = Exit.FAILED
 
 
 def simulate(
     *,
     port: Annotated[int, typer.Option(min=0, max=LAST_PORT, help="Port to listen on; 0 is any free one.")] = 9000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    scenario: Annotated[str, typer.Option(help=f"How it misbehaves: {', '.join(SCENARIOS)}.")] = "calm",
+    scenario: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {each.words}" for name, each in SCENARIOS.items()) + ".")
+    ] = "calm",
+    fail: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PIPELINE[=5m]",
+            help="Let this pipeline fail, for ever or for the first 5 minutes: one execution starts every "
+            f"{FAIL_EVERY_S:g} s. By its name or id; may be repeated.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same executions and ids.")] = 7,
     pipelines: Annotated[int, typer.Option(min=1, help="Number of pipelines.")] = 5,
     executions: Annotated[int, typer.Option(min=1, help="Executions per pipeline.")] = 8,
-    time_scale: Annotated[
-        float, typer.Option(min=0.001, callback=_finite, help="Speed factor: 2 is twice as fast.")
-    ] = 1.0,
+    time_scale: Annotated[float, typer.Option(min=SMALLEST, help="Speed factor: 2 is twice as fast.")] = 1.0,
     rate_limit: Annotated[
-        float | None, typer.Option(callback=_above_zero, help="Requests per second and key; above that, 429.")
+        float | None, typer.Option(min=SMALLEST, help="Requests per second and key; above that, 429.")
     ] = None,
     order: Annotated[Order, typer.Option(help="How lists are sorted.")] = Order.NEWEST,
     write_config: Annotated[Path | None, typer.Option(help="Write a configuration for it to this new file.")] = None,
 ) -> None:
     """Serve a simulated Clerk Chat API.
 
-    Its executions run, pause, succeed and fail. Its API key is sim-key.
+    Its executions run, pause, succeed and fail. Its API key is sim-key. A configuration written with --fail has the
+    rule that reports three failures in a row, and their end.
     """
-    _check_count(pipelines, executions)
-    options = SimulateOptions(
-        host=host,
-        port=port,
-        scenario=scenario,
+    if scenario not in SCENARIOS:
+        raise SimulateError(f'no scenario is called "{scenario}"; use one of {", ".join(SCENARIOS)}')
+    fails = parse_fails(fail or [], names=pipeline_names(pipelines), seed=seed)
+    # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
+    world = World(SystemClock(), time_scale=time_scale, order=order)
+    populate(
+        world,
         seed=seed,
         pipelines_count=pipelines,
         executions_count=executions,
-        time_scale=time_scale,
-        rate_limit=rate_limit,
-        order=order,
+        odd_share=SCENARIOS[scenario].odd_share,
+        fails=fails,
     )
-    # Before there is an event loop: it may take half a minute, in which a signal ends the program at once.
-    world = build_world(options, clock=SystemClock())
-    run_interruptible(lambda stop: run_simulator(options, world=world, stop=stop, say=_say, config_path=write_config))
+    simulator = Simulator(
+        world, faults=SCENARIOS[scenario].faults, rate_limit=rate_limit, seed=seed, host=host, port=port
+    )
+
+    async def serve(stop: asyncio.Event) -> None:
+        try:
+            await simulator.__aenter__()
+        except (OSError, UnicodeError) as error:  # the latter for a host no name server would be asked about
+            taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+            kind = PortTakenError if taken else SimulateError
+            raise kind(f"cannot listen on {host}:{port}; is it in use? --port 0 picks a free one") from None
+        try:
+            if write_config is not None:
+                _write(
+                    write_config,
+                    example_config(world, base_url=simulator.base_url, rate_limit=rate_limit, fails=fails),
+                )
+            put_error(f"listening on {simulator.base_url} key={SIM_KEY} seed={seed} scenario={scenario}")
+            for name, fails_s in fails.items():
+                put_error(f"{name} fails" + ("" if math.isinf(fails_s) else f" for {spell_duration(fails_s)}"))
+            await report(simulator, stop=stop)
+        finally:
+            await simulator.__aexit__(None, None, None)
+
+    run_interruptible(serve)
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)  # noqa: T201 (it says what it serves)
+def parse_fails(options: list[str], *, names: list[str], seed: int) -> Mapping[str, float]:
+    """Return for how many seconds each named pipeline fails. Raises `SimulateError`."""
+    by_word = {name.lower(): name for name in names} | {pipeline_named(name, seed=seed).id: name for name in names}
+    fails: dict[str, float] = {}
+    for option in options:
+        pipeline, is_limited, duration = option.partition("=")
+        if pipeline.lower() not in by_word:
+            raise SimulateError(f'--fail: no pipeline is called "{pipeline}"; use one of {", ".join(names)}')
+        try:
+            fails[by_word[pipeline.lower()]] = parse_duration(duration) if is_limited else math.inf
+        except InvalidValueError as error:
+            raise SimulateError(f'--fail: "{duration}" {error}') from None
+    return fails
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise SimulateError(f"{path} exists already; give --write-config another name, or remove it") from None
+    except OSError as error:
+        reason = (error.strerror or "I/O error").lower()
+        raise SimulateError(f"cannot write {path} ({reason}); --write-config names a file to be written") from None
+
+
+async def report(simulator: Simulator, *, stop: asyncio.Event, every_s: float = REPORT_EVERY_S) -> None:
+    """Say every ten seconds, and at the end, what was served."""
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), every_s)
+        put_error(simulator.request_log.summary())

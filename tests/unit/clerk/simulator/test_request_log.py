@@ -1,7 +1,7 @@
 from simulator_facts import answered_statuses, busiest_second, requests_of
 
 from watcher.clerk.simulator.faults import Fault
-from watcher.clerk.simulator.request_log import LoggedRequest, RequestLog
+from watcher.clerk.simulator.server import LoggedRequest, RequestLog
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 
@@ -60,7 +60,7 @@ def test_the_summary_of_a_calm_life_is_short() -> None:
 
 def test_old_entries_are_forgotten_but_stay_counted() -> None:
     request_log = written(*at(1.0, 2.0, 3.0), kept_count=2)
-    assert [line["at"] for line in request_log.lines()] == [2.0, 3.0]
+    assert [entry.at for entry in request_log.entries] == [2.0, 3.0]
     assert request_log.served_count == 3
 
 

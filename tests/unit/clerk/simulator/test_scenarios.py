@@ -1,11 +1,20 @@
 from collections.abc import Callable
 
 import pytest
+import yaml
 
 from watcher.clerk.simulator.lifecycles import Kind, has_ended
 from watcher.clerk.simulator.responses import full
-from watcher.clerk.simulator.scenarios import NAMES, OPTIONAL_FIELDS, UNKNOWN_STATUS, populate
+from watcher.clerk.simulator.scenarios import (
+    NAMES,
+    OPTIONAL_FIELDS,
+    SCENARIOS,
+    UNKNOWN_STATUS,
+    example_config,
+    populate,
+)
 from watcher.clerk.simulator.world import SimExecution, World
+from watcher.config.models import AccountSettings, WatchSettings
 from watcher.domain.execution import Status
 from watcher.runtime.clock import SystemClock
 
@@ -94,3 +103,39 @@ def test_a_bare_execution_is_answered_with_the_required_fields_only() -> None:
     world = filled(pipelines_count=20, odd_share=1.0)
     bare = next(each for each in world.executions() if each.lifecycle.absent)
     assert set(full(bare, world=world, now_s=1e6)) == REQUIRED_FIELDS
+
+
+@pytest.mark.parametrize(("rate_limit", "written"), [(None, 50), (5.0, 5), (0.5, 0.5)])
+def test_the_example_configuration_watches_everything(rate_limit: float | None, written: float) -> None:
+    world = filled(pipelines_count=2)
+    document = yaml.safe_load(example_config(world, base_url="http://127.0.0.1:9000", rate_limit=rate_limit))
+    account = AccountSettings.model_validate(document["accounts"]["default"])
+    watches = [WatchSettings.model_validate({"account": "default", **watch}) for watch in document["watch"]]
+    assert (account.base_url, account.rate_limit) == ("http://127.0.0.1:9000", written)
+    assert account.api_key.get_secret_value() == "sim-key"
+    assert [(str(watch.pipeline), watch.name, watch.executions, watch.rules) for watch in watches] == [
+        (pipeline.id, pipeline.name, (), None) for pipeline in world.pipelines()
+    ]
+
+
+def test_a_pipeline_that_is_to_fail_fails_for_its_time_and_succeeds_afterwards() -> None:
+    world = World(SystemClock())
+    populate(world, fails={"Onboarding": 60.0})
+    of_it = [each for each in world.executions() if each.pipeline.name == "Onboarding"]
+    ends = [(each.begins_s, each.path(4000)[-1].status) for each in of_it]
+    assert [end for end in ends if end[0] < 60] == [(10.0 * nth, "failed") for nth in range(6)]
+    assert {end for at_s, end in ends if at_s >= 60} == {"success"}
+    lengths = [each.lifecycle.length_s() for each in of_it]
+    assert max(lengths) < 10  # so that they end in the order in which they begin
+    others = [each.path(1e6)[-1].status for each in world.executions() if each.pipeline.name != "Onboarding"]
+    assert {"success", "failed"} == set(others)
+
+
+def test_only_a_pipeline_that_is_to_fail_is_watched_by_a_rule() -> None:
+    document = yaml.safe_load(example_config(filled(), base_url="http://h", fails={"Onboarding": 60.0}))
+    rules = {watch["name"]: watch.get("rules") for watch in document["watch"]}
+    assert rules == dict.fromkeys(NAMES) | {"Onboarding": {"failing": {"consecutive": 3}}}
+
+
+def test_every_scenario_has_a_few_words() -> None:
+    assert all(3 <= len(each.words.split()) <= 12 for each in SCENARIOS.values())

@@ -11,9 +11,10 @@ from receiver import Receiver, Reply, answer, hangs, resets, says
 from standardwebhooks import Webhook
 from tls import serving
 
-from watcher.clerk.simulator.app import SimulateOptions, build_simulator, build_world
 from watcher.clerk.simulator.faults import Fault, Faults, Window
-from watcher.clerk.simulator.server import SIM_KEY
+from watcher.clerk.simulator.scenarios import populate
+from watcher.clerk.simulator.server import SIM_KEY, Simulator
+from watcher.clerk.simulator.world import World
 from watcher.cli.check.connectivity import Trial, trial_deliveries, try_everything
 from watcher.config.models import Settings
 from watcher.delivery.sinks.template import REDIRECTED
@@ -49,6 +50,12 @@ async def tried(document: dict[str, Any], *, send: bool = False) -> Trial:
     return trial
 
 
+def filled(pipelines_count: int = 5, executions_count: int = 8) -> World:
+    world = World(SystemClock())
+    populate(world, pipelines_count=pipelines_count, executions_count=executions_count)
+    return world
+
+
 def account(base_url: str, **keys: str) -> dict[str, Any]:
     watch = {"pipeline": PIPELINE, "account": "eu", "executions": [RUN]}
     return {"accounts": {"eu": {"api_key": SIM_KEY, "base_url": base_url, **keys}}, "watch": [watch]}
@@ -60,8 +67,8 @@ def hook(url: str, **keys: Any) -> dict[str, Any]:
 
 
 async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_knows() -> None:
-    world = build_world(SimulateOptions(), clock=SystemClock())
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    world = filled()
+    async with Simulator(world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": []})
         (entry,) = simulator.request_log.entries
     assert trial.works
@@ -70,9 +77,9 @@ async def test_a_key_that_watches_nothing_is_tried_with_an_execution_nobody_know
 
 
 async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
-    world = build_world(SimulateOptions(pipelines_count=1, executions_count=1), clock=SystemClock())
+    world = filled(pipelines_count=1, executions_count=1)
     (pipeline,) = world.pipelines()
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    async with Simulator(world) as simulator:
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": pipeline.id, "account": "eu"}]})
         (entry,) = simulator.request_log.entries
     assert (trial.works, trial.words) == (True, "accepts the key")
@@ -80,10 +87,10 @@ async def test_a_whole_pipeline_is_tried_with_its_list() -> None:
 
 
 async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
-    world = build_world(SimulateOptions(pipelines_count=3, executions_count=1), clock=SystemClock())
+    world = filled(pipelines_count=3, executions_count=1)
     ids = [pipeline.id for pipeline in world.pipelines()]
     watches = [{"pipeline": pipeline, "account": "eu"} for pipeline in (*ids, PIPELINE)]
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    async with Simulator(world) as simulator:
         known = await tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches[:3]})
         of_key, of_watch = await all_tried(account(simulator.base_url, rate_limit="50/s") | {"watch": watches})
         asked = [entry.pipeline for entry in simulator.request_log.entries]
@@ -96,10 +103,10 @@ async def test_every_pipeline_is_tried_not_the_first_alone() -> None:
 
 
 async def test_they_are_tried_at_the_pace_of_the_key_and_each_is_reported() -> None:
-    world = build_world(SimulateOptions(pipelines_count=4, executions_count=1), clock=SystemClock())
+    world = filled(pipelines_count=4, executions_count=1)
     watches = [{"pipeline": pipeline.id, "account": "eu"} for pipeline in world.pipelines()]
     emitted: list[None] = []
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    async with Simulator(world) as simulator:
         document = account(simulator.base_url, rate_limit="20/s") | {"watch": watches}
         began_at = SystemClock().monotonic()
         settings = Settings.model_validate(document)
@@ -233,16 +240,16 @@ async def test_too_many_requests_are_waited_out_once_if_that_is_soon(receiver: R
 
 @pytest.mark.parametrize(("watch", "wanted"), [({}, "a list of executions"), ({"executions": [RUN]}, "an execution")])
 async def test_what_is_no_answer_of_the_api_is_reported_by_what_was_wanted(watch: dict[str, Any], wanted: str) -> None:
-    world = build_world(SimulateOptions(), clock=SystemClock())
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    world = filled()
+    async with Simulator(world) as simulator:
         simulator.faults = Faults(windows=(Window(Fault.HTML),))
         trial = await tried(account(simulator.base_url) | {"watch": [{"pipeline": PIPELINE, "account": "eu", **watch}]})
     assert (trial.works, trial.words) == (False, f"does not answer with {wanted} (200)")
 
 
 async def test_a_key_that_is_refused_is_reported_without_the_key() -> None:
-    world = build_world(SimulateOptions(), clock=SystemClock())
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    world = filled()
+    async with Simulator(world) as simulator:
         trial = await tried(account(simulator.base_url, api_key="sk-wrong"))
     assert (trial.works, trial.words) == (False, "refuses this key (401)")
     assert trial.hint == "copy the key again from Clerk Chat; it is read from accounts.eu.api_key"
@@ -250,15 +257,15 @@ async def test_a_key_that_is_refused_is_reported_without_the_key() -> None:
 
 
 async def test_a_key_from_a_file_is_named_by_its_file() -> None:
-    world = build_world(SimulateOptions(), clock=SystemClock())
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    world = filled()
+    async with Simulator(world) as simulator:
         trial = await tried(account(simulator.base_url, api_key="wrong", api_key_file="/run/secrets/key"))
     assert trial.hint.endswith("accounts.eu.api_key_file")
 
 
 async def test_an_api_in_trouble_is_reported_with_its_code() -> None:
-    world = build_world(SimulateOptions(), clock=SystemClock())
-    async with build_simulator(SimulateOptions(port=0), world=world) as simulator:
+    world = filled()
+    async with Simulator(world) as simulator:
         simulator.faults = Faults(windows=(Window(Fault.SERVER_ERROR),))
         trial = await tried(account(simulator.base_url))
     assert not trial.works

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import re
 from typing import Any
 
 import pytest
@@ -19,8 +18,6 @@ from watcher.cli.commands.demo import (
 )
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.runtime.logs import configure_logs
-
-CONTROL = re.compile(r"\x1b\[([0-9;]*)m")
 
 
 def test_the_summary_counts_what_was_delivered_and_what_was_missed() -> None:
