@@ -12,7 +12,7 @@ DEPLOY = ROOT / "deploy"
 DOCKERFILE = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 ENDING_S = 8.0
-"""A drain takes no longer (SPEC 6)."""
+"""A drain takes no longer."""
 
 SECRETS = {
     "clerk_api_key": "k",

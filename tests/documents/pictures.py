@@ -66,10 +66,10 @@ SWAYING = ("WATCHER_", "CLERK_", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 """Beginnings of variables that would sway what the program writes."""
 
 
-def record(*arguments: str, folder: Path = FOLDER) -> list[str]:
+def record(*arguments: str, folder: Path = FOLDER, columns: int = COLUMNS) -> list[str]:
     """Run the program in a folder, on a terminal; return the lines it wrote there, colours and all."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, COLUMNS, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
     others = {name: value for name, value in os.environ.items() if not name.startswith(SWAYING)}
     environ = {**others, "TERM": "xterm-256color", "TZ": "UTC", "PYTHONUTF8": "1"}
     command = [sys.executable, "-m", "watcher", *arguments]
@@ -122,7 +122,7 @@ def demo_digest() -> str:
 
 def demo_picture() -> str:
     """Run the demonstration, about 30 s: show its beginning, its most varied moment and its end."""
-    lines = record("demo")
+    lines = record("demo", columns=SHOWN_COLUMNS)
     shown = ["$ make demo", lines[0], *_most_varied(lines[2:-1]), "…", lines[-1]]
     return svg(shown, title="make demo", made_from=demo_digest())
 

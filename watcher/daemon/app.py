@@ -42,6 +42,9 @@ from watcher.web.health import Checks
 log = structlog.get_logger()
 
 CHECK_STORE_EVERY_S = 5.0
+STOP_S = 8
+"""A stop takes no longer: what is in flight has `DRAIN_S`, flushing and closing have the rest."""
+
 LET_GO_S = 0.5
 """How long the store may take to finish and to let go of its file."""
 
@@ -221,7 +224,7 @@ async def _unready(schedule: Schedule, readiness: Readiness, ownership: Ownershi
 def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: str) -> None:
     url = settings.store.url.partition("?")[0]
     if store.created:
-        log.warning("store.created", store=url, note="new store: earlier events are not known")
+        log.info("store.created", store=url, note="new and empty: right for a first start; else check store.url")
     log.info(
         "started",
         version=version("clerk-watcher"),
@@ -236,7 +239,7 @@ def _say_started(settings: Settings, store: SqlStore, *, address: str, replica: 
 
 async def _drain(schedule: Schedule, supervisor: Supervisor) -> None:
     """Let nothing new start, and what is in flight end; what takes too long is given up and comes due again."""
-    log.info("draining", at_most_s=DRAIN_S)
+    log.info("draining", at_most_s=STOP_S)
 
     async def rest() -> None:
         with suppress(TimeoutError):  # maintenance that hangs on the store has nothing that would be lost

@@ -29,7 +29,7 @@ from watcher.store.records import OpenProblem
 log = structlog.get_logger()
 
 DRAIN_S = 5.5
-"""What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s (SPEC 6)."""
+"""What is in flight at the end has so long to finish: with closing everything, the end comes within 8 s."""
 
 FLUSH_S = 0.5
 
@@ -249,7 +249,7 @@ class Supervisor:
         # the end is written in one transaction, for which a store that hangs makes it wait once.
         outcomes = await asyncio.gather(*map(self._stop_one, keys), return_exceptions=True)
         if True in outcomes:
-            log.warning("drain.cut_short", at_most_s=self._drain_s)
+            log.warning("drain.cut_short")
         _raise_worst([outcome for outcome in outcomes if isinstance(outcome, BaseException)])
 
     async def _stop_one(self, key: LeaseKey) -> bool:

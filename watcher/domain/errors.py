@@ -4,7 +4,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every command (SPEC 6)."""
+    """Exit codes of every command."""
 
     DONE = 0
     FAILED = 1

@@ -7,7 +7,7 @@ from types import FrameType
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 DRAINING = frozenset({"run", "demo"})
-"""Commands that a signal asks to come to an end: they exit 0 (SPEC 6). Any other was interrupted: 128 + signal."""
+"""Commands that a signal asks to come to an end: they exit 0. Any other was interrupted: 128 + signal."""
 
 
 def command_named(words: list[str]) -> str:

@@ -36,7 +36,8 @@ async def test_an_error_of_ours_in_a_callback_ends_the_daemon() -> None:
 
 async def test_an_error_of_ours_in_a_task_that_nobody_waits_for_ends_the_daemon() -> None:
     nothing = cast("Any", None)
-    assert await fatal_of(task=wait_for(nothing, nothing, stop=nothing)) == ["AttributeError"]
+    task = wait_for(nothing, nothing, settings=nothing, interval_s=1.0, timeout_s=None, stop=nothing)
+    assert await fatal_of(task=task) == ["AttributeError"]
 
 
 async def test_an_error_of_a_library_ends_nothing() -> None:

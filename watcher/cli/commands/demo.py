@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,7 +25,7 @@ from watcher.clerk.simulator.world import World
 from watcher.cli.interrupt import run_until_stopped
 from watcher.config.models import Settings
 from watcher.daemon.app import Started, run
-from watcher.delivery.sinks.event_line import event_line
+from watcher.delivery.sinks.event_line import event_line, shows_whole_ids
 from watcher.delivery.sinks.signing import sign, signing_key
 from watcher.domain.execution import TERMINAL_STATUSES, Status
 from watcher.runtime.clock import SystemClock
@@ -113,9 +114,7 @@ async def demonstrate(*, stop: asyncio.Event, forever: bool, as_json: bool) -> N
         world = World(SystemClock())
         populate(world, fit_s=None if forever else LIFECYCLES_FIT_S)
         simulator = await stack.enter_async_context(Simulator(world))
-        receiver = Receiver(
-            (lambda _: None) if as_json else (lambda event: console.print(event_line(event, note=SIGNED)))
-        )
+        receiver = Receiver((lambda _: None) if as_json else partial(print_event, console=console))
         sink_url = await _serve(stack, receiver)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clerk-watcher-demo-")))
         settings = _settings(example_config(world, base_url=simulator.base_url), sink_url=sink_url, folder=folder)
@@ -167,6 +166,11 @@ def _settings(example: str, *, sink_url: str, folder: Path) -> Settings:
         "http": {"listen": "127.0.0.1:0"},
     }
     return Settings.model_validate(document)
+
+
+def print_event(event: Mapping[str, Any], *, console: Console) -> None:
+    """Print one event that was received."""
+    console.print(event_line(event, whole_ids=shows_whole_ids(console), note=SIGNED))
 
 
 def summary(received: ReceivedEvents, *, truth: Mapping[str, str]) -> str:

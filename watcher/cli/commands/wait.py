@@ -1,10 +1,9 @@
 """`watcher wait`: one execution, until it has ended; how it ended is the exit code."""
 
-import asyncio
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,19 +11,20 @@ from uuid import UUID
 
 import typer
 from pydantic import ValidationError
+from rich.live import Live
+from rich.text import Text
 
 from watcher.cli.commands.options import ConfigOption
 from watcher.cli.config_loading import read_config
 from watcher.cli.console import stdout_console
 from watcher.cli.interrupt import run_interruptible
-from watcher.cli.wait.follower import Awaited, View, wait_for
-from watcher.cli.wait.progress import Subject, WaitResult
-from watcher.cli.wait.views import STDOUT_FD, live_view, stdout_view
+from watcher.cli.wait.display import LinesView, LiveView, View
+from watcher.cli.wait.follower import wait_for
+from watcher.cli.wait.progress import Progress, WaitResult
 from watcher.config.document import quoted
 from watcher.config.locate import find_config
 from watcher.config.models import AccountSettings, Settings, WatchSettings
-from watcher.domain.errors import ConfigError, Exit, OutputClosedError, WatcherError
-from watcher.runtime.log_writer import log_writer_of
+from watcher.domain.errors import ConfigError, Exit, WatcherError
 from watcher.runtime.logs import configure_logs
 from watcher.runtime.units import InvalidValueError, parse_duration, spell_duration
 
@@ -78,25 +78,21 @@ def wait(
     Exit codes: 0 success, 1 failed or lost, 2 usage, 3 --timeout passed, 4 the key is refused or nothing ever
     answered, 5 not found.
     """
-    subject = Subject(parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution"))
+    pipeline, execution = parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution")
     timeout_s, interval_s = parse_timeout(timeout), parse_interval(interval)
     source = find_source(config, account, environ=os.environ)
-    awaited = Awaited(_settings(source, subject), interval_s, timeout_s)
-    view = _view(subject, as_json=as_json)
-    try:
-        ending = run_interruptible(lambda stop: _follow(awaited, view, stop=stop))
-    except OutputClosedError:  # as `head` does it: no failure anybody need read of
-        raise typer.Exit(Exit.FAILED) from None
+    settings = _settings(source, pipeline=pipeline, execution=execution)
+    progress = Progress(pipeline, execution, lost_after=settings.polling.lost_after)
+    configure_logs(level="critical", format_="auto")  # what the log of a daemon would say, is shown in its own way
+    with _view(as_json=as_json) as view:
+        ending = run_interruptible(
+            lambda stop: wait_for(
+                progress, view, settings=settings, interval_s=interval_s, timeout_s=timeout_s, stop=stop
+            )
+        )
     if ending is not None and ending.problem:
         raise WaitError(ending, hint=_hint(ending, source))
     raise typer.Exit(ending.code if ending else Exit.FAILED)
-
-
-async def _follow(
-    awaited: Awaited, view: AbstractAsyncContextManager[View], *, stop: asyncio.Event
-) -> WaitResult | None:
-    async with view as shown:
-        return await wait_for(awaited, shown, stop=stop)
 
 
 def parse_id(text: str, *, of: str) -> str:
@@ -174,21 +170,22 @@ def _from_environment(settings: Settings, name: str | None, *, environ: Mapping[
     return Source(ACCOUNT, account, settings, f"the environment variable {KEY_VARIABLE}")
 
 
-def _settings(source: Source, subject: Subject) -> Settings:
+def _settings(source: Source, *, pipeline: str, execution: str) -> Settings:
     """Return settings with this account, which watches this execution and nothing else."""
-    watch = WatchSettings.model_validate(
-        {"pipeline": subject.pipeline, "executions": [subject.execution], "account": source.name}
-    )
+    watch = WatchSettings.model_validate({"pipeline": pipeline, "executions": [execution], "account": source.name})
     return Settings(accounts={source.name: source.account}, watch=(watch,), polling=source.settings.polling)
 
 
-def _view(subject: Subject, *, as_json: bool) -> AbstractAsyncContextManager[View]:
-    """Choose how to show it. What the log of a daemon would say, each view says in its own way."""
-    configure_logs(level="critical", format_="auto")
+@contextmanager
+def _view(*, as_json: bool) -> Iterator[View]:
+    """Choose how to show it: a live display needs a terminal that can do it."""
     console = stdout_console()
-    if as_json or not os.isatty(STDOUT_FD) or console.is_dumb_terminal or not console.encoding.startswith("utf"):
-        return stdout_view(as_json=as_json, say=lambda text: log_writer_of(sys.stderr).write(f"{text}\n"))
-    return live_view(console, subject)
+    can_redraw = sys.stdout.isatty() and not console.is_dumb_terminal and console.encoding.startswith("utf")
+    if as_json or not can_redraw:
+        yield LinesView(as_json=as_json)
+        return
+    with Live(Text(), console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
+        yield LiveView(live)
 
 
 def _hint(ending: WaitResult, source: Source) -> str:

@@ -1,4 +1,4 @@
-"""What a wait shows: four lines redrawn in place on a terminal, else a line per change. Pure; nothing is written here.
+"""What a wait shows: four lines redrawn in place on a terminal, else a line per change.
 
 What the API said is text and nothing else: never markup, and no character of it is obeyed by a terminal.
 """
@@ -7,14 +7,15 @@ import json
 from datetime import UTC, datetime
 from itertools import pairwise
 
+from rich.live import Live
 from rich.text import Text
 
-from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject
+from watcher.cli.stdio import put, put_all_out, put_error
+from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod
 from watcher.delivery.sinks.alert import SIGNS
-from watcher.domain.errors import Exit
+from watcher.delivery.sinks.event_line import why
 from watcher.domain.event import Event
-from watcher.domain.event_size import cut
-from watcher.domain.execution import LOST, ExecutionSnapshot, Outcome
+from watcher.domain.execution import LOST, Outcome
 from watcher.domain.timestamps import Micros
 from watcher.runtime.terminal import first_visible, harmless
 from watcher.runtime.units import spell_duration
@@ -23,50 +24,79 @@ WIDE_COLUMNS = 80
 ECHO_COLUMNS = 2
 """Left free at the end of a line: there a terminal shows the `^C` that was typed, which must not begin a new line."""
 
+SIGN_OF_LIFE_S = 60.0
 _FEW_S = 10.0
 
 
-def reason(execution: ExecutionSnapshot) -> str:
-    """Return why it failed: its first failed node and that one's error, else its own error; empty if neither."""
-    node = next(iter(execution.failed_nodes), None)
-    of_node = ": ".join(filter(None, map(first_visible, (node.name, node.error)))) if node else ""
-    return harmless(cut(first_visible(of_node, execution.error)))
+class LinesView:
+    """One line per change on stdout, or with `as_json` each event. After a minute without one, a sign on stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        """Nothing was written yet."""
+        self._as_json = as_json
+        self._sign_at: float | None = None
+
+    def on_event(self, event: Event) -> None:
+        """Write an event. The account's trouble is no line of its own, but part of a sign of life."""
+        if self._as_json:
+            put(event.body.decode())
+        elif event.type.startswith("execution."):
+            put(change_line(event))
+        put_all_out()
+        self._sign_at = None
+
+    def show(self, progress: Progress, moment: RenderTime) -> None:
+        """Say how it stands, if nothing was said for a minute."""
+        if self._sign_at is not None and moment.monotonic >= self._sign_at:
+            put_error(sign_of_life(progress, moment))
+            self._sign_at = None
+        if self._sign_at is None:
+            self._sign_at = moment.monotonic + SIGN_OF_LIFE_S
 
 
-def change_line(event: Event, execution: ExecutionSnapshot | None) -> str:
+class LiveView:
+    """Four lines redrawn in place, the last of which stay."""
+
+    def __init__(self, live: Live) -> None:
+        """Draw there, once it is started."""
+        self._live = live
+
+    def on_event(self, event: Event) -> None:
+        """Leave it to the next picture."""
+
+    def show(self, progress: Progress, moment: RenderTime) -> None:
+        """Redraw."""
+        self._live.update(picture(progress, moment, columns=self._live.console.width), refresh=True)
+
+
+View = LinesView | LiveView
+
+
+def change_line(event: Event) -> str:
     """Return one change for programs and people: when, which status, seconds it has run or `-`, and why it failed."""
-    event_data = json.loads(event.body)
-    at = datetime.fromisoformat(event_data["time"])
-    status = harmless(event_data["data"]["execution"]["status"])
-    ran = _ran_s(execution, until=at)
-    why = event_data["data"].get("reason") or (reason(execution) if execution else "")
-    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {status} {'-' if ran is None else f'{ran:.1f}'} {why}".rstrip()
+    body = json.loads(event.body)
+    data, at = body["data"], datetime.fromisoformat(body["time"])
+    execution = data["execution"]
+    ran_s = execution.get("durationSeconds")
+    if ran_s is None and "startedAt" in execution:
+        ran_s = max(0.0, (at - datetime.fromisoformat(execution["startedAt"])).total_seconds())
+    ran = "-" if ran_s is None else f"{ran_s:.1f}"
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} {harmless(execution['status'])} {ran} {why(data)}".rstrip()
 
 
-def _ran_s(execution: ExecutionSnapshot | None, *, until: datetime) -> float | None:
-    if execution is None or execution.started_at is None:
-        return None
-    return max(0.0, ((execution.finished_at or until) - execution.started_at).total_seconds())
-
-
-def wrapped_count(lines: Text, *, columns: int) -> int:
-    """Return over how many more rows these lines run once a terminal this narrow has wrapped them."""
-    return sum(max(0, line.cell_len - 1) // columns for line in lines.split())
-
-
-def picture(subject: Subject, progress: Progress, moment: RenderTime, *, columns: int) -> Text:
+def picture(progress: Progress, moment: RenderTime, *, columns: int) -> Text:
     """Return up to four lines: where it stands, how it came there, the polls, and what else there is to say."""
     wide = columns >= WIDE_COLUMNS
     lines = (
-        _standing(subject, progress, moment, wide=wide),
+        _standing(progress, moment, wide=wide),
         Text(_history(progress.periods)),
         Text(_polls(progress, moment, wide=wide), style="dim"),
         _remark(progress, wide=wide),
     )
-    event_data = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
-    for line in event_data:
+    shown = [Text("  " if index else "").append_text(line) for index, line in enumerate(lines) if line]
+    for line in shown:
         line.truncate(columns - ECHO_COLUMNS, overflow="ellipsis")
-    return Text("\n", no_wrap=True, overflow="ignore").join(event_data)
+    return Text("\n", no_wrap=True, overflow="ignore").join(shown)
 
 
 def sign_of_life(progress: Progress, moment: RenderTime) -> str:
@@ -80,30 +110,25 @@ def sign_of_life(progress: Progress, moment: RenderTime) -> str:
     return " · ".join(parts)
 
 
-def _standing(subject: Subject, progress: Progress, moment: RenderTime, *, wide: bool) -> Text:
+def _standing(progress: Progress, moment: RenderTime, *, wide: bool) -> Text:
     if progress.status is None:
         line = Text("· not seen yet")
     else:
         glyph, style = SIGNS.get(f"execution.{progress.status}", SIGNS["execution.unrecognized"])
         line = Text(f"{glyph} {harmless(progress.status)} {_elapsed(progress, moment)}", style=f"bold {style}")
-    execution = subject.execution if wide else f"{subject.execution[:4]}…{subject.execution[-4:]}"
+    id_ = progress.execution_id if wide else f"{progress.execution_id[:4]}…{progress.execution_id[-4:]}"
     name = harmless(first_visible(progress.execution.pipeline_name if progress.execution else None))
-    return Text.assemble(line, f"   {name or 'pipeline ' + subject.pipeline[:8]} · {execution}")
+    return Text.assemble(line, f"   {name or 'pipeline ' + progress.pipeline_id[:8]} · {id_}")
 
 
 def _elapsed(progress: Progress, moment: RenderTime) -> str:
     """Return how long it has been so; of an end, how long it all took."""
     periods, execution = progress.periods, progress.execution
-    if not _has_ended(progress):
+    if not progress.has_ended:
         return _between(periods[-1].since_us, moment.steady_us)
     if execution and execution.started_at and execution.finished_at:
         return f"after {spell_duration((execution.finished_at - execution.started_at).total_seconds())}"
     return f"after {_between(periods[0].since_us, periods[-1].since_us)}"
-
-
-def _has_ended(progress: Progress) -> bool:
-    """Return whether the execution has ended, rather than the wait for it."""
-    return progress.ending is not None and progress.ending.code in (Exit.DONE, Exit.FAILED)
 
 
 def _between(begin_us: Micros, end_us: Micros) -> str:
@@ -136,9 +161,8 @@ def _few(seconds: float) -> str:
 
 def _remark(progress: Progress, *, wide: bool) -> Text:
     """Return why it failed, or what keeps it from being seen."""
-    if _has_ended(progress) and progress.execution is not None:
-        lost = progress.status == LOST
-        return Text("Clerk Chat no longer knows it" if lost else reason(progress.execution), style="red")
+    if progress.has_ended:
+        return Text("Clerk Chat no longer knows it" if progress.status == LOST else progress.why, style="red")
     if progress.failure is None or progress.ending is not None:  # how a wait ended without it is reported as an error
         return Text()
     return Text(_complaint(progress.failure, progress, wide=wide), style="yellow")

@@ -1,19 +1,25 @@
-"""A wait for one execution: the daemon's account poller, with nothing to remember and nobody to send to."""
+"""A wait for one execution: the daemon's account poller, with nothing to remember and nobody to send to.
+
+The parts of the daemon stay as they are; an API that is listened to and a store without memory stand in for theirs.
+"""
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Protocol
 
-from watcher.clerk.protocol import Reply
-from watcher.cli.wait.observers import EphemeralStore, ObservedApi
+from watcher.clerk.protocol import Api, PageReply, Reply
+from watcher.cli.wait.display import View
 from watcher.cli.wait.progress import Progress, RenderTime, WaitResult
 from watcher.config.models import PollingSettings, Settings
 from watcher.daemon.build import AccountOwnerDependencies, build_account, routes_of, watches_of
 from watcher.domain.errors import Exit
-from watcher.domain.event import Event
+from watcher.domain.event import EventKey
 from watcher.domain.event_factory import EventFactory
+from watcher.domain.execution import ExecutionRecord
 from watcher.domain.routing import Router
+from watcher.domain.rules import RuleState
+from watcher.domain.timestamps import Micros
 from watcher.polling.account_poller import AccountPoller
 from watcher.polling.policy import ERROR_JITTER, Cadence
 from watcher.runtime.backpressure import Backpressure
@@ -21,67 +27,67 @@ from watcher.runtime.clock import Clock, SystemClock
 from watcher.runtime.metrics import Metrics
 from watcher.runtime.scheduler import Schedule
 from watcher.runtime.units import spell_duration
-from watcher.store.changes import Lease, SingleChange
+from watcher.store.changes import NO_BACKOFF, BackoffState, Change, ChangeSet, Lease, SingleChange
 from watcher.store.held_lease import HeldLease
+from watcher.store.records import AccountRecord, PipelineRecord, RulesRecord
 
 REDRAW_EVERY_S = 0.25
 PATIENT_AFTER_S = 3600.0
 PATIENT_INTERVAL_S = 10.0
-"""Whoever has waited for an hour need not know within two seconds (SPEC 6)."""
+"""Whoever has waited for an hour need not know within two seconds."""
 
 Heard = asyncio.Queue[Reply | SingleChange | BaseException]
 """What goes on in the account, in order; an exception is what would end the daemon."""
 
 
-class View(Protocol):
-    """Takes each event, and shows each moment. Both raise `OutputClosedError` if nobody is there."""
-
-    async def on_event(self, event: Event, progress: Progress) -> None:
-        """Report one event; `progress` knows of it already."""
-        ...
-
-    def show(self, progress: Progress, moment: RenderTime) -> None:
-        """Show how it stands now."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Awaited:
-    """What to wait for: settings with one account that watches one execution, how often to ask, how long at most.
-
-    Of the settings' polling only what decides that an execution is lost or an account degraded is used.
-    """
-
-    settings: Settings
-    interval_s: float
-    timeout_s: float | None
-
-
-async def wait_for(awaited: Awaited, view: View, *, stop: asyncio.Event) -> WaitResult | None:
+async def wait_for(
+    progress: Progress,
+    view: View,
+    *,
+    settings: Settings,
+    interval_s: float,
+    timeout_s: float | None,
+    stop: asyncio.Event,
+) -> WaitResult | None:
     """Follow the execution until it, the time or the patience is over, or `stop` (then `None`).
 
-    Raises `OutputClosedError` when nobody reads any more.
+    `settings` have one account, which watches this execution alone. Of their polling only what decides that an
+    execution is lost or an account degraded is used.
     """
     heard, clock = Heard(), SystemClock()
-    progress = Progress(lost_after=awaited.settings.polling.lost_after)
     async with AsyncExitStack() as stack:
-        poller = await _start(awaited, heard, stack=stack, clock=clock)
-        following = asyncio.create_task(_Follower(poller, heard, clock, progress, view).follow())
-        stopping = asyncio.create_task(stop.wait())
-        stack.push_async_callback(_cancel, following, stopping)
-        done, _ = await asyncio.wait(
-            {following, stopping}, timeout=awaited.timeout_s, return_when=asyncio.FIRST_COMPLETED
-        )
-        if following in done:
-            return following.result()
-        if stopping in done:
-            return None
-        progress.ending = _timed_out(progress, awaited.timeout_s or 0.0)
-        view.show(progress, RenderTime(clock.steady_us(), clock.monotonic(), None))
-        return progress.ending
+        poller = await _start(settings, heard, interval_s=interval_s, stack=stack, clock=clock)
+        ends_at = None if timeout_s is None else clock.monotonic() + timeout_s
+        while not stop.is_set():
+            now = clock.monotonic()
+            if progress.ending is None and ends_at is not None and now >= ends_at:
+                progress.ending = timed_out(progress, timeout_s or 0.0)
+            view.show(progress, RenderTime(clock.steady_us(), now, poller.next_poll_at(now)))
+            if progress.ending is not None:
+                return progress.ending
+            try:
+                async with asyncio.timeout(REDRAW_EVERY_S if ends_at is None else min(REDRAW_EVERY_S, ends_at - now)):
+                    one = await heard.get()
+            except TimeoutError:
+                continue
+            take(one, progress, view, clock=clock)
+        return None
 
 
-def _timed_out(progress: Progress, timeout_s: float) -> WaitResult:
+def take(heard: Reply | SingleChange | BaseException, progress: Progress, view: View, *, clock: Clock) -> None:
+    """Take in what was heard, and pass its events on."""
+    if isinstance(heard, BaseException):
+        raise heard
+    if isinstance(heard, Reply):
+        progress.answered(heard, at=clock.now(), now=clock.monotonic())
+        return
+    progress.recorded(heard)
+    for entry in heard.entries:
+        view.on_event(entry.event)
+
+
+def timed_out(progress: Progress, timeout_s: float) -> WaitResult:
+    """Return what a wait ends with once its time is over."""
     status = f"still {progress.status}" if progress.status else "not seen"
     waited = f"{timeout_s:g} s" if timeout_s % 1 else spell_duration(timeout_s)
     last = f"; the last poll failed: {progress.failure.word}" if progress.failure else ""
@@ -108,15 +114,11 @@ def wait_polling(polling: PollingSettings, *, interval_s: float, rate_limit: flo
     return polling.model_copy(update={"min_interval_s": retry_s, "max_interval_s": max(retry_s, 2 / rate_limit)})
 
 
-async def _cancel(*tasks: asyncio.Task[object]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-
-
-async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock: Clock) -> AccountPoller:
+async def _start(
+    settings: Settings, heard: Heard, *, interval_s: float, stack: AsyncExitStack, clock: Clock
+) -> AccountPoller:
     """Let the account be watched until `stack` closes; what is in flight then is given up."""
-    settings, metrics = awaited.settings, Metrics()
+    metrics = Metrics()
     schedule = Schedule(clock=clock, fatal=heard.put_nowait, lag=metrics.loop_lag.set)
     store = EphemeralStore(heard.put_nowait)
     events = EventFactory(Router(routes_of(settings)))
@@ -127,8 +129,8 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
         stack,
         HeldLease(Lease("account", name, 1), clock=clock),
         settings=account,
-        polling=wait_polling(settings.polling, interval_s=awaited.interval_s, rate_limit=account.rate_limit),
-        cadence=wait_cadence(clock, interval_s=awaited.interval_s),
+        polling=wait_polling(settings.polling, interval_s=interval_s, rate_limit=account.rate_limit),
+        cadence=wait_cadence(clock, interval_s=interval_s),
         retention_s=settings.store.retention_s,
         wrap_api=lambda api: ObservedApi(api, heard.put_nowait),
     )
@@ -141,35 +143,60 @@ async def _start(awaited: Awaited, heard: Heard, *, stack: AsyncExitStack, clock
 
 
 @dataclass(frozen=True, slots=True)
-class _Follower:
-    """Takes in what is heard, and passes it on to the view."""
+class ObservedApi:
+    """An API of which somebody hears every reply about an execution."""
 
-    poller: AccountPoller
-    heard: Heard
-    clock: Clock
-    progress: Progress
-    view: View
+    api: Api
+    heard: Callable[[Reply], None]
 
-    async def follow(self) -> WaitResult:
-        while self.progress.ending is None:
-            self._show()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REDRAW_EVERY_S):
-                    heard = await self.heard.get()
-                await self._take(heard)
-        self._show()
-        return self.progress.ending
+    async def get(self, *, pipeline: str, execution: str, known_hash: int | None = None) -> Reply:
+        """Fetch one execution, as the API behind it does. Each answer is read: who listens wants to know it."""
+        reply = await self.api.get(pipeline=pipeline, execution=execution)
+        self.heard(reply)
+        return reply
 
-    async def _take(self, heard: Reply | SingleChange | BaseException) -> None:
-        if isinstance(heard, BaseException):
-            raise heard
-        if isinstance(heard, Reply):
-            self.progress.answered(heard, at=self.clock.now(), now=self.clock.monotonic())
-            return
-        self.progress.recorded(heard)
-        for entry in heard.entries:
-            await self.view.on_event(entry.event, self.progress)
+    async def list(self, *, pipeline: str, page: int, known: PageReply | None = None) -> PageReply:
+        """Fetch a page of a list, as the API behind it does. Whoever follows one execution asks for none."""
+        return await self.api.list(pipeline=pipeline, page=page, known=known)
 
-    def _show(self) -> None:
-        now = self.clock.monotonic()
-        self.view.show(self.progress, RenderTime(self.clock.steady_us(), now, self.poller.next_poll_at(now)))
+
+@dataclass(frozen=True, slots=True)
+class EphemeralStore:
+    """A store for a program that needs no memory: each change is passed on at once and kept nowhere."""
+
+    heard: Callable[[SingleChange], None]
+
+    async def load_account(self, lease: Lease) -> AccountRecord:
+        """Return that nothing is known."""
+        return AccountRecord(0, None, NO_BACKOFF)
+
+    async def load_executions(self, lease: Lease, executions: Collection[str]) -> Mapping[str, ExecutionRecord]:
+        """Return that nothing is known."""
+        return {}
+
+    async def load_pipeline(self, lease: Lease, pipeline: str) -> PipelineRecord:
+        """Return that nothing is known."""
+        return PipelineRecord(0, None)
+
+    async def load_rules(self, lease: Lease, pipeline: str) -> RulesRecord:
+        """Return that nothing is known."""
+        return RulesRecord(0, RuleState(), {}, ())
+
+    async def load_events(self, keys: Collection[EventKey]) -> Mapping[EventKey, bytes]:
+        """Return that nothing is known."""
+        return {}
+
+    async def load_open(self, lease: Lease, pipelines: Collection[str]) -> Sequence[ExecutionRecord]:
+        """Return that nothing is known."""
+        return ()
+
+    async def record(self, change: Change) -> None:
+        """Pass a change on."""
+        for each in change.changes if isinstance(change, ChangeSet) else (change,):
+            self.heard(each)
+
+    async def save_poll_times(self, lease: Lease, polled_at: Mapping[str, Micros]) -> None:
+        """Keep nothing."""
+
+    async def save_backoff(self, lease: Lease, backoff: BackoffState) -> None:
+        """Keep nothing."""

@@ -1,13 +1,15 @@
-"""How far a wait for one execution has come: what was answered and recorded so far, and whether that ends it (SPEC 6).
+"""How far a wait for one execution has come: what was answered and recorded so far, and whether that ends it.
 
 Pure: replies and changes come in, with the time they came at.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
 from watcher.clerk.protocol import Reply
+from watcher.delivery.sinks.event_line import why
 from watcher.domain.errors import Exit
 from watcher.domain.execution import LOST, ExecutionRecord, ExecutionSnapshot, Outcome, Status
 from watcher.domain.timestamps import Micros, Monotonic, to_us
@@ -16,14 +18,6 @@ from watcher.store.changes import Change, ExecutionChange, SourceChange
 _MISSING = frozenset({Outcome.NOT_FOUND, Outcome.REJECTED})
 _REACHED = _MISSING | {Outcome.OK, Outcome.RATE_LIMITED}
 """Answers that only the API itself gives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """What is waited for."""
-
-    pipeline: str
-    execution: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +56,21 @@ class WaitResult:
 class Progress:
     """What is known of the one execution that is waited for.
 
-    `polled_at` is the monotonic time of the last answer, `execution` what the last successful poll said.
+    `polled_at` is the monotonic time of the last answer, `execution` what the last successful poll said, `why` the
+    reason that the last event gave.
     """
 
-    def __init__(self, *, lost_after: int) -> None:
+    def __init__(self, pipeline_id: str, execution_id: str, *, lost_after: int) -> None:
         """Know nothing. So many times in a row not known, before it was ever seen, is not found."""
+        self.pipeline_id = pipeline_id
+        self.execution_id = execution_id
         self.lost_after = lost_after
         self.poll_count = 0
         self.polled_at: Monotonic | None = None
         self.missing_count = 0
         self.execution: ExecutionSnapshot | None = None
         self.periods: tuple[StatusPeriod, ...] = ()
+        self.why = ""
         self.failure: PollFailure | None = None
         self.ending: WaitResult | None = None
         self._degraded = False
@@ -82,6 +80,11 @@ class Progress:
     def status(self) -> str | None:
         """Return the last status, `lost` for what is, or `None` before the first sight."""
         return self.periods[-1].status if self.periods else None
+
+    @property
+    def has_ended(self) -> bool:
+        """Return whether the execution has ended, rather than the wait for it."""
+        return self.ending is not None and self.ending.code in (Exit.DONE, Exit.FAILED)
 
     def answered(self, reply: Reply, *, at: datetime, now: Monotonic) -> None:
         """Take in one reply, which came at `at` (wall clock) and `now` (monotonic)."""
@@ -101,6 +104,8 @@ class Progress:
         """Take in one change, of the execution or of the account."""
         if isinstance(change, ExecutionChange):
             self._move(change.known)
+            for entry in change.entries:
+                self.why = why(json.loads(entry.event.body)["data"])
         elif isinstance(change, SourceChange):
             self._degraded = change.state is not None
             self._consider()

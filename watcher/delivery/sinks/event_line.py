@@ -13,6 +13,9 @@ from rich.text import Text
 from watcher.delivery.sinks.alert import Alert
 from watcher.runtime.terminal import first_visible, harmless, printable
 
+WIDE_COLUMNS = 120
+"""On a terminal so wide the execution's whole id is shown, for `watcher wait`."""
+
 
 def event_console(fd: int) -> Console:
     """Return a console on a file descriptor. Colours follow `NO_COLOR`, `FORCE_COLOR`, `TERM` and what it is."""
@@ -23,11 +26,16 @@ def event_console(fd: int) -> Console:
 def render(event: Mapping[str, Any], *, console: Console) -> bytes:
     """Return the event's line as that console shows it, without a line end."""
     with console.capture() as captured:
-        console.print(event_line(event), end="")
+        console.print(event_line(event, whole_ids=shows_whole_ids(console)), end="")
     return printable(captured.get(), encoding=console.encoding).encode(console.encoding, "replace")
 
 
-def event_line(event: Mapping[str, Any], *, note: str = "") -> Text:
+def shows_whole_ids(console: Console) -> bool:
+    """Return whether there is room for whole ids: always but on a terminal that is not wide."""
+    return not console.file.isatty() or console.width >= WIDE_COLUMNS
+
+
+def event_line(event: Mapping[str, Any], *, whole_ids: bool = False, note: str = "") -> Text:
     """Return one event for people: when, what, which, how long it ran, how soon that was seen, a note, and why."""
     data = event["data"]
     execution = data.get("execution", {})
@@ -36,19 +44,16 @@ def event_line(event: Mapping[str, Any], *, note: str = "") -> Text:
     line = Text(f"{datetime.fromisoformat(data['observed']['at']).astimezone():%H:%M:%S} ")
     line.append(f"{glyph} {status if subject in ('execution', 'account') else event['type']:<8}", style=style)
     line.append(f" {_subject(data):<20}")
-    line.append(f" {_short(event.get('subject', ''))}  ", style="dim")
+    id_ = event.get("subject", "")
+    line.append(f" {id_ if whole_ids or not id_ else f'{id_[:4]}…{id_[-4:]}'}  ", style="dim")
     line.append(f"{_ran(execution):<11} {_seen(data['observed']):<17}{note}", "dim")
-    line.append(f"  {why}" if (why := _why(data)) else "")
+    line.append(f"  {reason}" if (reason := why(data)) else "")
     line.rstrip()
     return line
 
 
 def _subject(data: Mapping[str, Any]) -> str:
     return harmless(first_visible(data.get("pipeline", {}).get("name"), data.get("sink"), data.get("account")))
-
-
-def _short(id_: str) -> str:
-    return f"{id_[:4]}…{id_[-4:]}" if id_ else ""
 
 
 def _ran(execution: Mapping[str, Any]) -> str:
@@ -65,7 +70,7 @@ def _seen(observed: Mapping[str, Any]) -> str:
     return ""
 
 
-def _why(data: Mapping[str, Any]) -> str:
+def why(data: Mapping[str, Any]) -> str:
     """Return the reason the watcher has, else the error of the first node that failed, else that of the execution."""
     execution = data.get("execution", {})
     if node := next(iter(execution.get("failedNodes", ())), None):

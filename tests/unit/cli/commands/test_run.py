@@ -1,4 +1,4 @@
-"""What the daemon refuses to start with until a person corrects it: all of it on stderr, nothing on stdout (SPEC 6)."""
+"""What the daemon refuses to start with until a person corrects it: all of it on stderr, nothing on stdout."""
 
 import gc
 import re

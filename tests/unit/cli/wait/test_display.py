@@ -1,41 +1,46 @@
 """What a wait shows: lines that fit, say what matters, and obey nothing the API said."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
 
-from watcher.cli.wait.display import change_line, picture, reason, wrapped_count
-from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, Subject, WaitResult
+from watcher.cli.stdio import OutputFailedError
+from watcher.cli.wait.display import LinesView, LiveView, change_line, picture
+from watcher.cli.wait.progress import PollFailure, Progress, RenderTime, StatusPeriod, WaitResult
 from watcher.domain.errors import Exit
 from watcher.domain.event import Event, EventType
-from watcher.domain.execution import ExecutionSnapshot, FailedNode, Outcome
+from watcher.domain.execution import ExecutionSnapshot, Outcome
 from watcher.domain.timestamps import Micros, Monotonic
 from watcher.runtime.terminal import harmless
 
-SUBJECT = Subject("0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001")
+PIPELINE, EXECUTION = "0b5c8f1e-2c3a-4f1e-9d8a-7e6b5a4c3d2f", "9a1b0000-0000-4000-8000-000000000001"
 NOON = datetime(2026, 11, 24, 12, 0, tzinfo=UTC)
 START = Micros(int(NOON.timestamp()) * 1_000_000)
 EVIL = "</x> [red]*b*[/red] \x1b[31m\nnext\x9b2J\u202eltr"
-RUNNING = ExecutionSnapshot(SUBJECT.execution, "running", pipeline_name="Sales agent", started_at=NOON)
-FAILED = replace(
-    RUNNING,
-    status="failed",
-    finished_at=NOON + timedelta(seconds=151),
-    failed_nodes=(FailedNode("n", "Greeting", "upstream timeout after 30 s"),),
-)
+RUNNING = ExecutionSnapshot(EXECUTION, "running", pipeline_name="Sales agent", started_at=NOON)
+FAILED = replace(RUNNING, status="failed", finished_at=NOON + timedelta(seconds=151))
 
 
 def progress_of(
-    *periods: tuple[str, int], execution: ExecutionSnapshot | None = None, ending: WaitResult | None = None
+    *periods: tuple[str, int],
+    execution: ExecutionSnapshot | None = None,
+    ending: WaitResult | None = None,
+    why: str = "",
 ) -> Progress:
     """Return a progress whose stays begin so many seconds after noon."""
-    progress = Progress(lost_after=3)
+    progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     progress.periods = tuple(StatusPeriod(status, Micros(START + after_s * 1_000_000)) for status, after_s in periods)
-    progress.execution, progress.ending = execution, ending
+    progress.execution, progress.ending, progress.why = execution, ending, why
     progress.poll_count, progress.polled_at = 41, Monotonic(99.2)
     return progress
 
@@ -44,11 +49,12 @@ def shown(
     progress: Progress, *, after_s: float = 137, next_poll_at: Monotonic | None = Monotonic(103.1), columns: int = 100
 ) -> list[str]:
     moment = RenderTime(Micros(START + round(after_s * 1_000_000)), Monotonic(100.0), next_poll_at)
-    return picture(SUBJECT, progress, moment, columns=columns).plain.split("\n")
+    return picture(progress, moment, columns=columns).plain.split("\n")
 
 
-def event_of(status: str, *, time: datetime = NOON, **data: Any) -> Event:
-    body = {"time": time.isoformat(), "data": {"execution": {"id": SUBJECT.execution, "status": status}, **data}}
+def event_of(status: str, *, time: datetime = NOON, reason: str | None = None, **execution: Any) -> Event:
+    data = {"execution": {"id": EXECUTION, "status": status, **execution}} | ({"reason": reason} if reason else {})
+    body = {"time": time.isoformat(), "data": data}
     return Event(UUID(int=1), EventType.EXECUTION_FAILED, b"", 1, json.dumps(body).encode())
 
 
@@ -62,13 +68,13 @@ def test_a_picture_says_where_it_stands_how_it_came_there_and_how_the_polls_go()
 
 def test_the_picture_of_an_end_says_how_long_it_took_why_it_failed_and_the_exit_code() -> None:
     progress = progress_of(
-        ("new", -3), ("running", 0), ("failed", 151), execution=FAILED, ending=WaitResult(Exit.FAILED)
+        ("new", -3), ("running", 0), ("failed", 151), execution=FAILED, ending=WaitResult(Exit.FAILED), why="why"
     )
     assert shown(progress) == [
         "✕ failed after 2 m 31 s   Sales agent · 9a1b0000-0000-4000-8000-000000000001",
         "  new 3 s → running 2 m 31 s → failed",
         "  polls 41 · exit 1",
-        "  Greeting: upstream timeout after 30 s",
+        "  why",
     ]
 
 
@@ -78,7 +84,7 @@ def test_a_name_that_nobody_sees_is_as_none() -> None:
 
 
 def test_an_end_without_times_took_as_long_as_it_was_watched() -> None:
-    execution = ExecutionSnapshot(SUBJECT.execution, "success")
+    execution = ExecutionSnapshot(EXECUTION, "success")
     progress = progress_of(("running", 0), ("success", 9), execution=execution, ending=WaitResult(Exit.DONE))
     assert shown(progress)[0].startswith("✓ success after 9 s   pipeline 0b5c8f1e · ")
     assert len(shown(progress)) == 3
@@ -91,7 +97,7 @@ def test_a_loss_is_shown_in_words() -> None:
 
 
 def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
-    progress = Progress(lost_after=3)
+    progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     assert shown(progress, next_poll_at=None) == [
         "· not seen yet   pipeline 0b5c8f1e · 9a1b0000-0000-4000-8000-000000000001",
         "  polls 0 · polling",
@@ -101,7 +107,7 @@ def test_an_execution_that_is_not_seen_yet_is_called_by_its_ids() -> None:
 
 
 def test_a_wait_that_ended_without_the_execution_shows_the_exit_code_alone() -> None:
-    progress = Progress(lost_after=3)
+    progress = Progress(PIPELINE, EXECUTION, lost_after=3)
     progress.failure = PollFailure(Outcome.UNAUTHORIZED, "401", NOON)
     assert shown(progress)[-1] == "  API 401: it refuses this key"
     progress.ending = WaitResult(Exit.UNREACHABLE, "Clerk Chat refuses this key (401)")
@@ -140,7 +146,7 @@ def test_no_line_is_wider_than_the_terminal_and_what_it_echoes(columns: int) -> 
     execution = replace(RUNNING, pipeline_name="営業エージェント" * 4)
     progress = progress_of(("new", 0), ("running", 3), execution=execution)
     progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
-    lines = picture(SUBJECT, progress, RenderTime(START, Monotonic(100.0), None), columns=columns).split()
+    lines = picture(progress, RenderTime(START, Monotonic(100.0), None), columns=columns).split()
     assert all(line.cell_len <= columns - 2 for line in lines)
 
 
@@ -155,53 +161,103 @@ def test_a_narrow_terminal_is_shown_fewer_words() -> None:
     ]
 
 
-def test_rows_are_counted_that_a_narrower_terminal_makes_of_the_lines() -> None:
-    progress = progress_of(("running", 0), execution=RUNNING)
-    lines = picture(SUBJECT, progress, RenderTime(START, Monotonic(100.0), Monotonic(103.1)), columns=100)
-    assert [line.cell_len for line in lines.split()] == [66, 9, 43]
-    assert wrapped_count(lines, columns=100) == 0
-    assert wrapped_count(lines, columns=66) == 0
-    assert wrapped_count(lines, columns=42) == 2
-
-
 def test_what_the_api_said_is_shown_and_never_obeyed() -> None:
     safe = r"</x> [red]*b*[/red] \x1b[31m next\x9b2J\u202eltr"
     assert harmless(EVIL) == safe
-    execution = replace(RUNNING, pipeline_name=EVIL, error=EVIL, status=EVIL)
-    progress = progress_of((EVIL, 0), (EVIL, 5), execution=execution, ending=WaitResult(Exit.FAILED))
+    execution = replace(RUNNING, pipeline_name=EVIL, status=EVIL)
+    progress = progress_of((EVIL, 0), (EVIL, 5), execution=execution, ending=WaitResult(Exit.FAILED), why=safe)
     lines = shown(progress, columns=400)
     assert [line.count(safe) for line in lines] == [2, 2, 0, 1]
-    assert change_line(event_of(EVIL), execution).count(safe) == 2
+    assert change_line(event_of(EVIL, error=EVIL)).count(safe) == 2
 
 
 def test_a_line_of_a_change_has_time_status_seconds_and_reason() -> None:
-    assert change_line(event_of("running"), RUNNING) == "2026-11-24T12:00:00Z running 0.0"
-    line = change_line(event_of("failed", time=NOON + timedelta(seconds=151.9)), FAILED)
-    assert line == "2026-11-24T12:02:31Z failed 151.0 Greeting: upstream timeout after 30 s"
+    started: dict[str, Any] = {"startedAt": NOON.isoformat()}
+    assert change_line(event_of("running", **started)) == "2026-11-24T12:00:00Z running 0.0"
+    node = {"id": "n", "name": "Greeting", "error": "upstream timeout after 30 s"}
+    end = event_of("failed", time=NOON + timedelta(seconds=151.9), durationSeconds=151.0, failedNodes=[node], **started)
+    assert change_line(end) == "2026-11-24T12:02:31Z failed 151.0 Greeting: upstream timeout after 30 s"
+    unrecognized = event_of("transferring", time=NOON + timedelta(seconds=3), **started)
+    assert change_line(unrecognized) == "2026-11-24T12:00:03Z transferring 3.0"
 
 
 def test_a_line_without_a_beginning_has_no_seconds() -> None:
-    assert change_line(event_of("new"), ExecutionSnapshot("e", "new")) == "2026-11-24T12:00:00Z new -"
-    assert change_line(event_of("lost", reason="not_found"), None) == "2026-11-24T12:00:00Z lost - not_found"
+    assert change_line(event_of("new")) == "2026-11-24T12:00:00Z new -"
+    assert change_line(event_of("lost", reason="not_found")) == "2026-11-24T12:00:00Z lost - not_found"
 
 
-@pytest.mark.parametrize(
-    ("node", "error", "why"),
-    [
-        (FailedNode("n", "Greeting", "timeout"), "other", "Greeting: timeout"),
-        (FailedNode("n", "Greeting", None), "other", "Greeting"),
-        (FailedNode("n", None, None), "other", "other"),
-        (FailedNode("n", " ", "\u200b"), "other", "other"),
-        (None, "\u200b", ""),
-        (None, "other", "other"),
-        (None, None, ""),
-    ],
-)
-def test_the_reason_is_that_of_the_node_else_that_of_the_execution(
-    node: FailedNode | None, error: str | None, why: str
-) -> None:
-    assert reason(replace(RUNNING, failed_nodes=(node,) if node else (), error=error)) == why
+def test_the_next_picture_takes_the_place_of_the_last_and_the_last_one_stays() -> None:
+    screen = StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=20, color_system=None, legacy_windows=False)
+    progress = progress_of(("running", 0))
+    with Live(Text(), console=console, auto_refresh=False) as live:
+        view = LiveView(live)
+        view.show(progress, at_second(5))
+        begin = screen.tell()
+        view.show(progress, at_second(6))
+        second = screen.getvalue()[begin:]
+    assert "running 5 s" in screen.getvalue()[:begin]
+    assert second.count("\x1b[1A") == 2
+    assert "running 6 s" in second
+    assert screen.getvalue().endswith("polling\n\x1b[?25h")
 
 
-def test_a_reason_of_any_length_is_cut() -> None:
-    assert len(reason(replace(RUNNING, error="x" * 10_000))) == 2048
+def at_second(second: float) -> RenderTime:
+    return RenderTime(Micros(START + round(second * 1_000_000)), Monotonic(second), None)
+
+
+Signs = Callable[..., list[str]]
+
+
+@pytest.fixture
+def signs(capsys: pytest.CaptureFixture[str]) -> Signs:
+    """Return what a view says beside its lines when it is shown the moments so many seconds from the start."""
+
+    def signs(view: LinesView, *seconds: float, progress: Progress | None = None) -> list[str]:
+        for second in seconds:
+            view.show(progress or progress_of(("running", 0)), at_second(second))
+        return capsys.readouterr().err.splitlines()
+
+    return signs
+
+
+@pytest.fixture(params=[True, False])
+def view(request: pytest.FixtureRequest) -> LinesView:
+    return LinesView(as_json=request.param)
+
+
+def test_without_a_terminal_a_minute_of_silence_brings_a_sign_of_life(view: LinesView, signs: Signs) -> None:
+    assert signs(view, 5, 5.25, 64.9) == []
+    assert signs(view, 65.1, 65.3, 124.9) == ["waiting: running 1 m 5 s · polls 41"]
+    assert signs(view, 125.1) == ["waiting: running 2 m 5 s · polls 41"]
+
+
+def test_a_wait_that_was_stopped_for_long_gives_one_sign_of_life(view: LinesView, signs: Signs) -> None:
+    assert len(signs(view, 0, 600, 600.25, 601, 659)) == 1
+
+
+def test_a_sign_of_life_says_what_the_trouble_is(view: LinesView, signs: Signs) -> None:
+    progress = Progress(PIPELINE, EXECUTION, lost_after=3)
+    progress.failure = PollFailure(Outcome.RATE_LIMITED, "429", NOON)
+    (sign,) = signs(view, 0, 60, progress=progress)
+    assert sign == f"waiting: not seen yet · polls 0 · API 429 since {NOON.astimezone():%H:%M}, pausing as requested"
+
+
+def test_whatever_is_reported_is_a_sign_of_life_too(view: LinesView, signs: Signs) -> None:
+    assert signs(view, 0, 59) == []
+    view.on_event(event_of("running"))
+    assert signs(view, 61, 119) == []
+    assert len(signs(view, 121)) == 1
+
+
+def test_as_json_an_event_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    event = event_of("running")
+    LinesView(as_json=True).on_event(event)
+    assert capsys.readouterr().out == f"{event.body.decode()}\n"
+
+
+def test_a_full_disk_ends_it_with_an_error(view: LinesView, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        with pytest.raises(OutputFailedError, match="no space left"):
+            view.on_event(event_of("running"))

@@ -1,48 +1,32 @@
 """A wait that ends otherwise than by what the API says; the rest is tested with the real program."""
 
-import asyncio
-from pathlib import Path
-
 import pytest
-from virtual import EPOCH, FakeClock, account_of
+from virtual import EPOCH, PIPELINE, FakeClock, ScriptedApi, said
 
 from watcher.clerk.protocol import Reply
-from watcher.cli.wait.follower import Heard, _Follower, _timed_out, wait_cadence, wait_polling
-from watcher.cli.wait.progress import Progress, RenderTime
+from watcher.cli.wait.display import LinesView
+from watcher.cli.wait.follower import EphemeralStore, ObservedApi, take, timed_out, wait_cadence, wait_polling
+from watcher.cli.wait.progress import Progress
 from watcher.config.models import PollingSettings
 from watcher.domain.errors import StoreError
-from watcher.domain.event import Event
-from watcher.domain.execution import Outcome
-from watcher.domain.timestamps import Monotonic
+from watcher.domain.execution import ExecutionRecord, Outcome
+from watcher.domain.timestamps import Micros, Monotonic
 from watcher.polling.policy import ERROR_JITTER
-from watcher.store.open import open_store
+from watcher.store.changes import NO_BACKOFF, Change, ExecutionChange, Lease
+from watcher.store.protocol import AccountStore
+from watcher.store.records import AccountRecord, PipelineRecord
 
 
-class Gallery:
-    """A view that keeps its pictures."""
-
-    def __init__(self) -> None:
-        self.moments: list[RenderTime] = []
-
-    async def on_event(self, event: Event, progress: Progress) -> None:
-        raise AssertionError(event, progress)
-
-    def show(self, progress: Progress, moment: RenderTime) -> None:
-        self.moments.append(moment)
+def unknown() -> Progress:
+    return Progress("p", "e", lost_after=3)
 
 
-async def test_what_would_end_the_daemon_ends_the_wait(tmp_path: Path) -> None:
-    clock = FakeClock()
-    store = await open_store(f"sqlite:///{tmp_path}/watcher.db", clock=clock, on_recorded=lambda _: None)
-    account = await account_of(store, clock, "9a1b0000-0000-4000-8000-000000000001")
-    heard, gallery, progress = Heard(), Gallery(), Progress(lost_after=3)
-    heard.put_nowait(Reply(Outcome.TIMEOUT, Monotonic(0.0)))
-    heard.put_nowait(StoreError("gone"))
-    with pytest.raises(StoreError, match="gone"):
-        await asyncio.wait_for(_Follower(account.watcher, heard, clock, progress, gallery).follow(), 5)
+def test_what_would_end_the_daemon_ends_the_wait() -> None:
+    progress, view = unknown(), LinesView(as_json=False)
+    take(Reply(Outcome.TIMEOUT, Monotonic(0.0)), progress, view, clock=FakeClock())
     assert progress.poll_count == 1
-    assert gallery.moments[0] == RenderTime(clock.steady_us(), clock.monotonic(), clock.monotonic())
-    await store.close()
+    with pytest.raises(StoreError, match="gone"):
+        take(StoreError("gone"), progress, view, clock=FakeClock())
 
 
 @pytest.mark.parametrize(("interval_s", "later_s"), [(2.0, 10.0), (1.0, 10.0), (30.0, 30.0)])
@@ -71,10 +55,39 @@ def test_a_rate_limit_that_allows_less_is_no_trouble() -> None:
 
 @pytest.mark.parametrize(("timeout_s", "waited"), [(1.5, "1.5 s"), (2.0, "2 s"), (600.0, "10 m")])
 def test_time_that_is_over_is_reported_as_it_was_given(timeout_s: float, waited: str) -> None:
-    assert _timed_out(Progress(lost_after=3), timeout_s).problem == f"not seen after {waited} (--timeout)"
+    assert timed_out(unknown(), timeout_s).problem == f"not seen after {waited} (--timeout)"
 
 
 def test_what_went_wrong_last_is_said_when_time_is_over() -> None:
-    progress = Progress(lost_after=3)
+    progress = unknown()
     progress.answered(Reply(Outcome.CONNECTION, Monotonic(0.0)), at=EPOCH, now=Monotonic(0.0))
-    assert _timed_out(progress, 8.0).problem == "not seen after 8 s (--timeout); the last poll failed: no connection"
+    assert timed_out(progress, 8.0).problem == "not seen after 8 s (--timeout); the last poll failed: no connection"
+
+
+async def test_a_reply_is_heard_and_passed_on() -> None:
+    heard: list[Reply] = []
+    api = ObservedApi(ScriptedApi(FakeClock(), {"e": said("e", "running")}), heard.append)
+    reply = await api.get(pipeline=PIPELINE, execution="e")
+    assert heard == [reply]
+
+
+async def test_a_page_of_a_list_is_passed_on_unheard() -> None:
+    heard: list[Reply] = []
+    api = ObservedApi(ScriptedApi(FakeClock(), pages={2: (said("e", "running"),)}), heard.append)
+    assert (await api.list(pipeline=PIPELINE, page=2)).rows == (said("e", "running"),)
+    assert heard == []
+
+
+async def test_a_change_is_heard_and_kept_nowhere() -> None:
+    heard: list[Change] = []
+    ledger: AccountStore = EphemeralStore(heard.append)
+    lease = Lease("account", "default", 1)
+    change = ExecutionChange(lease, None, ExecutionRecord("e", PIPELINE, "running"), ())
+    await ledger.record(change)
+    await ledger.save_poll_times(lease, {"e": Micros(1)})
+    await ledger.save_backoff(lease, NO_BACKOFF)
+    assert heard == [change]
+    assert await ledger.load_account(lease) == AccountRecord(0, None, NO_BACKOFF)
+    assert await ledger.load_executions(lease, ["e"]) == {}
+    assert await ledger.load_pipeline(lease, PIPELINE) == PipelineRecord(0, None)
+    assert list(await ledger.load_open(lease, [PIPELINE])) == []

@@ -27,7 +27,7 @@ RECOVERED = SourceChange(LEASE, 1, 2, None, ())
 
 
 def progress_after(*heard: Reply | SourceChange | ExecutionRecord) -> Progress:
-    progress = Progress(lost_after=3)
+    progress = Progress("p", "e", lost_after=3)
     for one in heard:
         if isinstance(one, Reply):
             progress.answered(one, at=NOON, now=Monotonic(5.0))
@@ -82,7 +82,7 @@ def test_each_status_is_kept_with_its_beginning_and_a_loss_with_its_own() -> Non
         StatusPeriod("running", Micros(2)),
         StatusPeriod("lost", Micros(8)),
     )
-    assert Progress(lost_after=3).status is None
+    assert Progress("p", "e", lost_after=3).status is None
 
 
 @pytest.mark.parametrize(("finished_us", "since_us"), [(5, 5), (1, 2), (20, 8)])

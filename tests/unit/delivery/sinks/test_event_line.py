@@ -3,6 +3,7 @@
 import os
 import pty
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,25 @@ def test_a_line_says_what_failed_where_why_and_how_soon_it_was_seen() -> None:
     line = event_line(EVENT, note="  signature ok").plain
     assert "✕ failed   Sales agent          9a1b…0001  ran 5.1 s   seen after 0.4 s   signature ok" in line
     assert line.endswith("  Greeting: [red]upstream timeout")
+
+
+def test_a_whole_id_is_shown_where_it_can_be_copied() -> None:
+    assert f" {EVENT['subject']}  ran 5.1 s " in event_line(EVENT, whole_ids=True).plain
+
+
+@pytest.mark.parametrize(("columns", "whole"), [(119, False), (120, True)])
+def test_a_terminal_shows_whole_ids_if_it_is_wide(
+    columns: int, whole: bool, terminal: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    line = render(EVENT, console=event_console(terminal)).decode()
+    assert (EVENT["subject"] in line) is whole
+
+
+def test_whoever_is_no_terminal_is_shown_whole_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with Path(os.devnull).open("w", encoding="utf-8") as nowhere:
+        assert EVENT["subject"] in render(EVENT, console=event_console(nowhere.fileno())).decode()
 
 
 def test_a_line_of_what_the_api_does_not_date_says_within_what_time_it_happened() -> None:
