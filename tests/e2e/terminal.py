@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import termios
 from pathlib import Path
@@ -52,13 +53,23 @@ class Terminal:
         self._read_rest()
         return code
 
+    def hang_up(self) -> None:
+        """Close it, as closing a window does: the system says so to its programs."""
+        self._close()
+        self.process.send_signal(signal.SIGHUP)
+
     async def clear_away(self) -> None:
         """Leave nothing behind."""
         if self.process.returncode is None:
             self.process.kill()
             await self.process.wait()
-        self._loop.remove_reader(self._fd)
-        os.close(self._fd)
+        self._close()
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            self._loop.remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
 
     def _read(self) -> bool:
         try:

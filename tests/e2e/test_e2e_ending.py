@@ -15,6 +15,7 @@ from e2e.endpoint import Answer
 from e2e.pages import page
 from e2e.programme import Board, Life, begin
 from e2e.stage import Document, Stage, all_have_ended, document_of, webhook, world_of
+from e2e.terminal import on_terminal
 from simulator_facts import requests_of
 
 from watcher.clerk.simulator.faults import Fault, Faults, Window
@@ -129,6 +130,20 @@ async def test_a_second_signal_ends_it_at_once(stage: Stage, signum: signal.Sign
     asked_at = time.monotonic()
     assert await life.stop(signum) == 128 + signum
     assert time.monotonic() - asked_at <= AT_ONCE_S
+
+
+async def test_a_terminal_that_is_closed_ends_it(stage: Stage) -> None:
+    simulator = await stage.simulator(world_of(3, ends_within_s=60.0))
+    path = stage.write(document_of({"default": simulator}))
+    words = ("run", "--config", str(path))
+    terminal = await on_terminal(*words, folder=stage.folder, board=stage.board, columns=100)
+    try:
+        await terminal.until("started")
+        terminal.hang_up()
+        async with asyncio.timeout(AT_MOST_S):
+            assert await terminal.process.wait() == 0
+    finally:
+        await terminal.clear_away()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])

@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from functools import partial
 
 import pytest
 from e2e import checks
@@ -67,26 +66,6 @@ async def test_a_trouble_is_reported_once_and_the_pages_are_served_throughout(st
     assert checks.of_alternation(receiver.kept(), troubles_count=1) == []
     assert {event["data"]["reason"] for event in receiver.events("account.degraded")} == {"unreachable"}
     assert checks.of_truth(receiver.kept(), simulator) == []
-
-
-async def test_a_daemon_is_found_where_it_listens_whatever_its_file_says_by_now(stage: Stage) -> None:
-    simulator = await stage.simulator(world_of(3, ends_within_s=90.0, ends_after_s=60.0))
-    document = document_of({"default": simulator}) | {"http": {"listen": "127.0.0.1:0"}}
-    life = await stage.start(document)
-    pages = await life.started()
-    await ready(pages, within_s=10.0)
-    assert await outcome_of("health", folder=stage.folder) == Outcome(0, "ready\n", "")
-
-    document["http"] = {"listen": "127.0.0.1:1"}
-    for change, emitted in (({}, "config.needs_restart"), ({"watch": "nonsense"}, "config.rejected")):
-        stage.write(document | change)
-        await life.until(partial(life.logged, emitted), within_s=15, what=f"{emitted} was logged")
-        assert await outcome_of("health", folder=stage.folder) == Outcome(0, "ready\n", "")
-
-    await life.kill()
-    outcome = await outcome_of("health", folder=stage.folder)
-    assert outcome.code == 4
-    assert re.findall(r"http://\S+", outcome.stderr) == [pages, "http://127.0.0.1:1"]
 
 
 async def _metrics(pages: str) -> dict[str, float]:

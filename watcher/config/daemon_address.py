@@ -1,49 +1,34 @@
-"""Where a daemon listens and keeps its state, read from its file without caring for anything else in it.
+"""Where a daemon listens, read from its file without caring for anything else in it.
 
 A health check asks often, from a place with neither keys nor secrets; the daemon itself has checked the file.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, TypeVar
 
 from watcher.config.file_stamp import CONFIG_BYTES, FileError, Files
 from watcher.config.interpolation import fill
-from watcher.config.locate import DEFAULTS, LISTEN_VARIABLE, STORE_VARIABLE
+from watcher.config.locate import DEFAULTS, LISTEN_VARIABLE
 from watcher.config.yaml_errors import BadYamlError, decode
 from watcher.config.yaml_tree import Node, Scalar, Table, compose
 from watcher.runtime.units import Address, InvalidValueError, parse_address
 
 DEFAULT_LISTEN = "127.0.0.1:8080"
-DEFAULT_STORE = "sqlite:///watcher.db"
 _SQLITE = "sqlite:///"
-_POSTGRESQL = ("postgresql://", "postgres://")
-
-T = TypeVar("T")
 
 
-class DaemonAddress(NamedTuple):
-    """Where a daemon is to listen (`http.listen`), and its database (of `store.url`) if that is a file."""
-
-    listen: Address
-    database: Path | None
-
-
-def daemon_address(file: Path | None, *, environ: Mapping[str, str]) -> DaemonAddress:
-    """Return them, each: of the file, else of the environment, else the default.
+def listen_address(file: Path | None, *, environ: Mapping[str, str]) -> Address:
+    """Return `http.listen` of the file, else of the environment, else the default.
 
     A file that cannot be read, or a value that is none, counts as not there: the daemon may run on from before.
     """
     root = None if file is None else _root(file)
-
-    def choose(variable: str, default: str, read: Callable[[str], T | None]) -> T:
-        candidates = (_written(root, DEFAULTS[variable], environ=environ), environ.get(variable), default)
-        return next(value for text in candidates if text and (value := read(text)) is not None)
-
-    return DaemonAddress(
-        listen=choose(LISTEN_VARIABLE, DEFAULT_LISTEN, _address),
-        database=database_of(choose(STORE_VARIABLE, DEFAULT_STORE, _store)),
-    )
+    for text in (_written(root, DEFAULTS[LISTEN_VARIABLE], environ=environ), environ.get(LISTEN_VARIABLE)):
+        with suppress(InvalidValueError):
+            if text:
+                return parse_address(text)
+    return parse_address(DEFAULT_LISTEN)
 
 
 def _root(file: Path) -> Node | None:
@@ -63,17 +48,6 @@ def _written(node: Node | None, key: tuple[str, ...], *, environ: Mapping[str, s
     return fill(node.text, environ=environ).text
 
 
-def _address(text: str) -> Address | None:
-    try:
-        return parse_address(text)
-    except InvalidValueError:
-        return None
-
-
 def database_of(url: str) -> Path | None:
     """Return the file a `store.url` names, if it names one."""
     return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
-
-
-def _store(url: str) -> str | None:
-    return url if url.startswith((_SQLITE, *_POSTGRESQL)) else None

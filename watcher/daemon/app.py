@@ -126,7 +126,6 @@ async def _work(parts: _Parts, settings: Settings, *, stop: asyncio.Event, start
     pages.checks = Checks(schedule.stalled, unready, maintenance.refresh_gauges)
     stack.push_async_callback(pages.close)  # before what they ask is closed
     await pages.serve(settings.http.listen)  # after a file was opened: its holder is named rather than its port
-    store.announce(pages.address)
     _say_started(settings, store, address=pages.address, replica=replica)
     schedule.start()
     started(Started(pages.address))

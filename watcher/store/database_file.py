@@ -1,26 +1,21 @@
 """The database's file: its lock, which one daemon holds; whether it is still there; what other programs read of it.
 
-What is here for other programs (`noted_address`, `disabled_sinks`) neither waits for the daemon nor makes any file. The
-operating system lets go of the lock when its holder dies. SQLite goes on writing into a file that was deleted, and all
-of it is gone with the program.
+`disabled_sinks`, for other programs, neither waits for the daemon nor makes any file. The operating system lets go of
+the lock when its holder dies. SQLite goes on writing into a file that was deleted, and all of it is gone with the
+program.
 """
 
 import fcntl
 import os
-import re
 import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
 from watcher.domain.errors import StoreHeldError, StoreUnusableError
-from watcher.runtime.units import Address, parse_address
-
-_NOTED = re.compile(r"^http (\S+)\n", re.MULTILINE)
-"""Whole with its line end: a full disk may have taken a part."""
 
 READ_TIMEOUT_S = 1.0
 DISABLED = "SELECT name, fingerprint FROM source WHERE kind = 'sink' AND state = 'disabled'"
@@ -46,27 +41,6 @@ def file_lock(database: Path, *, now: datetime) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-def note_address(database: Path, http: str) -> None:
-    """Add to `<database>.lock`, which the caller's process holds, where it listens (`host:port`).
-
-    It helps whoever asks for its health, and is not worth an error.
-    """
-    with suppress(OSError), Path(f"{database}.lock").open("a") as lock:
-        lock.write(f"http {http}\n")
-
-
-def noted_address(database: Path) -> Address | None:
-    """Return where the daemon that holds the lock listens; if nobody holds it, where the last one did.
-
-    The lock is not tried: a daemon that starts in that moment would be refused.
-    """
-    try:
-        found = _NOTED.search(Path(f"{os.path.realpath(database)}.lock").read_text(errors="replace"))
-        return parse_address(found[1]) if found else None
-    except (OSError, ValueError):
-        return None
 
 
 def disabled_sinks(database: Path) -> Mapping[str, str]:
@@ -101,10 +75,6 @@ class DatabaseFile:
             return
         if not os.path.samestat(found, self._opened):
             raise self._error("was replaced by another file")
-
-    def announce(self, http: str) -> None:
-        """Write beside the file where the daemon that holds it listens (`host:port`)."""
-        note_address(self._path, http)
 
     def _error(self, what: str) -> StoreUnusableError:
         name = self._path.name

@@ -228,11 +228,6 @@ class SqlStore(SqlSinks):
         if self._database_file is not None:
             self._database_file.check()
 
-    def announce(self, http: str) -> None:
-        """Let others on this machine know where the daemon that holds the store's file listens (`host:port`)."""
-        if self._database_file is not None:
-            self._database_file.announce(http)
-
     def use_password(self, password: str | None) -> None:
         """Log in to the database with it from the next connection on, where there is a login."""
         self._database.use_password(password)

@@ -13,7 +13,6 @@ import pytest
 from stores import SetClock, Woken
 
 from watcher.domain.errors import Exit, StoreError, StoreUnusableError
-from watcher.store.database_file import noted_address
 from watcher.store.open import open_store
 from watcher.store.sql_store import SqlStore
 from watcher.store.tables import SCHEMA_VERSION
@@ -96,13 +95,6 @@ async def test_a_second_daemon_is_refused_and_names_who_holds_the_file(tmp_path:
         assert f"pid {os.getpid()} on {socket.gethostname()} since 2026-11-24T00:00:00+00:00" in message
     await store.close()
     await (await opened(path)).close()
-
-
-async def test_a_store_knows_where_its_daemon_listens(tmp_path: Path) -> None:
-    store = await opened(tmp_path / "watcher.db")
-    store.announce("127.0.0.1:8080")
-    assert noted_address(tmp_path / "watcher.db") == ("127.0.0.1", 8080)
-    await store.close()
 
 
 def blank(path: Path) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 
 import structlog
 
@@ -44,7 +45,13 @@ async def _run(settings: Settings, *, source: ConfigSource, stop: asyncio.Event)
     reloading = Reloading(source, asyncio.Event())
     loop = asyncio.get_running_loop()
     loop.set_default_executor(DetachedExecutor())
-    loop.add_signal_handler(signal.SIGHUP, reloading.asked.set)
+    had_terminal = sys.stdout.isatty()
+
+    def hang_up() -> None:
+        """Reload, or stop if the signal says that the terminal was closed: nobody would see the daemon live on."""
+        (stop if had_terminal and not sys.stdout.isatty() else reloading.asked).set()
+
+    loop.add_signal_handler(signal.SIGHUP, hang_up)
     await run_daemon(settings, stop=stop, started=_spare_the_collector, reloading=reloading)
 
 
