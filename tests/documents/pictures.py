@@ -2,6 +2,7 @@
 
 import fcntl
 import hashlib
+import html
 import inspect
 import io
 import os
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rich._export_format import CONSOLE_SVG_FORMAT
+from rich.cells import cell_len
 from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
@@ -41,6 +43,14 @@ FORMAT = re.sub(r"@font-face \{\{.*?\n    \}\}\n", "", CONSOLE_SVG_FORMAT, flags
 
 ATTRIBUTES = ("fill", "font-family", "font-size", "font-weight", "opacity", "text-decoration", "font-style")
 """What a style sheet of these pictures may say that an element may say itself."""
+
+COLUMN_WIDTH = 12.2
+"""Of a picture, as Rich draws it."""
+
+TEXT = re.compile(
+    r'<text (?P<attributes>[^>]*?) x="(?P<x>[^"]*)" y="(?P<y>[^"]*)" textLength="[^"]*">(?P<content>[^<]*)</text>'
+)
+RUN = re.compile(r"[!-~]+(?: [!-~]+)*|[^ -~\s]")
 
 THEME = TerminalTheme(
     (15, 18, 22),
@@ -111,7 +121,21 @@ def _plain(picture: str) -> str:
         pairs = (rule.split(":", 1) for rule in rules.split(";") if ":" in rule)
         styles = " ".join(f'{key.strip()}="{value.strip()}"' for key, value in pairs if key.strip() in ATTRIBUTES)
         picture = picture.replace(f'class="{name}"', styles)
-    return picture
+    return TEXT.sub(_placed, picture)
+
+
+def _placed(text: re.Match[str]) -> str:
+    """Put each word, and each sign that is no ASCII, at its own column.
+
+    Some viewers drop leading blanks, and their fonts draw signs wider or narrower than a column.
+    """
+    attributes, content = text["attributes"], html.unescape(text["content"]).replace("\xa0", " ")
+    placed = []
+    for run in RUN.finditer(content):
+        x = float(text["x"]) + COLUMN_WIDTH * cell_len(content[: run.start()])
+        at = f'x="{x:.6g}" y="{text["y"]}" textLength="{COLUMN_WIDTH * cell_len(run[0]):.6g}"'
+        placed.append(f"<text {attributes} {at}>{html.escape(run[0])}</text>")
+    return "".join(placed)
 
 
 def demo_digest() -> str:

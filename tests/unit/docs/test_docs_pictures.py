@@ -53,6 +53,12 @@ def test_a_picture_is_shown_with_words_for_those_who_do_not_see_it(path: Path) -
     assert len(shown[1]) > len("a picture of it")
 
 
+def test_every_word_and_every_sign_stands_at_its_own_column() -> None:
+    picture = svg(["    ^^ here  ✕ x"], title="t", made_from="itself")
+    placed = re.findall(r'x="([0-9.]+)" y="20" textLength="([0-9.]+)">([^<]*)<', picture)
+    assert placed == [("48.8", "85.4", "^^ here"), ("158.6", "12.2", "✕"), ("183", "12.2", "x")]
+
+
 def test_a_picture_shows_what_a_command_writes_on_a_terminal() -> None:
     lines = record("init", "--secret")
     assert lines[0].startswith("whsec_")
