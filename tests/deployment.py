@@ -18,6 +18,8 @@ SECRETS = {
     "clerk_api_key": "k",
     "ops_webhook_secret": "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIz",
     "postgres_password": "p",
+    "slack_webhook_url": "https://hooks.slack.com/services/T00000000/B00000000/0123456789",
+    "pagerduty_routing_key": "0123456789abcdef0123456789abcdef",
 }
 
 
@@ -30,7 +32,7 @@ def image_variables() -> dict[str, str]:
 def with_secrets(config: Path, folder: Path) -> Path:
     """Return a copy that reads its secrets below `folder` instead of /run."""
     text = config.read_text(encoding="utf-8")
-    for directory, name in set(re.findall(r"/run/(secrets[\w/-]*)\}?/(\w+)$", text, re.MULTILINE)):
+    for directory, name in set(re.findall(r"/run/(secrets[\w/-]*)\}?/(\w+)(?: +#.*)?$", text, re.MULTILINE)):
         (folder / directory).mkdir(parents=True, exist_ok=True)
         (folder / directory / name).write_text(f"{SECRETS[name]}\n", encoding="utf-8")
     copy = folder / config.name

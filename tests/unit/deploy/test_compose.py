@@ -60,12 +60,12 @@ def test_what_the_services_use_is_defined_and_nothing_else(file: str) -> None:
 
 @each
 def test_the_secrets_that_are_mounted_are_those_the_configuration_reads(file: str) -> None:
-    read = re.findall(r"/run/secrets\}?/(\w+)$", config_of(file).read_text(encoding="utf-8"), re.MULTILINE)
+    read = re.findall(r"_file: \S*/run/secrets\}?/(\w+)", config_of(file).read_text(encoding="utf-8"))
     assert read == watcher_of(file)["secrets"]
     assert set(read) <= set(SECRETS)
 
 
-@pytest.mark.parametrize("file", ["compose.yaml", "compose.postgres.yaml"])
+@each
 async def test_the_program_accepts_the_configuration_that_is_mounted(file: str, tmp_path: Path) -> None:
     await check(config_of(file), tmp_path, watcher_of(file)["environment"])
 

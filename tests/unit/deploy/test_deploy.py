@@ -12,10 +12,13 @@ from deployment import DEPLOY, DOCKERFILE, ENDING_S, ROOT, SECRETS, image_variab
 from watcher.config.loader import load_config
 from watcher.config.locate import DEFAULTS, PLACES, STORE_VARIABLE, VARIABLE
 from watcher.daemon.supervisor import DRAIN_S, FLUSH_S
+from watcher.domain.problems import PROBLEM_KINDS
 from watcher.runtime.units import parse_duration
 
 UNIT = (DEPLOY / "systemd" / "clerk-watcher.service").read_text(encoding="utf-8")
+DROP_IN = (DEPLOY / "systemd" / "slack-and-pager.conf").read_text(encoding="utf-8")
 CONFIG = DEPLOY / "config" / "watcher.yaml"
+ALERTS = DEPLOY / "slack-and-pager" / "watcher.yaml"
 MOUNTED = sorted(DEPLOY.rglob("watcher.yaml"))
 """What to watch, for each way to deploy it."""
 
@@ -55,7 +58,7 @@ def test_the_configuration_loads_with_the_secrets_of_either(directory: str, tmp_
 @each_mounted
 def test_whoever_puts_their_pipeline_in_watches_all_of_it(path: Path) -> None:
     (watch,) = document_of(path)["watch"]
-    assert set(watch) == {"pipeline"}
+    assert set(watch) - {"rules"} == {"pipeline"}
 
 
 @each_mounted
@@ -65,16 +68,31 @@ def test_a_configuration_leaves_to_its_surroundings_what_they_set(path: Path) ->
 
 
 def test_the_configurations_differ_in_where_their_secrets_are_and_in_the_store_alone() -> None:
-    texts = [re.sub(r"\S*/(?=clerk_api_key|ops_webhook_secret)", "", path.read_text("utf-8")) for path in MOUNTED]
+    plain = [path for path in MOUNTED if path != ALERTS]
+    texts = [re.sub(r"\S*/(?=clerk_api_key|ops_webhook_secret)", "", path.read_text("utf-8")) for path in plain]
     documents = [yaml.safe_load(text) for text in texts]
     for document in documents:
         document.pop("store", None)
-    assert documents == documents[:1] * len(MOUNTED)
+    assert documents == documents[:1] * len(plain)
 
 
-def test_the_credentials_of_the_unit_are_those_the_configuration_reads() -> None:
-    read = set(re.findall(r"/run/secrets}/(\w+)", CONFIG.read_text(encoding="utf-8")))
-    assert {value.partition(":")[0] for value in unit("LoadCredential")} == read
+@pytest.mark.parametrize(
+    ("text", "path"), [(UNIT, CONFIG), (DROP_IN, ALERTS)], ids=["a plain webhook", "Slack and a pager"]
+)
+def test_the_credentials_of_the_unit_are_those_the_configuration_reads(text: str, path: Path) -> None:
+    read = re.findall(r"/run/secrets}/(\w+)", path.read_text(encoding="utf-8"))
+    loaded = re.findall(r"^LoadCredential=(\w+):/etc/watcher/credentials/(\w+)$", text, re.MULTILINE)
+    assert loaded == [(name, name) for name in read]
+
+
+def test_with_the_drop_in_the_unit_asks_for_no_other_credential() -> None:
+    assert next(line for line in DROP_IN.splitlines() if "LoadCredential" in line) == "LoadCredential="
+
+
+def test_what_pages_opens_what_is_closed_again_and_a_rule_leads_to_it() -> None:
+    document = document_of(ALERTS)
+    assert document["watch"][0]["rules"] == {"failing": {"consecutive": 3}}
+    assert set(document["sinks"]["pager"]["events"]) <= set(PROBLEM_KINDS)
 
 
 def test_the_unit_has_the_configuration_where_the_program_looks() -> None:

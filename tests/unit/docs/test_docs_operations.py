@@ -15,6 +15,7 @@ import yaml
 from documents import DOCS
 from prometheus_client import Metric
 
+from watcher.clerk.simulator.scenarios import SCENARIOS
 from watcher.domain.errors import Exit
 from watcher.domain.event import AccountTrouble, EventType, GapReason
 from watcher.runtime.clock import SystemClock
@@ -68,6 +69,11 @@ def test_every_event_of_the_watcher_itself_is_explained() -> None:
     explained = [re.findall(r"[\w.]+", cell) for cell in first_cells("Events about the watcher itself")]
     assert {words[0] for words in explained} == emitted
     assert {reason for words in explained for reason in words[1:]} == {*AccountTrouble, *GapReason}
+
+
+def test_every_scenario_of_the_simulator_is_described() -> None:
+    described = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|$", section("Try it without a key"), re.MULTILINE))
+    assert described == {name: each.words for name, each in SCENARIOS.items()}
 
 
 def test_every_exit_code_is_explained() -> None:
