@@ -29,7 +29,7 @@ HOSTILE_PARTS = (
 )
 """What is markup or an order to some reader: of Slack, Discord, HTML, Rich, templates or terminals."""
 
-BLANKS = (" ", "\n\t", "\u200b\u200d\ufeff", "\xa0\u2003", "\u3164\u2800", "\ufe0f", "\x1b")
+BLANKS = (" ", "\n\t", "\xa0\u2003")
 """What others may call something so that nobody sees a name."""
 
 KINDS_OF_CLOSINGS = {

@@ -1,20 +1,9 @@
 """What a terminal may be shown: nothing it would obey, and signs its encoding has. Knows no console."""
 
-import unicodedata
-
 PLAIN_SIGNS = str.maketrans(
     {"✓": "+", "✕": "x", "○": "o", "▶": ">", "‖": "=", "·": "-", "…": "~", "\N{MULTIPLICATION SIGN}": "x", "◷": "!"}
 )
 """What stands for a sign where the encoding has none."""
-
-_BLANK_CATEGORIES = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp", "Mn"})
-_BLANK_SIGNS = frozenset(
-    {
-        *("\N{HANGUL CHOSEONG FILLER}", "\N{HANGUL JUNGSEONG FILLER}", "\N{HANGUL FILLER}"),
-        *("\N{HALFWIDTH HANGUL FILLER}", "\N{BRAILLE PATTERN BLANK}"),
-    }
-)
-"""What shows nothing by itself: controls, spaces, marks without a letter, and some signs that only take up room."""
 
 
 def printable(text: str, *, encoding: str) -> str:
@@ -23,17 +12,13 @@ def printable(text: str, *, encoding: str) -> str:
 
 
 def first_visible(*texts: str | None) -> str:
-    """Return the first of these names or errors in which there is anything to see, else an empty text."""
-    return next((text for text in texts if text and not all(map(_is_blank, text))), "")
+    """Return the first of these names or errors that is not blank, else an empty text."""
+    return next((text for text in texts if text and text.strip()), "")
 
 
 def harmless(text: str) -> str:
     """Return a text on one line with nothing a terminal would obey: control characters are shown by their codes."""
     return "".join(each if each.isprintable() else _shown(each) for each in text)
-
-
-def _is_blank(character: str) -> bool:
-    return unicodedata.category(character) in _BLANK_CATEGORIES or character in _BLANK_SIGNS
 
 
 def _shown(character: str) -> str:

@@ -79,7 +79,10 @@ def wait(
     answered, 5 not found.
     """
     pipeline, execution = parse_id(pipeline, of="pipeline"), parse_id(execution, of="execution")
-    timeout_s, interval_s = parse_timeout(timeout), parse_interval(interval)
+    timeout_s = None if timeout is None else parse_seconds(timeout, option="--timeout")
+    interval_s = parse_seconds(interval, option="--interval")
+    if interval_s < SHORTEST_INTERVAL_S:
+        raise UsageError(f"--interval: {quoted(interval)} is too short; write 1s or more")
     source = find_source(config, account, environ=os.environ)
     settings = _settings(source, pipeline=pipeline, execution=execution)
     progress = Progress(pipeline, execution, lost_after=settings.polling.lost_after)
@@ -104,25 +107,8 @@ def parse_id(text: str, *, of: str) -> str:
         raise UsageError(f"{of.upper()}: {quoted(text)} is not a UUID; {remedy}") from None
 
 
-def parse_timeout(text: str | None) -> float | None:
-    """Return seconds, if there is a limit. Raises `UsageError`."""
-    if text is None:
-        return None
-    seconds = _parse_duration(text, option="--timeout")
-    if not seconds:
-        raise UsageError(f"--timeout: {quoted(text)} is too short; write a duration above 0, such as 10m")
-    return seconds
-
-
-def parse_interval(text: str) -> float:
+def parse_seconds(text: str, *, option: str) -> float:
     """Return seconds. Raises `UsageError`."""
-    seconds = _parse_duration(text, option="--interval")
-    if seconds < SHORTEST_INTERVAL_S:
-        raise UsageError(f"--interval: {quoted(text)} is too short; write 1s or more")
-    return seconds
-
-
-def _parse_duration(text: str, *, option: str) -> float:
     try:
         return parse_duration(text)
     except InvalidValueError as error:
