@@ -4,6 +4,7 @@ import json
 import signal
 
 import pytest
+import yaml
 from e2e import checks
 from e2e.demonstration import Demonstration
 from e2e.stage import Stage
@@ -33,6 +34,23 @@ def test_on_a_terminal_it_prints_a_line_per_change_and_a_summary(demonstrations:
     assert printed.count("signature ok") > 100
     assert "0 with a wrong signature" in printed.splitlines()[-1]
     assert "Traceback" not in printed + demonstration.said()
+
+
+@pytest.mark.long
+async def test_a_simulated_pipeline_that_fails_is_reported_after_three_failures_and_when_it_is_over(
+    stage: Stage,
+) -> None:
+    words = ("--port", "0", "--pipelines", "1", "--fail", "Sales agent=25s", "--write-config", "simulated.yaml")
+    simulator = await stage.begin("simulate", *words)
+    await simulator.until(lambda: len(simulator.stderr.lines.lines) == 2, within_s=15, what="it served")
+    document = yaml.safe_load((stage.folder / "simulated.yaml").read_text(encoding="utf-8"))
+    life = await stage.start(document | {"polling": {"first_sight": "notify"}})
+    await life.until(lambda: life.events("pipeline.recovered"), within_s=60, what="it had recovered")
+    ends = ("execution.failed", "execution.success", "pipeline.failing", "pipeline.recovered")
+    types = [event["type"] for event in life.events() if event["type"] in ends]
+    assert types == [*3 * ["execution.failed"], "pipeline.failing", "execution.success", "pipeline.recovered"]
+    assert await life.stop() == 0
+    assert await simulator.stop(signal.SIGINT) == 130
 
 
 async def test_it_goes_on_for_ever_if_asked_and_ends_when_interrupted(stage: Stage) -> None:

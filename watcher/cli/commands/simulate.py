@@ -12,6 +12,7 @@ import typer
 
 from watcher.clerk.simulator.scenarios import (
     FAIL_EVERY_S,
+    NAMES,
     SCENARIOS,
     example_config,
     pipeline_named,
@@ -60,7 +61,7 @@ def simulate(
         typer.Option(
             metavar="PIPELINE[=5m]",
             help="Let this pipeline fail, for ever or for the first 5 minutes: one execution starts every "
-            f"{FAIL_EVERY_S:g} s. By its name or id; may be repeated.",
+            f"{FAIL_EVERY_S:g} s. By its name ({', '.join(NAMES)}) or id; may be repeated.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="The same seed gives the same executions and ids.")] = 7,
