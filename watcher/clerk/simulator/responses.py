@@ -22,7 +22,9 @@ PRIVATE = "PRIVATE-"
 """What all marks begin with."""
 
 PAGE_LIMIT = 50
-_KEPT_BYTES = 65_536
+BODY_BYTES = 3000
+"""About what a real answer weighs."""
+
 KEPT_COUNT = 20_000
 
 JsonObject = dict[str, object]
@@ -54,8 +56,7 @@ class ResponseCache:
         rendered = Rendered(body, execution.phase_at(now_s).status, execution.next_change_s(now_s))
         if len(self._kept) >= self._kept_count:
             self._kept.clear()
-        if len(body) <= _KEPT_BYTES:
-            self._kept[execution.id] = rendered
+        self._kept[execution.id] = rendered
         return rendered
 
 
@@ -65,10 +66,10 @@ def encode(document: object) -> bytes:
 
 
 def full(execution: SimExecution, *, world: World, now_s: float) -> JsonObject:
-    """Return the answer to "get a pipeline execution", as large as the execution wants it."""
+    """Return the answer to "get a pipeline execution", as large as a real one."""
     words = f"{PRIVATE_CONVERSATION}-{execution.id} said so. "
     document = _full(execution, words=words, world=world, now_s=now_s)
-    missing = execution.body_bytes - len(encode(document))
+    missing = BODY_BYTES - len(encode(document))
     if missing > 0:
         padded = words + (words * (missing // len(words) + 1))[:missing]
         document["conversationHistory"] = _conversation(padded)

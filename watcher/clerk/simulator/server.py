@@ -15,9 +15,6 @@ from watcher.clerk.simulator.responses import PAGE_LIMIT, ResponseCache, encode,
 from watcher.clerk.simulator.world import World
 
 SIM_KEY = "sim-key"
-READABLE_BYTES = 8 * 1024 * 1024
-"""A larger answer is not read (docs/guarantees.md)."""
-
 KEPT_COUNT = 500_000
 """Older requests are forgotten, so that a simulator can run for days; their counts stay."""
 
@@ -34,8 +31,8 @@ class LoggedRequest:
     """One request. `at` is when it came, in monotonic seconds.
 
     `key` is the place of the API key among those that are valid, `None` for any other. `code` is missing while there is
-    no answer, and for ever after a reset. `answered` is the status a client could read from the answer, `truth` the one
-    the execution had. `rows` are the statuses a page answered, by execution; only the last pages have them.
+    no answer, and for ever after a reset. `answered` is the status a client could read from the answer, `rows` the
+    statuses it could read from a page, by execution; only the last pages have them.
     """
 
     at: float
@@ -46,7 +43,6 @@ class LoggedRequest:
     code: int | None = None
     fault: Fault | None = None
     answered: str | None = None
-    truth: str | None = None
     rows: Mapping[str, str] | None = None
 
 
@@ -206,7 +202,7 @@ class Simulator:
             response = await misbehave(
                 entry.fault, request, code=answer.code, body=answer.body, faults=self.faults, now=now
             )
-        if entry.fault in _HARMLESS and len(answer.body) <= READABLE_BYTES:
+        if entry.fault in _HARMLESS:
             entry.answered = answer.answered
             if answer.rows is not None:
                 self.request_log.note_page(entry, rows=answer.rows)
@@ -224,10 +220,7 @@ class Simulator:
         if entry.endpoint == "list" and entry.pipeline and self.world.knows_pipeline(entry.pipeline):
             return self._page(request.query, pipeline=entry.pipeline)
         execution = self.world.find(entry.execution or "", pipeline=entry.pipeline)
-        if execution is None or now_s < execution.begins_s:
-            return _error(404)
-        entry.truth = execution.phase_at(now_s).status
-        if not execution.is_visible(now_s):
+        if execution is None or not execution.is_visible(now_s):
             return _error(404)
         rendered = self._cache.answer(execution, now_s=now_s)
         return Answer(200, rendered.body, rendered.status)

@@ -13,9 +13,6 @@ from typing import NamedTuple
 from watcher.clerk.simulator.lifecycles import Lifecycle, StatusPhase, has_ended
 from watcher.runtime.clock import Clock
 
-BODY_BYTES = 3000
-"""About what a real answer weighs."""
-
 
 class Order(StrEnum):
     """Which end of the list comes first: the documentation does not say."""
@@ -50,7 +47,6 @@ class SimExecution:
     begins_s: float = 0.0
     visible_s: float = 0.0
     deleted_s: float = math.inf
-    body_bytes: int = BODY_BYTES
 
     @property
     def id(self) -> str:
@@ -104,9 +100,7 @@ class World:
         """Return seconds since the world began."""
         return self.clock.monotonic() - self._origin
 
-    def add(
-        self, lifecycle: Lifecycle, *, pipeline: SimPipeline, begins_s: float = 0.0, body_bytes: int = BODY_BYTES
-    ) -> SimExecution:
+    def add(self, lifecycle: Lifecycle, *, pipeline: SimPipeline, begins_s: float = 0.0) -> SimExecution:
         """Let a lifecycle take place; one that begins in the past is under way. Raises `ValueError` on an id in use."""
         if lifecycle.execution in self._executions:
             raise ValueError(f"execution {lifecycle.execution} exists already")
@@ -115,7 +109,6 @@ class World:
             lifecycle=lifecycle.stretched(1 / self._time_scale),
             begins_s=begins_s,
             visible_s=begins_s,
-            body_bytes=body_bytes,
         )
         self._executions[execution.id] = execution
         self._pipelines[pipeline.id] = pipeline
